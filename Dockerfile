@@ -1,0 +1,30 @@
+ARG PYTHON=3.13
+
+# Build the wheel and install it, with the pinned versions, into a virtual environment that stands by itself.
+FROM python:${PYTHON}-slim AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /src
+COPY constraints.txt ./
+RUN pip install -c constraints.txt build hatchling && python -m venv /opt/etl
+COPY pyproject.toml README.md CHANGELOG.md LICENSE ./
+COPY etl/ etl/
+COPY sql/ sql/
+COPY config/ config/
+RUN python -m build --wheel --no-isolation --outdir /dist \
+    && /opt/etl/bin/pip install -c constraints.txt /dist/*.whl
+
+# The image that runs: no build tools, no checkout, no secret, and a user without privileges.
+FROM python:${PYTHON}-slim
+RUN groupadd --gid 10001 etl \
+    && useradd --uid 10001 --gid etl --no-create-home --home-dir /data --shell /usr/sbin/nologin etl \
+    && install --directory --owner=etl --group=etl --mode=0755 /data \
+    && install --directory --owner=etl --group=etl --mode=0700 /data/failed
+COPY --from=build /opt/etl /opt/etl
+ENV PATH=/opt/etl/bin:$PATH PYTHONUNBUFFERED=1
+WORKDIR /data
+# By number, so that Kubernetes can see that it is not root.
+USER 10001:10001
+# Rejected records outlive the container.
+VOLUME ["/data/failed"]
+ENTRYPOINT ["etl"]
+CMD ["--help"]

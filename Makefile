@@ -1,0 +1,66 @@
+# One door: what people and CI do begins here, and every tool comes from .venv.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+DATABASE := embedded:
+
+# The demo and the tests bring their own PostgreSQL: nobody's settings may send them to another server.
+unexport $(filter PG% ETL_% DATABASE_URL,$(.VARIABLES))
+demo test test-slow: export ETL_DATABASE_URL = $(DATABASE)
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "make %-10s  %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: $(INSTALLED) ## generate a day's files, load them into the embedded PostgreSQL and print two aggregates
+	@ETL=$(BIN)/etl scripts/demo
+
+.PHONY: test
+test: lint ## lint, and all tests but the slow ones, against a real embedded PostgreSQL
+	$(BIN)/pytest -n 2 --dist loadfile
+
+.PHONY: test-slow
+test-slow: $(INSTALLED) ## the tests that take minutes
+	$(BIN)/pytest -m slow
+
+.PHONY: lint
+lint: $(INSTALLED) ## ruff, import-linter and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(INSTALLED) ## let ruff write the code as lint wants it
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: wheel
+wheel: $(INSTALLED) ## the sdist, and the wheel built from it, in dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
+.PHONY: venv
+venv: $(INSTALLED) ## .venv with the pinned versions; made again when these change
+
+# Build isolation would fetch a hatchling of its own, which a constraints file reaches in some versions of pip only:
+# so the pinned one is installed first, and builds.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "expected Python 3.11 or later, got $$($(PYTHON) --version 2>&1); try: make $(MAKECMDGOALS) PYTHON=python3.13" >&2; \
+	  exit 2; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@echo "installing into .venv ..." >&2
+	@$(BIN)/python -m pip install --quiet -c constraints.txt hatchling editables
+	@$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+.PHONY: clean
+clean: ## remove what make made; the database in .etl and the failed store stay
+	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find etl tests sql -name __pycache__ -type d -prune -exec rm -rf {} +

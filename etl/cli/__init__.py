@@ -1,0 +1,117 @@
+"""The commands: parse, call one function, print, exit code. Nothing else."""
+
+import importlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+
+from etl import __version__, logs
+from etl.cli.options import Common, option
+from etl.errors import EtlError
+from etl.settings import read_file_settings
+
+_COMMANDS = {
+    "load": "load",
+    "runs": "runs",
+    "failed": "failed",
+    "precalculate": "precalculate",
+    "dataset": "dataset",
+    "db": "db",
+    "generate": "generate",
+}
+
+
+_SUBCOMMANDS = ("list", "show", "replay", "discard", "purge")
+
+
+class _Lazy(click.Group):
+    """A group that imports a command's module when the command is named: start-up costs what is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = importlib.import_module(f"etl.cli.{module}").command
+        return command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="etl")
+@option("--config-dir", default="./config", metavar="DIR", help="Folder of etl.toml and datasets/.")
+@option(
+    "--database",
+    envvar=["ETL_DATABASE_URL", "DATABASE_URL"],
+    metavar="URL",
+    help="postgresql:// address or embedded:[FOLDER]; else libpq's PG* variables, else etl.toml.",
+)
+@option("--log-format", type=click.Choice(["auto", "console", "json"]), default="auto", help="Format of the logs.")
+@option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    help="Least level of the logs.",
+)
+@click.pass_context
+def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: logs.LogFormat, log_level: str) -> None:
+    """Load huge JSON files of logistics data into PostgreSQL: nothing lost, nothing doubled.
+
+    Exit codes: 0 all in; 1 some records rejected; 2 wrong usage; 3 source unreadable; 4 database away;
+    5 too many rejected; 6 busy; 70 a fault of this tool; 130 and 143 stopped by a signal.
+    """
+    settings = read_file_settings(Path(config_dir))
+    defaults = settings.as_defaults()
+    # A group's subcommands look below the group's own defaults.
+    ctx.default_map = {name: defaults | dict.fromkeys(_SUBCOMMANDS, defaults) for name in _COMMANDS}
+    given = {
+        name: defaults[name]
+        for name in ("log_format", "log_level")
+        if name in defaults and ctx.get_parameter_source(name) == click.core.ParameterSource.DEFAULT
+    }
+    log_format, log_level = given.get("log_format", log_format), given.get("log_level", log_level)
+    logs.set_up(log_format, log_level, colors=use_colors())
+    ctx.obj = Common(config_dir=Path(config_dir), given=database, from_file=settings.database)
+
+
+def use_colors() -> bool:
+    """Tell whether stderr is a terminal that wants colours."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+
+
+def main() -> None:
+    """Run the command line and end the process with the exit code of contract C3."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; errors are told in a sentence on stderr."""
+    logs.set_up("auto", "info", colors=use_colors())
+    try:
+        result: Any = cli.main(args=arguments, prog_name="etl", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except EtlError as error:
+        tell(error)
+        return error.exit_code
+    except Exception:  # noqa: BLE001 - the last door: a fault of this tool, told as such (exit code 70)
+        structlog.get_logger("etl").exception("unexpected_fault", hint="report it with this text")
+        return 70
+    return result if isinstance(result, int) else 0
+
+
+def tell(error: EtlError) -> None:
+    """Tell an error on stderr: what is wrong, then the next command."""
+    click.echo(f"error: {error}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)

@@ -1,0 +1,90 @@
+"""`etl dataset`."""
+
+import click
+import msgspec
+
+from etl import datasets
+from etl.cli.options import Common, json_option, print_json, print_table
+from etl.database import connect, create_tables, require_tables
+
+
+@click.group("dataset")
+def command() -> None:
+    """Show and check dataset definitions, and make their tables."""
+
+
+@command.command("list", epilog="Example: etl dataset list")
+@json_option
+@click.pass_obj
+def list_command(common: Common, as_json: bool) -> None:
+    """List the definitions that are found."""
+    found = [datasets.find(name, common.config_dir) for name in datasets.names(common.config_dir)]
+    if as_json:
+        print_json(
+            {
+                "dataset": each.name,
+                "mode": each.mode,
+                "tables": [table.name for table in each.tables],
+                "path": each.path,
+            }
+            for each in found
+        )
+        return
+    print_table(
+        "datasets",
+        ["dataset", "mode", "tables", "definition"],
+        [(each.name, each.mode, ", ".join(table.name for table in each.tables), each.path) for each in found],
+    )
+
+
+@command.command("show", epilog="Example: etl dataset show shipments")
+@click.argument("name")
+@json_option
+@click.pass_obj
+def show_command(common: Common, name: str, as_json: bool) -> None:
+    """Show the columns of a dataset and where their values come from."""
+    dataset = datasets.find(name, common.config_dir)
+    if as_json:
+        print_json([msgspec.to_builtins(dataset)])
+        return
+    click.echo(f"{dataset.path}\nmode {dataset.mode}, key {', '.join(dataset.key) or 'none'}")
+    for table in dataset.tables:
+        print_table(
+            f"{table.name}{f', one row per element of {table.each}' if table.each else ''}",
+            ["column", "type", "path", "required", "comment"],
+            [
+                (column.name, column.type, column.value or column.path, column.required, column.comment)
+                for column in table.columns
+            ],
+        )
+
+
+@command.command("check", epilog="Example: etl dataset check shipments")
+@click.argument("name")
+@click.pass_obj
+def check_command(common: Common, name: str) -> None:
+    """Check a definition, and that the database has its tables and lets them be loaded."""
+    dataset = datasets.find(name, common.config_dir)
+    with common.database() as database, connect(database) as connection:
+        require_tables(connection, dataset)
+    click.echo(f"{dataset.path}: the definition is right, and its tables are there")
+
+
+@command.command("ddl", epilog="Example: etl dataset ddl shipments > shipments.sql")
+@click.argument("name")
+@click.pass_obj
+def ddl_command(common: Common, name: str) -> None:
+    """Print the statements that make the tables of a dataset."""
+    for statement in datasets.ddl(datasets.find(name, common.config_dir)):
+        click.echo(f"{statement.as_string(None)};\n")
+
+
+@command.command("create", epilog="Example: etl dataset create shipments")
+@click.argument("name")
+@click.pass_obj
+def create_command(common: Common, name: str) -> None:
+    """Make the tables of a dataset that are missing."""
+    dataset = datasets.find(name, common.config_dir)
+    with common.database() as database, connect(database) as connection:
+        create_tables(connection, dataset)
+    click.echo(f"made what was missing of {', '.join(table.name for table in dataset.tables)}")

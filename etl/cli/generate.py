@@ -1,0 +1,42 @@
+"""`etl generate`."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from etl.cli.options import option
+from etl.errors import UsageError
+from etl.generate import DATASETS, generate
+
+
+@click.command("generate", epilog="Example: etl generate shipments --records 200000 --output shipments.json")
+@click.argument("dataset", metavar="DATASET")
+@option("--records", type=click.IntRange(0), required=True, help="How many records.")
+@option("--output", metavar="FILE", default="-", show_default=True, help="File to write; - for standard output.")
+@option("--format", type=click.Choice(["array", "ndjson"]), default="array", show_default=True, help="Shape.")
+@option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same bytes.")
+@option("--bad", metavar="P%", default="0%", show_default=True, help="Share of records to spoil in ten ways.")
+def command(dataset: str, records: int, output: str, format: Literal["array", "ndjson"], seed: int, bad: str) -> None:
+    """Write sample data: shipments, vehicle_logs, vehicles or tracking_events."""
+    if dataset not in DATASETS:
+        raise UsageError(f"no sample data is called {dataset!r}", hint=f"known: {', '.join(DATASETS)}")
+    share = _share(bad)
+    try:
+        with sys.stdout.buffer if output == "-" else Path(output).open("wb") as file:
+            made = generate(dataset, records=records, output=file, format=format, seed=seed, bad=share)
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {(error.strerror or 'unknown error').lower()}") from error
+    spoiled = ", ".join(f"{count:,} {fault}" for fault, count in made.bad.items() if count)
+    click.echo(f"{made.records:,} records written to {output}{f'; spoiled: {spoiled}' if spoiled else ''}", err=True)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"--bad expects a percentage such as 1%, got {text!r}")
+    return share

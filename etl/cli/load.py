@@ -1,0 +1,212 @@
+"""`etl load`."""
+
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+import structlog
+
+from etl import datasets
+from etl.cli import tell
+from etl.cli.options import Common, failed_dir_option, json_option, option, print_json
+from etl.database import connect, require_tables
+from etl.errors import EtlError, InterruptedByUserError, UsageError
+from etl.ingestion import constants, failures, source
+from etl.ingestion.job import Job, Stop
+from etl.ingestion.pipeline import load, precalculate
+from etl.ingestion.values import Source, Summary
+from etl.settings import Format, LoadSettings, Mode, RetrySettings
+
+# The exit code of several sources: the first of these that occurred (contract C3).
+_GRAVEST_FIRST = (70, 130, 143, 4, 5, 3, 6, 1, 0)
+
+log = structlog.get_logger(__name__)
+
+
+@click.command(
+    "load",
+    epilog="Example: etl load shipments exports/2026-11-21.json.gz --json",
+)
+@click.argument("dataset")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@option("--mode", type=click.Choice(["append", "merge", "replace"]), help="How rows meet those that are there.")
+@option(
+    "--format",
+    type=click.Choice(["auto", "array", "ndjson", "document"]),
+    default="auto",
+    show_default=True,
+    help="Shape of the source.",
+)
+@option("--records", metavar="PATH", help="Path of one record, as in shipments.item; else the definition's.")
+@option(
+    "--batch-rows",
+    type=click.IntRange(1, 1_000_000),
+    default=constants.BATCH_ROWS,
+    show_default=True,
+    help="Records per batch.",
+)
+@option("--atomic", is_flag=True, help="All of a source or nothing, visible at once at the end.")
+@option("--allow-empty", is_flag=True, help="Let a replace by no record empty the dataset.")
+@option("--no-precalculate", is_flag=True, help="Leave the aggregates as they are.")
+@failed_dir_option
+@option("--force", has_twin=False, is_flag=True, help="Load again what the ledger knows as loaded.")
+@option(
+    "--retry-attempts",
+    type=click.IntRange(1, 100),
+    default=constants.RETRY_ATTEMPTS,
+    show_default=True,
+    help="Tries of a batch when the database has a passing fault.",
+)
+@option(
+    "--retry-base-seconds",
+    type=click.FloatRange(0.001, 600),
+    default=constants.RETRY_BASE_SECONDS,
+    show_default=True,
+    help="First wait between tries, doubled each time.",
+)
+@option(
+    "--retry-cap-seconds",
+    type=click.FloatRange(0.001, 3600),
+    default=constants.RETRY_CAP_SECONDS,
+    show_default=True,
+    help="Longest wait between tries.",
+)
+@json_option
+@click.pass_obj
+def command(
+    common: Common,
+    dataset: str,
+    sources: tuple[str, ...],
+    mode: Mode | None,
+    format: Format,
+    records: str | None,
+    batch_rows: int,
+    atomic: bool,
+    allow_empty: bool,
+    no_precalculate: bool,
+    failed_dir: Path,
+    force: bool,
+    retry_attempts: int,
+    retry_base_seconds: float,
+    retry_cap_seconds: float,
+    as_json: bool,
+) -> int:
+    """Load sources into a dataset: files, globs, folders, or - for standard input.
+
+    Run the same command again after any end: it goes on where the ledger stops.
+    """
+    settings = LoadSettings(
+        mode=mode,
+        format=format,
+        records=records,
+        batch_rows=batch_rows,
+        failed_dir=failed_dir,
+        atomic=atomic,
+        allow_empty=allow_empty,
+        force=force,
+        precalculate=not no_precalculate,
+        retries=RetrySettings(attempts=retry_attempts, base_seconds=retry_base_seconds, cap_seconds=retry_cap_seconds),
+    )
+    definition = datasets.find(dataset, common.config_dir)
+    named = [each for argument in sources for each in source.named(argument)]
+    with common.database() as database, _stopped_by_signals() as stop:
+        job = Job(dataset=definition, database=database, settings=settings, stop=stop)
+        _require_all(job, named)
+        codes, runs = _load_all(named, job, as_json=as_json)
+        precalculated = []
+        if settings.precalculate and not codes & {4, 130, 143}:
+            try:
+                precalculated = precalculate(database, common.config_dir, definition, runs[-1] if runs else None)
+            except EtlError as error:
+                tell(error)
+                codes.add(error.exit_code)
+    exit_code = next((code for code in _GRAVEST_FIRST if code in codes), 0)
+    total = {
+        "kind": "total",
+        "exit_code": exit_code,
+        "sources": len(named),
+        "precalculated": [vars(refreshed) for refreshed in precalculated],
+    }
+    if as_json:
+        print_json([total])
+    elif precalculated:
+        seconds = sum(refreshed.seconds for refreshed in precalculated)
+        click.echo(f"precalculated {', '.join(each.aggregate for each in precalculated)} in {seconds:.1f} s")
+    return exit_code
+
+
+def _require_all(job: Job, sources: Iterable[Source]) -> None:
+    """Judge for exit code 2 before anything starts (contract C3)."""
+    if job.mode == "merge" and not job.dataset.key:
+        raise UsageError(f"mode merge expects a key, and {job.dataset.path} has none")
+    if job.mode == "replace" and len(list(sources)) > 1:
+        raise UsageError("replace takes one source: each would remove what the one before it loaded")
+    for each in sources:
+        if each.path and failures.is_stored(job.settings.failed_dir, Path(each.path)):
+            raise UsageError(f"{each.name} is a file of the failed store", hint="etl failed replay ID")
+    with connect(job.database) as connection:
+        require_tables(connection, job.dataset)
+    with failures.FailedStore(job.settings.failed_dir) as store:
+        store.prepare()
+
+
+def _load_all(sources: Iterable[Source], job: Job, *, as_json: bool) -> tuple[set[int], list[str]]:
+    codes: set[int] = set()
+    runs = []
+    for each in sources:
+        summary, error = load(each, job)
+        if error:
+            tell(error)
+        if as_json:
+            print_json([summary.document()])
+        else:
+            click.echo(_sentence(summary))
+        codes.add(summary.exit_code)
+        if summary.run:
+            runs.append(summary.run)
+        if summary.exit_code in {4, 70, 130, 143}:
+            break
+    return codes, runs
+
+
+def _sentence(summary: Summary) -> str:
+    """Return the summary as one line that a person reads."""
+    counts = summary.records
+    told = [f"{counts.read:,} read", f"{counts.loaded:,} loaded"]
+    told += [
+        f"{getattr(counts, name):,} {name}"
+        for name in ("rejected", "failed", "skipped", "withheld")
+        if getattr(counts, name)
+    ]
+    line = f"{summary.status} {summary.dataset} from {summary.source}: {', '.join(told)} in {summary.seconds:.1f} s"
+    if summary.status != "already_loaded" and counts.loaded and summary.seconds:
+        line += f" ({counts.loaded / summary.seconds:,.0f} records/s)"
+    if counts.pending:
+        line += f"; {counts.pending:,} wait in the failed store: etl failed list --run {summary.run}"
+    return line
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[Stop]:
+    """Turn the first SIGTERM or SIGINT into the wish to stop after the batch in hand, the second into an end now."""
+    stop = Stop()
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if stop.signal_number:
+            raise InterruptedByUserError(
+                f"stopped at once by a second signal {number}",
+                signal_number=number,
+                hint="run the same command to go on",
+            )
+        stop.signal_number = number
+        log.warning("stopping", signal=number, then="after the batch in hand")
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

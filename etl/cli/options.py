@@ -1,0 +1,101 @@
+"""What the commands share: options with their environment twins, the database, and printing."""
+
+import datetime as dt
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from etl.database import Database
+
+
+def option(name: str, *more: str, has_twin: bool = True, **attributes: Any) -> Callable[[Any], Any]:
+    """Return a Click option with its environment twin, `ETL_` and the option in capitals."""
+    if has_twin:
+        twin = "ETL_" + name.split("/", maxsplit=1)[0].removeprefix("--").replace("-", "_").upper()
+        attributes = {"envvar": twin, "show_envvar": True} | attributes
+    return click.option(name, *more, **attributes)
+
+
+json_option = option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
+
+failed_dir_option = option(
+    "--failed-dir",
+    default="failed",
+    show_default=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=True),
+    help="Folder of the failed store.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What stands before the command: where settings are, and the database by flag or environment and by file."""
+
+    config_dir: Path
+    given: str | None
+    from_file: str | None
+
+    @property
+    def address(self) -> str:
+        """The database that is meant (contract C2)."""
+        from etl.database import choose
+
+        return choose(self.given, self.from_file, os.environ)
+
+    @contextmanager
+    def database(self) -> Iterator["Database"]:
+        """Yield the database, served and migrated."""
+        from etl.provisioning import opened
+
+        with opened(self.address, self.config_dir) as database:
+            yield database
+
+
+def print_json(documents: Iterable[Mapping[str, Any]]) -> None:
+    """Print one JSON object per line on stdout."""
+    import msgspec
+
+    for document in documents:
+        click.echo(msgspec.json.encode(document).decode())
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table on stdout: drawn to the width of a terminal, never cut elsewhere."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    is_terminal = sys.stdout.isatty()
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    justify: dict[int, bool] = {}
+    for row in rows:
+        for place, value in enumerate(row):
+            justify[place] = justify.get(place, True) and isinstance(value, int | float)
+        table.add_row(*map(_shown, row))
+    for place, is_number in justify.items():
+        table.columns[place].justify = "right" if is_number else "left"
+    Console(highlight=False, markup=False, width=None if is_terminal else 250).print(table)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    if isinstance(value, dt.datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    return str(value)

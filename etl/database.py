@@ -1,0 +1,297 @@
+"""The database: which one, a connection with pinned settings, and the migration to what this installation needs."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from etl import embedded, queries
+from etl.datasets import Dataset, ddl
+from etl.errors import DatabaseError, UsageError
+from etl.settings import shipped
+
+EMBEDDED = "embedded:"
+EMBEDDED_FOLDER = Path(".etl/postgres")
+
+# libpq's own variables that say where a server is (C2); the others of its family only refine.
+_LIBPQ_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")
+
+# Ends a dead connection in half a minute; without it a cut cable holds a COPY for hours.
+_CONNECTION = {
+    "connect_timeout": "10",
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+_LOCK_TIMEOUT = "60s"
+
+# The server's answer to a first connection carries no SQLSTATE through libpq, only its text.
+_REFUSALS = re.compile(
+    r"password authentication failed|no password supplied|does not exist|no pg_hba\.conf entry"
+    r"|not permitted to log in|authentication failed|invalid connection option|invalid .*value"
+    r"|definition of service .* not found|certificate|permission denied for database"
+)
+
+_SQL = queries.load("database")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """A database that commands connect to: the libpq connection string and whether it is the embedded one."""
+
+    conninfo: str
+    embedded: bool = False
+
+    @property
+    def name(self) -> str:
+        """`host/dbname` for logs and the summary; never a password."""
+        if self.embedded:
+            return "embedded/etl"
+        found = conninfo_to_dict(self.conninfo)
+        host = found.get("host") or found.get("hostaddr") or os.environ.get("PGHOST") or "local"
+        service = found.get("service") or os.environ.get("PGSERVICE")
+        dbname = found.get("dbname") or os.environ.get("PGDATABASE") or (f"service {service}" if service else "")
+        return f"{host}/{dbname or found.get('user') or os.environ.get('PGUSER') or 'default'}"
+
+
+def choose(given: str | None, from_file: str | None, environ: Mapping[str, str]) -> str:
+    """Return the database that is meant: an address, `embedded:[FOLDER]`, or "" for libpq's own variables.
+
+    `given` is the flag or its environment twin, `from_file` the value of `etl.toml` (C2).
+    """
+    if given:
+        return given
+    if any(environ.get(name) for name in _LIBPQ_VARIABLES):
+        return ""
+    return from_file or EMBEDDED
+
+
+def embedded_folder(address: str) -> Path | None:
+    """Return the data folder that an `embedded:` address names, or None when it is no such address."""
+    if not address.startswith(EMBEDDED):
+        return None
+    return Path(address.removeprefix(EMBEDDED) or EMBEDDED_FOLDER)
+
+
+@contextmanager
+def serving(address: str) -> Iterator[Database]:
+    """Yield the database behind an address, with the embedded server running for as long as it is used.
+
+    Raises UsageError for an address that libpq cannot read.
+    """
+    folder = embedded_folder(address)
+    if folder is not None:
+        with embedded.serving(folder) as url:
+            yield Database(conninfo=url, embedded=True)
+        return
+    try:
+        make_conninfo(address)
+    except psycopg.Error as error:
+        raise UsageError(
+            "the database address cannot be read",
+            hint="expected postgresql://USER@HOST:PORT/NAME, libpq keywords, or embedded:[FOLDER]",
+        ) from error
+    yield Database(conninfo=address)
+
+
+def connect(database: Database, application_name: str = "etl") -> psycopg.Connection:
+    """Open an autocommit connection with pinned session settings.
+
+    Raises UsageError when the server refuses this user or database, DatabaseError when it cannot be reached.
+    """
+    try:
+        return _open(database, application_name)
+    except psycopg.OperationalError as error:
+        text = _first_line(error)
+        if _REFUSALS.search(text):
+            raise UsageError(f"{database.name} refuses the connection: {text}", hint=_remedy(text)) from error
+        raise DatabaseError(
+            f"cannot reach the database {database.name}: {text}",
+            hint="start the server, or name another by --database or ETL_DATABASE_URL",
+        ) from error
+
+
+def _open(database: Database, application_name: str) -> psycopg.Connection:
+    written = conninfo_to_dict(database.conninfo)
+    options: dict[str, Any] = {name: value for name, value in _CONNECTION.items() if name not in written}
+    connection = psycopg.connect(
+        database.conninfo,
+        autocommit=True,
+        application_name=application_name,
+        client_encoding="utf8",
+        **options,
+    )
+    try:
+        connection.execute(_SQL["pin_session"], {"lock_timeout": _LOCK_TIMEOUT})
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _first_line(error: psycopg.Error) -> str:
+    """Return the first telling line of libpq's message, which names hosts and users but no password."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else "no reason given"
+    return text.removeprefix("connection failed: ").removeprefix("FATAL: ").strip()
+
+
+def _remedy(text: str) -> str:
+    if "password" in text or "authentication" in text:
+        return "give the password by ~/.pgpass, PGPASSWORD or a service file, never on the command line"
+    if "database" in text and "does not exist" in text:
+        return "create the database, or name another by --database or ETL_DATABASE_URL"
+    return "check user, database and address"
+
+
+class Session:
+    """One connection that is opened again after it was lost; what it had prepared is then gone too."""
+
+    def __init__(self, database: Database, application_name: str) -> None:
+        self._database = database
+        self._application_name = application_name
+        self._connection: psycopg.Connection | None = connect(database, application_name)
+
+    def connection(self) -> psycopg.Connection:
+        """Return the connection, a new one when the last was lost.
+
+        Raises psycopg.OperationalError when the server cannot be reached now.
+        """
+        if self._connection is None or self._connection.closed:
+            self._connection = None
+            self._connection = _open(self._database, self._application_name)
+        return self._connection
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def latest_migration() -> str:
+    """Return the newest migration that this installation brings."""
+    return max(path.stem.split("_")[0] for path in (shipped("sql") / "migrations").glob("[0-9]*.sql"))
+
+
+def is_migrated(connection: psycopg.Connection) -> bool:
+    """Tell whether the database was ever migrated."""
+    return bool(_one(connection, "schema_version_exists"))
+
+
+def require_migrated(connection: psycopg.Connection) -> None:
+    """Raise UsageError when the database is not at the newest migration of this installation."""
+    found = _one(connection, "schema_version") if is_migrated(connection) else None
+    if found != latest_migration():
+        raise UsageError(
+            f"the database is at migration {found or 'none'}, this installation needs {latest_migration()}",
+            hint="etl db migrate",
+        )
+
+
+def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
+    """Raise UsageError when a table of the dataset, a column of it or the right to load it is missing."""
+    for table in dataset.tables:
+        found = {name for name, _, _ in connection.execute(_SQL["table_columns"], {"table": table.name})}
+        if not found:
+            raise UsageError(f"the table {table.name} is missing", hint=f"etl dataset create {dataset.name}")
+        missing = [column.name for column in table.columns if column.name not in found]
+        if missing:
+            raise UsageError(
+                f"the table {table.name} has no column {', '.join(missing)}, which {dataset.path} names",
+                hint=f"etl dataset ddl {dataset.name} prints the definition's table; add the column",
+            )
+        row = connection.execute(_SQL["may_load"], {"table": table.name}).fetchone()
+        if not row or not row[0]:
+            raise UsageError(
+                f"the user {connection.info.user} may not load {table.name}",
+                hint=f"grant etl_loader to {connection.info.user}",
+            )
+
+
+def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
+    """Make the tables of a dataset and grant them to the group roles; what is there stays as it is."""
+    roles = {name for (name,) in connection.execute(_SQL["roles_present"])}
+    with connection.transaction():
+        connection.execute(_SQL["hush_notices"])
+        for statement in ddl(dataset):
+            connection.execute(statement)
+        for table in dataset.tables:
+            for role, name in (("etl_loader", "grant_fact"), ("etl_analyst", "grant_read")):
+                if role in roles:
+                    connection.execute(_SQL[name].format(table=table.identifier, role=sql.Identifier(role)))
+
+
+@contextmanager
+def one_migration_at_a_time(connection: psycopg.Connection) -> Iterator[None]:
+    """Hold the right to migrate.
+
+    Raises UsageError when the server is older than PostgreSQL 16 or denies a statement of the migration.
+    """
+    version = int(_one(connection, "server_version"))
+    if version < 160000:
+        raise UsageError(f"expected PostgreSQL 16 or later, got {version // 10000}")
+    connection.execute(_SQL["migrate_lock"])
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise UsageError(
+            f"the user {connection.info.user} may not migrate: {error.diag.message_primary}",
+            hint="run etl db migrate as the owner of the database",
+        ) from error
+    finally:
+        if not connection.closed:
+            connection.execute(_SQL["migrate_unlock"])
+
+
+def run_migrations(connection: psycopg.Connection) -> None:
+    """Run the migrations that the database has not seen, in one transaction."""
+    if is_migrated(connection) and _one(connection, "schema_version") == latest_migration():
+        return
+    # Imported here: only a migration needs them, and they cost every other command a third of a second.
+    import sqlalchemy  # noqa: PLC0415
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    folder = shipped("sql") / "migrations"
+
+    def run_file(name: str) -> None:
+        connection.execute(sql.SQL((folder / name).read_text(encoding="utf-8")))
+
+    connection.execute(_SQL["create_ledger_schema"])
+    connection.autocommit = False
+    try:
+        engine = sqlalchemy.create_engine(
+            "postgresql+psycopg://", creator=lambda: connection, poolclass=sqlalchemy.pool.StaticPool
+        )
+        with engine.begin() as bound:
+            config = Config()
+            config.set_main_option("script_location", str(folder).replace("%", "%%"))
+            config.attributes.update(connection=bound, run_file=run_file)
+            command.upgrade(config, "head")
+    finally:
+        if not connection.closed:
+            connection.rollback()
+            connection.autocommit = True
+
+
+def _one(connection: psycopg.Connection, name: str) -> Any:
+    row = connection.execute(_SQL[name]).fetchone()
+    return row[0] if row else None

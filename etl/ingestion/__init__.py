@@ -1,0 +1,1 @@
+"""From a source to the facts: streaming, COPY, the ledger and the failed store."""

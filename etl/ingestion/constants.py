@@ -1,0 +1,26 @@
+"""Processing parameters and their reasons, in one place. Sizes are bytes, times are seconds."""
+
+# Larger reads gain nothing: the JSON scanner is the limit, and a larger window only costs memory.
+READ_BYTES = 1 << 18
+
+# What identifies a source before it is read to its end.
+HEAD_BYTES = 1 << 20
+
+# One COPY of 5,000 records costs its round trips once; a retry or a failed batch then is still small.
+BATCH_ROWS = 5_000
+
+# A batch of large records ends here although it holds fewer than BATCH_ROWS, so that memory stays constant.
+PIECE_BYTES = 8 << 20
+
+# A record larger than this ends the source: more likely a file without separators than a record.
+MAX_RECORD_BYTES = 64 << 20
+
+# Objects and arrays nested deeper than this are refused: the JSON decoders of all lanes stop there alike.
+MAX_NESTING = 200
+
+# Failed store files that may wait for the disk before the load waits for them.
+FAILURES_IN_FLIGHT = 16
+
+RETRY_ATTEMPTS = 6
+RETRY_BASE_SECONDS = 0.5
+RETRY_CAP_SECONDS = 30.0

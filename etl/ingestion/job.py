@@ -1,0 +1,73 @@
+"""What a load is asked to do, how far an attempt came, and the wish to stop it."""
+
+import hashlib
+from dataclasses import dataclass
+
+from etl.database import Database
+from etl.datasets import Dataset
+from etl.errors import InterruptedByUserError
+from etl.ingestion.ledger import Run
+from etl.settings import LoadSettings, Mode
+
+
+class Stop:
+    """The wish to stop, set by a signal and asked for before each batch."""
+
+    def __init__(self) -> None:
+        self.signal_number = 0
+
+    def check(self) -> None:
+        """Raise InterruptedByUserError when a signal came."""
+        if self.signal_number:
+            raise InterruptedByUserError(
+                f"stopped by signal {self.signal_number}",
+                signal_number=self.signal_number,
+                hint="run the same command to go on",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What all sources of one command share."""
+
+    dataset: Dataset
+    database: Database
+    settings: LoadSettings
+    stop: Stop
+
+    @property
+    def mode(self) -> Mode:
+        """The mode asked for, else the definition's."""
+        return self.settings.mode or self.dataset.mode
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether all of a source becomes visible at once."""
+        return self.settings.atomic or self.mode == "replace"
+
+    @property
+    def records_path(self) -> str:
+        """The path of a record asked for, else the definition's."""
+        return self.settings.records or self.dataset.records
+
+    @property
+    def definition_hash(self) -> str:
+        """A digest of all that decides which rows a record becomes."""
+        text = f"{self.dataset.hash} {self.records_path} {self.mode}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """The run that goes on and what the attempt counted itself, in records and bytes; the ledger must agree."""
+
+    run: Run | None = None
+    read: int = 0
+    skipped: int = 0
+    entered: int = 0
+    retried: int = 0
+    bytes_read: int = 0
+
+    def note_retry(self) -> None:
+        """Count one further try of a batch."""
+        self.retried += 1

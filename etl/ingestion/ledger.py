@@ -1,0 +1,290 @@
+"""The ledger: runs, attempts, batches, failures, and the locks that let one load at a time hold a source.
+
+A batch is entered by the transaction that loads it; what an attempt did is added up from here and nowhere else.
+"""
+
+import getpass
+import hashlib
+import os
+import secrets
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import xxhash
+from psycopg.rows import dict_row
+
+from etl import queries
+from etl.errors import BusyError, InternalError
+from etl.ingestion.values import Balance, Entry, Failure, Piece, Range
+from etl.settings import Mode
+
+_SQL = queries.load("ledger")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a source is known by: the digest of its first bytes, and what decides which rows it becomes."""
+
+    dataset: str
+    source: str
+    head_sha256: str
+    head_bytes: int
+    source_bytes: int | None
+    definition_hash: str
+    mode: Mode
+    is_atomic: bool
+    is_forced: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run and the attempt that is going on."""
+
+    run: str
+    number: int
+    attempt: int
+    is_atomic: bool
+    was_finished: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownRun:
+    """An earlier run of a source that begins alike."""
+
+    run: str
+    number: int
+    definition_hash: str
+    head_bytes: int
+    source_bytes: int | None
+    mode: Mode
+    is_atomic: bool
+    is_forced: bool
+    is_finished: bool
+
+
+def hash_of(data: bytes) -> bytes:
+    """Return the hash by which the ledger knows the bytes of a piece."""
+    return xxhash.xxh3_128_digest(data)
+
+
+def lock_source(connection: psycopg.Connection, dataset: str, head_sha256: str, mode: Mode) -> None:
+    """Hold the source, and the dataset against a replace, until the connection ends.
+
+    Raises BusyError saying who holds it since when.
+    """
+    _lock(connection, f"dataset:{dataset}", shared=mode != "replace", what=f"the dataset {dataset}")
+    _lock(connection, f"source:{dataset}:{head_sha256}", shared=False, what="this source")
+
+
+def _lock(connection: psycopg.Connection, name: str, *, shared: bool, what: str) -> None:
+    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+    row = connection.execute(_SQL["try_lock_shared" if shared else "try_lock"], {"key": key}).fetchone()
+    if row and row[0]:
+        return
+    holder = connection.execute(_SQL["lock_holders"], {"key": key}).fetchone()
+    who = f"{holder[0]} since {holder[1]:%Y-%m-%d %H:%M:%S} UTC" if holder else "another run"
+    raise BusyError(f"{what} is held by {who}", hint="wait for its end and run the same command")
+
+
+def known_runs(connection: psycopg.Connection, dataset: str, head: bytes) -> list[KnownRun]:
+    """Find the runs of the dataset whose source begins as `head` does, the newest first."""
+    lengths = [length for (length,) in connection.execute(_SQL["runs_of_head_lengths"], {"dataset": dataset})]
+    lengths = [length for length in lengths if length <= len(head)]
+    digests = [hashlib.sha256(head[:length]).hexdigest() for length in lengths]
+    rows = _all(connection, "runs_of_source", {"dataset": dataset, "lengths": lengths, "digests": digests})
+    return [KnownRun(**row) for row in rows]
+
+
+def open_run(connection: psycopg.Connection, identity: Identity) -> Run:
+    """Enter a new run and its first attempt."""
+    run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    values = vars(identity) | {"run": run}
+    with connection.transaction():
+        row = connection.execute(_SQL["open_run"], values).fetchone()
+        if row is None:
+            raise InternalError("the ledger gave no number to the run")
+        if identity.is_forced:
+            connection.execute(_SQL["supersede_failures"], values | {"number": row[0]})
+        attempt = _open_attempt(connection, run)
+    return Run(run=run, number=row[0], attempt=attempt, is_atomic=identity.is_atomic, was_finished=False)
+
+
+def resume_run(connection: psycopg.Connection, known: KnownRun) -> Run:
+    """Enter a further attempt of a run."""
+    attempt = _open_attempt(connection, known.run)
+    return Run(
+        run=known.run,
+        number=known.number,
+        attempt=attempt,
+        is_atomic=known.is_atomic,
+        was_finished=known.is_finished,
+    )
+
+
+def _open_attempt(connection: psycopg.Connection, run: str) -> int:
+    row = connection.execute(
+        _SQL["open_attempt"],
+        {"run": run, "host": socket.gethostname(), "os_user": _user(), "pid": os.getpid()},
+    ).fetchone()
+    if row is None:
+        raise InternalError("the ledger gave no number to the attempt")
+    connection.execute(queries.load("database")["name_session"], {"name": f"etl:{run}"})
+    return int(row[0])
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # An account without a name, as containers have.
+        return str(os.getuid())
+
+
+def close_attempt(
+    connection: psycopg.Connection, run: Run, *, exit_code: int, read: int, retried: int, bytes_read: int
+) -> None:
+    """Note how an attempt ended."""
+    connection.execute(
+        _SQL["close_attempt"],
+        {
+            "run": run.run,
+            "attempt": run.attempt,
+            "exit_code": exit_code,
+            "read": read,
+            "retried": retried,
+            "bytes_read": bytes_read,
+        },
+    )
+
+
+def ranges(connection: psycopg.Connection, run: str) -> dict[int, Range]:
+    """List the batches that a run holds, by offset."""
+    return {
+        row[0]: Range(offset=row[0], length=row[1], count=row[2], first_record=row[3], hash=row[4])
+        for row in connection.execute(_SQL["ranges"], {"run": run})
+    }
+
+
+def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
+    """Claim a batch before its rows are sent; False when a transaction before this one entered it.
+
+    A connection that was lost while it committed leaves it open whether it did: claiming again waits for the old
+    transaction to end and then knows.
+    """
+    try:
+        with connection.transaction():
+            connection.execute(
+                _SQL["claim_batch"],
+                {
+                    "run": run.run,
+                    "offset": piece.offset,
+                    "bytes": len(piece.data),
+                    "first_record": piece.first_record,
+                    "count": piece.count,
+                    "hash": hash_of(piece.data),
+                    "attempt": run.attempt,
+                },
+            )
+    except psycopg.errors.UniqueViolation:
+        return False
+    return True
+
+
+def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, failures: Iterable[Failure]) -> None:
+    """Enter what became of a claimed batch, and the files of the failed store that hold the rest of it."""
+    values = vars(entry) | {"rows": list(entry.rows), "run": run.run, "offset": piece.offset}
+    connection.execute(_SQL["enter_batch"], values)
+    for failure in failures:
+        told = {key: value for key, value in vars(failure).items() if key not in {"records", "lines"}}
+        connection.execute(_SQL["enter_failure"], told | {"count": len(failure.records)})
+
+
+def finish(connection: psycopg.Connection, run: Run) -> None:
+    """Note that every record of the source is entered, and tell the listeners."""
+    connection.execute(_SQL["finish_run"], {"run": run.run})
+
+
+def reopen(connection: psycopg.Connection, run: Run) -> None:
+    """Note that a finished run goes on: its source grew."""
+    connection.execute(_SQL["reopen_run"], {"run": run.run})
+
+
+def publish(connection: psycopg.Connection, run: Run) -> None:
+    """Note that the rows of an atomic run became visible."""
+    connection.execute(_SQL["publish_run"], {"run": run.run})
+
+
+def is_complete(connection: psycopg.Connection, run: str) -> bool:
+    """Tell whether every record of the run is in, or waits in the failed store, for all to see."""
+    row = connection.execute(_SQL["run_state"], {"run": run}).fetchone()
+    return bool(row and row[0])
+
+
+def balance(connection: psycopg.Connection, run: Run, *, read: int, skipped: int, unentered: int) -> Balance:
+    """Add up an attempt from the ledger.
+
+    `read` and `skipped` are records as they were cut from the source; `unentered` of them were read and never
+    entered, because the attempt stopped.
+    """
+    row = _one(connection, "balance", {"run": run.run, "attempt": run.attempt})
+    is_hidden = run.is_atomic and not is_complete(connection, run.run)
+    loaded = int(row["loaded"])
+    return Balance(
+        read=read,
+        loaded=0 if is_hidden else loaded,
+        rejected=int(row["rejected"]),
+        failed=int(row["failed"]),
+        skipped=skipped,
+        withheld=unentered + (loaded if is_hidden else 0),
+        pending=int(_one(connection, "pending_of_run", {"run": run.run})["pending"]),
+    )
+
+
+def batches(connection: psycopg.Connection, run: Run) -> dict[str, int]:
+    """Count the batches that an attempt entered: loaded (with or without rejects) and failed."""
+    row = _one(connection, "balance", {"run": run.run, "attempt": run.attempt})
+    return {"loaded": int(row["batches_loaded"]), "failed": int(row["batches_failed"])}
+
+
+def rows(connection: psycopg.Connection, run: Run) -> list[int]:
+    """Add up the rows that COPY counted in an attempt, for each table of the dataset in its order."""
+    values = {"run": run.run, "attempt": run.attempt}
+    return [int(count) for _, count in connection.execute(_SQL["rows_of_attempt"], values)]
+
+
+def _one(connection: psycopg.Connection, name: str, values: dict[str, Any]) -> dict[str, Any]:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(_SQL[name], values).fetchone()
+    if row is None:
+        raise InternalError(f"the ledger's query {name} gave no row")
+    return row
+
+
+def runs_list(connection: psycopg.Connection, *, run: str | None, limit: int) -> list[dict[str, Any]]:
+    """List the newest runs, or the one named."""
+    return _all(connection, "runs_list", {"run": run, "limit": limit})
+
+
+def run_attempts(connection: psycopg.Connection, run: str) -> list[dict[str, Any]]:
+    """List the attempts of a run."""
+    return _all(connection, "run_attempts", {"run": run})
+
+
+def failures_list(
+    connection: psycopg.Connection,
+    *,
+    id: str | None = None,
+    run: str | None = None,
+    dataset: str | None = None,
+    state: str | None = None,
+) -> list[dict[str, Any]]:
+    """List the files of the failed store that match, the newest last."""
+    return _all(connection, "failures_list", {"id": id, "run": run, "dataset": dataset, "state": state})
+
+
+def _all(connection: psycopg.Connection, name: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_SQL[name], values).fetchall()

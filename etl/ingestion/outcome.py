@@ -1,0 +1,114 @@
+"""How a source ended: the balance, the status and the exit code, computed from the ledger (C3, C4, G1, G9)."""
+
+import psycopg
+
+from etl.database import Database
+from etl.errors import (
+    BusyError,
+    DatabaseError,
+    EtlError,
+    InternalError,
+    TooManyRejectedError,
+)
+from etl.ingestion import ledger, retries
+from etl.ingestion.job import Job, Progress
+from etl.ingestion.values import Balance, Source, Status, Summary
+
+
+def lost(error: psycopg.Error, database: Database) -> EtlError:
+    """Return the error that ends an attempt when the database refused to go on; it tells no value of the data."""
+    code = error.sqlstate
+    if retries.meaning(error) == "unexpected" and code is None:
+        return InternalError(f"unexpected {type(error).__name__} of the database driver")
+    what = f"{type(error).__name__}, SQLSTATE {code}" if code else "the connection is lost"
+    return DatabaseError(
+        f"the database {database.name} does not go on: {what}",
+        hint="run the same command to go on where the ledger stops",
+    )
+
+
+def summary(
+    connection: psycopg.Connection | None,
+    source: Source,
+    job: Job,
+    progress: Progress,
+    error: EtlError | None,
+    seconds: float,
+) -> tuple[Summary, EtlError | None]:
+    """Close the attempt and return its summary, with the error that it tells.
+
+    `connection` is None when the database is away: then what is told is what was counted here, and exit code 4.
+    """
+    run = progress.run
+    tables = [table.name for table in job.dataset.tables]
+    rows = dict.fromkeys(tables, 0)
+    batches = {"loaded": 0, "failed": 0, "retried": progress.retried}
+    balance = _counted(progress)
+    if connection is not None and run is not None:
+        unentered = progress.read - progress.skipped - progress.entered
+        balance = ledger.balance(connection, run, read=progress.read, skipped=progress.skipped, unentered=unentered)
+        batches |= ledger.batches(connection, run)
+        rows |= dict(zip(tables, ledger.rows(connection, run), strict=False))
+        error = error or _unbalanced(connection, run, balance)
+    status, exit_code = _end(balance, progress, error)
+    if connection is not None and run is not None:
+        ledger.close_attempt(
+            connection,
+            run,
+            exit_code=exit_code,
+            read=progress.read,
+            retried=progress.retried,
+            bytes_read=progress.bytes_read,
+        )
+    told = Summary(
+        run=run.run if run else None,
+        dataset=job.dataset.name,
+        source=source.name,
+        database=job.database.name,
+        status=status,
+        exit_code=exit_code,
+        records=balance,
+        rows=rows,
+        batches=batches,
+        bytes_read=progress.bytes_read,
+        seconds=seconds,
+        failed_store=str(job.settings.failed_dir) if balance.pending else None,
+    )
+    return told, error
+
+
+def _counted(progress: Progress) -> Balance:
+    loaded = progress.entered
+    return Balance(
+        read=progress.read,
+        loaded=loaded,
+        rejected=0,
+        failed=0,
+        skipped=progress.skipped,
+        withheld=progress.read - progress.skipped - loaded,
+        pending=0,
+    )
+
+
+def _unbalanced(connection: psycopg.Connection, run: ledger.Run, balance: Balance) -> EtlError | None:
+    if not balance.adds_up():
+        return InternalError(
+            f"the balance of run {run.run} does not add up: {balance}",
+            hint=f"report it with the output of: etl runs show {run.run} --json",
+        )
+    if not ledger.is_complete(connection, run.run):
+        return InternalError(f"the source was read to its end and run {run.run} is not finished in the ledger")
+    return None
+
+
+def _end(balance: Balance, progress: Progress, error: EtlError | None) -> tuple[Status, int]:
+    if isinstance(error, BusyError):
+        return "busy", error.exit_code
+    if isinstance(error, TooManyRejectedError):
+        return "aborted", error.exit_code
+    if error is not None:
+        return "incomplete", error.exit_code
+    exit_code = 1 if balance.pending else 0
+    if progress.run is not None and progress.run.was_finished and not progress.entered:
+        return "already_loaded", exit_code
+    return ("loaded_with_rejects" if exit_code else "loaded"), exit_code

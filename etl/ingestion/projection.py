@@ -1,0 +1,193 @@
+"""Record -> COPY text and data checks, compiled once per dataset. Pure: the careful lane, value by value.
+
+What fits which type is contract C5 (`docs/reference/dataset-definitions.md`); the SQLSTATE of a misfit is the one
+PostgreSQL would give.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+from etl.datasets import Column, Dataset, Table
+from etl.ingestion.conversions import Misfit, as_text, converter, json_text
+from etl.ingestion.values import Batch, Fault, Piece, Rejected
+
+_NULL = "\\N"
+"""COPY's spelling of null in its text format."""
+
+Getter = Callable[[Any, Mapping[str, Any], int], Any]
+"""(object of the row, enclosing record, position from 1) -> the value, None when there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cell:
+    """One column, compiled."""
+
+    column: Column
+    get: Getter
+    convert: Callable[[Any], str]
+    is_null: frozenset[Any]
+    misfits_to: int | None
+
+
+class Projection:
+    """A dataset compiled: from records to the COPY text of its tables."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self._tables = [(table, _compile(table), _path(table.each)) for table in dataset.tables]
+        self._keys = [_path(column.path) for column in dataset.tables[0].columns if column.name in dataset.key]
+
+    def batch(self, piece: Piece, records: Iterator[dict[str, Any] | Fault], run_number: int) -> Batch:
+        """Return the rows of a piece and the records that can never load.
+
+        `run_number` is the lineage that each row carries beside the piece's offset and the record's place.
+        """
+        buffers = tuple(StringIO() for _ in self._tables)
+        counts = [0] * len(self._tables)
+        rejected = []
+        for place, record in enumerate(records, 1):
+            if isinstance(record, Fault):
+                rejected.append(Rejected(place=place, key=None, fault=record))
+                continue
+            lineage = f"{run_number}\t{piece.offset}\t{place}\n"
+            try:
+                texts = [self._rows(table, record, lineage) for table in self._tables]
+            except _Refused as refused:
+                rejected.append(Rejected(place=place, key=self.key_of(record), fault=refused.fault))
+                continue
+            for index, rows in enumerate(texts):
+                buffers[index].writelines(rows)
+                counts[index] += len(rows)
+        return Batch(piece=piece, buffers=buffers, rows=tuple(counts), rejected=tuple(rejected))
+
+    def key_of(self, record: Mapping[str, Any]) -> str | None:
+        """Return the record's key as text, or None when it has none that can be told."""
+        try:
+            values = [get(record, record, 0) for get in self._keys]
+        except Misfit:
+            return None
+        if not values or any(value is None or isinstance(value, dict | list) for value in values):
+            return None
+        return ", ".join(as_text(value) for value in values)
+
+    def _rows(
+        self, compiled: tuple[Table, tuple[_Cell, ...], Getter], record: dict[str, Any], lineage: str
+    ) -> list[str]:
+        table, cells, each = compiled
+        if not table.each:
+            return [_row(table, cells, record, record, 1, lineage)]
+        try:
+            elements = each(record, record, 0)
+        except Misfit as misfit:
+            raise _Refused(misfit, table, None) from None
+        if elements is None:
+            return []
+        if not isinstance(elements, list):
+            raise _Refused(Misfit("22P02", f"expected an array at {table.each}, got {_kind(elements)}"), table, None)
+        return [_row(table, cells, element, record, position, lineage) for position, element in enumerate(elements, 1)]
+
+
+class _Refused(Exception):
+    """A record that cannot become rows."""
+
+    def __init__(self, misfit: Misfit, table: Table, column: Column | None, position: int = 0) -> None:
+        super().__init__()
+        element = f" (element {position} of {table.each})" if table.each and position else ""
+        self.fault = Fault(
+            sqlstate=misfit.sqlstate,
+            reason=misfit.reason + element,
+            table=table.name,
+            column=column.name if column else None,
+        )
+
+
+def _row(
+    table: Table, cells: tuple[_Cell, ...], item: Any, record: Mapping[str, Any], position: int, lineage: str
+) -> str:
+    values: list[str] = []
+    moved: list[tuple[_Cell, int, Misfit]] = []
+    for cell in cells:
+        try:
+            value = cell.get(item, record, position)
+            if value is None or (cell.is_null and not isinstance(value, dict | list) and value in cell.is_null):
+                if cell.column.required:
+                    raise Misfit("23502", "expected a value, got none")
+                values.append(_NULL)
+            else:
+                values.append(cell.convert(value))
+        except Misfit as misfit:
+            if cell.misfits_to is None or misfit.is_violation:
+                raise _Refused(misfit, table, cell.column, position) from None
+            moved.append((cell, cell.misfits_to, misfit))
+            values.append(_NULL)
+    for cell, target, unfit in moved:
+        try:
+            if values[target] != _NULL:  # Two texts for one column: one of them would be lost.
+                raise unfit
+            values[target] = cells[target].convert(json_text(cell.get(item, record, position)))
+        except Misfit as unstorable:
+            raise _Refused(unstorable, table, cell.column, position) from None
+    values.append(lineage)
+    return "\t".join(values)
+
+
+def _compile(table: Table) -> tuple[_Cell, ...]:
+    places = {column.name: index for index, column in enumerate(table.columns)}
+    return tuple(
+        _Cell(
+            column=column,
+            get=_constant(column.value) if column.value is not None else _path(column.path),
+            convert=converter(column),
+            is_null=frozenset(column.null_if),
+            misfits_to=places[column.misfits_to] if column.misfits_to else None,
+        )
+        for column in table.columns
+    )
+
+
+def _constant(value: str) -> Getter:
+    return lambda item, record, position: value
+
+
+def _path(path: str) -> Getter:
+    """Compile a path: `a.b`, `.` (the whole), `#` (the position) or `^.a` (from the enclosing record)."""
+    if path == "#":
+        return lambda item, record, position: position
+    if path == ".":
+        return lambda item, record, position: item
+    if path.startswith("^."):
+        enclosing = _path(path[2:])
+        return lambda item, record, position: enclosing(record, record, position)
+    names = path.split(".")
+    if len(names) == 1:
+        name = names[0]
+        return lambda item, record, position: item.get(name) if type(item) is dict else _no_object(item, "the element")
+
+    def descend(item: Any, _record: Mapping[str, Any], _position: int) -> Any:
+        for depth, name in enumerate(names):
+            if type(item) is dict:
+                item = item.get(name)
+            elif item is None:
+                return None
+            else:
+                _no_object(item, ".".join(names[:depth]) or "the element")
+        return item
+
+    return descend
+
+
+def _no_object(value: Any, where: str) -> None:
+    if value is not None or where == "the element":
+        raise Misfit("22P02", f"expected an object at {where}, got {_kind(value)}")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "an array"
+    if isinstance(value, bool):
+        return "true or false"
+    return "text" if isinstance(value, str) else "a number" if value is not None else "null"

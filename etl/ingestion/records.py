@@ -1,0 +1,86 @@
+"""A piece -> records, in order. What cannot be decoded is a fault in its place, never an exception.
+
+ijson decodes a piece; a piece that it refuses, or that holds text which ijson would alter, is decoded record by
+record with Python's own decoder, which tells the record at fault and keeps the text as it is.
+"""
+
+import io
+import json
+import re
+import sys
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import ijson
+
+from etl.ingestion.boundaries import piece_spans
+from etl.ingestion.values import Fault, Piece, Span
+
+# ijson converts integers by int(), which refuses more than 4,300 digits by an error that ends the process.
+sys.set_int_max_str_digits(0)
+
+# A surrogate escape that may stand alone (a pair is fine): ijson turns it into another character.
+_LONE_SURROGATE = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
+
+_FARTHEST = 10**17
+"""An exponent that no type of PostgreSQL holds, and that Decimal still does."""
+
+
+def _decimal(text: str) -> Decimal:
+    """Return a JSON number exactly; an exponent beyond Decimal's own becomes one that is out of range as well."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        digits, _, exponent = text.lower().partition("e")
+        return Decimal(digits).scaleb(-_FARTHEST if exponent.startswith("-") else _FARTHEST)
+
+
+_decode = json.JSONDecoder(parse_float=_decimal, strict=True).decode
+
+
+def decode(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
+    """Yield each record of the piece: integers as int, other numbers as Decimal with every digit."""
+    done = 0
+    if _LONE_SURROGATE.search(piece.data) is None and _is_utf8(piece.data):
+        try:
+            for record in _items(piece):
+                yield record if isinstance(record, dict) else _no_object()
+                done += 1
+            return
+        except (ijson.JSONError, InvalidOperation):
+            pass  # The records before this one were given out; go on from here, one by one.
+    for number, span in enumerate(piece_spans(piece)):
+        if number >= done:
+            yield _one(piece, span)
+
+
+def _items(piece: Piece) -> Iterator[Any]:
+    if piece.shape == "array":
+        return iter(ijson.items(io.BytesIO(b"[" + piece.data + b"]"), "item"))
+    return iter(ijson.items(io.BytesIO(piece.data), "", multiple_values=True))
+
+
+def _one(piece: Piece, span: Span) -> dict[str, Any] | Fault:
+    if span.fault:
+        return Fault(sqlstate="22P02", reason=span.fault)
+    data = piece.data[span.start : span.end]
+    try:
+        record = _decode(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return Fault(sqlstate="22021", reason=f"invalid UTF-8 at byte {error.start} of the record")
+    except RecursionError:
+        return Fault(sqlstate="54001", reason="objects or arrays are nested too deep")
+    return record if isinstance(record, dict) else _no_object()
+
+
+def _no_object() -> Fault:
+    return Fault(sqlstate="22P02", reason="expected an object, got another JSON value")
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,98 @@
+"""Which run a source belongs to: a source is known by its content, whatever its name (design of the ledger)."""
+
+import hashlib
+from collections.abc import Mapping
+
+import psycopg
+import structlog
+
+from etl.errors import SourceError, UsageError
+from etl.ingestion import ledger
+from etl.ingestion.job import Job
+from etl.ingestion.source import Stream, opened
+from etl.ingestion.values import Piece, Range, Source
+
+log = structlog.get_logger(__name__)
+
+
+def begin(connection: psycopg.Connection, stream: Stream, job: Job) -> tuple[ledger.Run, dict[int, Range]]:
+    """Hold the source and enter an attempt: of the run it belongs to, with the ranges that are in, or of a new one.
+
+    Raises BusyError when another load holds the source, UsageError when the run began under another definition.
+    """
+    head_sha256 = hashlib.sha256(stream.head).hexdigest()
+    ledger.lock_source(connection, job.dataset.name, head_sha256, job.mode)
+    for known in ledger.known_runs(connection, job.dataset.name, stream.head):
+        if job.settings.force and (known.is_finished or not known.is_forced):
+            break
+        ranges = ledger.ranges(connection, known.run)
+        if _is_candidate(known, ranges, stream, job):
+            _require_definition(known, stream, job)
+            return ledger.resume_run(connection, known), ranges
+    identity = ledger.Identity(
+        dataset=job.dataset.name,
+        source=stream.source.name,
+        head_sha256=head_sha256,
+        head_bytes=len(stream.head),
+        source_bytes=stream.size,
+        definition_hash=job.definition_hash,
+        mode=job.mode,
+        is_atomic=job.is_atomic,
+        is_forced=job.settings.force,
+    )
+    return ledger.open_run(connection, identity), {}
+
+
+def require_same(stream: Stream, piece: Piece, known: Range) -> None:
+    """Raise SourceError when a piece is not what an earlier attempt read in its place."""
+    if ledger.hash_of(piece.data) != known.hash:
+        raise SourceError(
+            f"{stream.source.name}: departs from what an earlier attempt read, at byte {piece.offset}",
+            hint="--force loads it as a source of its own",
+        )
+
+
+def _is_candidate(known: ledger.KnownRun, ranges: Mapping[int, Range], stream: Stream, job: Job) -> bool:
+    if not ranges and known.head_bytes != len(stream.head):
+        return False  # Too little was read to know it by.
+    if known.is_finished and "replace" in (known.mode, job.mode) and known.source_bytes != stream.size:
+        return False  # It may have grown, and a tail alone replaces nothing.
+    departs_at = _departure(stream.source, ranges)
+    if departs_at is not None:
+        log.warning("source_departed", source=stream.source.name, run=known.run, offset=departs_at)
+    return departs_at is None
+
+
+def _require_definition(known: ledger.KnownRun, stream: Stream, job: Job) -> None:
+    if known.definition_hash == job.definition_hash:
+        return
+    hint = "--force loads all of it under the definition and mode of now"
+    if not known.is_finished:
+        raise UsageError(
+            f"{stream.source.name}: run {known.run} began under another definition or mode of {job.dataset.name}",
+            hint=hint,
+        )
+    log.warning("loaded_under_another_definition", source=stream.source.name, run=known.run, hint=hint)
+
+
+def _departure(source: Source, ranges: Mapping[int, Range]) -> int | None:
+    """Return the offset of the first range whose bytes are others now, or None.
+
+    Standard input cannot be read twice: `require_same` compares it while it is loaded.
+    """
+    if source.path is None or not ranges:
+        return None
+    with opened(source) as stream:
+        for offset in sorted(ranges):
+            _exactly(stream, offset - stream.position)
+            if ledger.hash_of(_exactly(stream, ranges[offset].length)) != ranges[offset].hash:
+                return offset
+    return None
+
+
+def _exactly(stream: Stream, size: int) -> bytes:
+    parts = []
+    while size > 0 and (data := stream.read(size)):
+        parts.append(data)
+        size -= len(data)
+    return b"".join(parts)

@@ -1,0 +1,94 @@
+"""What an error of the database means, by its SQLSTATE, and the one policy of trying again."""
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import psycopg
+import structlog
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from etl.ingestion.values import Fault
+from etl.settings import RetrySettings
+
+Meaning = Literal["away", "contended", "data", "denied", "unexpected"]
+"""away: the server or the connection is gone or refuses work; contended: others are in the way; data: the rows are
+refused; denied: a table, a column or a right is missing."""
+
+log = structlog.get_logger(__name__)
+
+# Codes and not classes of exceptions are named: OperationalError covers a full disk and a wrong password, too.
+_AWAY = ("08", "53", "57P")
+_CONTENDED = ("40001", "40P01", "55P03", "57014")
+_DATA = ("22", "23", "54", "P0001")
+_DENIED = ("28", "3D", "42")
+
+
+def meaning(error: psycopg.Error) -> Meaning:
+    """Tell what an error means (PostgreSQL manual, appendix A; without a SQLSTATE the connection is lost)."""
+    code = error.sqlstate
+    if code is None:
+        return "away" if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) else "unexpected"
+    if code.startswith(_AWAY):
+        return "away"
+    if code in _CONTENDED:
+        return "contended"
+    if code.startswith(_DATA):
+        return "data"
+    return "denied" if code.startswith(_DENIED) else "unexpected"
+
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether trying the same again may succeed."""
+    return isinstance(error, psycopg.Error) and meaning(error) in {"away", "contended"}
+
+
+def policy(
+    settings: RetrySettings,
+    before_retry: Callable[[], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> Retrying:
+    """Return the policy: transient faults only, waits that double with jitter, the last error raised as it is.
+
+    `before_retry` is called once for each retry, before its wait.
+    """
+
+    def note(state: RetryCallState) -> None:
+        before_retry()
+        error = state.outcome.exception() if state.outcome else None
+        log.warning(
+            "batch_retried",
+            try_number=state.attempt_number,
+            of=settings.attempts,
+            sqlstate=error.sqlstate if isinstance(error, psycopg.Error) else None,
+            wait_seconds=round(state.upcoming_sleep, 2),
+        )
+
+    return Retrying(
+        retry=retry_if_exception(is_transient),
+        stop=stop_after_attempt(settings.attempts),
+        wait=wait_exponential_jitter(
+            multiplier=settings.base_seconds, max=settings.cap_seconds, jitter=settings.base_seconds
+        ),
+        before_sleep=note,
+        sleep=sleep,
+        reraise=True,
+    )
+
+
+def fault(error: psycopg.Error) -> Fault:
+    """Return what an error tells of the data it refused: place and SQLSTATE; the server's text may hold values."""
+    diag = error.diag
+    names = [name for name in (diag.constraint_name, diag.datatype_name) if name]
+    of = f" by {', '.join(names)}" if names else ""
+    return Fault(
+        sqlstate=error.sqlstate or "XX000",
+        reason=f"the server refused it{of}: {_words(type(error).__name__)}",
+        table=f"{diag.schema_name}.{diag.table_name}" if diag.table_name else None,
+        column=diag.column_name,
+    )
+
+
+def _words(name: str) -> str:
+    """Return psycopg's name of a condition as words: UniqueViolation -> unique violation."""
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()

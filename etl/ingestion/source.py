@@ -1,0 +1,133 @@
+"""Path or standard input -> decompressed bytes, and what is known of the content before it is read."""
+
+import bz2
+import glob
+import gzip
+import lzma
+import os
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import IO, Any, cast
+
+from etl.errors import SourceError
+from etl.ingestion.constants import HEAD_BYTES, READ_BYTES
+from etl.ingestion.values import Source
+
+_MAGIC: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+
+
+class Stream:
+    """The decompressed bytes of a source, read once from the front. `position` counts the bytes given out.
+
+    `head` are its first bytes, at most HEAD_BYTES, which identify it; `size` the bytes as stored, where known.
+    """
+
+    def __init__(self, source: Source, raw: BufferedReader, before: os.stat_result | None) -> None:
+        self.source = source
+        self.position = 0
+        self.size = before.st_size if before else None
+        self._raw = raw
+        self._before = before
+        magic = raw.peek(8)
+        opener = next((opener for start, opener in _MAGIC.items() if magic.startswith(start)), None)
+        self._bytes: IO[bytes] = opener(raw) if opener else raw
+        self._fault: SourceError | None = None
+        self.head = self._ahead = self._read_head()
+
+    def read(self, size: int = READ_BYTES) -> bytes:
+        """Return up to `size` bytes, none at the end.
+
+        Raises SourceError when the file cannot be read or decompressed, or changed since it was opened.
+        """
+        if self._ahead:
+            data, self._ahead = self._ahead[:size], self._ahead[size:]
+        elif self._fault:
+            raise self._fault
+        else:
+            data = self._read(size)
+        self.position += len(data)
+        return data
+
+    def _read_head(self) -> bytes:
+        parts = []
+        held = 0
+        try:
+            while held < HEAD_BYTES and (data := self._read(HEAD_BYTES - held)):
+                parts.append(data)
+                held += len(data)
+        except SourceError as error:  # Told when the reader comes to it; what is before can be loaded.
+            self._fault = error
+        return b"".join(parts)
+
+    def _read(self, size: int) -> bytes:
+        try:
+            # read1 gives what there is; read would lose it when the compressed data breaks off behind.
+            data: bytes = self._bytes.read1(size)  # type: ignore[attr-defined] # all of them have it
+        except EOFError:
+            raise self._broken("the compressed data ends too early") from None
+        except (zlib.error, lzma.LZMAError, gzip.BadGzipFile):
+            raise self._broken("the compressed data is damaged") from None
+        except OSError as error:
+            raise self._broken((error.strerror or "reading failed").lower()) from error
+        if not data:
+            self._check_unchanged()
+        return data
+
+    def _check_unchanged(self) -> None:
+        if self._before is None:
+            return
+        now = os.fstat(self._raw.fileno())
+        if (now.st_size, now.st_mtime_ns) != (self._before.st_size, self._before.st_mtime_ns):
+            raise self._broken("the file changed while it was read")
+
+    def _broken(self, what: str) -> SourceError:
+        return SourceError(
+            f"{self.source.name}: {what}, at byte {self.position} of its content",
+            hint="get the file again and run the same command; what is in is not loaded twice",
+        )
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[Stream]:
+    """Open a source for one pass.
+
+    Raises SourceError when there is no such file or it cannot be read.
+    """
+    if source.path is None:
+        yield Stream(source, cast(BufferedReader, sys.stdin.buffer), None)
+        return
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(Path(source.path).open("rb"))
+            stream = Stream(source, file, os.fstat(file.fileno()))
+        except OSError as error:
+            raise SourceError(
+                f"cannot read {source.name}: {(error.strerror or 'unknown error').lower()}",
+                hint="check the path and the right to read it",
+            ) from error
+        yield stream
+
+
+def named(argument: str) -> list[Source]:
+    """Return the sources that a command line argument names: a path, a glob, a folder, or `-` for standard input.
+
+    Of a folder all files but hidden and unfinished ones, sorted; what matches nothing is kept as a path, so that
+    its absence is told.
+    """
+    if argument == "-":
+        return [Source(name="-", path=None)]
+    path = Path(argument)
+    if path.is_dir():
+        found = sorted(str(entry) for entry in path.iterdir() if entry.is_file() and _is_finished(entry))
+        return [Source(name=name, path=name) for name in found]
+    if not path.exists() and (found := sorted(glob.glob(argument))):  # noqa: PTH207 - a pattern may be absolute
+        return [Source(name=name, path=name) for name in found]
+    return [Source(name=argument, path=argument)]
+
+
+def _is_finished(path: Path) -> bool:
+    return not path.name.startswith(".") and path.suffix not in {".part", ".tmp"}

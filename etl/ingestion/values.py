@@ -1,0 +1,184 @@
+"""The values that travel along the line: source, piece, batch, rejected record, summary. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from io import StringIO
+from typing import Any, Literal, NamedTuple, Protocol
+
+Shape = Literal["array", "lines", "values"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One file or stream that holds records: its name as given, and its path (None: standard input)."""
+
+    name: str
+    path: str | None
+
+
+class ByteStream(Protocol):
+    """The decompressed bytes of a source, read once from the front."""
+
+    source: Source
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes, none at the end; raises SourceError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Consecutive whole records of a source as bytes.
+
+    `offset` is the byte (from 0) at which it begins in the decompressed source, `first_record` the number
+    (from 1) of its first record. Between the records of an "array" stand commas, else white space.
+    """
+
+    offset: int
+    count: int
+    first_record: int
+    data: bytes = field(repr=False)
+    shape: Shape
+
+    @property
+    def end(self) -> int:
+        """The byte behind its last record."""
+        return self.offset + len(self.data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """A piece that the ledger holds already: where it was, and the xxh3 hash of its bytes."""
+
+    offset: int
+    length: int
+    count: int
+    first_record: int
+    hash: bytes
+
+    @property
+    def end(self) -> int:
+        """The byte behind its last record."""
+        return self.offset + self.length
+
+
+class Span(NamedTuple):
+    """Where a record stands in its piece; `fault` says why it is no JSON object, or is empty."""
+
+    start: int
+    end: int
+    fault: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Why a record cannot load: where, the SQLSTATE PostgreSQL would give, and a sentence without any value."""
+
+    sqlstate: str
+    reason: str
+    table: str | None = None
+    column: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejected:
+    """A record that can never load as it is: its place in the piece (from 1), its key as text, and the fault."""
+
+    place: int
+    key: str | None
+    fault: Fault
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The rows of one piece: for each table of the dataset a buffer of COPY text and the number of its rows."""
+
+    piece: Piece
+    buffers: tuple[StringIO, ...]
+    rows: tuple[int, ...]
+    rejected: tuple[Rejected, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A file of the failed store: original records, one per line, and what is told of them (C6)."""
+
+    id: str
+    run: str
+    dataset: str
+    source: str
+    batch: int
+    kind: Literal["rejected", "failed"]
+    sqlstate: str | None
+    message: str
+    records: tuple[Mapping[str, Any], ...]
+    lines: bytes = field(repr=False)
+    sha256: str
+    attempts: int = 1
+    parent: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What became of a batch: records by outcome, and the rows of each table as COPY counted them."""
+
+    loaded: int
+    rejected: int
+    failed: int
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balance:
+    """What became of the records of one attempt, in records (C4)."""
+
+    read: int
+    loaded: int
+    rejected: int
+    failed: int
+    skipped: int
+    withheld: int
+    pending: int
+
+    def adds_up(self) -> bool:
+        """Tell whether every record read is accounted for (G1)."""
+        return self.read == self.loaded + self.rejected + self.failed + self.skipped + self.withheld
+
+
+Status = Literal["loaded", "loaded_with_rejects", "already_loaded", "incomplete", "aborted", "busy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The end of one source, as `load --json` prints it (C4)."""
+
+    run: str | None
+    dataset: str
+    source: str
+    database: str
+    status: Status
+    exit_code: int
+    records: Balance
+    rows: Mapping[str, int]
+    batches: Mapping[str, int]
+    bytes_read: int
+    seconds: float
+    failed_store: str | None
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON object of contract C4."""
+        return {
+            "kind": "source",
+            "run": self.run,
+            "dataset": self.dataset,
+            "source": self.source,
+            "database": self.database,
+            "status": self.status,
+            "exit_code": self.exit_code,
+            "dry_run": False,
+            "records": vars(self.records),
+            "rows": dict(self.rows),
+            "batches": dict(self.batches),
+            "bytes_read": self.bytes_read,
+            "seconds": round(self.seconds, 3),
+            "failed_store": self.failed_store,
+        }

@@ -1,0 +1,1 @@
+"""Precalculation: bringing the aggregates up to date with the facts."""

@@ -1,0 +1,40 @@
+"""Named SQL: each statement of `sql/queries/NAME.sql` under its own name.
+
+A file is a sequence of `-- name: snake_name`, one line `-- what it does`, and the statement. Values are
+`%(name)s`; identifiers that vary are `{name}` placeholders, filled by the caller with `psycopg.sql.Identifier`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+
+from psycopg import sql
+
+from etl.settings import shipped
+
+_HEAD = re.compile(r"^-- name: ([a-z_]+)\n-- .+\n", re.MULTILINE)
+
+
+class Queries(Mapping[str, sql.SQL]):
+    """The statements of one file, by name."""
+
+    def __init__(self, name: str) -> None:
+        text = (shipped("sql") / "queries" / f"{name}.sql").read_text(encoding="utf-8")
+        parts = _HEAD.split(text)[1:]
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        self._statements = {key: sql.SQL(body.strip().rstrip(";")) for key, body in pairs}
+
+    def __getitem__(self, name: str) -> sql.SQL:
+        return self._statements[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._statements)
+
+    def __len__(self) -> int:
+        return len(self._statements)
+
+
+@cache
+def load(name: str) -> Queries:
+    """Return the statements of `sql/queries/NAME.sql`, read once a process."""
+    return Queries(name)

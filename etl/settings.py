@@ -1,0 +1,85 @@
+"""Where settings and shipped files come from: the configuration folder, `etl.toml` and the installed package.
+
+Knows files and names, no database and no command. A flag beats the environment, which beats `etl.toml`;
+that order is Click's own: the values of `etl.toml` are handed to it as defaults (`etl.cli`).
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from etl.errors import DefinitionError
+
+Mode = Literal["append", "merge", "replace"]
+Format = Literal["auto", "array", "ndjson", "document"]
+
+
+def shipped(name: Literal["sql", "config"]) -> Path:
+    """Return the folder `sql` or `config` that belongs to this installation (wheel or checkout)."""
+    inside_wheel = Path(__file__).parent / "_shipped" / name
+    return inside_wheel if inside_wheel.is_dir() else Path(__file__).parent.parent / name
+
+
+class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The keys of `etl.toml`: the long options with `_` for `-`. An absent key leaves the option's default."""
+
+    database: str | None = None
+    log_format: Literal["auto", "console", "json"] | None = None
+    log_level: Literal["debug", "info", "warning", "error"] | None = None
+    mode: Mode | None = None
+    format: Format | None = None
+    batch_rows: int | None = None
+    max_rejected: str | None = None
+    failed_dir: str | None = None
+    retry_attempts: int | None = None
+    retry_base_seconds: float | None = None
+    retry_cap_seconds: float | None = None
+
+    def as_defaults(self) -> dict[str, Any]:
+        """Return the keys that were written, without `database` (libpq's variables come before it)."""
+        written: dict[str, Any] = msgspec.to_builtins(self)
+        written.pop("database", None)
+        return written
+
+
+def read_file_settings(config_dir: Path) -> FileSettings:
+    """Read `etl.toml` of the configuration folder, else the shipped one.
+
+    Raises DefinitionError when it is not TOML or holds an unknown key or a value of the wrong type.
+    """
+    own = config_dir / "etl.toml"
+    path = own if own.exists() else shipped("config") / "etl.toml"
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), FileSettings)
+    except OSError as error:
+        raise DefinitionError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise DefinitionError(f"{path}: {error}", hint="see docs/reference/settings.md for the keys") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrySettings:
+    """How often and how long a transient fault is retried: attempts in all, first and longest wait in seconds."""
+
+    attempts: int
+    base_seconds: float
+    cap_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadSettings:
+    """What one `load` is asked to do; the same for all of its sources."""
+
+    mode: Mode | None
+    format: Format
+    records: str | None
+    batch_rows: int
+    failed_dir: Path
+    atomic: bool
+    allow_empty: bool
+    force: bool
+    precalculate: bool
+    retries: RetrySettings

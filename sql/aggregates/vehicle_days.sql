@@ -1,0 +1,45 @@
+-- One row per day and vehicle.
+-- table: analytics.vehicle_days
+-- facts: logistics.vehicle_logs, logistics.shipments
+-- bucket: day
+-- key: day, vehicle_id
+-- column day: day of the trips (vehicle_logs.trip_date)
+-- column vehicle_id: vehicle; (none) where the trip names none
+-- column count_trips: trips
+-- column sum_distance_km: distance in kilometres, where known
+-- column sum_fuel_l: fuel in litres, where known
+-- column sum_metered_distance_km: distance in kilometres of the trips that have both a distance and a fuel
+-- column sum_metered_fuel_l: fuel in litres of the trips that have both a distance and a fuel
+-- column fuel_l_per_100_km: 100 * sum_metered_fuel_l / sum_metered_distance_km; null where that distance is 0
+-- column count_shipments: shipments carried, by shipments.log_id
+-- column sum_pieces: pieces carried, where known
+-- column sum_weight_kg: weight carried in kilograms, where known
+with carried as (
+    select
+        log_id,
+        count(*) as count_shipments,
+        sum(pieces) as sum_pieces,
+        sum(weight_kg) as sum_weight_kg
+    from logistics.shipments
+    where log_id is not null
+    group by log_id
+)
+select
+    vehicle_logs.trip_date as day,
+    coalesce(vehicle_logs.vehicle_id, '(none)') as vehicle_id,
+    count(*) as count_trips,
+    coalesce(sum(distance_km), 0) as sum_distance_km,
+    coalesce(sum(fuel_l), 0) as sum_fuel_l,
+    coalesce(sum(distance_km) filter (where fuel_l is not null), 0) as sum_metered_distance_km,
+    coalesce(sum(fuel_l) filter (where distance_km is not null), 0) as sum_metered_fuel_l,
+    round(
+        100 * sum(fuel_l) filter (where distance_km is not null)
+        / nullif(sum(distance_km) filter (where fuel_l is not null), 0),
+        3
+    ) as fuel_l_per_100_km,
+    coalesce(sum(carried.count_shipments), 0)::bigint as count_shipments,
+    coalesce(sum(carried.sum_pieces), 0)::bigint as sum_pieces,
+    coalesce(sum(carried.sum_weight_kg), 0) as sum_weight_kg
+from logistics.vehicle_logs
+left join carried on carried.log_id = vehicle_logs.log_id
+group by day, coalesce(vehicle_logs.vehicle_id, '(none)')

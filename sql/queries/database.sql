@@ -1,0 +1,64 @@
+-- name: pin_session
+-- Make values mean the same in every session, and find out soon when the other side is gone.
+select
+    set_config('datestyle', 'ISO,YMD', false),
+    set_config('timezone', 'UTC', false),
+    set_config('lock_timeout', %(lock_timeout)s, false),
+    set_config('client_connection_check_interval', '10s', false);
+
+-- name: server_version
+-- Tell the server's version as a number.
+select current_setting('server_version_num')::integer;
+
+-- name: migrate_lock
+-- Let one migration run at a time; released with the connection.
+select pg_advisory_lock(hashtextextended('etl:migrate', 0));
+
+-- name: migrate_unlock
+-- Let the next migration run.
+select pg_advisory_unlock(hashtextextended('etl:migrate', 0));
+
+-- name: schema_version_exists
+-- Tell whether the database was ever migrated.
+select to_regclass('etl.schema_version') is not null;
+
+-- name: schema_version
+-- Tell the newest migration that ran.
+select max(version_num) from etl.schema_version;
+
+-- name: roles_present
+-- Tell which of the group roles there are.
+select rolname from pg_roles where rolname in ('etl_loader', 'etl_analyst');
+
+-- name: grant_fact
+-- Let loaders write a fact table and analysts read it.
+grant select, insert, update, delete on {table} to {role};
+
+-- name: grant_read
+-- Let analysts read a table.
+grant select on {table} to {role};
+
+-- name: table_columns
+-- Tell columns and types of a table, none when it is not there.
+select a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
+from pg_attribute a
+where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped;
+
+-- name: may_load
+-- Tell whether the current user may do all that a load does to a table.
+select bool_and(has_table_privilege(to_regclass(%(table)s), privilege))
+    and has_table_privilege('etl.batches', 'insert')
+    and has_table_privilege('etl.failures', 'insert')
+from unnest(array['select', 'insert', 'update', 'delete']) as privilege;
+
+-- name: create_ledger_schema
+-- Make the schema in which the migrations note how far they came.
+create schema if not exists etl;
+
+-- name: hush_notices
+-- Keep "already exists, skipping" to ourselves for this transaction.
+set local client_min_messages = warning;
+
+-- name: name_session
+-- Tell the server what this connection works on.
+select set_config('application_name', %(name)s, false);

@@ -1,0 +1,190 @@
+-- name: runs_of_head_lengths
+-- Tell which lengths of a head the runs of a dataset are known by.
+select distinct head_bytes from etl.runs where dataset = %(dataset)s;
+
+-- name: runs_of_source
+-- Find the runs of a dataset whose source begins as this one does, the newest first; a replace that came later
+-- removed what they had loaded, so they count no more.
+select
+    run, number, definition_hash, head_bytes, source_bytes, mode, is_atomic, is_forced,
+    finished_at is not null and (not is_atomic or published_at is not null) as is_finished
+from etl.runs r
+where not exists (
+    select from etl.runs later
+    where later.dataset = r.dataset and later.number > r.number
+        and later.mode = 'replace' and later.published_at is not null
+)
+    and dataset = %(dataset)s and (head_bytes, head_sha256) in (
+    select * from unnest(%(lengths)s::integer[], %(digests)s::text[])
+)
+order by number desc;
+
+-- name: open_run
+-- Enter a new run.
+insert into etl.runs (
+    run, dataset, source, head_sha256, head_bytes, source_bytes, definition_hash, mode, is_atomic, is_forced
+)
+values (
+    %(run)s, %(dataset)s, %(source)s, %(head_sha256)s, %(head_bytes)s, %(source_bytes)s, %(definition_hash)s,
+    %(mode)s, %(is_atomic)s, %(is_forced)s
+)
+returning number;
+
+-- name: open_attempt
+-- Enter a further attempt of a run.
+insert into etl.attempts (run, attempt, host, os_user, pid)
+select %(run)s, coalesce(max(attempt), 0) + 1, %(host)s, %(os_user)s, %(pid)s
+from etl.attempts
+where run = %(run)s
+returning attempt;
+
+-- name: close_attempt
+-- Note how an attempt ended.
+update etl.attempts
+set
+    ended_at = clock_timestamp(),
+    exit_code = %(exit_code)s,
+    count_read = %(read)s,
+    count_retried = %(retried)s,
+    bytes_read = %(bytes_read)s
+where run = %(run)s and attempt = %(attempt)s;
+
+-- name: ranges
+-- List the batches that a run holds.
+select "offset", bytes, count_records, first_record, hash from etl.batches where run = %(run)s order by "offset";
+
+-- name: claim_batch
+-- Claim a batch before its COPY: waits for another transaction that claimed it, and fails if that one committed.
+insert into etl.batches (run, "offset", bytes, first_record, count_records, hash, attempt)
+values (%(run)s, %(offset)s, %(bytes)s, %(first_record)s, %(count)s, %(hash)s, %(attempt)s);
+
+-- name: enter_batch
+-- Enter what became of a claimed batch, as COPY counted it.
+update etl.batches
+set count_loaded = %(loaded)s, count_rejected = %(rejected)s, count_failed = %(failed)s, rows = %(rows)s
+where run = %(run)s and "offset" = %(offset)s;
+
+-- name: enter_failure
+-- Enter a file of the failed store.
+insert into etl.failures (
+    id, run, dataset, source, batch, kind, attempts, parent, sha256, count_records, sqlstate, message
+)
+values (
+    %(id)s, %(run)s, %(dataset)s, %(source)s, %(batch)s, %(kind)s, %(attempts)s, %(parent)s, %(sha256)s,
+    %(count)s, %(sqlstate)s, %(message)s
+);
+
+-- name: finish_run
+-- Note that a source was read to its end and every batch of it entered, and tell the listeners.
+with finished as (
+    update etl.runs set finished_at = clock_timestamp() where run = %(run)s returning run, dataset
+)
+select pg_notify('etl_runs', dataset) from finished;
+
+-- name: publish_run
+-- Note that the rows of an atomic run became visible, by this transaction.
+update etl.runs set published_at = clock_timestamp(), published_xact = pg_current_xact_id() where run = %(run)s;
+
+-- name: reopen_run
+-- Note that a finished run goes on, for its source grew.
+update etl.runs set finished_at = null where run = %(run)s;
+
+-- name: supersede_failures
+-- A forced run brings all of a source again: what waits of its earlier runs is no longer to be replayed.
+update etl.failures f
+set state = 'superseded'
+from etl.runs r
+where r.run = f.run and f.state = 'pending' and r.dataset = %(dataset)s and r.number < %(number)s
+    and r.head_sha256 = %(head_sha256)s;
+
+-- name: balance
+-- Add up what an attempt did and what the attempts before it did.
+select
+    coalesce(sum(count_loaded) filter (where attempt = %(attempt)s), 0)::bigint as loaded,
+    coalesce(sum(count_rejected) filter (where attempt = %(attempt)s), 0)::bigint as rejected,
+    coalesce(sum(count_failed) filter (where attempt = %(attempt)s), 0)::bigint as failed,
+    count(*) filter (where attempt = %(attempt)s and count_failed = 0) as batches_loaded,
+    count(*) filter (where attempt = %(attempt)s and count_failed > 0) as batches_failed
+from etl.batches
+where run = %(run)s;
+
+-- name: rows_of_attempt
+-- Add up the rows that COPY counted for each table, in the order of the dataset's tables.
+select t.place, sum(t.count)::bigint
+from etl.batches b, unnest(b.rows) with ordinality as t (count, place)
+where b.run = %(run)s and b.attempt = %(attempt)s
+group by t.place
+order by t.place;
+
+-- name: pending_of_run
+-- Count the records of a run that wait in the failed store.
+select coalesce(sum(count_records), 0)::bigint as pending from etl.failures where run = %(run)s and state = 'pending';
+
+-- name: run_state
+-- Tell whether a run is finished, and published where it is atomic.
+select finished_at is not null and (not is_atomic or published_at is not null) from etl.runs where run = %(run)s;
+
+-- name: runs_list
+-- List the newest runs with what became of their records.
+select
+    r.run, r.dataset, r.source, r.mode, r.started_at, r.finished_at,
+    a.attempt as attempts, a.exit_code, a.host, a.os_user, a.ended_at,
+    b.records, b.loaded, b.rejected, b.failed, b.batches, p.pending,
+    extract(epoch from coalesce(a.ended_at, clock_timestamp()) - r.started_at)::double precision as seconds
+from etl.runs r
+left join lateral (
+    select * from etl.attempts where run = r.run order by attempt desc limit 1
+) a on true
+cross join lateral (
+    select
+        coalesce(sum(count_records), 0)::bigint as records,
+        coalesce(sum(count_loaded), 0)::bigint as loaded,
+        coalesce(sum(count_rejected), 0)::bigint as rejected,
+        coalesce(sum(count_failed), 0)::bigint as failed,
+        count(*) as batches
+    from etl.batches where run = r.run
+) b
+cross join lateral (
+    select coalesce(sum(count_records), 0)::bigint as pending
+    from etl.failures where run = r.run and state = 'pending'
+) p
+where %(run)s::text is null or r.run = %(run)s
+order by r.number desc
+limit %(limit)s;
+
+-- name: run_attempts
+-- List the attempts of a run.
+select attempt, started_at, ended_at, exit_code, count_read, count_retried, bytes_read, host, os_user, pid
+from etl.attempts
+where run = %(run)s
+order by attempt;
+
+-- name: failures_list
+-- List the files of the failed store, the newest last.
+select id, run, dataset, source, batch, kind, state, created_at, attempts, parent, note, count_records, sqlstate, message
+from etl.failures
+where (%(id)s::text is null or id = %(id)s)
+    and (%(run)s::text is null or run = %(run)s)
+    and (%(dataset)s::text is null or dataset = %(dataset)s)
+    and (%(state)s::text is null or state = %(state)s)
+order by created_at, id;
+
+-- name: try_lock
+-- Take a session lock at once or not at all; it goes with the connection.
+select pg_try_advisory_lock(%(key)s);
+
+-- name: try_lock_shared
+-- Take a session lock beside others that share it, at once or not at all; it goes with the connection.
+select pg_try_advisory_lock_shared(%(key)s);
+
+-- name: lock_holders
+-- Tell who holds a lock, since when.
+select a.application_name, a.backend_start
+from pg_locks l
+join pg_stat_activity a on a.pid = l.pid
+where l.locktype = 'advisory' and l.granted and l.pid <> pg_backend_pid() and l.database = (
+    select oid from pg_database where datname = current_database()
+)
+    and (l.classid::bigint << 32) + l.objid::bigint = %(key)s and l.objsubid = 1
+order by a.backend_start
+limit 1;
