@@ -51,10 +51,14 @@ _SOCKET_FOLDER_BYTES = 88  # a socket's path may have 103 bytes on macOS, 107 on
 _PLAIN_PATH = re.compile(r"[\w./+=-]+", re.ASCII)  # needs no quoting in server.conf or an address
 _WAIT_SECONDS = 600  # recovery after a crash replays up to max_wal_size
 _DYING_SECONDS = 60  # the processes of a killed server end by themselves, but not at once
-_KEEP_CAPABILITY = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+_KEEP_CAPABILITY = [
+    "--inh-caps=+dac_override",
+    "--ambient-caps=+dac_override",
+    "--securebits=+no_setuid_fixup",  # without it access(2), by which PostgreSQL finds its programs, ignores the rest
+]
 _LOG_BYTES = 20 * 1024**2
 _ELSEWHERE = "name a folder by --database embedded:FOLDER or a server by ETL_DATABASE_URL"
-_DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+_EXHAUSTED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 _SETTINGS = """\
 # Written at each start. Change a setting by `alter system`, which beats this file.
@@ -127,7 +131,7 @@ class _Account:
     overrides: bool = False
 
     def run(self, *command: str | Path, text: str = "", pass_fds: tuple[int, ...] = ()) -> str | None:
-        """Run a program as this account; return None when it succeeded, else the last line that it wrote.
+        """Run a program as this account; return None when it succeeded, else the line that tells why not.
 
         It gets a session of its own, so that Ctrl-C at the terminal reaches the caller alone.
         """
@@ -154,7 +158,9 @@ class _Account:
             group=self.gid if switches else None,
             extra_groups=[] if switches else None,
         )
-        return None if done.returncode == 0 else (done.stdout.strip().splitlines() or ["no reason given"])[-1]
+        lines = done.stdout.strip().splitlines() or [f"exit code {done.returncode}"]
+        telling = [line for line in lines if "FATAL" in line or "error" in line]
+        return None if done.returncode == 0 else (telling or lines)[0]
 
     def give(self, path: Path) -> None:
         """Make the account the owner of a file or folder of ours."""
@@ -332,8 +338,8 @@ class Server:
         # container has too.
         for candidate in (account, replace(account, overrides=True)):
             with suppress(OSError, subprocess.SubprocessError):
-                probe = 'cd "$1" && exec "$2" --version'
-                program = binary("postgres", self._version())
+                probe = 'cd "$1" && exec "$2" --bindir'  # pg_config looks for itself as the server does
+                program = binary("pg_config", self._version())
                 if candidate.run("/bin/sh", "-c", probe, "sh", self.folder, program) is None:
                     return candidate
         raise UsageError(
@@ -500,10 +506,11 @@ def _own_files() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = DatabaseError if error.errno in _DISK_FAULTS else UsageError
         place = f" {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
         said = f"the embedded server cannot use its files{place}: {error.strerror}"
-        raise kind(said, hint=_ELSEWHERE) from error
+        if error.errno in _EXHAUSTED:
+            raise DatabaseError(said, hint="free what is used up, then run again") from error
+        raise UsageError(said, hint=_ELSEWHERE) from error
 
 
 @contextmanager

