@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,17 +160,30 @@ class Session:
     def __init__(self, database: Database, application_name: str) -> None:
         self._database = database
         self._application_name = application_name
+        self._reopened: Callable[[psycopg.Connection], None] | None = None
         self._connection: psycopg.Connection | None = connect(database, application_name)
+
+    def when_reopened(self, action: Callable[[psycopg.Connection], None]) -> None:
+        """Do this with each connection that is opened in place of a lost one, such as taking its locks again."""
+        self._reopened = action
 
     def connection(self) -> psycopg.Connection:
         """Return the connection, a new one when the last was lost.
 
-        Raises psycopg.OperationalError when the server cannot be reached now.
+        Raises psycopg.OperationalError when the server cannot be reached now, and what `when_reopened` raises.
         """
-        if self._connection is None or self._connection.closed:
-            self._connection = None
-            self._connection = _open(self._database, self._application_name)
-        return self._connection
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        self._connection = None
+        connection = _open(self._database, self._application_name)
+        try:
+            if self._reopened is not None:
+                self._reopened(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
 
     def close(self) -> None:
         """Close the connection."""

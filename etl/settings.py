@@ -4,14 +4,15 @@ Knows files and names, no database and no command. A flag beats the environment,
 that order is Click's own: the values of `etl.toml` are handed to it as defaults (`etl.cli`).
 """
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 
-from etl.errors import DefinitionError
+from etl.errors import DefinitionError, UsageError
 
 Mode = Literal["append", "merge", "replace"]
 Format = Literal["auto", "array", "ndjson", "document"]
@@ -70,6 +71,37 @@ class RetrySettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limit:
+    """How many records may be rejected: a count, or a share of the records read in percent."""
+
+    count: int | None = None
+    percent: float | None = None
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read `100` or `2.5%`.
+
+        Raises UsageError.
+        """
+        match = re.fullmatch(r"([0-9]+)|([0-9]+(?:\.[0-9]+)?)%", text.strip())
+        if match is None or float(match.group(2) or 0) > 100:
+            raise UsageError(f"--max-rejected expects a number or a percentage such as 10%, got {text!r}")
+        if match.group(1):
+            return cls(count=int(match.group(1)))
+        return cls(percent=float(match.group(2)))
+
+    def is_exceeded(self, rejected: int, read: int, *, at_end: bool) -> bool:
+        """Tell whether too many are rejected; a share is judged of 10,000 records, or at the end of more than 100."""
+        if self.count is not None:
+            return rejected > self.count
+        enough = read > 100 if at_end else read >= 10_000
+        return enough and rejected * 100 > (self.percent or 0.0) * read
+
+    def __str__(self) -> str:
+        return f"{self.percent:g}%" if self.count is None else str(self.count)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoadSettings:
     """What one `load` is asked to do; the same for all of its sources."""
 
@@ -80,6 +112,7 @@ class LoadSettings:
     failed_dir: Path
     atomic: bool
     allow_empty: bool
+    max_rejected: Limit
     force: bool
     precalculate: bool
     retries: RetrySettings

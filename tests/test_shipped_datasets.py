@@ -35,7 +35,8 @@ def connection(postgresql: Connection) -> Iterator[Connection]:
 
 def _batch(dataset: Dataset, records: Iterable[Record]) -> Batch:
     piece = Piece(offset=0, count=0, first_record=1, data=b"", shape="array")
-    return Projection(dataset).batch(piece, iter(records), 1)
+    records = list(records)
+    return Projection(dataset).batch(piece, records, 1, range(1, len(records) + 1))
 
 
 def _load(connection: Connection, dataset: Dataset, records: list[Record]) -> None:

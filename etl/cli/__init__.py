@@ -45,18 +45,25 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="etl")
-@option("--config-dir", default="./config", metavar="DIR", help="Folder of etl.toml and datasets/.")
+@option("--config-dir", default="./config", show_default=True, metavar="DIR", help="Folder of etl.toml and datasets/.")
 @option(
     "--database",
     envvar=["ETL_DATABASE_URL", "DATABASE_URL"],
     metavar="URL",
     help="postgresql:// address or embedded:[FOLDER]; else libpq's PG* variables, else etl.toml.",
 )
-@option("--log-format", type=click.Choice(["auto", "console", "json"]), default="auto", help="Format of the logs.")
+@option(
+    "--log-format",
+    type=click.Choice(["auto", "console", "json"]),
+    default="auto",
+    show_default=True,
+    help="Format of the logs; auto is console on a terminal and JSON elsewhere.",
+)
 @option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
+    show_default=True,
     help="Least level of the logs.",
 )
 @click.pass_context

@@ -1,19 +1,25 @@
 """`etl failed`."""
 
+import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
-from etl.cli.options import Common, failed_dir_option, json_option, option, print_json, print_table
-from etl.database import connect
+from etl import datasets
+from etl.cli.options import Common, failed_dir_option, json_option, option, print_json, print_table, retry_options
+from etl.database import Database, connect
 from etl.errors import UsageError
-from etl.ingestion import ledger
+from etl.ingestion import failures, ledger
 from etl.ingestion.failures import FailedStore
+from etl.ingestion.pipeline import precalculate
+from etl.ingestion.replay import Replayed, replay
+from etl.settings import RetrySettings
 
 
 @click.group("failed")
 def command() -> None:
-    """Look at the records that were refused, and why."""
+    """Look at the records that were refused, put them right, and load them again."""
 
 
 @command.command("list", epilog="Example: etl failed list --dataset shipments")
@@ -24,24 +30,16 @@ def command() -> None:
 @click.pass_obj
 def list_command(common: Common, run: str | None, dataset: str | None, show_all: bool, as_json: bool) -> None:
     """List the files of the failed store that wait."""
-    with common.database() as database, connect(database) as connection:
-        found = ledger.failures_list(connection, run=run, dataset=dataset, state=None if show_all else "pending")
+    with common.database() as database:
+        found = _find(database, run=run, dataset=dataset, state=None if show_all else "pending")
     if as_json:
         print_json(found)
         return
+    names = ("id", "dataset", "source", "kind", "state", "count_records", "sqlstate", "message", "attempts")
     print_table(
         "failed store",
-        ["id", "dataset", "source", "kind", "state", "records", "sqlstate", "fault", "attempts"],
-        [
-            tuple(
-                row[name]
-                for name in (
-                    *("id", "dataset", "source", "kind", "state"),
-                    *("count_records", "sqlstate", "message", "attempts"),
-                )
-            )
-            for row in found
-        ],
+        ["id", "dataset", "source", "kind", "state", "records", "sqlstate", "first fault", "attempts"],
+        [tuple(row[name] for name in names) for row in found],
     )
 
 
@@ -52,18 +50,14 @@ def list_command(common: Common, run: str | None, dataset: str | None, show_all:
 @click.pass_obj
 def show_command(common: Common, id: str, failed_dir: Path, as_json: bool) -> None:
     """Show each record of a file of the failed store with its place, its fault and its text."""
-    with common.database() as database, connect(database) as connection:
-        found = ledger.failures_list(connection, id=id)
-    if not found:
-        raise UsageError(f"nothing in the failed store is called {id}", hint="etl failed list")
-    row = found[0]
+    with common.database() as database:
+        row = _named(database, id)
     with FailedStore(failed_dir) as store:
         details = store.details(row["dataset"], row["run"], id)
-        lines = store.lines(row["dataset"], row["run"], id)
+        lines = store.content(row["dataset"], row["run"], id).splitlines()
     details |= {name: row[name] for name in ("state", "attempts", "note")}
     if as_json:
-        texts = [line.decode("utf-8", errors="replace") for line in lines]
-        print_json([details | {"texts": texts}])
+        print_json([details | {"texts": [line.decode("utf-8", errors="replace") for line in lines]}])
         return
     click.echo(f"{id}: {row['count_records']:,} {row['kind']} records of {row['source']}, {row['state']}")
     for place, line in zip(details["records"], lines, strict=False):
@@ -71,3 +65,88 @@ def show_command(common: Common, id: str, failed_dir: Path, as_json: bool) -> No
         click.echo(f"\nrecord {place['record']:,} at byte {place['offset']:,}, key {place['key'] or 'unknown'}")
         click.echo(f"  {place['sqlstate']} {where + ': ' if where else ''}{place['reason']}")
         click.echo(f"  {line.decode('utf-8', errors='replace')}")
+        if failures.is_plain(row["source"]):
+            name = shlex.quote(row["source"])
+            click.echo(f"  tail -c +{place['offset'] + 1} {name} | head -c {len(line)}")
+
+
+@command.command("replay", epilog="Example: etl failed replay --dataset shipments")
+@click.argument("ids", nargs=-1, metavar="[ID...]")
+@option("--run", help="All that wait of this run.")
+@option("--dataset", help="All that wait of this dataset.")
+@click.option("--all", "replay_all", is_flag=True, help="All that wait.")
+@option("--no-precalculate", is_flag=True, help="Leave the aggregates as they are.")
+@failed_dir_option
+@retry_options
+@json_option
+@click.pass_obj
+def replay_command(
+    common: Common,
+    ids: tuple[str, ...],
+    run: str | None,
+    dataset: str | None,
+    replay_all: bool,
+    no_precalculate: bool,
+    failed_dir: Path,
+    retries: RetrySettings,
+    as_json: bool,
+) -> int:
+    """Load records of the failed store again, as their .ndjson files hold them now.
+
+    Exit code 0 when all are in, 1 when some are refused again: these wait under a new id with their new reason.
+    """
+    if not (ids or run or dataset or replay_all):
+        raise UsageError("nothing is named to replay", hint="name ids, --run, --dataset or --all")
+    done: list[Replayed] = []
+    with common.database() as database, FailedStore(failed_dir) as store:
+        store.prepare()
+        if ids:
+            chosen = [_named(database, each) for each in ids]
+        else:
+            chosen = _find(database, run=run, dataset=dataset, state="pending")
+        definitions = {name: datasets.find(name, common.config_dir) for name in {row["dataset"] for row in chosen}}
+        for row in chosen:
+            one = replay(row, definitions[row["dataset"]], database, store, retries)
+            if one is not None:
+                done.append(one)
+            elif ids:
+                click.echo(f"{row['id']} does not wait: {_named(database, row['id'])['state']}", err=True)
+        if done and not no_precalculate:
+            tables = {table.name for one in done for table in definitions[one.dataset].tables}
+            precalculate(database, common.config_dir, tables, done[-1].run)
+    if as_json:
+        print_json(vars(one) for one in done)
+    else:
+        for one in done:
+            again = f"; waits as {', '.join(one.stored)}" if one.stored else ""
+            click.echo(f"replayed {one.id}: {one.loaded:,} loaded, {one.rejected + one.failed:,} refused again{again}")
+    return 1 if any(one.stored for one in done) else 0
+
+
+@command.command("discard", epilog="Example: etl failed discard 20261121T081500Z-3f9a1c-10233-r --reason 'test data'")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--reason", required=True, help="Why these records are given up; kept in the ledger.")
+@failed_dir_option
+@click.pass_obj
+def discard_command(common: Common, ids: tuple[str, ...], reason: str, failed_dir: Path) -> None:
+    """Give records of the failed store up, for a reason; their files stay."""
+    if not reason.strip():
+        raise UsageError("--reason expects a reason")
+    with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
+        for row in [_named(database, each) for each in ids]:
+            if not ledger.discard(connection, row["id"], reason):
+                raise UsageError(f"{row['id']} does not wait: {row['state']}", hint="etl failed list --all")
+            store.tell_state(row["dataset"], row["run"], row["id"], "discarded", reason)
+            click.echo(f"discarded {row['id']}: {row['count_records']:,} records")
+
+
+def _find(database: Database, **wanted: str | None) -> list[dict[str, Any]]:
+    with connect(database) as connection:
+        return ledger.failures_list(connection, **wanted)
+
+
+def _named(database: Database, id: str) -> dict[str, Any]:
+    found = _find(database, id=id)
+    if not found:
+        raise UsageError(f"nothing in the failed store is called {id}", hint="etl failed list --all")
+    return found[0]

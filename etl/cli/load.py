@@ -11,14 +11,14 @@ import structlog
 
 from etl import datasets
 from etl.cli import tell
-from etl.cli.options import Common, failed_dir_option, json_option, option, print_json
+from etl.cli.options import Common, failed_dir_option, json_option, option, print_json, retry_options
 from etl.database import connect, require_tables
 from etl.errors import EtlError, InterruptedByUserError, UsageError
 from etl.ingestion import constants, failures, source
 from etl.ingestion.job import Job, Stop
 from etl.ingestion.pipeline import load, precalculate
 from etl.ingestion.values import Source, Summary
-from etl.settings import Format, LoadSettings, Mode, RetrySettings
+from etl.settings import Format, Limit, LoadSettings, Mode, RetrySettings
 
 # The exit code of several sources: the first of these that occurred (contract C3).
 _GRAVEST_FIRST = (70, 130, 143, 4, 5, 3, 6, 1, 0)
@@ -32,7 +32,11 @@ log = structlog.get_logger(__name__)
 )
 @click.argument("dataset")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@option("--mode", type=click.Choice(["append", "merge", "replace"]), help="How rows meet those that are there.")
+@option(
+    "--mode",
+    type=click.Choice(["append", "merge", "replace"]),
+    help="How rows meet those that are there; else the definition's.",
+)
 @option(
     "--format",
     type=click.Choice(["auto", "array", "ndjson", "document"]),
@@ -46,34 +50,21 @@ log = structlog.get_logger(__name__)
     type=click.IntRange(1, 1_000_000),
     default=constants.BATCH_ROWS,
     show_default=True,
-    help="Records per batch.",
+    help="Records per batch: one COPY in one transaction.",
+)
+@option(
+    "--max-rejected",
+    metavar="N|P%",
+    default="10%",
+    show_default=True,
+    help="Stop with exit code 5 when more records are rejected.",
 )
 @option("--atomic", is_flag=True, help="All of a source or nothing, visible at once at the end.")
 @option("--allow-empty", is_flag=True, help="Let a replace by no record empty the dataset.")
 @option("--no-precalculate", is_flag=True, help="Leave the aggregates as they are.")
 @failed_dir_option
 @option("--force", has_twin=False, is_flag=True, help="Load again what the ledger knows as loaded.")
-@option(
-    "--retry-attempts",
-    type=click.IntRange(1, 100),
-    default=constants.RETRY_ATTEMPTS,
-    show_default=True,
-    help="Tries of a batch when the database has a passing fault.",
-)
-@option(
-    "--retry-base-seconds",
-    type=click.FloatRange(0.001, 600),
-    default=constants.RETRY_BASE_SECONDS,
-    show_default=True,
-    help="First wait between tries, doubled each time.",
-)
-@option(
-    "--retry-cap-seconds",
-    type=click.FloatRange(0.001, 3600),
-    default=constants.RETRY_CAP_SECONDS,
-    show_default=True,
-    help="Longest wait between tries.",
-)
+@retry_options
 @json_option
 @click.pass_obj
 def command(
@@ -84,14 +75,13 @@ def command(
     format: Format,
     records: str | None,
     batch_rows: int,
+    max_rejected: str,
     atomic: bool,
     allow_empty: bool,
     no_precalculate: bool,
     failed_dir: Path,
     force: bool,
-    retry_attempts: int,
-    retry_base_seconds: float,
-    retry_cap_seconds: float,
+    retries: RetrySettings,
     as_json: bool,
 ) -> int:
     """Load sources into a dataset: files, globs, folders, or - for standard input.
@@ -106,9 +96,10 @@ def command(
         failed_dir=failed_dir,
         atomic=atomic,
         allow_empty=allow_empty,
+        max_rejected=Limit.read(max_rejected),
         force=force,
         precalculate=not no_precalculate,
-        retries=RetrySettings(attempts=retry_attempts, base_seconds=retry_base_seconds, cap_seconds=retry_cap_seconds),
+        retries=retries,
     )
     definition = datasets.find(dataset, common.config_dir)
     named = [each for argument in sources for each in source.named(argument)]
@@ -119,7 +110,9 @@ def command(
         precalculated = []
         if settings.precalculate and not codes & {4, 130, 143}:
             try:
-                precalculated = precalculate(database, common.config_dir, definition, runs[-1] if runs else None)
+                precalculated = precalculate(
+                    database, common.config_dir, [table.name for table in definition.tables], runs[-1] if runs else None
+                )
             except EtlError as error:
                 tell(error)
                 codes.add(error.exit_code)

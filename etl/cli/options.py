@@ -6,10 +6,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from etl.ingestion import constants
+from etl.settings import RetrySettings
 
 if TYPE_CHECKING:
     from etl.database import Database
@@ -33,6 +37,47 @@ failed_dir_option = option(
     type=click.Path(path_type=Path, file_okay=True),
     help="Folder of the failed store.",
 )
+
+
+_RETRY_OPTIONS = (
+    option(
+        "--retry-attempts",
+        type=click.IntRange(1, 100),
+        default=constants.RETRY_ATTEMPTS,
+        show_default=True,
+        help="Tries of a batch when the database has a passing fault.",
+    ),
+    option(
+        "--retry-base-seconds",
+        type=click.FloatRange(0.001, 600),
+        default=constants.RETRY_BASE_SECONDS,
+        show_default=True,
+        help="First wait between tries, doubled each time.",
+    ),
+    option(
+        "--retry-cap-seconds",
+        type=click.FloatRange(0.001, 3600),
+        default=constants.RETRY_CAP_SECONDS,
+        show_default=True,
+        help="Longest wait between tries.",
+    ),
+)
+
+
+def retry_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of retrying, as one parameter `retries`."""
+
+    @wraps(command)
+    def gathered(
+        *arguments: Any, retry_attempts: int, retry_base_seconds: float, retry_cap_seconds: float, **others: Any
+    ) -> Any:
+        retries = RetrySettings(attempts=retry_attempts, base_seconds=retry_base_seconds, cap_seconds=retry_cap_seconds)
+        return command(*arguments, retries=retries, **others)
+
+    decorated: Callable[..., Any] = gathered
+    for add in reversed(_RETRY_OPTIONS):
+        decorated = add(decorated)
+    return decorated
 
 
 @dataclass(frozen=True, kw_only=True)

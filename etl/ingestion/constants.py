@@ -3,6 +3,9 @@
 # Larger reads gain nothing: the JSON scanner is the limit, and a larger window only costs memory.
 READ_BYTES = 1 << 18
 
+# How the compressed formats that are read begin: gzip, bzip2, xz.
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
+
 # What identifies a source before it is read to its end.
 HEAD_BYTES = 1 << 20
 

@@ -7,68 +7,89 @@ is in the ledger, not here.
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
 
 from etl.errors import DatabaseError, UsageError
 from etl.ingestion.boundaries import piece_spans
-from etl.ingestion.constants import FAILURES_IN_FLIGHT
-from etl.ingestion.values import Failure, Fault, Piece, Rejected
+from etl.ingestion.constants import COMPRESSED, FAILURES_IN_FLIGHT
+from etl.ingestion.values import Failure, Piece, Rejected
 
 _LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
 
 
+Kind = Literal["rejected", "failed"]
+
+
+class Located(NamedTuple):
+    """Where a record stands in its source (its number from 1, its byte from 0), and its text as it was."""
+
+    record: int
+    offset: int
+    text: bytes
+
+
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where failed records come from: the run, and the names of its dataset and source."""
+    """Where the records of a failure come from; its id is the prefix and the first letter of its kind.
 
+    The prefix is made of run and offset, or is the id of the failure that was replayed: a batch that is tried again
+    writes the same file again.
+    """
+
+    id_prefix: str
     run: str
     dataset: str
     source: str
+    batch: int
+    attempts: int = 1
+    parent: str | None = None
 
 
-def describe(
-    piece: Piece, records: Sequence[Rejected], kind: Literal["rejected", "failed"], error: Fault, origin: Origin
-) -> Failure:
-    """Return the failure that keeps these records of a piece; `error` is what is told of all of them.
+def locate(piece: Piece, places: Collection[int]) -> dict[int, Located]:
+    """Return where records of a piece stand in the source, by their places in the piece from 1."""
+    return {
+        place: Located(piece.first_record + place - 1, piece.offset + span.start, piece.data[span.start : span.end])
+        for place, span in enumerate(piece_spans(piece), 1)
+        if place in places
+    }
 
-    Its id is made of run, offset and kind, so that a batch tried again writes the same file again.
-    """
-    spans = list(piece_spans(piece))
-    lines = b"".join(
-        piece.data[spans[record.place - 1].start : spans[record.place - 1].end].translate(_LINE_ENDS) + b"\n"
-        for record in records
-    )
+
+def describe(origin: Origin, kind: Kind, kept: Sequence[Rejected], located: Mapping[int, Located]) -> Failure:
+    """Return the failure that keeps these records, at least one; the first one's fault is told of all."""
+    lines = b"".join(located[record.place].text.translate(_LINE_ENDS) + b"\n" for record in kept)
     return Failure(
-        id=f"{origin.run}-{piece.offset}-{kind[0]}",
+        id=f"{origin.id_prefix}{kind[0]}",
         run=origin.run,
         dataset=origin.dataset,
         source=origin.source,
-        batch=piece.offset,
+        batch=origin.batch,
         kind=kind,
-        sqlstate=error.sqlstate,
-        message=error.reason,
+        sqlstate=kept[0].fault.sqlstate,
+        message=kept[0].fault.reason,
         records=tuple(
             {
-                "record": piece.first_record + record.place - 1,
-                "offset": piece.offset + spans[record.place - 1].start,
+                "record": located[record.place].record,
+                "offset": located[record.place].offset,
                 "key": record.key,
                 "table": record.fault.table,
                 "column": record.fault.column,
                 "sqlstate": record.fault.sqlstate,
                 "reason": record.fault.reason,
             }
-            for record in records
+            for record in kept
         ),
         lines=lines,
         sha256=hashlib.sha256(lines).hexdigest(),
+        attempts=origin.attempts,
+        parent=origin.parent,
     )
 
 
@@ -107,6 +128,20 @@ class FailedStore:
         future.add_done_callback(lambda _: self._waiting.release())
         return future
 
+    def sweep(self, dataset: str, run: str, named: Collection[str]) -> None:
+        """Remove the files of a run that the ledger does not name: a crash left them before their batch committed."""
+        for path in (self.folder / dataset / run).glob("*"):
+            if path.name.split(".")[0] not in named:
+                path.unlink(missing_ok=True)
+        for path in (self.folder / dataset / run).glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+    def tell_state(self, dataset: str, run: str, id: str, state: str, note: str | None) -> None:
+        """Note a state beside the records, for whoever looks at the folder; the ledger's word is the truth."""
+        document = self.details(dataset, run, id)
+        document |= {"state": state, "note": note}
+        _write_json(self.path(dataset, run, id).with_suffix(".json"), document)
+
     def path(self, dataset: str, run: str, id: str) -> Path:
         """Return the file that holds the records of a failure."""
         return self.folder / dataset / run / f"{id}.ndjson"
@@ -125,18 +160,17 @@ class FailedStore:
                 hint="name its folder by --failed-dir or ETL_FAILED_DIR",
             ) from error
 
-    def lines(self, dataset: str, run: str, id: str) -> list[bytes]:
+    def content(self, dataset: str, run: str, id: str) -> bytes:
         """Read the records of a failure as they are in the store now, one per line.
 
         Raises UsageError when the file is not there.
         """
         path = self.path(dataset, run, id)
         try:
-            return path.read_bytes().splitlines()
+            return path.read_bytes()
         except OSError as error:
             raise UsageError(
-                f"cannot read {path} of the failed store",
-                hint="name its folder by --failed-dir or ETL_FAILED_DIR",
+                f"cannot read {path} of the failed store", hint="name its folder by --failed-dir or ETL_FAILED_DIR"
             ) from error
 
     def __enter__(self) -> Self:
@@ -146,6 +180,15 @@ class FailedStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.shutdown(wait=True)
+
+
+def is_plain(source: str) -> bool:
+    """Tell whether a source is a file whose bytes can be looked at by their offset: it is there and not compressed."""
+    try:
+        with Path(source).open("rb") as file:
+            return not file.read(6).startswith(COMPRESSED)
+    except OSError:
+        return False
 
 
 def is_stored(folder: Path, path: Path) -> bool:
@@ -181,13 +224,17 @@ def _write(folder: Path, failure: Failure) -> None:
         for made in (folder, folder / failure.dataset, parent):
             made.mkdir(mode=0o700, exist_ok=True)
         _replace(parent / f"{failure.id}.ndjson", [failure.lines])
-        _replace(parent / f"{failure.id}.json", [msgspec.json.format(msgspec.json.encode(document)), b"\n"])
+        _write_json(parent / f"{failure.id}.json", document)
         _flush_folder(parent)
     except OSError as error:
         raise DatabaseError(
             f"the failed store {folder} cannot take a file: {(error.strerror or 'unknown error').lower()}",
             hint="make room and run the same command; no record is lost",
         ) from error
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    _replace(path, [msgspec.json.format(msgspec.json.encode(document)), b"\n"])
 
 
 def _replace(path: Path, parts: Iterable[bytes]) -> None:

@@ -59,12 +59,16 @@ class Job:
 
 @dataclass(kw_only=True)
 class Progress:
-    """The run that goes on and what the attempt counted itself, in records and bytes; the ledger must agree."""
+    """The run that goes on and what the attempt counted itself, in records and bytes; the ledger must agree.
+
+    `rejected` counts over all attempts of the run.
+    """
 
     run: Run | None = None
     read: int = 0
     skipped: int = 0
     entered: int = 0
+    rejected: int = 0
     retried: int = 0
     bytes_read: int = 0
 

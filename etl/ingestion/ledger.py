@@ -8,7 +8,7 @@ import hashlib
 import os
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -47,6 +47,7 @@ class Run:
     run: str
     number: int
     attempt: int
+    mode: Mode
     is_atomic: bool
     was_finished: bool
 
@@ -76,18 +77,39 @@ def lock_source(connection: psycopg.Connection, dataset: str, head_sha256: str, 
 
     Raises BusyError saying who holds it since when.
     """
-    _lock(connection, f"dataset:{dataset}", shared=mode != "replace", what=f"the dataset {dataset}")
-    _lock(connection, f"source:{dataset}:{head_sha256}", shared=False, what="this source")
+    for key, is_shared, what in _locks(dataset, head_sha256, mode):
+        row = connection.execute(_SQL["try_lock_shared" if is_shared else "try_lock"], {"key": key}).fetchone()
+        if not row or not row[0]:
+            raise _busy(connection, key, what)
 
 
-def _lock(connection: psycopg.Connection, name: str, *, shared: bool, what: str) -> None:
-    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
-    row = connection.execute(_SQL["try_lock_shared" if shared else "try_lock"], {"key": key}).fetchone()
-    if row and row[0]:
-        return
+def lock_source_again(connection: psycopg.Connection, dataset: str, head_sha256: str, mode: Mode) -> None:
+    """Hold the source again after the connection was lost; waits for the server to notice that the old one is gone.
+
+    Raises BusyError when another run took it in between.
+    """
+    for key, is_shared, what in _locks(dataset, head_sha256, mode):
+        try:
+            connection.execute(_SQL["lock_shared" if is_shared else "lock"], {"key": key})
+        except psycopg.errors.LockNotAvailable:
+            raise _busy(connection, key, what) from None
+
+
+def _locks(dataset: str, head_sha256: str, mode: Mode) -> list[tuple[int, bool, str]]:
+    return [
+        (_key(f"dataset:{dataset}"), mode != "replace", f"the dataset {dataset}"),
+        (_key(f"source:{dataset}:{head_sha256}"), False, "this source"),
+    ]
+
+
+def _key(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+
+
+def _busy(connection: psycopg.Connection, key: int, what: str) -> BusyError:
     holder = connection.execute(_SQL["lock_holders"], {"key": key}).fetchone()
     who = f"{holder[0]} since {holder[1]:%Y-%m-%d %H:%M:%S} UTC" if holder else "another run"
-    raise BusyError(f"{what} is held by {who}", hint="wait for its end and run the same command")
+    return BusyError(f"{what} is held by {who}", hint="wait for its end and run the same command")
 
 
 def known_runs(connection: psycopg.Connection, dataset: str, head: bytes) -> list[KnownRun]:
@@ -110,7 +132,14 @@ def open_run(connection: psycopg.Connection, identity: Identity) -> Run:
         if identity.is_forced:
             connection.execute(_SQL["supersede_failures"], values | {"number": row[0]})
         attempt = _open_attempt(connection, run)
-    return Run(run=run, number=row[0], attempt=attempt, is_atomic=identity.is_atomic, was_finished=False)
+    return Run(
+        run=run,
+        number=row[0],
+        attempt=attempt,
+        mode=identity.mode,
+        is_atomic=identity.is_atomic,
+        was_finished=False,
+    )
 
 
 def resume_run(connection: psycopg.Connection, known: KnownRun) -> Run:
@@ -120,6 +149,7 @@ def resume_run(connection: psycopg.Connection, known: KnownRun) -> Run:
         run=known.run,
         number=known.number,
         attempt=attempt,
+        mode=known.mode,
         is_atomic=known.is_atomic,
         was_finished=known.is_finished,
     )
@@ -132,8 +162,13 @@ def _open_attempt(connection: psycopg.Connection, run: str) -> int:
     ).fetchone()
     if row is None:
         raise InternalError("the ledger gave no number to the attempt")
-    connection.execute(queries.load("database")["name_session"], {"name": f"etl:{run}"})
+    name_session(connection, run)
     return int(row[0])
+
+
+def name_session(connection: psycopg.Connection, run: str) -> None:
+    """Tell the server which run this connection works on, for whoever looks at its sessions and locks."""
+    connection.execute(queries.load("database")["name_session"], {"name": f"etl:{run}"})
 
 
 def _user() -> str:
@@ -197,6 +232,10 @@ def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, 
     """Enter what became of a claimed batch, and the files of the failed store that hold the rest of it."""
     values = vars(entry) | {"rows": list(entry.rows), "run": run.run, "offset": piece.offset}
     connection.execute(_SQL["enter_batch"], values)
+    _enter_failures(connection, failures)
+
+
+def _enter_failures(connection: psycopg.Connection, failures: Iterable[Failure]) -> None:
     for failure in failures:
         told = {key: value for key, value in vars(failure).items() if key not in {"records", "lines"}}
         connection.execute(_SQL["enter_failure"], told | {"count": len(failure.records)})
@@ -213,8 +252,51 @@ def reopen(connection: psycopg.Connection, run: Run) -> None:
 
 
 def publish(connection: psycopg.Connection, run: Run) -> None:
-    """Note that the rows of an atomic run became visible."""
+    """Note that the rows of an atomic run became visible; what waited of runs before a replace is out of date."""
     connection.execute(_SQL["publish_run"], {"run": run.run})
+    if run.mode == "replace":
+        connection.execute(_SQL["supersede_replaced"], {"run": run.run})
+
+
+def totals(connection: psycopg.Connection, run: str) -> tuple[int, int]:
+    """Add up the records entered and the records rejected over all attempts of a run."""
+    row = _one(connection, "totals", {"run": run})
+    return int(row["records"]), int(row["rejected"])
+
+
+def named_failures(connection: psycopg.Connection, run: str) -> set[str]:
+    """List the ids of the failures that the ledger knows of a run."""
+    return {row["id"] for row in failures_list(connection, run=run)}
+
+
+def claim_replay(connection: psycopg.Connection, id: str) -> bool:
+    """Claim a failure before its records are sent; False when it waits no more."""
+    return connection.execute(_SQL["claim_replay"], {"id": id}).rowcount == 1
+
+
+def enter_replay(
+    connection: psycopg.Connection, replayed: Mapping[str, Any], entry: Entry, failures: Iterable[Failure]
+) -> None:
+    """Enter what became of the records of a failure: the batch's counts move from refused to loaded."""
+    was = {"rejected": 0, "failed": 0} | {replayed["kind"]: replayed["count_records"]}
+    values = vars(entry) | {"rows": list(entry.rows), "run": replayed["run"], "offset": replayed["batch"]}
+    connection.execute(_SQL["enter_replay"], values | {"was_rejected": was["rejected"], "was_failed": was["failed"]})
+    _enter_failures(connection, failures)
+
+
+def discard(connection: psycopg.Connection, id: str, reason: str) -> bool:
+    """Note that a failure will never be replayed, and why; False when it does not wait."""
+    return connection.execute(_SQL["discard"], {"id": id, "note": reason}).rowcount == 1
+
+
+def run_of_failure(connection: psycopg.Connection, run: str) -> dict[str, Any]:
+    """Return what a replay must know of the run of a failure."""
+    return _one(connection, "run_for_replay", {"run": run})
+
+
+def first_record(connection: psycopg.Connection, run: str, offset: int) -> int:
+    """Return the number of the first record of a batch."""
+    return int(_one(connection, "first_record", {"run": run, "offset": offset})["first_record"])
 
 
 def is_complete(connection: psycopg.Connection, run: str) -> bool:

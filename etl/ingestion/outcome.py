@@ -49,7 +49,7 @@ def summary(
         balance = ledger.balance(connection, run, read=progress.read, skipped=progress.skipped, unentered=unentered)
         batches |= ledger.batches(connection, run)
         rows |= dict(zip(tables, ledger.rows(connection, run), strict=False))
-        error = error or _unbalanced(connection, run, balance)
+        error = _unbalanced(run, balance, error) or error or _unfinished(connection, run)
     status, exit_code = _end(balance, progress, error)
     if connection is not None and run is not None:
         ledger.close_attempt(
@@ -90,15 +90,20 @@ def _counted(progress: Progress) -> Balance:
     )
 
 
-def _unbalanced(connection: psycopg.Connection, run: ledger.Run, balance: Balance) -> EtlError | None:
-    if not balance.adds_up():
-        return InternalError(
-            f"the balance of run {run.run} does not add up: {balance}",
-            hint=f"report it with the output of: etl runs show {run.run} --json",
-        )
-    if not ledger.is_complete(connection, run.run):
-        return InternalError(f"the source was read to its end and run {run.run} is not finished in the ledger")
-    return None
+def _unbalanced(run: ledger.Run, balance: Balance, error: EtlError | None) -> EtlError | None:
+    """Return the error that the balance does not add up (G1), which a crash of the server explains."""
+    if balance.adds_up() or isinstance(error, DatabaseError):
+        return None
+    return InternalError(
+        f"the balance of run {run.run} does not add up: {balance}",
+        hint=f"report it with the output of: etl runs show {run.run} --json",
+    )
+
+
+def _unfinished(connection: psycopg.Connection, run: ledger.Run) -> EtlError | None:
+    if ledger.is_complete(connection, run.run):
+        return None
+    return InternalError(f"the source was read to its end and run {run.run} is not finished in the ledger")
 
 
 def _end(balance: Balance, progress: Progress, error: EtlError | None) -> tuple[Status, int]:

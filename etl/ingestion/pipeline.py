@@ -1,8 +1,7 @@
 """The straight line: source -> pieces -> records -> rows -> batch -> COPY and ledger -> precalculation."""
 
 import time
-from collections.abc import Iterable
-from concurrent.futures import Future
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,35 +10,21 @@ import structlog
 
 from etl import datasets
 from etl.database import Database, Session, connect
-from etl.datasets import Dataset
-from etl.errors import EtlError, TooManyRejectedError, UsageError
+from etl.errors import DatabaseError, EtlError, InterruptedByUserError, TooManyRejectedError, UsageError
 from etl.ingestion import failures, ledger, outcome, records, retries
 from etl.ingestion.copying import Copier
-from etl.ingestion.failures import FailedStore, Origin
+from etl.ingestion.failures import FailedStore, Located, Origin
 from etl.ingestion.job import Job, Progress
+from etl.ingestion.loading import Loader
 from etl.ingestion.pieces import Cut, cut
 from etl.ingestion.projection import Projection
 from etl.ingestion.resumption import begin, require_same
 from etl.ingestion.source import Stream, opened
-from etl.ingestion.values import Batch, Entry, Failure, Fault, Rejected, Source, Summary
+from etl.ingestion.values import Batch, Entry, Failure, Source, Summary
 from etl.precalculation import catalogue
 from etl.precalculation.refresh import Refreshed, refresh, stale
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Line:
-    """What the batches of one attempt go through."""
-
-    job: Job
-    source: str
-    run: ledger.Run
-    session: Session
-    store: FailedStore
-    copier: Copier
-    projection: Projection
-    progress: Progress
 
 
 def load(source: Source, job: Job) -> tuple[Summary, EtlError | None]:
@@ -50,40 +35,39 @@ def load(source: Source, job: Job) -> tuple[Summary, EtlError | None]:
     started = time.monotonic()
     progress = Progress()
     error: EtlError | None = None
-    with Session(job.database, "etl") as control, Session(job.database, "etl") as session:
+    with Session(job.database, "etl") as session:
         try:
             with opened(source) as stream, FailedStore(job.settings.failed_dir) as store:
-                _bring(stream, control.connection(), session, store, job, progress)
+                _bring(stream, session, store, job, progress)
         except UsageError:
             raise
         except EtlError as ended:
             error = ended
         except psycopg.Error as ended:
             error = outcome.lost(ended, job.database)
-        seconds = time.monotonic() - started
-        return outcome.summary(_reached(control), source, job, progress, error, seconds)
+        except KeyboardInterrupt:
+            error = InterruptedByUserError(
+                "stopped at once", signal_number=job.stop.signal_number, hint="run the same command to go on"
+            )
+        return outcome.summary(_reached(session), source, job, progress, error, time.monotonic() - started)
 
 
-def _bring(
-    stream: Stream,
-    control: psycopg.Connection,
-    session: Session,
-    store: FailedStore,
-    job: Job,
-    progress: Progress,
-) -> None:
+def _bring(stream: Stream, session: Session, store: FailedStore, job: Job, progress: Progress) -> None:
     """Load what of the stream is not in yet."""
-    progress.run, known = begin(control, stream, job)
-    copier = Copier(job.dataset, job.mode, staged_as=progress.run.run if progress.run.is_atomic else None)
-    line = _Line(
-        job=job,
-        source=stream.source.name,
-        run=progress.run,
+    run, known = begin(session, stream, job)
+    progress.run = run
+    progress.rejected = ledger.totals(session.connection(), run.run)[1]
+    projection = Projection(job.dataset)
+    copier = Copier(job.dataset, job.mode, staged_as=run.run if run.is_atomic else None)
+    loader = Loader(
+        database=job.database,
         session=session,
         store=store,
         copier=copier,
-        projection=Projection(job.dataset),
-        progress=progress,
+        projection=projection,
+        books=_RunBooks(run=run, dataset=job.dataset.name, source=stream.source.name),
+        retries=job.settings.retries,
+        before_retry=progress.note_retry,
     )
     how = Cut(format=job.settings.format, records=job.records_path, batch_rows=job.settings.batch_rows, known=known)
     for piece in cut(stream, how):
@@ -94,128 +78,113 @@ def _bring(
             progress.skipped += piece.count
             continue
         if not progress.entered:
-            _open_for_rows(control, line)
-        batch = line.projection.batch(piece, records.decode(piece), line.run.number)
-        _load_batch(batch, line)
+            _open_for_rows(session.connection(), run, copier, store, job)
+        entry = loader.load(projection.batch(piece, records.decode(piece), run.number, range(1, piece.count + 1)))
         progress.entered += piece.count
+        progress.rejected += entry.rejected
         progress.bytes_read = piece.end
+        _judge(progress.rejected, progress.read, run, job, at_end=False)
     progress.bytes_read = stream.position
-    _finish(control, line)
+    _finish(session.connection(), run, copier, job, progress)
 
 
-def _open_for_rows(control: psycopg.Connection, line: _Line) -> None:
-    """Make ready for the first new batch of an attempt."""
-    if line.run.was_finished:
-        ledger.reopen(control, line.run)
-    line.copier.prepare(control)
+@dataclass(frozen=True, kw_only=True)
+class _RunBooks:
+    """Claims and enters the batches of a run."""
+
+    run: ledger.Run
+    dataset: str
+    source: str
+
+    def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
+        return ledger.claim(connection, self.run, batch.piece)
+
+    def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
+        ledger.enter(connection, self.run, batch.piece, entry, stored)
+
+    def origin(self, batch: Batch) -> Origin:
+        return Origin(
+            id_prefix=f"{self.run.run}-{batch.piece.offset}-",
+            run=self.run.run,
+            dataset=self.dataset,
+            source=self.source,
+            batch=batch.piece.offset,
+        )
+
+    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
+        return failures.locate(batch.piece, places)
 
 
-def _load_batch(batch: Batch, line: _Line) -> None:
-    """Load a batch, trying again what is transient; what the server refuses for good goes to the failed store.
-
-    Raises DatabaseError when the database or the disk of the failed store is away.
-    """
-    started = time.monotonic()
-    rejected = _describe(batch, batch.rejected, None, line) if batch.rejected else None
-    try:
-        _commit(batch, line, [rejected] if rejected else [], is_refused=False)
-    except psycopg.Error as error:
-        if retries.meaning(error) not in {"data", "contended"}:
-            raise outcome.lost(error, line.job.database) from error
-        fault = retries.fault(error)
-        failed = _describe(batch, _remaining(batch, fault, line), fault, line)
-        log.warning("batch_failed", run=line.run.run, offset=batch.piece.offset, sqlstate=fault.sqlstate)
-        _commit(batch, line, [failure for failure in (rejected, failed) if failure], is_refused=True)
-    log.debug(
-        "batch_loaded",
-        run=line.run.run,
-        offset=batch.piece.offset,
-        records=batch.piece.count,
-        rejected=len(batch.rejected),
-        seconds=round(time.monotonic() - started, 3),
-    )
+def _open_for_rows(
+    connection: psycopg.Connection, run: ledger.Run, copier: Copier, store: FailedStore, job: Job
+) -> None:
+    """Make ready for the first new batch of an attempt, and remove what a crash left half done."""
+    if run.was_finished:
+        ledger.reopen(connection, run)
+    store.sweep(job.dataset.name, run.run, ledger.named_failures(connection, run.run))
+    copier.prepare(connection)
 
 
-def _commit(batch: Batch, line: _Line, stored: list[Failure], *, is_refused: bool) -> None:
-    """Claim, COPY and enter a batch in one transaction, which commits only when its failures are safe on disk."""
-    safe = [line.store.write(failure) for failure in stored]
-    count_rejected = len(batch.rejected)
-    count_others = batch.piece.count - count_rejected
-
-    def once() -> None:
-        connection = line.session.connection()
-        with connection.transaction():
-            if not ledger.claim(connection, line.run, batch.piece):
-                return  # An earlier try committed although its connection was lost.
-            rows = tuple(0 for _ in batch.rows) if is_refused else line.copier.copy(connection, batch)
-            _wait_for(safe)
-            entry = Entry(
-                loaded=0 if is_refused else rows[0],
-                rejected=count_rejected,
-                failed=count_others if is_refused else 0,
-                rows=rows,
-            )
-            ledger.enter(connection, line.run, batch.piece, entry, stored)
-
-    retries.policy(line.job.settings.retries, line.progress.note_retry)(once)
+def _judge(rejected: int, read: int, run: ledger.Run, job: Job, *, at_end: bool) -> None:
+    """Raise TooManyRejectedError when more records of the run are rejected than the settings allow."""
+    limit = job.settings.max_rejected
+    if limit.is_exceeded(rejected, read, at_end=at_end):
+        raise TooManyRejectedError(
+            f"{rejected:,} of {read:,} records are rejected, --max-rejected allows {limit}",
+            hint=f"etl failed list --run {run.run} tells why; a higher --max-rejected goes on",
+        )
 
 
-def _wait_for(safe: Iterable[Future[None]]) -> None:
-    for future in safe:
-        future.result()
-
-
-def _remaining(batch: Batch, fault: Fault, line: _Line) -> list[Rejected]:
-    """Return the records of a refused batch that the data checks had let pass."""
-    gone = {rejected.place for rejected in batch.rejected}
-    return [
-        Rejected(place=place, key=line.projection.key_of(record), fault=fault)
-        for place, record in enumerate(records.decode(batch.piece), 1)
-        if place not in gone and not isinstance(record, Fault)
-    ]
-
-
-def _describe(batch: Batch, kept: Iterable[Rejected], error: Fault | None, line: _Line) -> Failure:
-    """Return the failure that keeps these records; without an error of the batch, the first record's fault tells."""
-    kept = tuple(kept)
-    origin = Origin(run=line.run.run, dataset=line.job.dataset.name, source=line.source)
-    return failures.describe(batch.piece, kept, "failed" if error else "rejected", error or kept[0].fault, origin)
-
-
-def _finish(control: psycopg.Connection, line: _Line) -> None:
+def _finish(connection: psycopg.Connection, run: ledger.Run, copier: Copier, job: Job, progress: Progress) -> None:
     """Publish an atomic run, note the end of the source and tell the listeners, all in one transaction.
 
-    Raises TooManyRejectedError when a replace would leave nothing.
+    Raises TooManyRejectedError when a replace would leave nothing, DatabaseError when the server lost batches.
     """
-    if line.run.was_finished and not line.progress.entered:
+    if run.was_finished and not progress.entered:
         return
-    if line.job.mode == "replace" and not line.progress.read and not line.job.settings.allow_empty:
+    if run.mode == "replace" and not progress.read and not job.settings.allow_empty:
         raise TooManyRejectedError(
             "the source holds no record, and replace would leave the dataset empty",
             hint="--allow-empty does it all the same",
         )
-    with control.transaction():
-        if line.run.is_atomic:
-            line.copier.publish(control)
-            ledger.publish(control, line.run)
-        ledger.finish(control, line.run)
+    entered, rejected = ledger.totals(connection, run.run)
+    _judge(rejected, entered, run, job, at_end=True)
+    if entered < progress.read:
+        # A batch commits before it is on the server's disk: what a crash of the server took is loaded again.
+        raise DatabaseError(
+            f"the database {job.database.name} crashed and lost batches of run {run.run}",
+            hint="run the same command to load them again",
+        )
+    try:
+        with connection.transaction():
+            if run.is_atomic:
+                copier.publish(connection)
+                ledger.publish(connection, run)
+            ledger.finish(connection, run)
+    except psycopg.Error as error:
+        if retries.meaning(error) != "data":
+            raise
+        raise DatabaseError(
+            f"the rows of run {run.run} cannot become visible together: {retries.fault(error).reason}",
+            hint="without --atomic the records at fault are rejected one by one",
+        ) from error
 
 
-def _reached(control: Session) -> psycopg.Connection | None:
+def _reached(session: Session) -> psycopg.Connection | None:
     """Return the connection, opened again where it was lost, or None when the server is away."""
     try:
-        return control.connection()
-    except psycopg.OperationalError:
+        return session.connection()
+    except (psycopg.OperationalError, EtlError):
         return None
 
 
-def precalculate(database: Database, config_dir: Path, dataset: Dataset, run: str | None) -> list[Refreshed]:
-    """Bring the aggregates that read the tables of a dataset up to date, where they are behind.
+def precalculate(database: Database, config_dir: Path, tables: Iterable[str], run: str | None) -> list[Refreshed]:
+    """Bring the aggregates that read these fact tables up to date, where they are behind.
 
     Raises DatabaseError when the database refuses; running the same command again goes on with them.
     """
     owners = {table.name: each.name for each in datasets.readable(config_dir) for table in each.tables}
-    aggregates = catalogue.aggregates_reading(table.name for table in dataset.tables)
+    aggregates = catalogue.aggregates_reading(tables)
     try:
         with connect(database, "etl:precalculate") as connection:
             return [refresh(connection, each, run=run) for each in stale(connection, aggregates, owners)]

@@ -4,7 +4,7 @@ What fits which type is contract C5 (`docs/reference/dataset-definitions.md`); t
 PostgreSQL would give.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
@@ -39,15 +39,22 @@ class Projection:
         self._tables = [(table, _compile(table), _path(table.each)) for table in dataset.tables]
         self._keys = [_path(column.path) for column in dataset.tables[0].columns if column.name in dataset.key]
 
-    def batch(self, piece: Piece, records: Iterator[dict[str, Any] | Fault], run_number: int) -> Batch:
+    def batch(
+        self,
+        piece: Piece,
+        records: Iterable[dict[str, Any] | Fault],
+        run_number: int,
+        places: Sequence[int],
+    ) -> Batch:
         """Return the rows of a piece and the records that can never load.
 
-        `run_number` is the lineage that each row carries beside the piece's offset and the record's place.
+        `run_number` is the lineage that each row carries beside the piece's offset and the record's place, one of
+        `places` for each record.
         """
         buffers = tuple(StringIO() for _ in self._tables)
         counts = [0] * len(self._tables)
         rejected = []
-        for place, record in enumerate(records, 1):
+        for place, record in zip(places, records, strict=True):
             if isinstance(record, Fault):
                 rejected.append(Rejected(place=place, key=None, fault=record))
                 continue
@@ -60,7 +67,7 @@ class Projection:
             for index, rows in enumerate(texts):
                 buffers[index].writelines(rows)
                 counts[index] += len(rows)
-        return Batch(piece=piece, buffers=buffers, rows=tuple(counts), rejected=tuple(rejected))
+        return Batch(piece=piece, places=places, buffers=buffers, rows=tuple(counts), rejected=tuple(rejected))
 
     def key_of(self, record: Mapping[str, Any]) -> str | None:
         """Return the record's key as text, or None when it has none that can be told."""

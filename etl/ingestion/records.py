@@ -64,13 +64,19 @@ def _items(piece: Piece) -> Iterator[Any]:
 def _one(piece: Piece, span: Span) -> dict[str, Any] | Fault:
     if span.fault:
         return Fault(sqlstate="22P02", reason=span.fault)
-    data = piece.data[span.start : span.end]
+    return decode_one(piece.data[span.start : span.end])
+
+
+def decode_one(data: bytes) -> dict[str, Any] | Fault:
+    """Return the record that is the whole of these bytes, or why they are none."""
     try:
         record = _decode(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         return Fault(sqlstate="22021", reason=f"invalid UTF-8 at byte {error.start} of the record")
     except RecursionError:
         return Fault(sqlstate="54001", reason="objects or arrays are nested too deep")
+    except ValueError:
+        return Fault(sqlstate="22P02", reason="not JSON")
     return record if isinstance(record, dict) else _no_object()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import psycopg
 import structlog
 
+from etl.database import Session
 from etl.errors import SourceError, UsageError
 from etl.ingestion import ledger
 from etl.ingestion.job import Job
@@ -15,13 +16,27 @@ from etl.ingestion.values import Piece, Range, Source
 log = structlog.get_logger(__name__)
 
 
-def begin(connection: psycopg.Connection, stream: Stream, job: Job) -> tuple[ledger.Run, dict[int, Range]]:
+def begin(session: Session, stream: Stream, job: Job) -> tuple[ledger.Run, dict[int, Range]]:
     """Hold the source and enter an attempt: of the run it belongs to, with the ranges that are in, or of a new one.
 
     Raises BusyError when another load holds the source, UsageError when the run began under another definition.
     """
     head_sha256 = hashlib.sha256(stream.head).hexdigest()
+    connection = session.connection()
     ledger.lock_source(connection, job.dataset.name, head_sha256, job.mode)
+    run, ranges = _open(connection, stream, head_sha256, job)
+
+    def hold_again(reopened: psycopg.Connection) -> None:
+        ledger.lock_source_again(reopened, job.dataset.name, head_sha256, job.mode)
+        ledger.name_session(reopened, run.run)
+
+    session.when_reopened(hold_again)
+    return run, ranges
+
+
+def _open(
+    connection: psycopg.Connection, stream: Stream, head_sha256: str, job: Job
+) -> tuple[ledger.Run, dict[int, Range]]:
     for known in ledger.known_runs(connection, job.dataset.name, stream.head):
         if job.settings.force and (known.is_finished or not known.is_forced):
             break

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from etl.errors import SourceError
-from etl.ingestion.constants import HEAD_BYTES, READ_BYTES
+from etl.ingestion.constants import COMPRESSED, HEAD_BYTES, READ_BYTES
 from etl.ingestion.values import Source
 
-_MAGIC: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_MAGIC: dict[bytes, Any] = dict(zip(COMPRESSED, (gzip.open, bz2.open, lzma.open), strict=True))
 
 
 class Stream:

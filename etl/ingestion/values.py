@@ -1,6 +1,6 @@
 """The values that travel along the line: source, piece, batch, rejected record, summary. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any, Literal, NamedTuple, Protocol
@@ -90,9 +90,13 @@ class Rejected:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """The rows of one piece: for each table of the dataset a buffer of COPY text and the number of its rows."""
+    """The rows of one piece: for each table of the dataset a buffer of COPY text and the number of its rows.
+
+    `places` are those of its records, which a replay takes from the piece that they were in.
+    """
 
     piece: Piece
+    places: Sequence[int]
     buffers: tuple[StringIO, ...]
     rows: tuple[int, ...]
     rejected: tuple[Rejected, ...]

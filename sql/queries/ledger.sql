@@ -169,6 +169,64 @@ where (%(id)s::text is null or id = %(id)s)
     and (%(state)s::text is null or state = %(state)s)
 order by created_at, id;
 
+-- name: supersede_replaced
+-- A replace removed what the runs before it loaded: what waits of them is no longer to be replayed.
+update etl.failures f
+set state = 'superseded'
+from etl.runs r, etl.runs now
+where now.run = %(run)s and r.run = f.run and f.state = 'pending' and r.dataset = now.dataset and r.number < now.number;
+
+-- name: totals
+-- Add up the records of a run over all its attempts.
+select
+    coalesce(sum(count_records), 0)::bigint as records,
+    coalesce(sum(count_rejected), 0)::bigint as rejected
+from etl.batches
+where run = %(run)s;
+
+-- name: claim_replay
+-- Claim a failure: waits for another replay of it, and finds nothing when that one came first.
+update etl.failures set state = 'replayed' where id = %(id)s and state = 'pending';
+
+-- name: enter_replay
+-- Move the counts of a batch from refused to what became of its records now.
+update etl.batches
+set
+    count_loaded = count_loaded + %(loaded)s,
+    count_rejected = count_rejected - %(was_rejected)s + %(rejected)s,
+    count_failed = count_failed - %(was_failed)s + %(failed)s,
+    rows = array(
+        select coalesce(a, 0) + coalesce(b, 0)
+        from unnest(rows, %(rows)s::bigint[]) with ordinality as t (a, b, place)
+        order by place
+    ),
+    xact = pg_current_xact_id()
+where run = %(run)s and "offset" = %(offset)s;
+
+-- name: discard
+-- Note that a failure will never be replayed, and why.
+update etl.failures set state = 'discarded', note = %(note)s where id = %(id)s and state = 'pending';
+
+-- name: run_for_replay
+-- Tell what a replay must know of a run.
+select
+    run, number, dataset, source, head_sha256, mode, is_atomic,
+    not is_atomic or published_at is not null as is_visible
+from etl.runs
+where run = %(run)s;
+
+-- name: first_record
+-- Tell the number of the first record of a batch.
+select first_record from etl.batches where run = %(run)s and "offset" = %(offset)s;
+
+-- name: lock
+-- Take a session lock, waiting for whoever holds it; it goes with the connection.
+select pg_advisory_lock(%(key)s);
+
+-- name: lock_shared
+-- Take a session lock beside others that share it, waiting for whoever holds it alone; it goes with the connection.
+select pg_advisory_lock_shared(%(key)s);
+
 -- name: try_lock
 -- Take a session lock at once or not at all; it goes with the connection.
 select pg_try_advisory_lock(%(key)s);

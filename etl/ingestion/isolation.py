@@ -1,0 +1,89 @@
+"""A batch that the server refused -> the rows that load and the records that are rejected.
+
+The rows go as text into temporary tables, and one generated block brings them in by subtransactions, in the
+transaction that the caller holds. Exact for every kind of fault: CHECK, unique, foreign key, trigger, deferred.
+"""
+
+from collections.abc import Sequence
+
+import psycopg
+from psycopg import sql
+
+from etl import queries
+from etl.datasets import LINEAGE, Dataset, Table, sql_type
+from etl.errors import InternalError
+from etl.ingestion.merging import WON, Applying
+from etl.ingestion.values import Batch, Fault
+
+_SQL = queries.load("isolation")
+_REFUSED = sql.Identifier("pg_temp", "etl_refused")
+
+
+def isolate(
+    connection: psycopg.Connection, dataset: Dataset, batch: Batch, applying: Applying
+) -> tuple[tuple[int, ...], dict[int, Fault]]:
+    """Bring in what the server takes of a batch; return the rows kept of each table, and the faults by place.
+
+    `applying` gives the statements that bring rows from a source of rows in. Raises psycopg.Error for a fault that
+    is not one of the data.
+    """
+    texts = [_send(connection, table, number, batch) for number, table in enumerate(dataset.tables)]
+    connection.execute(_SQL["make_refused"].format(refused=_REFUSED))
+    sources = [_range(table, text) for table, text in zip(dataset.tables, texts, strict=True)]
+    statements = applying(sources, _SQL["won_of_range"].format(won=WON))
+    body = _SQL["body"].format(first=texts[0], refused=_REFUSED, statements=sql.SQL(";\n").join(statements))
+    connection.execute(_SQL["prefer_indexes"])
+    connection.execute(_SQL["block"].format(body=sql.Literal(body.as_string(connection))))
+    faults = {
+        place: _fault(sqlstate, *names)
+        for place, sqlstate, *names in connection.execute(_SQL["refused"].format(refused=_REFUSED))
+    }
+    return tuple(_count(connection, text) for text in texts), faults
+
+
+def _send(connection: psycopg.Connection, table: Table, number: int, batch: Batch) -> sql.Identifier:
+    text = sql.Identifier("pg_temp", f"etl_text_{number}")
+    columns = [sql.SQL("{} text").format(sql.Identifier(column.name)) for column in table.columns]
+    columns += [sql.SQL("{} bigint").format(sql.Identifier(name)) for name in LINEAGE]
+    connection.execute(_SQL["make_text"].format(text=text, columns=sql.SQL(", ").join(columns)))
+    with connection.cursor() as cursor:
+        with cursor.copy(_SQL["copy_text"].format(text=text)) as copy:
+            copy.write(batch.buffers[number].getvalue())
+        if cursor.rowcount != batch.rows[number]:
+            raise InternalError(f"COPY counted {cursor.rowcount} rows of {table.name}, {batch.rows[number]} were sent")
+    connection.execute(_SQL["index_text"].format(text=text))
+    connection.execute(_SQL["analyze_text"].format(text=text))
+    return text
+
+
+def _range(table: Table, text: sql.Identifier) -> sql.Composed:
+    casts: Sequence[sql.Composable] = [
+        sql.SQL("{name}::{type} as {name}").format(name=sql.Identifier(column.name), type=sql_type(column.type))
+        for column in table.columns
+    ]
+    lineage = sql.SQL("etl_run, etl_batch, etl_place::integer as etl_place")
+    return _SQL["range_of_text"].format(casts=sql.SQL(", ").join([*casts, lineage]), text=text)
+
+
+def _count(connection: psycopg.Connection, text: sql.Identifier) -> int:
+    row = connection.execute(_SQL["count_kept"].format(text=text, refused=_REFUSED)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _fault(sqlstate: str, constraint: str, schema: str, table: str, column: str) -> Fault:
+    by = f" by the constraint {constraint}" if constraint else ""
+    return Fault(
+        sqlstate=sqlstate,
+        reason=f"the database refuses it{by}: {_condition(sqlstate)}",
+        table=f"{schema}.{table}" if table else None,
+        column=column or None,
+    )
+
+
+def _condition(sqlstate: str) -> str:
+    """Return PostgreSQL's name of a condition in words, as in `unique violation`."""
+    try:
+        name = psycopg.errors.lookup(sqlstate).__name__
+    except KeyError:
+        return f"SQLSTATE {sqlstate}"
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()

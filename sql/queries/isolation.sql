@@ -1,0 +1,101 @@
+-- name: make_text
+-- Make the table that holds a refused batch as text, so that nothing of it is checked yet.
+create temporary table {text} ({columns}) on commit drop;
+
+-- name: copy_text
+-- Send the rows of a refused batch as text.
+copy {text} from stdin;
+
+-- name: index_text
+-- Find the rows of one record without reading all.
+create index on {text} (etl_place);
+
+-- name: analyze_text
+-- Let the planner see that the index is worth it.
+analyze {text};
+
+-- name: make_refused
+-- Make the table in which the block notes what it refused.
+create temporary table {refused} (
+    place integer primary key,
+    sqlstate text not null,
+    constraint_name text not null,
+    schema_name text not null,
+    table_name text not null,
+    column_name text not null
+) on commit drop;
+
+-- name: block
+-- Run the block that brings in what can come in.
+do {body};
+
+-- name: prefer_indexes
+-- Rows come in few at a time, and the tables may be too new to be known to the planner: a plan that reads a whole table
+-- for each record would take hours.
+select
+    set_config('enable_seqscan', 'off', true),
+    set_config('enable_hashjoin', 'off', true),
+    set_config('enable_mergejoin', 'off', true);
+
+-- name: body
+-- Bring in a hundred records at a time, ten where a hundred is refused, and one by one where ten are, each in a
+-- subtransaction: going on behind the record that an error names would send the rest of the batch again for each bad
+-- record. Deferred constraints are checked at the end of each subtransaction, where the record at fault is known.
+#variable_conflict use_column
+declare
+    lowest integer;
+    highest integer;
+    last_place integer;
+    size integer := 100;
+    at_constraint text;
+    at_schema text;
+    at_table text;
+    at_column text;
+begin
+    select min(etl_place), max(etl_place) into lowest, last_place from {first};
+    while lowest <= last_place loop
+        begin
+            highest := lowest + size - 1;
+            set constraints all deferred;
+            {statements};
+            set constraints all immediate;
+            lowest := lowest + size;
+        exception when others then
+            if left(sqlstate, 2) not in ('22', '23', '54') and sqlstate <> 'P0001' then
+                raise;
+            end if;
+            if size > 1 then
+                size := size / 10;
+                continue;
+            end if;
+            get stacked diagnostics
+                at_constraint = constraint_name,
+                at_schema = schema_name,
+                at_table = table_name,
+                at_column = column_name;
+            insert into {refused} values (lowest, sqlstate, at_constraint, at_schema, at_table, at_column);
+            lowest := lowest + 1;
+        end;
+        if lowest % 100 = 1 then
+            size := 100;
+        elsif lowest % 10 = 1 then
+            size := 10;
+        end if;
+    end loop;
+end;
+
+-- name: refused
+-- List what the block refused.
+select place, sqlstate, constraint_name, schema_name, table_name, column_name from {refused} order by place;
+
+-- name: count_kept
+-- Count the rows of the records that came in.
+select count(*) from {text} as t where not exists (select from {refused} as r where r.place = t.etl_place);
+
+-- name: range_of_text
+-- The rows of the records from place lowest to highest, with their types.
+(select {casts} from {text} where etl_place between lowest and highest);
+
+-- name: won_of_range
+-- Of the records from place lowest to highest those whose version won.
+(select * from {won} where etl_place between lowest and highest);
