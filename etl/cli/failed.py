@@ -1,6 +1,7 @@
 """`etl failed`."""
 
 import shlex
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from etl.database import Database, connect
 from etl.errors import UsageError
 from etl.ingestion import failures, ledger
 from etl.ingestion.failures import FailedStore
+from etl.ingestion.job import Stop
 from etl.ingestion.pipeline import precalculate
 from etl.ingestion.replay import Replayed, replay
 from etl.settings import RetrySettings
@@ -113,7 +115,7 @@ def replay_command(
                 click.echo(f"{row['id']} does not wait: {_named(database, row['id'])['state']}", err=True)
         if done and not no_precalculate:
             tables = {table.name for one in done for table in definitions[one.dataset].tables}
-            precalculate(database, common.config_dir, tables, done[-1].run)
+            deque(precalculate(database, common.config_dir, tables, done[-1].run, Stop()), maxlen=0)
     if as_json:
         print_json(vars(one) for one in done)
     else:

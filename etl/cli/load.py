@@ -13,11 +13,12 @@ from etl import datasets
 from etl.cli import tell
 from etl.cli.options import Common, failed_dir_option, json_option, option, print_json, retry_options
 from etl.database import connect, require_tables
-from etl.errors import EtlError, InterruptedByUserError, UsageError
-from etl.ingestion import constants, failures, source
+from etl.errors import EtlError, UsageError
+from etl.ingestion import constants, failures, pieces, source
 from etl.ingestion.job import Job, Stop
 from etl.ingestion.pipeline import load, precalculate
 from etl.ingestion.values import Source, Summary
+from etl.precalculation.refresh import Refreshed
 from etl.settings import Format, Limit, LoadSettings, Mode, RetrySettings
 
 # The exit code of several sources: the first of these that occurred (contract C3).
@@ -107,11 +108,12 @@ def command(
         job = Job(dataset=definition, database=database, settings=settings, stop=stop)
         _require_all(job, named)
         codes, runs = _load_all(named, job, as_json=as_json)
-        precalculated = []
+        precalculated: list[Refreshed] = []
         if settings.precalculate and not codes & {4, 130, 143}:
+            tables = [table.name for table in definition.tables]
             try:
-                precalculated = precalculate(
-                    database, common.config_dir, [table.name for table in definition.tables], runs[-1] if runs else None
+                precalculated.extend(
+                    precalculate(database, common.config_dir, tables, runs[-1] if runs else None, stop)
                 )
             except EtlError as error:
                 tell(error)
@@ -137,6 +139,7 @@ def _require_all(job: Job, sources: Iterable[Source]) -> None:
         raise UsageError(f"mode merge expects a key, and {job.dataset.path} has none")
     if job.mode == "replace" and len(list(sources)) > 1:
         raise UsageError("replace takes one source: each would remove what the one before it loaded")
+    pieces.require_path(job.settings.format, job.records_path)
     for each in sources:
         if each.path and failures.is_stored(job.settings.failed_dir, Path(each.path)):
             raise UsageError(f"{each.name} is a file of the failed store", hint="etl failed replay ID")
@@ -189,11 +192,7 @@ def _stopped_by_signals() -> Iterator[Stop]:
 
     def note(number: int, _frame: FrameType | None) -> None:
         if stop.signal_number:
-            raise InterruptedByUserError(
-                f"stopped at once by a second signal {number}",
-                signal_number=number,
-                hint="run the same command to go on",
-            )
+            raise KeyboardInterrupt  # psycopg cancels what the server is doing and rolls back
         stop.signal_number = number
         log.warning("stopping", signal=number, then="after the batch in hand")
 

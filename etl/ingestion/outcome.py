@@ -48,7 +48,8 @@ def summary(
         unentered = progress.read - progress.skipped - progress.entered
         balance = ledger.balance(connection, run, read=progress.read, skipped=progress.skipped, unentered=unentered)
         batches |= ledger.batches(connection, run)
-        rows |= dict(zip(tables, ledger.rows(connection, run), strict=False))
+        if not balance.withheld or balance.loaded:
+            rows |= dict(zip(tables, ledger.rows(connection, run), strict=False))
         error = _unbalanced(run, balance, error) or error or _unfinished(connection, run)
     status, exit_code = _end(balance, progress, error)
     if connection is not None and run is not None:

@@ -29,6 +29,15 @@ class Cut:
     known: Mapping[int, Range]
 
 
+def require_path(format: Format, records: str) -> None:
+    """Raise UsageError when a records path names no array; the records of NDJSON need no path."""
+    if format != "ndjson" and records != "item" and not records.endswith(".item"):
+        raise UsageError(
+            f"the records path {records} names no array",
+            hint="name the elements of an array by --records, as in shipments.item",
+        )
+
+
 def cut(stream: ByteStream, how: Cut) -> Iterator[Piece]:
     """Yield the pieces of a source in order; a known range comes again as the very piece that it was.
 
@@ -118,11 +127,6 @@ def _walk(window: "_Window", shape: Shape, known: Mapping[int, Range]) -> Iterat
 
 def _walk_arrays(window: "_Window", how: Cut) -> Iterator[_Found]:
     """Yield the records of every array at the records path."""
-    if how.records != "item" and not how.records.endswith(".item"):
-        raise UsageError(
-            f"the records path {how.records} names no array",
-            hint="name the elements of an array by --records, as in shipments.item",
-        )
     document = _Document(window, how.records.removesuffix("item").removesuffix("."))
     found = False
     while document.next_array():

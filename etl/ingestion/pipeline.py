@@ -1,7 +1,7 @@
 """The straight line: source -> pieces -> records -> rows -> batch -> COPY and ledger -> precalculation."""
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from etl.errors import DatabaseError, EtlError, InterruptedByUserError, TooManyR
 from etl.ingestion import failures, ledger, outcome, records, retries
 from etl.ingestion.copying import Copier
 from etl.ingestion.failures import FailedStore, Located, Origin
-from etl.ingestion.job import Job, Progress
+from etl.ingestion.job import Job, Progress, Stop
 from etl.ingestion.loading import Loader
 from etl.ingestion.pieces import Cut, cut
 from etl.ingestion.projection import Projection
@@ -178,15 +178,20 @@ def _reached(session: Session) -> psycopg.Connection | None:
         return None
 
 
-def precalculate(database: Database, config_dir: Path, tables: Iterable[str], run: str | None) -> list[Refreshed]:
-    """Bring the aggregates that read these fact tables up to date, where they are behind.
+def precalculate(
+    database: Database, config_dir: Path, tables: Iterable[str], run: str | None, stop: Stop
+) -> Iterator[Refreshed]:
+    """Bring the aggregates that read these fact tables up to date, where they are behind; yield each when it is done.
 
-    Raises DatabaseError when the database refuses; running the same command again goes on with them.
+    Raises DatabaseError when the database refuses and InterruptedByUserError on a signal; running the same command
+    again goes on with the others.
     """
     owners = {table.name: each.name for each in datasets.readable(config_dir) for table in each.tables}
     aggregates = catalogue.aggregates_reading(tables)
     try:
         with connect(database, "etl:precalculate") as connection:
-            return [refresh(connection, each, run=run) for each in stale(connection, aggregates, owners)]
+            for aggregate in stale(connection, aggregates, owners):
+                stop.check()
+                yield refresh(connection, aggregate, run=run)
     except psycopg.Error as error:
         raise outcome.lost(error, database) from error
