@@ -205,8 +205,15 @@ def latest_migration() -> str:
 
 
 def is_migrated(connection: psycopg.Connection) -> bool:
-    """Tell whether the database was ever migrated."""
-    return bool(_one(connection, "schema_version_exists"))
+    """Tell whether the database was ever migrated.
+
+    Raises UsageError when the user may not look at the ledger.
+    """
+    try:
+        return bool(_one(connection, "schema_version_exists"))
+    except psycopg.errors.InsufficientPrivilege as error:
+        user = connection.info.user
+        raise UsageError(f"the user {user} may not look at the ledger", hint=f"grant etl_loader to {user}") from error
 
 
 def require_migrated(connection: psycopg.Connection) -> None:
@@ -237,6 +244,12 @@ def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
                 f"the user {connection.info.user} may not load {table.name}",
                 hint=f"grant etl_loader to {connection.info.user}",
             )
+
+
+def grant_ledger(connection: psycopg.Connection) -> None:
+    """Grant the ledger and the schemas to the group roles that there are; one may have come after the migration."""
+    for (role,) in connection.execute(_SQL["roles_present"]).fetchall():
+        connection.execute(_SQL[f"grant_ledger_to_{role}"])
 
 
 def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:

@@ -19,6 +19,7 @@ def migrate(target: Database, config_dir: Path) -> None:
     found = [datasets.find(name, config_dir) for name in datasets.names(config_dir)]
     with database.connect(target, "etl:migrate") as connection, database.one_migration_at_a_time(connection):
         database.run_migrations(connection)
+        database.grant_ledger(connection)
         for dataset in found:
             database.create_tables(connection, dataset)
         catalogue.install(connection, catalogue.read_all())

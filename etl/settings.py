@@ -32,6 +32,11 @@ class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     log_level: Literal["debug", "info", "warning", "error"] | None = None
     mode: Mode | None = None
     format: Format | None = None
+    records: str | None = None
+    atomic: bool | None = None
+    allow_empty: bool | None = None
+    no_precalculate: bool | None = None
+    json: bool | None = None
     batch_rows: int | None = None
     max_rejected: str | None = None
     failed_dir: str | None = None
@@ -43,6 +48,8 @@ class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         """Return the keys that were written, without `database` (libpq's variables come before it)."""
         written: dict[str, Any] = msgspec.to_builtins(self)
         written.pop("database", None)
+        if "json" in written:
+            written["as_json"] = written.pop("json")
         return written
 
 

@@ -76,7 +76,7 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: l
     settings = read_file_settings(Path(config_dir))
     defaults = settings.as_defaults()
     # A group's subcommands look below the group's own defaults.
-    ctx.default_map = {name: defaults | dict.fromkeys(_SUBCOMMANDS, defaults) for name in _COMMANDS}
+    ctx.default_map = {name: defaults | dict.fromkeys(_SUBCOMMANDS, defaults) for name in ("load", "failed")}
     given = {
         name: defaults[name]
         for name in ("log_format", "log_level")

@@ -7,7 +7,7 @@ import click
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl import database as databases
-from etl.cli.options import Common, print_table
+from etl.cli.options import Common, option, print_table
 from etl.embedded import Server, binary
 from etl.errors import UsageError
 from etl.provisioning import inspect, migrate
@@ -29,7 +29,7 @@ def _server(common: Common) -> Server:
 
 
 @command.command("start", epilog="Example: etl db start --port 5433")
-@click.option("--port", type=click.IntRange(1024, 65535), help="Listen on 127.0.0.1, too, for other programs.")
+@option("--port", type=click.IntRange(1024, 65535), help="Listen on 127.0.0.1, too, for other programs.")
 @click.pass_obj
 def start_command(common: Common, port: int | None) -> None:
     """Start the embedded server and leave it running."""
@@ -60,14 +60,16 @@ def status_command(common: Common) -> int:
 
 
 @command.command("url", epilog="Example: etl db url")
-@click.option("--tcp", is_flag=True, help="The address over TCP, with the password it needs.")
+@option("--tcp", is_flag=True, help="The address over TCP, with the password it needs.")
 @click.pass_obj
 def url_command(common: Common, tcp: bool) -> None:
     """Print an address of the database; without --tcp it holds no password."""
     if databases.embedded_folder(common.address) is not None:
         click.echo(_server(common).url(tcp=tcp))
         return
-    click.echo(make_conninfo(common.address, password=None))
+    with databases.serving(common.address) as database, databases.connect(database) as connection:
+        info = connection.info
+        click.echo(make_conninfo(host=info.host, port=info.port, user=info.user, dbname=info.dbname))
 
 
 @command.command("psql", epilog="Example: etl db psql -- -c 'select * from analytics.freshness'")

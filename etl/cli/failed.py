@@ -76,7 +76,7 @@ def show_command(common: Common, id: str, failed_dir: Path, as_json: bool) -> No
 @click.argument("ids", nargs=-1, metavar="[ID...]")
 @option("--run", help="All that wait of this run.")
 @option("--dataset", help="All that wait of this dataset.")
-@click.option("--all", "replay_all", is_flag=True, help="All that wait.")
+@option("--all", "replay_all", is_flag=True, help="All that wait.")
 @option("--no-precalculate", is_flag=True, help="Leave the aggregates as they are.")
 @failed_dir_option
 @retry_options
@@ -127,7 +127,7 @@ def replay_command(
 
 @command.command("discard", epilog="Example: etl failed discard 20261121T081500Z-3f9a1c-10233-r --reason 'test data'")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@click.option("--reason", required=True, help="Why these records are given up; kept in the ledger.")
+@option("--reason", required=True, help="Why these records are given up; kept in the ledger.")
 @failed_dir_option
 @click.pass_obj
 def discard_command(common: Common, ids: tuple[str, ...], reason: str, failed_dir: Path) -> None:

@@ -37,7 +37,6 @@ class Copier:
             return
         with connection.transaction():
             connection.execute(queries.load("database")["hush_notices"])
-            connection.execute(_SQL["make_staging_schema"])
             for staging, fact in zip(self._staging, self._facts, strict=True):
                 connection.execute(_SQL["make_staging"].format(staging=staging, table=fact))
 

@@ -156,6 +156,7 @@ def _finish(connection: psycopg.Connection, run: ledger.Run, copier: Copier, job
             hint="run the same command to load them again",
         )
     try:
+        copier.prepare(connection)
         with connection.transaction():
             if run.is_atomic:
                 copier.publish(connection)

@@ -72,6 +72,8 @@ def _is_candidate(known: ledger.KnownRun, ranges: Mapping[int, Range], stream: S
         return False  # Too little was read to know it by.
     if known.is_finished and "replace" in (known.mode, job.mode) and known.source_bytes != stream.size:
         return False  # It may have grown, and a tail alone replaces nothing.
+    if job.mode == "replace" and known.mode != "replace":
+        return False  # Its rows are in, and so may be others that a replace removes.
     departs_at = _departure(stream.source, ranges)
     if departs_at is not None:
         log.warning("source_departed", source=stream.source.name, run=known.run, offset=departs_at)

@@ -100,6 +100,8 @@ def opened(source: Source) -> Iterator[Stream]:
     if source.path is None:
         yield Stream(source, cast(BufferedReader, sys.stdin.buffer), None)
         return
+    if Path(source.path).is_dir():
+        raise SourceError(f"the folder {source.name} holds no file", hint="hidden, .part and .tmp files do not count")
     with ExitStack() as stack:
         try:
             file = stack.enter_context(Path(source.path).open("rb"))
@@ -123,7 +125,7 @@ def named(argument: str) -> list[Source]:
     path = Path(argument)
     if path.is_dir():
         found = sorted(str(entry) for entry in path.iterdir() if entry.is_file() and _is_finished(entry))
-        return [Source(name=name, path=name) for name in found]
+        return [Source(name=name, path=name) for name in found or [argument]]
     if not path.exists() and (found := sorted(glob.glob(argument))):  # noqa: PTH207 - a pattern may be absolute
         return [Source(name=name, path=name) for name in found]
     return [Source(name=argument, path=argument)]

@@ -3,9 +3,11 @@
 create schema if not exists etl;
 create schema if not exists logistics;
 create schema if not exists analytics;
+create schema if not exists etl_staging;
 
 comment on schema etl is 'the ledger: runs, attempts, batches and failures';
 comment on schema logistics is 'the facts, one table for each table of a dataset definition';
+comment on schema etl_staging is 'rows of atomic runs that are not visible yet';
 comment on schema analytics is 'the aggregates and their freshness';
 
 -- Roles belong to the whole server and may be there, or may be denied to the owner of one database:
@@ -51,7 +53,7 @@ comment on column etl.runs.run is 'name of the run: when it began (UTC) and a ra
 comment on column etl.runs.number is 'order of the runs; etl_run of the rows that it loaded';
 comment on column etl.runs.dataset is 'name of the dataset definition';
 comment on column etl.runs.source is 'name of the source as the first attempt was given it';
-comment on column etl.runs.head_sha256 is 'sha256 of the first head_bytes bytes of the source as stored';
+comment on column etl.runs.head_sha256 is 'sha256 of the first head_bytes bytes of the decompressed source';
 comment on column etl.runs.head_bytes is 'how many bytes head_sha256 covers, at most 1 MiB';
 comment on column etl.runs.source_bytes is 'size of the source as stored, in bytes, where it is known';
 comment on column etl.runs.definition_hash is 'digest of the definition and of the options that decide which rows a record becomes';
@@ -79,6 +81,8 @@ create table etl.attempts (
 );
 
 comment on table etl.attempts is 'one row per attempt of a run: the first, and each resume';
+comment on column etl.attempts.run is 'run that it belongs to';
+comment on column etl.attempts.started_at is 'begin of the attempt';
 comment on column etl.attempts.attempt is 'number of the attempt, from 1';
 comment on column etl.attempts.ended_at is 'end of the attempt; null while it goes on or when it was killed';
 comment on column etl.attempts.exit_code is 'exit code that the attempt told';
@@ -109,6 +113,7 @@ create table etl.batches (
 create index batches_xact_idx on etl.batches (xact);
 
 comment on table etl.batches is 'one row per batch, entered by the transaction that loads it';
+comment on column etl.batches.run is 'run that it belongs to';
 comment on column etl.batches."offset" is 'byte at which the batch begins in the decompressed source';
 comment on column etl.batches.bytes is 'length of the batch in the decompressed source, in bytes';
 comment on column etl.batches.first_record is 'number of its first record in the source, from 1';
@@ -145,6 +150,10 @@ create index failures_pending_idx on etl.failures (dataset) where state = 'pendi
 
 comment on table etl.failures is 'one row per file of the failed store; the truth about its state';
 comment on column etl.failures.id is 'name of the file without its ending';
+comment on column etl.failures.run is 'run that the records belong to';
+comment on column etl.failures.dataset is 'dataset of that run';
+comment on column etl.failures.source is 'source of that run';
+comment on column etl.failures.created_at is 'begin of the transaction that entered it';
 comment on column etl.failures.batch is 'offset of the batch that the records belong to';
 comment on column etl.failures.kind is 'rejected: can never load as it is; failed: could not load although the data may be fine';
 comment on column etl.failures.state is 'pending, replayed, discarded or superseded';
@@ -155,15 +164,3 @@ comment on column etl.failures.sha256 is 'digest of the .ndjson file as written'
 comment on column etl.failures.count_records is 'records in the file';
 comment on column etl.failures.sqlstate is 'SQLSTATE of the first fault';
 comment on column etl.failures.message is 'the fault in a sentence, without any value of the data';
-
-do $$
-begin
-    if to_regrole('etl_loader') is not null then
-        grant usage on schema etl, logistics, analytics to etl_loader;
-        grant select, insert, update on all tables in schema etl to etl_loader;
-    end if;
-    if to_regrole('etl_analyst') is not null then
-        grant usage on schema logistics, analytics to etl_analyst;
-    end if;
-end;
-$$;

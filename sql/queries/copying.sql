@@ -12,10 +12,6 @@ create temporary table if not exists {temporary} (
     like {table} including constraints including defaults including generated
 ) on commit delete rows;
 
--- name: make_staging_schema
--- Make the schema of rows that are not visible yet.
-create schema if not exists etl_staging;
-
 -- name: make_staging
 -- Make the logged table that gathers the rows of an atomic run.
 create table if not exists {staging} (

@@ -34,6 +34,16 @@ select max(version_num) from etl.schema_version;
 -- Tell which of the group roles there are.
 select rolname from pg_roles where rolname in ('etl_loader', 'etl_analyst');
 
+-- name: grant_ledger_to_etl_loader
+-- Let loaders keep the ledger, and gather the rows of atomic runs.
+grant usage on schema etl, etl_staging, logistics, analytics to etl_loader;
+grant create on schema etl_staging to etl_loader;
+grant select, insert, update on all tables in schema etl to etl_loader;
+
+-- name: grant_ledger_to_etl_analyst
+-- Let analysts reach the facts and the aggregates, and nothing of the ledger.
+grant usage on schema logistics, analytics to etl_analyst;
+
 -- name: grant_fact
 -- Let loaders write a fact table and analysts read it.
 grant select, insert, update, delete on {table} to {role};

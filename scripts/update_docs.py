@@ -1,0 +1,308 @@
+#!/usr/bin/env python3
+"""Rewrite the parts of the documentation that the code knows better: generated blocks and recorded transcripts.
+
+A generated block stands between `<!-- generated: NAME -->` and `<!-- end: NAME -->`. A transcript is a fenced block
+of kind `console`: each line that begins with `$ ` is run by a shell, what follows is what it printed. A fenced
+block of kind `toml` or `json` whose line before the fence is `<!-- file: PATH -->` is written to that file first.
+The tests run the same functions and compare (`tests/test_docs.py`).
+"""
+
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import psycopg
+from psycopg import sql
+
+import etl
+from etl.cli import cli
+from etl.database import Database, connect
+from etl.datasets import Column, sql_type
+from etl.ingestion.conversions import Misfit, converter
+from etl.ingestion.records import decode
+from etl.ingestion.values import Piece
+from etl.provisioning import migrate, opened
+from etl.settings import FileSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+_BLOCK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+_FENCE = re.compile(r"(?:<!-- file: (?P<path>\S+) -->\n)?```(?P<kind>toml|json|console)\n(?P<text>.*?)```", re.DOTALL)
+_RUN = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+
+# What differs from one run of a transcript to the next.
+_VOLATILE = (
+    (_RUN, "RUN"),
+    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)?"), "TIME"),
+    (re.compile(r"\d+\.\d s\b( \([\d,]+ records/s\))?"), "SECONDS"),
+    (re.compile(r'("(seconds|database|host|os_user|pid)": )("[^"]*"|[\d.]+)'), r"\1-"),
+)
+
+# One of each kind of what fits and what does not (the type, the JSON value).
+_EXAMPLES = (
+    ("text", '"Zürich"', '""', "12.50", "1e3", "true", '{"a": 1}', r'"a\u0000b"', r'"\ud800"'),
+    ("integer", "800", "800.0", "8e2", '"42"', "800.5", "3000000000", '"8 kg"', "true"),
+    ("numeric", "0.10", '" 12.5 "', "123456789012345678901234567890.123", '"1,000"', '"NaN"'),
+    ("double", "0.1", '"1e-7"', "1e400"),
+    ("boolean", "true", '"false"', "1", '"yes"'),
+    ("date", '"2026-11-21"', '"2025-13-01"', '"21.11.2026"', '"2026-11-21T08:15:00Z"'),
+    (
+        "timestamptz",
+        *('"2026-11-21T08:15:00Z"', '"2026-11-21 08:15+05:30"', '"2026-11-21T08:15:00.1234567-0300"'),
+        *('"2026-11-21T08:15:00"', '"2026-11-21"', '"now"', '"9/11/14"', "1795248900"),
+    ),
+    ("jsonb", '{"a": [1, 2.50]}', '"text"', r'{"a": "\u0000"}'),
+)
+
+
+def blocks(connection: Connection) -> Mapping[str, str]:
+    """Return the generated blocks by name; `connection` is to a migrated database."""
+    return {
+        "commands": "\n".join(_commands()),
+        "options": "\n".join(_options()),
+        "conversions": "\n".join(_conversions(connection)),
+        "tables": "\n".join(_tables(connection)),
+        "modules": "\n".join(_modules()),
+    }
+
+
+def with_blocks(text: str, made: Mapping[str, str]) -> str:
+    """Return a page with its generated blocks as they are made now."""
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{made[found[2]]}\n\n{found[3]}", text)
+
+
+def with_transcripts(text: str, folder: Path, database_url: str) -> str:
+    """Return a page with its transcripts as they are printed now; what differs by time or place only is kept.
+
+    The commands of a page run one after the other in `folder`, against the database of that address.
+    """
+    new_names: dict[str, str] = {}
+
+    def follow(found: re.Match[str]) -> str:
+        if found["path"]:
+            path = folder / found["path"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(found["text"], encoding="utf-8")
+        if found["kind"] != "console":
+            return found[0]
+        told = "".join(_follow(found["text"], folder, database_url, new_names))
+        return found[0].replace(found["text"], _kept(found["text"], told))
+
+    return _FENCE.sub(follow, text)
+
+
+def _kept(before: str, after: str) -> str:
+    """Return the new transcript with the old line for each that differs by time or place only."""
+    old: dict[str, list[str]] = {}
+    for line in before.splitlines(keepends=True):
+        old.setdefault(_steady(line), []).append(line)
+    return "".join(
+        old[_steady(line)].pop(0) if old.get(_steady(line)) else line for line in after.splitlines(keepends=True)
+    )
+
+
+def _steady(line: str) -> str:
+    """Return a line without what differs from one run to the next; a column's width may change with it."""
+    for pattern, word in _VOLATILE:
+        line = pattern.sub(word, line)
+    return re.sub(r" +|─+|-{2,}", " ", line)
+
+
+def _follow(text: str, folder: Path, database_url: str, new_names: dict[str, str]) -> Iterator[str]:
+    """Run the commands of a transcript; a run of an earlier one, named as the page has it, is known by `new_names`."""
+    asked = [part.partition("\n") for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]]
+    done = _run([_renamed(command, new_names) for command, _, _ in asked], folder, database_url)
+    for (command, _, before), after in zip(asked, done, strict=True):
+        new_names |= dict(zip(_RUN.findall(before), _RUN.findall(after), strict=False))
+        old_names = {new: old for old, new in new_names.items()}
+        yield f"$ {command}\n" + _renamed(after, old_names)
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    return _RUN.sub(lambda run: names.get(run[0], run[0]), text)
+
+
+def _run(commands: Iterable[str], folder: Path, database_url: str) -> list[str]:
+    """Run commands in one shell as a person would, and return what each printed."""
+    program = folder / ".bin" / "etl"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m etl "$@"\n')
+    program.chmod(0o755)
+    environment = {
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "HOME": str(folder),
+        "PYTHONPATH": str(ROOT),
+        "LC_ALL": "C.UTF-8",
+        "ETL_DATABASE_URL": database_url,
+        "ETL_LOG_LEVEL": "error",
+    }
+    script = "\n".join(f"{command}\nstatus=$?; printf '\\036'; (exit $status)" for command in commands)
+    done = subprocess.run(  # noqa: S603 - the commands of our own pages
+        ["/bin/sh", "-c", script],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    return [_tidy(told) for told in done.stdout.split("\036")[:-1]]
+
+
+def _tidy(told: str) -> str:
+    told = re.sub(r" +$", "", told, flags=re.MULTILINE).rstrip("\n")
+    return f"{told}\n" if told else ""
+
+
+def commands() -> Iterator[tuple[click.Command, click.Context]]:
+    """Yield every command with a context of a fixed width, in the order of `etl --help`."""
+    settings = {**cli.context_settings, "terminal_width": 100}
+
+    def below(command: click.Command, context: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
+        yield command, context
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                found = command.get_command(context, name)
+                if found is not None:
+                    yield from below(found, click.Context(found, context, info_name=name, terminal_width=100))
+
+    return below(cli, click.Context(cli, info_name="etl", **settings))
+
+
+def _commands() -> Iterator[str]:
+    for command, context in commands():
+        yield f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
+
+
+def _options() -> Iterator[str]:
+    yield "| option | environment | `etl.toml` | default | commands | what it is |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    told: dict[tuple[str, ...], list[str]] = {}
+    for command, context in commands():
+        for option in command.get_params(context):
+            if isinstance(option, click.Option) and not {"--help", "--version"} & set(option.opts):
+                path = context.command_path.removeprefix("etl ").removeprefix("etl")
+                told.setdefault(_option(option, context), []).append(path or "before the command")
+    for (name, twin, key, default, text), paths in told.items():
+        yield f"| {name} | {twin} | {key} | {default} | {', '.join(paths)} | {text} |"
+
+
+def _option(option: click.Option, context: click.Context) -> tuple[str, ...]:
+    extra = option.get_help_extra(context)
+    name = next(name for name in option.opts if name.startswith("--"))
+    key = name.removeprefix("--").replace("-", "_")
+    kinds = {"integer range": " N", "float range": " N", "integer": " N", "boolean": ""}
+    value = kinds.get(option.type.name, f" {option.make_metavar(context).strip('[]')}").replace("|", r"\|")
+    default = extra.get("default", "required" if option.required else "off" if option.is_flag else "")
+    bounds = extra.get("range", "").replace("x>=", "at least ").replace("<=x<=", " to ")
+    return (
+        f"`{name}{value}`",
+        ", ".join(f"`{twin}`" for twin in extra.get("envvars", ())),
+        f"`{key}`" if key in FileSettings.__struct_fields__ else "",
+        ", ".join(filter(None, (default, bounds))),
+        (option.help or "").replace("|", r"\|"),
+    )
+
+
+def _conversions(connection: Connection) -> Iterator[str]:
+    yield "| type | JSON value | becomes |"
+    yield "| --- | --- | --- |"
+    for kind, *values in _EXAMPLES:
+        for value in values:
+            yield f"| `{kind}` | `{value}` | {_converted(connection, kind, value)} |"
+
+
+def _converted(connection: Connection, kind: Any, value: str) -> str:
+    piece = Piece(offset=0, count=1, first_record=1, data=f'{{"value": {value}}}'.encode(), shape="array")
+    (record,) = decode(piece)
+    try:
+        text = converter(Column(name="value", type=kind))(record["value"])  # type: ignore[index] # it is no fault
+    except Misfit as misfit:
+        return f"misfit {misfit.sqlstate}: {misfit.reason}"
+    statement = sql.SQL("select {}::{}::text").format(sql.Literal(text), sql_type(kind))
+    row = connection.execute(statement).fetchone()
+    return f"`{row[0]}`" if row and row[0] else "the empty text"
+
+
+def _tables(connection: Connection) -> Iterator[str]:
+    relations = connection.execute(
+        "select c.oid, n.nspname, n.nspname || '.' || c.relname, obj_description(c.oid, 'pg_class') "
+        "from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+        "where n.nspname in ('etl', 'logistics', 'analytics') and c.relkind in ('r', 'v') "
+        "order by array_position(array['logistics', 'analytics', 'etl'], n.nspname::text), c.relname"
+    ).fetchall()
+    schema = None
+    for oid, of, name, comment in relations:
+        if of != schema:
+            schema = of
+            yield f"## Schema `{schema}`\n"
+        yield f"### {name}\n"
+        if comment:
+            yield f"{comment.rstrip('.')}.\n"
+        yield "| column | type | | what it is |"
+        yield "| --- | --- | --- | --- |"
+        columns = connection.execute(
+            "select attname, format_type(atttypid, atttypmod), attnotnull, col_description(attrelid, attnum) "
+            "from pg_attribute where attrelid = %s and attnum > 0 and not attisdropped order by attnum",
+            [oid],
+        )
+        for column, kind, is_required, meaning in columns:
+            yield f"| `{column}` | {kind} | {'not null' if is_required else ''} | {meaning or ''} |"
+        yield ""
+
+
+def _modules() -> Iterator[str]:
+    yield "| module | what it is for |"
+    yield "| --- | --- |"
+    for found in pkgutil.walk_packages(etl.__path__, "etl."):
+        name = found.name
+        if name == "etl.__main__":
+            continue
+        told = (importlib.import_module(name).__doc__ or "").strip().split("\n\n")[0].split()
+        path = name.replace(".", "/") + ("/" if found.ispkg else ".py")
+        yield f"| `{path}` | {' '.join(told)} |"
+
+
+def main() -> None:
+    """Rewrite the pages in place."""
+    with (
+        tempfile.TemporaryDirectory() as name,
+        opened(f"embedded:{name}/postgres", ROOT / "config") as server,
+        connect(server) as connection,
+    ):
+        made = blocks(connection)
+        for number, path in enumerate(PAGES):
+            before = after = path.read_text(encoding="utf-8")
+            after = with_blocks(after, made)
+            if "```console\n" in after:
+                after = _with_transcripts_of_a_new_database(after, Path(name) / str(number), connection)
+            if after != before:
+                path.write_text(after, encoding="utf-8")
+                sys.stdout.write(f"updated {path.relative_to(ROOT)}\n")
+
+
+def _with_transcripts_of_a_new_database(text: str, folder: Path, connection: Connection) -> str:
+    folder.mkdir()
+    database = f"page_{folder.name}"
+    connection.execute(sql.SQL("create database {}").format(sql.Identifier(database)))
+    info = connection.info
+    address = f"postgresql://{info.user}@/{database}?host={info.host}&port={info.port}"
+    migrate(Database(conninfo=address), ROOT / "config")
+    return with_transcripts(text, folder, address)
+
+
+if __name__ == "__main__":
+    main()

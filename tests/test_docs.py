@@ -1,0 +1,252 @@
+import ast
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import psycopg
+import pytest
+
+from etl import datasets, queries
+from etl.cli import load
+from etl.errors import EtlError
+from etl.ingestion.values import Status
+from etl.settings import FileSettings, read_file_settings, shipped
+from scripts import update_docs
+from scripts.update_docs import PAGES, ROOT
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+REFERENCE = ROOT / "docs" / "reference"
+AGAIN = "run: .venv/bin/python -m scripts.update_docs"
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def page_id(path: Path) -> str:
+    """Return the path of a page as people know it."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def text_of(path: Path) -> str:
+    """Return what stands in a page."""
+    return path.read_text(encoding="utf-8")
+
+
+def fenced(path: Path, kind: str) -> list[str]:
+    """Return the fenced blocks of a kind in a page."""
+    return [text for name, text in FENCE.findall(text_of(path)) if name == kind]
+
+
+def table_words(path: Path) -> set[str]:
+    """Return the words in backticks of the first column of all tables in a page."""
+    first = re.findall(r"^\| (`[^|]+`) \|", text_of(path), re.MULTILINE)
+    return {word for cell in first for word in re.findall(r"`([^`]+)`", cell)}
+
+
+@pytest.fixture
+def connection(postgresql: Connection) -> Iterator[Connection]:
+    """Give an autocommit connection to a fresh, migrated database."""
+    info = postgresql.info
+    with psycopg.connect(info.dsn, password=info.password, autocommit=True) as connection:
+        yield connection
+
+
+def test_the_generated_parts_are_what_the_code_says_now(connection: Connection) -> None:
+    """Every command, option, module, conversion, table and column stands in the documentation as it is."""
+    made = update_docs.blocks(connection)
+    named = [name for path in PAGES for name in re.findall(r"<!-- generated: (\S+) -->", text_of(path))]
+    assert sorted(named) == sorted(made)
+    for path in PAGES:
+        assert update_docs.with_blocks(text_of(path), made) == text_of(path), AGAIN
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if fenced(path, "console")], ids=page_id)
+def test_the_examples_print_what_the_page_says(path: Path, tmp_path: Path, database_url: str) -> None:
+    """The commands of a page, run in an empty folder, print what stands below them."""
+    text = text_of(path)
+    told = update_docs.with_transcripts(text, tmp_path, database_url)
+    assert told == text, AGAIN
+
+
+def test_facts_and_aggregates_explain_themselves(connection: Connection) -> None:
+    """Each table that an analyst reads, and each of its columns, says in the database what it is."""
+    for_analysts = update_docs.blocks(connection)["tables"].partition("## Schema `etl`")[0]
+    assert for_analysts.count("\n### ") > 10
+    assert re.findall(r"^### (.+)\n\n\|", for_analysts, re.MULTILINE) == []
+    assert re.findall(r"^\| `(.+)` .*\|  \|$", for_analysts, re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if fenced(path, "sql")], ids=page_id)
+def test_the_queries_of_a_page_run(path: Path, connection: Connection) -> None:
+    """Each query that a page shows is understood by the database."""
+    for query in fenced(path, "sql"):
+        connection.execute(query.encode())
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_id)
+def test_links_lead_somewhere(path: Path) -> None:
+    """Each relative link names a file that is there, and a heading of it."""
+    prose = FENCE.sub("", text_of(path))
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        found = (path.parent / name).resolve() if name else path
+        assert found.exists(), target
+        assert found.is_relative_to(ROOT), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text_of(found)), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, target
+
+
+def test_every_page_is_found_from_the_readme() -> None:
+    """Who begins with the README reaches every page by links."""
+    seen: set[Path] = set()
+    waiting = [ROOT / "README.md"]
+    while waiting:
+        path = waiting.pop()
+        if path not in seen and path.suffix == ".md":
+            seen.add(path)
+            waiting += [
+                (path.parent / name).resolve() for name in re.findall(r"\]\(([^)\s#:]+)(?:#\S*)?\)", text_of(path))
+            ]
+    assert set(PAGES) <= seen
+
+
+def exit_codes() -> set[int]:
+    """Return the exit codes of contract and code: of the errors, of success and rejects, and of signals."""
+    found = {0, 1, 130, 143}
+    waiting: list[type[EtlError]] = [EtlError]
+    while waiting:
+        kind = waiting.pop()
+        found.add(kind.exit_code)
+        waiting += kind.__subclasses__()
+    return found
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/reference/exit-codes.md"])
+def test_every_exit_code_is_explained(name: str) -> None:
+    """The tables of exit codes hold those that a command can end with, and no other."""
+    rows = re.findall(r"^\| (\d+(?:, \d+)*) \|", text_of(ROOT / name), re.MULTILINE)
+    assert sorted(int(code) for row in rows for code in row.split(", ")) == sorted(exit_codes())
+
+
+def test_every_status_is_explained() -> None:
+    """The status words of a load stand in the table of exit codes."""
+    page = text_of(REFERENCE / "exit-codes.md")
+    assert [word for word in get_args(Status) if f"`{word}`" not in page] == []
+
+
+def test_the_order_of_exit_codes_is_told() -> None:
+    """The page tells which code wins when several sources end differently, as the command decides it."""
+    order = ", ".join(map(str, load._GRAVEST_FIRST))
+    assert f"of {order}." in text_of(REFERENCE / "exit-codes.md")
+
+
+def test_every_key_of_etl_toml_is_told() -> None:
+    """Each key that etl.toml may hold is that of an option, and the example of the page is a right one."""
+    rows = [line.split(" | ") for line in text_of(REFERENCE / "settings.md").splitlines() if line.startswith("| `--")]
+    assert {row[2].strip("`") for row in rows} - {""} == set(FileSettings.__struct_fields__)
+
+
+def test_the_example_of_etl_toml_is_right(tmp_path: Path) -> None:
+    """The example of the page is a file that the program takes."""
+    (example,) = fenced(REFERENCE / "settings.md", "toml")
+    (tmp_path / "etl.toml").write_text(example, encoding="utf-8")
+    assert read_file_settings(tmp_path).as_defaults().keys() < tomllib.loads(example).keys()
+
+
+def test_every_part_of_a_definition_is_explained() -> None:
+    """The grammar of definitions holds each key, option and type that the program knows."""
+    words = table_words(REFERENCE / "dataset-definitions.md")
+    parts = (datasets._Document, datasets._TableDocument, datasets.Column)
+    known = {name for part in parts for name in part.__struct_fields__}
+    assert known - words == set()
+    page = text_of(REFERENCE / "dataset-definitions.md")
+    assert [name for name in get_args(datasets.Type) if f"`{name}`" not in page] == []
+
+
+def test_the_examples_of_definitions_are_right(tmp_path: Path) -> None:
+    """Each definition that a page shows is one that the program takes."""
+    examples = [example for path in PAGES for example in fenced(path, "toml") if path != REFERENCE / "settings.md"]
+    assert len(examples) > 2
+    for example in examples:
+        path = tmp_path / f"{tomllib.loads(example)['name']}.toml"
+        path.write_text(example, encoding="utf-8")
+        datasets.read(path)
+
+
+def test_every_key_of_json_output_is_explained() -> None:
+    """Each key that an example of JSON output prints is named by the page beside the example."""
+    path = REFERENCE / "summary.md"
+    words = table_words(path) | set(re.findall(r"`(\w+)`", text_of(path)))
+    keys = {key for block in fenced(path, "console") for key in re.findall(r'"(\w+)": ', block)}
+    assert {"records", "texts", "failures", "precalculated"} <= keys
+    of_the_example = {"vehicle_id", "capacity_kg"}
+    assert keys - words == of_the_example
+
+
+def test_every_key_of_a_failure_is_explained() -> None:
+    """The page of the failed store explains each key of the file that tells of its records."""
+    shown = next(block for block in fenced(REFERENCE / "summary.md", "console") if '"texts"' in block)
+    document = json.loads(shown[shown.rindex("\n{\n") :])
+    words = table_words(REFERENCE / "failed-store.md")
+    assert {*document, *document["records"][0]} - words - {"texts"} == set()
+
+
+def named_statements(module: Path) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """Return the names that a module asks for, and those that it may ask for, by the file of queries.
+
+    A name that varies may be any text of the module; one that only begins as written ends with *.
+    """
+    tree = ast.parse(text_of(module))
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    files: dict[str, str] = {}
+    asked: dict[str, set[str]] = {}
+    possible: dict[str, set[str]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            files[node.targets[0].id] = loaded(node.value)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript):
+            name = loaded(node.value) or files.get(getattr(node.value, "id", ""), "")
+            if name:
+                asked.setdefault(name, set()).update(constants(node.slice))
+                possible.setdefault(name, set()).update(texts if isinstance(node.slice, ast.Name) else asked[name])
+    return asked, possible
+
+
+def loaded(node: ast.expr) -> str:
+    """Return NAME of an expression `queries.load("NAME")`, else nothing."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "queries.load":
+        return str(ast.literal_eval(node.args[0]))
+    return ""
+
+
+def constants(node: ast.expr) -> Iterator[str]:
+    """Yield the names that an expression can be."""
+    if isinstance(node, ast.Constant):
+        yield str(node.value)
+    elif isinstance(node, ast.IfExp):
+        yield from constants(node.body)
+        yield from constants(node.orelse)
+    elif isinstance(node, ast.JoinedStr):
+        yield f"{ast.literal_eval(node.values[0])}*"
+
+
+def test_every_statement_is_used_and_every_used_one_exists() -> None:
+    """Each named statement of sql/queries/ is taken by a module, and no module takes one that is not there."""
+    unused = {path.stem: set(queries.load(path.stem)) for path in (shipped("sql") / "queries").glob("*.sql")}
+    known = {name: frozenset(statements) for name, statements in unused.items()}
+    for module in (ROOT / "etl").rglob("*.py"):
+        asked, possible = named_statements(module)
+        for name, statements in asked.items():
+            exact = {each for each in statements if not each.endswith("*")}
+            assert exact - known[name] == set(), f"{module} asks for them in {name}.sql"
+        for name, statements in possible.items():
+            starts = tuple(each.removesuffix("*") for each in statements if each.endswith("*"))
+            unused[name] -= statements | {each for each in known[name] if each.startswith(starts)}
+    assert {name: statements for name, statements in unused.items() if statements} == {}
