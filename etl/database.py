@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import psycopg
+import structlog
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -43,6 +44,8 @@ _REFUSALS = re.compile(
 )
 
 _SQL = queries.load("database")
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +90,18 @@ def embedded_folder(address: str) -> Path | None:
 def serving(address: str) -> Iterator[Database]:
     """Yield the database behind an address, with the embedded server running for as long as it is used.
 
-    Raises UsageError for an address that libpq cannot read.
+    Raises UsageError for an address that cannot be read.
     """
     folder = embedded_folder(address)
     if folder is not None:
         with embedded.serving(folder) as url:
             yield Database(conninfo=url, embedded=True)
         return
+    _require_readable(address)
+    yield Database(conninfo=address)
+
+
+def _require_readable(address: str) -> None:
     try:
         make_conninfo(address)
     except psycopg.Error as error:
@@ -101,7 +109,13 @@ def serving(address: str) -> Iterator[Database]:
             "the database address cannot be read",
             hint="expected postgresql://USER@HOST:PORT/NAME, libpq keywords, or embedded:[FOLDER]",
         ) from error
-    yield Database(conninfo=address)
+    # Of postgresql://me:p@ss@host libpq takes ss@host for the host, and every message would tell it.
+    credentials = address.partition("://")[2].partition("?")[0].rpartition("@")[0]
+    if "@" in credentials or "/" in credentials:
+        raise UsageError(
+            "the database address cannot be read: before its host stands an @ or a / too many",
+            hint="write @ as %40 and / as %2F, or give the password by ~/.pgpass, PGPASSWORD or a service file",
+        )
 
 
 def connect(database: Database, application_name: str = "etl") -> psycopg.Connection:
@@ -220,9 +234,18 @@ def require_migrated(connection: psycopg.Connection) -> None:
     """Raise UsageError when the database is not at the newest migration of this installation."""
     found = _one(connection, "schema_version") if is_migrated(connection) else None
     if found != latest_migration():
+        _refuse_newer(found)
         raise UsageError(
             f"the database is at migration {found or 'none'}, this installation needs {latest_migration()}",
             hint="etl db migrate",
+        )
+
+
+def _refuse_newer(found: str | None) -> None:
+    if found is not None and found > latest_migration():
+        raise UsageError(
+            f"the database is at migration {found}, the newest that this installation knows is {latest_migration()}",
+            hint="use the version of this tool that migrated it, or a later one",
         )
 
 
@@ -246,10 +269,29 @@ def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
             )
 
 
+def require_key(connection: psycopg.Connection, dataset: Dataset) -> None:
+    """Raise UsageError when the first table has no unique index of the key, which a merge needs."""
+    table = dataset.tables[0]
+    row = connection.execute(_SQL["has_key"], {"table": table.name, "key": list(dataset.key)}).fetchone()
+    if not row or not row[0]:
+        raise UsageError(
+            f"the table {table.name} has no unique index of its key ({', '.join(dataset.key)})",
+            hint=f"alter table {table.name} add primary key ({', '.join(dataset.key)})",
+        )
+
+
 def grant_ledger(connection: psycopg.Connection) -> None:
     """Grant the ledger and the schemas to the group roles that there are; one may have come after the migration."""
-    for (role,) in connection.execute(_SQL["roles_present"]).fetchall():
-        connection.execute(_SQL[f"grant_ledger_to_{role}"])
+    present = {role for (role,) in connection.execute(_SQL["roles_present"])}
+    for role in ("etl_loader", "etl_analyst"):
+        if role in present:
+            connection.execute(_SQL[f"grant_ledger_to_{role}"])
+        else:
+            log.warning(
+                "role_missing",
+                role=role,
+                hint=f"let an administrator run `create role {role} nologin`, and then run etl db migrate again",
+            )
 
 
 def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
@@ -288,9 +330,14 @@ def one_migration_at_a_time(connection: psycopg.Connection) -> Iterator[None]:
 
 
 def run_migrations(connection: psycopg.Connection) -> None:
-    """Run the migrations that the database has not seen, in one transaction."""
-    if is_migrated(connection) and _one(connection, "schema_version") == latest_migration():
+    """Run the migrations that the database has not seen, in one transaction.
+
+    Raises UsageError when a later version of this tool migrated it.
+    """
+    found = _one(connection, "schema_version") if is_migrated(connection) else None
+    if found == latest_migration():
         return
+    _refuse_newer(found)
     # Imported here: only a migration needs them, and they cost every other command a third of a second.
     import sqlalchemy  # noqa: PLC0415
     from alembic import command  # noqa: PLC0415

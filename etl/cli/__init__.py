@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import structlog
 
 from etl import __version__, logs
 from etl.cli.options import Common, option
-from etl.errors import EtlError
+from etl.errors import EtlError, UsageError
 from etl.settings import read_file_settings
 
 _COMMANDS = {
@@ -73,18 +74,23 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: l
     Exit codes: 0 all in; 1 some records rejected; 2 wrong usage; 3 source unreadable; 4 database away;
     5 too many rejected; 6 busy; 70 a fault of this tool; 130 and 143 stopped by a signal.
     """
+    if is_given(ctx, "config_dir") and not Path(config_dir).is_dir():
+        raise UsageError(f"the configuration folder {config_dir} is missing", hint="name another by --config-dir")
     settings = read_file_settings(Path(config_dir))
     defaults = settings.as_defaults()
     # A group's subcommands look below the group's own defaults.
     ctx.default_map = {name: defaults | dict.fromkeys(_SUBCOMMANDS, defaults) for name in ("load", "failed")}
     given = {
-        name: defaults[name]
-        for name in ("log_format", "log_level")
-        if name in defaults and ctx.get_parameter_source(name) == click.core.ParameterSource.DEFAULT
+        name: defaults[name] for name in ("log_format", "log_level") if name in defaults and not is_given(ctx, name)
     }
     log_format, log_level = given.get("log_format", log_format), given.get("log_level", log_level)
     logs.set_up(log_format, log_level, colors=use_colors())
     ctx.obj = Common(config_dir=Path(config_dir), given=database, from_file=settings.database)
+
+
+def is_given(ctx: click.Context, name: str) -> bool:
+    """Tell whether a parameter was given by flag or environment."""
+    return ctx.get_parameter_source(name) != click.core.ParameterSource.DEFAULT
 
 
 def use_colors() -> bool:
@@ -111,10 +117,22 @@ def run(arguments: list[str]) -> int:
     except EtlError as error:
         tell(error)
         return error.exit_code
-    except Exception:  # noqa: BLE001 - the last door: a fault of this tool, told as such (exit code 70)
-        structlog.get_logger("etl").exception("unexpected_fault", hint="report it with this text")
+    except Exception as error:  # noqa: BLE001 - the last door: a fault of this tool, told as such (exit code 70)
+        log = structlog.get_logger("etl")
+        log.error("unexpected_fault", **_told(error), hint="report it with this text")  # noqa: TRY400 - see _told
         return 70
     return result if isinstance(result, int) else 0
+
+
+def _told(error: Exception) -> dict[str, Any]:
+    """Return what is told of an unexpected error: its type and where it rose, in no case a value of the data.
+
+    Only the messages of these types speak of nothing but code; that of a ValueError may quote a record.
+    """
+    told: dict[str, Any] = {"fault": type(error).__name__, "frames": traceback.format_tb(error.__traceback__)}
+    if isinstance(error, AttributeError | ImportError | NameError | TypeError):
+        told["message"] = str(error)
+    return told
 
 
 def tell(error: EtlError) -> None:

@@ -54,7 +54,7 @@ def status_command(common: Common) -> int:
     if folder is not None and not (status := Server(folder).status()).running:
         click.echo(f"embedded PostgreSQL {status.version} in {folder}: stopped; any command starts it")
         return 0
-    with databases.serving(common.address) as database, databases.connect(database) as connection:
+    with common.server() as database, databases.connect(database) as connection:
         click.echo(f"{database.name}: PostgreSQL {connection.info.server_version // 10000}, running")
     return 0
 
@@ -67,7 +67,7 @@ def url_command(common: Common, tcp: bool) -> None:
     if databases.embedded_folder(common.address) is not None:
         click.echo(_server(common).url(tcp=tcp))
         return
-    with databases.serving(common.address) as database, databases.connect(database) as connection:
+    with common.server() as database, databases.connect(database) as connection:
         info = connection.info
         click.echo(make_conninfo(host=info.host, port=info.port, user=info.user, dbname=info.dbname))
 
@@ -90,7 +90,7 @@ def psql_command(common: Common, arguments: tuple[str, ...]) -> int:
 @click.pass_obj
 def migrate_command(common: Common) -> None:
     """Bring the database to what this installation needs; running it again changes nothing."""
-    with databases.serving(common.address) as database:
+    with common.server() as database:
         migrate(database, common.config_dir)
         click.echo(f"{database.name} is at migration {databases.latest_migration()}")
 
@@ -99,7 +99,7 @@ def migrate_command(common: Common) -> None:
 @click.pass_obj
 def check_command(common: Common) -> int:
     """Check the database: each line says what is right, or what to do; exit code 2 when something is not."""
-    with databases.serving(common.address) as database:
+    with common.server() as database:
         checks = inspect(database, common.config_dir)
     print_table("database", ["what", "found", "do"], [(each.what, each.found, each.remedy) for each in checks])
     return 2 if any(each.remedy for each in checks) else 0

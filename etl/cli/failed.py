@@ -8,14 +8,15 @@ from typing import Any
 import click
 
 from etl import datasets
+from etl.cli import tell
 from etl.cli.options import Common, failed_dir_option, json_option, option, print_json, print_table, retry_options
 from etl.database import Database, connect
-from etl.errors import UsageError
+from etl.errors import BusyError, UsageError
 from etl.ingestion import failures, ledger
 from etl.ingestion.failures import FailedStore
 from etl.ingestion.job import Stop
 from etl.ingestion.pipeline import precalculate
-from etl.ingestion.replay import Replayed, replay
+from etl.ingestion.replay import Replayed, replay, require_whole
 from etl.settings import RetrySettings
 
 
@@ -68,8 +69,9 @@ def show_command(common: Common, id: str, failed_dir: Path, as_json: bool) -> No
         click.echo(f"  {place['sqlstate']} {where + ': ' if where else ''}{place['reason']}")
         click.echo(f"  {line.decode('utf-8', errors='replace')}")
         if failures.is_plain(row["source"]):
-            name = shlex.quote(row["source"])
-            click.echo(f"  tail -c +{place['offset'] + 1} {name} | head -c {len(line)}")
+            name = shlex.quote(f"./{row['source']}" if row["source"].startswith("-") else row["source"])
+            length = failures.length_in(row["source"], place["offset"], line)
+            click.echo(f"  tail -c +{place['offset'] + 1} {name} | head -c {length}")
 
 
 @command.command("replay", epilog="Example: etl failed replay --dataset shipments")
@@ -99,30 +101,42 @@ def replay_command(
     """
     if not (ids or run or dataset or replay_all):
         raise UsageError("nothing is named to replay", hint="name ids, --run, --dataset or --all")
-    done: list[Replayed] = []
+    codes = {0}
     with common.database() as database, FailedStore(failed_dir) as store:
         store.prepare()
-        if ids:
-            chosen = [_named(database, each) for each in ids]
-        else:
-            chosen = _find(database, run=run, dataset=dataset, state="pending")
+        found = [_named(database, each) for each in ids] if ids else _find(database, run=run, dataset=dataset)
+        chosen = found if ids else [row for row in found if row["state"] == "pending"]
         definitions = {name: datasets.find(name, common.config_dir) for name in {row["dataset"] for row in chosen}}
         for row in chosen:
-            one = replay(row, definitions[row["dataset"]], database, store, retries)
+            if row["state"] == "pending":
+                require_whole(row, store)
+        for row in chosen:
+            try:
+                one = replay(row, definitions[row["dataset"]], database, store, retries)
+            except BusyError as error:  # The others need not wait for it.
+                tell(error)
+                codes.add(error.exit_code)
+                continue
             if one is not None:
-                done.append(one)
+                codes.add(1 if one.stored else 0)
+                _tell_replayed(one, as_json=as_json)
             elif ids:
                 click.echo(f"{row['id']} does not wait: {_named(database, row['id'])['state']}", err=True)
-        if done and not no_precalculate:
-            tables = {table.name for one in done for table in definitions[one.dataset].tables}
-            deque(precalculate(database, common.config_dir, tables, done[-1].run, Stop()), maxlen=0)
+        if not no_precalculate:
+            # Of all that was found: a replay before this one may have been killed before it came to this.
+            touched = {row["dataset"] for row in found if row["state"] in {"pending", "replayed"}}
+            readable = [each for each in datasets.readable(common.config_dir) if each.name in touched]
+            tables = {table.name for each in readable for table in each.tables}
+            deque(precalculate(database, common.config_dir, tables, None, Stop()), maxlen=0)
+    return max(codes)
+
+
+def _tell_replayed(one: Replayed, *, as_json: bool) -> None:
     if as_json:
-        print_json(vars(one) for one in done)
-    else:
-        for one in done:
-            again = f"; waits as {', '.join(one.stored)}" if one.stored else ""
-            click.echo(f"replayed {one.id}: {one.loaded:,} loaded, {one.rejected + one.failed:,} refused again{again}")
-    return 1 if any(one.stored for one in done) else 0
+        print_json([vars(one)])
+        return
+    again = f"; waits as {', '.join(one.stored)}" if one.stored else ""
+    click.echo(f"replayed {one.id}: {one.loaded:,} loaded, {one.rejected + one.failed:,} refused again{again}")
 
 
 @command.command("discard", epilog="Example: etl failed discard 20261121T081500Z-3f9a1c-10233-r --reason 'test data'")

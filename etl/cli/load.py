@@ -1,7 +1,7 @@
 """`etl load`."""
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -12,11 +12,12 @@ import structlog
 from etl import datasets
 from etl.cli import tell
 from etl.cli.options import Common, failed_dir_option, json_option, option, print_json, retry_options
-from etl.database import connect, require_tables
+from etl.database import connect, require_key, require_tables
 from etl.errors import EtlError, UsageError
-from etl.ingestion import constants, failures, pieces, source
+from etl.ingestion import constants, failures, outcome, pieces, source
 from etl.ingestion.job import Job, Stop
 from etl.ingestion.pipeline import load, precalculate
+from etl.ingestion.resumption import judge
 from etl.ingestion.values import Source, Summary
 from etl.precalculation.refresh import Refreshed
 from etl.settings import Format, Limit, LoadSettings, Mode, RetrySettings
@@ -104,20 +105,20 @@ def command(
     )
     definition = datasets.find(dataset, common.config_dir)
     named = [each for argument in sources for each in source.named(argument)]
-    with common.database() as database, _stopped_by_signals() as stop:
-        job = Job(dataset=definition, database=database, settings=settings, stop=stop)
-        _require_all(job, named)
-        codes, runs = _load_all(named, job, as_json=as_json)
-        precalculated: list[Refreshed] = []
-        if settings.precalculate and not codes & {4, 130, 143}:
-            tables = [table.name for table in definition.tables]
-            try:
-                precalculated.extend(
-                    precalculate(database, common.config_dir, tables, runs[-1] if runs else None, stop)
-                )
-            except EtlError as error:
-                tell(error)
-                codes.add(error.exit_code)
+    codes: set[int] = set()
+    precalculated: list[Refreshed] = []
+    try:
+        with common.database() as database, _stopped_by_signals() as stop:
+            job = Job(dataset=definition, database=database, settings=settings, stop=stop)
+            _require_all(job, named)
+            runs = _load_all(named, job, codes, as_json=as_json)
+            if settings.precalculate and not codes & {4, 130, 143}:
+                _precalculate(job, common.config_dir, runs, codes, precalculated)
+    except UsageError:
+        raise
+    except EtlError as error:
+        _print(outcome.not_begun(named[0], definition, common.name, error), error, as_json=as_json)
+        codes.add(error.exit_code)
     exit_code = next((code for code in _GRAVEST_FIRST if code in codes), 0)
     total = {
         "kind": "total",
@@ -133,11 +134,21 @@ def command(
     return exit_code
 
 
-def _require_all(job: Job, sources: Iterable[Source]) -> None:
+def _precalculate(job: Job, config_dir: Path, runs: list[str], codes: set[int], done: list[Refreshed]) -> None:
+    tables = [table.name for table in job.dataset.tables]
+    try:
+        done.extend(precalculate(job.database, config_dir, tables, runs[-1] if runs else None, job.stop))
+    except EtlError as error:
+        tell(error)
+        # The records are in: what is wrong with an aggregate is put right, and the same command refreshes it.
+        codes.add(4 if isinstance(error, UsageError) else error.exit_code)
+
+
+def _require_all(job: Job, sources: Sequence[Source]) -> None:
     """Judge for exit code 2 before anything starts (contract C3)."""
     if job.mode == "merge" and not job.dataset.key:
         raise UsageError(f"mode merge expects a key, and {job.dataset.path} has none")
-    if job.mode == "replace" and len(list(sources)) > 1:
+    if job.mode == "replace" and len(sources) > 1:
         raise UsageError("replace takes one source: each would remove what the one before it loaded")
     pieces.require_path(job.settings.format, job.records_path)
     for each in sources:
@@ -145,27 +156,35 @@ def _require_all(job: Job, sources: Iterable[Source]) -> None:
             raise UsageError(f"{each.name} is a file of the failed store", hint="etl failed replay ID")
     with connect(job.database) as connection:
         require_tables(connection, job.dataset)
+        if job.mode != "append" and job.dataset.key:
+            require_key(connection, job.dataset)
+        for each in sources if len(sources) > 1 else ():
+            judge(connection, each, job)
     with failures.FailedStore(job.settings.failed_dir) as store:
         store.prepare()
 
 
-def _load_all(sources: Iterable[Source], job: Job, *, as_json: bool) -> tuple[set[int], list[str]]:
-    codes: set[int] = set()
+def _load_all(sources: Iterable[Source], job: Job, codes: set[int], *, as_json: bool) -> list[str]:
+    """Load the sources one after the other, gather their exit codes and return their runs."""
     runs = []
     for each in sources:
         summary, error = load(each, job)
-        if error:
-            tell(error)
-        if as_json:
-            print_json([summary.document()])
-        else:
-            click.echo(_sentence(summary))
+        _print(summary, error, as_json=as_json)
         codes.add(summary.exit_code)
         if summary.run:
             runs.append(summary.run)
         if summary.exit_code in {4, 70, 130, 143}:
             break
-    return codes, runs
+    return runs
+
+
+def _print(summary: Summary, error: EtlError | None, *, as_json: bool) -> None:
+    if error:
+        tell(error)
+    if as_json:
+        print_json([summary.document()])
+    else:
+        click.echo(_sentence(summary))
 
 
 def _sentence(summary: Summary) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from etl.errors import UsageError
 from etl.ingestion import constants
 from etl.settings import RetrySettings
 
@@ -95,13 +96,43 @@ class Common:
 
         return choose(self.given, self.from_file, os.environ)
 
+    @property
+    def name(self) -> str:
+        """`host/dbname` of the database that is meant, without reaching it."""
+        from etl.database import Database, embedded_folder
+
+        return Database(conninfo=self.address, embedded=embedded_folder(self.address) is not None).name
+
+    @contextmanager
+    def server(self) -> Iterator["Database"]:
+        """Yield the database, served, migrated or not."""
+        from etl.database import serving
+
+        with serving(self.address) as database, _refusals_told(database):
+            yield database
+
     @contextmanager
     def database(self) -> Iterator["Database"]:
         """Yield the database, served and migrated."""
         from etl.provisioning import opened
 
-        with opened(self.address, self.config_dir) as database:
+        with opened(self.address, self.config_dir) as database, _refusals_told(database):
             yield database
+
+
+@contextmanager
+def _refusals_told(database: "Database") -> Iterator[None]:
+    """Turn what the server refuses, and nobody has told better, into a sentence and an exit code."""
+    import psycopg
+
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise UsageError(f"{database.name} denies it: {error.diag.message_primary}", hint="etl db check") from error
+    except psycopg.Error as error:
+        from etl.ingestion.outcome import lost
+
+        raise lost(error, database) from error
 
 
 def print_json(documents: Iterable[Mapping[str, Any]]) -> None:

@@ -7,26 +7,31 @@ UTF-8 can stand only inside strings, where the scanner lets them pass.
 import json
 import re
 from collections.abc import Iterator
+from itertools import accumulate
 
+from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.values import Piece, Span
 
-# An error this close to the end of the text may be a token that was cut: -Infinity and \\uXXXX are shorter.
-_TOKEN = 12
-
 _BLANK = re.compile(r"[ \t\n\r]*")
+
+# A token that the end of the text cut in two; the scanner names its first character that it cannot read.
+_CUT_TOKEN = re.compile(r"|-|t(ru?)?|f(a(ls?)?)?|n(ul?)?|\.|[eE][+-]?|u[0-9a-fA-F]{0,3}")
+
+# Possessive: a string of many megabytes leaves nothing behind to come back to.
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|([\[\]{}])')
+_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1, "": 0}
 
 
 class NotJSON(ValueError):
     """No JSON value begins here; `position` is the character at fault.
 
-    `unfinished`: more text could still make it one. `cut_off`: it is JSON up to the end of the text.
+    `cut_off`: it is JSON up to the end of the text, and more text could make it a value.
     """
 
-    def __init__(self, reason: str, position: int, *, unfinished: bool = False, cut_off: bool = False) -> None:
+    def __init__(self, reason: str, position: int, *, cut_off: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.position = position
-        self.unfinished = unfinished
         self.cut_off = cut_off
 
 
@@ -54,33 +59,41 @@ def skip_blank(text: str, position: int) -> int:
 def value_end(text: str, start: int) -> int:
     """Return the position behind the JSON value that begins at `start`.
 
-    Raises NotJSON.
+    Raises NotJSON, also for a value that is nested deeper than MAX_NESTING.
     """
     try:
         end: int = _scan(text, start)[1]
     except json.JSONDecodeError as error:
-        cut_off = error.msg.startswith("Unterminated string") or error.pos >= len(text)
-        unfinished = cut_off or error.pos >= len(text) - _TOKEN
-        raise NotJSON(error.msg.lower(), error.pos, unfinished=unfinished, cut_off=cut_off) from None
+        cut_off = error.msg.startswith("Unterminated string") or bool(_CUT_TOKEN.fullmatch(text, error.pos))
+        raise NotJSON(error.msg.lower(), error.pos, cut_off=cut_off) from None
     except _Constant as error:
         raise NotJSON(str(error), start) from None
     except RecursionError:
-        raise NotJSON("objects or arrays are nested too deep", start) from None
+        raise _too_deep(start) from None
+    # Counting is cheap, and nearly always tells that there is no need to look closer.
+    has_many = text.count("[", start, end) + text.count("{", start, end) > MAX_NESTING
+    if has_many and _nesting(text[start:end]) > MAX_NESTING:
+        raise _too_deep(start)
     return end
+
+
+def _too_deep(start: int) -> NotJSON:
+    return NotJSON(f"objects or arrays are nested deeper than {MAX_NESTING}", start)
+
+
+def _nesting(value: str) -> int:
+    """Return how deep the objects and arrays of a JSON value are nested."""
+    return max(accumulate(_STEPS[bracket] for bracket in _STRING_OR_BRACKET.findall(value)))
 
 
 def line_span(text: str, start: int, line_end: int) -> Span:
     """Return the record that begins at `start` on a line: one JSON value, or all of a line that is no JSON."""
+    line = text[start:line_end].rstrip(" \t\r")
     try:
-        end = value_end(text, start)
+        return Span(start, start + value_end(line, 0), not_an_object(line[0]))
     except NotJSON as error:
-        reason, column = error.reason, error.position - start + 1
-    else:
-        if end <= line_end:
-            return Span(start, end, not_an_object(text[start]))
-        reason, column = "the value does not end on its line", line_end - start + 1
-    end = start + len(text[start:line_end].rstrip(" \t\r"))
-    return Span(start, end, f"not JSON: {reason} at character {column}")
+        reason = "the value does not end on its line" if error.cut_off else error.reason
+        return Span(start, start + len(line), f"not JSON: {reason}, at character {error.position + 1}")
 
 
 def piece_spans(piece: Piece) -> Iterator[Span]:

@@ -16,11 +16,14 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
+import structlog
 
 from etl.errors import DatabaseError, UsageError
-from etl.ingestion.boundaries import piece_spans
-from etl.ingestion.constants import COMPRESSED, FAILURES_IN_FLIGHT
+from etl.ingestion.boundaries import NotJSON, piece_spans, value_end
+from etl.ingestion.constants import COMPRESSED, FAILURES_IN_FLIGHT, READ_BYTES
 from etl.ingestion.values import Failure, Piece, Rejected
+
+log = structlog.get_logger(__name__)
 
 _LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
 
@@ -78,7 +81,7 @@ def describe(origin: Origin, kind: Kind, kept: Sequence[Rejected], located: Mapp
             {
                 "record": located[record.place].record,
                 "offset": located[record.place].offset,
-                "key": record.key,
+                "key": _tellable(record.key),
                 "table": record.fault.table,
                 "column": record.fault.column,
                 "sqlstate": record.fault.sqlstate,
@@ -91,6 +94,11 @@ def describe(origin: Origin, kind: Kind, kept: Sequence[Rejected], located: Mapp
         attempts=origin.attempts,
         parent=origin.parent,
     )
+
+
+def _tellable(key: str | None) -> str | None:
+    """Return a key as JSON can tell it: half a surrogate pair is no character, and is spelled out."""
+    return None if key is None else key.encode(errors="backslashreplace").decode()
 
 
 class FailedStore:
@@ -108,9 +116,9 @@ class FailedStore:
         """
         probe = self.folder / f".probe-{os.getpid()}"
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(probe, os.O_CREAT | os.O_WRONLY, 0o600)
-            os.close(descriptor)
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(self.folder)
+            os.close(_private(str(probe), os.O_CREAT | os.O_WRONLY))
             probe.unlink()
         except OSError as error:
             raise UsageError(
@@ -130,17 +138,32 @@ class FailedStore:
 
     def sweep(self, dataset: str, run: str, named: Collection[str]) -> None:
         """Remove the files of a run that the ledger does not name: a crash left them before their batch committed."""
-        for path in (self.folder / dataset / run).glob("*"):
-            if path.name.split(".")[0] not in named:
+        self._remove(dataset, run, f"{run}-*", named)
+
+    def sweep_replay(self, dataset: str, run: str, id: str) -> None:
+        """Remove what a replay of a failure that still waits left when it was killed before it committed."""
+        self._remove(dataset, run, f"{id}[rf]", ())
+
+    def _remove(self, dataset: str, run: str, ids: str, named: Collection[str]) -> None:
+        """Remove the failures whose ids match, but for those that are named; other files are somebody's own."""
+        folder = self.folder / dataset / run
+        for ending in (".ndjson", ".json"):
+            for path in folder.glob(ids + ending):
+                if path.stem not in named:
+                    path.unlink(missing_ok=True)
+            for path in folder.glob(f".{ids}{ending}.tmp"):
                 path.unlink(missing_ok=True)
-        for path in (self.folder / dataset / run).glob(".*.tmp"):
-            path.unlink(missing_ok=True)
 
     def tell_state(self, dataset: str, run: str, id: str, state: str, note: str | None) -> None:
-        """Note a state beside the records, for whoever looks at the folder; the ledger's word is the truth."""
-        document = self.details(dataset, run, id)
-        document |= {"state": state, "note": note}
-        _write_json(self.path(dataset, run, id).with_suffix(".json"), document)
+        """Note a state beside the records, for whoever looks at the folder.
+
+        The ledger's word is the truth and stands already: where the file is gone or cannot be written that is logged.
+        """
+        try:
+            document = self.details(dataset, run, id) | {"state": state, "note": note}
+            _write_json(self.path(dataset, run, id).with_suffix(".json"), document)
+        except (UsageError, OSError):
+            log.warning("state_not_told", folder=str(self.folder), id=id, state=state)
 
     def path(self, dataset: str, run: str, id: str) -> Path:
         """Return the file that holds the records of a failure."""
@@ -185,10 +208,30 @@ class FailedStore:
 def is_plain(source: str) -> bool:
     """Tell whether a source is a file whose bytes can be looked at by their offset: it is there and not compressed."""
     try:
+        if not Path(source).is_file():  # To open a pipe would wait for its writer.
+            return False
         with Path(source).open("rb") as file:
             return not file.read(6).startswith(COMPRESSED)
     except OSError:
         return False
+
+
+def length_in(source: str, offset: int, line: bytes) -> int:
+    """Return how many bytes a record has in a plain source, whatever became of its line in the store since."""
+    size = max(READ_BYTES, len(line))
+    with Path(source).open("rb") as file:
+        file.seek(offset)
+        data = file.read(size)
+        if data[: len(line)].translate(_LINE_ENDS) == line:
+            return len(line)
+        while True:
+            try:
+                return value_end(data.decode("latin-1"), 0)
+            except NotJSON as error:
+                more = file.read(len(data)) if error.cut_off else b""
+            if not more:
+                return len(data.partition(b"\n")[0].rstrip(b" \t\r"))
+            data += more
 
 
 def is_stored(folder: Path, path: Path) -> bool:
@@ -222,7 +265,7 @@ def _write(folder: Path, failure: Failure) -> None:
     }
     try:
         for made in (folder, folder / failure.dataset, parent):
-            made.mkdir(mode=0o700, exist_ok=True)
+            _make_folder(made)
         _replace(parent / f"{failure.id}.ndjson", [failure.lines])
         _write_json(parent / f"{failure.id}.json", document)
         _flush_folder(parent)
@@ -247,8 +290,20 @@ def _replace(path: Path, parts: Iterable[bytes]) -> None:
     temporary.replace(path)
 
 
+def _make_folder(folder: Path) -> None:
+    """Make a folder where there is none: for its owner alone, whatever the umask, and safe from a crash."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    folder.chmod(0o700)
+    _flush_folder(folder.parent)
+
+
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)  # The umask may have taken more, a file left by a crash may have less.
+    return descriptor
 
 
 def _flush_folder(folder: Path) -> None:

@@ -5,12 +5,13 @@ transaction that the caller holds. Exact for every kind of fault: CHECK, unique,
 """
 
 from collections.abc import Sequence
+from typing import LiteralString, cast
 
 import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import LINEAGE, Dataset, Table, sql_type
+from etl.datasets import LINEAGE, Dataset, Table
 from etl.errors import InternalError
 from etl.ingestion.merging import WON, Applying
 from etl.ingestion.values import Batch, Fault
@@ -29,13 +30,13 @@ def isolate(
     """
     texts = [_send(connection, table, number, batch) for number, table in enumerate(dataset.tables)]
     connection.execute(_SQL["make_refused"].format(refused=_REFUSED))
-    sources = [_range(table, text) for table, text in zip(dataset.tables, texts, strict=True)]
+    sources = [_range(connection, table, text) for table, text in zip(dataset.tables, texts, strict=True)]
     statements = applying(sources, _SQL["won_of_range"].format(won=WON))
     body = _SQL["body"].format(first=texts[0], refused=_REFUSED, statements=sql.SQL(";\n").join(statements))
     connection.execute(_SQL["prefer_indexes"])
     connection.execute(_SQL["block"].format(body=sql.Literal(body.as_string(connection))))
     faults = {
-        place: _fault(sqlstate, *names)
+        place: _fault(dataset, sqlstate, *names)
         for place, sqlstate, *names in connection.execute(_SQL["refused"].format(refused=_REFUSED))
     }
     return tuple(_count(connection, text) for text in texts), faults
@@ -56,9 +57,12 @@ def _send(connection: psycopg.Connection, table: Table, number: int, batch: Batc
     return text
 
 
-def _range(table: Table, text: sql.Identifier) -> sql.Composed:
+def _range(connection: psycopg.Connection, table: Table, text: sql.Identifier) -> sql.Composed:
+    """Return the rows with the types that the table has now: a person may have made another of the definition's."""
+    found = connection.execute(_SQL["types"], {"table": table.identifier.as_string(connection)}).fetchall()
+    types = {name: sql.SQL(cast(LiteralString, spelled)) for name, spelled in found}
     casts: Sequence[sql.Composable] = [
-        sql.SQL("{name}::{type} as {name}").format(name=sql.Identifier(column.name), type=sql_type(column.type))
+        sql.SQL("{name}::{type} as {name}").format(name=sql.Identifier(column.name), type=types[column.name])
         for column in table.columns
     ]
     lineage = sql.SQL("etl_run, etl_batch, etl_place::integer as etl_place")
@@ -70,12 +74,15 @@ def _count(connection: psycopg.Connection, text: sql.Identifier) -> int:
     return int(row[0]) if row else 0
 
 
-def _fault(sqlstate: str, constraint: str, schema: str, table: str, column: str) -> Fault:
+def _fault(dataset: Dataset, sqlstate: str, constraint: str, schema: str, table: str, column: str) -> Fault:
     by = f" by the constraint {constraint}" if constraint else ""
+    name = f"{schema}.{table}" if table else None
+    if schema == "etl_staging":  # An atomic run: the staging table ends with the number of the table it stands for.
+        name = dataset.tables[int(table.rpartition("_")[2])].name
     return Fault(
         sqlstate=sqlstate,
         reason=f"the database refuses it{by}: {_condition(sqlstate)}",
-        table=f"{schema}.{table}" if table else None,
+        table=name,
         column=column or None,
     )
 

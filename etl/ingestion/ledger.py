@@ -241,9 +241,9 @@ def _enter_failures(connection: psycopg.Connection, failures: Iterable[Failure])
         connection.execute(_SQL["enter_failure"], told | {"count": len(failure.records)})
 
 
-def finish(connection: psycopg.Connection, run: Run) -> None:
-    """Note that every record of the source is entered, and tell the listeners."""
-    connection.execute(_SQL["finish_run"], {"run": run.run})
+def finish(connection: psycopg.Connection, run: Run, source_bytes: int | None) -> None:
+    """Note that every record of the source, as large as it is now, is entered, and tell the listeners."""
+    connection.execute(_SQL["finish_run"], {"run": run.run, "source_bytes": source_bytes})
 
 
 def reopen(connection: psycopg.Connection, run: Run) -> None:

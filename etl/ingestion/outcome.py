@@ -3,6 +3,7 @@
 import psycopg
 
 from etl.database import Database
+from etl.datasets import Dataset
 from etl.errors import (
     BusyError,
     DatabaseError,
@@ -24,6 +25,24 @@ def lost(error: psycopg.Error, database: Database) -> EtlError:
     return DatabaseError(
         f"the database {database.name} does not go on: {what}",
         hint="run the same command to go on where the ledger stops",
+    )
+
+
+def not_begun(source: Source, dataset: Dataset, database: str, error: EtlError) -> Summary:
+    """Return the summary of a source that could not even be looked for in the ledger."""
+    return Summary(
+        run=None,
+        dataset=dataset.name,
+        source=source.name,
+        database=database,
+        status="incomplete",
+        exit_code=error.exit_code,
+        records=_counted(Progress()),
+        rows=dict.fromkeys((table.name for table in dataset.tables), 0),
+        batches={"loaded": 0, "failed": 0, "retried": 0},
+        bytes_read=0,
+        seconds=0.0,
+        failed_store=None,
     )
 
 

@@ -4,19 +4,28 @@ Every record is walked by the JSON scanner before its piece is given out, so not
 ever loaded. An array is found by ijson, which also checks the document around it to its end.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import InvalidOperation
 from typing import NamedTuple
 
 import ijson
 
 from etl.errors import SourceError, UsageError
 from etl.ingestion.boundaries import NotJSON, line_span, skip_blank, value_end
-from etl.ingestion.constants import HEAD_BYTES, MAX_RECORD_BYTES, PIECE_BYTES, READ_BYTES
+from etl.ingestion.constants import MAX_NESTING, MAX_RECORD_BYTES, PIECE_BYTES, READ_BYTES
 from etl.ingestion.values import ByteStream, Piece, Range, Shape
 from etl.settings import Format
 
+# ijson converts integers by int(), which refuses more than 4,300 digits by an error that ends the process.
+sys.set_int_max_str_digits(0)
+
 _BOM = b"\xef\xbb\xbf".decode("latin-1")
+
+# ijson keeps a path for each level, so a document that only nests must be noticed before it fills the memory.
+_FEED_BYTES = 1 << 12
+_NESTING_STEPS = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +58,7 @@ def cut(stream: ByteStream, how: Cut) -> Iterator[Piece]:
     if not first:
         raise window.fault("expected JSON, the source is empty", 0)
     if first not in "[{":
-        raise window.fault("expected JSON that begins with [ or {, got something else", window.offset)
+        raise window.fault("expected JSON that begins with [ or {, got something else", window.front)
     if how.format == "ndjson" or (how.format == "auto" and first == "{" and how.records == "item"):
         shape: Shape = "lines" if _has_lines(window) else "values"
         yield from _gather(window, how, shape, _walk(window, shape, how.known))
@@ -75,7 +84,7 @@ def _gather(window: "_Window", how: Cut, shape: Shape, found: Iterator[_Found]) 
 
     def gathered() -> Piece:
         nonlocal count, first_record
-        piece = Piece(offset=begin, count=count, first_record=first_record, data=window.take(begin, end), shape=shape)
+        piece = Piece(offset=begin, count=count, first_record=first_record, data=window.take(end, begin), shape=shape)
         first_record += count
         count = 0
         return piece
@@ -101,7 +110,7 @@ def _gather(window: "_Window", how: Cut, shape: Shape, found: Iterator[_Found]) 
 
 def _walk(window: "_Window", shape: Shape, known: Mapping[int, Range]) -> Iterator[_Found]:
     """Yield the records from the front of the window to the end of the array (its `]` stays) or of the stream."""
-    at = window.offset
+    at = window.front
     is_first = True
     while character := window.skip_blank(at):
         at = window.position
@@ -117,7 +126,7 @@ def _walk(window: "_Window", shape: Shape, known: Mapping[int, Range]) -> Iterat
             at = window.hold(recorded)
             yield recorded
         else:
-            end = window.line_end(at) if shape == "lines" else window.value_end(at)
+            end = window.line_end(at) if shape == "lines" else window.value_end(at, shape)
             yield _Record(at, end)
             at = end
         is_first = False
@@ -137,124 +146,154 @@ def _walk_arrays(window: "_Window", how: Cut) -> Iterator[_Found]:
     if not found:
         raise window.fault(
             f"no array at the records path {how.records}",
-            window.offset,
+            window.front,
             hint=f"arrays are at: {', '.join(document.others)} (--records)" if document.others else None,
         )
 
 
 def _has_lines(window: "_Window") -> bool:
     """Tell whether the source holds one record a line; else its records span lines or share them."""
+    begin = window.position
     while True:
+        text = window.text_from(begin)
         try:
-            end = value_end(window.text, 0)
+            end = value_end(text, 0)
         except NotJSON as error:
-            if error.unfinished and len(window.text) < HEAD_BYTES and window.extend(0):
-                continue
-            return True
-        behind = window.text[end : end + READ_BYTES].lstrip(" \t\r")[:1]
-        if not behind and window.extend(0):
-            continue
-        return "\n" not in window.text[:end] and behind in {"", "\n"}
+            if not error.cut_off:
+                return True
+            end = len(text)
+        behind = text[end:].lstrip(" \t\r")[:1]
+        if behind or not window.extends(begin):
+            return "\n" not in text[:end] and behind in {"", "\n"}
 
 
 class _Window:
-    """The part of the stream that is looked at: latin-1 text whose first character is byte `offset` of the stream.
+    """The part of the stream that is looked at, as latin-1 text. All positions are bytes of the stream.
 
-    What is before the last `take` is let go. All positions are bytes of the stream.
+    What is before `front` was taken; it is let go when the stream is read on, and not each time something is taken:
+    small records behind a large one would move the rest of the window again and again.
     """
 
     def __init__(self, stream: ByteStream) -> None:
-        self.text = ""
-        self.offset = 0
+        self.front = 0
         self.position = 0
+        self._text = ""
+        self._offset = 0
         self._stream = stream
         self._number = 1
+
+    @property
+    def _end(self) -> int:
+        return self._offset + len(self._text)
 
     def extend(self, begun: int) -> bool:
         """Read on; False at the end of the stream.
 
-        `begun` is where an unfinished record begins in the text: as much again as is held of it is read, for
-        adding a little at a time would scan a large record over and over.
+        `begun` is where something unfinished begins: as much again as is held of it is read, for adding a little at
+        a time would scan a large record over and over.
 
-        Raises SourceError when that record is too large.
+        Raises SourceError when it is too large.
         """
-        held = len(self.text) - begun
+        held = self._end - begun
         if held > MAX_RECORD_BYTES:
-            raise self.fault(f"the record is larger than {MAX_RECORD_BYTES} bytes", self.offset + begun)
+            raise self.fault(f"no record ends within {MAX_RECORD_BYTES} bytes", begun)
         data = self._stream.read(max(READ_BYTES, held))
-        self.text += data.decode("latin-1")
+        if data:
+            self._text = self._text[self.front - self._offset :] + data.decode("latin-1")
+            self._offset = self.front
         return bool(data)
 
-    def take(self, begin: int, end: int) -> bytes:
-        """Return the bytes from `begin` to `end` and let go of all before `end`."""
-        data = self.text[begin - self.offset : end - self.offset].encode("latin-1")
-        self.text = self.text[end - self.offset :]
-        self.offset = end
-        return data
+    def extends(self, begun: int) -> bool:
+        """Read on; False at the end of the stream and before a fault, which is told when the records are there."""
+        try:
+            return self.extend(begun)
+        except SourceError:
+            return False
+
+    def text_from(self, begin: int) -> str:
+        """Return what is held from `begin` on."""
+        return self._text[begin - self._offset :]
+
+    def take(self, end: int, begin: int | None = None) -> bytes:
+        """Return the bytes from `begin` (or the front) to `end`; the front is `end` from now on."""
+        begin = self.front if begin is None else begin
+        self.front = min(end, self._end)
+        return self._text[begin - self._offset : end - self._offset].encode("latin-1")
+
+    def take_to(self, last: str, size: int) -> bytes:
+        """Take up to and with the first character `last`, but at most `size` bytes; none at the end of the stream."""
+        if self.front == self._end and not self.extend(self.front):
+            return b""
+        index = self.front - self._offset
+        found = self._text.find(last, index, index + size)
+        return self.take(self._offset + (found + 1 if found >= 0 else index + size))
 
     def skip_start(self) -> str:
         """Pass over a byte-order mark and white space; return the first character, or nothing at the end."""
-        self.extend(0)
-        if self.text.startswith(_BOM):
-            self.take(0, len(_BOM))
-        character = self.skip_blank(self.offset)
-        self.take(self.offset, self.position)
+        while self._end < len(_BOM) and self.extend(0):
+            pass
+        if self._text.startswith(_BOM):
+            self.take(len(_BOM))
+        character = self.skip_blank(self.front)
+        self.take(self.position)
         return character
 
     def skip_blank(self, at: int) -> str:
         """Set `position` behind white space; return the character there, or nothing at the end of the stream."""
-        index = skip_blank(self.text, at - self.offset)
-        while index == len(self.text) and self.extend(index):
-            index = skip_blank(self.text, index)
-        self.position = self.offset + index
-        return self.text[index : index + 1]
+        self.position = self._offset + skip_blank(self._text, at - self._offset)
+        while self.position == self._end and self.extend(at):
+            self.position = self._offset + skip_blank(self._text, self.position - self._offset)
+        index = self.position - self._offset
+        return self._text[index : index + 1]
 
-    def value_end(self, at: int) -> int:
+    def value_end(self, at: int, shape: Shape) -> int:
         """Return where the JSON value ends that begins at `at`.
 
         Raises SourceError when none does.
         """
-        index = at - self.offset
         while True:
+            index = at - self._offset
             try:
-                end = value_end(self.text, index)
+                end = value_end(self._text, index)
             except NotJSON as error:
-                if error.unfinished and self.extend(index):
+                if error.cut_off and self.extend(at):
                     continue
                 what = "the source is cut off in this record" if error.cut_off else f"not JSON: {error.reason}"
-                raise self.fault(what, self.offset + (index if error.cut_off else error.position)) from None
+                raise self.fault(what, at if error.cut_off else self._offset + error.position) from None
             # A number may go on behind the text that is held.
-            if end == len(self.text) and self.text[index] not in '{["' and self.extend(index):
-                continue
+            if end == len(self._text) and self._text[index] not in '{["':
+                if self.extend(at):
+                    continue
+                if shape == "array":
+                    raise self.fault("the source is cut off in this record", at)
             self._number += 1
-            return self.offset + end
+            return self._offset + end
 
     def line_end(self, at: int) -> int:
         """Return where the record ends that begins at `at` on its line, be it JSON or not.
 
         Raises SourceError when the last line is cut off within a value.
         """
-        index = at - self.offset
-        newline = self.text.find("\n", index)
-        while newline < 0:
-            searched = len(self.text)
-            if not self.extend(index):
-                self._refuse_cut_line(index)
+        searched = at
+        while (newline := self._text.find("\n", searched - self._offset)) < 0:
+            searched = self._end
+            if not self.extend(at):
+                self._refuse_cut_line(at)
+                newline = len(self._text)
                 break
-            newline = self.text.find("\n", searched)
         self._number += 1
-        return self.offset + line_span(self.text, index, newline if newline >= 0 else len(self.text)).end
+        return self._offset + line_span(self._text, at - self._offset, newline).end
 
-    def _refuse_cut_line(self, index: int) -> None:
+    def _refuse_cut_line(self, at: int) -> None:
         try:
-            value_end(self.text, index)
+            value_end(self._text, at - self._offset)
         except NotJSON as error:
             if error.cut_off:
-                raise self.fault("the source is cut off in its last line", self.offset + index) from None
+                raise self.fault("the source is cut off in its last line", at) from None
 
     def hold(self, known: Range) -> int:
         """Read on until a known range is held whole, or the stream ends; return where it ends."""
-        while len(self.text) < known.end - self.offset and self.extend(len(self.text)):
+        while self._end < known.end and self.extend(self._end):
             pass
         self._number += known.count
         return known.end
@@ -274,6 +313,7 @@ class _Document:
         self.others: list[str] = []
         self._window = window
         self._prefix = prefix
+        self._nesting = 0
         self._events = ijson.sendable_list()
         self._parser = ijson.parse_coro(self._events)
 
@@ -282,31 +322,27 @@ class _Document:
 
         Raises SourceError when the document is not JSON or ends too early.
         """
-        window = self._window
-        while True:
-            # Feeding up to each [ tells to the byte where the array begins.
-            bracket = window.text.find("[")
-            if bracket < 0:
-                self._feed(window.take(window.offset, window.offset + len(window.text)))
-                if not window.extend(0):
-                    self._close()
-                    return False
-            elif self._feed(window.take(window.offset, window.offset + bracket + 1)):
+        # Feeding up to each [ tells to the byte where the array begins.
+        while data := self._window.take_to("[", _FEED_BYTES):
+            if self._feed(data):
                 return True
+        self._close()
+        return False
 
     def end_array(self) -> None:
         """Go on behind the `]` of the array whose records were walked."""
-        self._feed(self._window.take(self._window.position, self._window.position + 1))
+        self._feed(self._window.take(self._window.position + 1, self._window.position))
 
     def _feed(self, data: bytes) -> bool:
-        if not data:  # which ijson takes for the end
-            return False
         try:
             self._parser.send(data)
-        except (ijson.JSONError, UnicodeDecodeError):
-            raise self._window.fault("not JSON around the records", self._window.offset) from None
+        except (ijson.JSONError, UnicodeDecodeError, InvalidOperation):
+            raise self._window.fault("not JSON around the records", self._window.front) from None
         starts = [prefix for prefix, event, _ in self._events if event == "start_array"]
+        self._nesting += sum(_NESTING_STEPS.get(event, 0) for _, event, _ in self._events)
         self._events.clear()
+        if self._nesting > MAX_NESTING:
+            raise self._window.fault(f"nested deeper than {MAX_NESTING} around the records", self._window.front)
         if len(self.others) < 5:
             self.others += [f"{prefix}.item".removeprefix(".") for prefix in starts if prefix != self._prefix]
         return self._prefix in starts
@@ -315,4 +351,4 @@ class _Document:
         try:
             self._parser.close()
         except ijson.JSONError:
-            raise self._window.fault("the source is cut off", self._window.offset) from None
+            raise self._window.fault("the source is cut off", self._window.front) from None

@@ -35,7 +35,11 @@ def load(source: Source, job: Job) -> tuple[Summary, EtlError | None]:
     started = time.monotonic()
     progress = Progress()
     error: EtlError | None = None
-    with Session(job.database, "etl") as session:
+    try:
+        session = Session(job.database, "etl")
+    except DatabaseError as away:
+        return outcome.not_begun(source, job.dataset, job.database.name, away), away
+    with session:
         try:
             with opened(source) as stream, FailedStore(job.settings.failed_dir) as store:
                 _bring(stream, session, store, job, progress)
@@ -49,7 +53,18 @@ def load(source: Source, job: Job) -> tuple[Summary, EtlError | None]:
             error = InterruptedByUserError(
                 "stopped at once", signal_number=job.stop.signal_number, hint="run the same command to go on"
             )
-        return outcome.summary(_reached(session), source, job, progress, error, time.monotonic() - started)
+        summary, error = outcome.summary(_reached(session), source, job, progress, error, time.monotonic() - started)
+    log.info(
+        "source_ended",
+        run=summary.run,
+        dataset=summary.dataset,
+        source=summary.source,
+        status=summary.status,
+        exit_code=summary.exit_code,
+        **vars(summary.records),
+        seconds=round(summary.seconds, 3),
+    )
+    return summary, error
 
 
 def _bring(stream: Stream, session: Session, store: FailedStore, job: Job, progress: Progress) -> None:
@@ -85,7 +100,7 @@ def _bring(stream: Stream, session: Session, store: FailedStore, job: Job, progr
         progress.bytes_read = piece.end
         _judge(progress.rejected, progress.read, run, job, at_end=False)
     progress.bytes_read = stream.position
-    _finish(session.connection(), run, copier, job, progress)
+    _finish(session.connection(), run, stream, copier, job, progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +150,9 @@ def _judge(rejected: int, read: int, run: ledger.Run, job: Job, *, at_end: bool)
         )
 
 
-def _finish(connection: psycopg.Connection, run: ledger.Run, copier: Copier, job: Job, progress: Progress) -> None:
+def _finish(
+    connection: psycopg.Connection, run: ledger.Run, stream: Stream, copier: Copier, job: Job, progress: Progress
+) -> None:
     """Publish an atomic run, note the end of the source and tell the listeners, all in one transaction.
 
     Raises TooManyRejectedError when a replace would leave nothing, DatabaseError when the server lost batches.
@@ -161,7 +178,7 @@ def _finish(connection: psycopg.Connection, run: ledger.Run, copier: Copier, job
             if run.is_atomic:
                 copier.publish(connection)
                 ledger.publish(connection, run)
-            ledger.finish(connection, run)
+            ledger.finish(connection, run, stream.size)
     except psycopg.Error as error:
         if retries.meaning(error) != "data":
             raise

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from etl.database import Database, Session
 from etl.datasets import Dataset
@@ -16,7 +17,7 @@ from etl.ingestion.copying import Copier
 from etl.ingestion.failures import FailedStore, Located, Origin
 from etl.ingestion.loading import Loader
 from etl.ingestion.projection import Projection
-from etl.ingestion.values import Batch, Entry, Failure, Piece
+from etl.ingestion.values import Batch, Entry, Failure, Piece, Span
 from etl.settings import Mode, RetrySettings
 
 
@@ -52,6 +53,9 @@ def replay(
         mode = _mode(run["mode"], dataset)
         ledger.lock_source(connection, dataset.name, run["head_sha256"], mode)
         session.when_reopened(partial(_hold_again, dataset=dataset.name, head_sha256=run["head_sha256"], mode=mode))
+        if not _waits(connection, failure["id"]):
+            return None
+        store.sweep_replay(failure["dataset"], failure["run"], failure["id"])
         first_record = ledger.first_record(connection, failure["run"], failure["batch"])
         batch, located = _batch(failure, store, Projection(dataset), run["number"], first_record)
         books = _ReplayBooks(failure=failure, located=located, stored=[])
@@ -65,9 +69,9 @@ def replay(
             retries=settings,
             before_retry=lambda: None,
         )
-        if not _waits(connection, failure["id"]):
-            return None
         entry = loader.load(batch)
+        # The server notices late that a connection is closed, and the next failure may be of the same source.
+        session.connection().execute(sql.SQL("select pg_advisory_unlock_all()"))
     store.tell_state(failure["dataset"], failure["run"], failure["id"], "replayed", None)
     return Replayed(
         id=failure["id"],
@@ -96,12 +100,17 @@ def _mode(mode: Mode, dataset: Dataset) -> Mode:
     return "merge" if dataset.key else "append"
 
 
-def _batch(
-    failure: Mapping[str, Any], store: FailedStore, projection: Projection, run_number: int, first_record: int
-) -> tuple[Batch, dict[int, Located]]:
+def require_whole(failure: Mapping[str, Any], store: FailedStore) -> None:
+    """Raise UsageError when the file of a failure is gone or holds other than its records, one per line."""
+    _piece(failure, store, first_record=1)
+
+
+def _piece(
+    failure: Mapping[str, Any], store: FailedStore, first_record: int
+) -> tuple[Piece, list[tuple[Mapping[str, Any], Span]]]:
+    """Return the records of a failure as a piece, and what is told of each with where it stands there."""
     where = (failure["dataset"], failure["run"], failure["id"])
     told = store.details(*where)["records"]
-    path = store.path(*where)
     piece = Piece(
         offset=failure["batch"],
         count=len(told),
@@ -112,15 +121,21 @@ def _batch(
     spans = list(piece_spans(piece))
     if len(spans) != len(told):
         raise UsageError(
-            f"expected {len(told)} records in {path}, one per line, got {len(spans)}",
+            f"expected {len(told)} records in {store.path(*where)}, one per line, got {len(spans)}",
             hint=f"to give records up: etl failed discard {failure['id']} --reason WHY",
         )
-    places = [each["record"] - first_record + 1 for each in told]
+    return piece, list(zip(told, spans, strict=True))
+
+
+def _batch(
+    failure: Mapping[str, Any], store: FailedStore, projection: Projection, run_number: int, first_record: int
+) -> tuple[Batch, dict[int, Located]]:
+    piece, records_told = _piece(failure, store, first_record)
     located = {
-        place: Located(each["record"], each["offset"], piece.data[span.start : span.end])
-        for place, each, span in zip(places, told, spans, strict=True)
+        each["record"] - first_record + 1: Located(each["record"], each["offset"], piece.data[span.start : span.end])
+        for each, span in records_told
     }
-    return projection.batch(piece, records.decode(piece), run_number, places), located
+    return projection.batch(piece, records.decode(piece), run_number, list(located)), located
 
 
 @dataclass(frozen=True, kw_only=True)

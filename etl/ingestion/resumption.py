@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
 import psycopg
 import structlog
@@ -34,16 +36,38 @@ def begin(session: Session, stream: Stream, job: Job) -> tuple[ledger.Run, dict[
     return run, ranges
 
 
-def _open(
-    connection: psycopg.Connection, stream: Stream, head_sha256: str, job: Job
-) -> tuple[ledger.Run, dict[int, Range]]:
+def judge(connection: psycopg.Connection, source: Source, job: Job) -> None:
+    """Raise UsageError when the run that the source belongs to began under another definition.
+
+    A stream that can be read once only, and what cannot be read, is judged when its turn comes.
+    """
+    with suppress(SourceError):
+        if source.path is not None and Path(source.path).is_file():
+            with opened(source) as stream:
+                _find(connection, stream, job)
+
+
+def _find(connection: psycopg.Connection, stream: Stream, job: Job) -> tuple[ledger.KnownRun, dict[int, Range]] | None:
+    """Return the run that the stream belongs to, with its ranges.
+
+    Raises UsageError when it began under another definition.
+    """
     for known in ledger.known_runs(connection, job.dataset.name, stream.head):
         if job.settings.force and (known.is_finished or not known.is_forced):
-            break
+            return None
         ranges = ledger.ranges(connection, known.run)
         if _is_candidate(known, ranges, stream, job):
             _require_definition(known, stream, job)
-            return ledger.resume_run(connection, known), ranges
+            return known, ranges
+    return None
+
+
+def _open(
+    connection: psycopg.Connection, stream: Stream, head_sha256: str, job: Job
+) -> tuple[ledger.Run, dict[int, Range]]:
+    found = _find(connection, stream, job)
+    if found is not None:
+        return ledger.resume_run(connection, found[0]), found[1]
     identity = ledger.Identity(
         dataset=job.dataset.name,
         source=stream.source.name,
@@ -70,11 +94,13 @@ def require_same(stream: Stream, piece: Piece, known: Range) -> None:
 def _is_candidate(known: ledger.KnownRun, ranges: Mapping[int, Range], stream: Stream, job: Job) -> bool:
     if not ranges and known.head_bytes != len(stream.head):
         return False  # Too little was read to know it by.
+    if not ranges and not known.is_finished and known.definition_hash != job.definition_hash:
+        return False  # Nothing of it is in yet that binds it.
     if known.is_finished and "replace" in (known.mode, job.mode) and known.source_bytes != stream.size:
         return False  # It may have grown, and a tail alone replaces nothing.
     if job.mode == "replace" and known.mode != "replace":
         return False  # Its rows are in, and so may be others that a replace removes.
-    departs_at = _departure(stream.source, ranges)
+    departs_at = _departure(stream, ranges)
     if departs_at is not None:
         log.warning("source_departed", source=stream.source.name, run=known.run, offset=departs_at)
     return departs_at is None
@@ -92,17 +118,17 @@ def _require_definition(known: ledger.KnownRun, stream: Stream, job: Job) -> Non
     log.warning("loaded_under_another_definition", source=stream.source.name, run=known.run, hint=hint)
 
 
-def _departure(source: Source, ranges: Mapping[int, Range]) -> int | None:
+def _departure(stream: Stream, ranges: Mapping[int, Range]) -> int | None:
     """Return the offset of the first range whose bytes are others now, or None.
 
-    Standard input cannot be read twice: `require_same` compares it while it is loaded.
+    What can be read once only, such as standard input, is compared while it is loaded (`require_same`).
     """
-    if source.path is None or not ranges:
+    if stream.size is None or not ranges:
         return None
-    with opened(source) as stream:
+    with opened(stream.source) as again:
         for offset in sorted(ranges):
-            _exactly(stream, offset - stream.position)
-            if ledger.hash_of(_exactly(stream, ranges[offset].length)) != ranges[offset].hash:
+            _exactly(again, offset - again.position)
+            if ledger.hash_of(_exactly(again, ranges[offset].length)) != ranges[offset].hash:
                 return offset
     return None
 

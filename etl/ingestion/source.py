@@ -5,6 +5,7 @@ import glob
 import gzip
 import lzma
 import os
+import stat
 import sys
 import zlib
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, cast
 
-from etl.errors import SourceError
+from etl.errors import SourceError, UsageError
 from etl.ingestion.constants import COMPRESSED, HEAD_BYTES, READ_BYTES
 from etl.ingestion.values import Source
 
@@ -23,7 +24,8 @@ _MAGIC: dict[bytes, Any] = dict(zip(COMPRESSED, (gzip.open, bz2.open, lzma.open)
 class Stream:
     """The decompressed bytes of a source, read once from the front. `position` counts the bytes given out.
 
-    `head` are its first bytes, at most HEAD_BYTES, which identify it; `size` the bytes as stored, where known.
+    `head` are its first bytes, at most HEAD_BYTES, which identify it; `size` the bytes as stored, None for a stream
+    that cannot be read again.
     """
 
     def __init__(self, source: Source, raw: BufferedReader, before: os.stat_result | None) -> None:
@@ -36,30 +38,31 @@ class Stream:
         opener = next((opener for start, opener in _MAGIC.items() if magic.startswith(start)), None)
         self._bytes: IO[bytes] = opener(raw) if opener else raw
         self._fault: SourceError | None = None
-        self.head = self._ahead = self._read_head()
+        self.head = self._ahead = self._fill(HEAD_BYTES)
 
     def read(self, size: int = READ_BYTES) -> bytes:
-        """Return up to `size` bytes, none at the end.
+        """Return `size` bytes, fewer at the end or before a fault.
 
         Raises SourceError when the file cannot be read or decompressed, or changed since it was opened.
         """
         if self._ahead:
             data, self._ahead = self._ahead[:size], self._ahead[size:]
-        elif self._fault:
-            raise self._fault
         else:
-            data = self._read(size)
+            data = self._fill(size)
+        if not data and self._fault:
+            raise self._fault
         self.position += len(data)
         return data
 
-    def _read_head(self) -> bytes:
+    def _fill(self, size: int) -> bytes:
+        """Read until there are `size` bytes; a fault waits until what is before it was given out."""
         parts = []
         held = 0
         try:
-            while held < HEAD_BYTES and (data := self._read(HEAD_BYTES - held)):
+            while held < size and not self._fault and (data := self._read(size - held)):
                 parts.append(data)
                 held += len(data)
-        except SourceError as error:  # Told when the reader comes to it; what is before can be loaded.
+        except SourceError as error:
             self._fault = error
         return b"".join(parts)
 
@@ -72,7 +75,8 @@ class Stream:
         except (zlib.error, lzma.LZMAError, gzip.BadGzipFile):
             raise self._broken("the compressed data is damaged") from None
         except OSError as error:
-            raise self._broken((error.strerror or "reading failed").lower()) from error
+            # bz2 tells damage by an OSError that names no error of the system.
+            raise self._broken((error.strerror or "the compressed data is damaged").lower()) from error
         if not data:
             self._check_unchanged()
         return data
@@ -105,7 +109,9 @@ def opened(source: Source) -> Iterator[Stream]:
     with ExitStack() as stack:
         try:
             file = stack.enter_context(Path(source.path).open("rb"))
-            stream = Stream(source, file, os.fstat(file.fileno()))
+            before = os.fstat(file.fileno())
+            # A pipe has no size, and what it gives cannot be read a second time.
+            stream = Stream(source, file, before if stat.S_ISREG(before.st_mode) else None)
         except OSError as error:
             raise SourceError(
                 f"cannot read {source.name}: {(error.strerror or 'unknown error').lower()}",
@@ -120,6 +126,8 @@ def named(argument: str) -> list[Source]:
     Of a folder all files but hidden and unfinished ones, sorted; what matches nothing is kept as a path, so that
     its absence is told.
     """
+    if not argument:
+        raise UsageError("a source has no name", hint="is a variable of the calling script empty?")
     if argument == "-":
         return [Source(name="-", path=None)]
     path = Path(argument)

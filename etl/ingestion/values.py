@@ -22,7 +22,10 @@ class ByteStream(Protocol):
     source: Source
 
     def read(self, size: int) -> bytes:
-        """Return up to `size` bytes, none at the end; raises SourceError."""
+        """Return `size` bytes, fewer at the end or before a fault.
+
+        Raises SourceError at a fault, and again when it is asked again.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,19 @@ select a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
 from pg_attribute a
 where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped;
 
+-- name: has_key
+-- Tell whether a table has a unique index of just these columns, by which a merge finds the record that is there.
+select exists (
+    select from pg_index i
+    where i.indrelid = to_regclass(%(table)s)
+        and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
+        and %(key)s::text[] <@ (
+            select array_agg(a.attname::text) from unnest(i.indkey) as k join pg_attribute a
+                on a.attrelid = i.indrelid and a.attnum = k
+        )
+        and i.indnkeyatts = cardinality(%(key)s::text[])
+);
+
 -- name: may_load
 -- Tell whether the current user may do all that a load does to a table.
 select bool_and(has_table_privilege(to_regclass(%(table)s), privilege))

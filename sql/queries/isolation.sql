@@ -14,6 +14,14 @@ create index on {text} (etl_place);
 -- Let the planner see that the index is worth it.
 analyze {text};
 
+-- name: types
+-- Tell the type of each column without its modifier, and that of a domain without its checks: a cast to varchar(5) would
+-- cut the text, where the assignment that follows refuses it as COPY does.
+select a.attname, format_type(coalesce(nullif(t.typbasetype, 0), t.oid), -1)
+from pg_attribute a
+join pg_type t on t.oid = a.atttypid
+where a.attrelid = %(table)s::regclass and a.attnum > 0 and not a.attisdropped;
+
 -- name: make_refused
 -- Make the table in which the block notes what it refused.
 create temporary table {refused} (

@@ -77,7 +77,9 @@ values (
 -- name: finish_run
 -- Note that a source was read to its end and every batch of it entered, and tell the listeners.
 with finished as (
-    update etl.runs set finished_at = clock_timestamp() where run = %(run)s returning run, dataset
+    update etl.runs set finished_at = clock_timestamp(), source_bytes = %(source_bytes)s
+    where run = %(run)s
+    returning dataset
 )
 select pg_notify('etl_runs', dataset) from finished;
 
