@@ -101,7 +101,7 @@ def replay_command(
     """
     if not (ids or run or dataset or replay_all):
         raise UsageError("nothing is named to replay", hint="name ids, --run, --dataset or --all")
-    codes = {0}
+    codes, last_run = {0}, None
     with common.database() as database, FailedStore(failed_dir) as store:
         store.prepare()
         found = [_named(database, each) for each in ids] if ids else _find(database, run=run, dataset=dataset)
@@ -119,6 +119,7 @@ def replay_command(
                 continue
             if one is not None:
                 codes.add(1 if one.stored else 0)
+                last_run = one.run
                 _tell_replayed(one, as_json=as_json)
             elif ids:
                 click.echo(f"{row['id']} does not wait: {_named(database, row['id'])['state']}", err=True)
@@ -127,7 +128,7 @@ def replay_command(
             touched = {row["dataset"] for row in found if row["state"] in {"pending", "replayed"}}
             readable = [each for each in datasets.readable(common.config_dir) if each.name in touched]
             tables = {table.name for each in readable for table in each.tables}
-            deque(precalculate(database, common.config_dir, tables, None, Stop()), maxlen=0)
+            deque(precalculate(database, common.config_dir, tables, last_run, Stop()), maxlen=0)
     return max(codes)
 
 

@@ -138,6 +138,10 @@ def _precalculate(job: Job, config_dir: Path, runs: list[str], codes: set[int], 
     tables = [table.name for table in job.dataset.tables]
     try:
         done.extend(precalculate(job.database, config_dir, tables, runs[-1] if runs else None, job.stop))
+    except KeyboardInterrupt:
+        error = job.stop.at_once()
+        tell(error)
+        codes.add(error.exit_code)
     except EtlError as error:
         tell(error)
         # The records are in: what is wrong with an aggregate is put right, and the same command refreshes it.
@@ -218,6 +222,8 @@ def _stopped_by_signals() -> Iterator[Stop]:
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
+    except KeyboardInterrupt:
+        raise stop.at_once() from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -264,7 +264,7 @@ def _write(folder: Path, failure: Failure) -> None:
         "records": failure.records,
     }
     try:
-        for made in (folder, folder / failure.dataset, parent):
+        for made in (parent.parent, parent):  # and not the store: where it is gone, its disk is not mounted
             _make_folder(made)
         _replace(parent / f"{failure.id}.ndjson", [failure.lines])
         _write_json(parent / f"{failure.id}.json", document)

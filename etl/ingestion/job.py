@@ -1,6 +1,7 @@
 """What a load is asked to do, how far an attempt came, and the wish to stop it."""
 
 import hashlib
+import time
 from dataclasses import dataclass
 
 from etl.database import Database
@@ -8,6 +9,9 @@ from etl.datasets import Dataset
 from etl.errors import InterruptedByUserError
 from etl.ingestion.ledger import Run
 from etl.settings import LoadSettings, Mode
+
+# How long a signal may wait to be seen: Python goes on sleeping after it.
+_LOOK_SECONDS = 0.1
 
 
 class Stop:
@@ -24,6 +28,20 @@ class Stop:
                 signal_number=self.signal_number,
                 hint="run the same command to go on",
             )
+
+    def at_once(self) -> InterruptedByUserError:
+        """Return the error that a second signal ends the command with; its exit code is that of the first."""
+        return InterruptedByUserError(
+            "stopped at once", signal_number=self.signal_number, hint="run the same command to go on"
+        )
+
+    def wait(self, seconds: float) -> None:
+        """Sleep; raise InterruptedByUserError soon after a signal came."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.check()
+            time.sleep(min(left, _LOOK_SECONDS))
+        self.check()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +79,16 @@ class Job:
 class Progress:
     """The run that goes on and what the attempt counted itself, in records and bytes; the ledger must agree.
 
-    `rejected` counts over all attempts of the run.
+    `entered` are the records of the batches that it entered, `loaded` and `failed` some of these; `rejected` counts
+    over all attempts of the run.
     """
 
     run: Run | None = None
     read: int = 0
     skipped: int = 0
     entered: int = 0
+    loaded: int = 0
+    failed: int = 0
     rejected: int = 0
     retried: int = 0
     bytes_read: int = 0

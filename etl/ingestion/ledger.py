@@ -166,6 +166,16 @@ def _open_attempt(connection: psycopg.Connection, run: str) -> int:
     return int(row[0])
 
 
+def require_current(connection: psycopg.Connection, run: Run) -> None:
+    """Raise BusyError when the source was not held for a while, and another load made this attempt out of date."""
+    row = connection.execute(_SQL["is_overtaken"], {"run": run.run, "attempt": run.attempt}).fetchone()
+    if row and row[0]:
+        raise BusyError(
+            f"another load took the place of run {run.run} while its connection was lost",
+            hint="run the same command to see what is in",
+        )
+
+
 def name_session(connection: psycopg.Connection, run: str) -> None:
     """Tell the server which run this connection works on, for whoever looks at its sessions and locks."""
     connection.execute(queries.load("database")["name_session"], {"name": f"etl:{run}"})

@@ -75,6 +75,7 @@ class Loader:
     books: Books
     retries: RetrySettings
     before_retry: Callable[[], None]
+    wait: Callable[[float], None] = time.sleep
 
     def load(self, batch: Batch) -> Entry:
         """Load a batch: what is transient is tried again, what the data refuses is isolated, the rest is stored.
@@ -158,7 +159,7 @@ class Loader:
                 entries.append(_entry(batch, fate))
                 self.books.enter(connection, batch, entries[-1], [failure for failure, _ in stored])
 
-        retries.policy(self.retries, self.before_retry)(once)
+        retries.policy(self.retries, self.before_retry, self.wait)(once)
         if not entries:
             raise BusyError(f"the batch at byte {batch.piece.offset} was entered by another load")
         return entries[-1]

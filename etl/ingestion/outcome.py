@@ -1,5 +1,7 @@
 """How a source ended: the balance, the status and the exit code, computed from the ledger (C3, C4, G1, G9)."""
 
+from dataclasses import replace
+
 import psycopg
 
 from etl.database import Database
@@ -9,11 +11,15 @@ from etl.errors import (
     DatabaseError,
     EtlError,
     InternalError,
+    InterruptedByUserError,
     TooManyRejectedError,
 )
 from etl.ingestion import ledger, retries
 from etl.ingestion.job import Job, Progress
 from etl.ingestion.values import Balance, Source, Status, Summary
+
+# Such an end comes at any instant: what had committed may be lost, and what is taken for lost may have committed.
+_ABRUPT = (BusyError, DatabaseError, InterruptedByUserError)
 
 
 def lost(error: psycopg.Error, database: Database) -> EtlError:
@@ -66,10 +72,17 @@ def summary(
     if connection is not None and run is not None:
         unentered = progress.read - progress.skipped - progress.entered
         balance = ledger.balance(connection, run, read=progress.read, skipped=progress.skipped, unentered=unentered)
+        if isinstance(error, _ABRUPT):
+            balance = replace(balance, withheld=balance.withheld + balance.missing)
         batches |= ledger.batches(connection, run)
         if not balance.withheld or balance.loaded:
             rows |= dict(zip(tables, ledger.rows(connection, run), strict=False))
-        error = _unbalanced(run, balance, error) or error or _unfinished(connection, run)
+        error = _unbalanced(run, balance) or error or _unfinished(connection, run)
+    elif connection is None and error is None:
+        error = DatabaseError(
+            f"the database {job.database.name} is away and does not tell how the run ended",
+            hint="run the same command to learn it",
+        )
     status, exit_code = _end(balance, progress, error)
     if connection is not None and run is not None:
         ledger.close_attempt(
@@ -98,21 +111,20 @@ def summary(
 
 
 def _counted(progress: Progress) -> Balance:
-    loaded = progress.entered
     return Balance(
         read=progress.read,
-        loaded=loaded,
-        rejected=0,
-        failed=0,
+        loaded=progress.loaded,
+        rejected=progress.entered - progress.loaded - progress.failed,
+        failed=progress.failed,
         skipped=progress.skipped,
-        withheld=progress.read - progress.skipped - loaded,
+        withheld=progress.read - progress.skipped - progress.entered,
         pending=0,
     )
 
 
-def _unbalanced(run: ledger.Run, balance: Balance, error: EtlError | None) -> EtlError | None:
-    """Return the error that the balance does not add up (G1), which a crash of the server explains."""
-    if balance.adds_up() or isinstance(error, DatabaseError):
+def _unbalanced(run: ledger.Run, balance: Balance) -> EtlError | None:
+    """Return the error that the balance does not add up (G1)."""
+    if balance.adds_up():
         return None
     return InternalError(
         f"the balance of run {run.run} does not add up: {balance}",

@@ -10,7 +10,7 @@ import structlog
 
 from etl import datasets
 from etl.database import Database, Session, connect
-from etl.errors import DatabaseError, EtlError, InterruptedByUserError, TooManyRejectedError, UsageError
+from etl.errors import BusyError, DatabaseError, EtlError, TooManyRejectedError, UsageError
 from etl.ingestion import failures, ledger, outcome, records, retries
 from etl.ingestion.copying import Copier
 from etl.ingestion.failures import FailedStore, Located, Origin
@@ -50,10 +50,8 @@ def load(source: Source, job: Job) -> tuple[Summary, EtlError | None]:
         except psycopg.Error as ended:
             error = outcome.lost(ended, job.database)
         except KeyboardInterrupt:
-            error = InterruptedByUserError(
-                "stopped at once", signal_number=job.stop.signal_number, hint="run the same command to go on"
-            )
-        summary, error = outcome.summary(_reached(session), source, job, progress, error, time.monotonic() - started)
+            error = job.stop.at_once()
+        summary, error = _told(session, source, job, progress, error, time.monotonic() - started)
     log.info(
         "source_ended",
         run=summary.run,
@@ -83,7 +81,9 @@ def _bring(stream: Stream, session: Session, store: FailedStore, job: Job, progr
         books=_RunBooks(run=run, dataset=job.dataset.name, source=stream.source.name),
         retries=job.settings.retries,
         before_retry=progress.note_retry,
+        wait=job.stop.wait,
     )
+    again = retries.policy(job.settings.retries, progress.note_retry, job.stop.wait)
     how = Cut(format=job.settings.format, records=job.records_path, batch_rows=job.settings.batch_rows, known=known)
     for piece in cut(stream, how):
         job.stop.check()
@@ -93,14 +93,16 @@ def _bring(stream: Stream, session: Session, store: FailedStore, job: Job, progr
             progress.skipped += piece.count
             continue
         if not progress.entered:
-            _open_for_rows(session.connection(), run, copier, store, job)
+            again(_open_for_rows, session, run, copier, store, job)
         entry = loader.load(projection.batch(piece, records.decode(piece), run.number, range(1, piece.count + 1)))
         progress.entered += piece.count
+        progress.loaded += entry.loaded
+        progress.failed += entry.failed
         progress.rejected += entry.rejected
         progress.bytes_read = piece.end
         _judge(progress.rejected, progress.read, run, job, at_end=False)
     progress.bytes_read = stream.position
-    _finish(session.connection(), run, stream, copier, job, progress)
+    again(_finish, session, run, stream, copier, job, progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +132,9 @@ class _RunBooks:
         return failures.locate(batch.piece, places)
 
 
-def _open_for_rows(
-    connection: psycopg.Connection, run: ledger.Run, copier: Copier, store: FailedStore, job: Job
-) -> None:
+def _open_for_rows(session: Session, run: ledger.Run, copier: Copier, store: FailedStore, job: Job) -> None:
     """Make ready for the first new batch of an attempt, and remove what a crash left half done."""
+    connection = session.connection()
     if run.was_finished:
         ledger.reopen(connection, run)
     store.sweep(job.dataset.name, run.run, ledger.named_failures(connection, run.run))
@@ -151,14 +152,15 @@ def _judge(rejected: int, read: int, run: ledger.Run, job: Job, *, at_end: bool)
 
 
 def _finish(
-    connection: psycopg.Connection, run: ledger.Run, stream: Stream, copier: Copier, job: Job, progress: Progress
+    session: Session, run: ledger.Run, stream: Stream, copier: Copier, job: Job, progress: Progress
 ) -> None:
     """Publish an atomic run, note the end of the source and tell the listeners, all in one transaction.
 
     Raises TooManyRejectedError when a replace would leave nothing, DatabaseError when the server lost batches.
     """
-    if run.was_finished and not progress.entered:
-        return
+    connection = session.connection()
+    if ledger.is_complete(connection, run.run):
+        return  # No record came beyond those that were in, or the try before this one committed without an answer.
     if run.mode == "replace" and not progress.read and not job.settings.allow_empty:
         raise TooManyRejectedError(
             "the source holds no record, and replace would leave the dataset empty",
@@ -188,12 +190,19 @@ def _finish(
         ) from error
 
 
-def _reached(session: Session) -> psycopg.Connection | None:
-    """Return the connection, opened again where it was lost, or None when the server is away."""
-    try:
-        return session.connection()
-    except (psycopg.OperationalError, EtlError):
-        return None
+def _told(
+    session: Session, source: Source, job: Job, progress: Progress, error: EtlError | None, seconds: float
+) -> tuple[Summary, EtlError | None]:
+    """Return the summary from the ledger, over a new connection where the last is lost, or without it."""
+    for _ in range(2):  # That an idle connection is lost shows only when it is used.
+        try:
+            if not isinstance(error, BusyError):  # The run is another's now.
+                return outcome.summary(session.connection(), source, job, progress, error, seconds)
+        except BusyError as busy:
+            error = error or busy
+        except psycopg.OperationalError:
+            continue
+    return outcome.summary(None, source, job, progress, error, seconds)
 
 
 def precalculate(

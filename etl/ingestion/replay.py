@@ -1,5 +1,6 @@
 """Loading from the failed store again: the same batch, the same ledger, the records as they are in the store now."""
 
+import codecs
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -115,7 +116,7 @@ def _piece(
         offset=failure["batch"],
         count=len(told),
         first_record=first_record,
-        data=store.content(*where),
+        data=store.content(*where).removeprefix(codecs.BOM_UTF8),  # which some editors add
         shape="lines",
     )
     spans = list(piece_spans(piece))

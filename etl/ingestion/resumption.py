@@ -30,6 +30,7 @@ def begin(session: Session, stream: Stream, job: Job) -> tuple[ledger.Run, dict[
 
     def hold_again(reopened: psycopg.Connection) -> None:
         ledger.lock_source_again(reopened, job.dataset.name, head_sha256, job.mode)
+        ledger.require_current(reopened, run)
         ledger.name_session(reopened, run.run)
 
     session.when_reopened(hold_again)

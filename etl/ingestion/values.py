@@ -147,8 +147,13 @@ class Balance:
     pending: int
 
     def adds_up(self) -> bool:
-        """Tell whether every record read is accounted for (G1)."""
-        return self.read == self.loaded + self.rejected + self.failed + self.skipped + self.withheld
+        """Tell whether every record read is accounted for, and no other (G1)."""
+        return self.missing == 0 and self.withheld >= 0
+
+    @property
+    def missing(self) -> int:
+        """The records that were read and are not accounted for."""
+        return self.read - self.loaded - self.rejected - self.failed - self.skipped - self.withheld
 
 
 Status = Literal["loaded", "loaded_with_rejects", "already_loaded", "incomplete", "aborted", "busy"]
