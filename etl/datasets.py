@@ -27,7 +27,9 @@ NUMBERS = frozenset({"smallint", "integer", "bigint", "numeric", "double"})
 LINEAGE = ("etl_run", "etl_batch", "etl_place")
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_NAME_LENGTH = 63
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 _SQL_TYPES: dict[str, sql.SQL] = {
     **{name: sql.SQL(name) for name in get_args(Type)},
     "double": sql.SQL("double precision"),
@@ -84,9 +86,17 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def hash(self) -> str:
-        """A digest of all that decides which rows a record becomes."""
-        content = msgspec.json.encode((self.records, self.key, self.newest_by, self.tables), order="deterministic")
+        """A digest of all that decides which rows a record becomes: no comment, no index, no order of columns."""
+        tables = [
+            (table.name, table.each, [msgspec.structs.replace(column, comment=None) for column in _by_name(table)])
+            for table in self.tables
+        ]
+        content = msgspec.json.encode((self.records, self.key, self.newest_by, tables), order="deterministic")
         return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _by_name(table: Table) -> list[Column]:
+    return sorted(table.columns, key=lambda column: column.name)
 
 
 class _TableDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,11 +132,11 @@ def find(name: str, config_dir: Path) -> Dataset:
 
     Raises DefinitionError when there is none or when it is wrong.
     """
+    known = names(config_dir)
     for folder in folders(config_dir):
         path = folder / f"{name}.toml"
-        if _NAME.fullmatch(name) and path.is_file():
+        if name in known and path.is_file():
             return read(path)
-    known = names(config_dir)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known datasets: {', '.join(known)}"
     raise DefinitionError(f"no dataset is called {name!r}", hint=hint)
@@ -196,32 +206,46 @@ def _column(name: str, options: str | dict[str, Any], where: str) -> Column:
 
 
 def _problems(dataset: Dataset, path: Path) -> Iterator[str]:
-    if dataset.name != path.stem or not _NAME.fullmatch(dataset.name):
+    if dataset.name != path.stem:
         yield f"expected name = {path.stem!r} as the file is called, got {dataset.name!r}"
+    if not _NAME.fullmatch(dataset.name):
+        yield f"expected a name of letters, digits and _, at most {_NAME_LENGTH} long, got {dataset.name!r}"
     if not dataset.tables:
         yield "expected at least one [[table]]"
         return
-    if not all(part for part in dataset.records.split(".")):
+    if not all(dataset.records.split(".")):
         yield f"records: expected a path such as item or shipments.item, got {dataset.records!r}"
     for number, table in enumerate(dataset.tables):
         if not re.fullmatch(rf"{_NAME.pattern}\.{_NAME.pattern}", table.name):
             yield f"table {number + 1}: expected a name such as logistics.shipments, got {table.name!r}"
         if bool(table.each) != bool(number):
             yield f"table {table.name}: " + ("only later tables have `each`" if table.each else "expected `each`")
-        for column in table.columns:
-            yield from (f"table {table.name}, column {column.name}: {text}" for text in _misuses(column, table))
-        for name in (name for index in table.index for name in index if not table.column(name)):
-            yield f"table {table.name}: index names {name!r}, which is not a column"
-        targets = [column.misfits_to for column in table.columns if column.misfits_to]
-        if len(targets) != len(set(targets)):
-            yield f"table {table.name}: two columns send their misfits to one column"
+        yield from (f"table {table.name}{problem}" for problem in _table_problems(table))
     if len({table.name for table in dataset.tables}) != len(dataset.tables):
         yield "two tables have one name"
     yield from _key_problems(dataset)
 
 
+def _table_problems(table: Table) -> Iterator[str]:
+    if table.each and not all(table.each.split(".")):
+        yield f": each expects a path such as items, got {table.each!r}"
+    if not table.columns:
+        yield ": expected at least one column"
+    for column in table.columns:
+        yield from (f", column {column.name}: {misuse}" for misuse in _misuses(column, table))
+    for index in table.index:
+        yield from (f": index names {name!r}, which is not a column" for name in index if not table.column(name))
+        if not index or len(set(index)) != len(index):
+            yield f": index expects lists of different columns, got {list(index)}"
+    targets = [column.misfits_to for column in table.columns if column.misfits_to]
+    if len(targets) != len(set(targets)):
+        yield ": two columns send their misfits to one column"
+
+
 def _key_problems(dataset: Dataset) -> Iterator[str]:
     first, *children = dataset.tables
+    if len(set(dataset.key)) != len(dataset.key):
+        yield f"key names a column twice: {', '.join(dataset.key)}"
     if dataset.mode == "merge" and not dataset.key:
         yield "mode merge expects `key`"
     for name in dataset.key:
@@ -246,12 +270,17 @@ def _key_problems(dataset: Dataset) -> Iterator[str]:
 
 def _misuses(column: Column, table: Table) -> Iterator[str]:
     if not _NAME.fullmatch(column.name):
-        yield "expected a name of letters, digits and _, at most 63 long"
+        yield f"expected a name of letters, digits and _, at most {_NAME_LENGTH} long"
     if column.name in LINEAGE:
         yield "the name is taken by the lineage of each row"
-    if column.path in {"#", "^"} and not table.each:
+    if column.name in _SYSTEM_COLUMNS:
+        yield "the name is taken by PostgreSQL"
+    if column.value is not None and column.path != column.name:
+        yield "path and value exclude each other"
+    names = column.path.split(".")
+    if names[0] in {"#", "^"} and not table.each:
         yield f"path {column.path!r} has a meaning only in a table with `each`"
-    if not all(segment for segment in column.path.split(".")) and column.path != ".":
+    if (not all(names) and column.path != ".") or names == ["^"] or "^" in names[1:]:
         yield f"expected a path such as origin.city, got {column.path!r}"
     yield from _misused_bounds(column)
     if column.type != "text" and (column.max_length is not None or column.one_of):
@@ -286,7 +315,7 @@ def ddl(dataset: Dataset) -> list[sql.Composed]:
         statements.append(_create_table(table, dataset.key if table is first else ()))
         indexes = list(table.index) + ([dataset.key] if dataset.key and table is not first else [])
         for columns in indexes:
-            name = "_".join((table.name.split(".")[1], *columns, "idx"))[:63]
+            name = _joined(table.name.split(".")[1], *columns, "idx")
             statements.append(
                 sql.SQL("create index if not exists {} on {} ({})").format(
                     sql.Identifier(name), table.identifier, sql.SQL(", ").join(map(sql.Identifier, columns))
@@ -310,11 +339,20 @@ def _create_table(table: Table, key: tuple[str, ...]) -> sql.Composed:
         lines.append(sql.SQL("primary key ({})").format(sql.SQL(", ").join(map(sql.Identifier, key))))
     for column in table.columns:
         for word, check in _checks(column):
-            name = f"{table.name.split('.')[1]}_{column.name}_{word}"[:63]
+            name = _joined(table.name.split(".")[1], column.name, word)
             lines.append(sql.SQL("constraint {} check ({})").format(sql.Identifier(name), check))
     return sql.SQL("create table if not exists {} (\n    {}\n)").format(
         table.identifier, sql.SQL(",\n    ").join(lines)
     )
+
+
+def _joined(*parts: str) -> str:
+    """Return the name of a constraint or an index; one that is too long is cut, and stays different from the others."""
+    name = "_".join(parts)
+    if len(name) <= _NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: _NAME_LENGTH - 9]}_{digest}"
 
 
 def sql_type(name: str) -> sql.SQL:

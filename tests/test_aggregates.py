@@ -477,10 +477,14 @@ def test_refreshes_of_one_aggregate_queue(connection: Connection) -> None:
         second.execute("set lock_timeout = '1ms'")
         with holder.transaction():
             holder.execute("select from etl.refreshes for update")
-            results: list[Refreshed] = []
+            results: dict[int, Refreshed] = {}
             threads = [
-                threading.Thread(target=lambda worker=worker: results.append(_refresh(worker, "daily_shipments")))
-                for worker in (first, second)
+                threading.Thread(
+                    target=lambda number=number, worker=worker: results.update(
+                        {number: _refresh(worker, "daily_shipments")}
+                    )
+                )
+                for number, worker in enumerate((first, second))
             ]
             threads[0].start()
             _wait_until_blocked(connection, first)
@@ -490,7 +494,7 @@ def test_refreshes_of_one_aggregate_queue(connection: Connection) -> None:
             _wait_until_blocked(connection, second)
         for thread in threads:
             thread.join()
-        assert [refreshed.rows for refreshed in results] == [0, 1]
+        assert (results[0].rows, results[1].rows) == (0, 1)
         assert second.execute("show lock_timeout").fetchone() == ("1ms",)
     assert not _differences(connection, choose(["daily_shipments"])[0])
 

@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 
 from etl.embedded import Server
-from tests.breaking import Case, Databases, Running, Site, assert_sound, clean_case, databases_of, until, write_shipments
+from tests.breaking import (
+    Case,
+    Databases,
+    Running,
+    Site,
+    assert_sound,
+    clean_case,
+    databases_of,
+    until,
+    write_shipments,
+)
 
 RECORDS = 600
 KEYS = 3_000

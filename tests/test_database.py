@@ -243,7 +243,7 @@ def test_an_owner_who_may_not_make_roles_can_migrate(
     assert (done.returncode, done.stderr) == (0, "")
     (tmp_path / "more.json").write_text('[{"vehicle_id": "V2"}]')
     loader = make_conninfo(address, user="loader")
-    done = run_etl("--database", loader, "load", "vehicles", "more.json")
+    done = run_etl("--database", loader, "--log-level", "warning", "load", "vehicles", "more.json")
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -273,7 +273,7 @@ def test_a_loader_needs_no_more_than_its_role(run_etl: RunEtl, logins: dict[str,
         ("dataset check shipments", 0),
         ("db check", 0),
     ]:
-        done = run_etl("--database", logins["loader"], *command.split())
+        done = run_etl("--database", logins["loader"], "--log-level", "warning", *command.split())
         assert (command, done.returncode, done.stderr) == (command, code, "")
     denied = run_etl("--database", logins["loader"], "db", "migrate")
     assert denied.returncode == 2

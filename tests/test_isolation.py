@@ -17,6 +17,7 @@ from psycopg import sql
 from etl.database import Database, create_tables
 from etl.datasets import Dataset, read
 from etl.errors import EtlError
+from etl.ingestion.failures import FailedStore
 from etl.ingestion.job import Job, Stop
 from etl.ingestion.pipeline import load
 from etl.ingestion.values import Source, Summary
@@ -305,6 +306,7 @@ def lab(postgresql: Connection, tmp_path: Path) -> Lab:
     dataset = read(path)
     create_tables(postgresql, dataset)
     postgresql.execute(BY_HAND)
+    FailedStore(tmp_path / "failed").prepare()
     return Lab(connection=postgresql, dataset=dataset, database=Database(conninfo=postgresql.info.dsn), folder=tmp_path)
 
 

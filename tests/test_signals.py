@@ -141,7 +141,7 @@ def test_a_signal_while_the_database_is_away(site: Site, appended: Case) -> None
     _complete(site, appended)
 
 
-@pytest.mark.parametrize("numbers", [(TERM,), (TERM, TERM), (INT, INT)], ids=str)
+@pytest.mark.parametrize("numbers", [(TERM,), (TERM, TERM), (INT, INT)], ids=["TERM", "TERM twice", "INT twice"])
 def test_a_signal_while_aggregates_are_brought_up_to_date(site: Site, merged: Case, numbers: tuple[int, ...]) -> None:
     """The aggregate in hand is finished, or by a second signal given up; the next load brings all up to date."""
     with ExitStack() as held:

@@ -15,7 +15,7 @@ from etl.ingestion.values import Piece, Span
 _BLANK = re.compile(r"[ \t\n\r]*")
 
 # A token that the end of the text cut in two; the scanner names its first character that it cannot read.
-_CUT_TOKEN = re.compile(r"|-|t(ru?)?|f(a(ls?)?)?|n(ul?)?|\.|[eE][+-]?|u[0-9a-fA-F]{0,3}")
+_CUT_TOKEN = re.compile(r"|-|t(ru?)?|f(a(ls?)?)?|n(ul?)?|\.|[eE][+-]?|u[0-9a-fA-F]{0,4}")
 
 # Possessive: a string of many megabytes leaves nothing behind to come back to.
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|([\[\]{}])')
@@ -84,6 +84,11 @@ def _too_deep(start: int) -> NotJSON:
 def _nesting(value: str) -> int:
     """Return how deep the objects and arrays of a JSON value are nested."""
     return max(accumulate(_STEPS[bracket] for bracket in _STRING_OR_BRACKET.findall(value)))
+
+
+def may_go_on(text: str, start: int, end: int) -> bool:
+    """Tell whether the value between `start` and `end` is a number that more text could make longer."""
+    return text[start] not in '{["' and _CUT_TOKEN.fullmatch(text, end) is not None
 
 
 def line_span(text: str, start: int, line_end: int) -> Span:

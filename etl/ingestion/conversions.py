@@ -1,21 +1,24 @@
 """One JSON value -> the COPY text of one column, or a misfit. Pure.
 
-Values come as the decoders give them: str, bool, int, Decimal, dict, list; None never comes here.
+Values come as the decoders give them: str, bool, int, Decimal, dict, list; None never comes here. Each converter
+looks first for what nearly every value is, and takes its time with the rest.
 """
 
+import math
 import re
 from collections.abc import Callable
-from datetime import date, datetime
-from decimal import Decimal
+from datetime import date
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
 
 from etl.datasets import Column
 
-# Exponents beyond these cannot be a number of PostgreSQL; writing their digits out would fill the memory.
 _NUMERIC_DIGITS_BEFORE = 131_072
 _NUMERIC_DIGITS_AFTER = 16_383
+_NUMERIC_EXPONENT = 1 << 29
+"""PostgreSQL reads an exponent into an integer, even that of a zero."""
 
 _SPACE = " \t\n\r\v\f"
 """What PostgreSQL passes over around a number."""
@@ -26,19 +29,34 @@ _INTEGERS = {
     "bigint": (-(1 << 63), (1 << 63) - 1),
 }
 
-_PLAIN_INTEGER = re.compile(r"[+-]?[0-9]+")
-_DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
+_DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIMESTAMP = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:\.[0-9]+)?"
-    r" ?(Z|[+-](?:0[0-9]|1[0-5])(?::?[0-5][0-9])?)?"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?"
+    r" ?(?:(Z)|[+-]([0-9]{2})(?::?([0-9]{2}))?)?"
 )
+
+# Days that every year has; February 29 is looked up in the calendar.
+_DAY = (
+    r"(?!0000)[0-9]{4}-"
+    r"(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
+)
+_is_common_date = re.compile(_DAY).fullmatch
+_is_common_timestamp = re.compile(
+    _DAY + r"[T ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|[+-](?:0[0-9]|1[0-5]):?[0-5][0-9])"
+).fullmatch
+
+# PostgreSQL reads a fraction as a double, and no time that is longer than 128 characters.
+_FRACTION_DIGITS = 15
+
 _ESCAPED = re.compile(r"[\\\t\n\r]")
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _JSON_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 _encode_json = msgspec.json.Encoder(decimal_format="number").encode
+
+Convert = Callable[[Any], str]
 
 
 class Misfit(Exception):
@@ -58,20 +76,17 @@ class Misfit(Exception):
         return self.sqlstate.startswith("23")
 
 
-def converter(column: Column) -> Callable[[Any], str]:
+def converter(column: Column) -> Convert:
     """Return the function from a JSON value to the COPY text of the column; it raises Misfit."""
     if column.type in _INTEGERS:
         return _integer(column, *_INTEGERS[column.type])
     if column.type == "text":
         return _text(column)
-    return {
-        "numeric": lambda value: _checked_number(column, _numeric(value)),
-        "double": lambda value: _checked_number(column, _double(value)),
-        "boolean": _boolean,
-        "date": _date,
-        "timestamptz": _timestamptz,
-        "jsonb": _jsonb,
-    }[column.type]
+    if column.type == "numeric":
+        return _numeric(column)
+    if column.type == "double":
+        return _double(column)
+    return {"boolean": _boolean, "date": _date, "timestamptz": _timestamptz, "jsonb": _jsonb}[column.type]
 
 
 def as_text(value: Any) -> str:
@@ -101,117 +116,136 @@ def json_text(value: Any) -> str:
     return as_text(value)
 
 
+def is_storable(text: str) -> bool:
+    """Tell whether PostgreSQL can hold a text: no NUL, no half of a surrogate pair."""
+    return _UNSTORABLE.search(text) is None
+
+
 def _escape(text: str) -> str:
     """Return text as COPY's text format wants it."""
-    if _ESCAPED.search(text) is None:
-        return text
     return _ESCAPED.sub(lambda match: _ESCAPES[match.group()], text)
 
 
-def _text(column: Column) -> Callable[[Any], str]:
+def _text(column: Column) -> Convert:
     max_length = column.max_length
     one_of = frozenset(column.one_of)
 
     def convert(value: Any) -> str:
-        text = value if type(value) is str else as_text(value)
+        text: str = value if type(value) is str else as_text(value)
         if max_length is not None and len(text) > max_length:
             raise Misfit("23514", f"expected at most {max_length} characters, got {len(text)}")
-        if not text.isalnum():
-            bad = _UNSTORABLE.search(text)
-            if bad is not None:
-                raise _unstorable(bad.group())
         if one_of and text not in one_of:
             raise Misfit("23514", f"expected one of {', '.join(column.one_of)}, got something else")
+        if text.isprintable() and "\\" not in text:
+            return text
+        if not is_storable(text):
+            what = "a NUL character" if "\x00" in text else "half a surrogate pair"
+            raise Misfit("22021", f"{what} cannot be stored in text")
         return _escape(text)
 
     return convert
-
-
-def _unstorable(character: str) -> Misfit:
-    if character == "\x00":
-        return Misfit("22021", "a NUL character cannot be stored in text")
-    return Misfit("22P05", "half a surrogate pair is not a character")
-
-
-def _integer(column: Column, lowest: int, highest: int) -> Callable[[Any], str]:
-    has_bounds = _has_bounds(column)
-
-    def convert(value: Any) -> str:
-        number = value if type(value) is int else _whole(value)
-        if not lowest <= number <= highest:
-            raise Misfit("22003", f"the number is out of range for {column.type}")
-        if has_bounds:
-            _check_bounds(column, Decimal(number))
-        return str(number)
-
-    return convert
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, str):
-        text = value.strip(_SPACE)
-        if _PLAIN_INTEGER.fullmatch(text) and len(text) < 30:
-            return int(text)
-    number = _number(value, "a whole number")
-    if number.adjusted() > 20:
-        raise Misfit("22003", "the number is out of range")
-    if number != number.to_integral_value():
-        raise Misfit("22P02", "expected a whole number, got a fraction")
-    return int(number)
 
 
 def _number(value: Any, wanted: str) -> Decimal:
     """Return a JSON number, or a string that holds a decimal number, exactly."""
     if isinstance(value, Decimal):
         return value
-    if isinstance(value, str):
-        text = value.strip(_SPACE)
-        if _DECIMAL.fullmatch(text):
-            return Decimal(text)
-        raise Misfit("22P02", f"expected {wanted}, got text that is none")
     if isinstance(value, int) and not isinstance(value, bool):
         return Decimal(value)
+    if isinstance(value, str):
+        text = value.strip(_SPACE)
+        if not _DECIMAL.fullmatch(text):
+            raise Misfit("22P02", f"expected {wanted}, got text that is none")
+        try:
+            return Decimal(text)
+        except InvalidOperation:
+            raise Misfit("22003", "the number is out of range") from None
     kinds = {bool: "true or false", dict: "an object", list: "an array"}
     raise Misfit("22P02", f"expected {wanted}, got {kinds.get(type(value), 'another value')}")
 
 
-def _numeric(value: Any) -> Decimal:
-    number = _number(value, "a number")
-    _require_numeric_range(number)
-    return number
+def _integer(column: Column, lowest: int, highest: int) -> Convert:
+    check = _bounds(column, _int_where_whole)
+
+    def convert(value: Any) -> str:
+        number = value if type(value) is int else _whole(_number(value, "a whole number"))
+        if not lowest <= number <= highest:
+            raise Misfit("22003", f"the number is out of range for {column.type}")
+        if check:
+            check(number)
+        return str(number)
+
+    return convert
+
+
+def _int_where_whole(bound: str) -> int | Decimal:
+    """Return a bound as the type that an int is compared with soonest."""
+    number = Decimal(bound)
+    return int(number) if number == number.to_integral_value() else number
+
+
+def _whole(number: Decimal) -> int:
+    if number and number.adjusted() > 20:
+        raise Misfit("22003", "the number is out of range")
+    if number != number.to_integral_value():
+        raise Misfit("22P02", "expected a whole number, got a fraction")
+    return int(number)
+
+
+def _numeric(column: Column) -> Convert:
+    check = _bounds(column, Decimal)
+
+    def convert(value: Any) -> str:
+        number = value if type(value) is Decimal or type(value) is int else _number(value, "a number")
+        text = str(number)
+        if "E" in text or len(text) > _NUMERIC_DIGITS_AFTER:
+            _require_numeric_range(Decimal(number))
+        if check:
+            check(number)
+        return text
+
+    return convert
 
 
 def _require_numeric_range(number: Decimal) -> None:
-    exponent = number.as_tuple().exponent
-    if number.adjusted() >= _NUMERIC_DIGITS_BEFORE or int(exponent) < -_NUMERIC_DIGITS_AFTER:
+    exponent = int(number.as_tuple().exponent)
+    is_too_large = number and number.adjusted() >= _NUMERIC_DIGITS_BEFORE
+    if is_too_large or not -_NUMERIC_DIGITS_AFTER <= exponent < _NUMERIC_EXPONENT:
         raise Misfit("22003", "the number has more digits than numeric can hold")
 
 
-def _double(value: Any) -> Decimal:
-    number = _number(value, "a number")
-    as_double = float(number)
-    if as_double in (float("inf"), float("-inf")) or (as_double == 0 and number != 0):
-        raise Misfit("22003", "the number is out of range for double")
-    return number
+def _double(column: Column) -> Convert:
+    check = _bounds(column, float)
+
+    def convert(value: Any) -> str:
+        number = _number(value, "a number")
+        nearest = float(number)
+        if math.isinf(nearest) or (nearest == 0 and number):
+            raise Misfit("22003", "the number is out of range for double")
+        if check:
+            check(nearest)
+        return repr(nearest)
+
+    return convert
 
 
-def _has_bounds(column: Column) -> bool:
-    return any(bound is not None for bound in (column.min, column.above, column.max))
+def _bounds(column: Column, exact: Callable[[str], Any]) -> Callable[[Any], None] | None:
+    """Return the check of min, above and max, or None; `exact` makes of a bound what the column compares with."""
+    least, above, most = (
+        None if bound is None else exact(str(bound)) for bound in (column.min, column.above, column.max)
+    )
+    if least is None and above is None and most is None:
+        return None
 
+    def check(number: Any) -> None:
+        if least is not None and number < least:
+            raise Misfit("23514", f"expected {column.min} or more")
+        if above is not None and number <= above:
+            raise Misfit("23514", f"expected more than {column.above}")
+        if most is not None and number > most:
+            raise Misfit("23514", f"expected {column.max} or less")
 
-def _checked_number(column: Column, number: Decimal) -> str:
-    if _has_bounds(column):
-        _check_bounds(column, number)
-    return str(number)
-
-
-def _check_bounds(column: Column, number: Decimal) -> None:
-    if column.min is not None and number < Decimal(str(column.min)):
-        raise Misfit("23514", f"expected {column.min} or more")
-    if column.above is not None and number <= Decimal(str(column.above)):
-        raise Misfit("23514", f"expected more than {column.above}")
-    if column.max is not None and number > Decimal(str(column.max)):
-        raise Misfit("23514", f"expected {column.max} or less")
+    return check
 
 
 def _boolean(value: Any) -> str:
@@ -223,29 +257,41 @@ def _boolean(value: Any) -> str:
 
 
 def _date(value: Any) -> str:
-    if not isinstance(value, str) or not _DATE.fullmatch(value):
-        raise Misfit("22007", "expected a date as YYYY-MM-DD, got something else")
-    _require_day(value)
-    return value
+    if isinstance(value, str):
+        if _is_common_date(value):
+            return value
+        if _DATE.fullmatch(value):
+            _require_day(value)
+            return value
+    raise Misfit("22007", "expected a date as YYYY-MM-DD, got something else")
 
 
 def _timestamptz(value: Any) -> str:
-    match = _TIMESTAMP.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise Misfit("22007", "expected an ISO 8601 time such as 2026-11-21T08:15:00Z, got something else")
-    day, clock, zone = match.groups()
-    if zone is None:
+    if isinstance(value, str):
+        if _is_common_timestamp(value):
+            return value
+        match = _TIMESTAMP.fullmatch(value)
+        if match:
+            return _checked_timestamp(match)
+    raise Misfit("22007", "expected an ISO 8601 time such as 2026-11-21T08:15:00Z, got something else")
+
+
+def _checked_timestamp(match: re.Match[str]) -> str:
+    day, hour, minute, second, fraction, is_utc, zone_hour, zone_minute = match.groups(default="")
+    if not is_utc and not zone_hour:
         raise Misfit("22007", "the time has no zone")
-    try:
-        datetime.fromisoformat(f"{day}T{clock}")
-    except ValueError:
-        _require_day(day)
-        # What ISO 8601 and PostgreSQL know and Python does not: the end of a day and a leap second.
-        is_end_of_day = re.fullmatch(r"24:00(:00)?(\.0+)?", value[11:].split(zone)[0].strip())
-        is_leap_second = re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]:60", clock)
-        if not is_end_of_day and not is_leap_second:
-            raise Misfit("22008", "the time of day does not exist") from None
-    return str(value)
+    _require_day(day)
+    has_more = bool(fraction.strip("0"))
+    is_end_of_day = (hour, minute, second or "00", has_more) == ("24", "00", "00", False)
+    is_leap_second = second == "60" and not has_more
+    if (hour > "23" and not is_end_of_day) or minute > "59" or (second > "59" and not is_leap_second):
+        raise Misfit("22008", "the time of day does not exist")
+    if zone_hour > "15" or zone_minute > "59":
+        raise Misfit("22009", "the zone is 16 hours or more from UTC, or has 60 minutes or more")
+    text = match.string
+    if len(fraction) > _FRACTION_DIGITS:
+        return text[: match.start(5) + _FRACTION_DIGITS] + text[match.end(5) :]
+    return text
 
 
 def _require_day(text: str) -> None:
@@ -263,7 +309,18 @@ def _encode(value: Any) -> str:
     try:
         text = _encode_json(value).decode()
     except UnicodeEncodeError:
-        raise _unstorable("\ud800") from None
+        raise Misfit("22P02", "half a surrogate pair cannot be stored in JSON") from None
     if "\\u0000" in text and _JSON_NUL.search(text):
-        raise Misfit("22P05", "a NUL character cannot be stored in JSON text")
+        raise Misfit("22P05", "a NUL character cannot be stored in JSON")
+    # An exponent is always written with its sign; without one, a number too large makes the text long.
+    if "E+" in text or "E-" in text or len(text) > _NUMERIC_DIGITS_AFTER:
+        _require_numbers_in_range(value)
     return text
+
+
+def _require_numbers_in_range(value: Any) -> None:
+    if isinstance(value, Decimal):
+        _require_numeric_range(value)
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            _require_numbers_in_range(each)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import ijson
 
 from etl.errors import SourceError, UsageError
-from etl.ingestion.boundaries import NotJSON, line_span, skip_blank, value_end
+from etl.ingestion.boundaries import NotJSON, line_span, may_go_on, skip_blank, value_end
 from etl.ingestion.constants import MAX_NESTING, MAX_RECORD_BYTES, PIECE_BYTES, READ_BYTES
 from etl.ingestion.values import ByteStream, Piece, Range, Shape
 from etl.settings import Format
@@ -260,8 +260,7 @@ class _Window:
                     continue
                 what = "the source is cut off in this record" if error.cut_off else f"not JSON: {error.reason}"
                 raise self.fault(what, at if error.cut_off else self._offset + error.position) from None
-            # A number may go on behind the text that is held.
-            if end == len(self._text) and self._text[index] not in '{["':
+            if may_go_on(self._text, index, end):
                 if self.extend(at):
                     continue
                 if shape == "array":
@@ -277,19 +276,25 @@ class _Window:
         searched = at
         while (newline := self._text.find("\n", searched - self._offset)) < 0:
             searched = self._end
-            if not self.extend(at):
-                self._refuse_cut_line(at)
+            if not self.extends(at):
+                self._require_whole_line(at)
                 newline = len(self._text)
                 break
         self._number += 1
         return self._offset + line_span(self._text, at - self._offset, newline).end
 
-    def _refuse_cut_line(self, at: int) -> None:
+    def _require_whole_line(self, at: int) -> None:
+        """Raise SourceError when the last line may be less than was meant; an object that is closed is whole."""
+        index = at - self._offset
+        cut_off = False
         try:
-            value_end(self._text, at - self._offset)
+            if not may_go_on(self._text, index, value_end(self._text, index)):
+                return
         except NotJSON as error:
-            if error.cut_off:
-                raise self.fault("the source is cut off in its last line", at) from None
+            cut_off = error.cut_off
+        self.extend(at)  # Where a fault ended the line, it is told now.
+        if cut_off:
+            raise self.fault("the source is cut off in its last line", at)
 
     def hold(self, known: Range) -> int:
         """Read on until a known range is held whole, or the stream ends; return where it ends."""

@@ -151,9 +151,7 @@ def _judge(rejected: int, read: int, run: ledger.Run, job: Job, *, at_end: bool)
         )
 
 
-def _finish(
-    session: Session, run: ledger.Run, stream: Stream, copier: Copier, job: Job, progress: Progress
-) -> None:
+def _finish(session: Session, run: ledger.Run, stream: Stream, copier: Copier, job: Job, progress: Progress) -> None:
     """Publish an atomic run, note the end of the source and tell the listeners, all in one transaction.
 
     Raises TooManyRejectedError when a replace would leave nothing, DatabaseError when the server lost batches.

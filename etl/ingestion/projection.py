@@ -6,6 +6,7 @@ PostgreSQL would give.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from io import StringIO
 from typing import Any
 
@@ -17,17 +18,16 @@ _NULL = "\\N"
 """COPY's spelling of null in its text format."""
 
 Getter = Callable[[Any, Mapping[str, Any], int], Any]
-"""(object of the row, enclosing record, position from 1) -> the value, None when there is none."""
+"""(object of the row, enclosing record, position from 1) -> the value, None when there is none; it raises Misfit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Cell:
-    """One column, compiled."""
+    """One column, compiled: its value with what counts as none, its COPY text, and the column of its misfits."""
 
     column: Column
     get: Getter
     convert: Callable[[Any], str]
-    is_null: frozenset[Any]
     misfits_to: int | None
 
 
@@ -37,7 +37,8 @@ class Projection:
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self._tables = [(table, _compile(table), _path(table.each)) for table in dataset.tables]
-        self._keys = [_path(column.path) for column in dataset.tables[0].columns if column.name in dataset.key]
+        columns = {column.name: column for column in dataset.tables[0].columns}
+        self._keys = [_getter(columns[name]) for name in dataset.key]
 
     def batch(
         self,
@@ -71,13 +72,12 @@ class Projection:
 
     def key_of(self, record: Mapping[str, Any]) -> str | None:
         """Return the record's key as text, or None when it has none that can be told."""
+        if not self._keys:
+            return None
         try:
-            values = [get(record, record, 0) for get in self._keys]
+            return ", ".join(as_text(get(record, record, 0)) for get in self._keys)
         except Misfit:
             return None
-        if not values or any(value is None or isinstance(value, dict | list) for value in values):
-            return None
-        return ", ".join(as_text(value) for value in values)
 
     def _rows(
         self, compiled: tuple[Table, tuple[_Cell, ...], Getter], record: dict[str, Any], lineage: str
@@ -113,17 +113,27 @@ class _Refused(Exception):
 def _row(
     table: Table, cells: tuple[_Cell, ...], item: Any, record: Mapping[str, Any], position: int, lineage: str
 ) -> str:
+    try:
+        values = [
+            _NULL if (value := cell.get(item, record, position)) is None else cell.convert(value) for cell in cells
+        ]
+    except Misfit:
+        values = _fitted(table, cells, item, record, position)
+    values.append(lineage)
+    return "\t".join(values)
+
+
+def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, record: Mapping[str, Any], position: int) -> list[str]:
+    """Return the texts of a row that holds a misfit, each misfit in the column that takes it.
+
+    Raises _Refused when none does.
+    """
     values: list[str] = []
     moved: list[tuple[_Cell, int, Misfit]] = []
     for cell in cells:
         try:
             value = cell.get(item, record, position)
-            if value is None or (cell.is_null and not isinstance(value, dict | list) and value in cell.is_null):
-                if cell.column.required:
-                    raise Misfit("23502", "expected a value, got none")
-                values.append(_NULL)
-            else:
-                values.append(cell.convert(value))
+            values.append(_NULL if value is None else cell.convert(value))
         except Misfit as misfit:
             if cell.misfits_to is None or misfit.is_violation:
                 raise _Refused(misfit, table, cell.column, position) from None
@@ -136,8 +146,7 @@ def _row(
             values[target] = cells[target].convert(json_text(cell.get(item, record, position)))
         except Misfit as unstorable:
             raise _Refused(unstorable, table, cell.column, position) from None
-    values.append(lineage)
-    return "\t".join(values)
+    return values
 
 
 def _compile(table: Table) -> tuple[_Cell, ...]:
@@ -145,17 +154,47 @@ def _compile(table: Table) -> tuple[_Cell, ...]:
     return tuple(
         _Cell(
             column=column,
-            get=_constant(column.value) if column.value is not None else _path(column.path),
+            get=_getter(column),
             convert=converter(column),
-            is_null=frozenset(column.null_if),
             misfits_to=places[column.misfits_to] if column.misfits_to else None,
         )
         for column in table.columns
     )
 
 
+def _getter(column: Column) -> Getter:
+    get = _path(column.path) if column.value is None else _constant(column.value)
+    if column.null_if:
+        get = _null_if(get, column.null_if)
+    return _required(get) if column.required else get
+
+
 def _constant(value: str) -> Getter:
     return lambda item, record, position: value
+
+
+def _null_if(get: Getter, values: Iterable[str | int | float]) -> Getter:
+    # Compared as they are written; and true is no 1, as it would be for Python.
+    texts = frozenset(value for value in values if isinstance(value, str))
+    numbers = frozenset(Decimal(str(value)) for value in values if not isinstance(value, str))
+
+    def get_or_none(item: Any, record: Mapping[str, Any], position: int) -> Any:
+        value = get(item, record, position)
+        if isinstance(value, str):
+            return None if value in texts else value
+        return None if type(value) in {int, Decimal} and value in numbers else value
+
+    return get_or_none
+
+
+def _required(get: Getter) -> Getter:
+    def get_or_refuse(item: Any, record: Mapping[str, Any], position: int) -> Any:
+        value = get(item, record, position)
+        if value is None:
+            raise Misfit("23502", "expected a value, got none")
+        return value
+
+    return get_or_refuse
 
 
 def _path(path: str) -> Getter:

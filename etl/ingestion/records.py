@@ -1,13 +1,13 @@
 """A piece -> records, in order. What cannot be decoded is a fault in its place, never an exception.
 
-ijson decodes a piece; a piece that it refuses, or that holds text which ijson would alter, is decoded record by
-record with Python's own decoder, which tells the record at fault and keeps the text as it is.
+ijson decodes a piece of an array, or of records that follow one another. Lines, which may be no JSON, and what ijson
+would alter are decoded record by record with Python's own decoder, which tells the record at fault and keeps the text
+as it is.
 """
 
 import io
 import json
 import re
-import sys
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -17,14 +17,21 @@ import ijson
 from etl.ingestion.boundaries import piece_spans
 from etl.ingestion.values import Fault, Piece, Span
 
-# ijson converts integers by int(), which refuses more than 4,300 digits by an error that ends the process.
-sys.set_int_max_str_digits(0)
+# The escape of a surrogate: where it stands alone, ijson turns it into another character.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
-# A surrogate escape that may stand alone (a pair is fine): ijson turns it into another character.
-_LONE_SURROGATE = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
+_INTEGER_DIGITS = 4_300
+"""Longer ones become Decimal: int() takes quadratic time, and ijson dies where Python limits it."""
+
+_LONG_INTEGER = b"0" * (_INTEGER_DIGITS + 1)
+_DIGITS_AS_0 = bytes(0x30 if byte in b"0123456789" else 0x20 for byte in range(256))
 
 _FARTHEST = 10**17
 """An exponent that no type of PostgreSQL holds, and that Decimal still does."""
+
+
+def _integer(digits: str) -> int | Decimal:
+    return int(digits) if len(digits.removeprefix("-")) <= _INTEGER_DIGITS else Decimal(digits)
 
 
 def _decimal(text: str) -> Decimal:
@@ -33,16 +40,20 @@ def _decimal(text: str) -> Decimal:
         return Decimal(text)
     except InvalidOperation:
         digits, _, exponent = text.lower().partition("e")
-        return Decimal(digits).scaleb(-_FARTHEST if exponent.startswith("-") else _FARTHEST)
+        return Decimal(f"{digits}e{'-' if exponent.startswith('-') else ''}{_FARTHEST}")
 
 
-_decode = json.JSONDecoder(parse_float=_decimal, strict=True).decode
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decode = json.JSONDecoder(parse_int=_integer, parse_float=_decimal, parse_constant=_refuse).decode
 
 
 def decode(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
     """Yield each record of the piece: integers as int, other numbers as Decimal with every digit."""
     done = 0
-    if _LONE_SURROGATE.search(piece.data) is None and _is_utf8(piece.data):
+    if piece.shape != "lines" and _suits_ijson(piece.data):
         try:
             for record in _items(piece):
                 yield record if isinstance(record, dict) else _no_object()
@@ -59,6 +70,16 @@ def _items(piece: Piece) -> Iterator[Any]:
     if piece.shape == "array":
         return iter(ijson.items(io.BytesIO(b"[" + piece.data + b"]"), "item"))
     return iter(ijson.items(io.BytesIO(piece.data), "", multiple_values=True))
+
+
+def _suits_ijson(data: bytes) -> bool:
+    if _SURROGATE.search(data) or _LONG_INTEGER in data.translate(_DIGITS_AS_0):
+        return False
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _one(piece: Piece, span: Span) -> dict[str, Any] | Fault:
@@ -82,11 +103,3 @@ def decode_one(data: bytes) -> dict[str, Any] | Fault:
 
 def _no_object() -> Fault:
     return Fault(sqlstate="22P02", reason="expected an object, got another JSON value")
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True

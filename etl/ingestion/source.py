@@ -37,6 +37,7 @@ class Stream:
         magic = raw.peek(8)
         opener = next((opener for start, opener in _MAGIC.items() if magic.startswith(start)), None)
         self._bytes: IO[bytes] = opener(raw) if opener else raw
+        self._count = 0
         self._fault: SourceError | None = None
         self.head = self._ahead = self._fill(HEAD_BYTES)
 
@@ -79,6 +80,7 @@ class Stream:
             raise self._broken((error.strerror or "the compressed data is damaged").lower()) from error
         if not data:
             self._check_unchanged()
+        self._count += len(data)
         return data
 
     def _check_unchanged(self) -> None:
@@ -90,7 +92,7 @@ class Stream:
 
     def _broken(self, what: str) -> SourceError:
         return SourceError(
-            f"{self.source.name}: {what}, at byte {self.position} of its content",
+            f"{self.source.name}: {what}, at byte {self._count} of its content",
             hint="get the file again and run the same command; what is in is not loaded twice",
         )
 

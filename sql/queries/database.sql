@@ -4,7 +4,7 @@ select
     set_config('datestyle', 'ISO,YMD', false),
     set_config('timezone', 'UTC', false),
     set_config('lock_timeout', %(lock_timeout)s, false),
-    set_config('client_connection_check_interval', '10s', false),
+    set_config('client_connection_check_interval', '1s', false),
     set_config('tcp_keepalives_idle', '10', false),
     set_config('tcp_keepalives_interval', '5', false),
     set_config('tcp_keepalives_count', '3', false),

@@ -38,6 +38,16 @@ from etl.attempts
 where run = %(run)s
 returning attempt;
 
+-- name: is_overtaken
+-- Tell whether another load went on with a run since this attempt, or a replace removed what it had loaded.
+select
+    exists (select from etl.attempts where run = %(run)s and attempt > %(attempt)s)
+    or exists (
+        select from etl.runs r
+        join etl.runs later on later.dataset = r.dataset and later.number > r.number
+        where r.run = %(run)s and later.mode = 'replace' and later.published_at is not null
+    );
+
 -- name: close_attempt
 -- Note how an attempt ended.
 update etl.attempts

@@ -1,0 +1,174 @@
+import bz2
+import gzip
+import io
+import lzma
+import os
+import random
+import sys
+import zlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl.errors import SourceError
+from etl.ingestion.constants import HEAD_BYTES, READ_BYTES
+from etl.ingestion.source import Stream, named, opened
+from etl.ingestion.values import Source
+
+COMPRESSIONS: dict[str, tuple[Callable[[bytes], bytes], Callable[[], Any]]] = {
+    "gz": (gzip.compress, lambda: zlib.decompressobj(zlib.MAX_WBITS | 16)),
+    "bz2": (bz2.compress, bz2.BZ2Decompressor),
+    "xz": (lzma.compress, lzma.LZMADecompressor),
+}
+
+
+def _source(path: Path) -> Source:
+    return Source(name=path.name, path=str(path))
+
+
+def _read(stream: Stream, size: int = READ_BYTES) -> tuple[bytes, str]:
+    """Return all that a stream gives, and the message of the fault that ended it, if one did."""
+    parts = []
+    before = stream.position
+    try:
+        while data := stream.read(size):
+            assert len(data) <= size
+            parts.append(data)
+            assert stream.position == before + sum(map(len, parts))
+    except SourceError as error:
+        return b"".join(parts), str(error)
+    return b"".join(parts), ""
+
+
+NOISE = random.Random(1).randbytes(3 * HEAD_BYTES // 4).hex().encode()
+
+
+@cache
+def _compressed(suffix: str) -> bytes:
+    compress, _ = COMPRESSIONS[suffix]
+    return compress(NOISE)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, HEAD_BYTES, HEAD_BYTES + 1, HEAD_BYTES + READ_BYTES + 7])
+def test_a_file_is_read_as_it_is(tmp_path: Path, size: int) -> None:
+    """All bytes are given out in order; the head is what the file begins with, and its size is known."""
+    path = tmp_path / "a.json"
+    content = random.Random(size).randbytes(size)
+    path.write_bytes(content)
+    with opened(_source(path)) as stream:
+        assert stream.head == content[:HEAD_BYTES]
+        assert (stream.size, stream.position) == (size, 0)
+        assert _read(stream) == (content, "")
+
+
+@pytest.mark.parametrize("suffix", COMPRESSIONS)
+def test_compression_is_told_by_the_first_bytes(tmp_path: Path, suffix: str) -> None:
+    """What is compressed is read decompressed, whatever its name; several members are one content."""
+    compress, _ = COMPRESSIONS[suffix]
+    path = tmp_path / "no-suffix"
+    path.write_bytes(compress(b"first") + _compressed(suffix))
+    with opened(_source(path)) as stream:
+        assert stream.size == path.stat().st_size
+        assert _read(stream, 99_999) == (b"first" + NOISE, "")
+
+
+@pytest.mark.parametrize("suffix", COMPRESSIONS)
+def test_a_read_gives_what_is_asked_for(tmp_path: Path, suffix: str) -> None:
+    """A read is short at the end only: a reader that doubles what it asks for gets twice as much."""
+    path = tmp_path / "a"
+    path.write_bytes(_compressed(suffix))
+    with opened(_source(path)) as stream:
+        assert len(stream.read(HEAD_BYTES)) == HEAD_BYTES
+        assert len(stream.read(READ_BYTES + 5)) == READ_BYTES + 5
+        assert len(stream.read(HEAD_BYTES)) == len(NOISE) - HEAD_BYTES - READ_BYTES - 5
+        assert stream.read(HEAD_BYTES) == b""
+
+
+@pytest.mark.parametrize("suffix", COMPRESSIONS)
+@pytest.mark.parametrize("share", [0.0001, 0.3, 0.9, 0.9999])
+def test_what_is_before_a_cut_is_given_out(tmp_path: Path, suffix: str, share: float) -> None:
+    """Compressed data that ends too early is a fault behind all that can be decompressed, told as often as asked."""
+    _, decompressor = COMPRESSIONS[suffix]
+    whole = _compressed(suffix)
+    cut = whole[: max(8, int(len(whole) * share))]
+    path = tmp_path / "a"
+    path.write_bytes(cut)
+    with opened(_source(path)) as stream:
+        given, fault = _read(stream)
+        assert given == decompressor().decompress(cut)
+        assert fault == f"a: the compressed data ends too early, at byte {len(given)} of its content"
+        assert _read(stream) == (b"", fault)
+
+
+@pytest.mark.parametrize("suffix", COMPRESSIONS)
+def test_damaged_compression_is_a_fault(tmp_path: Path, suffix: str) -> None:
+    """Compressed data with other bytes in the middle is told to be damaged, and what came before was right."""
+    spoiled = bytearray(_compressed(suffix))
+    spoiled[len(spoiled) * 3 // 4 : len(spoiled) * 3 // 4 + 64] = bytes(64)
+    path = tmp_path / "a"
+    path.write_bytes(spoiled)
+    with opened(_source(path)) as stream:
+        given, fault = _read(stream)
+    assert fault == f"a: the compressed data is damaged, at byte {len(given)} of its content"
+    # gzip tells a wrong byte by the checksum, which stands at the end.
+    assert given[: HEAD_BYTES // 2] == NOISE[: HEAD_BYTES // 2]
+
+
+def test_garbage_behind_gzip_is_a_fault(tmp_path: Path) -> None:
+    """Zeros may pad a gzip file; other bytes behind it are damage."""
+    path = tmp_path / "a"
+    path.write_bytes(gzip.compress(b"[]") + bytes(512))
+    with opened(_source(path)) as stream:
+        assert _read(stream) == (b"[]", "")
+    path.write_bytes(gzip.compress(b"[]") + b"garbage")
+    with opened(_source(path)) as stream:
+        assert _read(stream) == (b"[]", "a: the compressed data is damaged, at byte 2 of its content")
+
+
+@pytest.mark.parametrize("change", ["grow", "shrink", "touch"])
+def test_a_file_that_changes_while_it_is_read_is_a_fault(tmp_path: Path, change: str) -> None:
+    """Another size or another time at the end than at the beginning is told."""
+    path = tmp_path / "a.json"
+    path.write_bytes(bytes(2 * HEAD_BYTES))
+    with opened(_source(path)) as stream:
+        stream.read(10)
+        if change == "touch":
+            os.utime(path, (1, 1))
+        else:
+            os.truncate(path, HEAD_BYTES * (3 if change == "grow" else 1))
+        _, fault = _read(stream)
+    assert "the file changed while it was read" in fault
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """What cannot be opened is a SourceError that names it and the reason."""
+    for name, message in (("none.json", "cannot read none.json: no such file or directory"), ("", "holds no file")):
+        with pytest.raises(SourceError, match=message), opened(_source(tmp_path / name)):
+            pass
+
+
+def test_standard_input_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard input is decompressed like a file; how large it is is not known."""
+    compressed = io.BufferedReader(io.BytesIO(gzip.compress(b'[{"a":1}]')))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(compressed))
+    with opened(named("-")[0]) as stream:
+        assert stream.size is None
+        assert _read(stream) == (b'[{"a":1}]', "")
+
+
+def test_an_argument_names_a_file_a_pattern_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources come sorted; of a folder all files but hidden and unfinished ones; what is not there keeps its name."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("in")
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("b.json", "a.json.gz", ".hidden", "c.json.part", "d.tmp", "[e].json"):
+        (folder / name).touch()
+    assert [source.path for source in named("in")] == ["in/[e].json", "in/a.json.gz", "in/b.json"]
+    assert [source.path for source in named("in/*.json")] == ["in/[e].json", "in/b.json"]
+    assert [source.path for source in named("in/[e].json")] == ["in/[e].json"]
+    assert named("in/none*") == [Source(name="in/none*", path="in/none*")]
+    assert named("-") == [Source(name="-", path=None)]
+    assert named("in/deeper") == [Source(name="in/deeper", path="in/deeper")]
