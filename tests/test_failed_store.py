@@ -567,6 +567,17 @@ def test_what_the_store_holds_is_not_for_load(desk: Desk) -> None:
     assert summary["exit_code"] == 1
 
 
+def test_a_file_beside_a_source_is_not_looked_into(desk: Desk) -> None:
+    """Lines load whatever stands in a .json file of the same name, be it large, broken or of another program."""
+    besides = [b"[" * 200_000, b"", b"{", b'{"id": "', json.dumps({"id": "feed", "sha256": "x"}).encode(), b"\xff" * 9]
+    for number, beside in enumerate(besides):
+        (desk.folder / "feed.json").write_bytes(beside)
+        assert desk.load("feed.ndjson", _lines({"parcel_id": f"F{number}"}))["exit_code"] == 0
+    (desk.folder / "feed.json").unlink()
+    (desk.folder / "feed.json").mkdir()
+    assert desk.load("feed.ndjson")["exit_code"] == 0
+
+
 def test_keys_that_json_cannot_tell(desk: Desk) -> None:
     """A key with half a surrogate pair, a NUL or without end is kept and told, and keeps no other record out."""
     keys = ["\\ud800", "a\\udfffb", "\\u0000", "x" * 300_000, "\u001b[31m"]

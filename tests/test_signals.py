@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,32 @@ def test_a_signal_ends_the_wait_for_a_database(site: Site, appended: Case) -> No
         gate.open()
     _assert_stopped(site, ended, TERM, before)
     _complete(site, appended)
+
+
+@pytest.mark.parametrize("has_begun", [True, False], ids=["in the midst", "at the start"])
+def test_a_signal_ends_the_wait_for_the_source(site: Site, appended: Case, has_begun: bool) -> None:
+    """A load that waits for what another program sends it ends soon after a signal: no batch is in hand."""
+    source = site.folder / "source.json"
+    # Behind the records, white space enough to be waited for.
+    source.write_bytes(appended.source.read_bytes() + b" " * (3 << 20))
+    running = site.start("load", "deliveries", "-", "--json", "--batch-rows", "100")
+    if has_begun:
+        running.send(source.read_bytes())
+        until(lambda: site.count_batches() == RECORDS // 100, "the batches")
+    else:
+        site.backend("application_name = 'etl' and state = 'idle'")
+    started = time.monotonic()
+    _signal(running, TERM)
+    assert running.process.wait(20) == 143
+    assert time.monotonic() - started < 3
+    ended = running.ended()
+    assert ended.summary["status"] == "incomplete"
+    if has_begun:
+        _assert_stopped(site, ended, TERM, RECORDS // 100)
+    again = site.run("load", "deliveries", source, "--json", "--batch-rows", "100")
+    assert again.returncode == 1
+    assert again.summary["records"]["skipped"] == (RECORDS if has_begun else 0)
+    replace(appended, source=source).assert_done(site)
 
 
 def test_a_signal_while_the_database_is_away(site: Site, appended: Case) -> None:

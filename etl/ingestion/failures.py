@@ -6,6 +6,7 @@ is in the ledger, not here.
 
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,9 @@ from etl.ingestion.constants import COMPRESSED, FAILURES_IN_FLIGHT, READ_BYTES
 from etl.ingestion.values import Failure, Piece, Rejected
 
 log = structlog.get_logger(__name__)
+
+# Where ID.json tells its id, far within.
+_BEGINNING = 1024
 
 _LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
 
@@ -239,10 +243,13 @@ def is_stored(folder: Path, path: Path) -> bool:
     if path.resolve().is_relative_to(folder.resolve()):
         return True
     try:
-        document = msgspec.json.decode(path.with_suffix(".json").read_bytes()) if path.suffix == ".ndjson" else None
-    except (OSError, msgspec.MsgspecError):
+        # The file beside it may be anything, of any size.
+        with path.with_suffix(".json").open("rb") as file:
+            beginning = file.read(_BEGINNING)
+    except OSError:
         return False
-    return isinstance(document, dict) and document.get("id") == path.stem and "sha256" in document
+    stored = rb'\{\s*"id":\s*"' + re.escape(path.stem.encode()) + rb'",\s*"run":\s*"'
+    return path.suffix == ".ndjson" and re.match(stored, beginning) is not None
 
 
 def _write(folder: Path, failure: Failure) -> None:
