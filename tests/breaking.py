@@ -4,6 +4,7 @@ A site is one fresh database and one folder. Whatever was done to a load there, 
 ledger and failed store agree, and `state` what they hold, to be compared with a clean load elsewhere.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -11,7 +12,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -141,6 +144,13 @@ class Running:
         assert self.process.stdin
         self.process.stdin.write(data)
         self.process.stdin.flush()
+
+    def has_read(self) -> bool:
+        """Tell whether it has read all that was sent."""
+        assert self.process.stdin
+        unread = array("i", [1])
+        fcntl.ioctl(self.process.stdin, termios.FIONREAD, unread)
+        return unread[0] == 0
 
     def is_running(self) -> bool:
         """Tell whether it runs."""

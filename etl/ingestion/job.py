@@ -2,6 +2,8 @@
 
 import hashlib
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from etl.database import Database
@@ -19,6 +21,28 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal_number = 0
+        self._is_reading = False
+
+    def note(self, number: int) -> None:
+        """Take a signal: the first is the wish to stop, and ends a wait for the source; the second raises at once."""
+        if self.signal_number:
+            raise KeyboardInterrupt  # psycopg cancels what the server is doing and rolls back
+        self.signal_number = number
+        if self._is_reading:
+            self.check()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Let a signal interrupt what is done here: to wait for the source, while no batch is in hand.
+
+        Raises InterruptedByUserError.
+        """
+        self._is_reading = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._is_reading = False
 
     def check(self) -> None:
         """Raise InterruptedByUserError when a signal came."""

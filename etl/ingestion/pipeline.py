@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from etl.ingestion.pieces import Cut, cut
 from etl.ingestion.projection import Projection
 from etl.ingestion.resumption import begin, require_same
 from etl.ingestion.source import Stream, opened
-from etl.ingestion.values import Batch, Entry, Failure, Source, Summary
+from etl.ingestion.values import Batch, Entry, Failure, Piece, Source, Summary
 from etl.precalculation import catalogue
 from etl.precalculation.refresh import Refreshed, refresh, stale
 
@@ -41,7 +42,10 @@ def load(source: Source, job: Job) -> tuple[Summary, EtlError | None]:
         return outcome.not_begun(source, job.dataset, job.database.name, away), away
     with session:
         try:
-            with opened(source) as stream, FailedStore(job.settings.failed_dir) as store:
+            with ExitStack() as stack:
+                with job.stop.reading():
+                    stream = stack.enter_context(opened(source))
+                store = stack.enter_context(FailedStore(job.settings.failed_dir))
                 _bring(stream, session, store, job, progress)
         except UsageError:
             raise
@@ -85,8 +89,7 @@ def _bring(stream: Stream, session: Session, store: FailedStore, job: Job, progr
     )
     again = retries.policy(job.settings.retries, progress.note_retry, job.stop.wait)
     how = Cut(format=job.settings.format, records=job.records_path, batch_rows=job.settings.batch_rows, known=known)
-    for piece in cut(stream, how):
-        job.stop.check()
+    for piece in _read(cut(stream, how), job.stop):
         progress.read += piece.count
         if piece.offset in known:
             require_same(stream, piece, known[piece.offset])
@@ -103,6 +106,16 @@ def _bring(stream: Stream, session: Session, store: FailedStore, job: Job, progr
         _judge(progress.rejected, progress.read, run, job, at_end=False)
     progress.bytes_read = stream.position
     again(_finish, session, run, stream, copier, job, progress)
+
+
+def _read(pieces: Iterator[Piece], stop: Stop) -> Iterator[Piece]:
+    """Yield the pieces as they come, until a signal does."""
+    while True:
+        with stop.reading():
+            piece = next(pieces, None)
+        if piece is None:
+            return
+        yield piece
 
 
 @dataclass(frozen=True, kw_only=True)
