@@ -442,3 +442,16 @@ def test_a_file_that_grows_while_it_is_cut_is_a_fault(tmp_path: Path) -> None:
         assert [piece.count for piece in (next(found), next(found))] == [100_000, 1]
         with pytest.raises(SourceError, match="changed while it was read"):
             next(found)
+
+
+@pytest.mark.parametrize("tail", ['"', '"abc', "1", "tru", "-", "nul", ",", "]", "{", "//"])
+@pytest.mark.parametrize(("head", "records"), [('[{"a":1}]', "item"), ('{"d":[{"a":1}]}', "d.item")])
+def test_garbage_behind_the_document_is_a_fault(tail: str, head: str, records: str, tmp_path: Path) -> None:
+    """What stands behind the document ends the source, also a token that the end cuts in two; the records are out."""
+    path = tmp_path / "source.json"
+    path.write_text(head + tail)
+    with opened(Source(name="source", path=str(path))) as stream:
+        given = cut(stream, Cut(format="auto", records=records, batch_rows=5, known={}))
+        assert next(given).count == 1
+        with pytest.raises(SourceError, match="not JSON around"):
+            next(given)
