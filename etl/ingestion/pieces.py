@@ -353,7 +353,7 @@ class _Document:
         return self._prefix in starts
 
     def _close(self) -> None:
-        # The parser passes over a token that the end of the source cuts in two. A blank ends a number or a word, a quote
+        # The parser passes over a token that the end of the source cuts in two. A blank ends a number or word, a quote
         # a text, and they are noticed; behind a whole document the quote is such a token itself.
         self._feed(b" ")
         self._feed(b'"')
