@@ -25,6 +25,8 @@ IS_ROOT = os.geteuid() == 0
 
 # A command that says when it has the server and uses it until its standard input ends.
 USER = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background does not have
 import sys
 from pathlib import Path
 import psycopg
