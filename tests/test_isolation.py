@@ -518,6 +518,30 @@ def test_a_bad_version_leaves_the_good_one_before_it(lab: Lab) -> None:
     assert lab.one(versions) == [1, 2, 2]
 
 
+@pytest.mark.parametrize("mode", ["append", "merge"])
+def test_a_record_whose_rows_need_each_other_comes_in(lab: Lab, mode: Mode) -> None:
+    """What a constraint may wait for within a record is there when it is judged: beside bad ones, too."""
+    lab.connection.execute("delete from lab.orders")
+    lab.connection.execute(
+        "alter table lab.order_lines add constraint order_lines_once unique (order_id, line_no);"
+        " alter table lab.orders add column first_line integer default 1,"
+        " add constraint orders_first_line foreign key (order_id, first_line)"
+        " references lab.order_lines (order_id, line_no) deferrable initially deferred"
+    )
+    bad = {3: "check", 120: "check", 187: "trigger", 204: "check of a child"}
+    orders = _orders(230, bad)
+    orders[150]["lines"] = []
+    path = lab.folder / "orders.json"
+    _write(path, orders, "array")
+    summary, error = lab.load(path, mode=mode)
+    assert (error, summary.records.loaded) == (None, 225)
+    found = lab.rejected(summary.run)
+    assert sorted(found) == [3, 120, 151, 187, 204]
+    assert (found[151]["sqlstate"], found[151]["table"]) == ("23503", MAIN)
+    assert "orders_first_line: foreign key violation" in found[151]["reason"]
+    assert lab.orders() == _good(orders, dict.fromkeys(found, ""))
+
+
 # What the staging tables of an atomic run see themselves: types, checks and generated columns.
 SEEN_BY_STAGING = (
     "check",

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, LiteralString
@@ -801,6 +802,33 @@ def test_a_connection_lost_in_a_replay_is_opened_again(desk: Desk) -> None:
     )
     assert desk.states() == {failed_id: "replayed", f"{failed_id}r": "pending"}
     assert set(desk.orders()) == {"O1", "O3"}
+
+
+@append
+def test_a_commit_that_was_not_answered_is_not_done_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is lost after the server committed is resolved by claiming again: nothing is loaded twice."""
+    desk.connection.execute("alter table lab.orders drop constraint orders_pkey")  # it would hide what came twice
+    desk.load("orders.ndjson", [_order(1, amount=-1), _order(2)])
+    [failed_id] = desk.waiting()
+    desk.edit(failed_id, ("-1", "1"))
+    transaction = psycopg.Connection.transaction
+    lost: list[Connection] = []
+
+    @contextmanager
+    def unanswered(connection: Connection) -> Iterator[None]:
+        with transaction(connection):
+            yield
+        if not lost:
+            lost.append(connection)
+            connection.close()
+            raise psycopg.OperationalError("the server closed the connection unexpectedly")
+
+    monkeypatch.setattr(psycopg.Connection, "transaction", unanswered)
+    done = desk.replay(failed_id, "--no-precalculate", "--retry-base-seconds", "0.01")
+    assert (done.code, done.out) == (0, f"replayed {failed_id}: 1 loaded, 0 refused again\n")
+    assert lost
+    assert "batch_retried" in done.err
+    assert desk.orders() == {"O1": (1, _skus(1)), "O2": (1, _skus(2))}
 
 
 def test_a_replay_while_the_server_is_away_changes_nothing(
