@@ -602,7 +602,7 @@ def test_a_text_of_many_megabytes(lab: Lab, size: int) -> None:
 
 def test_a_record_that_is_too_large_ends_the_source(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record above the limit, more likely a file without separators, is exit 3 with all before it in."""
-    monkeypatch.setattr("etl.ingestion.pieces.MAX_RECORD_BYTES", 1 << 20)
+    monkeypatch.setattr("etl.ingestion.window.MAX_RECORD_BYTES", 1 << 20)
     large = b'{"parcel_id": "' + b"y" * (3 << 20) + b'"}'
     for content in (b"[" + GOOD + b"," + large + b"]", GOOD + b"\n" + large + b"\n" + LAST):
         outcome = lab.load(content)

@@ -2,6 +2,7 @@ import gzip
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.errors import SourceError
-from etl.ingestion import boundaries, pieces, records
+from etl.ingestion import boundaries, needles, pieces, records, window
 from etl.ingestion.boundaries import piece_spans
-from etl.ingestion.constants import MAX_NESTING, READ_BYTES
+from etl.ingestion.constants import BLOCK_BYTES, MAX_NESTING, READ_BYTES
 from etl.ingestion.pieces import Cut, cut
 from etl.ingestion.source import opened
 from etl.ingestion.values import Piece, Range, Source
@@ -140,11 +141,51 @@ def value_documents(draw: st.DrawFn) -> Document:
     return _built([*parts, draw(BLANK)])
 
 
-DOCUMENTS = array_documents() | line_documents() | value_documents()
+@st.composite
+def alike_documents(draw: st.DrawFn) -> Document:
+    """Draw many records that meet alike, as those of an export do, with what looks like a meeting inside of them."""
+    name = draw(st.sampled_from(["a", "id", "é"]))
+    meeting = draw(st.sampled_from(["},{", "}, {", "},\n  {\n    ", "}\n,{ "]))
+    inside = st.sampled_from(
+        [
+            "1",
+            '"x"',
+            "[[],{}]",
+            json.dumps(f'{meeting}"{name}":1'),
+            '"\\"}"',
+            f'[{{"{name}":1{meeting}"{name}":2}}]',
+            f'{{"{name}":{{"{name}":1}}}}',
+            "[" * 90 + "]" * 90,
+            "[" * 150 + "]" * 150,
+        ]
+    )
+    lines = draw(st.booleans())
+    parts: list[str | tuple[str]] = ["" if lines else "["]
+    members = draw(st.lists(st.lists(inside, min_size=1, max_size=3), min_size=2, max_size=40))
+    for number, values in enumerate(members):
+        begin = meeting.partition("{")[2] if not lines else ""
+        first = draw(st.sampled_from([name, name, name, name, "other"]))
+        body = ",".join(f'"{first if place == 0 else place}":{value}' for place, value in enumerate(values))
+        if lines:
+            body = body.replace("\n", " ")
+        between = "\n" if lines else meeting[1 : meeting.index("{")]
+        parts += [between if number else "", ("{" + begin + body + "}",)]
+    return _built([*parts, "\n" if lines else "]"])
 
 
-def _read_in(size: int) -> Any:
-    return patch.object(pieces, "READ_BYTES", size)
+DOCUMENTS = array_documents() | line_documents() | value_documents() | alike_documents()
+
+
+@contextmanager
+def _read_in(size: int) -> Iterator[None]:
+    """Read this many bytes at a time; where they are few, blocks are small, too, and end everywhere."""
+    block = min(BLOCK_BYTES, 16 * size)
+    with (
+        patch.object(window, "READ_BYTES", size),
+        patch.object(window, "BLOCK_BYTES", block),
+        patch.object(pieces, "BLOCK_BYTES", block),
+    ):
+        yield
 
 
 def _places(cut_pieces: Sequence[Piece]) -> list[tuple[int, int]]:
@@ -355,13 +396,13 @@ def test_large_records_come_whole() -> None:
 def test_a_record_larger_than_the_limit_ends_the_source() -> None:
     """A record that does not end within the limit, or white space that does not, is told at its byte."""
     for data in (b'[{},{"a":"' + b"x" * 5000, b"{}\n" + b"x" * 5000, b"[{}," + b" " * 5000, b'{"a":"' + b"x" * 5000):
-        with patch.object(pieces, "MAX_RECORD_BYTES", 1000), _read_in(100):
+        with patch.object(window, "MAX_RECORD_BYTES", 1000), _read_in(100):
             found, fault = _until_fault(data, Document(data, []))
         assert "no record ends within 1000 bytes, at record" in fault
         assert _places(found) == ([] if data.startswith(b'{"') else [(data.index(b"{}"), data.index(b"{}") + 2)])
 
 
-def _scanned(data: bytes) -> tuple[int, list[int]]:
+def _scanned(data: bytes, batch_rows: int = 1) -> tuple[int, list[int]]:
     """Cut a source; return how many characters the scanner passed over, and what was asked of the stream."""
     total = 0
     scan = boundaries._scan
@@ -378,7 +419,7 @@ def _scanned(data: bytes) -> tuple[int, list[int]]:
 
     stream = Bytes(data)
     with patch.object(boundaries, "_scan", counting):
-        for _ in cut(stream, Cut(format="auto", records="item", batch_rows=1, known={})):
+        for _ in cut(stream, Cut(format="auto", records="item", batch_rows=batch_rows, known={})):
             pass
     return total, stream.asked
 
@@ -455,3 +496,37 @@ def test_garbage_behind_the_document_is_a_fault(tail: str, head: str, records: s
         assert next(given).count == 1
         with pytest.raises(SourceError, match="not JSON around"):
             next(given)
+
+
+@settings(quick, max_examples=200)
+@given(DOCUMENTS, st.sampled_from([3, 20, READ_BYTES]), st.integers(0, 4), st.data())
+def test_blocks_are_what_walking_gives(document: Document, read_bytes: int, spoiled: int, data: st.DataObject) -> None:
+    """Searched and proven or walked one by one: the same records, and the same fault at the same byte."""
+    content = bytearray(document.data)
+    for _ in range(spoiled):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at : at + data.draw(st.integers(0, 2))] = data.draw(
+            st.sampled_from(
+                [b"", b"}", b"]", b",", b"\n", b'"', b"\\", b"\x00", b"\xff", b"\\ud800", b"{", b"1", b"[" * 201]
+            )
+        )
+    with _read_in(read_bytes):
+        found, fault = _until_fault(bytes(content), document)
+        with patch.object(needles.Needle, "block", lambda *_: None):
+            walked, told = _until_fault(bytes(content), document)
+    assert (_places(found), fault) == (_places(walked), told)
+    assert sum(piece.count for piece in found) == sum(piece.count for piece in walked)
+
+
+def test_an_export_is_searched_and_hardly_walked() -> None:
+    """Of records that meet alike nearly all come by blocks, also where child objects meet as they do."""
+    record = json.dumps({"id": 1, "name": "},{", "items": [{"id": 1}, {"id": 2}, {"id": 3}]})
+    sources = {
+        "array": "[" + ",\n".join([record] * 5000) + "]",
+        "lines": "\n".join([record] * 5000),
+        "crlf": "\r\n".join([record] * 5000),
+        "pretty": json.dumps([json.loads(record)] * 5000, indent=2),
+    }
+    for name, source in sources.items():
+        scanned, _ = _scanned(source.encode(), 10_000)
+        assert scanned < 0.2 * len(source), name

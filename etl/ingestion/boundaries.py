@@ -72,7 +72,7 @@ def value_end(text: str, start: int) -> int:
         raise _too_deep(start) from None
     # Counting is cheap, and nearly always tells that there is no need to look closer.
     has_many = text.count("[", start, end) + text.count("{", start, end) > MAX_NESTING
-    if has_many and _nesting(text[start:end]) > MAX_NESTING:
+    if has_many and nesting(text[start:end]) > MAX_NESTING:
         raise _too_deep(start)
     return end
 
@@ -81,9 +81,9 @@ def _too_deep(start: int) -> NotJSON:
     return NotJSON(f"objects or arrays are nested deeper than {MAX_NESTING}", start)
 
 
-def _nesting(value: str) -> int:
+def nesting(value: str) -> int:
     """Return how deep the objects and arrays of a JSON value are nested."""
-    return max(accumulate(_STEPS[bracket] for bracket in _STRING_OR_BRACKET.findall(value)))
+    return max(accumulate(_STEPS[bracket] for bracket in _STRING_OR_BRACKET.findall(value)), default=0)
 
 
 def may_go_on(text: str, start: int, end: int) -> bool:

@@ -6,6 +6,9 @@ READ_BYTES = 1 << 18
 # How the compressed formats that are read begin: gzip, bzip2, xz.
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 
+# Records are decoded this many bytes at a time: half as many or twice as many take longer, for the cache is left.
+BLOCK_BYTES = 1 << 17
+
 # What identifies a source before it is read to its end.
 HEAD_BYTES = 1 << 20
 

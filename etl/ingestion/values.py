@@ -33,7 +33,8 @@ class Piece:
     """Consecutive whole records of a source as bytes.
 
     `offset` is the byte (from 0) at which it begins in the decompressed source, `first_record` the number
-    (from 1) of its first record. Between the records of an "array" stand commas, else white space.
+    (from 1) of its first record. Between the records of an "array" stand commas, else white space. `blocks` are
+    those parts of it, from byte to byte, that are decoded as one: whole records, all of them in order.
     """
 
     offset: int
@@ -41,6 +42,7 @@ class Piece:
     first_record: int
     data: bytes = field(repr=False)
     shape: Shape
+    blocks: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
 
     @property
     def end(self) -> int:

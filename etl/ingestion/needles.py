@@ -1,0 +1,145 @@
+"""Where a block of many records ends: found by searching, proven by decoding. Pure.
+
+Two records that follow one another look alike where they meet: the bytes from the `}` of the one through the first
+member's name of the other, the needle, are learned from records that were walked. The last needle of a block is where
+it may end; that the bytes before it decode as whole records is the proof, for JSON can be read in one way only.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from etl.ingestion.boundaries import nesting
+from etl.ingestion.constants import MAX_NESTING
+from etl.ingestion.values import Shape
+
+_FIRST_NAME = re.compile(r'[ \t\n\r]*,?[ \t\n\r]*\{[ \t\n\r]*"[^"\\]*"[ \t\n\r]*:')
+
+_MISSES = 4
+_WALKED_AFTER_MISSES = 64
+_CANDIDATES = 64
+_GROUPS = 16
+
+_values = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_value = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+class Needle:
+    """How records meet in one source, and where the next block of them ends."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._text = "\n" if shape == "lines" else ""
+        self._shape = shape
+        self._bytes_each = 0.0
+        self._is_ambiguous = False
+        self._misses = 0
+        self._to_walk = 0
+
+    def learn(self, text: str, end: int) -> None:
+        """Learn from a record that was walked and ends at `end`, where the next one is in the text, too."""
+        self._to_walk -= 1
+        if self._shape == "array" and text[end - 1] == "}" and (name := _FIRST_NAME.match(text, end)):
+            self._text = text[end - 1 : name.end()]
+
+    def block(self, text: str, start: int, stop: int, most: int) -> tuple[int, int] | None:
+        """Return the end of a block of records that begins at `start` and ends before `stop`, and their number.
+
+        `most` is how many there may be. None: they are to be walked.
+        """
+        if not self._text or self._to_walk > 0:
+            return None
+        if self._bytes_each:
+            stop = min(stop, start + int(most * self._bytes_each * 0.95))
+        found = self._lines(text, start, stop) if self._shape == "lines" else self._records(text, start, stop)
+        if found is None:
+            self._misses += 1
+            if self._misses >= _MISSES:
+                self._misses, self._to_walk = 0, _WALKED_AFTER_MISSES
+            return None
+        end, count = found
+        self._misses = 0
+        self._bytes_each = (end - start) / count
+        if count > most:
+            self._to_walk = most
+            return None
+        return found
+
+    def _lines(self, text: str, start: int, stop: int) -> tuple[int, int] | None:
+        end = text.rfind("\n", start, stop)
+        if end < 0:
+            return None
+        block = text[start:end].rstrip(" \t\r")
+        data = block.encode("latin-1")
+        count = _proven(data, map(_value, data.split(b"\n")))
+        return (start + len(block), count) if count else None
+
+    def _records(self, text: str, start: int, stop: int) -> tuple[int, int] | None:
+        at = text.rfind(self._text, start, stop)
+        if at >= 0 and not self._is_ambiguous:
+            count = _prove(text, start, at + 1)
+            if count:
+                return at + 1, count
+            # A child object that begins as the records do: the needle is found inside of a record, too.
+            self._is_ambiguous = True
+        at = self._balanced(text, start, at)
+        count = _prove(text, start, at + 1) if at >= 0 else 0
+        return (at + 1, count) if count else None
+
+    def _balanced(self, text: str, start: int, at: int) -> int:
+        """Return the last needle up to `at` before which as many objects end as begin, or -1.
+
+        Braces in texts mislead it; the proof notices.
+        """
+        if at < 0:
+            return -1
+        depth = text.count("{", start, at + 1) - text.count("}", start, at + 1)
+        for _ in range(_CANDIDATES):
+            if depth == 0 or at < 0:
+                return at
+            before = text.rfind(self._text, start, at)
+            depth -= text.count("{", before + 1, at + 1) - text.count("}", before + 1, at + 1)
+            at = before
+        return -1
+
+
+def _prove(text: str, start: int, end: int) -> int:
+    data = text[start:end].encode("latin-1")
+    try:
+        return _proven(data, _values(b"[%b]" % data))
+    except (msgspec.MsgspecError, RecursionError):
+        return 0
+
+
+def _proven(data: bytes, values: Iterable[msgspec.Raw]) -> int:
+    """Return how many records a block holds, or 0 where one is no JSON or is nested deeper than MAX_NESTING."""
+    try:
+        found = list(values)
+    except (msgspec.MsgspecError, RecursionError):
+        return 0
+    return len(found) if _is_shallow(data, found) else 0
+
+
+def _is_shallow(data: bytes, values: Sequence[msgspec.Raw]) -> bool:
+    """Tell whether no value is nested deeper than MAX_NESTING.
+
+    To count brackets costs as much as to decode, so it is done where a value is large enough only, and for many values
+    at a time.
+    """
+    sizes = list(map(len, values))
+    level_bytes = len(b"[]") if b"[" in data else len(b'{"":}')
+    if max(sizes) <= MAX_NESTING * level_bytes:
+        return True
+    together = max(1, len(sizes) // _GROUPS)
+    between = len(data) - sum(sizes)
+    begin = 0
+    for first in range(0, len(sizes), together):
+        size = sum(sizes[first : first + together])
+        # What stands between values may all come before these, or none of it.
+        around = data[begin : begin + size + between]
+        if around.count(b"{") + around.count(b"[") > MAX_NESTING and any(
+            nesting(bytes(value).decode("latin-1")) > MAX_NESTING for value in values[first : first + together]
+        ):
+            return False
+        begin += size
+    return True
