@@ -16,6 +16,7 @@ from etl.errors import DefinitionError, UsageError
 
 Mode = Literal["append", "merge", "replace"]
 Format = Literal["auto", "array", "ndjson", "document"]
+Decoder = Literal["auto", "ijson"]
 
 
 def shipped(name: Literal["sql", "config"]) -> Path:
@@ -33,6 +34,7 @@ class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     mode: Mode | None = None
     format: Format | None = None
     records: str | None = None
+    decoder: Decoder | None = None
     atomic: bool | None = None
     allow_empty: bool | None = None
     no_precalculate: bool | None = None
@@ -115,6 +117,7 @@ class LoadSettings:
     mode: Mode | None
     format: Format
     records: str | None
+    decoder: Decoder
     batch_rows: int
     failed_dir: Path
     atomic: bool

@@ -180,13 +180,13 @@ def _copied(connection: Connection, dataset: Dataset, data: bytes) -> list[tuple
         for piece in cut(_Bytes(data), Cut(format="auto", records="item", batch_rows=3, known={})):
             batch = projection.batch(piece, decode(piece), 1, range(1, piece.count + 1))
             assert batch.rejected == ()
-            for table, buffer in zip(dataset.tables, batch.buffers, strict=True):
+            for table, [rows] in zip(dataset.tables, batch.tables, strict=True):
                 names = [*(column.name for column in table.columns), *LINEAGE]
                 statement = sql.SQL("copy {} ({}) from stdin").format(
                     table.identifier, sql.SQL(", ").join(map(sql.Identifier, names))
                 )
                 with connection.cursor() as cursor, cursor.copy(statement) as copy:
-                    copy.write(buffer.getvalue())
+                    copy.write(rows.buffer.getvalue())
         return _stored(connection)
 
 

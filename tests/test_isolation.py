@@ -239,6 +239,7 @@ class Lab:
             mode=mode,
             format="auto",
             records=None,
+            decoder="auto",
             batch_rows=batch_rows,
             failed_dir=self.failed,
             atomic=atomic,

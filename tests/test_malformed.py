@@ -64,6 +64,7 @@ class Lab:
             mode=None,
             format="auto",
             records=None,
+            decoder="auto",
             batch_rows=batch_rows,
             failed_dir=self.folder / "failed",
             atomic=False,

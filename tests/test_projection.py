@@ -79,7 +79,7 @@ def _columns(table: Table) -> list[str]:
 
 def _rows(dataset: Dataset, batch: Batch, number: int = 0) -> list[dict[str, str]]:
     """Return the rows of a table as COPY gets them, by column; null is left out."""
-    lines = batch.buffers[number].getvalue().split("\n")[:-1]
+    lines = str(batch.tables[number][0].buffer.getvalue()).split("\n")[:-1]
     assert len(lines) == batch.rows[number]
     rows = [zip(_columns(dataset.tables[number]), line.split("\t"), strict=True) for line in lines]
     return [{name: text for name, text in row if text != "\\N"} for row in rows]
@@ -382,8 +382,8 @@ def test_whatever_is_projected_the_tables_take(connection: Connection, define: D
         kept = [(place, record) for place, record in enumerate(records, 1) if place not in rejected]
         with connection.transaction(force_rollback=True):
             parcels, items = (
-                _copy(connection, table, buffer.getvalue())
-                for table, buffer in zip(dataset.tables, batch.buffers, strict=True)
+                _copy(connection, table, str(rows.buffer.getvalue()))
+                for table, [rows] in zip(dataset.tables, batch.tables, strict=True)
             )
         assert batch.rows == (len(parcels), len(items))
         assert [row["etl_place"] for row in parcels] == [place for place, _ in kept]

@@ -43,13 +43,13 @@ def _load(connection: Connection, dataset: Dataset, records: list[Record]) -> No
     """Project the records, none of which may be refused, and COPY their rows."""
     batch = _batch(dataset, records)
     assert [rejected.fault for rejected in batch.rejected] == []
-    for table, buffer in zip(dataset.tables, batch.buffers, strict=True):
+    for table, [rows] in zip(dataset.tables, batch.tables, strict=True):
         columns = [column.name for column in table.columns] + list(LINEAGE)
         copy = sql.SQL("copy {} ({}) from stdin").format(
             table.identifier, sql.SQL(", ").join(map(sql.Identifier, columns))
         )
         with connection.cursor() as cursor, cursor.copy(copy) as stream:
-            stream.write(buffer.getvalue())
+            stream.write(rows.buffer.getvalue())
 
 
 def _stored(connection: Connection, table: str, order: str) -> list[Record]:

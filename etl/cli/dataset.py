@@ -4,7 +4,7 @@ import click
 import msgspec
 
 from etl import datasets
-from etl.cli.options import Common, json_option, print_json, print_table
+from etl.cli.options import Common, json_option, option, print_json, print_table
 from etl.database import connect, create_tables, require_tables
 
 
@@ -39,11 +39,20 @@ def list_command(common: Common, as_json: bool) -> None:
 
 @command.command("show", epilog="Example: etl dataset show shipments")
 @click.argument("name")
+@option(
+    "--projection", has_twin=False, is_flag=True, help="Show what is sent as it stands, and its checks."
+)
 @json_option
 @click.pass_obj
-def show_command(common: Common, name: str, as_json: bool) -> None:
+def show_command(common: Common, name: str, projection: bool, as_json: bool) -> None:
     """Show the columns of a dataset and where their values come from."""
     dataset = datasets.find(name, common.config_dir)
+    if projection:
+        from etl.ingestion import lanes
+
+        seen = lanes.fast(dataset)
+        click.echo(f"every value is converted before it is sent: {seen}" if isinstance(seen, str) else seen.told())
+        return
     if as_json:
         print_json([msgspec.to_builtins(dataset)])
         return

@@ -20,7 +20,7 @@ from etl.ingestion.pipeline import load, precalculate
 from etl.ingestion.resumption import judge
 from etl.ingestion.values import Source, Summary
 from etl.precalculation.refresh import Refreshed
-from etl.settings import Format, Limit, LoadSettings, Mode, RetrySettings
+from etl.settings import Decoder, Format, Limit, LoadSettings, Mode, RetrySettings
 
 # The exit code of several sources: the first of these that occurred (contract C3).
 _GRAVEST_FIRST = (70, 130, 143, 4, 5, 3, 6, 1, 0)
@@ -47,6 +47,13 @@ log = structlog.get_logger(__name__)
     help="Shape of the source.",
 )
 @option("--records", metavar="PATH", help="Path of one record, as in shipments.item; else the definition's.")
+@option(
+    "--decoder",
+    type=click.Choice(["auto", "ijson"]),
+    default="auto",
+    show_default=True,
+    help="auto sends what PostgreSQL reads as it stands; ijson converts every value. The rows are the same.",
+)
 @option(
     "--batch-rows",
     type=click.IntRange(1, 1_000_000),
@@ -76,6 +83,7 @@ def command(
     mode: Mode | None,
     format: Format,
     records: str | None,
+    decoder: Decoder,
     batch_rows: int,
     max_rejected: str,
     atomic: bool,
@@ -94,6 +102,7 @@ def command(
         mode=mode,
         format=format,
         records=records,
+        decoder=decoder,
         batch_rows=batch_rows,
         failed_dir=failed_dir,
         atomic=atomic,

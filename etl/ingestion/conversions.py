@@ -41,8 +41,8 @@ _DAY = (
     r"(?!0000)[0-9]{4}-"
     r"(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
 )
-_is_common_date = re.compile(_DAY).fullmatch
-_is_common_timestamp = re.compile(
+is_common_date = re.compile(_DAY).fullmatch
+is_common_timestamp = re.compile(
     _DAY + r"[T ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|[+-](?:0[0-9]|1[0-5]):?[0-5][0-9])"
 ).fullmatch
 
@@ -258,7 +258,7 @@ def _boolean(value: Any) -> str:
 
 def _date(value: Any) -> str:
     if isinstance(value, str):
-        if _is_common_date(value):
+        if is_common_date(value):
             return value
         if _DATE.fullmatch(value):
             _require_day(value)
@@ -268,7 +268,7 @@ def _date(value: Any) -> str:
 
 def _timestamptz(value: Any) -> str:
     if isinstance(value, str):
-        if _is_common_timestamp(value):
+        if is_common_timestamp(value):
             return value
         match = _TIMESTAMP.fullmatch(value)
         if match:

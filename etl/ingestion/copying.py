@@ -3,13 +3,15 @@
 Everything here runs in a transaction that the caller holds, so that it commits together with the ledger.
 """
 
+from collections.abc import Callable
+
 import psycopg
 from psycopg import sql
 
 from etl import queries
 from etl.datasets import Dataset
-from etl.errors import InternalError
 from etl.ingestion import merging
+from etl.ingestion.sending import do_nothing, send
 from etl.ingestion.values import Batch
 from etl.settings import Mode
 
@@ -40,14 +42,19 @@ class Copier:
             for staging, fact in zip(self._staging, self._facts, strict=True):
                 connection.execute(_SQL["make_staging"].format(staging=staging, table=fact))
 
-    def copy(self, connection: psycopg.Connection, batch: Batch) -> tuple[int, ...]:
-        """Send a batch and return how many rows COPY counted for each table.
+    def copy(
+        self, connection: psycopg.Connection, batch: Batch, meanwhile: Callable[[], None] = do_nothing
+    ) -> tuple[int, ...]:
+        """Send a batch and return how many rows COPY counted for each table; `meanwhile` is called while it goes.
 
         Raises psycopg.Error as the server refuses it, InternalError when COPY counted other rows than were sent.
         """
         self.make_ready(connection)
         targets = self._temporary if self._merges else self._staging if self._is_staged else self._facts
-        counted = tuple(self._send(connection, batch, number, target) for number, target in enumerate(targets))
+        counted = tuple(
+            send(connection, rows, target, merging.columns(table), meanwhile)
+            for table, rows, target in zip(self._dataset.tables, batch.tables, targets, strict=True)
+        )
         if self._merges:
             _run(connection, merging.merge(self._dataset, self._temporary, merging.WON))
         return counted
@@ -78,18 +85,6 @@ class Copier:
             _run(connection, merging.append(self._dataset, self._facts, self._staging))
         for staging in self._staging:
             connection.execute(_SQL["drop_staging"].format(staging=staging))
-
-    def _send(self, connection: psycopg.Connection, batch: Batch, number: int, target: sql.Identifier) -> int:
-        table = self._dataset.tables[number]
-        statement = _SQL["copy_rows"].format(table=target, columns=merging.columns(table))
-        with connection.cursor() as cursor:
-            with cursor.copy(statement) as copy:
-                copy.write(batch.buffers[number].getvalue())
-            if cursor.rowcount != batch.rows[number]:
-                raise InternalError(
-                    f"COPY counted {cursor.rowcount} rows of {table.name}, {batch.rows[number]} were sent"
-                )
-            return cursor.rowcount
 
     def _make_temporary(self, connection: psycopg.Connection) -> None:
         connection.execute(queries.load("database")["hush_notices"])

@@ -12,8 +12,8 @@ from psycopg import sql
 
 from etl import queries
 from etl.datasets import LINEAGE, Dataset, Table
-from etl.errors import InternalError
-from etl.ingestion.merging import WON, Applying
+from etl.ingestion.merging import WON, Applying, columns
+from etl.ingestion.sending import send
 from etl.ingestion.values import Batch, Fault
 
 _SQL = queries.load("isolation")
@@ -44,14 +44,10 @@ def isolate(
 
 def _send(connection: psycopg.Connection, table: Table, number: int, batch: Batch) -> sql.Identifier:
     text = sql.Identifier("pg_temp", f"etl_text_{number}")
-    columns = [sql.SQL("{} text").format(sql.Identifier(column.name)) for column in table.columns]
-    columns += [sql.SQL("{} bigint").format(sql.Identifier(name)) for name in LINEAGE]
-    connection.execute(_SQL["make_text"].format(text=text, columns=sql.SQL(", ").join(columns)))
-    with connection.cursor() as cursor:
-        with cursor.copy(_SQL["copy_text"].format(text=text)) as copy:
-            copy.write(batch.buffers[number].getvalue())
-        if cursor.rowcount != batch.rows[number]:
-            raise InternalError(f"COPY counted {cursor.rowcount} rows of {table.name}, {batch.rows[number]} were sent")
+    typed = [sql.SQL("{} text").format(sql.Identifier(column.name)) for column in table.columns]
+    typed += [sql.SQL("{} bigint").format(sql.Identifier(name)) for name in LINEAGE]
+    connection.execute(_SQL["make_text"].format(text=text, columns=sql.SQL(", ").join(typed)))
+    send(connection, batch.tables[number], text, columns(table))
     connection.execute(_SQL["index_text"].format(text=text))
     connection.execute(_SQL["analyze_text"].format(text=text))
     return text

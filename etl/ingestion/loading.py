@@ -21,6 +21,7 @@ from etl.ingestion.copying import Copier
 from etl.ingestion.failures import FailedStore, Located, Origin
 from etl.ingestion.isolation import isolate
 from etl.ingestion.projection import Projection
+from etl.ingestion.sending import do_nothing
 from etl.ingestion.values import Batch, Entry, Failure, Fault, Rejected
 from etl.settings import RetrySettings
 
@@ -65,7 +66,10 @@ class _Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Loader:
-    """Loads the batches of one run, one after the other, over one session."""
+    """Loads the batches of one run, one after the other, over one session.
+
+    `careful` makes a batch of the fast lane anew by the careful lane; `meanwhile` is called while the server works.
+    """
 
     database: Database
     session: Session
@@ -76,6 +80,8 @@ class Loader:
     retries: RetrySettings
     before_retry: Callable[[], None]
     wait: Callable[[float], None] = time.sleep
+    careful: Callable[[Batch], Batch] | None = None
+    meanwhile: Callable[[], None] = do_nothing
 
     def load(self, batch: Batch) -> Entry:
         """Load a batch: what is transient is tried again, what the data refuses is isolated, the rest is stored.
@@ -87,6 +93,9 @@ class Loader:
         started = time.monotonic()
         try:
             end = self._try(batch, self._copied)
+            if isinstance(end, _Refusal) and end.is_of_data and self.careful and batch.is_fast:
+                batch = self.careful(batch)
+                end = self._try(batch, self._copied)
             if isinstance(end, _Refusal) and end.is_of_data:
                 end = self._try(batch, self._isolated)
             if isinstance(end, _Refusal):
@@ -116,7 +125,7 @@ class Loader:
             return refusal
 
     def _copied(self, connection: psycopg.Connection, batch: Batch) -> _Fate:
-        return _Fate(rows=self.copier.copy(connection, batch), rejected=batch.rejected)
+        return _Fate(rows=self.copier.copy(connection, batch, self.meanwhile), rejected=batch.rejected)
 
     def _isolated(self, connection: psycopg.Connection, batch: Batch) -> _Fate:
         self.copier.make_ready(connection)

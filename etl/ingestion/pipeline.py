@@ -10,16 +10,19 @@ import psycopg
 import structlog
 
 from etl import datasets
-from etl.database import Database, Session, connect
+from etl.database import Database, Session, connect, other_types
 from etl.errors import BusyError, DatabaseError, EtlError, TooManyRejectedError, UsageError
-from etl.ingestion import failures, ledger, outcome, records, retries
+from etl.ingestion import failures, lanes, ledger, outcome, retries
+from etl.ingestion.ahead import Ahead
 from etl.ingestion.copying import Copier
 from etl.ingestion.failures import FailedStore, Located, Origin
 from etl.ingestion.job import Job, Progress, Stop
+from etl.ingestion.lanes import CarefulLane, FastLane, Lane
 from etl.ingestion.loading import Loader
-from etl.ingestion.pieces import Cut, cut
+from etl.ingestion.pieces import Cut, cutting
 from etl.ingestion.projection import Projection
 from etl.ingestion.resumption import begin, require_same
+from etl.ingestion.sending import do_nothing
 from etl.ingestion.source import Stream, opened
 from etl.ingestion.values import Batch, Entry, Failure, Piece, Source, Summary
 from etl.precalculation import catalogue
@@ -76,6 +79,10 @@ def _bring(stream: Stream, session: Session, store: FailedStore, job: Job, progr
     progress.rejected = ledger.totals(session.connection(), run.run)[1]
     projection = Projection(job.dataset)
     copier = Copier(job.dataset, job.mode, staged_as=run.run if run.is_atomic else None)
+    how = Cut(format=job.settings.format, records=job.records_path, batch_rows=job.settings.batch_rows, known=known)
+    careful = CarefulLane(projection, run.number)
+    lane = _lane(session.connection(), projection, run, job) or careful
+    batches: Ahead[Piece | Batch] = Ahead(_batches(cutting(stream, how), known, lane))
     loader = Loader(
         database=job.database,
         session=session,
@@ -86,18 +93,20 @@ def _bring(stream: Stream, session: Session, store: FailedStore, job: Job, progr
         retries=job.settings.retries,
         before_retry=progress.note_retry,
         wait=job.stop.wait,
+        careful=lambda batch: careful.batch(batch.piece),
+        meanwhile=batches.go_on if stream.size is not None else do_nothing,
     )
     again = retries.policy(job.settings.retries, progress.note_retry, job.stop.wait)
-    how = Cut(format=job.settings.format, records=job.records_path, batch_rows=job.settings.batch_rows, known=known)
-    for piece in _read(cut(stream, how), job.stop):
+    for each in _read(batches, job.stop):
+        piece = each if isinstance(each, Piece) else each.piece
         progress.read += piece.count
-        if piece.offset in known:
+        if isinstance(each, Piece):
             require_same(stream, piece, known[piece.offset])
             progress.skipped += piece.count
             continue
         if not progress.entered:
             again(_open_for_rows, session, run, copier, store, job)
-        entry = loader.load(projection.batch(piece, records.decode(piece), run.number, range(1, piece.count + 1)))
+        entry = loader.load(each)
         progress.entered += piece.count
         progress.loaded += entry.loaded
         progress.failed += entry.failed
@@ -108,14 +117,35 @@ def _bring(stream: Stream, session: Session, store: FailedStore, job: Job, progr
     again(_finish, session, run, stream, copier, job, progress)
 
 
-def _read(pieces: Iterator[Piece], stop: Stop) -> Iterator[Piece]:
-    """Yield the pieces as they come, until a signal does."""
+def _lane(connection: psycopg.Connection, projection: Projection, run: ledger.Run, job: Job) -> FastLane | None:
+    """Return the fast lane where the dataset and its tables suit it."""
+    if job.settings.decoder == "ijson":
+        return None
+    seen = lanes.fast(job.dataset)
+    reason = seen if isinstance(seen, str) else other_types(connection, job.dataset)
+    if isinstance(seen, str) or reason:
+        log.info("careful_lane_only", dataset=job.dataset.name, reason=reason)
+        return None
+    return FastLane(seen, projection, run.number)
+
+
+def _batches(pieces: Iterable[Piece | None], known: Collection[int], lane: Lane) -> Iterator[Piece | Batch | None]:
+    """Yield the batch of each new piece, a known piece as it is, and None after each part of the work."""
+    for piece in pieces:
+        if piece is None or piece.offset in known:
+            yield piece
+        else:
+            yield from lane.batching(piece)
+
+
+def _read(batches: Ahead[Piece | Batch], stop: Stop) -> Iterator[Piece | Batch]:
+    """Yield the batches as they come, until a signal does."""
     while True:
         with stop.reading():
-            piece = next(pieces, None)
-        if piece is None:
+            batch = batches.next()
+        if batch is None:
             return
-        yield piece
+        yield batch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from etl.datasets import Column, Dataset, Table
 from etl.ingestion.conversions import Misfit, as_text, converter, json_text
-from etl.ingestion.values import Batch, Fault, Piece, Rejected
+from etl.ingestion.values import Batch, Fault, Piece, Rejected, Rows
 
 _NULL = "\\N"
 """COPY's spelling of null in its text format."""
@@ -52,23 +52,21 @@ class Projection:
         `run_number` is the lineage that each row carries beside the piece's offset and the record's place, one of
         `places` for each record.
         """
-        buffers = tuple(StringIO() for _ in self._tables)
-        counts = [0] * len(self._tables)
-        rejected = []
+        gathered = self.gather(piece, run_number)
         for place, record in zip(places, records, strict=True):
-            if isinstance(record, Fault):
-                rejected.append(Rejected(place=place, key=None, fault=record))
-                continue
-            lineage = f"{run_number}\t{piece.offset}\t{place}\n"
-            try:
-                texts = [self._rows(table, record, lineage) for table in self._tables]
-            except _Refused as refused:
-                rejected.append(Rejected(place=place, key=self.key_of(record), fault=refused.fault))
-                continue
-            for index, rows in enumerate(texts):
-                buffers[index].writelines(rows)
-                counts[index] += len(rows)
-        return Batch(piece=piece, places=places, buffers=buffers, rows=tuple(counts), rejected=tuple(rejected))
+            gathered.add(place, record)
+        return Batch(piece=piece, places=places, tables=gathered.tables(), rejected=tuple(gathered.rejected))
+
+    def gather(self, piece: Piece, run_number: int) -> "Gathered":
+        """Return what gathers the rows of records of a piece one by one."""
+        return Gathered(self, f"{run_number}\t{piece.offset}")
+
+    def rows_of(self, record: dict[str, Any], lineage: str) -> list[list[str]]:
+        """Return the COPY text of a record's rows for each table.
+
+        Raises Refused when it can never load.
+        """
+        return [self._rows(table, record, lineage) for table in self._tables]
 
     def key_of(self, record: Mapping[str, Any]) -> str | None:
         """Return the record's key as text, or None when it has none that can be told."""
@@ -88,15 +86,48 @@ class Projection:
         try:
             elements = each(record, record, 0)
         except Misfit as misfit:
-            raise _Refused(misfit, table, None) from None
+            raise Refused(misfit, table, None) from None
         if elements is None:
             return []
         if not isinstance(elements, list):
-            raise _Refused(Misfit("22P02", f"expected an array at {table.each}, got {_kind(elements)}"), table, None)
+            raise Refused(Misfit("22P02", f"expected an array at {table.each}, got {_kind(elements)}"), table, None)
         return [_row(table, cells, element, record, position, lineage) for position, element in enumerate(elements, 1)]
 
 
-class _Refused(Exception):
+class Gathered:
+    """The rows of a piece's records, one record after the other, and the records that can never load."""
+
+    def __init__(self, projection: Projection, lineage: str) -> None:
+        self.rejected: list[Rejected] = []
+        self._projection = projection
+        self._lineage = lineage
+        self._buffers = [StringIO() for _ in projection.dataset.tables]
+        self._counts = [0 for _ in self._buffers]
+
+    def add(self, place: int, record: dict[str, Any] | Fault) -> None:
+        """Add the rows of the record at this place, or reject it."""
+        if isinstance(record, Fault):
+            self.rejected.append(Rejected(place=place, key=None, fault=record))
+            return
+        try:
+            texts = self._projection.rows_of(record, f"{self._lineage}\t{place}\n")
+        except Refused as refused:
+            key = self._projection.key_of(record)
+            self.rejected.append(Rejected(place=place, key=key, fault=refused.fault))
+            return
+        for index, rows in enumerate(texts):
+            self._buffers[index].writelines(rows)
+            self._counts[index] += len(rows)
+
+    def tables(self) -> tuple[tuple[Rows, ...], ...]:
+        """Return the rows of each table."""
+        return tuple(
+            (Rows(format="text", buffer=buffer, count=count),)
+            for buffer, count in zip(self._buffers, self._counts, strict=True)
+        )
+
+
+class Refused(Exception):
     """A record that cannot become rows."""
 
     def __init__(self, misfit: Misfit, table: Table, column: Column | None, position: int = 0) -> None:
@@ -126,7 +157,7 @@ def _row(
 def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, record: Mapping[str, Any], position: int) -> list[str]:
     """Return the texts of a row that holds a misfit, each misfit in the column that takes it.
 
-    Raises _Refused when none does.
+    Raises Refused when none does.
     """
     values: list[str] = []
     moved: list[tuple[_Cell, int, Misfit]] = []
@@ -136,7 +167,7 @@ def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, record: Mapping[s
             values.append(_NULL if value is None else cell.convert(value))
         except Misfit as misfit:
             if cell.misfits_to is None or misfit.is_violation:
-                raise _Refused(misfit, table, cell.column, position) from None
+                raise Refused(misfit, table, cell.column, position) from None
             moved.append((cell, cell.misfits_to, misfit))
             values.append(_NULL)
     for cell, target, unfit in moved:
@@ -145,7 +176,7 @@ def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, record: Mapping[s
                 raise unfit
             values[target] = cells[target].convert(json_text(cell.get(item, record, position)))
         except Misfit as unstorable:
-            raise _Refused(unstorable, table, cell.column, position) from None
+            raise Refused(unstorable, table, cell.column, position) from None
     return values
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import ijson
 
 from etl.ingestion.boundaries import piece_spans
-from etl.ingestion.values import Fault, Piece, Span
+from etl.ingestion.values import Fault, Piece
 
 # The escape of a surrogate: where it stands alone, ijson turns it into another character.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -61,9 +61,15 @@ def decode(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
             return
         except (ijson.JSONError, InvalidOperation):
             pass  # The records before this one were given out; go on from here, one by one.
-    for number, span in enumerate(piece_spans(piece)):
+    for number, text in enumerate(texts(piece)):
         if number >= done:
-            yield _one(piece, span)
+            yield decode_one(text)
+
+
+def texts(piece: Piece) -> Iterator[bytes | Fault]:
+    """Yield each record of the piece as it is written, or why it is none."""
+    for span in piece_spans(piece):
+        yield Fault(sqlstate="22P02", reason=span.fault) if span.fault else piece.data[span.start : span.end]
 
 
 def _items(piece: Piece) -> Iterator[Any]:
@@ -82,14 +88,10 @@ def _suits_ijson(data: bytes) -> bool:
     return True
 
 
-def _one(piece: Piece, span: Span) -> dict[str, Any] | Fault:
-    if span.fault:
-        return Fault(sqlstate="22P02", reason=span.fault)
-    return decode_one(piece.data[span.start : span.end])
-
-
-def decode_one(data: bytes) -> dict[str, Any] | Fault:
+def decode_one(data: bytes | Fault) -> dict[str, Any] | Fault:
     """Return the record that is the whole of these bytes, or why they are none."""
+    if isinstance(data, Fault):
+        return data
     try:
         record = _decode(data.decode("utf-8"))
     except UnicodeDecodeError as error:

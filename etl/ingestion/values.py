@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from io import StringIO
+from io import BytesIO, StringIO
 from typing import Any, Literal, NamedTuple, Protocol
 
 Shape = Literal["array", "lines", "values"]
@@ -94,17 +94,35 @@ class Rejected:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Rows of one table as COPY takes them, and how many: text in COPY's own format, or CSV made of JSON tokens."""
+
+    format: Literal["text", "csv"]
+    buffer: StringIO | BytesIO
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
-    """The rows of one piece: for each table of the dataset a buffer of COPY text and the number of its rows.
+    """The rows of one piece, for each table of the dataset, and the records that can never load.
 
     `places` are those of its records, which a replay takes from the piece that they were in.
     """
 
     piece: Piece
     places: Sequence[int]
-    buffers: tuple[StringIO, ...]
-    rows: tuple[int, ...]
+    tables: tuple[tuple[Rows, ...], ...]
     rejected: tuple[Rejected, ...]
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The number of rows of each table."""
+        return tuple(sum(part.count for part in parts) for parts in self.tables)
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether some of its rows are those of the fast lane."""
+        return any(part.format == "csv" and part.count for parts in self.tables for part in parts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,6 @@
 -- Let a batch commit without waiting for the disk; the transaction that finishes the run waits for all of them.
 set local synchronous_commit = off;
 
--- name: copy_rows
--- Send rows in COPY's text format.
-copy {table} ({columns}) from stdin;
-
 -- name: make_temporary
 -- Make the table that a batch is copied into before it is merged, once per connection.
 create temporary table if not exists {temporary} (

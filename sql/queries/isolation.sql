@@ -2,10 +2,6 @@
 -- Make the table that holds a refused batch as text, so that nothing of it is checked yet.
 create temporary table {text} ({columns}) on commit drop;
 
--- name: copy_text
--- Send the rows of a refused batch as text.
-copy {text} from stdin;
-
 -- name: index_text
 -- Find the rows of one record without reading all.
 create index on {text} (etl_place);

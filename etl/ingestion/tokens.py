@@ -1,0 +1,296 @@
+"""JSON tokens of a column -> fields of CSV that PostgreSQL reads as contract C5 says. Pure: the fast lane's checks.
+
+A token is the text of a JSON value as it stands in the record. Tokens are looked at a column at a time, and most
+columns are vouched for by a few searches through all of them; a token that none vouches for makes its record suspect,
+and the careful lane decides.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal, InvalidOperation
+
+import msgspec
+
+from etl.datasets import Column
+from etl.ingestion.conversions import Misfit, converter, is_common_date, is_common_timestamp
+
+Token = msgspec.Raw | bytes
+
+NULL = msgspec.Raw(b"null")
+
+SEPARATOR = b"\x1f"
+"""Between the fields of CSV: no JSON token holds a control character, so it stands nowhere else."""
+
+Vouch = Callable[[Sequence[Token], set[int]], Sequence[Token]]
+"""(the tokens of a column, the suspects) -> the fields; adds the places of the tokens that it cannot vouch for."""
+
+_INTEGER_DIGITS = {"smallint": 4, "integer": 9, "bigint": 18}
+"""So many digits fit in any case."""
+
+_PLAIN_NUMBER = re.compile(rb"(?!-0\Z)-?[0-9]+(?:\.[0-9]+)?")
+_INTEGER = re.compile(rb"-?[0-9]+")
+_NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
+_LONGEST_NUMBER = 1000
+
+_IS_NO_TEXT = re.compile(rb'\x1f[^"n]').search
+_DIGITS_AS_0 = bytes.maketrans(b"123456789", b"000000000")
+_TIME_FORM = re.compile(rb'"0000-00-00[T ]00:00:00(?:\.0{1,6})?(?:Z|[+-]00:?00)"')
+_DATE_FORM = re.compile(rb'"0000-00-00"')
+_FORMS = 8
+
+_ESCAPE = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\.", re.DOTALL)
+_ESCAPED = {
+    b'\\"': b'\\"',
+    b"\\\\": b"\\\\",
+    b"\\/": b"/",
+    b"\\b": b"\b",
+    b"\\f": b"\f",
+    b"\\n": b"\n",
+    b"\\r": b"\r",
+    b"\\t": b"\t",
+}
+
+
+def voucher(column: Column) -> Vouch:
+    """Return the check of a column, with its limits and what counts as none."""
+    check = _CHECKS[column.type](column)
+    if column.required:
+        check = _required(check)
+    return _null_if(check, column.null_if) if column.null_if else check
+
+
+def constant(column: Column) -> bytes | None:
+    """Return the field of a column that has the same value in each row, or None where it is not to be told so."""
+    if column.value is None or column.null_if:
+        return None
+    try:
+        text = converter(column)(column.value)
+    except Misfit:
+        return None
+    return None if "\\" in text else b'"%b"' % text.replace('"', '\\"').encode()
+
+
+def _suspect(tokens: Iterable[Token], suspects: set[int], is_fit: Callable[[bytes], object]) -> None:
+    suspects.update(place for place, token in enumerate(tokens) if not is_fit(bytes(token)))
+
+
+def _is_null(token: bytes) -> bool:
+    return token == b"null"
+
+
+def _required(check: Vouch) -> Vouch:
+    def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+        if b"null" in SEPARATOR.join(tokens):
+            _suspect(tokens, suspects, lambda token: not _is_null(token))
+        return check(tokens, suspects)
+
+    return vouch
+
+
+def _null_if(check: Vouch, values: Iterable[str | int | float]) -> Vouch:
+    texts = frozenset(msgspec.json.encode(value) for value in values if isinstance(value, str))
+    numbers = frozenset(Decimal(str(value)) for value in values if not isinstance(value, str))
+
+    def nulled(token: Token) -> Token:
+        written = bytes(token)
+        if written[:1] == b'"':
+            return NULL if written in texts else token
+        if not numbers or written[:1] not in b"-0123456789":
+            return token
+        try:
+            return NULL if Decimal(written.decode()) in numbers else token
+        except InvalidOperation:
+            return token  # An exponent beyond all numbers that a definition can name.
+
+    def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+        if texts:
+            # The same text may be written in another way.
+            _suspect(tokens, suspects, lambda token: b"\\" not in token)
+        return check([nulled(token) for token in tokens], suspects)
+
+    return vouch
+
+
+def _text(column: Column) -> Vouch:
+    max_length = column.max_length
+    allowed = frozenset([b"null", *(msgspec.json.encode(value) for value in column.one_of)])
+
+    def is_fit(token: bytes) -> bool:
+        if token[:1] == b'"':
+            if max_length is None or len(token) - 2 <= max_length:
+                return True
+            return b"\\" not in token and len(token.decode()) - 2 <= max_length
+        if token in {b"null", b"true", b"false"}:
+            return max_length is None or token == b"null" or len(token) <= max_length
+        most = _LONGEST_NUMBER if max_length is None else min(max_length, _LONGEST_NUMBER)
+        return len(token) <= most and _PLAIN_NUMBER.fullmatch(token) is not None
+
+    def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+        joined = SEPARATOR.join(tokens)
+        has_long = max_length is not None and max(map(len, tokens)) > max_length + 2
+        are_texts = len(tokens) > 1 and joined.count(b'"\x1f"') == len(tokens) - 1
+        if has_long or not (are_texts or _IS_NO_TEXT(SEPARATOR + joined) is None):
+            _suspect(tokens, suspects, is_fit)
+        if column.one_of:
+            _suspect(tokens, suspects, allowed.__contains__)
+        return _unescaped(tokens, suspects) if b"\\" in joined else tokens
+
+    return vouch
+
+
+def _unescaped(tokens: Sequence[Token], suspects: set[int]) -> list[Token]:
+    """Return the tokens as CSV writes them, where only a quote and a backslash are escaped."""
+    fields: list[Token] = []
+    for place, token in enumerate(tokens):
+        written = bytes(token)
+        if b"\\" in written:
+            try:
+                fields.append(_ESCAPE.sub(_unescape, written))
+            except (msgspec.MsgspecError, ValueError):
+                suspects.add(place)
+                fields.append(NULL)
+        else:
+            fields.append(token)
+    return fields
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    """Return what an escape stands for.
+
+    Raises ValueError for a NUL and for half a surrogate pair.
+    """
+    escape = match.group()
+    if escape[1:2] != b"u":
+        return _ESCAPED[escape]
+    character = msgspec.json.decode(b'"%b"' % escape, type=str)
+    if character == "\0":
+        raise ValueError("a NUL character")
+    return ("\\" + character if character in {'"', "\\"} else character).encode()
+
+
+class _Bounds:
+    """The limits of a column of numbers."""
+
+    def __init__(self, column: Column) -> None:
+        self._least, self._above, self._most = (
+            None if bound is None else Decimal(str(bound)) for bound in (column.min, column.above, column.max)
+        )
+        self.are_none = self._least is self._above is self._most is None
+        self._are_no_minus = self._least == 0 and self._above is self._most is None
+
+    def hold(self, number: Decimal) -> bool:
+        """Tell whether a number is within the limits."""
+        return (
+            (self._least is None or number >= self._least)
+            and (self._above is None or number > self._above)
+            and (self._most is None or number <= self._most)
+        )
+
+    def surely_hold(self, joined: bytes) -> bool:
+        """Tell whether all numbers of a column are within the limits; no, also where they may be at one of them.
+
+        Rounding to a float passes over no other float, so what is beyond the float of a limit is beyond the limit.
+        """
+        if self._are_no_minus:
+            return b"-" not in joined
+        below = max((float(bound) for bound in (self._least, self._above) if bound is not None), default=-math.inf)
+        most = math.inf if self._most is None else float(self._most)
+        inside = (below + most) / 2 if math.isfinite(below + most) else most - 1 if below == -math.inf else below + 1
+        if not below < inside < most:
+            return False
+        numbers = list(map(float, joined.replace(b"null", str(inside).encode()).split(SEPARATOR)))
+        return min(numbers) > below and max(numbers) < most
+
+
+def _number(column: Column) -> Vouch:
+    digits = _INTEGER_DIGITS.get(column.type)
+    parts = b"0123456789-\x1f" if digits else b"0123456789-.eE+\x1f"
+    number = _INTEGER if digits else _NUMBER
+    bounds = _Bounds(column)
+
+    def is_fit(token: bytes) -> bool:
+        if token == b"null":
+            return True
+        if token[:1] == b'"':
+            token = token[1:-1]
+        if len(token) > _LONGEST_NUMBER or not number.fullmatch(token) or (column.type == "double" and token == b"-0"):
+            return False
+        if digits and len(token) > digits:
+            return False
+        if bounds.are_none or column.type == "double":
+            return bounds.are_none or bounds.surely_hold(token)
+        return bounds.hold(Decimal(token.decode()))
+
+    def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+        joined = SEPARATOR.join(tokens)
+        # The zero of a double keeps the sign that an integer does not have.
+        is_signed_zero = column.type == "double" and b"-0" in joined
+        are_numbers = not is_signed_zero and not joined.translate(None, parts).replace(b"null", b"")
+        are_short = not digits or max(map(len, tokens)) <= digits
+        if not (are_numbers and are_short and (bounds.are_none or bounds.surely_hold(joined))):
+            _suspect(tokens, suspects, is_fit)
+        return tokens
+
+    return vouch
+
+
+def _boolean(_column: Column) -> Vouch:
+    words = frozenset([b"null", b"true", b"false", b'"true"', b'"false"'])
+
+    def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+        _suspect(tokens, suspects, words.__contains__)
+        return tokens
+
+    return vouch
+
+
+def _moment(form: re.Pattern[bytes], is_common: Callable[[str], object]) -> Callable[[Column], Vouch]:
+    """Return the check of dates or times: the digits are the server's to judge, all else is looked at here."""
+
+    def is_fit(token: bytes) -> bool:
+        return token == b"null" or is_common(token[1:-1].decode()) is not None
+
+    def is_vouched(joined: bytes) -> bool:
+        rest = joined.translate(_DIGITS_AS_0) + SEPARATOR
+        rest = rest.replace(b"null\x1f", b"")
+        for _ in range(_FORMS):
+            if not rest:
+                # PostgreSQL takes a part of a leap second, which C5 does not.
+                return b":60." not in joined
+            found = rest[: rest.index(SEPARATOR) + 1]
+            if not form.fullmatch(found[:-1]):
+                return False
+            rest = rest.replace(found, b"")
+        return False
+
+    def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+        if not is_vouched(SEPARATOR.join(tokens)):
+            _suspect(tokens, suspects, is_fit)
+        return tokens
+
+    return lambda _column: vouch
+
+
+def _jsonb(_column: Column) -> Vouch:
+    def quoted(token: Token) -> Token:
+        written = bytes(token)
+        if written == b"null":
+            return token
+        return b'"%b"' % written.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+
+    return lambda tokens, _suspects: [quoted(token) for token in tokens]
+
+
+_CHECKS: dict[str, Callable[[Column], Vouch]] = {
+    "text": _text,
+    "smallint": _number,
+    "integer": _number,
+    "bigint": _number,
+    "numeric": _number,
+    "double": _number,
+    "boolean": _boolean,
+    "date": _moment(_DATE_FORM, is_common_date),
+    "timestamptz": _moment(_TIME_FORM, is_common_timestamp),
+    "jsonb": _jsonb,
+}

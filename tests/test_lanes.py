@@ -1,0 +1,463 @@
+"""The two lanes give the same rows and the same rejected records: one by one, and in random documents."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, LiteralString
+from unittest.mock import patch
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from etl.database import Database, create_tables
+from etl.datasets import Dataset, read
+from etl.ingestion import lanes, pieces, window
+from etl.ingestion.failures import FailedStore
+from etl.ingestion.job import Job, Stop
+from etl.ingestion.pipeline import load
+from etl.ingestion.projection import Projection
+from etl.ingestion.values import Source, Summary
+from etl.settings import Decoder, Limit, LoadSettings, RetrySettings
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+COLUMNS = {
+    "words": '"text"',
+    "short": '{ type = "text", max_length = 5 }',
+    "word": '{ type = "text", one_of = ["a", "b/c", "\\"", "é"] }',
+    "small": '"smallint"',
+    "whole": '{ type = "integer", min = -3, max = 100 }',
+    "big": '"bigint"',
+    "exact": '"numeric"',
+    "weight": '{ type = "numeric", above = 0 }',
+    "volume": '{ type = "numeric", min = 0 }',
+    "share": '{ type = "numeric", min = "-0.5", max = "0.5" }',
+    "near": '"double"',
+    "bounded": '{ type = "double", above = "0.1", max = 1000 }',
+    "yes": '"boolean"',
+    "day": '"date"',
+    "at": '"timestamptz"',
+    "doc": '"jsonb"',
+    "deep": '{ path = "o.p.q", type = "text" }',
+    "deeper": '{ path = "o.n", type = "integer" }',
+    "none_text": '{ type = "text", null_if = ["N/A", ""] }',
+    "none_number": '{ type = "numeric", null_if = [0, -1.5] }',
+    "moved": '{ type = "numeric", misfits_to = "note" }',
+    "moved_at": '{ type = "timestamptz", misfits_to = "late" }',
+    "needed": '{ type = "integer", required = true }',
+    "odd": '{ path = "a b-ü", type = "text" }',
+}
+
+DEFINITION = f"""
+name = "mixed"
+[[table]]
+name = "lab.mixed"
+[table.columns]
+id = {{ type = "text", required = true }}
+feed = {{ value = "a \\"feed\\"", type = "text" }}
+note = "text"
+late = "text"
+{chr(10).join(f"{name} = {options}" for name, options in COLUMNS.items())}
+[[table]]
+name = "lab.mixed_items"
+each = "items"
+[table.columns]
+id = {{ path = "^.id", type = "text" }}
+line_no = {{ path = "#", type = "integer" }}
+sku = {{ type = "text", required = true, max_length = 4 }}
+quantity = {{ type = "integer", min = 0 }}
+size = {{ path = "size.cm", type = "numeric" }}
+outer = {{ path = "^.o.n", type = "integer" }}
+"""
+
+MEMBERS = {"deep": ["o", "p", "q"], "deeper": ["o", "n"], "odd": ["a b-ü"]}
+
+TOKENS = [
+    *("null", "true", "false", "{}", "[]", "[[]]", '{"a":1}', '{"x": [1, {"y": null}]}', '[{"id":1},{"id":2}]'),
+    *(
+        "0",
+        "-0",
+        "0.0",
+        "-0.0",
+        "1",
+        "-1",
+        "7",
+        "-7",
+        "42",
+        "100",
+        "101",
+        "800.0",
+        "8e2",
+        "8E+2",
+        "1.50",
+        "-1.5",
+        "1e-7",
+    ),
+    *("0.5", "0.50000000000000000001", "-0.5", "0.1", "0.1000000000000000000001", "0.09999999999999999999999", "1000"),
+    *("32767", "32768", "-32768", "2147483647", "2147483648", "9223372036854775807", "9223372036854775808"),
+    *("999999999999999999", "123456789012345678901234567890.123456789", "1e400", "1e-400", "-1e-400", "1e200000"),
+    *("1e1000000000000000000", "9" * 5000, "0." + "1" * 400, "1e5", "12345678901234567"),
+    *(
+        '""',
+        '"a"',
+        '"b/c"',
+        '"b\\/c"',
+        '"\\""',
+        '"é"',
+        '"\\u00e9"',
+        '"\\u0061"',
+        '"N/A"',
+        '"N\\/A"',
+        '"abcde"',
+        '"abcdef"',
+    ),
+    *(
+        '"ééééé"',
+        '"éééééé"',
+        '"\\u00e9\\u00e9\\u00e9\\u00e9\\u00e9"',
+        '"null"',
+        '"\\\\N"',
+        '"\\\\."',
+        '"."',
+        '"\\\\"',
+        '"true"',
+    ),
+    *(
+        '"a\\nb"',
+        '"\\n\\\\.\\n"',
+        '"a\\r\\nb"',
+        '"\\t"',
+        '"\\b\\f"',
+        '"\\u001f"',
+        '"\\u007f"',
+        '"\\u0000"',
+        '"a\\u0000b"',
+    ),
+    *(
+        '"\\ud83d\\ude00"',
+        '"😀"',
+        '"\\ud83d"',
+        '"\\ude00\\ud83d"',
+        '"\\\\u0000"',
+        '"\\\\ud800"',
+        '"},{\\"id\\":1"',
+        '"{"',
+        '"["',
+    ),
+    *(
+        '"\\u0022\\u005c"',
+        '"a,b;c|d"',
+        '"  a  "',
+        '"\u2028"',
+        '"x\u0085y"',
+        "1.0E+2",
+        '"now"',
+        '"infinity"',
+        '"NaN"',
+        '"nan"',
+    ),
+    *(
+        '"inf"',
+        '"42"',
+        '" 42 "',
+        '"+42"',
+        '"-42"',
+        '"0042"',
+        '"4.2"',
+        '".5"',
+        '"5."',
+        '"1_000"',
+        '"0x1F"',
+        '"0b1"',
+        '"1e2"',
+    ),
+    *(
+        '"12,5"',
+        '"-0"',
+        '"0"',
+        '"1e400"',
+        '"t"',
+        '"yes"',
+        '"on"',
+        '"1"',
+        '"FALSE"',
+        '"true "',
+        "20260105",
+        '"20260105"',
+    ),
+    *('"2026-01-05"', '"2026-1-5"', '"2026-02-29"', '"2024-02-29"', '"2026-02-30"', '"2026-13-01"', '"0000-01-01"'),
+    *('"9/11/14"', '"Jan 5 2026"', '"2026-01-05T10:00:00Z"', '"2026-01-05 10:00:00Z"', '"2026-01-05T10:00:00z"'),
+    *('"2026-01-05T10:00:00"', '"2026-01-05T10:00:00+02:00"', '"2026-01-05T10:00:00-0330"', '"2026-01-05T10:00:00+02"'),
+    *('"2026-01-05T10:00:00+16:00"', '"2026-01-05T10:00:00+02:60"', '"2026-01-05T24:00:00Z"', '"2026-01-05T24:00:01Z"'),
+    *('"2026-01-05T23:59:60Z"', '"2026-01-05T23:59:60.5Z"', '"2026-01-05T23:59:61Z"', '"2026-01-05T10:60:00Z"'),
+    *(
+        '"2026-01-05T10:00Z"',
+        '"2026-01-05T10:15.5Z"',
+        '"2026-01-05T10:00:00.123456Z"',
+        '"2026-01-05T10:00:00.1234567Z"',
+    ),
+    *('"2026-01-05T10:00:00.9999995Z"', '"2026-01-05T10:00:00.Z"', '"2026-01-05T10:00:00 Z"', '"2026-02-30T10:00:00Z"'),
+    *('"2026-01-05T10:00:00ZZ"', '"\\u0032026-01-05T10:00:00Z"', '"2026-01-05T10:00:00\\u005a"', '"2026-01-05BC"'),
+]
+
+
+# Rows as text but for their lineage; JSON would lose the sign of a zero.
+MIXED: LiteralString = """
+select ((to_jsonb(t) - '{etl_run,etl_batch,etl_place}'::text[]) || jsonb_build_object('near', near::text))::text
+from lab.mixed t order by 1
+"""
+MIXED_ITEMS: LiteralString = """
+select (to_jsonb(t) - '{etl_run,etl_batch,etl_place}'::text[])::text from lab.mixed_items t order by 1
+"""
+
+
+@dataclass(kw_only=True)
+class Lab:
+    """Loads documents by one lane or the other in this process."""
+
+    connection: Connection
+    dataset: Dataset
+    database: Database
+    folder: Path
+
+    def load(
+        self, content: bytes, *, decoder: Decoder = "auto", batch_rows: int = 100, suffix: str = "json"
+    ) -> "Found":
+        """Load a source into empty tables; return all that became of it."""
+        self.connection.execute(
+            "truncate lab.mixed, lab.mixed_items; delete from etl.failures; delete from etl.batches;"
+            " delete from etl.attempts; delete from etl.runs"
+        )
+        path = self.folder / f"source.{suffix}"
+        path.write_bytes(content)
+        asked = LoadSettings(
+            mode=None,
+            format="auto",
+            records=None,
+            decoder=decoder,
+            batch_rows=batch_rows,
+            failed_dir=self.folder / "failed",
+            atomic=False,
+            allow_empty=False,
+            max_rejected=Limit(percent=100),
+            force=False,
+            precalculate=False,
+            retries=RetrySettings(attempts=1, base_seconds=0.001, cap_seconds=0.001),
+        )
+        job = Job(dataset=self.dataset, database=self.database, settings=asked, stop=Stop())
+        while self.connection.execute("select from pg_locks where locktype = 'advisory'").rowcount:
+            time.sleep(0.001)  # The server notices a moment later that a connection is closed.
+        summary, error = load(Source(name="source", path=str(path)), job)
+        assert summary.records.adds_up()
+        return self._found(summary, str(error or ""))
+
+    def _found(self, summary: Summary, error: str) -> "Found":
+        rows = [[row for (row,) in self.connection.execute(query)] for query in (MIXED, MIXED_ITEMS)]
+        rejected = []
+        for (name,) in self.connection.execute("select id from etl.failures where run = %s", [summary.run]):
+            stem = self.folder / "failed" / "mixed" / str(summary.run) / name
+            told = json.loads(stem.with_suffix(".json").read_bytes())["records"]
+            rejected += list(zip(told, stem.with_suffix(".ndjson").read_bytes().split(b"\n")[:-1], strict=True))
+        rejected.sort(key=lambda each: int(each[0]["record"]))
+        return Found(rows=rows, rejected=rejected, exit_code=summary.exit_code, error=error, read=summary.records.read)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What became of a document: the rows of each table, the rejected records as told and as written, the end."""
+
+    rows: list[list[str]]
+    rejected: list[tuple[dict[str, Any], bytes]]
+    exit_code: int
+    error: str
+    read: int
+
+
+@pytest.fixture
+def lab(postgresql: Connection, tmp_path: Path) -> Lab:
+    """Give a fresh lab."""
+    postgresql.autocommit = True
+    path = tmp_path / "config" / "datasets" / "mixed.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(DEFINITION)
+    dataset = read(path)
+    create_tables(postgresql, dataset)
+    FailedStore(tmp_path / "failed").prepare()
+    return Lab(connection=postgresql, dataset=dataset, database=Database(conninfo=postgresql.info.dsn), folder=tmp_path)
+
+
+def _member(column: str, token: str) -> str:
+    """Return the member, or the members around it, in which a column finds its token."""
+    names = MEMBERS.get(column, [column])
+    for name in reversed(names):
+        token = f"{json.dumps(name)}:{token}" if name is names[-1] else f"{json.dumps(name)}:{{{token}}}"
+    return token
+
+
+@contextmanager
+def _counting_fast_rows() -> Iterator[list[int]]:
+    """Count the rows that the fast lane sends."""
+    counts: list[int] = []
+    add = lanes._Table.add
+
+    def counting(self: Any, *arguments: Any) -> None:
+        before = self.count
+        add(self, *arguments)
+        counts.append(self.count - before)
+
+    with patch.object(lanes._Table, "add", counting):
+        yield counts
+
+
+@pytest.mark.parametrize("column", [*COLUMNS, "sku", "quantity", "size", "o", "items"])
+@pytest.mark.parametrize("batch_rows", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_each_token_comes_to_the_same(lab: Lab, column: str, batch_rows: int) -> None:
+    """Whatever stands in a column, both lanes load the same value or reject the record for the same reason."""
+    members = []
+    for number, token in enumerate(TOKENS):
+        needed = "" if column == "needed" else ',"needed":1'
+        if column in {"sku", "quantity", "size"}:
+            item = f'{{"size":{{"cm":{token}}},"sku":"s"}}' if column == "size" else f'{{"sku":"s","{column}":{token}}}'
+            members.append(f'{{"id":"{number}"{needed},"items":[{{"sku":"a"}},{item}]}}')
+        else:
+            members.append(f'{{"id":"{number}"{needed},{_member(column, token)}}}')
+    document = f"[{','.join(members)}]".encode()
+    careful = lab.load(document, decoder="ijson", batch_rows=1000)
+    assert careful.read == len(TOKENS)
+    with _counting_fast_rows() as counts:
+        # Few at a time, or one by one: hardly a token hides behind another that the server refuses.
+        assert lab.load(document, batch_rows=batch_rows) == careful
+    assert sum(counts) > len(careful.rows[0]) / 4 or column.startswith("moved")  # what does not fit is moved
+
+
+def test_what_nothing_is_wrong_with_does_not_need_the_careful_lane(lab: Lab) -> None:
+    """Good records, with nulls, escapes, numbers in texts and all usual spellings of times, are sent as they stand."""
+    good = {
+        "words": ['"a\\"b\\\\c\\nd"', "17", "1.50", "true", "null", '"é"'],
+        "short": ['"abcde"', "null", "12345"],
+        "whole": ["5", "-3", "null"],
+        "big": ["123456789012345678"],
+        "exact": ["1.5", "1e5", "-0.0", '"12.50"', "null"],
+        "weight": ["0.001", "12"],
+        "volume": ["0", "0.00", "3.5"],
+        "share": ["0.5", "-0.5", "0"],
+        "near": ["1.5", "1e300"],
+        "yes": ["true", "false", "null", '"true"'],
+        "day": ['"2026-01-05"', "null"],
+        "at": ['"2026-01-05T10:00:00Z"', '"2026-01-05 10:00:00.123+02:00"', '"2024-02-29T10:00:00-0330"', "null"],
+        "doc": ['{"a": [1, "x"]}', "null", '"x"', "1"],
+        "deep": ['"x"'],
+        "none_text": ['"N/A"', '"x"'],
+        "none_number": ["0", "-1.5", "2"],
+        "needed": ["1"],
+    }
+    records = []
+    for number in range(60):
+        chosen = {name: tokens[number % len(tokens)] for name, tokens in good.items()}
+        members = ",".join(_member(name, token) for name, token in chosen.items())
+        records.append(f'{{"id":"{number}",{members},"more":[{{"id":1}}],"items":[{{"sku":"a","quantity":{number}}}]}}')
+    for text in (f"[{','.join(records)}]", "\n".join(records), "\r\n".join(records)):
+        with _counting_fast_rows() as counts, patch.object(Projection, "rows_of", side_effect=AssertionError):
+            found = lab.load(text.encode())
+        assert (found.exit_code, found.rejected, sum(counts)) == (0, [], 120)
+        assert found.rows == lab.load(text.encode(), decoder="ijson").rows
+
+
+TOKEN = st.sampled_from(TOKENS)
+ANY_COLUMN = st.sampled_from([*COLUMNS, "id", "note", "unknown"])
+GOOD = {"needed": "1", "weight": "2.5", "at": '"2026-01-05T10:00:00Z"', "words": '"x"', "whole": "7"}
+
+
+@st.composite
+def records(draw: st.DrawFn) -> str:
+    """Draw a record: mostly good, some members odd, some twice, names escaped, blanks anywhere."""
+    blank = draw(st.sampled_from(["", " ", "\t", "  "]))
+    chosen = GOOD | draw(st.dictionaries(ANY_COLUMN, TOKEN, max_size=2))
+    members = [_member(name, token) for name, token in chosen.items()]
+    if draw(st.booleans()):
+        skus = draw(st.lists(st.sampled_from(['"a"', '"b"', "7", '"toolong"', "null", '"\\u0061"']), max_size=3))
+        items = [f'{{"id":"x","sku":{sku},"quantity":{number}}}' for number, sku in enumerate(skus)]
+        members.append(f'"items":[{",".join([*items, *draw(st.sampled_from([[], [], ["{}"], ["null"], ["5"]]))])}]')
+    members += draw(
+        st.lists(st.sampled_from([_member("words", '"y"'), '"wor\\u0064s":"z"', '"o":{"n":1}', '"o":null']), max_size=2)
+    )
+    first = '"id":' + draw(st.sampled_from(['"0"', '"0"', '"0"', '"1"', "3", "null"]))
+    joined = f"{blank},{blank}".join([first, *draw(st.permutations(members))])
+    return "{" + blank + joined.replace('":', f'"{blank}:{blank}') + "}"
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> tuple[bytes, str]:
+    """Draw a document of records, whole or spoiled, and the name's ending."""
+    held = draw(st.lists(records() | st.sampled_from(["{}", "5", "[]", '"x"']), min_size=1, max_size=25))
+    if draw(st.booleans()):
+        text = "[" + draw(st.sampled_from([",", ", ", ",\n", "\n,\n  "])).join(held) + "]"
+    else:
+        lines = [
+            *held,
+            *draw(st.lists(st.sampled_from(["x", '{"id":', "", "{} {}", '{"a":1},{"b":2}', "[1,2"]), max_size=2)),
+        ]
+        text = '{"id":"first","needed":1}\n' + draw(st.sampled_from(["\n", "\r\n"])).join(draw(st.permutations(lines)))
+    content = bytearray(text.encode(errors="surrogatepass"))
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+        at = draw(st.integers(0, len(content) - 1))
+        content[at : at + draw(st.integers(0, 1))] = draw(
+            st.sampled_from([b"", b"}", b'"', b"\\", b"\xff", b"\n", b"1", b","])
+        )
+    return bytes(content), "json"
+
+
+@settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(documents(), st.sampled_from([1, 3, 100]), st.sampled_from([200, 1 << 17]))
+def test_random_documents_come_to_the_same(lab: Lab, document: tuple[bytes, str], batch_rows: int, block: int) -> None:
+    """Any document, spoiled or not, ends in the same rows, the same rejected records and the same end in both lanes."""
+    content, suffix = document
+    careful = lab.load(content, decoder="ijson", batch_rows=100, suffix=suffix)
+    with patch.object(window, "BLOCK_BYTES", block), patch.object(pieces, "BLOCK_BYTES", block):
+        fast = lab.load(content, batch_rows=batch_rows, suffix=suffix)
+    assert fast == careful
+
+
+def test_a_person_can_read_the_projection(run_etl: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """`dataset show --projection` tells each column's tokens and checks, or why values are converted one by one."""
+    done = run_etl("dataset", "show", "shipments", "--projection")
+    assert done.returncode == 0
+    assert "logistics.shipments: one row per record" in done.stdout
+    assert "weight_kg               <- weight_kg (numeric, above 0)" in done.stdout
+    assert "logistics.shipment_items: one row per element of items" in done.stdout
+    assert "shipment_id <- the record: shipment_id (text)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        ('{ path = ".", type = "jsonb" }', "column c takes the whole of an object"),
+        ('{ path = "a.b", type = "text" }\na = "jsonb"', "b is looked for in a member that is a column itself"),
+        ('{ value = "x\\ty", type = "text" }', "column c has a constant that is to be converted"),
+    ],
+)
+def test_a_dataset_that_tokens_do_not_give_is_told(tmp_path: Path, column: str, reason: str) -> None:
+    """Such a dataset is loaded by the careful lane alone, and the projection says why."""
+    path = tmp_path / "odd.toml"
+    first, _, second = column.partition("\n")
+    lines = [second, f"c = {first}"] if second else [f"c = {first}"]
+    path.write_text("\n".join(['name = "odd"', "[[table]]", 'name = "a.b"', "[table.columns]", *lines]))
+    assert lanes.fast(read(path)) == reason
+
+
+def test_a_table_with_other_types_is_loaded_by_the_careful_lane(lab: Lab) -> None:
+    """Where a person made the column another one, its values are converted before they are sent."""
+    document = b'[{"id":"1","needed":800.0,"big":5}]'
+    lab.connection.execute("alter table lab.mixed alter big type text")
+    with capture_logs() as told:
+        found = lab.load(document)
+    [event] = [each for each in told if each["event"] == "careful_lane_only"]
+    assert event["reason"] == "column big of lab.mixed is text and not bigint"
+    assert found.exit_code == 0
