@@ -4,6 +4,8 @@ The codes are the contract with schedulers (`docs/reference/exit-codes.md`). A r
 not an exception but a value (`etl.ingestion.values.Rejected`); exceptions are for "stop".
 """
 
+from typing import Any
+
 
 class EtlError(Exception):
     """Stop the command: `str(error)` says what was expected and what was found, `hint` the next command."""
@@ -13,6 +15,17 @@ class EtlError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let an error travel from one process to another with all that it tells."""
+        return _told_again, (type(self), str(self), vars(self))
+
+
+def _told_again(kind: type[EtlError], message: str, told: dict[str, Any]) -> EtlError:
+    error = kind.__new__(kind, message)
+    error.args = (message,)
+    vars(error).update(told)
+    return error
 
 
 class UsageError(EtlError):

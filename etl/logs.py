@@ -5,6 +5,7 @@ Events are past-tense facts with keys. Never bind or log the content of a record
 
 import logging
 import sys
+from dataclasses import dataclass
 from typing import Literal
 
 import structlog
@@ -12,9 +13,18 @@ import structlog
 LogFormat = Literal["auto", "console", "json"]
 
 
-def set_up(log_format: LogFormat, level: str, *, colors: bool) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Logs:
+    """How the story is told: its format, its least level, and whether in colours."""
+
+    format: LogFormat = "auto"
+    level: str = "info"
+    colors: bool = False
+
+
+def set_up(logs: Logs) -> None:
     """Route structlog and the standard library's loggers to stderr in one format."""
-    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    console = logs.format == "console" or (logs.format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -22,7 +32,7 @@ def set_up(log_format: LogFormat, level: str, *, colors: bool) -> None:
         structlog.processors.format_exc_info,
     ]
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=colors) if console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=logs.colors) if console else structlog.processors.JSONRenderer()
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -33,7 +43,7 @@ def set_up(log_format: LogFormat, level: str, *, colors: bool) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    root.setLevel(logs.level.upper())
     # Alembic tells every step at info; psycopg warns of what the loader itself handles and reports.
     logging.getLogger("alembic").setLevel("WARNING")
     logging.getLogger("psycopg").setLevel("ERROR")

@@ -39,6 +39,7 @@ class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     allow_empty: bool | None = None
     no_precalculate: bool | None = None
     json: bool | None = None
+    workers: int | None = None
     batch_rows: int | None = None
     max_rejected: str | None = None
     failed_dir: str | None = None
@@ -118,6 +119,7 @@ class LoadSettings:
     format: Format
     records: str | None
     decoder: Decoder
+    workers: int | None
     batch_rows: int
     failed_dir: Path
     atomic: bool

@@ -240,6 +240,7 @@ class Lab:
             format="auto",
             records=None,
             decoder="auto",
+            workers=1,
             batch_rows=batch_rows,
             failed_dir=self.failed,
             atomic=atomic,

@@ -242,6 +242,7 @@ class Lab:
             format="auto",
             records=None,
             decoder=decoder,
+            workers=1,
             batch_rows=batch_rows,
             failed_dir=self.folder / "failed",
             atomic=False,

@@ -96,7 +96,7 @@ def test_events_can_be_for_people(run_etl: RunEtl, connection: Connection, tmp_p
 
 def test_loggers_of_others_are_routed_in(capsys: pytest.CaptureFixture[str], logging_restored: None) -> None:
     """What a library says by the standard library's logging comes out as an event like ours, from its level on."""
-    logs.set_up("json", "info", colors=False)
+    logs.set_up(logs.Logs(format="json"))
     logging.getLogger("some.library").warning("something %s", "happened")
     logging.getLogger("some.library").debug("never mind")
     structlog.get_logger("etl").info("thing_done", rows=3)

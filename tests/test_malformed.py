@@ -65,6 +65,7 @@ class Lab:
             format="auto",
             records=None,
             decoder="auto",
+            workers=1,
             batch_rows=batch_rows,
             failed_dir=self.folder / "failed",
             atomic=False,

@@ -84,8 +84,9 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: l
         name: defaults[name] for name in ("log_format", "log_level") if name in defaults and not is_given(ctx, name)
     }
     log_format, log_level = given.get("log_format", log_format), given.get("log_level", log_level)
-    logs.set_up(log_format, log_level, colors=use_colors())
-    ctx.obj = Common(config_dir=Path(config_dir), given=database, from_file=settings.database)
+    told = logs.Logs(format=log_format, level=log_level, colors=use_colors())
+    logs.set_up(told)
+    ctx.obj = Common(config_dir=Path(config_dir), given=database, from_file=settings.database, logs=told)
 
 
 def is_given(ctx: click.Context, name: str) -> bool:
@@ -106,7 +107,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors are told in a sentence on stderr."""
-    logs.set_up("auto", "info", colors=use_colors())
+    logs.set_up(logs.Logs(colors=use_colors()))
     try:
         result: Any = cli.main(args=arguments, prog_name="etl", standalone_mode=False)
     except click.ClickException as error:

@@ -39,9 +39,7 @@ def list_command(common: Common, as_json: bool) -> None:
 
 @command.command("show", epilog="Example: etl dataset show shipments")
 @click.argument("name")
-@option(
-    "--projection", has_twin=False, is_flag=True, help="Show what is sent as it stands, and its checks."
-)
+@option("--projection", is_flag=True, help="Show what is sent as it stands, and its checks.")
 @json_option
 @click.pass_obj
 def show_command(common: Common, name: str, projection: bool, as_json: bool) -> None:

@@ -48,6 +48,11 @@ log = structlog.get_logger(__name__)
 )
 @option("--records", metavar="PATH", help="Path of one record, as in shipments.item; else the definition's.")
 @option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    help="Processes that load a source; else one for each core but one, at most 4, and fewer for a small source.",
+)
+@option(
     "--decoder",
     type=click.Choice(["auto", "ijson"]),
     default="auto",
@@ -83,6 +88,7 @@ def command(
     mode: Mode | None,
     format: Format,
     records: str | None,
+    workers: int | None,
     decoder: Decoder,
     batch_rows: int,
     max_rejected: str,
@@ -103,6 +109,7 @@ def command(
         format=format,
         records=records,
         decoder=decoder,
+        workers=workers,
         batch_rows=batch_rows,
         failed_dir=failed_dir,
         atomic=atomic,
@@ -118,7 +125,7 @@ def command(
     precalculated: list[Refreshed] = []
     try:
         with common.database() as database, _stopped_by_signals() as stop:
-            job = Job(dataset=definition, database=database, settings=settings, stop=stop)
+            job = Job(dataset=definition, database=database, settings=settings, stop=stop, logs=common.logs)
             _require_all(job, named)
             runs = _load_all(named, job, codes, as_json=as_json)
             if settings.precalculate and not codes & {4, 130, 143}:

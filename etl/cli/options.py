@@ -14,6 +14,7 @@ import click
 
 from etl.errors import UsageError
 from etl.ingestion import constants
+from etl.logs import Logs
 from etl.settings import RetrySettings
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Common:
     config_dir: Path
     given: str | None
     from_file: str | None
+    logs: Logs
 
     @property
     def address(self) -> str:

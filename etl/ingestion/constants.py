@@ -27,6 +27,10 @@ MAX_RECORD_BYTES = 64 << 20
 # Objects and arrays nested deeper than this are refused: the JSON decoders of all lanes stop there alike.
 MAX_NESTING = 200
 
+# To start a process takes as long as to load this much; beyond four of them PostgreSQL is the limit.
+BYTES_PER_WORKER = 64 << 20
+MAX_DEFAULT_WORKERS = 4
+
 # Failed store files that may wait for the disk before the load waits for them.
 FAILURES_IN_FLIGHT = 16
 

@@ -1,19 +1,22 @@
 """What a load is asked to do, how far an attempt came, and the wish to stop it."""
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from etl.database import Database
 from etl.datasets import Dataset
 from etl.errors import InterruptedByUserError
+from etl.ingestion.constants import BYTES_PER_WORKER, MAX_DEFAULT_WORKERS
 from etl.ingestion.ledger import Run
+from etl.logs import Logs
 from etl.settings import LoadSettings, Mode
 
 # How long a signal may wait to be seen: Python goes on sleeping after it.
-_LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.1
 
 
 class Stop:
@@ -64,7 +67,7 @@ class Stop:
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             self.check()
-            time.sleep(min(left, _LOOK_SECONDS))
+            time.sleep(min(left, LOOK_SECONDS))
         self.check()
 
 
@@ -76,11 +79,20 @@ class Job:
     database: Database
     settings: LoadSettings
     stop: Stop
+    logs: Logs = field(default_factory=Logs)
 
     @property
     def mode(self) -> Mode:
         """The mode asked for, else the definition's."""
         return self.settings.mode or self.dataset.mode
+
+    def crew_size(self, source_bytes: int | None) -> int:
+        """Return how many processes load a source: as many as asked for, else what its size and the cores suggest."""
+        if self.settings.workers is not None:
+            return self.settings.workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        most = max(1, min(MAX_DEFAULT_WORKERS, cores - 1))
+        return most if source_bytes is None else max(1, min(most, source_bytes // BYTES_PER_WORKER))
 
     @property
     def is_atomic(self) -> bool:

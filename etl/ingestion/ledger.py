@@ -83,12 +83,16 @@ def lock_source(connection: psycopg.Connection, dataset: str, head_sha256: str, 
             raise _busy(connection, key, what)
 
 
-def lock_source_again(connection: psycopg.Connection, dataset: str, head_sha256: str, mode: Mode) -> None:
+def lock_source_again(
+    connection: psycopg.Connection, dataset: str, head_sha256: str, mode: Mode, *, has_workers: bool = False
+) -> None:
     """Hold the source again after the connection was lost; waits for the server to notice that the old one is gone.
 
     Raises BusyError when another run took it in between.
     """
     for key, is_shared, what in _locks(dataset, head_sha256, mode):
+        if has_workers and key == _workers_key(dataset, head_sha256):
+            continue
         try:
             connection.execute(_SQL["lock_shared" if is_shared else "lock"], {"key": key})
         except psycopg.errors.LockNotAvailable:
@@ -99,7 +103,34 @@ def _locks(dataset: str, head_sha256: str, mode: Mode) -> list[tuple[int, bool, 
     return [
         (_key(f"dataset:{dataset}"), mode != "replace", f"the dataset {dataset}"),
         (_key(f"source:{dataset}:{head_sha256}"), False, "this source"),
+        (_workers_key(dataset, head_sha256), False, "this source"),
     ]
+
+
+def _workers_key(dataset: str, head_sha256: str) -> int:
+    return _key(f"workers:{dataset}:{head_sha256}")
+
+
+def admit_workers(connection: psycopg.Connection, dataset: str, head_sha256: str) -> None:
+    """Let other sessions of this load join it.
+
+    Each holds a lock of its own: where the connection that holds the source is lost, they still keep others out.
+    """
+    connection.execute(_SQL["unlock"], {"key": _workers_key(dataset, head_sha256)})
+
+
+def join_load(connection: psycopg.Connection, run: Run, dataset: str, head_sha256: str) -> None:
+    """Make a session one of those that load a source.
+
+    Raises BusyError when another load holds it now.
+    """
+    key = _workers_key(dataset, head_sha256)
+    try:
+        connection.execute(_SQL["lock_shared"], {"key": key})
+    except psycopg.errors.LockNotAvailable:
+        raise _busy(connection, key, "this source") from None
+    require_current(connection, run)
+    name_session(connection, run.run)
 
 
 def _key(name: str) -> int:

@@ -1,30 +1,25 @@
 """The straight line: source -> pieces -> records -> rows -> batch -> COPY and ledger -> precalculation."""
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import structlog
 
 from etl import datasets
-from etl.database import Database, Session, connect, other_types
+from etl.database import Database, Session, connect
 from etl.errors import BusyError, DatabaseError, EtlError, TooManyRejectedError, UsageError
-from etl.ingestion import failures, lanes, ledger, outcome, retries
-from etl.ingestion.ahead import Ahead
+from etl.ingestion import ledger, outcome, retries
+from etl.ingestion.bringing import Attempt, by_crew, by_one, judge_rejected
 from etl.ingestion.copying import Copier
-from etl.ingestion.failures import FailedStore, Located, Origin
+from etl.ingestion.failures import FailedStore
 from etl.ingestion.job import Job, Progress, Stop
-from etl.ingestion.lanes import CarefulLane, FastLane, Lane
-from etl.ingestion.loading import Loader
 from etl.ingestion.pieces import Cut, cutting
-from etl.ingestion.projection import Projection
-from etl.ingestion.resumption import begin, require_same
-from etl.ingestion.sending import do_nothing
+from etl.ingestion.resumption import begin
 from etl.ingestion.source import Stream, opened
-from etl.ingestion.values import Batch, Entry, Failure, Piece, Source, Summary
+from etl.ingestion.values import Source, Summary
 from etl.precalculation import catalogue
 from etl.precalculation.refresh import Refreshed, refresh, stale
 
@@ -74,105 +69,27 @@ def load(source: Source, job: Job) -> tuple[Summary, EtlError | None]:
 
 def _bring(stream: Stream, session: Session, store: FailedStore, job: Job, progress: Progress) -> None:
     """Load what of the stream is not in yet."""
-    run, known = begin(session, stream, job)
+    run, known, work = begin(session, stream, job)
     progress.run = run
     progress.rejected = ledger.totals(session.connection(), run.run)[1]
-    projection = Projection(job.dataset)
-    copier = Copier(job.dataset, job.mode, staged_as=run.run if run.is_atomic else None)
     how = Cut(format=job.settings.format, records=job.records_path, batch_rows=job.settings.batch_rows, known=known)
-    careful = CarefulLane(projection, run.number)
-    lane = _lane(session.connection(), projection, run, job) or careful
-    batches: Ahead[Piece | Batch] = Ahead(_batches(cutting(stream, how), known, lane))
-    loader = Loader(
-        database=job.database,
-        session=session,
-        store=store,
-        copier=copier,
-        projection=projection,
-        books=_RunBooks(run=run, dataset=job.dataset.name, source=stream.source.name),
-        retries=job.settings.retries,
-        before_retry=progress.note_retry,
-        wait=job.stop.wait,
-        careful=lambda batch: careful.batch(batch.piece),
-        meanwhile=batches.go_on if stream.size is not None else do_nothing,
-    )
     again = retries.policy(job.settings.retries, progress.note_retry, job.stop.wait)
-    for each in _read(batches, job.stop):
-        piece = each if isinstance(each, Piece) else each.piece
-        progress.read += piece.count
-        if isinstance(each, Piece):
-            require_same(stream, piece, known[piece.offset])
-            progress.skipped += piece.count
-            continue
-        if not progress.entered:
-            again(_open_for_rows, session, run, copier, store, job)
-        entry = loader.load(each)
-        progress.entered += piece.count
-        progress.loaded += entry.loaded
-        progress.failed += entry.failed
-        progress.rejected += entry.rejected
-        progress.bytes_read = piece.end
-        _judge(progress.rejected, progress.read, run, job, at_end=False)
+    copier = Copier(job.dataset, job.mode, staged_as=run.run if run.is_atomic else None)
+    attempt = Attempt(
+        work=work,
+        job=job,
+        stream=stream,
+        known=known,
+        progress=progress,
+        before_rows=lambda: again(_open_for_rows, session, run, copier, store, job),
+    )
+    crew_size = job.crew_size(stream.size)
+    if crew_size == 1:
+        by_one(attempt, cutting(stream, how), session, store)
+    else:
+        by_crew(attempt, cutting(stream, how), session, crew_size)
     progress.bytes_read = stream.position
     again(_finish, session, run, stream, copier, job, progress)
-
-
-def _lane(connection: psycopg.Connection, projection: Projection, run: ledger.Run, job: Job) -> FastLane | None:
-    """Return the fast lane where the dataset and its tables suit it."""
-    if job.settings.decoder == "ijson":
-        return None
-    seen = lanes.fast(job.dataset)
-    reason = seen if isinstance(seen, str) else other_types(connection, job.dataset)
-    if isinstance(seen, str) or reason:
-        log.info("careful_lane_only", dataset=job.dataset.name, reason=reason)
-        return None
-    return FastLane(seen, projection, run.number)
-
-
-def _batches(pieces: Iterable[Piece | None], known: Collection[int], lane: Lane) -> Iterator[Piece | Batch | None]:
-    """Yield the batch of each new piece, a known piece as it is, and None after each part of the work."""
-    for piece in pieces:
-        if piece is None or piece.offset in known:
-            yield piece
-        else:
-            yield from lane.batching(piece)
-
-
-def _read(batches: Ahead[Piece | Batch], stop: Stop) -> Iterator[Piece | Batch]:
-    """Yield the batches as they come, until a signal does."""
-    while True:
-        with stop.reading():
-            batch = batches.next()
-        if batch is None:
-            return
-        yield batch
-
-
-@dataclass(frozen=True, kw_only=True)
-class _RunBooks:
-    """Claims and enters the batches of a run."""
-
-    run: ledger.Run
-    dataset: str
-    source: str
-
-    def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
-        return ledger.claim(connection, self.run, batch.piece)
-
-    def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
-        ledger.enter(connection, self.run, batch.piece, entry, stored)
-
-    def origin(self, batch: Batch) -> Origin:
-        return Origin(
-            id_prefix=f"{self.run.run}-{batch.piece.offset}-",
-            run=self.run.run,
-            dataset=self.dataset,
-            source=self.source,
-            batch=batch.piece.offset,
-        )
-
-    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
-        return failures.locate(batch.piece, places)
 
 
 def _open_for_rows(session: Session, run: ledger.Run, copier: Copier, store: FailedStore, job: Job) -> None:
@@ -182,16 +99,6 @@ def _open_for_rows(session: Session, run: ledger.Run, copier: Copier, store: Fai
         ledger.reopen(connection, run)
     store.sweep(job.dataset.name, run.run, ledger.named_failures(connection, run.run))
     copier.prepare(connection)
-
-
-def _judge(rejected: int, read: int, run: ledger.Run, job: Job, *, at_end: bool) -> None:
-    """Raise TooManyRejectedError when more records of the run are rejected than the settings allow."""
-    limit = job.settings.max_rejected
-    if limit.is_exceeded(rejected, read, at_end=at_end):
-        raise TooManyRejectedError(
-            f"{rejected:,} of {read:,} records are rejected, --max-rejected allows {limit}",
-            hint=f"etl failed list --run {run.run} tells why; a higher --max-rejected goes on",
-        )
 
 
 def _finish(session: Session, run: ledger.Run, stream: Stream, copier: Copier, job: Job, progress: Progress) -> None:
@@ -208,7 +115,7 @@ def _finish(session: Session, run: ledger.Run, stream: Stream, copier: Copier, j
             hint="--allow-empty does it all the same",
         )
     entered, rejected = ledger.totals(connection, run.run)
-    _judge(rejected, entered, run, job, at_end=True)
+    judge_rejected(rejected, entered, run, job, at_end=True)
     if entered < progress.read:
         # A batch commits before it is on the server's disk: what a crash of the server took is loaded again.
         raise DatabaseError(

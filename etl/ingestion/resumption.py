@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -14,12 +15,15 @@ from etl.ingestion import ledger
 from etl.ingestion.job import Job
 from etl.ingestion.source import Stream, opened
 from etl.ingestion.values import Piece, Range, Source
+from etl.ingestion.workers import Work
 
 log = structlog.get_logger(__name__)
 
 
-def begin(session: Session, stream: Stream, job: Job) -> tuple[ledger.Run, dict[int, Range]]:
+def begin(session: Session, stream: Stream, job: Job) -> tuple[ledger.Run, dict[int, Range], Work]:
     """Hold the source and enter an attempt: of the run it belongs to, with the ranges that are in, or of a new one.
+
+    Returns the run, its ranges by offset, and what whoever loads a piece of it has to know.
 
     Raises BusyError when another load holds the source, UsageError when the run began under another definition.
     """
@@ -28,13 +32,31 @@ def begin(session: Session, stream: Stream, job: Job) -> tuple[ledger.Run, dict[
     ledger.lock_source(connection, job.dataset.name, head_sha256, job.mode)
     run, ranges = _open(connection, stream, head_sha256, job)
 
-    def hold_again(reopened: psycopg.Connection) -> None:
-        ledger.lock_source_again(reopened, job.dataset.name, head_sha256, job.mode)
-        ledger.require_current(reopened, run)
-        ledger.name_session(reopened, run.run)
+    work = Work(
+        database=job.database,
+        dataset=job.dataset,
+        run=run,
+        source=stream.source.name,
+        head_sha256=head_sha256,
+        mode=job.mode,
+        failed_dir=job.settings.failed_dir,
+        decoder=job.settings.decoder,
+        retries=job.settings.retries,
+    )
+    session.when_reopened(partial(_hold_again, work=work, has_workers=False))
+    return run, ranges, work
 
-    session.when_reopened(hold_again)
-    return run, ranges
+
+def admit_workers(session: Session, work: Work) -> None:
+    """Let other sessions load pieces of the source beside this one, which goes on to hold it."""
+    ledger.admit_workers(session.connection(), work.dataset.name, work.head_sha256)
+    session.when_reopened(partial(_hold_again, work=work, has_workers=True))
+
+
+def _hold_again(connection: psycopg.Connection, *, work: Work, has_workers: bool) -> None:
+    ledger.lock_source_again(connection, work.dataset.name, work.head_sha256, work.mode, has_workers=has_workers)
+    ledger.require_current(connection, work.run)
+    ledger.name_session(connection, work.run.run)
 
 
 def judge(connection: psycopg.Connection, source: Source, job: Job) -> None:

@@ -35,11 +35,17 @@ class Stream:
         self._raw = raw
         self._before = before
         magic = raw.peek(8)
+        self._is_compressed = magic.startswith(COMPRESSED)
         opener = next((opener for start, opener in _MAGIC.items() if magic.startswith(start)), None)
         self._bytes: IO[bytes] = opener(raw) if opener else raw
         self._count = 0
         self._fault: SourceError | None = None
         self.head = self._ahead = self._fill(HEAD_BYTES)
+
+    @property
+    def plain_path(self) -> str | None:
+        """The path at which its bytes can be read again at any offset, or None."""
+        return self.source.path if self.size is not None and not self._is_compressed else None
 
     def read(self, size: int = READ_BYTES) -> bytes:
         """Return `size` bytes, fewer at the end or before a fault.

@@ -247,6 +247,10 @@ select pg_try_advisory_lock(%(key)s);
 -- Take a session lock beside others that share it, at once or not at all; it goes with the connection.
 select pg_try_advisory_lock_shared(%(key)s);
 
+-- name: unlock
+-- Let go of a session lock.
+select pg_advisory_unlock(%(key)s);
+
 -- name: lock_holders
 -- Tell who holds a lock, since when.
 select a.application_name, a.backend_start

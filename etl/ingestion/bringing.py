@@ -1,0 +1,153 @@
+"""The new pieces of a source into the database, by this process or by a crew; what became of each is noted in order."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from etl.database import Session
+from etl.errors import EtlError, InterruptedByUserError, TooManyRejectedError
+from etl.ingestion import ledger
+from etl.ingestion.ahead import Ahead, Made
+from etl.ingestion.failures import FailedStore
+from etl.ingestion.job import Job, Progress, Stop
+from etl.ingestion.lanes import Lane
+from etl.ingestion.resumption import admit_workers, require_same
+from etl.ingestion.sending import do_nothing
+from etl.ingestion.source import Stream
+from etl.ingestion.values import Batch, Entry, Piece, Range
+from etl.ingestion.workers import Crew, Work, crew, worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What an attempt brings in, what is in already, and how far it came; `before_rows` makes ready for the first."""
+
+    work: Work
+    job: Job
+    stream: Stream
+    known: Mapping[int, Range]
+    progress: Progress
+    before_rows: Callable[[], object]
+
+    def note_known(self, piece: Piece) -> None:
+        """Note a piece that is in already.
+
+        Raises SourceError when it is another now.
+        """
+        require_same(self.stream, piece, self.known[piece.offset])
+        self.progress.read += piece.count
+        self.progress.skipped += piece.count
+
+    def note(self, piece: Piece, entry: Entry) -> None:
+        """Note what became of a piece that was read.
+
+        Raises TooManyRejectedError when more are rejected by now than the settings allow.
+        """
+        progress = self.progress
+        progress.entered += piece.count
+        progress.loaded += entry.loaded
+        progress.failed += entry.failed
+        progress.rejected += entry.rejected
+        progress.bytes_read = piece.end
+        judge_rejected(progress.rejected, progress.read, self.work.run, self.job, at_end=False)
+
+
+def judge_rejected(rejected: int, read: int, run: ledger.Run, job: Job, *, at_end: bool) -> None:
+    """Raise TooManyRejectedError when more records of the run are rejected than the settings allow."""
+    limit = job.settings.max_rejected
+    if limit.is_exceeded(rejected, read, at_end=at_end):
+        raise TooManyRejectedError(
+            f"{rejected:,} of {read:,} records are rejected, --max-rejected allows {limit}",
+            hint=f"etl failed list --run {run.run} tells why; a higher --max-rejected goes on",
+        )
+
+
+def by_one(attempt: Attempt, pieces: Iterable[Piece | None], session: Session, store: FailedStore) -> None:
+    """Load the pieces one after the other; while the server takes a batch, the next one is made."""
+    stream, job, progress = attempt.stream, attempt.job, attempt.progress
+    ahead: Ahead[Piece | Batch]
+
+    def meanwhile() -> None:
+        ahead.go_on()
+
+    lane, loader = worker(
+        attempt.work,
+        session,
+        store,
+        progress.note_retry,
+        wait=job.stop.wait,
+        # To wait for a pipe would hold the batch open.
+        meanwhile=do_nothing if stream.size is None else meanwhile,
+    )
+    ahead = Ahead(_batches(pieces, attempt.known, lane))
+    for each in _read(ahead, job.stop):
+        if isinstance(each, Piece):
+            attempt.note_known(each)
+            continue
+        if not progress.entered:
+            attempt.before_rows()
+        progress.read += each.piece.count
+        attempt.note(each.piece, loader.load(each))
+
+
+def _batches(pieces: Iterable[Piece | None], known: Mapping[int, Range], lane: Lane) -> Iterator[Piece | Batch | None]:
+    """Yield the batch of each new piece, a known piece as it is, and None after each part of the work."""
+    for piece in pieces:
+        if piece is None or piece.offset in known:
+            yield piece
+        else:
+            yield from lane.batching(piece)
+
+
+def _read(ahead: Ahead[Made], stop: Stop) -> Iterator[Made]:
+    """Yield what is made as it comes, until a signal does."""
+    while True:
+        with stop.reading():
+            made = ahead.next()
+        if made is None:
+            return
+        yield made
+
+
+def by_crew(attempt: Attempt, pieces: Iterable[Piece | None], session: Session, size: int) -> None:
+    """Hand the pieces in order to `size` processes; cut and prove the next ones while they load."""
+    admit_workers(session, attempt.work)
+    path = attempt.stream.plain_path
+    is_ready = False
+    with crew(size, attempt.job.logs) as hands:
+        try:
+            for piece in _read(Ahead(iter(pieces)), attempt.job.stop):
+                if piece.offset in attempt.known:
+                    attempt.note_known(piece)
+                    continue
+                if not is_ready:
+                    attempt.before_rows()
+                    is_ready = True
+                hands.hand(attempt.work, piece, path)
+                while hands.is_busy:
+                    _settle(attempt, hands)
+            while hands.has_more:
+                _settle(attempt, hands)
+        except EtlError:
+            # What is in the hands of others is brought to its end, and counts.
+            hands.call_back()
+            while hands.has_more:
+                with suppress(EtlError):
+                    _settle(attempt, hands)
+            raise
+
+
+def _settle(attempt: Attempt, hands: Crew) -> None:
+    """Wait for the piece that was handed first, and note what became of it.
+
+    Raises the error that ended it.
+    """
+    piece, done = hands.first(attempt.job.stop)
+    attempt.progress.read += piece.count
+    attempt.progress.retried += done.retried
+    if done.entry is not None:
+        attempt.note(piece, done.entry)
+    if isinstance(done.error, InterruptedByUserError):
+        attempt.job.stop.check()
+    if done.error is not None:
+        raise done.error

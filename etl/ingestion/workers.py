@@ -1,0 +1,314 @@
+"""Who loads the pieces of a run: this process, or several, each with a connection and a failed-store writer of its own.
+
+A task is a plain value that any `concurrent.futures.Executor` can carry: where a piece is, or its bytes, and the work
+that it belongs to. The ledger makes each piece exactly once, wherever it is loaded.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing.connection import Connection as Pipe
+from multiprocessing.connection import wait
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import psycopg
+import structlog
+
+from etl.database import Database, Session, other_types
+from etl.datasets import Dataset
+from etl.errors import DatabaseError, EtlError, InternalError, InterruptedByUserError, SourceError
+from etl.ingestion import failures, lanes, ledger, outcome
+from etl.ingestion.copying import Copier
+from etl.ingestion.failures import FailedStore, Located, Origin
+from etl.ingestion.job import LOOK_SECONDS, Stop
+from etl.ingestion.lanes import CarefulLane, FastLane
+from etl.ingestion.loading import Loader
+from etl.ingestion.projection import Projection
+from etl.ingestion.sending import do_nothing
+from etl.ingestion.values import Batch, Entry, Failure, Piece
+from etl.logs import Logs, set_up
+from etl.settings import Decoder, Mode, RetrySettings
+
+log = structlog.get_logger(__name__)
+
+_AHEAD = 2
+"""Tasks that each process has: the one in its hands and the next."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the pieces of one run have in common."""
+
+    database: Database
+    dataset: Dataset
+    run: ledger.Run
+    source: str
+    head_sha256: str
+    mode: Mode
+    failed_dir: Path
+    decoder: Decoder
+    retries: RetrySettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One piece to be loaded: with its bytes, or to be read at its offset from the plain file at `path`."""
+
+    work: Work
+    piece: Piece
+    path: str | None
+    length: int
+    hash: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What became of a task: its entry in the ledger or the error that ended it, and the tries beyond the first."""
+
+    entry: Entry | None
+    error: EtlError | None
+    retried: int
+
+
+def worker(
+    work: Work,
+    session: Session,
+    store: FailedStore,
+    before_retry: Callable[[], None],
+    *,
+    wait: Callable[[float], None],
+    meanwhile: Callable[[], None] = do_nothing,
+) -> tuple[FastLane | CarefulLane, Loader]:
+    """Return the lane that makes the batches of a run, and what loads them over a session."""
+    projection = Projection(work.dataset)
+    careful = CarefulLane(projection, work.run.number)
+    loader = Loader(
+        database=work.database,
+        session=session,
+        store=store,
+        copier=Copier(work.dataset, work.mode, staged_as=work.run.run if work.run.is_atomic else None),
+        projection=projection,
+        books=_RunBooks(run=work.run, dataset=work.dataset.name, source=work.source),
+        retries=work.retries,
+        before_retry=before_retry,
+        wait=wait,
+        careful=lambda batch: careful.batch(batch.piece),
+        meanwhile=meanwhile,
+    )
+    return _fast_lane(session.connection(), projection, work) or careful, loader
+
+
+def _fast_lane(connection: psycopg.Connection, projection: Projection, work: Work) -> FastLane | None:
+    if work.decoder == "ijson":
+        return None
+    seen = lanes.fast(work.dataset)
+    reason = seen if isinstance(seen, str) else other_types(connection, work.dataset)
+    if isinstance(seen, str) or reason:
+        log.info("careful_lane_only", dataset=work.dataset.name, reason=reason)
+        return None
+    return FastLane(seen, projection, work.run.number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RunBooks:
+    """Claims and enters the batches of a run."""
+
+    run: ledger.Run
+    dataset: str
+    source: str
+
+    def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
+        return ledger.claim(connection, self.run, batch.piece)
+
+    def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
+        ledger.enter(connection, self.run, batch.piece, entry, stored)
+
+    def origin(self, batch: Batch) -> Origin:
+        return Origin(
+            id_prefix=f"{self.run.run}-{batch.piece.offset}-",
+            run=self.run.run,
+            dataset=self.dataset,
+            source=self.source,
+            batch=batch.piece.offset,
+        )
+
+    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
+        return failures.locate(batch.piece, places)
+
+
+class Crew:
+    """Processes that load the pieces handed to them; `first` gives back what became of each, in order."""
+
+    def __init__(self, executor: Executor, size: int, stopping: Event) -> None:
+        self._executor = executor
+        self._size = size
+        self._stopping = stopping
+        self._handed: deque[tuple[Piece, Future[Done]]] = deque()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether no further piece should be cut before one is done."""
+        return len(self._handed) >= _AHEAD * self._size
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a piece is still to be given back."""
+        return bool(self._handed)
+
+    def hand(self, work: Work, piece: Piece, path: str | None) -> None:
+        """Hand a piece to whoever is free; of a plain file at `path` only where it stands."""
+        carried = replace(piece, data=b"") if path else piece
+        task = Task(work=work, piece=carried, path=path, length=len(piece.data), hash=ledger.hash_of(piece.data))
+        try:
+            future = self._executor.submit(bring, task)
+        except BrokenProcessPool as error:
+            raise _died() from error
+        # What is told of the piece later needs no bytes.
+        self._handed.append((replace(piece, data=b""), future))
+
+    def first(self, stop: Stop) -> tuple[Piece, Done]:
+        """Wait for the piece that was handed first; return it without its bytes, and what became of it.
+
+        The wish to stop ends the waits before further tries. Raises DatabaseError when its process died.
+        """
+        piece, future = self._handed.popleft()
+        while True:
+            try:
+                return piece, future.result(timeout=LOOK_SECONDS)
+            except BrokenProcessPool as error:
+                raise _died() from error
+            except TimeoutError:
+                if stop.signal_number:
+                    self._stopping.set()
+
+    def call_back(self) -> None:
+        """Take back the pieces that nobody has begun with."""
+        self._handed = deque((piece, future) for piece, future in self._handed if not future.cancel())
+
+
+def _died() -> DatabaseError:
+    return DatabaseError("a worker process ended unexpectedly", hint="run the same command to go on")
+
+
+@contextmanager
+def crew(size: int, logs: Logs) -> Iterator[Crew]:
+    """Start processes and end them: after the pieces in their hands, at once where an interruption ends this one."""
+    context = multiprocessing.get_context("spawn")  # A fork would share the connection of this process.
+    theirs, ours = context.Pipe(duplex=False)
+    stopping = context.Event()
+    executor = ProcessPoolExecutor(size, mp_context=context, initializer=_begin, initargs=(theirs, stopping, logs))
+    try:
+        yield Crew(executor, size, stopping)
+        executor.shutdown(wait=True)
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            ours.close()  # whereupon they end
+        executor.shutdown(wait=True, cancel_futures=True)
+        raise
+    finally:
+        ours.close()
+        theirs.close()
+
+
+def _begin(parent: Pipe, stopping: Event, logs: Logs) -> None:
+    """Begin a process: signals are its parent's business, and it ends with it."""
+    _here.stopping = stopping
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    set_up(logs)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Pipe) -> None:
+    """End this process when its parent does or lets go: the server rolls back what is not committed."""
+    process = multiprocessing.parent_process()
+    wait([parent, *([process.sentinel] if process else [])])
+    os._exit(1)
+
+
+class _Here:
+    """The work in hand of this process, with its lane and its connection; `stopping` is its parent's wish."""
+
+    def __init__(self) -> None:
+        self.stopping: Event | None = None
+        self.run: str | None = None
+        self.session: Session | None = None
+        self.lane: FastLane | CarefulLane | None = None
+        self.loader: Loader | None = None
+        self.retried = 0
+
+    def take_up(self, work: Work) -> tuple[FastLane | CarefulLane, Loader]:
+        if self.run != work.run.run or self.lane is None or self.loader is None:
+            if self.session is not None:
+                self.session.close()
+            self.session = Session(work.database, f"etl:{work.run.run}")
+            join = partial(ledger.join_load, run=work.run, dataset=work.dataset.name, head_sha256=work.head_sha256)
+            join(self.session.connection())
+            self.session.when_reopened(join)
+            store = FailedStore(work.failed_dir)
+            self.lane, self.loader = worker(work, self.session, store, self.note_retry, wait=self.wait)
+            self.run = work.run.run
+        return self.lane, self.loader
+
+    def note_retry(self) -> None:
+        self.retried += 1
+
+    def wait(self, seconds: float) -> None:
+        """Wait before a further try; the parent tells which signal ended it."""
+        if self.stopping is None:
+            time.sleep(seconds)
+        elif self.stopping.wait(seconds):
+            raise InterruptedByUserError("stopped", signal_number=0, hint="run the same command to go on")
+
+
+_here = _Here()
+
+
+def bring(task: Task) -> Done:
+    """Load one piece and return what became of it; the errors of this tool come as values."""
+    before = _here.retried
+    entry: Entry | None = None
+    error: EtlError | None = None
+    try:
+        lane, loader = _here.take_up(task.work)
+        for batch in lane.batching(_whole(task)):
+            if batch is not None:
+                entry = loader.load(batch)
+        if entry is None:
+            raise InternalError("a piece ended without its batch")
+    except EtlError as ended:
+        error = ended
+    except psycopg.Error as ended:
+        error = outcome.lost(ended, task.work.database)
+    return Done(entry=entry, error=error, retried=_here.retried - before)
+
+
+def _whole(task: Task) -> Piece:
+    """Return the piece with its bytes.
+
+    Raises SourceError when the file has others now.
+    """
+    if task.path is None:
+        return task.piece
+    try:
+        with Path(task.path).open("rb") as file:
+            file.seek(task.piece.offset)
+            data = file.read(task.length)
+    except OSError as error:
+        raise SourceError(f"cannot read {task.work.source}: {(error.strerror or 'unknown error').lower()}") from error
+    if ledger.hash_of(data) != task.hash:
+        raise SourceError(
+            f"{task.work.source}: the file changed while it was read, at byte {task.piece.offset}",
+            hint="get the file again and run the same command; what is in is not loaded twice",
+        )
+    return replace(task.piece, data=data)
