@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from io import StringIO
-from typing import Any
+from typing import Any, NamedTuple
 
 from etl.datasets import Column, Dataset, Table
 from etl.ingestion.conversions import Misfit, as_text, converter, json_text
@@ -23,12 +23,23 @@ Getter = Callable[[Any, Mapping[str, Any], int], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class _Cell:
-    """One column, compiled: its value with what counts as none, its COPY text, and the column of its misfits."""
+    """One column, compiled: its value with what counts as none, its COPY text, and the column of its misfits.
+
+    `member` is the name of the item's member that the value is as it stands, or None.
+    """
 
     column: Column
+    member: str | None
     get: Getter
     convert: Callable[[Any], str]
     misfits_to: int | None
+
+
+class _Cells(NamedTuple):
+    """The columns of a table; `steps` is what nearly every row takes of them."""
+
+    cells: tuple[_Cell, ...]
+    steps: tuple[tuple[str | None, Getter, Callable[[Any], str]], ...]
 
 
 class Projection:
@@ -77,9 +88,7 @@ class Projection:
         except Misfit:
             return None
 
-    def _rows(
-        self, compiled: tuple[Table, tuple[_Cell, ...], Getter], record: dict[str, Any], lineage: str
-    ) -> list[str]:
+    def _rows(self, compiled: tuple[Table, _Cells, Getter], record: dict[str, Any], lineage: str) -> list[str]:
         table, cells, each = compiled
         if not table.each:
             return [_row(table, cells, record, record, 1, lineage)]
@@ -141,20 +150,22 @@ class Refused(Exception):
         )
 
 
-def _row(
-    table: Table, cells: tuple[_Cell, ...], item: Any, record: Mapping[str, Any], position: int, lineage: str
-) -> str:
+def _row(table: Table, cells: _Cells, item: Any, record: Mapping[str, Any], position: int, lineage: str) -> str:
+    member = item.get if type(item) is dict else _no_member
     try:
         values = [
-            _NULL if (value := cell.get(item, record, position)) is None else cell.convert(value) for cell in cells
+            _NULL
+            if (value := get(item, record, position) if name is None else member(name)) is None
+            else convert(value)
+            for name, get, convert in cells.steps
         ]
     except Misfit:
-        values = _fitted(table, cells, item, record, position)
+        values = _fitted(table, cells.cells, item, record, position)
     values.append(lineage)
     return "\t".join(values)
 
 
-def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, record: Mapping[str, Any], position: int) -> list[str]:
+def _fitted(table: Table, cells: _Cells, item: Any, record: Mapping[str, Any], position: int) -> list[str]:
     """Return the texts of a row that holds a misfit, each misfit in the column that takes it.
 
     Raises Refused when none does.
@@ -180,17 +191,28 @@ def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, record: Mapping[s
     return values
 
 
-def _compile(table: Table) -> tuple[_Cell, ...]:
+def _compile(table: Table) -> _Cells:
     places = {column.name: index for index, column in enumerate(table.columns)}
-    return tuple(
+    cells = tuple(
         _Cell(
             column=column,
+            member=column.path if _is_member(column) else None,
             get=_getter(column),
             convert=converter(column),
             misfits_to=places[column.misfits_to] if column.misfits_to else None,
         )
         for column in table.columns
     )
+    return _Cells(cells=cells, steps=tuple((cell.member, cell.get, cell.convert) for cell in cells))
+
+
+def _is_member(column: Column) -> bool:
+    is_special = column.value is not None or column.null_if or column.required
+    return not is_special and column.path not in {"#", "."} and "." not in column.path
+
+
+def _no_member(_name: str) -> None:
+    raise Misfit("22P02", "expected an object at the element")  # told in full by the getter
 
 
 def _getter(column: Column) -> Getter:
@@ -242,7 +264,11 @@ def _path(path: str) -> Getter:
         name = names[0]
         return lambda item, record, position: item.get(name) if type(item) is dict else _no_object(item, "the element")
 
+    first, second = names[0], names[1]
+
     def descend(item: Any, _record: Mapping[str, Any], _position: int) -> Any:
+        if len(names) == 2 and type(item) is dict and type(inner := item.get(first)) is dict:
+            return inner.get(second)
         for depth, name in enumerate(names):
             if type(item) is dict:
                 item = item.get(name)

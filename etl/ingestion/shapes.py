@@ -29,13 +29,15 @@ class NoShape(ValueError):
 class Items:
     """What becomes the rows of one table: records, or elements of an array in them, each with its record.
 
-    `owners` are the places of the records in the block, from 0; None where each record is one row.
+    `owners` are the places of the records in the block, from 0; None where each record is one row. `inner` are the
+    objects in them that were looked for already, by the way that leads to them.
     """
 
     items: Sequence[Any]
     records: Sequence[Any]
     owners: Sequence[int] | None
     positions: Sequence[bytes]
+    inner: dict[tuple[str, ...], Sequence[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,18 +170,30 @@ def _attributes(root: _Node, names: Sequence[str]) -> Iterator[tuple[str, _Node]
         yield _attribute(name, number), node
 
 
-def _getter(root: _Node, names: Sequence[str]) -> Callable[[Sequence[Any]], list[Any]]:
-    """Return what takes a member of each object; an object that is missing on the way is an empty one."""
-    *way, (last, _) = _attributes(root, names)
-    get = attrgetter(last)
-    if not way:
-        return lambda objects: list(map(get, objects))
-    steps = [(attrgetter(attribute), node.none) for attribute, node in way]
+def _objects(root: _Node, names: Sequence[str]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """Return what takes the inner object of each object; one that is missing is an empty one."""
+    steps = [(attrgetter(attribute), node.none) for attribute, node in _attributes(root, names)]
 
-    def take(objects: Sequence[Any]) -> list[Any]:
+    def take(objects: Sequence[Any]) -> Sequence[Any]:
         for step, none in steps:
             objects = [step(each) or none for each in objects]
-        return list(map(get, objects))
+        return objects
+
+    return take
+
+
+def _getter(root: _Node, names: Sequence[str], *, of_record: bool = False) -> Callable[[Items], list[Any]]:
+    """Return what takes a member of each item, or of its record."""
+    *_, (last, _) = _attributes(root, names)
+    get = attrgetter(last)
+    objects = _objects(root, names[:-1])
+    way = ("^" if of_record else ".", *names[:-1])
+
+    def take(items: Items) -> list[Any]:
+        found = items.inner.get(way)
+        if found is None:
+            found = items.inner[way] = objects(items.records if of_record else items.items)
+        return list(map(get, found))
 
     return take
 
@@ -190,11 +204,12 @@ def _items(root: _Node, table: Table) -> Callable[[Sequence[Any]], Items]:
     arrays_of = _getter(root, table.each.split("."))
 
     def items(records: Sequence[Any]) -> Items:
+        whole = Items(items=records, records=records, owners=None, positions=())
         held: list[Any] = []
         holders: list[Any] = []
         owners: list[int] = []
         positions: list[bytes] = []
-        for owner, (record, elements) in enumerate(zip(records, arrays_of(records), strict=True)):
+        for owner, (record, elements) in enumerate(zip(records, arrays_of(whole), strict=True)):
             if elements:
                 size = len(elements)
                 held += elements
@@ -229,11 +244,10 @@ def _seen(root: _Node, table: Table, column: Column) -> Seen:
     if where == "position":
         return Seen(column=column, take=lambda items: items.positions, vouch=None, told=f"position from 1 ({told})")
     base = root.at(table.each.split(".")) if where == "element" else root
-    get = _getter(base, names)
     from_record = where == "record" and bool(table.each)
     return Seen(
         column=column,
-        take=(lambda items: get(items.records)) if from_record else (lambda items: get(items.items)),
+        take=_getter(base, names, of_record=from_record),
         vouch=voucher(column),
         told=f"{'the record: ' if from_record else ''}{'.'.join(names)} ({told})",
     )
