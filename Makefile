@@ -5,6 +5,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+OTHERS := .venv-bench/.installed
+BENCH ?= --write-docs
 DATABASE := embedded:
 
 # The demo and the tests bring their own PostgreSQL: nobody's settings may send them to another server.
@@ -14,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help
 help: ## list the targets
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "make %-10s  %s\n", $$1, $$2 }'
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "make %-11s  %s\n", $$1, $$2 }'
 
 .PHONY: demo
 demo: $(INSTALLED) ## generate a day's files, load them into the embedded PostgreSQL and print two aggregates
@@ -40,6 +42,14 @@ format: $(INSTALLED) ## let ruff write the code as lint wants it
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+.PHONY: bench
+bench: $(INSTALLED) $(OTHERS) ## compare loads with raw COPY and with other tools: half an hour, or BENCH='--records 50000'
+	@$(BIN)/python -m scripts.benchmark compare $(BENCH)
+
+.PHONY: bench-scale
+bench-scale: $(INSTALLED) ## rate and memory of 100,000, 1 and 10 million records (20 GB of disk), or BENCH='--sizes 10000'
+	@$(BIN)/python -m scripts.benchmark scale $(BENCH)
+
 .PHONY: wheel
 wheel: $(INSTALLED) ## the sdist, and the wheel built from it, in dist/
 	rm -rf dist
@@ -60,7 +70,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 
+# The tools that the benchmark compares with have an environment of their own: nothing of them is needed to load.
+$(OTHERS): scripts/benchmark-constraints.txt
+	@echo "installing into .venv-bench ..." >&2
+	@$(PYTHON) -m venv --clear .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet -c $< \
+	  duckdb duckdb-extension-postgres-scanner polars 'dlt[postgres]' 'psycopg[binary]'
+	@touch $@
+
 .PHONY: clean
 clean: ## remove what make made; the database in .etl and the failed store stay
-	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find etl tests sql -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,172 @@
+"""What is measured: each variant is one command over one sample, with what it needs to be there."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from etl.embedded import binary
+from scripts.benchmark.database import DLT_SCHEMA, ITEMS, PLAIN, TABLES
+
+OTHERS = ("duckdb", "polars", "dlt")
+
+_PROGRAMS = Path(__file__).parent / "others"
+_DLT_RECORDS = 100_000  # more would take it minutes
+_ITEMS_SHARE = 0.3  # of the records: with its items a shipment is four rows
+
+_Need = Literal["", "--workers", "--decoder", "duckdb", "polars", "dlt", "jq"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A command with `{names}` for what only a run knows, and the exit code of its success.
+
+    A ceiling sends files that are prepared from what another variant loaded.
+    """
+
+    name: str
+    sample: str
+    words: tuple[str, ...]
+    tables: tuple[str, ...] = TABLES[PLAIN]
+    needs: tuple[_Need, ...] = ()
+    exit_code: int = 0
+    prepared_by: "Variant | None" = None
+
+    def records(self, asked: int) -> int:
+        """Return how many records its sample holds when that many are asked for."""
+        if "dlt" in self.needs:
+            return min(asked, _DLT_RECORDS)
+        return max(1, int(asked * _ITEMS_SHARE)) if self.sample == "items" else asked
+
+
+def _etl(name: str, sample: str, *options: str, dataset: str = PLAIN, exit_code: int = 0) -> Variant:
+    return Variant(
+        name=f"etl {name}",
+        sample=sample,
+        words=("{etl}", "load", dataset, "{source}", "--no-precalculate", "--failed-dir", "{failed}", *options),
+        tables=TABLES[dataset],
+        needs=tuple(need for need in ("--workers", "--decoder") if need in options),
+        exit_code=exit_code,
+    )
+
+
+def _ceiling(name: str, loader: Variant) -> Variant:
+    pairs = [word for table in loader.tables for word in (table, f"{{folder}}/{table}-{{records}}.copy")]
+    program = str(_PROGRAMS / "copy_prepared.py")
+    words = ("{python}", program, "{address}", *pairs)
+    return Variant(name=name, sample=loader.sample, words=words, tables=loader.tables, prepared_by=loader)
+
+
+def _other(tool: Literal["duckdb", "polars"], sample: str) -> Variant:
+    program = str(_PROGRAMS / f"{tool}_load.py")
+    words = ("{others}", program, "{address}", "{table}", "{columns}", "{source}")
+    return Variant(name=f"{tool} {sample}", sample=sample, words=words, needs=(tool,))
+
+
+_APPEND = _etl("append array", "array")
+_APPEND_ITEMS = _etl("append items", "items", dataset=ITEMS)
+
+CEILINGS = _ceiling("ceiling", _APPEND), _ceiling("ceiling items", _APPEND_ITEMS)
+"""That of the shipments alone, and that of shipments with their items."""
+
+SCALED = ("etl append array", "etl append array, 2 workers")
+
+START_UPS = {"etl --help": ("{etl}", "--help"), "python -c pass": ("{python}", "-c", "pass")}
+
+VARIANTS = (
+    CEILINGS[0],
+    _APPEND,
+    _etl("append ndjson", "ndjson"),
+    _etl("append gz", "gz"),
+    _etl("append array, 2 workers", "array", "--workers", "2"),
+    _etl("append ndjson, 2 workers", "ndjson", "--workers", "2"),
+    _etl("append gz, 2 workers", "gz", "--workers", "2"),
+    _etl("append array, ijson", "array", "--decoder", "ijson"),
+    _etl("append array, ijson, 2 workers", "array", "--decoder", "ijson", "--workers", "2"),
+    _etl("merge array", "array", "--mode", "merge"),
+    _etl("merge array, 2 workers", "array", "--mode", "merge", "--workers", "2"),
+    _etl("append 1 % bad by CHECK", "bad_check", exit_code=1),
+    _etl("append 1 % bad by type", "bad_type", exit_code=1),
+    _other("duckdb", "array"),
+    _other("duckdb", "ndjson"),
+    _other("polars", "ndjson"),
+    Variant(
+        name="jq and psql ndjson",
+        sample="ndjson",
+        words=(
+            *("bash", "-c", 'set -o pipefail; jq -r "$1" "$2" | "$3" -qd "$4" -c "$5"', "bash"),
+            *("{jq_filter}", "{source}", "{psql}", "{address}", "copy {table} ({names}) from stdin (format csv)"),
+        ),
+        needs=("jq",),
+    ),
+    Variant(
+        name="dlt ndjson",
+        sample="ndjson",
+        words=("{others}", str(_PROGRAMS / "dlt_load.py"), "{address}", DLT_SCHEMA, "{source}"),
+        tables=(f"{DLT_SCHEMA}.shipments",),
+        needs=("dlt",),
+    ),
+    CEILINGS[1],
+    _APPEND_ITEMS,
+    _etl("append items, 2 workers", "items", "--workers", "2", dataset=ITEMS),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Programs:
+    """The programs of this machine: the installed `etl`, and the Python of the environment with the others."""
+
+    etl: Path
+    python: Path
+    others: Path
+
+    @classmethod
+    def installed(cls, others: Path) -> "Programs":
+        """Return those beside the Python that runs this; `others` is the folder of the others' environment."""
+        python = Path(sys.executable)
+        return cls(etl=python.parent / "etl", python=python, others=others.absolute() / "bin" / "python")
+
+    def missing(self) -> dict[str, str]:
+        """Return why what is not here is not, by what a variant may need."""
+        missing = {}
+        told = subprocess.run([self.etl, "load", "--help"], capture_output=True, text=True, check=True)  # noqa: S603
+        for option in ("--workers", "--decoder"):
+            if option not in told.stdout:
+                missing[option] = f"this etl load has no {option}"
+        versions = self.versions()
+        for package in OTHERS:
+            if package not in versions:
+                missing[package] = f"{package} is not installed; make bench installs it"
+        if not shutil.which("jq"):
+            missing["jq"] = "jq is not installed"
+        return missing
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the other tools that are installed."""
+        if not self.others.exists():
+            return {}
+        code = (
+            "import importlib.metadata as m, json; "
+            "names = {d.metadata['Name']: d.version for d in m.distributions()}; print(json.dumps(names))"
+        )
+        told = subprocess.run([self.others, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+        found = json.loads(told.stdout)
+        return {name: found[name] for name in OTHERS if name in found}
+
+    def words(self, columns: Mapping[str, str]) -> dict[str, str]:
+        """Return what the `{names}` of programs and columns stand for; `columns` are paths by name."""
+        lineage = ("etl_run", "etl_batch", "etl_place")
+        paths = [f".{path}" for path in columns.values()] + ["0"] * len(lineage)
+        return {
+            "etl": str(self.etl),
+            "python": str(self.python),
+            "others": str(self.others),
+            "psql": str(binary("psql")),
+            "table": TABLES[PLAIN][0],
+            "names": ", ".join((*columns, *lineage)),
+            "jq_filter": f"[{','.join(paths)}] | @csv",
+        }
