@@ -60,13 +60,17 @@ def cli() -> None:
 @_write_docs_option
 def compare(records: int, rounds: int, only: str, folder: Path | None, others: Path, write_docs: bool) -> None:
     """Run every variant in turn, as often as there are rounds, and compare them with the ceiling."""
+    try:
+        wanted = re.compile(only)
+    except re.error as error:
+        raise click.BadParameter(f"expected a regular expression, got {only!r}", param_hint="--only") from error
     if only and write_docs:
         raise click.UsageError("--write-docs writes the whole table: it goes without --only")
     programs = Programs.installed(others)
-    left_out = _left_out(only, programs)
+    left_out = _left_out([each.name for each in VARIANTS if wanted.search(each.name)], programs)
     with _bench(folder, programs) as bench:
         results = _in_turn(bench, [each for each in VARIANTS if each.name not in left_out], records, rounds, left_out)
-        results |= _start_ups(bench, only)
+        results |= _start_ups(bench, wanted)
         tools = "".join(f", {name} {version}" for name, version in programs.versions().items())
         facts = f"{_facts(bench)}{tools}. {rounds} rounds; {bench.holdings()}."
     under = {each.name: CEILINGS[each.sample == "items"].name for each in VARIANTS}
@@ -85,28 +89,29 @@ def scale(sizes: str, folder: Path | None, write_docs: bool) -> None:
     if not re.fullmatch(r"\d+(,\d+)*", sizes):
         raise click.BadParameter(f"expected numbers with commas between, got {sizes!r}", param_hint="--sizes")
     programs = Programs.installed(Path(".venv-bench"))
-    left_out = _left_out("", programs)
-    chosen = [each for each in VARIANTS if each.name in SCALED and each.name not in left_out]
+    left_out = _left_out(SCALED, programs)
+    chosen = [each for each in VARIANTS if each.name not in left_out]
     results: dict[int, report.Results] = {}
     with _bench(folder, programs) as bench:
         for records in sorted(map(int, sizes.split(","))):
             results[records] = _in_turn(bench, chosen, records, 1, left_out)
         facts = f"{_facts(bench)}. One run each; {bench.holdings()}."
     flat = [
-        f"Peak memory of {name} from the smallest to the largest of at least a million: {share:+.0%}."
+        f"Peak memory of {name}, from the smallest to the largest size of at least a million records: {share:+.0%} "
+        "(asked for: within 10 %)."
         for name in SCALED
         if (share := report.flatness(results, name)) is not None
     ]
     _tell("scale", [facts, "", *report.scale_table(results), "", *flat], left_out, write_docs=write_docs)
 
 
-def _left_out(only: str, programs: Programs) -> dict[str, str]:
+def _left_out(wanted: Sequence[str], programs: Programs) -> dict[str, str]:
     """Return why variants are not run, by their names, and tell it."""
     missing = programs.missing()
     left_out = {}
     for variant in VARIANTS:
         reasons = [missing[need] for need in variant.needs if need in missing]
-        if not re.search(only, variant.name):
+        if variant.name not in wanted:
             left_out[variant.name] = "not measured"
         elif reasons:
             left_out[variant.name] = reasons[0]
@@ -155,8 +160,8 @@ def _in_turn(
     return results
 
 
-def _start_ups(bench: Bench, only: str) -> dict[str, dict[int, Outcome]]:
-    chosen = {name: words for name, words in START_UPS.items() if re.search(only, name)}
+def _start_ups(bench: Bench, wanted: re.Pattern[str]) -> dict[str, dict[int, Outcome]]:
+    chosen = {name: words for name, words in START_UPS.items() if wanted.search(name)}
     results: dict[str, dict[int, Outcome]] = {name: {} for name in chosen}
     for number in range(1, _START_UP_ROUNDS + 1):
         for name, words in chosen.items():
