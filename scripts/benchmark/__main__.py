@@ -27,6 +27,7 @@ PAGE = ROOT / "docs" / "performance.md"
 
 _START_UP_ROUNDS = 10
 _FAILED = "failed"
+_QUIET_LOAD = 0.5
 
 _folder_option = click.option(
     "--folder",
@@ -122,6 +123,9 @@ def _left_out(wanted: Sequence[str], programs: Programs) -> dict[str, str]:
 @contextmanager
 def _bench(folder: Path | None, programs: Programs) -> Iterator[Bench]:
     with tempfile.TemporaryDirectory(prefix="etl-benchmark-") as temporary:
+        load = os.getloadavg()[0]
+        if load > _QUIET_LOAD:
+            _say(f"the machine is busy (load {load:.1f}): the rounds will differ, and ratios with them")
         place = folder or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
         try:
