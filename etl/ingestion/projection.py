@@ -165,7 +165,7 @@ def _row(table: Table, cells: _Cells, item: Any, record: Mapping[str, Any], posi
     return "\t".join(values)
 
 
-def _fitted(table: Table, cells: _Cells, item: Any, record: Mapping[str, Any], position: int) -> list[str]:
+def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, record: Mapping[str, Any], position: int) -> list[str]:
     """Return the texts of a row that holds a misfit, each misfit in the column that takes it.
 
     Raises Refused when none does.

@@ -47,7 +47,7 @@ _write_docs_option = click.option("--write-docs", is_flag=True, help="Write the 
 @click.group()
 def cli() -> None:
     """Measure loads against a server of the benchmark's own."""
-    logs.set_up("auto", "warning", colors=False)
+    logs.set_up(logs.Logs(level="warning"))
     # As an exception it ends the program that runs and the server, and removes gigabytes of samples.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
