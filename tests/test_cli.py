@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from etl import __version__
-from etl.cli import cli
+from etl.cli import _COMMANDS, cli
 from etl.database import create_tables
 from etl.datasets import read
 
@@ -266,3 +266,25 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(tmp_path: Path) -> Non
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(timeout=20) != 0
+
+
+def test_the_list_of_commands_tells_what_each_tells_itself() -> None:
+    """What `etl --help` says of a command is the first sentence of the command's own help."""
+    assert isinstance(cli, click.Group)
+    for name, told in _COMMANDS.items():
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        assert (command.help or "").split("\n")[0] == told
+
+
+def test_help_imports_no_library_but_click() -> None:
+    """`etl --help` starts without the libraries of a load, and a load without those of other commands."""
+    for arguments, none_of in (
+        ("--help", {"psycopg", "msgspec", "structlog", "ijson", "tenacity", "sqlalchemy"}),
+        ("load --help", {"sqlalchemy", "alembic", "multiprocessing.pool"}),
+    ):
+        program = "import sys; from etl.cli import run; run(sys.argv[1:]); print(*sys.modules)"
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments.split()], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        assert none_of.isdisjoint(done.stdout.split("\n")[-2].split())

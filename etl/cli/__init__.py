@@ -4,26 +4,27 @@ import importlib
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import structlog
 
-from etl import __version__, logs
+from etl import __version__
 from etl.cli.options import Common, option
 from etl.errors import EtlError, UsageError
-from etl.settings import read_file_settings
 
+if TYPE_CHECKING:
+    from etl.logs import LogFormat
+
+# Each command is the module of its name; what it does stands here, too, so that --help need not import them all.
 _COMMANDS = {
-    "load": "load",
-    "runs": "runs",
-    "failed": "failed",
-    "precalculate": "precalculate",
-    "dataset": "dataset",
-    "db": "db",
-    "generate": "generate",
+    "load": "Load sources into a dataset: files, globs, folders, or - for standard input.",
+    "runs": "Show what was loaded, when, from where, and how it ended.",
+    "failed": "Look at the records that were refused, put them right, and load them again.",
+    "precalculate": "Bring aggregates up to date with the facts: those named, or all.",
+    "dataset": "Show and check dataset definitions, and make their tables.",
+    "db": "Run the embedded PostgreSQL, and bring a database to what the loads need.",
+    "generate": "Write sample data: shipments, vehicle_logs, vehicles or tracking_events.",
 }
 
 
@@ -37,11 +38,15 @@ class _Lazy(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        module = _COMMANDS.get(cmd_name)
-        if module is None:
+        if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"etl.cli.{module}").command
+        command: click.Command = importlib.import_module(f"etl.cli.{cmd_name}").command
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -68,12 +73,15 @@ class _Lazy(click.Group):
     help="Least level of the logs.",
 )
 @click.pass_context
-def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: logs.LogFormat, log_level: str) -> None:
+def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: "LogFormat", log_level: str) -> None:
     """Load huge JSON files of logistics data into PostgreSQL: nothing lost, nothing doubled.
 
     Exit codes: 0 all in; 1 some records rejected; 2 wrong usage; 3 source unreadable; 4 database away;
     5 too many rejected; 6 busy; 70 a fault of this tool; 130 and 143 stopped by a signal.
     """
+    from etl import logs
+    from etl.settings import read_file_settings
+
     if is_given(ctx, "config_dir") and not Path(config_dir).is_dir():
         raise UsageError(f"the configuration folder {config_dir} is missing", hint="name another by --config-dir")
     settings = read_file_settings(Path(config_dir))
@@ -107,7 +115,6 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors are told in a sentence on stderr."""
-    logs.set_up(logs.Logs(colors=use_colors()))
     try:
         result: Any = cli.main(args=arguments, prog_name="etl", standalone_mode=False)
     except click.ClickException as error:
@@ -119,6 +126,8 @@ def run(arguments: list[str]) -> int:
         tell(error)
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last door: a fault of this tool, told as such (exit code 70)
+        import structlog
+
         log = structlog.get_logger("etl")
         log.error("unexpected_fault", **_told(error), hint="report it with this text")  # noqa: TRY400 - see _told
         return 70
@@ -130,6 +139,8 @@ def _told(error: Exception) -> dict[str, Any]:
 
     Only the messages of these types speak of nothing but code; that of a ValueError may quote a record.
     """
+    import traceback
+
     told: dict[str, Any] = {"fault": type(error).__name__, "frames": traceback.format_tb(error.__traceback__)}
     if isinstance(error, AttributeError | ImportError | NameError | TypeError):
         told["message"] = str(error)

@@ -14,11 +14,10 @@ import click
 
 from etl.errors import UsageError
 from etl.ingestion import constants
-from etl.logs import Logs
-from etl.settings import RetrySettings
 
 if TYPE_CHECKING:
     from etl.database import Database
+    from etl.logs import Logs
 
 
 def option(name: str, *more: str, has_twin: bool = True, **attributes: Any) -> Callable[[Any], Any]:
@@ -73,6 +72,8 @@ def retry_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def gathered(
         *arguments: Any, retry_attempts: int, retry_base_seconds: float, retry_cap_seconds: float, **others: Any
     ) -> Any:
+        from etl.settings import RetrySettings
+
         retries = RetrySettings(attempts=retry_attempts, base_seconds=retry_base_seconds, cap_seconds=retry_cap_seconds)
         return command(*arguments, retries=retries, **others)
 
@@ -89,7 +90,7 @@ class Common:
     config_dir: Path
     given: str | None
     from_file: str | None
-    logs: Logs
+    logs: "Logs"
 
     @property
     def address(self) -> str:
