@@ -227,22 +227,20 @@ class Lab:
     database: Database
     folder: Path
 
-    def load(
-        self, content: bytes, *, decoder: Decoder = "auto", batch_rows: int = 100, suffix: str = "json"
-    ) -> "Found":
+    def load(self, content: bytes, *, decoder: Decoder = "auto", batch_rows: int = 100, workers: int = 1) -> "Found":
         """Load a source into empty tables; return all that became of it."""
         self.connection.execute(
             "truncate lab.mixed, lab.mixed_items; delete from etl.failures; delete from etl.batches;"
             " delete from etl.attempts; delete from etl.runs"
         )
-        path = self.folder / f"source.{suffix}"
+        path = self.folder / "source"
         path.write_bytes(content)
         asked = LoadSettings(
             mode=None,
             format="auto",
             records=None,
             decoder=decoder,
-            workers=1,
+            workers=workers,
             batch_rows=batch_rows,
             failed_dir=self.folder / "failed",
             atomic=False,
@@ -395,8 +393,8 @@ def records(draw: st.DrawFn) -> str:
 
 
 @st.composite
-def documents(draw: st.DrawFn) -> tuple[bytes, str]:
-    """Draw a document of records, whole or spoiled, and the name's ending."""
+def documents(draw: st.DrawFn) -> bytes:
+    """Draw a document of records, whole or spoiled."""
     held = draw(st.lists(records() | st.sampled_from(["{}", "5", "[]", '"x"']), min_size=1, max_size=25))
     if draw(st.booleans()):
         text = "[" + draw(st.sampled_from([",", ", ", ",\n", "\n,\n  "])).join(held) + "]"
@@ -412,18 +410,34 @@ def documents(draw: st.DrawFn) -> tuple[bytes, str]:
         content[at : at + draw(st.integers(0, 1))] = draw(
             st.sampled_from([b"", b"}", b'"', b"\\", b"\xff", b"\n", b"1", b","])
         )
-    return bytes(content), "json"
+    return bytes(content)
 
 
 @settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents(), st.sampled_from([1, 3, 100]), st.sampled_from([200, 1 << 17]))
-def test_random_documents_come_to_the_same(lab: Lab, document: tuple[bytes, str], batch_rows: int, block: int) -> None:
+def test_random_documents_come_to_the_same(lab: Lab, document: bytes, batch_rows: int, block: int) -> None:
     """Any document, spoiled or not, ends in the same rows, the same rejected records and the same end in both lanes."""
-    content, suffix = document
-    careful = lab.load(content, decoder="ijson", batch_rows=100, suffix=suffix)
+    careful = lab.load(document, decoder="ijson", batch_rows=100)
     with patch.object(window, "BLOCK_BYTES", block), patch.object(pieces, "BLOCK_BYTES", block):
-        fast = lab.load(content, batch_rows=batch_rows, suffix=suffix)
+        fast = lab.load(document, batch_rows=batch_rows)
     assert fast == careful
+
+
+@pytest.mark.parametrize("decoder", ["auto", "ijson"])
+@pytest.mark.parametrize("shape", ["array", "lines", "cut off"])
+def test_any_number_of_workers_comes_to_the_same(lab: Lab, shape: str, decoder: Decoder) -> None:
+    """With 1, 2 and 5 workers: the same rows, the same rejected records at the same places, the same end."""
+    columns = list(COLUMNS)
+    held = [
+        f'{{"id":"{number}","needed":1,{_member(columns[number % len(columns)], token)}}}'
+        for number, token in enumerate(TOKENS * 4)
+    ]
+    text = "\n".join([*held, '{"id":', "no JSON"]) if shape == "lines" else f"[{','.join(held)}]"
+    document = (text[:-50] if shape == "cut off" else text).encode()
+    careful = lab.load(document, decoder="ijson", batch_rows=1000)
+    assert careful.exit_code == (3 if shape == "cut off" else 1)
+    for workers, batch_rows in ((1, 60), (2, 50), (5, 70)) if decoder == "auto" else ((2, 60),):
+        assert lab.load(document, workers=workers, batch_rows=batch_rows, decoder=decoder) == careful
 
 
 def test_a_person_can_read_the_projection(run_etl: Callable[..., subprocess.CompletedProcess[str]]) -> None:

@@ -111,6 +111,7 @@ def _read(ahead: Ahead[Made], stop: Stop) -> Iterator[Made]:
 
 def by_crew(attempt: Attempt, pieces: Iterable[Piece | None], session: Session, size: int) -> None:
     """Hand the pieces in order to `size` processes; cut and prove the next ones while they load."""
+    progress = attempt.progress
     admit_workers(session, attempt.work)
     path = attempt.stream.plain_path
     is_ready = False
@@ -123,6 +124,8 @@ def by_crew(attempt: Attempt, pieces: Iterable[Piece | None], session: Session, 
                 if not is_ready:
                     attempt.before_rows()
                     is_ready = True
+                # From now on it may be loaded, whatever becomes of the one who loads it.
+                progress.read += piece.count
                 hands.hand(attempt.work, piece, path)
                 while hands.is_busy:
                     _settle(attempt, hands)
@@ -130,7 +133,7 @@ def by_crew(attempt: Attempt, pieces: Iterable[Piece | None], session: Session, 
                 _settle(attempt, hands)
         except EtlError:
             # What is in the hands of others is brought to its end, and counts.
-            hands.call_back()
+            progress.read -= sum(piece.count for piece in hands.call_back())
             while hands.has_more:
                 with suppress(EtlError):
                     _settle(attempt, hands)
@@ -143,7 +146,6 @@ def _settle(attempt: Attempt, hands: Crew) -> None:
     Raises the error that ended it.
     """
     piece, done = hands.first(attempt.job.stop)
-    attempt.progress.read += piece.count
     attempt.progress.retried += done.retried
     if done.entry is not None:
         attempt.note(piece, done.entry)

@@ -191,9 +191,16 @@ class Crew:
                 if stop.signal_number:
                     self._stopping.set()
 
-    def call_back(self) -> None:
+    def call_back(self) -> list[Piece]:
         """Take back the pieces that nobody has begun with."""
-        self._handed = deque((piece, future) for piece, future in self._handed if not future.cancel())
+        handed, self._handed = self._handed, deque()
+        called_back = []
+        for piece, future in handed:
+            if future.cancel():
+                called_back.append(piece)
+            else:
+                self._handed.append((piece, future))
+        return called_back
 
 
 def _died() -> DatabaseError:
