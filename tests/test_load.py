@@ -435,3 +435,24 @@ def test_a_person_reads_a_sentence(run_etl: RunEtl, tmp_path: Path) -> None:
     run = line.split()[-1]
     listed = run_etl("failed", "list", "--run", run, "--json")
     assert json.loads(listed.stdout)["sqlstate"] == "23514"
+
+
+def test_the_planner_knows_what_a_load_brought(run_etl: RunEtl, database_url: str, tmp_path: Path) -> None:
+    """A table that grew by more than a tenth is analyzed before the aggregates are refreshed, and else is not."""
+
+    def vehicles(first: int, count: int) -> Path:
+        path = tmp_path / f"{first}.ndjson"
+        path.write_text("".join(f'{{"vehicle_id":"V{number}"}}\n' for number in range(first, first + count)))
+        return path
+
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        known = "select reltuples from pg_class where oid = 'logistics.vehicles'::regclass"
+        connection.execute("alter table logistics.vehicles set (autovacuum_enabled = off)")
+        for first, count, options, expected in (
+            (0, 1000, ["--no-precalculate"], -1),
+            (1000, 1000, [], 2000),
+            (2000, 100, [], 2000),
+            (3000, 500, [], 2600),
+        ):
+            assert run_etl("load", "vehicles", vehicles(first, count), *options).returncode == 0
+            assert connection.execute(known).fetchall() == [(expected,)]

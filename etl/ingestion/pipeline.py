@@ -90,6 +90,8 @@ def _bring(stream: Stream, session: Session, store: FailedStore, job: Job, progr
         by_crew(attempt, cutting(stream, how), session, crew_size)
     progress.bytes_read = stream.position
     again(_finish, session, run, stream, copier, job, progress)
+    if job.settings.precalculate and progress.loaded:
+        _analyze(session.connection(), copier, run)
 
 
 def _open_for_rows(session: Session, run: ledger.Run, copier: Copier, store: FailedStore, job: Job) -> None:
@@ -136,6 +138,13 @@ def _finish(session: Session, run: ledger.Run, stream: Stream, copier: Copier, j
             f"the rows of run {run.run} cannot become visible together: {retries.fault(error).reason}",
             hint="without --atomic the records at fault are rejected one by one",
         ) from error
+
+
+def _analyze(connection: psycopg.Connection, copier: Copier, run: ledger.Run) -> None:
+    try:
+        copier.analyze(connection, ledger.rows(connection, run))
+    except psycopg.Error as error:  # The records are in; the server's own analyze comes later.
+        log.warning("not_analyzed", run=run.run, sqlstate=error.sqlstate)
 
 
 def _told(

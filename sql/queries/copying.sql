@@ -21,3 +21,11 @@ drop table if exists {staging};
 -- name: analyze_staging
 -- Let the planner know how much was gathered.
 analyze {staging};
+
+-- name: rows_known
+-- Tell how many rows the planner takes a table to have; -1: it does not know.
+select reltuples::bigint from pg_class where oid = %(table)s::regclass;
+
+-- name: analyze
+-- Let the planner know what a table holds now, unless another session is at it.
+analyze (skip_locked) {table};
