@@ -264,12 +264,12 @@ class Site:
         return int(self.value("select count(*) from etl.batches"))
 
     def backend(self, doing: LiteralString) -> int:
-        """Wait until a backend of a load meets this condition on pg_stat_activity, and return its process."""
+        """Wait until backends of a load meet this condition on pg_stat_activity, and return the process of one."""
         query = sql.SQL(
             "select pid from pg_stat_activity where application_name ~ '^etl' and datname = current_database() and ({})"
         ).format(sql.SQL(doing))
         with self.connect() as connection:
-            [(pid, *_)] = until(lambda: connection.execute(query).fetchall(), f"a backend with {doing}")
+            [(pid, *_), *_] = until(lambda: connection.execute(query).fetchall(), f"a backend with {doing}")
         return int(pid)
 
     def terminate(self, pid: int) -> None:

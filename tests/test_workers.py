@@ -69,8 +69,10 @@ def _wait_for_batches(site: Site, running: Running, batches: int) -> None:
     until(lambda: site.count_batches() >= batches or not running.is_running(), f"{batches} batches")
 
 
-@pytest.mark.parametrize("workers", ["1", "2", "5"])
-@pytest.mark.parametrize("name", ["merged", "appended"])
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [("merged", "2"), *(pytest.param(*each, marks=pytest.mark.slow) for each in (("merged", "5"), ("appended", "5")))],
+)
 def test_any_number_of_workers_gives_the_same(
     site: Site, name: str, workers: str, request: pytest.FixtureRequest
 ) -> None:
@@ -82,7 +84,7 @@ def test_any_number_of_workers_gives_the_same(
     case.assert_done(site)
 
 
-@pytest.mark.parametrize("how", ["gz", "stdin", "ijson"])
+@pytest.mark.parametrize("how", ["gz", *(pytest.param(each, marks=pytest.mark.slow) for each in ("stdin", "ijson"))])
 def test_what_is_no_plain_file_is_carried_as_bytes(site: Site, appended: Case, how: str) -> None:
     """A compressed file, standard input and the careful lane are loaded by several processes as well."""
     options = ["--workers", "2", "--batch-rows", "100", "--max-rejected", "100%"]
@@ -100,7 +102,7 @@ def test_what_is_no_plain_file_is_carried_as_bytes(site: Site, appended: Case, h
     appended.assert_done(site)
 
 
-@pytest.mark.parametrize("moment", ["in COPY", "in COMMIT"])
+@pytest.mark.parametrize("moment", ["in COPY", pytest.param("in COMMIT", marks=pytest.mark.slow)])
 def test_a_worker_that_is_killed_ends_the_load_and_another_goes_on(site: Site, appended: Case, moment: Any) -> None:
     """A killed process is exit 4; the same command goes on, also with another number of workers and rows."""
     with site.gate("logistics.deliveries", moment, 100_000) as gate:
@@ -136,10 +138,11 @@ def test_workers_end_with_their_parent(site: Site, appended: Case) -> None:
     appended.assert_done(site)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_and_resumed_by_other_numbers(site: Site, merged: Case) -> None:
     """Whichever process dies at whichever moment, and however many go on: the tables are those of a clean load."""
     rng = random.Random(5)
-    for _ in range(3):
+    for _ in range(8):
         running = _start(site, merged, "--workers", rng.choice(["2", "3"]), "--batch-rows", rng.choice(["40", "60"]))
         _wait_for_batches(site, running, site.count_batches() + rng.randint(1, 5))
         time.sleep(rng.random() * 0.02)
