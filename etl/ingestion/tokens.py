@@ -39,6 +39,8 @@ _TIME_FORM = re.compile(rb'"0000-00-00[T ]00:00:00(?:\.0{1,6})?(?:Z|[+-]00:?00)"
 _DATE_FORM = re.compile(rb'"0000-00-00"')
 _FORMS = 8
 
+_OTHER_ESCAPE = re.compile(rb'\\[^"\\]').search
+_UNESCAPABLE = (msgspec.MsgspecError, ValueError)
 _ESCAPE = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\.", re.DOTALL)
 _ESCAPED = {
     b'\\"': b'\\"',
@@ -134,24 +136,31 @@ def _text(column: Column) -> Vouch:
             _suspect(tokens, suspects, is_fit)
         if column.one_of:
             _suspect(tokens, suspects, allowed.__contains__)
-        return _unescaped(tokens, suspects) if b"\\" in joined else tokens
+        return _unescaped(tokens, joined, suspects) if b"\\" in joined else tokens
 
     return vouch
 
 
-def _unescaped(tokens: Sequence[Token], suspects: set[int]) -> list[Token]:
+def _unescaped(tokens: Sequence[Token], joined: bytes, suspects: set[int]) -> Sequence[Token]:
     """Return the tokens as CSV writes them, where only a quote and a backslash are escaped."""
+    if not _OTHER_ESCAPE(joined):
+        return tokens
+    try:
+        fields = _ESCAPE.sub(_unescape, joined).split(SEPARATOR)
+    except _UNESCAPABLE:
+        fields = []
+    # An escape may stand for the separator.
+    return fields if len(fields) == len(tokens) else _unescaped_singly(tokens, suspects)
+
+
+def _unescaped_singly(tokens: Sequence[Token], suspects: set[int]) -> list[Token]:
     fields: list[Token] = []
     for place, token in enumerate(tokens):
-        written = bytes(token)
-        if b"\\" in written:
-            try:
-                fields.append(_ESCAPE.sub(_unescape, written))
-            except (msgspec.MsgspecError, ValueError):
-                suspects.add(place)
-                fields.append(NULL)
-        else:
-            fields.append(token)
+        try:
+            fields.append(_ESCAPE.sub(_unescape, bytes(token)))
+        except _UNESCAPABLE:
+            suspects.add(place)
+            fields.append(NULL)
     return fields
 
 

@@ -47,7 +47,7 @@ class Piece:
     @property
     def end(self) -> int:
         """The byte behind its last record."""
-        return self.offset + len(self.data)
+        return self.offset + (self.blocks[-1][1] if self.blocks else len(self.data))
 
 
 @dataclass(frozen=True, kw_only=True)
