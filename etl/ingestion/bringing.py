@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from etl.database import Session
-from etl.errors import EtlError, InterruptedByUserError, TooManyRejectedError
+from etl.errors import EtlError, InterruptedByUserError, SourceError, TooManyRejectedError
 from etl.ingestion import ledger
 from etl.ingestion.ahead import Ahead, Made
 from etl.ingestion.failures import FailedStore
@@ -111,33 +111,46 @@ def _read(ahead: Ahead[Made], stop: Stop) -> Iterator[Made]:
 
 def by_crew(attempt: Attempt, pieces: Iterable[Piece | None], session: Session, size: int) -> None:
     """Hand the pieces in order to `size` processes; cut and prove the next ones while they load."""
-    progress = attempt.progress
     admit_workers(session, attempt.work)
-    path = attempt.stream.plain_path
-    is_ready = False
     with crew(size, attempt.job.logs) as hands:
         try:
-            for piece in _read(Ahead(iter(pieces)), attempt.job.stop):
-                if piece.offset in attempt.known:
-                    attempt.note_known(piece)
-                    continue
-                if not is_ready:
-                    attempt.before_rows()
-                    is_ready = True
-                # From now on it may be loaded, whatever becomes of the one who loads it.
-                progress.read += piece.count
-                hands.hand(attempt.work, piece, path)
-                while hands.is_busy:
-                    _settle(attempt, hands)
+            fault = _hand_out(attempt, pieces, hands)
             while hands.has_more:
                 _settle(attempt, hands)
+            if fault is not None:
+                raise fault
         except EtlError:
             # What is in the hands of others is brought to its end, and counts.
-            progress.read -= sum(piece.count for piece in hands.call_back())
+            attempt.progress.read -= sum(piece.count for piece in hands.call_back())
             while hands.has_more:
                 with suppress(EtlError):
                     _settle(attempt, hands)
             raise
+
+
+def _hand_out(attempt: Attempt, pieces: Iterable[Piece | None], hands: Crew) -> SourceError | None:
+    """Hand out the new pieces as they are cut; return the fault that ended the source, if one did.
+
+    What was cut before it is loaded all the same.
+    """
+    path = attempt.stream.plain_path
+    is_ready = False
+    try:
+        for piece in _read(Ahead(iter(pieces)), attempt.job.stop):
+            if piece.offset in attempt.known:
+                attempt.note_known(piece)
+                continue
+            if not is_ready:
+                attempt.before_rows()
+                is_ready = True
+            # From now on it may be loaded, whatever becomes of the one who loads it.
+            attempt.progress.read += piece.count
+            hands.hand(attempt.work, piece, path)
+            while hands.is_busy:
+                _settle(attempt, hands)
+    except SourceError as error:
+        return error
+    return None
 
 
 def _settle(attempt: Attempt, hands: Crew) -> None:

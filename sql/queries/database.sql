@@ -1,9 +1,11 @@
 -- name: pin_session
--- Make values mean the same in every session, and find out soon when the other side is gone.
+-- Make values mean the same in every session, give a batch that is merged room to be sorted in memory, and find out soon
+-- when the other side is gone.
 select
     set_config('datestyle', 'ISO,YMD', false),
     set_config('timezone', 'UTC', false),
     set_config('lock_timeout', %(lock_timeout)s, false),
+    set_config('work_mem', '64MB', false),
     set_config('client_connection_check_interval', '1s', false),
     set_config('tcp_keepalives_idle', '10', false),
     set_config('tcp_keepalives_interval', '5', false),
