@@ -8,7 +8,7 @@ from pathlib import Path
 from etl import database, datasets
 from etl.database import Database
 from etl.errors import UsageError
-from etl.precalculation import catalogue
+from etl.precalculation import catalogue, installation
 
 
 def migrate(target: Database, config_dir: Path) -> None:
@@ -22,7 +22,8 @@ def migrate(target: Database, config_dir: Path) -> None:
         database.grant_ledger(connection)
         for dataset in found:
             database.create_tables(connection, dataset)
-        catalogue.install(connection, catalogue.read_all())
+        owners = {table.name: dataset.name for dataset in found for table in dataset.tables}
+        installation.install(connection, catalogue.read_all(config_dir), owners)
 
 
 @dataclass(frozen=True, kw_only=True)
