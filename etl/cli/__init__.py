@@ -21,6 +21,7 @@ _COMMANDS = {
     "runs": "runs",
     "failed": "failed",
     "precalculate": "precalculate",
+    "listen": "listen",
     "dataset": "dataset",
     "db": "db",
     "generate": "generate",

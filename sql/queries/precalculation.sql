@@ -226,3 +226,11 @@ select aggregates.aggregate, aggregates.grain, aggregates.bucket, freshness.refr
 from etl.aggregates
 join analytics.freshness on freshness.aggregate = aggregates.aggregate
 order by aggregates.aggregate;
+
+-- name: try_listener_lock
+-- Become the one listener of the database, or not; it ends with the connection.
+select pg_try_advisory_lock(hashtextextended('etl:listen', 0));
+
+-- name: listen
+-- Be told when a run finishes.
+listen etl_runs;
