@@ -24,7 +24,7 @@ def install(connection: psycopg.Connection, aggregates: Iterable[Aggregate], dat
     """
     roles = sorted(name for (name,) in connection.execute(queries.load("database")["roles_present"]))
     made = []
-    facts: list[Fact] = []
+    facts: list[str] = []
     with connection.transaction():
         connection.execute(queries.load("database")["hush_notices"])
         for aggregate in aggregates:
@@ -34,7 +34,7 @@ def install(connection: psycopg.Connection, aggregates: Iterable[Aggregate], dat
             for role in roles:
                 connection.execute(_SQL[f"grant_to_{role}"].format(table=aggregate.identifier))
             _register(connection, aggregate, datasets)
-            facts += aggregate.facts
+            facts += [fact.table for fact in aggregate.facts]
         for fact in triggers.install(connection, facts):
             connection.execute(_SQL["add_pending_all"], {"fact": fact})
         for role in roles:
@@ -42,13 +42,25 @@ def install(connection: psycopg.Connection, aggregates: Iterable[Aggregate], dat
     return made
 
 
+def watch_again(connection: psycopg.Connection) -> None:
+    """Make the triggers that are missing, such as those of a fact that was made anew; what reads it is due then."""
+    with connection.transaction():
+        for fact in triggers.install(connection, unwatched(connection)):
+            connection.execute(_SQL["add_pending_all"], {"fact": fact})
+
+
+def unwatched(connection: psycopg.Connection) -> list[str]:
+    """List the facts whose changes are not noted: a trigger is missing or disabled."""
+    return [fact for (fact,) in connection.execute(_SQL["unwatched"])]
+
+
 def ddl(connection: psycopg.Connection, aggregate: Aggregate) -> list[sql.Composed]:
     """Return the statements that make the table of an installed aggregate and the triggers of its facts."""
-    facts = {fact.table: fact for fact in aggregate.facts}
+    facts = sorted({fact.table for fact in aggregate.facts})
     return [
         *_table(aggregate),
         *_comments(aggregate),
-        *(statement for fact in facts.values() for statement in triggers.ddl(connection, fact)),
+        *(statement for fact in facts for statement in triggers.ddl(connection, fact)),
     ]
 
 

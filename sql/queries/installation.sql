@@ -121,6 +121,19 @@ select
             and pronamespace = 'etl'::regnamespace and proname = %(function)s
     );
 
+-- name: unwatched
+-- List the facts of aggregates that lack one of the four triggers, or on which one is disabled.
+select distinct watches.fact
+from etl.watches
+where to_regclass(watches.fact) is not null and 4 > (
+    select count(*)
+    from pg_trigger
+    join pg_proc on pg_proc.oid = tgfoid
+    where tgrelid = to_regclass(watches.fact) and tgenabled in ('O', 'A')
+        and pronamespace = 'etl'::regnamespace and proname like 'note\_%'
+)
+order by watches.fact;
+
 -- name: hold_writers
 -- Wait until nobody writes to a table, and let nobody write until the end of the transaction; readers go on.
 lock table {fact} in share row exclusive mode;
@@ -145,7 +158,7 @@ insert into etl.touched (fact, noted, keys)
 -- Note that there are changed rows.
 insert into etl.touched (fact, noted)
         select {fact}, ''
-        where exists ({found});
+        where exists (select from {rows});
 
 -- name: notes_body
 -- Note what a statement changed, in its own transaction; whoever changes the fact needs no right to the notes.
