@@ -50,7 +50,7 @@ _FILL = (
         weight_kg, volume_m3, freight_cost, pieces, etl_run, etl_batch, etl_place
     )
     select
-        'SHP-' || n, 'ORD-' || n, case when n %% 10 < 7 then 'LOG-' || n * {logs} / {shipments} end,
+        'SHP-' || n, 'ORD-' || n, case when n %% 10 < 7 then 'LOG-' || n::bigint * {logs} / {shipments} end,
         'Carrier ' || h %% 12, (array['express', 'standard', 'economy'])[1 + h / 12 %% 3],
         case when h %% 50 = 0 then 'in_transit' else 'delivered' end,
         'Country ' || h / 100 %% 4, 'City ' || h / 100 %% 24, 'WH ' || h / 100 %% 24, 'Country ' || h / 3000 %% 4,
