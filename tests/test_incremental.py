@@ -4,6 +4,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any, LiteralString
 
@@ -267,6 +268,44 @@ def test_what_commits_during_a_refresh_stays_pending(connection: Connection) -> 
     assert _refresh(connection, "daily_shipments").buckets == 2
     assert connection.execute(weights).fetchone() == (6,)
     assert _pending(connection)["daily_shipments"] == 0
+
+
+def test_what_is_noted_after_the_gathering_is_in_and_stays_noted(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change between the gathering and the snapshot is recomputed at once, and once more by the next refresh."""
+    _trip(connection, "L1", "2026-03-01")
+    for name in ("daily_shipments", "vehicle_days"):
+        _refresh(connection, name)
+    with monkeypatch.context() as patched:
+        patched.setattr("etl.precalculation.refresh.gather", lambda _: None)
+        _ship(connection, "S1", "2026-03-02", "L1")
+        for name in ("daily_shipments", "vehicle_days"):
+            assert _refresh(connection, name).rows == 1
+    for name in ("daily_shipments", "vehicle_days"):
+        assert _pending(connection)[name] == 1
+        done = _refresh(connection, name)
+        assert (done.buckets, done.rows) == (1, 0)
+
+
+def test_all_ranges_are_of_one_moment(connection: Connection) -> None:
+    """A record that moves between two days while a refresh computes one and then the other is counted once."""
+    (aggregate,) = choose(["daily_shipments"])
+    gated = replace(aggregate, select=f"{aggregate.select.rstrip()}, pg_advisory_xact_lock_shared(42)::text")
+    refresh(connection, gated, run=None)
+    _ship(connection, "S1", "2026-03-01")
+    _ship(connection, "S2", "2026-12-01")
+    with _another(connection) as worker:
+        with _held_at(connection, "select pg_advisory_xact_lock(42)"):
+            thread = threading.Thread(target=refresh, args=(worker, gated), kwargs={"run": None})
+            thread.start()
+            _wait_until_blocked(connection, worker)
+            _ship(connection, "S1", "2026-12-01")
+        thread.join()
+    days = "select day::text, count_shipments from analytics.daily_shipments order by day"
+    assert connection.execute(days).fetchall() == [("2026-03-01", 1), ("2026-12-01", 1)]
+    refresh(connection, gated, run=None)
+    assert connection.execute(days).fetchall() == [("2026-12-01", 2)]
 
 
 def test_a_load_that_is_open_is_not_lost(connection: Connection) -> None:
