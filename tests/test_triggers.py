@@ -8,12 +8,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from alembic import command
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
-from etl.database import Database
+from etl import datasets
+from etl.database import Database, connect, create_tables, run_migrations
 from etl.errors import DefinitionError
 from etl.precalculation.catalogue import Aggregate, choose, read_all
-from etl.precalculation.installation import install, unwatched
+from etl.precalculation.installation import _table, install, unwatched
 from etl.precalculation.refresh import refresh
 from etl.provisioning import migrate
 
@@ -210,3 +213,36 @@ def test_who_may_only_change_a_fact_needs_no_other_right(connection: Connection)
     finally:
         connection.execute("reset role; drop owned by test_clerk; drop role test_clerk")
     assert refresh(connection, aggregate, run=None).rows == 1
+
+
+def test_a_database_of_an_earlier_version_is_brought_up(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What was refreshed before changes were noted keeps its freshness, and is recomputed whole by the next refresh."""
+    upgrade = command.upgrade
+    (aggregate,) = choose(["daily_shipments"])
+    connection.execute("drop database if exists earlier with (force)")
+    connection.execute("create database earlier")
+    try:
+        earlier = Database(conninfo=make_conninfo(connection.info.dsn, dbname="earlier"))
+        with connect(earlier) as before:
+            with monkeypatch.context() as patched:
+                patched.setattr(command, "upgrade", lambda config, _: upgrade(config, "0002"))
+                run_migrations(before)
+            for name in datasets.names(tmp_path):
+                create_tables(before, datasets.find(name, tmp_path))
+            for statement in _table(aggregate):
+                before.execute(statement)
+            _promise(before, "S1", "2026-03-01")
+            before.execute(
+                "insert into etl.refreshes (aggregate, definition_hash, refreshed_at, mode, rows, seconds, snapshot) "
+                "values ('daily_shipments', 'x', '2026-01-01', 'full', 0, 1, pg_current_snapshot())"
+            )
+        migrate(earlier, tmp_path)
+        with connect(earlier) as after:
+            query = "select refreshed_at::date::text, pending_buckets from analytics.freshness where rows is not null"
+            assert after.execute(query).fetchall() == [("2026-01-01", 1)]
+            assert refresh(after, aggregate, run=None).rows == 1
+            assert after.execute(query).fetchall()[0][1] == 0
+    finally:
+        connection.execute("drop database if exists earlier with (force)")
