@@ -22,6 +22,7 @@ _COMMANDS = {
     "failed": "failed",
     "precalculate": "precalculate",
     "listen": "listen",
+    "report": "report",
     "dataset": "dataset",
     "db": "db",
     "generate": "generate",
