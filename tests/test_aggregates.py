@@ -322,7 +322,15 @@ def test_days_add_up_to_their_month(connection: Connection) -> None:
 
 
 def _fill(connection: Connection) -> None:
-    """Add trips and shipments of a few days, some open, some late."""
+    """Add trips, shipments and their events of a few days, some open, some late, and the ledger's word of two loads."""
+    connection.execute("""
+        insert into etl.runs (number, run, dataset, source, head_sha256, head_bytes, definition_hash, mode, is_atomic,
+            is_forced)
+        overriding system value
+        values (1, 'R', 'shipments', 'S', '', 0, '', 'merge', false, false)""")
+    connection.execute("""
+        insert into etl.batches (run, "offset", bytes, first_record, count_records, hash, attempt, loaded_at)
+        values ('R', 0, 9, 1, 9, '', 1, '2026-04-01'), ('R', 9, 9, 1, 9, '', 1, '2026-04-02')""")
     start = _at("2026-03-30T00:00:00")
     for number in range(20):
         _add(
@@ -349,6 +357,15 @@ def _fill(connection: Connection) -> None:
             weight_kg=number + 1,
             freight_cost=number * 2,
         )
+        for hours, code in enumerate(("PICKED_UP", "HUB_ARRIVED", "EXCEPTION", "DELIVERED")):
+            _add(
+                connection,
+                "tracking_events",
+                event_id=f"{number}-{code}",
+                shipment_id=f"F{number}",
+                event_code=code,
+                occurred_at=created + timedelta(hours=10 * hours, minutes=number),
+            )
 
 
 @pytest.mark.parametrize("aggregate", choose([]), ids=lambda aggregate: aggregate.name)
@@ -386,6 +403,8 @@ def test_an_aggregate_equals_its_facts_after_any_change(connection: Connection, 
         "delete from logistics.shipments where shipment_id like 'F3%'",
         "update logistics.vehicle_logs set trip_date = '2025-01-01', vehicle_id = 'V9' where log_id = 'L4'",
         "delete from logistics.vehicle_logs where log_id = 'L5'",
+        "update logistics.tracking_events set occurred_at = '2026-08-01' where event_id like '4%'",
+        "delete from logistics.tracking_events where event_id like '5%'",
     )
     for change in changes:
         connection.execute(change)

@@ -46,9 +46,28 @@ def test_a_loader_loads_refreshes_and_verifies(logins: dict[str, Connection]) ->
             [day, day],
         )
         loader.execute(
-            "insert into logistics.shipments (shipment_id, log_id, created_at, etl_run, etl_batch, etl_place) "
-            "values (%s, %s, %s, 1, 0, 1)",
-            [day, day, day],
+            "insert into logistics.shipments "
+            "(shipment_id, log_id, created_at, picked_up_at, etl_run, etl_batch, etl_place) "
+            "values (%s, %s, %s, %s, 1, 0, 1)",
+            [day, day, day, day],
+        )
+        for code in ("PICKED_UP", "EXCEPTION", "DELIVERED"):
+            loader.execute(
+                "insert into logistics.tracking_events "
+                "(event_id, shipment_id, event_code, occurred_at, etl_run, etl_batch, etl_place) "
+                "values (%s, %s, %s, %s, 1, 0, 1)",
+                [day + code, day, code, day],
+            )
+        loader.execute(
+            "insert into etl.runs "
+            "(run, dataset, source, head_sha256, head_bytes, definition_hash, mode, is_atomic, is_forced) "
+            "values (%(day)s, %(day)s, '', '', 0, '', 'merge', false, false)",
+            {"day": day},
+        )
+        loader.execute(
+            'insert into etl.batches (run, "offset", bytes, first_record, count_records, hash, attempt) '
+            "values (%s, 0, 1, 1, 1, '', 1)",
+            [day],
         )
         for aggregate in read_all():
             assert refresh(loader, aggregate, run=None).rows

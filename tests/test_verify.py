@@ -135,10 +135,16 @@ def test_the_list_tells_what_waits(connection: Connection, run_etl: RunEtl) -> N
     listed = {each["aggregate"]: each for each in map(json.loads, done.stdout.splitlines())}
     assert {name: each["pending_buckets"] for name, each in listed.items()} == {
         "carrier_performance": 2,
+        "carrier_scorecard": 2,
+        "daily_exceptions": 0,
         "daily_shipments": 2,
+        "data_quality": 1,
         "lane_performance": 2,
+        "lane_reliability": 2,
+        "milestone_durations": 2,
         "open_shipments": 1,
         "vehicle_days": 0,
+        "warehouse_throughput": 0,
     }
     assert listed["vehicle_days"]["grain"] == "One row per day and vehicle."
     assert listed["vehicle_days"]["bucket"] == "day"

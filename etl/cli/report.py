@@ -43,7 +43,7 @@ def command(
     limit: int | None,
 ) -> None:
     """Show an aggregate, its newest rows first; without a name, how fresh each is, as html with charts."""
-    (chosen,) = catalogue.choose([aggregate]) if aggregate else (None,)
+    (chosen,) = catalogue.choose([aggregate], common.config_dir) if aggregate else (None,)
     names = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
     wanted = report.Wanted(aggregate=chosen, columns=names, limit=limit)
     chosen_format = format or _ENDINGS.get(Path(output).suffix.lower(), "table")

@@ -218,14 +218,14 @@ def _told(
 def precalculate(
     database: Database, config_dir: Path, tables: Iterable[str], run: str | None, stop: Stop
 ) -> Iterator[Refreshed]:
-    """Bring the aggregates that read these fact tables up to date; yield each when it is done.
+    """Bring the aggregates that read these fact tables, or the ledger, up to date; yield each when it is done.
 
     Raises DatabaseError when the database refuses and InterruptedByUserError on a signal; running the same command
     again goes on with the others.
     """
     try:
         with connect(database, "etl:precalculate") as connection:
-            for aggregate in catalogue.aggregates_reading(tables, config_dir):
+            for aggregate in catalogue.aggregates_reading([*tables, "etl.batches"], config_dir):
                 stop.check()
                 yield refresh(connection, aggregate, run=run)
     except psycopg.Error as error:

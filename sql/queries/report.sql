@@ -7,7 +7,7 @@ set transaction isolation level repeatable read, read only;
 select transaction_timestamp();
 
 -- name: freshness_of
--- Tell how fresh one aggregate is; no row: it was never computed.
+-- Tell how fresh one aggregate is.
 select * from analytics.freshness where aggregate = %(aggregate)s;
 
 -- name: columns
@@ -52,7 +52,7 @@ order by calendar.day;
 
 -- name: newest_month
 -- Tell the newest month with shipments that is not in the future.
-select max(month) from analytics.carrier_performance where month <= (now() at time zone 'UTC')::date;
+select max(month) from analytics.carrier_scorecard where month <= (now() at time zone 'UTC')::date;
 
 -- name: on_time_by_carrier
 -- Give counts of on time and late of each carrier over twelve months, the largest carriers first.
@@ -60,7 +60,7 @@ select
     carrier,
     sum(count_on_time)::bigint as count_on_time,
     sum(count_on_time + count_late)::bigint as count_judged
-from analytics.carrier_performance
+from analytics.carrier_scorecard
 where month between %(month)s::date - interval '11 months' and %(month)s
 group by carrier
 having sum(count_on_time + count_late) > 0
@@ -76,7 +76,7 @@ select
     destination_country,
     sum(count_transits)::bigint as count_transits,
     round(sum(sum_transit_hours) / sum(count_transits), 1) as avg_transit_hours
-from analytics.lane_performance
+from analytics.lane_reliability
 where month between %(month)s::date - interval '11 months' and %(month)s
 group by origin_country, origin_city, destination_country, destination_city
 having sum(count_transits) >= 10

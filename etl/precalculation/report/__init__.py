@@ -12,7 +12,7 @@ from rich.table import Table
 
 from etl.errors import UsageError
 from etl.precalculation.catalogue import Aggregate
-from etl.precalculation.report import figures, files, page, subject, terminal
+from etl.precalculation.report import figures, files, page, state, subject, terminal
 from etl.precalculation.report.subject import Subject
 
 Format = Literal["table", "csv", "json", "parquet", "html"]
@@ -88,8 +88,8 @@ def _subject(connection: psycopg.Connection, wanted: Wanted) -> Subject:
 def _title(connection: psycopg.Connection, wanted: Wanted) -> str:
     if wanted.aggregate is None:
         return "freshness of the aggregates"
-    freshness = subject.freshness_of(connection, wanted.aggregate.name) or {}
-    return f"{wanted.aggregate.name}, complete to {freshness['refreshed_at']:%Y-%m-%d %H:%M:%S}"
+    freshness = subject.freshness_of(connection, wanted.aggregate.name)
+    return "; ".join([wanted.aggregate.name, *(each.text for each in state.of_one(freshness))])
 
 
 def _overview(connection: psycopg.Connection, wanted: Wanted, database: str) -> str:
@@ -103,5 +103,5 @@ def _overview(connection: psycopg.Connection, wanted: Wanted, database: str) -> 
 def _page_of(connection: psycopg.Connection, wanted: Wanted, aggregate: Aggregate, database: str) -> str:
     of = _subject(connection, wanted)
     rows = list(subject.read(connection, of, wanted.limit or ROWS_OF_A_PAGE))
-    freshness = subject.freshness_of(connection, aggregate.name) or {}
+    freshness = subject.freshness_of(connection, aggregate.name)
     return page.of_rows(database, subject.read_at(connection), of, freshness, rows, subject.count_rows(connection, of))

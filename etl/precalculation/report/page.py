@@ -7,6 +7,7 @@ from typing import Any
 from etl.precalculation.report import charts, display
 from etl.precalculation.report.figures import Figures
 from etl.precalculation.report.markup import Markup, element, joined
+from etl.precalculation.report.state import Sentence, instant, of_all, of_one
 from etl.precalculation.report.subject import Row, Subject
 
 _STYLE = Markup("""
@@ -53,11 +54,13 @@ def overview(
         "Logistics report",
         [
             element("h1", "Logistics report"),
-            element("p", f"Database {database}, read {_instant(made_at)}."),
-            *_state([dict(zip([name for name, _ in freshness.columns], row, strict=True)) for row in rows]),
+            element("p", f"Database {database}, read {instant(made_at)}."),
+            *_state(of_all([dict(zip([name for name, _ in freshness.columns], row, strict=True)) for row in rows])),
             _tiles(figures),
             element("h2", "Freshness"),
-            element("p", "An aggregate equals all facts that were committed before it was refreshed."),
+            element(
+                "p", "An aggregate without pending buckets equals its facts, but for the records that were rejected."
+            ),
             _table(freshness, rows),
             *_volume(figures),
             *_shares(figures),
@@ -76,8 +79,8 @@ def of_rows(
         of.name,
         [
             element("h1", of.name),
-            element("p", f"{of.grain} Database {database}, read {_instant(made_at)}."),
-            *_state([freshness]),
+            element("p", f"{of.grain} Database {database}, read {instant(made_at)}."),
+            *_state(of_one(freshness)),
             element("h2", "Rows"),
             element("p", shown),
             _table(of, rows),
@@ -100,11 +103,11 @@ def _page(title: str, content: Sequence[Markup]) -> str:
     return "<!doctype html>\n" + element("html", head, element("body", *content), lang="en") + "\n"
 
 
-def _state(freshness: Sequence[Row]) -> list[Markup]:
-    if not freshness:
-        return [element("p", "No aggregate was ever computed: run etl precalculate.", class_="state warn")]
-    since = min(row["refreshed_at"] for row in freshness)
-    return [element("p", f"Complete to {_instant(since)}.", class_="state")]
+def _state(sentences: Sequence[Sentence]) -> list[Markup]:
+    return [
+        element("p", f"{each.text[0].upper()}{each.text[1:]}.", class_="state warn" if each.is_warning else "state")
+        for each in sentences
+    ]
 
 
 def _tiles(figures: Figures) -> Markup:
@@ -113,7 +116,7 @@ def _tiles(figures: Figures) -> Markup:
     tiles = [
         (f"{sum(count for _, count in figures.days):,}", "shipments of the last 91 days"),
         (f"{100 * on_time / judged:.1f} %" if judged else "–", "delivered on time, in twelve months"),
-        (f"{figures.count_open:,}", f"open shipments, as of {_instant(figures.open_as_of)}"),
+        (f"{figures.count_open:,}", f"open shipments, as of {instant(figures.open_as_of)}"),
         (f"{figures.count_overdue:,}", "of them overdue"),
     ]
     return element(
@@ -182,7 +185,3 @@ def _table(of: Subject, rows: Sequence[Sequence[Any]]) -> Markup:
 def _breakable(name: str) -> Markup:
     first, *others = name.split("_")
     return joined([first, *(part for other in others for part in ("_", element("wbr"), other))])
-
-
-def _instant(instant: dt.datetime | None) -> str:
-    return f"{instant:%Y-%m-%d %H:%M} UTC" if instant else "never"

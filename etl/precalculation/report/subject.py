@@ -62,11 +62,9 @@ def snapshot(connection: psycopg.Connection) -> Iterator[None]:
 def of_aggregate(connection: psycopg.Connection, aggregate: Aggregate, columns: Sequence[str] = ()) -> Subject:
     """Return an aggregate as the subject of a report: these columns, or all; the newest buckets first.
 
-    Raises UsageError when it was never computed (its table would be empty, and look as if there were no facts),
-    and for a column that it does not have.
+    Raises UsageError when it was never computed, and for a column that it does not have.
     """
-    if freshness_of(connection, aggregate.name) is None:
-        raise UsageError(f"{aggregate.name} was never computed", hint=f"etl precalculate {aggregate.name}")
+    freshness_of(connection, aggregate.name)
     order = [
         sql.SQL("{} desc" if name == aggregate.bucket else "{}").format(sql.Identifier(name))
         for name in sorted(aggregate.key, key=lambda name: name != aggregate.bucket)
@@ -79,7 +77,7 @@ def of_freshness(connection: psycopg.Connection, columns: Sequence[str] = ()) ->
 
     Raises UsageError for a column that it does not have.
     """
-    grain = "One row per aggregate that was ever computed."
+    grain = "One row per aggregate."
     return _subject(connection, "freshness", grain, sql.Identifier("aggregate"), columns)
 
 
@@ -94,10 +92,16 @@ def _subject(
     return Subject(name=name, grain=grain, columns=wanted, order=order)
 
 
-def freshness_of(connection: psycopg.Connection, aggregate: str) -> Row | None:
-    """Return the line of an aggregate in analytics.freshness, or None when it was never computed."""
+def freshness_of(connection: psycopg.Connection, aggregate: str) -> Row:
+    """Return the line of an aggregate in analytics.freshness.
+
+    Raises UsageError when it was never computed: its table is empty, and looks as if there were no facts.
+    """
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_SQL["freshness_of"], {"aggregate": aggregate}).fetchone()
+        row = cursor.execute(_SQL["freshness_of"], {"aggregate": aggregate}).fetchone()
+    if row is None or row["refreshed_at"] is None:
+        raise UsageError(f"{aggregate} was never computed", hint=f"etl precalculate {aggregate}")
+    return row
 
 
 def read_at(connection: psycopg.Connection) -> dt.datetime:
