@@ -8,7 +8,7 @@
 -- fact logistics.tracking_events
 -- fact logistics.vehicle_logs
 -- fact logistics.vehicles
--- newest: etl.batches.loaded_at
+-- newest: logistics.tracking_events.occurred_at
 -- key: day, dataset
 -- column day: day (UTC) on which the batches were loaded; a replay counts where its batch does
 -- column dataset: dataset that the records were loaded into
