@@ -323,6 +323,32 @@ def test_a_page_of_an_aggregate_tells_what_its_columns_are(run_etl: RunEtl, conn
     assert "2 rows." in page_of(run_etl, "daily_shipments").text
 
 
+def test_a_report_tells_what_is_behind_and_what_is_missing(
+    run_etl: RunEtl, connection: Connection, tmp_path: Path
+) -> None:
+    """What waits for a refresh or in the failed store, and what was never computed, stands on top."""
+    records = [{"vehicle_id": "V1"}, {"vehicle_id": None}]
+    (tmp_path / "feed.ndjson").write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    assert run_etl("load", "vehicles", "feed.ndjson").returncode == 1
+    (chosen,) = choose(["daily_shipments"])
+    refresh(connection, chosen, run=None)
+    text = page_of(run_etl).text
+    assert "Behind their facts" not in text
+    assert "Never computed: carrier_performance, carrier_scorecard, " in text
+    assert "Rejected records: 1 or more wait in the failed store (etl failed list)." in text
+    connection.execute(
+        "insert into logistics.shipments (shipment_id, created_at, etl_run, etl_batch, etl_place) "
+        "values ('S1', '2026-03-01', 1, 0, 1)"
+    )
+    assert "Behind their facts: daily_shipments, data_quality (etl precalculate)." in page_of(run_etl).text
+    done = run_etl("report", "vehicle_days")
+    ((through,),) = told(connection, "select facts_through from analytics.freshness where aggregate = 'vehicle_days'")
+    title = f"vehicle_days; complete to {through:%Y-%m-%d %H:%M} UTC; rejected records: 1 (etl failed list)\n"
+    assert done.stdout.startswith(title)
+    assert "Pending buckets" not in page_of(run_etl, "vehicle_days").text
+    assert "Pending buckets: 1 (etl precalculate)." in page_of(run_etl, "data_quality").text
+
+
 # --- what is refused ----------------------------------------------------------------------------------------
 
 

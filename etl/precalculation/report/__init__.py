@@ -20,6 +20,19 @@ Format = Literal["table", "csv", "json", "parquet", "html"]
 ROWS_OF_A_TABLE = 20
 ROWS_OF_A_PAGE = 1_000  # a browser shows ten times as many, but nobody reads them
 
+# What a reader wants to know first, and no more than a page is wide.
+_COLUMNS_OF_THE_OVERVIEW = (
+    "aggregate",
+    "pending_buckets",
+    "rejected_pending",
+    "facts_through",
+    "newest_event_at",
+    "refreshed_at",
+    "mode",
+    "rows",
+    "seconds",
+)
+
 _WRITERS: dict[str, Callable[[psycopg.Connection, Subject, int | None, BinaryIO], None]] = {
     "csv": files.write_csv,
     "json": files.write_json,
@@ -95,7 +108,7 @@ def _title(connection: psycopg.Connection, wanted: Wanted) -> str:
 def _overview(connection: psycopg.Connection, wanted: Wanted, database: str) -> str:
     if wanted.columns or wanted.limit:
         raise UsageError("the page over all aggregates takes neither --columns nor --limit", hint="name an aggregate")
-    freshness = subject.of_freshness(connection)
+    freshness = subject.of_freshness(connection, _COLUMNS_OF_THE_OVERVIEW)
     rows = list(subject.read(connection, freshness, None))
     return page.overview(database, subject.read_at(connection), figures.read(connection), freshness, rows)
 

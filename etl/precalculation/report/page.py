@@ -150,7 +150,7 @@ def _lanes(figures: Figures) -> list[Markup]:
     title = element("h2", "Slowest lanes")
     if not figures.lanes:
         return [title, element("p", "No lane has ten transits yet.")]
-    told = f"Mean hours from pick-up to delivery in {_months(figures)}, of at least ten."
+    told = f"Mean hours from pick-up to delivery in {_months(figures)}; lanes with ten transits or more."
     rows = [
         (
             f"{lane.origin} → {lane.destination}",

@@ -20,11 +20,11 @@ def of_one(freshness: Row) -> list[Sentence]:
     found = [Sentence(text=f"complete to {instant(freshness['facts_through'] or freshness['refreshed_at'])}")]
     if freshness["pending_buckets"]:
         found.append(
-            Sentence(text=f"{freshness['pending_buckets']:,} buckets behind (etl precalculate)", is_warning=True)
+            Sentence(text=f"pending buckets: {freshness['pending_buckets']:,} (etl precalculate)", is_warning=True)
         )
     if freshness["rejected_pending"]:
         found.append(
-            Sentence(text=f"{freshness['rejected_pending']:,} records rejected (etl failed list)", is_warning=True)
+            Sentence(text=f"rejected records: {freshness['rejected_pending']:,} (etl failed list)", is_warning=True)
         )
     return found
 
@@ -48,7 +48,7 @@ def of_all(freshness: Sequence[Row]) -> list[Sentence]:
     # Aggregates share datasets: the sum over them would count a record more than once.
     rejected = max(row["rejected_pending"] for row in freshness)
     if rejected:
-        text = f"{rejected:,} records or more wait in the failed store (etl failed list)"
+        text = f"rejected records: {rejected:,} or more wait in the failed store (etl failed list)"
         found.append(Sentence(text=text, is_warning=True))
     return found
 

@@ -85,6 +85,8 @@ def _subject(
     connection: psycopg.Connection, name: str, grain: str, order: sql.Composable, columns: Sequence[str]
 ) -> Subject:
     comments: dict[str, str] = dict(connection.execute(_SQL["columns"], {"table": f"analytics.{name}"}).fetchall())
+    if not comments:
+        raise UsageError(f"the table analytics.{name} is missing", hint="etl db migrate")
     for column in columns:
         if column not in comments:
             raise UsageError(f"{name} has no column {column!r}", hint=f"its columns: {', '.join(comments)}")
