@@ -14,6 +14,11 @@ DECIMALS = 4  # shown at most; the files hold every digit
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
+def plain(text: str) -> str:
+    """Return a text with its control characters as codes, those that change the direction of writing too."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 def is_number(value: object) -> bool:
     """Tell whether a value is shown as a number."""
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
@@ -55,4 +60,4 @@ def _text(value: object, decimals: int) -> str:
         return f"{value:,.{decimals}f}"
     if isinstance(value, dt.datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", str(value))
+    return plain(str(value))

@@ -113,10 +113,11 @@ def _state(sentences: Sequence[Sentence]) -> list[Markup]:
 def _tiles(figures: Figures) -> Markup:
     judged = sum(share.count_judged for share in figures.shares)
     on_time = sum(share.count_on_time for share in figures.shares)
+    as_of = f", as of {instant(figures.open_as_of)}" if figures.open_as_of else ""
     tiles = [
         (f"{sum(count for _, count in figures.days):,}", "shipments of the last 91 days"),
         (f"{100 * on_time / judged:.1f} %" if judged else "–", "delivered on time, in twelve months"),
-        (f"{figures.count_open:,}", f"open shipments, as of {instant(figures.open_as_of)}"),
+        (f"{figures.count_open:,}", f"open shipments{as_of}"),
         (f"{figures.count_overdue:,}", "of them overdue"),
     ]
     return element(
@@ -141,7 +142,8 @@ def _shares(figures: Figures) -> list[Markup]:
         return [title, element("p", "No deliveries with a promise yet.")]
     told = f"Of deliveries with a promise in {_months(figures)}; the largest carriers first."
     rows = [
-        (share.carrier, share.share, f"{100 * share.share:.1f} % of {share.count_judged:,}") for share in figures.shares
+        (display.plain(share.carrier), share.share, f"{100 * share.share:.1f} % of {share.count_judged:,}")
+        for share in figures.shares
     ]
     return [title, element("p", told), charts.bars("On-time share per carrier", rows, 1.0)]
 
@@ -153,7 +155,7 @@ def _lanes(figures: Figures) -> list[Markup]:
     told = f"Mean hours from pick-up to delivery in {_months(figures)}; lanes with ten transits or more."
     rows = [
         (
-            f"{lane.origin} → {lane.destination}",
+            display.plain(f"{lane.origin} → {lane.destination}"),
             lane.avg_transit_hours,
             f"{lane.avg_transit_hours:,.1f} h, {lane.count_transits:,} transits",
         )
