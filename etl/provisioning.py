@@ -7,8 +7,9 @@ from pathlib import Path
 
 from etl import database, datasets
 from etl.database import Database
+from etl.datasets import Dataset
 from etl.errors import UsageError
-from etl.precalculation import catalogue
+from etl.precalculation import catalogue, installation
 
 
 def migrate(target: Database, config_dir: Path) -> None:
@@ -22,7 +23,18 @@ def migrate(target: Database, config_dir: Path) -> None:
         database.grant_ledger(connection)
         for dataset in found:
             database.create_tables(connection, dataset)
-        catalogue.install(connection, catalogue.read_all())
+        owners = {table.name: dataset.name for dataset in found for table in dataset.tables}
+        installation.install(connection, catalogue.read_all(config_dir), owners)
+
+
+def create(target: Database, dataset: Dataset) -> None:
+    """Make what is missing of one dataset's tables, and the triggers that a table lost when it was made anew.
+
+    Raises UsageError when the server denies it.
+    """
+    with database.connect(target, "etl:migrate") as connection:
+        database.create_tables(connection, dataset)
+        installation.watch_again(connection)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +72,14 @@ def inspect(target: Database, config_dir: Path) -> list[Check]:
                 checks.append(Check(what=f"dataset {dataset.name}", found=str(error), remedy=error.hint or ""))
             else:
                 checks.append(Check(what=f"dataset {dataset.name}", found="its tables are there and may be loaded"))
+        checks += [
+            Check(
+                what=f"triggers of {fact}",
+                found="its changes are not noted for the aggregates",
+                remedy="etl db migrate",
+            )
+            for fact in installation.unwatched(connection)
+        ]
     return checks
 
 

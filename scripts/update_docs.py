@@ -29,6 +29,7 @@ from etl.datasets import Column, sql_type
 from etl.ingestion.conversions import Misfit, converter
 from etl.ingestion.records import decode
 from etl.ingestion.values import Piece
+from etl.precalculation.catalogue import read_all
 from etl.provisioning import migrate, opened
 from etl.settings import FileSettings
 
@@ -73,6 +74,7 @@ def blocks(connection: Connection) -> Mapping[str, str]:
         "options": "\n".join(_options()),
         "conversions": "\n".join(_conversions(connection)),
         "tables": "\n".join(_tables(connection)),
+        "aggregates": "\n".join(_aggregates(connection)),
         "modules": "\n".join(_modules()),
     }
 
@@ -261,6 +263,59 @@ def _tables(connection: Connection) -> Iterator[str]:
         )
         for column, kind, is_required, meaning in columns:
             yield f"| `{column}` | {kind} | {'not null' if is_required else ''} | {meaning or ''} |"
+        yield ""
+
+
+# What a column of an aggregate is measured in, by its type, else by its name: the first that is found.
+_UNITS = (
+    (r"^type date$", "day, UTC"),
+    (r"^type timestamp with time zone$", "instant, UTC"),
+    (r"^type (boolean|text)$", ""),
+    (r"^count_|_buckets$|^buckets$|^rows$|_pending$", "number"),
+    (r"_share$|_rate$", "0 to 1"),
+    (r"^load_factor$", "kg per kg"),
+    (r"^sum_squared_.*_hours$", "hours squared"),
+    (r"_hours$", "hours"),
+    (r"^seconds$", "seconds"),
+    (r"^fuel_l_per_100_km$", "litres per 100 km"),
+    (r"^cost_per_kg$", "currency per kg"),
+    (r"_freight_cost$", "currency"),
+    (r"_kg$", "kg"),
+    (r"_km$", "km"),
+    (r"_fuel_l$", "litres"),
+    (r"_m3$", "m³"),
+    (r"_pieces$", "pieces"),
+)
+
+
+def unit(name: str, kind: str) -> str:
+    """Return what a column of an aggregate is measured in.
+
+    Raises StopIteration for a name that tells no unit: give the column another, or the unit its place here.
+    """
+    words = (f"type {kind}", name)
+    return next(unit for pattern, unit in _UNITS if any(re.search(pattern, word) for word in words))
+
+
+def _aggregates(connection: Connection) -> Iterator[str]:
+    known = {aggregate.table: aggregate for aggregate in read_all()}
+    for table in [*known, "analytics.freshness"]:
+        comment, *columns = connection.execute(
+            "select null::text, null::text, obj_description(to_regclass(%(table)s), 'pg_class') union all "
+            "(select attname, format_type(atttypid, atttypmod), col_description(attrelid, attnum) from pg_attribute "
+            "where attrelid = to_regclass(%(table)s) and attnum > 0 and not attisdropped order by attnum)",
+            {"table": table},
+        ).fetchall()
+        yield f"### {table}\n"
+        yield f"{comment[2].rstrip('.')}.\n"
+        if table in known:
+            facts = ", ".join(dict.fromkeys(fact.table for fact in known[table].facts))
+            bucket = {"all": "as a whole"}.get(known[table].bucket, f"by {known[table].bucket}")
+            yield f"Key: {', '.join(known[table].key)}. Recomputed {bucket} after a change of {facts}.\n"
+        yield "| column | type | unit | what it is |"
+        yield "| --- | --- | --- | --- |"
+        for column, kind, meaning in columns:
+            yield f"| `{column}` | {kind} | {unit(column, kind)} | {meaning} |"
         yield ""
 
 

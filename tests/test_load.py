@@ -1,5 +1,6 @@
 import gzip
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -120,7 +121,9 @@ def test_the_summary_has_its_shape(run_etl: RunEtl, tmp_path: Path) -> None:
     assert clean["bytes_read"] == (tmp_path / "clean.json").stat().st_size
     assert clean["dry_run"] is False
     total = json.loads(done.stdout.splitlines()[-1])
-    assert total == {"kind": "total", "exit_code": 1, "sources": 2, "precalculated": []}
+    precalculated = total.pop("precalculated")
+    assert [each["aggregate"] for each in precalculated] == ["data_quality", "vehicle_days"]
+    assert total == {"kind": "total", "exit_code": 1, "sources": 2}
 
 
 @pytest.mark.parametrize(
@@ -390,7 +393,7 @@ def test_aggregates_follow_unless_told_not_to(run_etl: RunEtl, connection: Conne
     _array(tmp_path / "third.json", [log | {"log_id": "L3"}])
     query = "select count_trips from analytics.vehicle_days"
     done = run_etl("load", "vehicle_logs", "first.json", "--json")
-    [refreshed] = json.loads(done.stdout.splitlines()[-1])["precalculated"]
+    _, refreshed = json.loads(done.stdout.splitlines()[-1])["precalculated"]
     assert {name: type(value) for name, value in refreshed.items()} == {
         "aggregate": str,
         "buckets": int,
@@ -408,7 +411,7 @@ def test_aggregates_follow_unless_told_not_to(run_etl: RunEtl, connection: Conne
     assert run_etl("load", "vehicle_logs", "third.json", "--no-precalculate").returncode == 0
     done = run_etl("load", "vehicle_logs", "third.json")
     assert done.returncode == 0
-    assert "precalculated vehicle_days" in done.stdout
+    assert "precalculated data_quality, vehicle_days in " in done.stdout
     assert connection.execute(query).fetchall() == [(3,)]
 
 
@@ -429,7 +432,8 @@ def test_a_person_reads_a_sentence(run_etl: RunEtl, tmp_path: Path) -> None:
     """Without --json each source is one line with what became of its records, and where the refused ones are."""
     _array(tmp_path / "feed.json", [*_vehicles(1, 1500), {"vehicle_id": "V002", "capacity_kg": -1}])
     done = run_etl("load", "vehicles", "feed.json")
-    [line] = done.stdout.splitlines()
+    line, precalculated = done.stdout.splitlines()
+    assert re.fullmatch(r"precalculated data_quality, vehicle_days in \d+\.\d s", precalculated)
     assert line.startswith("loaded_with_rejects vehicles from feed.json: 1,501 read, 1,500 loaded, 1 rejected in ")
     assert "1 wait in the failed store: etl failed list --run " in line
     run = line.split()[-1]

@@ -185,7 +185,7 @@ def test_a_signal_while_aggregates_are_brought_up_to_date(site: Site, merged: Ca
     assert ended.returncode == 128 + numbers[0], ended.stderr
     assert ended.summary["status"] == "loaded_with_rejects"
     done = [each["aggregate"] for each in ended.lines[-1]["precalculated"]]
-    assert done == ["carrier_performance", *(["daily_shipments"] if len(numbers) == 1 else [])]
+    assert done == ["carrier_performance", "carrier_scorecard", *(["daily_shipments"] if len(numbers) == 1 else [])]
     assert ended.lines[-1]["exit_code"] == 128 + numbers[0]
     assert_sound(site)
     again = _load(site, merged).ended()

@@ -22,6 +22,8 @@ _COMMANDS = {
     "runs": "Show what was loaded, when, from where, and how it ended.",
     "failed": "Look at the records that were refused, put them right, and load them again.",
     "precalculate": "Bring aggregates up to date with the facts: those named, or all.",
+    "listen": "Refresh the aggregates whenever a load finishes, until a signal comes.",
+    "report": "Show an aggregate, its newest rows first; without a name, how fresh each is, as html with charts.",
     "dataset": "Show and check dataset definitions, and make their tables.",
     "db": "Run the embedded PostgreSQL, and bring a database to what the loads need.",
     "generate": "Write sample data: shipments, vehicle_logs, vehicles or tracking_events.",
@@ -128,6 +130,10 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last door: a fault of this tool, told as such (exit code 70)
         import structlog
 
+        if not structlog.is_configured():
+            from etl import logs
+
+            logs.set_up(logs.Logs(colors=use_colors()))
         log = structlog.get_logger("etl")
         log.error("unexpected_fault", **_told(error), hint="report it with this text")  # noqa: TRY400 - see _told
         return 70

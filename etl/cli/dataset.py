@@ -5,7 +5,8 @@ import msgspec
 
 from etl import datasets
 from etl.cli.options import Common, json_option, option, print_json, print_table
-from etl.database import connect, create_tables, require_tables
+from etl.database import connect, require_tables
+from etl.provisioning import create
 
 
 @click.group("dataset")
@@ -92,6 +93,6 @@ def ddl_command(common: Common, name: str) -> None:
 def create_command(common: Common, name: str) -> None:
     """Make the tables of a dataset that are missing."""
     dataset = datasets.find(name, common.config_dir)
-    with common.database() as database, connect(database) as connection:
-        create_tables(connection, dataset)
+    with common.database() as database:
+        create(database, dataset)
     click.echo(f"made what was missing of {', '.join(table.name for table in dataset.tables)}")

@@ -146,7 +146,9 @@ def command(
         print_json([total])
     elif precalculated:
         seconds = sum(refreshed.seconds for refreshed in precalculated)
-        click.echo(f"precalculated {', '.join(each.aggregate for each in precalculated)} in {seconds:.1f} s")
+        names = [each.aggregate for each in precalculated]
+        told = ", ".join(names) if len(names) < 4 else f"{len(names)} aggregates"
+        click.echo(f"precalculated {told} in {seconds:.1f} s")
     return exit_code
 
 

@@ -1,26 +1,107 @@
 """`etl precalculate`."""
 
-import click
+from collections.abc import Sequence
 
-from etl.cli.options import Common, json_option, print_json, print_table
+import click
+import psycopg
+
+from etl.cli.options import Common, json_option, option, print_json, print_table
 from etl.database import connect
-from etl.precalculation import catalogue, refresh
+from etl.errors import UsageError
+from etl.precalculation import catalogue, installation, pending, refresh, verify
+from etl.precalculation.catalogue import Aggregate
 
 
 @click.command("precalculate", epilog="Example: etl precalculate daily_shipments lane_performance")
 @click.argument("aggregates", nargs=-1, metavar="[AGGREGATE...]")
+@option("--full", is_flag=True, help="Recompute every bucket, not only those that changed.")
+@option(
+    "--verify",
+    "verifies",
+    is_flag=True,
+    help="Compare with the facts; exit code 1 tells that some differ.",
+)
+@option("--list", "lists", is_flag=True, help="Show grain, bucket, last refresh and pending buckets.")
+@option(
+    "--ddl",
+    "prints_ddl",
+    is_flag=True,
+    help="Print the SQL of their tables and of the triggers of their facts.",
+)
 @json_option
 @click.pass_obj
-def command(common: Common, aggregates: tuple[str, ...], as_json: bool) -> None:
+def command(
+    common: Common,
+    aggregates: tuple[str, ...],
+    full: bool,
+    verifies: bool,
+    lists: bool,
+    prints_ddl: bool,
+    as_json: bool,
+) -> int:
     """Bring aggregates up to date with the facts: those named, or all."""
-    chosen = catalogue.choose(aggregates)
+    if full + verifies + lists + prints_ddl > 1:
+        raise UsageError("--full, --verify, --list and --ddl exclude each other")
+    chosen = catalogue.choose(aggregates, common.config_dir)
     with common.database() as database, connect(database, "etl:precalculate") as connection:
-        done = [refresh.refresh(connection, aggregate, run=None) for aggregate in chosen]
+        if lists:
+            return _list(connection, chosen, as_json=as_json)
+        if verifies:
+            return _verify(connection, chosen, as_json=as_json)
+        if prints_ddl:
+            return _print_ddl(connection, chosen)
+        return _refresh(connection, chosen, full=full, as_json=as_json)
+
+
+def _refresh(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, full: bool, as_json: bool) -> int:
+    done = [refresh.refresh(connection, aggregate, run=None, full=full) for aggregate in chosen]
     if as_json:
         print_json(vars(refreshed) for refreshed in done)
-        return
-    print_table(
-        "precalculated",
-        ["aggregate", "rows changed", "seconds"],
-        [(refreshed.aggregate, refreshed.rows, refreshed.seconds) for refreshed in done],
-    )
+    else:
+        print_table(
+            "precalculated",
+            ["aggregate", "buckets", "rows changed", "seconds"],
+            [(refreshed.aggregate, refreshed.buckets, refreshed.rows, refreshed.seconds) for refreshed in done],
+        )
+    return 0
+
+
+def _list(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_json: bool) -> int:
+    names = [aggregate.name for aggregate in chosen]
+    found = [row for row in pending.installed(connection) if row["aggregate"] in names]
+    if as_json:
+        print_json(found)
+    else:
+        columns = ["aggregate", "grain", "bucket", "refreshed at", "pending buckets"]
+        print_table("aggregates", columns, [tuple(row.values()) for row in found])
+    return 0
+
+
+def _verify(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_json: bool) -> int:
+    found = [verify.verify(connection, aggregate) for aggregate in chosen]
+    if as_json:
+        print_json(
+            vars(each) | {"keys": [{"key": key, "difference": difference} for key, difference in each.keys]}
+            for each in found
+        )
+    else:
+        print_table(
+            "verified",
+            ["aggregate", "differences", "pending"],
+            [(each.aggregate, each.differences, each.pending) for each in found],
+        )
+        differing = [
+            (each.aggregate, ", ".join(f"{name}={value}" for name, value in key.items()), difference)
+            for each in found
+            for key, difference in each.keys
+        ]
+        if differing:
+            print_table("differences", ["aggregate", "key", "row is"], differing)
+    return 1 if any(each.differences for each in found) else 0
+
+
+def _print_ddl(connection: psycopg.Connection, chosen: Sequence[Aggregate]) -> int:
+    for aggregate in chosen:
+        for statement in installation.ddl(connection, aggregate):
+            click.echo(f"{statement.as_string(connection)};\n")
+    return 0

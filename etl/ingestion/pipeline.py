@@ -8,7 +8,6 @@ from pathlib import Path
 import psycopg
 import structlog
 
-from etl import datasets
 from etl.database import Database, Session, connect
 from etl.errors import BusyError, DatabaseError, EtlError, TooManyRejectedError, UsageError
 from etl.ingestion import ledger, outcome, retries
@@ -21,7 +20,7 @@ from etl.ingestion.resumption import begin
 from etl.ingestion.source import Stream, opened
 from etl.ingestion.values import Source, Summary
 from etl.precalculation import catalogue
-from etl.precalculation.refresh import Refreshed, refresh, stale
+from etl.precalculation.refresh import Refreshed, refresh
 
 log = structlog.get_logger(__name__)
 
@@ -165,16 +164,14 @@ def _told(
 def precalculate(
     database: Database, config_dir: Path, tables: Iterable[str], run: str | None, stop: Stop
 ) -> Iterator[Refreshed]:
-    """Bring the aggregates that read these fact tables up to date, where they are behind; yield each when it is done.
+    """Bring the aggregates that read these fact tables, or the ledger, up to date; yield each when it is done.
 
     Raises DatabaseError when the database refuses and InterruptedByUserError on a signal; running the same command
     again goes on with the others.
     """
-    owners = {table.name: each.name for each in datasets.readable(config_dir) for table in each.tables}
-    aggregates = catalogue.aggregates_reading(tables)
     try:
         with connect(database, "etl:precalculate") as connection:
-            for aggregate in stale(connection, aggregates, owners):
+            for aggregate in catalogue.aggregates_reading([*tables, "etl.batches"], config_dir):
                 stop.check()
                 yield refresh(connection, aggregate, run=run)
     except psycopg.Error as error:

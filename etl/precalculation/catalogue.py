@@ -1,60 +1,95 @@
-"""The catalogue of aggregates: each shipped `sql/aggregates/NAME.sql` as a value, and its table.
+"""The catalogue of aggregates: each `NAME.sql` of the shipped and of the user's own folder as a value.
 
 A file is one `select` under a head, of which every line is read:
 
     -- One row per day and vehicle.
     -- table: analytics.vehicle_days
-    -- facts: logistics.vehicle_logs, logistics.shipments
     -- bucket: day
+    -- fact logistics.vehicle_logs: trip_date
+    -- fact logistics.shipments: log_id -> logistics.vehicle_logs.log_id
+    -- newest: logistics.vehicle_logs.trip_date
     -- key: day, vehicle_id
     -- column day: day of the trips
     -- column ...
 
-Knows nothing of when an aggregate is refreshed.
+A `fact` line says which buckets a changed row of that table touches: an expression that gives a day, or a column whose
+value leads to the rows of another fact. The select takes its buckets as one range: the days `:from` to before
+`:until`, or the instants `:from_utc` to before `:until_utc`. Knows no database.
 """
 
 import difflib
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
 from psycopg import sql
 
-from etl import queries
 from etl.errors import DefinitionError, UsageError
 from etl.settings import shipped
 
 _NAME = r"[a-z_][a-z0-9_]{0,62}"
 _NAMES = rf"{_NAME}(?:, {_NAME})*"
 _TABLE = rf"{_NAME}\.{_NAME}"
-_HEAD = (
+_FIRST = (
     ("grain", r"-- (One row per .+\.)", "-- One row per ... ."),
     ("table", rf"-- table: ({_TABLE})", "-- table: SCHEMA.NAME"),
-    ("facts", rf"-- facts: ({_TABLE}(?:, {_TABLE})*)", "-- facts: SCHEMA.TABLE, ..."),
     ("bucket", r"-- bucket: (day|month|all)", "-- bucket: day, month or all"),
+)
+_FACT = ("fact", rf"-- fact ({_TABLE}(?:: \S.*)?)", "-- fact SCHEMA.TABLE: DAY")
+_LAST = (
+    ("newest", rf"-- newest: ({_TABLE}\.{_NAME})", "-- newest: SCHEMA.TABLE.COLUMN"),
     ("key", rf"-- key: ({_NAMES})", "-- key: COLUMN, ..."),
 )
-_COLUMN = re.compile(rf"-- column ({_NAME}): (\S.*)")
+_COLUMN = ("column", rf"-- column ({_NAME}: \S.*)", "-- column NAME: COMMENT")
+_VIA = re.compile(rf"({_NAME}) -> ({_TABLE})\.({_NAME})")
+_PARAMETER = re.compile(r"(?<![:\w]):(from_utc|until_utc|from|until)\b")
 
-_SQL = queries.load("precalculation")
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """A table that an aggregate reads, and what is noted of its rows when they change.
+
+    `noted` is an expression that gives a day, or where `via` names a column of another table, the column whose value
+    leads to the rows there; it is empty where the whole aggregate is one bucket.
+    """
+
+    table: str
+    noted: str = ""
+    via: tuple[str, str] | None = None
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        """The qualified name of the table, quoted."""
+        return sql.Identifier(*self.table.split("."))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Buckets without a gap between them: the first, and the first that is behind them, as PostgreSQL writes a date."""
+
+    first: str
+    until: str
+
+
+EVERYTHING = Range(first="-infinity", until="infinity")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregate:
     """A precomputed table: what one row is, the facts it reads, its key and the select that computes it.
 
-    `bucket` is the key column whose values are the buckets (`day` or `month`), or `all`; `columns` are pairs
-    of name and comment, in the order of the select.
+    `bucket` is the key column whose values are the buckets (`day` or `month`), or `all`; `newest` is the table and the
+    column whose maximum tells how far the facts go; `columns` are pairs of name and comment, in the select's order.
     """
 
     name: str
     table: str
     grain: str
-    facts: tuple[str, ...]
     bucket: str
+    facts: tuple[Fact, ...]
+    newest: tuple[str, str]
     key: tuple[str, ...]
     columns: tuple[tuple[str, str], ...]
     select: str
@@ -65,32 +100,53 @@ class Aggregate:
         """The qualified name of its table, quoted."""
         return sql.Identifier(*self.table.split("."))
 
-    @property
-    def statement(self) -> sql.SQL:
-        """The select, to be put into a statement."""
-        return sql.SQL(self.select)
+    def computed(self, buckets: Range = EVERYTHING) -> sql.Composed:
+        """Return the select that computes these buckets."""
+        parts = _PARAMETER.split(self.select)
+        found: list[sql.Composable] = [sql.SQL(parts[0])]
+        for name, text in zip(parts[1::2], parts[2::2], strict=True):
+            day = sql.SQL("date {}").format(sql.Literal(buckets.first if "from" in name else buckets.until))
+            instant = sql.SQL("({}::timestamp at time zone 'UTC')").format(day)
+            found += [instant if name.endswith("_utc") else day, sql.SQL(text)]
+        return sql.Composed(found)
+
+    def within(self, buckets: Range) -> sql.Composable:
+        """Return the condition that a row of its table is in one of these buckets."""
+        if self.bucket == "all" or buckets == EVERYTHING:
+            return sql.SQL("true")
+        return sql.SQL("kept.{0} >= date {1} and kept.{0} < date {2}").format(
+            sql.Identifier(self.bucket), sql.Literal(buckets.first), sql.Literal(buckets.until)
+        )
 
     @property
     def hash(self) -> str:
-        """A digest of all that decides which rows the aggregate has."""
-        return hashlib.sha256(self.select.encode()).hexdigest()[:16]
+        """A digest of all that decides which rows the aggregate has, and which changes it follows."""
+        told = "\n".join([self.bucket, *map(repr, self.facts), self.select])
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
-def read_all(folder: Path | None = None) -> tuple[Aggregate, ...]:
-    """Return the aggregates of a folder, the shipped ones unless said, by name.
+def read_all(config_dir: Path | None = None) -> tuple[Aggregate, ...]:
+    """Return the shipped aggregates and those of `aggregates/` in the configuration folder, by name.
 
-    Raises DefinitionError for a file whose head is not as it must be.
+    One of the user's own comes before the shipped one of its name. Raises DefinitionError for a file whose head is not
+    as it must be.
     """
-    folder = folder or shipped("sql") / "aggregates"
-    return tuple(_read(path) for path in sorted(folder.glob("*.sql")))
+    paths = {path.stem: path for folder in _folders(config_dir) for path in folder.glob("*.sql")}
+    return tuple(_read(paths[name]) for name in sorted(paths))
 
 
-def choose(names: Sequence[str]) -> tuple[Aggregate, ...]:
-    """Return the shipped aggregates of these names, all of them for no name.
+def _folders(config_dir: Path | None) -> Iterator[Path]:
+    yield shipped("sql") / "aggregates"
+    if config_dir is not None:
+        yield config_dir / "aggregates"
+
+
+def choose(names: Sequence[str], config_dir: Path | None = None) -> tuple[Aggregate, ...]:
+    """Return the aggregates of these names, all of them for no name.
 
     Raises UsageError for a name that no aggregate has.
     """
-    known = {aggregate.name: aggregate for aggregate in read_all()}
+    known = {aggregate.name: aggregate for aggregate in read_all(config_dir)}
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -99,145 +155,101 @@ def choose(names: Sequence[str]) -> tuple[Aggregate, ...]:
     return tuple(aggregate for name, aggregate in known.items() if not names or name in names)
 
 
-def aggregates_reading(facts: Iterable[str]) -> tuple[Aggregate, ...]:
-    """Return the shipped aggregates that read at least one of these tables."""
+def aggregates_reading(facts: Iterable[str], config_dir: Path | None = None) -> tuple[Aggregate, ...]:
+    """Return the aggregates that read at least one of these tables."""
     wanted = set(facts)
-    return tuple(aggregate for aggregate in read_all() if wanted.intersection(aggregate.facts))
+    return tuple(
+        aggregate for aggregate in read_all(config_dir) if wanted.intersection(fact.table for fact in aggregate.facts)
+    )
+
+
+class _Head:
+    """The lines of a file, taken one by one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines = path.read_text(encoding="utf-8").splitlines()
+        self.place = 0
+
+    def fail(self, expected: str) -> DefinitionError:
+        line = self.lines[self.place] if self.place < len(self.lines) else ""
+        return DefinitionError(f"expected {expected!r}, got {line!r}, in {self.path} at line {self.place + 1}")
+
+    def take(self, pattern: str, expected: str) -> str:
+        match = re.fullmatch(pattern, self.lines[self.place]) if self.place < len(self.lines) else None
+        if not match:
+            raise self.fail(expected)
+        self.place += 1
+        return match[1]
+
+    def begins(self, text: str) -> bool:
+        return self.place < len(self.lines) and self.lines[self.place].startswith(text)
 
 
 def _read(path: Path) -> Aggregate:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    found: dict[str, str] = {}
-    for number, (word, pattern, expected) in enumerate(_HEAD, 1):
-        line = lines[number - 1] if number <= len(lines) else ""
-        match = re.fullmatch(pattern, line)
-        if not match:
-            raise DefinitionError(f"expected {expected!r}, got {line!r}, in {path} at line {number}")
-        found[word] = match[1]
+    head = _Head(path)
+    found = {word: head.take(pattern, expected) for word, pattern, expected in _FIRST}
+    facts: list[Fact] = []
+    while not facts or head.begins("-- fact "):
+        facts.append(_fact(head, found["bucket"]))
+    found |= {word: head.take(pattern, expected) for word, pattern, expected in _LAST}
     columns = []
-    for number, line in enumerate(lines[len(_HEAD) :], len(_HEAD) + 1):
-        if not line.startswith("--"):
-            break
-        match = _COLUMN.fullmatch(line)
-        if not match:
-            expected = "-- column NAME: COMMENT"
-            raise DefinitionError(f"expected {expected!r}, got {line!r}, in {path} at line {number}")
-        columns.append((match[1], match[2]))
+    while head.begins("--"):
+        name, _, comment = head.take(*_COLUMN[1:]).partition(": ")
+        columns.append((name, comment))
+    newest_table, _, newest_column = found["newest"].rpartition(".")
     aggregate = Aggregate(
         name=path.stem,
         table=found["table"],
         grain=found["grain"],
-        facts=tuple(found["facts"].split(", ")),
         bucket=found["bucket"],
+        facts=tuple(facts),
+        newest=(newest_table, newest_column),
         key=tuple(found["key"].split(", ")),
         columns=tuple(columns),
-        select="\n".join(lines[len(_HEAD) + len(columns) :]),
+        select="\n".join(head.lines[head.place :]),
         path=str(path),
     )
-    _check(aggregate)
+    problem = next(_problems(aggregate), None)
+    if problem is not None:
+        raise DefinitionError(f"expected {problem}, in {path}")
     return aggregate
 
 
-def _check(aggregate: Aggregate) -> None:
+def _fact(head: _Head, bucket: str) -> Fact:
+    table, _, noted = head.take(*_FACT[1:]).partition(": ")
+    if bool(noted) == (bucket == "all"):
+        head.place -= 1
+        raise head.fail("-- fact SCHEMA.TABLE" if bucket == "all" else "-- fact SCHEMA.TABLE: DAY")
+    via = _VIA.fullmatch(noted)
+    return Fact(table=table, noted=via[1], via=(via[2], via[3])) if via else Fact(table=table, noted=noted)
+
+
+def _problems(aggregate: Aggregate) -> Iterator[str]:
+    """Yield what does not fit together in a file: what was expected, and what was found."""
     names = [name for name, _ in aggregate.columns]
+    tables = [fact.table for fact in aggregate.facts]
+    direct = {fact.table for fact in aggregate.facts if fact.via is None}
     if aggregate.table != f"analytics.{aggregate.name}":
-        raise DefinitionError(
-            f"expected the table analytics.{aggregate.name}, as the file is called, got {aggregate.table}, "
-            f"in {aggregate.path} at line 2"
-        )
+        yield f"the table analytics.{aggregate.name}, as the file is called, got {aggregate.table}"
     if aggregate.bucket not in {"all", *aggregate.key}:
-        raise DefinitionError(
-            f"expected the bucket {aggregate.bucket} in the key, got {', '.join(aggregate.key)}, "
-            f"in {aggregate.path} at line 5"
-        )
+        yield f"the bucket {aggregate.bucket} in the key, got {', '.join(aggregate.key)}"
+    for fact in aggregate.facts:
+        if fact.via is not None and fact.via[0] not in direct:
+            yield f"a line '-- fact {fact.via[0]}: DAY', to which {fact.table} leads"
+    if len({(fact.table, fact.noted) for fact in aggregate.facts}) < len(tables):
+        yield f"each fact line once, got {', '.join(tables)}"
+    if aggregate.newest[0] not in tables:
+        yield f"the newest of a fact, got {aggregate.newest[0]}"
     missing = [name for name in aggregate.key if name not in names]
     if missing:
-        raise DefinitionError(f"expected a '-- column {missing[0]}: ' line for the key, in {aggregate.path}")
+        yield f"a line '-- column {missing[0]}: COMMENT' for the key"
     if len(set(names)) < len(names) or len(set(names)) == len(set(aggregate.key)):
-        raise DefinitionError(f"expected each column once, and more than the key, in {aggregate.path}")
+        yield f"each column once, and more than the key, got {', '.join(names)}"
     if not re.match(r"(select|with)\s", aggregate.select) or aggregate.select.rstrip().endswith(";"):
-        line = len(_HEAD) + len(names) + 1
-        raise DefinitionError(
-            f"expected one select without a semicolon after the head, in {aggregate.path} at line {line}"
-        )
-
-
-def install(connection: psycopg.Connection, aggregates: Iterable[Aggregate]) -> list[str]:
-    """Make the tables of the aggregates, with keys, comments and grants; running it again changes nothing.
-
-    A table whose columns or key are no longer those of its definition is made anew, empty and due for a
-    refresh: all of it can be computed again. Returns the names of the tables made. Raises DefinitionError
-    when a select does not fit its head or the facts, UsageError when something depends on an old table.
-    """
-    roles = {name for (name,) in connection.execute(_SQL["roles_present"])}
-    made = []
-    with connection.transaction():
-        for aggregate in aggregates:
-            if _make(connection, aggregate):
-                made.append(aggregate.table)
-            _describe(connection, aggregate)
-            for role in sorted(roles):
-                connection.execute(_SQL[f"grant_to_{role}"].format(table=aggregate.identifier))
-        for role in sorted(roles):
-            connection.execute(_SQL["grant_freshness"].format(role=sql.Identifier(role)))
-        if "etl_loader" in roles:
-            connection.execute(_SQL["grant_refreshes_to_etl_loader"])
-    return made
-
-
-def _make(connection: psycopg.Connection, aggregate: Aggregate) -> bool:
-    shape = _computed_shape(connection, aggregate)
-    if _table_shape(connection, aggregate) == (shape, aggregate.key):
-        return False
-    connection.execute(_SQL["lock_for_change"], {"aggregate": aggregate.name})
-    try:
-        connection.execute(_SQL["drop_aggregate"].format(table=aggregate.identifier))
-    except psycopg.errors.DependentObjectsStillExist as error:
-        raise UsageError(
-            f"{aggregate.table} has other columns now, and something depends on the old ones: "
-            f"{error.diag.message_detail}",
-            hint="drop what depends on it, run etl db migrate, and make it again",
-        ) from error
-    connection.execute(_SQL["create_aggregate"].format(table=aggregate.identifier, select=aggregate.statement))
-    key = sql.SQL(", ").join(map(sql.Identifier, aggregate.key))
-    connection.execute(_SQL["add_primary_key"].format(table=aggregate.identifier, key=key))
-    connection.execute(_SQL["forget_refresh"], {"aggregate": aggregate.name})
-    return True
-
-
-def _computed_shape(connection: psycopg.Connection, aggregate: Aggregate) -> list[tuple[str, str]]:
-    try:
-        shape = _shape(connection.execute(_SQL["select_shape"].format(select=aggregate.statement)))
-    except psycopg.errors.ProgrammingError as error:
-        raise DefinitionError(
-            f"{aggregate.name} cannot be computed: {error.diag.message_primary}, in {aggregate.path}",
-            hint="compare the dataset definitions with the facts that it reads",
-        ) from error
-    expected, got = [name for name, _ in aggregate.columns], [name for name, _ in shape]
-    if expected != got:
-        raise DefinitionError(
-            f"expected the columns of the head ({', '.join(expected)}), got {', '.join(got)}, in {aggregate.path}"
-        )
-    return shape
-
-
-def _table_shape(
-    connection: psycopg.Connection, aggregate: Aggregate
-) -> tuple[list[tuple[str, str]], tuple[str, ...]] | None:
-    row = connection.execute(_SQL["table_exists"], {"table": aggregate.table}).fetchone()
-    if not row or not row[0]:
-        return None
-    shape = _shape(connection.execute(_SQL["table_shape"].format(table=aggregate.identifier)))
-    key = connection.execute(_SQL["primary_key"], {"table": aggregate.table})
-    return shape, tuple(name for (name,) in key)
-
-
-def _shape(cursor: psycopg.Cursor[tuple[object, ...]]) -> list[tuple[str, str]]:
-    return [(column.name, column.type_display) for column in cursor.description or ()]
-
-
-def _describe(connection: psycopg.Connection, aggregate: Aggregate) -> None:
-    connection.execute(_SQL["comment_table"].format(table=aggregate.identifier, comment=sql.Literal(aggregate.grain)))
-    for name, comment in aggregate.columns:
-        column = sql.Identifier(*aggregate.table.split("."), name)
-        connection.execute(_SQL["comment_column"].format(column=column, comment=sql.Literal(comment)))
+        yield "one select without a semicolon behind the head"
+    used = set(_PARAMETER.findall(aggregate.select))
+    if aggregate.bucket == "all" and used:
+        yield f"no range where the bucket is all, got :{min(used)}"
+    if aggregate.bucket != "all" and not used >= {"from", "until"} and not used >= {"from_utc", "until_utc"}:
+        yield "a select that takes :from and :until, or :from_utc and :until_utc"

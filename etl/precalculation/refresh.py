@@ -1,9 +1,6 @@
-"""Refresh of one aggregate: recomputed in full, in one transaction that no reader waits for.
+"""Refresh of one aggregate: its changed buckets are recomputed, in one transaction that no reader waits for."""
 
-Knows what is stale by the ledger: the transactions of the batches that the last refresh did not see.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +10,8 @@ from psycopg.pq import TransactionStatus
 
 from etl import queries
 from etl.errors import InternalError, UsageError
-from etl.precalculation.catalogue import Aggregate
+from etl.precalculation.catalogue import EVERYTHING, Aggregate, Range
+from etl.precalculation.pending import gather, is_known, take_due
 
 _SQL = queries.load("precalculation")
 _COMMA = sql.SQL(", ")
@@ -29,53 +27,38 @@ class Refreshed:
     seconds: float
 
 
-def stale(
-    connection: psycopg.Connection, aggregates: Iterable[Aggregate], datasets: Mapping[str, str]
-) -> list[Aggregate]:
-    """Return the aggregates that are due: never refreshed, of another definition, or behind their facts.
-
-    `datasets` gives the dataset that loads each fact table. An aggregate is behind when its last refresh did
-    not see a batch or a publication of these datasets. A change made by hand is not noticed.
-    """
-    due = []
-    for aggregate in aggregates:
-        asked = {
-            "aggregate": aggregate.name,
-            "definition_hash": aggregate.hash,
-            "datasets": [datasets[fact] for fact in aggregate.facts if fact in datasets],
-        }
-        row = connection.execute(_SQL["is_stale"], asked).fetchone()
-        if row and row[0]:
-            due.append(aggregate)
-    return due
-
-
-def refresh(connection: psycopg.Connection, aggregate: Aggregate, *, run: str | None) -> Refreshed:
+def refresh(connection: psycopg.Connection, aggregate: Aggregate, *, run: str | None, full: bool = False) -> Refreshed:
     """Bring an aggregate up to date with the facts, all of it or nothing.
 
-    `connection` is in autocommit mode and outside a transaction; `run` is the run that asks, or None.
-    Refreshes of one aggregate queue. Readers see the old rows until the commit; a row that does not change is
-    not written. Raises UsageError when a table or the right to it is missing, psycopg's errors for all else.
+    Buckets that did not change are left alone, unless `full` or another definition asks for all. `connection` is in
+    autocommit mode and outside a transaction; `run` is the run that asks, or None. Refreshes of one aggregate queue.
+    Readers see the old rows until the commit; a row that does not change is not written. Raises UsageError when a
+    table or the right to it is missing, psycopg's errors for all else.
     """
     if not connection.autocommit or connection.info.transaction_status != TransactionStatus.IDLE:
         raise InternalError("expected an autocommit connection outside a transaction for a refresh")
-    try:
-        # The lock comes before BEGIN: an older snapshot could not update what the refresh before has written.
-        with _turn(connection, aggregate), connection.transaction():
+    # The lock comes before BEGIN: an older snapshot could not update what the refresh before has written.
+    with refusals_told(connection, aggregate), _turn(connection, aggregate):
+        gather(connection)
+        with connection.transaction():
             connection.execute(_SQL["see_one_snapshot"])
-            connection.execute(_SQL["compute"].format(select=aggregate.statement))
-            rows = _store(connection, aggregate)
-            seconds, buckets = _note(connection, aggregate, run)
+            return _recompute(connection, aggregate, run, full=full)
+
+
+@contextmanager
+def refusals_told(connection: psycopg.Connection, aggregate: Aggregate) -> Iterator[None]:
+    """Turn a missing table, column or right into UsageError with the remedy."""
+    try:
+        yield
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
         raise UsageError(
-            f"{aggregate.name} cannot be refreshed: {error.diag.message_primary}", hint="etl db migrate"
+            f"{aggregate.name} cannot be computed: {error.diag.message_primary}", hint="etl db migrate"
         ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise UsageError(
             f"the user {connection.info.user} may not refresh {aggregate.name}: {error.diag.message_primary}",
             hint=f"grant etl_loader to {connection.info.user}",
         ) from error
-    return Refreshed(aggregate=aggregate.name, buckets=buckets, rows=rows, seconds=seconds)
 
 
 @contextmanager
@@ -89,33 +72,78 @@ def _turn(connection: psycopg.Connection, aggregate: Aggregate) -> Iterator[None
             connection.execute(_SQL["unlock"], {"aggregate": aggregate.name})
 
 
-def _store(connection: psycopg.Connection, aggregate: Aggregate) -> int:
+def _recompute(connection: psycopg.Connection, aggregate: Aggregate, run: str | None, *, full: bool) -> Refreshed:
+    ranges, buckets = take_due(connection, aggregate)
+    if full or not is_known(connection, aggregate):
+        ranges = [EVERYTHING]
+    if not ranges:
+        return Refreshed(aggregate=aggregate.name, buckets=0, rows=0, seconds=_note(connection, aggregate))
+    compute(connection, aggregate, ranges)
+    rows = _store(connection, aggregate, ranges)
+    is_full = EVERYTHING in ranges
+    if is_full:
+        buckets = _count_buckets(connection, aggregate)
+    did = {"run": run, "mode": "full" if is_full else "incremental", "buckets": buckets}
+    return Refreshed(aggregate=aggregate.name, buckets=buckets, rows=rows, seconds=_note(connection, aggregate, did))
+
+
+def compute(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequence[Range]) -> None:
+    """Compute these buckets into the temporary table `etl_fresh`, which goes with the transaction."""
+    connection.execute(_SQL["make_fresh"].format(select=aggregate.computed(ranges[0])))
+    for buckets in ranges[1:]:
+        connection.execute(_SQL["add_fresh"].format(select=aggregate.computed(buckets)))
+    connection.execute(_SQL["analyze_fresh"])
+
+
+def _store(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequence[Range]) -> int:
     names = [name for name, _ in aggregate.columns]
     values = [name for name in names if name not in aggregate.key]
-    same_key = _joined(aggregate.key, sql.SQL("kept.{0} = fresh.{0}"), sql.SQL(" and "))
-    deleted = connection.execute(_SQL["delete_gone"].format(table=aggregate.identifier, same_key=same_key)).rowcount
+    same_key = joined(aggregate.key, sql.SQL("kept.{0} = fresh.{0}"), sql.SQL(" and "))
+    within = sql.SQL(" or ").join(aggregate.within(buckets) for buckets in ranges)
+    deleted = connection.execute(
+        _SQL["delete_gone"].format(table=aggregate.identifier, within=within, same_key=same_key)
+    ).rowcount
     merged = connection.execute(
         _SQL["merge_changed"].format(
             table=aggregate.identifier,
             same_key=same_key,
-            kept_values=_joined(values, sql.SQL("kept.{0}")),
-            fresh_values=_joined(values, sql.SQL("fresh.{0}")),
-            assignments=_joined(values, sql.SQL("{0} = fresh.{0}")),
-            columns=_joined(names, sql.SQL("{0}")),
-            fresh_columns=_joined(names, sql.SQL("fresh.{0}")),
+            within=within,
+            kept_values=joined(values, sql.SQL("kept.{0}")),
+            fresh_values=joined(values, sql.SQL("fresh.{0}")),
+            assignments=joined(values, sql.SQL("{0} = fresh.{0}")),
+            columns=joined(names, sql.SQL("{0}")),
+            fresh_columns=joined(names, sql.SQL("fresh.{0}")),
         )
     ).rowcount
     return deleted + merged
 
 
-def _note(connection: psycopg.Connection, aggregate: Aggregate, run: str | None) -> tuple[float, int]:
+def _count_buckets(connection: psycopg.Connection, aggregate: Aggregate) -> int:
     bucket = sql.Literal("all") if aggregate.bucket == "all" else sql.Identifier(aggregate.bucket)
-    noted = {"aggregate": aggregate.name, "definition_hash": aggregate.hash, "run": run}
-    row = connection.execute(_SQL["note_refresh"].format(bucket=bucket), noted).fetchone()
+    row = connection.execute(_SQL["count_buckets"].format(bucket=bucket)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _note(connection: psycopg.Connection, aggregate: Aggregate, did: Mapping[str, object] | None = None) -> float:
+    """Note how fresh the aggregate is now, and what was done if anything was; return the seconds it took."""
+    name = sql.Literal(aggregate.name)
+    table, column = aggregate.newest
+    statement = _SQL["note_refresh" if did else "note_nothing_to_do"].format(
+        aggregate=name,
+        table=aggregate.identifier,
+        definition_hash=sql.Literal(aggregate.hash),
+        newest_run=_SQL["newest_run"].format(aggregate=name),
+        newest_event_at=_SQL["newest_event"].format(
+            column=sql.Identifier(column), table=sql.Identifier(*table.split("."))
+        ),
+        **{word: sql.Literal(value) for word, value in (did or {}).items()},
+    )
+    row = connection.execute(statement).fetchone()
     if row is None:
         raise InternalError(f"expected the freshness of {aggregate.name} to be noted, got no row")
-    return float(row[0]), row[1]
+    return float(row[0])
 
 
-def _joined(names: Iterable[str], pattern: sql.SQL, separator: sql.SQL = _COMMA) -> sql.Composed:
+def joined(names: Iterable[str], pattern: sql.SQL, separator: sql.SQL = _COMMA) -> sql.Composed:
+    """Return a list of columns, each as the pattern has it."""
     return separator.join(pattern.format(sql.Identifier(name)) for name in names)

@@ -1,7 +1,8 @@
 -- One row per month, carrier and service level.
 -- table: analytics.carrier_performance
--- facts: logistics.shipments
 -- bucket: month
+-- fact logistics.shipments: (created_at at time zone 'UTC')::date
+-- newest: logistics.shipments.created_at
 -- key: month, carrier, service_level
 -- column month: first day of the month (UTC) in which the shipments were created
 -- column carrier: carrier; (none) where the shipment names none
@@ -42,6 +43,7 @@ with created as (
         -- Rounded in each shipment: sums of any grain then agree to the last digit.
         round(extract(epoch from delivered_at - picked_up_at) / 3600, 6) as transit_hours
     from logistics.shipments
+    where created_at >= :from_utc and created_at < :until_utc
 )
 select
     month,

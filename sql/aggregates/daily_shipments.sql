@@ -1,7 +1,8 @@
 -- One row per day, carrier and service level.
 -- table: analytics.daily_shipments
--- facts: logistics.shipments
 -- bucket: day
+-- fact logistics.shipments: (created_at at time zone 'UTC')::date
+-- newest: logistics.shipments.created_at
 -- key: day, carrier, service_level
 -- column day: day (UTC) on which the shipments were created
 -- column carrier: carrier; (none) where the shipment names none
@@ -42,6 +43,7 @@ with created as (
         -- Rounded in each shipment: sums of any grain then agree to the last digit.
         round(extract(epoch from delivered_at - picked_up_at) / 3600, 6) as transit_hours
     from logistics.shipments
+    where created_at >= :from_utc and created_at < :until_utc
 )
 select
     day,

@@ -1,7 +1,8 @@
 -- One row per month, lane (country and city of origin and destination) and carrier.
 -- table: analytics.lane_performance
--- facts: logistics.shipments
 -- bucket: month
+-- fact logistics.shipments: (created_at at time zone 'UTC')::date
+-- newest: logistics.shipments.created_at
 -- key: month, origin_country, origin_city, destination_country, destination_city, carrier
 -- column month: first day of the month (UTC) in which the shipments were created
 -- column origin_country: country of origin; (none) where the shipment names none
@@ -44,6 +45,7 @@ with created as (
         -- Rounded in each shipment: sums of any grain then agree to the last digit.
         round(extract(epoch from delivered_at - picked_up_at) / 3600, 6) as transit_hours
     from logistics.shipments
+    where created_at >= :from_utc and created_at < :until_utc
 )
 select
     month,

@@ -1,7 +1,8 @@
 -- One row per carrier, age bucket and whether overdue, of the shipments that are still open.
 -- table: analytics.open_shipments
--- facts: logistics.shipments
 -- bucket: all
+-- fact logistics.shipments
+-- newest: logistics.shipments.created_at
 -- key: carrier, age_bucket, is_overdue
 -- column carrier: carrier; (none) where the shipment names none
 -- column age_bucket: whole days from creation to as_of: 0-2, 3-7, 8-14 or 15+

@@ -1,7 +1,10 @@
 -- One row per day and vehicle.
 -- table: analytics.vehicle_days
--- facts: logistics.vehicle_logs, logistics.shipments
 -- bucket: day
+-- fact logistics.vehicle_logs: trip_date
+-- fact logistics.shipments: log_id -> logistics.vehicle_logs.log_id
+-- fact logistics.vehicles: vehicle_id -> logistics.vehicle_logs.vehicle_id
+-- newest: logistics.vehicle_logs.trip_date
 -- key: day, vehicle_id
 -- column day: day of the trips (vehicle_logs.trip_date)
 -- column vehicle_id: vehicle; (none) where the trip names none
@@ -14,19 +17,28 @@
 -- column count_shipments: shipments carried, by shipments.log_id
 -- column sum_pieces: pieces carried, where known
 -- column sum_weight_kg: weight carried in kilograms, where known
-with carried as (
+-- column count_rated_trips: trips of a vehicle with a known capacity (vehicles.capacity_kg)
+-- column sum_rated_weight_kg: weight carried in kilograms on these trips, where known
+-- column sum_rated_capacity_kg: capacity in kilograms that these trips offered: the vehicle's, once a trip
+-- column load_factor: sum_rated_weight_kg / sum_rated_capacity_kg; above 1: overloaded; null where that capacity is 0
+with trips as (
+    select *
+    from logistics.vehicle_logs
+    where trip_date >= :from and trip_date < :until
+),
+carried as (
     select
         log_id,
         count(*) as count_shipments,
         sum(pieces) as sum_pieces,
         sum(weight_kg) as sum_weight_kg
     from logistics.shipments
-    where log_id is not null
+    where log_id in (select log_id from trips)
     group by log_id
 )
 select
-    vehicle_logs.trip_date as day,
-    coalesce(vehicle_logs.vehicle_id, '(none)') as vehicle_id,
+    trips.trip_date as day,
+    coalesce(trips.vehicle_id, '(none)') as vehicle_id,
     count(*) as count_trips,
     coalesce(sum(distance_km), 0) as sum_distance_km,
     coalesce(sum(fuel_l), 0) as sum_fuel_l,
@@ -39,7 +51,16 @@ select
     ) as fuel_l_per_100_km,
     coalesce(sum(carried.count_shipments), 0)::bigint as count_shipments,
     coalesce(sum(carried.sum_pieces), 0)::bigint as sum_pieces,
-    coalesce(sum(carried.sum_weight_kg), 0) as sum_weight_kg
-from logistics.vehicle_logs
-left join carried on carried.log_id = vehicle_logs.log_id
-group by day, coalesce(vehicle_logs.vehicle_id, '(none)')
+    coalesce(sum(carried.sum_weight_kg), 0) as sum_weight_kg,
+    count(vehicles.capacity_kg) as count_rated_trips,
+    coalesce(sum(carried.sum_weight_kg) filter (where vehicles.capacity_kg is not null), 0) as sum_rated_weight_kg,
+    coalesce(sum(vehicles.capacity_kg), 0) as sum_rated_capacity_kg,
+    round(
+        coalesce(sum(carried.sum_weight_kg) filter (where vehicles.capacity_kg is not null), 0)
+        / nullif(sum(vehicles.capacity_kg), 0),
+        4
+    ) as load_factor
+from trips
+left join carried on carried.log_id = trips.log_id
+left join logistics.vehicles on vehicles.vehicle_id = trips.vehicle_id
+group by day, coalesce(trips.vehicle_id, '(none)')

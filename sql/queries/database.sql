@@ -37,10 +37,14 @@ select max(version_num) from etl.schema_version;
 select rolname from pg_roles where rolname in ('etl_loader', 'etl_analyst');
 
 -- name: grant_ledger_to_etl_loader
--- Let loaders keep the ledger, and gather the rows of atomic runs.
+-- Let loaders keep the ledger, gather the rows of atomic runs, and refresh; not change what is watched, which is SQL.
 grant usage on schema etl, etl_staging, logistics, analytics to etl_loader;
 grant create on schema etl_staging to etl_loader;
-grant select, insert, update on all tables in schema etl to etl_loader;
+revoke all on all tables in schema etl from etl_loader;
+grant select on all tables in schema etl to etl_loader;
+grant insert, update on etl.runs, etl.attempts, etl.batches, etl.failures, etl.refreshes to etl_loader;
+grant delete on etl.touched to etl_loader;
+grant insert, delete on etl.pending to etl_loader;
 
 -- name: grant_ledger_to_etl_analyst
 -- Let analysts reach the facts and the aggregates, and nothing of the ledger.

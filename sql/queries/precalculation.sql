@@ -1,76 +1,3 @@
--- name: table_exists
--- Tell whether there is a table of this name.
-select to_regclass(%(table)s) is not null;
-
--- name: table_shape
--- Give no row of a table, but its columns.
-select * from {table} limit 0;
-
--- name: select_shape
--- Give no row of what an aggregate computes, but its columns.
-select * from (
-{select}
-) as computed limit 0;
-
--- name: primary_key
--- Tell the columns of a table's primary key, in its order.
-select attname
-from pg_index
-cross join unnest(indkey::smallint[]) with ordinality as key_column (attnum, place)
-join pg_attribute on attrelid = indrelid and pg_attribute.attnum = key_column.attnum
-where indrelid = to_regclass(%(table)s) and indisprimary
-order by place;
-
--- name: lock_for_change
--- Let no refresh go on while the table of an aggregate is made anew; released with the transaction.
-select pg_advisory_xact_lock(hashtextextended('etl:refresh:' || %(aggregate)s, 0));
-
--- name: drop_aggregate
--- Drop the table of an aggregate whose definition has other columns now.
-drop table if exists {table};
-
--- name: forget_refresh
--- Note that an aggregate has to be refreshed.
-delete from etl.refreshes where aggregate = %(aggregate)s;
-
--- name: create_aggregate
--- Make the empty table of an aggregate with the columns that it computes.
-create table {table} as
-{select}
-with no data;
-
--- name: add_primary_key
--- Make the grain of an aggregate its primary key.
-alter table {table} add primary key ({key});
-
--- name: comment_table
--- Say in the database what one row of an aggregate is.
-comment on table {table} is {comment};
-
--- name: comment_column
--- Say in the database what a column of an aggregate is.
-comment on column {column} is {comment};
-
--- name: roles_present
--- Tell which of the group roles there are.
-select rolname from pg_roles where rolname in ('etl_loader', 'etl_analyst');
-
--- name: grant_to_etl_loader
--- Let loaders refresh an aggregate.
-grant select, insert, update, delete on {table} to etl_loader;
-
--- name: grant_to_etl_analyst
--- Let analysts read an aggregate.
-grant select on {table} to etl_analyst;
-
--- name: grant_refreshes_to_etl_loader
--- Let loaders note a refresh.
-grant select, insert, update on etl.refreshes to etl_loader;
-
--- name: grant_freshness
--- Let a group role see how fresh the aggregates are.
-grant select on analytics.freshness to {role};
-
 -- name: lock
 -- Wait in this session for the turn to refresh an aggregate, however long the refresh before takes.
 select
@@ -81,73 +8,229 @@ select
 -- Let the next refresh of an aggregate begin.
 select pg_advisory_unlock(hashtextextended('etl:refresh:' || %(aggregate)s, 0));
 
--- name: see_one_snapshot
--- Make every statement of the transaction see the facts as the first one does.
-set transaction isolation level repeatable read;
+-- name: is_touched
+-- Tell whether a change of some fact was noted and not yet brought to the aggregates.
+select exists (select from etl.touched);
 
--- name: compute
--- Compute an aggregate beside its table.
+-- name: gather_alone
+-- Let one session at a time bring what was noted to the aggregates; released with the transaction.
+select
+    set_config('lock_timeout', '0', true),
+    pg_advisory_xact_lock(hashtextextended('etl:gather', 0));
+
+-- name: ways_via
+-- List the ways from a noted key to days, each with the aggregates that take it.
+select array_agg(aggregate order by aggregate), fact, noted, via_table, via_column, via_type, via_day
+from etl.watches
+where via_table is not null
+group by fact, noted, via_table, via_column, via_type, via_day
+order by fact, noted, via_table, via_column, via_day;
+
+-- name: touched
+-- Tell which days of which aggregates were touched, and null where it is all of them.
+select watches.aggregate, days.day, false as is_all
+from taken
+join etl.watches on watches.fact = taken.fact and watches.noted = taken.noted and watches.via_table is null
+cross join unnest(taken.days) as days (day)
+union
+select watches.aggregate, null, true
+from taken
+join etl.watches on watches.fact = taken.fact
+where taken.noted is null or (taken.noted = '' and watches.noted = '')
+{via}
+
+-- name: touched_via
+-- Tell the days of the rows to which noted keys lead.
+union
+select unnest({aggregates}::text[]), {day}, false
+from {table}
+where {column} in (
+    select unnest(taken.keys)::{type} from taken where taken.fact = {fact} and taken.noted = {noted}
+)
+
+-- name: buckets
+-- Tell the buckets of what was touched; a day that is no date, such as infinity, is in no bucket.
+select distinct
+    touched.aggregate,
+    case aggregates.bucket when 'month' then date_trunc('month', touched.day)::date else touched.day end as bucket
+from touched
+join etl.aggregates on aggregates.aggregate = touched.aggregate
+where touched.is_all or isfinite(touched.day)
+
+-- name: gather
+-- Bring what was noted to the aggregates that read it, as buckets that are to be recomputed.
+with taken as (
+    delete from etl.touched returning fact, noted, days, keys
+),
+touched as (
+    {touched}
+)
+insert into etl.pending (aggregate, bucket)
+{buckets};
+
+-- name: take_pending
+-- Take the buckets of an aggregate that are to be recomputed.
+delete from etl.pending where aggregate = {aggregate} returning bucket
+
+-- name: see_pending
+-- See the buckets of an aggregate that are to be recomputed, and leave them.
+select bucket from etl.pending where aggregate = {aggregate}
+
+-- name: due
+-- Tell the ranges of buckets that this snapshot knows as changed: days of each and of all, buckets; null is everything.
+with taken as (
+    select fact, noted, days, keys from etl.touched
+),
+touched as (
+    {touched}
+),
+pending as (
+    {pending}
+),
+changed as (
+    select bucket from pending
+    union
+    select found.bucket from ({buckets}) as found where found.aggregate = {aggregate}
+),
+followed as (
+    select bucket, (bucket + {step})::date as next, lag((bucket + {step})::date) over (order by bucket) = bucket as follows
+    from changed
+),
+numbered as (
+    select bucket, next, count(*) filter (where follows is not true) over (order by bucket) as number
+    from followed
+)
+select
+    min(bucket)::text,
+    max(next)::text,
+    count(*)::integer,
+    max(next) - min(bucket) as days,
+    max(max(next)) over () - min(min(bucket)) over () as days_of_all
+from numbered
+group by number
+order by min(bucket) nulls first;
+
+-- name: is_known
+-- Tell whether an aggregate was refreshed before by this definition.
+select exists (
+    select from etl.refreshes where aggregate = %(aggregate)s and definition_hash = %(definition_hash)s
+);
+
+-- name: see_one_snapshot
+-- Make every statement of the transaction see the facts as the first one does, and days begin at midnight UTC.
+set transaction isolation level repeatable read;
+set local timezone = 'UTC';
+
+-- name: make_fresh
+-- Compute buckets of an aggregate beside its table.
 create temporary table etl_fresh on commit drop as
 {select};
 
+-- name: add_fresh
+-- Compute more buckets of it.
+insert into pg_temp.etl_fresh
+{select};
+
+-- name: analyze_fresh
+-- Let the planner know how much was computed.
+analyze pg_temp.etl_fresh;
+
 -- name: delete_gone
--- Delete the rows of an aggregate whose keys are gone.
+-- Delete the rows of the recomputed buckets whose keys are gone.
 delete from {table} as kept
-where not exists (select from pg_temp.etl_fresh as fresh where {same_key});
+where ({within}) and not exists (select from pg_temp.etl_fresh as fresh where {same_key});
 
 -- name: merge_changed
 -- Insert the new rows of an aggregate and update those that differ; the others are neither written nor locked.
 merge into {table} as kept
-using pg_temp.etl_fresh as fresh on {same_key}
+using pg_temp.etl_fresh as fresh on {same_key} and ({within})
 when matched and ({kept_values}) is distinct from ({fresh_values}) then
     update set {assignments}
 when not matched then
     insert ({columns}) values ({fresh_columns});
 
+-- name: count_buckets
+-- Count the buckets that were computed.
+select count(distinct {bucket})::integer from pg_temp.etl_fresh;
+
 -- name: note_refresh
--- Note how fresh an aggregate is, in the transaction that refreshes it.
-insert into etl.refreshes (aggregate, definition_hash, refreshed_at, run, mode, rows, seconds, snapshot)
+-- Note what a refresh did, in its transaction.
+insert into etl.refreshes (
+    aggregate, definition_hash, refreshed_at, run, mode, buckets, rows, seconds, facts_through, newest_event_at
+)
 select
-    %(aggregate)s,
-    %(definition_hash)s,
+    {aggregate},
+    {definition_hash},
     transaction_timestamp(),
-    %(run)s,
-    'full',
-    (select count(*) from pg_temp.etl_fresh),
+    coalesce({run}, newest.run),
+    {mode},
+    {buckets},
+    (select count(*) from {table}),
     round(extract(epoch from clock_timestamp() - transaction_timestamp()), 3),
-    pg_current_snapshot()
+    newest.ended_at,
+    {newest_event_at}
+from (select) as always
+left join ({newest_run}) as newest on true
 on conflict (aggregate) do update set
     definition_hash = excluded.definition_hash,
     refreshed_at = excluded.refreshed_at,
     run = excluded.run,
     mode = excluded.mode,
+    buckets = excluded.buckets,
     rows = excluded.rows,
     seconds = excluded.seconds,
-    snapshot = excluded.snapshot
-returning seconds, (select count(distinct {bucket}) from pg_temp.etl_fresh);
+    facts_through = excluded.facts_through,
+    newest_event_at = excluded.newest_event_at
+returning seconds;
 
--- name: is_stale
--- Tell whether the last refresh of an aggregate, if any, missed a batch or a publication of its facts.
-select not exists (
-    select
-    from etl.refreshes
-    where aggregate = %(aggregate)s
-        and definition_hash = %(definition_hash)s
-        -- A snapshot of the future was taken in another server, from which this database was restored.
-        and pg_snapshot_xmax(snapshot) <= pg_snapshot_xmax(pg_current_snapshot())
-        and not exists (
-            select
-            from etl.batches
-            join etl.runs on runs.run = batches.run
-            where runs.dataset = any(%(datasets)s)
-                -- All before xmin is in the snapshot; this condition is the one that an index serves.
-                and batches.xact >= pg_snapshot_xmin(refreshes.snapshot)
-                and not pg_visible_in_snapshot(batches.xact, refreshes.snapshot)
-        )
-        and not exists (
-            select
-            from etl.runs
-            where runs.dataset = any(%(datasets)s)
-                and not pg_visible_in_snapshot(runs.published_xact, refreshes.snapshot)
-        )
-);
+-- name: note_nothing_to_do
+-- Note that an aggregate was found to equal its facts.
+update etl.refreshes
+set
+    refreshed_at = transaction_timestamp(),
+    facts_through = newest.ended_at,
+    newest_event_at = {newest_event_at}
+from (select) as always
+left join ({newest_run}) as newest on true
+where refreshes.aggregate = {aggregate}
+returning round(extract(epoch from clock_timestamp() - transaction_timestamp()), 3);
+
+-- name: newest_run
+-- Tell the finished run of the datasets of an aggregate that ended last.
+select runs.run, coalesce(runs.published_at, runs.finished_at) as ended_at
+from etl.runs
+join etl.aggregates on runs.dataset = any(aggregates.datasets)
+where aggregates.aggregate = {aggregate} and runs.finished_at is not null
+order by ended_at desc
+limit 1
+
+-- name: newest_event
+-- Tell the newest time of a fact.
+(select max({column})::timestamptz from {table})
+
+-- name: differences
+-- List where an aggregate differs from what was computed, but for the buckets that are pending; and how many there are.
+select
+    coalesce({kept_key}, {fresh_key}) as key,
+    case when fresh.{first} is null then 'surplus' when kept.{first} is null then 'missing' else 'different' end,
+    count(*) over ()
+from (select * from {table} as kept where not ({pending})) as kept
+full join (select * from pg_temp.etl_fresh as kept where not ({pending})) as fresh on {same_key}
+where fresh.{first} is null or kept.{first} is null or ({kept_values}) is distinct from ({fresh_values})
+order by key
+limit {limit};
+
+-- name: list_aggregates
+-- List the aggregates that are installed, with what a person wants to know of them first.
+select aggregates.aggregate, aggregates.grain, aggregates.bucket, freshness.refreshed_at, freshness.pending_buckets
+from etl.aggregates
+join analytics.freshness on freshness.aggregate = aggregates.aggregate
+order by aggregates.aggregate;
+
+-- name: try_listener_lock
+-- Become the one listener of the database, or not; it ends with the connection.
+select pg_try_advisory_lock(hashtextextended('etl:listen', 0));
+
+-- name: listen
+-- Be told when a run finishes.
+listen etl_runs;

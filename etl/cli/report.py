@@ -1,0 +1,94 @@
+"""`etl report`."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from etl.cli.options import Common, option
+from etl.database import connect
+from etl.errors import UsageError
+from etl.precalculation import catalogue, report
+
+_ENDINGS: dict[str, report.Format] = {
+    ".csv": "csv",
+    ".json": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+    ".html": "html",
+}
+
+
+@click.command("report", epilog="Example: etl report lane_performance --format csv --output lanes.csv")
+@click.argument("aggregate", required=False, metavar="[AGGREGATE]")
+@option(
+    "--format",
+    type=click.Choice(["table", "csv", "json", "parquet", "html"]),
+    help="By default what the ending of --output says, else a table; json is one object per line.",
+)
+@option("--output", metavar="FILE", default="-", show_default=True, help="File to write; - for standard output.")
+@option("--columns", metavar="NAME,...", help="These columns, in this order; by default all.")
+@option("--limit", type=click.IntRange(1), help="At most so many rows; by default 20 in a table, 1,000 in html.")
+@click.pass_obj
+def command(
+    common: Common,
+    aggregate: str | None,
+    format: report.Format | None,
+    output: str,
+    columns: str | None,
+    limit: int | None,
+) -> None:
+    """Show an aggregate, its newest rows first; without a name, how fresh each is, as html with charts."""
+    (chosen,) = catalogue.choose([aggregate], common.config_dir) if aggregate else (None,)
+    names = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
+    wanted = report.Wanted(aggregate=chosen, columns=names, limit=limit)
+    chosen_format = format or _ENDINGS.get(Path(output).suffix.lower(), "table")
+    if chosen_format == "table" and output != "-":
+        raise UsageError(f"no format is known by the name {output}", hint="--format csv, json, parquet or html")
+    # Not `database()`, which looks at the ledger: an analyst may not, and need not.
+    with common.server() as database, connect(database, "etl:report") as connection:
+        if chosen_format == "table":
+            _show(report.draw(connection, wanted, _width()))
+            return
+        with _opened(output, chosen_format) as file:
+            report.write(connection, wanted, chosen_format, file, database=database.name)
+
+
+def _width() -> int | None:
+    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else None
+
+
+def _show(drawn: report.Drawn) -> None:
+    from rich.console import Console
+
+    click.echo(drawn.title)
+    Console(highlight=False, markup=False, width=_width() or 10_000).print(drawn.table)
+    if drawn.count_rows < drawn.count_all:
+        click.echo(f"{drawn.count_rows:,} of {drawn.count_all:,} rows; more by --limit", err=True)
+    if drawn.left_out:
+        click.echo(f"left out for want of room: {', '.join(drawn.left_out)}; choose by --columns", err=True)
+
+
+@contextmanager
+def _opened(output: str, format: str) -> Iterator[BinaryIO]:
+    """Yield standard output, or a file that gets its name when it is whole."""
+    if output == "-":
+        if format == "parquet" and sys.stdout.isatty():
+            raise UsageError("parquet is nothing to read on a terminal", hint="name a file by --output")
+        yield sys.stdout.buffer
+        return
+    path = Path(output)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        try:
+            with unfinished.open("wb") as file:
+                yield file
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {(error.strerror or 'unknown error').lower()}") from error

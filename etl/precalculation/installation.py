@@ -1,0 +1,195 @@
+"""What the aggregates need in the database: a table each, their entry in the ledger, the triggers of their facts."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from etl import queries
+from etl.errors import DefinitionError, UsageError
+from etl.precalculation import triggers
+from etl.precalculation.catalogue import Aggregate, Fact
+
+_SQL = queries.load("installation")
+
+
+def install(connection: psycopg.Connection, aggregates: Iterable[Aggregate], datasets: Mapping[str, str]) -> list[str]:
+    """Make tables, keys, comments, grants and triggers; running it again changes nothing.
+
+    `datasets` gives the dataset that loads each fact. A table whose columns or key are no longer those of its
+    definition is made anew, empty and due for a refresh: all of it can be computed again. Returns the names of the
+    tables made. Raises DefinitionError when a file does not fit the facts, UsageError when something depends on an
+    old table.
+    """
+    roles = sorted(name for (name,) in connection.execute(queries.load("database")["roles_present"]))
+    made = []
+    facts: list[str] = []
+    with connection.transaction():
+        connection.execute(queries.load("database")["hush_notices"])
+        for aggregate in aggregates:
+            if _make(connection, aggregate):
+                made.append(aggregate.table)
+            _describe(connection, aggregate)
+            for role in roles:
+                connection.execute(_SQL[f"grant_to_{role}"].format(table=aggregate.identifier))
+            _register(connection, aggregate, datasets)
+            facts += [fact.table for fact in aggregate.facts]
+        for fact in triggers.install(connection, facts):
+            connection.execute(_SQL["add_pending_all"], {"fact": fact})
+        for role in roles:
+            connection.execute(_SQL["grant_freshness"].format(role=sql.Identifier(role)))
+    return made
+
+
+def watch_again(connection: psycopg.Connection) -> None:
+    """Make the triggers that are missing, such as those of a fact that was made anew; what reads it is due then."""
+    with connection.transaction():
+        for fact in triggers.install(connection, unwatched(connection)):
+            connection.execute(_SQL["add_pending_all"], {"fact": fact})
+
+
+def unwatched(connection: psycopg.Connection) -> list[str]:
+    """List the facts whose changes are not noted: a trigger is missing or disabled."""
+    return [fact for (fact,) in connection.execute(_SQL["unwatched"])]
+
+
+def ddl(connection: psycopg.Connection, aggregate: Aggregate) -> list[sql.Composed]:
+    """Return the statements that make the table of an installed aggregate and the triggers of its facts."""
+    facts = sorted({fact.table for fact in aggregate.facts})
+    return [
+        *_table(aggregate),
+        *_comments(aggregate),
+        *(statement for fact in facts for statement in triggers.ddl(connection, fact)),
+    ]
+
+
+def _make(connection: psycopg.Connection, aggregate: Aggregate) -> bool:
+    shape = _computed_shape(connection, aggregate)
+    if _table_shape(connection, aggregate) == (shape, aggregate.key):
+        return False
+    connection.execute(_SQL["lock_for_change"], {"aggregate": aggregate.name})
+    try:
+        connection.execute(_SQL["drop_aggregate"].format(table=aggregate.identifier))
+    except psycopg.errors.DependentObjectsStillExist as error:
+        raise UsageError(
+            f"{aggregate.table} has other columns now, and something depends on the old ones: "
+            f"{error.diag.message_detail}",
+            hint="drop what depends on it, run etl db migrate, and make it again",
+        ) from error
+    for statement in _table(aggregate):
+        connection.execute(statement)
+    connection.execute(_SQL["forget_refresh"], {"aggregate": aggregate.name})
+    return True
+
+
+def _table(aggregate: Aggregate) -> list[sql.Composed]:
+    key = sql.SQL(", ").join(map(sql.Identifier, aggregate.key))
+    return [
+        _SQL["create_aggregate"].format(table=aggregate.identifier, select=aggregate.computed()),
+        _SQL["add_primary_key"].format(table=aggregate.identifier, key=key),
+    ]
+
+
+def _computed_shape(connection: psycopg.Connection, aggregate: Aggregate) -> list[tuple[str, str]]:
+    try:
+        shape = _shape(connection.execute(_SQL["select_shape"].format(select=aggregate.computed())))
+    except psycopg.errors.ProgrammingError as error:
+        raise DefinitionError(
+            f"{aggregate.name} cannot be computed: {error.diag.message_primary}, in {aggregate.path}",
+            hint="compare the dataset definitions with the facts that it reads",
+        ) from error
+    expected, got = [name for name, _ in aggregate.columns], [name for name, _ in shape]
+    if expected != got:
+        raise DefinitionError(
+            f"expected the columns of the head ({', '.join(expected)}), got {', '.join(got)}, in {aggregate.path}"
+        )
+    kind = dict(shape).get(aggregate.bucket, "date")
+    if kind != "date":
+        raise DefinitionError(f"expected the bucket {aggregate.bucket} as a date, got {kind}, in {aggregate.path}")
+    return shape
+
+
+def _table_shape(
+    connection: psycopg.Connection, aggregate: Aggregate
+) -> tuple[list[tuple[str, str]], tuple[str, ...]] | None:
+    row = connection.execute(_SQL["table_exists"], {"table": aggregate.table}).fetchone()
+    if not row or not row[0]:
+        return None
+    shape = _shape(connection.execute(_SQL["table_shape"].format(table=aggregate.identifier)))
+    key = connection.execute(_SQL["primary_key"], {"table": aggregate.table})
+    return shape, tuple(name for (name,) in key)
+
+
+def _shape(cursor: psycopg.Cursor[Any]) -> list[tuple[str, str]]:
+    return [(column.name, column.type_display) for column in cursor.description or ()]
+
+
+def _describe(connection: psycopg.Connection, aggregate: Aggregate) -> None:
+    for statement in _comments(aggregate):
+        connection.execute(statement)
+
+
+def _comments(aggregate: Aggregate) -> list[sql.Composed]:
+    grain = sql.Literal(aggregate.grain)
+    statements = [_SQL["comment_table"].format(table=aggregate.identifier, comment=grain)]
+    for name, comment in aggregate.columns:
+        column = sql.Identifier(*aggregate.table.split("."), name)
+        statements.append(_SQL["comment_column"].format(column=column, comment=sql.Literal(comment)))
+    return statements
+
+
+def _register(connection: psycopg.Connection, aggregate: Aggregate, datasets: Mapping[str, str]) -> None:
+    """Enter the aggregate and how its facts lead to its buckets."""
+    named = {"aggregate": aggregate.name}
+    loaders = sorted({datasets[fact.table] for fact in aggregate.facts if fact.table in datasets})
+    connection.execute(
+        _SQL["register"], named | {"grain": aggregate.grain, "bucket": aggregate.bucket, "datasets": loaders}
+    )
+    watches = [_watch(connection, aggregate, fact) for fact in aggregate.facts]
+    registered = connection.execute(_SQL["watches"], named).fetchall()
+    if sorted(registered, key=_in_order) == sorted((tuple(watch.values()) for watch in watches), key=_in_order):
+        return
+    connection.execute(_SQL["forget_watches"], named)
+    for watch in watches:
+        connection.execute(_SQL["watch"], named | watch)
+    for fact in aggregate.facts:
+        _try(connection, aggregate, fact)
+
+
+def _in_order(watch: tuple[Any, ...]) -> tuple[str, str]:
+    return watch[:2]
+
+
+def _watch(connection: psycopg.Connection, aggregate: Aggregate, fact: Fact) -> dict[str, str | None]:
+    watch: dict[str, str | None] = {"fact": fact.table, "noted": fact.noted}
+    watch |= dict.fromkeys(("via_table", "via_column", "via_type", "via_day"))
+    if fact.via is not None:
+        table, column = fact.via
+        day = next(other.noted for other in aggregate.facts if other.table == table and other.via is None)
+        kind = connection.execute(_SQL["column_type"], {"table": table, "column": column}).fetchone()
+        if kind is None:
+            raise DefinitionError(f"expected a column {column} of {table}, got none, in {aggregate.path}")
+        watch |= {"via_table": table, "via_column": column, "via_type": kind[0], "via_day": day}
+    return watch
+
+
+def _try(connection: psycopg.Connection, aggregate: Aggregate, fact: Fact) -> None:
+    """Raise DefinitionError when what is noted of a fact cannot be noted: a day must be an immutable date."""
+    if not fact.noted:
+        return
+    try:
+        shape = _shape(
+            connection.execute(_SQL["try_day"].format(fact=fact.identifier, noted=sql.SQL(fact.noted))),
+        )
+        if fact.via is None and shape[0][1] != "date":
+            raise DefinitionError(
+                f"expected a date from {fact.noted!r} of {fact.table}, got {shape[0][1]}, in {aggregate.path}"
+            )
+        connection.execute(_SQL["make_try"].format(fact=fact.identifier))
+        connection.execute(_SQL["try_immutable"].format(noted=sql.SQL(fact.noted)))
+        connection.execute(_SQL["drop_try"])
+    except (psycopg.errors.ProgrammingError, psycopg.errors.InvalidObjectDefinition) as error:
+        raise DefinitionError(
+            f"{fact.noted!r} of {fact.table} cannot be noted: {error.diag.message_primary}, in {aggregate.path}"
+        ) from error

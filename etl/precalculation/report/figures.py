@@ -1,0 +1,73 @@
+"""The figures of the report over all aggregates, as values. Knows the aggregates that it reads, no format."""
+
+import datetime as dt
+from dataclasses import dataclass
+
+import psycopg
+
+from etl import queries
+
+_SQL = queries.load("report")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What a carrier delivered on time, of the deliveries with a promise."""
+
+    carrier: str
+    count_on_time: int
+    count_judged: int
+
+    @property
+    def share(self) -> float:
+        """The share on time, 0 to 1."""
+        return self.count_on_time / self.count_judged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """A lane with its mean transit time."""
+
+    origin: str
+    destination: str
+    count_transits: int
+    avg_transit_hours: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Shipments per day; shares and lanes of the twelve months to `month`; what is open as of `open_as_of`."""
+
+    days: tuple[tuple[dt.date, int], ...]
+    month: dt.date | None
+    shares: tuple[Share, ...]
+    lanes: tuple[Lane, ...]
+    count_open: int
+    count_overdue: int
+    open_as_of: dt.datetime | None
+
+
+def read(connection: psycopg.Connection) -> Figures:
+    """Read the figures; the connection is in a snapshot."""
+    days = connection.execute(_SQL["volume_per_day"]).fetchall()
+    (month,) = connection.execute(_SQL["newest_month"]).fetchone() or (None,)
+    shares = connection.execute(_SQL["on_time_by_carrier"], {"month": month}).fetchall()
+    lanes = connection.execute(_SQL["slowest_lanes"], {"month": month}).fetchall()
+    count_open, count_overdue, as_of = connection.execute(_SQL["open_now"]).fetchone() or (0, 0, None)
+    return Figures(
+        days=tuple((day, count) for day, count in days),
+        month=month,
+        shares=tuple(Share(carrier=carrier, count_on_time=on_time, count_judged=of) for carrier, on_time, of in shares),
+        lanes=tuple(
+            Lane(
+                origin=f"{origin} ({origin_country})",
+                destination=f"{destination} ({destination_country})",
+                count_transits=count,
+                avg_transit_hours=float(hours),
+            )
+            for origin, origin_country, destination, destination_country, count, hours in lanes
+        ),
+        count_open=count_open,
+        count_overdue=count_overdue,
+        open_as_of=as_of,
+    )

@@ -1,0 +1,157 @@
+"""What a report is about: one aggregate, or the freshness of all, read in one snapshot.
+
+Knows tables and their rows, no format.
+"""
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from etl import queries
+from etl.errors import InternalError, UsageError
+from etl.precalculation.catalogue import Aggregate
+
+Row = dict[str, Any]
+
+ROWS_A_FETCH = 5_000
+
+_SQL = queries.load("report")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A table or view of schema analytics: what a row of it is, its columns with what they are, and their order."""
+
+    name: str
+    grain: str
+    columns: tuple[tuple[str, str], ...]
+    order: sql.Composable
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        """The qualified name, quoted."""
+        return sql.Identifier("analytics", self.name)
+
+
+@contextmanager
+def snapshot(connection: psycopg.Connection) -> Iterator[None]:
+    """Read in one snapshot, so that rows and freshness belong together.
+
+    Raises UsageError when a table is missing or the user may not read it.
+    """
+    try:
+        with connection.transaction():
+            connection.execute(_SQL["see_one_snapshot"])
+            yield
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+        raise UsageError(f"the report cannot be made: {error.diag.message_primary}", hint="etl db migrate") from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        user = connection.info.user
+        raise UsageError(
+            f"the user {user} may not read the aggregates: {error.diag.message_primary}",
+            hint=f"grant etl_analyst to {user}",
+        ) from error
+
+
+def of_aggregate(connection: psycopg.Connection, aggregate: Aggregate, columns: Sequence[str] = ()) -> Subject:
+    """Return an aggregate as the subject of a report: these columns, or all; the newest buckets first.
+
+    Raises UsageError when it was never computed, and for a column that it does not have.
+    """
+    freshness_of(connection, aggregate.name)
+    order = [
+        sql.SQL("{} desc" if name == aggregate.bucket else "{}").format(sql.Identifier(name))
+        for name in sorted(aggregate.key, key=lambda name: name != aggregate.bucket)
+    ]
+    return _subject(connection, aggregate.name, aggregate.grain, sql.SQL(", ").join(order), columns)
+
+
+def of_freshness(connection: psycopg.Connection, columns: Sequence[str] = ()) -> Subject:
+    """Return the freshness of all aggregates as the subject of a report: these columns, or all.
+
+    Raises UsageError for a column that it does not have.
+    """
+    grain = "One row per aggregate."
+    return _subject(connection, "freshness", grain, sql.Identifier("aggregate"), columns)
+
+
+def _subject(
+    connection: psycopg.Connection, name: str, grain: str, order: sql.Composable, columns: Sequence[str]
+) -> Subject:
+    comments: dict[str, str] = dict(connection.execute(_SQL["columns"], {"table": f"analytics.{name}"}).fetchall())
+    if not comments:
+        raise UsageError(f"the table analytics.{name} is missing", hint="etl db migrate")
+    for column in columns:
+        if column not in comments:
+            raise UsageError(f"{name} has no column {column!r}", hint=f"its columns: {', '.join(comments)}")
+    wanted = tuple((column, comments[column]) for column in columns or comments)
+    return Subject(name=name, grain=grain, columns=wanted, order=order)
+
+
+def freshness_of(connection: psycopg.Connection, aggregate: str) -> Row:
+    """Return the line of an aggregate in analytics.freshness.
+
+    Raises UsageError when it was never computed: its table is empty, and looks as if there were no facts.
+    """
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(_SQL["freshness_of"], {"aggregate": aggregate}).fetchone()
+    if row is None or row["refreshed_at"] is None:
+        raise UsageError(f"{aggregate} was never computed", hint=f"etl precalculate {aggregate}")
+    return row
+
+
+def read_at(connection: psycopg.Connection) -> dt.datetime:
+    """Return the instant of the snapshot, by the server's clock."""
+    row = connection.execute(_SQL["read_at"]).fetchone()
+    if row is None:
+        raise InternalError("expected the time of the server, got no row")
+    instant: dt.datetime = row[0]
+    return instant
+
+
+def count_rows(connection: psycopg.Connection, subject: Subject) -> int:
+    """Count the rows of a subject."""
+    row = connection.execute(_SQL["count_rows"].format(table=subject.identifier)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def read(connection: psycopg.Connection, subject: Subject, limit: int | None) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a subject, at most `limit`, in constant memory; the connection is in a snapshot."""
+    with connection.cursor(name="etl_report") as cursor:
+        cursor.itersize = ROWS_A_FETCH
+        cursor.execute(_statement(_SQL["rows"], subject, limit))
+        yield from cursor
+
+
+def read_csv(connection: psycopg.Connection, subject: Subject, limit: int | None) -> Iterator[bytes]:
+    """Yield the rows of a subject as CSV with a header, as the server writes them."""
+    with connection.cursor() as cursor, cursor.copy(_statement(_SQL["rows_as_csv"], subject, limit)) as blocks:
+        yield from map(bytes, blocks)
+
+
+def types(connection: psycopg.Connection, subject: Subject) -> list[str]:
+    """Return the PostgreSQL type of each column, in their order."""
+    cursor = connection.execute(_statement(_SQL["rows"], subject, 0))
+    return [column.type_display for column in cursor.description or ()]
+
+
+def digits(connection: psycopg.Connection, subject: Subject, column: str) -> tuple[int, int]:
+    """Return the most digits before and behind the point that a numeric column holds."""
+    query = _SQL["digits"].format(table=subject.identifier, column=sql.Identifier(column))
+    row = connection.execute(query).fetchone()
+    return (row[0] or 1, row[1] or 0) if row else (1, 0)
+
+
+def _statement(query: sql.SQL, subject: Subject, limit: int | None) -> sql.Composed:
+    return query.format(
+        columns=sql.SQL(", ").join(sql.Identifier(name) for name, _ in subject.columns),
+        table=subject.identifier,
+        order=subject.order,
+        limit=sql.Literal(limit),
+    )

@@ -1,0 +1,74 @@
+"""Verification of one aggregate: recomputed beside its table and compared row for row. Changes nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from etl import queries
+from etl.precalculation.catalogue import EVERYTHING, Aggregate, Range
+from etl.precalculation.pending import is_known, see_due
+from etl.precalculation.refresh import compute, joined, refusals_told
+
+_SQL = queries.load("precalculation")
+
+# More keys than a person reads help nobody; the count is exact.
+KEYS_TOLD = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """How an aggregate compares to its facts.
+
+    `differences` counts the rows that are missing, surplus or different, but for buckets that are pending: these are to
+    be recomputed, as `pending` tells. `keys` are the first of them, each with its key and what is wrong.
+    """
+
+    aggregate: str
+    differences: int
+    pending: bool
+    keys: tuple[tuple[dict[str, Any], str], ...]
+
+
+def verify(connection: psycopg.Connection, aggregate: Aggregate) -> Verified:
+    """Compare an aggregate with its facts in one snapshot; readers and refreshes go on.
+
+    Raises UsageError when a table or the right to it is missing, psycopg's errors for all else.
+    """
+    with refusals_told(connection, aggregate), connection.transaction(force_rollback=True):
+        connection.execute(_SQL["see_one_snapshot"])
+        pending = see_due(connection, aggregate) if is_known(connection, aggregate) else [EVERYTHING]
+        if EVERYTHING in pending:
+            return Verified(aggregate=aggregate.name, differences=0, pending=True, keys=())
+        compute(connection, aggregate, [EVERYTHING])
+        rows = connection.execute(_differences(aggregate, pending)).fetchall()
+    return Verified(
+        aggregate=aggregate.name,
+        differences=rows[0][2] if rows else 0,
+        pending=bool(pending),
+        keys=tuple((key, difference) for key, difference, _ in rows),
+    )
+
+
+def _differences(aggregate: Aggregate, pending: Sequence[Range]) -> sql.Composed:
+    values = [name for name, _ in aggregate.columns if name not in aggregate.key]
+    return _SQL["differences"].format(
+        table=aggregate.identifier,
+        first=sql.Identifier(aggregate.key[0]),
+        kept_key=_as_object(aggregate.key, "kept"),
+        fresh_key=_as_object(aggregate.key, "fresh"),
+        same_key=joined(aggregate.key, sql.SQL("kept.{0} = fresh.{0}"), sql.SQL(" and ")),
+        kept_values=joined(values, sql.SQL("kept.{0}")),
+        fresh_values=joined(values, sql.SQL("fresh.{0}")),
+        pending=sql.SQL(" or ").join([aggregate.within(buckets) for buckets in pending] or [sql.SQL("false")]),
+        limit=sql.Literal(KEYS_TOLD),
+    )
+
+
+def _as_object(key: Sequence[str], row: str) -> sql.Composed:
+    """Return an object of the key's columns as they stand in one row, null where there is no such row."""
+    pairs = (sql.SQL("{}, {}").format(sql.Literal(name), sql.Identifier(row, name)) for name in key)
+    first = sql.Identifier(row, key[0])
+    return sql.SQL("case when {} is not null then jsonb_build_object({}) end").format(first, sql.SQL(", ").join(pairs))

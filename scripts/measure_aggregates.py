@@ -1,0 +1,271 @@
+#!/usr/bin/env python3
+"""Measure how dear it is to keep the aggregates fresh, as ratios within one run on one machine.
+
+    .venv/bin/python -m scripts.measure_aggregates FOLDER [--shipments 5000000] [--events 0]
+
+Fills an embedded database in FOLDER with shipments of two years (and events, four a shipment), or goes on with the one
+that is there. Each ratio is of medians, of runs that take turns. Aggregates in `FOLDER/config/aggregates` are
+measured too.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from etl.database import Database, connect
+from etl.embedded import Server
+from etl.generate import generate
+from etl.precalculation.catalogue import Aggregate, read_all
+from etl.precalculation.refresh import refresh
+from etl.provisioning import migrate
+
+ROOT = Path(__file__).resolve().parent.parent
+DAYS = 731
+ROUNDS = 3
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+_FILL = (
+    """
+    insert into logistics.vehicle_logs
+        (log_id, vehicle_id, trip_date, distance_km, fuel_l, etl_run, etl_batch, etl_place)
+    select 'LOG-' || n, 'VEH-' || n %% 500, date '2024-01-01' + (n * {days} / {logs})::integer, 100 + n %% 400,
+        20 + n %% 50, 1, 0, n
+    from generate_series(0, {logs} - 1) as n
+    """,
+    """
+    insert into logistics.shipments (
+        shipment_id, order_id, log_id, carrier, service_level, status, origin_country, origin_city, origin_warehouse,
+        destination_country, destination_city, created_at, picked_up_at, promised_at, delivered_at, updated_at,
+        weight_kg, volume_m3, freight_cost, pieces, etl_run, etl_batch, etl_place
+    )
+    select
+        'SHP-' || n, 'ORD-' || n, case when n %% 10 < 7 then 'LOG-' || n::bigint * {logs} / {shipments} end,
+        'Carrier ' || h %% 12, (array['express', 'standard', 'economy'])[1 + h / 12 %% 3],
+        case when h %% 50 = 0 then 'in_transit' else 'delivered' end,
+        'Country ' || h / 100 %% 4, 'City ' || h / 100 %% 24, 'WH ' || h / 100 %% 24, 'Country ' || h / 3000 %% 4,
+        'City ' || h / 3000 %% 24, created, created + interval '3 hours', created + interval '72 hours',
+        case when h %% 50 > 0 then created + (h %% 96 + 10) * interval '1 hour' end, created + interval '5 days',
+        1 + h %% 1000 / 10.0, h %% 100 / 100.0, 5 + h %% 5000 / 100.0, 1 + h %% 5, 1, n / 5000, n %% 5000
+    from (
+        select n, abs(hashint8(n))::bigint as h,
+            timestamptz '2024-01-01Z' + (n::float8 * {days} / {shipments} + (hashint8(n) %% 1000) / 1000.0)
+                * interval '1 day' as created
+        from generate_series(0, {shipments} - 1) as n
+    ) as numbered
+    """,
+    """
+    insert into logistics.tracking_events (
+        event_id, shipment_id, event_code, occurred_at, location_country, location_city, exception_code, recorded_at,
+        etl_run, etl_batch, etl_place
+    )
+    select 'EVT-' || n, 'SHP-' || n / 4, (array['PICKED_UP', 'HUB_ARRIVED', 'HUB_DEPARTED', 'DELIVERED'])[1 + n %% 4],
+        at, 'Country ' || n %% 4, 'City ' || n %% 24, case when n %% 40 = 0 then 'DAMAGED' end, at, 1,
+        n / 5000, n %% 5000
+    from generate_series(0, {events} - 1) as n
+    cross join lateral (
+        select timestamptz '2024-01-01Z' + (n::float8 / 4 * {days} / {shipments} + n %% 4) * interval '1 day' as at
+    ) as happened
+    """,
+)
+
+_BY_CARRIER = """
+    select carrier, sum(count_shipments), sum(count_on_time)::numeric / nullif(sum(count_on_time + count_late), 0)
+    from analytics.daily_shipments where day >= '2025-06-01' and day < '2025-09-01' group by carrier
+"""
+
+
+def say(**what: object) -> None:
+    """Print one result."""
+    sys.stdout.write(f"{json.dumps(what, default=str)}\n")
+    sys.stdout.flush()
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Return how many seconds an action takes."""
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def refreshed(connection: Connection, aggregate: Aggregate, *, full: bool) -> float:
+    """Return how many seconds a refresh takes."""
+    return timed(lambda: refresh(connection, aggregate, run=None, full=full))
+
+
+def computed(connection: Connection, aggregate: Aggregate) -> float:
+    """Return how many seconds the bare select takes."""
+    explain = sql.SQL("explain (analyze, timing off) ") + aggregate.computed()
+    return timed(lambda: connection.execute(explain))
+
+
+def fill(connection: Connection, shipments: int, events: int) -> None:
+    """Make the facts, past the triggers."""
+    sizes = {"days": DAYS, "shipments": shipments, "logs": max(1, shipments // 20), "events": events}
+    connection.execute("set session_replication_role = replica")
+    for statement in _FILL:
+        text = sql.SQL(statement).format(**{name: sql.Literal(size) for name, size in sizes.items()})
+        connection.execute(text, [])
+    connection.execute("set session_replication_role = origin")
+    for table in ("shipments", "vehicle_logs", "tracking_events"):
+        connection.execute(sql.SQL("vacuum (analyze) logistics.{}").format(sql.Identifier(table)))
+
+
+def full_against_bare(connection: Connection, aggregates: Sequence[Aggregate]) -> dict[str, float]:
+    """Compare a full refresh of each aggregate with its select alone; return the seconds of the refreshes."""
+    refreshes: dict[str, list[float]] = {aggregate.name: [] for aggregate in aggregates}
+    bare: dict[str, list[float]] = {aggregate.name: [] for aggregate in aggregates}
+    for aggregate in aggregates:
+        say(first_refresh=aggregate.name, seconds=refreshed(connection, aggregate, full=True))
+    for _ in range(ROUNDS):
+        for aggregate in aggregates:
+            bare[aggregate.name].append(computed(connection, aggregate))
+            refreshes[aggregate.name].append(refreshed(connection, aggregate, full=True))
+    medians = {name: statistics.median(seconds) for name, seconds in refreshes.items()}
+    alone = {name: statistics.median(seconds) for name, seconds in bare.items()}
+    for name, seconds in medians.items():
+        say(full=name, seconds=seconds, bare=alone[name], ratio=seconds / alone[name])
+    say(measure="full refresh of all / sum of the bare selects", ratio=sum(medians.values()) / sum(alone.values()))
+    return medians
+
+
+def touch(connection: Connection, days: range, round_: int) -> None:
+    """Add one shipment and its event on each of these days."""
+    connection.execute(
+        """
+        insert into logistics.shipments (shipment_id, log_id, carrier, created_at, etl_run, etl_batch, etl_place)
+        select format('NEW-%%s-%%s', %(round)s::text, d), 'LOG-1', 'Carrier 1',
+            timestamptz '2024-01-01 12:00Z' + d * interval '1 day', 1, 0, d
+        from unnest(%(days)s::integer[]) as d on conflict (shipment_id) do update set etl_run = excluded.etl_run
+        """,
+        {"days": list(days), "round": f"{round_}-{time.time_ns()}"},
+    )
+
+
+def partly_against_full(connection: Connection, aggregates: Sequence[Aggregate], full: dict[str, float]) -> None:
+    """Compare refreshes of what one day, and of what every day touched with full ones."""
+    every: list[float] = []
+    for aggregate in aggregates:
+        one = []
+        for round_ in range(ROUNDS):
+            touch(connection, range(400 + round_, 401 + round_), round_)
+            one.append(refreshed(connection, aggregate, full=False))
+        share = {"day": 1 / DAYS, "month": 1 / 24, "all": 1.0}[aggregate.bucket]
+        seconds = statistics.median(one)
+        allowed = full[aggregate.name] * share
+        say(one_day=aggregate.name, seconds=seconds, ratio_beyond_200_ms=max(0.0, seconds - 0.2) / allowed)
+    again: list[float] = []
+    for round_ in range(ROUNDS):
+        touch(connection, range(DAYS), round_)
+        every.append(timed(lambda: [refresh(connection, each, run=None) for each in aggregates]))
+        again.append(timed(lambda: [refresh(connection, each, run=None, full=True) for each in aggregates]))
+    ratio = statistics.median(every) / statistics.median(again)
+    say(measure="every day touched / full", seconds=every, full=again, ratio=ratio)
+
+
+def noting(server: Server, folder: Path, dataset: str, records: int) -> None:
+    """Compare loads with the triggers and without, into an empty table of a database of their own."""
+    source = folder / f"{dataset}.json"
+    with source.open("wb") as file:
+        generate(dataset, records=records, output=file)  # type: ignore[arg-type]
+    address = server.url().replace("/etl?", "/noting?")
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute("drop database if exists noting with (force)")
+        connection.execute("create database noting")
+    migrate(Database(conninfo=address), folder / "config")
+    for mode in ("append", "merge"):
+        seconds: dict[str, list[float]] = {"enable": [], "disable": []}
+        for round_ in range(2 * ROUNDS):
+            for state in ("enable", "disable") if round_ % 2 else ("disable", "enable"):
+                with psycopg.connect(address, autocommit=True) as connection:
+                    connection.execute(
+                        "truncate logistics.shipments, logistics.shipment_items, logistics.tracking_events, etl.touched"
+                    )
+                    for table in ("shipments", "shipment_items", "tracking_events"):
+                        connection.execute(f"alter table logistics.{table} {state} trigger user")
+                    connection.execute("checkpoint")
+                command = [sys.executable, "-m", "etl", "--log-level", "error", "--database", address, "load", dataset]
+                command += [str(source), "--mode", mode, "--force", "--no-precalculate", "--json"]
+                done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
+                summary = json.loads(done.stdout.splitlines()[0])
+                seconds[state].append(summary["seconds"])
+        ratio = statistics.median(seconds["enable"]) / statistics.median(seconds["disable"])
+        say(measure=f"noting, {dataset}, {mode}", seconds=seconds, ratio=ratio)
+
+
+def reading(connection: Connection, target: Database, aggregates: Sequence[Aggregate]) -> None:
+    """Compare the slowest hundredth of an analyst's reads during refreshes with that without."""
+
+    def reads(seconds: float) -> Iterator[float]:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            yield timed(lambda: connection.execute(_BY_CARRIER).fetchall())
+            time.sleep(0.005)
+
+    def p99(found: list[float]) -> float:
+        return sorted(found)[int(len(found) * 0.99)]
+
+    alone, during = [], []
+    for _ in range(ROUNDS):
+        alone.append(p99(list(reads(15))))
+        stop = threading.Event()
+
+        def work(stop: threading.Event = stop) -> None:
+            with connect(target) as mine:
+                while not stop.is_set():
+                    touch(mine, range(0, DAYS, 40), 0)
+                    for aggregate in aggregates:
+                        refresh(mine, aggregate, run=None)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        during.append(p99(list(reads(15))))
+        stop.set()
+        thread.join()
+    say(
+        measure="p99 during refreshes / without",
+        alone=alone,
+        during=during,
+        ratio=statistics.median(during) / statistics.median(alone),
+    )
+
+
+def main() -> None:
+    """Measure it all, or what is named."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--shipments", type=int, default=5_000_000)
+    parser.add_argument("--events", type=int, default=0)
+    parser.add_argument("--only", choices=["refresh", "noting", "reading"])
+    asked = parser.parse_args()
+    config = asked.folder / "config"
+    config.mkdir(parents=True, exist_ok=True)
+    aggregates = read_all(config)
+    server = Server(asked.folder / "postgres")
+    with server.serving() as address:
+        target = Database(conninfo=address, embedded=True)
+        migrate(target, config)
+        with connect(target) as connection:
+            if connection.execute("select from logistics.shipments limit 1").fetchone() is None:
+                say(filling=asked.shipments, seconds=timed(lambda: fill(connection, asked.shipments, asked.events)))
+            if asked.only in {None, "refresh"}:
+                partly_against_full(connection, aggregates, full_against_bare(connection, aggregates))
+            if asked.only in {None, "reading"}:
+                reading(connection, target, aggregates)
+            if asked.only in {None, "noting"}:
+                for dataset in ("shipments", "tracking_events"):
+                    noting(server, asked.folder, dataset, 300_000)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+-- name: table_exists
+-- Tell whether there is a table of this name.
+select to_regclass(%(table)s) is not null;
+
+-- name: table_shape
+-- Give no row of a table, but its columns.
+select * from {table} limit 0;
+
+-- name: select_shape
+-- Give no row of what an aggregate computes, but its columns.
+select * from (
+{select}
+) as computed limit 0;
+
+-- name: primary_key
+-- Tell the columns of a table's primary key, in its order.
+select attname
+from pg_index
+cross join unnest(indkey::smallint[]) with ordinality as key_column (attnum, place)
+join pg_attribute on attrelid = indrelid and pg_attribute.attnum = key_column.attnum
+where indrelid = to_regclass(%(table)s) and indisprimary
+order by place;
+
+-- name: lock_for_change
+-- Let no refresh go on while the table of an aggregate is made anew; released with the transaction.
+select pg_advisory_xact_lock(hashtextextended('etl:refresh:' || %(aggregate)s, 0));
+
+-- name: drop_aggregate
+-- Drop the table of an aggregate whose definition has other columns now.
+drop table if exists {table};
+
+-- name: forget_refresh
+-- Note that an aggregate was never refreshed.
+delete from etl.refreshes where aggregate = %(aggregate)s;
+
+-- name: create_aggregate
+-- Make the empty table of an aggregate with the columns that it computes.
+create table {table} as
+{select}
+with no data;
+
+-- name: add_primary_key
+-- Make the grain of an aggregate its primary key.
+alter table {table} add primary key ({key});
+
+-- name: comment_table
+-- Say in the database what one row of an aggregate is.
+comment on table {table} is {comment};
+
+-- name: comment_column
+-- Say in the database what a column of an aggregate is.
+comment on column {column} is {comment};
+
+-- name: register
+-- Enter an aggregate, so that the changes of its facts are noted for it.
+insert into etl.aggregates (aggregate, grain, bucket, datasets)
+values (%(aggregate)s, %(grain)s, %(bucket)s, %(datasets)s)
+on conflict (aggregate) do update set grain = excluded.grain, bucket = excluded.bucket, datasets = excluded.datasets
+where (aggregates.grain, aggregates.bucket, aggregates.datasets)
+    is distinct from (excluded.grain, excluded.bucket, excluded.datasets);
+
+-- name: watches
+-- List how the facts of an aggregate lead to its buckets.
+select fact, noted, via_table, via_column, via_type, via_day
+from etl.watches
+where aggregate = %(aggregate)s
+order by fact, noted;
+
+-- name: forget_watches
+-- Forget how the facts of an aggregate lead to its buckets.
+delete from etl.watches where aggregate = %(aggregate)s;
+
+-- name: watch
+-- Enter how a fact of an aggregate leads to its buckets.
+insert into etl.watches (aggregate, fact, noted, via_table, via_column, via_type, via_day)
+values (%(aggregate)s, %(fact)s, %(noted)s, %(via_table)s, %(via_column)s, %(via_type)s, %(via_day)s);
+
+-- name: column_type
+-- Tell the type of a column, in no row where there is no such column.
+select format_type(atttypid, null)
+from pg_attribute
+where attrelid = to_regclass(%(table)s) and attname = %(column)s and attnum > 0 and not attisdropped;
+
+-- name: try_day
+-- Give no row, but the type of the day that an expression gives of a row.
+select {noted} as day from {fact} limit 0;
+
+-- name: make_try
+-- Make an empty table like a fact.
+create temporary table etl_try (like {fact}) on commit drop;
+
+-- name: try_immutable
+-- Make an index that only an immutable expression can have.
+create index on pg_temp.etl_try (({noted}));
+
+-- name: drop_try
+-- Let go of the table by which expressions were tried.
+drop table pg_temp.etl_try;
+
+-- name: notes
+-- List what is noted of the rows of a fact for all aggregates, and whether it is a key.
+select noted, bool_or(via_table is not null)
+from etl.watches
+where fact = %(fact)s
+group by noted
+order by noted;
+
+-- name: installed_triggers
+-- Tell the body of the function that notes the changes of a fact, null without it, and how many triggers call it.
+select
+    (
+        select prosrc
+        from pg_proc
+        where pronamespace = 'etl'::regnamespace and proname = %(function)s and pronargs = 0
+    ),
+    (
+        select count(*)
+        from pg_trigger
+        join pg_proc on pg_proc.oid = tgfoid
+        where tgrelid = to_regclass(%(fact)s) and tgenabled in ('O', 'A')
+            and pronamespace = 'etl'::regnamespace and proname = %(function)s
+    );
+
+-- name: unwatched
+-- List the facts of aggregates that lack one of the four triggers, or on which one is disabled.
+select distinct watches.fact
+from etl.watches
+where to_regclass(watches.fact) is not null and 4 > (
+    select count(*)
+    from pg_trigger
+    join pg_proc on pg_proc.oid = tgfoid
+    where tgrelid = to_regclass(watches.fact) and tgenabled in ('O', 'A')
+        and pronamespace = 'etl'::regnamespace and proname like 'note\_%'
+)
+order by watches.fact;
+
+-- name: hold_writers
+-- Wait until nobody writes to a table, and let nobody write until the end of the transaction; readers go on.
+lock table {fact} in share row exclusive mode;
+
+-- name: note_days
+-- Note the days of the changed rows.
+insert into etl.touched (fact, noted, days)
+        select {fact}, {noted}, array_agg(day)
+        from ({found}) as found (day)
+        where day is not null
+        having count(*) > 0;
+
+-- name: note_keys
+-- Note a key of the changed rows.
+insert into etl.touched (fact, noted, keys)
+        select {fact}, {noted}, array_agg(key)
+        from ({found}) as found (key)
+        where key is not null
+        having count(*) > 0;
+
+-- name: note_change
+-- Note that there are changed rows.
+insert into etl.touched (fact, noted)
+        select {fact}, ''
+        where exists (select from {rows});
+
+-- name: notes_body
+-- Note what a statement changed, in its own transaction; whoever changes the fact needs no right to the notes.
+begin
+    if tg_op = 'INSERT' then
+        {inserted}
+    elsif tg_op = 'UPDATE' then
+        {updated}
+    elsif tg_op = 'DELETE' then
+        {deleted}
+    else
+        insert into etl.touched (fact) values ({fact});
+    end if;
+    return null;
+end;
+
+-- name: make_function
+-- Make the function that notes the changes of a fact.
+create or replace function {function}() returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $note$
+{body}
+$note$;
+
+-- name: comment_function
+-- Say in the database what the function is for.
+comment on function {function}() is {comment};
+
+-- name: revoke_function
+-- Let nobody call the function but the triggers.
+revoke all on function {function}() from public;
+
+-- name: make_triggers
+-- Let every statement that changes a fact note what it changed.
+create or replace trigger etl_note_insert after insert on {fact}
+referencing new table as new_rows for each statement execute function {function}();
+create or replace trigger etl_note_update after update on {fact}
+referencing old table as old_rows new table as new_rows for each statement execute function {function}();
+create or replace trigger etl_note_delete after delete on {fact}
+referencing old table as old_rows for each statement execute function {function}();
+create or replace trigger etl_note_truncate after truncate on {fact}
+for each statement execute function {function}();
+
+-- name: add_pending_all
+-- Let the next refresh of every aggregate that reads a fact recompute all of it.
+insert into etl.pending (aggregate) select distinct aggregate from etl.watches where fact = %(fact)s;
+
+-- name: grant_to_etl_loader
+-- Let loaders refresh an aggregate.
+grant select, insert, update, delete on {table} to etl_loader;
+
+-- name: grant_to_etl_analyst
+-- Let analysts read an aggregate.
+grant select on {table} to etl_analyst;
+
+-- name: grant_freshness
+-- Let a group role see how fresh the aggregates are.
+grant select on analytics.freshness to {role};

@@ -1,0 +1,57 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from etl.precalculation.catalogue import read_all
+from scripts import update_answers, update_docs
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+TEXT = update_answers.GUIDE.read_text(encoding="utf-8")
+AGAIN = "run: .venv/bin/python -m scripts.update_answers"
+
+
+def test_the_answers_are_those_of_the_demo(postgresql: Connection, database_url: str) -> None:
+    """The demo runs to its end, and each query of the guide gives on its data what stands below it."""
+    update_answers.load_demo(database_url)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("set role etl_analyst")
+        assert update_answers.with_answers(TEXT, connection) == TEXT, AGAIN
+        behind = connection.execute("select aggregate from analytics.freshness where pending_buckets > 0")
+        assert behind.fetchall() == []
+
+
+def test_there_are_ten_questions_with_their_answers() -> None:
+    """Each of ten headings that ask has one query and an answer of at least two rows."""
+    questions = re.findall(r"^### ([^\n]+\?)$(.*?)(?=^##)", TEXT, re.MULTILINE | re.DOTALL)
+    assert len(questions) == 10
+    for title, body in questions:
+        assert body.count("```sql\n") == 1, title
+        assert len(re.findall(r"^\|", body, re.MULTILINE)) >= 4, title
+
+
+def test_each_aggregate_is_asked_or_told() -> None:
+    """The guide names every shipped aggregate with its grain, and its questions read at least nine of them."""
+    queries = " ".join(re.findall(r"```sql\n(.*?)```", TEXT, re.DOTALL))
+    for aggregate in read_all():
+        assert f"### {aggregate.table}\n\n{aggregate.grain}\n" in TEXT
+    assert len([aggregate for aggregate in read_all() if aggregate.table in queries]) >= 9
+
+
+@pytest.mark.parametrize(("name", "kind", "unit"), [("day", "date", "day, UTC"), ("sum_fuel_l", "numeric", "litres")])
+def test_a_unit_is_told_by_type_and_name(name: str, kind: str, unit: str) -> None:
+    """Each column of the guide has a unit, for one whose name tells none cannot be described."""
+    assert update_docs.unit(name, kind) == unit
+    with pytest.raises(StopIteration):
+        update_docs.unit("weight", "numeric")
+
+
+def test_each_column_stands_in_the_guide() -> None:
+    """Each column of a shipped aggregate has its line in the guide, with the comment of its head."""
+    for aggregate in read_all():
+        section = TEXT.partition(f"### {aggregate.table}\n")[2].partition("\n### ")[0]
+        told = re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]*\| (.+) \|$", section, re.MULTILINE)
+        assert told == list(aggregate.columns), Path(aggregate.path).name

@@ -1,0 +1,136 @@
+"""`analytics.freshness`: what a dashboard may say of an aggregate."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from etl.precalculation.catalogue import choose, read_all
+from etl.precalculation.refresh import refresh
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+RunEtl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def connection(postgresql: Connection) -> Iterator[Connection]:
+    """Give an autocommit connection to a fresh, migrated database."""
+    info = postgresql.info
+    with psycopg.connect(info.dsn, password=info.password, autocommit=True) as connection:
+        yield connection
+
+
+def _freshness(connection: Connection, name: str = "vehicle_days") -> dict[str, Any]:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute("select * from analytics.freshness where aggregate = %s", [name])
+        (row,) = cursor.fetchall()
+    return row
+
+
+def _refresh(connection: Connection, name: str = "vehicle_days", **options: bool) -> None:
+    (aggregate,) = choose([name])
+    refresh(connection, aggregate, run=None, **options)
+
+
+def _load(run_etl: RunEtl, folder: Path, name: str, *trips: tuple[str, str | None], options: str = "") -> str:
+    records = [{"log_id": log_id, "vehicle_id": "V1", "trip_date": day} for log_id, day in trips]
+    (folder / name).write_text(json.dumps(records))
+    done = run_etl("load", "vehicle_logs", name, "--json", "--max-rejected", "100%", *options.split())
+    run: str = json.loads(done.stdout.splitlines()[0])["run"]
+    return run
+
+
+def test_every_aggregate_has_a_line_before_it_was_ever_refreshed(connection: Connection) -> None:
+    """What was never refreshed is told with all of it pending, and with all the columns."""
+    found = connection.execute("select aggregate, pending_buckets from analytics.freshness order by 1").fetchall()
+    assert found == [(aggregate.name, 1) for aggregate in read_all()]
+    assert _freshness(connection) == {
+        "aggregate": "vehicle_days",
+        "refreshed_at": None,
+        "run": None,
+        "facts_through": None,
+        "newest_event_at": None,
+        "buckets": None,
+        "rows": None,
+        "seconds": None,
+        "mode": None,
+        "pending_buckets": 1,
+        "rejected_pending": 0,
+    }
+
+
+def test_a_load_tells_how_fresh_it_left_the_aggregate(connection: Connection, run_etl: RunEtl, tmp_path: Path) -> None:
+    """Run, end of the run, newest event, buckets, rows, mode, and what is missing: pending and rejected."""
+    first = _load(run_etl, tmp_path, "a.json", ("L1", "2026-03-01"), ("L2", "2026-03-02"), ("L3", None))
+    found = _freshness(connection)
+    ended = connection.execute("select finished_at from etl.runs").fetchone()
+    assert (found["facts_through"],) == ended
+    assert found["refreshed_at"] > found["facts_through"]
+    assert {**found, "refreshed_at": None, "facts_through": None, "seconds": None} == {
+        "aggregate": "vehicle_days",
+        "refreshed_at": None,
+        "run": first,
+        "facts_through": None,
+        "newest_event_at": datetime(2026, 3, 2, tzinfo=UTC),
+        "buckets": 2,
+        "rows": 2,
+        "seconds": None,
+        "mode": "full",
+        "pending_buckets": 0,
+        "rejected_pending": 1,
+    }
+    second = _load(run_etl, tmp_path, "b.json", ("L4", "2026-03-09"), ("L5", None))
+    found = _freshness(connection)
+    assert (found["run"], found["mode"], found["buckets"], found["rows"]) == (second, "incremental", 1, 3)
+    assert (found["newest_event_at"], found["rejected_pending"]) == (datetime(2026, 3, 9, tzinfo=UTC), 2)
+    assert _freshness(connection, "daily_shipments")["rejected_pending"] == 0
+    third = _load(run_etl, tmp_path, "c.json", ("L6", "2026-03-10"), options="--no-precalculate")
+    found = _freshness(connection)
+    assert (found["run"], found["pending_buckets"]) == (second, 1)
+    _refresh(connection)
+    assert _freshness(connection)["run"] == third
+
+
+def test_a_refresh_with_nothing_to_do_is_noted(connection: Connection, run_etl: RunEtl, tmp_path: Path) -> None:
+    """That it was looked at is told, with what the last refresh did; a run that brought nothing counts, too."""
+    _load(run_etl, tmp_path, "a.json", ("L1", "2026-03-01"))
+    before = _freshness(connection)
+    _load(run_etl, tmp_path, "b.json", ("L2", None))
+    after = _freshness(connection)
+    assert after["refreshed_at"] > before["refreshed_at"]
+    assert after["facts_through"] > before["facts_through"]
+    same = ("run", "buckets", "rows", "seconds", "mode", "newest_event_at")
+    assert [after[name] for name in same] == [before[name] for name in same]
+
+
+def test_pending_buckets_are_counted_before_and_after_they_are_gathered(connection: Connection) -> None:
+    """Days as days and months as months, all as one, and a noted key, whose day is not known yet, as one."""
+    for aggregate in read_all():
+        refresh(connection, aggregate, run=None)
+
+    def pending() -> dict[str, int]:
+        rows = connection.execute(
+            "select aggregate, pending_buckets from analytics.freshness where pending_buckets > 0"
+        )
+        return dict(rows.fetchall())
+
+    insert = "insert into logistics.shipments (shipment_id, created_at, log_id, etl_run, etl_batch, etl_place) "
+    connection.execute(insert + "values ('S1', '2026-03-01', null, 1, 0, 1), ('S2', '2026-03-31', null, 1, 0, 2)")
+    connection.execute(insert + "values ('S3', '2026-03-31', 'L1', 1, 0, 1)")
+    months = ("carrier_performance", "carrier_scorecard", "lane_performance", "lane_reliability", "milestone_durations")
+    expected = dict.fromkeys([*months, "data_quality", "open_shipments"], 1) | {"daily_shipments": 2}
+    assert pending() == expected | {"vehicle_days": 1}
+    _refresh(connection, "daily_shipments")
+    del expected["daily_shipments"]
+    assert pending() == expected
+    connection.execute("truncate logistics.vehicle_logs")
+    assert pending() == expected | {"vehicle_days": 1}
+    for aggregate in read_all():
+        refresh(connection, aggregate, run=None)
+    assert pending() == {}

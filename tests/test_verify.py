@@ -1,0 +1,166 @@
+"""`etl precalculate`: verification, full refreshes, the list and the SQL of the aggregates."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+
+from etl.precalculation.catalogue import choose
+from etl.precalculation.refresh import refresh
+from etl.precalculation.verify import KEYS_TOLD, Verified, verify
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+RunEtl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def connection(postgresql: Connection) -> Iterator[Connection]:
+    """Give an autocommit connection to a fresh, migrated database with ten shipments and refreshed aggregates."""
+    info = postgresql.info
+    with psycopg.connect(info.dsn, password=info.password, autocommit=True) as connection:
+        connection.execute(
+            "insert into logistics.shipments "
+            "(shipment_id, created_at, carrier, weight_kg, etl_run, etl_batch, etl_place) "
+            "select 'S' || n, timestamptz '2026-03-01' + n * interval '1 day', 'A', n + 1, 1, 0, n "
+            "from generate_series(0, 9) as n"
+        )
+        for aggregate in choose([]):
+            refresh(connection, aggregate, run=None)
+        yield connection
+
+
+def _verify(connection: Connection, name: str = "daily_shipments") -> Verified:
+    (aggregate,) = choose([name])
+    return verify(connection, aggregate)
+
+
+ALTERED: dict[str, LiteralString] = {
+    "different": "update analytics.daily_shipments set sum_weight_kg = sum_weight_kg + 1 where day = '2026-03-04'",
+    "missing": "delete from analytics.daily_shipments where day = '2026-03-04'",
+    "surplus": "insert into analytics.daily_shipments select (d).* from (select jsonb_populate_record(t, "
+    """'{"carrier": "nobody"}') as d from analytics.daily_shipments as t where day = '2026-03-04') as copied""",
+}
+
+
+@pytest.mark.parametrize("difference", ALTERED)
+def test_a_row_that_was_altered_by_hand_is_found(connection: Connection, difference: str) -> None:
+    """The key of the row and what is wrong with it are told; a full refresh puts it right."""
+    connection.execute(ALTERED[difference])
+    carrier = "nobody" if difference == "surplus" else "A"
+    key = {"day": "2026-03-04", "carrier": carrier, "service_level": "(none)"}
+    assert _verify(connection) == Verified(
+        aggregate="daily_shipments", differences=1, pending=False, keys=((key, difference),)
+    )
+    refresh(connection, choose(["daily_shipments"])[0], run=None)
+    assert _verify(connection).differences == 1
+    refresh(connection, choose(["daily_shipments"])[0], run=None, full=True)
+    assert _verify(connection).differences == 0
+
+
+def test_a_fact_that_came_past_the_triggers_is_found(connection: Connection) -> None:
+    """A change that no trigger saw makes the aggregate differ, and is told as no pending bucket."""
+    connection.execute("set session_replication_role = replica")
+    connection.execute("update logistics.shipments set weight_kg = 50 where shipment_id = 'S5'")
+    found = _verify(connection)
+    assert (found.differences, found.pending, found.keys[0][0]["day"]) == (1, False, "2026-03-06")
+
+
+def test_buckets_that_wait_are_not_compared(connection: Connection) -> None:
+    """What the next refresh recomputes is no difference; all else is compared, and nothing is changed."""
+    connection.execute("update logistics.shipments set weight_kg = 50 where shipment_id = 'S5'")
+    state = "select (select count(*) from etl.touched), (select count(*) from etl.pending)"
+    before = connection.execute(state).fetchone()
+    assert _verify(connection) == Verified(aggregate="daily_shipments", differences=0, pending=True, keys=())
+    connection.execute("update analytics.daily_shipments set sum_weight_kg = 0")
+    assert _verify(connection).differences == 9
+    assert connection.execute(state).fetchone() == before
+    assert _verify(connection, "vehicle_days") == Verified(
+        aggregate="vehicle_days", differences=0, pending=False, keys=()
+    )
+
+
+def test_what_was_never_refreshed_is_pending(connection: Connection) -> None:
+    """Before its first refresh an aggregate does not differ: all of it waits."""
+    connection.execute("delete from etl.refreshes")
+    assert _verify(connection) == Verified(aggregate="daily_shipments", differences=0, pending=True, keys=())
+
+
+def test_many_differences_are_counted_and_some_told(connection: Connection) -> None:
+    """The number is exact, the keys are as many as a person reads."""
+    connection.execute(
+        "insert into analytics.daily_shipments select (d).* from (select jsonb_populate_record(t, "
+        "jsonb_build_object('carrier', n)) as d from analytics.daily_shipments as t, generate_series(1, 50) as n "
+        "where day < '2026-03-06') as copied"
+    )
+    found = _verify(connection)
+    assert (found.differences, len(found.keys)) == (250, KEYS_TOLD)
+
+
+def test_the_command_verifies(connection: Connection, run_etl: RunEtl) -> None:
+    """Exit code 0 while all is equal, 1 with the keys when something differs, in a table or as JSON."""
+    done = run_etl("precalculate", "--verify")
+    assert (done.returncode, "differences" in done.stdout) == (0, True)
+    connection.execute(ALTERED["different"])
+    done = run_etl("precalculate", "--verify")
+    assert done.returncode == 1
+    assert "day=2026-03-04, carrier=A, service_level=(none)" in done.stdout
+    done = run_etl("precalculate", "daily_shipments", "--verify", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == {
+        "aggregate": "daily_shipments",
+        "differences": 1,
+        "pending": False,
+        "keys": [{"key": {"day": "2026-03-04", "carrier": "A", "service_level": "(none)"}, "difference": "different"}],
+    }
+    assert run_etl("precalculate", "vehicle_days", "--verify").returncode == 0
+    done = run_etl("precalculate", "daily_shipments", "--full", "--json")
+    assert {**json.loads(done.stdout), "seconds": 0} == {
+        "aggregate": "daily_shipments",
+        "buckets": 10,
+        "rows": 1,
+        "seconds": 0,
+    }
+    assert run_etl("precalculate", "--verify").returncode == 0
+    done = run_etl("precalculate", "--verify", "--full")
+    assert (done.returncode, "exclude each other" in done.stderr) == (2, True)
+
+
+def test_the_list_tells_what_waits(connection: Connection, run_etl: RunEtl) -> None:
+    """Name, grain, bucket, last refresh and pending buckets of each, before and after a refresh."""
+    connection.execute("update logistics.shipments set created_at = '2026-05-01' where shipment_id = 'S5'")
+    done = run_etl("precalculate", "--list", "--json")
+    listed = {each["aggregate"]: each for each in map(json.loads, done.stdout.splitlines())}
+    assert {name: each["pending_buckets"] for name, each in listed.items()} == {
+        "carrier_performance": 2,
+        "carrier_scorecard": 2,
+        "daily_exceptions": 0,
+        "daily_shipments": 2,
+        "data_quality": 1,
+        "lane_performance": 2,
+        "lane_reliability": 2,
+        "milestone_durations": 2,
+        "open_shipments": 1,
+        "vehicle_days": 0,
+        "warehouse_throughput": 0,
+    }
+    assert listed["vehicle_days"]["grain"] == "One row per day and vehicle."
+    assert listed["vehicle_days"]["bucket"] == "day"
+    assert run_etl("precalculate").returncode == 0
+    done = run_etl("precalculate", "daily_shipments", "--list", "--json")
+    (listed,) = map(json.loads, done.stdout.splitlines())
+    assert (listed["aggregate"], listed["pending_buckets"]) == ("daily_shipments", 0)
+    assert "daily_shipments" in run_etl("precalculate", "--list").stdout
+
+
+def test_the_sql_of_an_aggregate_can_be_read_and_run(connection: Connection, run_etl: RunEtl) -> None:
+    """What is printed makes the table and the triggers where they are missing."""
+    done = run_etl("precalculate", "vehicle_days", "--ddl")
+    assert done.returncode == 0
+    connection.execute("drop table analytics.vehicle_days")
+    connection.execute("drop function etl.note_logistics_vehicle_logs cascade")
+    connection.execute(done.stdout.encode())
+    assert run_etl("db", "check").returncode == 0
+    refresh(connection, choose(["vehicle_days"])[0], run=None, full=True)
