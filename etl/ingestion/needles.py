@@ -127,8 +127,8 @@ def _is_shallow(data: bytes, values: Sequence[msgspec.Raw]) -> bool:
     at a time.
     """
     sizes = list(map(len, values))
-    level_bytes = len(b"[]") if b"[" in data else len(b'{"":}')
-    if max(sizes) <= MAX_NESTING * level_bytes:
+    most_objects = max(sizes) // len(b'{"":}')
+    if most_objects + _count_up_to(MAX_NESTING, b"[", data) < MAX_NESTING:
         return True
     together = max(1, len(sizes) // _GROUPS)
     between = len(data) - sum(sizes)
@@ -143,3 +143,11 @@ def _is_shallow(data: bytes, values: Sequence[msgspec.Raw]) -> bool:
             return False
         begin += size
     return True
+
+
+def _count_up_to(most: int, found: bytes, data: bytes) -> int:
+    """Count what is found in the data, but not beyond `most`: to find what is rare is much faster than to count."""
+    count, at = 0, data.find(found)
+    while at >= 0 and count < most:
+        count, at = count + 1, data.find(found, at + 1)
+    return count

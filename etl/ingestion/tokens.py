@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
 import msgspec
 
@@ -41,10 +42,8 @@ _FORMS = 8
 
 _OTHER_ESCAPE = re.compile(rb'\\[^"\\]').search
 _UNESCAPABLE = (msgspec.MsgspecError, ValueError)
-_ESCAPE = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\.", re.DOTALL)
+_ESCAPE = re.compile(rb'\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\[^"]', re.DOTALL)
 _ESCAPED = {
-    b'\\"': b'\\"',
-    b"\\\\": b"\\\\",
     b"\\/": b"/",
     b"\\b": b"\b",
     b"\\f": b"\f",
@@ -146,7 +145,7 @@ def _unescaped(tokens: Sequence[Token], joined: bytes, suspects: set[int]) -> Se
     if not _OTHER_ESCAPE(joined):
         return tokens
     try:
-        fields = _ESCAPE.sub(_unescape, joined).split(SEPARATOR)
+        fields = _without_escapes(joined).split(SEPARATOR)
     except _UNESCAPABLE:
         fields = []
     # An escape may stand for the separator.
@@ -157,19 +156,31 @@ def _unescaped_singly(tokens: Sequence[Token], suspects: set[int]) -> list[Token
     fields: list[Token] = []
     for place, token in enumerate(tokens):
         try:
-            fields.append(_ESCAPE.sub(_unescape, bytes(token)))
+            fields.append(_without_escapes(bytes(token)))
         except _UNESCAPABLE:
             suspects.add(place)
             fields.append(NULL)
     return fields
 
 
-def _unescape(match: re.Match[bytes]) -> bytes:
-    """Return what an escape stands for.
+def _without_escapes(tokens: bytes) -> bytes:
+    """Put the characters for which escapes stand, but for a quote and a backslash.
 
-    Raises ValueError for a NUL and for half a surrogate pair.
+    Raises one of _UNESCAPABLE for a NUL and for half a surrogate pair.
     """
-    escape = match.group()
+    if b"\\" not in tokens:
+        return tokens
+    # A NUL, which no token holds, stands for a backslash meanwhile: what is left of them begins an escape.
+    alone = tokens.replace(b"\\\\", b"\0")
+    return _ESCAPE.sub(_character, alone).replace(b"\0", b"\\\\")
+
+
+def _character(match: re.Match[bytes]) -> bytes:
+    return _character_of(match.group())
+
+
+@lru_cache(maxsize=10_000)
+def _character_of(escape: bytes) -> bytes:
     if escape[1:2] != b"u":
         return _ESCAPED[escape]
     character = msgspec.json.decode(b'"%b"' % escape, type=str)

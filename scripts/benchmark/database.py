@@ -34,7 +34,7 @@ def write_definitions(config_dir: Path) -> None:
     """Write the two datasets: the shipped shipments in append mode, without and with items, without its index."""
     text = (shipped("config") / "datasets" / "shipments.toml").read_text(encoding="utf-8")
     text = _changed(text, 'mode = "merge"', 'mode = "append"')
-    text = _changed(text, 'index = [["created_at"]]\n', "")
+    text = _changed(text, 'index = [["created_at"], ["log_id"], ["picked_up_at"]]\n', "")
     head, first, items = text.split("[[table]]\n")
     (config_dir / "datasets").mkdir(parents=True, exist_ok=True)
     for name, parts in ((PLAIN, [first]), (ITEMS, [first, items])):
