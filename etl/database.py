@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl import embedded, queries
-from etl.datasets import Dataset, ddl
+from etl.datasets import Dataset, ddl, limits_ddl
 from etl.errors import DatabaseError, UsageError
 from etl.settings import shipped
 
@@ -292,6 +292,30 @@ def other_types(connection: psycopg.Connection, dataset: Dataset) -> str | None:
             if wanted and type_ != wanted:
                 return f"column {column.name} of {table.name} is {type_ or 'missing'} and not {wanted}"
     return None
+
+
+def guarded_columns(connection: psycopg.Connection, dataset: Dataset) -> frozenset[tuple[str, str]]:
+    """Return the columns, by table and name, whose limits their tables check as the definition's own DDL would.
+
+    None where the user may make no temporary table to compare with.
+    """
+    guarded = set()
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(_SQL["hush_notices"])
+            for table in dataset.tables:
+                connection.execute(limits_ddl(table, sql.Identifier("pg_temp", "etl_expected")))
+                expected = _limits(connection, "pg_temp.etl_expected")
+                found = _limits(connection, table.name)
+                guarded |= {(table.name, name) for name, limits in expected.items() if limits <= found.get(name, set())}
+                connection.execute(_SQL["drop_expected"])
+    except psycopg.errors.InsufficientPrivilege:
+        return frozenset()
+    return frozenset(guarded)
+
+
+def _limits(connection: psycopg.Connection, table: str) -> dict[str, set[str]]:
+    return {name: set(limits) for name, limits in connection.execute(_SQL["limits"], {"table": table})}
 
 
 def require_key(connection: psycopg.Connection, dataset: Dataset) -> None:

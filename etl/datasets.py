@@ -346,6 +346,19 @@ def _create_table(table: Table, key: tuple[str, ...]) -> sql.Composed:
     )
 
 
+def limits_ddl(table: Table, name: sql.Identifier) -> sql.Composed:
+    """Return the statement that makes a temporary table with the limits that a table of this definition checks."""
+    lines = [
+        sql.Identifier(column.name)
+        + sql.SQL(" ")
+        + sql_type(column.type)
+        + sql.SQL(" not null" if column.required else "")
+        for column in table.columns
+    ]
+    lines += [sql.SQL("check ({})").format(check) for column in table.columns for _, check in _checks(column)]
+    return sql.SQL("create temporary table {} ({})").format(name, sql.SQL(", ").join(lines))
+
+
 def _joined(*parts: str) -> str:
     """Return the name of a constraint or an index; one that is too long is cut, and stays different from the others."""
     name = "_".join(parts)

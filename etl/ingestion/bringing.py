@@ -10,7 +10,7 @@ from etl.ingestion import ledger
 from etl.ingestion.ahead import Ahead, Made
 from etl.ingestion.failures import FailedStore
 from etl.ingestion.job import Job, Progress, Stop
-from etl.ingestion.lanes import Lane
+from etl.ingestion.lanes import Lanes
 from etl.ingestion.resumption import admit_workers, require_same
 from etl.ingestion.sending import do_nothing
 from etl.ingestion.source import Stream
@@ -70,7 +70,7 @@ def by_one(attempt: Attempt, pieces: Iterable[Piece | None], session: Session, s
     def meanwhile() -> None:
         ahead.go_on()
 
-    lane, loader = worker(
+    lanes, loader = worker(
         attempt.work,
         session,
         store,
@@ -79,7 +79,7 @@ def by_one(attempt: Attempt, pieces: Iterable[Piece | None], session: Session, s
         # To wait for a pipe would hold the batch open.
         meanwhile=do_nothing if stream.size is None else meanwhile,
     )
-    ahead = Ahead(_batches(pieces, attempt.known, lane))
+    ahead = Ahead(_batches(pieces, attempt.known, lanes))
     for each in _read(ahead, job.stop):
         if isinstance(each, Piece):
             attempt.note_known(each)
@@ -90,13 +90,15 @@ def by_one(attempt: Attempt, pieces: Iterable[Piece | None], session: Session, s
         attempt.note(each.piece, loader.load(each))
 
 
-def _batches(pieces: Iterable[Piece | None], known: Mapping[int, Range], lane: Lane) -> Iterator[Piece | Batch | None]:
+def _batches(
+    pieces: Iterable[Piece | None], known: Mapping[int, Range], lanes: Lanes
+) -> Iterator[Piece | Batch | None]:
     """Yield the batch of each new piece, a known piece as it is, and None after each part of the work."""
     for piece in pieces:
         if piece is None or piece.offset in known:
             yield piece
         else:
-            yield from lane.batching(piece)
+            yield from lanes.batching(piece)
 
 
 def _read(ahead: Ahead[Made], stop: Stop) -> Iterator[Made]:

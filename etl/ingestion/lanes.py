@@ -5,23 +5,29 @@ other record goes through the careful lane, value by value, as do all of a batch
 lane alone: `--decoder ijson`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import compress, islice, repeat
 from typing import Any, cast
 
 import msgspec
 
-from etl.datasets import Dataset
+from etl.datasets import LINEAGE, Dataset
 from etl.errors import InternalError
 from etl.ingestion import records
 from etl.ingestion.projection import Gathered, Projection
 from etl.ingestion.shapes import Items, NoShape, Seen, Shape, shape
-from etl.ingestion.tokens import SEPARATOR, Token
+from etl.ingestion.tokens import SEPARATOR, Token, kind_together, vouched_together
 from etl.ingestion.values import Batch, Fault, Piece, Rows
 
 _AT_ONCE = 256
 """Records that the careful lane takes before something else may be done."""
+
+_FOR_A_WHILE = 64
+_FOR_A_LITTLE = 8
+"""Batches for which a closer look is taken at once after the server refused one: what is refused rarely comes alone."""
+
+Guarded = frozenset[tuple[str, str]]
 
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _join = SEPARATOR.join
@@ -36,13 +42,6 @@ class CarefulLane:
         self._projection = projection
         self._run_number = run_number
 
-    def batch(self, piece: Piece) -> Batch:
-        """Return the rows of a piece and the records that can never load."""
-        *_, batch = self.batching(piece)
-        if batch is None:
-            raise InternalError("a piece ended without its batch")
-        return batch
-
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each part of the work, and the batch at its end."""
         places = range(1, piece.count + 1)
@@ -56,9 +55,12 @@ class CarefulLane:
 
 
 class FastLane:
-    """Decodes a block of records into tokens, which the server converts."""
+    """Decodes a block of records into tokens, which the server converts.
 
-    def __init__(self, seen: Shape, projection: Projection, run_number: int) -> None:
+    `guarded` are the columns, by table and name, whose limits the tables check themselves; without any it is strict.
+    """
+
+    def __init__(self, seen: Shape, projection: Projection, run_number: int, guarded: Guarded = frozenset()) -> None:
         self._shape = seen
         self._projection = projection
         self._run_number = run_number
@@ -66,11 +68,12 @@ class FastLane:
         self._one = msgspec.json.Decoder(seen.record).decode
         self._all = msgspec.json.Decoder(cast(Any, list)[seen.record]).decode
         self._none = seen.record()
+        self._guarded = guarded
 
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each block, and the batch at the end of the piece."""
         gathered = self._projection.gather(piece, self._run_number)
-        tables = [_Table(columns) for _, _, columns in self._shape.tables]
+        tables = [_Table(table.name, columns, self._guarded) for table, _, columns in self._shape.tables]
         place = 1
         for begin, end in piece.blocks or ((0, len(piece.data)),):
             block = _Block(piece.data[begin:end], piece)
@@ -82,10 +85,11 @@ class FastLane:
             piece=piece,
             places=range(1, place),
             tables=tuple(
-                (Rows(format="csv", buffer=table.buffer, count=table.count), *careful)
+                (Rows(format="csv", buffer=table.buffer, count=table.count, columns=table.columns), *careful)
                 for table, careful in zip(tables, gathered.tables(), strict=True)
             ),
             rejected=tuple(gathered.rejected),
+            lane="fast" if self._guarded else "strict",
         )
 
     def _add(self, block: "_Block", first: int, offset: bytes, tables: "Sequence[_Table]", gathered: Gathered) -> int:
@@ -169,26 +173,35 @@ class _Block:
 class _Table:
     """The rows of one table that the fast lane vouches for."""
 
-    def __init__(self, columns: Sequence[Seen]) -> None:
+    def __init__(self, name: str, columns: Sequence[Seen], guarded: Guarded) -> None:
         self.buffer = BytesIO()
         self.count = 0
-        self._columns = columns
+        together: dict[str, list[Seen]] = {}
+        self._alone: list[Seen] = []
+        for seen in columns:
+            kind = kind_together(seen.column, is_guarded=(name, seen.column.name) in guarded)
+            (self._alone if kind is None else together.setdefault(kind, [])).append(seen)
+        self._together = list(together.items())
+        ordered = [*(seen for _, group in self._together for seen in group), *self._alone]
+        self.columns = (*(seen.column.name for seen in ordered), *LINEAGE)
 
     def rows(self, items: Items, run: bytes, offset: bytes, places: Sequence[bytes], suspects: set[int]) -> list[bytes]:
         """Return the lines of CSV, and add the records that hold a token which nothing vouches for to the suspects."""
         if not items.items:
             return []
-        fields: list[Sequence[Token]] = []
+        fields: list[Iterable[Token]] = [self._group(kind, group, items, suspects) for kind, group in self._together]
+        fields += [_column(seen, items, suspects) for seen in self._alone]
         owners = items.owners
-        for seen in self._columns:
-            tokens = seen.take(items)
-            if seen.vouch is not None:
-                found: set[int] = set()
-                tokens = seen.vouch(tokens, found)
-                suspects |= found if owners is None else {owners[place] for place in found}
-            fields.append(tokens)
         own = places if owners is None else [places[owner] for owner in owners]
         return list(map(_join, zip(*fields, repeat(run), repeat(offset), own)))
+
+    @staticmethod
+    def _group(kind: str, group: Sequence[Seen], items: Items, suspects: set[int]) -> list[bytes]:
+        rows = list(map(_join, zip(*(seen.take(items) for seen in group), strict=True)))
+        vouched = vouched_together(kind, rows)
+        if vouched is None:
+            vouched = list(map(_join, zip(*(_column(seen, items, suspects) for seen in group), strict=True)))
+        return vouched
 
     def add(self, items: Items, lines: list[bytes], suspects: set[int]) -> None:
         """Keep the lines but those of the suspects."""
@@ -201,7 +214,45 @@ class _Table:
             self.count += len(lines)
 
 
-Lane = FastLane | CarefulLane
+def _column(seen: Seen, items: Items, suspects: set[int]) -> Iterable[Token]:
+    """Return the fields of one column, and add the records whose token nothing vouches for to the suspects."""
+    if seen.vouch is None:
+        return seen.take(items)
+    found: set[int] = set()
+    fields = seen.vouch(list(seen.take(items)), found)
+    suspects |= found if items.owners is None else {items.owners[place] for place in found}
+    return fields
+
+
+class Lanes:
+    """Which lane a piece takes: the fast one, and for a while another where the server refused batches of it."""
+
+    def __init__(self, fast: FastLane | None, strict: FastLane | None, careful: CarefulLane) -> None:
+        self._fast = fast
+        self._strict = strict
+        self._careful = careful
+        self._strict_for = 0
+        self._careful_for = 0
+
+    def batching(self, piece: Piece) -> Iterator[Batch | None]:
+        """Yield None after each part of the work, and the batch at its end."""
+        lane: FastLane | CarefulLane = self._fast or self._careful
+        if self._strict_for and self._strict:
+            self._strict_for -= 1
+            lane = self._strict
+        if self._careful_for:
+            self._careful_for -= 1
+            lane = self._careful
+        return lane.batching(piece)
+
+    def again(self, refused: Batch) -> Iterator[Batch]:
+        """Yield a batch that the server refused as the lanes make it that look closer."""
+        if refused.lane == "fast" and self._strict:
+            self._strict_for = _FOR_A_WHILE
+            yield from (batch for batch in self._strict.batching(refused.piece) if batch is not None)
+        if refused.lane != "careful":
+            self._careful_for = _FOR_A_LITTLE
+            yield from (batch for batch in self._careful.batching(refused.piece) if batch is not None)
 
 
 def fast(dataset: Dataset) -> Shape | str:

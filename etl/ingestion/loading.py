@@ -68,7 +68,7 @@ class _Refusal:
 class Loader:
     """Loads the batches of one run, one after the other, over one session.
 
-    `careful` makes a batch of the fast lane anew by the careful lane; `meanwhile` is called while the server works.
+    `again` makes a batch anew by lanes that look closer; `meanwhile` is called while the server works.
     """
 
     database: Database
@@ -80,7 +80,7 @@ class Loader:
     retries: RetrySettings
     before_retry: Callable[[], None]
     wait: Callable[[float], None] = time.sleep
-    careful: Callable[[Batch], Batch] | None = None
+    again: Callable[[Batch], Iterable[Batch]] = lambda _batch: ()
     meanwhile: Callable[[], None] = do_nothing
 
     def load(self, batch: Batch) -> Entry:
@@ -93,9 +93,11 @@ class Loader:
         started = time.monotonic()
         try:
             end = self._try(batch, self._copied)
-            if isinstance(end, _Refusal) and end.is_of_data and self.careful and batch.is_fast:
-                batch = self.careful(batch)
-                end = self._try(batch, self._copied)
+            if isinstance(end, _Refusal) and end.is_of_data:
+                for again in self.again(batch):
+                    batch, end = again, self._try(again, self._copied)
+                    if not isinstance(end, _Refusal) or not end.is_of_data:
+                        break
             if isinstance(end, _Refusal) and end.is_of_data:
                 end = self._try(batch, self._isolated)
             if isinstance(end, _Refusal):

@@ -34,7 +34,8 @@ def send(
         for rows in parts:
             if not rows.count:
                 continue
-            with cursor.copy(_SQL[f"copy_{rows.format}"].format(table=target, columns=columns)) as copy:
+            named = columns if rows.columns is None else sql.SQL(", ").join(map(sql.Identifier, rows.columns))
+            with cursor.copy(_SQL[f"copy_{rows.format}"].format(table=target, columns=named)) as copy:
                 rows.buffer.seek(0)
                 while data := rows.buffer.read(COPY_BYTES):
                     copy.write(data)

@@ -4,7 +4,7 @@ Each leaf is the bare text of its JSON value; what the dataset does not name is 
 the fast lane's view of a definition. What it cannot see so is left to the careful lane (`shape` tells why).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from keyword import iskeyword
@@ -16,7 +16,7 @@ import msgspec
 from etl.datasets import Column, Dataset, Table
 from etl.ingestion.tokens import NULL, Token, Vouch, constant, voucher
 
-Take = Callable[["Items"], Sequence[Token]]
+Take = Callable[["Items"], Iterable[Token]]
 
 _POSITIONS = [b"%d" % number for number in range(1, 1001)]
 
@@ -182,18 +182,18 @@ def _objects(root: _Node, names: Sequence[str]) -> Callable[[Sequence[Any]], Seq
     return take
 
 
-def _getter(root: _Node, names: Sequence[str], *, of_record: bool = False) -> Callable[[Items], list[Any]]:
+def _getter(root: _Node, names: Sequence[str], *, of_record: bool = False) -> Callable[[Items], Iterable[Any]]:
     """Return what takes a member of each item, or of its record."""
     *_, (last, _) = _attributes(root, names)
     get = attrgetter(last)
     objects = _objects(root, names[:-1])
     way = ("^" if of_record else ".", *names[:-1])
 
-    def take(items: Items) -> list[Any]:
+    def take(items: Items) -> Iterable[Any]:
         found = items.inner.get(way)
         if found is None:
             found = items.inner[way] = objects(items.records if of_record else items.items)
-        return list(map(get, found))
+        return map(get, found)
 
     return take
 

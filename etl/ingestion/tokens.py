@@ -23,6 +23,8 @@ NULL = msgspec.Raw(b"null")
 SEPARATOR = b"\x1f"
 """Between the fields of CSV: no JSON token holds a control character, so it stands nowhere else."""
 
+_ROW_SEPARATOR = b"\x1e"
+
 Vouch = Callable[[Sequence[Token], set[int]], Sequence[Token]]
 """(the tokens of a column, the suspects) -> the fields; adds the places of the tokens that it cannot vouch for."""
 
@@ -35,6 +37,9 @@ _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _LONGEST_NUMBER = 1000
 
 _IS_NO_TEXT = re.compile(rb'\x1f[^"n]').search
+_IS_NO_FIRST_TEXT = re.compile(rb'\x1e[^"n]').search
+_INTEGER_PARTS = b"0123456789-\x1f"
+_NUMBER_PARTS = b"0123456789-.eE+\x1f"
 _DIGITS_AS_0 = bytes.maketrans(b"123456789", b"000000000")
 _TIME_FORM = re.compile(rb'"0000-00-00[T ]00:00:00(?:\.0{1,6})?(?:Z|[+-]00:?00)"')
 _DATE_FORM = re.compile(rb'"0000-00-00"')
@@ -59,6 +64,62 @@ def voucher(column: Column) -> Vouch:
     if column.required:
         check = _required(check)
     return _null_if(check, column.null_if) if column.null_if else check
+
+
+def kind_together(column: Column, *, is_guarded: bool) -> str | None:
+    """Return which columns this one is looked at with, all at once, or None where it is looked at by itself.
+
+    `is_guarded`: the table itself refuses what the limits of the column do.
+    """
+    limits = (column.min, column.above, column.max, column.max_length)
+    has_limits = column.required or column.one_of or any(limit is not None for limit in limits)
+    if column.value is not None or column.path == "#" or column.null_if or (has_limits and not is_guarded):
+        return None
+    if column.type in _INTEGER_DIGITS:
+        return "integer"
+    return column.type if column.type in {"text", "numeric", "date", "timestamptz"} else None
+
+
+def vouched_together(kind: str, rows: list[bytes]) -> list[bytes] | None:
+    """Return the fields of columns of one kind, joined for each row, as CSV writes them, or None: nothing vouches."""
+    if kind == "text":
+        return _texts_together(rows)
+    joined = SEPARATOR.join(rows)
+    if kind in {"date", "timestamptz"}:
+        return rows if _are_of_form(_DATE_FORM if kind == "date" else _TIME_FORM, joined) else None
+    return rows if _are_numbers(joined, is_integer=kind == "integer") else None
+
+
+def _texts_together(rows: list[bytes]) -> list[bytes] | None:
+    joined = _ROW_SEPARATOR.join(rows)
+    if _IS_NO_TEXT(SEPARATOR + joined) or _IS_NO_FIRST_TEXT(joined):
+        return None
+    if not _OTHER_ESCAPE(joined):
+        return rows
+    try:
+        fields = _without_escapes(joined).split(_ROW_SEPARATOR)
+    except _UNESCAPABLE:
+        return None
+    return fields if len(fields) == len(rows) else None
+
+
+def _are_numbers(joined: bytes, *, is_integer: bool) -> bool:
+    return not joined.translate(None, _INTEGER_PARTS if is_integer else _NUMBER_PARTS).replace(b"null", b"")
+
+
+def _are_of_form(form: re.Pattern[bytes], joined: bytes) -> bool:
+    """Tell whether all dates or times are of a known form; what their digits mean is the server's to judge."""
+    rest = joined.translate(_DIGITS_AS_0) + SEPARATOR
+    rest = rest.replace(b"null\x1f", b"")
+    for _ in range(_FORMS):
+        if not rest:
+            # PostgreSQL takes a part of a leap second, which C5 does not.
+            return b":60." not in joined
+        found = rest[: rest.index(SEPARATOR) + 1]
+        if not form.fullmatch(found[:-1]):
+            return False
+        rest = rest.replace(found, b"")
+    return False
 
 
 def constant(column: Column) -> bytes | None:
@@ -225,7 +286,6 @@ class _Bounds:
 
 def _number(column: Column) -> Vouch:
     digits = _INTEGER_DIGITS.get(column.type)
-    parts = b"0123456789-\x1f" if digits else b"0123456789-.eE+\x1f"
     number = _INTEGER if digits else _NUMBER
     bounds = _Bounds(column)
 
@@ -246,7 +306,7 @@ def _number(column: Column) -> Vouch:
         joined = SEPARATOR.join(tokens)
         # The zero of a double keeps the sign that an integer does not have.
         is_signed_zero = column.type == "double" and b"-0" in joined
-        are_numbers = not is_signed_zero and not joined.translate(None, parts).replace(b"null", b"")
+        are_numbers = not is_signed_zero and _are_numbers(joined, is_integer=bool(digits))
         are_short = not digits or max(map(len, tokens)) <= digits
         if not (are_numbers and are_short and (bounds.are_none or bounds.surely_hold(joined))):
             _suspect(tokens, suspects, is_fit)
@@ -266,26 +326,13 @@ def _boolean(_column: Column) -> Vouch:
 
 
 def _moment(form: re.Pattern[bytes], is_common: Callable[[str], object]) -> Callable[[Column], Vouch]:
-    """Return the check of dates or times: the digits are the server's to judge, all else is looked at here."""
+    """Return the check of dates or times of a form."""
 
     def is_fit(token: bytes) -> bool:
         return token == b"null" or is_common(token[1:-1].decode()) is not None
 
-    def is_vouched(joined: bytes) -> bool:
-        rest = joined.translate(_DIGITS_AS_0) + SEPARATOR
-        rest = rest.replace(b"null\x1f", b"")
-        for _ in range(_FORMS):
-            if not rest:
-                # PostgreSQL takes a part of a leap second, which C5 does not.
-                return b":60." not in joined
-            found = rest[: rest.index(SEPARATOR) + 1]
-            if not form.fullmatch(found[:-1]):
-                return False
-            rest = rest.replace(found, b"")
-        return False
-
     def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
-        if not is_vouched(SEPARATOR.join(tokens)):
+        if not _are_of_form(form, SEPARATOR.join(tokens)):
             _suspect(tokens, suspects, is_fit)
         return tokens
 

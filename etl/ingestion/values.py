@@ -95,34 +95,35 @@ class Rejected:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Rows of one table as COPY takes them, and how many: text in COPY's own format, or CSV made of JSON tokens."""
+    """Rows of one table as COPY takes them, and how many: text in COPY's own format, or CSV made of JSON tokens.
+
+    `columns` is their order, lineage too, where it is not that of the table.
+    """
 
     format: Literal["text", "csv"]
     buffer: StringIO | BytesIO
     count: int
+    columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """The rows of one piece, for each table of the dataset, and the records that can never load.
 
-    `places` are those of its records, which a replay takes from the piece that they were in.
+    `places` are those of its records, which a replay takes from the piece that they were in. `lane` made it: "fast"
+    leaves to the server what its tables check themselves, "strict" checks all, "careful" converts value by value.
     """
 
     piece: Piece
     places: Sequence[int]
     tables: tuple[tuple[Rows, ...], ...]
     rejected: tuple[Rejected, ...]
+    lane: Literal["fast", "strict", "careful"] = "careful"
 
     @property
     def rows(self) -> tuple[int, ...]:
         """The number of rows of each table."""
         return tuple(sum(part.count for part in parts) for parts in self.tables)
-
-    @property
-    def is_fast(self) -> bool:
-        """Whether some of its rows are those of the fast lane."""
-        return any(part.format == "csv" and part.count for parts in self.tables for part in parts)
 
 
 @dataclass(frozen=True, kw_only=True)

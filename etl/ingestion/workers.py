@@ -24,14 +24,14 @@ from pathlib import Path
 import psycopg
 import structlog
 
-from etl.database import Database, Session, other_types
+from etl.database import Database, Session, guarded_columns, other_types
 from etl.datasets import Dataset
 from etl.errors import DatabaseError, EtlError, InternalError, InterruptedByUserError, SourceError
-from etl.ingestion import failures, lanes, ledger, outcome
+from etl.ingestion import failures, ledger, outcome
 from etl.ingestion.copying import Copier
 from etl.ingestion.failures import FailedStore, Located, Origin
 from etl.ingestion.job import LOOK_SECONDS, Stop
-from etl.ingestion.lanes import CarefulLane, FastLane
+from etl.ingestion.lanes import CarefulLane, FastLane, Lanes, fast
 from etl.ingestion.loading import Loader
 from etl.ingestion.projection import Projection
 from etl.ingestion.sending import do_nothing
@@ -88,10 +88,10 @@ def worker(
     *,
     wait: Callable[[float], None],
     meanwhile: Callable[[], None] = do_nothing,
-) -> tuple[FastLane | CarefulLane, Loader]:
-    """Return the lane that makes the batches of a run, and what loads them over a session."""
+) -> tuple[Lanes, Loader]:
+    """Return the lanes that makes the batches of a run, and what loads them over a session."""
     projection = Projection(work.dataset)
-    careful = CarefulLane(projection, work.run.number)
+    lanes = _lanes(session.connection(), projection, work)
     loader = Loader(
         database=work.database,
         session=session,
@@ -102,21 +102,24 @@ def worker(
         retries=work.retries,
         before_retry=before_retry,
         wait=wait,
-        careful=lambda batch: careful.batch(batch.piece),
+        again=lanes.again,
         meanwhile=meanwhile,
     )
-    return _fast_lane(session.connection(), projection, work) or careful, loader
+    return lanes, loader
 
 
-def _fast_lane(connection: psycopg.Connection, projection: Projection, work: Work) -> FastLane | None:
+def _lanes(connection: psycopg.Connection, projection: Projection, work: Work) -> Lanes:
+    careful = CarefulLane(projection, work.run.number)
     if work.decoder == "ijson":
-        return None
-    seen = lanes.fast(work.dataset)
+        return Lanes(None, None, careful)
+    seen = fast(work.dataset)
     reason = seen if isinstance(seen, str) else other_types(connection, work.dataset)
     if isinstance(seen, str) or reason:
         log.info("careful_lane_only", dataset=work.dataset.name, reason=reason)
-        return None
-    return FastLane(seen, projection, work.run.number)
+        return Lanes(None, None, careful)
+    strict = FastLane(seen, projection, work.run.number)
+    guarded = guarded_columns(connection, work.dataset)
+    return Lanes(FastLane(seen, projection, work.run.number, guarded) if guarded else strict, strict, careful)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,18 +247,18 @@ def _end_with(parent: Pipe) -> None:
 
 
 class _Here:
-    """The work in hand of this process, with its lane and its connection; `stopping` is its parent's wish."""
+    """The work in hand of this process, with its lanes and its connection; `stopping` is its parent's wish."""
 
     def __init__(self) -> None:
         self.stopping: Event | None = None
         self.run: str | None = None
         self.session: Session | None = None
-        self.lane: FastLane | CarefulLane | None = None
+        self.lanes: Lanes | None = None
         self.loader: Loader | None = None
         self.retried = 0
 
-    def take_up(self, work: Work) -> tuple[FastLane | CarefulLane, Loader]:
-        if self.run != work.run.run or self.lane is None or self.loader is None:
+    def take_up(self, work: Work) -> tuple[Lanes, Loader]:
+        if self.run != work.run.run or self.lanes is None or self.loader is None:
             if self.session is not None:
                 self.session.close()
             self.session = Session(work.database, f"etl:{work.run.run}")
@@ -263,9 +266,9 @@ class _Here:
             join(self.session.connection())
             self.session.when_reopened(join)
             store = FailedStore(work.failed_dir)
-            self.lane, self.loader = worker(work, self.session, store, self.note_retry, wait=self.wait)
+            self.lanes, self.loader = worker(work, self.session, store, self.note_retry, wait=self.wait)
             self.run = work.run.run
-        return self.lane, self.loader
+        return self.lanes, self.loader
 
     def note_retry(self) -> None:
         self.retried += 1
@@ -287,8 +290,8 @@ def bring(task: Task) -> Done:
     entry: Entry | None = None
     error: EtlError | None = None
     try:
-        lane, loader = _here.take_up(task.work)
-        for batch in lane.batching(_whole(task)):
+        lanes, loader = _here.take_up(task.work)
+        for batch in lanes.batching(_whole(task)):
             if batch is not None:
                 entry = loader.load(batch)
         if entry is None:

@@ -64,6 +64,21 @@ select a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
 from pg_attribute a
 where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped;
 
+-- name: limits
+-- Tell the limits that a table checks, column by column; one that is not enforced, or not yet, is spelled otherwise.
+select
+    a.attname,
+    array_remove(array_agg(pg_get_constraintdef(c.oid)), null)
+    || case when a.attnotnull then array['not null'] else '{}' end
+from pg_attribute a
+left join pg_constraint c on c.conrelid = a.attrelid and c.contype = 'c' and c.conkey = array[a.attnum]
+where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped
+group by a.attname, a.attnotnull;
+
+-- name: drop_expected
+-- Let go of the table that limits were compared with.
+drop table pg_temp.etl_expected;
+
 -- name: has_key
 -- Tell whether a table has a unique index of just these columns, by which a merge finds the record that is there.
 select exists (
