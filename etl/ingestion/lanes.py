@@ -76,7 +76,7 @@ class FastLane:
         tables = [_Table(table.name, columns, self._guarded) for table, _, columns in self._shape.tables]
         place = 1
         for begin, end in piece.blocks or ((0, len(piece.data)),):
-            block = _Block(piece.data[begin:end], piece)
+            block = _Block(piece, begin, end)
             place += self._add(block, place, b"%d" % piece.offset, tables, gathered)
             yield None
         if place != piece.count + 1:
@@ -111,7 +111,7 @@ class FastLane:
         if block.is_utf8:
             try:
                 if block.shape == "array":
-                    return self._all(b"[%b]" % block.data), set()
+                    return self._all(block.bracketed), set()
                 return list(map(self._one, block.lines)), set()
             except _UNDECODED:
                 pass
@@ -135,17 +135,22 @@ class FastLane:
 class _Block:
     """A part of a piece that is decoded as one."""
 
-    def __init__(self, data: bytes, piece: Piece) -> None:
-        self.data = data
+    def __init__(self, piece: Piece, begin: int, end: int) -> None:
         self.shape = piece.shape
+        # In brackets it is one JSON array; the copy that adds them is the only one.
+        self.bracketed = b"".join((b"[", memoryview(piece.data)[begin:end], b"]"))
         self._texts: Sequence[bytes | Fault] | None = None
 
     @property
+    def data(self) -> bytes:
+        return self.bracketed[1:-1]
+
+    @property
     def is_utf8(self) -> bool:
-        if self.data.isascii():
+        if self.bracketed.isascii():
             return True
         try:
-            self.data.decode()
+            self.bracketed.decode()
         except UnicodeDecodeError:
             return False
         return True
@@ -164,7 +169,7 @@ class _Block:
     def _split(self) -> list[bytes | Fault]:
         if self.shape == "array":
             try:
-                return list(map(bytes, _values(b"[%b]" % self.data)))
+                return list(map(bytes, _values(self.bracketed)))
             except _UNDECODED:
                 pass
         return list(records.texts(Piece(offset=0, count=0, first_record=1, data=self.data, shape=self.shape)))

@@ -42,16 +42,18 @@ class Needle:
         if self._shape == "array" and text[end - 1] == "}" and (name := _FIRST_NAME.match(text, end)):
             self._text = text[end - 1 : name.end()]
 
-    def block(self, text: str, start: int, stop: int, most: int) -> tuple[int, int] | None:
+    def block(self, text: str, data: bytes, start: int, stop: int, most: int) -> tuple[int, int] | None:
         """Return the end of a block of records that begins at `start` and ends before `stop`, and their number.
 
-        `most` is how many there may be. None: they are to be walked.
+        `text` and `data` are the same, as latin-1 text and as bytes; `most` is how many records there may be. None: they
+        are to be walked.
         """
         if not self._text or self._to_walk > 0:
             return None
         if self._bytes_each:
             stop = min(stop, start + int(most * self._bytes_each * 0.95))
-        found = self._lines(text, start, stop) if self._shape == "lines" else self._records(text, start, stop)
+        search = self._lines if self._shape == "lines" else self._records
+        found = search(text, data, start, stop)
         if found is None:
             self._misses += 1
             if self._misses >= _MISSES:
@@ -65,25 +67,24 @@ class Needle:
             return None
         return found
 
-    def _lines(self, text: str, start: int, stop: int) -> tuple[int, int] | None:
+    def _lines(self, text: str, data: bytes, start: int, stop: int) -> tuple[int, int] | None:
         end = text.rfind("\n", start, stop)
         if end < 0:
             return None
-        block = text[start:end].rstrip(" \t\r")
-        data = block.encode("latin-1")
-        count = _proven(data, map(_value, data.split(b"\n")))
+        block = data[start:end].rstrip(b" \t\r")
+        count = _proven(block, map(_value, block.split(b"\n")))
         return (start + len(block), count) if count else None
 
-    def _records(self, text: str, start: int, stop: int) -> tuple[int, int] | None:
+    def _records(self, text: str, data: bytes, start: int, stop: int) -> tuple[int, int] | None:
         at = text.rfind(self._text, start, stop)
         if at >= 0 and not self._is_ambiguous:
-            count = _prove(text, start, at + 1)
+            count = _prove(data, start, at + 1)
             if count:
                 return at + 1, count
             # A child object that begins as the records do: the needle is found inside of a record, too.
             self._is_ambiguous = True
         at = self._balanced(text, start, at)
-        count = _prove(text, start, at + 1) if at >= 0 else 0
+        count = _prove(data, start, at + 1) if at >= 0 else 0
         return (at + 1, count) if count else None
 
     def _balanced(self, text: str, start: int, at: int) -> int:
@@ -103,10 +104,10 @@ class Needle:
         return -1
 
 
-def _prove(text: str, start: int, end: int) -> int:
-    data = text[start:end].encode("latin-1")
+def _prove(data: bytes, start: int, end: int) -> int:
+    array = b"".join((b"[", memoryview(data)[start:end], b"]"))
     try:
-        return _proven(data, _values(b"[%b]" % data))
+        return _proven(array, _values(array))
     except (msgspec.MsgspecError, RecursionError):
         return 0
 

@@ -24,6 +24,7 @@ SEPARATOR = b"\x1f"
 """Between the fields of CSV: no JSON token holds a control character, so it stands nowhere else."""
 
 _ROW_SEPARATOR = b"\x1e"
+_NULL_FIELD = b"null" + SEPARATOR
 
 Vouch = Callable[[Sequence[Token], set[int]], Sequence[Token]]
 """(the tokens of a column, the suspects) -> the fields; adds the places of the tokens that it cannot vouch for."""
@@ -35,6 +36,7 @@ _PLAIN_NUMBER = re.compile(rb"(?!-0\Z)-?[0-9]+(?:\.[0-9]+)?")
 _INTEGER = re.compile(rb"-?[0-9]+")
 _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _LONGEST_NUMBER = 1000
+_NAME_LENGTH = 120
 
 _IS_NO_TEXT = re.compile(rb'\x1f[^"n]').search
 _IS_NO_FIRST_TEXT = re.compile(rb'\x1e[^"n]').search
@@ -77,12 +79,14 @@ def kind_together(column: Column, *, is_guarded: bool) -> str | None:
         return None
     if column.type in _INTEGER_DIGITS:
         return "integer"
+    if column.type == "text" and (column.max_length is None or column.max_length > _NAME_LENGTH):
+        return "free text"  # in which escapes are common, and all that are looked at together pay for them
     return column.type if column.type in {"text", "numeric", "date", "timestamptz"} else None
 
 
 def vouched_together(kind: str, rows: list[bytes]) -> list[bytes] | None:
     """Return the fields of columns of one kind, joined for each row, as CSV writes them, or None: nothing vouches."""
-    if kind == "text":
+    if kind in {"text", "free text"}:
         return _texts_together(rows)
     joined = SEPARATOR.join(rows)
     if kind in {"date", "timestamptz"}:
@@ -110,7 +114,12 @@ def _are_numbers(joined: bytes, *, is_integer: bool) -> bool:
 def _are_of_form(form: re.Pattern[bytes], joined: bytes) -> bool:
     """Tell whether all dates or times are of a known form; what their digits mean is the server's to judge."""
     rest = joined.translate(_DIGITS_AS_0) + SEPARATOR
-    rest = rest.replace(b"null\x1f", b"")
+    first = _first_but_null(rest)
+    # Neither overlaps the other: where both are together as long as the whole, there is nothing else.
+    size = len(first) * rest.count(first) + len(_NULL_FIELD) * rest.count(_NULL_FIELD)
+    if size == len(rest) and b"." not in first and form.fullmatch(first[:-1]):
+        return True
+    rest = rest.replace(_NULL_FIELD, b"")
     for _ in range(_FORMS):
         if not rest:
             # PostgreSQL takes a part of a leap second, which C5 does not.
@@ -120,6 +129,14 @@ def _are_of_form(form: re.Pattern[bytes], joined: bytes) -> bool:
             return False
         rest = rest.replace(found, b"")
     return False
+
+
+def _first_but_null(fields: bytes) -> bytes:
+    """Return the first field with its separator that is not null, or the last one."""
+    at = 0
+    while fields.startswith(_NULL_FIELD, at) and at + len(_NULL_FIELD) < len(fields):
+        at += len(_NULL_FIELD)
+    return fields[at : fields.index(SEPARATOR, at) + 1]
 
 
 def constant(column: Column) -> bytes | None:

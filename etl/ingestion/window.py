@@ -10,7 +10,7 @@ _BOM = b"\xef\xbb\xbf".decode("latin-1")
 
 
 class Window:
-    """A window on a stream. All positions are bytes of the stream.
+    """A window on a stream: its bytes, and the same as text. All positions are bytes of the stream.
 
     What is before `front` was taken; it is let go when the stream is read on, and not each time something is taken:
     small records behind a large one would move the rest of the window again and again.
@@ -20,6 +20,7 @@ class Window:
         self.front = 0
         self.position = 0
         self._text = ""
+        self._data = b""
         self._offset = 0
         self._stream = stream
         self._number = 1
@@ -47,7 +48,9 @@ class Window:
         data = self._stream.read(size)
         if data:
             self._is_ended = False
-            self._text = self._text[self.front - self._offset :] + data.decode("latin-1")
+            gone = self.front - self._offset
+            self._text = self._text[gone:] + data.decode("latin-1")
+            self._data = b"".join((memoryview(self._data)[gone:], data))
             self._offset = self.front
         return bool(data)
 
@@ -66,7 +69,7 @@ class Window:
         """Return the bytes from `begin` (or the front) to `end`; the front is `end` from now on."""
         begin = self.front if begin is None else begin
         self.front = min(end, self._end)
-        return self._text[begin - self._offset : end - self._offset].encode("latin-1")
+        return self._data[begin - self._offset : end - self._offset]
 
     def take_to(self, last: str, size: int) -> bytes:
         """Take up to and with the first character `last`, but at most `size` bytes; none at the end of the stream."""
@@ -102,7 +105,7 @@ class Window:
         while self._end - at < BLOCK_BYTES and not self._is_ended and self.extends(at):
             pass
         index = at - self._offset
-        found = needle.block(self._text, index, index + min(BLOCK_BYTES, before - at), most)
+        found = needle.block(self._text, self._data, index, index + min(BLOCK_BYTES, before - at), most)
         if found is None:
             return None
         self._number += found[1]
