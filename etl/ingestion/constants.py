@@ -9,9 +9,8 @@ COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 # Records are decoded this many bytes at a time: half as many or twice as many take longer, for the cache is left.
 BLOCK_BYTES = 1 << 17
 
-# What is handed to the connection at once while a batch is sent: little enough that a part of the next batch is made in
-# between, before the server has read it.
-COPY_BYTES = 1 << 15
+# What is handed to the connection at once, at most: less where the next batch is made in between.
+COPY_BYTES = 1 << 17
 
 # What identifies a source before it is read to its end.
 HEAD_BYTES = 1 << 20

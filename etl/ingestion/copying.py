@@ -3,6 +3,7 @@
 Everything here runs in a transaction that the caller holds, so that it commits together with the ledger.
 """
 
+import os
 from collections.abc import Callable, Iterable
 
 import psycopg
@@ -11,11 +12,14 @@ from psycopg import sql
 from etl import queries
 from etl.datasets import Dataset
 from etl.ingestion import merging
+from etl.ingestion.constants import COPY_BYTES
 from etl.ingestion.sending import do_nothing, send
 from etl.ingestion.values import Batch
 from etl.settings import Mode
 
 _SQL = queries.load("copying")
+
+_LEAST_COPY_BYTES = 1 << 13
 
 _NOTEWORTHY_SHARE = 0.1
 """What autovacuum waits for, too, before it looks at a table again."""
@@ -54,8 +58,9 @@ class Copier:
         """
         self.make_ready(connection)
         targets = self._temporary if self._merges else self._staging if self._is_staged else self._facts
+        at_once = _paced(batch)
         counted = tuple(
-            send(connection, rows, target, merging.columns(table), meanwhile)
+            send(connection, rows, target, merging.columns(table), meanwhile, at_once)
             for table, rows, target in zip(self._dataset.tables, batch.tables, targets, strict=True)
         )
         if self._merges:
@@ -105,6 +110,15 @@ class Copier:
             connection.execute(_SQL["make_temporary"].format(temporary=temporary, table=fact))
         if len(self._facts) > 1:
             _run(connection, merging.make_won(self._dataset))
+
+
+def _paced(batch: Batch) -> int:
+    """Return how much of a batch is sent at once for the next one to be made just as long as this one is sent.
+
+    It takes two steps for each block of this one's size: to cut it, and to make rows of it.
+    """
+    size = sum(rows.buffer.seek(0, os.SEEK_END) for parts in batch.tables for rows in parts)
+    return min(COPY_BYTES, max(_LEAST_COPY_BYTES, size // (2 * len(batch.piece.blocks) + 1)))
 
 
 def _run(connection: psycopg.Connection, statements: list[sql.Composed]) -> None:

@@ -45,8 +45,8 @@ class Needle:
     def block(self, text: str, data: bytes, start: int, stop: int, most: int) -> tuple[int, int] | None:
         """Return the end of a block of records that begins at `start` and ends before `stop`, and their number.
 
-        `text` and `data` are the same, as latin-1 text and as bytes; `most` is how many records there may be. None: they
-        are to be walked.
+        `text` and `data` are the same, as latin-1 text and as bytes; `most` is how many records there may be. None:
+        they are to be walked.
         """
         if not self._text or self._to_walk > 0:
             return None

@@ -23,11 +23,12 @@ def send(
     target: sql.Identifier,
     columns: sql.Composable,
     meanwhile: Callable[[], None] = do_nothing,
+    at_once: int = COPY_BYTES,
 ) -> int:
     """COPY rows into these columns of a table; return how many the server counted.
 
-    `meanwhile` is called each time some of it was handed over: the server works on it while something else is done.
-    Raises psycopg.Error as the server refuses them, InternalError when it counted other rows than were sent.
+    `meanwhile` is called each time `at_once` bytes were handed over: the server works on them while something else is
+    done. Raises psycopg.Error as the server refuses them, InternalError when it counted other rows than were sent.
     """
     counted = 0
     with connection.cursor() as cursor:
@@ -37,7 +38,7 @@ def send(
             named = columns if rows.columns is None else sql.SQL(", ").join(map(sql.Identifier, rows.columns))
             with cursor.copy(_SQL[f"copy_{rows.format}"].format(table=target, columns=named)) as copy:
                 rows.buffer.seek(0)
-                while data := rows.buffer.read(COPY_BYTES):
+                while data := rows.buffer.read(at_once):
                     copy.write(data)
                     meanwhile()
             if cursor.rowcount != rows.count:
