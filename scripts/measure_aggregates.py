@@ -11,7 +11,6 @@ measured too.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -19,12 +18,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 from psycopg import sql
 
 from etl.database import Database, connect
 from etl.embedded import Server
-from etl.generate import generate
+from etl.ingestion.constants import BATCH_ROWS
 from etl.precalculation.catalogue import Aggregate, read_all
 from etl.precalculation.refresh import refresh
 from etl.provisioning import migrate
@@ -173,34 +173,43 @@ def partly_against_full(connection: Connection, aggregates: Sequence[Aggregate],
     say(measure="every day touched / full", seconds=every, full=again, ratio=ratio)
 
 
-def noting(server: Server, folder: Path, dataset: str, records: int) -> None:
-    """Compare loads with the triggers and without, into an empty table of a database of their own."""
-    source = folder / f"{dataset}.json"
-    with source.open("wb") as file:
-        generate(dataset, records=records, output=file)  # type: ignore[arg-type]
-    address = server.url().replace("/etl?", "/noting?")
-    with psycopg.connect(server.url(), autocommit=True) as connection:
-        connection.execute("drop database if exists noting with (force)")
-        connection.execute("create database noting")
-    migrate(Database(conninfo=address), folder / "config")
-    for mode in ("append", "merge"):
-        seconds: dict[str, list[float]] = {"enable": [], "disable": []}
-        for round_ in range(2 * ROUNDS):
+def noting(connection: Connection, table: str, mode: str) -> None:
+    """Compare what the server works to bring rows into an empty table with the triggers and without, in batches.
+
+    In processor seconds of the backend: another program on the machine does not count. A whole load works more.
+    """
+    name = sql.Identifier("logistics", table)
+    rows = sql.SQL("select * from (table {} limit 100000) as rows order by etl_batch, etl_place").format(name)
+    with connection.cursor() as cursor, cursor.copy(sql.SQL("copy ({}) to stdout").format(rows)) as copy:
+        lines = b"".join(copy).splitlines(keepends=True)
+    batches = [b"".join(lines[place : place + BATCH_ROWS]) for place in range(0, len(lines), BATCH_ROWS)]
+    copied = sql.SQL("create table logistics.kept as table {0}; truncate {0}").format(name)
+    into = name if mode == "append" else sql.SQL("pg_temp.batch")
+    key = {"shipments": "shipment_id", "tracking_events": "event_id", "vehicle_logs": "log_id"}[table]
+    merge = sql.SQL(
+        "insert into {0} select * from pg_temp.batch order by {1} "
+        "on conflict ({1}) do update set etl_run = excluded.etl_run"
+    ).format(name, sql.Identifier(key))
+    backend = psutil.Process(connection.info.backend_pid)
+    seconds: dict[str, list[float]] = {"enable": [], "disable": []}
+    connection.execute(sql.SQL("create temporary table batch (like {}) on commit delete rows").format(name))
+    with connection.transaction(force_rollback=True):
+        connection.execute(copied)
+        for round_ in range(4 * ROUNDS):
             for state in ("enable", "disable") if round_ % 2 else ("disable", "enable"):
-                with psycopg.connect(address, autocommit=True) as connection:
-                    connection.execute(
-                        "truncate logistics.shipments, logistics.shipment_items, logistics.tracking_events, etl.touched"
-                    )
-                    for table in ("shipments", "shipment_items", "tracking_events"):
-                        connection.execute(f"alter table logistics.{table} {state} trigger user")
-                    connection.execute("checkpoint")
-                command = [sys.executable, "-m", "etl", "--log-level", "error", "--database", address, "load", dataset]
-                command += [str(source), "--mode", mode, "--force", "--no-precalculate", "--json"]
-                done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
-                summary = json.loads(done.stdout.splitlines()[0])
-                seconds[state].append(summary["seconds"])
-        ratio = statistics.median(seconds["enable"]) / statistics.median(seconds["disable"])
-        say(measure=f"noting, {dataset}, {mode}", seconds=seconds, ratio=ratio)
+                connection.execute(sql.SQL("truncate {}, etl.touched").format(name))
+                connection.execute(sql.SQL("alter table {} {} trigger user").format(name, sql.SQL(state)))
+                before = sum(backend.cpu_times()[:2])
+                for batch in batches:
+                    with connection.cursor() as cursor, cursor.copy(sql.SQL("copy {} from stdin").format(into)) as copy:
+                        copy.write(batch)
+                    if mode == "merge":
+                        connection.execute(merge)
+                        connection.execute("truncate pg_temp.batch")
+                seconds[state].append(round(sum(backend.cpu_times()[:2]) - before, 2))
+    connection.execute("drop table pg_temp.batch")
+    ratio = statistics.median(seconds["enable"]) / statistics.median(seconds["disable"])
+    say(measure=f"noting, {table}, {mode}, batches of {BATCH_ROWS}", seconds=seconds, ratio=ratio)
 
 
 def reading(connection: Connection, target: Database, aggregates: Sequence[Aggregate]) -> None:
@@ -263,8 +272,9 @@ def main() -> None:
             if asked.only in {None, "reading"}:
                 reading(connection, target, aggregates)
             if asked.only in {None, "noting"}:
-                for dataset in ("shipments", "tracking_events"):
-                    noting(server, asked.folder, dataset, 300_000)
+                for table in ("shipments", "tracking_events"):
+                    for mode in ("append", "merge"):
+                        noting(connection, table, mode)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ aggregate of the database watches.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import psycopg
 from psycopg import sql
@@ -15,6 +15,7 @@ from etl import queries
 from etl.errors import InternalError
 
 _SQL = queries.load("installation")
+_COMMA = sql.SQL(", ")
 _TRIGGERS = 4
 _ROWS = {"inserted": ("new_rows",), "updated": ("old_rows", "new_rows"), "deleted": ("old_rows",)}
 
@@ -66,17 +67,32 @@ def _body(connection: psycopg.Connection, fact: str) -> sql.Composed:
     return _SQL["notes_body"].format(fact=sql.Literal(fact), **parts)
 
 
-def _notes(fact: str, notes: Iterable[tuple[str, bool]], rows: tuple[str, ...]) -> Iterator[sql.Composed]:
-    for noted, is_key in notes:
-        name = "note_keys" if is_key else "note_days" if noted else "note_change"
-        value = sql.SQL("{}::text").format(sql.Identifier(noted)) if is_key else sql.SQL(noted)
-        found = [sql.SQL("select distinct {} from {}").format(value, sql.Identifier(each)) for each in rows]
-        yield _SQL[name].format(
-            fact=sql.Literal(fact),
-            noted=sql.Literal(noted),
-            found=sql.SQL(" union ").join(found),
-            rows=sql.Identifier(rows[0]),
-        )
+def _notes(fact: str, notes: Sequence[tuple[str, bool]], rows: tuple[str, ...]) -> Iterator[sql.Composed]:
+    """Yield the statements that note what is watched of these rows, the transition tables of a trigger."""
+    values = [(noted, is_key) for noted, is_key in notes if noted]
+    if len(values) < len(notes):
+        yield _SQL["note_change"].format(fact=sql.Literal(fact), rows=sql.Identifier(rows[0]))
+    if not values:
+        return
+    names = [sql.SQL(f"note_{number}") for number, _ in enumerate(values, 1)]
+    expressions = _COMMA.join(
+        sql.SQL("{}::text").format(sql.Identifier(noted)) if is_key else sql.SQL(noted) for noted, is_key in values
+    )
+    listed = [
+        sql.SQL("({}, null::date[], {})" if is_key else "({}, {}, null::text[])").format(sql.Literal(noted), name)
+        for (noted, is_key), name in zip(values, names, strict=True)
+    ]
+    array = sql.SQL("array_agg({0}) filter (where {0} is not null) as {0}")
+    yield _SQL["note_values"].format(
+        fact=sql.Literal(fact),
+        arrays=sql.SQL(",\n                ").join(array.format(name) for name in names),
+        names=_COMMA.join(names),
+        rows=sql.SQL("\n                    union all\n                    ").join(
+            sql.SQL("select {} from {}").format(expressions, sql.Identifier(each)) for each in rows
+        ),
+        sets=_COMMA.join(sql.SQL("({})").format(name) for name in names),
+        notes=sql.SQL(",\n                ").join(listed),
+    )
 
 
 def _source(body: sql.Composed, connection: psycopg.Connection) -> str:

@@ -138,21 +138,26 @@ order by watches.fact;
 -- Wait until nobody writes to a table, and let nobody write until the end of the transaction; readers go on.
 lock table {fact} in share row exclusive mode;
 
--- name: note_days
--- Note the days of the changed rows.
-insert into etl.touched (fact, noted, days)
-        select {fact}, {noted}, array_agg(day)
-        from ({found}) as found (day)
-        where day is not null
-        having count(*) > 0;
-
--- name: note_keys
--- Note a key of the changed rows.
-insert into etl.touched (fact, noted, keys)
-        select {fact}, {noted}, array_agg(key)
-        from ({found}) as found (key)
-        where key is not null
-        having count(*) > 0;
+-- name: note_values
+-- Note days and keys of the changed rows; one pass over the rows costs a load half of what one pass for each would.
+insert into etl.touched (fact, noted, days, keys)
+        select {fact}, noted, days, keys
+        from (
+            select
+                {arrays}
+            from (
+                select {names}
+                from (
+                    {rows}
+                ) as changed ({names})
+                group by grouping sets ({sets})
+            ) as found
+        ) as gathered
+        cross join lateral (
+            values
+                {notes}
+        ) as notes (noted, days, keys)
+        where days is not null or keys is not null;
 
 -- name: note_change
 -- Note that there are changed rows.
