@@ -489,8 +489,8 @@ def _play(connection: Connection, seed: int, steps: int) -> None:
     with ExitStack() as stack:
         others = [stack.enter_context(_another(connection)) for _ in range(2)]
         for other in others:
-            other.autocommit = False
             other.execute("set lock_timeout = '1ms'")
+            other.autocommit = False
         connection.execute("set lock_timeout = '1ms'")
         for _ in range(steps):
             choice = company.random.random()
