@@ -333,6 +333,19 @@ def test_noting_waits_for_nobody(connection: Connection) -> None:
         _refresh_all(connection)
 
 
+def test_a_fact_that_is_held_is_not_waited_for_without_end(connection: Connection) -> None:
+    """While somebody truncates a fact a refresh gives up after the session's lock timeout, and lets others go on."""
+    _ship(connection, "S1", "2026-03-01", "L1")
+    with _held_at(connection, "truncate logistics.vehicle_logs"), _another(connection) as worker:
+        worker.execute("set lock_timeout = '1ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            _refresh(worker, "vehicle_days")
+        held = "select count(*) from pg_locks where locktype = 'advisory'"
+        assert connection.execute(held).fetchone() == (0,)
+    _refresh_all(connection)
+    assert set(_pending(connection).values()) == {0}
+
+
 def test_a_refresh_that_fails_leaves_its_buckets_pending(connection: Connection) -> None:
     """What could not be stored is recomputed by the next refresh."""
     _refresh(connection, "daily_shipments")

@@ -22,9 +22,14 @@ def gather(connection: psycopg.Connection) -> None:
     row = connection.execute(_SQL["is_touched"]).fetchone()
     if not row or not row[0]:
         return
-    with connection.transaction():
-        connection.execute(_SQL["gather_alone"])
-        connection.execute(_SQL["gather"].format(touched=_touched(connection), buckets=_SQL["buckets"]))
+    # Outside of the transaction, in which whoever holds a fact exclusively is waited for no longer than usual.
+    connection.execute(_SQL["lock_gathering"])
+    try:
+        with connection.transaction():
+            connection.execute(_SQL["gather"].format(touched=_touched(connection), buckets=_SQL["buckets"]))
+    finally:
+        if not connection.closed:
+            connection.execute(_SQL["unlock_gathering"])
 
 
 def take_due(connection: psycopg.Connection, aggregate: Aggregate) -> tuple[list[Range], int]:

@@ -12,11 +12,15 @@ select pg_advisory_unlock(hashtextextended('etl:refresh:' || %(aggregate)s, 0));
 -- Tell whether a change of some fact was noted and not yet brought to the aggregates.
 select exists (select from etl.touched);
 
--- name: gather_alone
--- Let one session at a time bring what was noted to the aggregates; released with the transaction.
+-- name: lock_gathering
+-- Wait in this session for the turn to bring what was noted to the aggregates.
 select
     set_config('lock_timeout', '0', true),
-    pg_advisory_xact_lock(hashtextextended('etl:gather', 0));
+    pg_advisory_lock(hashtextextended('etl:gather', 0));
+
+-- name: unlock_gathering
+-- Let the next session bring what was noted to the aggregates.
+select pg_advisory_unlock(hashtextextended('etl:gather', 0));
 
 -- name: ways_via
 -- List the ways from a noted key to days, each with the aggregates that take it.
