@@ -16,6 +16,7 @@ from etl.errors import SourceError
 from etl.ingestion import boundaries, needles, pieces, records, window
 from etl.ingestion.boundaries import piece_spans
 from etl.ingestion.constants import BLOCK_BYTES, MAX_NESTING, READ_BYTES
+from etl.ingestion.needles import spans
 from etl.ingestion.pieces import Cut, cut
 from etl.ingestion.source import opened
 from etl.ingestion.values import Piece, Range, Source
@@ -200,6 +201,7 @@ def _assert_whole(document: Document, found: Sequence[Piece]) -> None:
     for piece in found:
         assert piece.data == document.data[piece.offset : piece.end]
         assert piece.first_record == number
+        assert [span[:2] for span in spans(piece)] == [span[:2] for span in piece_spans(piece)]
         assert piece.count == len(list(piece_spans(piece))) == len(list(records.decode(piece)))
         number += piece.count
 

@@ -20,8 +20,9 @@ import msgspec
 import structlog
 
 from etl.errors import DatabaseError, UsageError
-from etl.ingestion.boundaries import NotJSON, piece_spans, value_end
+from etl.ingestion.boundaries import NotJSON, value_end
 from etl.ingestion.constants import COMPRESSED, FAILURES_IN_FLIGHT, READ_BYTES
+from etl.ingestion.needles import spans
 from etl.ingestion.values import Failure, Piece, Rejected
 
 log = structlog.get_logger(__name__)
@@ -64,7 +65,7 @@ def locate(piece: Piece, places: Collection[int]) -> dict[int, Located]:
     """Return where records of a piece stand in the source, by their places in the piece from 1."""
     return {
         place: Located(piece.first_record + place - 1, piece.offset + span.start, piece.data[span.start : span.end])
-        for place, span in enumerate(piece_spans(piece), 1)
+        for place, span in enumerate(spans(piece), 1)
         if place in places
     }
 

@@ -1,4 +1,4 @@
-"""Where a block of many records ends: found by searching, proven by decoding. Pure.
+"""Where a block of many records ends, and where they stand in it: found by searching, proven by decoding. Pure.
 
 Two records that follow one another look alike where they meet: the bytes from the `}` of the one through the first
 member's name of the other, the needle, are learned from records that were walked. The last needle of a block is where
@@ -6,15 +6,17 @@ it may end; that the bytes before it decode as whole records is the proof, for J
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from etl.ingestion.boundaries import nesting
+from etl.ingestion.boundaries import nesting, not_an_object, piece_spans
 from etl.ingestion.constants import MAX_NESTING
-from etl.ingestion.values import Shape
+from etl.ingestion.values import Piece, Shape, Span
 
 _FIRST_NAME = re.compile(r'[ \t\n\r]*,?[ \t\n\r]*\{[ \t\n\r]*"[^"\\]*"[ \t\n\r]*:')
+
+_BETWEEN = re.compile(rb"[ \t\n\r,]*")
 
 _MISSES = 4
 _WALKED_AFTER_MISSES = 64
@@ -29,7 +31,7 @@ class Needle:
     """How records meet in one source, and where the next block of them ends."""
 
     def __init__(self, shape: Shape) -> None:
-        self._text = "\n" if shape == "lines" else ""
+        self._needle = b"\n" if shape == "lines" else b""
         self._shape = shape
         self._bytes_each = 0.0
         self._is_ambiguous = False
@@ -40,20 +42,19 @@ class Needle:
         """Learn from a record that was walked and ends at `end`, where the next one is in the text, too."""
         self._to_walk -= 1
         if self._shape == "array" and text[end - 1] == "}" and (name := _FIRST_NAME.match(text, end)):
-            self._text = text[end - 1 : name.end()]
+            self._needle = text[end - 1 : name.end()].encode("latin-1")
 
-    def block(self, text: str, data: bytes, start: int, stop: int, most: int) -> tuple[int, int] | None:
+    def block(self, data: bytes, start: int, stop: int, most: int) -> tuple[int, int] | None:
         """Return the end of a block of records that begins at `start` and ends before `stop`, and their number.
 
-        `text` and `data` are the same, as latin-1 text and as bytes; `most` is how many records there may be. None:
-        they are to be walked.
+        `most` is how many there may be. None: they are to be walked.
         """
-        if not self._text or self._to_walk > 0:
+        if not self._needle or self._to_walk > 0:
             return None
         if self._bytes_each:
             stop = min(stop, start + int(most * self._bytes_each * 0.95))
         search = self._lines if self._shape == "lines" else self._records
-        found = search(text, data, start, stop)
+        found = search(data, start, stop)
         if found is None:
             self._misses += 1
             if self._misses >= _MISSES:
@@ -67,41 +68,73 @@ class Needle:
             return None
         return found
 
-    def _lines(self, text: str, data: bytes, start: int, stop: int) -> tuple[int, int] | None:
-        end = text.rfind("\n", start, stop)
+    def _lines(self, data: bytes, start: int, stop: int) -> tuple[int, int] | None:
+        end = data.rfind(b"\n", start, stop)
         if end < 0:
             return None
         block = data[start:end].rstrip(b" \t\r")
         count = _proven(block, map(_value, block.split(b"\n")))
         return (start + len(block), count) if count else None
 
-    def _records(self, text: str, data: bytes, start: int, stop: int) -> tuple[int, int] | None:
-        at = text.rfind(self._text, start, stop)
+    def _records(self, data: bytes, start: int, stop: int) -> tuple[int, int] | None:
+        at = data.rfind(self._needle, start, stop)
         if at >= 0 and not self._is_ambiguous:
             count = _prove(data, start, at + 1)
             if count:
                 return at + 1, count
             # A child object that begins as the records do: the needle is found inside of a record, too.
             self._is_ambiguous = True
-        at = self._balanced(text, start, at)
+        at = self._balanced(data, start, at)
         count = _prove(data, start, at + 1) if at >= 0 else 0
         return (at + 1, count) if count else None
 
-    def _balanced(self, text: str, start: int, at: int) -> int:
+    def _balanced(self, data: bytes, start: int, at: int) -> int:
         """Return the last needle up to `at` before which as many objects end as begin, or -1.
 
         Braces in texts mislead it; the proof notices.
         """
         if at < 0:
             return -1
-        depth = text.count("{", start, at + 1) - text.count("}", start, at + 1)
+        depth = data.count(b"{", start, at + 1) - data.count(b"}", start, at + 1)
         for _ in range(_CANDIDATES):
             if depth == 0 or at < 0:
                 return at
-            before = text.rfind(self._text, start, at)
-            depth -= text.count("{", before + 1, at + 1) - text.count("}", before + 1, at + 1)
+            before = data.rfind(self._needle, start, at)
+            depth -= data.count(b"{", before + 1, at + 1) - data.count(b"}", before + 1, at + 1)
             at = before
         return -1
+
+
+def spans(piece: Piece) -> Iterator[Span]:
+    """Yield where each record of a piece stands in it, in order, as `piece_spans` does, but by whole blocks."""
+    for begin, end in piece.blocks or ((0, len(piece.data)),):
+        sizes = _sizes(piece.data[begin:end], piece.shape)
+        if sizes is None:
+            part = Piece(offset=0, count=0, first_record=1, data=piece.data[begin:end], shape=piece.shape)
+            for span in piece_spans(part):
+                yield Span(begin + span.start, begin + span.end, span.fault)
+            continue
+        at = begin
+        for size in sizes:
+            between = _BETWEEN.match(piece.data, at)
+            start = between.end() if between else at
+            at = start + size
+            yield Span(start, at, not_an_object(chr(piece.data[start])))
+
+
+def _sizes(block: bytes, shape: Shape) -> list[int] | None:
+    """Return how long the records of a block are, or None where it does not decode as one."""
+    try:
+        if shape == "array":
+            return list(map(len, _values(b"[%b]" % block)))
+        if shape == "lines":
+            lines = [line.strip(b" \t\r") for line in block.split(b"\n")]
+            for line in lines:
+                _value(line)
+            return list(map(len, lines))
+    except (msgspec.MsgspecError, RecursionError):
+        pass
+    return None
 
 
 def _prove(data: bytes, start: int, end: int) -> int:

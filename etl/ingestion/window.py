@@ -1,12 +1,15 @@
-"""The part of a source that is looked at, as latin-1 text: one character is one byte, and every offset is exact."""
+"""The part of a source that is looked at: as bytes, and where records are walked as latin-1 text of the same length."""
+
+import re
 
 from etl.errors import SourceError
-from etl.ingestion.boundaries import NotJSON, line_span, may_go_on, skip_blank, value_end
+from etl.ingestion.boundaries import NotJSON, line_span, may_go_on, value_end
 from etl.ingestion.constants import BLOCK_BYTES, MAX_RECORD_BYTES, READ_BYTES
 from etl.ingestion.needles import Needle
 from etl.ingestion.values import ByteStream, Range, Shape
 
-_BOM = b"\xef\xbb\xbf".decode("latin-1")
+_BLANK = re.compile(rb"[ \t\n\r]*")
+_BOM = b"\xef\xbb\xbf"
 
 
 class Window:
@@ -19,8 +22,8 @@ class Window:
     def __init__(self, stream: ByteStream) -> None:
         self.front = 0
         self.position = 0
-        self._text = ""
         self._data = b""
+        self._decoded: str | None = None
         self._offset = 0
         self._stream = stream
         self._number = 1
@@ -28,7 +31,14 @@ class Window:
 
     @property
     def _end(self) -> int:
-        return self._offset + len(self._text)
+        return self._offset + len(self._data)
+
+    @property
+    def _text(self) -> str:
+        """The same as text, made where records are walked only."""
+        if self._decoded is None:
+            self._decoded = self._data.decode("latin-1")
+        return self._decoded
 
     def extend(self, begun: int) -> bool:
         """Read on; False at the end of the stream.
@@ -49,7 +59,7 @@ class Window:
         if data:
             self._is_ended = False
             gone = self.front - self._offset
-            self._text = self._text[gone:] + data.decode("latin-1")
+            self._decoded = None
             self._data = b"".join((memoryview(self._data)[gone:], data))
             self._offset = self.front
         return bool(data)
@@ -76,14 +86,14 @@ class Window:
         if self.front == self._end and not self.extend(self.front):
             return b""
         index = self.front - self._offset
-        found = self._text.find(last, index, index + size)
+        found = self._data.find(last.encode(), index, index + size)
         return self.take(self._offset + (found + 1 if found >= 0 else index + size))
 
     def skip_start(self) -> str:
         """Pass over a byte-order mark and white space; return the first character, or nothing at the end."""
         while self._end < len(_BOM) and self.extend(0):
             pass
-        if self._text.startswith(_BOM):
+        if self._data.startswith(_BOM):
             self.take(len(_BOM))
         character = self.skip_blank(self.front)
         self.take(self.position)
@@ -91,11 +101,15 @@ class Window:
 
     def skip_blank(self, at: int) -> str:
         """Set `position` behind white space; return the character there, or nothing at the end of the stream."""
-        self.position = self._offset + skip_blank(self._text, at - self._offset)
+        self.position = self._behind_blank(at)
         while self.position == self._end and self.extend(at):
-            self.position = self._offset + skip_blank(self._text, self.position - self._offset)
+            self.position = self._behind_blank(self.position)
         index = self.position - self._offset
-        return self._text[index : index + 1]
+        return self._data[index : index + 1].decode("latin-1")
+
+    def _behind_blank(self, at: int) -> int:
+        match = _BLANK.match(self._data, at - self._offset)
+        return self._offset + match.end() if match else at
 
     def block_end(self, at: int, needle: Needle, before: int, most: int) -> tuple[int, int] | None:
         """Return where a block of whole records ends that begins at `at` and ends before `before`, and their number.
@@ -105,7 +119,7 @@ class Window:
         while self._end - at < BLOCK_BYTES and not self._is_ended and self.extends(at):
             pass
         index = at - self._offset
-        found = needle.block(self._text, self._data, index, index + min(BLOCK_BYTES, before - at), most)
+        found = needle.block(self._data, index, index + min(BLOCK_BYTES, before - at), most)
         if found is None:
             return None
         self._number += found[1]
