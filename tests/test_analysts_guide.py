@@ -14,6 +14,7 @@ TEXT = update_answers.GUIDE.read_text(encoding="utf-8")
 AGAIN = "run: .venv/bin/python -m scripts.update_answers"
 
 
+@pytest.mark.slow
 def test_the_answers_are_those_of_the_demo(postgresql: Connection, database_url: str) -> None:
     """The demo runs to its end, and each query of the guide gives on its data what stands below it."""
     update_answers.load_demo(database_url)

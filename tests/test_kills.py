@@ -175,7 +175,7 @@ def test_a_backend_that_ends_behind_the_last_commit(site: Site, appended: Case, 
         site.allow_connections(True)
     assert ended.returncode == (1 if comes_back else 4), ended.stderr
     assert ended.summary["status"] == ("loaded_with_rejects" if comes_back else "incomplete")
-    appended.assert_done(site)
+    assert_complete(site, appended.dataset, appended.source, appended.records)
     again = _load(site, appended).ended()
     assert (again.returncode, again.summary["status"]) == (1, "already_loaded")
     appended.assert_done(site)

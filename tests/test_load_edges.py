@@ -137,7 +137,7 @@ def test_a_precalculation_that_fails_is_not_0(run_etl: RunEtl, connection: Conne
     log = {"log_id": "L1", "vehicle_id": "V1", "trip_date": "2026-01-01"}
     (tmp_path / "feed.json").write_text(json.dumps([log]))
     done = run_etl("load", "vehicle_logs", "feed.json", "--json")
-    assert "vehicle_days cannot be refreshed" in done.stderr
+    assert "vehicle_days cannot be computed" in done.stderr
     assert done.returncode in {2, 4}
     assert _summaries(done)[-1]["exit_code"] == done.returncode
 

@@ -8,6 +8,8 @@ import click
 from etl.cli.options import Common
 from etl.precalculation import catalogue, listener
 
+_AGAIN_SECONDS = 2
+
 
 @click.command("listen", epilog="Example: etl listen")
 @click.pass_obj
@@ -20,15 +22,17 @@ def command(common: Common) -> int:
     signals: list[int] = []
 
     def end(number: int, _frame: FrameType | None) -> None:
-        if not signals:
-            signals.append(number)
-            raise KeyboardInterrupt  # psycopg cancels what the server is doing, and the refresh is rolled back
+        signals.append(number)
+        # Python swallows what is raised while it lets go of an object: then it is raised once more.
+        signal.alarm(_AGAIN_SECONDS)
+        raise KeyboardInterrupt  # psycopg cancels what the server is doing, and the refresh is rolled back
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, end)
     try:
         chosen = catalogue.read_all(common.config_dir)
         with common.database() as database:
             listener.listen(database, chosen)
     except KeyboardInterrupt:
-        return 0 if signals == [signal.SIGTERM] else 130
+        signal.alarm(0)
+        return 0 if signals[0] == signal.SIGTERM else 130

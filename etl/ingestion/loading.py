@@ -101,6 +101,8 @@ class Loader:
             if isinstance(end, _Refusal) and end.is_of_data:
                 end = self._try(batch, self._isolated)
             if isinstance(end, _Refusal):
+                if batch.lane == "fast":  # which leaves to the server what can never load
+                    batch = next(iter(self.again(batch)), batch)
                 log.warning("batch_failed", offset=batch.piece.offset, sqlstate=end.fault.sqlstate)
                 end = self._commit(batch, partial(self._stored, fault=end.fault))
         except psycopg.Error as error:

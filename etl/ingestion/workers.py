@@ -213,6 +213,24 @@ def _died() -> DatabaseError:
 @contextmanager
 def crew(size: int, logs: Logs) -> Iterator[Crew]:
     """Start processes and end them: after the pieces in their hands, at once where an interruption ends this one."""
+    with _deaf_to_broken_pipes():
+        yield from _crew(size, logs)
+
+
+@contextmanager
+def _deaf_to_broken_pipes() -> Iterator[None]:
+    """Let the death of a process be an error of the executor: its pipe would end this process, too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+
+
+def _crew(size: int, logs: Logs) -> Iterator[Crew]:
     context = multiprocessing.get_context("spawn")  # A fork would share the connection of this process.
     theirs, ours = context.Pipe(duplex=False)
     stopping = context.Event()
