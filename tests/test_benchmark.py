@@ -278,6 +278,7 @@ def test_what_is_not_installed_is_told(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_short_benchmark_ends_with_its_tables(tmp_path: Path) -> None:
     """A comparison of a few variants loads for real, checks what it loaded and prints both tables."""
     words = ["--records", "200", "--rounds", "1", "--only", "ceiling$|append array$|bad by|items$|pass|help"]

@@ -102,7 +102,7 @@ def _wait_for_batches(site: Site, running: Running, batches: int) -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["merged", "appended"])
+@pytest.mark.parametrize("name", ["merged", pytest.param("appended", marks=pytest.mark.slow)])
 def test_a_killed_load_goes_on(site: Site, name: str, request: pytest.FixtureRequest) -> None:
     """A load that is killed again and again, and resumed in other batches, ends with the tables of a clean one."""
     case: Case = request.getfixturevalue(name)

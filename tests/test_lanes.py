@@ -426,7 +426,7 @@ def test_random_documents_come_to_the_same(lab: Lab, document: bytes, batch_rows
 
 
 @pytest.mark.parametrize("decoder", ["auto", pytest.param("ijson", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("shape", ["array", "lines", "cut off"])
+@pytest.mark.parametrize("shape", [pytest.param("array", marks=pytest.mark.slow), "lines", "cut off"])
 def test_any_number_of_workers_comes_to_the_same(lab: Lab, shape: str, decoder: Decoder) -> None:
     """With 1, 2 and 5 workers: the same rows, the same rejected records at the same places, the same end."""
     columns = list(COLUMNS)
