@@ -294,7 +294,7 @@ def test_a_source_cut_at_every_byte(lab: Lab, shape: str) -> None:
         lab.clear()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [pytest.param("array", marks=pytest.mark.slow), "lines"])
 def test_a_source_that_grows_byte_by_byte(lab: Lab, shape: str) -> None:
     """Loaded again after each byte that came, a source is at each moment in as far as it goes, and nothing twice."""
     content, ends = SHAPES[shape]()
@@ -354,7 +354,7 @@ def _check_flipped_lines(lab: Lab, place: int, content: bytes, ends: Sequence[in
 CHECKS = {"array": _check_flipped_array, "lines": _check_flipped_lines}
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ["array", pytest.param("lines", marks=pytest.mark.slow)])
 def test_each_byte_flipped(lab: Lab, shape: str) -> None:
     """Whatever byte is another, what is still JSON loads as it stands, what is not is told, and the rest is in."""
     dice = random.Random(3)

@@ -60,8 +60,11 @@ def _start(site: Site, case: Case, *options: str) -> Running:
 
 def _workers(running: Running) -> list[psutil.Process]:
     """Return the processes that a load started and that hold a connection."""
-    children = psutil.Process(running.process.pid).children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    try:
+        children = psutil.Process(running.process.pid).children(recursive=True)
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    except psutil.NoSuchProcess:  # It has just ended.
+        return []
 
 
 def _wait_for_batches(site: Site, running: Running, batches: int) -> None:
