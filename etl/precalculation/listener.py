@@ -85,7 +85,7 @@ def _refresh(hand: psycopg.Connection, aggregate: Aggregate) -> None:
     try:
         done = refresh(hand, aggregate, run=None)
     except UsageError as error:
-        log.error("refresh_failed", aggregate=aggregate.name, reason=str(error), hint=error.hint)  # noqa: TRY400
+        log.error("refresh_failed", aggregate=aggregate.name, reason=str(error), hint=error.hint)  # noqa: TRY400 - its trace tells nothing
     except psycopg.Error as error:
         if hand.closed:
             raise

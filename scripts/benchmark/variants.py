@@ -133,7 +133,7 @@ class Programs:
     def missing(self) -> dict[str, str]:
         """Return why what is not here is not, by what a variant may need."""
         missing = {}
-        told = subprocess.run([self.etl, "load", "--help"], capture_output=True, text=True, check=True)  # noqa: S603
+        told = subprocess.run([self.etl, "load", "--help"], capture_output=True, text=True, check=True)  # noqa: S603 - no shell
         for option in ("--workers", "--decoder"):
             if option not in told.stdout:
                 missing[option] = f"this etl load has no {option}"
@@ -153,7 +153,7 @@ class Programs:
             "import importlib.metadata as m, json; "
             "names = {d.metadata['Name']: d.version for d in m.distributions()}; print(json.dumps(names))"
         )
-        told = subprocess.run([self.others, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+        told = subprocess.run([self.others, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - no shell
         found = json.loads(told.stdout)
         return {name: found[name] for name in OTHERS if name in found}
 
