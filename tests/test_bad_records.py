@@ -85,7 +85,7 @@ def _place(dataset: Dataset, old: bytes, new: bytes) -> tuple[str, str]:
     if not bracket:
         [name] = [column.name for column in first.columns if column.path == path]
         return first.name, name
-    [child] = [table for table in children if table.each == head]
+    [child] = [table for table in children if table.each == (head,)]
     [name] = [column.name for column in child.columns if column.path == path.partition("].")[2]]
     return child.name, name
 
@@ -184,7 +184,7 @@ def _check_facts(connection: Connection, definition: Dataset, newest: Mapping[st
     for child in children:
         count = sql.SQL("select count(*) from {}").format(child.identifier)
         found = cast(tuple[int], connection.execute(count).fetchone())
-        assert found[0] == sum(len(record.get(child.each) or ()) for record in newest.values())
+        assert found[0] == sum(len(record.get(child.each[0]) or ()) for record in newest.values())
 
 
 def test_the_command_finds_them_too(run_etl: RunEtl, tmp_path: Path) -> None:

@@ -66,8 +66,8 @@ def test_a_definition_is_a_value(define: Define) -> None:
     assert (dataset.name, dataset.records, dataset.mode) == ("parcels", "export.parcels.item", "merge")
     assert (dataset.key, dataset.newest_by) == (("parcel_id",), "sent_at")
     first, items = dataset.tables
-    assert (first.name, first.each, first.index) == ("logistics.parcels", "", (("sent_at",), ("carrier", "sent_at")))
-    assert (items.name, items.each, items.index) == ("logistics.parcel_items", "items", ())
+    assert (first.name, first.each, first.index) == ("logistics.parcels", (), (("sent_at",), ("carrier", "sent_at")))
+    assert (items.name, items.each, items.index) == ("logistics.parcel_items", ("items",), ())
     assert first.column("carrier") == Column(name="carrier", path="carrier", type="text")
     assert first.column("weight_kg") == Column(
         name="weight_kg", path="weight_kg", type="numeric", above=0, max="99.50", misfits_to="note", null_if=("N/A", -1)
@@ -233,14 +233,39 @@ WRONG: list[tuple[str, str, str]] = [
         "column note: path '\\^.note' has a meaning only in a table with `each`",
     ),
     (
+        "quote without its end",
+        _with('path = "remarks.note"', "path = '\"remarks.note'"),
+        "column note: expected a path such as origin.city, got '\"remarks.note'",
+    ),
+    (
+        "no JSON in quotes",
+        _with('path = "remarks.note"', "path = '\"a\\q\"'"),
+        "column note: expected a name in quotes as JSON writes it",
+    ),
+    (
+        "match of a constant",
+        _with('value = "x"', 'value = "x", match = "y"'),
+        "column feed: match expects value = '\\$source'",
+    ),
+    (
+        "match is none",
+        _with('value = "x"', 'value = "$source", match = "("'),
+        "column feed: match expects a regular expression",
+    ),
+    (
+        "match of two",
+        _with('value = "x"', 'value = "$source", match = "(a)(b)"'),
+        "column feed: match expects at most one group",
+    ),
+    (
         "enclosing of nothing",
-        _with('"^.id"', '"^"'),
-        "column parcel_id: expected a path such as origin.city, got '\\^'",
+        _with('"^.id"', '"^."'),
+        "column parcel_id: expected a path such as origin.city, got '\\^.'",
     ),
     (
         "enclosing twice",
         _with('"^.id"', '"^.^.id"'),
-        "column parcel_id: expected a path such as origin.city, got '\\^.\\^.id'",
+        "column parcel_id: path '\\^.\\^.id' leads beyond the record",
     ),
     (
         "path and value",
@@ -532,3 +557,21 @@ def test_every_type_has_its_sql(postgresql: Connection, define: Define) -> None:
     made = postgresql.execute("select * from logistics.x").description
     assert made is not None
     assert [column.name for column in made][: len(TYPES)] == [f"c_{name}" for name in TYPES]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "hint"),
+    [
+        ('mode = "merge"', 'modus = "merge"', "mode"),
+        ("index =", "indexes =", "index"),
+        ('carrier = "text"', 'carrier = { type = "text", max_lenght = 5 }', "max_length"),
+        ('carrier = "text"', 'carrier = "string"', "text"),
+        ('carrier = "text"', 'carrier = "TEXT"', "text"),
+        ('carrier = "text"', 'carrier = "bigints"', "bigint"),
+    ],
+)
+def test_a_wrong_word_is_told_with_the_one_that_was_meant(define: Define, old: str, new: str, hint: str) -> None:
+    """An unknown key, option or type that resembles one is told with it; a type also by its name elsewhere."""
+    with pytest.raises(DefinitionError) as caught:
+        define(_with(old, new))
+    assert caught.value.hint == f"did you mean {hint}?"

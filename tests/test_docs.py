@@ -11,6 +11,7 @@ import pytest
 
 from etl import datasets, queries
 from etl.cli import load
+from etl.datasets import reading
 from etl.errors import EtlError
 from etl.ingestion.values import Status
 from etl.settings import FileSettings, read_file_settings, shipped
@@ -162,7 +163,7 @@ def test_the_example_of_etl_toml_is_right(tmp_path: Path) -> None:
 def test_every_part_of_a_definition_is_explained() -> None:
     """The grammar of definitions holds each key, option and type that the program knows."""
     words = table_words(REFERENCE / "dataset-definitions.md")
-    parts = (datasets._Document, datasets._TableDocument, datasets.Column)
+    parts = (reading._Document, reading._TableDocument, datasets.Column)
     known = {name for part in parts for name in part.__struct_fields__}
     assert known - words == set()
     page = text_of(REFERENCE / "dataset-definitions.md")

@@ -13,8 +13,9 @@ from psycopg.rows import dict_row
 
 from etl.database import Database, connect, create_tables
 from etl.datasets import LINEAGE, Dataset, Table, read
+from etl.ingestion.lanes import fast
 from etl.ingestion.projection import Projection
-from etl.ingestion.values import Batch, Fault, Piece
+from etl.ingestion.values import KEY, Batch, Fault, Piece
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Define = Callable[[str], Dataset]
@@ -114,6 +115,110 @@ def test_a_path_finds_a_member(define: Define, path: str, text: str | None) -> N
     """A path leads through objects by their members' names; where one is missing or null, the value is null."""
     record = {"a": 1, "b": {"c": 2, "d": {"e": 3}}, "null": None, "c": "c", "A": 4, "with space": {"ü": 5}, "#hash": 6}
     assert _one(define, f'{{ path = "{path}", type = "text" }}', record) == text
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ('"@context".x', "1"),
+        ('"a.b"', "2"),
+        ('o."c.d"."#"', "3"),
+        ("a:b", "4"),
+        ('"a\\"b"', "5"),
+        ("legs.0.code", "A"),
+        ("legs.1.code", "B"),
+        ("legs.2.code", None),
+        ("grid.1.0", "y"),
+        ("o.7", "8"),
+        ('o."7"', "8"),
+        ("@context.x", "1"),
+        ("@", "key"),
+    ],
+)
+def test_a_path_finds_odd_names_positions_and_the_key(define: Define, path: str, text: str | None) -> None:
+    """A name in quotes may hold anything, a number is a position in an array, and @ is the key of the record."""
+    record = {
+        "@context": {"x": 1},
+        "a.b": 2,
+        "o": {"c.d": {"#": 3}, "7": 8},
+        "a:b": 4,
+        'a"b': 5,
+        "legs": [{"code": "A"}, {"code": "B"}],
+        "grid": [["x"], ["y"]],
+        KEY: "key",
+    }
+    assert _one(define, f"{{ path = '{path}', type = \"text\" }}", record) == text
+
+
+@pytest.mark.parametrize("path", ["legs.0", "legs.x", 'grid."0"', "a.0"])
+def test_a_position_of_what_is_no_array_is_a_misfit(define: Define, path: str) -> None:
+    """A path that asks an array for a name, or a text for a position, is a misfit."""
+    fault = _one(define, f"{{ path = '{path}.code', type = \"text\" }}", {"legs": ["x"], "grid": [["x"]], "a": "b"})
+    assert isinstance(fault, Fault)
+    assert fault.sqlstate == "22P02"
+
+
+def test_the_key_of_a_record_is_no_member_of_it(define: Define) -> None:
+    """The whole of a record of a keyed object is what stands in the source."""
+    assert _one(define, '{ path = ".", type = "jsonb" }', {"a": 1, KEY: "key"}) == '{"a":1}'
+
+
+NESTED = """
+name = "parcels"
+[[table]]
+name = "logistics.trips"
+columns = { trip = "text" }
+[[table]]
+name = "logistics.calls"
+each = ["legs", "at.stops"]
+[table.columns]
+trip = { path = "^.^.trip", type = "text" }
+leg = { path = "^.no", type = "integer" }
+leg_no = { path = "^.#", type = "integer" }
+call_no = { path = "#", type = "integer" }
+port = "text"
+record_key = { path = "@", type = "text" }
+around = { path = "^", type = "jsonb" }
+"""
+
+
+def test_each_within_each_gives_a_row_for_each_inner_element(define: Define) -> None:
+    """Of nested arrays each inner element is a row, which reaches the elements around it and the record."""
+    dataset = define(NESTED)
+    legs = [{"no": 7, "at": {"stops": [{"port": "BR"}, {"port": "DE"}]}}, {"no": 8}, {"at": {"stops": [{}]}}]
+    rows = _rows(dataset, _batch(dataset, [{"trip": "T", "legs": legs, KEY: "k"}, {"trip": "U"}]), 1)
+    told = [[row.get(name) for name in ("trip", "leg", "leg_no", "call_no", "port", "record_key")] for row in rows]
+    assert told == [
+        ["T", "7", "1", "1", "BR", "k"],
+        ["T", "7", "1", "2", "DE", "k"],
+        ["T", None, "3", "1", None, "k"],
+    ]
+    assert [json.loads(row["around"]) for row in rows] == [legs[0], legs[0], legs[2]]
+
+
+@pytest.mark.parametrize(("legs", "path"), [(5, "legs"), ([{"at": {"stops": 5}}], "at.stops")])
+def test_nested_arrays_that_are_none_reject_the_record(define: Define, legs: Any, path: str) -> None:
+    """What is no array on the way to the inner elements rejects the record, and tells which one."""
+    (rejected,) = _batch(define(NESTED), [{"trip": "T", "legs": legs}]).rejected
+    assert rejected.fault.reason == f"expected an array at {path}, got a number"
+
+
+@pytest.mark.parametrize(
+    ("options", "source", "text"),
+    [
+        ('value = "$source", type = "text"', "in/2026-11-21.json", "in/2026-11-21.json"),
+        (r"""value = "$source", match = '\d{4}-\d\d-\d\d', type = "date" """, "in/2026-11-21.json", "2026-11-21"),
+        (r"""value = "$source", match = 'week-(\d+)', type = "integer" """, "week-47.json", "47"),
+        (r"""value = "$source", match = 'week-(\d+)', type = "integer" """, "month-11.json", None),
+        (r"""value = "$source", match = '(?:week-(\d+))?', type = "integer" """, "month-11.json", None),
+    ],
+)
+def test_a_column_takes_the_name_of_the_source(define: Define, options: str, source: str, text: str | None) -> None:
+    """$source is the name of the source, or what `match` finds in it; null where it finds nothing."""
+    dataset = define(f'name = "parcels"\n[[table]]\nname = "a.b"\ncolumns = {{ c = {{ {options} }} }}')
+    dataset = dataset.of_source(source)
+    assert _rows(dataset, _batch(dataset, [{}]))[0].get("c") == text
+    assert not isinstance(fast(dataset), str)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def show_command(common: Common, name: str, projection: bool, as_json: bool) -> 
     click.echo(f"{dataset.path}\nmode {dataset.mode}, key {', '.join(dataset.key) or 'none'}")
     for table in dataset.tables:
         print_table(
-            f"{table.name}{f', one row per element of {table.each}' if table.each else ''}",
+            f"{table.name}{f', one row per element of {table.told_each}' if table.each else ''}",
             ["column", "type", "path", "required", "comment"],
             [
                 (column.name, column.type, column.value or column.path, column.required, column.comment)

@@ -4,21 +4,30 @@ What fits which type is contract C5 (`docs/reference/dataset-definitions.md`); t
 PostgreSQL would give.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from io import StringIO
 from typing import Any, NamedTuple
 
-from etl.datasets import Column, Dataset, Table
+from etl.datasets import Column, Dataset, Table, paths
 from etl.ingestion.conversions import Misfit, as_text, converter, json_text
-from etl.ingestion.values import Batch, Fault, Piece, Rejected, Rows
+from etl.ingestion.values import KEY, Batch, Fault, Piece, Rejected, Rows
 
 _NULL = "\\N"
 """COPY's spelling of null in its text format."""
 
-Getter = Callable[[Any, Mapping[str, Any], int], Any]
-"""(object of the row, enclosing record, position from 1) -> the value, None when there is none; it raises Misfit."""
+
+class Outer(NamedTuple):
+    """What is around an element: the object that holds its array, with that one's own position and surroundings."""
+
+    item: Any
+    outer: "Outer | None"
+    position: int
+
+
+Getter = Callable[[Any, Outer | None, int], Any]
+"""(object of the row, what is around it, position from 1) -> the value, None when there is none; it raises Misfit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +56,7 @@ class Projection:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
-        self._tables = [(table, _compile(table), _path(table.each)) for table in dataset.tables]
+        self._tables = [(table, _compile(table), _arrays(table)) for table in dataset.tables]
         columns = {column.name: column for column in dataset.tables[0].columns}
         self._keys = [_getter(columns[name]) for name in dataset.key]
 
@@ -84,23 +93,20 @@ class Projection:
         if not self._keys:
             return None
         try:
-            return ", ".join(as_text(get(record, record, 0)) for get in self._keys)
+            return ", ".join(as_text(get(record, None, 0)) for get in self._keys)
         except Misfit:
             return None
 
-    def _rows(self, compiled: tuple[Table, _Cells, Getter], record: dict[str, Any], lineage: str) -> list[str]:
-        table, cells, each = compiled
-        if not table.each:
-            return [_row(table, cells, record, record, 1, lineage)]
-        try:
-            elements = each(record, record, 0)
-        except Misfit as misfit:
-            raise Refused(misfit, table, None) from None
-        if elements is None:
-            return []
-        if not isinstance(elements, list):
-            raise Refused(Misfit("22P02", f"expected an array at {table.each}, got {_kind(elements)}"), table, None)
-        return [_row(table, cells, element, record, position, lineage) for position, element in enumerate(elements, 1)]
+    def _rows(
+        self, compiled: tuple[Table, _Cells, tuple["_Array", ...]], record: dict[str, Any], lineage: str
+    ) -> list[str]:
+        table, cells, arrays = compiled
+        if not arrays:
+            return [_row(table, cells, record, None, 1, lineage)]
+        return [
+            _row(table, cells, element, outer, position, lineage)
+            for element, outer, position in _elements(table, arrays, record, None, 0)
+        ]
 
 
 class Gathered:
@@ -141,7 +147,7 @@ class Refused(Exception):
 
     def __init__(self, misfit: Misfit, table: Table, column: Column | None, position: int = 0) -> None:
         super().__init__()
-        element = f" (element {position} of {table.each})" if table.each and position else ""
+        element = f" (element {position} of {table.each[-1]})" if table.each and position else ""
         self.fault = Fault(
             sqlstate=misfit.sqlstate,
             reason=misfit.reason + element,
@@ -150,22 +156,20 @@ class Refused(Exception):
         )
 
 
-def _row(table: Table, cells: _Cells, item: Any, record: Mapping[str, Any], position: int, lineage: str) -> str:
+def _row(table: Table, cells: _Cells, item: Any, outer: Outer | None, position: int, lineage: str) -> str:
     member = item.get if type(item) is dict else _no_member
     try:
         values = [
-            _NULL
-            if (value := get(item, record, position) if name is None else member(name)) is None
-            else convert(value)
+            _NULL if (value := get(item, outer, position) if name is None else member(name)) is None else convert(value)
             for name, get, convert in cells.steps
         ]
     except Misfit:
-        values = _fitted(table, cells.cells, item, record, position)
+        values = _fitted(table, cells.cells, item, outer, position)
     values.append(lineage)
     return "\t".join(values)
 
 
-def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, record: Mapping[str, Any], position: int) -> list[str]:
+def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, outer: Outer | None, position: int) -> list[str]:
     """Return the texts of a row that holds a misfit, each misfit in the column that takes it.
 
     Raises Refused when none does.
@@ -174,7 +178,7 @@ def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, record: Mapping[s
     moved: list[tuple[_Cell, int, Misfit]] = []
     for cell in cells:
         try:
-            value = cell.get(item, record, position)
+            value = cell.get(item, outer, position)
             values.append(_NULL if value is None else cell.convert(value))
         except Misfit as misfit:
             if cell.misfits_to is None or misfit.is_violation:
@@ -185,7 +189,7 @@ def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, record: Mapping[s
         try:
             if values[target] != _NULL:  # Two texts for one column: one of them would be lost.
                 raise unfit
-            values[target] = cells[target].convert(json_text(cell.get(item, record, position)))
+            values[target] = cells[target].convert(json_text(cell.get(item, outer, position)))
         except Misfit as unstorable:
             raise Refused(unstorable, table, cell.column, position) from None
     return values
@@ -196,7 +200,7 @@ def _compile(table: Table) -> _Cells:
     cells = tuple(
         _Cell(
             column=column,
-            member=column.path if _is_member(column) else None,
+            member=None if column.value is not None or column.null_if or column.required else column.way.member,
             get=_getter(column),
             convert=converter(column),
             misfits_to=places[column.misfits_to] if column.misfits_to else None,
@@ -206,24 +210,19 @@ def _compile(table: Table) -> _Cells:
     return _Cells(cells=cells, steps=tuple((cell.member, cell.get, cell.convert) for cell in cells))
 
 
-def _is_member(column: Column) -> bool:
-    is_special = column.value is not None or column.null_if or column.required
-    return not is_special and column.path not in {"#", "."} and "." not in column.path
-
-
 def _no_member(_name: str) -> None:
     raise Misfit("22P02", "expected an object at the element")  # told in full by the getter
 
 
 def _getter(column: Column) -> Getter:
-    get = _path(column.path) if column.value is None else _constant(column.value)
+    get = _path(column.way) if column.value is None else _constant(column.value)
     if column.null_if:
         get = _null_if(get, column.null_if)
     return _required(get) if column.required else get
 
 
 def _constant(value: str) -> Getter:
-    return lambda item, record, position: value
+    return lambda item, outer, position: value
 
 
 def _null_if(get: Getter, values: Iterable[str | int | float]) -> Getter:
@@ -231,8 +230,8 @@ def _null_if(get: Getter, values: Iterable[str | int | float]) -> Getter:
     texts = frozenset(value for value in values if isinstance(value, str))
     numbers = frozenset(Decimal(str(value)) for value in values if not isinstance(value, str))
 
-    def get_or_none(item: Any, record: Mapping[str, Any], position: int) -> Any:
-        value = get(item, record, position)
+    def get_or_none(item: Any, outer: Outer | None, position: int) -> Any:
+        value = get(item, outer, position)
         if isinstance(value, str):
             return None if value in texts else value
         return None if type(value) in {int, Decimal} and value in numbers else value
@@ -241,8 +240,8 @@ def _null_if(get: Getter, values: Iterable[str | int | float]) -> Getter:
 
 
 def _required(get: Getter) -> Getter:
-    def get_or_refuse(item: Any, record: Mapping[str, Any], position: int) -> Any:
-        value = get(item, record, position)
+    def get_or_refuse(item: Any, outer: Outer | None, position: int) -> Any:
+        value = get(item, outer, position)
         if value is None:
             raise Misfit("23502", "expected a value, got none")
         return value
@@ -250,32 +249,92 @@ def _required(get: Getter) -> Getter:
     return get_or_refuse
 
 
-def _path(path: str) -> Getter:
-    """Compile a path: `a.b`, `.` (the whole), `#` (the position) or `^.a` (from the enclosing record)."""
-    if path == "#":
-        return lambda item, record, position: position
-    if path == ".":
-        return lambda item, record, position: item
-    if path.startswith("^."):
-        enclosing = _path(path[2:])
-        return lambda item, record, position: enclosing(record, record, position)
-    names = path.split(".")
-    if len(names) == 1:
-        name = names[0]
-        return lambda item, record, position: item.get(name) if type(item) is dict else _no_object(item, "the element")
+class _Array(NamedTuple):
+    """An array whose elements become rows: how it is got, and the path that a fault tells."""
 
-    first, second = names[0], names[1]
+    get: Getter
+    path: str
 
-    def descend(item: Any, _record: Mapping[str, Any], _position: int) -> Any:
-        if len(names) == 2 and type(item) is dict and type(inner := item.get(first)) is dict:
+
+def _arrays(table: Table) -> tuple[_Array, ...]:
+    return tuple(_Array(get=_descending(paths.steps(each)), path=each) for each in table.each)
+
+
+def _elements(
+    table: Table, arrays: tuple[_Array, ...], item: Any, outer: Outer | None, position: int
+) -> Iterator[tuple[Any, Outer, int]]:
+    """Yield the elements of an array, or of the arrays in its elements, with what is around each and its position."""
+    array, *inner = arrays
+    around = Outer(item, outer, position)
+    try:
+        elements = array.get(item, outer, position)
+    except Misfit as misfit:
+        raise Refused(misfit, table, None) from None
+    if elements is None:
+        return
+    if not isinstance(elements, list):
+        raise Refused(Misfit("22P02", f"expected an array at {array.path}, got {_kind(elements)}"), table, None)
+    for number, element in enumerate(elements, 1):
+        if inner:
+            yield from _elements(table, tuple(inner), element, around, number)
+        else:
+            yield element, around, number
+
+
+def _path(path: paths.ValuePath) -> Getter:
+    """Compile a path."""
+    if path.sign == "#":
+        get: Getter = lambda item, outer, position: position  # noqa: E731 # one of several, and no name tells more
+    elif path.sign == "@":
+        return _key
+    elif path.sign == ".":
+        get = _whole
+    else:
+        get = _descending(path.steps)
+    for _ in range(path.up):
+        get = _from_outer(get)
+    return get
+
+
+def _key(item: Any, outer: Outer | None, _position: int) -> Any:
+    while outer is not None:
+        item, outer = outer.item, outer.outer
+    return item.get(KEY)
+
+
+def _whole(item: Any, _outer: Outer | None, _position: int) -> Any:
+    if type(item) is dict and KEY in item:
+        return {name: value for name, value in item.items() if name is not KEY}
+    return item
+
+
+def _from_outer(get: Getter) -> Getter:
+    def get_outside(_item: Any, outer: Outer | None, _position: int) -> Any:
+        assert outer is not None  # noqa: S101 # a definition leads no further out than its record
+        return get(*outer)
+
+    return get_outside
+
+
+def _descending(steps: tuple[paths.Step, ...]) -> Getter:
+    if len(steps) == 1 and isinstance(steps[0], str):
+        name = steps[0]
+        return lambda item, outer, position: item.get(name) if type(item) is dict else _no_object(item, "the element")
+    first, second = steps if len(steps) == 2 else ("", "")
+    is_pair = isinstance(first, str) and isinstance(second, str) and len(steps) == 2
+
+    def descend(item: Any, _outer: Outer | None, _position: int) -> Any:
+        if is_pair and type(item) is dict and type(inner := item.get(first)) is dict:
             return inner.get(second)
-        for depth, name in enumerate(names):
+        for depth, step in enumerate(steps):
             if type(item) is dict:
-                item = item.get(name)
+                item = item.get(step if isinstance(step, str) else str(step))
+            elif type(item) is list and isinstance(step, int):
+                item = item[step] if step < len(item) else None
             elif item is None:
                 return None
             else:
-                _no_object(item, ".".join(names[:depth]) or "the element")
+                _no_object(item, paths.told(steps[:depth]) or "the element")
         return item
 
     return descend

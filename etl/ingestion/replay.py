@@ -58,14 +58,15 @@ def replay(
             return None
         store.sweep_replay(failure["dataset"], failure["run"], failure["id"])
         first_record = ledger.first_record(connection, failure["run"], failure["batch"])
-        batch, located = _batch(failure, store, Projection(dataset), run["number"], first_record)
+        projection = Projection(dataset.of_source(run["source"]))
+        batch, located = _batch(failure, store, projection, run["number"], first_record)
         books = _ReplayBooks(failure=failure, located=located, stored=[])
         loader = Loader(
             database=database,
             session=session,
             store=store,
             copier=Copier(dataset, mode, staged_as=None),
-            projection=Projection(dataset),
+            projection=projection,
             books=books,
             retries=settings,
             before_retry=lambda: None,

@@ -34,7 +34,7 @@ def begin(session: Session, stream: Stream, job: Job) -> tuple[ledger.Run, dict[
 
     work = Work(
         database=job.database,
-        dataset=job.dataset,
+        dataset=job.dataset.of_source(stream.source.name),
         run=run,
         source=stream.source.name,
         head_sha256=head_sha256,

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import msgspec
 
-from etl.datasets import Column, Dataset, Table
+from etl.datasets import Column, Dataset, Table, paths
 from etl.ingestion.tokens import NULL, Token, Vouch, constant, voucher
 
 Take = Callable[["Items"], Iterable[Token]]
@@ -61,7 +61,7 @@ class Shape:
         """Return the projection for a person to read: each column with where it comes from and what vouches for it."""
         lines = []
         for table, _, columns in self.tables:
-            lines.append(f"{table.name}: one row per " + (f"element of {table.each}" if table.each else "record"))
+            lines.append(f"{table.name}: one row per " + (f"element of {table.told_each}" if table.each else "record"))
             width = max(len(seen.column.name) for seen in columns)
             lines += [f"    {seen.column.name:{width}} <- {seen.told}" for seen in columns]
         return "\n".join(lines)
@@ -94,7 +94,9 @@ def shape(dataset: Dataset) -> Shape:
     root = _Node()
     for table in dataset.tables:
         if table.each:
-            array = root.at(table.each.split("."))
+            if len(table.each) > 1:
+                raise NoShape(f"{table.name} has a row for each element of an array in an array")
+            array = root.at(_names(table.each[0]))
             array.is_array = True
         for column in table.columns:
             _note(root, table, column)
@@ -116,7 +118,9 @@ def _note(root: _Node, table: Table, column: Column) -> None:
         return
     if where == "whole":
         raise NoShape(f"column {column.name} takes the whole of an object")
-    base = root.at(table.each.split(".")) if where == "element" else root
+    if where == "key":
+        raise NoShape(f"column {column.name} takes the key of a record")
+    base = root.at(_names(table.each[0])) if where == "element" else root
     leaf = base.at(names)
     if leaf.members or leaf.is_array:
         raise NoShape(f"column {column.name} takes a member whose own members are columns, too")
@@ -127,13 +131,21 @@ def _place(table: Table, column: Column) -> tuple[str, list[str]]:
     """Tell where the value of a column stands: in the record, in the element, or nowhere."""
     if column.value is not None:
         return "constant", []
-    if column.path == "#":
-        return "position", []
-    if column.path in {".", "^."}:
-        return "whole", []
-    if column.path.startswith("^."):
-        return "record", column.path[2:].split(".")
-    return ("element" if table.each else "record"), column.path.split(".")
+    way = column.way
+    if way.sign:
+        return {"#": "position", ".": "whole", "@": "key"}[way.sign], []
+    names = [step for step in way.steps if isinstance(step, str)]
+    if len(names) < len(way.steps):
+        raise NoShape(f"column {column.name} takes an element of an array by its position")
+    return ("record" if way.up or not table.each else "element"), names
+
+
+def _names(each: str) -> list[str]:
+    """Return the members that lead to an array."""
+    found = [step for step in paths.steps(each) if isinstance(step, str)]
+    if len(found) < len(paths.steps(each)):
+        raise NoShape(f"{each} takes an element of an array by its position")
+    return found
 
 
 def _compile(name: str, node: _Node) -> None:
@@ -201,7 +213,7 @@ def _getter(root: _Node, names: Sequence[str], *, of_record: bool = False) -> Ca
 def _items(root: _Node, table: Table) -> Callable[[Sequence[Any]], Items]:
     if not table.each:
         return lambda records: Items(items=records, records=records, owners=None, positions=())
-    arrays_of = _getter(root, table.each.split("."))
+    arrays_of = _getter(root, _names(table.each[0]))
 
     def items(records: Sequence[Any]) -> Items:
         whole = Items(items=records, records=records, owners=None, positions=())
@@ -243,7 +255,7 @@ def _seen(root: _Node, table: Table, column: Column) -> Seen:
         )
     if where == "position":
         return Seen(column=column, take=lambda items: items.positions, vouch=None, told=f"position from 1 ({told})")
-    base = root.at(table.each.split(".")) if where == "element" else root
+    base = root.at(_names(table.each[0])) if where == "element" else root
     from_record = where == "record" and bool(table.each)
     return Seen(
         column=column,

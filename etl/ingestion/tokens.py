@@ -141,7 +141,11 @@ def _first_but_null(fields: bytes) -> bytes:
 
 def constant(column: Column) -> bytes | None:
     """Return the field of a column that has the same value in each row, or None where it is not to be told so."""
-    if column.value is None or column.null_if:
+    if column.value is None:
+        return None
+    if column.value in column.null_if:
+        return None if column.required else b"null"
+    if any(not isinstance(value, str) for value in column.null_if):
         return None
     try:
         text = converter(column)(column.value)

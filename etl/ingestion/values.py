@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO, StringIO
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 Shape = Literal["array", "lines", "values"]
+
+KEY: Final[Any] = None
+"""Under this a record that is a member of an object holds its key: JSON gives no other member that name."""
 
 
 @dataclass(frozen=True, kw_only=True)

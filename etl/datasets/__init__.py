@@ -1,0 +1,28 @@
+"""A dataset definition as a value: read from TOML, validated, and turned into its DDL.
+
+The grammar is the contract C5 (`docs/reference/dataset-definitions.md`). Knows no database connection: it
+returns statements, others run them.
+"""
+
+from etl.datasets.definition import LINEAGE, NUMBERS, SOURCE, TYPES, Column, Dataset, Table, Type
+from etl.datasets.reading import find, folders, names, read, readable
+from etl.datasets.tables import ddl, limits_ddl, sql_type
+
+__all__ = [
+    "LINEAGE",
+    "NUMBERS",
+    "SOURCE",
+    "TYPES",
+    "Column",
+    "Dataset",
+    "Table",
+    "Type",
+    "ddl",
+    "find",
+    "folders",
+    "limits_ddl",
+    "names",
+    "read",
+    "readable",
+    "sql_type",
+]

@@ -1,0 +1,135 @@
+"""What can be wrong with a definition that is read: each problem in one sentence, with table and column."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from etl.datasets import paths
+from etl.datasets.definition import LINEAGE, NUMBERS, SOURCE, Column, Dataset, Table
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_NAME_LENGTH = 63
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
+
+
+def problems(dataset: Dataset, path: Path) -> Iterator[str]:
+    """Yield what is wrong with a definition that was read from this file."""
+    if dataset.name != path.stem:
+        yield f"expected name = {path.stem!r} as the file is called, got {dataset.name!r}"
+    if not _NAME.fullmatch(dataset.name):
+        yield f"expected a name of letters, digits and _, at most {_NAME_LENGTH} long, got {dataset.name!r}"
+    if not dataset.tables:
+        yield "expected at least one [[table]]"
+        return
+    if not all(dataset.records.split(".")):
+        yield f"records: expected a path such as item or shipments.item, got {dataset.records!r}"
+    for number, table in enumerate(dataset.tables):
+        if not re.fullmatch(rf"{_NAME.pattern}\.{_NAME.pattern}", table.name):
+            yield f"table {number + 1}: expected a name such as logistics.shipments, got {table.name!r}"
+        if bool(table.each) != bool(number):
+            yield f"table {table.name}: " + ("only later tables have `each`" if table.each else "expected `each`")
+        yield from (f"table {table.name}{problem}" for problem in _table_problems(table))
+    if len({table.name for table in dataset.tables}) != len(dataset.tables):
+        yield "two tables have one name"
+    yield from _key_problems(dataset)
+
+
+def _table_problems(table: Table) -> Iterator[str]:
+    for each in table.each:
+        try:
+            paths.steps(each)
+        except ValueError:
+            yield f": each expects a path such as items, got {each!r}"
+    if not table.columns:
+        yield ": expected at least one column"
+    for column in table.columns:
+        yield from (f", column {column.name}: {misuse}" for misuse in _misuses(column, table))
+    for index in table.index:
+        yield from (f": index names {name!r}, which is not a column" for name in index if not table.column(name))
+        if not index or len(set(index)) != len(index):
+            yield f": index expects lists of different columns, got {list(index)}"
+    targets = [column.misfits_to for column in table.columns if column.misfits_to]
+    if len(targets) != len(set(targets)):
+        yield ": two columns send their misfits to one column"
+
+
+def _key_problems(dataset: Dataset) -> Iterator[str]:
+    first, *children = dataset.tables
+    if len(set(dataset.key)) != len(dataset.key):
+        yield f"key names a column twice: {', '.join(dataset.key)}"
+    if dataset.mode == "merge" and not dataset.key:
+        yield "mode merge expects `key`"
+    for name in dataset.key:
+        column = first.column(name)
+        if column is None:
+            yield f"key names {name!r}, which is not a column of {first.name}"
+        elif not column.required:
+            yield f"table {first.name}, column {name}: a key column expects required = true"
+        elif column.type == "jsonb":
+            yield f"table {first.name}, column {name}: a key column cannot be jsonb"
+        for child in children:
+            held = child.column(name)
+            if column is not None and (held is None or held.type != column.type):
+                yield f"table {child.name}: expected the key column {name} of type {column.type}"
+    if dataset.newest_by:
+        newest = first.column(dataset.newest_by)
+        if newest is None or newest.type == "jsonb":
+            yield f"newest_by names {dataset.newest_by!r}, which is not a comparable column of {first.name}"
+        if not dataset.key:
+            yield "newest_by expects `key`"
+
+
+def _misuses(column: Column, table: Table) -> Iterator[str]:
+    if not _NAME.fullmatch(column.name):
+        yield f"expected a name of letters, digits and _, at most {_NAME_LENGTH} long"
+    if column.name in LINEAGE:
+        yield "the name is taken by the lineage of each row"
+    if column.name in _SYSTEM_COLUMNS:
+        yield "the name is taken by PostgreSQL"
+    yield from _misused_places(column, table)
+    yield from _misused_bounds(column)
+    if column.type != "text" and (column.max_length is not None or column.one_of):
+        yield f"max_length and one_of expect type text, not {column.type}"
+    if column.max_length is not None and column.max_length < 1:
+        yield f"max_length expects 1 or more, got {column.max_length}"
+    if column.misfits_to is not None:
+        target = table.column(column.misfits_to)
+        if target is None or target.type != "text" or target is column:
+            yield f"misfits_to names {column.misfits_to!r}, which is not another text column of the table"
+        if column.required:
+            yield "a required column cannot send its misfits elsewhere: it would be null"
+
+
+def _misused_places(column: Column, table: Table) -> Iterator[str]:
+    if column.value is not None and column.path != column.name:
+        yield "path and value exclude each other"
+    if column.match is not None and column.value != SOURCE:
+        yield f"match expects value = {SOURCE!r}"
+    if column.match is not None:
+        try:
+            groups = re.compile(column.match).groups
+        except re.error as error:
+            yield f"match expects a regular expression, got one that is none: {error}"
+        else:
+            if groups > 1:
+                yield "match expects at most one group: what it finds is the value"
+    try:
+        way = column.way
+    except ValueError as error:
+        yield str(error)
+        return
+    depth = len(table.each)
+    if (way.up or way.sign == "#") and not depth:
+        yield f"path {column.path!r} has a meaning only in a table with `each`"
+    elif way.up > depth or (way.sign == "#" and way.up == depth):
+        yield f"path {column.path!r} leads beyond the record"
+
+
+def _misused_bounds(column: Column) -> Iterator[str]:
+    for option in ("min", "above", "max"):
+        bound = getattr(column, option)
+        if bound is not None and column.type not in NUMBERS:
+            yield f"{option} expects a number type, not {column.type}"
+        elif bound is not None and not _NUMBER.fullmatch(str(bound)):
+            yield f"{option} expects a plain number, got {bound!r}"

@@ -1,0 +1,159 @@
+"""Definitions as they are written: where the TOML files are, and how one is read."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from etl.datasets.definition import TYPES, Column, Dataset, Table
+from etl.datasets.problems import problems
+from etl.errors import DefinitionError
+from etl.settings import Mode, shipped
+
+_UNKNOWN = re.compile(r"(?:unknown field `|Invalid enum value ')([^`']+)[`']")
+_OTHER_NAMES: Final = {
+    "array": "text[]",
+    "bool": "boolean",
+    "datetime": "timestamptz",
+    "decimal": "numeric",
+    "float": "double",
+    "int": "integer",
+    "int2": "smallint",
+    "int4": "integer",
+    "int8": "bigint",
+    "json": "jsonb",
+    "number": "numeric",
+    "real": "double",
+    "string": "text",
+    "time": "timestamptz",
+    "varchar": "text",
+}
+"""What the types are called elsewhere."""
+
+
+class _TableDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    columns: dict[str, str | dict[str, Any]]
+    each: str | list[str] = []
+    index: list[list[str]] = []
+    comment: str | None = None
+
+
+class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    table: list[dict[str, Any]]
+    records: str = "item"
+    mode: Mode = "append"
+    key: list[str] = []
+    newest_by: str | None = None
+    comment: str | None = None
+
+
+def folders(config_dir: Path) -> tuple[Path, Path]:
+    """Return where definitions are looked for: the user's folder first, then the shipped one."""
+    return config_dir / "datasets", shipped("config") / "datasets"
+
+
+def names(config_dir: Path) -> list[str]:
+    """Return the names of all datasets that are defined, sorted."""
+    return sorted({path.stem for folder in folders(config_dir) for path in folder.glob("*.toml")})
+
+
+def find(name: str, config_dir: Path) -> Dataset:
+    """Return the definition called `name`.
+
+    Raises DefinitionError when there is none or when it is wrong.
+    """
+    known = names(config_dir)
+    for folder in folders(config_dir):
+        path = folder / f"{name}.toml"
+        if name in known and path.is_file():
+            return read(path)
+    hint = _did_you_mean(name, known) or f"known datasets: {', '.join(known)}"
+    raise DefinitionError(f"no dataset is called {name!r}", hint=hint)
+
+
+def readable(config_dir: Path) -> list[Dataset]:
+    """Return all definitions that are right; a wrong one is told when it is used."""
+    found = []
+    for name in names(config_dir):
+        with suppress(DefinitionError):
+            found.append(find(name, config_dir))
+    return found
+
+
+def read(path: Path) -> Dataset:
+    """Read and validate one definition.
+
+    Raises DefinitionError; its message names the file and, where there is one, the table and the column.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = msgspec.convert(content, _Document)
+        tables = tuple(_table(raw, f"{path}: table {number}") for number, raw in enumerate(document.table, 1))
+    except OSError as error:
+        raise DefinitionError(f"cannot read {path}: {error.strerror}") from error
+    except msgspec.ValidationError as error:
+        raise DefinitionError(f"{path}: {error}", hint=_meant(error, _Document.__struct_fields__)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DefinitionError(f"{path}: {error}") from error
+    dataset = Dataset(
+        name=document.name,
+        records=document.records,
+        mode=document.mode,
+        key=tuple(document.key),
+        newest_by=document.newest_by,
+        tables=tables,
+        path=str(path),
+    )
+    for problem in problems(dataset, path):
+        raise DefinitionError(f"{path}: {problem}")
+    return dataset
+
+
+def _table(raw: dict[str, Any], where: str) -> Table:
+    try:
+        document = msgspec.convert(raw, _TableDocument)
+    except msgspec.ValidationError as error:
+        raise DefinitionError(f"{where}: {error}", hint=_meant(error, _TableDocument.__struct_fields__)) from error
+    where = f"{where.rsplit(':', 1)[0]}: table {document.name}"
+    return Table(
+        name=document.name,
+        columns=tuple(_column(name, options, where) for name, options in document.columns.items()),
+        each=(document.each,) if isinstance(document.each, str) else tuple(document.each),
+        index=tuple(tuple(names) for names in document.index),
+        comment=document.comment,
+    )
+
+
+def _column(name: str, options: str | dict[str, Any], where: str) -> Column:
+    written = {"type": options} if isinstance(options, str) else dict(options)
+    if "name" in written:
+        raise DefinitionError(f"{where}, column {name}: unknown option `name`")
+    try:
+        column = msgspec.convert(written, Column)
+    except msgspec.ValidationError as error:
+        known = (*TYPES, *(option for option in Column.__struct_fields__ if option != "name"))
+        raise DefinitionError(f"{where}, column {name}: {error}", hint=_meant(error, known)) from error
+    return msgspec.structs.replace(column, name=name, path=column.path or name)
+
+
+def _meant(error: msgspec.ValidationError, known: Iterable[str]) -> str | None:
+    """Return the word that was probably meant by one that is not known."""
+    found = _UNKNOWN.search(str(error))
+    if found is None:
+        return None
+    word = found[1]
+    if word.lower() in _OTHER_NAMES and _OTHER_NAMES[word.lower()] in TYPES and "enum" in str(error):
+        return f"did you mean {_OTHER_NAMES[word.lower()]}?"
+    return _did_you_mean(word, known)
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    close = difflib.get_close_matches(word.lower(), list(known), n=1)
+    return f"did you mean {close[0]}?" if close else None

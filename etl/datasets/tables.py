@@ -1,0 +1,115 @@
+"""The tables of a definition: its DDL. Composes statements, and runs none."""
+
+import hashlib
+from collections.abc import Iterator
+from decimal import Decimal
+
+from psycopg import sql
+
+from etl.datasets.definition import TYPES, Column, Dataset, Table
+
+_NAME_LENGTH = 63
+_SQL_TYPES: dict[str, sql.SQL] = {
+    **{name: sql.SQL(name) for name in TYPES},
+    "double": sql.SQL("double precision"),
+}
+
+
+def ddl(dataset: Dataset) -> list[sql.Composed]:
+    """Return the statements that make the dataset's tables; running them again changes nothing."""
+    first = dataset.tables[0]
+    statements = [
+        sql.SQL("create schema if not exists {}").format(sql.Identifier(schema))
+        for schema in sorted({table.name.split(".")[0] for table in dataset.tables})
+    ]
+    for table in dataset.tables:
+        statements.append(_create_table(table, dataset.key if table is first else ()))
+        indexes = list(table.index) + ([dataset.key] if dataset.key and table is not first else [])
+        for columns in indexes:
+            name = _joined(table.name.split(".")[1], *columns, "idx")
+            statements.append(
+                sql.SQL("create index if not exists {} on {} ({})").format(
+                    sql.Identifier(name), table.identifier, sql.SQL(", ").join(map(sql.Identifier, columns))
+                )
+            )
+        statements.extend(_comments(table))
+    return statements
+
+
+def _create_table(table: Table, key: tuple[str, ...]) -> sql.Composed:
+    lines: list[sql.Composable] = []
+    for column in table.columns:
+        null = sql.SQL(" not null") if column.required else sql.SQL("")
+        lines.append(sql.Identifier(column.name) + sql.SQL(" ") + sql_type(column.type) + null)
+    lines += [
+        sql.Identifier("etl_run") + sql.SQL(" bigint not null"),
+        sql.Identifier("etl_batch") + sql.SQL(" bigint not null"),
+        sql.Identifier("etl_place") + sql.SQL(" integer not null"),
+    ]
+    if key:
+        lines.append(sql.SQL("primary key ({})").format(sql.SQL(", ").join(map(sql.Identifier, key))))
+    for column in table.columns:
+        for word, check in _checks(column):
+            name = _joined(table.name.split(".")[1], column.name, word)
+            lines.append(sql.SQL("constraint {} check ({})").format(sql.Identifier(name), check))
+    return sql.SQL("create table if not exists {} (\n    {}\n)").format(
+        table.identifier, sql.SQL(",\n    ").join(lines)
+    )
+
+
+def limits_ddl(table: Table, name: sql.Identifier) -> sql.Composed:
+    """Return the statement that makes a temporary table with the limits that a table of this definition checks."""
+    lines = [
+        sql.Identifier(column.name)
+        + sql.SQL(" ")
+        + sql_type(column.type)
+        + sql.SQL(" not null" if column.required else "")
+        for column in table.columns
+    ]
+    lines += [sql.SQL("check ({})").format(check) for column in table.columns for _, check in _checks(column)]
+    return sql.SQL("create temporary table {} ({})").format(name, sql.SQL(", ").join(lines))
+
+
+def _joined(*parts: str) -> str:
+    """Return the name of a constraint or an index; one that is too long is cut, and stays different from the others."""
+    name = "_".join(parts)
+    if len(name) <= _NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: _NAME_LENGTH - 9]}_{digest}"
+
+
+def sql_type(name: str) -> sql.SQL:
+    """Return PostgreSQL's spelling of a type of the definition."""
+    return _SQL_TYPES[name]
+
+
+def _checks(column: Column) -> Iterator[tuple[str, sql.Composed]]:
+    identifier = sql.Identifier(column.name)
+    for word, operator in (("min", sql.SQL(">=")), ("above", sql.SQL(">")), ("max", sql.SQL("<="))):
+        bound = getattr(column, word)
+        if bound is not None:
+            yield word, sql.SQL("{} {} {}").format(identifier, operator, sql.Literal(Decimal(str(bound))))
+    if column.max_length is not None:
+        yield (
+            "max_length",
+            sql.SQL("char_length({}) <= {}").format(identifier, sql.Literal(column.max_length)),
+        )
+    if column.one_of:
+        values = sql.SQL(", ").join(map(sql.Literal, column.one_of))
+        yield "one_of", sql.SQL("{} in ({})").format(identifier, values)
+
+
+def _comments(table: Table) -> Iterator[sql.Composed]:
+    if table.comment:
+        yield sql.SQL("comment on table {} is {}").format(table.identifier, sql.Literal(table.comment))
+    lineage = {
+        "etl_run": "run that loaded this version (etl.runs.number)",
+        "etl_batch": "byte at which the batch begins in the decompressed source",
+        "etl_place": "place of the record in its batch, from 1",
+    }
+    texts = {column.name: column.comment for column in table.columns if column.comment} | lineage
+    for name, text in texts.items():
+        yield sql.SQL("comment on column {} is {}").format(
+            sql.Identifier(*table.name.split("."), name), sql.Literal(text)
+        )

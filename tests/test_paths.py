@@ -1,0 +1,35 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etl.datasets.paths import ValuePath, parse, steps, told
+
+
+@given(st.lists(st.text(min_size=0, max_size=6) | st.sampled_from(["#", "^", "@", "0", "a.b", '"', "\\"]), min_size=1))
+def test_what_is_told_is_read_again(names: list[str]) -> None:
+    """Any names of members can be spelled as a path, and are read from it again."""
+    assert steps(told(tuple(names))) == tuple(names)
+
+
+def test_signs_and_positions_are_read() -> None:
+    """Each sign, and each way outwards, is read for what it is."""
+    assert parse("legs.0.code") == ValuePath(0, ("legs", 0, "code"))
+    assert parse("^.^.id") == ValuePath(2, ("id",))
+    assert [parse(text) for text in (".", "#", "@", "^", "^.^", "^.#")] == [
+        ValuePath(0, (), "."),
+        ValuePath(0, (), "#"),
+        ValuePath(0, (), "@"),
+        ValuePath(1, (), "."),
+        ValuePath(2, (), "."),
+        ValuePath(1, (), "#"),
+    ]
+    assert parse("a.07") == ValuePath(0, ("a", "07"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a.", ".a", "a..b", "^.", "^.^.", "a.#", "#.a", "@.a", "^.@", "^..", '"a', '"a"b', "a.^"]
+)
+def test_what_is_no_path_is_refused(text: str) -> None:
+    """What leads nowhere is refused with a sentence."""
+    with pytest.raises(ValueError, match="expected a path such as"):
+        parse(text)
