@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 import msgspec
 
 from etl.errors import DefinitionError, UsageError
+from etl.ingestion.constants import MAX_RECORD_BYTES
 
 Mode = Literal["append", "merge", "replace"]
 Format = Literal["auto", "array", "ndjson", "document"]
@@ -42,6 +43,7 @@ class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     workers: int | None = None
     batch_rows: int | None = None
     max_rejected: str | None = None
+    max_record_bytes: int | None = None
     failed_dir: str | None = None
     retry_attempts: int | None = None
     retry_base_seconds: float | None = None
@@ -128,3 +130,4 @@ class LoadSettings:
     force: bool
     precalculate: bool
     retries: RetrySettings
+    max_record_bytes: int = MAX_RECORD_BYTES

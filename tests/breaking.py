@@ -117,7 +117,7 @@ class Ended:
         [summary] = [line for line in self.lines if line["kind"] == "source"]
         counts = summary["records"]
         assert counts["read"] == sum(counts[name] for name in ("loaded", "rejected", "failed", "skipped", "withheld"))
-        assert self.returncode in {summary["exit_code"], 4, 130, 143}, self.stderr
+        assert self.returncode in {summary["exit_code"], 4, 129, 130, 143}, self.stderr
         return summary
 
     def count_events(self, event: str) -> int:

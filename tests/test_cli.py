@@ -9,9 +9,10 @@ from typing import Any
 import click
 import psycopg
 import pytest
+from click.shell_completion import ShellComplete
 
 from etl import __version__
-from etl.cli import _COMMANDS, cli
+from etl.cli import _COMMANDS, cli, run
 from etl.database import create_tables
 from etl.datasets import read
 
@@ -266,6 +267,42 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(tmp_path: Path) -> Non
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(timeout=20) != 0
+
+
+def test_a_word_that_is_nearly_right_is_recognized(capfd: pytest.CaptureFixture[str]) -> None:
+    """A command, a subcommand, an option or a dataset that is nearly right is exit 2 with the one that was meant."""
+    for words, meant in (
+        ("laod shipments a.json", "'load'"),
+        ("db chek", "'check'"),
+        ("load shipments a.json --bath-rows 5", "'--batch-rows'"),
+        ("dataset show shipmnts", "shipments?"),
+    ):
+        assert run(words.split()) == 2
+        assert f"id you mean {meant}" in capfd.readouterr().err
+    assert run(["xyzzy"]) == 2
+    assert "No such command 'xyzzy'.\n" in capfd.readouterr().err
+
+
+def _offered(words: str) -> set[str]:
+    """Return what a shell offers for the last of these words."""
+    *before, last = words.split(" ")
+    return {each.value for each in ShellComplete(cli, {}, "etl", "_ETL_COMPLETE").get_completions(before, last)}
+
+
+def test_a_shell_completes_names(run_etl: RunEtl, database_url: str, connection: Connection, tmp_path: Path) -> None:
+    """Commands, options, datasets, aggregates, runs and failures are offered; nothing where the database is away."""
+    (tmp_path / "fleet.json").write_text('[{"vehicle_id": "V1"}, {"odometer_km": 1}]')
+    assert run_etl("load", "vehicles", "fleet.json").returncode == 1
+    ((run_name, failure),) = connection.execute("select run, id from etl.failures").fetchall()
+    database = f"--database {database_url}"
+    assert _offered("lo") == {"load"}
+    assert _offered("dataset sh") == {"show"}
+    assert _offered("load --max-re") == {"--max-rejected", "--max-record-bytes"}
+    assert _offered("load sh") == {"shipments"}
+    assert _offered("precalculate daily_s") == {"daily_shipments"}
+    assert _offered(f"{database} runs show 20") == {run_name}
+    assert _offered(f"{database} failed replay {run_name[:8]}") == {failure}
+    assert _offered("--database postgresql://nobody@127.0.0.1:1/x runs show 20") == set()
 
 
 def test_the_list_of_commands_tells_what_each_tells_itself() -> None:

@@ -55,6 +55,7 @@ class Lab:
     database: Database
     folder: Path
     cases: dict[int, int] = field(default_factory=dict)
+    max_record_bytes: int = 64 << 20
 
     def bring(self, content: bytes, *, batch_rows: int = 2) -> tuple[Summary, EtlError | None]:
         """Load a source in this process."""
@@ -74,6 +75,7 @@ class Lab:
             force=False,
             precalculate=False,
             retries=RetrySettings(attempts=1, base_seconds=0.001, cap_seconds=0.001),
+            max_record_bytes=self.max_record_bytes,
         )
         job = Job(dataset=self.dataset, database=self.database, settings=settings, stop=Stop())
         while self.connection.execute("select from pg_locks where locktype = 'advisory'").rowcount:
@@ -602,10 +604,10 @@ def test_a_text_of_many_megabytes(lab: Lab, size: int) -> None:
     assert [line for _, line in outcome.rejected] == [bad]
 
 
-def test_a_record_that_is_too_large_ends_the_source(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_is_too_large_ends_the_source(lab: Lab) -> None:
     """A record above the limit, more likely a file without separators, is exit 3 with all before it in."""
-    monkeypatch.setattr("etl.ingestion.window.MAX_RECORD_BYTES", 1 << 20)
-    large = b'{"parcel_id": "' + b"y" * (3 << 20) + b'"}'
+    lab.max_record_bytes = 1 << 20
+    large = b'{"parcel_id": "' + b"y" * (1 << 20) + b'"}'
     for content in (b"[" + GOOD + b"," + large + b"]", GOOD + b"\n" + large + b"\n" + LAST):
         outcome = lab.load(content)
         assert (outcome.code, _names(outcome)) == (3, ["good"])

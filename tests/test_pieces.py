@@ -398,7 +398,7 @@ def test_large_records_come_whole() -> None:
 def test_a_record_larger_than_the_limit_ends_the_source() -> None:
     """A record that does not end within the limit, or white space that does not, is told at its byte."""
     for data in (b'[{},{"a":"' + b"x" * 5000, b"{}\n" + b"x" * 5000, b"[{}," + b" " * 5000, b'{"a":"' + b"x" * 5000):
-        with patch.object(window, "MAX_RECORD_BYTES", 1000), _read_in(100):
+        with patch.object(pieces, "Window", lambda stream, _: window.Window(stream, 1000)), _read_in(100):
             found, fault = _until_fault(data, Document(data, []))
         assert "no record ends within 1000 bytes, at record" in fault
         assert _places(found) == ([] if data.startswith(b'{"') else [(data.index(b"{}"), data.index(b"{}") + 2)])

@@ -17,7 +17,7 @@ RECORDS = 800
 # A batch in the midst of the source that holds no record which the server refuses.
 MIDDLE = 150_000
 
-TERM, INT = signal.SIGTERM, signal.SIGINT
+TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def _complete(site: Site, case: Case) -> None:
     assert site.value("select count(*) from etl.runs") == 1
 
 
-@pytest.mark.parametrize(("number", "moment"), [(TERM, "in COPY"), (INT, "in COMMIT")])
+@pytest.mark.parametrize(("number", "moment"), [(TERM, "in COPY"), (INT, "in COMMIT"), (HUP, "in COPY")])
 def test_the_batch_in_hand_is_finished(site: Site, appended: Case, number: int, moment: Moment) -> None:
     """A first signal ends the load behind the batch in hand, be it in its COPY or its COMMIT."""
     with site.gate("logistics.deliveries", moment, MIDDLE) as gate:

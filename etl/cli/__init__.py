@@ -1,5 +1,6 @@
 """The commands: parse, call one function, print, exit code. Nothing else."""
 
+import difflib
 import importlib
 import os
 import signal
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from etl import __version__
 from etl.cli.options import Common, option
@@ -45,6 +47,21 @@ class _Lazy(click.Group):
         command: click.Command = importlib.import_module(f"etl.cli.{cmd_name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is named, or tell which one was meant."""
+        if not args[0].startswith("-") and args[0] not in _COMMANDS and not ctx.resilient_parsing:
+            close = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+            meant = f" Did you mean '{close[0]}'?" if close else ""
+            ctx.fail(f"No such command '{args[0]}'.{meant}")
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer commands by their names, and options."""
+        offered = [CompletionItem(name, help=told) for name, told in _COMMANDS.items() if name.startswith(incomplete)]
+        return [*offered, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the same
         """Write the list of the commands."""
         with formatter.section("Commands"):
@@ -79,7 +96,7 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: "
     """Load huge JSON files of logistics data into PostgreSQL: nothing lost, nothing doubled.
 
     Exit codes: 0 all in; 1 some records rejected; 2 wrong usage; 3 source unreadable; 4 database away;
-    5 too many rejected; 6 busy; 70 a fault of this tool; 130 and 143 stopped by a signal.
+    5 too many rejected; 6 busy; 70 a fault of this tool; 129, 130 and 143 stopped by a signal.
     """
     from etl import logs
     from etl.settings import read_file_settings
@@ -112,7 +129,16 @@ def use_colors() -> bool:
 def main() -> None:
     """Run the command line and end the process with the exit code of contract C3."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    _open_what_was_closed()
     sys.exit(run(sys.argv[1:]))
+
+
+def _open_what_was_closed() -> None:
+    """Put nothing in the place of a standard stream that was closed, before a connection takes its number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def run(arguments: list[str]) -> int:

@@ -4,6 +4,7 @@ import click
 import msgspec
 
 from etl import datasets
+from etl.cli import completion
 from etl.cli.options import Common, json_option, option, print_json, print_table
 from etl.database import connect, require_tables
 from etl.provisioning import create
@@ -39,7 +40,7 @@ def list_command(common: Common, as_json: bool) -> None:
 
 
 @command.command("show", epilog="Example: etl dataset show shipments")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.datasets)
 @option("--projection", is_flag=True, help="Show what is sent as it stands, and its checks.")
 @json_option
 @click.pass_obj
@@ -68,7 +69,7 @@ def show_command(common: Common, name: str, projection: bool, as_json: bool) -> 
 
 
 @command.command("check", epilog="Example: etl dataset check shipments")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.datasets)
 @click.pass_obj
 def check_command(common: Common, name: str) -> None:
     """Check a definition, and that the database has its tables and lets them be loaded."""
@@ -79,7 +80,7 @@ def check_command(common: Common, name: str) -> None:
 
 
 @command.command("ddl", epilog="Example: etl dataset ddl shipments > shipments.sql")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.datasets)
 @click.pass_obj
 def ddl_command(common: Common, name: str) -> None:
     """Print the statements that make the tables of a dataset."""
@@ -88,7 +89,7 @@ def ddl_command(common: Common, name: str) -> None:
 
 
 @command.command("create", epilog="Example: etl dataset create shipments")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.datasets)
 @click.pass_obj
 def create_command(common: Common, name: str) -> None:
     """Make the tables of a dataset that are missing."""

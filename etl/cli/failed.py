@@ -8,8 +8,18 @@ from typing import Any
 import click
 
 from etl import datasets
-from etl.cli import tell
-from etl.cli.options import Common, failed_dir_option, json_option, option, print_json, print_table, retry_options
+from etl.cli import completion, tell
+from etl.cli.options import (
+    Common,
+    failed_dir_option,
+    json_option,
+    option,
+    outlive_reader,
+    print_json,
+    print_table,
+    retry_options,
+    say,
+)
 from etl.database import Database, connect
 from etl.errors import BusyError, UsageError
 from etl.ingestion import failures, ledger
@@ -26,8 +36,8 @@ def command() -> None:
 
 
 @command.command("list", epilog="Example: etl failed list --dataset shipments")
-@option("--run", help="Only of this run.")
-@option("--dataset", help="Only of this dataset.")
+@option("--run", shell_complete=completion.runs, help="Only of this run.")
+@option("--dataset", shell_complete=completion.datasets, help="Only of this dataset.")
 @option("--all", "show_all", is_flag=True, help="Also what was replayed, discarded or superseded.")
 @json_option
 @click.pass_obj
@@ -47,7 +57,7 @@ def list_command(common: Common, run: str | None, dataset: str | None, show_all:
 
 
 @command.command("show", epilog="Example: etl failed show 20261121T081500Z-3f9a1c-10233-r")
-@click.argument("id")
+@click.argument("id", shell_complete=completion.failures)
 @failed_dir_option
 @json_option
 @click.pass_obj
@@ -75,9 +85,9 @@ def show_command(common: Common, id: str, failed_dir: Path, as_json: bool) -> No
 
 
 @command.command("replay", epilog="Example: etl failed replay --dataset shipments")
-@click.argument("ids", nargs=-1, metavar="[ID...]")
-@option("--run", help="All that wait of this run.")
-@option("--dataset", help="All that wait of this dataset.")
+@click.argument("ids", nargs=-1, metavar="[ID...]", shell_complete=completion.failures)
+@option("--run", shell_complete=completion.runs, help="All that wait of this run.")
+@option("--dataset", shell_complete=completion.datasets, help="All that wait of this dataset.")
 @option("--all", "replay_all", is_flag=True, help="All that wait.")
 @option("--no-precalculate", is_flag=True, help="Leave the aggregates as they are.")
 @failed_dir_option
@@ -99,6 +109,7 @@ def replay_command(
 
     Exit code 0 when all are in, 1 when some are refused again: these wait under a new id with their new reason.
     """
+    outlive_reader()
     if not (ids or run or dataset or replay_all):
         raise UsageError("nothing is named to replay", hint="name ids, --run, --dataset or --all")
     codes, last_run = {0}, None
@@ -134,14 +145,14 @@ def replay_command(
 
 def _tell_replayed(one: Replayed, *, as_json: bool) -> None:
     if as_json:
-        print_json([vars(one)])
+        print_json([vars(one)], say)
         return
     again = f"; waits as {', '.join(one.stored)}" if one.stored else ""
-    click.echo(f"replayed {one.id}: {one.loaded:,} loaded, {one.rejected + one.failed:,} refused again{again}")
+    say(f"replayed {one.id}: {one.loaded:,} loaded, {one.rejected + one.failed:,} refused again{again}")
 
 
 @command.command("discard", epilog="Example: etl failed discard 20261121T081500Z-3f9a1c-10233-r --reason 'test data'")
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=completion.failures)
 @option("--reason", required=True, help="Why these records are given up; kept in the ledger.")
 @failed_dir_option
 @click.pass_obj

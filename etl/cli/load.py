@@ -10,8 +10,17 @@ import click
 import structlog
 
 from etl import datasets
-from etl.cli import tell
-from etl.cli.options import Common, failed_dir_option, json_option, option, print_json, retry_options
+from etl.cli import completion, tell
+from etl.cli.options import (
+    Common,
+    failed_dir_option,
+    json_option,
+    option,
+    outlive_reader,
+    print_json,
+    retry_options,
+    say,
+)
 from etl.database import connect, require_key, require_tables
 from etl.errors import EtlError, UsageError
 from etl.ingestion import constants, failures, outcome, pieces, source
@@ -23,7 +32,7 @@ from etl.precalculation.refresh import Refreshed
 from etl.settings import Decoder, Format, Limit, LoadSettings, Mode, RetrySettings
 
 # The exit code of several sources: the first of these that occurred (contract C3).
-_GRAVEST_FIRST = (70, 130, 143, 4, 5, 3, 6, 1, 0)
+_GRAVEST_FIRST = (70, 129, 130, 143, 4, 5, 3, 6, 1, 0)
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +41,7 @@ log = structlog.get_logger(__name__)
     "load",
     epilog="Example: etl load shipments exports/2026-11-21.json.gz --json",
 )
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=completion.datasets)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @option(
     "--mode",
@@ -73,6 +82,13 @@ log = structlog.get_logger(__name__)
     show_default=True,
     help="Stop with exit code 5 when more records are rejected.",
 )
+@option(
+    "--max-record-bytes",
+    type=click.IntRange(1 << 20, 1 << 30),
+    default=constants.MAX_RECORD_BYTES,
+    show_default=True,
+    help="A record with more bytes ends the source with exit code 3; memory grows with it.",
+)
 @option("--atomic", is_flag=True, help="All of a source or nothing, visible at once at the end.")
 @option("--allow-empty", is_flag=True, help="Let a replace by no record empty the dataset.")
 @option("--no-precalculate", is_flag=True, help="Leave the aggregates as they are.")
@@ -92,6 +108,7 @@ def command(
     decoder: Decoder,
     batch_rows: int,
     max_rejected: str,
+    max_record_bytes: int,
     atomic: bool,
     allow_empty: bool,
     no_precalculate: bool,
@@ -104,6 +121,7 @@ def command(
 
     Run the same command again after any end: it goes on where the ledger stops.
     """
+    outlive_reader()
     settings = LoadSettings(
         mode=mode,
         format=format,
@@ -118,6 +136,7 @@ def command(
         force=force,
         precalculate=not no_precalculate,
         retries=retries,
+        max_record_bytes=max_record_bytes,
     )
     definition = datasets.find(dataset, common.config_dir)
     named = [each for argument in sources for each in source.named(argument)]
@@ -128,7 +147,7 @@ def command(
             job = Job(dataset=definition, database=database, settings=settings, stop=stop, logs=common.logs)
             _require_all(job, named)
             runs = _load_all(named, job, codes, as_json=as_json)
-            if settings.precalculate and not codes & {4, 130, 143}:
+            if settings.precalculate and not codes & {4, 129, 130, 143}:
                 _precalculate(job, common.config_dir, runs, codes, precalculated)
     except UsageError:
         raise
@@ -143,12 +162,12 @@ def command(
         "precalculated": [vars(refreshed) for refreshed in precalculated],
     }
     if as_json:
-        print_json([total])
+        print_json([total], say)
     elif precalculated:
         seconds = sum(refreshed.seconds for refreshed in precalculated)
         names = [each.aggregate for each in precalculated]
         told = ", ".join(names) if len(names) < 4 else f"{len(names)} aggregates"
-        click.echo(f"precalculated {told} in {seconds:.1f} s")
+        say(f"precalculated {told} in {seconds:.1f} s")
     return exit_code
 
 
@@ -195,7 +214,7 @@ def _load_all(sources: Iterable[Source], job: Job, codes: set[int], *, as_json: 
         codes.add(summary.exit_code)
         if summary.run:
             runs.append(summary.run)
-        if summary.exit_code in {4, 70, 130, 143}:
+        if summary.exit_code in {4, 70, 129, 130, 143}:
             break
     return runs
 
@@ -204,9 +223,9 @@ def _print(summary: Summary, error: EtlError | None, *, as_json: bool) -> None:
     if error:
         tell(error)
     if as_json:
-        print_json([summary.document()])
+        print_json([summary.document()], say)
     else:
-        click.echo(_sentence(summary))
+        say(_sentence(summary))
 
 
 def _sentence(summary: Summary) -> str:
@@ -228,7 +247,10 @@ def _sentence(summary: Summary) -> str:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[Stop]:
-    """Turn the first SIGTERM or SIGINT into the wish to stop after the batch in hand, the second into an end now."""
+    """Turn the first SIGTERM, SIGINT or SIGHUP into the wish to stop after the batch in hand, the second into an end.
+
+    A SIGHUP that is ignored, as nohup does it, stays ignored.
+    """
     stop = Stop()
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -236,7 +258,10 @@ def _stopped_by_signals() -> Iterator[Stop]:
             log.warning("stopping", signal=number, then="after the batch in hand")
         stop.note(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield stop
     except KeyboardInterrupt:

@@ -2,7 +2,9 @@
 
 import datetime as dt
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,12 +140,32 @@ def _refusals_told(database: "Database") -> Iterator[None]:
         raise lost(error, database) from error
 
 
-def print_json(documents: Iterable[Mapping[str, Any]]) -> None:
+def print_json(documents: Iterable[Mapping[str, Any]], echo: Callable[[str], None] = click.echo) -> None:
     """Print one JSON object per line on stdout."""
     import msgspec
 
     for document in documents:
-        click.echo(msgspec.json.encode(document).decode())
+        echo(msgspec.json.encode(document).decode())
+
+
+def outlive_reader() -> None:
+    """Let a command that changes something go on when nobody reads what it prints by `say`."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+
+def say(text: str) -> None:
+    """Print a line on stdout; where nobody takes it, work and exit code are worth more than the line."""
+    try:
+        click.echo(text)
+    except OSError as error:
+        import structlog
+
+        structlog.get_logger(__name__).warning("output_lost", reason=(error.strerror or "unknown error").lower())
+        # What is still in the buffer would end the process with another exit code.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

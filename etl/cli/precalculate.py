@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import click
 import psycopg
 
+from etl.cli import completion
 from etl.cli.options import Common, json_option, option, print_json, print_table
 from etl.database import connect
 from etl.errors import UsageError
@@ -13,7 +14,7 @@ from etl.precalculation.catalogue import Aggregate
 
 
 @click.command("precalculate", epilog="Example: etl precalculate daily_shipments lane_performance")
-@click.argument("aggregates", nargs=-1, metavar="[AGGREGATE...]")
+@click.argument("aggregates", nargs=-1, metavar="[AGGREGATE...]", shell_complete=completion.aggregates)
 @option("--full", is_flag=True, help="Recompute every bucket, not only those that changed.")
 @option(
     "--verify",

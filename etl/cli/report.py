@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import click
 
+from etl.cli import completion
 from etl.cli.options import Common, option
 from etl.database import connect
 from etl.errors import UsageError
@@ -24,7 +25,7 @@ _ENDINGS: dict[str, report.Format] = {
 
 
 @click.command("report", epilog="Example: etl report lane_performance --format csv --output lanes.csv")
-@click.argument("aggregate", required=False, metavar="[AGGREGATE]")
+@click.argument("aggregate", required=False, metavar="[AGGREGATE]", shell_complete=completion.aggregates)
 @option(
     "--format",
     type=click.Choice(["table", "csv", "json", "parquet", "html"]),

@@ -2,6 +2,7 @@
 
 import click
 
+from etl.cli import completion
 from etl.cli.options import Common, json_option, option, print_json, print_table
 from etl.database import connect
 from etl.errors import UsageError
@@ -52,7 +53,7 @@ def list_command(common: Common, limit: int, as_json: bool) -> None:
 
 
 @command.command("show", epilog="Example: etl runs show 20261121T081500Z-3f9a1c")
-@click.argument("run")
+@click.argument("run", shell_complete=completion.runs)
 @json_option
 @click.pass_obj
 def show_command(common: Common, run: str, as_json: bool) -> None:

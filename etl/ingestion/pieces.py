@@ -16,7 +16,7 @@ import ijson
 
 from etl.errors import SourceError, UsageError
 from etl.ingestion.boundaries import NotJSON, value_end
-from etl.ingestion.constants import BLOCK_BYTES, MAX_NESTING, PIECE_BYTES
+from etl.ingestion.constants import BLOCK_BYTES, MAX_NESTING, MAX_RECORD_BYTES, PIECE_BYTES
 from etl.ingestion.needles import Needle
 from etl.ingestion.values import ByteStream, Piece, Range, Shape
 from etl.ingestion.window import Window
@@ -32,12 +32,15 @@ _NESTING_STEPS = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """How a source is cut: its format, the path of a record, records a piece, and the ranges known already."""
+    """How a source is cut: its format, the path of a record, records a piece, the ranges known already, and the bytes
+    that a record may have.
+    """
 
     format: Format
     records: str
     batch_rows: int
     known: Mapping[int, Range]
+    max_record_bytes: int = MAX_RECORD_BYTES
 
 
 def require_path(format: Format, records: str) -> None:
@@ -60,7 +63,7 @@ def cut(stream: ByteStream, how: Cut) -> Iterator[Piece]:
 
 def cutting(stream: ByteStream, how: Cut) -> Iterator[Piece | None]:
     """Yield as `cut` does, and None after each block of a piece, so that something else can be done in between."""
-    window = Window(stream)
+    window = Window(stream, how.max_record_bytes)
     first = window.skip_start()
     if not first:
         raise window.fault("expected JSON, the source is empty", 0)

@@ -71,7 +71,13 @@ def _bring(stream: Stream, session: Session, store: FailedStore, job: Job, progr
     run, known, work = begin(session, stream, job)
     progress.run = run
     progress.rejected = ledger.totals(session.connection(), run.run)[1]
-    how = Cut(format=job.settings.format, records=job.records_path, batch_rows=job.settings.batch_rows, known=known)
+    how = Cut(
+        format=job.settings.format,
+        records=job.records_path,
+        batch_rows=job.settings.batch_rows,
+        known=known,
+        max_record_bytes=job.settings.max_record_bytes,
+    )
     again = retries.policy(job.settings.retries, progress.note_retry, job.stop.wait)
     copier = Copier(job.dataset, job.mode, staged_as=run.run if run.is_atomic else None)
     attempt = Attempt(

@@ -4,7 +4,7 @@ import re
 
 from etl.errors import SourceError
 from etl.ingestion.boundaries import NotJSON, line_span, may_go_on, value_end
-from etl.ingestion.constants import BLOCK_BYTES, MAX_RECORD_BYTES, READ_BYTES
+from etl.ingestion.constants import BLOCK_BYTES, READ_BYTES
 from etl.ingestion.needles import Needle
 from etl.ingestion.values import ByteStream, Range, Shape
 
@@ -19,13 +19,14 @@ class Window:
     small records behind a large one would move the rest of the window again and again.
     """
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: ByteStream, max_record_bytes: int) -> None:
         self.front = 0
         self.position = 0
         self._data = b""
         self._decoded: str | None = None
         self._offset = 0
         self._stream = stream
+        self._max_record_bytes = max_record_bytes
         self._number = 1
         self._is_ended = False
 
@@ -49,9 +50,16 @@ class Window:
         Raises SourceError when it is too large.
         """
         held = self._end - begun
-        if held > MAX_RECORD_BYTES:
-            raise self.fault(f"no record ends within {MAX_RECORD_BYTES} bytes", begun)
+        self._require_small(begun, self._end)
         return self._append(max(READ_BYTES, held))
+
+    def _require_small(self, begin: int, end: int) -> None:
+        if end - begin > self._max_record_bytes:
+            raise self.fault(
+                f"no record ends within {self._max_record_bytes} bytes",
+                begin,
+                hint="is it a file without separators? else --max-record-bytes allows more",
+            )
 
     def _append(self, size: int) -> bool:
         self._is_ended = True  # unless there is more, and also before a fault
@@ -148,6 +156,7 @@ class Window:
                     continue
                 if shape == "array":
                     raise self.fault("the source is cut off in this record", at)
+            self._require_small(at, self._offset + end)
             self._number += 1
             return self._offset + end
 
@@ -163,6 +172,7 @@ class Window:
                 self._require_whole_line(at)
                 newline = len(self._text)
                 break
+        self._require_small(at, self._offset + newline)
         self._number += 1
         return self._offset + line_span(self._text, at - self._offset, newline).end
 

@@ -251,7 +251,7 @@ def _crew(size: int, logs: Logs) -> Iterator[Crew]:
 def _begin(parent: Pipe, stopping: Event, logs: Logs) -> None:
     """Begin a process: signals are its parent's business, and it ends with it."""
     _here.stopping = stopping
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     set_up(logs)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

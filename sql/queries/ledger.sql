@@ -262,3 +262,11 @@ where l.locktype = 'advisory' and l.granted and l.pid <> pg_backend_pid() and l.
     and (l.classid::bigint << 32) + l.objid::bigint = %(key)s and l.objsubid = 1
 order by a.backend_start
 limit 1;
+
+-- name: newest_runs
+-- List the names of the newest runs, for a shell to offer.
+select run from etl.runs order by number desc limit %(limit)s;
+
+-- name: pending_failures
+-- List the ids that wait in the failed store, for a shell to offer.
+select id from etl.failures where state = 'pending' order by id;
