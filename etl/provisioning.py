@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from etl import database, datasets
 from etl.database import Database
 from etl.datasets import Dataset
-from etl.errors import UsageError
 from etl.precalculation import catalogue, installation
 
 
@@ -35,52 +33,6 @@ def create(target: Database, dataset: Dataset) -> None:
     with database.connect(target, "etl:migrate") as connection:
         database.create_tables(connection, dataset)
         installation.watch_again(connection)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One thing that was looked at; `remedy` is empty when it is right."""
-
-    what: str
-    found: str
-    remedy: str = ""
-
-
-def inspect(target: Database, config_dir: Path) -> list[Check]:
-    """Look at what loads need of a database: version, migrations, tables and rights.
-
-    Raises UsageError or DatabaseError when it cannot be reached.
-    """
-    with database.connect(target) as connection:
-        major = connection.info.server_version // 10000
-        checks = [
-            Check(
-                what="server",
-                found=f"{target.name}, PostgreSQL {major}",
-                remedy="" if major >= 16 else "use 16 or later",
-            )
-        ]
-        try:
-            database.require_migrated(connection)
-        except UsageError as error:
-            return [*checks, Check(what="migrations", found=str(error), remedy=error.hint or "")]
-        checks.append(Check(what="migrations", found=f"at {database.latest_migration()}"))
-        for dataset in datasets.readable(config_dir):
-            try:
-                database.require_tables(connection, dataset)
-            except UsageError as error:
-                checks.append(Check(what=f"dataset {dataset.name}", found=str(error), remedy=error.hint or ""))
-            else:
-                checks.append(Check(what=f"dataset {dataset.name}", found="its tables are there and may be loaded"))
-        checks += [
-            Check(
-                what=f"triggers of {fact}",
-                found="its changes are not noted for the aggregates",
-                remedy="etl db migrate",
-            )
-            for fact in installation.unwatched(connection)
-        ]
-    return checks
 
 
 @contextmanager

@@ -7,10 +7,10 @@ import click
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl import database as databases
-from etl.cli.options import Common, option, print_table
+from etl.cli.options import Common, json_option, option, print_json, print_table
 from etl.embedded import Server, binary
 from etl.errors import UsageError
-from etl.provisioning import inspect, migrate
+from etl.provisioning import migrate
 
 
 @click.group("db")
@@ -95,11 +95,25 @@ def migrate_command(common: Common) -> None:
         click.echo(f"{database.name} is at migration {databases.latest_migration()}")
 
 
-@command.command("check", epilog="Example: etl db check")
+@command.command("check", epilog="Example: etl db check --json")
+@json_option
 @click.pass_obj
-def check_command(common: Common) -> int:
-    """Check the database: each line says what is right, or what to do; exit code 2 when something is not."""
+def check_command(common: Common, as_json: bool) -> int:
+    """Check what loads need of the database and its server, and tell what to do; nothing is changed.
+
+    Exit code 0 also with warnings, 2 when something fails, 4 when the database cannot be reached.
+    """
+    from etl.ingestion.constants import MAX_DEFAULT_WORKERS
+    from etl.preflight import inspect
+
     with common.server() as database:
-        checks = inspect(database, common.config_dir)
-    print_table("database", ["what", "found", "do"], [(each.what, each.found, each.remedy) for each in checks])
-    return 2 if any(each.remedy for each in checks) else 0
+        # Each worker has a session, the load itself one, and so has what follows it.
+        found = list(
+            inspect(database, common.config_dir, databases.embedded_folder(common.address), MAX_DEFAULT_WORKERS + 2)
+        )
+    if as_json:
+        print_json(map(vars, found))
+    else:
+        rows = [(each.state, each.what, each.found, each.remedy) for each in found]
+        print_table("database", ["", "what", "found", "do"], rows)
+    return 2 if any(each.state == "fail" for each in found) else 0

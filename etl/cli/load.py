@@ -28,6 +28,7 @@ from etl.ingestion.job import Job, Stop
 from etl.ingestion.pipeline import load, precalculate
 from etl.ingestion.resumption import judge
 from etl.ingestion.values import Source, Summary
+from etl.pooling import require_own_session
 from etl.precalculation.refresh import Refreshed
 from etl.settings import Decoder, Format, Limit, LoadSettings, Mode, RetrySettings
 
@@ -196,6 +197,7 @@ def _require_all(job: Job, sources: Sequence[Source]) -> None:
         if each.path and failures.is_stored(job.settings.failed_dir, Path(each.path)):
             raise UsageError(f"{each.name} is a file of the failed store", hint="etl failed replay ID")
     with connect(job.database) as connection:
+        require_own_session(connection, job.database)
         require_tables(connection, job.dataset)
         if job.mode != "append" and job.dataset.key:
             require_key(connection, job.dataset)

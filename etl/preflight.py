@@ -1,0 +1,220 @@
+"""What loads need of a database and its server, looked at before a load needs it; changes nothing."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psycopg
+from psycopg.rows import dict_row
+
+from etl import database, datasets, queries
+from etl.database import Database
+from etl.errors import UsageError
+from etl.pooling import pooling
+from etl.precalculation import installation
+
+State = Literal["ok", "warn", "fail"]
+
+_SQL = queries.load("preflight")
+
+_GIB = 1 << 30
+
+_LEAST_FREE_BYTES = 1 * _GIB
+_ENOUGH_FREE_BYTES = 10 * _GIB
+
+_LONGEST_BATCH_SECONDS = 60
+"""A batch that waits for locks, and is merged, takes no longer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at; what is not "ok" has a remedy. A load ends with exit code 2 or 4 where it fails."""
+
+    what: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+def inspect(target: Database, config_dir: Path, folder: Path | None, sessions: int) -> Iterator[Finding]:
+    """Yield what is found of all that loads need, the server first.
+
+    `folder` is that of an embedded server, `sessions` how many a load opens. Raises UsageError or DatabaseError when
+    the database cannot be reached.
+    """
+    with database.connect(target, "etl:check") as connection:
+        server = list(_server(connection, target))
+        yield from server
+        if any(each.state == "fail" for each in server):
+            return  # What follows may not even be asked.
+        yield from _settings(connection)
+        yield _room(connection, sessions)
+        if folder is not None:
+            yield _disk(folder)
+        yield from _contents(connection, config_dir)
+
+
+def _judged(what: str, *, is_right: bool, found: str, remedy: str, otherwise: State = "fail") -> Finding:
+    if is_right:
+        return Finding(what=what, state="ok", found=found)
+    return Finding(what=what, state=otherwise, found=found, remedy=remedy)
+
+
+def _server(connection: psycopg.Connection, target: Database) -> Iterator[Finding]:
+    major = connection.info.server_version // 10000
+    yield _judged(
+        "server",
+        is_right=major >= 16,
+        found=f"{target.name}, PostgreSQL {major}",
+        remedy="use PostgreSQL 16 or later",
+    )
+    facts = _one(connection, "server_facts")
+    way = pooling(connection, target)
+    yield _judged(
+        "connection",
+        is_right=way != "transaction",
+        found={
+            "none": "a session of its own",
+            "session": "by a pooler, a session of its own",
+            "transaction": "by a pooler that gives each transaction another session",
+        }[way],
+        remedy="name the server itself, or a pool with pool_mode = session",
+    )
+    yield _judged(
+        "writing",
+        is_right=not facts["is_read_only"],
+        found="the server is a standby or read-only" if facts["is_read_only"] else "the server takes writes",
+        remedy="name the primary server (target_session_attrs=read-write)",
+    )
+    yield _judged(
+        "encoding",
+        is_right=facts["encoding"] == "UTF8",
+        found=facts["encoding"],
+        remedy="create database NAME encoding 'UTF8' template template0",
+    )
+    yield _judged(
+        "temporary tables",
+        is_right=facts["may_make_temporary"],
+        found=f"{facts['user_name']} {'may' if facts['may_make_temporary'] else 'may not'} make them",
+        remedy=f"grant temporary on database {facts['database_name']} to {facts['user_name']}",
+    )
+    if _is_remote(connection):
+        yield _judged(
+            "encryption",
+            is_right=bool(connection.pgconn.ssl_in_use),
+            found="TLS" if connection.pgconn.ssl_in_use else "none, over the network",
+            remedy="sslmode=verify-full in the address, or PGSSLMODE",
+            otherwise="warn",
+        )
+
+
+def _is_remote(connection: psycopg.Connection) -> bool:
+    host = connection.info.host
+    return not (host.startswith(("/", "127.")) or host in {"", "localhost", "::1"})
+
+
+# What a setting should be, and what to do: (name, is it right, remedy). Sizes are bytes, times are seconds.
+_WANTED: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    ("fsync", bool, "on: without it a crash of the machine may destroy the database"),
+    ("full_page_writes", bool, "on: without it a crash of the machine may destroy the database"),
+    ("autovacuum", bool, "on: merges leave dead rows behind"),
+    ("max_wal_size", lambda size: size >= 4 * _GIB, "4GB or more: else checkpoints slow loads down"),
+    ("checkpoint_timeout", lambda seconds: seconds >= 300, "5min or more: else checkpoints slow loads down"),
+    ("shared_buffers", lambda size: size >= _GIB / 8, "a quarter of the memory, and 128MB at least"),
+    *(
+        (
+            name,
+            lambda seconds: not 0 < seconds < _LONGEST_BATCH_SECONDS,
+            f"alter role NAME set {name} = 0: a batch that takes longer is cut off and retried",
+        )
+        for name in (
+            "statement_timeout",
+            "transaction_timeout",
+            "idle_in_transaction_session_timeout",
+            "idle_session_timeout",
+        )
+    ),
+)
+
+
+def _settings(connection: psycopg.Connection) -> Iterator[Finding]:
+    found = {name: (value, written) for name, value, written in connection.execute(_SQL["settings"])}
+    for name, is_right, remedy in _WANTED:
+        if name in found:  # transaction_timeout came with PostgreSQL 17
+            value, written = found[name]
+            yield _judged(name, is_right=is_right(value), found=written, remedy=remedy, otherwise="warn")
+    synchronous = found["synchronous_commit"][1]
+    yield _judged(
+        "synchronous_commit",
+        is_right=synchronous != "off",
+        found=synchronous,
+        remedy="on: a run that was told to be loaded may be lost in a crash",
+        otherwise="warn",
+    )
+
+
+def _room(connection: psycopg.Connection, sessions: int) -> Finding:
+    row = connection.execute(_SQL["room_for_connections"]).fetchone()
+    room = row[0] if row else 0
+    return _judged(
+        "connections",
+        is_right=room >= sessions,
+        found=f"room for {room:,} more; a load by default takes {sessions}",
+        remedy="raise max_connections or the limit of the role, or take fewer --workers",
+        otherwise="warn" if room > 1 else "fail",
+    )
+
+
+def _disk(folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free
+    return _judged(
+        "disk",
+        is_right=free >= _ENOUGH_FREE_BYTES,
+        found=f"{free / _GIB:,.1f} GiB free for {folder}",
+        remedy="make room: tables take about twice the bytes of a plain source",
+        otherwise="warn" if free >= _LEAST_FREE_BYTES else "fail",
+    )
+
+
+def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Finding]:
+    """Look at what `db migrate` brings: the ledger, the tables, the triggers, and the rights to all of them."""
+    try:
+        database.require_migrated(connection)
+    except UsageError as error:
+        yield _refused("migrations", error)
+        return
+    yield Finding(what="migrations", state="ok", found=f"at {database.latest_migration()}")
+    missing = [right for (right,) in connection.execute(_SQL["ledger_rights"])]
+    yield _judged(
+        "ledger",
+        is_right=not missing,
+        found=f"{connection.info.user} lacks {', '.join(missing)}" if missing else "may be kept",
+        remedy=f"grant etl_loader to {connection.info.user}",
+    )
+    for dataset in datasets.readable(config_dir):
+        try:
+            database.require_tables(connection, dataset)
+            if dataset.mode == "merge":
+                database.require_key(connection, dataset)
+        except UsageError as error:
+            yield _refused(f"dataset {dataset.name}", error)
+        else:
+            yield Finding(what=f"dataset {dataset.name}", state="ok", found="its tables are there and may be loaded")
+    for fact in installation.unwatched(connection):
+        yield Finding(
+            what=f"triggers of {fact}",
+            state="fail",
+            found="its changes are not noted for the aggregates",
+            remedy="etl db migrate",
+        )
+
+
+def _refused(what: str, error: UsageError) -> Finding:
+    return Finding(what=what, state="fail", found=str(error), remedy=error.hint or "")
+
+
+def _one(connection: psycopg.Connection, name: str) -> Mapping[str, Any]:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_SQL[name]).fetchone() or {}

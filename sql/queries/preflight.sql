@@ -1,0 +1,63 @@
+-- name: server_facts
+-- Tell what a load finds out about the server too late: its encoding, whether it takes writes, who asks, and whose the
+-- connection is at its other end.
+select
+    getdatabaseencoding() as encoding,
+    pg_is_in_recovery() or current_setting('transaction_read_only')::boolean as is_read_only,
+    current_user::text as user_name,
+    current_database()::text as database_name,
+    has_database_privilege(current_database(), 'temporary') as may_make_temporary,
+    pg_backend_pid() as backend;
+
+-- name: ledger_rights
+-- Tell which rights to keep the ledger the user lacks.
+select needed.privilege || ' on ' || needed.relation
+from (
+    values
+        ('insert', 'etl.runs'), ('update', 'etl.runs'), ('insert', 'etl.attempts'), ('update', 'etl.attempts'),
+        ('insert', 'etl.batches'), ('update', 'etl.batches'), ('insert', 'etl.failures'), ('update', 'etl.failures')
+) as needed (privilege, relation)
+where not has_table_privilege(needed.relation, needed.privilege)
+union all
+select 'create on schema etl_staging' where not has_schema_privilege('etl_staging', 'create');
+
+-- name: settings
+-- Tell the settings that make loads slow or risky, as the server reads them for this user: sizes in bytes, times in
+-- seconds, the others as they are written.
+select
+    name,
+    case
+        when vartype = 'bool' then (setting = 'on')::integer
+        when unit in ('8kB', 'kB', 'MB', 'ms', 's', 'min') then
+            setting::numeric * case unit
+                when '8kB' then 8192 when 'kB' then 1024 when 'MB' then 1048576
+                when 'ms' then 0.001 when 's' then 1 when 'min' then 60
+            end
+    end::double precision,
+    current_setting(name)
+from pg_settings
+where name in (
+    'fsync', 'full_page_writes', 'autovacuum', 'max_wal_size', 'checkpoint_timeout', 'shared_buffers',
+    'statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
+    'synchronous_commit'
+)
+order by name;
+
+-- name: room_for_connections
+-- Tell how many connections the user may still open, by the limits of the server, the database and the role.
+select least(
+    current_setting('max_connections')::integer
+    - current_setting('superuser_reserved_connections')::integer
+    - current_setting('reserved_connections')::integer
+    - (select count(*) from pg_stat_activity where backend_type = 'client backend'),
+    (
+        select case when datconnlimit < 0 then 1000000 else datconnlimit end
+            - (select count(*) from pg_stat_activity where datname = current_database())
+        from pg_database where datname = current_database()
+    ),
+    (
+        select case when rolconnlimit < 0 then 1000000 else rolconnlimit end
+            - (select count(*) from pg_stat_activity where usename = current_user)
+        from pg_roles where rolname = current_user
+    )
+)::integer;
