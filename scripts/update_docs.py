@@ -26,9 +26,9 @@ import etl
 from etl.cli import cli
 from etl.database import Database, connect
 from etl.datasets import Column, sql_type
-from etl.ingestion.conversions import Misfit, converter
+from etl.ingestion.conversions import converter
 from etl.ingestion.records import decode
-from etl.ingestion.values import Piece
+from etl.ingestion.values import Misfit, Piece
 from etl.precalculation.catalogue import read_all
 from etl.provisioning import migrate, opened
 from etl.settings import FileSettings
@@ -63,6 +63,8 @@ _EXAMPLES = (
         *('"2026-11-21T08:15:00Z"', '"2026-11-21 08:15+05:30"', '"2026-11-21T08:15:00.1234567-0300"'),
         *('"2026-11-21T08:15:00"', '"2026-11-21"', '"now"', '"9/11/14"', "1795248900"),
     ),
+    ("timestamp", '"2026-11-21T08:15:00"', '"2026-11-21"', '"2026-11-21T24:00"', '"2026-11-21T08:15:00Z"'),
+    ("text[]", '["a", 1.50, null]', "[]", '"a"', '[["a"]]'),
     ("jsonb", '{"a": [1, 2.50]}', '"text"', r'{"a": "\u0000"}'),
 )
 

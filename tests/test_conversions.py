@@ -16,7 +16,8 @@ from psycopg import sql
 
 from etl.database import Database, connect
 from etl.datasets import Column, Dataset, Table, Type, ddl, sql_type
-from etl.ingestion.conversions import Misfit, as_text, converter, is_storable, json_text
+from etl.ingestion.conversions import as_text, converter, is_storable, json_text
+from etl.ingestion.values import Misfit
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

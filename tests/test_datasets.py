@@ -232,6 +232,28 @@ WRONG: list[tuple[str, str, str]] = [
         _with('"remarks.note"', '"^.note"'),
         "column note: path '\\^.note' has a meaning only in a table with `each`",
     ),
+    *(
+        (f"{options}", _with('carrier = "text"', f"carrier = {{ {options} }}"), f"column carrier: {message}")
+        for options, message in (
+            ('type = "text", timezone = "UTC"', "timezone expects type timestamptz, not text"),
+            (
+                'type = "timestamptz", timezone = "Europe/Berln"',
+                "timezone expects a name .*, got 'Europe/Berln'; did you mean Europe/Berlin\\?",
+            ),
+            ('type = "timestamptz", timezone = "CET"', "timezone expects a name"),
+            ('type = "text", formats = ["%Y"]', "formats expects type date, timestamp or timestamptz, not text"),
+            ('type = "date", formats = ["%Y-%m-%e"]', "format '%Y-%m-%e' has %e, which is none of"),
+            ('type = "date", formats = ["%d.%m."]', "format '%d.%m.' tells no year: expected %Y or %y"),
+            ('type = "date", formats = ["%m/%Y"]', "format '%m/%Y' tells no day"),
+            ('type = "date", formats = ["iso"]', "format 'iso' tells no year"),
+            ('type = "timestamp", formats = ["%Y-%m-%d %z"]', "format .* has a zone, %z, and a timestamp has none"),
+            ('type = "timestamptz", formats = ["%d.%m.%Y"]', "format '%d.%m.%Y' has no zone: expected %z"),
+            ('type = "jsonb", trim = true', "trim expects a type of single values, not jsonb"),
+            ('type = "text[]", null_if = ["x"]', r"null_if expects a type of single values, not text\[\]"),
+            ('type = "text[]", default = "x"', r"default expects a type of single values, not text\[\]"),
+            ('type = "text[]", max_length = 5', r"max_length and one_of expect type text, not text\[\]"),
+        )
+    ),
     (
         "quote without its end",
         _with('path = "remarks.note"', "path = '\"remarks.note'"),
@@ -552,11 +574,13 @@ def test_no_name_and_no_text_becomes_sql(postgresql: Connection) -> None:
 
 def test_every_type_has_its_sql(postgresql: Connection, define: Define) -> None:
     """A column of each type of the definition can be made."""
-    columns = "\n".join(f'c_{name} = "{name}"' for name in TYPES)
+    columns = "\n".join(f'c_{name.rstrip("[]")} = "{name}"' for name in TYPES if name != "text")
     _make(postgresql, define(f'name = "parcels"\n[[table]]\nname = "logistics.x"\n[table.columns]\n{columns}'))
     made = postgresql.execute("select * from logistics.x").description
     assert made is not None
-    assert [column.name for column in made][: len(TYPES)] == [f"c_{name}" for name in TYPES]
+    assert [column.name for column in made][: len(TYPES) - 1] == [
+        f"c_{name.rstrip('[]')}" for name in TYPES if name != "text"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,16 @@ COLUMNS = {
     "moved": '{ type = "numeric", misfits_to = "note" }',
     "moved_at": '{ type = "timestamptz", misfits_to = "late" }',
     "needed": '{ type = "integer", required = true }',
+    "local": '"timestamp"',
+    "zoned": '{ type = "timestamptz", timezone = "Europe/Berlin" }',
+    "written": '{ type = "date", formats = ["%d.%m.%Y", "%d/%m/%y", "epoch"] }',
+    "stamped": '{ type = "timestamptz", timezone = "UTC", formats = ["epoch_ms", "%d.%m.%Y %H:%M"] }',
+    "trimmed": '{ type = "text", trim = true, null_if = ["N/A", ""], max_length = 5 }',
+    "trimmed_day": '{ type = "date", trim = true, default = "2026-01-01" }',
+    "filled": '{ type = "text", default = "a \\"b\\"", null_if = ["null"], required = true }',
+    "filled_number": '{ type = "integer", default = 7, min = 0 }',
+    "tags": '"text[]"',
+    "quoted": """{ path = '"a.b"."#"', type = "text" }""",
     "odd": '{ path = "a b-ü", type = "text" }',
 }
 
@@ -77,7 +87,7 @@ size = {{ path = "size.cm", type = "numeric" }}
 outer = {{ path = "^.o.n", type = "integer" }}
 """
 
-MEMBERS = {"deep": ["o", "p", "q"], "deeper": ["o", "n"], "odd": ["a b-ü"]}
+MEMBERS = {"deep": ["o", "p", "q"], "deeper": ["o", "n"], "odd": ["a b-ü"], "quoted": ["a.b", "#"]}
 
 TOKENS = [
     *("null", "true", "false", "{}", "[]", "[[]]", '{"a":1}', '{"x": [1, {"y": null}]}', '[{"id":1},{"id":2}]'),
@@ -204,6 +214,34 @@ TOKENS = [
         '"2026-01-05T10:00:00.1234567Z"',
     ),
     *('"2026-01-05T10:00:00.9999995Z"', '"2026-01-05T10:00:00.Z"', '"2026-01-05T10:00:00 Z"', '"2026-02-30T10:00:00Z"'),
+    *(
+        '["a","b"]',
+        '["a", null , "c,\\"\\\\}"]',
+        '["\\n\\u00e9","NULL","{}"]',
+        '["\\u0000"]',
+        "[1, true]",
+        '[["a"]]',
+        '[""]',
+    ),
+    *('" a"', '"a "', '"\\u00a0a"', '"　abcde　"', '"a\\u0020"', '"  "', '" N/A "', '"　\\n a"', '" 2026-01-05 "'),
+    *(
+        '"05.01.2026"',
+        '"5.1.2026"',
+        '"03/04/14"',
+        '"13/02/69"',
+        '"31.02.2026"',
+        '"05.01.2026 10:30"',
+        '"1767607200"',
+        "1767607200123",
+    ),
+    *("1767607200.1234565", "-1", '" 86400 "', "1e9", "1e30", '"99999999999999999999"', '"\\u0030"'),
+    *(
+        '"2025-10-26T02:30:00"',
+        '"2025-03-30 02:30:00.5"',
+        '"2025-03-30 02:30"',
+        '"2026-01-05T24:00:00"',
+        '"2026-01-05T23:59:60"',
+    ),
     *('"2026-01-05T10:00:00ZZ"', '"\\u0032026-01-05T10:00:00Z"', '"2026-01-05T10:00:00\\u005a"', '"2026-01-05BC"'),
 ]
 

@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 
 from etl.database import Database, connect, create_tables
 from etl.datasets import LINEAGE, Dataset, Table, read
+from etl.errors import DefinitionError
 from etl.ingestion.lanes import fast
 from etl.ingestion.projection import Projection
 from etl.ingestion.values import KEY, Batch, Fault, Piece
@@ -161,6 +162,54 @@ def test_a_position_of_what_is_no_array_is_a_misfit(define: Define, path: str) -
 def test_the_key_of_a_record_is_no_member_of_it(define: Define) -> None:
     """The whole of a record of a keyed object is what stands in the source."""
     assert _one(define, '{ path = ".", type = "jsonb" }', {"a": 1, KEY: "key"}) == '{"a":1}'
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ('{ type = "text", trim = true }', " a b\u3000", "a b"),
+        ('{ type = "text", trim = true }', "  ", ""),
+        ('{ type = "text", trim = true, null_if = ["N/A"] }', " N/A ", None),
+        ('{ type = "text", null_if = ["N/A"] }', " N/A ", " N/A "),
+        ('{ type = "date", trim = true }', " 2026-01-05\n", "2026-01-05"),
+        ('{ type = "text", trim = true, null_if = [""], default = "none" }', " ", "none"),
+        ('{ type = "text", default = "none" }', None, "none"),
+        ('{ type = "text", default = "none" }', "", ""),
+        ('{ type = "integer", default = 0, required = true }', None, "0"),
+        ('{ type = "numeric", default = 0.1 }', None, "0.1"),
+        ('{ type = "boolean", default = false }', None, "f"),
+        ('{ type = "text[]" }', ["a", 1.5, True, None, ""], '{"a","1.5","true",NULL,""}'),
+        ('{ type = "text[]" }', ['q"', "b\\", "c,}", "null", "t\t"], r'{"q\\"","b\\\\","c,}","null","t\t"}'),
+        ('{ type = "text[]" }', [], "{}"),
+        ('{ type = "text[]", required = true }', [], "{}"),
+        ('{ type = "timestamp" }', "2026-01-05 10:00", "2026-01-05 10:00"),
+    ],
+)
+def test_an_option_changes_the_value(define: Define, column: str, value: Any, text: str | None) -> None:
+    """White space goes first, then what means null, and then the default comes; an array keeps its elements."""
+    value = json.loads(json.dumps(value), parse_float=Decimal)
+    assert _one(define, column.replace("{", '{ path = "x",', 1), {"x": value}) == text
+
+
+@pytest.mark.parametrize("value", ["a", {"a": "b"}, [["a"]], [{}], ["\x00"], 5])
+def test_what_is_no_array_of_texts_is_a_misfit(define: Define, value: Any) -> None:
+    """A single value, an array in the array, and what no text can hold do not fit an array of texts."""
+    assert isinstance(_one(define, '{ path = "x", type = "text[]" }', {"x": value}), Fault)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ('type = "integer", default = "x"', "the default does not fit: expected a whole number"),
+        ('type = "text", default = "abc", max_length = 2', "the default does not fit: expected at most 2"),
+        ('type = "date", value = "today"', "the value does not fit: expected a date"),
+        ('type = "timestamptz", default = "2026-01-01T00:00:00"', "the default does not fit: the time has no zone"),
+    ],
+)
+def test_a_value_of_the_definition_must_fit(define: Define, options: str, reason: str) -> None:
+    """A constant or a default that does not fit its own column is told before anything is loaded."""
+    with pytest.raises(DefinitionError, match=f"table a.b, column c: {reason}"):
+        _one(define, f"{{ {options} }}", {})
 
 
 NESTED = """

@@ -73,7 +73,10 @@ def show_command(common: Common, name: str, projection: bool, as_json: bool) -> 
 @click.pass_obj
 def check_command(common: Common, name: str) -> None:
     """Check a definition, and that the database has its tables and lets them be loaded."""
+    from etl.ingestion.projection import Projection
+
     dataset = datasets.find(name, common.config_dir)
+    Projection(dataset)  # raises where a value of the definition does not fit its column
     with common.database() as database, connect(database) as connection:
         require_tables(connection, dataset)
     click.echo(f"{dataset.path}: the definition is right, and its tables are there")

@@ -26,6 +26,7 @@ from etl.errors import EtlError, UsageError
 from etl.ingestion import constants, failures, outcome, pieces, source
 from etl.ingestion.job import Job, Stop
 from etl.ingestion.pipeline import load, precalculate
+from etl.ingestion.projection import Projection
 from etl.ingestion.resumption import judge
 from etl.ingestion.values import Source, Summary
 from etl.pooling import require_own_session
@@ -196,6 +197,7 @@ def _require_all(job: Job, sources: Sequence[Source]) -> None:
     for each in sources:
         if each.path and failures.is_stored(job.settings.failed_dir, Path(each.path)):
             raise UsageError(f"{each.name} is a file of the failed store", hint="etl failed replay ID")
+    Projection(job.dataset)  # raises where a value of the definition does not fit its column
     with connect(job.database) as connection:
         require_own_session(connection, job.database)
         require_tables(connection, job.dataset)

@@ -10,10 +10,24 @@ from psycopg import sql
 from etl.datasets import paths
 from etl.settings import Mode
 
-Type = Literal["text", "smallint", "integer", "bigint", "numeric", "double", "boolean", "date", "timestamptz", "jsonb"]
+Type = Literal[
+    "text",
+    "smallint",
+    "integer",
+    "bigint",
+    "numeric",
+    "double",
+    "boolean",
+    "date",
+    "timestamp",
+    "timestamptz",
+    "jsonb",
+    "text[]",
+]
 
 TYPES: tuple[str, ...] = get_args(Type)
 NUMBERS = frozenset({"smallint", "integer", "bigint", "numeric", "double"})
+TIMES = frozenset({"date", "timestamp", "timestamptz"})
 LINEAGE = ("etl_run", "etl_batch", "etl_place")
 
 SOURCE = "$source"
@@ -29,12 +43,16 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     value: str | None = None
     match: str | None = None
     required: bool = False
+    trim: bool = False
     null_if: tuple[str | int | float, ...] = ()
+    default: str | bool | int | float | None = None
     min: int | float | str | None = None
     above: int | float | str | None = None
     max: int | float | str | None = None
     max_length: int | None = None
     one_of: tuple[str, ...] = ()
+    timezone: str | None = None
+    formats: tuple[str, ...] = ()
     misfits_to: str | None = None
     comment: str | None = None
 

@@ -1,16 +1,21 @@
 """What can be wrong with a definition that is read: each problem in one sentence, with table and column."""
 
+import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from etl.datasets import paths
-from etl.datasets.definition import LINEAGE, NUMBERS, SOURCE, Column, Dataset, Table
+from etl.datasets.definition import LINEAGE, NUMBERS, SOURCE, TIMES, Column, Dataset, Table
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _NAME_LENGTH = 63
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
+
+# Not those whose meaning the locale of the process decides.
+_DIRECTIVES = frozenset(f"%{letter}" for letter in "YymbBdjaAHIpMSfz%")
+_NEEDED = {"year": {"%Y", "%y"}, "month": {"%m", "%b", "%B", "%j"}, "day": {"%d", "%j"}}
 
 
 def problems(dataset: Dataset, path: Path) -> Iterator[str]:
@@ -66,15 +71,15 @@ def _key_problems(dataset: Dataset) -> Iterator[str]:
             yield f"key names {name!r}, which is not a column of {first.name}"
         elif not column.required:
             yield f"table {first.name}, column {name}: a key column expects required = true"
-        elif column.type == "jsonb":
-            yield f"table {first.name}, column {name}: a key column cannot be jsonb"
+        elif column.type in {"jsonb", "text[]"}:
+            yield f"table {first.name}, column {name}: a key column cannot be {column.type}"
         for child in children:
             held = child.column(name)
             if column is not None and (held is None or held.type != column.type):
                 yield f"table {child.name}: expected the key column {name} of type {column.type}"
     if dataset.newest_by:
         newest = first.column(dataset.newest_by)
-        if newest is None or newest.type == "jsonb":
+        if newest is None or newest.type in {"jsonb", "text[]"}:
             yield f"newest_by names {dataset.newest_by!r}, which is not a comparable column of {first.name}"
         if not dataset.key:
             yield "newest_by expects `key`"
@@ -89,6 +94,11 @@ def _misuses(column: Column, table: Table) -> Iterator[str]:
         yield "the name is taken by PostgreSQL"
     yield from _misused_places(column, table)
     yield from _misused_bounds(column)
+    yield from _misused_times(column)
+    if column.type in {"jsonb", "text[]"}:
+        for option in ("trim", "null_if", "default"):
+            if getattr(column, option) not in {False, (), None}:
+                yield f"{option} expects a type of single values, not {column.type}"
     if column.type != "text" and (column.max_length is not None or column.one_of):
         yield f"max_length and one_of expect type text, not {column.type}"
     if column.max_length is not None and column.max_length < 1:
@@ -124,6 +134,43 @@ def _misused_places(column: Column, table: Table) -> Iterator[str]:
         yield f"path {column.path!r} has a meaning only in a table with `each`"
     elif way.up > depth or (way.sign == "#" and way.up == depth):
         yield f"path {column.path!r} leads beyond the record"
+
+
+def _misused_times(column: Column) -> Iterator[str]:
+    if column.timezone is not None and column.type != "timestamptz":
+        yield f"timezone expects type timestamptz, not {column.type}"
+    elif column.timezone is not None and column.timezone not in _zones():
+        close = difflib.get_close_matches(column.timezone, _zones(), n=1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        yield f"timezone expects a name such as America/Sao_Paulo or UTC, got {column.timezone!r}{meant}"
+    if column.formats and column.type not in TIMES:
+        yield f"formats expects type date, timestamp or timestamptz, not {column.type}"
+    for form in column.formats:
+        yield from (f"format {form!r} {problem}" for problem in _misused_format(form, column))
+
+
+def _misused_format(form: str, column: Column) -> Iterator[str]:
+    if form in {"epoch", "epoch_ms"}:
+        return
+    signs = re.findall("%.?", form)
+    unknown = [sign for sign in signs if sign not in _DIRECTIVES]
+    if unknown:
+        yield f"has {unknown[0]}, which is none of {' '.join(sorted(_DIRECTIVES))}"
+    for part, any_of in _NEEDED.items():
+        if not any_of & set(signs):
+            yield f"tells no {part}: expected {' or '.join(sorted(any_of))}"
+    if "%z" in signs and column.type == "timestamp":
+        yield "has a zone, %z, and a timestamp has none: the type of an instant is timestamptz"
+    if "%z" not in signs and column.type == "timestamptz" and column.timezone is None:
+        yield "has no zone: expected %z in it, or `timezone`"
+
+
+def _zones() -> frozenset[str]:
+    # Imported where it is needed: most definitions name no zone. A name without a slash is an abbreviation of a fixed
+    # offset to PostgreSQL (CET has no summer), but for UTC.
+    from zoneinfo import available_timezones  # noqa: PLC0415
+
+    return frozenset(name for name in available_timezones() if "/" in name or name == "UTC")
 
 
 def _misused_bounds(column: Column) -> Iterator[str]:

@@ -37,10 +37,7 @@ def ddl(dataset: Dataset) -> list[sql.Composed]:
 
 
 def _create_table(table: Table, key: tuple[str, ...]) -> sql.Composed:
-    lines: list[sql.Composable] = []
-    for column in table.columns:
-        null = sql.SQL(" not null") if column.required else sql.SQL("")
-        lines.append(sql.Identifier(column.name) + sql.SQL(" ") + sql_type(column.type) + null)
+    lines: list[sql.Composable] = [_column(column) for column in table.columns]
     lines += [
         sql.Identifier("etl_run") + sql.SQL(" bigint not null"),
         sql.Identifier("etl_batch") + sql.SQL(" bigint not null"),
@@ -55,6 +52,15 @@ def _create_table(table: Table, key: tuple[str, ...]) -> sql.Composed:
     return sql.SQL("create table if not exists {} (\n    {}\n)").format(
         table.identifier, sql.SQL(",\n    ").join(lines)
     )
+
+
+def _column(column: Column) -> sql.Composed:
+    default: sql.Composable = sql.SQL("")
+    if column.default is not None:
+        written = str(column.default).lower() if isinstance(column.default, bool) else str(column.default)
+        default = sql.SQL(" default {}").format(sql.Literal(written))
+    null = sql.SQL(" not null" if column.required else "")
+    return sql.Composed([sql.Identifier(column.name), sql.SQL(" "), sql_type(column.type), default, null])
 
 
 def limits_ddl(table: Table, name: sql.Identifier) -> sql.Composed:

@@ -6,14 +6,15 @@ looks first for what nearly every value is, and takes its time with the rest.
 
 import math
 import re
-from collections.abc import Callable
-from datetime import date
+from collections.abc import Callable, Iterable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
 
-from etl.datasets import Column
+from etl.datasets import TIMES, Column
+from etl.ingestion.times import moment
+from etl.ingestion.values import Misfit
 
 _NUMERIC_DIGITS_BEFORE = 131_072
 _NUMERIC_DIGITS_AFTER = 16_383
@@ -30,24 +31,6 @@ _INTEGERS = {
 }
 
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_TIMESTAMP = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?"
-    r" ?(?:(Z)|[+-]([0-9]{2})(?::?([0-9]{2}))?)?"
-)
-
-# Days that every year has; February 29 is looked up in the calendar.
-_DAY = (
-    r"(?!0000)[0-9]{4}-"
-    r"(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
-)
-is_common_date = re.compile(_DAY).fullmatch
-is_common_timestamp = re.compile(
-    _DAY + r"[T ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|[+-](?:0[0-9]|1[0-5]):?[0-5][0-9])"
-).fullmatch
-
-# PostgreSQL reads a fraction as a double, and no time that is longer than 128 characters.
-_FRACTION_DIGITS = 15
 
 _ESCAPED = re.compile(r"[\\\t\n\r]")
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -57,23 +40,6 @@ _JSON_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _encode_json = msgspec.json.Encoder(decimal_format="number").encode
 
 Convert = Callable[[Any], str]
-
-
-class Misfit(Exception):
-    """The value does not fit its column: the SQLSTATE PostgreSQL would give and a sentence without the value.
-
-    `is_violation` tells a check or a missing value from a value of the wrong type or form.
-    """
-
-    def __init__(self, sqlstate: str, reason: str) -> None:
-        super().__init__(reason)
-        self.sqlstate = sqlstate
-        self.reason = reason
-
-    @property
-    def is_violation(self) -> bool:
-        """True for the class of integrity violations."""
-        return self.sqlstate.startswith("23")
 
 
 def converter(column: Column) -> Convert:
@@ -86,7 +52,9 @@ def converter(column: Column) -> Convert:
         return _numeric(column)
     if column.type == "double":
         return _double(column)
-    return {"boolean": _boolean, "date": _date, "timestamptz": _timestamptz, "jsonb": _jsonb}[column.type]
+    if column.type in TIMES:
+        return moment(column)
+    return {"boolean": _boolean, "jsonb": _jsonb, "text[]": _array}[column.type]
 
 
 def as_text(value: Any) -> str:
@@ -256,49 +224,24 @@ def _boolean(value: Any) -> str:
     raise Misfit("22P02", "expected true or false, got something else")
 
 
-def _date(value: Any) -> str:
-    if isinstance(value, str):
-        if is_common_date(value):
-            return value
-        if _DATE.fullmatch(value):
-            _require_day(value)
-            return value
-    raise Misfit("22007", "expected a date as YYYY-MM-DD, got something else")
+def _array(value: Any) -> str:
+    if not isinstance(value, list):
+        raise Misfit(
+            "22P02", f"expected an array of texts, got {'an object' if isinstance(value, dict) else 'a scalar'}"
+        )
+    return _escape(array_text([None if element is None else as_text(element) for element in value]))
 
 
-def _timestamptz(value: Any) -> str:
-    if isinstance(value, str):
-        if is_common_timestamp(value):
-            return value
-        match = _TIMESTAMP.fullmatch(value)
-        if match:
-            return _checked_timestamp(match)
-    raise Misfit("22007", "expected an ISO 8601 time such as 2026-11-21T08:15:00Z, got something else")
+def array_text(elements: Iterable[str | None]) -> str:
+    """Return texts as PostgreSQL writes an array of them.
 
-
-def _checked_timestamp(match: re.Match[str]) -> str:
-    day, hour, minute, second, fraction, is_utc, zone_hour, zone_minute = match.groups(default="")
-    if not is_utc and not zone_hour:
-        raise Misfit("22007", "the time has no zone")
-    _require_day(day)
-    has_more = bool(fraction.strip("0"))
-    is_end_of_day = (hour, minute, second or "00", has_more) == ("24", "00", "00", False)
-    is_leap_second = second == "60" and not has_more
-    if (hour > "23" and not is_end_of_day) or minute > "59" or (second > "59" and not is_leap_second):
-        raise Misfit("22008", "the time of day does not exist")
-    if zone_hour > "15" or zone_minute > "59":
-        raise Misfit("22009", "the zone is 16 hours or more from UTC, or has 60 minutes or more")
-    text = match.string
-    if len(fraction) > _FRACTION_DIGITS:
-        return text[: match.start(5) + _FRACTION_DIGITS] + text[match.end(5) :]
-    return text
-
-
-def _require_day(text: str) -> None:
-    try:
-        date.fromisoformat(text)
-    except ValueError:
-        raise Misfit("22008", "the day does not exist in the calendar") from None
+    Raises Misfit when one holds what no text can.
+    """
+    texts = list(elements)
+    if not all(text is None or is_storable(text) for text in texts):
+        raise Misfit("22021", "a NUL character or half a surrogate pair cannot be stored in text")
+    quoted = ("NULL" if text is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
+    return "{" + ",".join(quoted) + "}"
 
 
 def _jsonb(value: Any) -> str:

@@ -10,24 +10,14 @@ from decimal import Decimal
 from io import StringIO
 from typing import Any, NamedTuple
 
-from etl.datasets import Column, Dataset, Table, paths
-from etl.ingestion.conversions import Misfit, as_text, converter, json_text
-from etl.ingestion.values import KEY, Batch, Fault, Piece, Rejected, Rows
+from etl.datasets import SOURCE, Column, Dataset, Table, paths
+from etl.errors import DefinitionError
+from etl.ingestion.conversions import as_text, converter, json_text
+from etl.ingestion.members import Getter, Outer, descending, getter, kind
+from etl.ingestion.values import Batch, Fault, Misfit, Piece, Rejected, Rows
 
 _NULL = "\\N"
 """COPY's spelling of null in its text format."""
-
-
-class Outer(NamedTuple):
-    """What is around an element: the object that holds its array, with that one's own position and surroundings."""
-
-    item: Any
-    outer: "Outer | None"
-    position: int
-
-
-Getter = Callable[[Any, Outer | None, int], Any]
-"""(object of the row, what is around it, position from 1) -> the value, None when there is none; it raises Misfit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +42,17 @@ class _Cells(NamedTuple):
 
 
 class Projection:
-    """A dataset compiled: from records to the COPY text of its tables."""
+    """A dataset compiled: from records to the COPY text of its tables.
+
+    Raises DefinitionError when a column has a constant or a default that does not fit it.
+    """
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
+        _require_fitting(dataset)
         self._tables = [(table, _compile(table), _arrays(table)) for table in dataset.tables]
         columns = {column.name: column for column in dataset.tables[0].columns}
-        self._keys = [_getter(columns[name]) for name in dataset.key]
+        self._keys = [getter(columns[name]) for name in dataset.key]
 
     def batch(
         self,
@@ -195,13 +189,27 @@ def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, outer: Outer | No
     return values
 
 
+def _require_fitting(dataset: Dataset) -> None:
+    for table in dataset.tables:
+        for column in table.columns:
+            given = {"value": None if column.value == SOURCE else column.value, "default": column.default}
+            for option, value in given.items():
+                if value is None or value in column.null_if:
+                    continue
+                try:
+                    converter(column)(Decimal(str(value)) if isinstance(value, float) else value)
+                except Misfit as misfit:
+                    where = f"{dataset.path}: table {table.name}, column {column.name}"
+                    raise DefinitionError(f"{where}: the {option} does not fit: {misfit.reason}") from None
+
+
 def _compile(table: Table) -> _Cells:
     places = {column.name: index for index, column in enumerate(table.columns)}
     cells = tuple(
         _Cell(
             column=column,
-            member=None if column.value is not None or column.null_if or column.required else column.way.member,
-            get=_getter(column),
+            member=None if _is_changed(column) else column.way.member,
+            get=getter(column),
             convert=converter(column),
             misfits_to=places[column.misfits_to] if column.misfits_to else None,
         )
@@ -210,43 +218,15 @@ def _compile(table: Table) -> _Cells:
     return _Cells(cells=cells, steps=tuple((cell.member, cell.get, cell.convert) for cell in cells))
 
 
+def _is_changed(column: Column) -> bool:
+    """Tell whether the value is another than stands at the path, or may be refused where there is none."""
+    return bool(
+        column.value is not None or column.trim or column.null_if or column.default is not None or column.required
+    )
+
+
 def _no_member(_name: str) -> None:
     raise Misfit("22P02", "expected an object at the element")  # told in full by the getter
-
-
-def _getter(column: Column) -> Getter:
-    get = _path(column.way) if column.value is None else _constant(column.value)
-    if column.null_if:
-        get = _null_if(get, column.null_if)
-    return _required(get) if column.required else get
-
-
-def _constant(value: str) -> Getter:
-    return lambda item, outer, position: value
-
-
-def _null_if(get: Getter, values: Iterable[str | int | float]) -> Getter:
-    # Compared as they are written; and true is no 1, as it would be for Python.
-    texts = frozenset(value for value in values if isinstance(value, str))
-    numbers = frozenset(Decimal(str(value)) for value in values if not isinstance(value, str))
-
-    def get_or_none(item: Any, outer: Outer | None, position: int) -> Any:
-        value = get(item, outer, position)
-        if isinstance(value, str):
-            return None if value in texts else value
-        return None if type(value) in {int, Decimal} and value in numbers else value
-
-    return get_or_none
-
-
-def _required(get: Getter) -> Getter:
-    def get_or_refuse(item: Any, outer: Outer | None, position: int) -> Any:
-        value = get(item, outer, position)
-        if value is None:
-            raise Misfit("23502", "expected a value, got none")
-        return value
-
-    return get_or_refuse
 
 
 class _Array(NamedTuple):
@@ -257,7 +237,7 @@ class _Array(NamedTuple):
 
 
 def _arrays(table: Table) -> tuple[_Array, ...]:
-    return tuple(_Array(get=_descending(paths.steps(each)), path=each) for each in table.each)
+    return tuple(_Array(get=descending(paths.steps(each)), path=each) for each in table.each)
 
 
 def _elements(
@@ -273,83 +253,9 @@ def _elements(
     if elements is None:
         return
     if not isinstance(elements, list):
-        raise Refused(Misfit("22P02", f"expected an array at {array.path}, got {_kind(elements)}"), table, None)
+        raise Refused(Misfit("22P02", f"expected an array at {array.path}, got {kind(elements)}"), table, None)
     for number, element in enumerate(elements, 1):
         if inner:
             yield from _elements(table, tuple(inner), element, around, number)
         else:
             yield element, around, number
-
-
-def _path(path: paths.ValuePath) -> Getter:
-    """Compile a path."""
-    if path.sign == "#":
-        get: Getter = lambda item, outer, position: position  # noqa: E731 # one of several, and no name tells more
-    elif path.sign == "@":
-        return _key
-    elif path.sign == ".":
-        get = _whole
-    else:
-        get = _descending(path.steps)
-    for _ in range(path.up):
-        get = _from_outer(get)
-    return get
-
-
-def _key(item: Any, outer: Outer | None, _position: int) -> Any:
-    while outer is not None:
-        item, outer = outer.item, outer.outer
-    return item.get(KEY)
-
-
-def _whole(item: Any, _outer: Outer | None, _position: int) -> Any:
-    if type(item) is dict and KEY in item:
-        return {name: value for name, value in item.items() if name is not KEY}
-    return item
-
-
-def _from_outer(get: Getter) -> Getter:
-    def get_outside(_item: Any, outer: Outer | None, _position: int) -> Any:
-        assert outer is not None  # noqa: S101 # a definition leads no further out than its record
-        return get(*outer)
-
-    return get_outside
-
-
-def _descending(steps: tuple[paths.Step, ...]) -> Getter:
-    if len(steps) == 1 and isinstance(steps[0], str):
-        name = steps[0]
-        return lambda item, outer, position: item.get(name) if type(item) is dict else _no_object(item, "the element")
-    first, second = steps if len(steps) == 2 else ("", "")
-    is_pair = isinstance(first, str) and isinstance(second, str) and len(steps) == 2
-
-    def descend(item: Any, _outer: Outer | None, _position: int) -> Any:
-        if is_pair and type(item) is dict and type(inner := item.get(first)) is dict:
-            return inner.get(second)
-        for depth, step in enumerate(steps):
-            if type(item) is dict:
-                item = item.get(step if isinstance(step, str) else str(step))
-            elif type(item) is list and isinstance(step, int):
-                item = item[step] if step < len(item) else None
-            elif item is None:
-                return None
-            else:
-                _no_object(item, paths.told(steps[:depth]) or "the element")
-        return item
-
-    return descend
-
-
-def _no_object(value: Any, where: str) -> None:
-    if value is not None or where == "the element":
-        raise Misfit("22P02", f"expected an object at {where}, got {_kind(value)}")
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return "an array"
-    if isinstance(value, bool):
-        return "true or false"
-    return "text" if isinstance(value, str) else "a number" if value is not None else "null"

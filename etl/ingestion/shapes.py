@@ -14,7 +14,7 @@ from typing import Any, cast
 import msgspec
 
 from etl.datasets import Column, Dataset, Table, paths
-from etl.ingestion.tokens import NULL, Token, Vouch, constant, voucher
+from etl.ingestion.tokens import NULL, Token, Vouch, constant, field_of, voucher
 
 Take = Callable[["Items"], Iterable[Token]]
 
@@ -111,6 +111,8 @@ def shape(dataset: Dataset) -> Shape:
 
 
 def _note(root: _Node, table: Table, column: Column) -> None:
+    if column.default is not None and field_of(column, column.default) is None:
+        raise NoShape(f"column {column.name} has a default that is to be converted")
     where, names = _place(table, column)
     if where in {"constant", "position"}:
         if where == "constant" and constant(column) is None:
@@ -244,7 +246,11 @@ def _seen(root: _Node, table: Table, column: Column) -> Seen:
                 if (value := getattr(column, word)) is not None
             ),
             *(["one of a list"] if column.one_of else []),
+            *(["trimmed"] if column.trim else []),
             *(["null if in a list"] if column.null_if else []),
+            *(["a default for null"] if column.default is not None else []),
+            *([f"local time of {column.timezone}"] if column.timezone else []),
+            *([f"or {', '.join(column.formats)}"] if column.formats else []),
         ]
     )
     told = told.rstrip(", ")

@@ -14,7 +14,9 @@ from functools import lru_cache
 import msgspec
 
 from etl.datasets import Column
-from etl.ingestion.conversions import Misfit, converter, is_common_date, is_common_timestamp
+from etl.ingestion.conversions import array_text, converter
+from etl.ingestion.times import is_common_date, is_common_local, is_common_timestamp
+from etl.ingestion.values import Misfit
 
 Token = msgspec.Raw | bytes
 
@@ -45,9 +47,13 @@ _NUMBER_PARTS = b"0123456789-.eE+\x1f"
 _DIGITS_AS_0 = bytes.maketrans(b"123456789", b"000000000")
 _TIME_FORM = re.compile(rb'"0000-00-00[T ]00:00:00(?:\.0{1,6})?(?:Z|[+-]00:?00)"')
 _DATE_FORM = re.compile(rb'"0000-00-00"')
+_LOCAL_FORM = re.compile(rb'"0000-00-00[T ]00:00:00(?:\.0{1,6})?"')
+_FORM_OF = {"date": _DATE_FORM, "timestamp": _LOCAL_FORM, "timestamptz": _TIME_FORM}
 _FORMS = 8
 
 _OTHER_ESCAPE = re.compile(rb'\\[^"\\]').search
+_ESCAPE_AT_END = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)\Z").search
+_texts = msgspec.json.Decoder(list[str | None]).decode
 _UNESCAPABLE = (msgspec.MsgspecError, ValueError)
 _ESCAPE = re.compile(rb'\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\[^"]', re.DOTALL)
 _ESCAPED = {
@@ -63,9 +69,15 @@ _ESCAPED = {
 def voucher(column: Column) -> Vouch:
     """Return the check of a column, with its limits and what counts as none."""
     check = _CHECKS[column.type](column)
-    if column.required:
+    if column.timezone or column.formats:
+        check = _converted(column)
+    if column.default is not None:
+        check = _or_default(check, field_of(column, column.default) or NULL)
+    elif column.required:
         check = _required(check)
-    return _null_if(check, column.null_if) if column.null_if else check
+    if column.null_if:
+        check = _null_if(check, column.null_if)
+    return _trimmed(check) if column.trim else check
 
 
 def kind_together(column: Column, *, is_guarded: bool) -> str | None:
@@ -75,13 +87,14 @@ def kind_together(column: Column, *, is_guarded: bool) -> str | None:
     """
     limits = (column.min, column.above, column.max, column.max_length)
     has_limits = column.required or column.one_of or any(limit is not None for limit in limits)
-    if column.value is not None or column.path == "#" or column.null_if or (has_limits and not is_guarded):
+    is_changed = column.null_if or column.trim or column.default is not None or column.formats or column.timezone
+    if column.value is not None or column.path == "#" or is_changed or (has_limits and not is_guarded):
         return None
     if column.type in _INTEGER_DIGITS:
         return "integer"
     if column.type == "text" and (column.max_length is None or column.max_length > _NAME_LENGTH):
         return "free text"  # in which escapes are common, and all that are looked at together pay for them
-    return column.type if column.type in {"text", "numeric", "date", "timestamptz"} else None
+    return column.type if column.type in {"text", "numeric", *_FORM_OF} else None
 
 
 def vouched_together(kind: str, rows: list[bytes]) -> list[bytes] | None:
@@ -89,8 +102,8 @@ def vouched_together(kind: str, rows: list[bytes]) -> list[bytes] | None:
     if kind in {"text", "free text"}:
         return _texts_together(rows)
     joined = SEPARATOR.join(rows)
-    if kind in {"date", "timestamptz"}:
-        return rows if _are_of_form(_DATE_FORM if kind == "date" else _TIME_FORM, joined) else None
+    if kind in _FORM_OF:
+        return rows if _are_of_form(_FORM_OF[kind], joined) else None
     return rows if _are_numbers(joined, is_integer=kind == "integer") else None
 
 
@@ -147,8 +160,13 @@ def constant(column: Column) -> bytes | None:
         return None if column.required else b"null"
     if any(not isinstance(value, str) for value in column.null_if):
         return None
+    return field_of(column, column.value)
+
+
+def field_of(column: Column, value: str | bool | float) -> bytes | None:
+    """Return the field of a value that the definition gives a column, or None where it is no simple one."""
     try:
-        text = converter(column)(column.value)
+        text = converter(column)(Decimal(str(value)) if isinstance(value, float) else value)
     except Misfit:
         return None
     return None if "\\" in text else b'"%b"' % text.replace('"', '\\"').encode()
@@ -193,6 +211,73 @@ def _null_if(check: Vouch, values: Iterable[str | int | float]) -> Vouch:
         return check([nulled(token) for token in tokens], suspects)
 
     return vouch
+
+
+def _or_default(check: Vouch, field: Token) -> Vouch:
+    def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+        fields = check(tokens, suspects)
+        return [field if _is_null(bytes(token)) else token for token in fields]
+
+    return vouch
+
+
+def _trimmed(check: Vouch) -> Vouch:
+    def trimmed(token: Token) -> Token | None:
+        written = bytes(token)
+        if written[:1] != b'"':
+            return token
+        inner = written[1:-1]
+        inner = inner.strip(b" ") if inner.isascii() else inner.decode().strip().encode()
+        # What an escape stands for may be white space, too.
+        return None if inner[:1] == b"\\" or _ESCAPE_AT_END(inner) else b'"%b"' % inner
+
+    return lambda tokens, suspects: check(_known(map(trimmed, tokens), suspects), suspects)
+
+
+def _known(fields: Iterable[Token | None], suspects: set[int]) -> list[Token]:
+    """Return the fields with null for those that are not known, whose places become suspects."""
+    found = list(fields)
+    suspects.update(place for place, field in enumerate(found) if field is None)
+    return [NULL if field is None else field for field in found]
+
+
+def _converted(column: Column) -> Vouch:
+    """Return the check of dates or times that are to be written anew, where they are not as the type wants them."""
+    convert = converter(column)
+    is_common = _COMMON[column.type]
+
+    def field(token: Token) -> Token | None:
+        written = bytes(token)
+        if written == b"null" or (written[:1] == b'"' and is_common(written[1:-1].decode())):
+            return token
+        if b"\\" in written or written[:1] not in b'"-0123456789':
+            return None
+        try:
+            return b'"%b"' % convert(_number_or_text(written)).encode()
+        except (Misfit, InvalidOperation):
+            return None
+
+    return lambda tokens, suspects: _known(map(field, tokens), suspects)
+
+
+def _number_or_text(written: bytes) -> str | int | Decimal:
+    if written[:1] == b'"':
+        return written[1:-1].decode()
+    return int(written) if _INTEGER.fullmatch(written) and len(written) < _LONGEST_NUMBER else Decimal(written.decode())
+
+
+def _array(_column: Column) -> Vouch:
+    def field(token: Token) -> Token | None:
+        written = bytes(token)
+        if written == b"null":
+            return token
+        try:
+            text = array_text(_texts(written))
+        except (Misfit, *_UNESCAPABLE):
+            return None
+        return b'"%b"' % text.encode().replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+
+    return lambda tokens, suspects: _known(map(field, tokens), suspects)
 
 
 def _text(column: Column) -> Vouch:
@@ -370,6 +455,8 @@ def _jsonb(_column: Column) -> Vouch:
     return lambda tokens, _suspects: [quoted(token) for token in tokens]
 
 
+_COMMON = {"date": is_common_date, "timestamp": is_common_local, "timestamptz": is_common_timestamp}
+
 _CHECKS: dict[str, Callable[[Column], Vouch]] = {
     "text": _text,
     "smallint": _number,
@@ -379,6 +466,8 @@ _CHECKS: dict[str, Callable[[Column], Vouch]] = {
     "double": _number,
     "boolean": _boolean,
     "date": _moment(_DATE_FORM, is_common_date),
+    "timestamp": _moment(_LOCAL_FORM, is_common_local),
     "timestamptz": _moment(_TIME_FORM, is_common_timestamp),
     "jsonb": _jsonb,
+    "text[]": _array,
 }

@@ -77,6 +77,23 @@ class Span(NamedTuple):
     fault: str = ""
 
 
+class Misfit(Exception):
+    """The value does not fit its column: the SQLSTATE PostgreSQL would give and a sentence without the value.
+
+    `is_violation` tells a check or a missing value from a value of the wrong type or form.
+    """
+
+    def __init__(self, sqlstate: str, reason: str) -> None:
+        super().__init__(reason)
+        self.sqlstate = sqlstate
+        self.reason = reason
+
+    @property
+    def is_violation(self) -> bool:
+        """True for the class of integrity violations."""
+        return self.sqlstate.startswith("23")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fault:
     """Why a record cannot load: where, the SQLSTATE PostgreSQL would give, and a sentence without any value."""

@@ -1,0 +1,154 @@
+"""How the value of a column is got from a record: by its path, with what counts as none. Pure."""
+
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from etl.datasets import Column, paths
+from etl.ingestion.values import KEY, Misfit
+
+
+class Outer(NamedTuple):
+    """What is around an element: the object that holds its array, with that one's own position and surroundings."""
+
+    item: Any
+    outer: "Outer | None"
+    position: int
+
+
+Getter = Callable[[Any, Outer | None, int], Any]
+"""(object of the row, what is around it, position from 1) -> the value, None when there is none; it raises Misfit."""
+
+
+def getter(column: Column) -> Getter:
+    """Return what gets the value of a column."""
+    get = _path(column.way) if column.value is None else _constant(column.value)
+    if column.trim:
+        get = _trimmed(get)
+    if column.null_if:
+        get = _null_if(get, column.null_if)
+    if column.default is not None:
+        get = _or_default(get, column.default)
+    return _required(get) if column.required else get
+
+
+def _constant(value: str) -> Getter:
+    return lambda item, outer, position: value
+
+
+def _trimmed(get: Getter) -> Getter:
+    def get_trimmed(item: Any, outer: Outer | None, position: int) -> Any:
+        value = get(item, outer, position)
+        return value.strip() if isinstance(value, str) else value
+
+    return get_trimmed
+
+
+def _or_default(get: Getter, default: str | bool | float) -> Getter:
+    value = Decimal(str(default)) if isinstance(default, float) else default
+
+    def get_or_default(item: Any, outer: Outer | None, position: int) -> Any:
+        found = get(item, outer, position)
+        return value if found is None else found
+
+    return get_or_default
+
+
+def _null_if(get: Getter, values: Iterable[str | int | float]) -> Getter:
+    # Compared as they are written; and true is no 1, as it would be for Python.
+    texts = frozenset(value for value in values if isinstance(value, str))
+    numbers = frozenset(Decimal(str(value)) for value in values if not isinstance(value, str))
+
+    def get_or_none(item: Any, outer: Outer | None, position: int) -> Any:
+        value = get(item, outer, position)
+        if isinstance(value, str):
+            return None if value in texts else value
+        return None if type(value) in {int, Decimal} and value in numbers else value
+
+    return get_or_none
+
+
+def _required(get: Getter) -> Getter:
+    def get_or_refuse(item: Any, outer: Outer | None, position: int) -> Any:
+        value = get(item, outer, position)
+        if value is None:
+            raise Misfit("23502", "expected a value, got none")
+        return value
+
+    return get_or_refuse
+
+
+def _path(path: paths.ValuePath) -> Getter:
+    """Compile a path."""
+    if path.sign == "#":
+        get: Getter = lambda item, outer, position: position  # noqa: E731 # one of several, and no name tells more
+    elif path.sign == "@":
+        return _key
+    elif path.sign == ".":
+        get = _whole
+    else:
+        get = descending(path.steps)
+    for _ in range(path.up):
+        get = _from_outer(get)
+    return get
+
+
+def _key(item: Any, outer: Outer | None, _position: int) -> Any:
+    while outer is not None:
+        item, outer = outer.item, outer.outer
+    return item.get(KEY)
+
+
+def _whole(item: Any, _outer: Outer | None, _position: int) -> Any:
+    if type(item) is dict and KEY in item:
+        return {name: value for name, value in item.items() if name is not KEY}
+    return item
+
+
+def _from_outer(get: Getter) -> Getter:
+    def get_outside(_item: Any, outer: Outer | None, _position: int) -> Any:
+        assert outer is not None  # noqa: S101 # a definition leads no further out than its record
+        return get(*outer)
+
+    return get_outside
+
+
+def descending(steps: tuple[paths.Step, ...]) -> Getter:
+    """Return what goes from an object down these steps."""
+    if len(steps) == 1 and isinstance(steps[0], str):
+        name = steps[0]
+        return lambda item, outer, position: item.get(name) if type(item) is dict else _no_object(item, "the element")
+    first, second = steps if len(steps) == 2 else ("", "")
+    is_pair = isinstance(first, str) and isinstance(second, str) and len(steps) == 2
+
+    def descend(item: Any, _outer: Outer | None, _position: int) -> Any:
+        if is_pair and type(item) is dict and type(inner := item.get(first)) is dict:
+            return inner.get(second)
+        for depth, step in enumerate(steps):
+            if type(item) is dict:
+                item = item.get(step if isinstance(step, str) else str(step))
+            elif type(item) is list and isinstance(step, int):
+                item = item[step] if step < len(item) else None
+            elif item is None:
+                return None
+            else:
+                _no_object(item, paths.told(steps[:depth]) or "the element")
+        return item
+
+    return descend
+
+
+def _no_object(value: Any, where: str) -> None:
+    if value is not None or where == "the element":
+        raise Misfit("22P02", f"expected an object at {where}, got {kind(value)}")
+
+
+def kind(value: Any) -> str:
+    """Return what a JSON value is, for a person."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "an array"
+    if isinstance(value, bool):
+        return "true or false"
+    return "text" if isinstance(value, str) else "a number" if value is not None else "null"
