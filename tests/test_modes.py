@@ -305,3 +305,43 @@ def test_all_or_nothing_is_visible(run_etl: RunEtl, connection: Connection, tmp_
     assert _orders(connection) == (expected if "replace" in options else {"A": ("old", ["a1"])} | expected)
     row = connection.execute("select finished_at is not null, published_at is not null from etl.runs where is_atomic")
     assert row.fetchall() == [(True, True)]
+
+
+def _staging(connection: Connection) -> set[str]:
+    """Return the runs that have staging tables."""
+    query = "select relname from pg_class where relnamespace = to_regnamespace('etl_staging') and relkind = 'r'"
+    return {name.rpartition("_")[0] for (name,) in connection.execute(query)}
+
+
+def test_what_a_given_up_run_gathered_is_let_go(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+    """--force and a replace let go of what an unfinished atomic run gathered, and nobody goes on with that run."""
+    _write(
+        tmp_path,
+        "feed.json",
+        [_order("B", 1, "new", "b1"), _order("C", 1, "much too long a status"), _order("D", 1, "")],
+    )
+    _write(tmp_path, "all.json", [_order("A", 1, "old")])
+    load = ["load", "orders", "feed.json", "--json", "--batch-rows", "1", "--atomic"]
+    allowed, refused = ["--max-rejected", "1"], ["--max-rejected", "0"]
+    runs = []
+    for force in ([], ["--force"]):
+        done = run_etl(*load, *refused, *force)
+        assert done.returncode == 5
+        runs.append(_summary(done)["run"])
+        assert _staging(connection) == {runs[-1]}
+    assert len(set(runs)) == 2
+    done = run_etl(*load, *allowed)
+    assert (done.returncode, _summary(done)["run"]) == (1, runs[1])
+    assert (set(_orders(connection)), _staging(connection)) == ({"B", "D"}, set())
+
+    third = _summary(run_etl(*load, *refused, "--force"))["run"]
+    assert _staging(connection) == {third}
+    assert run_etl("load", "orders", "all.json", "--mode", "replace").returncode == 0
+    assert (set(_orders(connection)), _staging(connection)) == ({"A"}, set())
+
+    fourth = _summary(run_etl(*load, *refused))["run"]
+    assert run_etl(*load, "--force", "--records", "nowhere.item").returncode == 3
+    assert _staging(connection) == {fourth}
+    done = run_etl(*load, *allowed)
+    assert (done.returncode, _summary(done)["records"]["skipped"]) == (1, 0)
+    assert (set(_orders(connection)), _staging(connection)) == ({"A", "B", "D"}, set())

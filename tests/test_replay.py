@@ -751,6 +751,16 @@ def test_an_atomic_run_is_replayed_only_when_it_is_visible(desk: Desk) -> None:
     assert desk.orders() == {f"O{number}": (1, _skus(number)) for number in range(1, 4)}
 
 
+def test_a_replay_tells_the_listeners(desk: Desk) -> None:
+    """What a replay brings is told as a load tells it, so that aggregates follow that are not refreshed by itself."""
+    desk.load("orders.ndjson", [_order(1), _order(2, amount=-2)])
+    desk.edit(desk.waiting()[0], ("-2", "2"))
+    desk.connection.execute("listen etl_runs")
+    assert desk.replay("--all", "--no-precalculate").code == 0
+    told = desk.connection.notifies(timeout=5, stop_after=1)
+    assert [notify.payload for notify in told] == ["orders"]
+
+
 def test_a_replay_follows_the_definition_of_now(desk: Desk) -> None:
     """A definition that was put right takes the records as they are; one that is gone is exit 2."""
     desk.load("orders.ndjson", [_order(1), _order(2, amount=-2)])

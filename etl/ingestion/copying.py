@@ -49,6 +49,12 @@ class Copier:
             for staging, fact in zip(self._staging, self._facts, strict=True):
                 connection.execute(_SQL["make_staging"].format(staging=staging, table=fact))
 
+    def drop_given_up(self, connection: psycopg.Connection) -> None:
+        """Let go of what earlier atomic runs of the dataset gathered that never becomes visible."""
+        with connection.transaction():
+            for (name,) in connection.execute(_SQL["staging_given_up"], {"dataset": self._dataset.name}).fetchall():
+                connection.execute(_SQL["drop_staging"].format(staging=sql.Identifier("etl_staging", name)))
+
     def copy(
         self, connection: psycopg.Connection, batch: Batch, meanwhile: Callable[[], None] = do_nothing
     ) -> tuple[int, ...]:

@@ -105,6 +105,7 @@ def _open_for_rows(session: Session, run: ledger.Run, copier: Copier, store: Fai
     if run.was_finished:
         ledger.reopen(connection, run)
     store.sweep(job.dataset.name, run.run, ledger.named_failures(connection, run.run))
+    copier.drop_given_up(connection)
     copier.prepare(connection)
 
 
@@ -135,6 +136,7 @@ def _finish(session: Session, run: ledger.Run, stream: Stream, copier: Copier, j
             if run.is_atomic:
                 copier.publish(connection)
                 ledger.publish(connection, run)
+                copier.drop_given_up(connection)
             ledger.finish(connection, run, stream.size)
     except psycopg.Error as error:
         if retries.meaning(error) != "data":

@@ -18,6 +18,22 @@ create table if not exists {staging} (
 -- Let go of what an atomic run gathered.
 drop table if exists {staging};
 
+-- name: staging_given_up
+-- List the staging tables of atomic runs of a dataset that never become visible, for a forced run of their source or
+-- a replace came after them; of these, the tables that this role may drop.
+select c.relname
+from etl.runs r
+join pg_class c on c.relname ~ ('^' || r.run || '_[0-9]+$')
+where c.relnamespace = to_regnamespace('etl_staging') and c.relkind = 'r' and pg_has_role(c.relowner, 'usage')
+    and r.dataset = %(dataset)s and r.is_atomic and r.published_at is null
+    and exists (
+        select from etl.runs later
+        where later.dataset = r.dataset and later.number > r.number and (
+            (later.mode = 'replace' and later.published_at is not null)
+            or (later.is_forced and later.head_sha256 = r.head_sha256)
+        )
+    );
+
 -- name: analyze_staging
 -- Let the planner know how much was gathered.
 analyze {staging};

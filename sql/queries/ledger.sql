@@ -3,16 +3,18 @@
 select distinct head_bytes from etl.runs where dataset = %(dataset)s;
 
 -- name: runs_of_source
--- Find the runs of a dataset whose source begins as this one does, the newest first; a replace that came later
--- removed what they had loaded, so they count no more.
+-- Find the runs of a dataset whose source begins as this one does, the newest first. A replace that came later
+-- removed what they had loaded, so they count no more; nor does an atomic run that was given up for a forced one.
 select
     run, number, definition_hash, head_bytes, source_bytes, mode, is_atomic, is_forced,
     finished_at is not null and (not is_atomic or published_at is not null) as is_finished
 from etl.runs r
 where not exists (
     select from etl.runs later
-    where later.dataset = r.dataset and later.number > r.number
-        and later.mode = 'replace' and later.published_at is not null
+    where later.dataset = r.dataset and later.number > r.number and (
+        (later.mode = 'replace' and later.published_at is not null)
+        or (r.is_atomic and r.published_at is null and later.is_forced and later.head_sha256 = r.head_sha256)
+    )
 )
     and dataset = %(dataset)s and (head_bytes, head_sha256) in (
     select * from unnest(%(lengths)s::integer[], %(digests)s::text[])
@@ -39,13 +41,17 @@ where run = %(run)s
 returning attempt;
 
 -- name: is_overtaken
--- Tell whether another load went on with a run since this attempt, or a replace removed what it had loaded.
+-- Tell whether another load went on with a run since this attempt, or a replace removed what it had loaded, or an
+-- atomic run was given up for a forced one.
 select
     exists (select from etl.attempts where run = %(run)s and attempt > %(attempt)s)
     or exists (
         select from etl.runs r
         join etl.runs later on later.dataset = r.dataset and later.number > r.number
-        where r.run = %(run)s and later.mode = 'replace' and later.published_at is not null
+        where r.run = %(run)s and (
+            (later.mode = 'replace' and later.published_at is not null)
+            or (r.is_atomic and r.published_at is null and later.is_forced and later.head_sha256 = r.head_sha256)
+        )
     );
 
 -- name: close_attempt
@@ -201,19 +207,23 @@ where run = %(run)s;
 update etl.failures set state = 'replayed' where id = %(id)s and state = 'pending';
 
 -- name: enter_replay
--- Move the counts of a batch from refused to what became of its records now.
-update etl.batches
-set
-    count_loaded = count_loaded + %(loaded)s,
-    count_rejected = count_rejected - %(was_rejected)s + %(rejected)s,
-    count_failed = count_failed - %(was_failed)s + %(failed)s,
-    rows = array(
-        select coalesce(a, 0) + coalesce(b, 0)
-        from unnest(rows, %(rows)s::bigint[]) with ordinality as t (a, b, place)
-        order by place
-    ),
-    xact = pg_current_xact_id()
-where run = %(run)s and "offset" = %(offset)s;
+-- Move the counts of a batch from refused to what became of its records now, and tell the listeners.
+with entered as (
+    update etl.batches
+    set
+        count_loaded = count_loaded + %(loaded)s,
+        count_rejected = count_rejected - %(was_rejected)s + %(rejected)s,
+        count_failed = count_failed - %(was_failed)s + %(failed)s,
+        rows = array(
+            select coalesce(a, 0) + coalesce(b, 0)
+            from unnest(rows, %(rows)s::bigint[]) with ordinality as t (a, b, place)
+            order by place
+        ),
+        xact = pg_current_xact_id()
+    where run = %(run)s and "offset" = %(offset)s
+    returning run
+)
+select pg_notify('etl_runs', dataset) from etl.runs join entered using (run);
 
 -- name: discard
 -- Note that a failure will never be replayed, and why.
