@@ -159,6 +159,29 @@ def test_standard_input_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert _read(stream) == (b'[{"a":1}]', "")
 
 
+class _Drops(io.RawIOBase):
+    """A pipe whose writer gives one byte at a time."""
+
+    def __init__(self, content: bytes) -> None:
+        self._bytes = io.BytesIO(content)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._bytes.read(1)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@pytest.mark.parametrize("stored", [b'[{"a":1}]', gzip.compress(b'[{"a":1}]'), b"", b"[", b"\x1f"], ids=range(5))
+def test_a_pipe_that_gives_a_byte_at_a_time(monkeypatch: pytest.MonkeyPatch, stored: bytes) -> None:
+    """What a stream is shows in its first bytes, however slowly these come and however few there are."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(_Drops(stored))))
+    with opened(named("-")[0]) as stream:
+        assert _read(stream) == (stored if len(stored) < 9 else b'[{"a":1}]', "")
+
+
 def test_an_argument_names_a_file_a_pattern_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sources come sorted; of a folder all files but hidden and unfinished ones; what is not there keeps its name."""
     monkeypatch.chdir(tmp_path)

@@ -10,15 +10,19 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from io import BufferedReader
+from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from etl.errors import SourceError, UsageError
 from etl.ingestion.constants import COMPRESSED, HEAD_BYTES, READ_BYTES
 from etl.ingestion.values import Source
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 _MAGIC: dict[bytes, Any] = dict(zip(COMPRESSED, (gzip.open, bz2.open, lzma.open), strict=True))
+_MAGIC_BYTES = 8
 
 
 class Stream:
@@ -34,7 +38,7 @@ class Stream:
         self.size = before.st_size if before else None
         self._raw = raw
         self._before = before
-        magic = raw.peek(8)
+        magic = raw.peek(_MAGIC_BYTES)
         self._is_compressed = magic.startswith(COMPRESSED)
         opener = next((opener for start, opener in _MAGIC.items() if magic.startswith(start)), None)
         self._bytes: IO[bytes] = opener(raw) if opener else raw
@@ -103,6 +107,23 @@ class Stream:
         )
 
 
+class _Awaited(RawIOBase):
+    """A stream of which so many bytes come at once, although a pipe gives at first what was written first."""
+
+    def __init__(self, stream: BufferedReader, size: int) -> None:
+        self._begin = stream.read(size)
+        self._rest = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        view = memoryview(buffer).cast("B")
+        begin, self._begin = self._begin[: len(view)], self._begin[len(view) :]
+        view[: len(begin)] = begin
+        return len(begin) or self._rest.readinto1(view)
+
+
 @contextmanager
 def opened(source: Source) -> Iterator[Stream]:
     """Open a source for one pass.
@@ -110,7 +131,7 @@ def opened(source: Source) -> Iterator[Stream]:
     Raises SourceError when there is no such file or it cannot be read.
     """
     if source.path is None:
-        yield Stream(source, cast(BufferedReader, sys.stdin.buffer), None)
+        yield Stream(source, _awaited(cast(BufferedReader, sys.stdin.buffer)), None)
         return
     if Path(source.path).is_dir():
         raise SourceError(f"the folder {source.name} holds no file", hint="hidden, .part and .tmp files do not count")
@@ -118,14 +139,20 @@ def opened(source: Source) -> Iterator[Stream]:
         try:
             file = stack.enter_context(Path(source.path).open("rb"))
             before = os.fstat(file.fileno())
-            # A pipe has no size, and what it gives cannot be read a second time.
-            stream = Stream(source, file, before if stat.S_ISREG(before.st_mode) else None)
+            if stat.S_ISREG(before.st_mode):
+                stream = Stream(source, file, before)
+            else:  # A pipe has no size, and what it gives cannot be read a second time.
+                stream = Stream(source, _awaited(file), None)
         except OSError as error:
             raise SourceError(
                 f"cannot read {source.name}: {(error.strerror or 'unknown error').lower()}",
                 hint="check the path and the right to read it",
             ) from error
         yield stream
+
+
+def _awaited(stream: BufferedReader) -> BufferedReader:
+    return BufferedReader(_Awaited(stream, _MAGIC_BYTES))
 
 
 def named(argument: str) -> list[Source]:
