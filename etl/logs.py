@@ -5,10 +5,27 @@ Events are past-tense facts with keys. Never bind or log the content of a record
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-import structlog
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Let an import that can do without a module do so."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment] # which the import system takes for: not installed
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+with _without("rich"):  # It would draw tracebacks, which are told in one line here, and takes a tenth of the start.
+    import structlog
 
 LogFormat = Literal["auto", "console", "json"]
 

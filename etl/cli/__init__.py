@@ -44,6 +44,9 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - Click's signature
         if cmd_name not in _COMMANDS:
             return None
+        importlib.import_module(
+            "etl.logs"
+        )  # The first to import structlog: it sees to it that rich does not come along.
         command: click.Command = importlib.import_module(f"etl.cli.{cmd_name}").command
         return command
 
