@@ -34,6 +34,7 @@ class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     log_level: Literal["debug", "info", "warning", "error"] | None = None
     mode: Mode | None = None
     format: Format | None = None
+    encoding: str | None = None
     records: str | None = None
     decoder: Decoder | None = None
     atomic: bool | None = None

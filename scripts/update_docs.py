@@ -26,6 +26,7 @@ import etl
 from etl.cli import cli
 from etl.database import Database, connect
 from etl.datasets import Column, sql_type
+from etl.ingestion import recognition
 from etl.ingestion.conversions import converter
 from etl.ingestion.records import decode
 from etl.ingestion.values import Misfit, Piece
@@ -78,6 +79,7 @@ def blocks(connection: Connection) -> Mapping[str, str]:
         "tables": "\n".join(_tables(connection)),
         "aggregates": "\n".join(_aggregates(connection)),
         "modules": "\n".join(_modules()),
+        "recognised": "\n".join(_recognised()),
     }
 
 
@@ -331,6 +333,17 @@ def _modules() -> Iterator[str]:
         told = (importlib.import_module(name).__doc__ or "").strip().split("\n\n")[0].split()
         path = name.replace(".", "/") + ("/" if found.ispkg else ".py")
         yield f"| `{path}` | {' '.join(told)} |"
+
+
+def _recognised() -> Iterator[str]:
+    compressions = ", ".join(dict.fromkeys(recognition.COMPRESSIONS.values()))
+    encodings = ", ".join(dict.fromkeys(each.name.upper() for each in recognition.ENCODINGS.values()))
+    yield "| recognised by its content | what becomes of it |"
+    yield "| --- | --- |"
+    yield f"| {compressions} | read decompressed, whatever its name |"
+    yield f"| {encodings} | read as UTF-8 |"
+    for words in recognition.FORMATS:
+        yield f"| {words} | exit code 3: `expected JSON that begins with [ or {{, got what looks like {words}` |"
 
 
 def main() -> None:

@@ -303,9 +303,15 @@ def test_every_cut_and_every_spoiled_byte_is_a_source_error_or_data(document: Do
     [
         (b"", "expected JSON, the source is empty, at record 1, byte 0"),
         (b"\xef\xbb\xbf \n", "expected JSON, the source is empty, at record 1, byte 0"),
-        (b"  <html></html>", "expected JSON that begins with [ or {, got something else, at record 1, byte 2"),
+        (
+            b"  <a></a>",
+            "expected JSON that begins with [ or {, got what looks like XML, at record 1, byte 2",
+        ),
         (b"\xff\xfe[\x00", "expected JSON that begins with [ or {, got something else, at record 1, byte 0"),
-        (b"null", "expected JSON that begins with [ or {, got something else, at record 1, byte 0"),
+        (
+            b"%PDF-1",
+            "expected JSON that begins with [ or {, got what looks like PDF, at record 1, byte 0",
+        ),
         (b"[", "the array is cut off before its ], at record 1, byte 1"),
         (b"[ {}", "the array is cut off before its ], at record 2, byte 4"),
         (b"[{},", "the source is cut off in this record, at record 2, byte 4"),

@@ -5,6 +5,7 @@ import lzma
 import os
 import random
 import sys
+import zipfile
 import zlib
 from collections.abc import Callable
 from functools import cache
@@ -13,15 +14,30 @@ from typing import Any
 
 import pytest
 
-from etl.errors import SourceError
+from etl.errors import SourceError, UsageError
 from etl.ingestion.constants import HEAD_BYTES, READ_BYTES
-from etl.ingestion.source import Stream, named, opened
+from etl.ingestion.encodings import require_known
+from etl.ingestion.naming import named
+from etl.ingestion.recognition import format_of
+from etl.ingestion.source import Stream, opened
 from etl.ingestion.values import Source
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+
+def _zstd(data: bytes) -> bytes:
+    """Compress as the command `zstd` does: with a checksum."""
+    return zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1})
+
 
 COMPRESSIONS: dict[str, tuple[Callable[[bytes], bytes], Callable[[], Any]]] = {
     "gz": (gzip.compress, lambda: zlib.decompressobj(zlib.MAX_WBITS | 16)),
     "bz2": (bz2.compress, bz2.BZ2Decompressor),
     "xz": (lzma.compress, lzma.LZMADecompressor),
+    "zst": (_zstd, zstd.ZstdDecompressor),
 }
 
 
@@ -189,9 +205,146 @@ def test_an_argument_names_a_file_a_pattern_or_a_folder(tmp_path: Path, monkeypa
     (folder / "deeper").mkdir(parents=True)
     for name in ("b.json", "a.json.gz", ".hidden", "c.json.part", "d.tmp", "[e].json"):
         (folder / name).touch()
+    (folder / "deeper" / "f.txt").touch()
     assert [source.path for source in named("in")] == ["in/[e].json", "in/a.json.gz", "in/b.json"]
     assert [source.path for source in named("in/*.json")] == ["in/[e].json", "in/b.json"]
     assert [source.path for source in named("in/[e].json")] == ["in/[e].json"]
-    assert named("in/none*") == [Source(name="in/none*", path="in/none*")]
+    assert [source.path for source in named("in/*")] == ["in/[e].json", "in/a.json.gz", "in/b.json"]
+    assert [source.path for source in named("in/**/*.txt")] == ["in/deeper/f.txt"]
+    assert named("in/none*", "cp1252") == [Source(name="in/none*", path="in/none*", encoding="cp1252")]
     assert named("-") == [Source(name="-", path=None)]
+    (folder / "deeper" / "f.txt").unlink()
     assert named("in/deeper") == [Source(name="in/deeper", path="in/deeper")]
+
+
+TEXT = '[{"city": "Łódź"},\n {"city": "上海 😀"}]'
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_an_encoding_that_the_first_bytes_tell_needs_no_option(tmp_path: Path, encoding: str) -> None:
+    """UTF-16 and UTF-32 are read as UTF-8, with or without a byte-order mark, compressed or not."""
+    text = TEXT * 5000
+    for mark in (True, False) if encoding[-2:] in {"le", "be"} else (False,):
+        stored = (("\ufeff" if mark else "") + text).encode(encoding)
+        (tmp_path / "a").write_bytes(gzip.compress(stored) if mark else stored)
+        with opened(_source(tmp_path / "a")) as stream:
+            assert _read(stream, 1000) == (text.encode(), "")
+            assert stream.encoding.startswith(encoding)
+            assert stream.plain_path is None
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "iso8859-15", "shift_jis", "gb18030", "utf-16", "cp037"])
+def test_an_encoding_that_is_named_is_read_as_utf_8(tmp_path: Path, encoding: str) -> None:
+    """A source in any encoding of Python's comes as UTF-8; its head is that, too, and so are its offsets."""
+    text = (TEXT if encoding in {"gb18030", "utf-16"} else '[{"city": "Curitiba"}]') * 100
+    text += "São Paulo" if encoding in {"latin-1", "cp1252", "iso8859-15", "cp037"} else "東京"
+    (tmp_path / "a").write_bytes(text.encode(encoding))
+    with opened(Source(name="a", path=str(tmp_path / "a"), encoding=encoding)) as stream:
+        assert stream.head == text.encode()
+        assert _read(stream, 77) == (text.encode(), "")
+    for name in ("klingon", "rot13", "base64", "\0"):
+        with pytest.raises(UsageError, match="--encoding expects auto or the name of an encoding"):
+            require_known(name)
+    require_known(encoding)
+
+
+def test_an_invalid_byte_of_another_encoding_is_a_fault(tmp_path: Path) -> None:
+    """What comes before an invalid byte is given out; the fault tells the byte of the file and of the content."""
+    path = tmp_path / "a"
+    for begin in (0, READ_BYTES - 1):
+        text = "é" * begin + "ab"
+        path.write_bytes("\ufeff".encode("utf-16-le") + text.encode("utf-16-le") + b"\x00\xdc" + b"c\0")
+        with opened(_source(path)) as stream:
+            given, fault = _read(stream)
+            assert given == text.encode()
+            at = 2 + 2 * len(text)
+            assert fault == f"a: invalid utf-16-le at byte {at} of the file, at byte {len(given)} of its content"
+            assert _read(stream) == (b"", fault)
+    path.write_bytes("\ufeff[1]".encode("utf-16-le")[:-1])
+    with opened(_source(path)) as stream:
+        assert _read(stream) == (b"[1", "a: invalid utf-16-le at byte 6 of the file, at byte 2 of its content")
+
+
+def test_invalid_utf_8_passes(tmp_path: Path) -> None:
+    """UTF-8 is given out as it is, right or not: which record is at fault is told later."""
+    for encoding in ("auto", "utf-8", "UTF8"):
+        (tmp_path / "a").write_bytes(b'\xef\xbb\xbf["\xff"]')
+        with opened(Source(name="a", path=str(tmp_path / "a"), encoding=encoding)) as stream:
+            assert _read(stream) == (b'\xef\xbb\xbf["\xff"]', "")
+            assert stream.plain_path
+
+
+def test_carriage_returns_and_separators_become_line_feeds(tmp_path: Path) -> None:
+    """Lines that end with CR alone, and records behind separators (RFC 7464), are lines; no byte moves."""
+    path = tmp_path / "a"
+    line = b'{"a": "' + b"x" * 1000 + b'"}'
+    count = HEAD_BYTES // 1000 + 5
+    path.write_bytes((line + b"\r") * count)
+    with opened(_source(path)) as stream:
+        assert _read(stream) == ((line + b"\n") * count, "")
+        assert stream.plain_path is None
+    path.write_bytes((b"\x1e" + line + b"\n") * count)
+    with opened(_source(path)) as stream:
+        assert _read(stream) == ((b" " + line + b"\n") * count, "")
+    path.write_bytes((line + b"\r\n") * 3)
+    with opened(_source(path)) as stream:
+        assert _read(stream) == ((line + b"\r\n") * 3, "")
+        assert stream.plain_path
+
+
+def test_a_zip_archive_is_read_when_it_holds_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only member of an archive is its content; several, or a stream that cannot seek, are told."""
+    path = tmp_path / "a"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("exports/", b"")
+        archive.writestr("exports/a.json", NOISE)
+    with opened(_source(path)) as stream:
+        assert _read(stream) == (NOISE, "")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(SourceError, match="a: the compressed data ends too early"), opened(_source(path)):
+        pass
+    pipe_end, other = os.pipe()
+    os.write(other, whole[:100])
+    os.close(other)
+    with io.TextIOWrapper(os.fdopen(pipe_end, "rb")) as pipe:
+        monkeypatch.setattr(sys, "stdin", pipe)
+        with pytest.raises(SourceError, match="stands at its end"), opened(named("-")[0]):
+            pass
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", b"")
+        archive.writestr("b", b"")
+    with pytest.raises(SourceError, match="expected a zip archive with one file, got 2"), opened(_source(path)):
+        pass
+
+
+def test_a_parallel_zstd_is_read(tmp_path: Path) -> None:
+    """A frame that is to be skipped, and comes first, is known as zstd as well."""
+    path = tmp_path / "a"
+    path.write_bytes(b"\x50\x2a\x4d\x18\x04\0\0\0size" + _zstd(b"[1,") + _zstd(b"2]"))
+    with opened(_source(path)) as stream:
+        assert _read(stream) == (b"[1,2]", "")
+
+
+@pytest.mark.parametrize(
+    ("beginning", "words"),
+    [
+        (b"PAR1\x15\x04", "Parquet"),
+        (b"Obj\x01\x04", "Avro"),
+        (b"%PDF-1.7", "PDF"),
+        (b"SQLite format 3\0", "an SQLite database"),
+        (b"exports/a.json" + bytes(243) + b"ustar", "a tar archive"),
+        (b"\n<!DOCTYPE html><html>", "HTML, such as an error page"),
+        (b'<?xml version="1.0"?>', "XML"),
+        (b'callback([{"a":1}])', "JavaScript"),
+        (b'var data = [{"a":1}]', "JavaScript"),
+        (b"shipment_id,weight (kg)\nA,1\n", "CSV or another table of text"),
+        (b'"shipment_id";"weight"\r\n', "CSV or another table of text"),
+        (b"null\n", "JSON without an object or array"),
+        (b"---\n- a: 1\n", "YAML"),
+        (b"hello", None),
+    ],
+)
+def test_what_is_no_json_is_told_by_what_it_looks_like(beginning: bytes, words: str | None) -> None:
+    """A file of another format is named in words a person knows."""
+    assert format_of(beginning.decode("latin-1")) == words

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Each command is the module of its name; what it does stands here, too, so that --help need not import them all.
 _COMMANDS = {
-    "load": "Load sources into a dataset: files, globs, folders, or - for standard input.",
+    "load": "Load sources into a dataset: files, globs, folders, URLs, or - for standard input.",
     "runs": "Show what was loaded, when, from where, and how it ended.",
     "failed": "Look at the records that were refused, put them right, and load them again.",
     "precalculate": "Bring aggregates up to date with the facts: those named, or all.",

@@ -23,7 +23,7 @@ from etl.cli.options import (
 )
 from etl.database import connect, require_key, require_tables
 from etl.errors import EtlError, UsageError
-from etl.ingestion import constants, failures, outcome, pieces, source
+from etl.ingestion import constants, encodings, failures, naming, outcome, pieces
 from etl.ingestion.job import Job, Stop
 from etl.ingestion.pipeline import load, precalculate
 from etl.ingestion.projection import Projection
@@ -56,6 +56,13 @@ log = structlog.get_logger(__name__)
     default="auto",
     show_default=True,
     help="Shape of the source.",
+)
+@option(
+    "--encoding",
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    help="What the source is written in, as in latin-1; auto takes UTF-8, UTF-16 and UTF-32.",
 )
 @option("--records", metavar="PATH", help="Path of one record, as in shipments.item; else the definition's.")
 @option(
@@ -105,6 +112,7 @@ def command(
     sources: tuple[str, ...],
     mode: Mode | None,
     format: Format,
+    encoding: str,
     records: str | None,
     workers: int | None,
     decoder: Decoder,
@@ -119,7 +127,7 @@ def command(
     retries: RetrySettings,
     as_json: bool,
 ) -> int:
-    """Load sources into a dataset: files, globs, folders, or - for standard input.
+    """Load sources into a dataset: files, globs, folders, URLs, or - for standard input.
 
     Run the same command again after any end: it goes on where the ledger stops.
     """
@@ -141,7 +149,9 @@ def command(
         max_record_bytes=max_record_bytes,
     )
     definition = datasets.find(dataset, common.config_dir)
-    named = [each for argument in sources for each in source.named(argument)]
+    if encoding != "auto":
+        encodings.require_known(encoding)
+    named = [each for argument in sources for each in naming.named(argument, encoding)]
     codes: set[int] = set()
     precalculated: list[Refreshed] = []
     try:

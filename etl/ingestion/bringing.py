@@ -76,8 +76,8 @@ def by_one(attempt: Attempt, pieces: Iterable[Piece | None], session: Session, s
         store,
         progress.note_retry,
         wait=job.stop.wait,
-        # To wait for a pipe would hold the batch open.
-        meanwhile=do_nothing if stream.size is None else meanwhile,
+        # To wait for a pipe or a network would hold the batch open.
+        meanwhile=do_nothing if stream.waits else meanwhile,
     )
     ahead = Ahead(_batches(pieces, attempt.known, lanes))
     for each in _read(ahead, job.stop):

@@ -3,8 +3,11 @@
 # Larger reads gain nothing: the JSON scanner is the limit, and a larger window only costs memory.
 READ_BYTES = 1 << 18
 
-# How the compressed formats that are read begin: gzip, bzip2, xz.
-COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
+# An object store answers a request for each block: a smaller one waits more, a larger one costs memory.
+STORE_BLOCK_BYTES = 8 << 20
+
+# A server that sends nothing for so long has lost the connection.
+NETWORK_SECONDS = 60.0
 
 # Records are decoded this many bytes at a time: half as many or twice as many take longer, for the cache is left.
 BLOCK_BYTES = 1 << 17

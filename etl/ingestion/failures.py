@@ -21,8 +21,9 @@ import structlog
 
 from etl.errors import DatabaseError, UsageError
 from etl.ingestion.boundaries import NotJSON, value_end
-from etl.ingestion.constants import COMPRESSED, FAILURES_IN_FLIGHT, READ_BYTES
+from etl.ingestion.constants import FAILURES_IN_FLIGHT, READ_BYTES
 from etl.ingestion.needles import spans
+from etl.ingestion.recognition import compression_of, encoding_of
 from etl.ingestion.values import Failure, Piece, Rejected
 
 log = structlog.get_logger(__name__)
@@ -211,12 +212,13 @@ class FailedStore:
 
 
 def is_plain(source: str) -> bool:
-    """Tell whether a source is a file whose bytes can be looked at by their offset: it is there and not compressed."""
+    """Tell whether a source is a file whose bytes can be looked at by their offset: there, as it is, and in UTF-8."""
     try:
         if not Path(source).is_file():  # To open a pipe would wait for its writer.
             return False
         with Path(source).open("rb") as file:
-            return not file.read(6).startswith(COMPRESSED)
+            beginning = file.read(6)
+        return not compression_of(beginning) and not encoding_of(beginning)
     except OSError:
         return False
 

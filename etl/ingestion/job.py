@@ -104,10 +104,11 @@ class Job:
         """The path of a record asked for, else the definition's."""
         return self.settings.records or self.dataset.records
 
-    @property
-    def definition_hash(self) -> str:
-        """A digest of all that decides which rows a record becomes."""
+    def definition_hash(self, encoding: str) -> str:
+        """Return a digest of all that decides which rows a record becomes of a source in this encoding."""
         text = f"{self.dataset.hash} {self.records_path} {self.mode}"
+        if encoding != "auto":
+            text += f" {encoding}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -18,6 +18,7 @@ from etl.errors import SourceError, UsageError
 from etl.ingestion.boundaries import NotJSON, value_end
 from etl.ingestion.constants import BLOCK_BYTES, MAX_NESTING, MAX_RECORD_BYTES, PIECE_BYTES
 from etl.ingestion.needles import Needle
+from etl.ingestion.recognition import format_of
 from etl.ingestion.values import ByteStream, Piece, Range, Shape
 from etl.ingestion.window import Window
 from etl.settings import Format
@@ -27,6 +28,9 @@ sys.set_int_max_str_digits(0)
 
 # ijson keeps a path for each level, so a document that only nests must be noticed before it fills the memory.
 _FEED_BYTES = 1 << 12
+
+# What is looked at to tell in words what a source is that is no JSON.
+_LOOK_BYTES = 1 << 12
 _NESTING_STEPS = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
 
 
@@ -68,7 +72,12 @@ def cutting(stream: ByteStream, how: Cut) -> Iterator[Piece | None]:
     if not first:
         raise window.fault("expected JSON, the source is empty", 0)
     if first not in "[{":
-        raise window.fault("expected JSON that begins with [ or {, got something else", window.front)
+        found = format_of(window.text_from(window.front)[:_LOOK_BYTES])
+        raise window.fault(
+            f"expected JSON that begins with [ or {{, got {'what looks like ' + found if found else 'something else'}",
+            window.front,
+            hint="give the file that holds the records as JSON" if found else None,
+        )
     if how.format == "ndjson" or (how.format == "auto" and first == "{" and how.records == "item"):
         shape: Shape = "lines" if _has_lines(window) else "values"
         gathered = _Gathered(window, how.batch_rows, shape)

@@ -41,7 +41,7 @@ def load(source: Source, job: Job) -> tuple[Summary, EtlError | None]:
         try:
             with ExitStack() as stack:
                 with job.stop.reading():
-                    stream = stack.enter_context(opened(source))
+                    stream = stack.enter_context(opened(source, job.settings.retries))
                 store = stack.enter_context(FailedStore(job.settings.failed_dir))
                 _bring(stream, session, store, job, progress)
         except UsageError:

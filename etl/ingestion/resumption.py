@@ -16,6 +16,7 @@ from etl.ingestion.job import Job
 from etl.ingestion.source import Stream, opened
 from etl.ingestion.values import Piece, Range, Source
 from etl.ingestion.workers import Work
+from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +63,7 @@ def _hold_again(connection: psycopg.Connection, *, work: Work, has_workers: bool
 def judge(connection: psycopg.Connection, source: Source, job: Job) -> None:
     """Raise UsageError when the run that the source belongs to began under another definition.
 
-    A stream that can be read once only, and what cannot be read, is judged when its turn comes.
+    A stream that can be read once only, a URL, and what cannot be read, is judged when its turn comes.
     """
     with suppress(SourceError):
         if source.path is not None and Path(source.path).is_file():
@@ -97,7 +98,7 @@ def _open(
         head_sha256=head_sha256,
         head_bytes=len(stream.head),
         source_bytes=stream.size,
-        definition_hash=job.definition_hash,
+        definition_hash=job.definition_hash(stream.source.encoding),
         mode=job.mode,
         is_atomic=job.is_atomic,
         is_forced=job.settings.force,
@@ -117,20 +118,20 @@ def require_same(stream: Stream, piece: Piece, known: Range) -> None:
 def _is_candidate(known: ledger.KnownRun, ranges: Mapping[int, Range], stream: Stream, job: Job) -> bool:
     if not ranges and known.head_bytes != len(stream.head):
         return False  # Too little was read to know it by.
-    if not ranges and not known.is_finished and known.definition_hash != job.definition_hash:
+    if not ranges and not known.is_finished and known.definition_hash != job.definition_hash(stream.source.encoding):
         return False  # Nothing of it is in yet that binds it.
     if known.is_finished and "replace" in (known.mode, job.mode) and known.source_bytes != stream.size:
         return False  # It may have grown, and a tail alone replaces nothing.
     if job.mode == "replace" and known.mode != "replace":
         return False  # Its rows are in, and so may be others that a replace removes.
-    departs_at = _departure(stream, ranges)
+    departs_at = _departure(stream, ranges, job.settings.retries)
     if departs_at is not None:
         log.warning("source_departed", source=stream.source.name, run=known.run, offset=departs_at)
     return departs_at is None
 
 
 def _require_definition(known: ledger.KnownRun, stream: Stream, job: Job) -> None:
-    if known.definition_hash == job.definition_hash:
+    if known.definition_hash == job.definition_hash(stream.source.encoding):
         return
     hint = "--force loads all of it under the definition and mode of now"
     if not known.is_finished:
@@ -141,14 +142,14 @@ def _require_definition(known: ledger.KnownRun, stream: Stream, job: Job) -> Non
     log.warning("loaded_under_another_definition", source=stream.source.name, run=known.run, hint=hint)
 
 
-def _departure(stream: Stream, ranges: Mapping[int, Range]) -> int | None:
+def _departure(stream: Stream, ranges: Mapping[int, Range], retries: RetrySettings) -> int | None:
     """Return the offset of the first range whose bytes are others now, or None.
 
     What can be read once only, such as standard input, is compared while it is loaded (`require_same`).
     """
-    if stream.size is None or not ranges:
+    if not stream.is_repeatable or not ranges:
         return None
-    with opened(stream.source) as again:
+    with opened(stream.source, retries) as again:
         for offset in sorted(ranges):
             _exactly(again, offset - again.position)
             if ledger.hash_of(_exactly(again, ranges[offset].length)) != ranges[offset].hash:

@@ -1,60 +1,81 @@
-"""Path or standard input -> decompressed bytes, and what is known of the content before it is read."""
+"""File, URL or standard input -> decompressed UTF-8, and what is known of the content before it is read."""
 
-import bz2
-import glob
-import gzip
-import lzma
 import os
 import stat
 import sys
-import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from etl.errors import SourceError, UsageError
-from etl.ingestion.constants import COMPRESSED, HEAD_BYTES, READ_BYTES
+from etl.errors import SourceError
+from etl.ingestion import constants, remote
+from etl.ingestion.compression import DAMAGED, Reader, Unreadable, decompressed
+from etl.ingestion.constants import HEAD_BYTES, READ_BYTES
+from etl.ingestion.encodings import NotText, Utf8Reader, is_utf8, line_feeds
+from etl.ingestion.recognition import compression_of, encoding_of
 from etl.ingestion.values import Source
+from etl.settings import RetrySettings
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_MAGIC: dict[bytes, Any] = dict(zip(COMPRESSED, (gzip.open, bz2.open, lzma.open), strict=True))
+_PATIENCE = RetrySettings(
+    attempts=constants.RETRY_ATTEMPTS,
+    base_seconds=constants.RETRY_BASE_SECONDS,
+    cap_seconds=constants.RETRY_CAP_SECONDS,
+)
+
 _MAGIC_BYTES = 8
+_LONGEST_MARK = 4
+
+_GET_AGAIN = "get the file again and run the same command; what is in is not loaded twice"
+
+
+class Changed(Exception):
+    """The source is not any more what it was when it was opened."""
 
 
 class Stream:
-    """The decompressed bytes of a source, read once from the front. `position` counts the bytes given out.
+    """The content of a source, decompressed and as UTF-8, read once from the front.
 
-    `head` are its first bytes, at most HEAD_BYTES, which identify it; `size` the bytes as stored, None for a stream
-    that cannot be read again.
+    `position` counts the bytes given out. `head` are its first bytes, at most HEAD_BYTES, which identify it; `size`
+    the bytes as they are stored, None where that is not known. `is_repeatable` tells whether it can be opened again,
+    `waits` whether its bytes may be a long time coming. `encoding` is what it was decoded from.
     """
 
-    def __init__(self, source: Source, raw: BufferedReader, before: os.stat_result | None) -> None:
+    def __init__(
+        self, source: Source, raw: BufferedReader, size: int | None, check_unchanged: Callable[[], None] | None = None
+    ) -> None:
         self.source = source
         self.position = 0
-        self.size = before.st_size if before else None
-        self._raw = raw
-        self._before = before
-        magic = raw.peek(_MAGIC_BYTES)
-        self._is_compressed = magic.startswith(COMPRESSED)
-        opener = next((opener for start, opener in _MAGIC.items() if magic.startswith(start)), None)
-        self._bytes: IO[bytes] = opener(raw) if opener else raw
+        self.size = size
+        self.is_repeatable = check_unchanged is not None
+        self.waits = source.path is None or not self.is_repeatable
+        self.encoding = "utf-8"
+        self._check_unchanged = check_unchanged
         self._count = 0
+        self._translation: bytes | None = None
         self._fault: SourceError | None = None
-        self.head = self._ahead = self._fill(HEAD_BYTES)
+        self._is_as_stored = True
+        self._bytes = self._text(self._content(raw))
+        self.head = self._fill(HEAD_BYTES)
+        self._translation = line_feeds(self.head)
+        if self._translation:
+            self.head = self.head.translate(self._translation)
+        self._ahead = self.head
 
     @property
     def plain_path(self) -> str | None:
         """The path at which its bytes can be read again at any offset, or None."""
-        return self.source.path if self.size is not None and not self._is_compressed else None
+        is_plain = self.is_repeatable and self._is_as_stored and not self._translation
+        return self.source.path if is_plain else None
 
     def read(self, size: int = READ_BYTES) -> bytes:
         """Return `size` bytes, fewer at the end or before a fault.
 
-        Raises SourceError when the file cannot be read or decompressed, or changed since it was opened.
+        Raises SourceError when the file cannot be read, decompressed or decoded, or changed since it was opened.
         """
         if self._ahead:
             data, self._ahead = self._ahead[:size], self._ahead[size:]
@@ -64,6 +85,36 @@ class Stream:
             raise self._fault
         self.position += len(data)
         return data
+
+    def _content(self, raw: BufferedReader) -> Reader:
+        compression = compression_of(raw.peek(_MAGIC_BYTES))
+        if compression is None:
+            return raw
+        self._is_as_stored = False
+        try:
+            return decompressed(raw, compression)
+        except Unreadable as error:
+            raise SourceError(
+                f"{self.source.name}: {error}",
+                hint="unpack what is meant and give it to standard input: unzip -p FILE MEMBER | etl load DATASET -",
+            ) from None
+        except EOFError:
+            raise self._broken("the compressed data ends too early") from None
+
+    def _text(self, content: Reader) -> Reader:
+        if self.source.encoding != "auto":
+            if is_utf8(self.source.encoding):
+                return content
+            self.encoding = self.source.encoding
+            self._is_as_stored = False
+            return Utf8Reader(content, self.source.encoding, mark=0)
+        begun = _Begun(content)
+        found = encoding_of(begun.ahead)
+        if found is None:
+            return begun
+        self.encoding = found.name
+        self._is_as_stored = False
+        return Utf8Reader(begun, found.name, found.mark)
 
     def _fill(self, size: int) -> bytes:
         """Read until there are `size` bytes; a fault waits until what is before it was given out."""
@@ -75,36 +126,56 @@ class Stream:
                 held += len(data)
         except SourceError as error:
             self._fault = error
-        return b"".join(parts)
+        data = b"".join(parts)
+        return data.translate(self._translation) if self._translation else data
 
     def _read(self, size: int) -> bytes:
         try:
             # read1 gives what there is; read would lose it when the compressed data breaks off behind.
-            data: bytes = self._bytes.read1(size)  # type: ignore[attr-defined] # all of them have it
+            data = self._bytes.read1(size)
+            if not data and self._check_unchanged:
+                self._check_unchanged()
         except EOFError:
             raise self._broken("the compressed data ends too early") from None
-        except (zlib.error, lzma.LZMAError, gzip.BadGzipFile):
+        except DAMAGED:
             raise self._broken("the compressed data is damaged") from None
+        except NotText as error:
+            raise self._broken(
+                f"invalid {self.encoding} at byte {error.position} of the file", hint="--encoding names another"
+            ) from None
+        except Changed:
+            raise self._broken("the file changed while it was read") from None
         except OSError as error:
             # bz2 tells damage by an OSError that names no error of the system.
             raise self._broken((error.strerror or "the compressed data is damaged").lower()) from error
-        if not data:
-            self._check_unchanged()
         self._count += len(data)
         return data
 
-    def _check_unchanged(self) -> None:
-        if self._before is None:
-            return
-        now = os.fstat(self._raw.fileno())
-        if (now.st_size, now.st_mtime_ns) != (self._before.st_size, self._before.st_mtime_ns):
-            raise self._broken("the file changed while it was read")
+    def _broken(self, what: str, hint: str = _GET_AGAIN) -> SourceError:
+        return SourceError(f"{self.source.name}: {what}, at byte {self._count} of its content", hint=hint)
 
-    def _broken(self, what: str) -> SourceError:
-        return SourceError(
-            f"{self.source.name}: {what}, at byte {self._count} of its content",
-            hint="get the file again and run the same command; what is in is not loaded twice",
-        )
+
+class _Begun:
+    """A reader whose first bytes were looked at; a fault behind them waits until they were given out."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.ahead = b""
+        self._reader = reader
+        self._fault: Exception | None = None
+        try:
+            while len(self.ahead) < _LONGEST_MARK and (data := reader.read1(READ_BYTES)):
+                self.ahead += data
+        except Exception as error:  # noqa: BLE001 - raised where it belongs
+            self._fault = error
+
+    def read1(self, size: int, /) -> bytes:
+        """Return at most `size` bytes; none at the end."""
+        if self.ahead:
+            given, self.ahead = self.ahead[:size], self.ahead[size:]
+            return given
+        if self._fault:
+            raise self._fault
+        return self._reader.read1(size)
 
 
 class _Awaited(RawIOBase):
@@ -125,11 +196,16 @@ class _Awaited(RawIOBase):
 
 
 @contextmanager
-def opened(source: Source) -> Iterator[Stream]:
-    """Open a source for one pass.
+def opened(source: Source, retries: RetrySettings = _PATIENCE) -> Iterator[Stream]:
+    """Open a source for one pass; a transfer over the network that breaks is tried again.
 
     Raises SourceError when there is no such file or it cannot be read.
     """
+    if source.url is not None:
+        begun = remote.opened(source.url, retries)
+        with closing(begun.raw):
+            yield Stream(source, begun.raw, begun.size, begun.check_unchanged)
+        return
     if source.path is None:
         yield Stream(source, _awaited(cast(BufferedReader, sys.stdin.buffer)), None)
         return
@@ -140,7 +216,7 @@ def opened(source: Source) -> Iterator[Stream]:
             file = stack.enter_context(Path(source.path).open("rb"))
             before = os.fstat(file.fileno())
             if stat.S_ISREG(before.st_mode):
-                stream = Stream(source, file, before)
+                stream = Stream(source, file, before.st_size, lambda: _compare(file, before))
             else:  # A pipe has no size, and what it gives cannot be read a second time.
                 stream = Stream(source, _awaited(file), None)
         except OSError as error:
@@ -155,24 +231,7 @@ def _awaited(stream: BufferedReader) -> BufferedReader:
     return BufferedReader(_Awaited(stream, _MAGIC_BYTES))
 
 
-def named(argument: str) -> list[Source]:
-    """Return the sources that a command line argument names: a path, a glob, a folder, or `-` for standard input.
-
-    Of a folder all files but hidden and unfinished ones, sorted; what matches nothing is kept as a path, so that
-    its absence is told.
-    """
-    if not argument:
-        raise UsageError("a source has no name", hint="is a variable of the calling script empty?")
-    if argument == "-":
-        return [Source(name="-", path=None)]
-    path = Path(argument)
-    if path.is_dir():
-        found = sorted(str(entry) for entry in path.iterdir() if entry.is_file() and _is_finished(entry))
-        return [Source(name=name, path=name) for name in found or [argument]]
-    if not path.exists() and (found := sorted(glob.glob(argument))):  # noqa: PTH207 - a pattern may be absolute
-        return [Source(name=name, path=name) for name in found]
-    return [Source(name=argument, path=argument)]
-
-
-def _is_finished(path: Path) -> bool:
-    return not path.name.startswith(".") and path.suffix not in {".part", ".tmp"}
+def _compare(file: BufferedReader, before: os.stat_result) -> None:
+    now = os.fstat(file.fileno())
+    if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise Changed

@@ -13,10 +13,16 @@ KEY: Final[Any] = None
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One file or stream that holds records: its name as given, and its path (None: standard input)."""
+    """One file or stream that holds records.
+
+    `name` is what it is called wherever it is told of, and holds no secret. It is the file at `path`, or what `url`
+    gives, which may hold one, or else standard input. `encoding` is "auto", or Python's name of one.
+    """
 
     name: str
     path: str | None
+    url: str | None = field(default=None, repr=False)
+    encoding: str = "auto"
 
 
 class ByteStream(Protocol):

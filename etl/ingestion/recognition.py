@@ -1,0 +1,72 @@
+"""What the first bytes of a file tell about it: compression, encoding, or a format that is no JSON. Pure."""
+
+import re
+from typing import Literal, NamedTuple
+
+Compression = Literal["gzip", "bzip2", "xz", "zstd", "zip"]
+
+COMPRESSIONS: dict[bytes, Compression] = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+    # What a parallel zstd writes before its frames, to be skipped.
+    **{bytes([0x50 + number]) + b"\x2a\x4d\x18": "zstd" for number in range(16)},
+}
+"""How compressed files begin."""
+
+
+class Encoding(NamedTuple):
+    """An encoding as Python calls it, and how many bytes of a byte-order mark come before the text."""
+
+    name: str
+    mark: int
+
+
+# A longer beginning stands before the one that it begins with. JSON holds no NUL, so that one beside its first
+# character tells the width and the order of bytes without a mark as well (RFC 4627, section 3).
+ENCODINGS = {
+    b"\xff\xfe\x00\x00": Encoding("utf-32-le", 4),
+    b"\x00\x00\xfe\xff": Encoding("utf-32-be", 4),
+    b"\xff\xfe": Encoding("utf-16-le", 2),
+    b"\xfe\xff": Encoding("utf-16-be", 2),
+    **{bytes([first, 0, 0, 0]): Encoding("utf-32-le", 0) for first in b"[{"},
+    **{bytes([0, 0, 0, first]): Encoding("utf-32-be", 0) for first in b"[{"},
+    **{bytes([first, 0]): Encoding("utf-16-le", 0) for first in b"[{"},
+    **{bytes([0, first]): Encoding("utf-16-be", 0) for first in b"[{"},
+}
+"""How decompressed files begin that are not in UTF-8."""
+
+FORMATS: dict[str, str] = {
+    "Parquet": r"PAR1",
+    "Avro": r"Obj\x01",
+    "ORC": r"ORC",
+    "an SQLite database": r"SQLite format 3\x00",
+    "PDF": r"%PDF-",
+    "an old Excel workbook": r"\xd0\xcf\x11\xe0",
+    "7-Zip": r"7z\xbc\xaf",
+    "a tar archive": r"(?s).{257}ustar",
+    "HTML, such as an error page": r"(?i)\s*<(!doctype html|html|head|body)\b",
+    "XML": r"\s*<",
+    "JavaScript": r"\s*((var|let|const)\s|[A-Za-z_$][\w$.]*\s*[=(]\s*[\[{])",
+    "JSON without an object or array": r"\s*(\"[^\"\n]*\"|-?[0-9.eE+-]+|true|false|null)\s*\Z",
+    "CSV or another table of text": r"[^\n\r\x00]*[,;\t|][^\n\r\x00]*[\n\r]",
+    "YAML": r"---\s|[\w-]+:\s",
+}
+"""What is no JSON, by the regular expression that its beginning matches as latin-1 text; the first that does."""
+
+
+def compression_of(beginning: bytes) -> Compression | None:
+    """Return how a file is compressed that begins so, or None."""
+    return next((name for start, name in COMPRESSIONS.items() if beginning.startswith(start)), None)
+
+
+def encoding_of(beginning: bytes) -> Encoding | None:
+    """Return the encoding of a decompressed file that begins so, or None for what is read as UTF-8."""
+    return next((found for start, found in ENCODINGS.items() if beginning.startswith(start)), None)
+
+
+def format_of(beginning: str) -> str | None:
+    """Return in words what a file looks like that is no JSON, or None; its bytes come as latin-1 text."""
+    return next((words for words, pattern in FORMATS.items() if re.match(pattern, beginning)), None)

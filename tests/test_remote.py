@@ -1,0 +1,302 @@
+"""URLs as sources: a server on this machine that breaks in every way, and moto in the place of S3."""
+
+import base64
+import gzip
+import importlib
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+
+from etl.errors import SourceError, UsageError
+from etl.ingestion import remote
+from etl.ingestion.constants import HEAD_BYTES
+from etl.ingestion.naming import named
+from etl.ingestion.source import Stream, opened
+from etl.settings import RetrySettings
+
+PATIENT = RetrySettings(attempts=3, base_seconds=0.001, cap_seconds=0.002)
+CONTENT = random.Random(3).randbytes(HEAD_BYTES).hex().encode()
+
+
+@dataclass(kw_only=True)
+class Site:
+    """What the server sends: ranges or not, after how many bytes each answer breaks, and another answer first."""
+
+    content: bytes = CONTENT
+    etag: str | None = '"one"'
+    has_ranges: bool = True
+    has_length: bool = True
+    breaks_after: list[int] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
+    redirect_to: str | None = None
+    address: str = ""
+    asked: list[dict[str, str]] = field(default_factory=list)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """Serve one file on this machine, whatever its path."""
+    site = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+        def do_GET(self) -> None:
+            with suppress(BrokenPipeError, ConnectionResetError):  # The reader may have heard enough.
+                self._answer()
+
+        def _answer(self) -> None:
+            site.asked.append(dict(self.headers))
+            self.close_connection = True
+            if site.redirect_to and self.path.startswith("/moved"):
+                self.send_response(302)
+                self.send_header("Location", site.redirect_to)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            if site.answers:
+                self.send_response(site.answers.pop(0))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            begin = 0
+            if site.has_ranges and "Range" in self.headers:
+                begin = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            body = site.content[begin:]
+            self.send_response(206 if begin else 200)
+            if begin:
+                self.send_header("Content-Range", f"bytes {begin}-{len(site.content) - 1}/{len(site.content)}")
+            if site.has_length:
+                self.send_header("Content-Length", str(len(body)))
+            if site.etag:
+                self.send_header("ETag", site.etag)
+            self.end_headers()
+            self.wfile.write(body[: site.breaks_after.pop(0)] if site.breaks_after else body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    site.address = f"127.0.0.1:{server.server_port}"
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _read(url: str) -> tuple[bytes, str]:
+    """Return all that a URL gives, and the message of the fault that ended it, if one did."""
+    try:
+        with opened(named(url)[0], PATIENT) as stream:
+            return _rest(stream)
+    except SourceError as error:
+        return b"", str(error)
+
+
+def _rest(stream: Stream) -> tuple[bytes, str]:
+    parts = []
+    try:
+        while data := stream.read():
+            parts.append(data)
+    except SourceError as error:
+        return b"".join(parts), str(error)
+    return b"".join(parts), ""
+
+
+def test_a_url_is_read_like_a_file(site: Site) -> None:
+    """Its size is known where the server tells it, compression is told by content, and it can be read again."""
+    url = f"http://{site.address}/a.json"
+    assert _read(url) == (CONTENT, "")
+    with opened(named(url)[0]) as stream:
+        assert (stream.size, stream.is_repeatable, stream.plain_path) == (len(CONTENT), True, None)
+    site.content = gzip.compress(CONTENT)
+    assert _read(url) == (CONTENT, "")
+    site.has_length = False
+    assert _read(url) == (CONTENT, "")
+
+
+@pytest.mark.parametrize("has_ranges", [True, False])
+def test_a_broken_transfer_goes_on_where_it_stopped(site: Site, has_ranges: bool) -> None:
+    """A server with ranges is asked for the rest; what another sends again is passed over; nothing comes twice."""
+    site.has_ranges = has_ranges
+    site.breaks_after = [100_000, 1_500_000, 1_700_000] if not has_ranges else [100_000, 1_400_000, 9]
+    assert _read(f"http://{site.address}/a.json") == (CONTENT, "")
+    if has_ranges:
+        assert [asked.get("Range") for asked in site.asked] == [
+            None,
+            "bytes=100000-",
+            "bytes=1500000-",
+            "bytes=1500009-",
+        ]
+
+
+def test_a_url_that_changes_while_it_is_read_is_a_fault(site: Site) -> None:
+    """The rest of another version is never taken for the rest of this one; what came before is given out."""
+    site.breaks_after = [1_200_000]
+    url = f"http://{site.address}/a.json"
+    with opened(named(url)[0], PATIENT) as stream:
+        site.etag = '"two"'
+        given, fault = _rest(stream)
+    assert fault == f"cannot read {url}: the source changed while it was read"
+    assert given == CONTENT[: len(given)]
+    assert len(given) > HEAD_BYTES
+
+
+def test_without_a_version_nothing_is_resumed(site: Site) -> None:
+    """A server that tells neither ETag nor time may have other bytes by now."""
+    site.etag = None
+    site.breaks_after = [1_200_000]
+    given, fault = _read(f"http://{site.address}/a.json")
+    assert given == CONTENT[: len(given)]
+    assert "the server tells no version by which it could go on" in fault
+
+
+def test_a_server_that_stays_away_is_a_fault(site: Site) -> None:
+    """After the last try the fault is told behind what came; a try that brings something begins the count anew."""
+    site.breaks_after = [1_200_000, 0, 0, 0, 0]
+    given, fault = _read(f"http://{site.address}/a.json")
+    assert given == CONTENT[: len(given)]
+    assert fault.endswith("/a.json: the connection was closed too early")
+    assert len(site.asked) == 1 + PATIENT.attempts - 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "fault"),
+    [
+        ([503, 429], ""),
+        ([503, 503, 503], "the server answers 503 service unavailable"),
+        ([404], "the server answers 404 not found"),
+        ([401], "the server answers 401 unauthorized"),
+    ],
+)
+def test_an_answer_that_is_no_file_is_told(site: Site, answers: list[int], fault: str) -> None:
+    """A server that is busy is asked again; another refusal is told at once, with its number."""
+    site.answers = answers
+    url = f"http://{site.address}/a.json"
+    assert _read(url) == ((b"", f"cannot read {url}: {fault}") if fault else (CONTENT, ""))
+
+
+def test_nobody_at_the_address_is_told_at_once() -> None:
+    """A connection that is refused is no reason to wait: the address is more likely wrong."""
+    assert _read("http://127.0.0.1:9/a.json") == (b"", "cannot read http://127.0.0.1:9/a.json: connection refused")
+
+
+def test_a_secret_in_a_url_is_used_and_never_told(site: Site) -> None:
+    """User and password go to the host that they were given for, and to no other; the name of a source has neither."""
+    source = named(f"http://ann:p%40ss@{site.address}/a.json?sig=SECRET#x")[0]
+    assert source.name == f"http://{site.address}/a.json?..."
+    assert "SECRET" not in repr(source)
+    with opened(source):
+        pass
+    assert site.asked[0]["Authorization"] == f"Basic {base64.b64encode(b'ann:p@ss').decode()}"
+    site.redirect_to = f"http://{site.address}/elsewhere"
+    with opened(named(f"http://ann:pass@{site.address}/moved")[0]):
+        pass
+    assert [("Authorization" in asked) for asked in site.asked[1:]] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("ftp://host/a.json", "no URL of the kind ftp:// is read"),
+        ("https:///a.json", "expected https:// and a host or bucket behind it"),
+        ("https://[::1/a.json", "expected https:// and a host or bucket behind it"),
+        ("http://host:port/a.json", "expected http:// and a host or bucket behind it"),
+    ],
+)
+def test_a_url_that_cannot_be_meant_is_wrong_usage(url: str, message: str) -> None:
+    """What is wrong with a URL before anything is asked is exit code 2."""
+    with pytest.raises(UsageError, match=message):
+        named(url)
+
+
+def test_a_missing_driver_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that installs what an object store needs is told."""
+
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    for scheme, extra in (("s3", "s3"), ("gs", "gs"), ("az", "az"), ("abfs", "az")):
+        with pytest.raises(UsageError) as told:
+            named(f"{scheme}://exports/a.json")
+        assert told.value.hint == f"pip install 'logistics-etl[{extra}]'"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """Let moto stand in for S3, with a bucket `exports`; give a client of it."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in settings.items():
+            environment.setenv(name, value)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="exports")
+        yield client
+        client.close()
+    server.stop()
+
+
+def test_objects_of_a_store_are_sources(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object is read block by block, compressed or not; a pattern and a folder name all that match, sorted."""
+    monkeypatch.setattr(remote, "STORE_BLOCK_BYTES", 300_000)
+    s3.put_object(Bucket="exports", Key="day/b.json", Body=CONTENT)
+    s3.put_object(Bucket="exports", Key="day/a.json", Body=gzip.compress(CONTENT))
+    s3.put_object(Bucket="exports", Key="day/deep/c.json", Body=b"[]")
+    names = ["s3://exports/day/a.json", "s3://exports/day/b.json"]
+    assert [each.name for each in named("s3://exports/day/*.json")] == names
+    assert [each.name for each in named("s3://exports/day/")] == names
+    for name in names:
+        assert _read(name) == (CONTENT, "")
+    with opened(named(names[1])[0]) as stream:
+        assert (stream.size, stream.is_repeatable) == (len(CONTENT), True)
+    for none in ("s3://exports/none.json", "s3://exports/none*", "s3://no-bucket/a.json"):
+        assert _read(none) == (b"", f"cannot read {none}: there is no such file")
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_a_fault(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No part of a later version passes for the end of this one, not even one of the same size."""
+    monkeypatch.setattr(remote, "STORE_BLOCK_BYTES", 300_000)
+    for later in (CONTENT[::-1], CONTENT[:-1]):
+        s3.put_object(Bucket="exports", Key="a.json", Body=CONTENT)
+        with opened(named("s3://exports/a.json")[0], PATIENT) as stream:
+            s3.put_object(Bucket="exports", Key="a.json", Body=later)
+            given, fault = _rest(stream)
+        assert fault == "cannot read s3://exports/a.json: the source changed while it was read"
+        assert given == CONTENT[: len(given)]
+
+
+def test_missing_credentials_are_told(s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without credentials a store is not read, and the error says so."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    s3fs.S3FileSystem.clear_instance_cache()
+    given, fault = _read("s3://exports/a.json")
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert (given, fault) == (b"", "cannot read s3://exports/a.json: no credentials are found, or not all of them")
