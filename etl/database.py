@@ -319,14 +319,14 @@ def _limits(connection: psycopg.Connection, table: str) -> dict[str, set[str]]:
 
 
 def require_key(connection: psycopg.Connection, dataset: Dataset) -> None:
-    """Raise UsageError when the first table has no unique index of the key, which a merge needs."""
-    table = dataset.tables[0]
-    row = connection.execute(_SQL["has_key"], {"table": table.name, "key": list(dataset.key)}).fetchone()
-    if not row or not row[0]:
-        raise UsageError(
-            f"the table {table.name} has no unique index of its key ({', '.join(dataset.key)})",
-            hint=f"alter table {table.name} add primary key ({', '.join(dataset.key)})",
-        )
+    """Raise UsageError when a table of records has no unique index of the key, which a merge needs."""
+    for table in dataset.record_tables:
+        row = connection.execute(_SQL["has_key"], {"table": table.name, "key": list(dataset.key)}).fetchone()
+        if not row or not row[0]:
+            raise UsageError(
+                f"the table {table.name} has no unique index of its key ({', '.join(dataset.key)})",
+                hint=f"alter table {table.name} add primary key ({', '.join(dataset.key)})",
+            )
 
 
 def grant_ledger(connection: psycopg.Connection) -> None:

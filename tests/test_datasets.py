@@ -161,7 +161,23 @@ WRONG: list[tuple[str, str, str]] = [
         _with('index = [["sent_at"], ["carrier", "sent_at"]]', 'each = "items"'),
         "table logistics.parcels: only later tables have `each`",
     ),
-    ("later table without each", _with('each = "items"', ""), "table logistics.parcel_items: expected `each`"),
+    (
+        "later table without each",
+        _with('each = "items"', ""),
+        "table logistics.parcels: expected `where`, for a later table without `each` would get no record",
+    ),
+    (
+        "where of nothing",
+        _with('each = "items"', 'each = "items"\nwhere = { sku = [] }'),
+        "where expects values of sku",
+    ),
+    ("where of no path", _with('each = "items"', 'each = "items"\nwhere = { "a..b" = 1 }'), "where: expected a path"),
+    ("where of a day", _with('each = "items"', 'each = "items"\nwhere = { a = 2026-01-01 }'), "table 2: expected"),
+    (
+        "where beyond the record",
+        _with('each = "items"', 'each = "items"\nwhere = { "^.^.a" = 1 }'),
+        r"table logistics.parcel_items: where: path .* leads beyond the record",
+    ),
     (
         "each without a name",
         _with('each = "items"', 'each = "box..items"'),

@@ -4,7 +4,7 @@ The grammar is the contract C5 (`docs/reference/dataset-definitions.md`). Knows 
 returns statements, others run them.
 """
 
-from etl.datasets.definition import LINEAGE, NUMBERS, SOURCE, TIMES, TYPES, Column, Dataset, Table, Type
+from etl.datasets.definition import LINEAGE, NUMBERS, SOURCE, TIMES, TYPES, Column, Condition, Dataset, Table, Type
 from etl.datasets.reading import find, folders, names, read, readable
 from etl.datasets.tables import ddl, limits_ddl, sql_type
 
@@ -15,6 +15,7 @@ __all__ = [
     "TIMES",
     "TYPES",
     "Column",
+    "Condition",
     "Dataset",
     "Table",
     "Type",

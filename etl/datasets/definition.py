@@ -62,12 +62,25 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return paths.parse(self.path)
 
 
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """What an object must hold for a table to take it: one of these values at a path."""
+
+    path: str
+    values: tuple[str | bool | int | float, ...]
+
+    @property
+    def way(self) -> paths.ValuePath:
+        """The path, read."""
+        return paths.parse(self.path)
+
+
 class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One table of a dataset; `each` are the paths of the arrays whose elements become its rows, outer one first."""
 
     name: str
     columns: tuple[Column, ...]
     each: tuple[str, ...] = ()
+    where: tuple[Condition, ...] = ()
     index: tuple[tuple[str, ...], ...] = ()
     comment: str | None = None
 
@@ -87,7 +100,11 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
-    """A named description of records and of the tables that they become; the first table is the record's own."""
+    """A named description of records and of the tables that they become.
+
+    A record is one row of the first table without `each` that takes it, and the elements of its arrays are the rows of
+    the others.
+    """
 
     name: str
     records: str
@@ -114,6 +131,11 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
         ]
         content = msgspec.json.encode((self.records, self.key, self.newest_by, tables), order="deterministic")
         return hashlib.sha256(content).hexdigest()[:16]
+
+    @property
+    def record_tables(self) -> tuple[Table, ...]:
+        """The tables without `each`, of which a record is a row of one."""
+        return tuple(table for table in self.tables if not table.each)
 
     def of_source(self, name: str) -> "Dataset":
         """Return the definition with what it takes from the name of a source filled in."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from etl.datasets import paths
-from etl.datasets.definition import LINEAGE, NUMBERS, SOURCE, TIMES, Column, Dataset, Table
+from etl.datasets.definition import LINEAGE, NUMBERS, SOURCE, TIMES, Column, Condition, Dataset, Table
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _NAME_LENGTH = 63
@@ -29,11 +29,15 @@ def problems(dataset: Dataset, path: Path) -> Iterator[str]:
         return
     if not all(dataset.records.split(".")):
         yield f"records: expected a path such as item or shipments.item, got {dataset.records!r}"
+    *before, _ = dataset.record_tables or dataset.tables[:1]
+    for table in before:
+        if not table.where:
+            yield f"table {table.name}: expected `where`, for a later table without `each` would get no record"
     for number, table in enumerate(dataset.tables):
         if not re.fullmatch(rf"{_NAME.pattern}\.{_NAME.pattern}", table.name):
             yield f"table {number + 1}: expected a name such as logistics.shipments, got {table.name!r}"
-        if bool(table.each) != bool(number):
-            yield f"table {table.name}: " + ("only later tables have `each`" if table.each else "expected `each`")
+        if table.each and not number:
+            yield f"table {table.name}: only later tables have `each`"
         yield from (f"table {table.name}{problem}" for problem in _table_problems(table))
     if len({table.name for table in dataset.tables}) != len(dataset.tables):
         yield "two tables have one name"
@@ -46,6 +50,10 @@ def _table_problems(table: Table) -> Iterator[str]:
             paths.steps(each)
         except ValueError:
             yield f": each expects a path such as items, got {each!r}"
+    for condition in table.where:
+        yield from (f": where: {problem}" for problem in _misused_path(condition, table))
+        if not condition.values:
+            yield f": where expects values of {condition.path}, got none"
     if not table.columns:
         yield ": expected at least one column"
     for column in table.columns:
@@ -60,29 +68,38 @@ def _table_problems(table: Table) -> Iterator[str]:
 
 
 def _key_problems(dataset: Dataset) -> Iterator[str]:
-    first, *children = dataset.tables
     if len(set(dataset.key)) != len(dataset.key):
         yield f"key names a column twice: {', '.join(dataset.key)}"
     if dataset.mode == "merge" and not dataset.key:
         yield "mode merge expects `key`"
+    if dataset.key and len(dataset.record_tables) > 1 and any(table.each for table in dataset.tables):
+        yield "a dataset with `key` and several tables without `each` has none with it: divide it into several datasets"
     for name in dataset.key:
-        column = first.column(name)
-        if column is None:
-            yield f"key names {name!r}, which is not a column of {first.name}"
-        elif not column.required:
-            yield f"table {first.name}, column {name}: a key column expects required = true"
-        elif column.type in {"jsonb", "text[]"}:
-            yield f"table {first.name}, column {name}: a key column cannot be {column.type}"
-        for child in children:
-            held = child.column(name)
-            if column is not None and (held is None or held.type != column.type):
-                yield f"table {child.name}: expected the key column {name} of type {column.type}"
-    if dataset.newest_by:
-        newest = first.column(dataset.newest_by)
+        yield from _key_column_problems(dataset, name)
+    for table in dataset.record_tables if dataset.newest_by else ():
+        newest = table.column(dataset.newest_by or "")
         if newest is None or newest.type in {"jsonb", "text[]"}:
-            yield f"newest_by names {dataset.newest_by!r}, which is not a comparable column of {first.name}"
-        if not dataset.key:
-            yield "newest_by expects `key`"
+            yield f"newest_by names {dataset.newest_by!r}, which is not a comparable column of {table.name}"
+    if dataset.newest_by and not dataset.key:
+        yield "newest_by expects `key`"
+
+
+def _key_column_problems(dataset: Dataset, name: str) -> Iterator[str]:
+    first, *others = dataset.tables
+    column = first.column(name)
+    if column is None:
+        yield f"key names {name!r}, which is not a column of {first.name}"
+        return
+    if not column.required:
+        yield f"table {first.name}, column {name}: a key column expects required = true"
+    elif column.type in {"jsonb", "text[]"}:
+        yield f"table {first.name}, column {name}: a key column cannot be {column.type}"
+    for table in others:
+        held = table.column(name)
+        if held is None or held.type != column.type:
+            yield f"table {table.name}: expected the key column {name} of type {column.type}"
+        elif not table.each and not held.required:
+            yield f"table {table.name}, column {name}: a key column expects required = true"
 
 
 def _misuses(column: Column, table: Table) -> Iterator[str]:
@@ -124,16 +141,20 @@ def _misused_places(column: Column, table: Table) -> Iterator[str]:
         else:
             if groups > 1:
                 yield "match expects at most one group: what it finds is the value"
+    yield from _misused_path(column, table)
+
+
+def _misused_path(found: Column | Condition, table: Table) -> Iterator[str]:
     try:
-        way = column.way
+        way = found.way
     except ValueError as error:
         yield str(error)
         return
     depth = len(table.each)
     if (way.up or way.sign == "#") and not depth:
-        yield f"path {column.path!r} has a meaning only in a table with `each`"
+        yield f"path {found.path!r} has a meaning only in a table with `each`"
     elif way.up > depth or (way.sign == "#" and way.up == depth):
-        yield f"path {column.path!r} leads beyond the record"
+        yield f"path {found.path!r} leads beyond the record"
 
 
 def _misused_times(column: Column) -> Iterator[str]:

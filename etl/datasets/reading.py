@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from etl.datasets.definition import TYPES, Column, Dataset, Table
+from etl.datasets.definition import TYPES, Column, Condition, Dataset, Table
 from etl.datasets.problems import problems
 from etl.errors import DefinitionError
 from etl.settings import Mode, shipped
@@ -40,6 +40,7 @@ class _TableDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     name: str
     columns: dict[str, str | dict[str, Any]]
     each: str | list[str] = []
+    where: dict[str, str | bool | int | float | list[str | bool | int | float]] = {}
     index: list[list[str]] = []
     comment: str | None = None
 
@@ -126,6 +127,10 @@ def _table(raw: dict[str, Any], where: str) -> Table:
         name=document.name,
         columns=tuple(_column(name, options, where) for name, options in document.columns.items()),
         each=(document.each,) if isinstance(document.each, str) else tuple(document.each),
+        where=tuple(
+            Condition(path=path, values=tuple(values) if isinstance(values, list) else (values,))
+            for path, values in document.where.items()
+        ),
         index=tuple(tuple(names) for names in document.index),
         comment=document.comment,
     )

@@ -17,14 +17,13 @@ _SQL_TYPES: dict[str, sql.SQL] = {
 
 def ddl(dataset: Dataset) -> list[sql.Composed]:
     """Return the statements that make the dataset's tables; running them again changes nothing."""
-    first = dataset.tables[0]
     statements = [
         sql.SQL("create schema if not exists {}").format(sql.Identifier(schema))
         for schema in sorted({table.name.split(".")[0] for table in dataset.tables})
     ]
     for table in dataset.tables:
-        statements.append(_create_table(table, dataset.key if table is first else ()))
-        indexes = list(table.index) + ([dataset.key] if dataset.key and table is not first else [])
+        statements.append(_create_table(table, () if table.each else dataset.key))
+        indexes = list(table.index) + ([dataset.key] if dataset.key and table.each else [])
         for columns in indexes:
             name = _joined(table.name.split(".")[1], *columns, "idx")
             statements.append(

@@ -32,7 +32,13 @@ def isolate(
     connection.execute(_SQL["make_refused"].format(refused=_REFUSED))
     sources = [_range(connection, table, text) for table, text in zip(dataset.tables, texts, strict=True)]
     statements = applying(sources, _SQL["won_of_range"].format(won=WON))
-    body = _SQL["body"].format(first=texts[0], refused=_REFUSED, statements=sql.SQL(";\n").join(statements))
+    first = [
+        sql.SQL("select etl_place from {}").format(text)
+        for table, text in zip(dataset.tables, texts, strict=True)
+        if not table.each
+    ]
+    places = sql.SQL("({}) as record").format(sql.SQL(" union all ").join(first))
+    body = _SQL["body"].format(places=places, refused=_REFUSED, statements=sql.SQL(";\n").join(statements))
     connection.execute(_SQL["prefer_indexes"])
     connection.execute(_SQL["block"].format(body=sql.Literal(body.as_string(connection))))
     faults = {

@@ -15,6 +15,7 @@ import psycopg
 import structlog
 
 from etl.database import Database, Session
+from etl.datasets import Dataset
 from etl.errors import BusyError, InternalError
 from etl.ingestion import failures, outcome, records, retries
 from etl.ingestion.copying import Copier
@@ -169,7 +170,7 @@ class Loader:
                 stored += self._store(batch, "failed", fate.failed)
                 for _, safe in stored:
                     safe.result()
-                entries.append(_entry(batch, fate))
+                entries.append(_entry(batch, fate, self.projection.dataset))
                 self.books.enter(connection, batch, entries[-1], [failure for failure, _ in stored])
 
         retries.policy(self.retries, self.before_retry, self.wait)(once)
@@ -185,9 +186,10 @@ class Loader:
         return [(failure, self.store.write(failure))]
 
 
-def _entry(batch: Batch, fate: _Fate) -> Entry:
-    """Return what is entered of a batch: the records loaded are the rows that the server counted."""
-    entry = Entry(loaded=fate.rows[0], rejected=len(fate.rejected), failed=len(fate.failed), rows=fate.rows)
+def _entry(batch: Batch, fate: _Fate, dataset: Dataset) -> Entry:
+    """Return what is entered of a batch: the records loaded are the rows of records that the server counted."""
+    loaded = sum(count for table, count in zip(dataset.tables, fate.rows, strict=True) if not table.each)
+    entry = Entry(loaded=loaded, rejected=len(fate.rejected), failed=len(fate.failed), rows=fate.rows)
     if entry.loaded + entry.rejected + entry.failed != batch.piece.count:
         raise InternalError(f"of {batch.piece.count} records at byte {batch.piece.offset} the server counted {entry}")
     return entry

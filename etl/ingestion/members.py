@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from etl.datasets import Column, paths
+from etl.datasets import Column, Table, paths
 from etl.ingestion.values import KEY, Misfit
 
 
@@ -20,6 +20,10 @@ Getter = Callable[[Any, Outer | None, int], Any]
 """(object of the row, what is around it, position from 1) -> the value, None when there is none; it raises Misfit."""
 
 
+Condition = Callable[[Any, Outer | None, int], bool]
+"""(object of the row, what is around it, position from 1) -> whether the table takes it."""
+
+
 def getter(column: Column) -> Getter:
     """Return what gets the value of a column."""
     get = _path(column.way) if column.value is None else _constant(column.value)
@@ -30,6 +34,31 @@ def getter(column: Column) -> Getter:
     if column.default is not None:
         get = _or_default(get, column.default)
     return _required(get) if column.required else get
+
+
+def condition(table: Table) -> Condition:
+    """Return what tells whether a table takes an object, by its `where`."""
+    wanted = [(_path(each.way), _sorted(each.values)) for each in table.where]
+
+    def is_taken(item: Any, outer: Outer | None, position: int) -> bool:
+        try:
+            return all(_is_among(get(item, outer, position), *values) for get, values in wanted)
+        except Misfit:
+            return False
+
+    return is_taken
+
+
+def _sorted(values: Iterable[str | bool | float]) -> tuple[frozenset[tuple[type, str | bool]], frozenset[Decimal]]:
+    """Return values as they are compared: as they are written, numbers by their value; true is no 1."""
+    others = frozenset((type(value), value) for value in values if isinstance(value, str | bool))
+    return others, frozenset(Decimal(str(value)) for value in values if not isinstance(value, str | bool))
+
+
+def _is_among(value: Any, others: frozenset[Any], numbers: frozenset[Decimal]) -> bool:
+    if isinstance(value, str | bool):
+        return (type(value), value) in others
+    return isinstance(value, int | Decimal) and value in numbers
 
 
 def _constant(value: str) -> Getter:

@@ -32,9 +32,10 @@ def append(dataset: Dataset, targets: Sources, sources: Sources) -> list[sql.Com
 def merge(dataset: Dataset, sources: Sources, won: sql.Composable) -> list[sql.Composed]:
     """Return the statements that keep the newest version of each key, and its child rows."""
     (first, source), *children = zip(dataset.tables, sources, strict=True)
+    if not any(table.each for table in dataset.tables):
+        pairs = zip(dataset.tables, sources, strict=True)
+        return [_SQL["merge_records"].format(**_words(dataset, table, rows, won)) for table, rows in pairs]
     words = _words(dataset, first, source, won)
-    if not children:
-        return [_SQL["merge_records"].format(**words)]
     statements = [_SQL["merge_records_returning"].format(**words)]
     for child, rows in children:
         words = _words(dataset, child, rows, won, child=True)
@@ -47,11 +48,15 @@ def replace(dataset: Dataset, sources: Sources) -> list[sql.Composed]:
     if not dataset.key:
         deletes = [_SQL["delete_all"].format(table=table.identifier) for table in dataset.tables]
         return deletes + append(dataset, [table.identifier for table in dataset.tables], sources)
-    (first, source), *children = zip(dataset.tables, sources, strict=True)
-    words = _words(dataset, first, source, WON)
-    statements = [_SQL[name].format(**words) for name in ("delete_absent", "replace_records")]
+    statements = [
+        _SQL[name].format(**_words(dataset, table, rows, WON))
+        for table, rows in zip(dataset.tables, sources, strict=True)
+        for name in ("delete_absent", "replace_records")
+        if not table.each
+    ]
+    children = [pair for pair in zip(dataset.tables, sources, strict=True) if pair[0].each]
     if children:
-        statements.append(_SQL["keep_newest"].format(**words))
+        statements.append(_SQL["keep_newest"].format(**_words(dataset, dataset.tables[0], sources[0], WON)))
     for child, rows in children:
         words = _words(dataset, child, rows, WON, child=True)
         statements += [_SQL[name].format(**words) for name in ("delete_losers", "replace_children")]

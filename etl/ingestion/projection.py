@@ -4,7 +4,7 @@ What fits which type is contract C5 (`docs/reference/dataset-definitions.md`); t
 PostgreSQL would give.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from io import StringIO
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from etl.datasets import SOURCE, Column, Dataset, Table, paths
 from etl.errors import DefinitionError
 from etl.ingestion.conversions import as_text, converter, json_text
-from etl.ingestion.members import Getter, Outer, descending, getter, kind
+from etl.ingestion.members import Condition, Getter, Outer, condition, descending, getter, kind
 from etl.ingestion.values import Batch, Fault, Misfit, Piece, Rejected, Rows
 
 _NULL = "\\N"
@@ -41,6 +41,15 @@ class _Cells(NamedTuple):
     steps: tuple[tuple[str | None, Getter, Callable[[Any], str]], ...]
 
 
+class _CompiledTable(NamedTuple):
+    """A table, compiled: its columns, the arrays that lead to its rows, and what tells which it takes (None: all)."""
+
+    table: Table
+    cells: _Cells
+    arrays: "tuple[_Array, ...]"
+    takes: Condition | None
+
+
 class Projection:
     """A dataset compiled: from records to the COPY text of its tables.
 
@@ -50,9 +59,9 @@ class Projection:
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         _require_fitting(dataset)
-        self._tables = [(table, _compile(table), _arrays(table)) for table in dataset.tables]
-        columns = {column.name: column for column in dataset.tables[0].columns}
-        self._keys = [getter(columns[name]) for name in dataset.key]
+        self._tables = [_compile_table(table) for table in dataset.tables]
+        self._record_tables = [number for number, table in enumerate(dataset.tables) if not table.each]
+        self._keys = {number: _keys(dataset, dataset.tables[number]) for number in self._record_tables}
 
     def batch(
         self,
@@ -80,27 +89,29 @@ class Projection:
 
         Raises Refused when it can never load.
         """
-        return [self._rows(table, record, lineage) for table in self._tables]
+        own = self._table_of(record)
+        if own is None:
+            raise Refused(Misfit("23514", "no table takes it: `where` holds for none"), self.dataset.tables[0], None)
+        return [
+            _rows(table, record, lineage) if table.arrays or number == own else []
+            for number, table in enumerate(self._tables)
+        ]
 
-    def key_of(self, record: Mapping[str, Any]) -> str | None:
+    def key_of(self, record: dict[str, Any]) -> str | None:
         """Return the record's key as text, or None when it has none that can be told."""
-        if not self._keys:
-            return None
+        keys = self._keys[self._table_of(record) or 0]
         try:
-            return ", ".join(as_text(get(record, None, 0)) for get in self._keys)
+            return ", ".join(as_text(get(record, None, 0)) for get in keys) if keys else None
         except Misfit:
             return None
 
-    def _rows(
-        self, compiled: tuple[Table, _Cells, tuple["_Array", ...]], record: dict[str, Any], lineage: str
-    ) -> list[str]:
-        table, cells, arrays = compiled
-        if not arrays:
-            return [_row(table, cells, record, None, 1, lineage)]
-        return [
-            _row(table, cells, element, outer, position, lineage)
-            for element, outer, position in _elements(table, arrays, record, None, 0)
-        ]
+    def _table_of(self, record: dict[str, Any]) -> int | None:
+        """Return the number of the table that takes a record: the first whose `where` holds."""
+        for number in self._record_tables:
+            takes = self._tables[number].takes
+            if takes is None or takes(record, None, 0):
+                return number
+        return None
 
 
 class Gathered:
@@ -187,6 +198,26 @@ def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, outer: Outer | No
         except Misfit as unstorable:
             raise Refused(unstorable, table, cell.column, position) from None
     return values
+
+
+def _rows(compiled: _CompiledTable, record: dict[str, Any], lineage: str) -> list[str]:
+    table, cells, arrays, takes = compiled
+    if not arrays:
+        return [_row(table, cells, record, None, 1, lineage)]
+    return [
+        _row(table, cells, element, outer, position, lineage)
+        for element, outer, position in _elements(table, arrays, record, None, 0)
+        if takes is None or takes(element, outer, position)
+    ]
+
+
+def _compile_table(table: Table) -> _CompiledTable:
+    takes = condition(table) if table.where else None
+    return _CompiledTable(table=table, cells=_compile(table), arrays=_arrays(table), takes=takes)
+
+
+def _keys(dataset: Dataset, table: Table) -> list[Getter]:
+    return [getter(column) for name in dataset.key if (column := table.column(name))]
 
 
 def _require_fitting(dataset: Dataset) -> None:

@@ -93,6 +93,8 @@ def shape(dataset: Dataset) -> Shape:
     """
     root = _Node()
     for table in dataset.tables:
+        if table.where:
+            raise NoShape(f"{table.name} takes only what its `where` holds for")
         if table.each:
             if len(table.each) > 1:
                 raise NoShape(f"{table.name} has a row for each element of an array in an array")

@@ -56,7 +56,7 @@ declare
     at_table text;
     at_column text;
 begin
-    select min(etl_place), max(etl_place) into lowest, last_place from {first};
+    select min(etl_place), max(etl_place) into lowest, last_place from {places};
     while lowest <= last_place loop
         begin
             highest := lowest + size - 1;
