@@ -132,3 +132,5 @@ class LoadSettings:
     precalculate: bool
     retries: RetrySettings
     max_record_bytes: int = MAX_RECORD_BYTES
+    limit: int | None = None
+    dry_run: bool = False

@@ -28,6 +28,7 @@ _COMMANDS = {
     "report": "Show an aggregate, its newest rows first; without a name, how fresh each is, as html with charts.",
     "dataset": "Show and check dataset definitions, and make their tables.",
     "db": "Run the embedded PostgreSQL, and bring a database to what the loads need.",
+    "init": "Write a configuration folder of your own: etl.toml, one dataset and a sample; nothing is overwritten.",
     "generate": "Write sample data: shipments, vehicle_logs, vehicles or tracking_events.",
 }
 
@@ -104,7 +105,7 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: "
     from etl import logs
     from etl.settings import read_file_settings
 
-    if is_given(ctx, "config_dir") and not Path(config_dir).is_dir():
+    if is_given(ctx, "config_dir") and ctx.invoked_subcommand != "init" and not Path(config_dir).is_dir():
         raise UsageError(f"the configuration folder {config_dir} is missing", hint="name another by --config-dir")
     settings = read_file_settings(Path(config_dir))
     defaults = settings.as_defaults()

@@ -68,18 +68,67 @@ def show_command(common: Common, name: str, projection: bool, as_json: bool) -> 
         )
 
 
-@command.command("check", epilog="Example: etl dataset check shipments")
+@command.command("check", epilog="Example: etl dataset check shipments exports/2026-11-21.json.gz")
 @click.argument("name", shell_complete=completion.datasets)
+@click.argument("source", required=False, metavar="[FILE]")
+@option("--records", metavar="PATH", help="Path of one record, as in shipments.item; else the definition's.")
+@option("--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many records of FILE.")
+@json_option
 @click.pass_obj
-def check_command(common: Common, name: str) -> None:
-    """Check a definition, and that the database has its tables and lets them be loaded."""
+def check_command(common: Common, name: str, source: str | None, records: str | None, limit: int, as_json: bool) -> int:
+    """Check a definition against its tables, or by the first records of a file.
+
+    With FILE (- for standard input) no database is asked: the rows that the records become are shown, and what does
+    not fit. Exit code 1 tells that some do not, 3 that the file cannot be read.
+    """
     from etl.ingestion.projection import Projection
 
     dataset = datasets.find(name, common.config_dir)
     Projection(dataset)  # raises where a value of the definition does not fit its column
+    if source is not None:
+        return _preview(dataset, source, records, limit, as_json=as_json)
     with common.database() as database, connect(database) as connection:
         require_tables(connection, dataset)
-    click.echo(f"{dataset.path}: the definition is right, and its tables are there")
+    if as_json:
+        print_json([{"dataset": name, "path": dataset.path, "is_right": True}])
+    else:
+        click.echo(f"{dataset.path}: the definition is right, and its tables are there")
+    return 0
+
+
+def _preview(dataset: datasets.Dataset, name: str, records: str | None, limit: int, *, as_json: bool) -> int:
+    from etl.ingestion.preview import preview
+    from etl.ingestion.values import Source
+
+    source = Source(name=name, path=None if name == "-" else name)
+    misfits = count = 0
+    for each in preview(source, dataset, "auto", records or dataset.records, limit):
+        count += 1
+        misfits += each.fault is not None
+        if as_json:
+            print_json(
+                [
+                    {
+                        "record": each.record,
+                        "offset": each.offset,
+                        "rows": [{"table": table, "values": values} for table, values in each.rows],
+                        "fault": vars(each.fault) if each.fault else None,
+                    }
+                ]
+            )
+            continue
+        click.echo(f"record {each.record:,} at byte {each.offset:,}")
+        for table, values in each.rows:
+            click.echo(f"  {table}")
+            width = max(map(len, values))
+            for column, value in values.items():
+                click.echo(f"    {column:{width}}  {'' if value is None else repr(value)}".rstrip())
+        if each.fault:
+            where = ".".join(filter(None, (each.fault.table, each.fault.column)))
+            click.echo(f"  {each.fault.sqlstate} {where + ': ' if where else ''}{each.fault.reason}")
+    if not as_json:
+        click.echo(f"{count - misfits:,} of {count:,} records fit")
+    return 1 if misfits else 0
 
 
 @command.command("ddl", epilog="Example: etl dataset ddl shipments > shipments.sql")

@@ -1,7 +1,9 @@
 """`etl failed`."""
 
+import re
 import shlex
 from collections import deque
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,43 @@ def discard_command(common: Common, ids: tuple[str, ...], reason: str, failed_di
                 raise UsageError(f"{row['id']} does not wait: {row['state']}", hint="etl failed list --all")
             store.tell_state(row["dataset"], row["run"], row["id"], "discarded", reason)
             click.echo(f"discarded {row['id']}: {row['count_records']:,} records")
+
+
+@command.command("purge", epilog="Example: etl failed purge --older-than 30d")
+@option("--older-than", required=True, metavar="AGE", help="Least age since they were refused, as in 30d, 12h or 4w.")
+@option("--dataset", shell_complete=completion.datasets, help="Only of this dataset.")
+@failed_dir_option
+@json_option
+@click.pass_obj
+def purge_command(common: Common, older_than: str, dataset: str | None, failed_dir: Path, as_json: bool) -> None:
+    """Remove the files of records that were replayed, discarded or superseded; what waits is never removed.
+
+    The ledger goes on to tell what became of them, without their content.
+    """
+    age = _age(older_than)
+    removed = count_records = count_bytes = 0
+    with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
+        for row in ledger.settled_failures(connection, age, dataset):
+            size = store.remove(row["dataset"], row["run"], row["id"])
+            if size is None:
+                continue
+            removed, count_records, count_bytes = removed + 1, count_records + row["count_records"], count_bytes + size
+            if as_json:
+                print_json([row | {"bytes": size}])
+            else:
+                click.echo(f"removed {row['id']}: {row['count_records']:,} records, {row['state']}")
+    if not as_json:
+        click.echo(f"{removed:,} files with {count_records:,} records removed, {count_bytes:,} bytes")
+
+
+_AGE = re.compile(r"([0-9]{1,6})([hdw])")
+
+
+def _age(text: str) -> timedelta:
+    found = _AGE.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"--older-than expects an age such as 30d, 12h or 4w, got {text!r}")
+    return timedelta(hours=int(found[1]) * {"h": 1, "d": 24, "w": 168}[found[2]])
 
 
 def _find(database: Database, **wanted: str | None) -> list[dict[str, Any]]:

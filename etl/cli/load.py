@@ -27,6 +27,7 @@ from etl.ingestion import constants, encodings, failures, naming, outcome, piece
 from etl.ingestion.job import Job, Stop
 from etl.ingestion.pipeline import load, precalculate
 from etl.ingestion.projection import Projection
+from etl.ingestion.rehearsal import rehearse
 from etl.ingestion.resumption import judge
 from etl.ingestion.values import Source, Summary
 from etl.pooling import require_own_session
@@ -100,6 +101,13 @@ log = structlog.get_logger(__name__)
 )
 @option("--atomic", is_flag=True, help="All of a source or nothing, visible at once at the end.")
 @option("--allow-empty", is_flag=True, help="Let a replace by no record empty the dataset.")
+@option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Only the first N records of each source; without it the same command brings in the rest.",
+)
+@option("--dry-run", is_flag=True, help="Judge every record as a load would, keep nothing, and tell what is refused.")
 @option("--no-precalculate", is_flag=True, help="Leave the aggregates as they are.")
 @failed_dir_option
 @option("--force", has_twin=False, is_flag=True, help="Load again what the ledger knows as loaded.")
@@ -121,6 +129,8 @@ def command(
     max_record_bytes: int,
     atomic: bool,
     allow_empty: bool,
+    limit: int | None,
+    dry_run: bool,
     no_precalculate: bool,
     failed_dir: Path,
     force: bool,
@@ -144,9 +154,11 @@ def command(
         allow_empty=allow_empty,
         max_rejected=Limit.read(max_rejected),
         force=force,
-        precalculate=not no_precalculate,
+        precalculate=not (no_precalculate or dry_run),
         retries=retries,
         max_record_bytes=max_record_bytes,
+        limit=limit,
+        dry_run=dry_run,
     )
     definition = datasets.find(dataset, common.config_dir)
     if encoding != "auto":
@@ -203,6 +215,8 @@ def _require_all(job: Job, sources: Sequence[Source]) -> None:
         raise UsageError(f"mode merge expects a key, and {job.dataset.path} has none")
     if job.mode == "replace" and len(sources) > 1:
         raise UsageError("replace takes one source: each would remove what the one before it loaded")
+    if job.is_atomic and job.settings.limit and not job.settings.dry_run:
+        raise UsageError("--limit brings in a part of a source, and --atomic or replace shows none but whole sources")
     pieces.require_path(job.settings.format, job.records_path)
     for each in sources:
         if each.path and failures.is_stored(job.settings.failed_dir, Path(each.path)):
@@ -215,6 +229,8 @@ def _require_all(job: Job, sources: Sequence[Source]) -> None:
             require_key(connection, job.dataset)
         for each in sources if len(sources) > 1 else ():
             judge(connection, each, job)
+    if job.settings.dry_run:
+        return
     with failures.FailedStore(job.settings.failed_dir) as store:
         store.prepare()
 
@@ -223,7 +239,7 @@ def _load_all(sources: Iterable[Source], job: Job, codes: set[int], *, as_json: 
     """Load the sources one after the other, gather their exit codes and return their runs."""
     runs = []
     for each in sources:
-        summary, error = load(each, job)
+        summary, error = (rehearse if job.settings.dry_run else load)(each, job)
         _print(summary, error, as_json=as_json)
         codes.add(summary.exit_code)
         if summary.run:
@@ -240,6 +256,12 @@ def _print(summary: Summary, error: EtlError | None, *, as_json: bool) -> None:
         print_json([summary.document()], say)
     else:
         say(_sentence(summary))
+        for reason in summary.reasons:
+            where = ".".join(filter(None, (reason.table, reason.column)))
+            say(
+                f"  {reason.count:,} x {reason.sqlstate} {where + ': ' if where else ''}{reason.reason}"
+                f" (first: record {reason.first_record:,} at byte {reason.first_offset:,})"
+            )
 
 
 def _sentence(summary: Summary) -> str:
@@ -251,9 +273,14 @@ def _sentence(summary: Summary) -> str:
         for name in ("rejected", "failed", "skipped", "withheld")
         if getattr(counts, name)
     ]
-    line = f"{summary.status} {summary.dataset} from {summary.source}: {', '.join(told)} in {summary.seconds:.1f} s"
+    told_as = f"dry run: {summary.status}" if summary.dry_run else summary.status
+    line = f"{told_as} {summary.dataset} from {summary.source}: {', '.join(told)} in {summary.seconds:.1f} s"
     if summary.status != "already_loaded" and counts.loaded and summary.seconds:
         line += f" ({counts.loaded / summary.seconds:,.0f} records/s)"
+    if summary.dry_run:
+        line += "; nothing was kept, and keys across batches, foreign keys and triggers were not judged"
+    elif summary.status == "incomplete" and summary.exit_code in {0, 1}:
+        line += "; --limit ended it: the same command without it brings in the rest"
     if counts.pending:
         line += f"; {counts.pending:,} wait in the failed store: etl failed list --run {summary.run}"
     return line

@@ -28,26 +28,33 @@ _NOTEWORTHY_SHARE = 0.1
 class Copier:
     """How the batches of one run reach their tables: straight, merged, or gathered until they are published."""
 
-    def __init__(self, dataset: Dataset, mode: Mode, *, staged_as: str | None) -> None:
-        """`staged_as` names the run whose staging tables gather the rows; None: each batch is visible at once."""
+    def __init__(self, dataset: Dataset, mode: Mode, *, staged_as: str | None, is_rehearsal: bool = False) -> None:
+        """`staged_as` names the run whose staging tables gather the rows; None: each batch is visible at once.
+
+        The rows of a rehearsal go into temporary tables and are gone with the batch.
+        """
         self._dataset = dataset
         self._mode = mode
-        self._is_staged = staged_as is not None
+        self._is_staged = staged_as is not None or is_rehearsal
+        self._is_rehearsal = is_rehearsal
         self._facts = [table.identifier for table in dataset.tables]
         self._staging = [
-            sql.Identifier("etl_staging", f"{staged_as}_{number}") for number in range(len(dataset.tables))
+            sql.Identifier("pg_temp" if is_rehearsal else "etl_staging", f"{staged_as or 'etl_rehearsal'}_{number}")
+            for number in range(len(dataset.tables))
         ]
         self._temporary = [sql.Identifier("pg_temp", f"etl_batch_{number}") for number in range(len(dataset.tables))]
         self._merges = mode == "merge" and not self._is_staged
 
     def prepare(self, connection: psycopg.Connection) -> None:
-        """Make the staging tables of an atomic run where they are missing."""
+        """Make the staging tables of an atomic run, or the temporary ones of a rehearsal, where they are missing."""
         if not self._is_staged:
             return
         with connection.transaction():
             connection.execute(queries.load("database")["hush_notices"])
             for staging, fact in zip(self._staging, self._facts, strict=True):
-                connection.execute(_SQL["make_staging"].format(staging=staging, table=fact))
+                connection.execute(
+                    _SQL["make_rehearsal" if self._is_rehearsal else "make_staging"].format(staging=staging, table=fact)
+                )
 
     def drop_given_up(self, connection: psycopg.Connection) -> None:
         """Let go of what earlier atomic runs of the dataset gathered that never becomes visible."""

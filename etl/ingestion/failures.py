@@ -160,6 +160,25 @@ class FailedStore:
             for path in folder.glob(f".{ids}{ending}.tmp"):
                 path.unlink(missing_ok=True)
 
+    def remove(self, dataset: str, run: str, id: str) -> int | None:
+        """Remove the files of a failure, and the folder of its run with the last; return their bytes, None without any.
+
+        Raises UsageError when they cannot be removed.
+        """
+        path = self.path(dataset, run, id)
+        there = [each for each in (path, path.with_suffix(".json")) if each.is_file()]
+        try:
+            size = sum(each.stat().st_size for each in there)
+            for each in there:
+                each.unlink(missing_ok=True)
+            if there and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        except OSError as error:
+            raise UsageError(
+                f"cannot remove {path} of the failed store: {(error.strerror or 'unknown error').lower()}"
+            ) from error
+        return size if there else None
+
     def tell_state(self, dataset: str, run: str, id: str, state: str, note: str | None) -> None:
         """Note a state beside the records, for whoever looks at the folder.
 
@@ -172,7 +191,13 @@ class FailedStore:
             log.warning("state_not_told", folder=str(self.folder), id=id, state=state)
 
     def path(self, dataset: str, run: str, id: str) -> Path:
-        """Return the file that holds the records of a failure."""
+        """Return the file that holds the records of a failure.
+
+        Raises UsageError for a name that leads out of the store.
+        """
+        for name in (dataset, run, id):
+            if name in {"", ".", ".."} or "/" in name or "\0" in name:
+                raise UsageError(f"{name!r} is no name of a dataset, a run or a failure")
         return self.folder / dataset / run / f"{id}.ndjson"
 
     def details(self, dataset: str, run: str, id: str) -> dict[str, Any]:
@@ -186,7 +211,7 @@ class FailedStore:
         except (OSError, msgspec.MsgspecError) as error:
             raise UsageError(
                 f"cannot read {path} of the failed store",
-                hint="name its folder by --failed-dir or ETL_FAILED_DIR",
+                hint="name its folder by --failed-dir or ETL_FAILED_DIR; `etl failed purge` may have removed it",
             ) from error
 
     def content(self, dataset: str, run: str, id: str) -> bytes:

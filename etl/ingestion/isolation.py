@@ -79,7 +79,9 @@ def _count(connection: psycopg.Connection, text: sql.Identifier) -> int:
 def _fault(dataset: Dataset, sqlstate: str, constraint: str, schema: str, table: str, column: str) -> Fault:
     by = f" by the constraint {constraint}" if constraint else ""
     name = f"{schema}.{table}" if table else None
-    if schema == "etl_staging":  # An atomic run: the staging table ends with the number of the table it stands for.
+    if schema == "etl_staging" or schema.startswith(
+        "pg_temp"
+    ):  # Of an atomic run or a rehearsal the table ends with the number of the table it stands for.
         name = dataset.tables[int(table.rpartition("_")[2])].name
     return Fault(
         sqlstate=sqlstate,

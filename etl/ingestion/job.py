@@ -117,7 +117,7 @@ class Progress:
     """The run that goes on and what the attempt counted itself, in records and bytes; the ledger must agree.
 
     `entered` are the records of the batches that it entered, `loaded` and `failed` some of these; `rejected` counts
-    over all attempts of the run.
+    over all attempts of the run. `is_cut` tells that a limit ended it, and the source may hold more.
     """
 
     run: Run | None = None
@@ -129,6 +129,7 @@ class Progress:
     rejected: int = 0
     retried: int = 0
     bytes_read: int = 0
+    is_cut: bool = False
 
     def note_retry(self) -> None:
         """Count one further try of a batch."""

@@ -10,7 +10,7 @@ import secrets
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -328,6 +328,11 @@ def enter_replay(
 def discard(connection: psycopg.Connection, id: str, reason: str) -> bool:
     """Note that a failure will never be replayed, and why; False when it does not wait."""
     return connection.execute(_SQL["discard"], {"id": id, "note": reason}).rowcount == 1
+
+
+def settled_failures(connection: psycopg.Connection, age: timedelta, dataset: str | None) -> list[dict[str, Any]]:
+    """List the failures of at least this age that wait no more, the oldest first."""
+    return _all(connection, "settled_failures", {"age": age, "dataset": dataset})
 
 
 def run_of_failure(connection: psycopg.Connection, run: str) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def summary(
         batches |= ledger.batches(connection, run)
         if not balance.withheld or balance.loaded:
             rows |= dict(zip(tables, ledger.rows(connection, run), strict=False))
-        error = _unbalanced(run, balance) or error or _unfinished(connection, run)
+        error = _unbalanced(run, balance) or error or (None if progress.is_cut else _unfinished(connection, run))
     elif connection is None and error is None:
         error = DatabaseError(
             f"the database {job.database.name} is away and does not tell how the run ended",
@@ -139,13 +139,20 @@ def _unfinished(connection: psycopg.Connection, run: ledger.Run) -> EtlError | N
 
 
 def _end(balance: Balance, progress: Progress, error: EtlError | None) -> tuple[Status, int]:
+    if error is None and progress.run is not None and progress.run.was_finished and not progress.entered:
+        return "already_loaded", 1 if balance.pending else 0
+    return end_of(error, is_cut=progress.is_cut, refused=balance.pending)
+
+
+def end_of(error: EtlError | None, *, is_cut: bool, refused: int) -> tuple[Status, int]:
+    """Return status and exit code of a source of which all records but those refused are in, or what ended it."""
     if isinstance(error, BusyError):
         return "busy", error.exit_code
     if isinstance(error, TooManyRejectedError):
         return "aborted", error.exit_code
     if error is not None:
         return "incomplete", error.exit_code
-    exit_code = 1 if balance.pending else 0
-    if progress.run is not None and progress.run.was_finished and not progress.entered:
-        return "already_loaded", exit_code
+    exit_code = 1 if refused else 0
+    if is_cut:  # by --limit, as it was asked for
+        return "incomplete", exit_code
     return ("loaded_with_rejects" if exit_code else "loaded"), exit_code

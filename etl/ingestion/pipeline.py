@@ -15,6 +15,7 @@ from etl.ingestion.bringing import Attempt, by_crew, by_one, judge_rejected
 from etl.ingestion.copying import Copier
 from etl.ingestion.failures import FailedStore
 from etl.ingestion.job import Job, Progress, Stop
+from etl.ingestion.limit import Limited
 from etl.ingestion.pieces import Cut, cutting
 from etl.ingestion.resumption import begin
 from etl.ingestion.source import Stream, opened
@@ -74,7 +75,7 @@ def _bring(stream: Stream, session: Session, store: FailedStore, job: Job, progr
     how = Cut(
         format=job.settings.format,
         records=job.records_path,
-        batch_rows=job.settings.batch_rows,
+        batch_rows=min(job.settings.batch_rows, job.settings.limit or job.settings.batch_rows),
         known=known,
         max_record_bytes=job.settings.max_record_bytes,
     )
@@ -88,11 +89,16 @@ def _bring(stream: Stream, session: Session, store: FailedStore, job: Job, progr
         progress=progress,
         before_rows=lambda: again(_open_for_rows, session, run, copier, store, job),
     )
+    pieces = Limited(cutting(stream, how), job.settings.limit, known)
     crew_size = job.crew_size(stream.size)
     if crew_size == 1:
-        by_one(attempt, cutting(stream, how), session, store)
+        by_one(attempt, pieces, session, store)
     else:
-        by_crew(attempt, cutting(stream, how), session, crew_size)
+        by_crew(attempt, pieces, session, crew_size)
+    if pieces.is_cut:
+        progress.is_cut = True
+        judge_rejected(progress.rejected, progress.read, run, job, at_end=True)
+        return
     progress.bytes_read = stream.position
     again(_finish, session, run, stream, copier, job, progress)
     if job.settings.precalculate and progress.loaded:

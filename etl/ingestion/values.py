@@ -207,6 +207,20 @@ Status = Literal["loaded", "loaded_with_rejects", "already_loaded", "incomplete"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reason:
+    """Why records are refused: how many alike, and where the first of them stands."""
+
+    kind: Literal["rejected", "failed"]
+    sqlstate: str | None
+    table: str | None
+    column: str | None
+    reason: str
+    count: int
+    first_record: int
+    first_offset: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """The end of one source, as `load --json` prints it (C4)."""
 
@@ -222,9 +236,12 @@ class Summary:
     bytes_read: int
     seconds: float
     failed_store: str | None
+    dry_run: bool = False
+    reasons: tuple[Reason, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """Return the JSON object of contract C4."""
+        """Return the JSON object of contract C4; that of a dry run tells its reasons, too."""
+        reasons = {"reasons": [vars(reason) for reason in self.reasons]} if self.dry_run else {}
         return {
             "kind": "source",
             "run": self.run,
@@ -233,11 +250,12 @@ class Summary:
             "database": self.database,
             "status": self.status,
             "exit_code": self.exit_code,
-            "dry_run": False,
+            "dry_run": self.dry_run,
             "records": vars(self.records),
             "rows": dict(self.rows),
             "batches": dict(self.batches),
             "bytes_read": self.bytes_read,
             "seconds": round(self.seconds, 3),
             "failed_store": self.failed_store,
+            **reasons,
         }

@@ -91,7 +91,7 @@ def worker(
 ) -> tuple[Lanes, Loader]:
     """Return the lanes that makes the batches of a run, and what loads them over a session."""
     projection = Projection(work.dataset)
-    lanes = _lanes(session.connection(), projection, work)
+    lanes = lanes_of(session.connection(), projection, work)
     loader = Loader(
         database=work.database,
         session=session,
@@ -108,7 +108,8 @@ def worker(
     return lanes, loader
 
 
-def _lanes(connection: psycopg.Connection, projection: Projection, work: Work) -> Lanes:
+def lanes_of(connection: psycopg.Connection, projection: Projection, work: Work) -> Lanes:
+    """Return the lanes that the pieces of a run take; the tables of the database say which may be fast."""
     careful = CarefulLane(projection, work.run.number)
     if work.decoder == "ijson":
         return Lanes(None, None, careful)

@@ -14,6 +14,12 @@ create table if not exists {staging} (
     like {table} including constraints including defaults including generated
 );
 
+-- name: make_rehearsal
+-- Make the table that judges the rows of a rehearsal, and keeps none of them.
+create temporary table if not exists {staging} (
+    like {table} including constraints including defaults including generated
+) on commit delete rows;
+
 -- name: drop_staging
 -- Let go of what an atomic run gathered.
 drop table if exists {staging};

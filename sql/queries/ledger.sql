@@ -280,3 +280,11 @@ select run from etl.runs order by number desc limit %(limit)s;
 -- name: pending_failures
 -- List the ids that wait in the failed store, for a shell to offer.
 select id from etl.failures where state = 'pending' order by id;
+
+-- name: settled_failures
+-- List the failures that wait no more and were refused long ago.
+select id, dataset, run, state, count_records
+from etl.failures
+where state <> 'pending' and created_at <= now() - %(age)s::interval
+    and (%(dataset)s::text is null or dataset = %(dataset)s)
+order by created_at, id;
