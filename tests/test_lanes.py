@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from etl.database import Database, create_tables
 from etl.datasets import Dataset, read
 from etl.ingestion import lanes, pieces, window
+from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.failures import FailedStore
 from etl.ingestion.job import Job, Stop
 from etl.ingestion.pipeline import load
@@ -342,14 +343,14 @@ def _member(column: str, token: str) -> str:
 def _counting_fast_rows() -> Iterator[list[int]]:
     """Count the rows that the fast lane sends."""
     counts: list[int] = []
-    add = lanes._Table.add
+    but = lanes._Lines.but
 
-    def counting(self: Any, *arguments: Any) -> None:
-        before = self.count
-        add(self, *arguments)
-        counts.append(self.count - before)
+    def counting(self: Any, suspects: set[int]) -> tuple[bytes, int]:
+        kept = but(self, suspects)
+        counts.append(kept[1])
+        return kept
 
-    with patch.object(lanes._Table, "add", counting):
+    with patch.object(lanes._Lines, "but", counting):
         yield counts
 
 
@@ -422,7 +423,8 @@ def records(draw: st.DrawFn) -> str:
     members = [_member(name, token) for name, token in chosen.items()]
     if draw(st.booleans()):
         skus = draw(st.lists(st.sampled_from(['"a"', '"b"', "7", '"toolong"', "null", '"\\u0061"']), max_size=3))
-        items = [f'{{"id":"x","sku":{sku},"quantity":{number}}}' for number, sku in enumerate(skus)]
+        more = draw(st.sampled_from(["", '"id":"x",']))
+        items = [f'{{{more}"sku":{sku},"quantity":{number}}}' for number, sku in enumerate(skus)]
         members.append(f'"items":[{",".join([*items, *draw(st.sampled_from([[], [], ["{}"], ["null"], ["5"]]))])}]')
     members += draw(
         st.lists(st.sampled_from([_member("words", '"y"'), '"wor\\u0064s":"z"', '"o":{"n":1}', '"o":null']), max_size=2)
@@ -461,6 +463,20 @@ def test_random_documents_come_to_the_same(lab: Lab, document: bytes, batch_rows
     with patch.object(window, "BLOCK_BYTES", block), patch.object(pieces, "BLOCK_BYTES", block):
         fast = lab.load(document, batch_rows=batch_rows)
     assert fast == careful
+
+
+def test_a_value_nested_too_deep_ends_the_source_in_both_lanes(lab: Lab) -> None:
+    """Where a value is nested too deep, both lanes load what is before it; one less deep is no matter."""
+    for depth, ends in ((MAX_NESTING + 1, 3), (MAX_NESTING - 8, None)):
+        for token in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
+            for column in ("words", "doc", "deep", "unknown", "items"):
+                held = [f'{{"id":"{number}","needed":1}}' for number in range(40)]
+                held[30] = _with_token(column, 30, token)
+                document = f"[{','.join(held)}]".encode()
+                careful = lab.load(document, decoder="ijson", batch_rows=10)
+                assert lab.load(document, batch_rows=10) == careful, (depth, column)
+                assert careful.exit_code == ends or ends is None
+                assert careful.read == (30 if ends else 40), (depth, column)
 
 
 @pytest.mark.parametrize("decoder", ["auto", pytest.param("ijson", marks=pytest.mark.slow)])

@@ -86,6 +86,12 @@ def nesting(value: str) -> int:
     return max(accumulate(_STEPS[bracket] for bracket in _STRING_OR_BRACKET.findall(value)), default=0)
 
 
+def is_nested_deeper(value: bytes, most: int) -> bool:
+    """Tell whether the objects and arrays of a JSON value are nested deeper than `most`."""
+    # Counting is cheap, and nearly always tells that there is no need to look closer.
+    return value.count(b"[") + value.count(b"{") > most and nesting(value.decode("latin-1")) > most
+
+
 def may_go_on(text: str, start: int, end: int) -> bool:
     """Tell whether the value between `start` and `end` is a number that more text could make longer."""
     return text[start] not in '{["' and _CUT_TOKEN.fullmatch(text, end) is not None
@@ -99,6 +105,23 @@ def line_span(text: str, start: int, line_end: int) -> Span:
     except NotJSON as error:
         reason = "the value does not end on its line" if error.cut_off else error.reason
         return Span(start, start + len(line), f"not JSON: {reason}, at character {error.position + 1}")
+
+
+def are_lines(data: bytes, count: int) -> bool:
+    """Tell that lines which decode as so many objects one after the other hold one each; False also for others.
+
+    A `}` ends a line and a `{` begins the next, which within a JSON value never follow one another: each line holds
+    at least one of them. To search is faster than to count.
+    """
+    at = data.find(b"\n")
+    joint = b"}\r\n{" if data[at - 1 : at] == b"\r" else b"}\n{"
+    ahead = len(joint) - 2
+    while at >= 0:
+        if data[at - ahead : at + 2] != joint:
+            return False
+        count -= 1
+        at = data.find(b"\n", at + 1)
+    return count == 1
 
 
 def piece_spans(piece: Piece) -> Iterator[Span]:

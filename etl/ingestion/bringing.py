@@ -14,18 +14,22 @@ from etl.ingestion.lanes import Lanes
 from etl.ingestion.resumption import admit_workers, require_same
 from etl.ingestion.sending import do_nothing
 from etl.ingestion.source import Stream
-from etl.ingestion.values import Batch, Entry, Piece, Range
+from etl.ingestion.values import Batch, Entry, Piece, Prove, Range, unproven
 from etl.ingestion.workers import Crew, Work, crew, worker
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """What an attempt brings in, what is in already, and how far it came; `before_rows` makes ready for the first."""
+    """What an attempt brings in, what is in already, and how far it came; `before_rows` makes ready for the first.
+
+    `pieces` cuts the source by the proofs of whoever makes the batches.
+    """
 
     work: Work
     job: Job
     stream: Stream
     known: Mapping[int, Range]
+    pieces: Callable[[Prove], Iterator[Piece | None]]
     progress: Progress
     before_rows: Callable[[], object]
 
@@ -62,7 +66,7 @@ def judge_rejected(rejected: int, read: int, run: ledger.Run, job: Job, *, at_en
         )
 
 
-def by_one(attempt: Attempt, pieces: Iterable[Piece | None], session: Session, store: FailedStore) -> None:
+def by_one(attempt: Attempt, session: Session, store: FailedStore) -> None:
     """Load the pieces one after the other; while the server takes a batch, the next one is made."""
     stream, job, progress = attempt.stream, attempt.job, attempt.progress
     ahead: Ahead[Piece | Batch]
@@ -79,7 +83,7 @@ def by_one(attempt: Attempt, pieces: Iterable[Piece | None], session: Session, s
         # To wait for a pipe or a network would hold the batch open.
         meanwhile=do_nothing if stream.waits else meanwhile,
     )
-    ahead = Ahead(_batches(pieces, attempt.known, lanes))
+    ahead = Ahead(_batches(attempt.pieces(lanes.prove), attempt.known, lanes))
     for each in _read(ahead, job.stop):
         if isinstance(each, Piece):
             attempt.note_known(each)
@@ -111,12 +115,12 @@ def _read(ahead: Ahead[Made], stop: Stop) -> Iterator[Made]:
         yield made
 
 
-def by_crew(attempt: Attempt, pieces: Iterable[Piece | None], session: Session, size: int) -> None:
+def by_crew(attempt: Attempt, session: Session, size: int) -> None:
     """Hand the pieces in order to `size` processes; cut and prove the next ones while they load."""
     admit_workers(session, attempt.work)
     with crew(size, attempt.job.logs) as hands:
         try:
-            fault = _hand_out(attempt, pieces, hands)
+            fault = _hand_out(attempt, hands)
             while hands.has_more:
                 _settle(attempt, hands)
             if fault is not None:
@@ -130,7 +134,7 @@ def by_crew(attempt: Attempt, pieces: Iterable[Piece | None], session: Session, 
             raise
 
 
-def _hand_out(attempt: Attempt, pieces: Iterable[Piece | None], hands: Crew) -> SourceError | None:
+def _hand_out(attempt: Attempt, hands: Crew) -> SourceError | None:
     """Hand out the new pieces as they are cut; return the fault that ended the source, if one did.
 
     What was cut before it is loaded all the same.
@@ -138,7 +142,7 @@ def _hand_out(attempt: Attempt, pieces: Iterable[Piece | None], hands: Crew) -> 
     path = attempt.stream.plain_path
     is_ready = False
     try:
-        for piece in _read(Ahead(iter(pieces)), attempt.job.stop):
+        for piece in _read(Ahead(attempt.pieces(unproven)), attempt.job.stop):
             if piece.offset in attempt.known:
                 attempt.note_known(piece)
                 continue

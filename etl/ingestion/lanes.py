@@ -5,20 +5,27 @@ other record goes through the careful lane, value by value, as do all of a batch
 lane alone: `--decoder ijson`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from codecs import utf_8_decode
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
-from itertools import compress, islice, repeat
-from typing import Any, cast
+from itertools import chain, compress, islice, repeat
+from typing import Any, Literal, cast
 
 import msgspec
 
-from etl.datasets import LINEAGE, Dataset
+from etl.datasets import LINEAGE, Dataset, Table
 from etl.errors import InternalError
 from etl.ingestion import records
-from etl.ingestion.projection import Gathered, Projection
-from etl.ingestion.shapes import Items, NoShape, Seen, Shape, shape
+from etl.ingestion.boundaries import are_lines, is_nested_deeper
+from etl.ingestion.constants import MAX_NESTING
+from etl.ingestion.projection import Projection
+from etl.ingestion.shapes import NoShape, Seen, Shape, shape
 from etl.ingestion.tokens import SEPARATOR, Token, kind_together, vouched_together
-from etl.ingestion.values import Batch, Fault, Piece, Rows
+from etl.ingestion.values import Batch, Block, Fault, Piece, Proof, Rows
+from etl.ingestion.values import Shape as PieceShape
 
 _AT_ONCE = 256
 """Records that the careful lane takes before something else may be done."""
@@ -28,6 +35,15 @@ _FOR_A_LITTLE = 8
 """Batches for which a closer look is taken at once after the server refused one: what is refused rarely comes alone."""
 
 Guarded = frozenset[tuple[str, str]]
+
+_MISSES = 4
+_UNASKED_AFTER_MISSES = 64
+"""Blocks that are not decoded for a proof where it was of no use: each would be decoded twice."""
+
+_UTF8_BYTES = 1 << 15
+"""Checked at once: a longer text costs more than its characters, for the processor's cache is left."""
+
+_NUMBERS_KEPT = 1 << 15
 
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _join = SEPARATOR.join
@@ -60,24 +76,34 @@ class FastLane:
     `guarded` are the columns, by table and name, whose limits the tables check themselves; without any it is strict.
     """
 
-    def __init__(self, seen: Shape, projection: Projection, run_number: int, guarded: Guarded = frozenset()) -> None:
-        self._shape = seen
+    def __init__(self, shape: Shape, projection: Projection, run_number: int, guarded: Guarded = frozenset()) -> None:
         self._projection = projection
         self._run_number = run_number
-        self._run = b"%d" % run_number
-        self._one = msgspec.json.Decoder(seen.record).decode
-        self._all = msgspec.json.Decoder(cast(Any, list)[seen.record]).decode
-        self._none = seen.record()
-        self._guarded = guarded
+        self._decoders = _Decoders(shape.record)
+        self._known = _Decoders(shape.known)
+        self._none = shape.record()
+        self._tables = [_Table(shape, table, columns, guarded) for table, columns in shape.tables]
+        self._name: Literal["fast", "strict"] = "fast" if guarded else "strict"
+        self._misses = 0
+        self._unasked = 0
 
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each block, and the batch at the end of the piece."""
         gathered = self._projection.gather(piece, self._run_number)
-        tables = [_Table(table.name, columns, self._guarded) for table, _, columns in self._shape.tables]
+        buffers = [BytesIO() for _ in self._tables]
+        counts = [0] * len(self._tables)
         place = 1
-        for begin, end in piece.blocks or ((0, len(piece.data)),):
-            block = _Block(piece, begin, end)
-            place += self._add(block, place, b"%d" % piece.offset, tables, gathered)
+        blocks = piece.blocks or ((0, len(piece.data)),)
+        for (begin, end), made in zip(blocks, piece.made or repeat(None), strict=False):
+            rows = made
+            if not isinstance(rows, _Made) or rows.lane is not self:
+                rows = self._made(piece.data[begin:end], piece.shape, piece.offset, place)
+            place += rows.count
+            for table, (lines, count) in enumerate(rows.tables):
+                buffers[table].write(lines)
+                counts[table] += count
+            for suspect, text in rows.suspects:
+                gathered.add(suspect, records.decode_one(text))
             yield None
         if place != piece.count + 1:
             raise InternalError(f"of {piece.count} records at byte {piece.offset} {place - 1} were decoded")
@@ -85,36 +111,64 @@ class FastLane:
             piece=piece,
             places=range(1, place),
             tables=tuple(
-                (Rows(format="csv", buffer=table.buffer, count=table.count, columns=table.columns), *careful)
-                for table, careful in zip(tables, gathered.tables(), strict=True)
+                (Rows(format="csv", buffer=buffer, count=count, columns=table.columns), *careful)
+                for table, buffer, count, careful in zip(self._tables, buffers, counts, gathered.tables(), strict=True)
             ),
             rejected=tuple(gathered.rejected),
-            lane="fast" if self._guarded else "strict",
+            lane=self._name,
         )
 
-    def _add(self, block: "_Block", first: int, offset: bytes, tables: "Sequence[_Table]", gathered: Gathered) -> int:
-        """Add the rows of a block; return how many records it holds."""
+    def prove(self, block: Block) -> Proof | None:
+        """Return how many records a block holds and their rows, or None where another proof is to be looked for.
+
+        To decode a block proves that it is JSON, but not how deep the members are nested that the dataset does not
+        name, nor a value that stands where none of its kind is expected: these are looked at.
+        """
+        if self._unasked:
+            self._unasked -= 1
+            return None
+        proof = self._proof(block)
+        self._misses = self._misses + 1 if proof is None else 0
+        if self._misses >= _MISSES:
+            self._misses, self._unasked = 0, _UNASKED_AFTER_MISSES
+        return proof
+
+    def _proof(self, block: Block) -> Proof | None:
+        text = _Block(block.data, block.shape)
+        try:
+            found = text.decoded(self._known)
+        except _UNDECODED:
+            return None
+        if not found or not _is_utf8(block.data):
+            return None
+        made = self._looked_at(text, found, set(), block.offset, block.place)
+        if any(isinstance(text, bytes) and is_nested_deeper(text, MAX_NESTING) for _, text in made.suspects):
+            return None
+        return Proof(len(found), made)
+
+    def _made(self, data: bytes, shape: PieceShape, offset: int, first: int) -> "_Made":
+        block = _Block(data, shape)
         found, suspects = self._decoded(block)
-        places = [b"%d" % place for place in range(first, first + len(found))]
-        rows = []
-        for table, (_, items_of, _) in zip(tables, self._shape.tables, strict=True):
-            items = items_of(found)
-            rows.append((table, items, table.rows(items, self._run, offset, places, suspects)))
-        for table, items, lines in rows:
-            table.add(items, lines, suspects)
-        for suspect in sorted(suspects):
-            gathered.add(first + suspect, records.decode_one(block.texts[suspect]))
-        return len(found)
+        return self._looked_at(block, found, suspects, offset, first)
+
+    def _looked_at(self, block: "_Block", found: Sequence[Any], suspects: set[int], offset: int, first: int) -> "_Made":
+        """Return the rows of a block whose first record has the place `first` in the piece at `offset`."""
+        head = b"%d\x1f%d\x1f" % (self._run_number, offset)
+        last = first + len(found)
+        tails = [head + number for number in _numbers(last)[first - 1 : last - 1]]
+        taken = [table.rows(found, tails, suspects) for table in self._tables]
+        return _Made(
+            lane=self,
+            count=len(found),
+            tables=[lines.but(suspects) for lines in taken],
+            suspects=[(first + suspect, block.texts[suspect]) for suspect in sorted(suspects)],
+        )
 
     def _decoded(self, block: "_Block") -> tuple[list[Any], set[int]]:
         """Return the records of a block and the places, from 0, of those that are not as the dataset names them."""
-        if block.is_utf8:
-            try:
-                if block.shape == "array":
-                    return self._all(block.bracketed), set()
-                return list(map(self._one, block.lines)), set()
-            except _UNDECODED:
-                pass
+        if _is_utf8(block.data):
+            with suppress(*_UNDECODED):
+                return block.decoded(self._decoders), set()
         found: list[Any] = []
         suspects: set[int] = set()
         for place, text in enumerate(block.texts):
@@ -127,37 +181,50 @@ class FastLane:
     def _decoded_one(self, text: bytes) -> Any:
         try:
             text.decode()
-            return self._one(text)
+            return self._decoders.one.decode(text)
         except _UNDECODED:
             return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """The rows of a block: for each table its lines of CSV and how many; suspects with their places in the piece."""
+
+    lane: FastLane
+    count: int
+    tables: list[tuple[bytes, int]]
+    suspects: list[tuple[int, bytes | Fault]]
+
+
+class _Decoders:
+    """What decodes records of a type: in an array, and one by one or on lines."""
+
+    def __init__(self, record: type[msgspec.Struct]) -> None:
+        self.array = msgspec.json.Decoder(cast(Any, list)[record])
+        self.one = msgspec.json.Decoder(record)
 
 
 class _Block:
     """A part of a piece that is decoded as one."""
 
-    def __init__(self, piece: Piece, begin: int, end: int) -> None:
-        self.shape = piece.shape
-        # In brackets it is one JSON array; the copy that adds them is the only one.
-        self.bracketed = b"".join((b"[", memoryview(piece.data)[begin:end], b"]"))
+    def __init__(self, data: bytes, shape: PieceShape) -> None:
+        self.data = data
+        self._shape = shape
         self._texts: Sequence[bytes | Fault] | None = None
 
-    @property
-    def data(self) -> bytes:
-        return self.bracketed[1:-1]
+    def decoded(self, decoders: _Decoders) -> list[Any]:
+        """Return the records.
 
-    @property
-    def is_utf8(self) -> bool:
-        if self.bracketed.isascii():
-            return True
-        try:
-            self.bracketed.decode()
-        except UnicodeDecodeError:
-            return False
-        return True
-
-    @property
-    def lines(self) -> list[bytes]:
-        return self.data.split(b"\n")
+        Raises one of _UNDECODED where not all of them are of the type.
+        """
+        if self._shape == "array":
+            return cast(list[Any], decoders.array.decode(b"[%b]" % self.data))
+        if self._shape == "lines":
+            found: list[Any] = decoders.one.decode_lines(self.data)
+            if are_lines(self.data, len(found)):
+                return found
+            return list(map(decoders.one.decode, self.data.split(b"\n")))
+        raise ValueError("records that follow one another are decoded one by one")
 
     @property
     def texts(self) -> Sequence[bytes | Fault]:
@@ -167,66 +234,109 @@ class _Block:
         return self._texts
 
     def _split(self) -> list[bytes | Fault]:
-        if self.shape == "array":
-            try:
-                return list(map(bytes, _values(self.bracketed)))
-            except _UNDECODED:
-                pass
-        return list(records.texts(Piece(offset=0, count=0, first_record=1, data=self.data, shape=self.shape)))
+        if self._shape == "array":
+            with suppress(*_UNDECODED):
+                return list(map(bytes, _values(b"[%b]" % self.data)))
+        return list(records.texts(Piece(offset=0, count=0, first_record=1, data=self.data, shape=self._shape)))
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    view, at = memoryview(data), 0
+    try:
+        while at < len(data):
+            end = at + _UTF8_BYTES
+            at += utf_8_decode(view[at:end], "strict", end >= len(data))[1]
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class _Table:
     """The rows of one table that the fast lane vouches for."""
 
-    def __init__(self, name: str, columns: Sequence[Seen], guarded: Guarded) -> None:
-        self.buffer = BytesIO()
-        self.count = 0
+    def __init__(self, shape: Shape, table: Table, columns: Sequence[Seen], guarded: Guarded) -> None:
         together: dict[str, list[Seen]] = {}
-        self._alone: list[Seen] = []
+        alone: list[list[Seen]] = []
         for seen in columns:
-            kind = kind_together(seen.column, is_guarded=(name, seen.column.name) in guarded)
-            (self._alone if kind is None else together.setdefault(kind, [])).append(seen)
-        self._together = list(together.items())
-        ordered = [*(seen for _, group in self._together for seen in group), *self._alone]
-        self.columns = (*(seen.column.name for seen in ordered), *LINEAGE)
+            kind = kind_together(seen.column, is_guarded=(table.name, seen.column.name) in guarded)
+            if kind is None:
+                alone.append([seen])
+            else:
+                together.setdefault(kind, []).append(seen)
+        self._groups = [*together.items(), *((None, group) for group in alone)]
+        self._taken = shape.taking(table, [group for _, group in self._groups])
+        self.columns = (*(seen.column.name for _, group in self._groups for seen in group), *LINEAGE)
 
-    def rows(self, items: Items, run: bytes, offset: bytes, places: Sequence[bytes], suspects: set[int]) -> list[bytes]:
-        """Return the lines of CSV, and add the records that hold a token which nothing vouches for to the suspects."""
-        if not items.items:
-            return []
-        fields: list[Iterable[Token]] = [self._group(kind, group, items, suspects) for kind, group in self._together]
-        fields += [_column(seen, items, suspects) for seen in self._alone]
-        owners = items.owners
-        own = places if owners is None else [places[owner] for owner in owners]
-        return list(map(_join, zip(*fields, repeat(run), repeat(offset), own)))
+    def rows(self, records: Sequence[Any], tails: Sequence[bytes], suspects: set[int]) -> "_Lines":
+        """Return the lines of CSV, and add the records that hold a token which nothing vouches for to the suspects.
 
-    @staticmethod
-    def _group(kind: str, group: Sequence[Seen], items: Items, suspects: set[int]) -> list[bytes]:
-        rows = list(map(_join, zip(*(seen.take(items) for seen in group), strict=True)))
-        vouched = vouched_together(kind, rows)
-        if vouched is None:
-            vouched = list(map(_join, zip(*(_column(seen, items, suspects) for seen in group), strict=True)))
+        `tails` are the last fields of each record's rows.
+        """
+        sizes = None if self._taken.sizes is None else self._taken.sizes(records)
+        fields = self._taken.fields(records, () if sizes is None else _numbers(max(sizes)))
+        if not fields:
+            return _Lines([], sizes)
+        found: set[int] = set()
+        groups = [
+            _vouched(kind, group, rows, found)
+            for (kind, group), rows in zip(self._groups, zip(*fields, strict=True), strict=True)
+        ]
+        if sizes is not None:
+            tails = list(chain.from_iterable(map(repeat, tails, sizes)))
+        lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes)
+        suspects.update(found if sizes is None else map(lines.owners().__getitem__, found))
+        return lines
+
+
+def _vouched(kind: str | None, group: Sequence[Seen], rows: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+    """Return the fields of a group of columns, and add the rows whose token nothing vouches for to the suspects."""
+    if kind is not None and (vouched := vouched_together(kind, rows)) is not None:
         return vouched
+    if len(group) == 1:
+        return rows if group[0].vouch is None else group[0].vouch(rows, suspects)
+    columns = zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
+    fields = [
+        column if seen.vouch is None else seen.vouch(column, suspects)
+        for seen, column in zip(group, columns, strict=True)
+    ]
+    return list(map(_join, zip(*fields, strict=True)))
 
-    def add(self, items: Items, lines: list[bytes], suspects: set[int]) -> None:
-        """Keep the lines but those of the suspects."""
+
+class _Lines:
+    """The lines of CSV that a block of records becomes; `sizes` are how many each of them does, None: one each."""
+
+    def __init__(self, lines: list[bytes], sizes: list[int] | None) -> None:
+        self.lines = lines
+        self._sizes = sizes
+
+    def owners(self) -> Sequence[int]:
+        """Return the place in the block, from 0, of the record of each line."""
+        if self._sizes is None:
+            return range(len(self.lines))
+        return list(chain.from_iterable(map(repeat, range(len(self._sizes)), self._sizes)))
+
+    def but(self, suspects: set[int]) -> tuple[bytes, int]:
+        """Return the lines but those of the suspects, each with its end, and how many."""
+        lines = self.lines
         if suspects:
-            owners = range(len(lines)) if items.owners is None else items.owners
-            lines = list(compress(lines, (owner not in suspects for owner in owners)))
-        if lines:
-            self.buffer.write(b"\n".join(lines))
-            self.buffer.write(b"\n")
-            self.count += len(lines)
+            lines = list(compress(lines, (owner not in suspects for owner in self.owners())))
+        return b"\n".join([*lines, b""]), len(lines)
 
 
-def _column(seen: Seen, items: Items, suspects: set[int]) -> Iterable[Token]:
-    """Return the fields of one column, and add the records whose token nothing vouches for to the suspects."""
-    if seen.vouch is None:
-        return seen.take(items)
-    found: set[int] = set()
-    fields = seen.vouch(list(seen.take(items)), found)
-    suspects |= found if items.owners is None else {items.owners[place] for place in found}
-    return fields
+def _numbers(count: int) -> list[bytes]:
+    """Return the numbers from 1 to `count`, or further, as they stand in a row."""
+    return _made_numbers(count) if count > _NUMBERS_KEPT else _kept_numbers()
+
+
+@cache
+def _kept_numbers() -> list[bytes]:
+    return _made_numbers(_NUMBERS_KEPT)
+
+
+def _made_numbers(count: int) -> list[bytes]:
+    return [b"%d" % number for number in range(1, count + 1)]
 
 
 class Lanes:
@@ -238,6 +348,11 @@ class Lanes:
         self._careful = careful
         self._strict_for = 0
         self._careful_for = 0
+
+    def prove(self, block: Block) -> Proof | None:
+        """Return how many records a block holds, with the rows of the lane that it takes, or None."""
+        lane = self._strict if self._strict_for else self._fast
+        return None if lane is None or self._careful_for else lane.prove(block)
 
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each part of the work, and the batch at its end."""

@@ -14,15 +14,15 @@ class Limited:
     A piece that is in already, known by its offset, is never divided.
     """
 
-    def __init__(self, pieces: Iterator[Piece | None], limit: int | None, known: Container[int]) -> None:
+    def __init__(self, limit: int | None, known: Container[int]) -> None:
         self.is_cut = False
-        self._pieces = pieces
         self._limit = limit
         self._known = known
 
-    def __iter__(self) -> Iterator[Piece | None]:
+    def of(self, pieces: Iterator[Piece | None]) -> Iterator[Piece | None]:
+        """Yield the pieces that are within the limit."""
         left = sys.maxsize if self._limit is None else self._limit
-        for piece in self._pieces:
+        for piece in pieces:
             if piece is None:
                 yield None
                 continue
@@ -39,4 +39,4 @@ def _first(piece: Piece, count: int) -> Piece:
     """Return the first records of a piece as a piece."""
     end = next(span.end for place, span in enumerate(spans(piece), 1) if place == count)
     blocks = tuple((begin, min(stop, end)) for begin, stop in piece.blocks if begin < end)
-    return replace(piece, count=count, data=piece.data[:end], blocks=blocks)
+    return replace(piece, count=count, data=piece.data[:end], blocks=blocks, made=())

@@ -6,13 +6,14 @@ it may end; that the bytes before it decode as whole records is the proof, for J
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from etl.ingestion.boundaries import nesting, not_an_object, piece_spans
+from etl.ingestion.boundaries import are_lines, is_nested_deeper, not_an_object, piece_spans
 from etl.ingestion.constants import MAX_NESTING
-from etl.ingestion.values import Piece, Shape, Span
+from etl.ingestion.values import Block, Piece, Proof, Prove, Shape, Span
 
 _FIRST_NAME = re.compile(r'[ \t\n\r]*,?[ \t\n\r]*\{[ \t\n\r]*"[^"\\]*"[ \t\n\r]*:')
 
@@ -24,13 +25,28 @@ _CANDIDATES = 64
 _GROUPS = 16
 
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_value = msgspec.json.Decoder(msgspec.Raw).decode
+_one = msgspec.json.Decoder(msgspec.Raw)
+_value = _one.decode
+
+_UNDECODED = (msgspec.MsgspecError, RecursionError)
+
+
+class Place(NamedTuple):
+    """Where a block is to begin: of the piece at `offset` the record at `place`, and `most` records may follow."""
+
+    offset: int
+    place: int
+    most: int
 
 
 class Needle:
-    """How records meet in one source, and where the next block of them ends."""
+    """How records meet in one source, and where the next block of them ends.
 
-    def __init__(self, shape: Shape) -> None:
+    `prove` is asked first what a block holds: whoever needs its records decoded has to decode them once only.
+    """
+
+    def __init__(self, shape: Shape, prove: Prove) -> None:
+        self._prove = prove
         self._needle = b"\n" if shape == "lines" else b""
         self._shape = shape
         self._bytes_each = 0.0
@@ -44,49 +60,53 @@ class Needle:
         if self._shape == "array" and text[end - 1] == "}" and (name := _FIRST_NAME.match(text, end)):
             self._needle = text[end - 1 : name.end()].encode("latin-1")
 
-    def block(self, data: bytes, start: int, stop: int, most: int) -> tuple[int, int] | None:
-        """Return the end of a block of records that begins at `start` and ends before `stop`, and their number.
+    def block(self, data: bytes, start: int, stop: int, at: Place) -> tuple[int, Proof] | None:
+        """Return the end of a block of records that begins at `start` and ends before `stop`, and its proof.
 
-        `most` is how many there may be. None: they are to be walked.
+        None: they are to be walked.
         """
         if not self._needle or self._to_walk > 0:
             return None
         if self._bytes_each:
-            stop = min(stop, start + int(most * self._bytes_each * 0.95))
+            stop = min(stop, start + int(at.most * self._bytes_each * 0.95))
         search = self._lines if self._shape == "lines" else self._records
-        found = search(data, start, stop)
+        found = search(data, start, stop, at)
         if found is None:
             self._misses += 1
             if self._misses >= _MISSES:
                 self._misses, self._to_walk = 0, _WALKED_AFTER_MISSES
             return None
-        end, count = found
+        end, proof = found
         self._misses = 0
-        self._bytes_each = (end - start) / count
-        if count > most:
-            self._to_walk = most
+        self._bytes_each = (end - start) / proof.records
+        if proof.records > at.most:
+            self._to_walk = at.most
             return None
         return found
 
-    def _lines(self, data: bytes, start: int, stop: int) -> tuple[int, int] | None:
+    def _lines(self, data: bytes, start: int, stop: int, at: Place) -> tuple[int, Proof] | None:
         end = data.rfind(b"\n", start, stop)
         if end < 0:
             return None
-        block = data[start:end].rstrip(b" \t\r")
-        count = _proven(block, map(_value, block.split(b"\n")))
-        return (start + len(block), count) if count else None
+        lines = data[start:end].rstrip(b" \t\r")
+        proof = self._proof(lines, at)
+        return None if proof is None else (start + len(lines), proof)
 
-    def _records(self, data: bytes, start: int, stop: int) -> tuple[int, int] | None:
-        at = data.rfind(self._needle, start, stop)
-        if at >= 0 and not self._is_ambiguous:
-            count = _prove(data, start, at + 1)
-            if count:
-                return at + 1, count
+    def _records(self, data: bytes, start: int, stop: int, at: Place) -> tuple[int, Proof] | None:
+        last = data.rfind(self._needle, start, stop)
+        if last >= 0 and not self._is_ambiguous:
+            proof = self._proof(data[start : last + 1], at)
+            if proof is not None:
+                return last + 1, proof
             # A child object that begins as the records do: the needle is found inside of a record, too.
             self._is_ambiguous = True
-        at = self._balanced(data, start, at)
-        count = _prove(data, start, at + 1) if at >= 0 else 0
-        return (at + 1, count) if count else None
+        last = self._balanced(data, start, last)
+        proof = self._proof(data[start : last + 1], at) if last >= 0 else None
+        return None if proof is None else (last + 1, proof)
+
+    def _proof(self, data: bytes, at: Place) -> Proof | None:
+        block = Block(data=data, shape=self._shape, offset=at.offset, place=at.place)
+        return self._prove(block) or _proof(block)
 
     def _balanced(self, data: bytes, start: int, at: int) -> int:
         """Return the last needle up to `at` before which as many objects end as begin, or -1.
@@ -137,21 +157,18 @@ def _sizes(block: bytes, shape: Shape) -> list[int] | None:
     return None
 
 
-def _prove(data: bytes, start: int, end: int) -> int:
-    array = b"".join((b"[", memoryview(data)[start:end], b"]"))
+def _proof(block: Block) -> Proof | None:
+    """Return how many records a block holds, or None where one is no JSON or is nested deeper than MAX_NESTING."""
     try:
-        return _proven(array, _values(array))
-    except (msgspec.MsgspecError, RecursionError):
-        return 0
+        found = _values(b"[%b]" % block.data) if block.shape == "array" else _on_lines(block.data)
+    except _UNDECODED:
+        return None
+    return Proof(len(found)) if found and _is_shallow(block.data, found) else None
 
 
-def _proven(data: bytes, values: Iterable[msgspec.Raw]) -> int:
-    """Return how many records a block holds, or 0 where one is no JSON or is nested deeper than MAX_NESTING."""
-    try:
-        found = list(values)
-    except (msgspec.MsgspecError, RecursionError):
-        return 0
-    return len(found) if _is_shallow(data, found) else 0
+def _on_lines(data: bytes) -> Sequence[msgspec.Raw]:
+    found: list[msgspec.Raw] = _one.decode_lines(data)
+    return found if are_lines(data, len(found)) else list(map(_value, data.split(b"\n")))
 
 
 def _is_shallow(data: bytes, values: Sequence[msgspec.Raw]) -> bool:
@@ -172,7 +189,7 @@ def _is_shallow(data: bytes, values: Sequence[msgspec.Raw]) -> bool:
         # What stands between values may all come before these, or none of it.
         around = data[begin : begin + size + between]
         if around.count(b"{") + around.count(b"[") > MAX_NESTING and any(
-            nesting(bytes(value).decode("latin-1")) > MAX_NESTING for value in values[first : first + together]
+            is_nested_deeper(bytes(value), MAX_NESTING) for value in values[first : first + together]
         ):
             return False
         begin += size

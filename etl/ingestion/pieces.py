@@ -10,16 +10,16 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import InvalidOperation
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ijson
 
 from etl.errors import SourceError, UsageError
 from etl.ingestion.boundaries import NotJSON, value_end
 from etl.ingestion.constants import BLOCK_BYTES, MAX_NESTING, MAX_RECORD_BYTES, PIECE_BYTES
-from etl.ingestion.needles import Needle
+from etl.ingestion.needles import Needle, Place
 from etl.ingestion.recognition import format_of
-from etl.ingestion.values import ByteStream, Piece, Range, Shape
+from etl.ingestion.values import ByteStream, Piece, Proof, Prove, Range, Shape, unproven
 from etl.ingestion.window import Window
 from etl.settings import Format
 
@@ -37,7 +37,7 @@ _NESTING_STEPS = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
     """How a source is cut: its format, the path of a record, records a piece, the ranges known already, and the bytes
-    that a record may have.
+    that a record may have. `prove` is asked first what a block of records holds.
     """
 
     format: Format
@@ -45,6 +45,7 @@ class Cut:
     batch_rows: int
     known: Mapping[int, Range]
     max_record_bytes: int = MAX_RECORD_BYTES
+    prove: Prove = unproven
 
 
 def require_path(format: Format, records: str) -> None:
@@ -81,23 +82,22 @@ def cutting(stream: ByteStream, how: Cut) -> Iterator[Piece | None]:
     if how.format == "ndjson" or (how.format == "auto" and first == "{" and how.records == "item"):
         shape: Shape = "lines" if _has_lines(window) else "values"
         gathered = _Gathered(window, how.batch_rows, shape)
-        yield from _gather(gathered, _walk(gathered, how.known))
+        yield from _gather(gathered, _walk(gathered, how))
     else:
         gathered = _Gathered(window, how.batch_rows, "array")
         yield from _gather(gathered, _walk_arrays(gathered, how))
 
 
-class _Block(NamedTuple):
-    """Where records begin and end that follow one another, in bytes of the stream, and how many they are."""
+class _Found(NamedTuple):
+    """Where records begin and end that follow one another, in bytes of the stream; no proof: one that was walked."""
 
     offset: int
     end: int
-    records: int
-    is_walked: bool
+    proof: Proof | None
 
 
 # None: an array ended, and a piece ends with it.
-_Found = _Block | Range | None
+_Item = _Found | Range | None
 
 
 class _Gathered:
@@ -111,31 +111,34 @@ class _Gathered:
         self._first_record = 1
         self._begin = self._end = 0
         self._blocks: list[tuple[int, int]] = []
+        self._made: list[Any] = []
         self._is_open = False
         self._parts: list[bytes] = []
 
-    @property
-    def room(self) -> int:
-        """How many more records the piece can take; where it is full, as many as the next one can."""
-        return self._batch_rows - (0 if self.is_full else self.count)
+    def next_place(self, at: int) -> Place:
+        """Return where in its piece the record at `at` comes; where this one is full, in the next one."""
+        if self.is_full or not self.count:
+            return Place(offset=at, place=1, most=self._batch_rows)
+        return Place(offset=self._begin, place=self.count + 1, most=self._batch_rows - self.count)
 
     @property
     def is_full(self) -> bool:
         return self.count >= self._batch_rows or self._end - self._begin >= PIECE_BYTES
 
-    def add(self, block: _Block | Range) -> bool:
+    def add(self, block: _Found | Range) -> bool:
         """Add records behind those that are there; True when a block of them is complete."""
-        is_walked = isinstance(block, _Block) and block.is_walked
+        proof = block.proof if isinstance(block, _Found) else Proof(block.count)
         if not self.count:
             self._begin = block.offset
-        self.count += block.records if isinstance(block, _Block) else block.count
-        if is_walked and self._is_open:
+        self.count += 1 if proof is None else proof.records
+        if proof is None and self._is_open:
             self._blocks[-1] = (self._blocks[-1][0], block.end)
         else:
             self._blocks.append((block.offset, block.end))
+            self._made.append(None if proof is None else proof.made)
         self._end = block.end
         begin, end = self._blocks[-1]
-        self._is_open = is_walked and end - begin < BLOCK_BYTES
+        self._is_open = proof is None and end - begin < BLOCK_BYTES
         if not self._is_open:
             self._take()
         return not self._is_open
@@ -155,19 +158,20 @@ class _Gathered:
             data=b"".join(self._parts),
             shape=self.shape,
             blocks=tuple((begin - self._begin, end - self._begin) for begin, end in self._blocks),
+            made=tuple(self._made),
         )
         self._first_record += self.count
         self.count = 0
         self._is_open = False
-        self._blocks, self._parts = [], []
+        self._blocks, self._made, self._parts = [], [], []
         return piece
 
 
-def _gather(gathered: _Gathered, found: Iterator[_Found]) -> Iterator[Piece | None]:
+def _gather(gathered: _Gathered, found: Iterator[_Item]) -> Iterator[Piece | None]:
     """Gather records to pieces; a known range is one by itself."""
     try:
         for item in found:
-            if gathered.count and (gathered.is_full or not isinstance(item, _Block)):
+            if gathered.count and (gathered.is_full or not isinstance(item, _Found)):
                 yield gathered.piece()
             if item is None:
                 continue
@@ -184,11 +188,11 @@ def _gather(gathered: _Gathered, found: Iterator[_Found]) -> Iterator[Piece | No
         yield gathered.piece()
 
 
-def _walk(gathered: _Gathered, known: Mapping[int, Range]) -> Iterator[_Found]:
+def _walk(gathered: _Gathered, how: Cut) -> Iterator[_Item]:
     """Yield the records from the front of the window to the end of the array (its `]` stays) or of the stream."""
     window, shape = gathered.window, gathered.shape
-    needle = Needle(shape)
-    offsets = sorted(known)
+    needle = Needle(shape, how.prove)
+    offsets = sorted(how.known)
     at = window.front
     is_first = True
     while character := window.skip_blank(at):
@@ -201,34 +205,34 @@ def _walk(gathered: _Gathered, known: Mapping[int, Range]) -> Iterator[_Found]:
             character = window.skip_blank(at + 1)
             at = window.position
         is_first = False
-        recorded = known.get(at)
+        recorded = how.known.get(at)
         if recorded is not None:
             at = window.hold(recorded)
             yield recorded
             continue
         later = bisect_right(offsets, at)
         before = offsets[later] if later < len(offsets) else sys.maxsize
-        block = None if shape == "values" else window.block_end(at, needle, before, gathered.room)
+        block = None if shape == "values" else window.block_end(at, needle, before, gathered.next_place(at))
         if block is not None:
-            end, count = block
-            yield _Block(at, end, count, is_walked=False)
+            end, proof = block
+            yield _Found(at, end, proof)
         else:
             end = window.line_end(at) if shape == "lines" else window.value_end(at, shape)
             window.learn(end, needle)
-            yield _Block(at, end, 1, is_walked=True)
+            yield _Found(at, end, None)
         at = end
     if shape == "array":
         raise window.fault("the array is cut off before its ]", window.position)
 
 
-def _walk_arrays(gathered: _Gathered, how: Cut) -> Iterator[_Found]:
+def _walk_arrays(gathered: _Gathered, how: Cut) -> Iterator[_Item]:
     """Yield the records of every array at the records path."""
     window = gathered.window
     document = _Document(window, how.records.removesuffix("item").removesuffix("."))
     found = False
     while document.next_array():
         found = True
-        yield from _walk(gathered, how.known)
+        yield from _walk(gathered, how)
         yield None
         document.end_array()
     if not found:

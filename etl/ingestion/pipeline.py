@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -81,21 +82,22 @@ def _bring(stream: Stream, session: Session, store: FailedStore, job: Job, progr
     )
     again = retries.policy(job.settings.retries, progress.note_retry, job.stop.wait)
     copier = Copier(job.dataset, job.mode, staged_as=run.run if run.is_atomic else None)
+    limited = Limited(job.settings.limit, known)
     attempt = Attempt(
         work=work,
         job=job,
         stream=stream,
         known=known,
+        pieces=lambda prove: limited.of(cutting(stream, replace(how, prove=prove))),
         progress=progress,
         before_rows=lambda: again(_open_for_rows, session, run, copier, store, job),
     )
-    pieces = Limited(cutting(stream, how), job.settings.limit, known)
     crew_size = job.crew_size(stream.size)
     if crew_size == 1:
-        by_one(attempt, pieces, session, store)
+        by_one(attempt, session, store)
     else:
-        by_crew(attempt, pieces, session, crew_size)
-    if pieces.is_cut:
+        by_crew(attempt, session, crew_size)
+    if limited.is_cut:
         progress.is_cut = True
         judge_rejected(progress.rejected, progress.read, run, job, at_end=True)
         return

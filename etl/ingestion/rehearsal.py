@@ -109,9 +109,10 @@ def _judge_all(stream: Stream, session: Session, job: Job, progress: Progress, b
         batch_rows=min(job.settings.batch_rows, job.settings.limit or job.settings.batch_rows),
         known={},
         max_record_bytes=job.settings.max_record_bytes,
+        prove=lanes.prove,
     )
-    pieces = Limited(cutting(stream, how), job.settings.limit, ())
-    found = iter(pieces)
+    limited = Limited(job.settings.limit, ())
+    found = limited.of(cutting(stream, how))
     while True:
         with job.stop.reading():  # The wait for the source ends with a signal, the batch in hand is judged.
             piece = next((each for each in found if each is not None), None)
@@ -126,7 +127,7 @@ def _judge_all(stream: Stream, session: Session, job: Job, progress: Progress, b
                 progress.failed += entry.failed
                 progress.bytes_read = piece.end
                 _require_few(progress, job, at_end=False)
-    progress.is_cut = pieces.is_cut
+    progress.is_cut = limited.is_cut
     _require_few(progress, job, at_end=True)
     if job.mode == "replace" and not progress.read and not job.settings.allow_empty:
         raise TooManyRejectedError(

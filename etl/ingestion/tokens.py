@@ -14,6 +14,8 @@ from functools import lru_cache
 import msgspec
 
 from etl.datasets import Column
+from etl.ingestion.boundaries import is_nested_deeper
+from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.conversions import array_text, converter
 from etl.ingestion.times import is_common_date, is_common_local, is_common_timestamp
 from etl.ingestion.values import Misfit
@@ -38,6 +40,8 @@ _PLAIN_NUMBER = re.compile(rb"(?!-0\Z)-?[0-9]+(?:\.[0-9]+)?")
 _INTEGER = re.compile(rb"-?[0-9]+")
 _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _LONGEST_NUMBER = 1000
+_SURELY_SHALLOW = MAX_NESTING
+"""A value of so many bytes is not nested as deep as half as many objects or arrays."""
 _NAME_LENGTH = 120
 
 _IS_NO_TEXT = re.compile(rb'\x1f[^"n]').search
@@ -55,7 +59,7 @@ _OTHER_ESCAPE = re.compile(rb'\\[^"\\]').search
 _ESCAPE_AT_END = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)\Z").search
 _texts = msgspec.json.Decoder(list[str | None]).decode
 _UNESCAPABLE = (msgspec.MsgspecError, ValueError)
-_ESCAPE = re.compile(rb'\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\[^"]', re.DOTALL)
+_NUMBERED = re.compile(rb"(?:\\u[0-9a-fA-F]{4})+")  # as many as follow one another: two may be one character
 _ESCAPED = {
     b"\\/": b"/",
     b"\\b": b"\b",
@@ -97,7 +101,7 @@ def kind_together(column: Column, *, is_guarded: bool) -> str | None:
     return column.type if column.type in {"text", "numeric", *_FORM_OF} else None
 
 
-def vouched_together(kind: str, rows: list[bytes]) -> list[bytes] | None:
+def vouched_together(kind: str, rows: Sequence[Token]) -> Sequence[Token] | None:
     """Return the fields of columns of one kind, joined for each row, as CSV writes them, or None: nothing vouches."""
     if kind in {"text", "free text"}:
         return _texts_together(rows)
@@ -107,7 +111,7 @@ def vouched_together(kind: str, rows: list[bytes]) -> list[bytes] | None:
     return rows if _are_numbers(joined, is_integer=kind == "integer") else None
 
 
-def _texts_together(rows: list[bytes]) -> list[bytes] | None:
+def _texts_together(rows: Sequence[Token]) -> Sequence[Token] | None:
     joined = _ROW_SEPARATOR.join(rows)
     if _IS_NO_TEXT(SEPARATOR + joined) or _IS_NO_FIRST_TEXT(joined):
         return None
@@ -339,21 +343,23 @@ def _without_escapes(tokens: bytes) -> bytes:
         return tokens
     # A NUL, which no token holds, stands for a backslash meanwhile: what is left of them begins an escape.
     alone = tokens.replace(b"\\\\", b"\0")
-    return _ESCAPE.sub(_character, alone).replace(b"\0", b"\\\\")
+    for escape, character in _ESCAPED.items():
+        alone = alone.replace(escape, character)
+    if b"\\u" in alone:
+        alone = _NUMBERED.sub(_characters, alone)
+    return alone.replace(b"\0", b"\\\\")
 
 
-def _character(match: re.Match[bytes]) -> bytes:
-    return _character_of(match.group())
+def _characters(match: re.Match[bytes]) -> bytes:
+    return _characters_of(match.group())
 
 
 @lru_cache(maxsize=10_000)
-def _character_of(escape: bytes) -> bytes:
-    if escape[1:2] != b"u":
-        return _ESCAPED[escape]
-    character = msgspec.json.decode(b'"%b"' % escape, type=str)
-    if character == "\0":
+def _characters_of(escapes: bytes) -> bytes:
+    characters: str = msgspec.json.decode(b'"%b"' % escapes, type=str)
+    if "\0" in characters:
         raise ValueError("a NUL character")
-    return ("\\" + character if character in {'"', "\\"} else character).encode()
+    return characters.replace("\\", "\\\\").replace('"', '\\"').encode()
 
 
 class _Bounds:
@@ -452,7 +458,12 @@ def _jsonb(_column: Column) -> Vouch:
             return token
         return b'"%b"' % written.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
 
-    return lambda tokens, _suspects: [quoted(token) for token in tokens]
+    def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+        if max(map(len, tokens)) > _SURELY_SHALLOW:
+            _suspect(tokens, suspects, lambda token: not is_nested_deeper(token, MAX_NESTING // 2))
+        return [quoted(token) for token in tokens]
+
+    return vouch
 
 
 _COMMON = {"date": is_common_date, "timestamp": is_common_local, "timestamptz": is_common_timestamp}

@@ -1,6 +1,6 @@
 """The values that travel along the line: source, piece, batch, rejected record, summary. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO, StringIO
 from typing import Any, Final, Literal, NamedTuple, Protocol
@@ -38,12 +38,38 @@ class ByteStream(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Block:
+    """Bytes that may be whole records: of the piece at `offset`, the first of them its record at `place` (from 1)."""
+
+    data: bytes = field(repr=False)
+    shape: Shape
+    offset: int
+    place: int
+
+
+class Proof(NamedTuple):
+    """That a block holds so many whole records, and what the one who proved it `made` of them."""
+
+    records: int
+    made: Any = None
+
+
+Prove = Callable[[Block], Proof | None]
+"""Tells how many records a block holds; None: another proof is to be looked for."""
+
+
+def unproven(_block: Block) -> None:
+    """Leave the proof to whoever cuts."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Piece:
     """Consecutive whole records of a source as bytes.
 
     `offset` is the byte (from 0) at which it begins in the decompressed source, `first_record` the number
     (from 1) of its first record. Between the records of an "array" stand commas, else white space. `blocks` are
-    those parts of it, from byte to byte, that are decoded as one: whole records, all of them in order.
+    those parts of it, from byte to byte, that are decoded as one: whole records, all of them in order; `made` is what
+    the proof of each of them made of it.
     """
 
     offset: int
@@ -52,6 +78,7 @@ class Piece:
     data: bytes = field(repr=False)
     shape: Shape
     blocks: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
+    made: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def end(self) -> int:

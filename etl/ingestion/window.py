@@ -5,8 +5,8 @@ import re
 from etl.errors import SourceError
 from etl.ingestion.boundaries import NotJSON, line_span, may_go_on, value_end
 from etl.ingestion.constants import BLOCK_BYTES, READ_BYTES
-from etl.ingestion.needles import Needle
-from etl.ingestion.values import ByteStream, Range, Shape
+from etl.ingestion.needles import Needle, Place
+from etl.ingestion.values import ByteStream, Proof, Range, Shape
 
 _BLANK = re.compile(rb"[ \t\n\r]*")
 _BOM = b"\xef\xbb\xbf"
@@ -119,19 +119,20 @@ class Window:
         match = _BLANK.match(self._data, at - self._offset)
         return self._offset + match.end() if match else at
 
-    def block_end(self, at: int, needle: Needle, before: int, most: int) -> tuple[int, int] | None:
-        """Return where a block of whole records ends that begins at `at` and ends before `before`, and their number.
+    def block_end(self, at: int, needle: Needle, before: int, place: Place) -> tuple[int, Proof] | None:
+        """Return where a block of whole records ends that begins at `at` and ends before `before`, and its proof.
 
-        `most` is how many there may be. None: the record at `at` is to be walked.
+        None: the record at `at` is to be walked.
         """
         while self._end - at < BLOCK_BYTES and not self._is_ended and self.extends(at):
             pass
         index = at - self._offset
-        found = needle.block(self._data, index, index + min(BLOCK_BYTES, before - at), most)
+        found = needle.block(self._data, index, index + min(BLOCK_BYTES, before - at), place)
         if found is None:
             return None
-        self._number += found[1]
-        return self._offset + found[0], found[1]
+        end, proof = found
+        self._number += proof.records
+        return self._offset + end, proof
 
     def learn(self, end: int, needle: Needle) -> None:
         """Let the needle learn from the record that was walked up to `end`."""
