@@ -11,12 +11,12 @@ DATABASE := embedded:
 
 # The demo and the tests bring their own PostgreSQL: nobody's settings may send them to another server.
 unexport $(filter PG% ETL_% DATABASE_URL,$(.VARIABLES))
-demo test test-slow: export ETL_DATABASE_URL = $(DATABASE)
+demo test test-16 test-slow: export ETL_DATABASE_URL = $(DATABASE)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help
 help: ## list the targets
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "make %-11s  %s\n", $$1, $$2 }'
+	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "make %-11s  %s\n", $$1, $$2 }'
 
 .PHONY: demo
 demo: $(INSTALLED) ## generate a day's files, load them into the embedded PostgreSQL and print two aggregates
@@ -30,6 +30,10 @@ test: lint ## lint, and all tests but the slow ones, against a real embedded Pos
 test-slow: $(INSTALLED) ## the tests that take minutes
 	$(BIN)/pytest -m slow
 
+.PHONY: test-16
+test-16: $(INSTALLED) ## the tests against PostgreSQL 16, the oldest that is supported
+	ETL_TEST_POSTGRES=16 $(BIN)/pytest -n 2 --dist loadfile
+
 .PHONY: lint
 lint: $(INSTALLED) ## ruff, import-linter and mypy
 	$(BIN)/ruff check
@@ -41,6 +45,11 @@ lint: $(INSTALLED) ## ruff, import-linter and mypy
 format: $(INSTALLED) ## let ruff write the code as lint wants it
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+.PHONY: docs
+docs: $(INSTALLED) ## the documentation as a site that needs no network, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
 
 .PHONY: bench
 bench: $(INSTALLED) $(OTHERS) ## compare loads with raw COPY and with other tools: half an hour, or BENCH='--records 50000'
@@ -80,5 +89,5 @@ $(OTHERS): scripts/benchmark-constraints.txt
 
 .PHONY: clean
 clean: ## remove what make made; the database in .etl and the failed store stay
-	rm -rf .venv .venv-bench dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find etl tests sql -name __pycache__ -type d -prune -exec rm -rf {} +

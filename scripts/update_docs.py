@@ -45,6 +45,8 @@ _RUN = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 
 # What differs from one run of a transcript to the next.
 _VOLATILE = (
+    # How far a load came before it was killed: only one that goes on both loads and skips.
+    (re.compile(r"(?<=read, )[1-9][\d,]* loaded, [\d,]+ skipped"), "RESUMED"),
     (_RUN, "RUN"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)?"), "TIME"),
     (re.compile(r"\d+\.\d s\b( \([\d,]+ records/s\))?"), "SECONDS"),
@@ -162,7 +164,7 @@ def _run(commands: Iterable[str], folder: Path, database_url: str) -> list[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
-        timeout=60,
+        timeout=180,
         check=False,
     )
     return [_tidy(told) for told in done.stdout.split("\036")[:-1]]

@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql import factories
 
 from etl.database import Database
-from etl.embedded import Server
+from etl.embedded import VERSION, Server
 from etl.provisioning import migrate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,8 +46,9 @@ class Address:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Run an embedded server for all tests of this process."""
-    server = Server(tmp_path_factory.mktemp("server") / "postgres")
+    """Run an embedded server for all tests of this process, of the version that ETL_TEST_POSTGRES names."""
+    version = int(os.environ.get("ETL_TEST_POSTGRES", VERSION))
+    server = Server(tmp_path_factory.mktemp("server") / "postgres", version=version)
     server.start()
     try:
         with psycopg.connect(server.url(), autocommit=True) as connection:

@@ -97,7 +97,18 @@ def test_a_load_waits_for_a_migrated_database() -> None:
     assert services["loader"]["command"][0] == "load"
 
 
-@pytest.mark.parametrize("service", ["migrate", "loader"])
+PROGRAMS = ["migrate", "loader", "listener"]
+
+
+def test_the_listener_is_healthy_while_it_works() -> None:
+    """The listener starts once the database is migrated, and its health is what the program says of it."""
+    listener = COMPOSE["services"]["listener"]
+    assert listener["depends_on"] == COMPOSE["services"]["loader"]["depends_on"]
+    assert listener["healthcheck"]["test"] == ["CMD", "etl", "listen", "--check"]
+    assert "profiles" not in listener
+
+
+@pytest.mark.parametrize("service", PROGRAMS)
 def test_the_services_run_commands_of_the_program(service: str) -> None:
     """What a service runs is a command with the options that it has."""
     command = [sys.executable, "-m", "etl", *COMPOSE["services"][service]["command"], "--help"]
@@ -118,6 +129,7 @@ def test_the_failed_store_outlives_its_container() -> None:
     assert [f"{folder}/failed"] == [path for text in arguments("VOLUME") for path in json.loads(text)]
     assert f"failed:{folder}/failed" in COMPOSE["services"]["loader"]["volumes"]
     assert f"./input:{folder}/input:ro" in COMPOSE["services"]["loader"]["volumes"]
+    assert all(f"./config:{folder}/config:ro" in COMPOSE["services"][name]["volumes"] for name in PROGRAMS)
 
 
 def test_no_file_holds_a_password() -> None:
@@ -141,7 +153,7 @@ def test_the_loader_has_no_privilege() -> None:
     """The program runs as a numbered user that is not root, and the services give it no capability."""
     *_, user = arguments("USER")
     assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", user)
-    for name in ("migrate", "loader"):
+    for name in PROGRAMS:
         service = COMPOSE["services"][name]
         assert service["cap_drop"] == ["ALL"]
         assert service["read_only"] is True

@@ -1,16 +1,20 @@
 import ast
 import json
 import re
+import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import click
 import psycopg
 import pytest
 
 from etl import datasets, queries
-from etl.cli import load
+from etl.cli import cli, load
 from etl.datasets import reading
 from etl.errors import EtlError
 from etl.ingestion.values import Status
@@ -63,7 +67,17 @@ def test_the_generated_parts_are_what_the_code_says_now(connection: Connection) 
         assert update_docs.with_blocks(text_of(path), made) == text_of(path), AGAIN
 
 
-@pytest.mark.parametrize("path", [path for path in PAGES if fenced(path, "console")], ids=page_id)
+SLOW = {"docs/tutorial.md"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=page_id(path), marks=[pytest.mark.slow] if page_id(path) in SLOW else [])
+        for path in PAGES
+        if fenced(path, "console")
+    ],
+)
 def test_the_examples_print_what_the_page_says(path: Path, tmp_path: Path, database_url: str) -> None:
     """The commands of a page, run in an empty folder, print what stands below them."""
     text = text_of(path)
@@ -115,6 +129,63 @@ def test_every_page_is_found_from_the_readme() -> None:
                 (path.parent / name).resolve() for name in re.findall(r"\]\(([^)\s#:]+)(?:#\S*)?\)", text_of(path))
             ]
     assert set(PAGES) <= seen
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the site, in which a dead link, a lost page or a missing heading is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_every_page_is_in_the_site(site: Path) -> None:
+    """Each page of the documentation, and those at the top of the project, can be reached from the navigation."""
+    home = (site / "index.html").read_text(encoding="utf-8")
+    names = {"changelog.html", "contributing.html"} | {
+        path.relative_to(ROOT / "docs").with_suffix(".html").as_posix().replace("README.html", "index.html")
+        for path in PAGES
+        if path.is_relative_to(ROOT / "docs")
+    }
+    assert {name for name in names if f'href="{name}"' not in home} == set()
+
+
+def test_the_site_needs_no_network(site: Path) -> None:
+    """No page and no style takes a script, a font or a picture from elsewhere."""
+    for path in [*site.rglob("*.html"), *site.rglob("*.css")]:
+        text = path.read_text(encoding="utf-8")
+        assert re.findall(r"<(?:script|img|link|iframe)\b[^>]*(?:src|href)=.?(?:https?:)?//[^ >]+", text) == [], path
+        assert re.findall(r"(?:url\(|@import )[\"']?(?:https?:)?//", text) == [], path
+
+
+def test_the_commands_of_the_pages_are_right() -> None:
+    """Each `etl` command of a block that no test runs is one of the program, with options that it has."""
+    found = [
+        (page_id(path), line)
+        for path in PAGES
+        for kind in ("sh", "text")
+        for block in fenced(path, kind)
+        for line in re.findall(r"^etl [^\n|>#;]+", block, re.MULTILINE)
+    ]
+    assert len(found) > 20
+    for page, line in found:
+        words = shlex.split(line)[1:]
+        command: click.Command = cli
+        context = click.Context(cli, info_name="etl")
+        while isinstance(command, click.Group):
+            assert words, f"{page}: {line}"
+            # What stands before the command has one value each.
+            while words[0].startswith("--"):
+                words = words[2:]
+            name, below, words = command.resolve_command(context, words)
+            assert below is not None, f"{page}: {line}"
+            command, context = below, click.Context(below, parent=context, info_name=name)
+        try:
+            command.make_parser(context).parse_args(words)
+        except click.UsageError as error:
+            pytest.fail(f"{page}: {line}: {error.format_message()}")
 
 
 def exit_codes() -> set[int]:

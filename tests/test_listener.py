@@ -139,6 +139,22 @@ def test_a_second_listener_stands_by_and_takes_over(site: Site) -> None:
     assert second.ended(10).returncode == 0
 
 
+def test_a_check_tells_whether_a_listener_works(site: Site) -> None:
+    """`listen --check` ends with 0 beside a working listener, and with 4 and the command when there is none."""
+    missing = site.run("listen", "--check")
+    assert missing.returncode == 4
+    assert "no listener works on" in missing.stderr
+    assert "hint: etl listen" in missing.stderr
+    running = _listening(site)
+    found = site.run("listen", "--check")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.startswith("a listener works on ")
+    running.kill()
+    alive = "select count(*) from pg_stat_activity where application_name = 'etl:listen'"
+    until(lambda: site.value(alive) == 0, "the end of its connection")
+    assert site.run("listen", "--check").returncode == 4
+
+
 def test_a_standby_ends_with_zero(site: Site) -> None:
     """SIGTERM ends a listener that never had its turn as cleanly."""
     _listening(site)

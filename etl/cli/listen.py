@@ -5,20 +5,31 @@ from types import FrameType
 
 import click
 
-from etl.cli.options import Common
+from etl.cli.options import Common, option
 from etl.precalculation import catalogue, listener
 
 _AGAIN_SECONDS = 2
 
 
 @click.command("listen", epilog="Example: etl listen")
+@option("--check", "is_check", is_flag=True, help="Tell whether a listener works on the database: exit code 0, or 4.")
 @click.pass_obj
-def command(common: Common) -> int:
+def command(common: Common, *, is_check: bool) -> int:
     """Refresh the aggregates whenever a load finishes, until a signal comes.
 
     What loads with --no-precalculate left behind is caught up first; changes made by hand are found once a minute.
     A second listener of the same database stands by. SIGTERM ends it with exit code 0.
     """
+    if is_check:
+        with common.server() as database:
+            pid = listener.check(database)
+        click.echo(f"a listener works on {database.name}, by backend {pid}")
+        return 0
+    return _listen(common)
+
+
+def _listen(common: Common) -> int:
+    """Listen until a signal comes; return the exit code."""
     signals: list[int] = []
 
     def end(number: int, _frame: FrameType | None) -> None:

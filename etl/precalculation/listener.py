@@ -54,6 +54,18 @@ def listen(database: Database, aggregates: Sequence[Aggregate], *, poll_seconds:
             pause = min(2 * pause, longest)
 
 
+def check(database: Database) -> int:
+    """Return the number of the backend that serves the working listener of a database.
+
+    Raises DatabaseError when there is none: no listener, only a standby, or one whose connection is lost.
+    """
+    with connect(database, "etl:check") as connection:
+        row = connection.execute(_SQL["listener"]).fetchone()
+    if row is None:
+        raise DatabaseError(f"no listener works on {database.name}", hint="etl listen")
+    return int(row[0])
+
+
 def _take_turn(ear: psycopg.Connection) -> None:
     is_told = False
     while not _is_alone(ear):

@@ -237,6 +237,16 @@ order by aggregates.aggregate;
 -- Become the one listener of the database, or not; it ends with the connection.
 select pg_try_advisory_lock(hashtextextended('etl:listen', 0));
 
+-- name: listener
+-- The backend that holds the lock of the one listener; the two halves of a lock's key are columns of their own.
+select pid
+from pg_locks
+where locktype = 'advisory'
+    and granted
+    and database = (select oid from pg_database where datname = current_database())
+    and objsubid = 1
+    and (classid::bigint << 32) | objid::bigint = hashtextextended('etl:listen', 0);
+
 -- name: listen
 -- Be told when a run finishes.
 listen etl_runs;
