@@ -1,3 +1,19 @@
-"""Batch ETL of logistics JSON into PostgreSQL by COPY."""
+"""Batch ETL of logistics JSON into PostgreSQL by COPY: `etl.load` and `etl.precalculate` do as the commands."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from etl.library import EtlError, Loaded, load, precalculate
 
 __version__ = "0.1.0"
+
+__all__ = ["EtlError", "Loaded", "__version__", "load", "precalculate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what a program asks for when it asks: the command line starts without it."""
+    if name.startswith("_") or name not in __all__:
+        raise AttributeError(f"module 'etl' has no attribute {name!r}")
+    from etl import library  # noqa: PLC0415 - this is what it is for
+
+    return getattr(library, name)

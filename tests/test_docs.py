@@ -14,9 +14,10 @@ import psycopg
 import pytest
 
 from etl import datasets, queries
-from etl.cli import cli, load
+from etl.cli import cli
 from etl.datasets import reading
 from etl.errors import EtlError
+from etl.ingestion import sequence
 from etl.ingestion.values import Status
 from etl.settings import FileSettings, read_file_settings, shipped
 from scripts import update_docs
@@ -214,7 +215,7 @@ def test_every_status_is_explained() -> None:
 
 def test_the_order_of_exit_codes_is_told() -> None:
     """The page tells which code wins when several sources end differently, as the command decides it."""
-    order = ", ".join(map(str, load._GRAVEST_FIRST))
+    order = ", ".join(map(str, sequence.GRAVEST_FIRST))
     assert f"of {order}." in text_of(REFERENCE / "exit-codes.md")
 
 

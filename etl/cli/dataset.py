@@ -97,10 +97,10 @@ def check_command(common: Common, name: str, source: str | None, records: str | 
 
 
 def _preview(dataset: datasets.Dataset, name: str, records: str | None, limit: int, *, as_json: bool) -> int:
+    from etl.ingestion.naming import named
     from etl.ingestion.preview import preview
-    from etl.ingestion.values import Source
 
-    source = Source(name=name, path=None if name == "-" else name)
+    source = named(name)[0]
     misfits = count = 0
     for each in preview(source, dataset, "auto", records or dataset.records, limit):
         count += 1

@@ -1,8 +1,9 @@
 """`etl load`."""
 
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -21,21 +22,12 @@ from etl.cli.options import (
     retry_options,
     say,
 )
-from etl.database import connect, require_key, require_tables
 from etl.errors import EtlError, UsageError
-from etl.ingestion import constants, encodings, failures, naming, outcome, pieces
+from etl.ingestion import constants, encodings, naming, outcome
 from etl.ingestion.job import Job, Stop
-from etl.ingestion.pipeline import load, precalculate
-from etl.ingestion.projection import Projection
-from etl.ingestion.rehearsal import rehearse
-from etl.ingestion.resumption import judge
-from etl.ingestion.values import Source, Summary
-from etl.pooling import require_own_session
-from etl.precalculation.refresh import Refreshed
+from etl.ingestion.sequence import Course, load_all, precalculate_all, require_all
+from etl.ingestion.values import Summary
 from etl.settings import Decoder, Format, Limit, LoadSettings, Mode, RetrySettings
-
-# The exit code of several sources: the first of these that occurred (contract C3).
-_GRAVEST_FIRST = (70, 129, 130, 143, 4, 5, 3, 6, 1, 0)
 
 log = structlog.get_logger(__name__)
 
@@ -164,24 +156,22 @@ def command(
     if encoding != "auto":
         encodings.require_known(encoding)
     named = [each for argument in sources for each in naming.named(argument, encoding)]
-    codes: set[int] = set()
-    precalculated: list[Refreshed] = []
+    course = Course()
     try:
         with common.database() as database, _stopped_by_signals() as stop:
             job = Job(dataset=definition, database=database, settings=settings, stop=stop, logs=common.logs)
-            _require_all(job, named)
-            runs = _load_all(named, job, codes, as_json=as_json)
-            if settings.precalculate and not codes & {4, 129, 130, 143}:
-                _precalculate(job, common.config_dir, runs, codes, precalculated)
+            require_all(job, named)
+            load_all(named, job, course, partial(_print, as_json=as_json))
+            precalculate_all(job, common.config_dir, course, tell)
     except UsageError:
         raise
     except EtlError as error:
         _print(outcome.not_begun(named[0], definition, common.name, error), error, as_json=as_json)
-        codes.add(error.exit_code)
-    exit_code = next((code for code in _GRAVEST_FIRST if code in codes), 0)
+        course.codes.add(error.exit_code)
+    precalculated = course.precalculated
     total = {
         "kind": "total",
-        "exit_code": exit_code,
+        "exit_code": course.exit_code,
         "sources": len(named),
         "precalculated": [vars(refreshed) for refreshed in precalculated],
     }
@@ -192,61 +182,7 @@ def command(
         names = [each.aggregate for each in precalculated]
         told = ", ".join(names) if len(names) < 4 else f"{len(names)} aggregates"
         say(f"precalculated {told} in {seconds:.1f} s")
-    return exit_code
-
-
-def _precalculate(job: Job, config_dir: Path, runs: list[str], codes: set[int], done: list[Refreshed]) -> None:
-    tables = [table.name for table in job.dataset.tables]
-    try:
-        done.extend(precalculate(job.database, config_dir, tables, runs[-1] if runs else None, job.stop))
-    except KeyboardInterrupt:
-        error = job.stop.at_once()
-        tell(error)
-        codes.add(error.exit_code)
-    except EtlError as error:
-        tell(error)
-        # The records are in: what is wrong with an aggregate is put right, and the same command refreshes it.
-        codes.add(4 if isinstance(error, UsageError) else error.exit_code)
-
-
-def _require_all(job: Job, sources: Sequence[Source]) -> None:
-    """Judge for exit code 2 before anything starts (contract C3)."""
-    if job.mode == "merge" and not job.dataset.key:
-        raise UsageError(f"mode merge expects a key, and {job.dataset.path} has none")
-    if job.mode == "replace" and len(sources) > 1:
-        raise UsageError("replace takes one source: each would remove what the one before it loaded")
-    if job.is_atomic and job.settings.limit and not job.settings.dry_run:
-        raise UsageError("--limit brings in a part of a source, and --atomic or replace shows none but whole sources")
-    pieces.require_path(job.settings.format, job.records_path)
-    for each in sources:
-        if each.path and failures.is_stored(job.settings.failed_dir, Path(each.path)):
-            raise UsageError(f"{each.name} is a file of the failed store", hint="etl failed replay ID")
-    Projection(job.dataset)  # raises where a value of the definition does not fit its column
-    with connect(job.database) as connection:
-        require_own_session(connection, job.database)
-        require_tables(connection, job.dataset)
-        if job.mode != "append" and job.dataset.key:
-            require_key(connection, job.dataset)
-        for each in sources if len(sources) > 1 else ():
-            judge(connection, each, job)
-    if job.settings.dry_run:
-        return
-    with failures.FailedStore(job.settings.failed_dir) as store:
-        store.prepare()
-
-
-def _load_all(sources: Iterable[Source], job: Job, codes: set[int], *, as_json: bool) -> list[str]:
-    """Load the sources one after the other, gather their exit codes and return their runs."""
-    runs = []
-    for each in sources:
-        summary, error = (rehearse if job.settings.dry_run else load)(each, job)
-        _print(summary, error, as_json=as_json)
-        codes.add(summary.exit_code)
-        if summary.run:
-            runs.append(summary.run)
-        if summary.exit_code in {4, 70, 129, 130, 143}:
-            break
-    return runs
+    return course.exit_code
 
 
 def _print(summary: Summary, error: EtlError | None, *, as_json: bool) -> None:

@@ -1,0 +1,146 @@
+"""The commands as functions, for programs in Python: the same line, no output, no signal handler, no exit code.
+
+What happens is told to the logger `etl` of the standard library, which is silent unless the program gives it a handler.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import structlog
+
+from etl import database as databases
+from etl import datasets, provisioning
+from etl.errors import EtlError, UsageError
+from etl.ingestion import constants, naming, outcome
+from etl.ingestion.job import Job, Stop
+from etl.ingestion.sequence import Course, load_all, precalculate_all, require_all
+from etl.ingestion.values import Summary
+from etl.logs import Logs
+from etl.precalculation import catalogue
+from etl.precalculation.refresh import Refreshed, refresh
+from etl.settings import Decoder, Format, Limit, LoadSettings, Mode, RetrySettings, read_file_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What a load did: the summary of each source (contract C4), and the aggregates that it refreshed."""
+
+    exit_code: int
+    sources: tuple[Summary, ...]
+    precalculated: tuple[Refreshed, ...]
+
+
+def load(  # noqa: PLR0913 - as many as the command has options
+    dataset: str,
+    *sources: str | Path,
+    database: str | None = None,
+    config_dir: str | Path = "config",
+    failed_dir: str | Path = "failed",
+    mode: Mode | None = None,
+    format: Format = "auto",
+    records: str | None = None,
+    decoder: Decoder = "auto",
+    workers: int = 1,
+    batch_rows: int = constants.BATCH_ROWS,
+    max_record_bytes: int = constants.MAX_RECORD_BYTES,
+    max_rejected: int | str = "10%",
+    limit: int | None = None,
+    atomic: bool = False,
+    allow_empty: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+    precalculate: bool = True,
+) -> Loaded:
+    """Load sources into a dataset as `etl load` does, and return what became of them: exit code 0 or 1.
+
+    Raises the EtlError of the gravest end of a source otherwise; calling again goes on where the ledger stops. With
+    more than one worker processes are started anew, which needs `if __name__ == "__main__":` in a script.
+    """
+    if not sources:
+        raise UsageError("no source is named")
+    settings = LoadSettings(
+        mode=mode,
+        format=format,
+        records=records,
+        decoder=decoder,
+        workers=workers,
+        batch_rows=batch_rows,
+        failed_dir=Path(failed_dir),
+        atomic=atomic,
+        allow_empty=allow_empty,
+        max_rejected=Limit.read(str(max_rejected)),
+        force=force,
+        precalculate=precalculate and not dry_run,
+        retries=RetrySettings(
+            attempts=constants.RETRY_ATTEMPTS,
+            base_seconds=constants.RETRY_BASE_SECONDS,
+            cap_seconds=constants.RETRY_CAP_SECONDS,
+        ),
+        max_record_bytes=max_record_bytes,
+        limit=limit,
+        dry_run=dry_run,
+    )
+    folder = Path(config_dir)
+    definition = datasets.find(dataset, folder)
+    named = [each for source in sources for each in naming.named(str(source))]
+    course = Course()
+    with _opened(database, folder) as target:
+        # The processes of several workers have no logger of this program.
+        job = Job(dataset=definition, database=target, settings=settings, stop=Stop(), logs=Logs(level="critical"))
+        require_all(job, named)
+        load_all(named, job, course, lambda _summary, _error: None)
+        precalculate_all(job, folder, course, lambda _error: None)
+    if course.exit_code not in {0, 1}:
+        grave = [error for error in course.errors if error.exit_code == course.exit_code]
+        raise (grave or course.errors)[0]
+    return Loaded(
+        exit_code=course.exit_code, sources=tuple(course.summaries), precalculated=tuple(course.precalculated)
+    )
+
+
+def precalculate(
+    *aggregates: str, database: str | None = None, config_dir: str | Path = "config", full: bool = False
+) -> tuple[Refreshed, ...]:
+    """Bring aggregates up to date with the facts, those named or all, as `etl precalculate` does.
+
+    Raises EtlError.
+    """
+    folder = Path(config_dir)
+    chosen = catalogue.choose(aggregates, folder)
+    with _opened(database, folder) as target, databases.connect(target, "etl:precalculate") as connection:
+        return tuple(refresh(connection, aggregate, run=None, full=full) for aggregate in chosen)
+
+
+@contextmanager
+def _opened(address: str | None, config_dir: Path) -> Iterator[databases.Database]:
+    """Yield the database that is meant, as the commands find it (contract C2)."""
+    _be_quiet()
+    given = address or os.environ.get("ETL_DATABASE_URL") or os.environ.get("DATABASE_URL")
+    chosen = databases.choose(given, read_file_settings(config_dir).database, os.environ)
+    with provisioning.opened(chosen, config_dir) as target:
+        try:
+            yield target
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise UsageError(f"{target.name} denies it: {error.diag.message_primary}", hint="etl db check") from error
+        except psycopg.Error as error:
+            raise outcome.lost(error, target) from error
+
+
+def _be_quiet() -> None:
+    """Send the story to the program's own logging, where structlog would print it."""
+    if structlog.is_configured():
+        return
+    logging.getLogger("etl").addHandler(logging.NullHandler())
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+
+
+__all__ = ["EtlError", "Loaded", "load", "precalculate"]
