@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl import embedded, queries
-from etl.datasets import Dataset, ddl, limits_ddl
+from etl.datasets import Dataset, Table, additions, ddl, limits_ddl
 from etl.errors import DatabaseError, UsageError
 from etl.settings import shipped
 
@@ -259,7 +259,7 @@ def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
         if missing:
             raise UsageError(
                 f"the table {table.name} has no column {', '.join(missing)}, which {dataset.path} names",
-                hint=f"etl dataset ddl {dataset.name} prints the definition's table; add the column",
+                hint=f"etl dataset create {dataset.name} adds it",
             )
         row = connection.execute(_SQL["may_load"], {"table": table.name}).fetchone()
         if not row or not row[0]:
@@ -344,16 +344,33 @@ def grant_ledger(connection: psycopg.Connection) -> None:
 
 
 def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
-    """Make the tables of a dataset and grant them to the group roles; what is there stays as it is."""
+    """Make the tables of a dataset and grant them to the group roles; one that is there gets the columns it lacks.
+
+    Raises UsageError when a new column is required, has no default, and the table holds rows.
+    """
     roles = {name for (name,) in connection.execute(_SQL["roles_present"])}
     with connection.transaction():
         connection.execute(_SQL["hush_notices"])
+        for table in dataset.tables:
+            _add_columns(connection, table)
         for statement in ddl(dataset):
             connection.execute(statement)
         for table in dataset.tables:
             for role, name in (("etl_loader", "grant_fact"), ("etl_analyst", "grant_read")):
                 if role in roles:
                     connection.execute(_SQL[name].format(table=table.identifier, role=sql.Identifier(role)))
+
+
+def _add_columns(connection: psycopg.Connection, table: Table) -> None:
+    held = {name for name, _, _ in connection.execute(_SQL["table_columns"], {"table": table.name})}
+    try:
+        for statement in additions(table, held) if held else ():
+            connection.execute(statement)
+    except psycopg.errors.NotNullViolation as error:
+        raise UsageError(
+            f"the table {table.name} holds rows, and its new column {error.diag.column_name} is required",
+            hint="give the column a default in the definition",
+        ) from error
 
 
 @contextmanager

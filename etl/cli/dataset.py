@@ -78,9 +78,11 @@ def show_command(common: Common, name: str, projection: bool, as_json: bool) -> 
 def check_command(common: Common, name: str, source: str | None, records: str | None, limit: int, as_json: bool) -> int:
     """Check a definition against its tables, or by the first records of a file.
 
-    With FILE (- for standard input) no database is asked: the rows that the records become are shown, and what does
+    Exit code 1 tells that a table differs; a column that is in the table alone stays there. With FILE (- for standard
+    input) no database is asked: the rows that the records become are shown, and what does
     not fit. Exit code 1 tells that some do not, 3 that the file cannot be read.
     """
+    from etl.comparison import compare
     from etl.ingestion.projection import Projection
 
     dataset = datasets.find(name, common.config_dir)
@@ -89,11 +91,18 @@ def check_command(common: Common, name: str, source: str | None, records: str | 
         return _preview(dataset, source, records, limit, as_json=as_json)
     with common.database() as database, connect(database) as connection:
         require_tables(connection, dataset)
+        differences = compare(connection, dataset)
+    wrong = sum(bool(each.remedy) for each in differences)
     if as_json:
-        print_json([{"dataset": name, "path": dataset.path, "is_right": True}])
-    else:
-        click.echo(f"{dataset.path}: the definition is right, and its tables are there")
-    return 0
+        told = [vars(each) for each in differences]
+        print_json([{"dataset": name, "path": dataset.path, "is_right": not wrong, "differences": told}])
+        return 1 if wrong else 0
+    if differences:
+        shown = [(each.table, each.column, each.found, each.remedy) for each in differences]
+        print_table("differences", ["table", "column", "found", "remedy"], shown)
+    ends = f"differ from it in {wrong} thing{'s' if wrong > 1 else ''}" if wrong else "are there"
+    click.echo(f"{dataset.path}: the definition is right, and its tables {ends}")
+    return 1 if wrong else 0
 
 
 def _preview(dataset: datasets.Dataset, name: str, records: str | None, limit: int, *, as_json: bool) -> int:
@@ -144,7 +153,7 @@ def ddl_command(common: Common, name: str) -> None:
 @click.argument("name", shell_complete=completion.datasets)
 @click.pass_obj
 def create_command(common: Common, name: str) -> None:
-    """Make the tables of a dataset that are missing."""
+    """Make the tables of a dataset, and add the columns that one lacks."""
     dataset = datasets.find(name, common.config_dir)
     with common.database() as database:
         create(database, dataset)

@@ -6,7 +6,7 @@ returns statements, others run them.
 
 from etl.datasets.definition import LINEAGE, NUMBERS, SOURCE, TIMES, TYPES, Column, Condition, Dataset, Table, Type
 from etl.datasets.reading import find, folders, names, read, readable
-from etl.datasets.tables import ddl, limits_ddl, sql_type
+from etl.datasets.tables import additions, ddl, limits_ddl, sql_type
 
 __all__ = [
     "LINEAGE",
@@ -19,6 +19,7 @@ __all__ = [
     "Dataset",
     "Table",
     "Type",
+    "additions",
     "ddl",
     "find",
     "folders",

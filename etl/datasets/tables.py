@@ -1,7 +1,7 @@
 """The tables of a definition: its DDL. Composes statements, and runs none."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from decimal import Decimal
 
 from psycopg import sql
@@ -21,11 +21,12 @@ def ddl(dataset: Dataset) -> list[sql.Composed]:
         sql.SQL("create schema if not exists {}").format(sql.Identifier(schema))
         for schema in sorted({table.name.split(".")[0] for table in dataset.tables})
     ]
+    names: set[str] = set()
     for table in dataset.tables:
         statements.append(_create_table(table, () if table.each else dataset.key))
         indexes = list(table.index) + ([dataset.key] if dataset.key and table.each else [])
         for columns in indexes:
-            name = _joined(table.name.split(".")[1], *columns, "idx")
+            name = _index_name(table, columns, names)
             statements.append(
                 sql.SQL("create index if not exists {} on {} ({})").format(
                     sql.Identifier(name), table.identifier, sql.SQL(", ").join(map(sql.Identifier, columns))
@@ -33,6 +34,26 @@ def ddl(dataset: Dataset) -> list[sql.Composed]:
             )
         statements.extend(_comments(table))
     return statements
+
+
+def additions(table: Table, held: Collection[str]) -> list[sql.Composed]:
+    """Return the statements that add the columns which a table does not hold yet, with their checks.
+
+    What a definition does not name any more stays.
+    """
+    return [
+        sql.SQL("alter table {} add column {}").format(
+            table.identifier,
+            sql.SQL(" ").join([_column(column), *(_constraint(table, column, *check) for check in _checks(column))]),
+        )
+        for column in table.columns
+        if column.name not in held
+    ]
+
+
+def _constraint(table: Table, column: Column, word: str, check: sql.Composed) -> sql.Composed:
+    name = _joined(table.name.split(".")[1], column.name, word)
+    return sql.SQL("constraint {} check ({})").format(sql.Identifier(name), check)
 
 
 def _create_table(table: Table, key: tuple[str, ...]) -> sql.Composed:
@@ -45,9 +66,7 @@ def _create_table(table: Table, key: tuple[str, ...]) -> sql.Composed:
     if key:
         lines.append(sql.SQL("primary key ({})").format(sql.SQL(", ").join(map(sql.Identifier, key))))
     for column in table.columns:
-        for word, check in _checks(column):
-            name = _joined(table.name.split(".")[1], column.name, word)
-            lines.append(sql.SQL("constraint {} check ({})").format(sql.Identifier(name), check))
+        lines += [_constraint(table, column, *check) for check in _checks(column)]
     return sql.SQL("create table if not exists {} (\n    {}\n)").format(
         table.identifier, sql.SQL(",\n    ").join(lines)
     )
@@ -73,6 +92,16 @@ def limits_ddl(table: Table, name: sql.Identifier) -> sql.Composed:
     ]
     lines += [sql.SQL("check ({})").format(check) for column in table.columns for _, check in _checks(column)]
     return sql.SQL("create temporary table {} ({})").format(name, sql.SQL(", ").join(lines))
+
+
+def _index_name(table: Table, columns: tuple[str, ...], taken: set[str]) -> str:
+    """Return the name of an index, and note it: (b_c) and (b, c) would have the same one."""
+    name = _joined(table.name.split(".")[1], *columns, "idx")
+    if f"{table.name.split('.')[0]}.{name}" in taken:
+        digest = hashlib.sha256("\n".join((table.name, *columns)).encode()).hexdigest()[:8]
+        name = _joined(table.name.split(".")[1], *columns, digest, "idx")
+    taken.add(f"{table.name.split('.')[0]}.{name}")
+    return name
 
 
 def _joined(*parts: str) -> str:
