@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from io import StringIO
+from itertools import chain
 from typing import Any, NamedTuple
 
 from etl.datasets import SOURCE, Column, Dataset, Table, paths
 from etl.errors import DefinitionError
+from etl.ingestion.columns import Columns
+from etl.ingestion.constants import NULL_TEXT
 from etl.ingestion.conversions import as_text, converter, json_text
 from etl.ingestion.members import Condition, Getter, Outer, condition, descending, getter, kind
 from etl.ingestion.values import Batch, Fault, Misfit, Piece, Rejected, Rows
-
-_NULL = "\\N"
-"""COPY's spelling of null in its text format."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,11 @@ class _Cell:
 
 
 class _Cells(NamedTuple):
-    """The columns of a table; `steps` is what nearly every row takes of them."""
+    """The columns of a table; `steps` is what nearly every row takes of them, `columns` gives what many rows do."""
 
     cells: tuple[_Cell, ...]
     steps: tuple[tuple[str | None, Getter, Callable[[Any], str]], ...]
+    columns: Columns
 
 
 class _CompiledTable(NamedTuple):
@@ -61,6 +62,7 @@ class Projection:
         _require_fitting(dataset)
         self._tables = [_compile_table(table) for table in dataset.tables]
         self._record_tables = [number for number, table in enumerate(dataset.tables) if not table.each]
+        self._is_sorted = any(self._tables[number].takes for number in self._record_tables)
         self._keys = {number: _keys(dataset, dataset.tables[number]) for number in self._record_tables}
 
     def batch(
@@ -96,6 +98,15 @@ class Projection:
             _rows(table, record, lineage) if table.arrays or number == own else []
             for number, table in enumerate(self._tables)
         ]
+
+    def rows_together(self, records: Sequence[Any], lineages: Sequence[str]) -> list[list[str]] | None:
+        """Return the COPY text of the rows of many records for each table, or None where each is to be looked at."""
+        if self._is_sorted or set(map(type, records)) != {dict}:
+            return None
+        try:
+            return [_rows_together(table, records, lineages) for table in self._tables]
+        except (Misfit, Refused):
+            return None
 
     def key_of(self, record: dict[str, Any]) -> str | None:
         """Return the record's key as text, or None when it has none that can be told."""
@@ -135,8 +146,21 @@ class Gathered:
             key = self._projection.key_of(record)
             self.rejected.append(Rejected(place=place, key=key, fault=refused.fault))
             return
+        self._add_rows(texts)
+
+    def add_all(self, found: Sequence[tuple[int, dict[str, Any] | Fault]]) -> None:
+        """Add the rows of records with their places, or reject them."""
+        places, records = zip(*found, strict=True)
+        together = self._projection.rows_together(records, [f"{self._lineage}\t{place}\n" for place in places])
+        if together is None:
+            for place, record in found:
+                self.add(place, record)
+        else:
+            self._add_rows(together)
+
+    def _add_rows(self, texts: list[list[str]]) -> None:
         for index, rows in enumerate(texts):
-            self._buffers[index].writelines(rows)
+            self._buffers[index].write("".join(rows))
             self._counts[index] += len(rows)
 
     def tables(self) -> tuple[tuple[Rows, ...], ...]:
@@ -165,7 +189,9 @@ def _row(table: Table, cells: _Cells, item: Any, outer: Outer | None, position: 
     member = item.get if type(item) is dict else _no_member
     try:
         values = [
-            _NULL if (value := get(item, outer, position) if name is None else member(name)) is None else convert(value)
+            NULL_TEXT
+            if (value := get(item, outer, position) if name is None else member(name)) is None
+            else convert(value)
             for name, get, convert in cells.steps
         ]
     except Misfit:
@@ -184,15 +210,15 @@ def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, outer: Outer | No
     for cell in cells:
         try:
             value = cell.get(item, outer, position)
-            values.append(_NULL if value is None else cell.convert(value))
+            values.append(NULL_TEXT if value is None else cell.convert(value))
         except Misfit as misfit:
             if cell.misfits_to is None or misfit.is_violation:
                 raise Refused(misfit, table, cell.column, position) from None
             moved.append((cell, cell.misfits_to, misfit))
-            values.append(_NULL)
+            values.append(NULL_TEXT)
     for cell, target, unfit in moved:
         try:
-            if values[target] != _NULL:  # Two texts for one column: one of them would be lost.
+            if values[target] != NULL_TEXT:  # Two texts for one column: one of them would be lost.
                 raise unfit
             values[target] = cells[target].convert(json_text(cell.get(item, outer, position)))
         except Misfit as unstorable:
@@ -209,6 +235,17 @@ def _rows(compiled: _CompiledTable, record: dict[str, Any], lineage: str) -> lis
         for element, outer, position in _elements(table, arrays, record, None, 0)
         if takes is None or takes(element, outer, position)
     ]
+
+
+def _rows_together(compiled: _CompiledTable, records: Sequence[Any], lineages: Sequence[str]) -> list[str]:
+    """Return the rows of many records.
+
+    Raises Misfit or Refused where one of them does not fit.
+    """
+    if compiled.arrays:
+        rows = [_rows(compiled, record, lineage) for record, lineage in zip(records, lineages, strict=True)]
+        return list(chain.from_iterable(rows))
+    return list(map("\t".join, zip(*compiled.cells.columns.texts(records), lineages, strict=True)))
 
 
 def _compile_table(table: Table) -> _CompiledTable:
@@ -246,7 +283,11 @@ def _compile(table: Table) -> _Cells:
         )
         for column in table.columns
     )
-    return _Cells(cells=cells, steps=tuple((cell.member, cell.get, cell.convert) for cell in cells))
+    return _Cells(
+        cells=cells,
+        steps=tuple((cell.member, cell.get, cell.convert) for cell in cells),
+        columns=Columns([(cell.column, cell.get, cell.convert) for cell in cells]),
+    )
 
 
 def _is_changed(column: Column) -> bool:
