@@ -41,6 +41,7 @@ _REFUSALS = re.compile(
     r"password authentication failed|no password supplied|does not exist|no pg_hba\.conf entry"
     r"|not permitted to log in|authentication failed|invalid connection option|invalid .*value"
     r"|definition of service .* not found|certificate|permission denied for database"
+    r"|does not support SSL|SSL is required|no encryption"
 )
 
 _SQL = queries.load("database")
@@ -165,6 +166,8 @@ def _remedy(text: str) -> str:
         return "give the password by ~/.pgpass, PGPASSWORD or a service file, never on the command line"
     if "database" in text and "does not exist" in text:
         return "create the database, or name another by --database or ETL_DATABASE_URL"
+    if "SSL" in text or "certificate" in text:
+        return "sslrootcert names the authority of the server's certificate; see docs/security.md"
     return "check user, database and address"
 
 

@@ -1,5 +1,7 @@
+import itertools
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -86,6 +88,19 @@ def test_every_option_has_its_twin() -> None:
     assert {"batch-rows", "failed-dir", "json", "config-dir", "force", "port"} <= seen
 
 
+def _parse(words: list[str]) -> None:
+    """Parse a command line without doing what it says; what a shell makes of > or | is left out."""
+    words = list(itertools.takewhile(lambda word: word not in {">", "|", "&&"}, words))
+    command: click.Command = cli
+    context = cli.make_context("etl", [*words], resilient_parsing=False)
+    while isinstance(command, click.Group):
+        name, found, words = command.resolve_command(context, words)
+        assert found is not None
+        # Raises where an argument or an option is not known or wanting.
+        context = found.make_context(name, [*words], parent=context)
+        command, words = found, [*context._protected_args, *context.args] if isinstance(found, click.Group) else []
+
+
 def test_every_command_helps() -> None:
     """Each command tells what it does in a sentence, each option too, and each command that acts gives an example."""
     for words, command in _commands():
@@ -93,6 +108,7 @@ def test_every_command_helps() -> None:
         assert command.get_short_help_str(), words
         if not isinstance(command, click.Group):
             assert (command.epilog or "").startswith(f"Example: etl {' '.join(words)}"), words
+            _parse(shlex.split((command.epilog or "").removeprefix("Example: etl "), comments=True))
         for option in (each for each in command.params if isinstance(each, click.Option)):
             assert option.help, (words, option.name)
 

@@ -1,9 +1,11 @@
 import gzip
+import hashlib
 import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,10 +19,14 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from etl.embedded import Server
+from etl.ingestion import ledger
+from etl.ingestion.sequence import GRAVEST_FIRST
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Done = subprocess.CompletedProcess[str]
 RunEtl = Callable[..., Done]
+
+ROOT = Path(__file__).resolve().parent.parent
 
 no_database = pytest.mark.parametrize("database_url", ["postgresql://nobody@127.0.0.1:1/nowhere"], ids=["no database"])
 """For what is judged before any database is asked."""
@@ -565,3 +571,77 @@ def test_several_sources_have_the_gravest_code(run_etl: RunEtl, connection: Conn
         assert [summary["source"] for summary in each] == sources
         assert (total["exit_code"], total["sources"]) == (code, len(sources))
     assert _ids(connection) == ["B1", "B2", "V001", "V002"]
+
+
+WAITING = b'[{"vehicle_id": "V1"}' + b" " * (2 << 20)
+"""Of a source that goes on, more than is needed to know it by."""
+
+
+def _stopped(run_etl: RunEtl, connection: Connection, folder: Path, number: int) -> int:
+    """Return the exit code of a load that waits for its source and gets a signal."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(folder)}
+    info = connection.info
+    address = make_conninfo("", host=info.host, port=info.port, user=info.user, dbname=info.dbname)
+    words = [sys.executable, "-m", "etl", "--database", address, "load", "vehicles", "-", "--no-precalculate"]
+    running = (
+        "select count(*) from pg_stat_activity where application_name like 'etl:2%' and datname = current_database()"
+    )
+    with subprocess.Popen(
+        words, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin
+        process.stdin.write(WAITING)
+        process.stdin.flush()
+        _wait_for(lambda: _one(connection, running))
+        process.send_signal(number)
+        _, told = process.communicate(timeout=30)
+        assert b"hint: run the same command to go on" in told
+        _wait_for(lambda: not _one(connection, running))
+        return process.returncode
+
+
+def _miscount(connection: Connection) -> None:
+    """Let the ledger count one record more of each batch than the server did: a fault of the tool's own."""
+    connection.execute(
+        """
+        create function miscount() returns trigger language plpgsql as
+        'begin new.count_loaded := new.count_loaded + 1; return new; end';
+        create trigger miscount before update on etl.batches for each row execute function miscount()
+        """
+    )
+
+
+def test_every_code_can_be_provoked(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+    """Each exit code of the contract is one that the command line ends with, without a traceback."""
+    good, bad = {"vehicle_id": "V1"}, {"vehicle_id": None}
+    for name, records in {
+        "good": [good],
+        "rejects": [good, bad],
+        "held": [{"vehicle_id": "H"}],
+        "lost": [good, good],
+    }.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(records))
+    (tmp_path / "cut.json").write_text('[{"vehicle_id": "V1"}')
+    head = hashlib.sha256((tmp_path / "held.json").read_bytes()).hexdigest()
+    ledger.lock_source(connection, "vehicles", head, "merge")
+    load = ["load", "vehicles", "--no-precalculate"]
+    away = ["--database", "postgresql://nobody@127.0.0.1:1/nowhere"]
+    provoked = {
+        0: run_etl(*load, "good.json"),
+        1: run_etl(*load, "rejects.json"),
+        2: run_etl("load", "vehicle", "good.json"),
+        3: run_etl(*load, "cut.json"),
+        4: run_etl(*away, *load, "good.json"),
+        5: run_etl(*load, "rejects.json", "--max-rejected", "0", "--force"),
+        6: run_etl(*load, "held.json"),
+    }
+    _miscount(connection)
+    provoked[70] = run_etl(*load, "lost.json")
+    assert {code: done.returncode for code, done in provoked.items()} == {code: code for code in provoked}
+    assert [code for code, done in provoked.items() if "Traceback" in done.stderr] == []
+    stopped = {
+        number: _stopped(run_etl, connection, tmp_path, number)
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    }
+    assert stopped == {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
+    assert {*provoked, *stopped.values()} == set(GRAVEST_FIRST) | {2}

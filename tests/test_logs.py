@@ -151,6 +151,7 @@ def test_no_content_of_records_is_told(run_etl: RunEtl, connection: Connection, 
     load = ["load", "parcels", "--max-rejected", "100%", *retries]
     commands: list[tuple[list[str], int]] = [
         ([*load, "misfits.ndjson", "refused.json", "failed.json", "--json"], 1),
+        ([*load, "misfits.ndjson", "--dry-run", "--json"], 1),
         ([*load, "broken.json", "other.html"], 3),
         ([*load, "document.json", "--records", "rows.item"], 3),
         (["failed", "list"], 0),

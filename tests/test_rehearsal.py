@@ -35,7 +35,7 @@ def _source(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return summary
 
 
-@pytest.mark.parametrize("decoder", ["auto", "ijson"])
+@pytest.mark.parametrize("decoder", ["auto", pytest.param("ijson", marks=pytest.mark.slow)])
 def test_a_dry_run_refuses_what_a_load_refuses(
     run_etl: RunEtl, connection: Connection, tmp_path: Path, decoder: str
 ) -> None:
