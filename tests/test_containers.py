@@ -41,10 +41,14 @@ def arguments(instruction: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("schema", "path"),
-    [("vendor.compose-spec", "docker-compose.yml"), ("vendor.github-workflows", ".github/workflows/ci.yml")],
+    [
+        ("vendor.compose-spec", "docker-compose.yml"),
+        ("vendor.github-workflows", ".github/workflows/ci.yml"),
+        ("vendor.github-issue-forms", ".github/ISSUE_TEMPLATE/fault.yml"),
+    ],
 )
 def test_the_file_is_what_its_schema_allows(schema: str, path: str) -> None:
-    """The services follow the Compose Specification, the workflow that of its host: no unknown key."""
+    """The services follow the Compose Specification, workflow and form that of their host: no unknown key."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
