@@ -573,6 +573,26 @@ def test_several_sources_have_the_gravest_code(run_etl: RunEtl, connection: Conn
     assert _ids(connection) == ["B1", "B2", "V001", "V002"]
 
 
+def test_names_that_cannot_be_opened_are_3(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+    """A folder that may not be read, a name too long and a loop of links are exit 3 with the system's reason."""
+    (tmp_path / "loop").symlink_to("loop")
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (closed / "a.json").write_text("[]")
+    long = "a" * 3000
+    done = run_etl("load", "vehicles", "loop", long, "--no-precalculate")
+    assert done.returncode == 3
+    assert "error: cannot read loop: too many levels of symbolic links" in done.stderr
+    assert f"error: cannot read {long}: file name too long" in done.stderr
+    assert "unexpected_fault" not in done.stderr
+    closed.chmod(0)
+    if os.geteuid() == 0:  # who may read all
+        pytest.skip("the superuser may read every folder")
+    for name in ("closed", "closed/a.json"):
+        assert f"cannot read {name}: permission denied" in run_etl("load", "vehicles", name).stderr
+    closed.chmod(0o700)
+
+
 WAITING = b'[{"vehicle_id": "V1"}' + b" " * (2 << 20)
 """Of a source that goes on, more than is needed to know it by."""
 

@@ -29,6 +29,7 @@ from etl.ingestion.failures import FailedStore
 from etl.ingestion.job import Stop
 from etl.ingestion.pipeline import precalculate
 from etl.ingestion.replay import Replayed, replay, require_whole
+from etl.pooling import require_own_session
 from etl.settings import RetrySettings
 
 
@@ -116,6 +117,8 @@ def replay_command(
         raise UsageError("nothing is named to replay", hint="name ids, --run, --dataset or --all")
     codes, last_run = {0}, None
     with common.database() as database, FailedStore(failed_dir) as store:
+        with connect(database) as connection:
+            require_own_session(connection, database)
         store.prepare()
         found = [_named(database, each) for each in ids] if ids else _find(database, run=run, dataset=dataset)
         chosen = found if ids else [row for row in found if row["state"] == "pending"]

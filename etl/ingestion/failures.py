@@ -268,13 +268,13 @@ def length_in(source: str, offset: int, line: bytes) -> int:
 
 def is_stored(folder: Path, path: Path) -> bool:
     """Tell whether a file belongs to a failed store: it is for replay and not for load."""
-    if path.resolve().is_relative_to(folder.resolve()):
-        return True
     try:
+        if path.resolve().is_relative_to(folder.resolve()):
+            return True
         # The file beside it may be anything, of any size.
         with path.with_suffix(".json").open("rb") as file:
             beginning = file.read(_BEGINNING)
-    except OSError:
+    except (OSError, RuntimeError):  # Of a loop of links Python 3.11 and 3.12 tell by a RuntimeError.
         return False
     stored = rb'\{\s*"id":\s*"' + re.escape(path.stem.encode()) + rb'",\s*"run":\s*"'
     return path.suffix == ".ndjson" and re.match(stored, beginning) is not None

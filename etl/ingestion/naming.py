@@ -26,7 +26,11 @@ def named(argument: str, encoding: str = "auto") -> list[Source]:
         remote.require_driver(argument)
         urls = remote.matching(argument)
         return [Source(name=remote.shown(url), path=None, url=url, encoding=encoding) for url in urls or [argument]]
-    return [Source(name=path, path=path, encoding=encoding) for path in _files(argument) or [argument]]
+    try:
+        files = _files(argument)
+    except OSError:  # A folder that may not be read, a name too long, a loop of links: opening it tells which.
+        files = []
+    return [Source(name=path, path=path, encoding=encoding) for path in files or [argument]]
 
 
 def _files(argument: str) -> list[str]:

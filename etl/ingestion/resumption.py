@@ -65,7 +65,7 @@ def judge(connection: psycopg.Connection, source: Source, job: Job) -> None:
 
     A stream that can be read once only, a URL, and what cannot be read, is judged when its turn comes.
     """
-    with suppress(SourceError):
+    with suppress(SourceError, OSError):
         if source.path is not None and Path(source.path).is_file():
             with opened(source) as stream:
                 _find(connection, stream, job)

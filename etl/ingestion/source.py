@@ -209,10 +209,9 @@ def opened(source: Source, retries: RetrySettings = _PATIENCE) -> Iterator[Strea
     if source.path is None:
         yield Stream(source, _awaited(cast(BufferedReader, sys.stdin.buffer)), None)
         return
-    if Path(source.path).is_dir():
-        raise SourceError(f"the folder {source.name} holds no file", hint="hidden, .part and .tmp files do not count")
     with ExitStack() as stack:
         try:
+            _require_file(Path(source.path), source.name)
             file = stack.enter_context(Path(source.path).open("rb"))
             before = os.fstat(file.fileno())
             if stat.S_ISREG(before.st_mode):
@@ -225,6 +224,13 @@ def opened(source: Source, retries: RetrySettings = _PATIENCE) -> Iterator[Strea
                 hint="check the path and the right to read it",
             ) from error
         yield stream
+
+
+def _require_file(path: Path, name: str) -> None:
+    """Raise SourceError for a folder that holds no file, OSError when it may not be looked at."""
+    if path.is_dir():
+        next(path.iterdir(), None)
+        raise SourceError(f"the folder {name} holds no file", hint="hidden, .part and .tmp files do not count")
 
 
 def _awaited(stream: BufferedReader) -> BufferedReader:
