@@ -4,7 +4,7 @@ import click
 import msgspec
 
 from etl import datasets
-from etl.cli import completion
+from etl.cli import completion, infer
 from etl.cli.options import Common, json_option, option, print_json, print_table
 from etl.database import connect, require_tables
 from etl.provisioning import create
@@ -12,7 +12,10 @@ from etl.provisioning import create
 
 @click.group("dataset")
 def command() -> None:
-    """Show and check dataset definitions, and make their tables."""
+    """Show, check and propose dataset definitions, and make their tables."""
+
+
+command.add_command(infer.command)
 
 
 @command.command("list", epilog="Example: etl dataset list")

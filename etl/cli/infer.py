@@ -1,0 +1,82 @@
+"""`etl dataset infer`."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+
+from etl import datasets
+from etl.cli.options import Common, option
+from etl.errors import UsageError
+from etl.inference import SAMPLE, infer
+from etl.inference.naming import LONGEST, Names, snake_case
+from etl.ingestion.source import named
+
+_NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{LONGEST - 1}}}")
+_ENDINGS = re.compile(r"(\.(json|jsonl|ndjson|geojson|jsonld|gz|bz2|xz|zst|txt))+$", re.IGNORECASE)
+
+
+@click.command(
+    "infer",
+    epilog="Example: etl dataset infer exports/parcels.json.gz --name parcels --output config/datasets/parcels.toml",
+)
+@click.argument("source", metavar="SOURCE")
+@option("--name", metavar="NAME", help="Name of the dataset; else made of the output's, or the source's.")
+@option("--output", metavar="FILE", default="-", show_default=True, help="File to write; - for standard output.")
+@option("--records", metavar="PATH", help="Path of one record, as in shipments.item; else it is looked for.")
+@option("--sample", type=click.IntRange(1), default=SAMPLE, show_default=True, metavar="N", help="Records to look at.")
+@option("--all", "look_at_all", is_flag=True, help="Look at every record.")
+@click.pass_obj
+def command(
+    common: Common, source: str, name: str | None, output: str, records: str | None, sample: int, look_at_all: bool
+) -> None:
+    """Propose a dataset definition for a source, by the records that it begins with.
+
+    The definition is yours to edit: behind each column stands what was seen of it. `etl dataset create` and `etl load`
+    take it as it is.
+    """
+    found = named(source)
+    if len(found) != 1:
+        raise UsageError(f"expected one source to look at, got {len(found)}", hint="name one of the files")
+    path = None if output == "-" else Path(output)
+    known = datasets.readable(common.config_dir)
+    chosen = _name(name, path, source, {each.name for each in known})
+    if path and path.exists():
+        raise UsageError(f"{path} is there already", hint="name another file by --output, or remove it")
+    proposal = infer(
+        found[0],
+        name=chosen,
+        records=records,
+        sample=None if look_at_all else sample,
+        taken=frozenset(table.name for dataset in known for table in dataset.tables),
+    )
+    if path is None:
+        click.echo(proposal.text)
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{proposal.text}\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {(error.strerror or 'unknown error').lower()}") from error
+    dataset = datasets.read(path)
+    tables = ", ".join(table.name for table in dataset.tables)
+    key = f"key {', '.join(dataset.key)}" if dataset.key else "no key"
+    click.echo(f"{path}: {proposal.sample.records:,} records, {proposal.sample.reason}; {key}; {tables}", err=True)
+    click.echo(f"next: etl dataset create {chosen} && etl load {chosen} {shlex.quote(source)}", err=True)
+
+
+def _name(given: str | None, output: Path | None, source: str, taken: set[str]) -> str:
+    """Return the name of the dataset: as it was given, as the output is called, or a free one made of the source's."""
+    name = given or (output.stem if output else None)
+    if name is None and source == "-":
+        raise UsageError("records from standard input have no name", hint="name the dataset by --name")
+    name = name or Names(taken).new([_ENDINGS.sub("", Path(source).name)])
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"expected a name of letters, digits and _, at most {LONGEST} long, got {name!r}",
+            hint=f"--name {snake_case([name])}",
+        )
+    if output and output.name != f"{name}.toml":
+        raise UsageError(f"expected the output to be called {name}.toml as the dataset, got {output.name}")
+    return name

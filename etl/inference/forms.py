@@ -1,0 +1,111 @@
+"""What a text is written like: a number, a date, a word for no value. Pure; what fits a type is the loader's word."""
+
+import re
+from datetime import datetime
+
+from etl.datasets import Column, Type
+from etl.ingestion.conversions import converter
+from etl.ingestion.values import Misfit
+
+NO_VALUE = frozenset(
+    {
+        "",
+        "N/A",
+        "n/a",
+        "NA",
+        "#N/A",
+        "N.A.",
+        "NULL",
+        "Null",
+        "null",
+        "None",
+        "none",
+        "NaN",
+        "nan",
+        "nil",
+        "-",
+        "--",
+        "?",
+    }
+)
+"""Words that stand for no value where a number, a day or an instant is expected; elsewhere they may be texts."""
+
+_LONGEST = 40
+"""No number, day or instant is written longer."""
+
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
+_PADDED = re.compile(r"0[0-9]+")
+_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+")
+
+_TYPES: tuple[Type, ...] = ("date", "timestamptz", "timestamp")
+_ISO = {name: converter(Column(type=name)) for name in _TYPES}
+
+_DAYS = (
+    (re.compile(r"[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{4}"), ("%d.%m.%Y",)),
+    (re.compile(r"[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{2}"), ("%d.%m.%y",)),
+    (re.compile(r"[0-9]{1,2}/[0-9]{1,2}/[0-9]{4}"), ("%d/%m/%Y", "%m/%d/%Y")),
+    (re.compile(r"[0-9]{1,2}/[0-9]{1,2}/[0-9]{2}"), ("%d/%m/%y", "%m/%d/%y")),
+    (re.compile(r"[0-9]{1,2}-[0-9]{1,2}-[0-9]{4}"), ("%d-%m-%Y", "%m-%d-%Y")),
+    (re.compile(r"[0-9]{4}/[0-9]{1,2}/[0-9]{1,2}"), ("%Y/%m/%d",)),
+    (re.compile(r"[0-9]{1,2}-[A-Za-z]{3}-[0-9]{4}"), ("%d-%b-%Y",)),
+    (re.compile(r"[0-9]{1,2}-[A-Za-z]{3}-[0-9]{2}"), ("%d-%b-%y",)),
+    (re.compile(r"[0-9]{1,2} [A-Za-z]{3} [0-9]{4}"), ("%d %b %Y",)),
+    (re.compile(r"[A-Za-z]{3} [0-9]{1,2}, [0-9]{4}"), ("%b %d, %Y",)),
+)
+_TIMES = (
+    (re.compile(r"[0-9]{1,2}:[0-9]{2}"), "%H:%M"),
+    (re.compile(r"[0-9]{1,2}:[0-9]{2}:[0-9]{2}"), "%H:%M:%S"),
+    (re.compile(r"[0-9]{1,2}:[0-9]{2} [AaPp][Mm]"), "%I:%M %p"),
+    (re.compile(r"[0-9]{1,2}:[0-9]{2}:[0-9]{2} [AaPp][Mm]"), "%I:%M:%S %p"),
+)
+
+
+def forms_of(text: str) -> tuple[str, ...]:
+    """Return what a text is written like: a type's name, `none`, `padded` (digits behind a 0), `other`, or formats.
+
+    A day that can be read in two ways has two formats, such as %d/%m/%Y and %m/%d/%Y.
+    """
+    if text in NO_VALUE:
+        return ("none",)
+    if len(text) > _LONGEST or not text.isascii():
+        return ("other",)
+    if text[0] in "-0123456789":
+        for name, pattern in (("integer", _INTEGER), ("padded", _PADDED), ("numeric", _DECIMAL)):
+            if pattern.fullmatch(text):
+                return (name,)
+        for name, convert in _ISO.items():
+            try:
+                convert(text)
+            except Misfit:
+                continue
+            return (name,)
+    elif text in {"true", "false"}:
+        return ("boolean",)
+    return tuple(_formats(text)) or ("other",)
+
+
+def is_format(form: str) -> bool:
+    """Tell whether a form is a format of days or instants."""
+    return form.startswith("%")
+
+
+def _formats(text: str) -> list[str]:
+    for pattern, days in _DAYS:
+        match = pattern.match(text)
+        if match is None:
+            continue
+        rest = text[match.end() :]
+        time = next((time for shape, time in _TIMES if shape.fullmatch(rest[1:]) and rest[0] in " T"), None)
+        if rest and time is None:
+            continue
+        formats = [f"{day}{rest[0]}{time}" if time else day for day in days]
+        return [each for each in formats if _is_written(text, each)]
+    return []
+
+
+def _is_written(text: str, format: str) -> bool:
+    try:
+        datetime.strptime(text, format)  # noqa: DTZ007 - whether it can be read is asked, not when it is
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,68 @@
+"""Which column identifies a record, and which tells its newest version, by what was seen and by their names. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from etl.inference.leaves import Leaf
+from etl.inference.naming import words
+
+_IDS = frozenset({"id", "uuid", "guid"})
+_CODES = words(
+    """
+    code imo key mawb awb no nr number ref reference sscc tracking vin
+    """
+)
+_NEWER = words(
+    """
+    changed edited last lastmodified modified received recorded refreshed revised updated
+    """
+)
+_COUNTED = frozenset(["revision", "sequence", "version"])
+_FEWEST_FOR_CODES = 20
+_FEWEST_FOR_ANY = 100
+_LONGEST_KEY = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """The column that identifies a record, or None; the others that could; those that tell which version is newer."""
+
+    key: str | None
+    others: tuple[str, ...]
+    newest: tuple[str, ...]
+
+
+def choose(leaves: Mapping[str, Leaf], dataset: str, records: int) -> Keys:
+    """Choose among the columns of the first table, by name; `records` is how many were seen."""
+    unique = [name for name, leaf in leaves.items() if _identifies(leaf, records)]
+    ranked = sorted(unique, key=lambda name: _rank(name, dataset))
+    fewest = {0: 1, 1: 1, 2: _FEWEST_FOR_CODES, 3: _FEWEST_FOR_ANY}
+    key = next((name for name in ranked if records >= fewest[_rank(name, dataset)]), None)
+    return Keys(
+        key=key,
+        others=tuple(name for name in ranked if name != key),
+        newest=tuple(name for name, leaf in leaves.items() if name != key and _is_newer(name, leaf)),
+    )
+
+
+def _identifies(leaf: Leaf, records: int) -> bool:
+    place, kind = leaf.place, leaf.kind
+    is_always_there = place.values == place.count == records > 0
+    if not is_always_there or place.distinct is None or not place.distinct.is_unique or kind.has_misfits:
+        return False
+    is_short_text = kind.type == "text" and place.texts.longest <= _LONGEST_KEY and not place.booleans
+    return (is_short_text and not place.texts.none_words) or (kind.type in {"bigint", "numeric"} and not kind.null_if)
+
+
+def _rank(name: str, dataset: str) -> int:
+    *owner, last = name.split("_")
+    if name in _IDS or (last in _IDS and dataset.startswith("_".join(owner))):
+        return 0
+    return 1 if last in _IDS else 2 if last in _CODES else 3
+
+
+def _is_newer(name: str, leaf: Leaf) -> bool:
+    parts = set(name.split("_"))
+    if leaf.kind.type in {"date", "timestamp", "timestamptz"}:
+        return bool(parts & _NEWER)
+    return leaf.kind.type == "bigint" and bool(parts & _COUNTED)

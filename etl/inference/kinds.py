@@ -1,0 +1,186 @@
+"""What the values at one place become: a column with its type and options, child rows, or columns of their own. Pure.
+
+What is uncertain stays text or jsonb, which lose nothing; a remark tells what a person may know better.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from etl.datasets import Type
+from etl.inference.forms import is_format
+from etl.inference.naming import snake_case, words
+from etl.inference.observing import Numbers, Place
+
+Shape = Literal["value", "members", "rows"]
+
+_BIGINT = (-(1 << 63), (1 << 63) - 1)
+_BIGINT_DIGITS = 18
+
+_MAP_MEMBERS = 20
+_MAP_SHARE = 0.2
+"""An object of so many members, each of them in so few of the objects, is data under names that are data, too."""
+
+_MOST = 0.5
+_SOME = 0.1
+"""Values of one type make a column of it if they are most, or some where the others are a few words again and again."""
+
+_CODE_WORDS = words(
+    """
+    account barcode code ean gtin iban id imo key mawb awb mmsi no nr number num phone plz postal postcode ref
+    reference scac serial sku sscc swift tel tracking unlocode upc uuid vin zip zipcode
+    """
+)
+_MEASURE_WORDS = words(
+    """
+    amount balance charge cost distance fee freight height km kg l lat latitude lb length lng lon longitude m3
+    mi miles price rate tax temperature total usd eur value volume weight width
+    """
+)
+"""What is measured or paid may have a fraction one day, even if no value that was seen has one."""
+
+_CODE_DIGITS = 8
+"""Digits in texts that are all so long, or longer, are a code: nobody adds them up."""
+
+_EPOCH_WORDS = words("at date epoch time timestamp ts")
+_EPOCHS = (("epoch", (946_684_800, 4_102_444_799)), ("epoch_ms", (946_684_800_000, 4_102_444_799_999)))
+"""Seconds and milliseconds of the years 2000 to 2099."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a place becomes. `has_misfits`: some values do not fit the type, and want a column of their own."""
+
+    type: Type = "jsonb"
+    shape: Shape = "value"
+    null_if: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
+    has_misfits: bool = False
+    remark: str = ""
+
+
+def kind_of(place: Place, name: str) -> Kind:
+    """Return what the values at a place, which has this name, become."""
+    if place.objects or place.arrays:
+        return _structure(place)
+    if not place.values:
+        return Kind(type="text", remark="always null")
+    none = tuple(sorted(place.texts.none_words))
+    if place.booleans:
+        said = place.texts.count - place.texts.forms["none"]
+        if not place.numbers.count and place.texts.forms["boolean"] == said:
+            return Kind(type="boolean", null_if=none)
+        return Kind(type="text", remark="true or false, and other values")
+    kind = _numbers(place, name) if place.numbers.count else _texts(place, name)
+    return kind if kind.type == "text" or kind.null_if else replace(kind, null_if=none)
+
+
+def _structure(place: Place) -> Kind:
+    if place.is_whole:
+        return Kind(remark="too many members or levels for columns")
+    if place.objects == place.values:
+        return _object(place)
+    return _array(place) if place.arrays == place.values else Kind(remark="objects or arrays, and other values")
+
+
+def _object(place: Place) -> Kind:
+    if not place.members:
+        return Kind(remark="always an empty object")
+    mean = sum(member.count for member in place.members.values()) / len(place.members)
+    if len(place.members) >= _MAP_MEMBERS and mean < _MAP_SHARE * place.objects:
+        return Kind(remark=f"{len(place.members):,} different members, few of them in one object")
+    return Kind(shape="members")
+
+
+def _array(place: Place) -> Kind:
+    elements = place.elements
+    if elements is None:
+        return Kind(remark="always an empty array")
+    if elements.objects == elements.count and elements.members:
+        return Kind(shape="rows")
+    if elements.texts.count + elements.nulls == elements.count:
+        return Kind(type="text[]", remark=f"up to {place.most_elements:,} texts")
+    return Kind(remark=f"an array of up to {place.most_elements:,} values")
+
+
+def _numbers(place: Place, name: str) -> Kind:
+    """Decide about a place that holds numbers, and maybe texts."""
+    numbers, texts = place.numbers, place.texts
+    said = texts.count - texts.forms["none"]
+    written = texts.forms["integer"] + texts.forms["numeric"]
+    is_whole = numbers.whole == numbers.count and not texts.forms["numeric"]
+    is_short = _is_within(numbers, _BIGINT) and (not written or texts.longest <= _BIGINT_DIGITS)
+    found: Type = "bigint" if is_whole and is_short else "numeric"
+    if found == "bigint" and set(snake_case([name]).split("_")) & _MEASURE_WORDS:
+        found = "numeric"
+    if not said:
+        for epoch, years in _EPOCHS:
+            if is_whole and _last_word(name) in _EPOCH_WORDS and _is_within(numbers, years):
+                return Kind(type="timestamptz", formats=(epoch,))
+        return Kind(type=found)
+    if texts.forms["padded"]:
+        return Kind(type="text", remark="numbers, and texts of digits that begin with 0")
+    if written == said:
+        return Kind(type=found, remark="some of the numbers are in quotes")
+    if _is_enough(numbers.count + written, place):
+        return Kind(type="numeric", has_misfits=True)
+    return Kind(type="text", remark="numbers and texts")
+
+
+def _is_within(numbers: Numbers, bounds: tuple[int, int]) -> bool:
+    return bounds[0] <= numbers.least and numbers.most <= bounds[1]
+
+
+def _texts(place: Place, name: str) -> Kind:
+    """Decide about a place that holds nothing but texts."""
+    texts = place.texts
+    said = texts.count - texts.forms["none"]
+    if not said:
+        return Kind(type="text")
+    if texts.forms["integer"] + texts.forms["numeric"] == said:
+        return _written_numbers(place, name)
+    if texts.forms["boolean"] == said:
+        return Kind(type="boolean")
+    times: tuple[Type, ...] = ("date", "timestamptz", "timestamp")
+    for time in times:
+        if texts.forms[time] == said:
+            return Kind(type=time)
+    for time in times:
+        # A column of the one kind would lose the other: a day has no time, an instant needs a zone.
+        if _is_enough(texts.forms[time], place) and not any(texts.forms[other] for other in times if other != time):
+            return Kind(type=time, has_misfits=True)
+    return _formatted(place)
+
+
+def _written_numbers(place: Place, name: str) -> Kind:
+    texts = place.texts
+    is_code = texts.shortest >= _CODE_DIGITS and texts.shortest == texts.longest
+    if is_code or _last_word(name) in _CODE_WORDS:
+        return Kind(type="text", remark="digits, kept as the text that they are")
+    is_short = texts.longest <= _BIGINT_DIGITS and not texts.forms["numeric"]
+    return Kind(type="bigint" if is_short else "numeric", remark="numbers in quotes")
+
+
+def _formatted(place: Place) -> Kind:
+    forms = place.texts.forms
+    formats = sorted((form for form in forms if is_format(form)), key=lambda form: (-forms[form], form))
+    if not formats or not _is_enough(forms[formats[0]], place):
+        mixed = sum(forms[form] > 0 for form in ("date", "timestamptz", "timestamp")) > 1
+        return Kind(type="text", remark="days or instants written in several ways" if mixed else "")
+    best = formats[0]
+    if len(formats) > 1 and forms[formats[1]] == forms[best]:
+        return Kind(type="text", remark=f"days that may be {best} or {formats[1]}: give formats, and type date")
+    is_day = "%H" not in best and "%I" not in best
+    said = place.texts.count - forms["none"]
+    return Kind(type="date" if is_day else "timestamp", formats=(best,), has_misfits=forms[best] < said)
+
+
+def _is_enough(fitting: int, place: Place) -> bool:
+    """Tell whether values that fit a type are enough for it, for the others are fewer or a few words."""
+    said = place.values - place.texts.forms["none"]
+    if fitting >= said * _MOST and fitting:
+        return True
+    return fitting > said * _SOME and place.texts.has_few_words
+
+
+def _last_word(name: str) -> str:
+    return snake_case([name]).rsplit("_", 1)[-1]
