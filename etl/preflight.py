@@ -193,7 +193,10 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
         found=f"{connection.info.user} lacks {', '.join(missing)}" if missing else "may be kept",
         remedy=f"grant etl_loader to {connection.info.user}",
     )
+    standing = set(datasets.standing(config_dir))
     for dataset in datasets.readable(config_dir):
+        if dataset.name not in standing:
+            continue
         try:
             database.require_tables(connection, dataset)
             if dataset.mode == "merge":

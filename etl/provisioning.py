@@ -15,13 +15,14 @@ def migrate(target: Database, config_dir: Path) -> None:
 
     Raises UsageError when the server is too old or denies it, DefinitionError when a definition is wrong.
     """
-    found = [datasets.find(name, config_dir) for name in datasets.names(config_dir)]
+    found = [datasets.find(name, config_dir) for name in datasets.standing(config_dir)]
     with database.connect(target, "etl:migrate") as connection, database.one_migration_at_a_time(connection):
         database.run_migrations(connection)
         database.grant_ledger(connection)
         for dataset in found:
             database.create_tables(connection, dataset)
-        owners = {table.name: dataset.name for dataset in found for table in dataset.tables}
+        known = datasets.readable(config_dir)
+        owners = {table.name: dataset.name for dataset in known for table in dataset.tables}
         installation.install(connection, catalogue.read_all(config_dir), owners)
 
 

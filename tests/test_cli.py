@@ -183,7 +183,7 @@ def test_definitions_come_from_the_configuration_folder_first(run_etl: RunEtl, t
         done = run_etl(*arguments, "dataset", "list", "--json", env=env)
         paths = {line["dataset"]: line["path"] for line in _lines(done)}
         assert paths["vehicles"] == f"{found}/datasets/vehicles.toml"
-        assert len(paths) == 6
+        assert {"epcis_events", "shipments"} <= paths.keys()
     for arguments, env in [(["--config-dir", "nowhere"], {}), ([], {"ETL_CONFIG_DIR": "nowhere"})]:
         done = run_etl(*arguments, "dataset", "list", env=env)
         assert (done.returncode, done.stdout) == (2, "")

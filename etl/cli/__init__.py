@@ -26,7 +26,7 @@ _COMMANDS = {
     "precalculate": "Bring aggregates up to date with the facts: those named, or all.",
     "listen": "Refresh the aggregates whenever a load finishes, until a signal comes.",
     "report": "Show an aggregate, its newest rows first; without a name, how fresh each is, as html with charts.",
-    "dataset": "Show and check dataset definitions, and make their tables.",
+    "dataset": "Show, check and propose dataset definitions, and make their tables.",
     "db": "Run the embedded PostgreSQL, and bring a database to what the loads need.",
     "init": "Write a configuration folder of your own: etl.toml, one dataset and a sample; nothing is overwritten.",
     "generate": "Write sample data: shipments, vehicle_logs, vehicles or tracking_events.",

@@ -22,7 +22,8 @@ command.add_command(infer.command)
 @json_option
 @click.pass_obj
 def list_command(common: Common, as_json: bool) -> None:
-    """List the definitions that are found."""
+    """List the definitions that are found: those whose tables db migrate makes, and those that are offered."""
+    standing = set(datasets.standing(common.config_dir))
     found = [datasets.find(name, common.config_dir) for name in datasets.names(common.config_dir)]
     if as_json:
         print_json(
@@ -31,14 +32,24 @@ def list_command(common: Common, as_json: bool) -> None:
                 "mode": each.mode,
                 "tables": [table.name for table in each.tables],
                 "path": each.path,
+                "offered": each.name not in standing,
             }
             for each in found
         )
         return
     print_table(
         "datasets",
-        ["dataset", "mode", "tables", "definition"],
-        [(each.name, each.mode, ", ".join(table.name for table in each.tables), each.path) for each in found],
+        ["dataset", "mode", "tables", "made by", "definition"],
+        [
+            (
+                each.name,
+                each.mode,
+                ", ".join(table.name for table in each.tables),
+                "db migrate" if each.name in standing else "dataset create",
+                each.path,
+            )
+            for each in found
+        ],
     )
 
 

@@ -11,10 +11,11 @@ from etl.cli.options import Common, option
 from etl.errors import UsageError
 from etl.inference import SAMPLE, infer
 from etl.inference.naming import LONGEST, Names, snake_case
-from etl.ingestion.source import named
+from etl.ingestion import encodings
+from etl.ingestion.naming import named
 
 _NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{LONGEST - 1}}}")
-_ENDINGS = re.compile(r"(\.(json|jsonl|ndjson|geojson|jsonld|gz|bz2|xz|zst|txt))+$", re.IGNORECASE)
+_ENDINGS = re.compile(r"(\.(json|jsonl|ndjson|geojson|jsonld|txt|gz|bz2|xz|zst|zip))+$", re.IGNORECASE)
 
 
 @click.command(
@@ -24,24 +25,40 @@ _ENDINGS = re.compile(r"(\.(json|jsonl|ndjson|geojson|jsonld|gz|bz2|xz|zst|txt))
 @click.argument("source", metavar="SOURCE")
 @option("--name", metavar="NAME", help="Name of the dataset; else made of the output's, or the source's.")
 @option("--output", metavar="FILE", default="-", show_default=True, help="File to write; - for standard output.")
+@option(
+    "--encoding",
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    help="What the source is written in, as in latin-1; auto takes UTF-8, UTF-16 and UTF-32.",
+)
 @option("--records", metavar="PATH", help="Path of one record, as in shipments.item; else it is looked for.")
 @option("--sample", type=click.IntRange(1), default=SAMPLE, show_default=True, metavar="N", help="Records to look at.")
 @option("--all", "look_at_all", is_flag=True, help="Look at every record.")
 @click.pass_obj
 def command(
-    common: Common, source: str, name: str | None, output: str, records: str | None, sample: int, look_at_all: bool
+    common: Common,
+    source: str,
+    name: str | None,
+    output: str,
+    encoding: str,
+    records: str | None,
+    sample: int,
+    look_at_all: bool,
 ) -> None:
     """Propose a dataset definition for a source, by the records that it begins with.
 
     The definition is yours to edit: behind each column stands what was seen of it. `etl dataset create` and `etl load`
     take it as it is.
     """
-    found = named(source)
+    if encoding != "auto":
+        encodings.require_known(encoding)
+    found = named(source, encoding)
     if len(found) != 1:
         raise UsageError(f"expected one source to look at, got {len(found)}", hint="name one of the files")
     path = None if output == "-" else Path(output)
     known = datasets.readable(common.config_dir)
-    chosen = _name(name, path, source, {each.name for each in known})
+    chosen = _name(name, path, found[0].name, {each.name for each in known})
     if path and path.exists():
         raise UsageError(f"{path} is there already", hint="name another file by --output, or remove it")
     proposal = infer(
@@ -63,7 +80,7 @@ def command(
     tables = ", ".join(table.name for table in dataset.tables)
     key = f"key {', '.join(dataset.key)}" if dataset.key else "no key"
     click.echo(f"{path}: {proposal.sample.records:,} records, {proposal.sample.reason}; {key}; {tables}", err=True)
-    click.echo(f"next: etl dataset create {chosen} && etl load {chosen} {shlex.quote(source)}", err=True)
+    click.echo(f"next: etl dataset create {chosen} && etl load {chosen} {shlex.quote(found[0].name)}", err=True)
 
 
 def _name(given: str | None, output: Path | None, source: str, taken: set[str]) -> str:

@@ -5,7 +5,7 @@ returns statements, others run them.
 """
 
 from etl.datasets.definition import LINEAGE, NUMBERS, SOURCE, TIMES, TYPES, Column, Condition, Dataset, Table, Type
-from etl.datasets.reading import find, folders, names, read, readable
+from etl.datasets.reading import find, folders, names, read, readable, standing
 from etl.datasets.tables import additions, ddl, limits_ddl, sql_type
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "read",
     "readable",
     "sql_type",
+    "standing",
 ]

@@ -55,14 +55,24 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     comment: str | None = None
 
 
-def folders(config_dir: Path) -> tuple[Path, Path]:
-    """Return where definitions are looked for: the user's folder first, then the shipped one."""
-    return config_dir / "datasets", shipped("config") / "datasets"
+def folders(config_dir: Path) -> tuple[Path, Path, Path]:
+    """Return where definitions are looked for: the user's folder, the shipped one, and that of those only offered."""
+    ours = shipped("config") / "datasets"
+    return config_dir / "datasets", ours, ours / "industry"
 
 
 def names(config_dir: Path) -> list[str]:
     """Return the names of all datasets that are defined, sorted."""
-    return sorted({path.stem for folder in folders(config_dir) for path in folder.glob("*.toml")})
+    return _names(folders(config_dir))
+
+
+def standing(config_dir: Path) -> list[str]:
+    """Return the names of the datasets whose tables every migrated database has: all but those only offered, sorted."""
+    return _names(folders(config_dir)[:2])
+
+
+def _names(where: Iterable[Path]) -> list[str]:
+    return sorted({path.stem for folder in where for path in folder.glob("*.toml")})
 
 
 def find(name: str, config_dir: Path) -> Dataset:
