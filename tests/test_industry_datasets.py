@@ -146,7 +146,9 @@ def test_offered_aggregates_follow_their_facts(etl: Etl, postgresql: Connection)
     assert etl("db", "migrate") == 0
     for name in ("parcel_tracking", "dcsa_events"):
         assert _load(etl, name, SAMPLES / f"{name}.json") == 0
-    assert _rows(postgresql, "select day::text, carrier, count_parcels, count_returns from analytics.parcel_days") == [
+    assert _rows(
+        postgresql, "select day::text, carrier, count_parcels, count_returns from analytics.parcel_days order by 1"
+    ) == [
         ("2026-03-01", "USPS", 1, 0),
         ("2026-03-02", "DHL", 1, 1),
     ]
