@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TextIO
 
 
 @contextmanager
@@ -32,11 +32,35 @@ LogFormat = Literal["auto", "console", "json"]
 
 @dataclass(frozen=True, kw_only=True)
 class Logs:
-    """How the story is told: its format, its least level, and whether in colours."""
+    """How the story is told: its format, its least level, and whether in colours.
+
+    `below` are the lines at the end of the terminal that another process draws again and again: the story goes above.
+    """
 
     format: LogFormat = "auto"
     level: str = "info"
     colors: bool = False
+    below: int = 0
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at that moment: while a bar is drawn, that lets lines pass above it.
+
+    The process that draws cannot see what another one writes. There a line takes the place of what is drawn, leaves
+    the cursor where the drawing would have left it, and is one write.
+    """
+
+    def __init__(self, below: int) -> None:
+        logging.Handler.__init__(self)
+        self._start = "\r\x1b[2K" + "\x1b[1A\x1b[2K" * (below - 1) if below else ""
+        self.terminator = "\n" * max(below, 1)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override] # a class of the standard library does the same
+        return sys.stderr
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._start + super().format(record)
 
 
 def set_up(logs: Logs) -> None:
@@ -51,7 +75,7 @@ def set_up(logs: Logs) -> None:
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors=logs.colors) if console else structlog.processors.JSONRenderer()
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr(logs.below)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -46,6 +46,7 @@ class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_rejected: str | None = None
     max_record_bytes: int | None = None
     failed_dir: str | None = None
+    metrics_file: str | None = None
     retry_attempts: int | None = None
     retry_base_seconds: float | None = None
     retry_cap_seconds: float | None = None

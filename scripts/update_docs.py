@@ -49,8 +49,11 @@ _VOLATILE = (
     (re.compile(r"(?<=read, )[1-9][\d,]* loaded, [\d,]+ skipped"), "RESUMED"),
     (_RUN, "RUN"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)?"), "TIME"),
-    (re.compile(r"\d+\.\d s\b( \([\d,]+ records/s\))?"), "SECONDS"),
-    (re.compile(r'("(seconds|database|host|os_user|pid)": )("[^"]*"|[\d.]+)'), r"\1-"),
+    (re.compile(r"\d+\.\d s\b( \([\d,]+ records/s(, [\d,.]+ MB/s)?\))?"), "SECONDS"),
+    (
+        re.compile(r'("(seconds|records_per_second|database|host|os_user|pid|folder|tool_version)": )("[^"]*"|[\d.]+)'),
+        r"\1-",
+    ),
 )
 
 # One of each kind of what fits and what does not (the type, the JSON value).

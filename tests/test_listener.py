@@ -63,9 +63,11 @@ def _is_idle(site: Site) -> bool:
 
 def test_a_load_that_finishes_is_followed(site: Site) -> None:
     """What a load without precalculation brings is in the aggregate soon, and the freshness names the run."""
-    running = _listening(site)
+    running = _listening(site, ETL_METRICS_FILE="etl.prom")
     _load(site, "first", "2026-03-01")
     _wait_for(site, ["2026-03-01"])
+    until((site.folder / "etl.prom").exists, "the metrics of the first round")
+    assert 'etl_last_exit_code{command="listen",dataset=""} 0.0' in (site.folder / "etl.prom").read_text()
     _load(site, "second", "2026-03-02")
     _wait_for(site, ["2026-03-01", "2026-03-02"])
     run = site.value("select run from etl.runs where source ~ 'second'")

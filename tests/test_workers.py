@@ -262,7 +262,7 @@ def _open_run(connection: psycopg.Connection[Any]) -> ledger.Run:
         is_atomic=False,
         is_forced=False,
     )
-    return ledger.open_run(connection, identity)
+    return ledger.open_run(connection, identity, ledger.Asked(source="vehicles.ndjson", folder="/", options=""))
 
 
 def test_any_executor_loads_what_is_plain_values(site: Site) -> None:

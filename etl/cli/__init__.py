@@ -110,7 +110,9 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: "
     settings = read_file_settings(Path(config_dir))
     defaults = settings.as_defaults()
     # A group's subcommands look below the group's own defaults.
-    ctx.default_map = {name: defaults | dict.fromkeys(_SUBCOMMANDS, defaults) for name in ("load", "failed")}
+    ctx.default_map = {
+        name: defaults | dict.fromkeys(_SUBCOMMANDS, defaults) for name in ("load", "failed", "precalculate", "listen")
+    }
     given = {
         name: defaults[name] for name in ("log_format", "log_level") if name in defaults and not is_given(ctx, name)
     }

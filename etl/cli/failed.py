@@ -15,6 +15,7 @@ from etl.cli.options import (
     Common,
     failed_dir_option,
     json_option,
+    metrics_option,
     option,
     outlive_reader,
     print_json,
@@ -29,6 +30,7 @@ from etl.ingestion.failures import FailedStore
 from etl.ingestion.job import Stop
 from etl.ingestion.pipeline import precalculate
 from etl.ingestion.replay import Replayed, replay, require_whole
+from etl.metrics import Report
 from etl.pooling import require_own_session
 from etl.settings import RetrySettings
 
@@ -94,6 +96,7 @@ def show_command(common: Common, id: str, failed_dir: Path, as_json: bool) -> No
 @option("--all", "replay_all", is_flag=True, help="All that wait.")
 @option("--no-precalculate", is_flag=True, help="Leave the aggregates as they are.")
 @failed_dir_option
+@metrics_option("replay")
 @retry_options
 @json_option
 @click.pass_obj
@@ -107,6 +110,7 @@ def replay_command(
     failed_dir: Path,
     retries: RetrySettings,
     as_json: bool,
+    report: Report,
 ) -> int:
     """Load records of the failed store again, as their .ndjson files hold them now.
 
@@ -136,6 +140,7 @@ def replay_command(
             if one is not None:
                 codes.add(1 if one.stored else 0)
                 last_run = one.run
+                report.count(one.dataset, {"loaded": one.loaded, "rejected": one.rejected, "failed": one.failed})
                 _tell_replayed(one, as_json=as_json)
             elif ids:
                 click.echo(f"{row['id']} does not wait: {_named(database, row['id'])['state']}", err=True)
@@ -145,6 +150,7 @@ def replay_command(
             readable = [each for each in datasets.readable(common.config_dir) if each.name in touched]
             tables = {table.name for each in readable for table in each.tables}
             deque(precalculate(database, common.config_dir, tables, last_run, Stop()), maxlen=0)
+        report.look_at(database)
     return max(codes)
 
 

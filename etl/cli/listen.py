@@ -4,8 +4,10 @@ import signal
 from types import FrameType
 
 import click
+import psycopg
 
-from etl.cli.options import Common, option
+from etl.cli.options import Common, metrics_option, option
+from etl.metrics import Report
 from etl.precalculation import catalogue, listener
 
 _AGAIN_SECONDS = 2
@@ -13,22 +15,24 @@ _AGAIN_SECONDS = 2
 
 @click.command("listen", epilog="Example: etl listen")
 @option("--check", "is_check", is_flag=True, help="Tell whether a listener works on the database: exit code 0, or 4.")
+@metrics_option("listen")
 @click.pass_obj
-def command(common: Common, *, is_check: bool) -> int:
+def command(common: Common, *, is_check: bool, report: Report) -> int:
     """Refresh the aggregates whenever a load finishes, until a signal comes.
 
     What loads with --no-precalculate left behind is caught up first; changes made by hand are found once a minute.
     A second listener of the same database stands by. SIGTERM ends it with exit code 0.
     """
     if is_check:
+        report.withdraw()
         with common.server() as database:
             pid = listener.check(database)
         click.echo(f"a listener works on {database.name}, by backend {pid}")
         return 0
-    return _listen(common)
+    return _listen(common, report)
 
 
-def _listen(common: Common) -> int:
+def _listen(common: Common, report: Report) -> int:
     """Listen until a signal comes; return the exit code."""
     signals: list[int] = []
 
@@ -43,7 +47,12 @@ def _listen(common: Common) -> int:
     try:
         chosen = catalogue.read_all(common.config_dir)
         with common.database() as database:
-            listener.listen(database, chosen)
+            listener.listen(database, chosen, after_round=lambda connection: _tell(report, connection))
     except KeyboardInterrupt:
         signal.alarm(0)
         return 0 if signals[0] == signal.SIGTERM else 130
+
+
+def _tell(report: Report, connection: psycopg.Connection) -> None:
+    report.look(connection)
+    report.write()

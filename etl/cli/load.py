@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -16,17 +17,21 @@ from etl.cli.options import (
     Common,
     failed_dir_option,
     json_option,
+    metrics_option,
     option,
     outlive_reader,
     print_json,
     retry_options,
     say,
 )
+from etl.cli.progress import display
+from etl.cli.summary import sentence, total_of
 from etl.errors import EtlError, UsageError
 from etl.ingestion import constants, encodings, naming, outcome
 from etl.ingestion.job import Job, Stop
 from etl.ingestion.sequence import Course, load_all, precalculate_all, require_all
 from etl.ingestion.values import Summary
+from etl.metrics import Report
 from etl.settings import Decoder, Format, Limit, LoadSettings, Mode, RetrySettings
 
 log = structlog.get_logger(__name__)
@@ -102,6 +107,7 @@ log = structlog.get_logger(__name__)
 @option("--dry-run", is_flag=True, help="Judge every record as a load would, keep nothing, and tell what is refused.")
 @option("--no-precalculate", is_flag=True, help="Leave the aggregates as they are.")
 @failed_dir_option
+@metrics_option("load")
 @option("--force", has_twin=False, is_flag=True, help="Load again what the ledger knows as loaded.")
 @retry_options
 @json_option
@@ -128,6 +134,7 @@ def command(
     force: bool,
     retries: RetrySettings,
     as_json: bool,
+    report: Report,
 ) -> int:
     """Load sources into a dataset: files, globs, folders, URLs, or - for standard input.
 
@@ -152,22 +159,35 @@ def command(
         limit=limit,
         dry_run=dry_run,
     )
+    if dry_run:
+        report.withdraw()
     definition = datasets.find(dataset, common.config_dir)
     if encoding != "auto":
         encodings.require_known(encoding)
     named = [each for argument in sources for each in naming.named(argument, encoding)]
     course = Course()
+    shown = display(named, is_json=common.logs.format == "json")
     try:
         with common.database() as database, _stopped_by_signals() as stop:
-            job = Job(dataset=definition, database=database, settings=settings, stop=stop, logs=common.logs)
+            job = Job(
+                dataset=definition,
+                database=database,
+                settings=settings,
+                stop=stop,
+                logs=replace(common.logs, below=shown.height),
+                watch=shown,
+            )
             require_all(job, named)
             load_all(named, job, course, partial(_print, as_json=as_json))
             precalculate_all(job, common.config_dir, course, tell)
+            if not course.codes & {4, 129, 130, 143}:
+                report.look_at(database)
     except UsageError:
         raise
     except EtlError as error:
         _print(outcome.not_begun(named[0], definition, common.name, error), error, as_json=as_json)
         course.codes.add(error.exit_code)
+    report.count_sources(course.summaries)
     precalculated = course.precalculated
     total = {
         "kind": "total",
@@ -177,7 +197,10 @@ def command(
     }
     if as_json:
         print_json([total], say)
-    elif precalculated:
+        return course.exit_code
+    if len(course.summaries) > 1:
+        say(total_of(course.summaries))
+    if precalculated:
         seconds = sum(refreshed.seconds for refreshed in precalculated)
         names = [each.aggregate for each in precalculated]
         told = ", ".join(names) if len(names) < 4 else f"{len(names)} aggregates"
@@ -191,35 +214,13 @@ def _print(summary: Summary, error: EtlError | None, *, as_json: bool) -> None:
     if as_json:
         print_json([summary.document()], say)
     else:
-        say(_sentence(summary))
+        say(sentence(summary))
         for reason in summary.reasons:
             where = ".".join(filter(None, (reason.table, reason.column)))
             say(
                 f"  {reason.count:,} x {reason.sqlstate} {where + ': ' if where else ''}{reason.reason}"
                 f" (first: record {reason.first_record:,} at byte {reason.first_offset:,})"
             )
-
-
-def _sentence(summary: Summary) -> str:
-    """Return the summary as one line that a person reads."""
-    counts = summary.records
-    told = [f"{counts.read:,} read", f"{counts.loaded:,} loaded"]
-    told += [
-        f"{getattr(counts, name):,} {name}"
-        for name in ("rejected", "failed", "skipped", "withheld")
-        if getattr(counts, name)
-    ]
-    told_as = f"dry run: {summary.status}" if summary.dry_run else summary.status
-    line = f"{told_as} {summary.dataset} from {summary.source}: {', '.join(told)} in {summary.seconds:.1f} s"
-    if summary.status != "already_loaded" and counts.loaded and summary.seconds:
-        line += f" ({counts.loaded / summary.seconds:,.0f} records/s)"
-    if summary.dry_run:
-        line += "; nothing was kept, and keys across batches, foreign keys and triggers were not judged"
-    elif summary.status == "incomplete" and summary.exit_code in {0, 1}:
-        line += "; --limit ended it: the same command without it brings in the rest"
-    if counts.pending:
-        line += f"; {counts.pending:,} wait in the failed store: etl failed list --run {summary.run}"
-    return line
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from etl.errors import UsageError
 from etl.ingestion import constants
 
 if TYPE_CHECKING:
+    from etl import metrics
     from etl.database import Database
     from etl.logs import Logs
 
@@ -83,6 +84,30 @@ def retry_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for add in reversed(_RETRY_OPTIONS):
         decorated = add(decorated)
     return decorated
+
+
+def metrics_option(name: "metrics.Command") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the metrics file, as one parameter `report`, written with its exit code at its end."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def reported(*arguments: Any, metrics_file: Path | None, **others: Any) -> Any:
+            from etl import metrics
+
+            with metrics.Report(metrics_file, name, others.get("dataset") or "") as report:
+                report.exit_code = command(*arguments, report=report, **others) or 0
+            return report.exit_code
+
+        add = option(
+            "--metrics-file",
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            help="Tell Prometheus of it in this file, as node_exporter's textfile collector reads it.",
+        )
+        decorated: Callable[..., Any] = add(reported)
+        return decorated
+
+    return decorate
 
 
 @dataclass(frozen=True, kw_only=True)

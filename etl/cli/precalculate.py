@@ -6,9 +6,10 @@ import click
 import psycopg
 
 from etl.cli import completion
-from etl.cli.options import Common, json_option, option, print_json, print_table
+from etl.cli.options import Common, json_option, metrics_option, option, print_json, print_table
 from etl.database import connect
 from etl.errors import UsageError
+from etl.metrics import Report
 from etl.precalculation import catalogue, installation, pending, refresh, verify
 from etl.precalculation.catalogue import Aggregate
 
@@ -29,6 +30,7 @@ from etl.precalculation.catalogue import Aggregate
     is_flag=True,
     help="Print the SQL of their tables and of the triggers of their facts.",
 )
+@metrics_option("precalculate")
 @json_option
 @click.pass_obj
 def command(
@@ -39,10 +41,13 @@ def command(
     lists: bool,
     prints_ddl: bool,
     as_json: bool,
+    report: Report,
 ) -> int:
     """Bring aggregates up to date with the facts: those named, or all."""
     if full + verifies + lists + prints_ddl > 1:
         raise UsageError("--full, --verify, --list and --ddl exclude each other")
+    if verifies or lists or prints_ddl:
+        report.withdraw()
     chosen = catalogue.choose(aggregates, common.config_dir)
     with common.database() as database, connect(database, "etl:precalculate") as connection:
         if lists:
@@ -51,7 +56,9 @@ def command(
             return _verify(connection, chosen, as_json=as_json)
         if prints_ddl:
             return _print_ddl(connection, chosen)
-        return _refresh(connection, chosen, full=full, as_json=as_json)
+        exit_code = _refresh(connection, chosen, full=full, as_json=as_json)
+        report.look(connection)
+        return exit_code
 
 
 def _refresh(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, full: bool, as_json: bool) -> int:

@@ -41,6 +41,8 @@ class Attempt:
         require_same(self.stream, piece, self.known[piece.offset])
         self.progress.read += piece.count
         self.progress.skipped += piece.count
+        self.progress.bytes_read = piece.end
+        self.job.watch.moved()
 
     def note(self, piece: Piece, entry: Entry) -> None:
         """Note what became of a piece that was read.
@@ -53,6 +55,7 @@ class Attempt:
         progress.failed += entry.failed
         progress.rejected += entry.rejected
         progress.bytes_read = piece.end
+        self.job.watch.moved()
         judge_rejected(progress.rejected, progress.read, self.work.run, self.job, at_end=False)
 
 

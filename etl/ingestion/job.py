@@ -2,17 +2,22 @@
 
 import hashlib
 import os
+import shlex
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 from etl.database import Database
 from etl.datasets import Dataset
 from etl.errors import InterruptedByUserError
 from etl.ingestion.constants import BYTES_PER_WORKER, MAX_DEFAULT_WORKERS
 from etl.ingestion.ledger import Run
+from etl.ingestion.source import Stream
 from etl.logs import Logs
+from etl.precalculation.refresh import Refreshed
 from etl.settings import LoadSettings, Mode
 
 # How long a signal may wait to be seen: Python goes on sleeping after it.
@@ -71,6 +76,59 @@ class Stop:
         self.check()
 
 
+@dataclass(kw_only=True)
+class Progress:
+    """The run that goes on and what the attempt counted itself, in records and bytes; the ledger must agree.
+
+    `entered` are the records of the batches that it entered, `loaded` and `failed` some of these; `rejected` counts
+    over all attempts of the run. `is_cut` tells that a limit ended it, and the source may hold more.
+    """
+
+    run: Run | None = None
+    read: int = 0
+    skipped: int = 0
+    entered: int = 0
+    loaded: int = 0
+    failed: int = 0
+    rejected: int = 0
+    retried: int = 0
+    bytes_read: int = 0
+    is_cut: bool = False
+
+    def note_retry(self) -> None:
+        """Count one further try of a batch."""
+        self.retried += 1
+
+
+class Watch(Protocol):
+    """Looks at a load while it goes on."""
+
+    def watching(self, stream: Stream, progress: Progress) -> AbstractContextManager[None]:
+        """Watch a source: what is counted of it changes in `progress` until this ends."""
+
+    def moved(self) -> None:
+        """Look at what is counted, behind each batch."""
+
+    def refreshing(self, done: Iterable[Refreshed]) -> Iterator[Refreshed]:
+        """Yield the aggregates as they are done, and look at them."""
+
+
+class Unwatched:
+    """Looks away."""
+
+    @contextmanager
+    def watching(self, stream: Stream, progress: Progress) -> Iterator[None]:  # noqa: ARG002 - see Watch
+        """Let a source be loaded."""
+        yield
+
+    def moved(self) -> None:
+        """Do nothing."""
+
+    def refreshing(self, done: Iterable[Refreshed]) -> Iterator[Refreshed]:
+        """Yield the aggregates as they are done."""
+        yield from done
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """What all sources of one command share."""
@@ -80,6 +138,7 @@ class Job:
     settings: LoadSettings
     stop: Stop
     logs: Logs = field(default_factory=Logs)
+    watch: Watch = field(default_factory=Unwatched)
 
     @property
     def mode(self) -> Mode:
@@ -104,33 +163,30 @@ class Job:
         """The path of a record asked for, else the definition's."""
         return self.settings.records or self.dataset.records
 
+    @property
+    def options(self) -> str:
+        """The options without which the same command would not go on with the run, as a shell takes them."""
+        given = {"--mode": self.settings.mode, "--records": self.settings.records, "--failed-dir": None}
+        if self.settings.format != "auto":
+            given["--format"] = self.settings.format
+        if str(self.settings.failed_dir) != "failed":
+            given["--failed-dir"] = str(self.settings.failed_dir)
+        words = [word for name, value in given.items() if value is not None for word in (name, value)]
+        words += ["--atomic"] if self.settings.atomic else []
+        words += ["--allow-empty"] if self.settings.allow_empty else []
+        return shlex.join(words)
+
+    @property
+    def folder(self) -> str | None:
+        """The working folder, where there is one still."""
+        try:
+            return str(Path.cwd())
+        except OSError:
+            return None
+
     def definition_hash(self, encoding: str) -> str:
         """Return a digest of all that decides which rows a record becomes of a source in this encoding."""
         text = f"{self.dataset.hash} {self.records_path} {self.mode}"
         if encoding != "auto":
             text += f" {encoding}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """The run that goes on and what the attempt counted itself, in records and bytes; the ledger must agree.
-
-    `entered` are the records of the batches that it entered, `loaded` and `failed` some of these; `rejected` counts
-    over all attempts of the run. `is_cut` tells that a limit ended it, and the source may hold more.
-    """
-
-    run: Run | None = None
-    read: int = 0
-    skipped: int = 0
-    entered: int = 0
-    loaded: int = 0
-    failed: int = 0
-    rejected: int = 0
-    retried: int = 0
-    bytes_read: int = 0
-    is_cut: bool = False
-
-    def note_retry(self) -> None:
-        """Count one further try of a batch."""
-        self.retried += 1

@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ import psycopg
 import xxhash
 from psycopg.rows import dict_row
 
-from etl import queries
+from etl import __version__, queries
 from etl.errors import BusyError, InternalError
 from etl.ingestion.values import Balance, Entry, Failure, Piece, Range
 from etl.settings import Mode
@@ -38,6 +39,15 @@ class Identity:
     mode: Mode
     is_atomic: bool
     is_forced: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What an attempt was asked: the source by its name, from which folder, and the options needed to ask it again."""
+
+    source: str
+    folder: str | None
+    options: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +162,7 @@ def known_runs(connection: psycopg.Connection, dataset: str, head: bytes) -> lis
     return [KnownRun(**row) for row in rows]
 
 
-def open_run(connection: psycopg.Connection, identity: Identity) -> Run:
+def open_run(connection: psycopg.Connection, identity: Identity, asked: Asked) -> Run:
     """Enter a new run and its first attempt."""
     run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     values = vars(identity) | {"run": run}
@@ -162,7 +172,7 @@ def open_run(connection: psycopg.Connection, identity: Identity) -> Run:
             raise InternalError("the ledger gave no number to the run")
         if identity.is_forced:
             connection.execute(_SQL["supersede_failures"], values | {"number": row[0]})
-        attempt = _open_attempt(connection, run)
+        attempt = _open_attempt(connection, run, asked)
     return Run(
         run=run,
         number=row[0],
@@ -173,9 +183,9 @@ def open_run(connection: psycopg.Connection, identity: Identity) -> Run:
     )
 
 
-def resume_run(connection: psycopg.Connection, known: KnownRun) -> Run:
+def resume_run(connection: psycopg.Connection, known: KnownRun, asked: Asked) -> Run:
     """Enter a further attempt of a run."""
-    attempt = _open_attempt(connection, known.run)
+    attempt = _open_attempt(connection, known.run, asked)
     return Run(
         run=known.run,
         number=known.number,
@@ -186,11 +196,9 @@ def resume_run(connection: psycopg.Connection, known: KnownRun) -> Run:
     )
 
 
-def _open_attempt(connection: psycopg.Connection, run: str) -> int:
-    row = connection.execute(
-        _SQL["open_attempt"],
-        {"run": run, "host": socket.gethostname(), "os_user": _user(), "pid": os.getpid()},
-    ).fetchone()
+def _open_attempt(connection: psycopg.Connection, run: str, asked: Asked) -> int:
+    by = {"host": socket.gethostname(), "os_user": _user(), "pid": os.getpid(), "tool_version": __version__}
+    row = connection.execute(_SQL["open_attempt"], {"run": run} | by | vars(asked)).fetchone()
     if row is None:
         raise InternalError("the ledger gave no number to the attempt")
     name_session(connection, run)
@@ -280,6 +288,26 @@ def _enter_failures(connection: psycopg.Connection, failures: Iterable[Failure])
     for failure in failures:
         told = {key: value for key, value in vars(failure).items() if key not in {"records", "lines"}}
         connection.execute(_SQL["enter_failure"], told | {"count": len(failure.records)})
+        connection.execute(_SQL["enter_faults"], {"id": failure.id} | _faults(failure))
+
+
+def _faults(failure: Failure) -> dict[str, list[Any]]:
+    """Return what is wrong with the records of a failure, counted by kind, as columns."""
+    counts: Counter[tuple[Any, ...]] = Counter()
+    first: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for record in failure.records:
+        kind = (record["sqlstate"], record["table"], record["column"], record["reason"])
+        counts[kind] += 1
+        first.setdefault(kind, record)
+    return {
+        "sqlstates": [kind[0] for kind in counts],
+        "tables": [kind[1] for kind in counts],
+        "columns": [kind[2] for kind in counts],
+        "reasons": [kind[3] for kind in counts],
+        "counts": list(counts.values()),
+        "first_records": [first[kind]["record"] for kind in counts],
+        "first_offsets": [first[kind]["offset"] for kind in counts],
+    }
 
 
 def finish(connection: psycopg.Connection, run: Run, source_bytes: int | None) -> None:
@@ -389,16 +417,6 @@ def _one(connection: psycopg.Connection, name: str, values: dict[str, Any]) -> d
     if row is None:
         raise InternalError(f"the ledger's query {name} gave no row")
     return row
-
-
-def runs_list(connection: psycopg.Connection, *, run: str | None, limit: int) -> list[dict[str, Any]]:
-    """List the newest runs, or the one named."""
-    return _all(connection, "runs_list", {"run": run, "limit": limit})
-
-
-def run_attempts(connection: psycopg.Connection, run: str) -> list[dict[str, Any]]:
-    """List the attempts of a run."""
-    return _all(connection, "run_attempts", {"run": run})
 
 
 def failures_list(

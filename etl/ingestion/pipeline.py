@@ -45,6 +45,7 @@ def load(source: Source, job: Job) -> tuple[Summary, EtlError | None]:
                 with job.stop.reading():
                     stream = stack.enter_context(opened(source, job.settings.retries))
                 store = stack.enter_context(FailedStore(job.settings.failed_dir))
+                stack.enter_context(job.watch.watching(stream, progress))
                 _bring(stream, session, store, job, progress)
         except UsageError:
             raise

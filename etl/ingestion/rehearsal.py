@@ -47,6 +47,7 @@ def rehearse(source: Source, job: Job) -> tuple[Summary, EtlError | None]:
             session = stack.enter_context(Session(job.database, "etl:dry-run"))
             with job.stop.reading():
                 stream = stack.enter_context(opened(source))
+            stack.enter_context(job.watch.watching(stream, progress))
             _judge_all(stream, session, job, progress, books)
     except UsageError:
         raise
@@ -126,6 +127,7 @@ def _judge_all(stream: Stream, session: Session, job: Job, progress: Progress, b
                 progress.rejected += entry.rejected
                 progress.failed += entry.failed
                 progress.bytes_read = piece.end
+                job.watch.moved()
                 _require_few(progress, job, at_end=False)
     progress.is_cut = limited.is_cut
     _require_few(progress, job, at_end=True)

@@ -160,6 +160,9 @@ class _Resuming(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def tell(self) -> int:
+        return self._position
+
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
         data = self._patiently(lambda: self._read(len(view)))

@@ -90,8 +90,9 @@ def _open(
     connection: psycopg.Connection, stream: Stream, head_sha256: str, job: Job
 ) -> tuple[ledger.Run, dict[int, Range]]:
     found = _find(connection, stream, job)
+    asked = ledger.Asked(source=stream.source.name, folder=job.folder, options=_options(stream.source, job))
     if found is not None:
-        return ledger.resume_run(connection, found[0]), found[1]
+        return ledger.resume_run(connection, found[0], asked), found[1]
     identity = ledger.Identity(
         dataset=job.dataset.name,
         source=stream.source.name,
@@ -103,7 +104,11 @@ def _open(
         is_atomic=job.is_atomic,
         is_forced=job.settings.force,
     )
-    return ledger.open_run(connection, identity), {}
+    return ledger.open_run(connection, identity, asked), {}
+
+
+def _options(source: Source, job: Job) -> str:
+    return job.options if source.encoding == "auto" else f"{job.options} --encoding {source.encoding}".lstrip()
 
 
 def require_same(stream: Stream, piece: Piece, known: Range) -> None:

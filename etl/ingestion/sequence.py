@@ -88,7 +88,8 @@ def precalculate_all(job: Job, config_dir: Path, course: Course, told: Callable[
     runs = [summary.run for summary in course.summaries if summary.run]
     tables = [table.name for table in job.dataset.tables]
     try:
-        for refreshed in precalculate(job.database, config_dir, tables, runs[-1] if runs else None, job.stop):
+        done = precalculate(job.database, config_dir, tables, runs[-1] if runs else None, job.stop)
+        for refreshed in job.watch.refreshing(done):
             course.precalculated.append(refreshed)
     except KeyboardInterrupt:
         error: EtlError = job.stop.at_once()

@@ -59,6 +59,7 @@ class Stream:
         self._translation: bytes | None = None
         self._fault: SourceError | None = None
         self._is_as_stored = True
+        self._raw = raw
         self._bytes = self._text(self._content(raw))
         self.head = self._fill(HEAD_BYTES)
         self._translation = line_feeds(self.head)
@@ -71,6 +72,12 @@ class Stream:
         """The path at which its bytes can be read again at any offset, or None."""
         is_plain = self.is_repeatable and self._is_as_stored and not self._translation
         return self.source.path if is_plain else None
+
+    @property
+    def stored_position(self) -> int:
+        """How many bytes of the source as stored were read; of a stream that has no size, of its content."""
+        # Not by the buffer, whose lock is held while it waits for bytes: another thread may ask.
+        return self.position if self.size is None else self._raw.raw.tell()
 
     def read(self, size: int = READ_BYTES) -> bytes:
         """Return `size` bytes, fewer at the end or before a fault.

@@ -5,7 +5,7 @@ while nobody listened, is a refresh lost.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import psycopg
@@ -30,11 +30,18 @@ _SQL = queries.load("precalculation")
 log = structlog.get_logger(__name__)
 
 
-def listen(database: Database, aggregates: Sequence[Aggregate], *, poll_seconds: float = POLL_SECONDS) -> NoReturn:
+def listen(
+    database: Database,
+    aggregates: Sequence[Aggregate],
+    *,
+    poll_seconds: float = POLL_SECONDS,
+    after_round: Callable[[psycopg.Connection], None] = lambda _connection: None,
+) -> NoReturn:
     """Keep the aggregates up to date until KeyboardInterrupt, which rolls back the refresh in hand.
 
     One listener of a database works at a time, another stands by. A lost connection is opened again for as long as it
-    takes. Raises UsageError when the server refuses the connection.
+    takes. `after_round` is called when all of them were looked after. Raises UsageError when the server refuses the
+    connection.
     """
     shortest, longest = RECONNECT_SECONDS
     pause = shortest
@@ -44,7 +51,7 @@ def listen(database: Database, aggregates: Sequence[Aggregate], *, poll_seconds:
             with connect(database, "etl:listen") as ear, connect(database, "etl:precalculate") as hand:
                 pause = shortest
                 _take_turn(ear)
-                _follow(ear, hand, aggregates, poll_seconds)
+                _follow(ear, hand, aggregates, poll_seconds, after_round)
         except (DatabaseError, psycopg.Error) as error:
             reason = (
                 str(error) if isinstance(error, DatabaseError) else f"{type(error).__name__} {error.sqlstate or ''}"
@@ -81,13 +88,18 @@ def _is_alone(ear: psycopg.Connection) -> bool:
 
 
 def _follow(
-    ear: psycopg.Connection, hand: psycopg.Connection, aggregates: Sequence[Aggregate], poll_seconds: float
+    ear: psycopg.Connection,
+    hand: psycopg.Connection,
+    aggregates: Sequence[Aggregate],
+    poll_seconds: float,
+    after_round: Callable[[psycopg.Connection], None],
 ) -> NoReturn:
     ear.execute(_SQL["listen"])
     log.info("listening", aggregates=len(aggregates))
     while True:
         for aggregate in aggregates:
             _refresh(hand, aggregate)
+        after_round(hand)
         if list(ear.notifies(timeout=poll_seconds, stop_after=1)):
             list(ear.notifies(timeout=SETTLE_SECONDS))
 

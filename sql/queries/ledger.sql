@@ -34,8 +34,10 @@ returning number;
 
 -- name: open_attempt
 -- Enter a further attempt of a run.
-insert into etl.attempts (run, attempt, host, os_user, pid)
-select %(run)s, coalesce(max(attempt), 0) + 1, %(host)s, %(os_user)s, %(pid)s
+insert into etl.attempts (run, attempt, host, os_user, pid, source, folder, options, tool_version)
+select
+    %(run)s, coalesce(max(attempt), 0) + 1, %(host)s, %(os_user)s, %(pid)s,
+    %(source)s, %(folder)s, %(options)s, %(tool_version)s
 from etl.attempts
 where run = %(run)s
 returning attempt;
@@ -90,6 +92,17 @@ values (
     %(count)s, %(sqlstate)s, %(message)s
 );
 
+-- name: enter_faults
+-- Enter what is wrong with the records of a file of the failed store, by kind of fault.
+insert into etl.faults (
+    failure, sqlstate, table_name, column_name, reason, count_records, first_record, first_offset
+)
+select %(id)s, *
+from unnest(
+    %(sqlstates)s::text[], %(tables)s::text[], %(columns)s::text[], %(reasons)s::text[], %(counts)s::integer[],
+    %(first_records)s::bigint[], %(first_offsets)s::bigint[]
+);
+
 -- name: finish_run
 -- Note that a source was read to its end and every batch of it entered, and tell the listeners.
 with finished as (
@@ -141,41 +154,6 @@ select coalesce(sum(count_records), 0)::bigint as pending from etl.failures wher
 -- name: run_state
 -- Tell whether a run is finished, and published where it is atomic.
 select finished_at is not null and (not is_atomic or published_at is not null) from etl.runs where run = %(run)s;
-
--- name: runs_list
--- List the newest runs with what became of their records.
-select
-    r.run, r.dataset, r.source, r.mode, r.started_at, r.finished_at,
-    a.attempt as attempts, a.exit_code, a.host, a.os_user, a.ended_at,
-    b.records, b.loaded, b.rejected, b.failed, b.batches, p.pending,
-    extract(epoch from coalesce(a.ended_at, clock_timestamp()) - r.started_at)::double precision as seconds
-from etl.runs r
-left join lateral (
-    select * from etl.attempts where run = r.run order by attempt desc limit 1
-) a on true
-cross join lateral (
-    select
-        coalesce(sum(count_records), 0)::bigint as records,
-        coalesce(sum(count_loaded), 0)::bigint as loaded,
-        coalesce(sum(count_rejected), 0)::bigint as rejected,
-        coalesce(sum(count_failed), 0)::bigint as failed,
-        count(*) as batches
-    from etl.batches where run = r.run
-) b
-cross join lateral (
-    select coalesce(sum(count_records), 0)::bigint as pending
-    from etl.failures where run = r.run and state = 'pending'
-) p
-where %(run)s::text is null or r.run = %(run)s
-order by r.number desc
-limit %(limit)s;
-
--- name: run_attempts
--- List the attempts of a run.
-select attempt, started_at, ended_at, exit_code, count_read, count_retried, bytes_read, host, os_user, pid
-from etl.attempts
-where run = %(run)s
-order by attempt;
 
 -- name: failures_list
 -- List the files of the failed store, the newest last.

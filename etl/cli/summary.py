@@ -1,0 +1,50 @@
+"""The end of a load as a person reads it: a line for each source, and one for all of them."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from etl.ingestion.values import Balance, Summary
+
+_COUNTS = ("rejected", "failed", "skipped", "withheld")
+
+
+def sentence(summary: Summary) -> str:
+    """Return what became of a source, in one line: where it stopped or something waits, the next command ends it."""
+    told_as = f"dry run: {summary.status}" if summary.dry_run else summary.status
+    line = f"{told_as} {summary.dataset} from {summary.source}: {_told([summary.records])}"
+    line += f" in {summary.seconds:.1f} s"
+    if summary.status != "already_loaded":
+        line += _rate(summary.records.loaded, summary.bytes_read, summary.seconds)
+    if len(summary.rows) > 1 and any(summary.rows.values()):
+        line += f"; rows: {', '.join(f'{table} {count:,}' for table, count in summary.rows.items())}"
+    if summary.dry_run:
+        return f"{line}; nothing was kept, and keys across batches, foreign keys and triggers were not judged"
+    if summary.status == "incomplete" and summary.exit_code in {0, 1}:
+        line += "; --limit ended it: the same command without it brings in the rest"
+    if summary.records.pending:
+        line += f"; {summary.records.pending:,} wait in the failed store: etl failed list --run {summary.run}"
+    elif summary.run and summary.exit_code > 1 and summary.status in {"incomplete", "aborted"}:
+        line += f"; what next: etl runs show {summary.run}"
+    return line
+
+
+def total_of(summaries: Sequence[Summary]) -> str:
+    """Return what became of several sources together, in one line."""
+    how = Counter(summary.status for summary in summaries)
+    seconds = sum(summary.seconds for summary in summaries)
+    line = f"{len(summaries)} sources, {', '.join(f'{count} {status}' for status, count in how.items())}: "
+    line += f"{_told([summary.records for summary in summaries])} in {seconds:.1f} s"
+    loaded = sum(summary.records.loaded for summary in summaries)
+    return line + _rate(loaded, sum(summary.bytes_read for summary in summaries), seconds)
+
+
+def _told(balances: Sequence[Balance]) -> str:
+    counts = {name: sum(getattr(each, name) for each in balances) for name in ("read", "loaded", *_COUNTS)}
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name not in _COUNTS)
+
+
+def _rate(loaded: int, bytes_read: int, seconds: float) -> str:
+    if not loaded or not seconds:
+        return ""
+    volume = f"{bytes_read / 1e6 / seconds:,.1f}"
+    return f" ({loaded / seconds:,.0f} records/s{'' if volume == '0.0' else f', {volume} MB/s'})"

@@ -1,0 +1,239 @@
+"""Metrics of the commands for Prometheus: one text file, as node_exporter's textfile collector reads it.
+
+Several commands and datasets share a file over time: each replaces what is told of itself, and keeps the rest.
+"""
+
+import fcntl
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, NamedTuple, Self
+
+import psycopg
+import structlog
+
+from etl import queries
+from etl.database import Database, connect
+from etl.errors import DatabaseError, EtlError, UsageError
+from etl.ingestion.values import Summary
+
+_SQL = queries.load("metrics")
+
+log = structlog.get_logger(__name__)
+
+Command = Literal["load", "replay", "precalculate", "listen"]
+
+
+class Metric(NamedTuple):
+    """What a metric tells, and its labels beside that of its dataset."""
+
+    told: str
+    labels: tuple[str, ...]
+
+
+_OF_COMMAND = ("command", "dataset")
+
+METRICS: Mapping[str, Metric] = {
+    "etl_last_run_timestamp_seconds": Metric("When the command last ended.", _OF_COMMAND),
+    "etl_last_success_timestamp_seconds": Metric(
+        "When the command last ended with exit code 0 or 1: all is in, or waits in the failed store.", _OF_COMMAND
+    ),
+    "etl_last_exit_code": Metric("Exit code of the last command.", _OF_COMMAND),
+    "etl_last_duration_seconds": Metric("How long the last command took.", _OF_COMMAND),
+    "etl_last_records": Metric("Records of the last command by what became of them.", (*_OF_COMMAND, "outcome")),
+    "etl_last_rows": Metric("Rows that the last command sent, by table.", (*_OF_COMMAND, "table")),
+    "etl_last_bytes": Metric("Bytes of decompressed sources that the last command read.", _OF_COMMAND),
+    "etl_last_batches": Metric("Batches of the last command by what became of them.", (*_OF_COMMAND, "outcome")),
+    "etl_last_retries": Metric("Tries of a batch beyond its first, in the last command.", _OF_COMMAND),
+    "etl_pending_records": Metric("Records that wait in the failed store.", ("dataset",)),
+    "etl_aggregate_refreshed_timestamp_seconds": Metric("When the aggregate was last refreshed.", ("aggregate",)),
+    "etl_aggregate_pending_buckets": Metric("Buckets that wait for the next refresh.", ("aggregate",)),
+}
+"""All metrics: the names that alerts and dashboards are made of."""
+
+_Samples = dict[str, dict[tuple[str, ...], float]]
+
+
+def require_writable(path: Path) -> None:
+    """Prove that a metrics file can be written.
+
+    Raises UsageError when it cannot.
+    """
+    probe = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(21, "it is a folder")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"the metrics file {path} cannot be written: {(error.strerror or 'unknown error').lower()}",
+            hint="name another by --metrics-file or ETL_METRICS_FILE; its folder must be there",
+        ) from error
+
+
+class Report:
+    """What one command tells: a context that writes the file at its end, whatever the end is.
+
+    `exit_code` is the command's to set; an error that ends it tells its own. A file that cannot be written then is a
+    warning: the work is done, and its exit code is worth more.
+    """
+
+    def __init__(self, path: Path | None, command: Command, dataset: str = "") -> None:
+        self.exit_code = 0
+        self._path = path
+        self._command = command
+        self._dataset = dataset
+        self._samples: _Samples = {}
+        self._finished: dict[str, float] = {}
+        self._began = time.time()
+
+    def __enter__(self) -> Self:
+        if self._path is not None:
+            require_writable(self._path)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, EtlError):
+            self.exit_code = error.exit_code
+        elif error is not None:
+            self.exit_code = 130 if isinstance(error, KeyboardInterrupt) else 70
+        self.write()
+
+    def withdraw(self) -> None:
+        """Tell nothing: what the command does is no work whose end somebody waits for."""
+        self._path = None
+
+    def count(self, dataset: str, outcomes: Mapping[str, int]) -> None:
+        """Add records of a dataset by what became of them."""
+        for outcome, count in outcomes.items():
+            self._add("etl_last_records", dataset, count, outcome)
+
+    def count_sources(self, summaries: Sequence[Summary]) -> None:
+        """Add what became of sources."""
+        for each in summaries:
+            self.count(each.dataset, {name: n for name, n in vars(each.records).items() if name != "pending"})
+            for table, rows in each.rows.items():
+                self._add("etl_last_rows", each.dataset, rows, table)
+            for outcome in ("loaded", "failed"):
+                self._add("etl_last_batches", each.dataset, each.batches[outcome], outcome)
+            self._add("etl_last_retries", each.dataset, each.batches["retried"])
+            self._add("etl_last_bytes", each.dataset, each.bytes_read)
+
+    def _add(self, name: str, dataset: str, value: float, *more: str) -> None:
+        told = self._samples.setdefault(name, {})
+        labels = (self._command, dataset, *more)
+        told[labels] = told.get(labels, 0) + value
+
+    def look(self, connection: psycopg.Connection) -> None:
+        """Note what the database tells of now: what waits, and how fresh the aggregates are."""
+        if self._path is None:
+            return
+        pending: dict[tuple[str, ...], float] = {}
+        refreshed: dict[tuple[str, ...], float] = {}
+        buckets: dict[tuple[str, ...], float] = {}
+        try:
+            for dataset, count, finished_at in connection.execute(_SQL["datasets"]):
+                pending[(dataset,)] = float(count)
+                if finished_at is not None:
+                    self._finished[dataset] = finished_at
+            for aggregate, refreshed_at, count in connection.execute(_SQL["aggregates"]):
+                buckets[(aggregate,)] = float(count)
+                refreshed[(aggregate,)] = refreshed_at or 0.0
+        except psycopg.Error as error:  # What was known of it before stays in the file.
+            log.warning("metrics_incomplete", sqlstate=error.sqlstate)
+            return
+        self._samples["etl_pending_records"] = pending
+        self._samples["etl_aggregate_refreshed_timestamp_seconds"] = refreshed
+        self._samples["etl_aggregate_pending_buckets"] = buckets
+
+    def look_at(self, database: Database) -> None:
+        """Look at a database that this command has no connection to now."""
+        if self._path is None:
+            return
+        try:
+            with connect(database) as connection:
+                self.look(connection)
+        except (DatabaseError, UsageError) as error:
+            log.warning("metrics_incomplete", reason=str(error))
+
+    def write(self) -> None:
+        """Write the file now: what is told here, and what was told before of other commands and datasets."""
+        if self._path is None:
+            return
+        try:
+            with _alone(self._path.parent):
+                self._write(self._path)
+        except OSError as error:
+            log.warning("metrics_not_written", file=str(self._path), reason=(error.strerror or "unknown error").lower())
+
+    def _write(self, path: Path) -> None:
+        from prometheus_client import CollectorRegistry, Gauge, write_to_textfile  # noqa: PLC0415 - few ask for it
+
+        before, now = _read(path), time.time()
+        told = self._samples
+        datasets = {labels[1] for labels in told.get("etl_last_records", {})} | {self._dataset}
+        datasets -= {""} if len(datasets) > 1 else set()
+        for dataset in datasets:
+            labels = (self._command, dataset)
+            told.setdefault("etl_last_run_timestamp_seconds", {})[labels] = now
+            told.setdefault("etl_last_exit_code", {})[labels] = self.exit_code
+            told.setdefault("etl_last_duration_seconds", {})[labels] = now - self._began
+            success = self._success(before, labels, now)
+            if success is not None:
+                told.setdefault("etl_last_success_timestamp_seconds", {})[labels] = success
+        registry = CollectorRegistry()
+        for name, metric in METRICS.items():
+            gauge = Gauge(name, metric.told, metric.labels, registry=registry)
+            for known, value in _merged(name, before, told, {(self._command, dataset) for dataset in datasets}).items():
+                gauge.labels(*known).set(value)
+        write_to_textfile(str(path), registry)
+
+    def _success(self, before: _Samples, labels: tuple[str, str], now: float) -> float | None:
+        if self.exit_code in {0, 1}:
+            return now
+        known = [before.get("etl_last_success_timestamp_seconds", {}).get(labels)]
+        known.append(self._finished.get(labels[1]) if self._command == "load" else None)
+        return max((value for value in known if value is not None), default=None)
+
+
+def _merged(name: str, before: _Samples, told: _Samples, ours: set[tuple[str, str]]) -> dict[tuple[str, ...], float]:
+    """Return the samples of a metric: those of this command, and those of others as they were."""
+    if METRICS[name].labels[:2] != _OF_COMMAND:
+        return told.get(name, before.get(name, {}))
+    kept = {labels: value for labels, value in before.get(name, {}).items() if labels[:2] not in ours}
+    return kept | told.get(name, {})
+
+
+def _read(path: Path) -> _Samples:
+    """Return what a metrics file tells, nothing where there is none or another program wrote it."""
+    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415 - few ask for it
+
+    found: _Samples = {}
+    try:
+        for family in text_string_to_metric_families(path.read_text(encoding="utf-8")):
+            metric = METRICS.get(family.name)
+            for sample in family.samples if metric else ():
+                labels = tuple(sample.labels.get(label, "") for label in metric.labels) if metric else ()
+                if math.isfinite(sample.value):
+                    found.setdefault(family.name, {})[labels] = sample.value
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        log.warning("metrics_begun_anew", file=str(path), reason="it is no metrics file")
+    return found
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time read and write the files of a folder; the lock leaves no file behind."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

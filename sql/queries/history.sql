@@ -1,0 +1,80 @@
+-- name: runs
+-- List the runs that match, the newest first, with how they stand and what became of their records.
+select
+    r.run, r.dataset, coalesce(a.source, r.source) as source, s.status, r.mode, r.started_at, r.finished_at, a.ended_at,
+    a.attempt as attempts, a.exit_code, a.host, a.os_user, a.pid, a.tool_version, a.folder, a.options,
+    b.records, b.loaded, b.rejected, b.failed, b.batches, p.pending, b.bytes, t.seconds,
+    case when t.seconds > 0 then round((b.records / t.seconds)::numeric, 1)::double precision end as records_per_second,
+    b.last_batch_at
+from etl.runs r
+left join lateral (
+    select * from etl.attempts where run = r.run order by attempt desc limit 1
+) a on true
+cross join lateral (
+    select coalesce(sum(count_records), 0)::bigint as pending
+    from etl.failures where run = r.run and state = 'pending'
+) p
+cross join lateral (
+    select case
+        when a.ended_at is null and exists (
+            select from pg_locks l join pg_stat_activity holder using (pid)
+            where l.locktype = 'advisory' and l.granted and holder.application_name = 'etl:' || r.run
+                and holder.datname = current_database()
+        ) then 'running'
+        when r.finished_at is not null and (not r.is_atomic or r.published_at is not null)
+        then case when p.pending > 0 then 'loaded_with_rejects' else 'loaded' end
+        when a.ended_at is null then 'died'
+        when a.exit_code = 5 then 'aborted'
+        when a.exit_code = 6 then 'busy'
+        else 'incomplete'
+    end as status
+) s
+cross join lateral (
+    select
+        coalesce(sum(count_records), 0)::bigint as records,
+        coalesce(sum(count_loaded), 0)::bigint as loaded,
+        coalesce(sum(count_rejected), 0)::bigint as rejected,
+        coalesce(sum(count_failed), 0)::bigint as failed,
+        count(*) as batches,
+        coalesce(sum(bytes), 0)::bigint as bytes,
+        max(loaded_at) as last_batch_at
+    from etl.batches where run = r.run
+) b
+cross join lateral (
+    -- A process that died tells no end: its last batch is the last that is known of it.
+    select extract(epoch from sum(
+        coalesce(
+            each.ended_at, case when s.status = 'running' then clock_timestamp() else b.last_batch_at end,
+            each.started_at
+        ) - each.started_at
+    ))::double precision as seconds
+    from etl.attempts each where each.run = r.run
+) t
+where (%(run)s::text is null or r.run = %(run)s)
+    and (%(dataset)s::text is null or r.dataset = %(dataset)s)
+    and (%(status)s::text is null or s.status = %(status)s)
+    and (%(since)s::timestamptz is null or r.started_at >= %(since)s)
+order by r.number desc
+limit %(limit)s;
+
+-- name: attempts
+-- List the attempts of a run.
+select
+    attempt, started_at, ended_at, exit_code, count_read, count_retried, bytes_read, host, os_user, pid,
+    source, folder, options, tool_version
+from etl.attempts
+where run = %(run)s
+order by attempt;
+
+-- name: faults
+-- Count the records of a run that were refused by what is wrong with them, the most frequent first.
+select
+    f.kind, f.state, coalesce(w.sqlstate, f.sqlstate) as sqlstate, w.table_name as table, w.column_name as column,
+    coalesce(w.reason, f.message) as reason, sum(coalesce(w.count_records, f.count_records))::bigint as count_records,
+    (array_agg(w.first_record order by w.first_record))[1] as first_record,
+    (array_agg(w.first_offset order by w.first_record))[1] as first_offset
+from etl.failures f
+left join etl.faults w on w.failure = f.id
+where f.run = %(run)s
+group by 1, 2, 3, 4, 5, 6
+order by count_records desc, first_record, reason;
