@@ -47,6 +47,7 @@ _RUN = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 _VOLATILE = (
     # How far a load came before it was killed: only one that goes on both loads and skips.
     (re.compile(r"(?<=read, )[1-9][\d,]* loaded, [\d,]+ skipped"), "RESUMED"),
+    (re.compile(r"(RESUMED .*; rows:) [^;\n]+"), r"\1 ROWS"),
     (_RUN, "RUN"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)?"), "TIME"),
     (re.compile(r"\d+\.\d s\b( \([\d,]+ records/s(, [\d,.]+ MB/s)?\))?"), "SECONDS"),
