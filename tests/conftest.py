@@ -1,5 +1,6 @@
 """One embedded server per test process, a fresh database per test, and the command as a scheduler runs it."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql import factories
 
@@ -111,3 +113,27 @@ def run_etl(database_url: str, tmp_path: Path) -> Callable[..., subprocess.Compl
         )
 
     return run
+
+
+@pytest.fixture
+def run_here(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """Return a function as `run_etl` that runs the command in this process, which takes a tenth of the time."""
+    from etl.cli import run  # noqa: PLC0415 - few tests need it
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ETL_DATABASE_URL", database_url)
+    root = logging.getLogger()
+    before = root.level, root.handlers[:]
+
+    def run_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        words = [str(word) for word in arguments]
+        capfd.readouterr()
+        code = run(words)
+        told = capfd.readouterr()
+        return subprocess.CompletedProcess(words, code, told.out, told.err)
+
+    yield run_here
+    root.level, root.handlers[:] = before
+    structlog.reset_defaults()
