@@ -20,9 +20,10 @@ from etl.datasets import find
 from etl.embedded import Server
 from etl.errors import DatabaseError, InterruptedByUserError, SourceError
 from etl.ingestion import ledger
+from etl.ingestion.crew import Crew
 from etl.ingestion.job import Stop
 from etl.ingestion.values import Piece
-from etl.ingestion.workers import Crew, Task, Work, bring
+from etl.ingestion.workers import Task, Work, bring
 from etl.settings import RetrySettings
 from tests.breaking import PATIENT, Case, Databases, Running, Site, assert_sound, clean_case, databases_of, until
 

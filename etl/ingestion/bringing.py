@@ -8,6 +8,7 @@ from etl.database import Session
 from etl.errors import EtlError, InterruptedByUserError, SourceError, TooManyRejectedError
 from etl.ingestion import ledger
 from etl.ingestion.ahead import Ahead, Made
+from etl.ingestion.crew import Crew, crew
 from etl.ingestion.failures import FailedStore
 from etl.ingestion.job import Job, Progress, Stop
 from etl.ingestion.lanes import Lanes
@@ -15,7 +16,7 @@ from etl.ingestion.resumption import admit_workers, require_same
 from etl.ingestion.sending import do_nothing
 from etl.ingestion.source import Stream
 from etl.ingestion.values import Batch, Entry, Piece, Prove, Range, unproven
-from etl.ingestion.workers import Crew, Work, crew, worker
+from etl.ingestion.workers import Work, worker
 
 
 @dataclass(frozen=True, kw_only=True)
