@@ -85,7 +85,7 @@ def show_command(common: Common, id: str, failed_dir: Path, as_json: bool) -> No
         click.echo(f"  {line.decode('utf-8', errors='replace')}")
         if failures.is_plain(row["source"]):
             name = shlex.quote(f"./{row['source']}" if row["source"].startswith("-") else row["source"])
-            length = failures.length_in(row["source"], place["offset"], line)
+            length = failures.length_in(row["source"], place["offset"], line, is_keyed=details.get("keyed", False))
             click.echo(f"  tail -c +{place['offset'] + 1} {name} | head -c {length}")
 
 

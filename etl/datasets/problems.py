@@ -27,8 +27,9 @@ def problems(dataset: Dataset, path: Path) -> Iterator[str]:
     if not dataset.tables:
         yield "expected at least one [[table]]"
         return
-    if not all(dataset.records.split(".")):
-        yield f"records: expected a path such as item or shipments.item, got {dataset.records!r}"
+    *names, last = dataset.records.split(".")
+    if dataset.records and (not all([*names, last]) or "*" in names):
+        yield f"records: expected a path such as item, shipments.item or shipments.*, got {dataset.records!r}"
     *before, _ = dataset.record_tables or dataset.tables[:1]
     for table in before:
         if not table.where:

@@ -77,6 +77,19 @@ def value_end(text: str, start: int) -> int:
     return end
 
 
+def member_value(text: str, start: int) -> int:
+    """Return where the value begins of the member of an object whose key begins at `start`.
+
+    Raises NotJSON.
+    """
+    if text[start] != '"':
+        raise NotJSON("expecting property name enclosed in double quotes", start)
+    colon = skip_blank(text, value_end(text, start))
+    if text[colon : colon + 1] != ":":
+        raise NotJSON("expecting ':' delimiter", colon, cut_off=colon == len(text))
+    return skip_blank(text, colon + 1)
+
+
 def _too_deep(start: int) -> NotJSON:
     return NotJSON(f"objects or arrays are nested deeper than {MAX_NESTING}", start)
 
@@ -129,14 +142,15 @@ def piece_spans(piece: Piece) -> Iterator[Span]:
     text = piece.data.decode("latin-1")
     position = skip_blank(text, 0)
     while position < len(text):
-        if piece.shape == "lines":
+        if piece.shape in {"lines", "keyed"}:
             newline = text.find("\n", position)
             span = line_span(text, position, newline if newline >= 0 else len(text))
         else:
-            span = Span(position, value_end(text, position), not_an_object(text[position]))
+            begin = member_value(text, position) if piece.shape == "members" else position
+            span = Span(position, value_end(text, begin), not_an_object(text[begin]))
         yield span
         position = skip_blank(text, span.end)
-        if piece.shape == "array" and position < len(text):
+        if piece.shape in {"array", "members"} and position < len(text):
             position = skip_blank(text, position + 1)
 
 

@@ -20,7 +20,7 @@ import msgspec
 import structlog
 
 from etl.errors import DatabaseError, UsageError
-from etl.ingestion.boundaries import NotJSON, value_end
+from etl.ingestion.boundaries import NotJSON, member_value, value_end
 from etl.ingestion.constants import FAILURES_IN_FLIGHT, READ_BYTES
 from etl.ingestion.needles import spans
 from etl.ingestion.recognition import compression_of, encoding_of
@@ -38,11 +38,15 @@ Kind = Literal["rejected", "failed"]
 
 
 class Located(NamedTuple):
-    """Where a record stands in its source (its number from 1, its byte from 0), and its text as it was."""
+    """Where a record stands in its source (its number from 1, its byte from 0), and its text as it was.
+
+    Keyed, the text is an object whose only member is the record with its key.
+    """
 
     record: int
     offset: int
     text: bytes
+    is_keyed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +69,7 @@ class Origin:
 def locate(piece: Piece, places: Collection[int]) -> dict[int, Located]:
     """Return where records of a piece stand in the source, by their places in the piece from 1."""
     return {
-        place: Located(piece.first_record + place - 1, piece.offset + span.start, piece.data[span.start : span.end])
+        place: Located(piece.first_record + place - 1, piece.offset + span.start, piece.text(span), piece.is_keyed)
         for place, span in enumerate(spans(piece), 1)
         if place in places
     }
@@ -99,6 +103,7 @@ def describe(origin: Origin, kind: Kind, kept: Sequence[Rejected], located: Mapp
         sha256=hashlib.sha256(lines).hexdigest(),
         attempts=origin.attempts,
         parent=origin.parent,
+        is_keyed=located[kept[0].place].is_keyed,
     )
 
 
@@ -248,8 +253,9 @@ def is_plain(source: str) -> bool:
         return False
 
 
-def length_in(source: str, offset: int, line: bytes) -> int:
+def length_in(source: str, offset: int, line: bytes, *, is_keyed: bool = False) -> int:
     """Return how many bytes a record has in a plain source, whatever became of its line in the store since."""
+    line = line[1:-1] if is_keyed else line
     size = max(READ_BYTES, len(line))
     with Path(source).open("rb") as file:
         file.seek(offset)
@@ -258,7 +264,8 @@ def length_in(source: str, offset: int, line: bytes) -> int:
             return len(line)
         while True:
             try:
-                return value_end(data.decode("latin-1"), 0)
+                text = data.decode("latin-1")
+                return value_end(text, member_value(text, 0) if is_keyed else 0)
             except NotJSON as error:
                 more = file.read(len(data)) if error.cut_off else b""
             if not more:
@@ -295,6 +302,7 @@ def _write(folder: Path, failure: Failure) -> None:
         "parent": failure.parent,
         "note": None,
         "sha256": failure.sha256,
+        "keyed": failure.is_keyed,
         "error": {"sqlstate": failure.sqlstate, "message": failure.message},
         "records": failure.records,
     }

@@ -161,7 +161,7 @@ class Job:
     @property
     def records_path(self) -> str:
         """The path of a record asked for, else the definition's."""
-        return self.settings.records or self.dataset.records
+        return self.dataset.records if self.settings.records is None else self.settings.records
 
     @property
     def options(self) -> str:

@@ -362,6 +362,8 @@ class Lanes:
         if self._careful_for:
             self._careful_for -= 1
             lane = self._careful
+        if piece.is_keyed:
+            lane = self._careful
         return lane.batching(piece)
 
     def again(self, refused: Batch) -> Iterator[Batch]:

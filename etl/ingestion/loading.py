@@ -148,7 +148,7 @@ class Loader:
         located = self.books.locate(batch, faults)
         refused = []
         for place, fault in faults.items():
-            record = records.decode_one(located[place].text)
+            record = records.decode_one(located[place].text, is_keyed=located[place].is_keyed)
             key = None if isinstance(record, Fault) else self.projection.key_of(record)
             refused.append(Rejected(place=place, key=key, fault=fault))
         return refused

@@ -7,31 +7,22 @@ its end.
 
 import sys
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import InvalidOperation
 from typing import Any, NamedTuple
 
-import ijson
-
-from etl.errors import SourceError, UsageError
+from etl.errors import SourceError
 from etl.ingestion.boundaries import NotJSON, value_end
-from etl.ingestion.constants import BLOCK_BYTES, MAX_NESTING, MAX_RECORD_BYTES, PIECE_BYTES
+from etl.ingestion.constants import BLOCK_BYTES, MAX_RECORD_BYTES, PIECE_BYTES
+from etl.ingestion.documents import Document, container
 from etl.ingestion.needles import Needle, Place
 from etl.ingestion.recognition import format_of
 from etl.ingestion.values import ByteStream, Piece, Proof, Prove, Range, Shape, unproven
 from etl.ingestion.window import Window
 from etl.settings import Format
 
-# ijson converts integers by int(), which refuses more than 4,300 digits by an error that ends the process.
-sys.set_int_max_str_digits(0)
-
-# ijson keeps a path for each level, so a document that only nests must be noticed before it fills the memory.
-_FEED_BYTES = 1 << 12
-
 # What is looked at to tell in words what a source is that is no JSON.
 _LOOK_BYTES = 1 << 12
-_NESTING_STEPS = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +39,6 @@ class Cut:
     prove: Prove = unproven
 
 
-def require_path(format: Format, records: str) -> None:
-    """Raise UsageError when a records path names no array; the records of NDJSON need no path."""
-    if format != "ndjson" and records != "item" and not records.endswith(".item"):
-        raise UsageError(
-            f"the records path {records} names no array",
-            hint="name the elements of an array by --records, as in shipments.item",
-        )
-
-
 def cut(stream: ByteStream, how: Cut) -> Iterator[Piece]:
     """Yield the pieces of a source in order; a known range comes again as the very piece that it was.
 
@@ -69,6 +51,28 @@ def cut(stream: ByteStream, how: Cut) -> Iterator[Piece]:
 def cutting(stream: ByteStream, how: Cut) -> Iterator[Piece | None]:
     """Yield as `cut` does, and None after each block of a piece, so that something else can be done in between."""
     window = Window(stream, how.max_record_bytes)
+    first = _require_json(window)
+    if how.format == "ndjson" or (how.format == "auto" and first == "{" and how.records == "item"):
+        shape: Shape = "lines" if _has_lines(window) else "values"
+        gathered = _Gathered(window, how.batch_rows, shape)
+        yield from _gather(gathered, _walk(gathered, how))
+        return
+    for _, piece in _contained(window, [how]):
+        yield piece
+
+
+def cutting_each(stream: ByteStream, hows: Sequence[Cut]) -> Iterator[tuple[int, Piece | None]]:
+    """Yield the pieces of several records paths of one document as `cutting` does, each with the place of its path."""
+    window = Window(stream, hows[0].max_record_bytes)
+    _require_json(window)
+    yield from _contained(window, hows)
+
+
+def _require_json(window: Window) -> str:
+    """Go on to the first character that is no blank, and return it.
+
+    Raises SourceError when it begins no array and no object.
+    """
     first = window.skip_start()
     if not first:
         raise window.fault("expected JSON, the source is empty", 0)
@@ -79,13 +83,28 @@ def cutting(stream: ByteStream, how: Cut) -> Iterator[Piece | None]:
             window.front,
             hint="give the file that holds the records as JSON" if found else None,
         )
-    if how.format == "ndjson" or (how.format == "auto" and first == "{" and how.records == "item"):
-        shape: Shape = "lines" if _has_lines(window) else "values"
-        gathered = _Gathered(window, how.batch_rows, shape)
-        yield from _gather(gathered, _walk(gathered, how))
-    else:
-        gathered = _Gathered(window, how.batch_rows, "array")
-        yield from _gather(gathered, _walk_arrays(gathered, how))
+    return first
+
+
+def _contained(window: Window, hows: Sequence[Cut]) -> Iterator[tuple[int, Piece | None]]:
+    """Yield the records of every array or object at the records paths, each path by its place."""
+    wanted = [container(how.records) for how in hows]
+    gathered = [_Gathered(window, how.batch_rows, each.shape) for how, each in zip(hows, wanted, strict=True)]
+    document = Document(window, wanted)
+    found = set()
+    while (which := document.next()) is not None:
+        found.add(which)
+        each = wanted[which]
+        for piece in _gather(gathered[which], _walk(gathered[which], hows[which], is_alone=each.is_alone)):
+            yield which, piece
+        document.end(which)
+    for which, each in enumerate(wanted):
+        if which not in found:
+            raise window.fault(
+                f"no {each.kind} at the records path {hows[which].records or repr('')}",
+                window.front,
+                hint=document.hint,
+            )
 
 
 class _Found(NamedTuple):
@@ -96,8 +115,7 @@ class _Found(NamedTuple):
     proof: Proof | None
 
 
-# None: an array ended, and a piece ends with it.
-_Item = _Found | Range | None
+_Item = _Found | Range
 
 
 class _Gathered:
@@ -173,8 +191,6 @@ def _gather(gathered: _Gathered, found: Iterator[_Item]) -> Iterator[Piece | Non
         for item in found:
             if gathered.count and (gathered.is_full or not isinstance(item, _Found)):
                 yield gathered.piece()
-            if item is None:
-                continue
             is_complete = gathered.add(item)
             if isinstance(item, Range):
                 yield gathered.piece()
@@ -188,20 +204,23 @@ def _gather(gathered: _Gathered, found: Iterator[_Item]) -> Iterator[Piece | Non
         yield gathered.piece()
 
 
-def _walk(gathered: _Gathered, how: Cut) -> Iterator[_Item]:
-    """Yield the records from the front of the window to the end of the array (its `]` stays) or of the stream."""
+def _walk(gathered: _Gathered, how: Cut, *, is_alone: bool = False) -> Iterator[_Item]:
+    """Yield the records from the front of the window to the end of the array or object (its bracket stays) or of the
+    stream, or the first one alone.
+    """
     window, shape = gathered.window, gathered.shape
+    last = {"array": "]", "members": "}"}.get(shape, "")
     needle = Needle(shape, how.prove)
     offsets = sorted(how.known)
     at = window.front
     is_first = True
     while character := window.skip_blank(at):
         at = window.position
-        if shape == "array" and character == "]":
+        if character == last or (is_alone and not is_first):
             return
-        if shape == "array" and not is_first:
+        if last and not is_first:
             if character != ",":
-                raise window.fault("expected , or ] behind a record, got something else", at)
+                raise window.fault(f"expected , or {last} behind a record, got something else", at)
             character = window.skip_blank(at + 1)
             at = window.position
         is_first = False
@@ -212,7 +231,9 @@ def _walk(gathered: _Gathered, how: Cut) -> Iterator[_Item]:
             continue
         later = bisect_right(offsets, at)
         before = offsets[later] if later < len(offsets) else sys.maxsize
-        block = None if shape == "values" else window.block_end(at, needle, before, gathered.next_place(at))
+        block = (
+            None if shape in {"values", "members"} else window.block_end(at, needle, before, gathered.next_place(at))
+        )
         if block is not None:
             end, proof = block
             yield _Found(at, end, proof)
@@ -221,26 +242,9 @@ def _walk(gathered: _Gathered, how: Cut) -> Iterator[_Item]:
             window.learn(end, needle)
             yield _Found(at, end, None)
         at = end
-    if shape == "array":
-        raise window.fault("the array is cut off before its ]", window.position)
-
-
-def _walk_arrays(gathered: _Gathered, how: Cut) -> Iterator[_Item]:
-    """Yield the records of every array at the records path."""
-    window = gathered.window
-    document = _Document(window, how.records.removesuffix("item").removesuffix("."))
-    found = False
-    while document.next_array():
-        found = True
-        yield from _walk(gathered, how)
-        yield None
-        document.end_array()
-    if not found:
-        raise window.fault(
-            f"no array at the records path {how.records}",
-            window.front,
-            hint=f"arrays are at: {', '.join(document.others)} (--records)" if document.others else None,
-        )
+    if last:
+        what = "array" if shape == "array" else "object"
+        raise window.fault(f"the {what} is cut off before its {last}", window.position)
 
 
 def _has_lines(window: Window) -> bool:
@@ -257,55 +261,3 @@ def _has_lines(window: Window) -> bool:
         behind = text[end:].lstrip(" \t\r")[:1]
         if behind or not window.extends(begin):
             return "\n" not in text[:end] and behind in {"", "\n"}
-
-
-class _Document:
-    """What stands around the arrays, parsed by ijson; it is fed all of the source but the records."""
-
-    def __init__(self, window: Window, prefix: str) -> None:
-        self.others: list[str] = []
-        self._window = window
-        self._prefix = prefix
-        self._nesting = 0
-        self._events = ijson.sendable_list()
-        self._parser = ijson.parse_coro(self._events)
-
-    def next_array(self) -> bool:
-        """Go on behind the `[` of the next array at the prefix; False when the document ended without one.
-
-        Raises SourceError when the document is not JSON or ends too early.
-        """
-        # Feeding up to each [ tells to the byte where the array begins.
-        while data := self._window.take_to("[", _FEED_BYTES):
-            if self._feed(data):
-                return True
-        self._close()
-        return False
-
-    def end_array(self) -> None:
-        """Go on behind the `]` of the array whose records were walked."""
-        self._feed(self._window.take(self._window.position + 1, self._window.position))
-
-    def _feed(self, data: bytes) -> bool:
-        try:
-            self._parser.send(data)
-        except (ijson.JSONError, UnicodeDecodeError, InvalidOperation):
-            raise self._window.fault("not JSON around the records", self._window.front) from None
-        starts = [prefix for prefix, event, _ in self._events if event == "start_array"]
-        self._nesting += sum(_NESTING_STEPS.get(event, 0) for _, event, _ in self._events)
-        self._events.clear()
-        if self._nesting > MAX_NESTING:
-            raise self._window.fault(f"nested deeper than {MAX_NESTING} around the records", self._window.front)
-        if len(self.others) < 5:
-            self.others += [f"{prefix}.item".removeprefix(".") for prefix in starts if prefix != self._prefix]
-        return self._prefix in starts
-
-    def _close(self) -> None:
-        # The parser passes over a token that the end of the source cuts in two. A blank ends a number or word, a quote
-        # a text, and they are noticed; behind a whole document the quote is such a token itself.
-        self._feed(b" ")
-        self._feed(b'"')
-        try:
-            self._parser.close()
-        except ijson.JSONError:
-            raise self._window.fault("the source is cut off", self._window.front) from None

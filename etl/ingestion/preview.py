@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from etl.datasets import Dataset, Table
 from etl.ingestion import failures
+from etl.ingestion.documents import require_path
 from etl.ingestion.lanes import CarefulLane
 from etl.ingestion.limit import Limited
-from etl.ingestion.pieces import Cut, cutting, require_path
+from etl.ingestion.pieces import Cut, cutting
 from etl.ingestion.projection import Projection
 from etl.ingestion.source import opened
 from etl.ingestion.values import Batch, Fault, Rows, Source
@@ -32,7 +33,7 @@ def preview(source: Source, dataset: Dataset, format: Format, records: str, limi
 
     Raises UsageError for a records path that names no array, SourceError when the source cannot be read so far.
     """
-    require_path(format, records)
+    require_path(records)
     with opened(source) as stream:
         of_source = dataset.of_source(source.name)
         lane = CarefulLane(Projection(of_source), 0)

@@ -15,7 +15,7 @@ from typing import Any
 import ijson
 
 from etl.ingestion.boundaries import piece_spans
-from etl.ingestion.values import Fault, Piece
+from etl.ingestion.values import KEY, Fault, Piece
 
 # The escape of a surrogate: where it stands alone, ijson turns it into another character.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -53,7 +53,7 @@ _decode = json.JSONDecoder(parse_int=_integer, parse_float=_decimal, parse_const
 def decode(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
     """Yield each record of the piece: integers as int, other numbers as Decimal with every digit."""
     done = 0
-    if piece.shape != "lines" and _suits_ijson(piece.data):
+    if piece.shape in {"array", "values"} and _suits_ijson(piece.data):
         try:
             for record in _items(piece):
                 yield record if isinstance(record, dict) else _no_object()
@@ -63,13 +63,13 @@ def decode(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
             pass  # The records before this one were given out; go on from here, one by one.
     for number, text in enumerate(texts(piece)):
         if number >= done:
-            yield decode_one(text)
+            yield decode_one(text, is_keyed=piece.is_keyed)
 
 
 def texts(piece: Piece) -> Iterator[bytes | Fault]:
-    """Yield each record of the piece as it is written, or why it is none."""
+    """Yield each record of the piece as it is written, or why it is none; a member as an object of its own."""
     for span in piece_spans(piece):
-        yield Fault(sqlstate="22P02", reason=span.fault) if span.fault else piece.data[span.start : span.end]
+        yield Fault(sqlstate="22P02", reason=span.fault) if span.fault else piece.text(span)
 
 
 def _items(piece: Piece) -> Iterator[Any]:
@@ -88,8 +88,11 @@ def _suits_ijson(data: bytes) -> bool:
     return True
 
 
-def decode_one(data: bytes | Fault) -> dict[str, Any] | Fault:
-    """Return the record that is the whole of these bytes, or why they are none."""
+def decode_one(data: bytes | Fault, *, is_keyed: bool = False) -> dict[str, Any] | Fault:
+    """Return the record that is the whole of these bytes, or why they are none.
+
+    Keyed, it is the only member of an object, and holds its key under KEY.
+    """
     if isinstance(data, Fault):
         return data
     try:
@@ -100,7 +103,16 @@ def decode_one(data: bytes | Fault) -> dict[str, Any] | Fault:
         return Fault(sqlstate="54001", reason="objects or arrays are nested too deep")
     except ValueError:
         return Fault(sqlstate="22P02", reason="not JSON")
+    if is_keyed:
+        return _keyed(record)
     return record if isinstance(record, dict) else _no_object()
+
+
+def _keyed(record: Any) -> dict[str, Any] | Fault:
+    if not isinstance(record, dict) or len(record) != 1:
+        return Fault(sqlstate="22P02", reason="expected an object whose only member is the record with its key")
+    [(key, value)] = record.items()
+    return {**value, KEY: key} if isinstance(value, dict) else _no_object()
 
 
 def _no_object() -> Fault:

@@ -112,13 +112,14 @@ def _piece(
 ) -> tuple[Piece, list[tuple[Mapping[str, Any], Span]]]:
     """Return the records of a failure as a piece, and what is told of each with where it stands there."""
     where = (failure["dataset"], failure["run"], failure["id"])
-    told = store.details(*where)["records"]
+    details = store.details(*where)
+    told = details["records"]
     piece = Piece(
         offset=failure["batch"],
         count=len(told),
         first_record=first_record,
         data=store.content(*where).removeprefix(codecs.BOM_UTF8),  # which some editors add
-        shape="lines",
+        shape="keyed" if details.get("keyed") else "lines",
     )
     spans = list(piece_spans(piece))
     if len(spans) != len(told):
@@ -134,7 +135,7 @@ def _batch(
 ) -> tuple[Batch, dict[int, Located]]:
     piece, records_told = _piece(failure, store, first_record)
     located = {
-        each["record"] - first_record + 1: Located(each["record"], each["offset"], piece.data[span.start : span.end])
+        each["record"] - first_record + 1: Located(each["record"], each["offset"], piece.text(span), piece.is_keyed)
         for each, span in records_told
     }
     return projection.batch(piece, records.decode(piece), run_number, list(located)), located

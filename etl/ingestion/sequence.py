@@ -6,7 +6,7 @@ from pathlib import Path
 
 from etl.database import connect, require_key, require_tables
 from etl.errors import EtlError, UsageError
-from etl.ingestion import failures, pieces
+from etl.ingestion import documents, failures
 from etl.ingestion.job import Job
 from etl.ingestion.pipeline import load, precalculate
 from etl.ingestion.projection import Projection
@@ -50,7 +50,7 @@ def require_all(job: Job, sources: Sequence[Source]) -> None:
         raise UsageError("replace takes one source: each would remove what the one before it loaded")
     if job.is_atomic and job.settings.limit and not job.settings.dry_run:
         raise UsageError("--limit brings in a part of a source, and --atomic or replace shows none but whole sources")
-    pieces.require_path(job.settings.format, job.records_path)
+    documents.require_path(job.records_path)
     for each in sources:
         if each.path and failures.is_stored(job.settings.failed_dir, Path(each.path)):
             raise UsageError(f"{each.name} is a file of the failed store", hint="etl failed replay ID")

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from io import BytesIO, StringIO
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-Shape = Literal["array", "lines", "values"]
+Shape = Literal["array", "lines", "values", "members", "keyed"]
+"""How the records of a piece follow one another: as elements of an array, one a line, as values of a document, as
+members of an object with their keys, and one a line as an object whose only member is the record with its key.
+"""
 
 KEY: Final[Any] = None
 """Under this a record that is a member of an object holds its key: JSON gives no other member that name."""
@@ -67,9 +70,9 @@ class Piece:
     """Consecutive whole records of a source as bytes.
 
     `offset` is the byte (from 0) at which it begins in the decompressed source, `first_record` the number
-    (from 1) of its first record. Between the records of an "array" stand commas, else white space. `blocks` are
-    those parts of it, from byte to byte, that are decoded as one: whole records, all of them in order; `made` is what
-    the proof of each of them made of it.
+    (from 1) of its first record. Between the records of an "array" and "members" stand commas, else white space.
+    `blocks` are those parts of it, from byte to byte, that are decoded as one: whole records, all of them in order;
+    `made` is what the proof of each of them made of it.
     """
 
     offset: int
@@ -79,6 +82,16 @@ class Piece:
     shape: Shape
     blocks: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
     made: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether each record has a key beside it."""
+        return self.shape in {"members", "keyed"}
+
+    def text(self, span: "Span") -> bytes:
+        """Return a record as it is written; a member with its key as an object of its own."""
+        written = self.data[span.start : span.end]
+        return b"{%b}" % written if self.shape == "members" else written
 
     @property
     def end(self) -> int:
@@ -196,6 +209,7 @@ class Failure:
     sha256: str
     attempts: int = 1
     parent: str | None = None
+    is_keyed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import re
 
 from etl.errors import SourceError
-from etl.ingestion.boundaries import NotJSON, line_span, may_go_on, value_end
+from etl.ingestion.boundaries import NotJSON, line_span, may_go_on, member_value, value_end
 from etl.ingestion.constants import BLOCK_BYTES, READ_BYTES
 from etl.ingestion.needles import Needle, Place
 from etl.ingestion.values import ByteStream, Proof, Range, Shape
@@ -89,13 +89,17 @@ class Window:
         self.front = min(end, self._end)
         return self._data[begin - self._offset : end - self._offset]
 
-    def take_to(self, last: str, size: int) -> bytes:
-        """Take up to and with the first character `last`, but at most `size` bytes; none at the end of the stream."""
+    def take_to(self, last: re.Pattern[bytes], size: int) -> bytes:
+        """Take up to and with the first byte that is `last`, at most `size` bytes; none at the end of the stream."""
         if self.front == self._end and not self.extend(self.front):
             return b""
         index = self.front - self._offset
-        found = self._data.find(last.encode(), index, index + size)
-        return self.take(self._offset + (found + 1 if found >= 0 else index + size))
+        found = last.search(self._data, index, index + size)
+        return self.take(self._offset + (found.end() if found else index + size))
+
+    def give_back(self, size: int) -> None:
+        """Let the front be before the bytes that were taken just now."""
+        self.front -= size
 
     def skip_start(self) -> str:
         """Pass over a byte-order mark and white space; return the first character, or nothing at the end."""
@@ -139,13 +143,14 @@ class Window:
         needle.learn(self._text, end - self._offset)
 
     def value_end(self, at: int, shape: Shape) -> int:
-        """Return where the JSON value ends that begins at `at`.
+        """Return where the JSON value ends that begins at `at`, or of "members" the one whose key does.
 
         Raises SourceError when none does.
         """
         while True:
             index = at - self._offset
             try:
+                index = member_value(self._text, index) if shape == "members" else index
                 end = value_end(self._text, index)
             except NotJSON as error:
                 if error.cut_off and self.extend(at):
@@ -155,7 +160,7 @@ class Window:
             if may_go_on(self._text, index, end):
                 if self.extend(at):
                     continue
-                if shape == "array":
+                if shape in {"array", "members"}:
                     raise self.fault("the source is cut off in this record", at)
             self._require_small(at, self._offset + end)
             self._number += 1
