@@ -11,10 +11,11 @@ from etl.inference.finding import Found, find_records
 from etl.inference.observing import Budget, Place
 from etl.inference.tables import draft
 from etl.inference.writing import Sample, toml
-from etl.ingestion.pieces import Cut, cut, require_path
+from etl.ingestion.documents import require_path
+from etl.ingestion.pieces import Cut, cut
 from etl.ingestion.records import decode
 from etl.ingestion.source import Stream, opened
-from etl.ingestion.values import Fault, Source
+from etl.ingestion.values import KEY, Fault, Source
 
 SAMPLE = 10_000
 """Records that are looked at unless it is said: most exports show by then what they hold."""
@@ -42,12 +43,13 @@ def infer(source: Source, *, name: str, records: str | None, sample: int | None,
     """
     with opened(source) as stream:
         found = find_records(stream.head) if records is None else Found(records=records, reason="the path given")
-        require_path("auto", found.records)
+        require_path(found.records)
         root, faults, count = Place(Budget()), 0, 0
         for count, record in enumerate(islice(_records(stream, found.records), sample), 1):  # noqa: B007 - kept
             if isinstance(record, Fault):
                 faults += 1
             else:
+                record.pop(KEY, None)  # a name that JSON does not have; the key itself is no value of the record
                 root.see(record)
         is_all = sample is None or count < sample
     if not root.count:
