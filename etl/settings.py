@@ -18,6 +18,8 @@ from etl.ingestion.constants import MAX_RECORD_BYTES
 Mode = Literal["append", "merge", "replace"]
 Format = Literal["auto", "array", "ndjson", "document"]
 Decoder = Literal["auto", "ijson"]
+OnNul = Literal["reject", "strip"]
+OnUnknown = Literal["ignore", "warn", "reject"]
 
 
 def shipped(name: Literal["sql", "config"]) -> Path:
@@ -39,6 +41,8 @@ class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     decoder: Decoder | None = None
     atomic: bool | None = None
     allow_empty: bool | None = None
+    on_nul: OnNul | None = None
+    on_unknown: OnUnknown | None = None
     no_precalculate: bool | None = None
     json: bool | None = None
     workers: int | None = None
@@ -135,3 +139,5 @@ class LoadSettings:
     max_record_bytes: int = MAX_RECORD_BYTES
     limit: int | None = None
     dry_run: bool = False
+    on_nul: OnNul | None = None
+    on_unknown: OnUnknown | None = None

@@ -32,7 +32,7 @@ from etl.ingestion.job import Job, Stop
 from etl.ingestion.sequence import Course, load_all, precalculate_all, require_all
 from etl.ingestion.values import Summary
 from etl.metrics import Report
-from etl.settings import Decoder, Format, Limit, LoadSettings, Mode, RetrySettings
+from etl.settings import Decoder, Format, Limit, LoadSettings, Mode, OnNul, OnUnknown, RetrySettings
 
 log = structlog.get_logger(__name__)
 
@@ -105,6 +105,18 @@ log = structlog.get_logger(__name__)
     help="Only the first N records of each source; without it the same command brings in the rest.",
 )
 @option("--dry-run", is_flag=True, help="Judge every record as a load would, keep nothing, and tell what is refused.")
+@option(
+    "--on-nul",
+    type=click.Choice(["reject", "strip"]),
+    help="A record with a NUL character, which PostgreSQL cannot hold: reject it, or load it without; else the"
+    " definition's.",
+)
+@option(
+    "--on-unknown",
+    type=click.Choice(["ignore", "warn", "reject"]),
+    help="Members that the definition does not know: pass over them, look for them in the first records of each batch"
+    " and name them, or reject the record; else the definition's.",
+)
 @option("--no-precalculate", is_flag=True, help="Leave the aggregates as they are.")
 @failed_dir_option
 @metrics_option("load")
@@ -127,6 +139,8 @@ def command(
     max_record_bytes: int,
     atomic: bool,
     allow_empty: bool,
+    on_nul: OnNul | None,
+    on_unknown: OnUnknown | None,
     limit: int | None,
     dry_run: bool,
     no_precalculate: bool,
@@ -158,6 +172,8 @@ def command(
         max_record_bytes=max_record_bytes,
         limit=limit,
         dry_run=dry_run,
+        on_nul=on_nul,
+        on_unknown=on_unknown,
     )
     if dry_run:
         report.withdraw()

@@ -8,7 +8,7 @@ import msgspec
 from psycopg import sql
 
 from etl.datasets import paths
-from etl.settings import Mode
+from etl.settings import Mode, OnNul, OnUnknown
 
 Type = Literal[
     "text",
@@ -113,6 +113,8 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     newest_by: str | None
     tables: tuple[Table, ...]
     path: str
+    on_nul: OnNul = "reject"
+    on_unknown: OnUnknown = "ignore"
 
     @property
     def hash(self) -> str:
@@ -130,6 +132,9 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
             for table in self.tables
         ]
         content = msgspec.json.encode((self.records, self.key, self.newest_by, tables), order="deterministic")
+        # Only what changes rows counts, and nothing where it is as it always was.
+        content += b"strip" if self.on_nul == "strip" else b""
+        content += b"reject" if self.on_unknown == "reject" else b""
         return hashlib.sha256(content).hexdigest()[:16]
 
     @property

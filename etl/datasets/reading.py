@@ -13,7 +13,7 @@ import msgspec
 from etl.datasets.definition import TYPES, Column, Condition, Dataset, Table
 from etl.datasets.problems import problems
 from etl.errors import DefinitionError
-from etl.settings import Mode, shipped
+from etl.settings import Mode, OnNul, OnUnknown, shipped
 
 _UNKNOWN = re.compile(r"(?:unknown field `|Invalid enum value ')([^`']+)[`']")
 _OTHER_NAMES: Final = {
@@ -52,6 +52,8 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     mode: Mode = "append"
     key: list[str] = []
     newest_by: str | None = None
+    on_nul: OnNul = "reject"
+    on_unknown: OnUnknown = "ignore"
     comment: str | None = None
 
 
@@ -120,6 +122,8 @@ def read(path: Path) -> Dataset:
         key=tuple(document.key),
         newest_by=document.newest_by,
         tables=tables,
+        on_nul=document.on_nul,
+        on_unknown=document.on_unknown,
         path=str(path),
     )
     for problem in problems(dataset, path):

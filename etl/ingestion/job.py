@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from etl.database import Database
 from etl.datasets import Dataset
 from etl.errors import InterruptedByUserError
@@ -141,6 +143,12 @@ class Job:
     watch: Watch = field(default_factory=Unwatched)
 
     @property
+    def policed(self) -> Dataset:
+        """The definition with the policies asked for in place of its own."""
+        asked = {"on_nul": self.settings.on_nul, "on_unknown": self.settings.on_unknown}
+        return replace(self.dataset, **{name: policy for name, policy in asked.items() if policy})
+
+    @property
     def mode(self) -> Mode:
         """The mode asked for, else the definition's."""
         return self.settings.mode or self.dataset.mode
@@ -186,7 +194,7 @@ class Job:
 
     def definition_hash(self, encoding: str) -> str:
         """Return a digest of all that decides which rows a record becomes of a source in this encoding."""
-        text = f"{self.dataset.hash} {self.records_path} {self.mode}"
+        text = f"{self.policed.hash} {self.records_path} {self.mode}"
         if encoding != "auto":
             text += f" {encoding}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]

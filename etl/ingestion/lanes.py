@@ -27,6 +27,8 @@ from etl.ingestion.tokens import SEPARATOR, Token, kind_together, vouched_togeth
 from etl.ingestion.values import Batch, Block, Fault, Piece, Proof, Rows
 from etl.ingestion.values import Shape as PieceShape
 
+_LOOKED_AT = 10
+
 _AT_ONCE = 64
 """Records that the careful lane takes at a time: of so few, mostly none is odd, which would make it look at each."""
 
@@ -62,11 +64,17 @@ class CarefulLane:
         """Yield None after each part of the work, and the batch at its end."""
         places = range(1, piece.count + 1)
         gathered = self._projection.gather(piece, self._run_number)
+        gathered.look_at(_first(piece))
         found = zip(places, records.decode(piece), strict=True)
         while taken := list(islice(found, _AT_ONCE)):
             gathered.add_all(taken)
             yield None
-        yield Batch(piece=piece, places=places, tables=gathered.tables(), rejected=tuple(gathered.rejected))
+        yield gathered.batch(piece, places)
+
+
+def _first(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
+    """Yield the first records of a piece: what is new in an export is seen in them."""
+    return map(records.decode_one, islice(records.texts(piece), _LOOKED_AT))
 
 
 class FastLane:
@@ -89,6 +97,7 @@ class FastLane:
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each block, and the batch at the end of the piece."""
         gathered = self._projection.gather(piece, self._run_number)
+        gathered.look_at(_first(piece))
         buffers = [BytesIO() for _ in self._tables]
         counts = [0] * len(self._tables)
         place = 1
@@ -115,6 +124,7 @@ class FastLane:
             ),
             rejected=tuple(gathered.rejected),
             lane=self._name,
+            noted=gathered.noted,
         )
 
     def prove(self, block: Block) -> Proof | None:

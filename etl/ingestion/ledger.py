@@ -17,10 +17,11 @@ from typing import Any
 import psycopg
 import xxhash
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
 from etl import __version__, queries
 from etl.errors import BusyError, InternalError
-from etl.ingestion.values import Balance, Entry, Failure, Piece, Range
+from etl.ingestion.values import Balance, Entry, Failure, Noted, Piece, Range
 from etl.settings import Mode
 
 _SQL = queries.load("ledger")
@@ -279,7 +280,13 @@ def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
 
 def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, failures: Iterable[Failure]) -> None:
     """Enter what became of a claimed batch, and the files of the failed store that hold the rest of it."""
-    values = vars(entry) | {"rows": list(entry.rows), "run": run.run, "offset": piece.offset}
+    noted = entry.noted.document()
+    values = vars(entry) | {
+        "rows": list(entry.rows),
+        "run": run.run,
+        "offset": piece.offset,
+        "policies": Jsonb(noted) if noted else None,
+    }
     connection.execute(_SQL["enter_batch"], values)
     _enter_failures(connection, failures)
 
@@ -409,6 +416,12 @@ def rows(connection: psycopg.Connection, run: Run) -> list[int]:
     """Add up the rows that COPY counted in an attempt, for each table of the dataset in its order."""
     values = {"run": run.run, "attempt": run.attempt}
     return [int(count) for _, count in connection.execute(_SQL["rows_of_attempt"], values)]
+
+
+def policies(connection: psycopg.Connection, run: Run) -> Noted:
+    """Add up what policies did with the records of an attempt."""
+    row = _one(connection, "policies_of_attempt", {"run": run.run, "attempt": run.attempt})
+    return Noted(nul_stripped=row["nul_stripped"], unknown=tuple(row["unknown"]))
 
 
 def _one(connection: psycopg.Connection, name: str, values: dict[str, Any]) -> dict[str, Any]:

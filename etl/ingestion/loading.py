@@ -189,7 +189,9 @@ class Loader:
 def _entry(batch: Batch, fate: _Fate, dataset: Dataset) -> Entry:
     """Return what is entered of a batch: the records loaded are the rows of records that the server counted."""
     loaded = sum(count for table, count in zip(dataset.tables, fate.rows, strict=True) if not table.each)
-    entry = Entry(loaded=loaded, rejected=len(fate.rejected), failed=len(fate.failed), rows=fate.rows)
+    entry = Entry(
+        loaded=loaded, rejected=len(fate.rejected), failed=len(fate.failed), rows=fate.rows, noted=batch.noted
+    )
     if entry.loaded + entry.rejected + entry.failed != batch.piece.count:
         raise InternalError(f"of {batch.piece.count} records at byte {batch.piece.offset} the server counted {entry}")
     return entry

@@ -181,3 +181,14 @@ def kind(value: Any) -> str:
     if isinstance(value, bool):
         return "true or false"
     return "text" if isinstance(value, str) else "a number" if value is not None else "null"
+
+
+def without_nul(value: Any) -> Any:
+    """Return a JSON value without the NUL characters in its texts and names."""
+    if isinstance(value, str):
+        return value.replace("\0", "")
+    if isinstance(value, list):
+        return [without_nul(element) for element in value]
+    if isinstance(value, dict):
+        return {without_nul(name): without_nul(inner) for name, inner in value.items()}
+    return value

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import psycopg
+import structlog
 
 from etl.database import Database
 from etl.datasets import Dataset
@@ -16,7 +17,9 @@ from etl.errors import (
 )
 from etl.ingestion import ledger, retries
 from etl.ingestion.job import Job, Progress
-from etl.ingestion.values import Balance, Source, Status, Summary
+from etl.ingestion.values import Balance, Noted, Source, Status, Summary
+
+log = structlog.get_logger(__name__)
 
 # Such an end comes at any instant: what had committed may be lost, and what is taken for lost may have committed.
 _ABRUPT = (BusyError, DatabaseError, InterruptedByUserError)
@@ -83,6 +86,9 @@ def summary(
             f"the database {job.database.name} is away and does not tell how the run ended",
             hint="run the same command to learn it",
         )
+    policies = ledger.policies(connection, run) if connection is not None and run is not None else Noted()
+    if policies.document():
+        log.warning("policies_applied", source=source.name, **policies.document())
     status, exit_code = _end(balance, progress, error)
     if connection is not None and run is not None:
         ledger.close_attempt(
@@ -105,6 +111,7 @@ def summary(
         batches=batches,
         bytes_read=progress.bytes_read,
         seconds=seconds,
+        policies=policies,
         failed_store=str(job.settings.failed_dir) if balance.pending else None,
     )
     return told, error

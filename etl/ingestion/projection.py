@@ -16,8 +16,13 @@ from etl.errors import DefinitionError
 from etl.ingestion.columns import Columns
 from etl.ingestion.constants import NULL_TEXT
 from etl.ingestion.conversions import as_text, converter, json_text
-from etl.ingestion.members import Condition, Getter, Outer, condition, descending, getter, kind
-from etl.ingestion.values import Batch, Fault, Misfit, Piece, Rejected, Rows
+from etl.ingestion.members import Condition, Getter, Outer, condition, descending, getter, kind, without_nul
+from etl.ingestion.unknown import known, unknown
+from etl.ingestion.values import Batch, Fault, Misfit, Noted, Piece, Rejected, Rows
+
+_NAME_SHOWN = 100
+_NAMES_NOTED = 100
+_OF_NUL = frozenset({"22021", "22P05"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,7 @@ class Projection:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
+        self.members = known(dataset) if dataset.on_unknown != "ignore" else None
         _require_fitting(dataset)
         self._tables = [_compile_table(table) for table in dataset.tables]
         self._record_tables = [number for number, table in enumerate(dataset.tables) if not table.each]
@@ -80,7 +86,7 @@ class Projection:
         gathered = self.gather(piece, run_number)
         for place, record in zip(places, records, strict=True):
             gathered.add(place, record)
-        return Batch(piece=piece, places=places, tables=gathered.tables(), rejected=tuple(gathered.rejected))
+        return gathered.batch(piece, places)
 
     def gather(self, piece: Piece, run_number: int) -> "Gathered":
         """Return what gathers the rows of records of a piece one by one."""
@@ -91,6 +97,9 @@ class Projection:
 
         Raises Refused when it can never load.
         """
+        if self.dataset.on_unknown == "reject" and (name := next(unknown(record, self.members), None)):
+            reason = f"the definition does not know the member {name[:_NAME_SHOWN]}"
+            raise Refused(Misfit("23514", reason), self.dataset.tables[0], None)
         own = self._table_of(record)
         if own is None:
             raise Refused(Misfit("23514", "no table takes it: `where` holds for none"), self.dataset.tables[0], None)
@@ -101,7 +110,7 @@ class Projection:
 
     def rows_together(self, records: Sequence[Any], lineages: Sequence[str]) -> list[list[str]] | None:
         """Return the COPY text of the rows of many records for each table, or None where each is to be looked at."""
-        if self._is_sorted or set(map(type, records)) != {dict}:
+        if self._is_sorted or self.dataset.on_unknown == "reject" or set(map(type, records)) != {dict}:
             return None
         try:
             return [_rows_together(table, records, lineages) for table in self._tables]
@@ -130,6 +139,8 @@ class Gathered:
 
     def __init__(self, projection: Projection, lineage: str) -> None:
         self.rejected: list[Rejected] = []
+        self._nul_stripped = 0
+        self._unknown: set[str] = set()
         self._projection = projection
         self._lineage = lineage
         self._buffers = [StringIO() for _ in projection.dataset.tables]
@@ -141,7 +152,7 @@ class Gathered:
             self.rejected.append(Rejected(place=place, key=None, fault=record))
             return
         try:
-            texts = self._projection.rows_of(record, f"{self._lineage}\t{place}\n")
+            texts = self._rows_of(record, f"{self._lineage}\t{place}\n")
         except Refused as refused:
             key = self._projection.key_of(record)
             self.rejected.append(Rejected(place=place, key=key, fault=refused.fault))
@@ -162,6 +173,36 @@ class Gathered:
         for index, rows in enumerate(texts):
             self._buffers[index].write("".join(rows))
             self._counts[index] += len(rows)
+
+    def _rows_of(self, record: dict[str, Any], lineage: str) -> list[list[str]]:
+        try:
+            return self._projection.rows_of(record, lineage)
+        except Refused as refused:
+            if self._projection.dataset.on_nul != "strip" or refused.fault.sqlstate not in _OF_NUL:
+                raise
+            stripped = without_nul(record)
+            if stripped == record:
+                raise
+            texts = self._projection.rows_of(stripped, lineage)
+            self._nul_stripped += 1
+            return texts
+
+    def look_at(self, found: Iterable[dict[str, Any] | Fault]) -> None:
+        """Note the members of some records that the definition does not know, where it is to warn of them."""
+        for record in found if self._projection.dataset.on_unknown == "warn" else ():
+            for name in unknown(record, self._projection.members):
+                if len(self._unknown) < _NAMES_NOTED:
+                    self._unknown.add(name[:_NAME_SHOWN])
+
+    def batch(self, piece: Piece, places: Sequence[int]) -> Batch:
+        """Return what was gathered as the batch of a piece."""
+        rejected = tuple(self.rejected)
+        return Batch(piece=piece, places=places, tables=self.tables(), rejected=rejected, noted=self.noted)
+
+    @property
+    def noted(self) -> Noted:
+        """What policies did with the records."""
+        return Noted(nul_stripped=self._nul_stripped, unknown=tuple(sorted(self._unknown)))
 
     def tables(self) -> tuple[tuple[Rows, ...], ...]:
         """Return the rows of each table."""

@@ -87,7 +87,7 @@ def rehearse(source: Source, job: Job) -> tuple[Summary, EtlError | None]:
 
 
 def _judge_all(stream: Stream, session: Session, job: Job, progress: Progress, books: "_NoBooks") -> None:
-    dataset = job.dataset.of_source(stream.source.name)
+    dataset = job.policed.of_source(stream.source.name)
     copier = Copier(dataset, "append", staged_as=None, is_rehearsal=True)
     copier.prepare(session.connection())
     session.when_reopened(copier.prepare)

@@ -35,7 +35,7 @@ def begin(session: Session, stream: Stream, job: Job) -> tuple[ledger.Run, dict[
 
     work = Work(
         database=job.database,
-        dataset=job.dataset.of_source(stream.source.name),
+        dataset=job.policed.of_source(stream.source.name),
         run=run,
         source=stream.source.name,
         head_sha256=head_sha256,

@@ -115,7 +115,7 @@ def shape(dataset: Dataset) -> Shape:
             _note(root, table, column)
     return Shape(
         known=_compiled(root, only_known=True),
-        record=_compiled(root),
+        record=_compiled(root, only_known=dataset.on_unknown == "reject"),
         tables=tuple((table, tuple(_seen(table, column) for column in table.columns)) for table in dataset.tables),
         root=root,
     )

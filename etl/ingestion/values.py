@@ -173,6 +173,18 @@ class Rows:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Noted:
+    """What policies did with records: how many lost their NUL characters, and members that no definition knows."""
+
+    nul_stripped: int = 0
+    unknown: tuple[str, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """Return what there is to tell, as a JSON object."""
+        return {name: list(value) if value is self.unknown else value for name, value in vars(self).items() if value}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """The rows of one piece, for each table of the dataset, and the records that can never load.
 
@@ -185,6 +197,7 @@ class Batch:
     tables: tuple[tuple[Rows, ...], ...]
     rejected: tuple[Rejected, ...]
     lane: Literal["fast", "strict", "careful"] = "careful"
+    noted: Noted = Noted()
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -220,6 +233,7 @@ class Entry:
     rejected: int
     failed: int
     rows: tuple[int, ...]
+    noted: Noted = Noted()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,6 +293,7 @@ class Summary:
     failed_store: str | None
     dry_run: bool = False
     reasons: tuple[Reason, ...] = ()
+    policies: Noted = Noted()
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object of contract C4; that of a dry run tells its reasons, too."""
@@ -298,5 +313,6 @@ class Summary:
             "bytes_read": self.bytes_read,
             "seconds": round(self.seconds, 3),
             "failed_store": self.failed_store,
+            **({"policies": policies} if (policies := self.policies.document()) else {}),
             **reasons,
         }

@@ -79,7 +79,8 @@ values (%(run)s, %(offset)s, %(bytes)s, %(first_record)s, %(count)s, %(hash)s, %
 -- name: enter_batch
 -- Enter what became of a claimed batch, as COPY counted it.
 update etl.batches
-set count_loaded = %(loaded)s, count_rejected = %(rejected)s, count_failed = %(failed)s, rows = %(rows)s
+set count_loaded = %(loaded)s, count_rejected = %(rejected)s, count_failed = %(failed)s, rows = %(rows)s,
+    policies = %(policies)s
 where run = %(run)s and "offset" = %(offset)s;
 
 -- name: enter_failure
@@ -146,6 +147,20 @@ from etl.batches b, unnest(b.rows) with ordinality as t (count, place)
 where b.run = %(run)s and b.attempt = %(attempt)s
 group by t.place
 order by t.place;
+
+-- name: policies_of_attempt
+-- Add up what policies did with the records of an attempt, and name the members that no definition knows.
+select
+    coalesce(sum((policies ->> 'nul_stripped')::bigint), 0)::bigint as nul_stripped,
+    array(
+        select distinct name
+        from etl.batches b, jsonb_array_elements_text(b.policies -> 'unknown') as name
+        where b.run = %(run)s and b.attempt = %(attempt)s
+        order by name
+        limit 100
+    ) as unknown
+from etl.batches
+where run = %(run)s and attempt = %(attempt)s;
 
 -- name: pending_of_run
 -- Count the records of a run that wait in the failed store.
