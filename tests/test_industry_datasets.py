@@ -164,7 +164,7 @@ def test_places_have_coordinates(etl: Etl, postgresql: Connection) -> None:
     assert _load(etl, "un_locodes", SAMPLES / "un_locodes.json") == 0
     page = (ROOT / "docs" / "datasets" / "un_locodes.md").read_text(encoding="utf-8")
     postgresql.autocommit = True
-    postgresql.execute(page.partition("```sql\n")[2].partition("```")[0].encode())
+    postgresql.execute(page.partition("<<'SQL'\n")[2].partition("\nSQL\n")[0].encode())
     query = "select un_locode, latitude::text, longitude::text from logistics.un_locode_places order by 1"
     assert _rows(postgresql, query) == [
         ("NAWVB", "-22.9500", "14.5000"),
