@@ -1,5 +1,6 @@
 """What operators see of past runs and of those that go on."""
 
+import gzip
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl import __version__
+from etl import __version__, cli
 from etl.embedded import Server
 from tests.breaking import Databases, Site, databases_of, until
 
@@ -136,3 +137,48 @@ def test_a_run_that_goes_on_and_one_that_died_are_told_apart(site: Site) -> None
     [listed] = site.run("runs", "list", "--status", "died", "--json").lines
     assert (listed["run"], listed["ended_at"]) == (run, None)
     assert listed["records"] == site.value("select sum(count_records)::int from etl.batches")
+
+
+def test_a_row_is_traced_to_its_record(
+    run_etl: RunEtl,
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A row leads to the source, number, byte and text of its record, of any shape, and says when it is gone."""
+    records = [f'{{"vehicle_id": "V{number}", "depot": "Łódź"}}' for number in range(5)]
+    shapes = {"lines.ndjson": "\n".join(records), "values.json": "  ".join(records[:3]).replace("V", "W")}
+    array = f"[{', '.join(records[:4])}]".replace("V", "X")
+    (tmp_path / "array.json.gz").write_bytes(gzip.compress(array.encode()))
+    for name, text in shapes.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    done = run_etl("load", "vehicles", *shapes, "array.json.gz", "--batch-rows", "2", "--no-precalculate")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("ETL_DATABASE_URL", database_url)
+    monkeypatch.chdir(tmp_path)
+    for key, source, text, record in (
+        ("V3", "lines.ndjson", shapes["lines.ndjson"], 4),
+        ("W2", "values.json", shapes["values.json"], 3),
+        ("X1", "array.json.gz", array, 2),
+    ):
+        assert cli.run(["runs", "trace", "logistics.vehicles", f"vehicle_id={key}", "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["source"], told["record"], told["missing"]) == (source, record, None)
+        assert json.loads(told["text"])["vehicle_id"] == key
+        assert text.encode()[told["offset"] :].startswith(told["text"].encode())
+    (tmp_path / "values.json").write_text(shapes["values.json"].replace("W2", "W9"), encoding="utf-8")
+    assert cli.run(["runs", "trace", "logistics.vehicles", "vehicle_id=W2"]) == 0
+    shown = capsys.readouterr().out
+    assert "record 3 of values.json, loaded by run " in shown
+    assert "  values.json holds something else now" in shown
+    for words, sentence in (
+        (["logistics.nothing", "a=1"], "there is no table logistics.nothing"),
+        (["logistics.vehicles", "color=red"], "column r.color does not exist"),
+        (["logistics.vehicles", "capacity_kg=much"], "a value is none of its column's type"),
+        (["logistics.vehicles", "vehicle_id=V99"], "no row of logistics.vehicles holds these values"),
+        (["logistics.vehicles", "vehicle_id"], "expected COLUMN=VALUE"),
+    ):
+        assert cli.run(["runs", "trace", *words]) == 2
+        wrong = capsys.readouterr()
+        assert (wrong.out, sentence in wrong.err) == ("", True), wrong.err

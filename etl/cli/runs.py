@@ -12,7 +12,7 @@ from etl.cli import completion
 from etl.cli.options import Common, json_option, option, print_json, print_table
 from etl.database import connect
 from etl.errors import UsageError
-from etl.ingestion import history, ledger
+from etl.ingestion import history, ledger, tracing
 from etl.ingestion.history import Standing, Wanted
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -119,6 +119,34 @@ def show_command(common: Common, run: str, as_json: bool) -> None:
             ["id", "kind", "state", "records", "first fault"],
             [tuple(row[name] for name in ("id", "kind", "state", "count_records", "message")) for row in failed],
         )
+
+
+@command.command("trace", epilog="Example: etl runs trace logistics.shipments shipment_id=SHP-000000017")
+@click.argument("table")
+@click.argument("values", nargs=-1, required=True, metavar="COLUMN=VALUE...")
+@json_option
+@click.pass_obj
+def trace_command(common: Common, table: str, values: tuple[str, ...], as_json: bool) -> None:
+    """Show from which record of which source the rows of a table came that hold these values, and its text."""
+    wanted = [
+        (column, value) for column, equals, value in (each.partition("=") for each in values) if column and equals
+    ]
+    if len(wanted) < len(values):
+        raise UsageError("expected COLUMN=VALUE", hint="as in shipment_id=SHP-000000017")
+    with common.database() as database, connect(database) as connection:
+        found, has_more = tracing.trace(connection, table, wanted)
+    if as_json:
+        print_json(found)
+    for row in () if as_json else found:
+        if row["run"] is None:
+            click.echo(row["missing"])
+            continue
+        where = f"record {row['record']:,} of {row['source']}"
+        at = "" if row["offset"] is None else f" at byte {row['offset']:,}"
+        click.echo(f"{where}{at}, loaded by run {row['run']} ({row['loaded_at']:%Y-%m-%d %H:%M:%S %Z})")
+        click.echo(f"  {row['text'] if row['text'] is not None else row['missing']}")
+    if has_more:
+        click.echo(f"more than {tracing.MAX_ROWS} records: name more columns", err=True)
 
 
 def _print_run(row: Mapping[str, Any], here: Path) -> None:

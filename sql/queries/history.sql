@@ -78,3 +78,15 @@ left join etl.faults w on w.failure = f.id
 where f.run = %(run)s
 group by 1, 2, 3, 4, 5, 6
 order by count_records desc, first_record, reason;
+
+-- name: trace
+-- Tell which batches the rows of a table came with that meet these conditions.
+select
+    runs.run, runs.dataset, coalesce(attempts.source, runs.source) as source, attempts.folder, attempts.options,
+    batches.loaded_at, batches."offset", batches.bytes, batches.first_record, batches.count_records, batches.hash,
+    r.etl_place as place
+from (select distinct etl_run, etl_batch, etl_place from {table} r where {conditions} limit {limit}) r
+left join etl.runs on runs.number = r.etl_run
+left join etl.batches on batches.run = runs.run and batches."offset" = r.etl_batch
+left join etl.attempts on attempts.run = runs.run and attempts.attempt = batches.attempt
+order by r.etl_run, r.etl_batch, r.etl_place;
