@@ -8,6 +8,8 @@ INSTALLED := .venv/.installed
 OTHERS := .venv-bench/.installed
 BENCH ?= --write-docs
 DATABASE := embedded:
+# Two processes, each with a server of its own; who has done its half takes from the other's.
+TWO := -n 2 --dist worksteal
 
 # The demo and the tests bring their own PostgreSQL: nobody's settings may send them to another server.
 unexport $(filter PG% ETL_% DATABASE_URL,$(.VARIABLES))
@@ -24,15 +26,15 @@ demo: $(INSTALLED) ## generate a day's files, load them into the embedded Postgr
 
 .PHONY: test
 test: lint ## lint, and all tests but the slow ones, against a real embedded PostgreSQL
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest $(TWO) --durations 10
 
 .PHONY: test-slow
 test-slow: $(INSTALLED) ## the tests that take minutes
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow $(TWO) --durations 10
 
 .PHONY: test-16
 test-16: $(INSTALLED) ## the tests against PostgreSQL 16, the oldest that is supported
-	ETL_TEST_POSTGRES=16 $(BIN)/pytest -n 2 --dist loadfile
+	ETL_TEST_POSTGRES=16 $(BIN)/pytest $(TWO)
 
 .PHONY: lint
 lint: $(INSTALLED) ## ruff, import-linter and mypy

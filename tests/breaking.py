@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+import threading
 import time
 from array import array
 from collections import Counter
@@ -33,6 +34,7 @@ from etl.datasets import read
 from etl.embedded import Server
 from etl.generate import generate
 from etl.provisioning import migrate
+from tests import command
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -174,10 +176,7 @@ class Running:
         assert self.process.stdin
         self.process.stdin.close()
         returncode = self.process.wait(timeout)
-        ended = Ended(returncode=returncode, stdout=_read(self._out), stderr=_read(self._err))
-        assert "Traceback" not in ended.stderr, ended.stderr
-        assert returncode != 70, ended.stderr
-        return ended
+        return _sound(Ended(returncode=returncode, stdout=_read(self._out), stderr=_read(self._err)))
 
     def close(self) -> None:
         """End it, whatever it does."""
@@ -187,6 +186,12 @@ class Running:
         self.process.stdin.close()
         self._out.close()
         self._err.close()
+
+
+def _sound(ended: Ended) -> Ended:
+    assert "Traceback" not in ended.stderr, ended.stderr
+    assert ended.returncode != 70, ended.stderr
+    return ended
 
 
 def _read(file: Any) -> str:
@@ -229,15 +234,21 @@ class Site:
 
     def start(self, *arguments: str | Path, conninfo: str | None = None, **variables: str) -> Running:
         """Run a command beside the test, over another way to the database when `conninfo` names one."""
-        env = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
-        env |= {"HOME": str(self.folder), "PYTHONPATH": str(ROOT), "ETL_DATABASE_URL": conninfo or self.conninfo}
-        running = Running([str(word) for word in arguments], env | variables, self.folder)
+        running = Running([str(word) for word in arguments], self._variables(conninfo) | variables, self.folder)
         self._started.append(running)
         return running
 
-    def run(self, *arguments: str | Path, conninfo: str | None = None, timeout: float = 120) -> Ended:
-        """Run a command to its end."""
-        return self.start(*arguments, conninfo=conninfo).ended(timeout)
+    def run(self, *arguments: str | Path, conninfo: str | None = None) -> Ended:
+        """Run a command to its end, in this process unless another thread asks for it."""
+        if threading.current_thread() is not threading.main_thread():
+            return self.start(*arguments, conninfo=conninfo).ended()
+        words = [str(word) for word in arguments]
+        done = command.call(words, env=self._variables(conninfo), cwd=self.folder)
+        return _sound(Ended(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr))
+
+    def _variables(self, conninfo: str | None) -> dict[str, str]:
+        env = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+        return env | {"HOME": str(self.folder), "PYTHONPATH": str(ROOT), "ETL_DATABASE_URL": conninfo or self.conninfo}
 
     def close(self) -> None:
         """End what still runs."""
@@ -506,12 +517,12 @@ def clean_case(databases: Databases, folder: Path, dataset: str, records: int, *
     """Load a new source of generated shipments where nothing is broken."""
     folder.mkdir(parents=True, exist_ok=True)
     source = write_shipments(folder / "shipments.json", records)
-    command = ["load", dataset, str(source), "--json", *options, *PATIENT]
+    words = ["load", dataset, str(source), "--json", *options, *PATIENT]
     with databases.site(folder) as site:
         started = time.monotonic()
-        ended = site.run(*command, "--batch-rows", "100")
+        ended = site.start(*words, "--batch-rows", "100").ended()  # as it is started to be killed
         seconds = time.monotonic() - started
         assert ended.returncode == 1, ended.stderr
         assert_complete(site, dataset, source, records)
         clean = state(site)
-    return Case(dataset=dataset, source=source, records=records, command=command, clean=clean, seconds=seconds)
+    return Case(dataset=dataset, source=source, records=records, command=words, clean=clean, seconds=seconds)

@@ -29,12 +29,6 @@ pieces = "integer"
 """
 
 
-@pytest.fixture
-def run_etl(run_here: RunEtl) -> RunEtl:
-    """Run commands in this process."""
-    return run_here
-
-
 no_database = pytest.mark.parametrize("database_url", ["postgresql://nobody@127.0.0.1:1/nowhere"], ids=["no database"])
 
 

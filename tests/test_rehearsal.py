@@ -17,12 +17,6 @@ RunEtl = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def run_etl(run_here: RunEtl) -> RunEtl:
-    """Run commands in this process."""
-    return run_here
-
-
-@pytest.fixture
 def connection(postgresql: Connection) -> Connection:
     """Give an autocommit connection to a fresh, migrated database."""
     postgresql.autocommit = True

@@ -182,7 +182,8 @@ def test_parquet_without_pyarrow_is_wrong_usage(run_etl: RunEtl, connection: Con
     hidden.mkdir()
     (hidden / "pyarrow.py").write_text("raise ModuleNotFoundError(name='pyarrow')\n")
     env = {"PYTHONPATH": f"{hidden}:{ROOT}"}
-    done = run_etl("report", "daily_shipments", "--format", "parquet", "--output", "days.parquet", env=env)
+    words = ["report", "daily_shipments", "--format", "parquet", "--output", "days.parquet"]
+    done = run_etl(*words, env=env, own_process=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert "hint: pip install 'logistics-etl[parquet]'" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["hidden"]
