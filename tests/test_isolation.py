@@ -1,7 +1,6 @@
 import hashlib
 import json
 import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -18,10 +17,9 @@ from etl.database import Database, create_tables
 from etl.datasets import Dataset, read
 from etl.errors import EtlError
 from etl.ingestion.failures import FailedStore
-from etl.ingestion.job import Job, Stop
-from etl.ingestion.pipeline import load
 from etl.ingestion.values import Source, Summary
-from etl.settings import Limit, LoadSettings, Mode, RetrySettings
+from etl.settings import Mode, RetrySettings
+from tests.loading import bring
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 RunEtl = Callable[..., subprocess.CompletedProcess[str]]
@@ -235,26 +233,17 @@ class Lab:
     ) -> tuple[Summary, EtlError | None]:
         """Load a source; its balance adds up."""
         self.failed.mkdir(mode=0o700, exist_ok=True)
-        settings = LoadSettings(
+        summary, error = bring(
+            Source(name=str(path), path=str(path)),
+            self.dataset,
+            self.database,
             mode=mode,
-            format="auto",
-            records=None,
-            decoder="auto",
-            workers=1,
             batch_rows=batch_rows,
             failed_dir=self.failed,
             atomic=atomic,
-            allow_empty=False,
-            max_rejected=Limit(percent=100),
             force=force,
-            precalculate=False,
             retries=RetrySettings(attempts=attempts, base_seconds=0.001, cap_seconds=0.001),
         )
-        job = Job(dataset=self.dataset, database=self.database, settings=settings, stop=Stop())
-        # The server may notice a moment later that the connection of the load before, which held the locks, is closed.
-        while self.one("select exists (select from pg_locks where locktype = 'advisory')"):
-            time.sleep(0.005)
-        summary, error = load(Source(name=str(path), path=str(path)), job)
         assert summary.records.adds_up()
         return summary, error
 

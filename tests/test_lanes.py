@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +20,10 @@ from etl.datasets import Dataset, read
 from etl.ingestion import lanes, pieces, window
 from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.failures import FailedStore
-from etl.ingestion.job import Job, Stop
-from etl.ingestion.pipeline import load
 from etl.ingestion.projection import Projection
 from etl.ingestion.values import Source, Summary
-from etl.settings import Decoder, Limit, LoadSettings, RetrySettings
+from etl.settings import Decoder
+from tests.loading import bring
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -274,25 +272,15 @@ class Lab:
         )
         path = self.folder / "source"
         path.write_bytes(content)
-        asked = LoadSettings(
-            mode=None,
-            format="auto",
-            records=None,
+        summary, error = bring(
+            Source(name="source", path=str(path)),
+            self.dataset,
+            self.database,
             decoder=decoder,
             workers=workers,
             batch_rows=batch_rows,
             failed_dir=self.folder / "failed",
-            atomic=False,
-            allow_empty=False,
-            max_rejected=Limit(percent=100),
-            force=False,
-            precalculate=False,
-            retries=RetrySettings(attempts=1, base_seconds=0.001, cap_seconds=0.001),
         )
-        job = Job(dataset=self.dataset, database=self.database, settings=asked, stop=Stop())
-        while self.connection.execute("select from pg_locks where locktype = 'advisory'").rowcount:
-            time.sleep(0.001)  # The server notices a moment later that a connection is closed.
-        summary, error = load(Source(name="source", path=str(path)), job)
         assert summary.records.adds_up()
         return self._found(summary, str(error or ""))
 

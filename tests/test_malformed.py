@@ -5,7 +5,6 @@ fault lost, nothing invented. What is right is judged by Python's own decoder, v
 import json
 import random
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -19,10 +18,8 @@ from etl.database import Database, create_tables
 from etl.datasets import Dataset, read
 from etl.errors import EtlError, SourceError
 from etl.ingestion.failures import FailedStore
-from etl.ingestion.job import Job, Stop
-from etl.ingestion.pipeline import load
 from etl.ingestion.values import Source, Summary
-from etl.settings import Limit, LoadSettings, RetrySettings
+from tests.loading import bring
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 RunEtl = Callable[..., subprocess.CompletedProcess[str]]
@@ -61,26 +58,14 @@ class Lab:
         """Load a source in this process."""
         path = self.folder / "source"
         path.write_bytes(content)
-        settings = LoadSettings(
-            mode=None,
-            format="auto",
-            records=None,
-            decoder="auto",
-            workers=1,
+        summary, error = bring(
+            Source(name="source", path=str(path)),
+            self.dataset,
+            self.database,
             batch_rows=batch_rows,
             failed_dir=self.folder / "failed",
-            atomic=False,
-            allow_empty=False,
-            max_rejected=Limit(percent=100),
-            force=False,
-            precalculate=False,
-            retries=RetrySettings(attempts=1, base_seconds=0.001, cap_seconds=0.001),
             max_record_bytes=self.max_record_bytes,
         )
-        job = Job(dataset=self.dataset, database=self.database, settings=settings, stop=Stop())
-        while self.connection.execute("select from pg_locks where locktype = 'advisory'").rowcount:
-            time.sleep(0.001)  # The server notices a moment later that a connection is closed.
-        summary, error = load(Source(name="source", path=str(path)), job)
         self.cases[summary.exit_code] = self.cases.get(summary.exit_code, 0) + 1
         return summary, error
 
