@@ -522,6 +522,7 @@ def _play(connection: Connection, seed: int, steps: int) -> None:
                 worker.rollback()
         for other in others:
             other.commit()
+        connection.execute("set lock_timeout = '60s'")  # Only the vacuum of the server may be in the way now.
         for aggregate in aggregates:
             refresh(connection, aggregate, run=None)
             assert not _differences(connection, aggregate), (seed, company.story)

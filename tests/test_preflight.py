@@ -37,8 +37,9 @@ def _inspected(address: str, tmp_path: Path, sessions: int = 6) -> dict[str, Fin
 def test_findings_have_remedies(connection: Connection, database_url: str, tmp_path: Path) -> None:
     """Settings that are risky, slow or cut batches are warnings, what ends a load fails, and each says what to do."""
     found = _inspected(database_url, tmp_path)
-    # The server of the tests waits for no disk.
-    assert {what for what, each in found.items() if each.state != "ok"} <= {"fsync", "full_page_writes", "max_wal_size", "disk"}
+    # The server of the tests waits for no disk, and has little memory for its log.
+    expected = {"fsync", "full_page_writes", "max_wal_size", "disk"}
+    assert {what for what, each in found.items() if each.state != "ok"} <= expected
     assert found["fsync"].state == "warn"
     database = sql.Identifier(connection.info.dbname)
     for change in (
