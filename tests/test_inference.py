@@ -506,7 +506,8 @@ def _text(value: Any) -> str:
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, int | float | Decimal):
-        return f"{Decimal(str(value)).normalize():f}"
+        digits = f"{Decimal(str(value)):f}"
+        return digits.rstrip("0").rstrip(".") if "." in digits else digits
     if isinstance(value, dict | list):
         return json.dumps(value, sort_keys=True, default=float)
     return str(value)
@@ -586,6 +587,18 @@ def test_what_is_proposed_for_random_records_loads_them(etl: Etl, postgresql: Co
     postgresql.autocommit = True
     for seed in seeds:
         _check(etl, postgresql, seed)
+
+
+def test_records_by_keys_load_under_their_keys(etl: Etl, postgresql: Connection) -> None:
+    """The members of an object that are much alike are records; the name of each is its key, in its child rows too."""
+    shipments = {f"S{n}": {"w": n, "items": [{"sku": "A"}, {"sku": "B"}]} for n in range(3)}
+    Path("keyed.json").write_text(json.dumps({"at": "2026-11-21", "shipments": shipments}))
+    assert etl("dataset", "infer", "keyed.json", "--output", "config/datasets/keyed.toml") == 0
+    assert etl("dataset", "create", "keyed") == 0
+    assert etl("load", "keyed", "keyed.json", "--no-precalculate") == 0
+    postgresql.autocommit = True
+    rows = postgresql.execute("select record_key, line_no, sku from logistics.keyed_items order by 1, 2").fetchall()
+    assert rows == [(f"S{n}", place, sku) for n in range(3) for place, sku in ((1, "A"), (2, "B"))]
 
 
 def test_a_compressed_source_is_named_without_its_endings(no_database: Etl, capsys: pytest.CaptureFixture[str]) -> None:
