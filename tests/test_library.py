@@ -1,6 +1,7 @@
 """The commands as functions of a program in Python."""
 
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -23,7 +24,12 @@ ROOT = Path(__file__).resolve().parent.parent
 def logging_restored() -> Iterator[None]:
     """Begin and end without anyone's logging, as a program does."""
     structlog.reset_defaults()
+    root = logging.getLogger()
+    before = root.handlers[:]
+    # What a command of another test set up in this process.
+    root.handlers[:] = [handler for handler in before if type(handler) is not logging.StreamHandler]
     yield
+    root.handlers[:] = before
     structlog.reset_defaults()
 
 
