@@ -161,8 +161,8 @@ class Lab:
     def clear(self) -> None:
         """Forget all that was loaded."""
         self.connection.execute(
-            "delete from lab.parcels; delete from lab.parcel_items; delete from etl.failures; delete from etl.batches;"
-            " delete from etl.attempts; delete from etl.runs"
+            "delete from lab.parcels; delete from lab.parcel_items; delete from etl.faults; delete from etl.failures;"
+            " delete from etl.batches; delete from etl.attempts; delete from etl.runs"
         )
 
 

@@ -267,8 +267,8 @@ class Lab:
     def load(self, content: bytes, *, decoder: Decoder = "auto", batch_rows: int = 100, workers: int = 1) -> "Found":
         """Load a source into empty tables; return all that became of it."""
         self.connection.execute(
-            "truncate lab.mixed, lab.mixed_items; delete from etl.failures; delete from etl.batches;"
-            " delete from etl.attempts; delete from etl.runs"
+            "truncate lab.mixed, lab.mixed_items; delete from etl.faults; delete from etl.failures;"
+            " delete from etl.batches; delete from etl.attempts; delete from etl.runs"
         )
         path = self.folder / "source"
         path.write_bytes(content)

@@ -78,8 +78,8 @@ class Lab:
     def clear(self) -> None:
         """Forget all that was loaded."""
         self.connection.execute(
-            "delete from lab.parcels; delete from etl.failures; delete from etl.batches;"
-            " delete from etl.attempts; delete from etl.runs"
+            "delete from lab.parcels; delete from etl.faults; delete from etl.failures;"
+            " delete from etl.batches; delete from etl.attempts; delete from etl.runs"
         )
 
     def _outcome(self, summary: Summary, error: EtlError | None) -> "Outcome":
