@@ -27,7 +27,7 @@ def logging_restored() -> Iterator[None]:
     root = logging.getLogger()
     before = root.handlers[:]
     # What a command of another test set up in this process.
-    root.handlers[:] = [handler for handler in before if type(handler) is not logging.StreamHandler]
+    root.handlers[:] = [handler for handler in before if type(handler).__module__.startswith("_pytest")]
     yield
     root.handlers[:] = before
     structlog.reset_defaults()
