@@ -44,6 +44,8 @@ def load(source: Source, job: Job) -> tuple[Summary, EtlError | None]:
             with ExitStack() as stack:
                 with job.stop.reading():
                     stream = stack.enter_context(opened(source, job.settings.retries))
+                if stream.encoding != "utf-8":
+                    log.info("source_decoded", source=source.name, encoding=stream.encoding, offsets="in UTF-8")
                 store = stack.enter_context(FailedStore(job.settings.failed_dir))
                 stack.enter_context(job.watch.watching(stream, progress))
                 _bring(stream, session, store, job, progress)
