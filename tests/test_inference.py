@@ -363,7 +363,7 @@ def test_the_command_writes_a_definition_and_says_what_next(
         (["cut.json"], 3, "cut off in this record"),
         (["text.json"], 3, "expected JSON"),
         (["one.json", "--records", "nowhere.item"], 3, "nowhere"),
-        (["one.json", "--records", "nowhere"], 2, "names no array"),
+        (["one.json", "--records", "nowhere"], 3, "no object at the records path nowhere"),
         (["one.json", "--name", "no name"], 2, "--name no_name"),
         (["one.json", "--name", "a", "--output", "b.toml"], 2, "a.toml"),
         (["-"], 2, "--name"),

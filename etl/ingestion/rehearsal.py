@@ -46,7 +46,7 @@ def rehearse(source: Source, job: Job) -> tuple[Summary, EtlError | None]:
         with ExitStack() as stack:
             session = stack.enter_context(Session(job.database, "etl:dry-run"))
             with job.stop.reading():
-                stream = stack.enter_context(opened(source))
+                stream = stack.enter_context(opened(source, job.settings.retries))
             stack.enter_context(job.watch.watching(stream, progress))
             _judge_all(stream, session, job, progress, books)
     except UsageError:
