@@ -6,11 +6,15 @@ UTF-8 can stand only inside strings, where the scanner lets them pass.
 
 import json
 import re
+from codecs import utf_8_decode
 from collections.abc import Iterator
 from itertools import accumulate
 
 from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.values import Piece, Span
+
+_UTF8_BYTES = 1 << 15
+"""Checked at once: a longer text costs more than its characters, for the processor's cache is left."""
 
 _BLANK = re.compile(r"[ \t\n\r]*")
 
@@ -48,6 +52,20 @@ def _ignore(_digits: str) -> None:
 
 
 _scan = json.JSONDecoder(parse_int=_ignore, parse_float=_ignore, parse_constant=_refuse).raw_decode
+
+
+def is_utf8(data: bytes) -> bool:
+    """Tell whether bytes are UTF-8."""
+    if data.isascii():
+        return True
+    view, at = memoryview(data), 0
+    try:
+        while at < len(data):
+            end = at + _UTF8_BYTES
+            at += utf_8_decode(view[at:end], "strict", end >= len(data))[1]
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def skip_blank(text: str, position: int) -> int:

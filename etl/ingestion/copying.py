@@ -128,10 +128,11 @@ class Copier:
 def _paced(batch: Batch) -> int:
     """Return how much of a batch is sent at once for the next one to be made just as long as this one is sent.
 
-    It takes two steps for each block of this one's size: to cut it, and to make rows of it.
+    It takes a step for each block of this one's size to cut it, and one more where its proof does not make its rows.
     """
     size = sum(rows.buffer.seek(0, os.SEEK_END) for parts in batch.tables for rows in parts)
-    return min(COPY_BYTES, max(_LEAST_COPY_BYTES, size // (2 * len(batch.piece.blocks) + 1)))
+    steps = len(batch.piece.blocks) + sum(made is None for made in batch.piece.made)
+    return min(COPY_BYTES, max(_LEAST_COPY_BYTES, size // (steps + 1)))
 
 
 def _run(connection: psycopg.Connection, statements: list[sql.Composed]) -> None:

@@ -5,7 +5,6 @@ other record goes through the careful lane, value by value, as do all of a batch
 lane alone: `--decoder ijson`.
 """
 
-from codecs import utf_8_decode
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import msgspec
 from etl.datasets import LINEAGE, Dataset, Table
 from etl.errors import InternalError
 from etl.ingestion import records
-from etl.ingestion.boundaries import are_lines, is_nested_deeper
+from etl.ingestion.boundaries import are_lines, is_nested_deeper, is_utf8
 from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.projection import Projection
 from etl.ingestion.shapes import NoShape, Seen, Shape, shape
@@ -41,9 +40,6 @@ Guarded = frozenset[tuple[str, str]]
 _MISSES = 4
 _UNASKED_AFTER_MISSES = 64
 """Blocks that are not decoded for a proof where it was of no use: each would be decoded twice."""
-
-_UTF8_BYTES = 1 << 15
-"""Checked at once: a longer text costs more than its characters, for the processor's cache is left."""
 
 _NUMBERS_KEPT = 1 << 15
 
@@ -95,7 +91,7 @@ class FastLane:
         self._unasked = 0
 
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
-        """Yield None after each block, and the batch at the end of the piece."""
+        """Yield None after each block whose rows are not made yet, and the batch at the end of the piece."""
         gathered = self._projection.gather(piece, self._run_number)
         gathered.look_at(_first(piece))
         buffers = [BytesIO() for _ in self._tables]
@@ -106,13 +102,13 @@ class FastLane:
             rows = made
             if not isinstance(rows, _Made) or rows.lane is not self:
                 rows = self._made(piece.data[begin:end], piece.shape, piece.offset, place)
+                yield None
             place += rows.count
             for table, (lines, count) in enumerate(rows.tables):
                 buffers[table].write(lines)
                 counts[table] += count
             for suspect, text in rows.suspects:
                 gathered.add(suspect, records.decode_one(text))
-            yield None
         if place != piece.count + 1:
             raise InternalError(f"of {piece.count} records at byte {piece.offset} {place - 1} were decoded")
         yield Batch(
@@ -148,7 +144,7 @@ class FastLane:
             found = text.decoded(self._known)
         except _UNDECODED:
             return None
-        if not found or not _is_utf8(block.data):
+        if not found or not is_utf8(block.data):
             return None
         made = self._looked_at(text, found, set(), block.offset, block.place)
         if any(isinstance(text, bytes) and is_nested_deeper(text, MAX_NESTING) for _, text in made.suspects):
@@ -175,7 +171,7 @@ class FastLane:
 
     def _decoded(self, block: "_Block") -> tuple[list[Any], set[int]]:
         """Return the records of a block and the places, from 0, of those that are not as the dataset names them."""
-        if _is_utf8(block.data):
+        if is_utf8(block.data):
             with suppress(*_UNDECODED):
                 return block.decoded(self._decoders), set()
         found: list[Any] = []
@@ -247,19 +243,6 @@ class _Block:
             with suppress(*_UNDECODED):
                 return list(map(bytes, _values(b"[%b]" % self.data)))
         return list(records.texts(Piece(offset=0, count=0, first_record=1, data=self.data, shape=self._shape)))
-
-
-def _is_utf8(data: bytes) -> bool:
-    if data.isascii():
-        return True
-    view, at = memoryview(data), 0
-    try:
-        while at < len(data):
-            end = at + _UTF8_BYTES
-            at += utf_8_decode(view[at:end], "strict", end >= len(data))[1]
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 class _Table:

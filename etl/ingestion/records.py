@@ -14,17 +14,16 @@ from typing import Any
 
 import ijson
 
-from etl.ingestion.boundaries import piece_spans
+from etl.ingestion.boundaries import is_utf8, piece_spans
 from etl.ingestion.values import KEY, Fault, Piece
 
-# The escape of a surrogate: where it stands alone, ijson turns it into another character.
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+# An escaped backslash, two surrogates that are one character, or one that stands alone, of which ijson makes another.
+_ESCAPE = re.compile(rb"\\(?:\\|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<alone>u[dD][89a-fA-F]))")
 
 _INTEGER_DIGITS = 4_300
 """Longer ones become Decimal: int() takes quadratic time, and ijson dies where Python limits it."""
 
-_LONG_INTEGER = b"0" * (_INTEGER_DIGITS + 1)
-_DIGITS_AS_0 = bytes(0x30 if byte in b"0123456789" else 0x20 for byte in range(256))
+_DIGITS = b"0123456789"
 
 _FARTHEST = 10**17
 """An exponent that no type of PostgreSQL holds, and that Decimal still does."""
@@ -79,13 +78,21 @@ def _items(piece: Piece) -> Iterator[Any]:
 
 
 def _suits_ijson(data: bytes) -> bool:
-    if _SURROGATE.search(data) or _LONG_INTEGER in data.translate(_DIGITS_AS_0):
+    if any(escape["alone"] for escape in _ESCAPE.finditer(data)):
         return False
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+    return not _has_long_integer(data) and is_utf8(data)
+
+
+def _has_long_integer(data: bytes) -> bool:
+    """Tell whether more digits follow one another than an integer may have; so many reach one of these places."""
+    for at in range(_INTEGER_DIGITS, len(data), _INTEGER_DIGITS):
+        if data[at] in _DIGITS:
+            before = data[at - _INTEGER_DIGITS : at]
+            behind = data[at : at + _INTEGER_DIGITS]
+            digits = len(before) - len(before.rstrip(_DIGITS)) + len(behind) - len(behind.lstrip(_DIGITS))
+            if digits > _INTEGER_DIGITS:
+                return True
+    return False
 
 
 def decode_one(data: bytes | Fault, *, is_keyed: bool = False) -> dict[str, Any] | Fault:

@@ -59,7 +59,7 @@ _OTHER_ESCAPE = re.compile(rb'\\[^"\\]').search
 _ESCAPE_AT_END = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)\Z").search
 _texts = msgspec.json.Decoder(list[str | None]).decode
 _UNESCAPABLE = (msgspec.MsgspecError, ValueError)
-_NUMBERED = re.compile(rb"(?:\\u[0-9a-fA-F]{4})+")  # as many as follow one another: two may be one character
+_ESCAPE = re.compile(rb'\\(?:u[0-9a-fA-F]{4}(?:\\u[0-9a-fA-F]{4})*|[^"u])')  # numbered ones: two may be one character
 _ESCAPED = {
     b"\\/": b"/",
     b"\\b": b"\b",
@@ -343,19 +343,17 @@ def _without_escapes(tokens: bytes) -> bytes:
         return tokens
     # A NUL, which no token holds, stands for a backslash meanwhile: what is left of them begins an escape.
     alone = tokens.replace(b"\\\\", b"\0")
-    for escape, character in _ESCAPED.items():
-        alone = alone.replace(escape, character)
-    if b"\\u" in alone:
-        alone = _NUMBERED.sub(_characters, alone)
-    return alone.replace(b"\0", b"\\\\")
+    return _ESCAPE.sub(_characters, alone).replace(b"\0", b"\\\\")
 
 
 def _characters(match: re.Match[bytes]) -> bytes:
-    return _characters_of(match.group())
+    return _characters_of(match[0])
 
 
 @lru_cache(maxsize=10_000)
 def _characters_of(escapes: bytes) -> bytes:
+    if escapes in _ESCAPED:
+        return _ESCAPED[escapes]
     characters: str = msgspec.json.decode(b'"%b"' % escapes, type=str)
     if "\0" in characters:
         raise ValueError("a NUL character")
