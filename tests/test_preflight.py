@@ -68,7 +68,7 @@ def test_findings_have_remedies(connection: Connection, database_url: str, tmp_p
             ("connections", "warn", "max_connections"),
             ("ledger", "fail", "grant etl_loader to checker"),
             ("dataset vehicles", "fail", "etl dataset create vehicles"),
-            ("dataset shipments", "fail", "add the column"),
+            ("dataset shipments", "fail", "etl dataset create shipments adds it"),
             ("dataset vehicle_logs", "fail", "add primary key"),
         ):
             assert (what, found[what].state) == (what, state)

@@ -302,7 +302,7 @@ def _write(folder: Path, failure: Failure) -> None:
         "parent": failure.parent,
         "note": None,
         "sha256": failure.sha256,
-        "keyed": failure.is_keyed,
+        **({"keyed": True} if failure.is_keyed else {}),
         "error": {"sqlstate": failure.sqlstate, "message": failure.message},
         "records": failure.records,
     }
