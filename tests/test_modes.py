@@ -345,3 +345,26 @@ def test_what_a_given_up_run_gathered_is_let_go(run_etl: RunEtl, connection: Con
     done = run_etl(*load, *allowed)
     assert (done.returncode, _summary(done)["records"]["skipped"]) == (1, 0)
     assert (set(_orders(connection)), _staging(connection)) == ({"A", "B", "D"}, set())
+
+
+@pytest.mark.parametrize("first", [[], ["Z"]], ids=["into an empty table", "into a table with rows"])
+def test_keys_that_come_again_in_later_batches_are_merged(
+    run_etl: RunEtl, connection: Connection, tmp_path: Path, first: list[str]
+) -> None:
+    """Batches of new keys alone are followed by some with keys that are there: the newest stays, with its lines."""
+    for order_id in first:
+        connection.execute("insert into logistics.orders values (%s, 1, 'old', 0, 0, 1)", [order_id])
+    orders = [_order(each, 1, "new", "x", "y") for each in "ABCD"]
+    orders += [_order("B", 2, "sent", "z"), _order("E", 1, "new"), _order("C", 0, "late"), _order("F", 1, "new", "w")]
+    _write(tmp_path, "orders.json", orders)
+    summary = _summary(run_etl("load", "orders", "orders.json", "--json", "--batch-rows", "2"))
+    assert (summary["status"], summary["records"]["loaded"], summary["batches"]["retried"]) == ("loaded", 8, 0)
+    assert _orders(connection) == {
+        **{order_id: ("old", []) for order_id in first},
+        "A": ("new", ["x", "y"]),
+        "B": ("sent", ["z"]),
+        "C": ("new", ["x", "y"]),
+        "D": ("new", ["x", "y"]),
+        "E": ("new", []),
+        "F": ("new", ["w"]),
+    }

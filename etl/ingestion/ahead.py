@@ -18,10 +18,10 @@ class Ahead(Generic[Made]):
         self._error: Exception | None = None
         self._is_done = False
 
-    def go_on(self) -> None:
-        """Do one part of the work; nothing when one is made already."""
+    def go_on(self) -> bool:
+        """Do one part of the work; False, and nothing, when one is made already."""
         if self._made is not None or self._is_done:
-            return
+            return False
         try:
             self._made = next(self._making)
         except StopIteration:
@@ -29,6 +29,7 @@ class Ahead(Generic[Made]):
         except Exception as error:  # noqa: BLE001 - raised by next(), where it belongs
             self._error = error
             self._is_done = True
+        return True
 
     def next(self) -> Made | None:
         """Return the next one made, or None at the end.

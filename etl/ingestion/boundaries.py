@@ -23,6 +23,7 @@ _CUT_TOKEN = re.compile(r"|-|t(ru?)?|f(a(ls?)?)?|n(ul?)?|\.|[eE][+-]?|u[0-9a-fA-
 
 # Possessive: a string of many megabytes leaves nothing behind to come back to.
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|([\[\]{}])')
+_OPENS, _CLOSES, _RETURNS = b"{}\r"
 _STEPS = {"[": 1, "{": 1, "]": -1, "}": -1, "": 0}
 
 
@@ -144,14 +145,18 @@ def are_lines(data: bytes, count: int) -> bool:
     A `}` ends a line and a `{` begins the next, which within a JSON value never follow one another: each line holds
     at least one of them. To search is faster than to count.
     """
-    at = data.find(b"\n")
-    joint = b"}\r\n{" if data[at - 1 : at] == b"\r" else b"}\n{"
-    ahead = len(joint) - 2
-    while at >= 0:
-        if data[at - ahead : at + 2] != joint:
-            return False
-        count -= 1
-        at = data.find(b"\n", at + 1)
+    find = data.find
+    at = find(b"\n")
+    is_crlf = data[at - 1 : at] == b"\r"
+    ahead = 2 if is_crlf else 1
+    try:
+        while at >= 0:
+            if data[at - ahead] != _CLOSES or data[at + 1] != _OPENS or (is_crlf and data[at - 1] != _RETURNS):
+                return False
+            count -= 1
+            at = find(b"\n", at + 1)
+    except IndexError:  # A line ends at either end of the data.
+        return False
     return count == 1
 
 

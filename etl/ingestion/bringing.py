@@ -75,8 +75,8 @@ def by_one(attempt: Attempt, session: Session, store: FailedStore) -> None:
     stream, job, progress = attempt.stream, attempt.job, attempt.progress
     ahead: Ahead[Piece | Batch]
 
-    def meanwhile() -> None:
-        ahead.go_on()
+    def meanwhile() -> bool:
+        return ahead.go_on()
 
     lanes, loader = worker(
         attempt.work,

@@ -4,7 +4,7 @@ Everything here runs in a transaction that the caller holds, so that it commits 
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import psycopg
 from psycopg import sql
@@ -13,7 +13,7 @@ from etl import queries
 from etl.datasets import Dataset
 from etl.ingestion import merging
 from etl.ingestion.constants import COPY_BYTES
-from etl.ingestion.sending import do_nothing, send
+from etl.ingestion.sending import Meanwhile, do_nothing, run, send
 from etl.ingestion.values import Batch
 from etl.settings import Mode
 
@@ -44,6 +44,7 @@ class Copier:
         ]
         self._temporary = [sql.Identifier("pg_temp", f"etl_batch_{number}") for number in range(len(dataset.tables))]
         self._merges = mode == "merge" and not self._is_staged
+        self._are_new: bool | None = None
 
     def prepare(self, connection: psycopg.Connection) -> None:
         """Make the staging tables of an atomic run, or the temporary ones of a rehearsal, where they are missing."""
@@ -62,23 +63,37 @@ class Copier:
             for (name,) in connection.execute(_SQL["staging_given_up"], {"dataset": self._dataset.name}).fetchall():
                 connection.execute(_SQL["drop_staging"].format(staging=sql.Identifier("etl_staging", name)))
 
-    def copy(
-        self, connection: psycopg.Connection, batch: Batch, meanwhile: Callable[[], None] = do_nothing
-    ) -> tuple[int, ...]:
+    def copy(self, connection: psycopg.Connection, batch: Batch, meanwhile: Meanwhile = do_nothing) -> tuple[int, ...]:
         """Send a batch and return how many rows COPY counted for each table; `meanwhile` is called while it goes.
 
         Raises psycopg.Error as the server refuses it, InternalError when COPY counted other rows than were sent.
         """
         self.make_ready(connection)
         targets = self._temporary if self._merges else self._staging if self._is_staged else self._facts
-        at_once = _paced(batch)
+        at_once = _paced(batch, 2 if self._merges else 1)
         counted = tuple(
             send(connection, rows, target, merging.columns(table), meanwhile, at_once)
             for table, rows, target in zip(self._dataset.tables, batch.tables, targets, strict=True)
         )
         if self._merges:
-            _run(connection, merging.merge(self._dataset, self._temporary, merging.WON))
+            self._merge(connection, meanwhile)
         return counted
+
+    def _merge(self, connection: psycopg.Connection, meanwhile: Meanwhile) -> None:
+        """Merge the rows of a batch; into a table that was empty as if all keys were new, as long as they are."""
+        if self._are_new is None:
+            self._are_new = _is_empty(connection, self._facts)
+        if self._are_new:
+            try:
+                with connection.transaction():
+                    for statement in merging.merge(self._dataset, self._temporary, merging.WON, are_new=True):
+                        run(connection, statement, meanwhile)
+            except psycopg.errors.UniqueViolation:
+                self._are_new = False
+            else:
+                return
+        for statement in merging.merge(self._dataset, self._temporary, merging.WON):
+            run(connection, statement, meanwhile)
 
     def make_ready(self, connection: psycopg.Connection) -> None:
         """Make what a batch needs in its transaction: the temporary tables of a merge, once per connection."""
@@ -125,14 +140,21 @@ class Copier:
             _run(connection, merging.make_won(self._dataset))
 
 
-def _paced(batch: Batch) -> int:
-    """Return how much of a batch is sent at once for the next one to be made just as long as this one is sent.
+def _is_empty(connection: psycopg.Connection, tables: Iterable[sql.Identifier]) -> bool:
+    found = (connection.execute(_SQL["has_rows"].format(table=table)).fetchone() for table in tables)
+    return not any(row is not None and row[0] for row in found)
+
+
+def _paced(batch: Batch, phases: int) -> int:
+    """Return how much of a batch is sent at once for the next one to be made just as long as this one is taken in.
+
+    A merge takes as long again as the sending: then half of the next one is made in the first of two phases.
 
     It takes a step for each block of this one's size to cut it, and one more where its proof does not make its rows.
     """
     size = sum(rows.buffer.seek(0, os.SEEK_END) for parts in batch.tables for rows in parts)
     steps = len(batch.piece.blocks) + sum(made is None for made in batch.piece.made)
-    return min(COPY_BYTES, max(_LEAST_COPY_BYTES, size // (steps + 1)))
+    return min(COPY_BYTES, max(_LEAST_COPY_BYTES, size * phases // (steps + 1)))
 
 
 def _run(connection: psycopg.Connection, statements: list[sql.Composed]) -> None:

@@ -144,9 +144,12 @@ class FastLane:
             found = text.decoded(self._known)
         except _UNDECODED:
             return None
-        if not found or not is_utf8(block.data):
+        if not found:
             return None
         made = self._looked_at(text, found, set(), block.offset, block.place)
+        # Of the suspects each is looked at, and what is neither in a row nor in one of them is ASCII.
+        if not all(is_utf8(lines) for lines, _ in made.tables):
+            return None
         if any(isinstance(text, bytes) and is_nested_deeper(text, MAX_NESTING) for _, text in made.suspects):
             return None
         return Proof(len(found), made)

@@ -22,7 +22,7 @@ from etl.ingestion.copying import Copier
 from etl.ingestion.failures import FailedStore, Located, Origin
 from etl.ingestion.isolation import isolate
 from etl.ingestion.projection import Projection
-from etl.ingestion.sending import do_nothing
+from etl.ingestion.sending import Meanwhile, do_nothing
 from etl.ingestion.values import Batch, Entry, Failure, Fault, Rejected
 from etl.settings import RetrySettings
 
@@ -82,7 +82,7 @@ class Loader:
     before_retry: Callable[[], None]
     wait: Callable[[float], None] = time.sleep
     again: Callable[[Batch], Iterable[Batch]] = lambda _batch: ()
-    meanwhile: Callable[[], None] = do_nothing
+    meanwhile: Meanwhile = do_nothing
 
     def load(self, batch: Batch) -> Entry:
         """Load a batch: what is transient is tried again, what the data refuses is isolated, the rest is stored.

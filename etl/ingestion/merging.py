@@ -29,13 +29,18 @@ def append(dataset: Dataset, targets: Sources, sources: Sources) -> list[sql.Com
     ]
 
 
-def merge(dataset: Dataset, sources: Sources, won: sql.Composable) -> list[sql.Composed]:
-    """Return the statements that keep the newest version of each key, and its child rows."""
+def merge(dataset: Dataset, sources: Sources, won: sql.Composable, *, are_new: bool = False) -> list[sql.Composed]:
+    """Return the statements that keep the newest version of each key, and its child rows.
+
+    `are_new`: the server may refuse a key that is there already. To be ready for it costs a third more.
+    """
     (first, source), *children = zip(dataset.tables, sources, strict=True)
     if not any(table.each for table in dataset.tables):
         pairs = zip(dataset.tables, sources, strict=True)
-        return [_SQL["merge_records"].format(**_words(dataset, table, rows, won)) for table, rows in pairs]
-    words = _words(dataset, first, source, won)
+        return [
+            _SQL["merge_records"].format(**_words(dataset, table, rows, won, are_new=are_new)) for table, rows in pairs
+        ]
+    words = _words(dataset, first, source, won, are_new=are_new)
     statements = [_SQL["merge_records_returning"].format(**words)]
     for child, rows in children:
         words = _words(dataset, child, rows, won, child=True)
@@ -76,11 +81,20 @@ def columns(table: Table, alias: str | None = None, *, lineage: bool = True) -> 
 
 
 def _words(
-    dataset: Dataset, table: Table, source: sql.Composable, won: sql.Composable, *, child: bool = False
+    dataset: Dataset,
+    table: Table,
+    source: sql.Composable,
+    won: sql.Composable,
+    *,
+    child: bool = False,
+    are_new: bool = False,
 ) -> dict[str, sql.Composable]:
     key = dataset.key
     newest = [sql.SQL("{} desc nulls last, ").format(sql.Identifier(dataset.newest_by))] if dataset.newest_by else []
     names = (*(column.name for column in table.columns), *LINEAGE)
+    assignments = sql.SQL(", ").join(
+        sql.SQL("{name} = excluded.{name}").format(name=sql.Identifier(name)) for name in names if name not in key
+    )
     return {
         "table": table.identifier,
         "source": source,
@@ -94,12 +108,16 @@ def _words(
         "key": _list(key),
         "key_of_old": _list(key, "old"),
         "newest": sql.Composed(newest),
-        "assignments": sql.SQL(", ").join(
-            sql.SQL("{name} = excluded.{name}").format(name=sql.Identifier(name)) for name in names if name not in key
-        ),
-        "is_not_older": _is_not_older(dataset),
+        "assignments": assignments,
+        "resolution": sql.SQL("") if are_new else _or_update(key, assignments, _is_not_older(dataset)),
         "same_key": _same_key(key, "child" if child else "old", "won" if child else "new"),
     }
+
+
+def _or_update(key: tuple[str, ...], assignments: sql.Composable, is_not_older: sql.Composable) -> sql.Composed:
+    return sql.SQL("on conflict ({key}) do update set {assignments} where {is_not_older}").format(
+        key=_list(key), assignments=assignments, is_not_older=is_not_older
+    )
 
 
 def _is_not_older(dataset: Dataset) -> sql.Composed:

@@ -1,5 +1,6 @@
 """Rows -> one COPY, in the transaction that the caller holds."""
 
+import select
 from collections.abc import Callable, Iterable
 
 import psycopg
@@ -13,8 +14,40 @@ from etl.ingestion.values import Rows
 _SQL = queries.load("sending")
 
 
-def do_nothing() -> None:
-    """Do nothing while rows are sent."""
+Meanwhile = Callable[[], bool]
+"""Does a part of other work; False when there is none."""
+
+
+def do_nothing() -> bool:
+    """Do nothing while the server works."""
+    return False
+
+
+def run(connection: psycopg.Connection, statement: sql.Composed, meanwhile: Meanwhile) -> None:
+    """Run a statement that returns no rows; `meanwhile` is called until the server is done with it.
+
+    Raises psycopg.Error as the server refuses it.
+    """
+    server = connection.pgconn
+    server.send_query(statement.as_bytes(connection))
+    answers, room = select.poll(), select.poll()
+    answers.register(server.socket, select.POLLIN)
+    room.register(server.socket, select.POLLIN | select.POLLOUT)
+    while server.flush():
+        room.poll()
+        server.consume_input()
+    while server.is_busy():
+        if answers.poll(0) or not meanwhile():
+            answers.poll()
+            server.consume_input()
+    refused = None
+    while (result := server.get_result()) is not None:
+        if result.status == psycopg.pq.ExecStatus.FATAL_ERROR:
+            refused = psycopg.errors.error_from_result(result)
+    if server.status == psycopg.pq.ConnStatus.BAD:
+        raise psycopg.OperationalError("the connection was lost") from refused
+    if refused is not None:
+        raise refused
 
 
 def send(
@@ -22,7 +55,7 @@ def send(
     parts: Iterable[Rows],
     target: sql.Identifier,
     columns: sql.Composable,
-    meanwhile: Callable[[], None] = do_nothing,
+    meanwhile: Meanwhile = do_nothing,
     at_once: int = COPY_BYTES,
 ) -> int:
     """COPY rows into these columns of a table; return how many the server counted.

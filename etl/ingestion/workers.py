@@ -23,7 +23,7 @@ from etl.ingestion.failures import FailedStore, Located, Origin
 from etl.ingestion.lanes import CarefulLane, FastLane, Lanes, fast
 from etl.ingestion.loading import Loader
 from etl.ingestion.projection import Projection
-from etl.ingestion.sending import do_nothing
+from etl.ingestion.sending import Meanwhile, do_nothing
 from etl.ingestion.values import Batch, Entry, Failure, Piece
 from etl.settings import Decoder, Mode, RetrySettings
 
@@ -72,7 +72,7 @@ def worker(
     before_retry: Callable[[], None],
     *,
     wait: Callable[[float], None],
-    meanwhile: Callable[[], None] = do_nothing,
+    meanwhile: Meanwhile = do_nothing,
 ) -> tuple[Lanes, Loader]:
     """Return the lanes that makes the batches of a run, and what loads them over a session."""
     projection = Projection(work.dataset)

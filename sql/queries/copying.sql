@@ -51,3 +51,7 @@ select reltuples::bigint from pg_class where oid = %(table)s::regclass;
 -- name: analyze
 -- Let the planner know what a table holds now, unless another session is at it.
 analyze (skip_locked) {table};
+
+-- name: has_rows
+-- Tell whether a table holds a row.
+select exists (select from {table}) as has_rows;

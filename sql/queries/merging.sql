@@ -8,8 +8,8 @@ select {key}, etl_batch, etl_place from {table} with no data;
 create index if not exists etl_won_place_idx on {won} (etl_place);
 
 -- name: merge_records
--- Insert the newest version of each key, or update when it is not older than what is there; sorted, so that two
--- loads lock the same keys in one order.
+-- Insert the newest version of each key, or resolve that there is one already; sorted, so that two loads lock the same
+-- keys in one order.
 insert into {table} as old ({columns})
 select {columns} from (
     select distinct on ({key}) {columns}
@@ -17,8 +17,7 @@ select {columns} from (
     order by {key}, {newest} etl_batch desc, etl_place desc
 ) as newest
 order by {key}
-on conflict ({key}) do update set {assignments}
-where {is_not_older};
+{resolution};
 
 -- name: merge_records_returning
 -- Merge, and keep which records won.
@@ -30,8 +29,7 @@ with merged as (
         order by {key}, {newest} etl_batch desc, etl_place desc
     ) as newest
     order by {key}
-    on conflict ({key}) do update set {assignments}
-    where {is_not_older}
+    {resolution}
     returning {key_of_old}, old.etl_batch, old.etl_place
 )
 insert into {won_table} ({key}, etl_batch, etl_place)
