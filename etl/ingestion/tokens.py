@@ -369,6 +369,11 @@ class _Bounds:
         )
         self.are_none = self._least is self._above is self._most is None
         self._are_no_minus = self._least == 0 and self._above is self._most is None
+        lower = [float(bound) for bound in (self._least, self._above) if bound is not None]
+        self._below = below = max(lower, default=-math.inf)
+        self._under = under = math.inf if self._most is None else float(self._most)
+        inside = (below + under) / 2 if math.isfinite(below + under) else under - 1 if below == -math.inf else below + 1
+        self._inside = str(inside).encode() if below < inside < under else None
 
     def hold(self, number: Decimal) -> bool:
         """Tell whether a number is within the limits."""
@@ -385,13 +390,21 @@ class _Bounds:
         """
         if self._are_no_minus:
             return b"-" not in joined
-        below = max((float(bound) for bound in (self._least, self._above) if bound is not None), default=-math.inf)
-        most = math.inf if self._most is None else float(self._most)
-        inside = (below + most) / 2 if math.isfinite(below + most) else most - 1 if below == -math.inf else below + 1
-        if not below < inside < most:
-            return False
-        numbers = list(map(float, joined.replace(b"null", str(inside).encode()).split(SEPARATOR)))
-        return min(numbers) > below and max(numbers) < most
+        numbers = self._numbers(joined)
+        return numbers is not None and min(numbers) > self._below and max(numbers) < self._under
+
+    def doubtful(self, joined: bytes) -> Iterable[int]:
+        """Return the places of the numbers of a column that do not surely hold."""
+        numbers = self._numbers(joined)
+        if numbers is None:
+            return range(joined.count(SEPARATOR) + 1)
+        return [place for place, number in enumerate(numbers) if not self._below < number < self._under]
+
+    def _numbers(self, joined: bytes) -> list[float] | None:
+        """Return the numbers of a column as floats, one within the limits for null; None where there is none such."""
+        if self._inside is None:
+            return None
+        return list(map(float, joined.replace(b"null", self._inside).split(SEPARATOR)))
 
 
 def _number(column: Column) -> Vouch:
@@ -418,8 +431,10 @@ def _number(column: Column) -> Vouch:
         is_signed_zero = column.type == "double" and b"-0" in joined
         are_numbers = not is_signed_zero and _are_numbers(joined, is_integer=bool(digits))
         are_short = not digits or max(map(len, tokens)) <= digits
-        if not (are_numbers and are_short and (bounds.are_none or bounds.surely_hold(joined))):
+        if not (are_numbers and are_short):
             _suspect(tokens, suspects, is_fit)
+        elif not (bounds.are_none or bounds.surely_hold(joined)):
+            suspects.update(place for place in bounds.doubtful(joined) if not is_fit(bytes(tokens[place])))
         return tokens
 
     return vouch
