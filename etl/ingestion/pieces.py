@@ -7,7 +7,7 @@ its end.
 
 import sys
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -57,15 +57,7 @@ def cutting(stream: ByteStream, how: Cut) -> Iterator[Piece | None]:
         gathered = _Gathered(window, how.batch_rows, shape)
         yield from _gather(gathered, _walk(gathered, how))
         return
-    for _, piece in _contained(window, [how]):
-        yield piece
-
-
-def cutting_each(stream: ByteStream, hows: Sequence[Cut]) -> Iterator[tuple[int, Piece | None]]:
-    """Yield the pieces of several records paths of one document as `cutting` does, each with the place of its path."""
-    window = Window(stream, hows[0].max_record_bytes)
-    _require_json(window)
-    yield from _contained(window, hows)
+    yield from _contained(window, how)
 
 
 def _require_json(window: Window) -> str:
@@ -86,25 +78,20 @@ def _require_json(window: Window) -> str:
     return first
 
 
-def _contained(window: Window, hows: Sequence[Cut]) -> Iterator[tuple[int, Piece | None]]:
-    """Yield the records of every array or object at the records paths, each path by its place."""
-    wanted = [container(how.records) for how in hows]
-    gathered = [_Gathered(window, how.batch_rows, each.shape) for how, each in zip(hows, wanted, strict=True)]
-    document = Document(window, wanted)
-    found = set()
+def _contained(window: Window, how: Cut) -> Iterator[Piece | None]:
+    """Yield the records of every array or object at the records path."""
+    wanted = container(how.records)
+    gathered = _Gathered(window, how.batch_rows, wanted.shape)
+    document = Document(window, [wanted])
+    is_found = False
     while (which := document.next()) is not None:
-        found.add(which)
-        each = wanted[which]
-        for piece in _gather(gathered[which], _walk(gathered[which], hows[which], is_alone=each.is_alone)):
-            yield which, piece
+        is_found = True
+        yield from _gather(gathered, _walk(gathered, how, is_alone=wanted.is_alone))
         document.end(which)
-    for which, each in enumerate(wanted):
-        if which not in found:
-            raise window.fault(
-                f"no {each.kind} at the records path {hows[which].records or repr('')}",
-                window.front,
-                hint=document.hint,
-            )
+    if not is_found:
+        raise window.fault(
+            f"no {wanted.kind} at the records path {how.records or repr('')}", window.front, hint=document.hint
+        )
 
 
 class _Found(NamedTuple):
