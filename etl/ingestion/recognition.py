@@ -64,7 +64,12 @@ def compression_of(beginning: bytes) -> Compression | None:
 
 def encoding_of(beginning: bytes) -> Encoding | None:
     """Return the encoding of a decompressed file that begins so, or None for what is read as UTF-8."""
-    return next((found for start, found in ENCODINGS.items() if beginning.startswith(start)), None)
+    found = next((found for start, found in ENCODINGS.items() if beginning.startswith(start)), None)
+    if found is not None and found.name.startswith("utf-16") and not found.mark:
+        # One NUL may be a damage: only where the second character, too, has one byte of its two is it UTF-16.
+        second = beginning[2:4]
+        return found if len(second) == 2 and second.count(0) == 1 and second.index(0) == beginning.index(0) else None
+    return found
 
 
 def format_of(beginning: str) -> str | None:
