@@ -1,12 +1,15 @@
 """Loads by several processes: the same tables as by one, whatever number, and whichever of them dies."""
 
 import gzip
+import os
 import pickle
 import random
 import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import Any, cast
@@ -20,10 +23,11 @@ from etl.datasets import find
 from etl.embedded import Server
 from etl.errors import DatabaseError, InterruptedByUserError, SourceError
 from etl.ingestion import ledger
-from etl.ingestion.crew import Crew
+from etl.ingestion.crew import Crew, crew
 from etl.ingestion.job import Stop
 from etl.ingestion.values import Piece
-from etl.ingestion.workers import Task, Work, bring
+from etl.ingestion.workers import Done, Task, Work, bring
+from etl.logs import Logs
 from etl.settings import RetrySettings
 from tests.breaking import PATIENT, Case, Databases, Running, Site, assert_sound, clean_case, databases_of, until
 
@@ -315,3 +319,29 @@ def test_an_error_travels_with_all_that_it_tells(error: DatabaseError | Interrup
         error.hint,
         error.exit_code,
     )
+
+
+def _lose_one(hands: Crew, which: int) -> None:
+    """Kill one of two processes that wait for work, and wait for what was handed to it."""
+    assert isinstance(hands._executor, ProcessPoolExecutor)
+    for each in [hands._executor.submit(time.sleep, 0.5) for _ in range(2)]:
+        each.result()
+    time.sleep(0.3)
+    os.kill(list(hands._executor._processes)[which], signal.SIGKILL)
+    with suppress(BrokenProcessPool):
+        for _ in range(100):
+            time.sleep(0.05)
+            hands._executor.submit(os.getpid)
+    broken: Future[Done] = Future()
+    broken.set_exception(BrokenProcessPool())
+    hands._handed.append((Piece(offset=0, count=0, first_record=1, data=b"", shape="lines"), broken))
+    hands.first(Stop())
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_worker_that_dies_while_it_waits_for_work_keeps_nobody(which: int) -> None:
+    """The one that waits first holds the lock of the queue: whichever of them is killed, the others end, too."""
+    began = time.monotonic()
+    with pytest.raises(DatabaseError), crew(2, Logs(level="warning")) as hands:
+        _lose_one(hands, which)
+    assert time.monotonic() - began < 30

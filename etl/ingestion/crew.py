@@ -33,6 +33,7 @@ class Crew:
         self._size = size
         self._stopping = stopping
         self._handed: deque[tuple[Piece, Future[Done]]] = deque()
+        self.is_broken = False
 
     @property
     def is_busy(self) -> bool:
@@ -51,7 +52,7 @@ class Crew:
         try:
             future = self._executor.submit(bring, task)
         except BrokenProcessPool as error:
-            raise _died() from error
+            raise self._died() from error
         # What is told of the piece later needs no bytes.
         self._handed.append((replace(piece, data=b""), future))
 
@@ -65,7 +66,7 @@ class Crew:
             try:
                 return piece, future.result(timeout=LOOK_SECONDS)
             except BrokenProcessPool as error:
-                raise _died() from error
+                raise self._died() from error
             except TimeoutError:
                 if stop.signal_number:
                     self._stopping.set()
@@ -81,9 +82,9 @@ class Crew:
                 self._handed.append((piece, future))
         return called_back
 
-
-def _died() -> DatabaseError:
-    return DatabaseError("a worker process ended unexpectedly", hint="run the same command to go on")
+    def _died(self) -> DatabaseError:
+        self.is_broken = True
+        return DatabaseError("a worker process ended unexpectedly", hint="run the same command to go on")
 
 
 @contextmanager
@@ -111,12 +112,14 @@ def _crew(size: int, logs: Logs) -> Iterator[Crew]:
     theirs, ours = context.Pipe(duplex=False)
     stopping = context.Event()
     executor = ProcessPoolExecutor(size, mp_context=context, initializer=_begin, initargs=(theirs, stopping, logs))
+    hands = Crew(executor, size, stopping)
     try:
-        yield Crew(executor, size, stopping)
+        yield hands
         executor.shutdown(wait=True)
     except BaseException as error:
-        if not isinstance(error, Exception):
-            ours.close()  # whereupon they end
+        # Whereupon they end: the one that died may have held the lock of the queue by which they are told to.
+        if hands.is_broken or not isinstance(error, Exception):
+            ours.close()
         executor.shutdown(wait=True, cancel_futures=True)
         raise
     finally:
