@@ -243,3 +243,15 @@ def test_airflow_tries_again_what_passes_by_itself(code: int, tmp_path: Path, mo
     assert raised is (None if code == 0 else Failed if code in FINAL else TriedAgain)
     assert (tmp_path / "asked").read_text() == "--log-format json load shipments /srv/exports/shipments\n"
     assert (told["max_active_runs"], told["catchup"]) == (1, False)
+
+
+@pytest.mark.parametrize("code", sorted(AGAIN | FINAL | {0}))
+def test_the_script_tries_again_what_asks_for_it(tmp_path: Path, code: int) -> None:
+    """`scripts/retry` tries again after the codes of which the page says so, ends with the last, and no sooner."""
+    stub = tmp_path / "load"
+    stub.write_text(f"#!/bin/sh\necho tried >>tries\nexit {code}\n")
+    stub.chmod(0o755)
+    environment = {"TRIES": "3", "SECONDS_BETWEEN": "0", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([ROOT / "scripts" / "retry", stub], cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == code
+    assert len((tmp_path / "tries").read_text().splitlines()) == (3 if code in AGAIN else 1)
