@@ -16,14 +16,24 @@ import structlog
 from etl import database as databases
 from etl import datasets, provisioning
 from etl.errors import EtlError, UsageError
-from etl.ingestion import constants, naming, outcome
+from etl.ingestion import constants, encodings, naming, outcome
 from etl.ingestion.job import Job, Stop
 from etl.ingestion.sequence import Course, load_all, precalculate_all, require_all
 from etl.ingestion.values import Summary
 from etl.logs import Logs
 from etl.precalculation import catalogue
 from etl.precalculation.refresh import Refreshed, refresh
-from etl.settings import Decoder, Format, Limit, LoadSettings, Mode, RetrySettings, read_file_settings
+from etl.settings import (
+    Decoder,
+    Format,
+    Limit,
+    LoadSettings,
+    Mode,
+    OnNul,
+    OnUnknown,
+    RetrySettings,
+    read_file_settings,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +54,7 @@ def load(  # noqa: PLR0913 - as many as the command has options
     mode: Mode | None = None,
     format: Format = "auto",
     records: str | None = None,
+    encoding: str = "auto",
     decoder: Decoder = "auto",
     workers: int = 1,
     batch_rows: int = constants.BATCH_ROWS,
@@ -52,6 +63,8 @@ def load(  # noqa: PLR0913 - as many as the command has options
     limit: int | None = None,
     atomic: bool = False,
     allow_empty: bool = False,
+    on_nul: OnNul | None = None,
+    on_unknown: OnUnknown | None = None,
     dry_run: bool = False,
     force: bool = False,
     precalculate: bool = True,
@@ -84,10 +97,14 @@ def load(  # noqa: PLR0913 - as many as the command has options
         max_record_bytes=max_record_bytes,
         limit=limit,
         dry_run=dry_run,
+        on_nul=on_nul,
+        on_unknown=on_unknown,
     )
+    if encoding != "auto":
+        encodings.require_known(encoding)
     folder = Path(config_dir)
     definition = datasets.find(dataset, folder)
-    named = [each for source in sources for each in naming.named(str(source))]
+    named = [each for source in sources for each in naming.named(str(source), encoding)]
     course = Course()
     with _opened(database, folder) as target:
         # The processes of several workers have no logger of this program.

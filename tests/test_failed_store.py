@@ -446,7 +446,8 @@ def test_list_and_show_for_a_person_and_for_a_program(desk: Desk) -> None:
     [document] = desk.etl("failed", "show", failed_id, "--json").documents
     kept = json.loads(desk.path(failed_id).with_suffix(".json").read_bytes())
     assert document == kept | {"texts": [json.dumps(_bad(1)), json.dumps(_bad(2))]}
-    assert desk.etl("failed", "discard", failed_id, "--reason", "a test").code == 0
+    [discarded] = desk.etl("failed", "discard", failed_id, "--reason", "a test", "--json").documents
+    assert discarded == {"id": failed_id, "count_records": 2, "reason": "a test"}
     assert [row["id"] for row in desk.etl("failed", "list", "--json").documents] == [more]
     every = {row["id"]: (row["state"], row["note"]) for row in desk.etl("failed", "list", "--json", "--all").documents}
     assert every == {failed_id: ("discarded", "a test"), more: ("pending", None)}

@@ -1,5 +1,6 @@
 """The commands as functions of a program in Python."""
 
+import inspect
 import json
 import logging
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import structlog
 
 import etl
+from etl.cli.load import command as load_command
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -74,3 +76,11 @@ def test_importing_the_package_costs_nothing() -> None:
     assert done.stdout == "set()\n"
     assert "module 'etl' has no attribute 'nothing'" in done.stderr
     assert (ROOT / "etl" / "py.typed").is_file()
+
+
+def test_a_program_has_the_options_of_the_command() -> None:
+    """Whatever the command takes that is no matter of a terminal or a metrics file is an argument of the function."""
+    options = {parameter.name for parameter in load_command.params}
+    arguments = set(inspect.signature(etl.load).parameters)
+    ours = {"as_json", "metrics_file", "retry_attempts", "retry_base_seconds", "retry_cap_seconds"}
+    assert {str(name).replace("no_precalculate", "precalculate") for name in options} - arguments == ours

@@ -166,8 +166,9 @@ def _tell_replayed(one: Replayed, *, as_json: bool) -> None:
 @click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=completion.failures)
 @option("--reason", required=True, help="Why these records are given up; kept in the ledger.")
 @failed_dir_option
+@json_option
 @click.pass_obj
-def discard_command(common: Common, ids: tuple[str, ...], reason: str, failed_dir: Path) -> None:
+def discard_command(common: Common, ids: tuple[str, ...], reason: str, failed_dir: Path, as_json: bool) -> None:
     """Give records of the failed store up, for a reason; their files stay."""
     if not reason.strip():
         raise UsageError("--reason expects a reason")
@@ -176,7 +177,10 @@ def discard_command(common: Common, ids: tuple[str, ...], reason: str, failed_di
             if not ledger.discard(connection, row["id"], reason):
                 raise UsageError(f"{row['id']} does not wait: {row['state']}", hint="etl failed list --all")
             store.tell_state(row["dataset"], row["run"], row["id"], "discarded", reason)
-            click.echo(f"discarded {row['id']}: {row['count_records']:,} records")
+            if as_json:
+                print_json([{"id": row["id"], "count_records": row["count_records"], "reason": reason}])
+            else:
+                click.echo(f"discarded {row['id']}: {row['count_records']:,} records")
 
 
 @command.command("purge", epilog="Example: etl failed purge --older-than 30d")

@@ -148,9 +148,8 @@ def _is_empty(connection: psycopg.Connection, tables: Iterable[sql.Identifier]) 
 def _paced(batch: Batch, phases: int) -> int:
     """Return how much of a batch is sent at once for the next one to be made just as long as this one is taken in.
 
-    A merge takes as long again as the sending: then half of the next one is made in the first of two phases.
-
-    It takes a step for each block of this one's size to cut it, and one more where its proof does not make its rows.
+    A merge takes as long again as the sending: then half of the next one is made in the first of two phases. To make it
+    takes a step for each block of this one's size to cut it, and one more where its proof does not make its rows.
     """
     size = sum(rows.buffer.seek(0, os.SEEK_END) for parts in batch.tables for rows in parts)
     steps = len(batch.piece.blocks) + sum(made is None for made in batch.piece.made)
