@@ -26,5 +26,8 @@ WORKDIR /data
 USER 10001:10001
 # Rejected records outlive the container.
 VOLUME ["/data/failed"]
+# Of the listener alone: a load ends by itself, and its exit code tells how.
+HEALTHCHECK --interval=60s --timeout=20s --start-period=30s --retries=3 \
+    CMD if grep -qa listen /proc/1/cmdline; then etl listen --check; fi
 ENTRYPOINT ["etl"]
 CMD ["--help"]

@@ -112,6 +112,19 @@ def test_the_listener_is_healthy_while_it_works() -> None:
     assert "profiles" not in listener
 
 
+@pytest.mark.parametrize(("process", "asked"), [("etl listen", True), ("etl load shipments a.json", False)])
+def test_the_image_asks_after_the_listener_alone(tmp_path: Path, process: str, asked: bool) -> None:
+    """The health check of the image asks whether the listener lives where one runs, and nothing of a load."""
+    [check] = [arguments for word, arguments in final_stage() if word == "HEALTHCHECK"]
+    first, program = tmp_path / "cmdline", tmp_path / "etl"
+    first.write_bytes(process.replace(" ", "\0").encode())
+    program.write_text('#!/bin/sh\necho "$@"; exit 4\n')
+    program.chmod(0o755)
+    shell = check.split("CMD ", 1)[1].replace("/proc/1/cmdline", str(first)).replace("etl listen", f"{program} listen")
+    done = subprocess.run(["/bin/sh", "-c", shell], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == ((4, "listen --check\n") if asked else (0, ""))
+
+
 @pytest.mark.parametrize("service", PROGRAMS)
 def test_the_services_run_commands_of_the_program(service: str) -> None:
     """What a service runs is a command with the options that it has."""
