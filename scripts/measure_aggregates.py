@@ -10,7 +10,9 @@ measured too.
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -20,9 +22,10 @@ from typing import Any
 
 import psutil
 import psycopg
-from psycopg import sql
+from psycopg import conninfo, sql
 
 from etl.database import Database, connect
+from etl.datasets import find
 from etl.embedded import Server
 from etl.ingestion.constants import BATCH_ROWS
 from etl.precalculation.catalogue import Aggregate, read_all
@@ -212,6 +215,49 @@ def noting(connection: Connection, table: str, mode: str) -> None:
     say(measure=f"noting, {table}, {mode}, batches of {BATCH_ROWS}", seconds=seconds, ratio=ratio)
 
 
+def loading(address: str, folder: Path, records: int) -> None:
+    """Compare whole loads into an empty table with the triggers and without, each by a process of its own, in turn.
+
+    In the database `loading` of the same server: the facts that are there stay.
+    """
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("drop database if exists loading")
+        connection.execute("create database loading")
+    target = conninfo.make_conninfo(address, dbname="loading")
+    migrate(Database(conninfo=target, embedded=True), folder / "config")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "ETL_"))}
+    environment |= {"ETL_DATABASE_URL": target, "ETL_CONFIG_DIR": str(folder / "config")}
+
+    def etl(*words: str) -> None:
+        subprocess.run(  # noqa: S603 - this program
+            [sys.executable, "-m", "etl", *words], env=environment, cwd=folder, check=True, capture_output=True
+        )
+
+    for dataset in ("shipments", "tracking_events"):
+        source = folder / f"{dataset}.ndjson"
+        if not source.exists():
+            etl("generate", dataset, "--records", str(records), "--format", "ndjson", "--output", str(source))
+        for mode in ("append", "merge"):
+            seconds: dict[str, list[float]] = {"enable": [], "disable": []}
+            for round_ in range(2 * ROUNDS + 1):
+                for state in ("enable", "disable") if round_ % 2 else ("disable", "enable"):
+                    with psycopg.connect(target, autocommit=True) as connection:
+                        tables = find(dataset, folder / "config").tables
+                        names = sql.SQL(", ").join(table.identifier for table in tables)
+                        connection.execute(sql.SQL("truncate {}, etl.touched, etl.runs cascade").format(names))
+                        for table in tables:
+                            change = sql.SQL("alter table {} {} trigger user")
+                            connection.execute(change.format(table.identifier, sql.SQL(state)))
+                        connection.execute("checkpoint")
+                    load = ("load", dataset, str(source), "--mode", mode, "--no-precalculate")
+                    took = timed(lambda load=load: etl(*load))  # type: ignore[misc]
+                    if round_:  # The first round reads the source from the disk.
+                        seconds[state].append(round(took, 2))
+            ratios = sorted(a / b for a, b in zip(seconds["enable"], seconds["disable"], strict=True))
+            ratio = statistics.median(seconds["enable"]) / statistics.median(seconds["disable"])
+            say(measure=f"loading, {dataset}, {mode}", seconds=seconds, least=ratios[0], most=ratios[-1], ratio=ratio)
+
+
 def reading(connection: Connection, target: Database, aggregates: Sequence[Aggregate]) -> None:
     """Compare the slowest hundredth of an analyst's reads during refreshes with that without."""
 
@@ -255,7 +301,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shipments", type=int, default=5_000_000)
     parser.add_argument("--events", type=int, default=0)
-    parser.add_argument("--only", choices=["refresh", "noting", "reading"])
+    parser.add_argument("--only", choices=["refresh", "noting", "loading", "reading"])
     asked = parser.parse_args()
     config = asked.folder / "config"
     config.mkdir(parents=True, exist_ok=True)
@@ -271,6 +317,8 @@ def main() -> None:
                 partly_against_full(connection, aggregates, full_against_bare(connection, aggregates))
             if asked.only in {None, "reading"}:
                 reading(connection, target, aggregates)
+            if asked.only in {None, "loading"}:
+                loading(address, asked.folder, 400_000)
             if asked.only in {None, "noting"}:
                 for table in ("shipments", "tracking_events"):
                     for mode in ("append", "merge"):

@@ -1,0 +1,69 @@
+"""gzip data as the loader reads it: what is whole comes, to the last byte before a fault."""
+
+import gzip
+import io
+import zlib
+from io import BufferedReader
+
+import pytest
+
+from etl.ingestion.compression import DAMAGED, Reader, decompressed
+
+TEXT = b"".join(b'{"id": %d, "name": "N-%d"}\n' % (number, number * number) for number in range(4_000))
+FIRST, SECOND = gzip.compress(TEXT), gzip.compress(TEXT[::-1], 1)
+
+
+def _read(reader: Reader, size: int = 5_000) -> tuple[bytes, type[Exception] | None]:
+    """Return what a reader gives, and what ended it."""
+    given = b""
+    try:
+        while data := reader.read1(size):
+            given += data
+    except EOFError:
+        return given, EOFError
+    except (*DAMAGED, OSError, zlib.error):
+        return given, ValueError
+    return given, None
+
+
+def _mine(data: bytes) -> tuple[bytes, type[Exception] | None]:
+    return _read(decompressed(BufferedReader(io.BytesIO(data)), "gzip"))
+
+
+def _theirs(data: bytes) -> tuple[bytes, type[Exception] | None]:
+    return _read(gzip.open(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(FIRST + SECOND, id="members"),
+        pytest.param(FIRST + bytes(700_000) + SECOND + bytes(3), id="zeros behind members"),
+        pytest.param(gzip.compress(b"") + FIRST, id="an empty member"),
+        pytest.param(gzip.compress(bytes(3_000_000)), id="much from little"),
+    ],
+)
+def test_whole_members_are_read_as_gzip_does(data: bytes) -> None:
+    """Members, empty ones and zeros behind them give what the standard library gives."""
+    assert _mine(data) == _theirs(data)
+    assert _mine(data)[1] is None
+
+
+def test_data_that_breaks_off_gives_all_that_is_there() -> None:
+    """Wherever it breaks off, all that is there comes before EOFError; between two members it is whole."""
+    both = FIRST + SECOND
+    for end in [*range(2, len(both), 997), len(FIRST) - 1, len(FIRST), len(both) - 8, len(both) - 1]:
+        assert _mine(both[:end]) == _theirs(both[:end]), end
+    assert _mine(FIRST) == (TEXT, None)
+    assert _mine(both[: len(FIRST) + 1]) == (TEXT, EOFError)
+
+
+def test_damaged_data_gives_what_is_before_the_damage() -> None:
+    """A wrong byte is noticed as the standard library notices it, and loses nothing that it gives but the last byte."""
+    for place in [*range(12, len(FIRST), 499), len(FIRST) - 8, len(FIRST) - 1]:
+        spoiled = FIRST[:place] + bytes([FIRST[place] ^ 4]) + FIRST[place + 1 :] + SECOND
+        mine, theirs = _mine(spoiled), _theirs(spoiled)
+        assert mine[1] == theirs[1], place
+        assert len(mine[0]) >= len(theirs[0]) - 1, place
+        assert mine[0].startswith(theirs[0][:-1]), place
+    assert _mine(FIRST + b"junk") == (TEXT, ValueError)
