@@ -374,6 +374,16 @@ def test_a_long_integer_around_the_records_is_passed() -> None:
     _assert_whole(document, document.cut(1))
 
 
+@pytest.mark.parametrize(
+    "data", [b'{"a":{},', b'{"a":{}, ', b'{"a":{},"', b'{"a":{},"b"', b'{"a":{},"b":', b'{"a":{},"b":{']
+)
+def test_members_that_are_cut_off_end_the_source(data: bytes) -> None:
+    """An object whose members are records may break off anywhere; what was whole before is given out."""
+    found, fault = _until_fault(data, Document(data, [], records="*"))
+    assert [piece.data for piece in found] == [b'"a":{}']
+    assert "the source is cut off in this record, at record 2, byte " in fault
+
+
 @pytest.mark.parametrize("data", [b"[" * 100_000, b'[{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}]"])
 def test_an_array_record_that_nests_too_deep_ends_the_source(data: bytes) -> None:
     """Levels without end are told as such, whatever the interpreter could still hold."""

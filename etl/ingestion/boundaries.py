@@ -101,8 +101,8 @@ def member_value(text: str, start: int) -> int:
 
     Raises NotJSON.
     """
-    if text[start] != '"':
-        raise NotJSON("expecting property name enclosed in double quotes", start)
+    if text[start : start + 1] != '"':
+        raise NotJSON("expecting property name enclosed in double quotes", start, cut_off=start == len(text))
     colon = skip_blank(text, value_end(text, start))
     if text[colon : colon + 1] != ":":
         raise NotJSON("expecting ':' delimiter", colon, cut_off=colon == len(text))
