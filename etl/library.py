@@ -7,18 +7,19 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
 import structlog
 
 from etl import database as databases
-from etl import datasets, provisioning
+from etl import provisioning
 from etl.errors import EtlError, UsageError
 from etl.ingestion import constants, encodings, naming, outcome
 from etl.ingestion.job import Job, Stop
 from etl.ingestion.sequence import Course, load_all, precalculate_all, require_all
+from etl.ingestion.sharing import shared
 from etl.ingestion.values import Summary
 from etl.logs import Logs
 from etl.precalculation import catalogue
@@ -38,7 +39,7 @@ from etl.settings import (
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What a load did: the summary of each source (contract C4), and the aggregates that it refreshed."""
+    """What a load did: the summary of each source and dataset (C4), and the aggregates that it refreshed."""
 
     exit_code: int
     sources: tuple[Summary, ...]
@@ -70,6 +71,8 @@ def load(  # noqa: PLR0913 - as many as the command has options
     precalculate: bool = True,
 ) -> Loaded:
     """Load sources into a dataset as `etl load` does, and return what became of them: exit code 0 or 1.
+
+    Several datasets and their paths in `records` are separated by commas, as there.
 
     Raises the EtlError of the gravest end of a source otherwise; calling again goes on where the ledger stops. With
     more than one worker processes are started anew, which needs `if __name__ == "__main__":` in a script.
@@ -103,15 +106,25 @@ def load(  # noqa: PLR0913 - as many as the command has options
     if encoding != "auto":
         encodings.require_known(encoding)
     folder = Path(config_dir)
-    definition = datasets.find(dataset, folder)
+    shares = shared(dataset, records, format, folder)
     named = [each for source in sources for each in naming.named(str(source), encoding)]
     course = Course()
     with _opened(database, folder) as target:
         # The processes of several workers have no logger of this program.
-        job = Job(dataset=definition, database=target, settings=settings, stop=Stop(), logs=Logs(level="critical"))
-        require_all(job, named)
-        load_all(named, job, course, lambda _summary, _error: None)
-        precalculate_all(job, folder, course, lambda _error: None)
+        stop, logs = Stop(), Logs(level="critical")
+        jobs = [
+            Job(
+                dataset=share.dataset,
+                database=target,
+                settings=replace(settings, records=share.records),
+                stop=stop,
+                logs=logs,
+            )
+            for share in shares
+        ]
+        require_all(jobs, named)
+        load_all(named, jobs, course, lambda _summary, _error: None)
+        precalculate_all(jobs, folder, course, lambda _error: None)
     if course.exit_code not in {0, 1}:
         grave = [error for error in course.errors if error.exit_code == course.exit_code]
         raise (grave or course.errors)[0]

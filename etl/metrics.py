@@ -83,11 +83,12 @@ class Report:
     warning: the work is done, and its exit code is worth more.
     """
 
-    def __init__(self, path: Path | None, command: Command, dataset: str = "") -> None:
+    def __init__(self, path: Path | None, command: Command, datasets: str = "") -> None:
+        """`datasets` are separated by commas, as a load takes them."""
         self.exit_code = 0
         self._path = path
         self._command = command
-        self._dataset = dataset
+        self._datasets = frozenset(datasets.split(","))
         self._samples: _Samples = {}
         self._finished: dict[str, float] = {}
         self._began = time.time()
@@ -176,7 +177,7 @@ class Report:
 
         before, now = _read(path), time.time()
         told = self._samples
-        datasets = {labels[1] for labels in told.get("etl_last_records", {})} | {self._dataset}
+        datasets = {labels[1] for labels in told.get("etl_last_records", {})} | self._datasets
         datasets -= {""} if len(datasets) > 1 else set()
         for dataset in datasets:
             labels = (self._command, dataset)

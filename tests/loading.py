@@ -34,4 +34,5 @@ def bring(source: Source, dataset: Dataset, database: Database, **asked: Any) ->
     """Load a source, refusing no number of rejects; `asked` are other settings than those above."""
     job = Job(dataset=dataset, database=database, settings=replace(_SETTINGS, **asked), stop=Stop())
     with connections_closed():
-        return load(source, job)
+        [end] = load(source, [job])
+        return end

@@ -150,7 +150,8 @@ class Lab:
         job = Job(dataset=self.dataset, database=self.database, settings=settings, stop=Stop())
         while self.connection.execute("select from pg_locks where locktype = 'advisory'").rowcount:
             time.sleep(0.001)  # The server notices a moment later that a connection is closed.
-        return load(Source(name="source", path=str(path), encoding=kind.encoding), job)
+        [end] = load(Source(name="source", path=str(path), encoding=kind.encoding), [job])
+        return end
 
     def rows(self) -> list[tuple[Any, ...]]:
         """Return the parcels in the order of the source."""

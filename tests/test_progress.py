@@ -142,7 +142,7 @@ def test_the_log_is_told_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> N
     )
     lines, counts = Lines(lambda: clock[0]), Progress()
     stream: Any = SimpleNamespace(source=SimpleNamespace(name="-"), size=None, position=0, stored_position=0)
-    with lines.watching(stream, counts):
+    with lines.watching(stream, [counts]):
         for _ in range(25):
             clock[0] += 1
             counts.entered += 500

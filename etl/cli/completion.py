@@ -24,6 +24,17 @@ def _offering(names: Callable[[click.Context], Iterable[str]]) -> Complete:
     return complete
 
 
+def _offering_another(names: Callable[[click.Context], Iterable[str]]) -> Complete:
+    """Offer names for the last of a list that is separated by commas, but for those that stand in it."""
+
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        chosen = before.split(",")
+        return [f"{before}{comma}{name}" for name in _offering(names)(ctx, parameter, last) if name not in chosen]
+
+    return complete
+
+
 def _config_dir(ctx: click.Context) -> Path:
     return Path(ctx.find_root().params.get("config_dir") or "config")
 
@@ -60,6 +71,7 @@ def _rows(ctx: click.Context, name: str, **values: object) -> Iterable[str]:
 
 
 datasets = _offering(_datasets)
+several_datasets = _offering_another(_datasets)
 aggregates = _offering(_aggregates)
 runs = _offering(lambda ctx: _rows(ctx, "newest_runs", limit=_MOST_RUNS))
 failures = _offering(lambda ctx: _rows(ctx, "pending_failures"))

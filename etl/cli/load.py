@@ -11,7 +11,6 @@ from types import FrameType
 import click
 import structlog
 
-from etl import datasets
 from etl.cli import completion, tell
 from etl.cli.options import (
     Common,
@@ -30,6 +29,7 @@ from etl.errors import EtlError, UsageError
 from etl.ingestion import constants, encodings, naming, outcome
 from etl.ingestion.job import Job, Stop
 from etl.ingestion.sequence import Course, load_all, precalculate_all, require_all
+from etl.ingestion.sharing import shared
 from etl.ingestion.values import Summary
 from etl.metrics import Report
 from etl.settings import Decoder, Format, Limit, LoadSettings, Mode, OnNul, OnUnknown, RetrySettings
@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
     "load",
     epilog="Example: etl load shipments exports/2026-11-21.json.gz --json",
 )
-@click.argument("dataset", shell_complete=completion.datasets)
+@click.argument("dataset", metavar="DATASET[,DATASET...]", shell_complete=completion.several_datasets)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @option(
     "--mode",
@@ -62,7 +62,12 @@ log = structlog.get_logger(__name__)
     show_default=True,
     help="What the source is written in, as in latin-1; auto takes UTF-8, UTF-16 and UTF-32.",
 )
-@option("--records", metavar="PATH", help="Path of one record, as in shipments.item; else the definition's.")
+@option(
+    "--records",
+    metavar="PATH[,PATH...]",
+    help="Path of one record, as in shipments.item, for each dataset in their order; else the definition's, or of"
+    " several datasets NAME.item where it is item.",
+)
 @option(
     "--workers",
     type=click.IntRange(1, 64),
@@ -87,7 +92,7 @@ log = structlog.get_logger(__name__)
     metavar="N|P%",
     default="10%",
     show_default=True,
-    help="Stop with exit code 5 when more records are rejected.",
+    help="Stop with exit code 5 when more records are rejected of a dataset.",
 )
 @option(
     "--max-record-bytes",
@@ -102,7 +107,7 @@ log = structlog.get_logger(__name__)
     "--limit",
     type=click.IntRange(1),
     metavar="N",
-    help="Only the first N records of each source; without it the same command brings in the rest.",
+    help="Only the first N records of each source and dataset; without it the same command brings in the rest.",
 )
 @option("--dry-run", is_flag=True, help="Judge every record as a load would, keep nothing, and tell what is refused.")
 @option(
@@ -152,6 +157,8 @@ def command(
 ) -> int:
     """Load sources into a dataset: files, globs, folders, URLs, or - for standard input.
 
+    Several datasets, separated by commas, take their records from one document each, in one pass.
+
     Run the same command again after any end: it goes on where the ledger stops.
     """
     outlive_reader()
@@ -177,7 +184,7 @@ def command(
     )
     if dry_run:
         report.withdraw()
-    definition = datasets.find(dataset, common.config_dir)
+    shares = shared(dataset, records, format, common.config_dir)
     if encoding != "auto":
         encodings.require_known(encoding)
     named = [each for argument in sources for each in naming.named(argument, encoding)]
@@ -185,23 +192,28 @@ def command(
     shown = display(named, is_json=common.logs.format == "json")
     try:
         with common.database() as database, _stopped_by_signals() as stop:
-            job = Job(
-                dataset=definition,
-                database=database,
-                settings=settings,
-                stop=stop,
-                logs=replace(common.logs, below=shown.height),
-                watch=shown,
-            )
-            require_all(job, named)
-            load_all(named, job, course, partial(_print, as_json=as_json))
-            precalculate_all(job, common.config_dir, course, tell)
+            jobs = [
+                Job(
+                    dataset=share.dataset,
+                    database=database,
+                    settings=replace(settings, records=share.records),
+                    stop=stop,
+                    logs=replace(common.logs, below=shown.height),
+                    watch=shown,
+                )
+                for share in shares
+            ]
+            require_all(jobs, named)
+            load_all(named, jobs, course, partial(_print, as_json=as_json))
+            precalculate_all(jobs, common.config_dir, course, tell)
             if not course.codes & {4, 129, 130, 143}:
                 report.look_at(database)
     except UsageError:
         raise
     except EtlError as error:
-        _print(outcome.not_begun(named[0], definition, common.name, error), error, as_json=as_json)
+        for number, share in enumerate(shares):
+            summary = outcome.not_begun(named[0], share.dataset, common.name, error)
+            _print(summary, None if number else error, as_json=as_json)
         course.codes.add(error.exit_code)
     report.count_sources(course.summaries)
     precalculated = course.precalculated
@@ -215,7 +227,7 @@ def command(
         print_json([total], say)
         return course.exit_code
     if len(course.summaries) > 1:
-        say(total_of(course.summaries))
+        say(total_of(course.summaries, len(shares)))
     if precalculated:
         seconds = sum(refreshed.seconds for refreshed in precalculated)
         names = [each.aggregate for each in precalculated]

@@ -85,14 +85,15 @@ class Lines:
         self._tell: Callable[[float], None] | None = None
 
     @contextmanager
-    def watching(self, stream: Stream, progress: Progress) -> Iterator[None]:
+    def watching(self, stream: Stream, progress: Sequence[Progress]) -> Iterator[None]:
         """Watch a source while it is loaded."""
         pace = Pace(self._now())
         self._due = self._now() + SECONDS_BETWEEN_LINES
 
         def tell(now: float) -> None:
-            position = _position(stream, progress)
-            pace.note(now, progress.entered, position)
+            sums = _sums(progress)
+            position = _position(stream, sums)
+            pace.note(now, sums.entered, position)
             told: dict[str, int] = {}
             if stream.size is not None:
                 told["percent"] = _percent(position, stream.size)
@@ -101,9 +102,9 @@ class Lines:
             log.info(
                 "source_progressed",
                 source=stream.source.name,
-                run=progress.run.run if progress.run else None,
-                records=progress.entered + progress.skipped,
-                rejected=progress.rejected,
+                run=",".join(each.run.run for each in progress if each.run) or None,
+                records=sums.entered + sums.skipped,
+                rejected=sums.rejected,
                 bytes=position,
                 records_per_second=round(pace.records_per_second),
                 **told,
@@ -143,12 +144,12 @@ class Bars:
         return 1 if self._count == 1 else 2
 
     @contextmanager
-    def watching(self, stream: Stream, progress: Progress) -> Iterator[None]:
+    def watching(self, stream: Stream, progress: Sequence[Progress]) -> Iterator[None]:
         """Draw a source while it is loaded; the bar goes when it is done, and its summary takes the place."""
         self._number += 1
         pace = Pace(time.monotonic())
         try:
-            with _live(lambda: self._drawn(stream, progress, pace)):
+            with _live(lambda: self._drawn(stream, _sums(progress), pace)):
                 yield
         finally:
             self._bytes_before += stream.size or 0
@@ -230,6 +231,13 @@ def _bar(position: int, size: int | None) -> "tuple[RenderableType, str]":
     if size is None:
         return ProgressBar(total=None, width=20), f"{position / 1e6:,.1f} MB"
     return ProgressBar(total=max(size, 1), completed=min(position, size), width=20), f"{_percent(position, size)} %"
+
+
+def _sums(progress: Sequence[Progress]) -> Progress:
+    """Return what is counted of all datasets of a source; they share its bytes."""
+    names = ("entered", "skipped", "rejected")
+    sums = {name: sum(getattr(each, name) for each in progress) for name in names}
+    return Progress(**sums, bytes_read=max(each.bytes_read for each in progress))
 
 
 def _position(stream: Stream, progress: Progress) -> int:

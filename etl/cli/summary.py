@@ -28,14 +28,18 @@ def sentence(summary: Summary) -> str:
     return line
 
 
-def total_of(summaries: Sequence[Summary]) -> str:
-    """Return what became of several sources together, in one line."""
+def total_of(summaries: Sequence[Summary], datasets: int = 1) -> str:
+    """Return what became of several sources together, in one line; each has a summary for each of the datasets."""
     how = Counter(summary.status for summary in summaries)
-    seconds = sum(summary.seconds for summary in summaries)
-    line = f"{len(summaries)} sources, {', '.join(f'{count} {status}' for status, count in how.items())}: "
+    # A source is read once for all of its datasets.
+    sources = [summaries[first : first + datasets] for first in range(0, len(summaries), datasets)]
+    seconds = sum(max(summary.seconds for summary in each) for each in sources)
+    bytes_read = sum(max(summary.bytes_read for summary in each) for each in sources)
+    what = f"{len(sources)} sources" if len(sources) > 1 else f"{datasets} datasets"
+    line = f"{what}, {', '.join(f'{count} {status}' for status, count in how.items())}: "
     line += f"{_told([summary.records for summary in summaries])} in {seconds:.1f} s"
     loaded = sum(summary.records.loaded for summary in summaries)
-    return line + _rate(loaded, sum(summary.bytes_read for summary in summaries), seconds)
+    return line + _rate(loaded, bytes_read, seconds)
 
 
 def _told(balances: Sequence[Balance]) -> str:

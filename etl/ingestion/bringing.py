@@ -1,16 +1,18 @@
-"""The new pieces of a source into the database, by this process or by a crew; what became of each is noted in order."""
+"""The new pieces of a source into the database, by this process or by a crew; what became of each is noted in order.
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+Each piece belongs to one of the attempts that share the source: one for each dataset, in the order of their paths.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from etl.database import Session
 from etl.errors import EtlError, InterruptedByUserError, SourceError, TooManyRejectedError
-from etl.ingestion import ledger
 from etl.ingestion.ahead import Ahead, Made
+from etl.ingestion.copying import Copier
 from etl.ingestion.crew import Crew, crew
 from etl.ingestion.failures import FailedStore
-from etl.ingestion.job import Job, Progress, Stop
+from etl.ingestion.job import Part, Stop
 from etl.ingestion.lanes import Lanes
 from etl.ingestion.resumption import admit_workers, require_same
 from etl.ingestion.sending import do_nothing
@@ -21,17 +23,13 @@ from etl.ingestion.workers import Work, worker
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """What an attempt brings in, what is in already, and how far it came; `before_rows` makes ready for the first.
+    """What an attempt brings into its dataset, and what is in already; `before_rows` makes ready for the first."""
 
-    `pieces` cuts the source by the proofs of whoever makes the batches.
-    """
-
+    part: Part
     work: Work
-    job: Job
     stream: Stream
     known: Mapping[int, Range]
-    pieces: Callable[[Prove], Iterator[Piece | None]]
-    progress: Progress
+    copier: Copier
     before_rows: Callable[[], object]
 
     def note_known(self, piece: Piece) -> None:
@@ -40,73 +38,81 @@ class Attempt:
         Raises SourceError when it is another now.
         """
         require_same(self.stream, piece, self.known[piece.offset])
-        self.progress.read += piece.count
-        self.progress.skipped += piece.count
-        self.progress.bytes_read = piece.end
-        self.job.watch.moved()
+        progress = self.part.progress
+        progress.read += piece.count
+        progress.skipped += piece.count
+        progress.bytes_read = piece.end
+        self.part.job.watch.moved()
 
     def note(self, piece: Piece, entry: Entry) -> None:
         """Note what became of a piece that was read.
 
         Raises TooManyRejectedError when more are rejected by now than the settings allow.
         """
-        progress = self.progress
+        progress = self.part.progress
         progress.entered += piece.count
         progress.loaded += entry.loaded
         progress.failed += entry.failed
         progress.rejected += entry.rejected
         progress.bytes_read = piece.end
-        self.job.watch.moved()
-        judge_rejected(progress.rejected, progress.read, self.work.run, self.job, at_end=False)
+        self.part.job.watch.moved()
+        self.judge_rejected(progress.rejected, progress.read, at_end=False)
+
+    def judge_rejected(self, rejected: int, read: int, *, at_end: bool) -> None:
+        """Raise TooManyRejectedError when more records of the run are rejected than the settings allow."""
+        limit = self.part.job.settings.max_rejected
+        if limit.is_exceeded(rejected, read, at_end=at_end):
+            raise TooManyRejectedError(
+                f"{rejected:,} of {read:,} records are rejected, --max-rejected allows {limit}",
+                hint=f"etl failed list --run {self.work.run.run} tells why; a higher --max-rejected goes on",
+            )
 
 
-def judge_rejected(rejected: int, read: int, run: ledger.Run, job: Job, *, at_end: bool) -> None:
-    """Raise TooManyRejectedError when more records of the run are rejected than the settings allow."""
-    limit = job.settings.max_rejected
-    if limit.is_exceeded(rejected, read, at_end=at_end):
-        raise TooManyRejectedError(
-            f"{rejected:,} of {read:,} records are rejected, --max-rejected allows {limit}",
-            hint=f"etl failed list --run {run.run} tells why; a higher --max-rejected goes on",
-        )
+Pieces = Callable[[Sequence[Prove]], Iterator[Piece | None]]
+"""Cuts the source by the proofs of whoever makes the batches, one for each attempt."""
 
 
-def by_one(attempt: Attempt, session: Session, store: FailedStore) -> None:
+def by_one(attempts: Sequence[Attempt], pieces: Pieces, store: FailedStore) -> None:
     """Load the pieces one after the other; while the server takes a batch, the next one is made."""
-    stream, job, progress = attempt.stream, attempt.job, attempt.progress
+    stream, stop = attempts[0].stream, attempts[0].part.job.stop
     ahead: Ahead[Piece | Batch]
 
     def meanwhile() -> bool:
         return ahead.go_on()
 
-    lanes, loader = worker(
-        attempt.work,
-        session,
-        store,
-        progress.note_retry,
-        wait=job.stop.wait,
-        # To wait for a pipe or a network would hold the batch open.
-        meanwhile=do_nothing if stream.waits else meanwhile,
-    )
-    ahead = Ahead(_batches(attempt.pieces(lanes.prove), attempt.known, lanes))
-    for each in _read(ahead, job.stop):
-        if isinstance(each, Piece):
-            attempt.note_known(each)
+    hands = [
+        worker(
+            each.work,
+            each.part.session,
+            store,
+            each.part.progress.note_retry,
+            wait=stop.wait,
+            # To wait for a pipe or a network would hold the batch open.
+            meanwhile=do_nothing if stream.waits else meanwhile,
+        )
+        for each in attempts
+    ]
+    ahead = Ahead(_batches(pieces([lanes.prove for lanes, _ in hands]), attempts, [lanes for lanes, _ in hands]))
+    for made in _read(ahead, stop):
+        if isinstance(made, Piece):
+            attempts[made.which].note_known(made)
             continue
-        if not progress.entered:
+        attempt, (_, loader) = attempts[made.piece.which], hands[made.piece.which]
+        if not attempt.part.progress.entered:
             attempt.before_rows()
-        progress.read += each.piece.count
-        attempt.note(each.piece, loader.load(each))
+        attempt.part.progress.read += made.piece.count
+        attempt.note(made.piece, loader.load(made))
 
 
 def _batches(
-    pieces: Iterable[Piece | None], known: Mapping[int, Range], lanes: Lanes
+    pieces: Iterable[Piece | None], attempts: Sequence[Attempt], lanes: Sequence[Lanes]
 ) -> Iterator[Piece | Batch | None]:
     """Yield the batch of each new piece, a known piece as it is, and None after each part of the work."""
     for piece in pieces:
-        if piece is None or piece.offset in known:
+        if piece is None or piece.offset in attempts[piece.which].known:
             yield piece
         else:
-            yield from lanes.batching(piece)
+            yield from lanes[piece.which].batching(piece)
 
 
 def _read(ahead: Ahead[Made], stop: Stop) -> Iterator[Made]:
@@ -119,60 +125,65 @@ def _read(ahead: Ahead[Made], stop: Stop) -> Iterator[Made]:
         yield made
 
 
-def by_crew(attempt: Attempt, session: Session, size: int) -> None:
+def by_crew(attempts: Sequence[Attempt], pieces: Pieces, size: int) -> None:
     """Hand the pieces in order to `size` processes; cut and prove the next ones while they load."""
-    admit_workers(session, attempt.work)
-    with crew(size, attempt.job.logs) as hands:
+    for each in attempts:
+        admit_workers(each.part.session, each.work)
+    with crew(size, attempts[0].part.job.logs) as hands:
         try:
-            fault = _hand_out(attempt, hands)
+            fault = _hand_out(attempts, pieces, hands)
             while hands.has_more:
-                _settle(attempt, hands)
+                _settle(attempts, hands)
             if fault is not None:
                 raise fault
         except EtlError:
             # What is in the hands of others is brought to its end, and counts.
-            attempt.progress.read -= sum(piece.count for piece in hands.call_back())
+            for piece in hands.call_back():
+                attempts[piece.which].part.progress.read -= piece.count
             while hands.has_more:
                 with suppress(EtlError):
-                    _settle(attempt, hands)
+                    _settle(attempts, hands)
             raise
 
 
-def _hand_out(attempt: Attempt, hands: Crew) -> SourceError | None:
+def _hand_out(attempts: Sequence[Attempt], pieces: Pieces, hands: Crew) -> SourceError | None:
     """Hand out the new pieces as they are cut; return the fault that ended the source, if one did.
 
     What was cut before it is loaded all the same.
     """
-    path = attempt.stream.plain_path
-    is_ready = False
+    path = attempts[0].stream.plain_path
+    ready = set()
     try:
-        for piece in _read(Ahead(attempt.pieces(unproven)), attempt.job.stop):
+        for piece in _read(Ahead(pieces([unproven] * len(attempts))), attempts[0].part.job.stop):
+            attempt = attempts[piece.which]
             if piece.offset in attempt.known:
                 attempt.note_known(piece)
                 continue
-            if not is_ready:
+            if piece.which not in ready:
                 attempt.before_rows()
-                is_ready = True
+                ready.add(piece.which)
             # From now on it may be loaded, whatever becomes of the one who loads it.
-            attempt.progress.read += piece.count
+            attempt.part.progress.read += piece.count
             hands.hand(attempt.work, piece, path)
             while hands.is_busy:
-                _settle(attempt, hands)
+                _settle(attempts, hands)
     except SourceError as error:
         return error
     return None
 
 
-def _settle(attempt: Attempt, hands: Crew) -> None:
+def _settle(attempts: Sequence[Attempt], hands: Crew) -> None:
     """Wait for the piece that was handed first, and note what became of it.
 
     Raises the error that ended it.
     """
-    piece, done = hands.first(attempt.job.stop)
-    attempt.progress.retried += done.retried
+    stop = attempts[0].part.job.stop
+    piece, done = hands.first(stop)
+    attempt = attempts[piece.which]
+    attempt.part.progress.retried += done.retried
     if done.entry is not None:
         attempt.note(piece, done.entry)
     if isinstance(done.error, InterruptedByUserError):
-        attempt.job.stop.check()
+        stop.check()
     if done.error is not None:
         raise done.error

@@ -121,6 +121,9 @@ class Copier:
             _run(connection, merging.append(self._dataset, self._facts, self._staging))
         for staging in self._staging:
             connection.execute(_SQL["drop_staging"].format(staging=staging))
+        # Another dataset of the source may become visible by the same transaction.
+        for temporary in (*self._temporary, merging.WON):
+            connection.execute(_SQL["drop_temporary"].format(temporary=temporary))
 
     def analyze(self, connection: psycopg.Connection, rows: Iterable[int]) -> None:
         """Let the planner know the facts that an attempt made more than a tenth larger, by so many rows each.

@@ -1,10 +1,10 @@
-"""What a load is asked to do, how far an attempt came, and the wish to stop it."""
+"""What a load is asked to do, for each dataset of its sources, how far an attempt came, and the wish to stop it."""
 
 import hashlib
 import os
 import shlex
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +12,14 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from etl.database import Database
+from etl.database import Database, Session
 from etl.datasets import Dataset
-from etl.errors import InterruptedByUserError
+from etl.errors import EtlError, InterruptedByUserError
 from etl.ingestion.constants import BYTES_PER_WORKER, MAX_DEFAULT_WORKERS
 from etl.ingestion.ledger import Run
+from etl.ingestion.pieces import Cut
 from etl.ingestion.source import Stream
+from etl.ingestion.values import Range
 from etl.logs import Logs
 from etl.precalculation.refresh import Refreshed
 from etl.settings import LoadSettings, Mode
@@ -83,7 +85,8 @@ class Progress:
     """The run that goes on and what the attempt counted itself, in records and bytes; the ledger must agree.
 
     `entered` are the records of the batches that it entered, `loaded` and `failed` some of these; `rejected` counts
-    over all attempts of the run. `is_cut` tells that a limit ended it, and the source may hold more.
+    over all attempts of the run. `is_cut` tells that a limit ended it, and the source may hold more; `error` is what
+    ended it although the other datasets of the source went on.
     """
 
     run: Run | None = None
@@ -96,6 +99,7 @@ class Progress:
     retried: int = 0
     bytes_read: int = 0
     is_cut: bool = False
+    error: EtlError | None = None
 
     def note_retry(self) -> None:
         """Count one further try of a batch."""
@@ -105,8 +109,8 @@ class Progress:
 class Watch(Protocol):
     """Looks at a load while it goes on."""
 
-    def watching(self, stream: Stream, progress: Progress) -> AbstractContextManager[None]:
-        """Watch a source: what is counted of it changes in `progress` until this ends."""
+    def watching(self, stream: Stream, progress: Sequence[Progress]) -> AbstractContextManager[None]:
+        """Watch a source: what is counted of it for each dataset changes in `progress` until this ends."""
 
     def moved(self) -> None:
         """Look at what is counted, behind each batch."""
@@ -119,7 +123,7 @@ class Unwatched:
     """Looks away."""
 
     @contextmanager
-    def watching(self, stream: Stream, progress: Progress) -> Iterator[None]:  # noqa: ARG002 - see Watch
+    def watching(self, stream: Stream, progress: Sequence[Progress]) -> Iterator[None]:  # noqa: ARG002 - see Watch
         """Let a source be loaded."""
         yield
 
@@ -133,7 +137,7 @@ class Unwatched:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What all sources of one command share."""
+    """What all sources of one command share for one dataset; for another, dataset and records path differ alone."""
 
     dataset: Dataset
     database: Database
@@ -171,6 +175,16 @@ class Job:
         """The path of a record asked for, else the definition's."""
         return self.dataset.records if self.settings.records is None else self.settings.records
 
+    def how(self, known: Mapping[int, Range]) -> Cut:
+        """Return how the records of the dataset are cut out of a source of which these ranges are known."""
+        return Cut(
+            format=self.settings.format,
+            records=self.records_path,
+            batch_rows=min(self.settings.batch_rows, self.settings.limit or self.settings.batch_rows),
+            known=known,
+            max_record_bytes=self.settings.max_record_bytes,
+        )
+
     @property
     def options(self) -> str:
         """The options without which the same command would not go on with the run, as a shell takes them."""
@@ -198,3 +212,12 @@ class Job:
         if encoding != "auto":
             text += f" {encoding}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What one source brings to one dataset: the job, the session that holds the source for it, and how far it came."""
+
+    job: Job
+    session: Session
+    progress: Progress = field(default_factory=Progress)

@@ -7,7 +7,7 @@ its end.
 
 import sys
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,8 +27,8 @@ _LOOK_BYTES = 1 << 12
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """How a source is cut: its format, the path of a record, records a piece, the ranges known already, and the bytes
-    that a record may have. `prove` is asked first what a block of records holds.
+    """How the records of one path are cut: the format of the source, the path, records a piece, the ranges known
+    already, and the bytes that a record may have. `prove` is asked first what a block of records holds.
     """
 
     format: Format
@@ -39,25 +39,39 @@ class Cut:
     prove: Prove = unproven
 
 
-def cut(stream: ByteStream, how: Cut) -> Iterator[Piece]:
+class NoRecordsError(SourceError):
+    """A whole document has nothing at some of the records paths: `faults` are told by the places of these paths."""
+
+    def __init__(self, faults: Mapping[int, SourceError]) -> None:
+        first = next(iter(faults.values()))
+        super().__init__(str(first), hint=first.hint)
+        self.faults = faults
+
+
+def cut(stream: ByteStream, *hows: Cut) -> Iterator[Piece]:
     """Yield the pieces of a source in order; a known range comes again as the very piece that it was.
 
+    The records of several paths come in one pass, none of them within another; each piece tells which it belongs to.
+
     Raises SourceError when the source cannot be read to its end or holds no record at all (but an empty array),
-    after the whole records before the fault were given out.
+    after the whole records before the fault were given out; NoRecordsError when it was read to its end, and some of
+    the paths name nothing in it.
     """
-    return (piece for piece in cutting(stream, how) if piece is not None)
+    return (piece for piece in cutting(stream, *hows) if piece is not None)
 
 
-def cutting(stream: ByteStream, how: Cut) -> Iterator[Piece | None]:
+def cutting(stream: ByteStream, *hows: Cut) -> Iterator[Piece | None]:
     """Yield as `cut` does, and None after each block of a piece, so that something else can be done in between."""
+    how = hows[0]
     window = Window(stream, how.max_record_bytes)
     first = _require_json(window)
-    if how.format == "ndjson" or (how.format == "auto" and first == "{" and how.records == "item"):
+    has_one = len(hows) == 1  # Lines and values that follow one another have no paths.
+    if has_one and (how.format == "ndjson" or (how.format == "auto" and first == "{" and how.records == "item")):
         shape: Shape = "lines" if _has_lines(window) else "values"
         gathered = _Gathered(window, how.batch_rows, shape)
         yield from _gather(gathered, _walk(gathered, how))
         return
-    yield from _contained(window, how)
+    yield from _contained(window, hows)
 
 
 def _require_json(window: Window) -> str:
@@ -78,20 +92,34 @@ def _require_json(window: Window) -> str:
     return first
 
 
-def _contained(window: Window, how: Cut) -> Iterator[Piece | None]:
-    """Yield the records of every array or object at the records path."""
-    wanted = container(how.records)
-    gathered = _Gathered(window, how.batch_rows, wanted.shape)
-    document = Document(window, [wanted])
-    is_found = False
+def _contained(window: Window, hows: Sequence[Cut]) -> Iterator[Piece | None]:
+    """Yield the records of every array or object at the records paths."""
+    wanted = [container(how.records) for how in hows]
+    gathered = [
+        _Gathered(window, how.batch_rows, each.shape, which)
+        for which, (how, each) in enumerate(zip(hows, wanted, strict=True))
+    ]
+    numbers = dict.fromkeys(range(len(hows)), 1)
+    missing = set(numbers)
+    document = Document(window, wanted)
     while (which := document.next()) is not None:
-        is_found = True
-        yield from _gather(gathered, _walk(gathered, how, is_alone=wanted.is_alone))
+        missing.discard(which)
+        window.number = numbers[which]
+        window.records = hows[which].records if len(hows) > 1 else None
+        yield from _gather(gathered[which], _walk(gathered[which], hows[which], is_alone=wanted[which].is_alone))
+        numbers[which] = window.number
         document.end(which)
-    if not is_found:
-        raise window.fault(
-            f"no {wanted.kind} at the records path {how.records or repr('')}", window.front, hint=document.hint
+    window.number, window.records = 1, None
+    faults = {
+        which: window.fault(
+            f"no {wanted[which].kind} at the records path {hows[which].records or repr('')}",
+            window.front,
+            hint=document.hint,
         )
+        for which in sorted(missing)
+    }
+    if faults:
+        raise NoRecordsError(faults)
 
 
 class _Found(NamedTuple):
@@ -108,10 +136,11 @@ _Item = _Found | Range
 class _Gathered:
     """The piece that is being gathered: `batch_rows` records or PIECE_BYTES, whichever comes first."""
 
-    def __init__(self, window: Window, batch_rows: int, shape: Shape) -> None:
+    def __init__(self, window: Window, batch_rows: int, shape: Shape, which: int = 0) -> None:
         self.window = window
         self.shape = shape
         self.count = 0
+        self._which = which
         self._batch_rows = batch_rows
         self._first_record = 1
         self._begin = self._end = 0
@@ -162,6 +191,7 @@ class _Gathered:
             first_record=self._first_record,
             data=b"".join(self._parts),
             shape=self.shape,
+            which=self._which,
             blocks=tuple((begin - self._begin, end - self._begin) for begin, end in self._blocks),
             made=tuple(self._made),
         )

@@ -38,7 +38,7 @@ def preview(source: Source, dataset: Dataset, format: Format, records: str, limi
         of_source = dataset.of_source(source.name)
         lane = CarefulLane(Projection(of_source), 0)
         how = Cut(format=format, records=records, batch_rows=limit, known={})
-        for piece in Limited(limit, ()).of(cutting(stream, how)):
+        for piece in Limited(limit, [()]).of(cutting(stream, how)):
             for batch in lane.batching(piece) if piece else ():
                 if batch is not None:
                     yield from _previewed(batch, of_source)

@@ -7,7 +7,7 @@ store, no lock.
 
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -22,41 +22,101 @@ from etl.ingestion import failures, ledger, outcome
 from etl.ingestion.copying import Copier
 from etl.ingestion.failures import FailedStore, Located, Origin
 from etl.ingestion.job import Job, Progress
+from etl.ingestion.lanes import Lanes
 from etl.ingestion.limit import Limited
 from etl.ingestion.loading import Loader
-from etl.ingestion.pieces import Cut, cutting
+from etl.ingestion.pieces import NoRecordsError, cutting
 from etl.ingestion.projection import Projection
 from etl.ingestion.source import Stream, opened
-from etl.ingestion.values import Balance, Batch, Entry, Failure, Reason, Source, Summary
+from etl.ingestion.values import Balance, Batch, Entry, Failure, Piece, Reason, Source, Summary
 from etl.ingestion.workers import Work, lanes_of
 
 _NUMBER = re.compile(r"\d+")
 
 
-def rehearse(source: Source, job: Job) -> tuple[Summary, EtlError | None]:
-    """Read a source to its end and judge every record; return how a load of all of it would end, and why early.
+def rehearse(source: Source, jobs: Sequence[Job]) -> list[tuple[Summary, EtlError | None]]:
+    """Read a source to its end and judge every record; return how a load would end for each job, and why early.
 
     Raises UsageError when nothing could begin.
     """
     started = time.monotonic()
-    progress = Progress()
-    books = _NoBooks()
+    shared = jobs[0]
+    judged = [_Judged(job=job) for job in jobs]
     error: EtlError | None = None
     try:
         with ExitStack() as stack:
-            session = stack.enter_context(Session(job.database, "etl:dry-run"))
-            with job.stop.reading():
-                stream = stack.enter_context(opened(source, job.settings.retries))
-            stack.enter_context(job.watch.watching(stream, progress))
-            _judge_all(stream, session, job, progress, books)
+            sessions = [stack.enter_context(Session(job.database, "etl:dry-run")) for job in jobs]
+            with shared.stop.reading():
+                stream = stack.enter_context(opened(source, shared.settings.retries))
+            stack.enter_context(shared.watch.watching(stream, [each.progress for each in judged]))
+            _judge_all(stream, sessions, judged)
     except UsageError:
         raise
     except EtlError as ended:
         error = ended
     except psycopg.Error as ended:
-        error = outcome.lost(ended, job.database)
+        error = outcome.lost(ended, shared.database)
     except KeyboardInterrupt:
-        error = job.stop.at_once()
+        error = shared.stop.at_once()
+    return [_summary(source, each, each.progress.error or error, time.monotonic() - started) for each in judged]
+
+
+def _judge_all(stream: Stream, sessions: Sequence[Session], judged: Sequence["_Judged"]) -> None:
+    """Judge the records of each dataset; what one of them lacks at the end is noted with it."""
+    shared = judged[0].job
+    hands = [_hands(stream, session, each) for session, each in zip(sessions, judged, strict=True)]
+    hows = [replace(each.job.how({}), prove=lanes.prove) for each, (lanes, _) in zip(judged, hands, strict=True)]
+    limited = Limited(shared.settings.limit, [() for _ in judged])
+    found = limited.of(cutting(stream, *hows))
+    try:
+        while True:
+            with shared.stop.reading():  # The wait for the source ends with a signal, the batch in hand is judged.
+                piece = next((each for each in found if each is not None), None)
+            if piece is None:
+                break
+            lanes, loader = hands[piece.which]
+            for batch in lanes.batching(piece):
+                if batch is not None:
+                    judged[piece.which].note(piece, loader.load(batch))
+    except NoRecordsError as none:
+        for which, fault in none.faults.items():
+            judged[which].progress.error = fault
+    for which, each in enumerate(judged):
+        each.progress.is_cut = which in limited.cut
+        each.end()
+    # Atomic runs of one source become visible together or not at all.
+    together = [each.progress for each in judged if each.job.is_atomic]
+    error = next((progress.error for progress in together if progress.error), None)
+    for progress in together:
+        progress.error = progress.error or error
+
+
+def _hands(stream: Stream, session: Session, judged: "_Judged") -> tuple[Lanes, Loader]:
+    """Return the lanes that make the batches of a dataset, and what lets the server judge them."""
+    job = judged.job
+    dataset = job.policed.of_source(stream.source.name)
+    copier = Copier(dataset, "append", staged_as=None, is_rehearsal=True)
+    copier.prepare(session.connection())
+    session.when_reopened(copier.prepare)
+    lanes = lanes_of(session.connection(), Projection(dataset), _work(stream, dataset, job))
+    return lanes, Loader(
+        database=job.database,
+        session=session,
+        store=_NoStore(job.settings.failed_dir),
+        copier=copier,
+        projection=Projection(dataset),
+        books=judged.books,
+        retries=job.settings.retries,
+        before_retry=judged.progress.note_retry,
+        wait=job.stop.wait,
+        again=lanes.again,
+    )
+
+
+def _summary(
+    source: Source, judged: "_Judged", error: EtlError | None, seconds: float
+) -> tuple[Summary, EtlError | None]:
+    job, progress = judged.job, judged.progress
     counts = Balance(
         read=progress.read,
         loaded=0,
@@ -80,71 +140,10 @@ def rehearse(source: Source, job: Job) -> tuple[Summary, EtlError | None]:
         rows=dict.fromkeys((table.name for table in job.dataset.tables), 0),
         batches={"loaded": 0, "failed": 0, "retried": progress.retried},
         bytes_read=progress.bytes_read,
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         failed_store=None,
-        reasons=tuple(sorted(books.reasons.values(), key=lambda each: -each.count)),
+        reasons=tuple(sorted(judged.books.reasons.values(), key=lambda each: -each.count)),
     ), error
-
-
-def _judge_all(stream: Stream, session: Session, job: Job, progress: Progress, books: "_NoBooks") -> None:
-    dataset = job.policed.of_source(stream.source.name)
-    copier = Copier(dataset, "append", staged_as=None, is_rehearsal=True)
-    copier.prepare(session.connection())
-    session.when_reopened(copier.prepare)
-    lanes = lanes_of(session.connection(), Projection(dataset), _work(stream, dataset, job))
-    loader = Loader(
-        database=job.database,
-        session=session,
-        store=_NoStore(job.settings.failed_dir),
-        copier=copier,
-        projection=Projection(dataset),
-        books=books,
-        retries=job.settings.retries,
-        before_retry=progress.note_retry,
-        wait=job.stop.wait,
-        again=lanes.again,
-    )
-    how = Cut(
-        format=job.settings.format,
-        records=job.records_path,
-        batch_rows=min(job.settings.batch_rows, job.settings.limit or job.settings.batch_rows),
-        known={},
-        max_record_bytes=job.settings.max_record_bytes,
-        prove=lanes.prove,
-    )
-    limited = Limited(job.settings.limit, ())
-    found = limited.of(cutting(stream, how))
-    while True:
-        with job.stop.reading():  # The wait for the source ends with a signal, the batch in hand is judged.
-            piece = next((each for each in found if each is not None), None)
-        if piece is None:
-            break
-        for batch in lanes.batching(piece):
-            if batch is not None:
-                entry = loader.load(batch)
-                progress.read += piece.count
-                progress.entered += piece.count
-                progress.rejected += entry.rejected
-                progress.failed += entry.failed
-                progress.bytes_read = piece.end
-                job.watch.moved()
-                _require_few(progress, job, at_end=False)
-    progress.is_cut = limited.is_cut
-    _require_few(progress, job, at_end=True)
-    if job.mode == "replace" and not progress.read and not job.settings.allow_empty:
-        raise TooManyRejectedError(
-            "the source holds no record, and replace would leave the dataset empty",
-            hint="--allow-empty does it all the same",
-        )
-
-
-def _require_few(progress: Progress, job: Job, *, at_end: bool) -> None:
-    limit = job.settings.max_rejected
-    if limit.is_exceeded(progress.rejected, progress.read, at_end=at_end):
-        raise TooManyRejectedError(
-            f"{progress.rejected:,} of {progress.read:,} records would be rejected, --max-rejected allows {limit}",
-            hint="a higher --max-rejected goes on",
-        )
 
 
 def _work(stream: Stream, dataset: Dataset, job: Job) -> Work:
@@ -207,3 +206,46 @@ class _NoBooks:
 
     def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
         return failures.locate(batch.piece, places)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """What was found of the records of one dataset."""
+
+    job: Job
+    progress: Progress = field(default_factory=Progress)
+    books: _NoBooks = field(default_factory=_NoBooks)
+
+    def note(self, piece: Piece, entry: Entry) -> None:
+        """Note what became of a piece.
+
+        Raises TooManyRejectedError when more would be rejected by now than the settings allow.
+        """
+        progress = self.progress
+        progress.read += piece.count
+        progress.entered += piece.count
+        progress.rejected += entry.rejected
+        progress.failed += entry.failed
+        progress.bytes_read = piece.end
+        self.job.watch.moved()
+        self._require_few(at_end=False)
+
+    def end(self) -> None:
+        """Note what would end the dataset although all of the source was judged."""
+        try:
+            self._require_few(at_end=True)
+            if self.job.mode == "replace" and not self.progress.read and not self.job.settings.allow_empty:
+                raise TooManyRejectedError(
+                    "the source holds no record, and replace would leave the dataset empty",
+                    hint="--allow-empty does it all the same",
+                )
+        except TooManyRejectedError as error:
+            self.progress.error = self.progress.error or error
+
+    def _require_few(self, *, at_end: bool) -> None:
+        limit, progress = self.job.settings.max_rejected, self.progress
+        if limit.is_exceeded(progress.rejected, progress.read, at_end=at_end):
+            raise TooManyRejectedError(
+                f"{progress.rejected:,} of {progress.read:,} records would be rejected, --max-rejected allows {limit}",
+                hint="a higher --max-rejected goes on",
+            )

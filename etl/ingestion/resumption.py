@@ -1,7 +1,7 @@
 """Which run a source belongs to: a source is known by its content, whatever its name (design of the ledger)."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import structlog
 from etl.database import Session
 from etl.errors import SourceError, UsageError
 from etl.ingestion import ledger
-from etl.ingestion.job import Job
+from etl.ingestion.job import Job, Part
 from etl.ingestion.source import Stream, opened
 from etl.ingestion.values import Piece, Range, Source
 from etl.ingestion.workers import Work
@@ -20,19 +20,27 @@ from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
 
+_Found = tuple[ledger.KnownRun, dict[int, Range]] | None
 
-def begin(session: Session, stream: Stream, job: Job) -> tuple[ledger.Run, dict[int, Range], Work]:
-    """Hold the source and enter an attempt: of the run it belongs to, with the ranges that are in, or of a new one.
 
-    Returns the run, its ranges by offset, and what whoever loads a piece of it has to know.
+def begin(stream: Stream, parts: Sequence[Part]) -> list[tuple[Work, dict[int, Range]]]:
+    """Hold the source for each dataset, and enter an attempt: of the run that it belongs to, or of a new one.
 
-    Raises BusyError when another load holds the source, UsageError when the run began under another definition.
+    Returns for each what whoever loads a piece of it has to know, and the ranges that are in, by offset.
+
+    Raises BusyError when another load holds the source, UsageError when a run began under another definition; no
+    attempt is entered then for any of them.
     """
     head_sha256 = hashlib.sha256(stream.head).hexdigest()
-    connection = session.connection()
-    ledger.lock_source(connection, job.dataset.name, head_sha256, job.mode)
-    run, ranges = _open(connection, stream, head_sha256, job)
+    for part in parts:
+        ledger.lock_source(part.session.connection(), part.job.dataset.name, head_sha256, part.job.mode)
+    found = [_find(part.session.connection(), stream, part.job) for part in parts]
+    return [_enter(stream, head_sha256, part, known) for part, known in zip(parts, found, strict=True)]
 
+
+def _enter(stream: Stream, head_sha256: str, part: Part, found: _Found) -> tuple[Work, dict[int, Range]]:
+    job, session = part.job, part.session
+    run = part.progress.run = _open(session.connection(), stream, head_sha256, job, found)
     work = Work(
         database=job.database,
         dataset=job.policed.of_source(stream.source.name),
@@ -45,7 +53,7 @@ def begin(session: Session, stream: Stream, job: Job) -> tuple[ledger.Run, dict[
         retries=job.settings.retries,
     )
     session.when_reopened(partial(_hold_again, work=work, has_workers=False))
-    return run, ranges, work
+    return work, found[1] if found else {}
 
 
 def admit_workers(session: Session, work: Work) -> None:
@@ -71,7 +79,7 @@ def judge(connection: psycopg.Connection, source: Source, job: Job) -> None:
                 _find(connection, stream, job)
 
 
-def _find(connection: psycopg.Connection, stream: Stream, job: Job) -> tuple[ledger.KnownRun, dict[int, Range]] | None:
+def _find(connection: psycopg.Connection, stream: Stream, job: Job) -> _Found:
     """Return the run that the stream belongs to, with its ranges.
 
     Raises UsageError when it began under another definition.
@@ -86,13 +94,10 @@ def _find(connection: psycopg.Connection, stream: Stream, job: Job) -> tuple[led
     return None
 
 
-def _open(
-    connection: psycopg.Connection, stream: Stream, head_sha256: str, job: Job
-) -> tuple[ledger.Run, dict[int, Range]]:
-    found = _find(connection, stream, job)
+def _open(connection: psycopg.Connection, stream: Stream, head_sha256: str, job: Job, found: _Found) -> ledger.Run:
     asked = ledger.Asked(source=stream.source.name, folder=job.folder, options=_options(stream.source, job))
     if found is not None:
-        return ledger.resume_run(connection, found[0], asked), found[1]
+        return ledger.resume_run(connection, found[0], asked)
     identity = ledger.Identity(
         dataset=job.dataset.name,
         source=stream.source.name,
@@ -104,7 +109,7 @@ def _open(
         is_atomic=job.is_atomic,
         is_forced=job.settings.force,
     )
-    return ledger.open_run(connection, identity, asked), {}
+    return ledger.open_run(connection, identity, asked)
 
 
 def _options(source: Source, job: Job) -> str:

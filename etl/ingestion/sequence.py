@@ -39,11 +39,33 @@ class Course:
         return next((code for code in GRAVEST_FIRST if code in self.codes), 0)
 
 
-def require_all(job: Job, sources: Sequence[Source]) -> None:
+def require_all(jobs: Sequence[Job], sources: Sequence[Source]) -> None:
     """Judge for exit code 2 before anything starts (contract C3).
 
     Raises UsageError.
     """
+    shared = jobs[0]
+    for job in jobs:
+        _require_fitting(job, sources)
+    for each in sources:
+        if each.path and failures.is_stored(shared.settings.failed_dir, Path(each.path)):
+            raise UsageError(f"{each.name} is a file of the failed store", hint="etl failed replay ID")
+    with connect(shared.database) as connection:
+        require_own_session(connection, shared.database)
+        for job in jobs:
+            require_tables(connection, job.dataset)
+            if job.mode != "append" and job.dataset.key:
+                require_key(connection, job.dataset)
+            for each in sources if len(sources) > 1 else ():
+                judge(connection, each, job)
+    if shared.settings.dry_run:
+        return
+    with failures.FailedStore(shared.settings.failed_dir) as store:
+        store.prepare()
+
+
+def _require_fitting(job: Job, sources: Sequence[Source]) -> None:
+    """Raise UsageError when a dataset cannot be loaded as it is asked for."""
     if job.mode == "merge" and not job.dataset.key:
         raise UsageError(f"mode merge expects a key, and {job.dataset.path} has none")
     if job.mode == "replace" and len(sources) > 1:
@@ -51,48 +73,40 @@ def require_all(job: Job, sources: Sequence[Source]) -> None:
     if job.is_atomic and job.settings.limit and not job.settings.dry_run:
         raise UsageError("--limit brings in a part of a source, and --atomic or replace shows none but whole sources")
     documents.require_path(job.records_path)
-    for each in sources:
-        if each.path and failures.is_stored(job.settings.failed_dir, Path(each.path)):
-            raise UsageError(f"{each.name} is a file of the failed store", hint="etl failed replay ID")
     Projection(job.dataset)  # raises where a value of the definition does not fit its column
-    with connect(job.database) as connection:
-        require_own_session(connection, job.database)
-        require_tables(connection, job.dataset)
-        if job.mode != "append" and job.dataset.key:
-            require_key(connection, job.dataset)
-        for each in sources if len(sources) > 1 else ():
-            judge(connection, each, job)
-    if job.settings.dry_run:
-        return
-    with failures.FailedStore(job.settings.failed_dir) as store:
-        store.prepare()
 
 
-def load_all(sources: Sequence[Source], job: Job, course: Course, told: Tell) -> None:
-    """Load the sources one after the other, or judge them in a dry run; `told` gets each summary as it comes."""
+def load_all(sources: Sequence[Source], jobs: Sequence[Job], course: Course, told: Tell) -> None:
+    """Load the sources one after the other, or judge them in a dry run; `told` gets each summary as it comes.
+
+    An error that ended a source for several datasets is told with the first of them.
+    """
     for each in sources:
-        summary, error = (rehearse if job.settings.dry_run else load)(each, job)
-        course.summaries.append(summary)
-        course.codes.add(summary.exit_code)
-        if error:
-            course.errors.append(error)
-        told(summary, error)
-        if summary.exit_code in {4, 70} | _SIGNALS:
+        codes = set()
+        for summary, error in (rehearse if jobs[0].settings.dry_run else load)(each, jobs):
+            is_new = error is not None and not any(error is known for known in course.errors)
+            course.summaries.append(summary)
+            course.errors += [error] if error and is_new else []
+            codes.add(summary.exit_code)
+            told(summary, error if is_new else None)
+        course.codes |= codes
+        if codes & ({4, 70} | _SIGNALS):
             break
 
 
-def precalculate_all(job: Job, config_dir: Path, course: Course, told: Callable[[EtlError], None]) -> None:
-    """Bring the aggregates of the dataset up to date, unless the database is away or a signal came."""
-    if not job.settings.precalculate or course.codes & ({4} | _SIGNALS):
+def precalculate_all(jobs: Sequence[Job], config_dir: Path, course: Course, told: Callable[[EtlError], None]) -> None:
+    """Bring the aggregates of the datasets up to date, unless the database is away or a signal came."""
+    shared = jobs[0]
+    if not shared.settings.precalculate or course.codes & ({4} | _SIGNALS):
         return
     runs = [summary.run for summary in course.summaries if summary.run]
-    tables = [table.name for table in job.dataset.tables]
+    tables = [table.name for job in jobs for table in job.dataset.tables]
     try:
-        done = precalculate(job.database, config_dir, tables, runs[-1] if runs else None, job.stop)
-        for refreshed in job.watch.refreshing(done):
+        done = precalculate(shared.database, config_dir, tables, runs[-1] if runs else None, shared.stop)
+        for refreshed in shared.watch.refreshing(done):
             course.precalculated.append(refreshed)
     except KeyboardInterrupt:
-        error: EtlError = job.stop.at_once()
+        error: EtlError = shared.stop.at_once()
         code = error.exit_code
     except EtlError as ended:
         # The records are in: what is wrong with an aggregate is put right, and the same command refreshes it.

@@ -72,7 +72,8 @@ class Piece:
     `offset` is the byte (from 0) at which it begins in the decompressed source, `first_record` the number
     (from 1) of its first record. Between the records of an "array" and "members" stand commas, else white space.
     `blocks` are those parts of it, from byte to byte, that are decoded as one: whole records, all of them in order;
-    `made` is what the proof of each of them made of it.
+    `made` is what the proof of each of them made of it. `which` is the place, from 0, of its records path among those
+    by which the source is cut; numbers count the records of one path.
     """
 
     offset: int
@@ -80,6 +81,7 @@ class Piece:
     first_record: int
     data: bytes = field(repr=False)
     shape: Shape
+    which: int = 0
     blocks: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
     made: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 

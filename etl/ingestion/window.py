@@ -16,18 +16,20 @@ class Window:
     """A window on a stream: its bytes, and the same as text. All positions are bytes of the stream.
 
     What is before `front` was taken; it is let go when the stream is read on, and not each time something is taken:
-    small records behind a large one would move the rest of the window again and again.
+    small records behind a large one would move the rest of the window again and again. A fault names the `number` of
+    the record and, where there are several, the path of the `records` that it counts.
     """
 
     def __init__(self, stream: ByteStream, max_record_bytes: int) -> None:
         self.front = 0
         self.position = 0
+        self.number = 1
+        self.records: str | None = None
         self._data = b""
         self._decoded: str | None = None
         self._offset = 0
         self._stream = stream
         self._max_record_bytes = max_record_bytes
-        self._number = 1
         self._is_ended = False
 
     @property
@@ -135,7 +137,7 @@ class Window:
         if found is None:
             return None
         end, proof = found
-        self._number += proof.records
+        self.number += proof.records
         return self._offset + end, proof
 
     def learn(self, end: int, needle: Needle) -> None:
@@ -163,7 +165,7 @@ class Window:
                 if shape in {"array", "members"}:
                     raise self.fault("the source is cut off in this record", at)
             self._require_small(at, self._offset + end)
-            self._number += 1
+            self.number += 1
             return self._offset + end
 
     def line_end(self, at: int) -> int:
@@ -179,7 +181,7 @@ class Window:
                 newline = len(self._text)
                 break
         self._require_small(at, self._offset + newline)
-        self._number += 1
+        self.number += 1
         return self._offset + line_span(self._text, at - self._offset, newline).end
 
     def _require_whole_line(self, at: int) -> None:
@@ -199,12 +201,15 @@ class Window:
         """Read on until a known range is held whole, or the stream ends; return where it ends."""
         while self._end < known.end and self._append(known.end - self._end):
             pass
-        self._number += known.count
+        self.number += known.count
         return known.end
 
     def fault(self, what: str, at: int, *, hint: str | None = None) -> SourceError:
         """Return the error that names the file, the record and the byte."""
+        record = (
+            f"record {self.number}" if self.records is None else f"record {self.number} of {self.records or repr('')}"
+        )
         return SourceError(
-            f"{self._stream.source.name}: {what}, at record {self._number}, byte {at}",
+            f"{self._stream.source.name}: {what}, at {record}, byte {at}",
             hint=hint or "get the file again and run the same command; what is in is not loaded twice",
         )

@@ -6,6 +6,7 @@ that it belongs to. The ledger makes each piece exactly once, wherever it is loa
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.synchronize import Event
@@ -136,28 +137,30 @@ class _RunBooks:
 
 
 class _Here:
-    """The work in hand of this process, with its lanes and its connection; `stopping` is its parent's wish."""
+    """The runs of one source in the hands of this process, each with its lanes and its connection; `stopping` is its
+    parent's wish.
+    """
 
     def __init__(self) -> None:
         self.stopping: Event | None = None
-        self.run: str | None = None
-        self.session: Session | None = None
-        self.lanes: Lanes | None = None
-        self.loader: Loader | None = None
+        self.head_sha256: str | None = None
+        self.sessions = ExitStack()
+        self.runs: dict[str, tuple[Lanes, Loader]] = {}
         self.retried = 0
 
     def take_up(self, work: Work) -> tuple[Lanes, Loader]:
-        if self.run != work.run.run or self.lanes is None or self.loader is None:
-            if self.session is not None:
-                self.session.close()
-            self.session = Session(work.database, f"etl:{work.run.run}")
+        if self.head_sha256 != work.head_sha256:
+            self.runs.clear()
+            self.sessions.close()
+            self.head_sha256 = work.head_sha256
+        if work.run.run not in self.runs:
+            session = self.sessions.enter_context(Session(work.database, f"etl:{work.run.run}"))
             join = partial(ledger.join_load, run=work.run, dataset=work.dataset.name, head_sha256=work.head_sha256)
-            join(self.session.connection())
-            self.session.when_reopened(join)
+            join(session.connection())
+            session.when_reopened(join)
             store = FailedStore(work.failed_dir)
-            self.lanes, self.loader = worker(work, self.session, store, self.note_retry, wait=self.wait)
-            self.run = work.run.run
-        return self.lanes, self.loader
+            self.runs[work.run.run] = worker(work, session, store, self.note_retry, wait=self.wait)
+        return self.runs[work.run.run]
 
     def note_retry(self) -> None:
         self.retried += 1

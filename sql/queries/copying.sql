@@ -8,6 +8,10 @@ create temporary table if not exists {temporary} (
     like {table} including constraints including defaults including generated
 ) on commit delete rows;
 
+-- name: drop_temporary
+-- Let go of a table that a batch or a publication went through.
+drop table if exists {temporary};
+
 -- name: make_staging
 -- Make the logged table that gathers the rows of an atomic run.
 create table if not exists {staging} (
