@@ -398,6 +398,23 @@ def test_what_nothing_is_wrong_with_does_not_need_the_careful_lane(lab: Lab) -> 
         assert found.rows == lab.load(text.encode(), decoder="ijson").rows
 
 
+def test_a_column_that_the_server_refused_is_looked_at_from_then_on(lab: Lab) -> None:
+    """Of a limit and of a range of a type that records break again and again, the server refuses the first alone."""
+    records = []
+    for number in range(800):
+        weight = -1 if number % 20 == 7 else 2.5
+        big = 10**20 if number % 20 == 13 else number
+        exact = '"none"' if number % 20 == 3 else 1.5
+        records.append(f'{{"id":"{number}","needed":1,"weight":{weight},"big":{big},"exact":{exact}}}')
+    document = f"[{','.join(records)}]".encode()
+    careful = lab.load(document, decoder="ijson")
+    assert len(careful.rejected) == 120
+    with capture_logs() as logs, _counting_fast_rows() as counts:
+        assert lab.load(document, batch_rows=20) == careful
+    assert sum(told["event"] == "batch_refused" for told in logs) == 4
+    assert sum(counts) > 2 * 650  # of two tables, one of which gets none
+
+
 TOKEN = st.sampled_from(TOKENS)
 ANY_COLUMN = st.sampled_from([*COLUMNS, "id", "note", "unknown"])
 GOOD = {"needed": "1", "weight": "2.5", "at": '"2026-01-05T10:00:00Z"', "words": '"x"', "whole": "7"}

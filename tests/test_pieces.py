@@ -201,7 +201,7 @@ def _assert_whole(document: Document, found: Sequence[Piece]) -> None:
     for piece in found:
         assert piece.data == document.data[piece.offset : piece.end]
         assert piece.first_record == number
-        assert [span[:2] for span in spans(piece)] == [span[:2] for span in piece_spans(piece)]
+        assert [span[:2] for _, span in spans(piece)] == [span[:2] for span in piece_spans(piece)]
         assert piece.count == len(list(piece_spans(piece))) == len(list(records.decode(piece)))
         number += piece.count
 

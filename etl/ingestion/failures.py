@@ -24,7 +24,7 @@ from etl.ingestion.boundaries import NotJSON, member_value, value_end
 from etl.ingestion.constants import FAILURES_IN_FLIGHT, READ_BYTES
 from etl.ingestion.needles import spans
 from etl.ingestion.recognition import compression_of, encoding_of
-from etl.ingestion.values import Failure, Piece, Rejected
+from etl.ingestion.values import Failure, Piece, Rejected, Span
 
 log = structlog.get_logger(__name__)
 
@@ -66,12 +66,15 @@ class Origin:
     parent: str | None = None
 
 
-def locate(piece: Piece, places: Collection[int]) -> dict[int, Located]:
-    """Return where records of a piece stand in the source, by their places in the piece from 1."""
+def locate(piece: Piece, places: Collection[int], known: Mapping[int, Span] = {}) -> dict[int, Located]:
+    """Return where records of a piece stand in the source, by their places in the piece from 1.
+
+    `known` tells where some of them stand in the piece; where it tells it of all, the others are not looked at.
+    """
+    found = known.items() if all(place in known for place in places) else spans(piece, places)
     return {
         place: Located(piece.first_record + place - 1, piece.offset + span.start, piece.text(span), piece.is_keyed)
-        for place, span in enumerate(spans(piece), 1)
-        if place in places
+        for place, span in found
     }
 
 

@@ -5,7 +5,7 @@ other record goes through the careful lane, value by value, as do all of a batch
 lane alone: `--decoder ijson`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -20,10 +20,11 @@ from etl.errors import InternalError
 from etl.ingestion import records
 from etl.ingestion.boundaries import are_lines, is_nested_deeper, is_utf8
 from etl.ingestion.constants import MAX_NESTING
+from etl.ingestion.needles import Spans
 from etl.ingestion.projection import Projection
 from etl.ingestion.shapes import NoShape, Seen, Shape, shape
-from etl.ingestion.tokens import SEPARATOR, Token, kind_together, vouched_together
-from etl.ingestion.values import Batch, Block, Fault, Piece, Proof, Rows
+from etl.ingestion.tokens import SEPARATOR, Token, kind_together, odd_numbers, vouched_together
+from etl.ingestion.values import Batch, Block, Fault, Piece, Proof, Rows, Span
 from etl.ingestion.values import Shape as PieceShape
 
 _LOOKED_AT = 10
@@ -35,7 +36,7 @@ _FOR_A_WHILE = 64
 _FOR_A_LITTLE = 8
 """Batches for which a closer look is taken at once after the server refused one: what is refused rarely comes alone."""
 
-Guarded = frozenset[tuple[str, str]]
+Columns = frozenset[tuple[str, str]]
 
 _MISSES = 4
 _UNASKED_AFTER_MISSES = 64
@@ -43,7 +44,6 @@ _UNASKED_AFTER_MISSES = 64
 
 _NUMBERS_KEPT = 1 << 15
 
-_values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _join = SEPARATOR.join
 
 _UNDECODED = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -77,18 +77,37 @@ class FastLane:
     """Decodes a block of records into tokens, which the server converts.
 
     `guarded` are the columns, by table and name, whose limits the tables check themselves; without any it is strict.
+    `closely` are those that are looked at by themselves, for the server refused a value of theirs.
     """
 
-    def __init__(self, shape: Shape, projection: Projection, run_number: int, guarded: Guarded = frozenset()) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        projection: Projection,
+        run_number: int,
+        guarded: Columns = frozenset(),
+        closely: Columns = frozenset(),
+    ) -> None:
         self._projection = projection
         self._run_number = run_number
+        self._shape = shape
+        self._guarded = guarded
+        self._closely = closely
         self._decoders = _Decoders(shape.record)
         self._known = _Decoders(shape.known)
         self._none = shape.record()
-        self._tables = [_Table(shape, table, columns, guarded) for table, columns in shape.tables]
+        self._tables = [_Table(shape, table, columns, guarded, closely) for table, columns in shape.tables]
         self._name: Literal["fast", "strict"] = "fast" if guarded else "strict"
         self._misses = 0
         self._unasked = 0
+
+    def looking_at(self, columns: Collection[tuple[str | None, str | None]]) -> "FastLane | None":
+        """Return the lane that looks at each of these columns by itself; None where this one does so already."""
+        named = {(table.name, seen.column.name) for table, group in self._shape.tables for seen in group}
+        new = named.intersection(columns) - self._closely
+        if not new:
+            return None
+        return FastLane(self._shape, self._projection, self._run_number, self._guarded - new, self._closely | new)
 
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each block whose rows are not made yet, and the batch at the end of the piece."""
@@ -96,6 +115,7 @@ class FastLane:
         gathered.look_at(_first(piece))
         buffers = [BytesIO() for _ in self._tables]
         counts = [0] * len(self._tables)
+        spans: dict[int, Span] = {}
         place = 1
         blocks = piece.blocks or ((0, len(piece.data)),)
         for (begin, end), made in zip(blocks, piece.made or repeat(None), strict=False):
@@ -107,8 +127,9 @@ class FastLane:
             for table, (lines, count) in enumerate(rows.tables):
                 buffers[table].write(lines)
                 counts[table] += count
-            for suspect, text in rows.suspects:
-                gathered.add(suspect, records.decode_one(text))
+            for suspect, within in rows.suspects:
+                spans[suspect] = span = Span(begin + within.start, begin + within.end, within.fault)
+                gathered.add(suspect, records.decode_one(records.text(piece, span)))
         if place != piece.count + 1:
             raise InternalError(f"of {piece.count} records at byte {piece.offset} {place - 1} were decoded")
         yield Batch(
@@ -121,6 +142,7 @@ class FastLane:
             rejected=tuple(gathered.rejected),
             lane=self._name,
             noted=gathered.noted,
+            spans=spans,
         )
 
     def prove(self, block: Block) -> Proof | None:
@@ -150,7 +172,7 @@ class FastLane:
         # Of the suspects each is looked at, and what is neither in a row nor in one of them is ASCII.
         if not all(is_utf8(lines) for lines, _ in made.tables):
             return None
-        if any(isinstance(text, bytes) and is_nested_deeper(text, MAX_NESTING) for _, text in made.suspects):
+        if any(is_nested_deeper(block.data[span.start : span.end], MAX_NESTING) for _, span in made.suspects):
             return None
         return Proof(len(found), made)
 
@@ -169,7 +191,7 @@ class FastLane:
             lane=self,
             count=len(found),
             tables=[lines.but(suspects) for lines in taken],
-            suspects=[(first + suspect, block.texts[suspect]) for suspect in sorted(suspects)],
+            suspects=[(first + suspect, block.spans[suspect]) for suspect in sorted(suspects)],
         )
 
     def _decoded(self, block: "_Block") -> tuple[list[Any], set[int]]:
@@ -179,10 +201,10 @@ class FastLane:
                 return block.decoded(self._decoders), set()
         found: list[Any] = []
         suspects: set[int] = set()
-        for place, text in enumerate(block.texts):
-            record = self._none if isinstance(text, Fault) else self._decoded_one(text)
+        for place, span in enumerate(block.spans):
+            record = None if span.fault else self._decoded_one(block.data[span.start : span.end])
             found.append(self._none if record is None else record)
-            if record is None or isinstance(text, Fault):
+            if record is None:
                 suspects.add(place)
         return found, suspects
 
@@ -196,12 +218,14 @@ class FastLane:
 
 @dataclass(frozen=True, kw_only=True)
 class _Made:
-    """The rows of a block: for each table its lines of CSV and how many; suspects with their places in the piece."""
+    """The rows of a block: for each table its lines of CSV and how many; suspects by their places in the piece, with
+    where they stand in the block.
+    """
 
     lane: FastLane
     count: int
     tables: list[tuple[bytes, int]]
-    suspects: list[tuple[int, bytes | Fault]]
+    suspects: list[tuple[int, Span]]
 
 
 class _Decoders:
@@ -218,7 +242,7 @@ class _Block:
     def __init__(self, data: bytes, shape: PieceShape) -> None:
         self.data = data
         self._shape = shape
-        self._texts: Sequence[bytes | Fault] | None = None
+        self._spans: Spans | None = None
 
     def decoded(self, decoders: _Decoders) -> list[Any]:
         """Return the records.
@@ -235,27 +259,22 @@ class _Block:
         raise ValueError("records that follow one another are decoded one by one")
 
     @property
-    def texts(self) -> Sequence[bytes | Fault]:
-        """The records as they are written, or why they are none."""
-        if self._texts is None:
-            self._texts = self._split()
-        return self._texts
-
-    def _split(self) -> list[bytes | Fault]:
-        if self._shape == "array":
-            with suppress(*_UNDECODED):
-                return list(map(bytes, _values(b"[%b]" % self.data)))
-        return list(records.texts(Piece(offset=0, count=0, first_record=1, data=self.data, shape=self._shape)))
+    def spans(self) -> Spans:
+        """Where the records stand in it."""
+        if self._spans is None:
+            self._spans = Spans(self.data, self._shape)
+        return self._spans
 
 
 class _Table:
     """The rows of one table that the fast lane vouches for."""
 
-    def __init__(self, shape: Shape, table: Table, columns: Sequence[Seen], guarded: Guarded) -> None:
+    def __init__(self, shape: Shape, table: Table, columns: Sequence[Seen], guarded: Columns, closely: Columns) -> None:
         together: dict[str, list[Seen]] = {}
         alone: list[list[Seen]] = []
         for seen in columns:
-            kind = kind_together(seen.column, is_guarded=(table.name, seen.column.name) in guarded)
+            named = (table.name, seen.column.name)
+            kind = None if named in closely else kind_together(seen.column, is_guarded=named in guarded)
             if kind is None:
                 alone.append([seen])
             else:
@@ -289,6 +308,13 @@ def _vouched(kind: str | None, group: Sequence[Seen], rows: Sequence[Token], sus
     """Return the fields of a group of columns, and add the rows whose token nothing vouches for to the suspects."""
     if kind is not None and (vouched := vouched_together(kind, rows)) is not None:
         return vouched
+    if kind is not None and (odd := odd_numbers(kind, rows, len(group))) is not None:
+        # Most of them are none, and those are sent as they stand.
+        for place in odd:
+            found: set[int] = set()
+            _vouched(None, group, [rows[place]], found)
+            suspects.update(place for _ in found)
+        return rows
     if len(group) == 1:
         return rows if group[0].vouch is None else group[0].vouch(rows, suspects)
     columns = zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
@@ -343,6 +369,8 @@ class Lanes:
         self._careful = careful
         self._strict_for = 0
         self._careful_for = 0
+        # Whether the batch that is made already was made before the fast lane was told to look closer.
+        self._is_ahead = False
 
     def prove(self, block: Block) -> Proof | None:
         """Return how many records a block holds, with the rows of the lane that it takes, or None."""
@@ -364,12 +392,27 @@ class Lanes:
 
     def again(self, refused: Batch) -> Iterator[Batch]:
         """Yield a batch that the server refused as the lanes make it that look closer."""
+        was_made_before, self._is_ahead = self._is_ahead, False
         if refused.lane == "fast" and self._strict:
-            self._strict_for = _FOR_A_WHILE
-            yield from (batch for batch in self._strict.batching(refused.piece) if batch is not None)
+            for batch in self._closer(self._strict, refused):
+                self._strict_for = 0 if self._is_ahead or was_made_before else _FOR_A_WHILE
+                yield batch
         if refused.lane != "careful":
-            self._careful_for = _FOR_A_LITTLE
-            yield from (batch for batch in self._careful.batching(refused.piece) if batch is not None)
+            for batch in self._closer(self._careful, refused):
+                self._careful_for = 0 if self._is_ahead or was_made_before else _FOR_A_LITTLE
+                self._strict_for = 0 if self._is_ahead else self._strict_for
+                yield batch
+
+    def _closer(self, lane: FastLane | CarefulLane, refused: Batch) -> Iterator[Batch]:
+        """Yield the batch of a lane; where it finds why, the fast one looks at these columns by itself from now on."""
+        for batch in lane.batching(refused.piece):
+            if batch is not None:
+                found = {(each.fault.table, each.fault.column) for each in batch.rejected}
+                found -= {(each.fault.table, each.fault.column) for each in refused.rejected}
+                if self._fast and (closer := self._fast.looking_at(found)):
+                    self._fast = closer
+                    self._is_ahead = True
+                yield batch
 
 
 def fast(dataset: Dataset) -> Shape | str:

@@ -39,6 +39,7 @@ class Limited:
 
 def _first(piece: Piece, count: int) -> Piece:
     """Return the first records of a piece as a piece."""
-    end = next(span.end for place, span in enumerate(spans(piece), 1) if place == count)
+    [(_, last)] = spans(piece, [count])
+    end = last.end
     blocks = tuple((begin, min(stop, end)) for begin, stop in piece.blocks if begin < end)
     return replace(piece, count=count, data=piece.data[:end], blocks=blocks, made=())

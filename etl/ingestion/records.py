@@ -15,7 +15,7 @@ from typing import Any
 import ijson
 
 from etl.ingestion.boundaries import is_utf8, piece_spans
-from etl.ingestion.values import KEY, Fault, Piece
+from etl.ingestion.values import KEY, Fault, Piece, Span
 
 # An escaped backslash, two surrogates that are one character, or one that stands alone, of which ijson makes another.
 _ESCAPE = re.compile(rb"\\(?:\\|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<alone>u[dD][89a-fA-F]))")
@@ -68,7 +68,12 @@ def decode(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
 def texts(piece: Piece) -> Iterator[bytes | Fault]:
     """Yield each record of the piece as it is written, or why it is none; a member as an object of its own."""
     for span in piece_spans(piece):
-        yield Fault(sqlstate="22P02", reason=span.fault) if span.fault else piece.text(span)
+        yield text(piece, span)
+
+
+def text(piece: Piece, span: Span) -> bytes | Fault:
+    """Return the record at a span of the piece as it is written, or why it is none."""
+    return Fault(sqlstate="22P02", reason=span.fault) if span.fault else piece.text(span)
 
 
 def _items(piece: Piece) -> Iterator[Any]:

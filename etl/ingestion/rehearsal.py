@@ -205,7 +205,7 @@ class _NoBooks:
         return Origin(id_prefix="", run="dry-run", dataset="", source="", batch=batch.piece.offset)
 
     def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
-        return failures.locate(batch.piece, places)
+        return failures.locate(batch.piece, places, batch.spans)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,10 @@ _IS_NO_TEXT = re.compile(rb'\x1f[^"n]').search
 _IS_NO_FIRST_TEXT = re.compile(rb'\x1e[^"n]').search
 _INTEGER_PARTS = b"0123456789-\x1f"
 _NUMBER_PARTS = b"0123456789-.eE+\x1f"
+_ODD = b"x"
+_INTEGER_MARKS, _NUMBER_MARKS = (
+    bytes(byte if byte in parts else ord(_ODD) for byte in range(256)) for parts in (_INTEGER_PARTS, _NUMBER_PARTS)
+)
 _DIGITS_AS_0 = bytes.maketrans(b"123456789", b"000000000")
 _TIME_FORM = re.compile(rb'"0000-00-00[T ]00:00:00(?:\.0{1,6})?(?:Z|[+-]00:?00)"')
 _DATE_FORM = re.compile(rb'"0000-00-00"')
@@ -109,6 +113,23 @@ def vouched_together(kind: str, rows: Sequence[Token]) -> Sequence[Token] | None
     if kind in _FORM_OF:
         return rows if _are_of_form(_FORM_OF[kind], joined) else None
     return rows if _are_numbers(joined, is_integer=kind == "integer") else None
+
+
+def odd_numbers(kind: str, rows: Sequence[Token], width: int) -> list[int] | None:
+    """Return the places of the rows, each of `width` columns, that hold what no number holds; None for other kinds."""
+    if kind not in {"integer", "numeric"}:
+        return None
+    marked = (
+        SEPARATOR.join(rows).replace(b"null", b"").translate(_INTEGER_MARKS if kind == "integer" else _NUMBER_MARKS)
+    )
+    places: dict[int, None] = {}
+    token = searched = 0
+    at = marked.find(_ODD)
+    while at >= 0:
+        token += marked.count(SEPARATOR, searched, at)
+        places[token // width] = None
+        searched, at = at, marked.find(_ODD, at + 1)
+    return list(places)
 
 
 def _texts_together(rows: Sequence[Token]) -> Sequence[Token] | None:
@@ -384,20 +405,21 @@ class _Bounds:
         )
 
     def surely_hold(self, joined: bytes) -> bool:
-        """Tell whether all numbers of a column are within the limits; no, also where they may be at one of them.
+        """Tell whether all numbers of a column are within the limits; no, also where they may be at one of them."""
+        return not self.doubtful(joined)
+
+    def doubtful(self, joined: bytes) -> Sequence[int]:
+        """Return the places of the numbers of a column that do not surely hold.
 
         Rounding to a float passes over no other float, so what is beyond the float of a limit is beyond the limit.
         """
-        if self._are_no_minus:
-            return b"-" not in joined
-        numbers = self._numbers(joined)
-        return numbers is not None and min(numbers) > self._below and max(numbers) < self._under
-
-    def doubtful(self, joined: bytes) -> Iterable[int]:
-        """Return the places of the numbers of a column that do not surely hold."""
+        if self._are_no_minus and b"-" not in joined:
+            return ()
         numbers = self._numbers(joined)
         if numbers is None:
             return range(joined.count(SEPARATOR) + 1)
+        if min(numbers) > self._below and max(numbers) < self._under:
+            return ()
         return [place for place, number in enumerate(numbers) if not self._below < number < self._under]
 
     def _numbers(self, joined: bytes) -> list[float] | None:
@@ -433,7 +455,7 @@ def _number(column: Column) -> Vouch:
         are_short = not digits or max(map(len, tokens)) <= digits
         if not (are_numbers and are_short):
             _suspect(tokens, suspects, is_fit)
-        elif not (bounds.are_none or bounds.surely_hold(joined)):
+        elif not bounds.are_none:
             suspects.update(place for place in bounds.doubtful(joined) if not is_fit(bytes(tokens[place])))
         return tokens
 

@@ -192,6 +192,7 @@ class Batch:
 
     `places` are those of its records, which a replay takes from the piece that they were in. `lane` made it: "fast"
     leaves to the server what its tables check themselves, "strict" checks all, "careful" converts value by value.
+    `spans` tells by place where some records stand in the piece.
     """
 
     piece: Piece
@@ -200,6 +201,7 @@ class Batch:
     rejected: tuple[Rejected, ...]
     lane: Literal["fast", "strict", "careful"] = "careful"
     noted: Noted = Noted()
+    spans: Mapping[int, Span] = field(default_factory=dict, repr=False)
 
     @property
     def rows(self) -> tuple[int, ...]:

@@ -133,7 +133,7 @@ class _RunBooks:
         )
 
     def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
-        return failures.locate(batch.piece, places)
+        return failures.locate(batch.piece, places, batch.spans)
 
 
 class _Here:
