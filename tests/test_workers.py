@@ -25,7 +25,7 @@ from etl.errors import DatabaseError, InterruptedByUserError, SourceError
 from etl.ingestion import ledger
 from etl.ingestion.crew import Crew, crew
 from etl.ingestion.job import Stop
-from etl.ingestion.values import Piece
+from etl.ingestion.values import Piece, hash_of
 from etl.ingestion.workers import Done, Task, Work, bring
 from etl.logs import Logs
 from etl.settings import RetrySettings
@@ -288,7 +288,7 @@ def test_any_executor_loads_what_is_plain_values(site: Site) -> None:
         assert done.entry is not None
         assert (done.entry.loaded, done.entry.rows) == (100, (100,))
         assert site.value("select count(*) from logistics.vehicles") == 100
-    task = Task(work=_work(site, run), piece=piece, path=None, length=len(data), hash=ledger.hash_of(data))
+    task = Task(work=_work(site, run), piece=piece, path=None, length=len(data), hash=hash_of(data))
     assert pickle.loads(pickle.dumps(task)) == task  # noqa: S301 - our own
     assert task.work.database.conninfo not in repr(piece)
 
@@ -300,7 +300,7 @@ def test_a_file_that_changes_under_its_workers_is_told(site: Site) -> None:
     with site.connect() as connection:
         work = _work(site, _open_run(connection))
     piece = Piece(offset=0, count=1, first_record=1, data=b"", shape="lines", blocks=((0, 19),))
-    done = bring(Task(work=work, piece=piece, path=str(path), length=19, hash=ledger.hash_of(b'{"vehicle_id":"V2"}')))
+    done = bring(Task(work=work, piece=piece, path=str(path), length=19, hash=hash_of(b'{"vehicle_id":"V2"}')))
     assert isinstance(done.error, SourceError)
     assert "changed while it was read, at byte 0" in str(done.error)
     assert site.value("select count(*) from logistics.vehicles") == 0

@@ -112,6 +112,7 @@ def _batches(
         if piece is None or piece.offset in attempts[piece.which].known:
             yield piece
         else:
+            piece.hash  # noqa: B018 - made here and not between two batches, where the server waits for it
             yield from lanes[piece.which].batching(piece)
 
 

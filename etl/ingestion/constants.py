@@ -22,7 +22,7 @@ HEAD_BYTES = 1 << 20
 BATCH_ROWS = 20_000
 
 # A batch of large records ends here although it holds fewer than BATCH_ROWS, so that memory stays constant.
-PIECE_BYTES = 8 << 20
+PIECE_BYTES = 12 << 20
 
 # A record larger than this ends the source: more likely a file without separators than a record.
 MAX_RECORD_BYTES = 64 << 20

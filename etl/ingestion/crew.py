@@ -15,7 +15,6 @@ from multiprocessing.connection import wait
 from multiprocessing.synchronize import Event
 
 from etl.errors import DatabaseError
-from etl.ingestion import ledger
 from etl.ingestion.job import LOOK_SECONDS, Stop
 from etl.ingestion.values import Piece
 from etl.ingestion.workers import Done, Task, Work, bring, heed
@@ -48,7 +47,7 @@ class Crew:
     def hand(self, work: Work, piece: Piece, path: str | None) -> None:
         """Hand a piece to whoever is free; of a plain file at `path` only where it stands."""
         carried = replace(piece, data=b"") if path else piece
-        task = Task(work=work, piece=carried, path=path, length=len(piece.data), hash=ledger.hash_of(piece.data))
+        task = Task(work=work, piece=carried, path=path, length=len(piece.data), hash=piece.hash)
         try:
             future = self._executor.submit(bring, task)
         except BrokenProcessPool as error:

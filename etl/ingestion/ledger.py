@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-import xxhash
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
@@ -76,11 +75,6 @@ class KnownRun:
     is_atomic: bool
     is_forced: bool
     is_finished: bool
-
-
-def hash_of(data: bytes) -> bytes:
-    """Return the hash by which the ledger knows the bytes of a piece."""
-    return xxhash.xxh3_128_digest(data)
 
 
 def lock_source(connection: psycopg.Connection, dataset: str, head_sha256: str, mode: Mode) -> None:
@@ -259,23 +253,19 @@ def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
     A connection that was lost while it committed leaves it open whether it did: claiming again waits for the old
     transaction to end and then knows.
     """
-    try:
-        with connection.transaction():
-            connection.execute(
-                _SQL["claim_batch"],
-                {
-                    "run": run.run,
-                    "offset": piece.offset,
-                    "bytes": len(piece.data),
-                    "first_record": piece.first_record,
-                    "count": piece.count,
-                    "hash": hash_of(piece.data),
-                    "attempt": run.attempt,
-                },
-            )
-    except psycopg.errors.UniqueViolation:
-        return False
-    return True
+    claimed = connection.execute(
+        _SQL["claim_batch"],
+        {
+            "run": run.run,
+            "offset": piece.offset,
+            "bytes": len(piece.data),
+            "first_record": piece.first_record,
+            "count": piece.count,
+            "hash": piece.hash,
+            "attempt": run.attempt,
+        },
+    )
+    return claimed.rowcount == 1
 
 
 def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, failures: Iterable[Failure]) -> None:

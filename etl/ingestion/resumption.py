@@ -14,7 +14,7 @@ from etl.errors import SourceError, UsageError
 from etl.ingestion import ledger
 from etl.ingestion.job import Job, Part
 from etl.ingestion.source import Stream, opened
-from etl.ingestion.values import Piece, Range, Source
+from etl.ingestion.values import Piece, Range, Source, hash_of
 from etl.ingestion.workers import Work
 from etl.settings import RetrySettings
 
@@ -118,7 +118,7 @@ def _options(source: Source, job: Job) -> str:
 
 def require_same(stream: Stream, piece: Piece, known: Range) -> None:
     """Raise SourceError when a piece is not what an earlier attempt read in its place."""
-    if ledger.hash_of(piece.data) != known.hash:
+    if piece.hash != known.hash:
         raise SourceError(
             f"{stream.source.name}: departs from what an earlier attempt read, at byte {piece.offset}",
             hint="--force loads it as a source of its own",
@@ -162,7 +162,7 @@ def _departure(stream: Stream, ranges: Mapping[int, Range], retries: RetrySettin
     with opened(stream.source, retries) as again:
         for offset in sorted(ranges):
             _exactly(again, offset - again.position)
-            if ledger.hash_of(_exactly(again, ranges[offset].length)) != ranges[offset].hash:
+            if hash_of(_exactly(again, ranges[offset].length)) != ranges[offset].hash:
                 return offset
     return None
 

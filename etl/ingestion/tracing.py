@@ -17,10 +17,10 @@ from psycopg.rows import dict_row
 
 from etl import queries
 from etl.errors import SourceError, UsageError
-from etl.ingestion import failures, ledger
+from etl.ingestion import failures
 from etl.ingestion.boundaries import NotJSON
 from etl.ingestion.source import Stream, opened
-from etl.ingestion.values import Piece, Shape, Source
+from etl.ingestion.values import Piece, Shape, Source, hash_of
 
 MAX_ROWS = 20
 
@@ -80,7 +80,7 @@ def _located(row: Mapping[str, Any]) -> failures.Located:
     name = shlex.split(encoding[1])[0] if encoding else "auto"
     with opened(Source(name=source, path=str(path), encoding=name)) as stream:
         data = _range(stream, row["offset"], row["bytes"])
-    if ledger.hash_of(data) != bytes(row["hash"]):
+    if hash_of(data) != bytes(row["hash"]):
         raise SourceError(f"{source} holds something else now")
     for shape in get_args(Shape):
         piece = Piece(

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import BytesIO, StringIO
 from typing import Any, Final, Literal, NamedTuple, Protocol
+
+import xxhash
 
 Shape = Literal["array", "lines", "values", "members", "keyed"]
 """How the records of a piece follow one another: as elements of an array, one a line, as values of a document, as
@@ -65,6 +68,11 @@ def unproven(_block: Block) -> None:
     """Leave the proof to whoever cuts."""
 
 
+def hash_of(data: bytes) -> bytes:
+    """Return the hash by which the ledger knows the bytes of a piece."""
+    return xxhash.xxh3_128_digest(data)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Piece:
     """Consecutive whole records of a source as bytes.
@@ -84,6 +92,11 @@ class Piece:
     which: int = 0
     blocks: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
     made: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+
+    @cached_property
+    def hash(self) -> bytes:
+        """The hash of its bytes."""
+        return hash_of(self.data)
 
     @property
     def is_keyed(self) -> bool:

@@ -213,9 +213,10 @@ def _whole(task: Task) -> Piece:
             data = file.read(task.length)
     except OSError as error:
         raise SourceError(f"cannot read {task.work.source}: {(error.strerror or 'unknown error').lower()}") from error
-    if ledger.hash_of(data) != task.hash:
+    piece = replace(task.piece, data=data)
+    if piece.hash != task.hash:
         raise SourceError(
             f"{task.work.source}: the file changed while it was read, at byte {task.piece.offset}",
             hint="get the file again and run the same command; what is in is not loaded twice",
         )
-    return replace(task.piece, data=data)
+    return piece

@@ -72,9 +72,10 @@ where run = %(run)s and attempt = %(attempt)s;
 select "offset", bytes, count_records, first_record, hash from etl.batches where run = %(run)s order by "offset";
 
 -- name: claim_batch
--- Claim a batch before its COPY: waits for another transaction that claimed it, and fails if that one committed.
+-- Claim a batch before its COPY: waits for another transaction that claimed it, and does nothing if that one committed.
 insert into etl.batches (run, "offset", bytes, first_record, count_records, hash, attempt)
-values (%(run)s, %(offset)s, %(bytes)s, %(first_record)s, %(count)s, %(hash)s, %(attempt)s);
+values (%(run)s, %(offset)s, %(bytes)s, %(first_record)s, %(count)s, %(hash)s, %(attempt)s)
+on conflict (run, "offset") do nothing;
 
 -- name: enter_batch
 -- Enter what became of a claimed batch, as COPY counted it.
