@@ -135,20 +135,21 @@ def test_without_a_terminal_the_log_tells_how_far_it_is(
 
 
 def test_the_log_is_told_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two lines ten seconds pass, however many batches there are; a stream has no share."""
+    """Between two lines ten seconds pass, however many batches there are of all datasets; a stream has no share."""
     clock, told = [100.0], list[dict[str, Any]]()
     monkeypatch.setattr(
         progress, "log", SimpleNamespace(info=lambda event, **keys: told.append({"event": event} | keys))
     )
-    lines, counts = Lines(lambda: clock[0]), Progress()
+    lines, counts, others = Lines(lambda: clock[0]), Progress(), Progress(skipped=9, rejected=1)
     stream: Any = SimpleNamespace(source=SimpleNamespace(name="-"), size=None, position=0, stored_position=0)
-    with lines.watching(stream, [counts]):
+    with lines.watching(stream, [counts, others]):
         for _ in range(25):
             clock[0] += 1
             counts.entered += 500
             lines.moved()
     lines.moved()
-    assert [line["records"] for line in told] == [5_000, 10_000]
+    assert [line["records"] for line in told] == [5_009, 10_009]
+    assert [line["rejected"] for line in told] == [1, 1]
     assert [line["records_per_second"] for line in told] == [500, 500]
     assert "percent" not in told[0]
 

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shlex
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from etl.ingestion.pieces import Cut, NoRecordsError, cut
 from etl.ingestion.sharing import shared
 from etl.ingestion.values import Piece, Range, Source
 from tests import command
-from tests.breaking import Ended, Running, Site, State, assert_sound, databases_of, state, until
+from tests.breaking import PATIENT, Ended, Running, Site, State, assert_sound, databases_of, state, until
 
 BOTH = "deliveries,vehicle_logs"
 FILE = "export.json"
@@ -76,10 +77,17 @@ def site(server: Server, tmp_path: Path) -> Iterator[Site]:
         yield site
 
 
-def _load(site: Site, *options: str, datasets: str = BOTH, source: str = FILE, stdin: str = "") -> Ended:
+def _load(
+    site: Site,
+    *options: str,
+    datasets: str = BOTH,
+    source: str = FILE,
+    stdin: str = "",
+    conninfo: str | None = None,
+) -> Ended:
     """Load from the folder of the site, in batches of ten and without its aggregates unless options say otherwise."""
     words = ["load", datasets, source, "--json", "--batch-rows", "10", "--no-precalculate"]
-    env = site._variables(None) | {"ETL_WORKERS": "1", "ETL_MAX_REJECTED": "50%"}
+    env = site._variables(conninfo) | {"ETL_WORKERS": "1", "ETL_MAX_REJECTED": "50%"}
     done = command.call([*words, *options], env=env, cwd=site.folder, stdin=stdin)
     return Ended(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
@@ -335,6 +343,36 @@ def test_too_many_rejected_of_one_dataset_end_all(site: Site, workers: str) -> N
     assert site.value("select count(*) from logistics.deliveries") == 20
 
 
+def test_a_share_that_is_exceeded_at_the_end_ends_its_dataset_alone(site: Site) -> None:
+    """Where only the end tells that too many of one dataset are rejected, the others are loaded."""
+    _site_of(site, 150, 20, bad=40)
+    ended = _load(site, "--max-rejected", "10%", "--batch-rows", "100")
+    assert _ends(ended) == {"deliveries": ("aborted", 5), "vehicle_logs": ("loaded", 0)}
+    assert (ended.returncode, len(_errors(ended))) == (5, 1)
+    rehearsed = _load(site, "--max-rejected", "10%", "--dry-run")
+    assert _ends(rehearsed) == _ends(ended)
+
+
+@pytest.mark.parametrize(
+    ("content", "exit_code"), [(None, 3), (b"", 3), (b"<html>", 3), (b'{"vehicle_logs": []} {}', 3)]
+)
+def test_a_source_that_is_none_is_told_once(site: Site, content: bytes | None, exit_code: int) -> None:
+    """What is missing, empty or no document ends all datasets with one error."""
+    if content is not None:
+        _put(site, content)
+    ended = _load(site)
+    assert (ended.returncode, set(_ends(ended).values())) == (exit_code, {("incomplete", exit_code)})
+    assert len(_errors(ended)) == 1
+
+
+def test_a_database_that_is_away_is_told_once(site: Site) -> None:
+    """Each dataset has its line although no database can tell of it."""
+    _site_of(site, 1, 1)
+    ended = _load(site, conninfo="postgresql://nobody@127.0.0.1:1/nothing")
+    assert (ended.returncode, set(_ends(ended).values())) == (4, {("incomplete", 4)})
+    assert len(_errors(ended)) == 1
+
+
 def test_a_limit_holds_for_each_dataset(site: Site) -> None:
     """--limit brings in the first records of each dataset, all of one that has no more; then the rest is brought in."""
     _site_of(site, 40, 15)
@@ -530,3 +568,72 @@ def test_a_killed_load_of_several_datasets_goes_on(server: Server, site: Site, t
     until(lambda: _load(site, "--batch-rows", "250", "--workers", workers).returncode != 6, "the source")
     assert _ends(_load(site)) == dict.fromkeys(BOTH.split(","), ("already_loaded", 1))
     assert state(site) == expected
+
+
+@pytest.mark.slow
+def test_connections_that_are_lost_are_taken_up_again(server: Server, site: Site, tmp_path: Path) -> None:
+    """A load whose backends are terminated, busy or idle, goes on by itself with all its datasets."""
+    content = _document(6_000, 4_000)
+    with databases_of(server).site(tmp_path / "clean") as clean:
+        (clean.folder / FILE).write_bytes(content)
+        assert _load(clean, "--batch-rows", "1000").returncode == 1
+        expected = state(clean)
+    _put(site, content)
+    words = ["load", BOTH, FILE, "--json", "--no-precalculate", "--workers", "1", "--batch-rows", "50", *PATIENT]
+    running = site.start(*words)
+    rng = random.Random(3)
+    query = "select pid from pg_stat_activity where application_name ~ '^etl' and datname = current_database()"
+    count_lost = 0
+    for _ in range(12):
+        pids = site.ask(query)
+        if pids and running.is_running():
+            site.terminate(int(rng.choice(pids)[0]))
+            count_lost += 1
+        _wait_for_batches(site, running, site.count_batches() + rng.randint(2, 8))
+    ended = running.ended()
+    assert (ended.returncode, _ends(ended)) == (1, LOADED), ended.stderr
+    assert count_lost > 5
+    assert_sound(site)
+    assert state(site) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_signal_ends_all_datasets(site: Site, number: signal.Signals, workers: str) -> None:
+    """A signal ends the pass behind the batch in hand, is told once, and the same command goes on."""
+    _put(site, _document(4_000, 2_000, bad=0))
+    words = ["load", BOTH, FILE, "--json", "--no-precalculate", "--workers", workers, "--batch-rows", "50"]
+    running = site.start(*words)
+    _wait_for_batches(site, running, 10)
+    running.signal(number)
+    ended = running.ended()
+    code = 128 + number
+    assert (ended.returncode, set(_ends(ended).values())) == (code, {("incomplete", code)})
+    assert len(_errors(ended)) == 1
+    assert_sound(site)
+    assert set(_ends(_load(site, "--batch-rows", "1000")).values()) <= {("loaded", 0), ("loaded_with_rejects", 1)}
+    assert site.value("select count(*) from logistics.vehicle_logs") == 2_000
+
+
+@pytest.mark.slow
+def test_a_publication_that_is_killed_shows_all_or_nothing(site: Site) -> None:
+    """An atomic load that is killed while it publishes shows the rows of all datasets or of none."""
+    _site_of(site, 100, 100)
+    words = ["load", BOTH, FILE, "--json", "--no-precalculate", "--workers", "1", "--atomic", "--batch-rows", "50"]
+    with site.gate("logistics.vehicle_logs", "in COPY") as gate:
+        running = site.start(*words)
+        gate.reached()
+        assert running.kill()
+        gate.open()
+    until(lambda: site.value("select count(*) from pg_stat_activity where application_name ~ '^etl'") == 0, "the end")
+    counts = [
+        site.value("select count(*) from logistics.deliveries"),
+        site.value("select count(*) from logistics.vehicle_logs"),
+    ]
+    assert counts in ([0, 0], [100, 100])
+    again = _load(site, "--atomic")
+    assert {status for status, _ in _ends(again).values()} <= {"loaded", "already_loaded"}, again.stderr
+    assert site.value("select count(*) from logistics.deliveries") == 100
+    assert site.value("select count(*) from logistics.vehicle_logs") == 100
+    assert_sound(site)

@@ -32,7 +32,8 @@ def begin(stream: Stream, parts: Sequence[Part]) -> list[tuple[Work, dict[int, R
     attempt is entered then for any of them.
     """
     head_sha256 = hashlib.sha256(stream.head).hexdigest()
-    for part in parts:
+    # In one order whatever the command's: of two loads that begin at once, one gets hold of all.
+    for part in sorted(parts, key=lambda part: part.job.dataset.name):
         ledger.lock_source(part.session.connection(), part.job.dataset.name, head_sha256, part.job.mode)
     found = [_find(part.session.connection(), stream, part.job) for part in parts]
     return [_enter(stream, head_sha256, part, known) for part, known in zip(parts, found, strict=True)]
