@@ -30,6 +30,7 @@ from etl.settings import (
     Limit,
     LoadSettings,
     Mode,
+    OnDuplicate,
     OnNul,
     OnUnknown,
     RetrySettings,
@@ -65,6 +66,7 @@ def load(  # noqa: PLR0913 - as many as the command has options
     atomic: bool = False,
     allow_empty: bool = False,
     on_nul: OnNul | None = None,
+    on_duplicate: OnDuplicate | None = None,
     on_unknown: OnUnknown | None = None,
     dry_run: bool = False,
     force: bool = False,
@@ -101,6 +103,7 @@ def load(  # noqa: PLR0913 - as many as the command has options
         limit=limit,
         dry_run=dry_run,
         on_nul=on_nul,
+        on_duplicate=on_duplicate,
         on_unknown=on_unknown,
     )
     if encoding != "auto":

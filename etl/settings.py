@@ -19,6 +19,7 @@ Mode = Literal["append", "merge", "replace"]
 Format = Literal["auto", "array", "ndjson", "document"]
 Decoder = Literal["auto", "ijson"]
 OnNul = Literal["reject", "strip"]
+OnDuplicate = Literal["newest", "first", "reject"]
 OnUnknown = Literal["ignore", "warn", "reject"]
 
 
@@ -42,6 +43,7 @@ class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     atomic: bool | None = None
     allow_empty: bool | None = None
     on_nul: OnNul | None = None
+    on_duplicate: OnDuplicate | None = None
     on_unknown: OnUnknown | None = None
     no_precalculate: bool | None = None
     json: bool | None = None
@@ -140,4 +142,5 @@ class LoadSettings:
     limit: int | None = None
     dry_run: bool = False
     on_nul: OnNul | None = None
+    on_duplicate: OnDuplicate | None = None
     on_unknown: OnUnknown | None = None

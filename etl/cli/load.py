@@ -32,7 +32,7 @@ from etl.ingestion.sequence import Course, load_all, precalculate_all, require_a
 from etl.ingestion.sharing import shared
 from etl.ingestion.values import Summary
 from etl.metrics import Report
-from etl.settings import Decoder, Format, Limit, LoadSettings, Mode, OnNul, OnUnknown, RetrySettings
+from etl.settings import Decoder, Format, Limit, LoadSettings, Mode, OnDuplicate, OnNul, OnUnknown, RetrySettings
 
 log = structlog.get_logger(__name__)
 
@@ -117,6 +117,12 @@ log = structlog.get_logger(__name__)
     " definition's.",
 )
 @option(
+    "--on-duplicate",
+    type=click.Choice(["newest", "first", "reject"]),
+    help="Records of one source with the same key: keep the newest, keep the first, or reject all but the first, and"
+    " count them; else the definition's.",
+)
+@option(
     "--on-unknown",
     type=click.Choice(["ignore", "warn", "reject"]),
     help="Members that the definition does not know: pass over them, look for them in the first records of each batch"
@@ -145,6 +151,7 @@ def command(
     atomic: bool,
     allow_empty: bool,
     on_nul: OnNul | None,
+    on_duplicate: OnDuplicate | None,
     on_unknown: OnUnknown | None,
     limit: int | None,
     dry_run: bool,
@@ -180,6 +187,7 @@ def command(
         limit=limit,
         dry_run=dry_run,
         on_nul=on_nul,
+        on_duplicate=on_duplicate,
         on_unknown=on_unknown,
     )
     if dry_run:

@@ -17,6 +17,8 @@ def sentence(summary: Summary) -> str:
         line += _rate(summary.records.loaded, summary.bytes_read, summary.seconds)
     if len(summary.rows) > 1 and any(summary.rows.values()):
         line += f"; rows: {', '.join(f'{table} {count:,}' for table, count in summary.rows.items())}"
+    if summary.policies.duplicates:
+        line += f"; {summary.policies.duplicates:,} with the key of an earlier record"
     if summary.dry_run:
         return f"{line}; nothing was kept, and keys across batches, foreign keys and triggers were not judged"
     if summary.status == "incomplete" and summary.exit_code in {0, 1}:

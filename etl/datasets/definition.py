@@ -8,7 +8,7 @@ import msgspec
 from psycopg import sql
 
 from etl.datasets import paths
-from etl.settings import Mode, OnNul, OnUnknown
+from etl.settings import Mode, OnDuplicate, OnNul, OnUnknown
 
 Type = Literal[
     "text",
@@ -114,6 +114,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     tables: tuple[Table, ...]
     path: str
     on_nul: OnNul = "reject"
+    on_duplicate: OnDuplicate | None = None
     on_unknown: OnUnknown = "ignore"
 
     @property
@@ -135,6 +136,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
         # Only what changes rows counts, and nothing where it is as it always was.
         content += b"strip" if self.on_nul == "strip" else b""
         content += b"reject" if self.on_unknown == "reject" else b""
+        content += f" on_duplicate={self.on_duplicate}".encode() if self.on_duplicate else b""
         return hashlib.sha256(content).hexdigest()[:16]
 
     @property

@@ -83,6 +83,8 @@ def _key_problems(dataset: Dataset) -> Iterator[str]:
             yield f"newest_by names {dataset.newest_by!r}, which is not a comparable column of {table.name}"
     if dataset.newest_by and not dataset.key:
         yield "newest_by expects `key`"
+    if dataset.on_duplicate and not dataset.key:
+        yield "on_duplicate expects `key`"
 
 
 def _key_column_problems(dataset: Dataset, name: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ import msgspec
 from etl.datasets.definition import TYPES, Column, Condition, Dataset, Table
 from etl.datasets.problems import problems
 from etl.errors import DefinitionError
-from etl.settings import Mode, OnNul, OnUnknown, shipped
+from etl.settings import Mode, OnDuplicate, OnNul, OnUnknown, shipped
 
 _UNKNOWN = re.compile(r"(?:unknown field `|Invalid enum value ')([^`']+)[`']")
 _OTHER_NAMES: Final = {
@@ -53,6 +53,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     key: list[str] = []
     newest_by: str | None = None
     on_nul: OnNul = "reject"
+    on_duplicate: OnDuplicate | None = None
     on_unknown: OnUnknown = "ignore"
     comment: str | None = None
 
@@ -123,6 +124,7 @@ def read(path: Path) -> Dataset:
         newest_by=document.newest_by,
         tables=tables,
         on_nul=document.on_nul,
+        on_duplicate=document.on_duplicate,
         on_unknown=document.on_unknown,
         path=str(path),
     )

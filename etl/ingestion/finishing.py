@@ -90,6 +90,7 @@ def _finish(stream: Stream, group: Sequence[Attempt]) -> None:
                     each.copier.publish(connection)
                     ledger.publish(connection, each.work.run)
                     each.copier.drop_given_up(connection)
+                each.copier.forget_keys(connection)
                 ledger.finish(connection, each.work.run, stream.size)
     except psycopg.Error as error:
         if retries.meaning(error) != "data":

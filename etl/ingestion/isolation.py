@@ -12,21 +12,22 @@ from psycopg import sql
 
 from etl import queries
 from etl.datasets import LINEAGE, Dataset, Table
+from etl.ingestion.duplicates import Settle, count_kept
 from etl.ingestion.merging import WON, Applying, columns
 from etl.ingestion.sending import send
-from etl.ingestion.values import Batch, Fault
+from etl.ingestion.values import Batch, Fault, Taken
 
 _SQL = queries.load("isolation")
 _REFUSED = sql.Identifier("pg_temp", "etl_refused")
 
 
 def isolate(
-    connection: psycopg.Connection, dataset: Dataset, batch: Batch, applying: Applying
-) -> tuple[tuple[int, ...], dict[int, Fault]]:
-    """Bring in what the server takes of a batch; return the rows kept of each table, and the faults by place.
+    connection: psycopg.Connection, dataset: Dataset, batch: Batch, applying: Applying, settle: Settle
+) -> Taken:
+    """Bring in what the server takes of a batch.
 
-    `applying` gives the statements that bring rows from a source of rows in. Raises psycopg.Error for a fault that
-    is not one of the data.
+    `applying` gives the statements that bring rows from a source of rows in, and `settle` judges the duplicates among
+    those that came in. Raises psycopg.Error for a fault that is not one of the data.
     """
     texts = [_send(connection, table, number, batch) for number, table in enumerate(dataset.tables)]
     connection.execute(_SQL["make_refused"].format(refused=_REFUSED))
@@ -45,7 +46,9 @@ def isolate(
         place: _fault(dataset, sqlstate, *names)
         for place, sqlstate, *names in connection.execute(_SQL["refused"].format(refused=_REFUSED))
     }
-    return tuple(_count(connection, text) for text in texts), faults
+    settled, duplicates = settle(connection, texts, faults)
+    rows = tuple(count_kept(connection, text, settled) for text in texts)
+    return Taken(rows=rows, faults=settled, duplicates=duplicates)
 
 
 def _send(connection: psycopg.Connection, table: Table, number: int, batch: Batch) -> sql.Identifier:
@@ -69,11 +72,6 @@ def _range(connection: psycopg.Connection, table: Table, text: sql.Identifier) -
     ]
     lineage = sql.SQL("etl_run, etl_batch, etl_place::integer as etl_place")
     return _SQL["range_of_text"].format(casts=sql.SQL(", ").join([*casts, lineage]), text=text)
-
-
-def _count(connection: psycopg.Connection, text: sql.Identifier) -> int:
-    row = connection.execute(_SQL["count_kept"].format(text=text, refused=_REFUSED)).fetchone()
-    return int(row[0]) if row else 0
 
 
 def _fault(dataset: Dataset, sqlstate: str, constraint: str, schema: str, table: str, column: str) -> Fault:

@@ -149,8 +149,17 @@ class Job:
     @property
     def policed(self) -> Dataset:
         """The definition with the policies asked for in place of its own."""
-        asked = {"on_nul": self.settings.on_nul, "on_unknown": self.settings.on_unknown}
-        return replace(self.dataset, **{name: policy for name, policy in asked.items() if policy})
+        return replace(self.dataset, **self._policies_asked)
+
+    @property
+    def _policies_asked(self) -> dict[str, str]:
+        asked = {name: getattr(self.settings, name) for name in ("on_nul", "on_duplicate", "on_unknown")}
+        return {name: policy for name, policy in asked.items() if policy}
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether the records of a source have to come in one after the other, for the first of a key counts."""
+        return self.policed.on_duplicate in {"first", "reject"}
 
     @property
     def mode(self) -> Mode:
@@ -159,6 +168,8 @@ class Job:
 
     def crew_size(self, source_bytes: int | None) -> int:
         """Return how many processes load a source: as many as asked for, else what its size and the cores suggest."""
+        if self.is_in_order:
+            return 1
         if self.settings.workers is not None:
             return self.settings.workers
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -193,6 +204,7 @@ class Job:
             given["--format"] = self.settings.format
         if str(self.settings.failed_dir) != "failed":
             given["--failed-dir"] = str(self.settings.failed_dir)
+        given |= {f"--{name.replace('_', '-')}": policy for name, policy in self._policies_asked.items()}
         words = [word for name, value in given.items() if value is not None for word in (name, value)]
         words += ["--atomic"] if self.settings.atomic else []
         words += ["--allow-empty"] if self.settings.allow_empty else []

@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 from etl import __version__, queries
 from etl.errors import BusyError, InternalError
 from etl.ingestion.values import Balance, Entry, Failure, Noted, Piece, Range
-from etl.settings import Mode
+from etl.settings import Mode, OnDuplicate
 
 _SQL = queries.load("ledger")
 
@@ -39,6 +39,7 @@ class Identity:
     mode: Mode
     is_atomic: bool
     is_forced: bool
+    on_duplicate: OnDuplicate | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -411,7 +412,7 @@ def rows(connection: psycopg.Connection, run: Run) -> list[int]:
 def policies(connection: psycopg.Connection, run: Run) -> Noted:
     """Add up what policies did with the records of an attempt."""
     row = _one(connection, "policies_of_attempt", {"run": run.run, "attempt": run.attempt})
-    return Noted(nul_stripped=row["nul_stripped"], unknown=tuple(row["unknown"]))
+    return Noted(nul_stripped=row["nul_stripped"], duplicates=row["duplicates"], unknown=tuple(row["unknown"]))
 
 
 def _one(connection: psycopg.Connection, name: str, values: dict[str, Any]) -> dict[str, Any]:

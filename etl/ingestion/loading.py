@@ -7,7 +7,7 @@ disk.
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -23,7 +23,7 @@ from etl.ingestion.failures import FailedStore, Located, Origin
 from etl.ingestion.isolation import isolate
 from etl.ingestion.projection import Projection
 from etl.ingestion.sending import Meanwhile, do_nothing
-from etl.ingestion.values import Batch, Entry, Failure, Fault, Rejected
+from etl.ingestion.values import Batch, Entry, Failure, Fault, Rejected, Taken
 from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
@@ -52,6 +52,7 @@ class _Fate:
     rows: tuple[int, ...]
     rejected: Sequence[Rejected]
     failed: Sequence[Rejected] = ()
+    duplicates: int = 0
 
 
 _Fill = Callable[[psycopg.Connection, Batch], _Fate]
@@ -130,13 +131,19 @@ class Loader:
             return refusal
 
     def _copied(self, connection: psycopg.Connection, batch: Batch) -> _Fate:
-        return _Fate(rows=self.copier.copy(connection, batch, self.meanwhile), rejected=batch.rejected)
+        return self._fate(batch, self.copier.copy(connection, batch, self.meanwhile))
 
     def _isolated(self, connection: psycopg.Connection, batch: Batch) -> _Fate:
         self.copier.make_ready(connection)
-        rows, faults = isolate(connection, self.projection.dataset, batch, self.copier.applying)
-        refused = self._with_keys(batch, faults)
-        return _Fate(rows=rows, rejected=sorted([*batch.rejected, *refused], key=lambda each: each.place))
+        dataset = self.projection.dataset
+        return self._fate(batch, isolate(connection, dataset, batch, self.copier.applying, self.copier.settle))
+
+    def _fate(self, batch: Batch, taken: Taken) -> _Fate:
+        if not taken.faults:
+            return _Fate(rows=taken.rows, rejected=batch.rejected, duplicates=taken.duplicates)
+        refused = self._with_keys(batch, taken.faults)
+        rejected = sorted([*batch.rejected, *refused], key=lambda each: each.place)
+        return _Fate(rows=taken.rows, rejected=rejected, duplicates=taken.duplicates)
 
     def _stored(self, _connection: psycopg.Connection, batch: Batch, *, fault: Fault) -> _Fate:
         """Leave the batch to the failed store as a whole, but for the records rejected already."""
@@ -190,7 +197,11 @@ def _entry(batch: Batch, fate: _Fate, dataset: Dataset) -> Entry:
     """Return what is entered of a batch: the records loaded are the rows of records that the server counted."""
     loaded = sum(count for table, count in zip(dataset.tables, fate.rows, strict=True) if not table.each)
     entry = Entry(
-        loaded=loaded, rejected=len(fate.rejected), failed=len(fate.failed), rows=fate.rows, noted=batch.noted
+        loaded=loaded,
+        rejected=len(fate.rejected),
+        failed=len(fate.failed),
+        rows=fate.rows,
+        noted=replace(batch.noted, duplicates=fate.duplicates),
     )
     if entry.loaded + entry.rejected + entry.failed != batch.piece.count:
         raise InternalError(f"of {batch.piece.count} records at byte {batch.piece.offset} the server counted {entry}")

@@ -4,7 +4,8 @@ A source of rows is a table or a parenthesized select with the columns and linea
 of the dataset. `won` are the records whose version won, by batch and place.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from psycopg import sql
 
@@ -16,6 +17,11 @@ _SQL = queries.load("merging")
 WON = sql.Identifier("pg_temp", "etl_won")
 
 Sources = Sequence[sql.Composable]
+
+Against = Literal["all", "own", "none"]
+"""What a version is compared with: all rows of its key, those of its own run, or none: the server refuses what is there
+already. To be ready for it costs a third more.
+"""
 
 Applying = Callable[[Sources, sql.Composable], list[sql.Composed]]
 """(a source of rows for each table, the records that won) -> the statements that bring the rows in."""
@@ -29,18 +35,28 @@ def append(dataset: Dataset, targets: Sources, sources: Sources) -> list[sql.Com
     ]
 
 
-def merge(dataset: Dataset, sources: Sources, won: sql.Composable, *, are_new: bool = False) -> list[sql.Composed]:
-    """Return the statements that keep the newest version of each key, and its child rows.
+def append_newest(dataset: Dataset, sources: Sources, won: sql.Composable) -> list[sql.Composed]:
+    """Return the statements that insert the newest version of each key, in place of an older one of the same run.
 
-    `are_new`: the server may refuse a key that is there already. To be ready for it costs a third more.
+    A row of another run refuses it.
     """
+    refusing = [
+        _SQL["insert_unbeaten"].format(**_words(dataset, table, rows, won))
+        for table, rows in zip(dataset.tables, sources, strict=True)
+        if not table.each
+    ]
+    return [*merge(dataset, sources, won, against="own"), *refusing]
+
+
+def merge(dataset: Dataset, sources: Sources, won: sql.Composable, *, against: Against = "all") -> list[sql.Composed]:
+    """Return the statements that keep the newest version of each key, and its child rows."""
     (first, source), *children = zip(dataset.tables, sources, strict=True)
     if not any(table.each for table in dataset.tables):
         pairs = zip(dataset.tables, sources, strict=True)
         return [
-            _SQL["merge_records"].format(**_words(dataset, table, rows, won, are_new=are_new)) for table, rows in pairs
+            _SQL["merge_records"].format(**_words(dataset, table, rows, won, against=against)) for table, rows in pairs
         ]
-    words = _words(dataset, first, source, won, are_new=are_new)
+    words = _words(dataset, first, source, won, against=against)
     statements = [_SQL["merge_records_returning"].format(**words)]
     for child, rows in children:
         words = _words(dataset, child, rows, won, child=True)
@@ -87,10 +103,9 @@ def _words(
     won: sql.Composable,
     *,
     child: bool = False,
-    are_new: bool = False,
+    against: Against = "all",
 ) -> dict[str, sql.Composable]:
     key = dataset.key
-    newest = [sql.SQL("{} desc nulls last, ").format(sql.Identifier(dataset.newest_by))] if dataset.newest_by else []
     names = (*(column.name for column in table.columns), *LINEAGE)
     assignments = sql.SQL(", ").join(
         sql.SQL("{name} = excluded.{name}").format(name=sql.Identifier(name)) for name in names if name not in key
@@ -107,34 +122,54 @@ def _words(
         "data_of_excluded": columns(table, "excluded", lineage=False),
         "key": _list(key),
         "key_of_old": _list(key, "old"),
-        "newest": sql.Composed(newest),
+        "newest": _newest(dataset),
         "assignments": assignments,
-        "resolution": sql.SQL("") if are_new else _or_update(key, assignments, _is_not_older(dataset)),
+        "resolution": _resolution(dataset, assignments, against),
         "same_key": _same_key(key, "child" if child else "old", "won" if child else "new"),
     }
 
 
-def _or_update(key: tuple[str, ...], assignments: sql.Composable, is_not_older: sql.Composable) -> sql.Composed:
-    return sql.SQL("on conflict ({key}) do update set {assignments} where {is_not_older}").format(
-        key=_list(key), assignments=assignments, is_not_older=is_not_older
+def _resolution(dataset: Dataset, assignments: sql.Composable, against: Against) -> sql.Composable:
+    if against == "none":
+        return sql.SQL("")
+    is_own = sql.SQL("old.etl_run = excluded.etl_run and " if against == "own" else "")
+    return sql.SQL("on conflict ({key}) do update set {assignments} where {is_own}{is_not_older}").format(
+        key=_list(dataset.key), assignments=assignments, is_own=is_own, is_not_older=_is_not_older(dataset)
     )
 
 
-def _is_not_older(dataset: Dataset) -> sql.Composed:
-    """Compare two versions of a record: the newer wins (null is oldest), then the later in order of loading."""
-    later = sql.SQL("({}) >= ({})").format(_list(LINEAGE, "excluded"), _list(LINEAGE, "old"))
+def _newest(dataset: Dataset) -> sql.Composable:
+    """Return by what the versions of a record in one batch are sorted, the one that stays first."""
+    if dataset.on_duplicate == "first":
+        return sql.SQL("etl_batch, etl_place")
+    later = sql.SQL("etl_batch desc, etl_place desc")
     if dataset.newest_by is None:
         return later
-    versions = {
-        "new": sql.Identifier("excluded", dataset.newest_by),
-        "old": sql.Identifier("old", dataset.newest_by),
-    }
+    return sql.SQL("{} desc nulls last, {}").format(sql.Identifier(dataset.newest_by), later)
+
+
+def _is_not_older(dataset: Dataset) -> sql.Composable:
+    """Compare two versions of a record, as the definition and the policy say.
+
+    The newer wins (null is oldest), then the later in order of loading. Where the first of a source counts, the earlier
+    of two versions of one run wins: a replay brings in what stands before records that are in.
+    """
+    newer = sql.SQL("({}) >= ({})").format(_list(LINEAGE, "excluded"), _list(LINEAGE, "old"))
+    if dataset.newest_by is not None:
+        newer = sql.SQL(
+            "({new} > {old} or ({old} is null and {new} is not null) or ({new} is not distinct from {old} and {later}))"
+        ).format(
+            new=sql.Identifier("excluded", dataset.newest_by), old=sql.Identifier("old", dataset.newest_by), later=newer
+        )
+    if dataset.on_duplicate != "first":
+        return newer
+    _, *place = LINEAGE
     return sql.SQL(
-        "({new} > {old} or ({old} is null and {new} is not null) or ({new} is not distinct from {old} and {later}))"
-    ).format(**versions, later=later)
+        "(case when excluded.etl_run = old.etl_run then ({places}) <= ({old_places}) else {newer} end)"
+    ).format(places=_list(place, "excluded"), old_places=_list(place, "old"), newer=newer)
 
 
-def _list(names: tuple[str, ...], alias: str | None = None) -> sql.Composed:
+def _list(names: Iterable[str], alias: str | None = None) -> sql.Composed:
     return sql.SQL(", ").join(sql.Identifier(alias, name) if alias else sql.Identifier(name) for name in names)
 
 

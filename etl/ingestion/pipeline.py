@@ -22,7 +22,7 @@ from etl.ingestion.pieces import NoRecordsError, cutting
 from etl.ingestion.resumption import begin
 from etl.ingestion.source import Stream, opened
 from etl.ingestion.values import Piece, Prove, Range, Source, Summary
-from etl.ingestion.workers import Work
+from etl.ingestion.workers import Work, copier_of
 from etl.precalculation import catalogue
 from etl.precalculation.refresh import Refreshed, refresh
 
@@ -77,7 +77,7 @@ def _bring(stream: Stream, store: FailedStore, parts: Sequence[Part]) -> None:
         ]
         return limited.of(cutting(stream, *hows))
 
-    crew_size = parts[0].job.crew_size(stream.size)
+    crew_size = min(part.job.crew_size(stream.size) for part in parts)
     try:
         if crew_size == 1:
             by_one(attempts, pieces, store)
@@ -95,7 +95,7 @@ def _attempt(stream: Stream, store: FailedStore, part: Part, work: Work, known: 
     job, run = part.job, work.run
     part.progress.rejected = ledger.totals(part.session.connection(), run.run)[1]
     again = retries.policy(job.settings.retries, part.progress.note_retry, job.stop.wait)
-    copier = Copier(job.dataset, job.mode, staged_as=run.run if run.is_atomic else None)
+    copier = copier_of(work)
     return Attempt(
         part=part,
         work=work,

@@ -1,12 +1,13 @@
 """A load that leaves nothing behind: the same lanes and the same server judge every record, and no row is kept.
 
 The rows go into temporary tables with the columns and checks of the facts, which are emptied at the end of each batch.
-Keys across batches, foreign keys and triggers stand on the facts alone and are not judged. No ledger, no failed
-store, no lock.
+The keys of a source are compared where a policy asks for duplicates; keys of other sources, foreign keys and triggers
+stand on the facts alone and are not judged. No ledger, no failed store, no lock.
 """
 
 import re
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from etl.datasets import Dataset
 from etl.errors import EtlError, TooManyRejectedError, UsageError
 from etl.ingestion import failures, ledger, outcome
 from etl.ingestion.copying import Copier
+from etl.ingestion.duplicates import keys_of
 from etl.ingestion.failures import FailedStore, Located, Origin
 from etl.ingestion.job import Job, Progress
 from etl.ingestion.lanes import Lanes
@@ -28,10 +30,11 @@ from etl.ingestion.loading import Loader
 from etl.ingestion.pieces import NoRecordsError, cutting
 from etl.ingestion.projection import Projection
 from etl.ingestion.source import Stream, opened
-from etl.ingestion.values import Balance, Batch, Entry, Failure, Piece, Reason, Source, Summary
+from etl.ingestion.values import Balance, Batch, Entry, Failure, Noted, Piece, Reason, Source, Summary
 from etl.ingestion.workers import Work, lanes_of
 
 _NUMBER = re.compile(r"\d+")
+_NAMES_TOLD = 100
 
 
 def rehearse(source: Source, jobs: Sequence[Job]) -> list[tuple[Summary, EtlError | None]]:
@@ -95,7 +98,8 @@ def _hands(stream: Stream, session: Session, judged: "_Judged") -> tuple[Lanes, 
     """Return the lanes that make the batches of a dataset, and what lets the server judge them."""
     job = judged.job
     dataset = job.policed.of_source(stream.source.name)
-    copier = Copier(dataset, "append", staged_as=None, is_rehearsal=True)
+    keys = keys_of(dataset, "etl_rehearsal", is_rehearsal=True)
+    copier = Copier(dataset, "append", staged_as=None, is_rehearsal=True, keys=keys)
     copier.prepare(session.connection())
     session.when_reopened(copier.prepare)
     lanes = lanes_of(session.connection(), Projection(dataset), _work(stream, dataset, job))
@@ -143,6 +147,7 @@ def _summary(
         seconds=seconds,
         failed_store=None,
         reasons=tuple(sorted(judged.books.reasons.values(), key=lambda each: -each.count)),
+        policies=judged.books.policies,
     ), error
 
 
@@ -176,11 +181,20 @@ class _NoBooks:
     """Enters nothing, and gathers why records are refused; how many reasons there are depends on the definition."""
 
     reasons: dict[tuple[Any, ...], Reason] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    unknown: set[str] = field(default_factory=set)
+
+    @property
+    def policies(self) -> Noted:
+        """What policies would do with the records."""
+        return Noted(unknown=tuple(sorted(self.unknown)[:_NAMES_TOLD]), **self.counts)
 
     def claim(self, _connection: psycopg.Connection, _batch: Batch) -> bool:
         return True
 
-    def enter(self, _connection: psycopg.Connection, _batch: Batch, _entry: Entry, stored: Iterable[Failure]) -> None:
+    def enter(self, _connection: psycopg.Connection, _batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
+        self.counts.update(nul_stripped=entry.noted.nul_stripped, duplicates=entry.noted.duplicates)
+        self.unknown.update(entry.noted.unknown)
         for failure in stored:
             for told in failure.records:
                 # "got 2500" and "element 3 of items" are of one kind whatever the number.

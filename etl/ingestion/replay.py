@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import psycopg
+from msgspec.structs import replace
 from psycopg import sql
 
 from etl.database import Database, Session
@@ -65,7 +66,7 @@ def replay(
             database=database,
             session=session,
             store=store,
-            copier=Copier(dataset, mode, staged_as=None),
+            copier=Copier(replace(dataset, on_duplicate=run["on_duplicate"]), mode, staged_as=None),
             projection=projection,
             books=books,
             retries=settings,

@@ -107,6 +107,7 @@ def _open(connection: psycopg.Connection, stream: Stream, head_sha256: str, job:
         source_bytes=stream.size,
         definition_hash=job.definition_hash(stream.source.encoding),
         mode=job.mode,
+        on_duplicate=job.policed.on_duplicate,
         is_atomic=job.is_atomic,
         is_forced=job.settings.force,
     )

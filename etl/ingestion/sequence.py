@@ -54,7 +54,7 @@ def require_all(jobs: Sequence[Job], sources: Sequence[Source]) -> None:
         require_own_session(connection, shared.database)
         for job in jobs:
             require_tables(connection, job.dataset)
-            if job.mode != "append" and job.dataset.key:
+            if job.dataset.key and (job.mode != "append" or job.policed.on_duplicate == "newest"):
                 require_key(connection, job.dataset)
             for each in sources if len(sources) > 1 else ():
                 judge(connection, each, job)
@@ -68,12 +68,24 @@ def _require_fitting(job: Job, sources: Sequence[Source]) -> None:
     """Raise UsageError when a dataset cannot be loaded as it is asked for."""
     if job.mode == "merge" and not job.dataset.key:
         raise UsageError(f"mode merge expects a key, and {job.dataset.path} has none")
+    _require_policy(job)
     if job.mode == "replace" and len(sources) > 1:
         raise UsageError("replace takes one source: each would remove what the one before it loaded")
     if job.is_atomic and job.settings.limit and not job.settings.dry_run:
         raise UsageError("--limit brings in a part of a source, and --atomic or replace shows none but whole sources")
     documents.require_path(job.records_path)
     Projection(job.dataset)  # raises where a value of the definition does not fit its column
+
+
+def _require_policy(job: Job) -> None:
+    """Raise UsageError when the duplicates of a source cannot be told, or their order would be lost."""
+    policy = job.policed.on_duplicate
+    if policy and not job.dataset.key:
+        raise UsageError(f"on-duplicate {policy} expects a key, and {job.dataset.path} has none")
+    if job.is_in_order and (job.settings.workers or 1) > 1:
+        raise UsageError(
+            f"on-duplicate {policy} takes one worker: which record is the first is their order", hint="--workers 1"
+        )
 
 
 def load_all(sources: Sequence[Source], jobs: Sequence[Job], course: Course, told: Tell) -> None:

@@ -189,9 +189,10 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Noted:
-    """What policies did with records: how many lost their NUL characters, and members that no definition knows."""
+    """What policies did: records that lost their NUL characters, those with the key of another, unknown members."""
 
     nul_stripped: int = 0
+    duplicates: int = 0
     unknown: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
@@ -220,6 +221,18 @@ class Batch:
     def rows(self) -> tuple[int, ...]:
         """The number of rows of each table."""
         return tuple(sum(part.count for part in parts) for parts in self.tables)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What the server took of a batch: the rows kept of each table, what is wrong with the records refused, by place.
+
+    `duplicates` are those of its records that have the key of an earlier one, where somebody asks for them.
+    """
+
+    rows: tuple[int, ...]
+    faults: Mapping[int, Fault] = field(default_factory=dict)
+    duplicates: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

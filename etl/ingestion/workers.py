@@ -20,6 +20,7 @@ from etl.datasets import Dataset
 from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError
 from etl.ingestion import failures, ledger, outcome
 from etl.ingestion.copying import Copier
+from etl.ingestion.duplicates import keys_of
 from etl.ingestion.failures import FailedStore, Located, Origin
 from etl.ingestion.lanes import CarefulLane, FastLane, Lanes, fast
 from etl.ingestion.loading import Loader
@@ -82,7 +83,7 @@ def worker(
         database=work.database,
         session=session,
         store=store,
-        copier=Copier(work.dataset, work.mode, staged_as=work.run.run if work.run.is_atomic else None),
+        copier=copier_of(work),
         projection=projection,
         books=_RunBooks(run=work.run, dataset=work.dataset.name, source=work.source),
         retries=work.retries,
@@ -92,6 +93,13 @@ def worker(
         meanwhile=meanwhile,
     )
     return lanes, loader
+
+
+def copier_of(work: Work) -> Copier:
+    """Return how the batches of a run reach their tables."""
+    run = work.run.run
+    staged_as = run if work.run.is_atomic else None
+    return Copier(work.dataset, work.mode, staged_as=staged_as, keys=keys_of(work.dataset, run))
 
 
 def lanes_of(connection: psycopg.Connection, projection: Projection, work: Work) -> Lanes:

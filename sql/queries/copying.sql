@@ -29,13 +29,16 @@ create temporary table if not exists {staging} (
 drop table if exists {staging};
 
 -- name: staging_given_up
--- List the staging tables of atomic runs of a dataset that never become visible, for a forced run of their source or
--- a replace came after them; of these, the tables that this role may drop.
+-- List the staging tables of atomic runs of a dataset that never become visible, and the keys of those that never go
+-- on, for a forced run of their source or a replace came after them; of these, the tables that this role may drop.
 select c.relname
 from etl.runs r
-join pg_class c on c.relname ~ ('^' || r.run || '_[0-9]+$')
+join pg_class c on (
+    (c.relname ~ ('^' || r.run || '_[0-9]+$') and r.is_atomic and r.published_at is null)
+    or (c.relname ~ ('^' || r.run || '_keys_[0-9]+$') and r.finished_at is null)
+)
 where c.relnamespace = to_regnamespace('etl_staging') and c.relkind = 'r' and pg_has_role(c.relowner, 'usage')
-    and r.dataset = %(dataset)s and r.is_atomic and r.published_at is null
+    and r.dataset = %(dataset)s
     and exists (
         select from etl.runs later
         where later.dataset = r.dataset and later.number > r.number and (

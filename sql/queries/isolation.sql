@@ -92,10 +92,6 @@ end;
 -- List what the block refused.
 select place, sqlstate, constraint_name, schema_name, table_name, column_name from {refused} order by place;
 
--- name: count_kept
--- Count the rows of the records that came in.
-select count(*) from {text} as t where not exists (select from {refused} as r where r.place = t.etl_place);
-
 -- name: range_of_text
 -- The rows of the records from place lowest to highest, with their types.
 (select {casts} from {text} where etl_place between lowest and highest);

@@ -24,11 +24,12 @@ order by number desc;
 -- name: open_run
 -- Enter a new run.
 insert into etl.runs (
-    run, dataset, source, head_sha256, head_bytes, source_bytes, definition_hash, mode, is_atomic, is_forced
+    run, dataset, source, head_sha256, head_bytes, source_bytes, definition_hash, mode, on_duplicate, is_atomic,
+    is_forced
 )
 values (
     %(run)s, %(dataset)s, %(source)s, %(head_sha256)s, %(head_bytes)s, %(source_bytes)s, %(definition_hash)s,
-    %(mode)s, %(is_atomic)s, %(is_forced)s
+    %(mode)s, %(on_duplicate)s, %(is_atomic)s, %(is_forced)s
 )
 returning number;
 
@@ -153,6 +154,7 @@ order by t.place;
 -- Add up what policies did with the records of an attempt, and name the members that no definition knows.
 select
     coalesce(sum((policies ->> 'nul_stripped')::bigint), 0)::bigint as nul_stripped,
+    coalesce(sum((policies ->> 'duplicates')::bigint), 0)::bigint as duplicates,
     array(
         select distinct name
         from etl.batches b, jsonb_array_elements_text(b.policies -> 'unknown') as name
@@ -226,7 +228,7 @@ update etl.failures set state = 'discarded', note = %(note)s where id = %(id)s a
 -- name: run_for_replay
 -- Tell what a replay must know of a run.
 select
-    run, number, dataset, source, head_sha256, mode, is_atomic,
+    run, number, dataset, source, head_sha256, mode, on_duplicate, is_atomic,
     not is_atomic or published_at is not null as is_visible
 from etl.runs
 where run = %(run)s;

@@ -14,7 +14,7 @@ insert into {table} as old ({columns})
 select {columns} from (
     select distinct on ({key}) {columns}
     from {source} as batch
-    order by {key}, {newest} etl_batch desc, etl_place desc
+    order by {key}, {newest}
 ) as newest
 order by {key}
 {resolution};
@@ -26,7 +26,7 @@ with merged as (
     select {columns} from (
         select distinct on ({key}) {columns}
         from {source} as batch
-        order by {key}, {newest} etl_batch desc, etl_place desc
+        order by {key}, {newest}
     ) as newest
     order by {key}
     {resolution}
@@ -46,6 +46,15 @@ select {columns_of_child}
 from {source} as child
 join {won} as won on won.etl_batch = child.etl_batch and won.etl_place = child.etl_place;
 
+-- name: insert_unbeaten
+-- Insert those records of which this run has no version yet: a row of another run refuses them.
+insert into {table} ({columns})
+select {columns} from (
+    select distinct on ({key}) {columns} from {source} as batch order by {key}, {newest}
+) as new
+where not exists (select from {table} as old where {same_key} and old.etl_run = new.etl_run)
+order by {key};
+
 -- name: insert_all
 -- Insert all that an atomic run gathered.
 insert into {table} ({columns}) select {columns} from {source} as batch;
@@ -64,7 +73,7 @@ where not exists (select from {source} as new where {same_key});
 insert into {table} as old ({columns})
 select distinct on ({key}) {columns}
 from {source}
-order by {key}, {newest} etl_batch desc, etl_place desc
+order by {key}, {newest}
 on conflict ({key}) do update set {assignments}
 where ({data_of_old}) is distinct from ({data_of_excluded});
 
@@ -73,7 +82,7 @@ where ({data_of_old}) is distinct from ({data_of_excluded});
 insert into {won_table} ({key}, etl_batch, etl_place)
 select distinct on ({key}) {key}, etl_batch, etl_place
 from {source}
-order by {key}, {newest} etl_batch desc, etl_place desc;
+order by {key}, {newest};
 
 -- name: delete_losers
 -- Leave only the child rows of the newest version of each record.
