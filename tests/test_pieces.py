@@ -344,6 +344,7 @@ def test_a_fault_names_record_and_byte(data: bytes, message: str | None) -> None
     [
         (b'{"a":{"rows":[1]},"b":[]}', "no array at the records path x.item", "arrays are at: a.rows.item, b.item"),
         (b"[[1]]", "no array at the records path x.item", "arrays are at: item, item.item (--records)"),
+        (b'[{"a":[]},{"a":[]}]', "no array at the records path x.item", "arrays are at: item, item.a.item (--records)"),
         (b'{"x":{"item":1}}', "no array at the records path x.item", "objects are at: x.* (--records)"),
         (b'{"x":1', "the source is cut off", "get the file again"),
         (b'{"y":[1,2],"x":nope}', "not JSON around the records", "get the file again"),

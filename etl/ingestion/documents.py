@@ -126,11 +126,15 @@ class Document:
         return found
 
     def _note(self, prefix: str, event: str) -> None:
-        """Note what else could hold records."""
-        if event == "start_array" and len(self.arrays) < _MOST_OTHERS:
-            self.arrays.append(f"{prefix}.item".removeprefix("."))
-        elif event == "start_map" and prefix and "." not in prefix and len(self.objects) < _MOST_OTHERS:
-            self.objects.append(f"{prefix}.*")
+        """Note what else could hold records; what comes again and again is noted once."""
+        if event == "start_array":
+            noted, path = self.arrays, f"{prefix}.item".removeprefix(".")
+        elif event == "start_map" and prefix and "." not in prefix:
+            noted, path = self.objects, f"{prefix}.*"
+        else:
+            return
+        if len(noted) < _MOST_OTHERS and path not in noted:
+            noted.append(path)
 
     def _close(self) -> None:
         # The parser passes over a token that the end of the source cuts in two. A blank ends a number or word, a quote
