@@ -317,6 +317,22 @@ def test_all_datasets_become_visible_together(site: Site, options: list[str]) ->
     assert site.value("select count(*) from pg_class where relnamespace = 'etl_staging'::regnamespace") == 0
 
 
+def test_a_policy_holds_within_each_dataset(server: Server, site: Site, tmp_path: Path) -> None:
+    """Duplicates are those of a dataset's own records, also where temporary tables of two datasets come together."""
+    names, options = ["shipments", "vehicle_logs"], ["--on-duplicate", "first", "--atomic"]
+    found = {name: [{**_delivery(n // 2), **_log(n // 2), "status": str(n)} for n in range(30)] for name in names}
+    content = json.dumps(found).encode()
+    _put(site, content)
+    ended = _load(site, *options, datasets=",".join(names))
+    assert set(_ends(ended).values()) == {("loaded", 0)}, ended.stderr
+    assert [each["policies"] for each in _summaries(ended).values()] == [{"duplicates": 15}] * 2
+    with databases_of(server).site(tmp_path / "clean") as clean:
+        _put(clean, content)
+        for name in names:
+            assert _load(clean, *options, "--records", f"{name}.item", datasets=name).returncode == 0
+        assert state(site) == state(clean)
+
+
 def test_a_missing_path_keeps_an_atomic_load_from_being_seen(site: Site) -> None:
     """Where one dataset of an atomic load has no array in the document, none becomes visible."""
     _site_of(site, 10, 10)
