@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import random
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ from hypothesis import strategies as st
 
 from etl.database import Database, create_tables
 from etl.datasets import Dataset, read
+from etl.embedded import Server
 from etl.errors import DefinitionError
 from etl.ingestion.values import Source, Summary
 from etl.settings import Mode, OnDuplicate
+from tests.breaking import PATIENT, Running, Site, databases_of, until
 from tests.loading import bring
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -164,62 +168,114 @@ class Model:
         }
 
 
+WAYS: tuple[tuple[Mode, bool], ...] = (
+    ("merge", False),
+    ("append", False),
+    ("merge", True),
+    ("append", True),
+    ("replace", True),
+)
+POLICIES: tuple[OnDuplicate, ...] = ("newest", "first", "reject")
+
+
+def _odd(policy: OnDuplicate) -> tuple[int, ...]:
+    """Return the odd weights: of records that lose at once to a newer one the server judges some and some not."""
+    return (NEGATIVE,) if policy == "newest" else (NEGATIVE, DOZEN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A source and how it is loaded: an attempt up to `limit`, where there is one, and the last, each with its batches.
+
+    `old` are the versions of crates that another run brought in before.
+    """
+
+    policy: OnDuplicate
+    way: tuple[Mode, bool]
+    records: list[dict[str, Any]]
+    old: dict[str, int | None]
+    limit: int
+    batch_rows: tuple[int, int]
+    decoder: str
+
+    def judge(self, crates: Crates) -> None:
+        """Compare what a load leaves with the model."""
+        mode, is_atomic = self.way
+        crates.connection.execute("truncate logistics.crates, logistics.crate_items")
+        model = Model(policy=self.policy, mode=mode, facts={})
+        # What the table refuses at the end of an atomic append cannot become visible at all.
+        for number, (name, version) in enumerate(self.old.items() if self.way != ("append", True) else ()):
+            model.facts[name] = _crate(name, version, number)
+            insert = "insert into logistics.crates values (%s, %s, %s, 0, 0, %s)"
+            crates.connection.execute(insert, [name, version, number, number])
+        if mode == "replace":
+            model.facts.clear()
+        for record in self.records:
+            model.take(record)
+        path = crates.write("crates.json", self.records)
+        asked = {"mode": mode, "atomic": is_atomic, "on_duplicate": self.policy, "decoder": self.decoder}
+        first, last = self.batch_rows
+        summaries = [crates.bring(path, limit=self.limit, batch_rows=first, **asked)] if self.limit else []
+        summaries.append(crates.bring(path, batch_rows=last, **asked))
+        assert crates.held() == model.held()
+        assert sum(summary.records.rejected for summary in summaries) == model.rejected
+        assert sum(summary.policies.duplicates for summary in summaries) == model.duplicates
+        assert len(crates.refused(summaries[-1].run)) == model.rejected
+        assert crates.staged(summaries[-1].run) == []
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_each_policy_comes_to_what_a_plain_loop_makes_of_it(crates: Crates, policy: OnDuplicate) -> None:
+    """In every mode, within a batch, across batches and across attempts, beside rows of another run."""
+    dice = random.Random(5)
+    for number, way in enumerate(WAYS * 2):
+        records = [
+            _crate(dice.choice("ABCDE"), dice.choice([None, 1, 2, 3]), 100 + each, *(f"{each}",) * dice.randrange(3))
+            for each in range(14)
+        ]
+        records[dice.randrange(14)]["weight"] = dice.choice(_odd(policy))
+        old: dict[str, int | None] = {"A": 2, "B": None}
+        limit, batch_rows = ((0, (0, 100)), (6, (3, 2)))[number % 2]
+        decoder = "ijson" if number == 1 else "auto"
+        Trial(
+            policy=policy, way=way, records=records, old=old, limit=limit, batch_rows=batch_rows, decoder=decoder
+        ).judge(crates)
+
+
 @st.composite
-def _sources(draw: st.DrawFn, *, policy: OnDuplicate) -> list[dict[str, Any]]:
-    # Of records that lose at once to a newer one the server judges some and some not: none of them is odd.
-    odd = (NEGATIVE,) if policy == "newest" else (NEGATIVE, DOZEN)
-    names = st.sampled_from("ABCD")
-    versions = st.sampled_from([None, 1, 2, 3])
-    weights = st.sampled_from([None] * 8 + list(odd))
-    found = []
+def _trials(draw: st.DrawFn) -> Trial:
+    policy = draw(st.sampled_from(POLICIES))
+    weights = st.sampled_from([None] * 8 + list(_odd(policy)))
+    records = []
     for number in range(draw(st.integers(1, 9))):
         weight = draw(weights)
         items = [f"{number} {item}" for item in range(draw(st.integers(0, 2)))]
-        found.append(_crate(draw(names), draw(versions), 100 + number if weight is None else weight, *items))
-    return found
+        name, version = draw(st.sampled_from("ABCD")), draw(st.sampled_from([None, 1, 2, 3]))
+        records.append(_crate(name, version, 100 + number if weight is None else weight, *items))
+    return Trial(
+        policy=policy,
+        way=draw(st.sampled_from(WAYS)),
+        records=records,
+        old=draw(st.dictionaries(st.sampled_from("ABC"), st.sampled_from([None, 1, 2]), max_size=2)),
+        limit=draw(st.integers(0, 6)),
+        batch_rows=(draw(st.sampled_from([1, 2, 3, 100])), draw(st.sampled_from([1, 2, 100]))),
+        decoder=draw(st.sampled_from(["auto", "ijson"])),
+    )
 
 
-@settings(deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.sampled_from(["newest", "first", "reject"]).flatmap(
-        lambda policy: st.tuples(st.just(policy), _sources(policy=policy))  # type: ignore[arg-type]
-    ),
-    st.sampled_from([("merge", False), ("append", False), ("merge", True), ("append", True), ("replace", True)]),
-    st.dictionaries(st.sampled_from("ABC"), st.sampled_from([None, 1, 2]), max_size=2),
-    st.tuples(st.integers(0, 6), st.sampled_from([1, 2, 3, 100]), st.sampled_from([1, 2, 100])),
-    st.sampled_from(["auto", "ijson"]),
-)
-def test_any_source_comes_to_what_a_plain_loop_makes_of_it(
-    crates: Crates,
-    asked: tuple[OnDuplicate, list[dict[str, Any]]],
-    way: tuple[Mode, bool],
-    old: dict[str, int | None],
-    cut: tuple[int, int, int],
-    decoder: str,
-) -> None:
+@settings(deadline=None, derandomize=True, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_trials())
+def test_any_source_comes_to_what_a_plain_loop_makes_of_it(crates: Crates, trial: Trial) -> None:
     """Whatever the policy, the mode, the batches and an end between two attempts: facts and counts are the model's."""
-    (policy, records), (mode, is_atomic), (limit, *batch_rows) = asked, way, cut
-    if mode == "append" and is_atomic:
-        old = {}  # What the table refuses at the end cannot become visible at all.
-    crates.connection.execute("truncate logistics.crates, logistics.crate_items")
-    model = Model(policy=policy, mode=mode, facts={})
-    for number, (name, version) in enumerate(old.items()):
-        model.facts[name] = _crate(name, version, number)
-        insert = "insert into logistics.crates values (%s, %s, %s, 0, 0, %s)"
-        crates.connection.execute(insert, [name, version, number, number])
-    if mode == "replace":
-        model.facts.clear()
-    for record in records:
-        model.take(record)
-    path = crates.write("crates.json", records)
-    options = {"mode": mode, "atomic": is_atomic, "on_duplicate": policy, "decoder": decoder}
-    summaries = [crates.bring(path, limit=limit, batch_rows=batch_rows[0], **options)] if limit else []
-    summaries.append(crates.bring(path, batch_rows=batch_rows[1], **options))
-    assert crates.held() == model.held()
-    assert sum(summary.records.rejected for summary in summaries) == model.rejected
-    assert sum(summary.policies.duplicates for summary in summaries) == model.duplicates
-    assert len(crates.refused(summaries[-1].run)) == model.rejected
-    assert crates.staged(summaries[-1].run) == []
+    trial.judge(crates)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=1_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_trials())
+def test_many_sources_come_to_what_a_plain_loop_makes_of_them(crates: Crates, trial: Trial) -> None:
+    """The same for a thousand sources, others each time."""
+    trial.judge(crates)
 
 
 def _load(run_etl: RunEtl, *words: str | Path, code: int) -> dict[str, Any]:
@@ -357,3 +413,55 @@ def test_a_policy_that_cannot_be_kept_is_refused(run_etl: RunEtl, crates: Crates
     (folder / "keyless.toml").write_text('on_duplicate = "first"\n' + keyless.replace('"crates"', '"keyless"'))
     with pytest.raises(DefinitionError, match="on_duplicate expects `key`"):
         read(folder / "keyless.toml")
+
+
+def _came_to(site: Site, running: Running, batches: int) -> bool:
+    return site.count_batches() >= batches or not running.is_running()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("policy", "mode", "options"),
+    [
+        ("first", "append", ()),
+        ("reject", "merge", ()),
+        ("newest", "append", ("--workers", "2")),
+        ("newest", "merge", ("--workers", "2")),
+        ("reject", "append", ("--atomic",)),
+        ("first", "replace", ()),
+    ],
+)
+def test_a_killed_load_forgets_no_key(
+    server: Server, tmp_path: Path, policy: OnDuplicate, mode: Mode, options: tuple[str, ...]
+) -> None:
+    """However often a load is killed, the last attempt ends with the facts and counts of one plain loop."""
+    records = [
+        _crate(f"C{number * 733 % 1_500}", number * 389 % 50, DOZEN if number % 97 == 5 else 100 + number, f"{number}")
+        for number in range(4_000)
+        if policy != "newest" or number % 97 != 5
+    ]
+    model = Model(policy=policy, mode=mode, facts={})
+    for record in records:
+        model.take(record)
+    with databases_of(server).site(tmp_path) as site, site.connect() as connection:
+        path = tmp_path / "config" / "datasets" / "crates.toml"
+        path.write_text(CRATES)
+        crates = Crates(connection=connection, dataset=read(path), folder=tmp_path)
+        create_tables(connection, crates.dataset)
+        connection.execute("alter table logistics.crates add constraint no_dozen check (weight <> 12)")
+        source = str(crates.write("feed.json", records))
+        words = ["load", "crates", source, "--mode", mode, "--on-duplicate", policy, *options, *PATIENT]
+        words += ["--json", "--max-rejected", "100%", "--batch-rows", "50"]
+        kills = 0
+        for share in (1, 3, 7, 12, 20, 30, 45, 60):
+            running = site.start(*words)
+            until(partial(_came_to, site, running, share), "some batches")
+            kills += running.kill()
+        ended = site.start(*words).ended()
+        assert kills >= 4
+        assert ended.returncode in {0, 1}, ended.stderr
+        assert crates.held() == model.held()
+        counted = "select sum((policies ->> 'duplicates')::int), sum(count_rejected) from etl.batches"
+        assert connection.execute(counted).fetchall() == [(model.duplicates, model.rejected)]
+        assert len(crates.refused(ended.summary["run"])) == model.rejected
+        assert crates.staged() == []
