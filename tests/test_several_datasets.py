@@ -297,6 +297,18 @@ def test_definitions_may_name_their_paths(site: Site) -> None:
         shared("a,vehicle_logs", "x.item,x.item", "auto", config)
 
 
+def test_a_replace_does_not_remove_what_the_other_dataset_brings(site: Site) -> None:
+    """Two datasets of one table cannot be loaded from one source where one of them replaces the other's rows."""
+    folder = site.folder / "config" / "datasets"
+    text = (folder / "deliveries.toml").read_text()
+    (folder / "parcels.toml").write_text(text.replace('"deliveries"', '"parcels"').replace('"append"', '"replace"'))
+    _put(site, b'{"deliveries": [], "parcels": []}')
+    ended = _load(site, datasets="deliveries,parcels")
+    assert ended.returncode == 2
+    assert "replace of parcels would remove what deliveries brings into logistics.deliveries\n" in ended.stderr
+    assert site.value("select count(*) from etl.runs") == 0
+
+
 @pytest.mark.parametrize("options", [["--atomic"], ["--mode", "replace"]])
 def test_all_datasets_become_visible_together(site: Site, options: list[str]) -> None:
     """With --atomic and replace the rows of all datasets stay hidden until all can be shown, by one transaction."""
@@ -352,7 +364,7 @@ def test_too_many_rejected_of_one_dataset_end_all(site: Site, workers: str) -> N
     ended = _load(site, "--max-rejected", "10", "--workers", workers)
     assert (ended.returncode, set(_ends(ended).values())) == (5, {("aborted", 5)})
     [error] = _errors(ended)
-    assert re.search(r"\d+ of \d+ records are rejected, --max-rejected allows 10", error)
+    assert re.match(r"deliveries: \d+ of \d+ records are rejected, --max-rejected allows 10", error)
     assert_sound(site)
     again = _load(site, "--max-rejected", "40", "--workers", workers)
     assert _ends(again) == {"deliveries": ("loaded_with_rejects", 1), "vehicle_logs": ("loaded", 0)}

@@ -60,10 +60,11 @@ class Attempt:
 
     def judge_rejected(self, rejected: int, read: int, *, at_end: bool) -> None:
         """Raise TooManyRejectedError when more records of the run are rejected than the settings allow."""
-        limit = self.part.job.settings.max_rejected
+        job = self.part.job
+        limit = job.settings.max_rejected
         if limit.is_exceeded(rejected, read, at_end=at_end):
             raise TooManyRejectedError(
-                f"{rejected:,} of {read:,} records are rejected, --max-rejected allows {limit}",
+                f"{job.dataset.name}: {rejected:,} of {read:,} records are rejected, --max-rejected allows {limit}",
                 hint=f"etl failed list --run {self.work.run.run} tells why; a higher --max-rejected goes on",
             )
 

@@ -107,7 +107,7 @@ def _require_whole(connection: psycopg.Connection, attempt: Attempt) -> None:
     job, run, progress = attempt.part.job, attempt.work.run, attempt.part.progress
     if run.mode == "replace" and not progress.read and not job.settings.allow_empty:
         raise TooManyRejectedError(
-            "the source holds no record, and replace would leave the dataset empty",
+            f"the source holds no record, and replace would leave the dataset {job.dataset.name} empty",
             hint="--allow-empty does it all the same",
         )
     entered, rejected = ledger.totals(connection, run.run)

@@ -250,7 +250,7 @@ class _Judged:
             self._require_few(at_end=True)
             if self.job.mode == "replace" and not self.progress.read and not self.job.settings.allow_empty:
                 raise TooManyRejectedError(
-                    "the source holds no record, and replace would leave the dataset empty",
+                    f"the source holds no record, and replace would leave the dataset {self.job.dataset.name} empty",
                     hint="--allow-empty does it all the same",
                 )
         except TooManyRejectedError as error:
@@ -260,6 +260,7 @@ class _Judged:
         limit, progress = self.job.settings.max_rejected, self.progress
         if limit.is_exceeded(progress.rejected, progress.read, at_end=at_end):
             raise TooManyRejectedError(
-                f"{progress.rejected:,} of {progress.read:,} records would be rejected, --max-rejected allows {limit}",
+                f"{self.job.dataset.name}: {progress.rejected:,} of {progress.read:,} records would be rejected,"
+                f" --max-rejected allows {limit}",
                 hint="a higher --max-rejected goes on",
             )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 
 from etl.database import connect, require_key, require_tables
@@ -47,6 +48,7 @@ def require_all(jobs: Sequence[Job], sources: Sequence[Source]) -> None:
     shared = jobs[0]
     for job in jobs:
         _require_fitting(job, sources)
+    _require_own_tables(jobs)
     for each in sources:
         if each.path and failures.is_stored(shared.settings.failed_dir, Path(each.path)):
             raise UsageError(f"{each.name} is a file of the failed store", hint="etl failed replay ID")
@@ -75,6 +77,17 @@ def _require_fitting(job: Job, sources: Sequence[Source]) -> None:
         raise UsageError("--limit brings in a part of a source, and --atomic or replace shows none but whole sources")
     documents.require_path(job.records_path)
     Projection(job.dataset)  # raises where a value of the definition does not fit its column
+
+
+def _require_own_tables(jobs: Sequence[Job]) -> None:
+    """Raise UsageError when a replace would remove what another dataset brings in from the same source."""
+    for one, other in permutations(jobs, 2):
+        names = {table.name for table in one.dataset.tables} & {table.name for table in other.dataset.tables}
+        if one.mode == "replace" and names:
+            raise UsageError(
+                f"replace of {one.dataset.name} would remove what {other.dataset.name} brings into {min(names)}",
+                hint="load them one after the other, or give each dataset tables of its own",
+            )
 
 
 def _require_policy(job: Job) -> None:
