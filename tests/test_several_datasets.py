@@ -24,10 +24,12 @@ from etl.generate import generate
 from etl.ingestion.pieces import Cut, NoRecordsError, cut
 from etl.ingestion.sharing import shared
 from etl.ingestion.values import Piece, Range, Source
+from etl.settings import Format
 from tests import command
 from tests.breaking import PATIENT, Ended, Running, Site, State, assert_sound, databases_of, state, until
 
 BOTH = "deliveries,vehicle_logs"
+TWO = "shipments,vehicle_logs"
 FILE = "export.json"
 DELIVERIES, LOGS = 200, 80
 
@@ -254,29 +256,42 @@ def _site_of(site: Site, deliveries: int, logs: int, bad: int = 0) -> None:
 
 
 @pytest.mark.parametrize(
-    ("datasets", "options", "error"),
+    ("datasets", "records", "format", "error"),
     [
-        ("deliveries,deliveries", [], "the dataset deliveries is named twice"),
-        ("deliveries,", [], "a dataset has no name in 'deliveries,'"),
-        ("deliveries,nothing", [], "no dataset is called 'nothing'"),
-        (BOTH, ["--records", "a.item"], "--records expects 2 paths, one for each dataset, got 1"),
-        (BOTH, ["--records", "a.item,b.item,c.item"], "--records expects 2 paths, one for each dataset, got 3"),
-        (BOTH, ["--records", "a.item,a.item"], "are the same or within each other"),
-        (BOTH, ["--records", "a.item,a.item.logs.item"], "are the same or within each other"),
-        (BOTH, ["--records", "a.*,a.logs.item"], "are the same or within each other"),
-        (BOTH, ["--records", ",a.item"], "the records of deliveries at '' and of vehicle_logs at a.item are the same"),
-        (BOTH, ["--records", "a..item,b.item"], "expected a records path such as"),
-        (BOTH, ["--format", "ndjson"], "--format ndjson has no paths"),
-        (BOTH, ["--limit", "1", "--atomic"], "--limit brings in a part of a source"),
+        ("shipments,shipments", None, "auto", "the dataset shipments is named twice"),
+        ("shipments,", None, "auto", "a dataset has no name in 'shipments,'"),
+        ("shipments,nothing", None, "auto", "no dataset is called 'nothing'"),
+        (TWO, "a.item", "auto", "--records expects 2 paths, one for each dataset, got 1"),
+        (TWO, "a.item,b.item,c.item", "auto", "--records expects 2 paths, one for each dataset, got 3"),
+        (TWO, "a.item,a.item", "auto", "are the same or within each other"),
+        (TWO, "a.item,a.item.logs.item", "auto", "are the same or within each other"),
+        (TWO, "a.logs.item,a.*", "auto", "are the same or within each other"),
+        (TWO, ",a.item", "auto", "the records of shipments at '' and of vehicle_logs at a.item are the same"),
+        (TWO, "a..item,b.item", "auto", "expected a records path such as"),
+        (TWO, None, "ndjson", "--format ndjson has no paths"),
     ],
 )
-def test_what_cannot_share_a_source_is_refused(site: Site, datasets: str, options: list[str], error: str) -> None:
-    """Datasets whose records cannot be told apart in one source are exit code 2, before anything starts."""
-    ended = _load(site, *options, datasets=datasets)
-    assert ended.returncode == 2
+def test_what_cannot_share_a_source_is_refused(
+    tmp_path: Path, datasets: str, records: str | None, format: Format, error: str
+) -> None:
+    """Datasets whose records cannot be told apart in one source are wrong usage."""
+    with pytest.raises(UsageError, match=re.escape(error)):
+        shared(datasets, records, format, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--records", "a.item,a.item"], "are the same or within each other"),
+        (["--limit", "1", "--atomic"], "--limit brings in a part of a source"),
+    ],
+)
+def test_what_is_refused_begins_nothing(site: Site, options: list[str], error: str) -> None:
+    """Wrong usage of one dataset is exit code 2 for all, before anything starts."""
+    ended = _load(site, *options)
+    assert (ended.returncode, ended.stdout) == (2, "")
     assert error in ended.stderr
-    assert not ended.stdout
-    assert site.count_batches() == site.value("select count(*) from etl.runs") == 0
+    assert site.value("select count(*) from etl.runs") == 0
 
 
 def test_definitions_may_name_their_paths(site: Site) -> None:
