@@ -261,10 +261,11 @@ def logins(connection: Connection) -> Iterator[dict[str, str]]:
 def test_a_loader_needs_no_more_than_its_role(run_etl: RunEtl, logins: dict[str, str], tmp_path: Path) -> None:
     """With etl_loader alone every mode loads, aggregates are refreshed, and runs and failures are shown."""
     shipment = {"shipment_id": "S1", "created_at": "2026-01-01T00:00:00Z", "carrier": "c", "items": [{"sku": "a"}]}
-    for name in ("merge", "atomic", "replace"):
+    for name in ("merge", "first", "atomic", "replace"):
         (tmp_path / f"{name}.json").write_text(json.dumps([shipment | {"note": name}, {"shipment_id": "S2"}]))
     for command, code in [
         ("load shipments merge.json", 1),
+        ("load shipments first.json --on-duplicate first", 1),
         ("load shipments atomic.json --atomic", 1),
         ("load shipments replace.json --mode replace", 1),
         ("precalculate", 0),

@@ -279,10 +279,12 @@ def test_many_sources_come_to_what_a_plain_loop_makes_of_them(crates: Crates, tr
 
 
 def _load(run_etl: RunEtl, *words: str | Path, code: int) -> dict[str, Any]:
-    done = run_etl("load", "crates", *words, "--json", "--no-precalculate", "--max-rejected", "100%")
+    told = ("--log-level", "debug", "--log-format", "json")
+    done = run_etl(*told, "load", "crates", *words, "--json", "--no-precalculate", "--max-rejected", "100%")
     assert done.returncode == code, done.stderr
     summary: dict[str, Any] = json.loads(done.stdout.splitlines()[0])
-    return summary
+    events = [json.loads(line) for line in done.stderr.splitlines() if '"event": "batch_refused"' in line]
+    return summary | {"refused_at": {event["offset"] for event in events}}
 
 
 def test_a_duplicate_that_is_refused_is_told_and_can_be_replayed(run_etl: RunEtl, crates: Crates) -> None:
@@ -304,6 +306,7 @@ def test_a_duplicate_that_is_refused_is_told_and_can_be_replayed(run_etl: RunEtl
     assert (summary["records"]["loaded"], summary["records"]["rejected"]) == (3, 3)
     assert summary["policies"] == {"duplicates": 2}
     assert summary["rows"] == {"logistics.crates": 3, "logistics.crate_items": 1}
+    assert len(summary["refused_at"]) == 1, "only for the dozen the server had to refuse a batch"
     assert crates.held() == {"A": (1, 10, ["a1"]), "B": (1, 11, []), "C": (1, 14, [])}
     places = {"record", "offset", "table", "column", "sqlstate", "reason"}
     first, _, last = ({name: told[name] for name in places} for told in crates.refused(summary["run"]))
@@ -319,16 +322,27 @@ def test_a_duplicate_that_is_refused_is_told_and_can_be_replayed(run_etl: RunEtl
 
 
 def test_what_stands_before_counts_as_the_first_when_it_is_replayed(run_etl: RunEtl, crates: Crates) -> None:
-    """A record that was refused and put right is the first of its key, or is not, by its place in the source."""
+    """A record that waited in the failed store is the first of its key, or is not, by its place in the source."""
     records = [_crate("A", 1, NEGATIVE, "a1"), _crate("A", 2, 10, "a2"), _crate("B", 1, 11), _crate("B", 2, NEGATIVE)]
+    records += [_crate("C", 1, 777, "c1"), _crate("C", 2, 13, "c2")]
     path = crates.write("feed.json", records)
-    done = run_etl("load", "crates", path, "--on-duplicate", "first", "--no-precalculate")
-    assert "; 2 wait in the failed store" in done.stdout
-    assert crates.held() == {"A": (2, 10, ["a2"]), "B": (1, 11, [])}
+    crates.connection.execute(
+        """
+        create function busy() returns trigger language plpgsql as
+        'begin raise exception using errcode = ''40001''; end';
+        create trigger busy before insert on logistics.crates for each row
+        when (new.weight = 777) execute function busy()
+        """
+    )
+    words = ("--on-duplicate", "first", "--batch-rows", "1", "--retry-attempts", "1", "--max-rejected", "100%")
+    done = run_etl("load", "crates", path, *words, "--no-precalculate")
+    assert "2 rejected, 1 failed" in done.stdout
+    assert crates.held() == {"A": (2, 10, ["a2"]), "B": (1, 11, []), "C": (2, 13, ["c2"])}
+    crates.connection.execute("drop trigger busy on logistics.crates")
     for stored in (crates.folder / "failed").rglob("*.ndjson"):
         stored.write_text(stored.read_text().replace(f'"weight": {NEGATIVE}', '"weight": 7'))
     assert run_etl("failed", "replay", "--all").returncode == 0
-    assert crates.held() == {"A": (1, 7, ["a1"]), "B": (1, 11, [])}
+    assert crates.held() == {"A": (1, 7, ["a1"]), "B": (1, 11, []), "C": (1, 777, ["c1"])}
 
 
 def test_the_keys_of_a_run_live_as_long_as_it_can_go_on(run_etl: RunEtl, crates: Crates) -> None:

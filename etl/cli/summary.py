@@ -20,7 +20,8 @@ def sentence(summary: Summary) -> str:
     if summary.policies.duplicates:
         line += f"; {summary.policies.duplicates:,} with the key of an earlier record"
     if summary.dry_run:
-        return f"{line}; nothing was kept, and keys across batches, foreign keys and triggers were not judged"
+        keys = "keys of other sources" if summary.policies.duplicates else "keys across batches"
+        return f"{line}; nothing was kept, and {keys}, foreign keys and triggers were not judged"
     if summary.status == "incomplete" and summary.exit_code in {0, 1}:
         line += "; --limit ended it: the same command without it brings in the rest"
     if summary.records.pending:
