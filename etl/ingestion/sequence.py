@@ -94,10 +94,10 @@ def _require_policy(job: Job) -> None:
     """Raise UsageError when the duplicates of a source cannot be told, or their order would be lost."""
     policy = job.policed.on_duplicate
     if policy and not job.dataset.key:
-        raise UsageError(f"on-duplicate {policy} expects a key, and {job.dataset.path} has none")
+        raise UsageError(f"--on-duplicate {policy} expects a key, and {job.dataset.path} has none")
     if job.is_in_order and (job.settings.workers or 1) > 1:
         raise UsageError(
-            f"on-duplicate {policy} takes one worker: which record is the first is their order", hint="--workers 1"
+            f"--on-duplicate {policy} takes one worker: which record is the first is their order", hint="--workers 1"
         )
 
 
