@@ -130,7 +130,8 @@ class Copier:
 
     def make_ready(self, connection: psycopg.Connection) -> None:
         """Make what a batch needs in its transaction: the temporary tables of a merge, once per connection."""
-        connection.execute(_SQL["defer_flush"])
+        is_in_order = self._keys is not None and self._keys.are_in_order
+        connection.execute(_SQL["await_flush" if is_in_order else "defer_flush"])
         if self._is_gathered:
             self._make_temporary(connection)
         if self._keys is not None:

@@ -33,6 +33,11 @@ class RunKeys:
         self._key = dataset.key
         self._words = {"key": sql.SQL(", ").join(map(sql.Identifier, dataset.key)), "firsts": _FIRSTS}
 
+    @property
+    def are_in_order(self) -> bool:
+        """Whether it matters which batch comes before which."""
+        return self._policy != "newest"
+
     def prepare(self, connection: psycopg.Connection) -> None:
         """Make the table where it is missing; of a run that was finished and goes on, with the keys of its rows."""
         for number, table in self._tables:

@@ -2,6 +2,10 @@
 -- Let a batch commit without waiting for the disk; the transaction that finishes the run waits for all of them.
 set local synchronous_commit = off;
 
+-- name: await_flush
+-- Let a batch be on the disk before the next one begins: what a crash took would come in behind those that it precedes.
+set local synchronous_commit = on;
+
 -- name: make_temporary
 -- Make the table that a batch is copied into before it is merged, once per connection.
 create temporary table if not exists {temporary} (
