@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -299,22 +300,26 @@ def reading(connection: Connection, target: Database, aggregates: Sequence[Aggre
         return sorted(found)[int(len(found) * 0.99)]
 
     alone, during = [], []
-    for _ in range(ROUNDS):
+    for round_ in range(ROUNDS):
         alone.append(p99(list(reads(15))))
         stop = threading.Event()
+        first = round_ * len(aggregates) // ROUNDS  # others each time, for a refresh may take longer than a round
+        with connect(target) as theirs:
 
-        def work(stop: threading.Event = stop) -> None:
-            with connect(target) as mine:
-                while not stop.is_set():
-                    touch(mine, range(0, DAYS, 40), 0)
-                    for aggregate in aggregates:
-                        refresh(mine, aggregate, run=None)
+            def work(mine: Connection = theirs, stop: threading.Event = stop, first: int = first) -> None:
+                with suppress(psycopg.errors.QueryCanceled):
+                    while not stop.is_set():
+                        touch(mine, range(0, DAYS, 40), 0)
+                        for aggregate in (*aggregates[first:], *aggregates[:first]):
+                            refresh(mine, aggregate, run=None)
 
-        thread = threading.Thread(target=work)
-        thread.start()
-        during.append(p99(list(reads(15))))
-        stop.set()
-        thread.join()
+            thread = threading.Thread(target=work)
+            thread.start()
+            during.append(p99(list(reads(15))))
+            stop.set()
+            while thread.is_alive():
+                theirs.cancel_safe()
+                thread.join(1)
     say(
         measure="p99 during refreshes / without",
         alone=alone,
