@@ -323,7 +323,7 @@ def test_every_cut_and_every_spoiled_byte_is_a_source_error_or_data(document: Do
         (b'[{"a":NaN}]', "not JSON: NaN is not JSON, at record 1, byte 1"),
         (b'[{},{"a":"x]', "the source is cut off in this record, at record 2, byte 4"),
         (b"[{}] x", "not JSON around the records, at record 2, byte 6"),
-        (b"[{}][{}]", "not JSON around the records, at record 2, byte 5"),
+        (b"[{}][{}]", "more than one document, at record 2, byte 5"),
         (b"[{}]]", "not JSON around the records, at record 2, byte 5"),
         (b"{}{},{}", "not JSON: expecting value, at record 3, byte 4"),
         (b'{}{"a":\n', "the source is cut off in this record, at record 2, byte 2"),
@@ -348,6 +348,7 @@ def test_a_fault_names_record_and_byte(data: bytes, message: str | None) -> None
         (b'{"x":{"item":1}}', "no array at the records path x.item", "objects are at: x.* (--records)"),
         (b'{"x":1', "the source is cut off", "get the file again"),
         (b'{"y":[1,2],"x":nope}', "not JSON around the records", "get the file again"),
+        (b'{"x":[{}],"y":[]}\n{"x":[{}]}', "more than one document", "give each to a load of its own"),
         (b'{"y":"\xff","x":[]}', "not JSON around the records", "get the file again"),
         (b'{"y":1e99999999999999999999,"x":[]}', "not JSON around the records", "get the file again"),
         (b'{"x":' * 100_000, f"nested deeper than {MAX_NESTING} around the records", "get the file again"),
@@ -513,7 +514,7 @@ def test_garbage_behind_the_document_is_a_fault(tail: str, head: str, records: s
     with opened(Source(name="source", path=str(path))) as stream:
         given = cut(stream, Cut(format="auto", records=records, batch_rows=5, known={}))
         assert next(given).count == 1
-        with pytest.raises(SourceError, match="not JSON around"):
+        with pytest.raises(SourceError, match="more than one document" if tail == "{" else "not JSON around"):
             next(given)
 
 

@@ -25,6 +25,8 @@ _NESTING_STEPS = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": 
 
 _MOST_OTHERS = 5
 
+_SECOND = re.compile(rb"(?:^|[\]}])[ \t\n\r]*[\[{]").search
+
 
 class Container(NamedTuple):
     """What holds the records of one path: an array, an object by keys, or an object that is itself the only record."""
@@ -74,6 +76,7 @@ class Document:
         self._window = window
         self._wanted = wanted
         self._nesting = 0
+        self._is_begun = False
         self._events = ijson.sendable_list()
         self._parser = ijson.parse_coro(self._events)
         openings = {"[" if each.kind == "array" else "{" for each in wanted}
@@ -112,7 +115,15 @@ class Document:
         try:
             self._parser.send(data)
         except (ijson.JSONError, UnicodeDecodeError, InvalidOperation):
-            raise self._window.fault("not JSON around the records", self._window.front) from None
+            depth = self._nesting + sum(_NESTING_STEPS.get(event, 0) for _, event, _ in self._events)
+            is_second = depth == 0 and (self._is_begun or self._events) and _SECOND(data)
+            raise self._window.fault(
+                "more than one document" if is_second else "not JSON around the records",
+                self._window.front,
+                hint="give each to a load of its own; a file of one record a line needs no --records"
+                if is_second
+                else None,
+            ) from None
         found = None
         for prefix, event, _ in self._events:
             self._nesting += _NESTING_STEPS.get(event, 0)
@@ -120,6 +131,7 @@ class Document:
                 if event == each.event and prefix == each.prefix:
                     found = which
             self._note(prefix, event)
+        self._is_begun |= bool(self._events)
         self._events.clear()
         if self._nesting > MAX_NESTING:
             raise self._window.fault(f"nested deeper than {MAX_NESTING} around the records", self._window.front)
