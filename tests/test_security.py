@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import resource
 import socket
 import ssl
 import subprocess
@@ -190,7 +189,12 @@ def test_a_compressed_file_that_explodes_takes_no_memory(
             file.write(unit)
         file.write(b'{"vehicle_id": "V1"}]')
     assert path.stat().st_size < 8 << 20
-    program = "import sys; from etl.cli import run; sys.exit(run(sys.argv[1:]))"
+    # What the operating system tells of a child counts what this process held when it began it.
+    program = (
+        "import sys; from etl.cli import run; code = run(sys.argv[1:]);"
+        "print(*(line for line in open('/proc/self/status') if line.startswith('VmHWM')), file=sys.stderr);"
+        "sys.exit(code)"
+    )
     words = ["load", "vehicles", str(path), "--dry-run", *(["--limit", "1000000"] if inside == "records" else [])]
     done = subprocess.run(
         [sys.executable, "-c", program, "--database", database_url, *words],
@@ -201,4 +205,4 @@ def test_a_compressed_file_that_explodes_takes_no_memory(
         check=False,
     )
     assert done.returncode == (0 if inside == "records" else 3), done.stderr
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 400 * 1024  # KiB
+    assert int(done.stderr.split()[-2]) < 400 * 1024  # KiB
