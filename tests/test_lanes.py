@@ -17,9 +17,10 @@ from structlog.testing import capture_logs
 
 from etl.database import Database, create_tables
 from etl.datasets import Dataset, read
-from etl.ingestion import lanes, pieces, window
+from etl.ingestion import fastlane, pieces, window
 from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.failures import FailedStore
+from etl.ingestion.lanes import fast
 from etl.ingestion.projection import Projection
 from etl.ingestion.values import Source, Summary
 from etl.settings import Decoder
@@ -331,14 +332,14 @@ def _member(column: str, token: str) -> str:
 def _counting_fast_rows() -> Iterator[list[int]]:
     """Count the rows that the fast lane sends."""
     counts: list[int] = []
-    but = lanes._Lines.but
+    but = fastlane._Lines.but
 
     def counting(self: Any, suspects: set[int]) -> tuple[bytes, int]:
         kept = but(self, suspects)
         counts.append(kept[1])
         return kept
 
-    with patch.object(lanes._Lines, "but", counting):
+    with patch.object(fastlane._Lines, "but", counting):
         yield counts
 
 
@@ -525,7 +526,7 @@ def test_a_dataset_that_tokens_do_not_give_is_told(tmp_path: Path, column: str, 
     first, _, second = column.partition("\n")
     lines = [second, f"c = {first}"] if second else [f"c = {first}"]
     path.write_text("\n".join(['name = "odd"', "[[table]]", 'name = "a.b"', "[table.columns]", *lines]))
-    assert lanes.fast(read(path)) == reason
+    assert fast(read(path)) == reason
 
 
 def test_a_table_with_other_types_is_loaded_by_the_careful_lane(lab: Lab) -> None:

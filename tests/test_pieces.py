@@ -16,9 +16,9 @@ from etl.errors import SourceError
 from etl.ingestion import boundaries, needles, pieces, records, window
 from etl.ingestion.boundaries import piece_spans
 from etl.ingestion.constants import BLOCK_BYTES, MAX_NESTING, READ_BYTES
-from etl.ingestion.needles import spans
 from etl.ingestion.pieces import Cut, cut
 from etl.ingestion.source import opened
+from etl.ingestion.spans import spans
 from etl.ingestion.values import Piece, Range, Source
 from etl.settings import Format
 

@@ -22,8 +22,8 @@ import structlog
 from etl.errors import DatabaseError, UsageError
 from etl.ingestion.boundaries import NotJSON, member_value, value_end
 from etl.ingestion.constants import FAILURES_IN_FLIGHT, READ_BYTES
-from etl.ingestion.needles import spans
 from etl.ingestion.recognition import compression_of, encoding_of
+from etl.ingestion.spans import spans
 from etl.ingestion.values import Failure, Piece, Rejected, Span
 
 log = structlog.get_logger(__name__)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 
-from etl.ingestion.needles import spans
+from etl.ingestion.spans import spans
 from etl.ingestion.values import Piece
 
 

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
+from itertools import islice
 from typing import Any
 
 import ijson
@@ -24,6 +25,8 @@ _INTEGER_DIGITS = 4_300
 """Longer ones become Decimal: int() takes quadratic time, and ijson dies where Python limits it."""
 
 _DIGITS = b"0123456789"
+
+_FIRST = 10
 
 _FARTHEST = 10**17
 """An exponent that no type of PostgreSQL holds, and that Decimal still does."""
@@ -69,6 +72,11 @@ def texts(piece: Piece) -> Iterator[bytes | Fault]:
     """Yield each record of the piece as it is written, or why it is none; a member as an object of its own."""
     for span in piece_spans(piece):
         yield text(piece, span)
+
+
+def first(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
+    """Yield the first records of a piece: what is new in an export is seen in them."""
+    return map(decode_one, islice(texts(piece), _FIRST))
 
 
 def text(piece: Piece, span: Span) -> bytes | Fault:

@@ -22,7 +22,8 @@ from etl.ingestion import failures, ledger, outcome
 from etl.ingestion.copying import Copier
 from etl.ingestion.duplicates import keys_of
 from etl.ingestion.failures import FailedStore, Located, Origin
-from etl.ingestion.lanes import CarefulLane, FastLane, Lanes, fast
+from etl.ingestion.fastlane import FastLane
+from etl.ingestion.lanes import CarefulLane, Lanes, fast
 from etl.ingestion.loading import Loader
 from etl.ingestion.projection import Projection
 from etl.ingestion.sending import Meanwhile, do_nothing
