@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +280,7 @@ def loading(address: str, folder: Path, records: int) -> None:
                             connection.execute(change.format(table.identifier, sql.SQL(state)))
                         connection.execute("checkpoint")
                     load = ("load", dataset, str(source), "--mode", mode, "--no-precalculate")
-                    took = timed(lambda load=load: etl(*load))  # type: ignore[misc]
+                    took = timed(partial(etl, *load))
                     if round_:  # The first round reads the source from the disk.
                         seconds[state].append(round(took, 2))
             ratios = sorted(a / b for a, b in zip(seconds["enable"], seconds["disable"], strict=True))

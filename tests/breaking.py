@@ -488,6 +488,22 @@ def assert_complete(site: Site, dataset: str, source: Path, records: int) -> Non
 
 
 @cache
+@contextmanager
+def durable_server(folder: Path) -> Iterator[Server]:
+    """Run a server in a folder which waits for the disk as in service, and from which a crash can take much."""
+    server = Server(folder / "postgres")
+    server.start()
+    try:
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            # Whatever flushes the log of the server beside the loads would hide what a crash can take.
+            connection.execute("alter system set autovacuum = off")
+            connection.execute("alter system set bgwriter_lru_maxpages = 0")
+            connection.execute("select pg_reload_conf()")
+        yield server
+    finally:
+        server.stop()
+
+
 def databases_of(server: Server) -> Databases:
     """Return the fresh databases of a server; their template is made once."""
     return Databases(server)

@@ -23,7 +23,7 @@ from etl.embedded import Server
 from etl.errors import DefinitionError
 from etl.ingestion.values import Source, Summary
 from etl.settings import Mode, OnDuplicate
-from tests.breaking import PATIENT, Running, Site, databases_of, until
+from tests.breaking import PATIENT, Running, Site, databases_of, durable_server, until
 from tests.loading import bring
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -489,14 +489,7 @@ def test_a_server_that_crashes_changes_no_order(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, policy: OnDuplicate, mode: Mode
 ) -> None:
     """A batch that the server had taken does not come in again behind others that took its keys."""
-    server = Server(tmp_path_factory.mktemp("durable") / "postgres")
-    server.start()
-    try:
-        with psycopg.connect(server.url(), autocommit=True) as connection:
-            # Whatever flushes the log of the server beside the loads would hide what a crash can take.
-            connection.execute("alter system set autovacuum = off")
-            connection.execute("alter system set bgwriter_lru_maxpages = 0")
-            connection.execute("select pg_reload_conf()")
+    with durable_server(tmp_path_factory.mktemp("durable")) as server:
         records = [
             _crate(f"C{number * 733 % 1_500}", number * 389 % 50, 100 + number, f"{number}") for number in range(4_000)
         ]
@@ -528,5 +521,3 @@ def test_a_server_that_crashes_changes_no_order(
                 counted = "select sum((policies ->> 'duplicates')::int) from etl.batches"
                 assert connection.execute(counted).fetchall() == [(model.duplicates,)]
                 assert crates.staged() == []
-    finally:
-        server.stop()

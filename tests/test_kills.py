@@ -24,6 +24,7 @@ from tests.breaking import (
     assert_sound,
     clean_case,
     databases_of,
+    durable_server,
     state,
     until,
     write_shipments,
@@ -40,17 +41,8 @@ MIDDLE = 150_000
 @pytest.fixture(scope="module")
 def durable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run a server of these tests' own, which waits for the disk as in service."""
-    server = Server(tmp_path_factory.mktemp("durable") / "postgres")
-    server.start()
-    try:
-        with psycopg.connect(server.url(), autocommit=True) as connection:
-            # Whatever flushes the log of the server beside the loads would hide what a crash can take.
-            connection.execute("alter system set autovacuum = off")
-            connection.execute("alter system set bgwriter_lru_maxpages = 0")
-            connection.execute("select pg_reload_conf()")
+    with durable_server(tmp_path_factory.mktemp("durable")) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="module")
