@@ -487,7 +487,6 @@ def assert_complete(site: Site, dataset: str, source: Path, records: int) -> Non
     assert found == sorted(f"{name}.{ending}" for name in named for ending in ("json", "ndjson"))
 
 
-@cache
 @contextmanager
 def durable_server(folder: Path) -> Iterator[Server]:
     """Run a server in a folder which waits for the disk as in service, and from which a crash can take much."""
@@ -504,6 +503,7 @@ def durable_server(folder: Path) -> Iterator[Server]:
         server.stop()
 
 
+@cache
 def databases_of(server: Server) -> Databases:
     """Return the fresh databases of a server; their template is made once."""
     return Databases(server)
