@@ -385,6 +385,17 @@ def test_a_definition_that_changed_is_told(run_etl: RunEtl, connection: Connecti
     assert "--force" in done.stderr
 
 
+def test_a_records_path_put_right_doubles_nothing(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+    """A document that was refused as one record, then loaded by its elements, is already loaded the third time."""
+    _define_parcels(connection, tmp_path)
+    (tmp_path / "feed.json").write_text('{"day": 1, "parcels": [{"parcel_id": "P1"}, {"parcel_id": "P2"}]}')
+    assert run_etl("load", "parcels", "feed.json").returncode == 1
+    load = ("load", "parcels", "feed.json", "--records", "parcels.item", "--batch-rows", "1", "--json")
+    assert _counts(_summary(run_etl(*load))) == ("loaded_with_rejects", 2, 0)
+    assert _counts(_summary(run_etl(*load))) == ("already_loaded", 0, 2)
+    assert connection.execute("select count(*) from logistics.parcels").fetchone() == (2,)
+
+
 def test_aggregates_follow_unless_told_not_to(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
     """A load refreshes the aggregates of its facts, with --no-precalculate none, and precalculate catches up."""
     log = {"log_id": "L1", "vehicle_id": "V1", "trip_date": "2026-01-01", "distance_km": 10, "fuel_l": 1}

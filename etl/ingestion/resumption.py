@@ -159,14 +159,32 @@ def _departure(stream: Stream, ranges: Mapping[int, Range], retries: RetrySettin
 
     What can be read once only, such as standard input, is compared while it is loaded (`require_same`).
     """
-    if not stream.is_repeatable or not ranges:
+    if not stream.is_repeatable:
         return None
-    with opened(stream.source, retries) as again:
-        for offset in sorted(ranges):
-            _exactly(again, offset - again.position)
-            if hash_of(_exactly(again, ranges[offset].length)) != ranges[offset].hash:
-                return offset
+    for offsets in _side_by_side(ranges):
+        with opened(stream.source, retries) as again:
+            for offset in offsets:
+                _exactly(again, offset - again.position)
+                if hash_of(_exactly(again, ranges[offset].length)) != ranges[offset].hash:
+                    return offset
     return None
+
+
+def _side_by_side(ranges: Mapping[int, Range]) -> list[list[int]]:
+    """Part ranges into lists that can each be read in one go.
+
+    Those of one records path lie side by side; those of another may lie within them, as the elements of an array that
+    a record of the first path holds.
+    """
+    lists: list[list[int]] = []
+    for offset in sorted(ranges):
+        for offsets in lists:
+            if offsets[-1] + ranges[offsets[-1]].length <= offset:
+                offsets.append(offset)
+                break
+        else:
+            lists.append([offset])
+    return lists
 
 
 def _exactly(stream: Stream, size: int) -> bytes:
