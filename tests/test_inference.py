@@ -76,6 +76,7 @@ def line_of(folder: Path, values: list[Any], name: str = "x") -> Any:
         ('{"S1": {"id": 1, "w": 1}, "S2": {"id": 2, "w": 1}, "S3": {"id": 3, "w": 2, "lines": [{"a": 1}]}}', "*"),
         ('{"at": 1, "shipments": {"S1": {"w": 1}, "S2": {"w": 1}, "S3": {"w": 2}, "S4', "shipments.*"),
         ('{"id": 1, "from": {"city": "A"}, "to": {"city": "B"}}', "item"),
+        ('{"": [{"a": 1}]}', "item"),
     ],
 )
 def test_the_records_of_a_source_are_found(content: str, records: str) -> None:
@@ -194,7 +195,7 @@ def test_values_become_a_column(tmp_path: Path, name: str) -> None:
         ("@", ["x"], {"path": '"@"', "type": "text"}),
         ("", ["x"], {"path": '""', "type": "text"}),
         ("7", ["x"], {"path": '"7"', "type": "text"}),
-        ('say "hi"\n\x7f', ["x"], {"path": 'say "hi"\n\x7f', "type": "text"}),
+        ('say "hi"\n\x7f', ["x"], {"path": r'"say \"hi\"\n\u007f"', "type": "text"}),
     ],
 )
 def test_a_name_decides_where_values_leave_it_open(tmp_path: Path, name: str, values: list[Any], expected: Any) -> None:
@@ -359,7 +360,7 @@ def test_the_command_writes_a_definition_and_says_what_next(
     [
         (["missing.json"], 3, "no such file"),
         (["empty.json"], 3, "the source is empty"),
-        (["none.json"], 3, "expected records to look at, found none"),
+        (["none.json"], 3, "expected JSON objects at item, found none"),
         (["cut.json"], 3, "cut off in this record"),
         (["text.json"], 3, "expected JSON"),
         (["one.json", "--records", "nowhere.item"], 3, "nowhere"),

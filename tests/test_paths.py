@@ -11,6 +11,14 @@ def test_what_is_told_is_read_again(names: list[str]) -> None:
     assert steps(told(tuple(names))) == tuple(names)
 
 
+@pytest.mark.parametrize("name", ["\ud800", "a\0b", "\u202egpj", "line\nend"])
+def test_a_name_that_no_text_holds_is_told_in_ascii(name: str) -> None:
+    """NUL, half a surrogate pair, and what changes how a line is shown are spelled by JSON's escapes."""
+    assert told((name,)).isascii()
+    assert told((name,)).isprintable()
+    assert steps(told((name,))) == (name,)
+
+
 def test_signs_and_positions_are_read() -> None:
     """Each sign, and each way outwards, is read for what it is."""
     assert parse("legs.0.code") == ValuePath(0, ("legs", 0, "code"))

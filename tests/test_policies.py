@@ -83,13 +83,14 @@ def test_policies_decide_and_are_counted(run_etl: RunEtl, postgresql: Connection
         {"id": "B", "to": {"city": "x", "zip": "1"}},
         {"id": "C", "lines": [{"sku": "s"}, {"sku": "t", "a.b": {"c": 1}}]},
         {"id": "D", "to": None, "lines": []},
+        {"id": "E", "\ud800\0": 1},
     ]
     assert "policies" not in load(new)
     warned = load(new, "--on-unknown", "warn", "--force")
-    names = ["colour", 'lines."a.b"', "to.zip"]
-    assert (warned["records"]["loaded"], warned["policies"]) == (4, {"unknown": names})
+    names = ['"\\ud800\\u0000"', "colour", 'lines."a.b"', "to.zip"]
+    assert (warned["records"]["loaded"], warned["policies"]) == (5, {"unknown": names})
     _define(folder, 'on_unknown = "reject"\n' + NOTES)
-    assert load(new, "--force")["records"]["rejected"] == 3
+    assert load(new, "--force")["records"]["rejected"] == 4
     reasons = [
         each["reason"]
         for stored in (tmp_path / "failed").rglob("*.json")

@@ -81,5 +81,7 @@ def _step(segment: str) -> Step:
 def _told(step: Step) -> str:
     if isinstance(step, int):
         return str(step)
+    if not step.isprintable():  # NUL or half a surrogate pair can stand in no text of the ledger, and hardly in a file
+        return json.dumps(step)
     is_plain = _SEGMENT.fullmatch(step) and not step.startswith('"') and step not in _SIGNS
     return step if is_plain and not _POSITION.fullmatch(step) else json.dumps(step, ensure_ascii=False)

@@ -53,7 +53,10 @@ def infer(source: Source, *, name: str, records: str | None, sample: int | None,
                 root.see(record)
         is_all = sample is None or count < sample
     if not root.count:
-        raise SourceError(f"{source.name}: expected records to look at, found none", hint="name them by --records")
+        raise SourceError(
+            f"{source.name}: expected JSON objects at {found.records}, found none",
+            hint="give a source that has records, or name their path by --records",
+        )
     made = draft(root, name, found.records, taken)
     told = Sample(source=source.name, reason=found.reason, records=count, no_records=faults, is_all=is_all)
     return Proposal(dataset=made.dataset, text=toml(made, told), sample=told)

@@ -83,6 +83,8 @@ def _told(level: _Level) -> Found | None:
     if level.names is None or not level.objects or level.others:
         return None
     where = ".".join(level.names)
+    if (level.names and not all(where.split("."))) or "*" in level.names:
+        return None  # No path leads there: names in it are not quoted.
     if level.is_array:
         return Found(records=f"{where}.item", reason=f"the elements of the array at {where}")
     if level.objects < _FEWEST_KEYED or 2 * len(level.all_have or ()) < max(len(level.any_has), 1):
