@@ -255,7 +255,14 @@ def _refuse_newer(found: str | None) -> None:
 def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
     """Raise UsageError when a table of the dataset, a column of it or the right to load it is missing."""
     for table in dataset.tables:
-        found = {name for name, _, _ in connection.execute(_SQL["table_columns"], {"table": table.name})}
+        try:
+            found = {name for name, _, _ in connection.execute(_SQL["table_columns"], {"table": table.name})}
+        except psycopg.errors.InsufficientPrivilege as error:
+            user = connection.info.user
+            raise UsageError(
+                f"the user {user} may not look into the schema {table.schema}",
+                hint=f"as its owner: grant etl_loader to {user}, and etl dataset create {dataset.name}",
+            ) from error
         if not found:
             raise UsageError(f"the table {table.name} is missing", hint=f"etl dataset create {dataset.name}")
         missing = [column.name for column in table.columns if column.name not in found]
@@ -358,10 +365,19 @@ def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
             _add_columns(connection, table)
         for statement in ddl(dataset):
             connection.execute(statement)
-        for table in dataset.tables:
-            for role, name in (("etl_loader", "grant_fact"), ("etl_analyst", "grant_read")):
-                if role in roles:
-                    connection.execute(_SQL[name].format(table=table.identifier, role=sql.Identifier(role)))
+        for role, name in (("etl_loader", "grant_fact"), ("etl_analyst", "grant_read")):
+            if role in roles:
+                _grant(connection, dataset, role, name)
+
+
+def _grant(connection: psycopg.Connection, dataset: Dataset, role: str, name: str) -> None:
+    for schema in sorted({table.schema for table in dataset.tables}):
+        row = connection.execute(_SQL["reaches_schema"], {"role": role, "schema": schema}).fetchone()
+        if row == (False,):
+            names = {"schema": sql.Identifier(schema), "role": sql.Identifier(role)}
+            connection.execute(_SQL["grant_schema"].format(**names))
+    for table in dataset.tables:
+        connection.execute(_SQL[name].format(table=table.identifier, role=sql.Identifier(role)))
 
 
 def _add_columns(connection: psycopg.Connection, table: Table) -> None:

@@ -1,12 +1,16 @@
 """The group roles: each login does its work with its role alone, and is refused what is not its work."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from etl.database import create_tables, require_tables
+from etl.datasets import read
+from etl.errors import UsageError
 from etl.precalculation.catalogue import read_all
 from etl.precalculation.refresh import refresh
 from etl.precalculation.verify import verify
@@ -75,6 +79,23 @@ def test_a_loader_loads_refreshes_and_verifies(logins: dict[str, Connection]) ->
         refresh(loader, aggregate, run=None, full=True)
         assert verify(loader, aggregate).differences == 0
     assert loader.execute("select sum(pending_buckets) from analytics.freshness").fetchone() == (0,)
+
+
+def test_the_schema_of_an_own_dataset_is_reached(
+    logins: dict[str, Connection], postgresql: Connection, tmp_path: Path
+) -> None:
+    """Tables in a schema of their own are loaded and read by the roles; who has none of them is told what to do."""
+    path = tmp_path / "orders.toml"
+    path.write_text('name = "orders"\n[[table]]\nname = "shop.orders"\n[table.columns]\norder_id = "text"\n')
+    orders = read(path)
+    create_tables(postgresql, orders)
+    postgresql.commit()
+    require_tables(logins["loader"], orders)
+    assert logins["analyst"].execute("select count(*) from shop.orders").fetchone() == (0,)
+    postgresql.execute("revoke usage on schema shop from etl_loader")
+    postgresql.commit()
+    with pytest.raises(UsageError, match="role_loader may not look into the schema shop"):
+        require_tables(logins["loader"], orders)
 
 
 DENIED_TO_LOADERS: tuple[LiteralString, ...] = (

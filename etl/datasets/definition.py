@@ -85,6 +85,11 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     comment: str | None = None
 
     @property
+    def schema(self) -> str:
+        """The schema of its name."""
+        return self.name.split(".")[0]
+
+    @property
     def identifier(self) -> sql.Identifier:
         """The qualified name, quoted."""
         return sql.Identifier(*self.name.split("."))

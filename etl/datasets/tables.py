@@ -19,7 +19,7 @@ def ddl(dataset: Dataset) -> list[sql.Composed]:
     """Return the statements that make the dataset's tables; running them again changes nothing."""
     statements = [
         sql.SQL("create schema if not exists {}").format(sql.Identifier(schema))
-        for schema in sorted({table.name.split(".")[0] for table in dataset.tables})
+        for schema in sorted({table.schema for table in dataset.tables})
     ]
     names: set[str] = set()
     for table in dataset.tables:

@@ -50,6 +50,14 @@ grant insert, delete on etl.pending to etl_loader;
 -- Let analysts reach the facts and the aggregates, and nothing of the ledger.
 grant usage on schema logistics, analytics to etl_analyst;
 
+-- name: reaches_schema
+-- Tell whether a role may look for tables in a schema.
+select has_schema_privilege(%(role)s, %(schema)s, 'usage');
+
+-- name: grant_schema
+-- Let a role look for tables in the schema of a dataset.
+grant usage on schema {schema} to {role};
+
 -- name: grant_fact
 -- Let loaders write a fact table and analysts read it.
 grant select, insert, update, delete on {table} to {role};
