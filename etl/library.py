@@ -23,7 +23,7 @@ from etl.ingestion.sharing import shared
 from etl.ingestion.values import Summary
 from etl.logs import Logs
 from etl.precalculation import catalogue
-from etl.precalculation.refresh import Refreshed, refresh
+from etl.precalculation.refresh import Refreshed, refresh_all
 from etl.settings import (
     Decoder,
     Format,
@@ -125,7 +125,7 @@ def load(  # noqa: PLR0913 - as many as the command has options
             )
             for share in shares
         ]
-        require_all(jobs, named)
+        require_all(jobs, named, folder)
         load_all(named, jobs, course, lambda _summary, _error: None)
         precalculate_all(jobs, folder, course, lambda _error: None)
     if course.exit_code not in {0, 1}:
@@ -146,7 +146,7 @@ def precalculate(
     folder = Path(config_dir)
     chosen = catalogue.choose(aggregates, folder)
     with _opened(database, folder) as target, databases.connect(target, "etl:precalculate") as connection:
-        return tuple(refresh(connection, aggregate, run=None, full=full) for aggregate in chosen)
+        return tuple(refresh_all(connection, chosen, run=None, full=full))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from etl.errors import UsageError
 from etl.precalculation.catalogue import EVERYTHING, Aggregate, Range, choose
 from etl.precalculation.pending import gather, take_due
 from etl.precalculation.refresh import Refreshed, refresh
@@ -148,9 +149,20 @@ def test_a_day_that_is_no_date_is_in_no_bucket(connection: Connection) -> None:
     _ship(connection, "S1", "infinity")
     _ship(connection, "S2", "20226-11-05")
     _ship(connection, "S3", "0044-03-15 BC")
+    _ship(connection, "S4", "-infinity")
     assert _refresh(connection, "daily_shipments").buckets == 2
     _refresh(connection, "carrier_performance")
     for aggregate in choose(["daily_shipments", "carrier_performance"]):
+        assert not _differences(connection, aggregate)
+
+
+def test_a_day_at_the_end_of_the_calendar_stops_no_refresh(connection: Connection) -> None:
+    """A day that no instant follows is recomputed like any other."""
+    _refresh_all(connection)
+    _ship(connection, "S1", "294276-12-31 23:00Z")
+    _trip(connection, "L1", "294276-12-31")
+    for aggregate in choose(["daily_shipments", "carrier_performance", "vehicle_days"]):
+        assert refresh(connection, aggregate, run=None).rows == 1
         assert not _differences(connection, aggregate)
 
 
@@ -351,7 +363,7 @@ def test_a_refresh_that_fails_leaves_its_buckets_pending(connection: Connection)
     _refresh(connection, "daily_shipments")
     connection.execute("alter table analytics.daily_shipments add constraint small check (sum_weight_kg < 5)")
     _ship(connection, "S1", "2026-03-01", weight=9)
-    with pytest.raises(psycopg.errors.CheckViolation):
+    with pytest.raises(UsageError, match=r"CheckViolation of small, SQLSTATE 23514"):
         _refresh(connection, "daily_shipments")
     assert _pending(connection)["daily_shipments"] == 1
     connection.execute("alter table analytics.daily_shipments drop constraint small")

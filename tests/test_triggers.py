@@ -1,5 +1,6 @@
 """The triggers of the facts: that they are there, that they are right, and what happens where they were not."""
 
+import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -166,6 +167,68 @@ def test_a_new_aggregate_waits_for_loads_that_note_nothing_for_it(connection: Co
         thread.join()
     refresh(connection, aggregate, run=None)
     assert connection.execute("select sum(count_shipments) from analytics.own_days").fetchone() == (1,)
+
+
+def test_an_aggregate_that_nobody_refreshed_is_all_pending(connection: Connection, tmp_path: Path) -> None:
+    """Before its first refresh, and when it was taken out and entered again, it does not look as if it were fresh."""
+    for shipped in read_all():
+        refresh(connection, shipped, run=None)
+    aggregate = _own(tmp_path)
+    pending = "select pending_buckets from analytics.freshness where aggregate = 'own_days'"
+    for _ in range(2):
+        install(connection, [aggregate], {})
+        assert connection.execute(pending).fetchone() == (1,)
+    refresh(connection, aggregate, run=None)
+    assert connection.execute(pending).fetchone() == (0,)
+    connection.execute("delete from etl.aggregates where aggregate = 'own_days'")
+    _promise(connection, "S1", "2026-03-01")
+    for shipped in read_all():
+        refresh(connection, shipped, run=None)
+    install(connection, [aggregate], {})
+    assert connection.execute(pending).fetchone() == (1,)
+    assert refresh(connection, aggregate, run=None).rows == 1
+
+
+UNFIT = {
+    r"several rows have the same key \(day, warehouse\)": ("group by 1, 2", "group by 1, 2, shipment_id"),
+    "warehouse of the key is null in a row": ("coalesce(origin_warehouse, '(none)')", "origin_warehouse"),
+    "DivisionByZero, SQLSTATE 22012": ("count(*)", "count(*) / (count(*) - 2)"),
+}
+
+
+@pytest.mark.parametrize("told", UNFIT)
+def test_an_aggregate_that_does_not_fit_is_told_and_stops_no_other(
+    connection: Connection, run_etl: RunEtl, tmp_path: Path, told: str
+) -> None:
+    """Its name, file and fault are told, what else there is gets refreshed, and a load does not blame the database."""
+    (tmp_path / "config").mkdir()
+    _own(tmp_path / "config")
+    path = tmp_path / "config" / "aggregates" / "own_days.sql"
+    path.write_text(path.read_text().replace(*UNFIT[told]))
+    install(connection, [*read_all(), *choose(["own_days"], tmp_path / "config")], {})
+    _promise(connection, "S1", "2026-03-01")
+    _promise(connection, "S2", "2026-03-01")
+    done = run_etl("precalculate")
+    assert (done.returncode, "vehicle_days" in done.stdout) == (2, True)
+    assert re.search(rf"own_days cannot be computed: {told}, in \S+own_days\.sql", done.stderr), done.stderr
+    (tmp_path / "s.json").write_text('[{"shipment_id": "S3", "created_at": "2026-01-01T00:00Z"}]')
+    done = run_etl("load", "shipments", tmp_path / "s.json")
+    assert (done.returncode, "own_days cannot be computed" in done.stderr) == (4, True)
+    behind = "select aggregate from analytics.freshness where pending_buckets > 0"
+    assert connection.execute(behind).fetchall() == [("own_days",)]
+
+
+def test_an_aggregate_of_a_wrong_head_is_told_before_a_load(
+    connection: Connection, run_etl: RunEtl, tmp_path: Path
+) -> None:
+    """A definition that is wrong is exit code 2 and nothing done, unless the load leaves the aggregates as they are."""
+    (tmp_path / "config" / "aggregates").mkdir(parents=True)
+    (tmp_path / "config" / "aggregates" / "own_days.sql").write_text("select 1")
+    (tmp_path / "s.json").write_text('[{"shipment_id": "S3", "created_at": "2026-01-01T00:00Z"}]')
+    done = run_etl("load", "shipments", tmp_path / "s.json")
+    assert (done.returncode, "own_days.sql at line 1" in done.stderr) == (2, True)
+    assert connection.execute("select count(*) from logistics.shipments").fetchone() == (0,)
+    assert run_etl("load", "shipments", tmp_path / "s.json", "--no-precalculate").returncode == 0
 
 
 def test_a_fact_that_was_made_anew_is_watched_again(connection: Connection, run_etl: RunEtl) -> None:

@@ -88,6 +88,17 @@ def test_what_was_never_refreshed_is_pending(connection: Connection) -> None:
     assert _verify(connection) == Verified(aggregate="daily_shipments", differences=0, pending=True, keys=())
 
 
+def test_an_aggregate_without_its_table_is_not_verified(connection: Connection, run_etl: RunEtl) -> None:
+    """What was not migrated is told with the remedy, by --verify and by --list."""
+    connection.execute("drop table analytics.daily_shipments")
+    connection.execute("delete from etl.refreshes")
+    connection.execute("delete from etl.aggregates where aggregate = 'daily_shipments'")
+    done = run_etl("precalculate", "daily_shipments", "--verify")
+    assert (done.returncode, "hint: etl db migrate" in done.stderr) == (2, True)
+    done = run_etl("precalculate", "daily_shipments", "--list", "--json")
+    assert (done.stdout, done.stderr) == ("", "not in the database yet: daily_shipments; etl db migrate\n")
+
+
 def test_many_differences_are_counted_and_some_told(connection: Connection) -> None:
     """The number is exact, the keys are as many as a person reads."""
     connection.execute(

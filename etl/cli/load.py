@@ -211,7 +211,7 @@ def command(
                 )
                 for share in shares
             ]
-            require_all(jobs, named)
+            require_all(jobs, named, common.config_dir)
             load_all(named, jobs, course, partial(_print, as_json=as_json))
             precalculate_all(jobs, common.config_dir, course, tell)
             if not course.codes & {4, 129, 130, 143}:

@@ -56,27 +56,38 @@ def command(
             return _verify(connection, chosen, as_json=as_json)
         if prints_ddl:
             return _print_ddl(connection, chosen)
-        exit_code = _refresh(connection, chosen, full=full, as_json=as_json)
-        report.look(connection)
-        return exit_code
+        try:
+            _refresh(connection, chosen, full=full, as_json=as_json)
+        finally:
+            report.look(connection)
+        return 0
 
 
-def _refresh(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, full: bool, as_json: bool) -> int:
-    done = [refresh.refresh(connection, aggregate, run=None, full=full) for aggregate in chosen]
+def _refresh(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, full: bool, as_json: bool) -> None:
+    done: list[refresh.Refreshed] = []
+    try:
+        done.extend(refresh.refresh_all(connection, chosen, run=None, full=full))
+    finally:  # What was refreshed before an error is told, too.
+        _print_done(done, as_json=as_json)
+
+
+def _print_done(done: Sequence[refresh.Refreshed], *, as_json: bool) -> None:
     if as_json:
         print_json(vars(refreshed) for refreshed in done)
-    else:
+    elif done:
         print_table(
             "precalculated",
             ["aggregate", "buckets", "rows changed", "seconds"],
             [(refreshed.aggregate, refreshed.buckets, refreshed.rows, refreshed.seconds) for refreshed in done],
         )
-    return 0
 
 
 def _list(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_json: bool) -> int:
     names = [aggregate.name for aggregate in chosen]
     found = [row for row in pending.installed(connection) if row["aggregate"] in names]
+    missing = sorted(set(names) - {row["aggregate"] for row in found})
+    if missing:
+        click.echo(f"not in the database yet: {', '.join(missing)}; etl db migrate", err=True)
     if as_json:
         print_json(found)
     else:

@@ -24,7 +24,8 @@ from etl.ingestion.source import Stream, opened
 from etl.ingestion.values import Piece, Prove, Range, Source, Summary
 from etl.ingestion.workers import Work, copier_of
 from etl.precalculation import catalogue
-from etl.precalculation.refresh import Refreshed, refresh
+from etl.precalculation.catalogue import Aggregate
+from etl.precalculation.refresh import Refreshed, refresh_all
 
 log = structlog.get_logger(__name__)
 
@@ -151,13 +152,20 @@ def precalculate(
 ) -> Iterator[Refreshed]:
     """Bring the aggregates that read these fact tables, or the ledger, up to date; yield each when it is done.
 
-    Raises DatabaseError when the database refuses and InterruptedByUserError on a signal; running the same command
-    again goes on with the others.
+    Raises DatabaseError when the database refuses or an aggregate cannot be computed, after the others, and
+    InterruptedByUserError on a signal: the records are in, and running the same command again refreshes the others.
     """
     try:
         with connect(database, "etl:precalculate") as connection:
-            for aggregate in catalogue.aggregates_reading([*tables, "etl.batches"], config_dir):
-                stop.check()
-                yield refresh(connection, aggregate, run=run)
+            chosen = catalogue.aggregates_reading([*tables, "etl.batches"], config_dir)
+            yield from refresh_all(connection, _until_stopped(chosen, stop), run=run)
+    except UsageError as error:
+        raise DatabaseError(str(error), hint=error.hint) from error
     except psycopg.Error as error:
         raise outcome.lost(error, database) from error
+
+
+def _until_stopped(aggregates: Iterable[Aggregate], stop: Stop) -> Iterator[Aggregate]:
+    for aggregate in aggregates:
+        stop.check()
+        yield aggregate

@@ -15,6 +15,7 @@ from etl.ingestion.rehearsal import rehearse
 from etl.ingestion.resumption import judge
 from etl.ingestion.values import Source, Summary
 from etl.pooling import require_own_session
+from etl.precalculation import catalogue
 from etl.precalculation.refresh import Refreshed
 
 # The exit code of several sources: the first of these that occurred (contract C3).
@@ -40,7 +41,7 @@ class Course:
         return next((code for code in GRAVEST_FIRST if code in self.codes), 0)
 
 
-def require_all(jobs: Sequence[Job], sources: Sequence[Source]) -> None:
+def require_all(jobs: Sequence[Job], sources: Sequence[Source], config_dir: Path) -> None:
     """Judge for exit code 2 before anything starts (contract C3).
 
     Raises UsageError.
@@ -49,6 +50,8 @@ def require_all(jobs: Sequence[Job], sources: Sequence[Source]) -> None:
     for job in jobs:
         _require_fitting(job, sources)
     _require_own_tables(jobs)
+    if shared.settings.precalculate:
+        catalogue.read_all(config_dir)  # raises where a file of an aggregate is not as it must be
     for each in sources:
         if each.path and failures.is_stored(shared.settings.failed_dir, Path(each.path)):
             raise UsageError(f"{each.name} is a file of the failed store", hint="etl failed replay ID")
@@ -134,8 +137,7 @@ def precalculate_all(jobs: Sequence[Job], config_dir: Path, course: Course, told
         error: EtlError = shared.stop.at_once()
         code = error.exit_code
     except EtlError as ended:
-        # The records are in: what is wrong with an aggregate is put right, and the same command refreshes it.
-        error, code = ended, 4 if isinstance(ended, UsageError) else ended.exit_code
+        error, code = ended, ended.exit_code
     else:
         return
     course.errors.append(error)

@@ -73,7 +73,8 @@ class Range:
     until: str
 
 
-EVERYTHING = Range(first="-infinity", until="infinity")
+# From the first day that PostgreSQL knows: what is no date, such as -infinity, is in no bucket.
+EVERYTHING = Range(first="4714-11-24 BC", until="infinity")
 
 
 @dataclass(frozen=True, kw_only=True)

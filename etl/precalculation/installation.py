@@ -1,6 +1,6 @@
 """What the aggregates need in the database: a table each, their entry in the ledger, the triggers of their facts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -10,11 +10,12 @@ from etl import queries
 from etl.errors import DefinitionError, UsageError
 from etl.precalculation import triggers
 from etl.precalculation.catalogue import Aggregate, Fact
+from etl.precalculation.pending import is_known
 
 _SQL = queries.load("installation")
 
 
-def install(connection: psycopg.Connection, aggregates: Iterable[Aggregate], datasets: Mapping[str, str]) -> list[str]:
+def install(connection: psycopg.Connection, aggregates: Sequence[Aggregate], datasets: Mapping[str, str]) -> list[str]:
     """Make tables, keys, comments, grants and triggers; running it again changes nothing.
 
     `datasets` gives the dataset that loads each fact. A table whose columns or key are no longer those of its
@@ -37,6 +38,10 @@ def install(connection: psycopg.Connection, aggregates: Iterable[Aggregate], dat
             facts += [fact.table for fact in aggregate.facts]
         for fact in triggers.install(connection, facts):
             connection.execute(_SQL["add_pending_all"], {"fact": fact})
+        for aggregate in aggregates:
+            # It would be recomputed all the same: here it is told to those who ask how fresh it is.
+            if not is_known(connection, aggregate):
+                connection.execute(_SQL["add_pending_whole"], {"aggregate": aggregate.name})
         for role in roles:
             connection.execute(_SQL["grant_freshness"].format(role=sql.Identifier(role)))
     return made
@@ -150,6 +155,9 @@ def _register(connection: psycopg.Connection, aggregate: Aggregate, datasets: Ma
     registered = connection.execute(_SQL["watches"], named).fetchall()
     if sorted(registered, key=_in_order) == sorted((tuple(watch.values()) for watch in watches), key=_in_order):
         return
+    if not registered:
+        # What changed while it was not entered was not noted for it.
+        connection.execute(_SQL["add_pending_whole"], named)
     connection.execute(_SQL["forget_watches"], named)
     for watch in watches:
         connection.execute(_SQL["watch"], named | watch)

@@ -9,12 +9,14 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from etl import queries
-from etl.errors import InternalError, UsageError
+from etl.errors import DefinitionError, InternalError, UsageError
 from etl.precalculation.catalogue import EVERYTHING, Aggregate, Range
 from etl.precalculation.pending import gather, is_known, take_due
 
 _SQL = queries.load("precalculation")
 _COMMA = sql.SQL(", ")
+# SQLSTATE classes of rows that the select or the table of an aggregate cannot take: cardinality, data, constraints.
+_BY_DATA = {"21", "22", "23"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ def refresh(connection: psycopg.Connection, aggregate: Aggregate, *, run: str | 
     Buckets that did not change are left alone, unless `full` or another definition asks for all. `connection` is in
     autocommit mode and outside a transaction; `run` is the run that asks, or None. Refreshes of one aggregate queue.
     Readers see the old rows until the commit; a row that does not change is not written. Raises UsageError when a
-    table or the right to it is missing, psycopg's errors for all else.
+    table or the right to it is missing or the rows of the select do not fit, psycopg's errors for all else.
     """
     if not connection.autocommit or connection.info.transaction_status != TransactionStatus.IDLE:
         raise InternalError("expected an autocommit connection outside a transaction for a refresh")
@@ -45,20 +47,63 @@ def refresh(connection: psycopg.Connection, aggregate: Aggregate, *, run: str | 
             return _recompute(connection, aggregate, run, full=full)
 
 
+def refresh_all(
+    connection: psycopg.Connection, aggregates: Iterable[Aggregate], *, run: str | None, full: bool = False
+) -> Iterator[Refreshed]:
+    """Refresh one aggregate after the other; yield each when it is done.
+
+    One that cannot be computed keeps no other from its refresh: UsageError is raised at the end, with what is wrong
+    with the first and the names of the rest.
+    """
+    failed: dict[str, UsageError] = {}
+    for aggregate in aggregates:
+        try:
+            done = refresh(connection, aggregate, run=run, full=full)
+        except UsageError as error:
+            failed[aggregate.name] = error
+        else:
+            yield done
+    if failed:
+        first, *others = failed
+        also = f"; nor could these be refreshed: {', '.join(others)}" if others else ""
+        raise type(failed[first])(f"{failed[first]}{also}", hint=failed[first].hint) from failed[first]
+
+
 @contextmanager
 def refusals_told(connection: psycopg.Connection, aggregate: Aggregate) -> Iterator[None]:
-    """Turn a missing table, column or right into UsageError with the remedy."""
+    """Turn what is wrong with one aggregate, and not with the database, into UsageError with the remedy."""
     try:
         yield
-    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
-        raise UsageError(
-            f"{aggregate.name} cannot be computed: {error.diag.message_primary}", hint="etl db migrate"
-        ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise UsageError(
             f"the user {connection.info.user} may not refresh {aggregate.name}: {error.diag.message_primary}",
             hint=f"grant etl_loader to {connection.info.user}",
         ) from error
+    except psycopg.Error as error:
+        kind = (error.sqlstate or "")[:2]
+        if kind == "42":
+            told = f"{aggregate.name} cannot be computed: {error.diag.message_primary}"
+            raise UsageError(told, hint="etl db migrate") from error
+        if kind in _BY_DATA:
+            told, hint = _misfit(aggregate, error)
+            raise DefinitionError(
+                f"{aggregate.name} cannot be computed: {told}, in {aggregate.path}", hint=hint
+            ) from error
+        raise
+
+
+def _misfit(aggregate: Aggregate, error: psycopg.Error) -> tuple[str, str]:
+    """Tell why rows cannot be computed or stored, and the remedy; the server's sentence may quote a value."""
+    if isinstance(error, psycopg.errors.NotNullViolation) and error.diag.column_name in aggregate.key:
+        name = error.diag.column_name
+        return f"{name} of the key is null in a row", f"coalesce({name}, '(none)'), or leave such rows out"
+    constraint = error.diag.constraint_name or ""
+    if isinstance(error, psycopg.errors.UniqueViolation) and constraint.endswith("_pkey"):
+        return f"several rows have the same key ({', '.join(aggregate.key)})", "group by the key, and by nothing else"
+    if isinstance(error, psycopg.errors.CardinalityViolation):
+        return str(error.diag.message_primary), "group by the key, and let each subquery give one row"
+    of = f" of {constraint}" if constraint else ""
+    return f"{type(error).__name__}{of}, SQLSTATE {error.sqlstate}", "let the select take whatever the facts hold"
 
 
 @contextmanager

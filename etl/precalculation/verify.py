@@ -39,6 +39,7 @@ def verify(connection: psycopg.Connection, aggregate: Aggregate) -> Verified:
     """
     with refusals_told(connection, aggregate), connection.transaction(force_rollback=True):
         connection.execute(_SQL["see_one_snapshot"])
+        connection.execute(_SQL["see_table"].format(table=aggregate.identifier))
         pending = see_due(connection, aggregate) if is_known(connection, aggregate) else [EVERYTHING]
         if EVERYTHING in pending:
             return Verified(aggregate=aggregate.name, differences=0, pending=True, keys=())

@@ -213,6 +213,12 @@ for each statement execute function {function}();
 -- Let the next refresh of every aggregate that reads a fact recompute all of it.
 insert into etl.pending (aggregate) select distinct aggregate from etl.watches where fact = %(fact)s;
 
+-- name: add_pending_whole
+-- Let the next refresh of an aggregate recompute all of it.
+insert into etl.pending (aggregate)
+select %(aggregate)s
+where not exists (select from etl.pending where aggregate = %(aggregate)s and bucket is null);
+
 -- name: grant_to_etl_loader
 -- Let loaders refresh an aggregate.
 grant select, insert, update, delete on {table} to etl_loader;

@@ -53,10 +53,15 @@ where {column} in (
 )
 
 -- name: buckets
--- Tell the buckets of what was touched; a day that is no date, such as infinity, is in no bucket.
+-- Tell the buckets of what was touched; a day that is no date, such as infinity, is in no bucket, and one at an end of
+-- the calendar is all of them: the days beside it could not be told.
 select distinct
     touched.aggregate,
-    case aggregates.bucket when 'month' then date_trunc('month', touched.day)::date else touched.day end as bucket
+    case
+        when touched.day not between date '4713-01-01 BC' and date '290000-12-31' then null
+        when aggregates.bucket = 'month' then date_trunc('month', touched.day)::date
+        else touched.day
+    end as bucket
 from touched
 join etl.aggregates on aggregates.aggregate = touched.aggregate
 where touched.is_all or isfinite(touched.day)
@@ -126,6 +131,10 @@ set transaction isolation level repeatable read;
 set local timezone = 'UTC';
 -- The other processors are for readers: in parallel all aggregates took 5 % less, and reads beside them waited.
 set local max_parallel_workers_per_gather = 0;
+
+-- name: see_table
+-- See that the table of an aggregate is there and may be read.
+select from {table} limit 0;
 
 -- name: make_fresh
 -- Compute buckets of an aggregate beside its table.
