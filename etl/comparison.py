@@ -7,7 +7,8 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import LINEAGE, Dataset, Table, limits_ddl, sql_type
+from etl.datasets import LINEAGE, Dataset, Table, limits_ddl, quoted, sql_type
+from etl.errors import UsageError
 
 _SQL = queries.load("comparison")
 _EXPECTED = "etl_expected"
@@ -32,21 +33,31 @@ class _Held:
 
 
 def compare(connection: psycopg.Connection, dataset: Dataset) -> list[Difference]:
-    """Return where the tables differ; a column that the definition does not name is told, and stays."""
-    with connection.transaction(force_rollback=True):
-        connection.execute(_SQL["hush_notices"])
-        return [difference for table in dataset.tables for difference in _of_table(connection, dataset, table)]
+    """Return where the tables differ; a column that the definition does not name is told, and stays.
+
+    Raises UsageError when the server denies to look.
+    """
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(_SQL["hush_notices"])
+            return [difference for table in dataset.tables for difference in _of_table(connection, dataset, table)]
+    except psycopg.errors.InsufficientPrivilege as error:
+        user = connection.info.user
+        raise UsageError(
+            f"the user {user} may not compare the tables of {dataset.name}: {error.diag.message_primary}",
+            hint=f"as its owner: grant etl_loader to {user}, and etl dataset create {dataset.name}",
+        ) from error
 
 
 def _of_table(connection: psycopg.Connection, dataset: Dataset, table: Table) -> Iterator[Difference]:
-    held = _columns(connection, table.name)
+    held = _columns(connection, table.quoted)
     create = f"etl dataset create {dataset.name}"
     if not held:
         yield Difference(table=table.name, column=None, found="the table is missing", remedy=create)
         return
-    for column in table.columns:
-        if column.name not in held:
-            yield Difference(table=table.name, column=column.name, found="the column is missing", remedy=create)
+    for name in (*(column.name for column in table.columns), *LINEAGE):
+        if name not in held:
+            yield Difference(table=table.name, column=name, found="the column is missing", remedy=create)
     yield from _of_columns(connection, table, held)
     yield from _of_checks(connection, table, held)
     yield from _of_indexes(connection, dataset, table, create)
@@ -81,19 +92,19 @@ def _of_checks(connection: psycopg.Connection, table: Table, held: dict[str, _He
     connection.execute(limits_ddl(table, sql.Identifier("pg_temp", _EXPECTED)))
     expected = connection.execute(_SQL["checks"], {"table": f"pg_temp.{_EXPECTED}"}).fetchall()
     connection.execute(sql.SQL("drop table {}").format(sql.Identifier("pg_temp", _EXPECTED)))
-    found = set(connection.execute(_SQL["checks"], {"table": table.name}).fetchall())
+    found = set(connection.execute(_SQL["checks"], {"table": table.quoted}).fetchall())
     for name, check in expected:
         if name in held and (name, check) not in found:
-            alter = f"alter table {table.name} add {check};"
+            alter = f"alter table {table.quoted} add {check};"
             yield Difference(table=table.name, column=name, found=f"lacks the {check}", remedy=alter)
 
 
 def _of_indexes(connection: psycopg.Connection, dataset: Dataset, table: Table, create: str) -> Iterator[Difference]:
-    found = connection.execute(_SQL["indexes"], {"table": table.name}).fetchall()
+    found = connection.execute(_SQL["indexes"], {"table": table.quoted}).fetchall()
     key = list(dataset.key)
     told = ", ".join(key)
     if key and not table.each and not any(is_unique and set(names) == set(key) for is_unique, names in found):
-        alter = f"alter table {table.name} add primary key ({told});"
+        alter = f"alter table {table.quoted} add primary key ({quoted(key)});"
         yield Difference(table=table.name, column=None, found=f"no unique index of the key ({told})", remedy=alter)
     for wanted in [*table.index, *([dataset.key] if key and table.each else [])]:
         if not any(names[: len(wanted)] == list(wanted) for _, names in found):

@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl import embedded, queries
-from etl.datasets import Dataset, Table, additions, ddl, limits_ddl
+from etl.datasets import LINEAGE, Dataset, Table, additions, ddl, limits_ddl, quoted
 from etl.errors import DatabaseError, UsageError
 from etl.settings import shipped
 
@@ -256,7 +256,7 @@ def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
     """Raise UsageError when a table of the dataset, a column of it or the right to load it is missing."""
     for table in dataset.tables:
         try:
-            found = {name for name, _, _ in connection.execute(_SQL["table_columns"], {"table": table.name})}
+            found = {name for name, _, _ in connection.execute(_SQL["table_columns"], {"table": table.quoted})}
         except psycopg.errors.InsufficientPrivilege as error:
             user = connection.info.user
             raise UsageError(
@@ -265,13 +265,13 @@ def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
             ) from error
         if not found:
             raise UsageError(f"the table {table.name} is missing", hint=f"etl dataset create {dataset.name}")
-        missing = [column.name for column in table.columns if column.name not in found]
+        missing = [name for name in (*(column.name for column in table.columns), *LINEAGE) if name not in found]
         if missing:
             raise UsageError(
-                f"the table {table.name} has no column {', '.join(missing)}, which {dataset.path} names",
+                f"the table {table.name} has no column {', '.join(missing)}, which the dataset {dataset.name} loads",
                 hint=f"etl dataset create {dataset.name} adds it",
             )
-        row = connection.execute(_SQL["may_load"], {"table": table.name}).fetchone()
+        row = connection.execute(_SQL["may_load"], {"table": table.quoted}).fetchone()
         if not row or not row[0]:
             raise UsageError(
                 f"the user {connection.info.user} may not load {table.name}",
@@ -295,7 +295,7 @@ _READ_FROM_TOKENS = {
 def other_types(connection: psycopg.Connection, dataset: Dataset) -> str | None:
     """Return a sentence on the first column whose type in the database is not the definition's, or None."""
     for table in dataset.tables:
-        found = {name: type_ for name, type_, _ in connection.execute(_SQL["table_columns"], {"table": table.name})}
+        found = {name: type_ for name, type_, _ in connection.execute(_SQL["table_columns"], {"table": table.quoted})}
         for column in table.columns:
             wanted = _READ_FROM_TOKENS.get(column.type)
             type_ = found.get(column.name, "").partition("(")[0]
@@ -316,7 +316,7 @@ def guarded_columns(connection: psycopg.Connection, dataset: Dataset) -> frozens
             for table in dataset.tables:
                 connection.execute(limits_ddl(table, sql.Identifier("pg_temp", "etl_expected")))
                 expected = _limits(connection, "pg_temp.etl_expected")
-                found = _limits(connection, table.name)
+                found = _limits(connection, table.quoted)
                 guarded |= {(table.name, name) for name, limits in expected.items() if limits <= found.get(name, set())}
                 connection.execute(_SQL["drop_expected"])
     except psycopg.errors.InsufficientPrivilege:
@@ -331,11 +331,11 @@ def _limits(connection: psycopg.Connection, table: str) -> dict[str, set[str]]:
 def require_key(connection: psycopg.Connection, dataset: Dataset) -> None:
     """Raise UsageError when a table of records has no unique index of the key, which a merge needs."""
     for table in dataset.record_tables:
-        row = connection.execute(_SQL["has_key"], {"table": table.name, "key": list(dataset.key)}).fetchone()
+        row = connection.execute(_SQL["has_key"], {"table": table.quoted, "key": list(dataset.key)}).fetchone()
         if not row or not row[0]:
             raise UsageError(
                 f"the table {table.name} has no unique index of its key ({', '.join(dataset.key)})",
-                hint=f"alter table {table.name} add primary key ({', '.join(dataset.key)})",
+                hint=f"alter table {table.quoted} add primary key ({quoted(dataset.key)})",
             )
 
 
@@ -361,10 +361,16 @@ def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
     roles = {name for (name,) in connection.execute(_SQL["roles_present"])}
     with connection.transaction():
         connection.execute(_SQL["hush_notices"])
-        for table in dataset.tables:
-            _add_columns(connection, table)
-        for statement in ddl(dataset):
-            connection.execute(statement)
+        try:
+            for table in dataset.tables:
+                _add_columns(connection, table)
+            for statement in ddl(dataset):
+                connection.execute(statement)
+        except psycopg.errors.WrongObjectType as error:
+            raise UsageError(
+                f"what a table of {dataset.name} is called is no table: {error.diag.message_primary}",
+                hint=f"give the table another name in {dataset.path}",
+            ) from error
         for role, name in (("etl_loader", "grant_fact"), ("etl_analyst", "grant_read")):
             if role in roles:
                 _grant(connection, dataset, role, name)
@@ -381,14 +387,17 @@ def _grant(connection: psycopg.Connection, dataset: Dataset, role: str, name: st
 
 
 def _add_columns(connection: psycopg.Connection, table: Table) -> None:
-    held = {name for name, _, _ in connection.execute(_SQL["table_columns"], {"table": table.name})}
+    held = {name for name, _, _ in connection.execute(_SQL["table_columns"], {"table": table.quoted})}
     try:
         for statement in additions(table, held) if held else ():
             connection.execute(statement)
     except psycopg.errors.NotNullViolation as error:
+        is_lineage = error.diag.column_name in LINEAGE
         raise UsageError(
             f"the table {table.name} holds rows, and its new column {error.diag.column_name} is required",
-            hint="give the column a default in the definition",
+            hint="give the column a default in the definition"
+            if not is_lineage
+            else "the table is none that this tool made: give the dataset one of its own",
         ) from error
 
 

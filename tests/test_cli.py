@@ -211,6 +211,11 @@ def test_a_dataset_is_shown_checked_and_created(run_etl: RunEtl, connection: Con
     assert run_etl("dataset", "check", "parcels").returncode == 0
     with pytest.raises(psycopg.errors.CheckViolation):
         connection.execute("insert into logistics.parcels values ('P', -1, 1, 0, 1)")
+    connection.execute(
+        "alter table logistics.parcels drop column weight_kg; alter table logistics.parcels add by_hand int"
+    )
+    differing = run_etl("dataset", "check", "parcels")
+    assert (differing.returncode, "by_hand" in differing.stdout) == (2, True)
 
 
 def test_runs_and_failures_are_shown(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:

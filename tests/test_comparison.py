@@ -5,7 +5,7 @@ import psycopg
 import pytest
 
 from etl.comparison import compare
-from etl.database import create_tables
+from etl.database import create_tables, guarded_columns, require_key, require_tables
 from etl.datasets import Dataset, read
 from etl.errors import UsageError
 
@@ -68,7 +68,7 @@ def test_tables_are_made_completed_and_compared(connection: Connection, tmp_path
     assert found == {
         ("id", "takes null, and is required"): 'alter table "logistics"."parcels" alter column "id" set not null;',
         ("b", "lacks the CHECK ((char_length(b) <= 5))"): (
-            "alter table logistics.parcels add CHECK ((char_length(b) <= 5));"
+            'alter table "logistics"."parcels" add CHECK ((char_length(b) <= 5));'
         ),
         ("c", "is bigint, and not integer"): 'alter table "logistics"."parcels" alter column "c" type integer;',
         ("b_c", "refuses null, and is not required"): (
@@ -79,7 +79,7 @@ def test_tables_are_made_completed_and_compared(connection: Connection, tmp_path
         ("needed", "is not in the definition, refuses null and has no default: no record loads"): (
             'alter table "logistics"."parcels" alter column "needed" drop not null;'
         ),
-        (None, "no unique index of the key (id)"): "alter table logistics.parcels add primary key (id);",
+        (None, "no unique index of the key (id)"): 'alter table "logistics"."parcels" add primary key ("id");',
         ("weight", "the column is missing"): "etl dataset create parcels",
         (None, "no index on (id)"): "etl dataset create parcels",
     }
@@ -114,6 +114,50 @@ def test_a_column_is_added_with_all_that_it_says(connection: Connection, tmp_pat
     with pytest.raises(UsageError, match="its new column new is required") as caught:
         create_tables(connection, _read(tmp_path, needed))
     assert caught.value.hint == "give the column a default in the definition"
+
+
+def test_capitals_are_kept(connection: Connection, tmp_path: Path) -> None:
+    """A table and a key with capitals are made, found again, and put right by the statement that is told."""
+    dataset = _read(
+        tmp_path,
+        'name = "parcels"\nmode = "merge"\nkey = ["Id"]\n[[table]]\nname = "logistics.Parcels"\n'
+        'columns = { Id = { type = "text", required = true, max_length = 5 } }',
+    )
+    for _ in range(2):
+        create_tables(connection, dataset)
+    require_tables(connection, dataset)
+    require_key(connection, dataset)
+    assert guarded_columns(connection, dataset) == {("logistics.Parcels", "Id")}
+    connection.execute(
+        'alter table logistics."Parcels" drop constraint "Parcels_pkey", drop constraint "Parcels_Id_max_length"'
+    )
+    with pytest.raises(UsageError) as caught:
+        require_key(connection, dataset)
+    remedies = [each.remedy for each in compare(connection, dataset)]
+    assert [f"{caught.value.hint};"] == remedies[1:]
+    for remedy in remedies:
+        connection.execute(remedy.encode())
+    assert compare(connection, dataset) == []
+
+
+def test_a_table_that_this_tool_did_not_make_is_completed_or_refused(connection: Connection, tmp_path: Path) -> None:
+    """Lineage is added to an empty table; one with rows, and what is no table, are refused with what to do."""
+    dataset = _read(tmp_path, PARCELS)
+    connection.execute("create table logistics.parcels (id text primary key)")
+    connection.execute("insert into logistics.parcels values ('A')")
+    with pytest.raises(UsageError, match="holds rows") as caught:
+        create_tables(connection, dataset)
+    assert "one of its own" in (caught.value.hint or "")
+    connection.execute("truncate logistics.parcels")
+    create_tables(connection, dataset)
+    assert [each for each in compare(connection, dataset) if each.remedy] == []
+    connection.execute("alter table logistics.parcels drop column etl_place")
+    with pytest.raises(UsageError, match="no column etl_place"):
+        require_tables(connection, dataset)
+    assert [each.column for each in compare(connection, dataset)] == ["etl_place"]
+    connection.execute("drop table logistics.parcel_items; create view logistics.parcel_items as select 'A' as id")
+    with pytest.raises(UsageError, match="is no table"):
+        create_tables(connection, dataset)
 
 
 def test_no_two_indexes_have_one_name(connection: Connection, tmp_path: Path) -> None:

@@ -104,16 +104,17 @@ def check_command(common: Common, name: str, source: str | None, records: str | 
     if source is not None:
         return _preview(dataset, source, records, limit, as_json=as_json)
     with common.database() as database, connect(database) as connection:
-        require_tables(connection, dataset)
         differences = compare(connection, dataset)
-    wrong = sum(bool(each.remedy) for each in differences)
+        wrong = sum(bool(each.remedy) for each in differences)
+        if as_json:
+            told = [vars(each) for each in differences]
+            print_json([{"dataset": name, "path": dataset.path, "is_right": not wrong, "differences": told}])
+        elif differences:
+            shown = [(each.table, each.column, each.found, each.remedy) for each in differences]
+            print_table("differences", ["table", "column", "found", "remedy"], shown)
+        require_tables(connection, dataset)
     if as_json:
-        told = [vars(each) for each in differences]
-        print_json([{"dataset": name, "path": dataset.path, "is_right": not wrong, "differences": told}])
         return 1 if wrong else 0
-    if differences:
-        shown = [(each.table, each.column, each.found, each.remedy) for each in differences]
-        print_table("differences", ["table", "column", "found", "remedy"], shown)
     ends = f"differ from it in {wrong} thing{'s' if wrong > 1 else ''}" if wrong else "are there"
     click.echo(f"{dataset.path}: the definition is right, and its tables {ends}")
     return 1 if wrong else 0

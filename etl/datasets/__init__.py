@@ -6,7 +6,7 @@ returns statements, others run them.
 
 from etl.datasets.definition import LINEAGE, NUMBERS, SOURCE, TIMES, TYPES, Column, Condition, Dataset, Table, Type
 from etl.datasets.reading import find, folders, names, read, readable, standing
-from etl.datasets.tables import additions, ddl, limits_ddl, sql_type
+from etl.datasets.tables import additions, ddl, limits_ddl, quoted, sql_type
 
 __all__ = [
     "LINEAGE",
@@ -25,6 +25,7 @@ __all__ = [
     "folders",
     "limits_ddl",
     "names",
+    "quoted",
     "read",
     "readable",
     "sql_type",

@@ -95,6 +95,11 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return sql.Identifier(*self.name.split("."))
 
     @property
+    def quoted(self) -> str:
+        """The qualified name as the server reads it in a text, capitals kept."""
+        return self.identifier.as_string(None)
+
+    @property
     def told_each(self) -> str:
         """The arrays for a person to read."""
         return ", each of ".join(reversed(self.each))

@@ -1,17 +1,21 @@
 """The tables of a definition: its DDL. Composes statements, and runs none."""
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from decimal import Decimal
 
 from psycopg import sql
 
-from etl.datasets.definition import TYPES, Column, Dataset, Table
+from etl.datasets.definition import LINEAGE, TYPES, Column, Dataset, Table
 
 _NAME_LENGTH = 63
 _SQL_TYPES: dict[str, sql.SQL] = {
     **{name: sql.SQL(name) for name in TYPES},
     "double": sql.SQL("double precision"),
+}
+_LINEAGE_COLUMNS = {
+    name: sql.Identifier(name) + sql.SQL(" integer not null" if name == "etl_place" else " bigint not null")
+    for name in LINEAGE
 }
 
 
@@ -41,13 +45,16 @@ def additions(table: Table, held: Collection[str]) -> list[sql.Composed]:
 
     What a definition does not name any more stays.
     """
-    return [
-        sql.SQL("alter table {} add column {}").format(
-            table.identifier,
-            sql.SQL(" ").join([_column(column), *(_constraint(table, column, *check) for check in _checks(column))]),
+    wanted = {
+        column.name: sql.SQL(" ").join(
+            [_column(column), *(_constraint(table, column, *check) for check in _checks(column))]
         )
         for column in table.columns
-        if column.name not in held
+    }
+    return [
+        sql.SQL("alter table {} add column {}").format(table.identifier, column)
+        for name, column in (wanted | _LINEAGE_COLUMNS).items()
+        if name not in held
     ]
 
 
@@ -58,11 +65,7 @@ def _constraint(table: Table, column: Column, word: str, check: sql.Composed) ->
 
 def _create_table(table: Table, key: tuple[str, ...]) -> sql.Composed:
     lines: list[sql.Composable] = [_column(column) for column in table.columns]
-    lines += [
-        sql.Identifier("etl_run") + sql.SQL(" bigint not null"),
-        sql.Identifier("etl_batch") + sql.SQL(" bigint not null"),
-        sql.Identifier("etl_place") + sql.SQL(" integer not null"),
-    ]
+    lines += _LINEAGE_COLUMNS.values()
     if key:
         lines.append(sql.SQL("primary key ({})").format(sql.SQL(", ").join(map(sql.Identifier, key))))
     for column in table.columns:
@@ -111,6 +114,11 @@ def _joined(*parts: str) -> str:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{name[: _NAME_LENGTH - 9]}_{digest}"
+
+
+def quoted(columns: Iterable[str]) -> str:
+    """Return names of columns as they stand in a statement for a person."""
+    return sql.SQL(", ").join(map(sql.Identifier, columns)).as_string(None)
 
 
 def sql_type(name: str) -> sql.SQL:
