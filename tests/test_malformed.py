@@ -267,7 +267,7 @@ def test_the_judge_knows_the_records() -> None:
     assert _elements(_array()[0]) == [record.encode() for record in RECORDS]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ["array", pytest.param("lines", marks=pytest.mark.slow)])
 def test_a_source_cut_at_every_byte(lab: Lab, shape: str) -> None:
     """Wherever a source is cut off, the whole records before the cut are in, and only a whole source is a success."""
     content, ends = SHAPES[shape]()
@@ -597,7 +597,7 @@ def test_a_record_that_is_too_large_ends_the_source(lab: Lab) -> None:
         lab.clear()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ["array", pytest.param("lines", marks=pytest.mark.slow)])
 def test_bytes_thrown_away_doubled_and_swapped(lab: Lab, shape: str) -> None:
     """Whatever part of a source is missing, there twice or elsewhere, its end is a documented one and all is told."""
     dice = random.Random(9)

@@ -271,7 +271,7 @@ def test_a_slow_network(site: Site, relay: Relay, case: Case, seconds: float) ->
     case.assert_done(site)
 
 
-@pytest.mark.parametrize("seconds", [5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_network_that_is_gone_for_a_while(site: Site, relay: Relay, case: Case, seconds: float) -> None:
     """When all packets get lost for some seconds the load waits, and goes on over the same connection."""
     running = site.start(*case.command, "--batch-rows", "100", conninfo=relay.conninfo)
