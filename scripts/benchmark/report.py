@@ -138,6 +138,14 @@ MEASURES = (
     Measure(what="against DuckDB, array", over=_APPENDS[:1], under="duckdb array", must=2.7, aim=3.4),
     Measure(what="against DuckDB, NDJSON", over=_APPENDS[1:2], under="duckdb ndjson", must=1.9, aim=2.4),
     Measure(what="against Polars and COPY, NDJSON", over=_APPENDS[1:2], under="polars ndjson", must=1.6, aim=2.1),
+    *(
+        Measure(what=f"the same with `--workers 2`: {what}", over=(over,), under=under, must=must, aim=aim)
+        for what, over, under, must, aim in (
+            ("DuckDB, array", "etl append array, 2 workers", "duckdb array", 2.7, 3.4),
+            ("DuckDB, NDJSON", "etl append ndjson, 2 workers", "duckdb ndjson", 1.9, 2.4),
+            ("Polars, NDJSON", "etl append ndjson, 2 workers", "polars ndjson", 1.6, 2.1),
+        )
+    ),
     Measure(
         what="peak memory of all loader processes, append, default settings",
         over=_APPENDS,
