@@ -213,6 +213,8 @@ def test_an_argument_names_a_file_a_pattern_or_a_folder(tmp_path: Path, monkeypa
     assert [source.path for source in named("in/**/*.txt")] == ["in/deeper/f.txt"]
     assert named("in/none*", "cp1252") == [Source(name="in/none*", path="in/none*", encoding="cp1252")]
     assert named("-") == [Source(name="-", path=None)]
+    (odd,) = named("in/\udcff.json")
+    assert (odd.name, odd.path) == (r"in/\xff.json", "in/\udcff.json")
     (folder / "deeper" / "f.txt").unlink()
     assert named("in/deeper") == [Source(name="in/deeper", path="in/deeper")]
 

@@ -84,7 +84,7 @@ def value_end(text: str, start: int) -> int:
         end: int = _scan(text, start)[1]
     except json.JSONDecodeError as error:
         cut_off = error.msg.startswith("Unterminated string") or bool(_CUT_TOKEN.fullmatch(text, error.pos))
-        raise NotJSON(error.msg.lower(), error.pos, cut_off=cut_off) from None
+        raise NotJSON(error.msg.lower().removesuffix(" at"), error.pos, cut_off=cut_off) from None
     except _Constant as error:
         raise NotJSON(str(error), start) from None
     except RecursionError:

@@ -286,7 +286,7 @@ def is_stored(folder: Path, path: Path) -> bool:
             beginning = file.read(_BEGINNING)
     except (OSError, RuntimeError):  # Of a loop of links Python 3.11 and 3.12 tell by a RuntimeError.
         return False
-    stored = rb'\{\s*"id":\s*"' + re.escape(path.stem.encode()) + rb'",\s*"run":\s*"'
+    stored = rb'\{\s*"id":\s*"' + re.escape(os.fsencode(path.stem)) + rb'",\s*"run":\s*"'
     return path.suffix == ".ndjson" and re.match(stored, beginning) is not None
 
 

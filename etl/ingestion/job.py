@@ -19,7 +19,7 @@ from etl.ingestion.constants import BYTES_PER_WORKER, MAX_DEFAULT_WORKERS
 from etl.ingestion.ledger import Run
 from etl.ingestion.pieces import Cut
 from etl.ingestion.source import Stream
-from etl.ingestion.values import Range
+from etl.ingestion.values import Range, told_path
 from etl.logs import Logs
 from etl.precalculation.refresh import Refreshed
 from etl.settings import LoadSettings, Mode
@@ -203,7 +203,7 @@ class Job:
         if self.settings.format != "auto":
             given["--format"] = self.settings.format
         if str(self.settings.failed_dir) != "failed":
-            given["--failed-dir"] = str(self.settings.failed_dir)
+            given["--failed-dir"] = told_path(self.settings.failed_dir)
         given |= {f"--{name.replace('_', '-')}": policy for name, policy in self._policies_asked.items()}
         words = [word for name, value in given.items() if value is not None for word in (name, value)]
         words += ["--atomic"] if self.settings.atomic else []
@@ -214,7 +214,7 @@ class Job:
     def folder(self) -> str | None:
         """The working folder, where there is one still."""
         try:
-            return str(Path.cwd())
+            return told_path(Path.cwd())
         except OSError:
             return None
 

@@ -17,7 +17,7 @@ from etl.errors import (
 )
 from etl.ingestion import ledger, retries
 from etl.ingestion.job import Job, Progress
-from etl.ingestion.values import Balance, Noted, Source, Status, Summary
+from etl.ingestion.values import Balance, Noted, Source, Status, Summary, told_path
 
 log = structlog.get_logger(__name__)
 
@@ -112,7 +112,7 @@ def summary(
         bytes_read=progress.bytes_read,
         seconds=seconds,
         policies=policies,
-        failed_store=str(job.settings.failed_dir) if balance.pending else None,
+        failed_store=told_path(job.settings.failed_dir) if balance.pending else None,
     )
     return told, error
 

@@ -1,5 +1,6 @@
 """The values that travel along the line: source, piece, batch, rejected record, summary. Pure."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -66,6 +67,11 @@ Prove = Callable[[Block], Proof | None]
 
 def unproven(_block: Block) -> None:
     """Leave the proof to whoever cuts."""
+
+
+def told_path(path: str | os.PathLike[str]) -> str:
+    """Return a path as logs and the ledger can hold it, each byte that is no UTF-8 by its number."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def hash_of(data: bytes) -> bytes:
