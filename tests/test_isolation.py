@@ -583,6 +583,8 @@ def test_what_an_atomic_run_cannot_publish_is_isolated_by_force(lab: Lab) -> Non
     path = lab.folder / "orders.json"
     placed = _write(path, orders, "array")
     assert lab.load(path, atomic=True)[0].exit_code == 4
+    # Nor does a forced run that cannot be published stand in the way of one that is asked for otherwise.
+    assert lab.load(path, atomic=True, force=True)[0].exit_code == 4
     summary, error = lab.load(path, force=True)
     assert (error, summary.exit_code, summary.records.loaded) == (None, 1, 29)
     _check_rejected(lab.rejected(summary.run), path, orders, {20: "unique"}, placed)

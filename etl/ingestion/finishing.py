@@ -98,7 +98,7 @@ def _finish(stream: Stream, group: Sequence[Attempt]) -> None:
         raise DatabaseError(
             f"the rows of run {' and '.join(each.work.run.run for each in left)} cannot become visible together:"
             f" {retries.fault(error).reason}",
-            hint="without --atomic the records at fault are rejected one by one",
+            hint="--force without --atomic or replace rejects the records at fault one by one",
         ) from error
 
 

@@ -86,13 +86,23 @@ def _find(connection: psycopg.Connection, stream: Stream, job: Job) -> _Found:
     Raises UsageError when it began under another definition.
     """
     for known in ledger.known_runs(connection, job.dataset.name, stream.head):
-        if job.settings.force and (known.is_finished or not known.is_forced):
+        if job.settings.force and not _goes_on_by_force(known, stream, job):
             return None
         ranges = ledger.ranges(connection, known.run)
         if _is_candidate(known, ranges, stream, job):
             _require_definition(known, stream, job)
             return known, ranges
     return None
+
+
+def _goes_on_by_force(known: ledger.KnownRun, stream: Stream, job: Job) -> bool:
+    """Tell whether this --force is the one by which an unfinished run began, asked again."""
+    return (
+        known.is_forced
+        and not known.is_finished
+        and known.is_atomic == job.is_atomic
+        and known.definition_hash == job.definition_hash(stream.source.encoding)
+    )
 
 
 def _open(connection: psycopg.Connection, stream: Stream, head_sha256: str, job: Job, found: _Found) -> ledger.Run:
