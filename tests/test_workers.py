@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -345,3 +346,18 @@ def test_a_worker_that_dies_while_it_waits_for_work_keeps_nobody(which: int) -> 
     with pytest.raises(DatabaseError), crew(2, Logs(level="warning")) as hands:
         _lose_one(hands, which)
     assert time.monotonic() - began < 30
+
+
+def test_only_the_parent_can_terminate_a_worker() -> None:
+    """A SIGTERM to all processes leaves the batches in their hands to the parent; the executor's own ends one."""
+    with crew(1, Logs(level="warning")) as hands:
+        executor = hands._executor
+        assert isinstance(executor, ProcessPoolExecutor)
+        executor.submit(os.getpid).result()
+        [(pid, process)] = executor._processes.items()
+        for _ in range(2):
+            subprocess.run(["kill", "-TERM", str(pid)], check=True)
+            assert executor.submit(os.getpid).result() == pid
+        process.terminate()
+        process.join(10)
+        assert process.exitcode == 1

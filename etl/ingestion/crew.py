@@ -129,14 +129,27 @@ def _crew(size: int, logs: Logs) -> Iterator[Crew]:
 def _begin(parent: Pipe, stopping: Event, logs: Logs) -> None:
     """Begin a process: signals are its parent's business, and it ends with it."""
     heed(stopping)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     set_up(logs)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    for target, arguments in ((_end_with, (parent,)), (_end_as_told, ())):
+        threading.Thread(target=target, args=arguments, daemon=True).start()
 
 
 def _end_with(parent: Pipe) -> None:
     """End this process when its parent does or lets go: the server rolls back what is not committed."""
     process = multiprocessing.parent_process()
     wait([parent, *([process.sentinel] if process else [])])
+    os._exit(1)
+
+
+def _end_as_told() -> None:
+    """End this process when its parent terminates it; a SIGTERM of anybody else is meant for all of them.
+
+    The executor does so when another process died, and waits for it with a lock held that handing out needs: the lock
+    of the queue, for which this one may wait, died with the other.
+    """
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
     os._exit(1)
