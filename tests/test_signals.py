@@ -193,6 +193,18 @@ def test_a_signal_while_aggregates_are_brought_up_to_date(site: Site, merged: Ca
     merged.assert_done(site)
 
 
+def test_a_command_is_ended_in_order(site: Site) -> None:
+    """SIGTERM ends a command that has no way of its own to stop as Ctrl-C does, with a code of its own."""
+    site.ask("update etl.refreshes set definition_hash = 'another'")
+    with site.connect() as holder:
+        holder.execute("select pg_advisory_lock(hashtextextended('etl:refresh:daily_shipments', 0))")
+        running = site.start("precalculate")
+        site.backend("wait_event = 'advisory'")
+        running.signal(TERM)
+        ended = running.ended()
+    assert (ended.returncode, "carrier_scorecard" in ended.stdout, "error" in ended.stderr) == (143, True, False)
+
+
 @pytest.mark.parametrize("options", [("--atomic",), ("--mode", "replace")])
 def test_a_signal_publishes_nothing_half(databases: Databases, tmp_path: Path, options: tuple[str, ...]) -> None:
     """An atomic load that a signal ends shows nothing, and goes on where it stopped."""

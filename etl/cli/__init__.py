@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -136,7 +137,15 @@ def main() -> None:
     """Run the command line and end the process with the exit code of contract C3."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     _open_what_was_closed()
-    sys.exit(run(sys.argv[1:]))
+    terminated: list[int] = []
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        terminated.append(number)
+        raise KeyboardInterrupt  # As Ctrl-C: what was opened is closed, and an embedded server is not left running.
+
+    signal.signal(signal.SIGTERM, end)
+    code = run(sys.argv[1:])
+    sys.exit(128 + terminated[0] if terminated and code == 130 else code)
 
 
 def _open_what_was_closed() -> None:
