@@ -16,6 +16,8 @@ def migrate(target: Database, config_dir: Path) -> None:
     Raises UsageError when the server is too old or denies it, DefinitionError when a definition is wrong.
     """
     found = [datasets.find(name, config_dir) for name in datasets.standing(config_dir)]
+    for dataset in found:
+        require_fitting(dataset)
     with database.connect(target, "etl:migrate") as connection, database.one_migration_at_a_time(connection):
         database.run_migrations(connection)
         database.grant_ledger(connection)
@@ -29,11 +31,19 @@ def migrate(target: Database, config_dir: Path) -> None:
 def create(target: Database, dataset: Dataset) -> None:
     """Make what is missing of one dataset's tables, and the triggers that a table lost when it was made anew.
 
-    Raises UsageError when the server denies it.
+    Raises UsageError when the server denies it, DefinitionError when a constant does not fit its column.
     """
+    require_fitting(dataset)
     with database.connect(target, "etl:migrate") as connection:
         database.create_tables(connection, dataset)
         installation.watch_again(connection)
+
+
+def require_fitting(dataset: Dataset) -> None:
+    """Raise DefinitionError when a value or a default of the definition does not fit its column."""
+    from etl.ingestion.projection import Projection  # noqa: PLC0415 - most commands make no table
+
+    Projection(dataset)
 
 
 @contextmanager

@@ -218,6 +218,18 @@ def test_a_dataset_is_shown_checked_and_created(run_etl: RunEtl, connection: Con
     assert (differing.returncode, "by_hand" in differing.stdout) == (2, True)
 
 
+@pytest.mark.parametrize("words", [["dataset", "ddl", "parcels"], ["dataset", "create", "parcels"], ["db", "migrate"]])
+def test_no_table_is_made_by_a_default_that_does_not_fit(
+    run_etl: RunEtl, connection: Connection, tmp_path: Path, words: list[str]
+) -> None:
+    """A default that is none of its column's type is a fault of the definition, told before the database is asked."""
+    _configure(tmp_path / "config", parcels=PARCELS.replace("min = 0", 'default = "heavy"'))
+    done = run_etl(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "column weight_kg: the default does not fit" in done.stderr
+    assert connection.execute("select to_regclass('logistics.parcels')").fetchone() == (None,)
+
+
 def test_runs_and_failures_are_shown(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
     """What was loaded and what waits is listed for people, whole where no terminal cuts it, and as JSON."""
     source = f"{'a-long-folder-name/' * 4}feed.json"

@@ -320,6 +320,17 @@ WRONG: list[tuple[str, str, str]] = [
         _with('max = "99.50"', 'max = "lots"'),
         "column weight_kg: max expects a plain number, got 'lots'",
     ),
+    (
+        "bounds that exclude each other",
+        _with("above = 0", 'above = "99.50"'),
+        "column weight_kg: no number is more than 99.50 and at most 99.50",
+    ),
+    (
+        "NUL in a value",
+        _with('{ value = "x",', '{ value = "a\\u0000b",'),
+        "column feed: PostgreSQL holds no NUL character",
+    ),
+    ("schema of the ledger", _with('"logistics.parcels"', '"etl.runs"'), "table etl.runs: the schema is not for facts"),
     ("bound is infinite", _with("above = 0", "above = inf"), "column weight_kg: above expects a plain number, got inf"),
     (
         "bound is true",

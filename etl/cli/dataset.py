@@ -7,7 +7,7 @@ from etl import datasets
 from etl.cli import completion, infer
 from etl.cli.options import Common, json_option, option, print_json, print_table
 from etl.database import connect, require_tables
-from etl.provisioning import create
+from etl.provisioning import create, require_fitting
 
 
 @click.group("dataset")
@@ -97,10 +97,9 @@ def check_command(common: Common, name: str, source: str | None, records: str | 
     not fit. Exit code 1 tells that some do not, 3 that the file cannot be read.
     """
     from etl.comparison import compare
-    from etl.ingestion.projection import Projection
 
     dataset = datasets.find(name, common.config_dir)
-    Projection(dataset)  # raises where a value of the definition does not fit its column
+    require_fitting(dataset)
     if source is not None:
         return _preview(dataset, source, records, limit, as_json=as_json)
     with common.database() as database, connect(database) as connection:
@@ -160,7 +159,9 @@ def _preview(dataset: datasets.Dataset, name: str, records: str | None, limit: i
 @click.pass_obj
 def ddl_command(common: Common, name: str) -> None:
     """Print the statements that make the tables of a dataset."""
-    for statement in datasets.ddl(datasets.find(name, common.config_dir)):
+    dataset = datasets.find(name, common.config_dir)
+    require_fitting(dataset)
+    for statement in datasets.ddl(dataset):
         click.echo(f"{statement.as_string(None)};\n")
 
 

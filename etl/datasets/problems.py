@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 from etl.datasets import paths
@@ -10,6 +11,7 @@ from etl.datasets.definition import LINEAGE, NUMBERS, SOURCE, TIMES, Column, Con
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _NAME_LENGTH = 63
+_OTHERS_SCHEMA = re.compile(r"(etl|etl_staging|pg_.*|information_schema)\.")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 
@@ -37,6 +39,8 @@ def problems(dataset: Dataset, path: Path) -> Iterator[str]:
     for number, table in enumerate(dataset.tables):
         if not re.fullmatch(rf"{_NAME.pattern}\.{_NAME.pattern}", table.name):
             yield f"table {number + 1}: expected a name such as logistics.shipments, got {table.name!r}"
+        if _OTHERS_SCHEMA.match(table.name):
+            yield f"table {table.name}: the schema is not for facts: PostgreSQL and the ledger have theirs"
         if table.each and not number:
             yield f"table {table.name}: only later tables have `each`"
         yield from (f"table {table.name}{problem}" for problem in _table_problems(table))
@@ -46,6 +50,8 @@ def problems(dataset: Dataset, path: Path) -> Iterator[str]:
 
 
 def _table_problems(table: Table) -> Iterator[str]:
+    if "\0" in (table.comment or ""):
+        yield ": PostgreSQL holds no NUL character"
     for each in table.each:
         try:
             paths.steps(each)
@@ -112,7 +118,7 @@ def _misuses(column: Column, table: Table) -> Iterator[str]:
         yield "the name is taken by the lineage of each row"
     if column.name in _SYSTEM_COLUMNS:
         yield "the name is taken by PostgreSQL"
-    yield from _misused_places(column, table)
+    yield from _misused_texts(column, table)
     yield from _misused_bounds(column)
     yield from _misused_times(column)
     if column.type in {"jsonb", "text[]"}:
@@ -131,7 +137,9 @@ def _misuses(column: Column, table: Table) -> Iterator[str]:
             yield "a required column cannot send its misfits elsewhere: it would be null"
 
 
-def _misused_places(column: Column, table: Table) -> Iterator[str]:
+def _misused_texts(column: Column, table: Table) -> Iterator[str]:
+    if any("\0" in str(text) for text in (column.comment, column.value, column.default, *column.one_of)):
+        yield "PostgreSQL holds no NUL character"
     if column.value is not None and column.path != column.name:
         yield "path and value exclude each other"
     if column.match is not None and column.value != SOURCE:
@@ -204,3 +212,11 @@ def _misused_bounds(column: Column) -> Iterator[str]:
             yield f"{option} expects a number type, not {column.type}"
         elif bound is not None and not _NUMBER.fullmatch(str(bound)):
             yield f"{option} expects a plain number, got {bound!r}"
+            return
+    if column.max is None or column.type not in NUMBERS:
+        return
+    most = Decimal(str(column.max))
+    if column.min is not None and most < Decimal(str(column.min)):
+        yield f"no number is at least {column.min} and at most {column.max}"
+    if column.above is not None and most <= Decimal(str(column.above)):
+        yield f"no number is more than {column.above} and at most {column.max}"
