@@ -442,6 +442,14 @@ def test_wrong_usage_is_2(run_etl: RunEtl) -> None:
         assert named in done.stderr
 
 
+def test_words_that_are_no_utf8_are_2(run_etl: RunEtl) -> None:
+    """A name or a value in another encoding, which no database holds, is wrong usage and no fault of the tool."""
+    for line in ("runs list --dataset X", "failed show X", "runs trace logistics.vehicles vehicle_id=X"):
+        done = run_etl(*line.replace("X", os.fsdecode(b"f\xe9")).split())
+        assert (line, done.returncode, done.stdout) == (line, 2, "")
+        assert done.stderr.startswith("error: expected UTF-8 in argument ")
+
+
 def test_wrong_usage_of_the_database_is_2(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
     """What only the source or the ledger shows to be wrong usage is exit 2 all the same, and nothing is loaded."""
     (tmp_path / "feed.json").write_text('{"vehicles": [{}]}')

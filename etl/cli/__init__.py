@@ -169,6 +169,10 @@ def run(arguments: list[str]) -> int:
         tell(error)
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last door: a fault of this tool, told as such (exit code 70)
+        if isinstance(error, UnicodeEncodeError) and (place := _place_of(error.object, arguments)):
+            # Bytes of a path may be no UTF-8, those of a name, a reason or a value may not.
+            click.echo(f"error: expected UTF-8 in {place}", err=True)
+            return 2
         import structlog
 
         if not structlog.is_configured():
@@ -179,6 +183,13 @@ def run(arguments: list[str]) -> int:
         log.error("unexpected_fault", **_told(error), hint="report it with this text")  # noqa: TRY400 - see _told
         return 70
     return result if isinstance(result, int) else 0
+
+
+def _place_of(word: str, arguments: list[str]) -> str | None:
+    """Return which argument or variable holds a word; the word itself may be an address with a password."""
+    held = [f"argument {number}" for number, argument in enumerate(arguments, 1) if word in argument]
+    held += [name for name, value in os.environ.items() if word in value]
+    return held[0] if held else None
 
 
 def _told(error: Exception) -> dict[str, Any]:
