@@ -39,7 +39,7 @@ _LOCK_TIMEOUT = "60s"
 # The server's answer to a first connection carries no SQLSTATE through libpq, only its text.
 _REFUSALS = re.compile(
     r"password authentication failed|no password supplied|does not exist|no pg_hba\.conf entry"
-    r"|not permitted to log in|authentication failed|invalid connection option|invalid .*value"
+    r"|not permitted to log in|authentication failed|invalid connection option|invalid .*value|invalid port number"
     r"|definition of service .* not found|certificate|permission denied for database"
     r"|does not support SSL|SSL is required|no encryption"
 )
@@ -72,7 +72,11 @@ def choose(given: str | None, from_file: str | None, environ: Mapping[str, str])
     """Return the database that is meant: an address, `embedded:[FOLDER]`, or "" for libpq's own variables.
 
     `given` is the flag or its environment twin, `from_file` the value of `etl.toml` (C2).
+
+    Raises UsageError for an empty flag: what was meant for a server would come into another one.
     """
+    if given == "":
+        raise UsageError("the database has no address", hint="is a variable of the calling script empty?")
     if given:
         return given
     if any(environ.get(name) for name in _LIBPQ_VARIABLES):

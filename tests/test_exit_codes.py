@@ -442,6 +442,18 @@ def test_wrong_usage_is_2(run_etl: RunEtl) -> None:
         assert named in done.stderr
 
 
+@no_database
+def test_an_address_of_nothing_is_2(run_etl: RunEtl) -> None:
+    """An empty address does not lead to the embedded server, nor is a port that cannot be tried again and again."""
+    for address, words in [
+        ("", "the database has no address"),
+        ("postgresql://127.0.0.1:99999/d", "invalid port number"),
+    ]:
+        done = run_etl("--database", address, "runs", "list")
+        assert (address, done.returncode, done.stdout) == (address, 2, "")
+        assert words in done.stderr
+
+
 def test_words_that_are_no_utf8_are_2(run_etl: RunEtl) -> None:
     """A name or a value in another encoding, which no database holds, is wrong usage and no fault of the tool."""
     for line in ("runs list --dataset X", "failed show X", "runs trace logistics.vehicles vehicle_id=X"):

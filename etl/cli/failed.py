@@ -126,6 +126,8 @@ def replay_command(
         store.prepare()
         found = [_named(database, each) for each in ids] if ids else _find(database, run=run, dataset=dataset)
         chosen = found if ids else [row for row in found if row["state"] == "pending"]
+        if not chosen:
+            click.echo(" ".join(["nothing waits", *([f"of {run or dataset}"] if run or dataset else [])]), err=True)
         definitions = {name: datasets.find(name, common.config_dir) for name in {row["dataset"] for row in chosen}}
         for row in chosen:
             if row["state"] == "pending":
