@@ -348,7 +348,11 @@ def test_a_fault_names_record_and_byte(data: bytes, message: str | None) -> None
         (b'{"x":{"item":1}}', "no array at the records path x.item", "objects are at: x.* (--records)"),
         (b'{"x":1', "the source is cut off", "get the file again"),
         (b'{"y":[1,2],"x":nope}', "not JSON around the records", "get the file again"),
-        (b'{"x":[{}],"y":[]}\n{"x":[{}]}', "more than one document", "give each to a load of its own"),
+        (
+            b'{"x":[{}],"y":[]}\n{"x":[{}]}',
+            "more than one document",
+            "give each to a load of its own; where each is a record, --records item",
+        ),
         (b'{"y":"\xff","x":[]}', "not JSON around the records", "get the file again"),
         (b'{"y":1e99999999999999999999,"x":[]}', "not JSON around the records", "get the file again"),
         (b'{"x":' * 100_000, f"nested deeper than {MAX_NESTING} around the records", "get the file again"),

@@ -120,7 +120,7 @@ class Document:
             raise self._window.fault(
                 "more than one document" if is_second else "not JSON around the records",
                 self._window.front,
-                hint="give each to a load of its own; a file of one record a line needs no --records"
+                hint="give each to a load of its own; where each is a record, --records item loads them"
                 if is_second
                 else None,
             ) from None
