@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any
 
+import msgspec
 import psycopg
 import structlog
 
@@ -36,6 +38,20 @@ from etl.settings import (
     RetrySettings,
     read_file_settings,
 )
+
+# What the command line lets through: a type checker may not have looked at the program that calls.
+_EXPECTED: dict[str, Any] = {
+    "mode": Mode | None,
+    "format": Format,
+    "decoder": Decoder,
+    "on_nul": OnNul | None,
+    "on_duplicate": OnDuplicate | None,
+    "on_unknown": OnUnknown | None,
+    "workers": Annotated[int, msgspec.Meta(ge=1, le=64)],
+    "batch_rows": Annotated[int, msgspec.Meta(ge=1, le=1_000_000)],
+    "max_record_bytes": Annotated[int, msgspec.Meta(ge=1 << 20, le=1 << 30)],
+    "limit": Annotated[int, msgspec.Meta(ge=1)] | None,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +122,7 @@ def load(  # noqa: PLR0913 - as many as the command has options
         on_duplicate=on_duplicate,
         on_unknown=on_unknown,
     )
+    _require_expected(settings)
     if encoding != "auto":
         encodings.require_known(encoding)
     folder = Path(config_dir)
@@ -134,6 +151,14 @@ def load(  # noqa: PLR0913 - as many as the command has options
     return Loaded(
         exit_code=course.exit_code, sources=tuple(course.summaries), precalculated=tuple(course.precalculated)
     )
+
+
+def _require_expected(settings: LoadSettings) -> None:
+    for name, expected in _EXPECTED.items():
+        try:
+            msgspec.convert(getattr(settings, name), expected)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{name}: {error}") from error
 
 
 def precalculate(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import psycopg
 import pytest
 import structlog
@@ -84,3 +85,19 @@ def test_a_program_has_the_options_of_the_command() -> None:
     arguments = set(inspect.signature(etl.load).parameters)
     ours = {"as_json", "metrics_file", "retry_attempts", "retry_base_seconds", "retry_cap_seconds"}
     assert {str(name).replace("no_precalculate", "precalculate") for name in options} - arguments == ours
+
+
+def test_a_program_is_refused_what_the_command_refuses() -> None:
+    """A word or a number outside of what an option takes is exit code 2 before anything is looked at."""
+    arguments = set(inspect.signature(etl.load).parameters)
+    wrong: dict[str, Any] = {}
+    for parameter in load_command.params:
+        if isinstance(parameter.type, click.Choice):
+            wrong[str(parameter.name)] = "nothing"
+        elif isinstance(parameter.type, click.IntRange):
+            wrong[str(parameter.name)] = int(parameter.type.min or 0) - 1
+    for name in sorted(set(wrong) & arguments):
+        with pytest.raises(etl.EtlError, match=f"^{name}: ") as caught:
+            etl.load("vehicles", "missing.json", database="nowhere", **{name: wrong[name]})
+        assert caught.value.exit_code == 2
+    assert len(set(wrong) & arguments) == 10
