@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from etl import datasets
 from etl.database import Database, connect, create_tables, run_migrations
-from etl.errors import DefinitionError
+from etl.errors import DefinitionError, UsageError
 from etl.precalculation.catalogue import Aggregate, choose, read_all
 from etl.precalculation.installation import _table, install, unwatched
 from etl.precalculation.refresh import refresh
@@ -216,6 +216,72 @@ def test_an_aggregate_that_does_not_fit_is_told_and_stops_no_other(
     assert (done.returncode, "own_days cannot be computed" in done.stderr) == (4, True)
     behind = "select aggregate from analytics.freshness where pending_buckets > 0"
     assert connection.execute(behind).fetchall() == [("own_days",)]
+
+
+RATES = """\
+-- One row per day.
+-- table: analytics.rate_days
+-- bucket: day
+-- fact logistics.rates: day
+-- fact logistics.shipments: {noted} -> logistics.rates.pieces
+-- newest: logistics.rates.day
+-- key: day
+-- column day: day of the rate
+-- column count_shipments: shipments with so many pieces
+select rates.day, count(shipment_id) as count_shipments
+from logistics.rates
+left join logistics.shipments on shipments.pieces = rates.pieces
+where rates.day >= :from and rates.day < :until
+group by 1
+"""
+
+
+def _rates(connection: Connection, config_dir: Path, noted: str = "pieces") -> Aggregate:
+    connection.execute("create table logistics.rates (day date, pieces integer)")
+    (config_dir / "aggregates").mkdir()
+    (config_dir / "aggregates" / "rate_days.sql").write_text(RATES.format(noted=noted))
+    (aggregate,) = choose(["rate_days"], config_dir)
+    return aggregate
+
+
+def test_a_table_that_is_gone_stops_its_own_aggregate_alone(connection: Connection, tmp_path: Path) -> None:
+    """What led to its rows keeps no other aggregate from its refresh, and nothing is lost if it comes again."""
+    aggregate = _rates(connection, tmp_path)
+    install(connection, [aggregate], {})
+    refresh(connection, aggregate, run=None)
+    connection.execute("alter table logistics.rates rename to old_rates")
+    _promise(connection, "S1", "2026-03-01")
+    connection.execute("update logistics.shipments set pieces = 3")
+    assert refresh(connection, *choose(["daily_shipments"]), run=None).rows == 1
+    with pytest.raises(UsageError, match=r"rate_days cannot be computed: .*logistics\.rates"):
+        refresh(connection, aggregate, run=None)
+    connection.execute("insert into logistics.old_rates values ('2026-01-01', 3)")
+    connection.execute("alter table logistics.old_rates rename to rates")
+    refresh(connection, aggregate, run=None)
+    assert connection.execute("select count_shipments from analytics.rate_days").fetchall() == [(1,)]
+
+
+def test_a_key_is_noted_in_one_style(connection: Connection, tmp_path: Path) -> None:
+    """A session that writes dates in its own way hides no change, and stops no refresh."""
+    connection.execute("alter table logistics.shipments add ordered_on date")
+    _rates(connection, tmp_path, "ordered_on")
+    path = tmp_path / "aggregates" / "rate_days.sql"
+    path.write_text(path.read_text().replace("rates.pieces", "rates.day").replace("shipments.pieces", "ordered_on"))
+    (aggregate,) = choose(["rate_days"], tmp_path)
+    install(connection, [aggregate], {})
+    connection.execute("insert into logistics.rates values ('2026-03-25', 3)")
+    refresh(connection, aggregate, run=None)
+    with _another(connection) as german:
+        german.execute("set datestyle to 'German'")
+        _promise(german, "S1", "2026-03-01")
+        german.execute("update logistics.shipments set ordered_on = '25.03.2026'")
+    assert refresh(connection, aggregate, run=None).rows == 1
+
+
+def test_a_key_of_another_type_is_refused(connection: Connection, tmp_path: Path) -> None:
+    """A text that is no number would be looked for in a column of numbers."""
+    with pytest.raises(DefinitionError, match=r"expected carrier .* got text and int4, in .*rate_days\.sql"):
+        install(connection, [_rates(connection, tmp_path, "carrier")], {})
 
 
 def test_an_aggregate_of_a_wrong_head_is_told_before_a_load(

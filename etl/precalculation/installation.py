@@ -194,6 +194,8 @@ def _try(connection: psycopg.Connection, aggregate: Aggregate, fact: Fact) -> No
             raise DefinitionError(
                 f"expected a date from {fact.noted!r} of {fact.table}, got {shape[0][1]}, in {aggregate.path}"
             )
+        if fact.via is not None:
+            _try_key(connection, aggregate, fact, fact.via)
         connection.execute(_SQL["make_try"].format(fact=fact.identifier))
         connection.execute(_SQL["try_immutable"].format(noted=sql.SQL(fact.noted)))
         connection.execute(_SQL["drop_try"])
@@ -201,3 +203,24 @@ def _try(connection: psycopg.Connection, aggregate: Aggregate, fact: Fact) -> No
         raise DefinitionError(
             f"{fact.noted!r} of {fact.table} cannot be noted: {error.diag.message_primary}, in {aggregate.path}"
         ) from error
+
+
+def _try_key(connection: psycopg.Connection, aggregate: Aggregate, fact: Fact, via: tuple[str, str]) -> None:
+    """Raise DefinitionError when a noted key might be no value of the column in which it is looked for."""
+    table, column = via
+    noted, sought = _shape(
+        connection.execute(
+            _SQL["try_key"].format(
+                fact=fact.identifier,
+                noted=sql.Identifier(fact.noted),
+                via=sql.Identifier(*table.split(".")),
+                column=sql.Identifier(column),
+            )
+        )
+    )
+    kinds = [kind.partition("(")[0] for _, kind in (noted, sought)]
+    if kinds[0] != kinds[1] and kinds[1] not in {"text", "varchar"}:
+        raise DefinitionError(
+            f"expected {fact.noted} of {fact.table} to be of the type of {table}.{column}, "
+            f"got {kinds[0]} and {kinds[1]}, in {aggregate.path}"
+        )

@@ -78,19 +78,22 @@ def _ranges(rows: Sequence[tuple[Any, ...]]) -> list[Range]:
 
 
 def _touched(connection: psycopg.Connection) -> sql.Composed:
-    via = [
-        _SQL["touched_via"].format(
-            aggregates=sql.Literal(aggregates),
-            day=sql.SQL(via_day),
-            table=sql.Identifier(*via_table.split(".")),
-            column=sql.Identifier(via_column),
-            type=sql.SQL(via_type),
-            fact=sql.Literal(fact),
-            noted=sql.Literal(noted),
-        )
-        for aggregates, fact, noted, via_table, via_column, via_type, via_day in connection.execute(_SQL["ways_via"])
-    ]
+    via = [_via(way) for way in connection.execute(_SQL["ways_via"])]
     return _SQL["touched"].format(via=sql.SQL("\n").join(via))
+
+
+def _via(way: tuple[Any, ...]) -> sql.Composed:
+    aggregates, fact, noted, table, column, kind, day, is_there = way
+    named = {"aggregates": sql.Literal(aggregates), "fact": sql.Literal(fact), "noted": sql.Literal(noted)}
+    if not is_there:
+        return _SQL["touched_via_lost"].format(**named)
+    return _SQL["touched_via"].format(
+        **named,
+        day=sql.SQL(day),
+        table=sql.Identifier(*table.split(".")),
+        column=sql.Identifier(column),
+        type=sql.SQL(kind),
+    )
 
 
 def installed(connection: psycopg.Connection) -> list[dict[str, Any]]:

@@ -85,6 +85,10 @@ where attrelid = to_regclass(%(table)s) and attname = %(column)s and attnum > 0 
 -- Give no row, but the type of the day that an expression gives of a row.
 select {noted} as day from {fact} limit 0;
 
+-- name: try_key
+-- Give no row, but the types of a key that is noted and of the column in which it is looked for.
+select fact.{noted}, via.{column} from {fact} as fact cross join {via} as via limit 0;
+
 -- name: make_try
 -- Make an empty table like a fact.
 create temporary table etl_try (like {fact}) on commit drop;
@@ -112,6 +116,7 @@ select
         select prosrc
         from pg_proc
         where pronamespace = 'etl'::regnamespace and proname = %(function)s and pronargs = 0
+            and 'DateStyle=ISO, YMD' = any(proconfig)
     ),
     (
         select count(*)
@@ -181,11 +186,12 @@ begin
 end;
 
 -- name: make_function
--- Make the function that notes the changes of a fact.
+-- Make the function that notes the changes of a fact; keys are written in one style, whatever that of the session is.
 create or replace function {function}() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO, YMD'
 as $note$
 {body}
 $note$;

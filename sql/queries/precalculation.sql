@@ -23,8 +23,16 @@ select
 select pg_advisory_unlock(hashtextextended('etl:gather', 0));
 
 -- name: ways_via
--- List the ways from a noted key to days, each with the aggregates that take it.
-select array_agg(aggregate order by aggregate), fact, noted, via_table, via_column, via_type, via_day
+-- List the ways from a noted key to days, each with the aggregates that take it, and whether it is still there.
+select
+    array_agg(aggregate order by aggregate),
+    fact,
+    noted,
+    via_table,
+    via_column,
+    via_type,
+    via_day,
+    exists (select from pg_attribute where attrelid = to_regclass(via_table) and attname = via_column)
 from etl.watches
 where via_table is not null
 group by fact, noted, via_table, via_column, via_type, via_day
@@ -51,6 +59,13 @@ from {table}
 where {column} in (
     select unnest(taken.keys)::{type} from taken where taken.fact = {fact} and taken.noted = {noted}
 )
+
+-- name: touched_via_lost
+-- Tell that all days are touched where the table is gone to which noted keys led: it keeps no other aggregate waiting.
+union
+select unnest({aggregates}::text[]), null, true
+from taken
+where taken.fact = {fact} and taken.noted = {noted}
 
 -- name: buckets
 -- Tell the buckets of what was touched; a day that is no date, such as infinity, is in no bucket, and one at an end of
