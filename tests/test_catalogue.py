@@ -151,6 +151,24 @@ def test_columns_that_make_no_table_are_refused(tmp_path: Path, columns: list[st
         _read(tmp_path, [*HEAD[:6], *columns, *SELECT])
 
 
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """Another encoding, a folder and a link to nothing are wrong definitions; a byte-order mark is none."""
+    path = _write(tmp_path, [*HEAD, *SELECT])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_all(tmp_path)
+    path.write_bytes(b"-- One row per d\xe9p\xf4t.\n")
+    with pytest.raises(DefinitionError, match=r"cannot read .*days\.sql: it is not UTF-8"):
+        read_all(tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DefinitionError, match=r"cannot read .*days\.sql: is a directory"):
+        read_all(tmp_path)
+    path.rmdir()
+    path.symlink_to(tmp_path / "nothing")
+    with pytest.raises(DefinitionError, match=r"cannot read .*days\.sql: no such file"):
+        read_all(tmp_path)
+
+
 def test_the_shipped_aggregates_are_found_by_name() -> None:
     """No name means all of them, in the order of their names."""
     names = [aggregate.name for aggregate in choose([])]

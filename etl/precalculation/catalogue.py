@@ -164,12 +164,22 @@ def aggregates_reading(facts: Iterable[str], config_dir: Path | None = None) -> 
     )
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # Some editors begin a file with a byte-order mark.
+    except OSError as error:
+        reason = (error.strerror or "unknown error").lower()
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8"
+    raise DefinitionError(f"cannot read {path}: {reason}")
+
+
 class _Head:
     """The lines of a file, taken one by one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines = path.read_text(encoding="utf-8").splitlines()
+        self.lines = _text(path).splitlines()
         self.place = 0
 
     def fail(self, expected: str) -> DefinitionError:
