@@ -84,6 +84,8 @@ def test_the_examples_print_what_the_page_says(path: Path, tmp_path: Path, datab
     text = text_of(path)
     told = update_docs.with_transcripts(text, tmp_path, database_url)
     assert told == text, AGAIN
+    # A command that fails is recorded as readily as one that does its work.
+    assert not [line for block in fenced(path, "console") for line in block.splitlines() if line.startswith("error: ")]
 
 
 def test_facts_and_aggregates_explain_themselves(connection: Connection) -> None:
