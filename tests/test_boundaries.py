@@ -77,8 +77,8 @@ def test_a_number_cut_anywhere_may_go_on(value: str) -> None:
         ("Infinity", "infinity is not json"),
         ("nope", "expecting value"),
         ("'a'", "expecting value"),
-        ("[1,]", "expecting value"),
-        ('{"a":1,}', "expecting property name"),
+        ("[1,]", ("expecting value", "illegal trailing comma")),  # Python 3.13 tells the latter
+        ('{"a":1,}', ("expecting property name", "illegal trailing comma")),
         ('{"a" 1}', "expecting ':' delimiter"),
         ("{1:1}", "expecting property name"),
         ('["\n"]', "invalid control character"),
@@ -93,7 +93,7 @@ def test_a_number_cut_anywhere_may_go_on(value: str) -> None:
         ("\u00a01", "expecting value"),
     ],
 )
-def test_what_is_not_json_is_refused(text: str, reason: str) -> None:
+def test_what_is_not_json_is_refused(text: str, reason: str | tuple[str, ...]) -> None:
     """What only Python takes, and what nobody takes, is no value and was not cut off either."""
     with pytest.raises(NotJSON) as caught:
         value_end(text, 0)

@@ -531,7 +531,7 @@ def test_what_stands_around_the_records(lab: Lab) -> None:
         lab.clear()
 
 
-@pytest.mark.parametrize("batch_rows", [1, 5000])
+@pytest.mark.parametrize("batch_rows", [pytest.param(1, marks=pytest.mark.slow), 5000])
 def test_a_bad_record_of_an_array(lab: Lab, batch_rows: int) -> None:
     """In an array what is JSON is rejected alone; what is not ends the source, with all before it in."""
     for name, (text, goes_on, parcel) in BETWEEN.items():
@@ -545,7 +545,7 @@ def test_a_bad_record_of_an_array(lab: Lab, batch_rows: int) -> None:
         lab.clear()
 
 
-@pytest.mark.parametrize("batch_rows", [1, 5000])
+@pytest.mark.parametrize("batch_rows", [pytest.param(1, marks=pytest.mark.slow), 5000])
 def test_a_bad_line(lab: Lab, batch_rows: int) -> None:
     """A line that is no record is rejected with its text, whatever it holds, and the lines around it are in."""
     for name, (text, goes_on, parcel) in BETWEEN.items():
