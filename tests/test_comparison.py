@@ -155,6 +155,12 @@ def test_a_table_that_this_tool_did_not_make_is_completed_or_refused(connection:
     with pytest.raises(UsageError, match="no column etl_place"):
         require_tables(connection, dataset)
     assert [each.column for each in compare(connection, dataset)] == ["etl_place"]
+    connection.execute(
+        "alter table logistics.parcels add etl_place integer not null, drop column b,"
+        " add b text generated always as (id) stored"
+    )
+    with pytest.raises(UsageError, match="column b of .* is generated"):
+        require_tables(connection, dataset)
     connection.execute("drop table logistics.parcel_items; create view logistics.parcel_items as select 'A' as id")
     with pytest.raises(UsageError, match="is no table"):
         create_tables(connection, dataset)

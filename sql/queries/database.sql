@@ -72,6 +72,12 @@ select a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
 from pg_attribute a
 where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped;
 
+-- name: computed_columns
+-- Tell the columns whose values the server makes itself: none can be loaded into them.
+select attname
+from pg_attribute
+where attrelid = to_regclass(%(table)s) and attnum > 0 and not attisdropped and attgenerated <> '';
+
 -- name: limits
 -- Tell the limits that a table checks, column by column; one that is not enforced, or not yet, is spelled otherwise.
 select
