@@ -218,6 +218,16 @@ def test_an_aggregate_that_does_not_fit_is_told_and_stops_no_other(
     assert connection.execute(behind).fetchall() == [("own_days",)]
 
 
+def test_an_aggregate_that_no_row_could_be_computed_of_is_told(connection: Connection, tmp_path: Path) -> None:
+    """A constant that is none of its type is a fault of the file, not of the database."""
+    (tmp_path / "config").mkdir()
+    _own(tmp_path / "config")
+    path = tmp_path / "config" / "aggregates" / "own_days.sql"
+    path.write_text(path.read_text().replace("count(*)", "'many'::int"))
+    with pytest.raises(DefinitionError, match=r"own_days cannot be computed: InvalidTextRep.* 22P02, in .*own_days"):
+        install(connection, choose(["own_days"], tmp_path / "config"), {})
+
+
 RATES = """\
 -- One row per day.
 -- table: analytics.rate_days

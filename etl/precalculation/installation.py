@@ -104,6 +104,11 @@ def _computed_shape(connection: psycopg.Connection, aggregate: Aggregate) -> lis
             f"{aggregate.name} cannot be computed: {error.diag.message_primary}, in {aggregate.path}",
             hint="compare the dataset definitions with the facts that it reads",
         ) from error
+    except psycopg.errors.DataError as error:  # Already without a row: of constants, such as 'x'::date.
+        raise DefinitionError(
+            f"{aggregate.name} cannot be computed: {type(error).__name__}, SQLSTATE {error.sqlstate},"
+            f" in {aggregate.path}"
+        ) from error
     expected, got = [name for name, _ in aggregate.columns], [name for name, _ in shape]
     if expected != got:
         raise DefinitionError(
