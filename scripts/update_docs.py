@@ -23,7 +23,7 @@ import psycopg
 from psycopg import sql
 
 import etl
-from etl.cli import cli
+from etl.cli import TAKE_FROM_FILE, cli
 from etl.database import Database, connect
 from etl.datasets import Column, sql_type
 from etl.ingestion import recognition
@@ -218,12 +218,13 @@ def _option(option: click.Option, context: click.Context) -> tuple[str, ...]:
     key = name.removeprefix("--").replace("-", "_")
     kinds = {"integer range": " N", "float range": " N", "integer": " N", "boolean": ""}
     value = kinds.get(option.type.name, f" {option.make_metavar(context).strip('[]')}").replace("|", r"\|")
+    takes_from_file = context.command_path.split()[1:2] in ([], *([name] for name in TAKE_FROM_FILE))
     default = extra.get("default", "required" if option.required else "off" if option.is_flag else "")
     bounds = extra.get("range", "").replace("x>=", "at least ").replace("<=x<=", " to ")
     return (
         f"`{name}{value}`",
         ", ".join(f"`{twin}`" for twin in extra.get("envvars", ())),
-        f"`{key}`" if key in FileSettings.__struct_fields__ else "",
+        f"`{key}`" if key in FileSettings.__struct_fields__ and takes_from_file else "",
         ", ".join(filter(None, (default, bounds))),
         (option.help or "").replace("|", r"\|"),
     )

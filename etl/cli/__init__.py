@@ -34,6 +34,9 @@ _COMMANDS = {
 }
 
 
+# The commands whose options `etl.toml` gives defaults to.
+TAKE_FROM_FILE = ("load", "failed", "precalculate", "listen")
+
 _SUBCOMMANDS = ("list", "show", "replay", "discard", "purge")
 
 
@@ -111,9 +114,7 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: "
     settings = read_file_settings(Path(config_dir))
     defaults = settings.as_defaults()
     # A group's subcommands look below the group's own defaults.
-    ctx.default_map = {
-        name: defaults | dict.fromkeys(_SUBCOMMANDS, defaults) for name in ("load", "failed", "precalculate", "listen")
-    }
+    ctx.default_map = {name: defaults | dict.fromkeys(_SUBCOMMANDS, defaults) for name in TAKE_FROM_FILE}
     given = {
         name: defaults[name] for name in ("log_format", "log_level") if name in defaults and not is_given(ctx, name)
     }
