@@ -230,8 +230,10 @@ def test_a_sample_is_what_its_recipe_says(name: str, tmp_path: Path) -> None:
     assert len(good) == made.rows[0]
     assert (len(good) < 700) == (recipe.fault != "none")
     assert round(sum(each["weight_kg"] for each in good) * 1000) == made.grams
-    assert {len(each.get("items", [])) for each in records} == {recipe.items}
-    assert made.rows[1:] == ((len(good) * 3,) if recipe.items else ())
+    children = {"items": recipe.items, "stops": recipe.stops}
+    for name_of, count in children.items():
+        assert {len(each.get(name_of, [])) for each in records} == {count}
+    assert made.rows[1:] == tuple(len(good) * count for count in children.values() if count)
 
 
 def test_a_sample_is_made_once(tmp_path: Path) -> None:
@@ -281,7 +283,14 @@ def test_what_is_not_installed_is_told(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_short_benchmark_ends_with_its_tables(tmp_path: Path) -> None:
     """A comparison of a few variants loads for real, checks what it loaded and prints both tables."""
-    words = ["--records", "200", "--rounds", "1", "--only", "ceiling$|append array$|bad by|items$|pass|help"]
+    words = [
+        "--records",
+        "200",
+        "--rounds",
+        "1",
+        "--only",
+        "ceiling$|append array$|bad by|items$|child tables$|pass|help",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "scripts.benchmark", "compare", *words, "--folder", str(tmp_path / "bench")],
         cwd=ROOT,
@@ -291,7 +300,13 @@ def test_a_short_benchmark_ends_with_its_tables(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for name in ("ceiling", "etl append array", "etl append items", "etl append 1 % bad by CHECK"):
+    for name in (
+        "ceiling",
+        "etl append array",
+        "etl append items",
+        "etl append two child tables",
+        "etl append 1 % bad by CHECK",
+    ):
         assert f"| {name} | " in done.stdout
         assert f"| {name} | not measured" not in done.stdout
     assert "| duckdb array | not measured" in done.stdout

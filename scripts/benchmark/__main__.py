@@ -20,7 +20,7 @@ from etl import logs
 from scripts.benchmark import report
 from scripts.benchmark.bench import Bench, RunFailedError, opened
 from scripts.benchmark.report import Outcome
-from scripts.benchmark.variants import CEILINGS, SCALED, START_UPS, VARIANTS, Programs, Variant
+from scripts.benchmark.variants import SCALED, START_UPS, VARIANTS, Programs, Variant, ceiling_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "docs" / "performance.md"
@@ -74,7 +74,7 @@ def compare(records: int, rounds: int, only: str, folder: Path | None, others: P
         results |= _start_ups(bench, wanted)
         tools = "".join(f", {name} {version}" for name, version in programs.versions().items())
         facts = f"{_facts(bench)}{tools}. {rounds} rounds; {bench.holdings()}."
-    under = {each.name: CEILINGS[each.sample == "items"].name for each in VARIANTS}
+    under = {each.name: ceiling_of(each) for each in VARIANTS}
     tables = [facts, "", *report.measures_table(results), "", *report.variants_table(results, under, left_out)]
     _tell("benchmark", tables, left_out, write_docs=write_docs)
 

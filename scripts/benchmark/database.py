@@ -14,8 +14,23 @@ from etl.settings import shipped
 
 PLAIN = "bench_shipments"
 ITEMS = "bench_shipments_items"
-TABLES = {PLAIN: ("bench.shipments",), ITEMS: ("bench.shipments_of_items", "bench.items")}
+CHILDREN = "bench_shipments_children"
+TABLES = {
+    PLAIN: ("bench.shipments",),
+    ITEMS: ("bench.shipments_of_items", "bench.items"),
+    CHILDREN: ("bench.shipments_of_children", "bench.items_of_children", "bench.stops"),
+}
 DLT_SCHEMA = "bench_dlt"
+
+_STOPS = """name = "stops"
+comment = "One row per stop of a shipment"
+each = "stops"
+[table.columns]
+shipment_id = { path = "^.shipment_id", type = "text", comment = "Shipment that stops here" }
+stop_no = { path = "#", type = "integer", comment = "Number of the stop, from 1" }
+place = { type = "text", max_length = 50, comment = "Where it stops" }
+at = { type = "timestamptz", comment = "Instant of its arrival" }
+"""
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -31,13 +46,13 @@ def environment(address: str, config_dir: Path) -> dict[str, str]:
 
 
 def write_definitions(config_dir: Path) -> None:
-    """Write the two datasets: the shipped shipments in append mode, without and with items, without its index."""
+    """Write the datasets: the shipped shipments in append mode without its index; with items; with items and stops."""
     text = (shipped("config") / "datasets" / "shipments.toml").read_text(encoding="utf-8")
     text = _changed(text, 'mode = "merge"', 'mode = "append"')
     text = _changed(text, 'index = [["created_at"], ["log_id"], ["picked_up_at"]]\n', "")
     head, first, items = text.split("[[table]]\n")
     (config_dir / "datasets").mkdir(parents=True, exist_ok=True)
-    for name, parts in ((PLAIN, [first]), (ITEMS, [first, items])):
+    for name, parts in ((PLAIN, [first]), (ITEMS, [first, items]), (CHILDREN, [first, items, _STOPS])):
         words = [_changed(head, 'name = "shipments"', f'name = "{name}"')]
         for part, table in zip(parts, TABLES[name], strict=True):
             words.append(re.sub(r'^name = ".*"', f'name = "{table}"', part, count=1))

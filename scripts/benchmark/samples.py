@@ -1,4 +1,4 @@
-"""The files that are loaded: shipments as `etl generate` makes them, without items, with three, or with faults.
+"""The files that are loaded: shipments as `etl generate` makes them, alone, with children, or with faults.
 
 Knows no database. A sample is made once per folder; its manifest, written last, says that it is complete.
 """
@@ -32,6 +32,7 @@ class Recipe:
     suffix: Literal[".json", ".ndjson", ".ndjson.gz"]
     fault: Fault = "none"
     items: int = 0
+    stops: int = 0
 
 
 RECIPES = {
@@ -41,6 +42,7 @@ RECIPES = {
     "bad_check": Recipe(suffix=".json", fault="check"),
     "bad_type": Recipe(suffix=".json", fault="type"),
     "items": Recipe(suffix=".json", items=3),
+    "children": Recipe(suffix=".json", items=3, stops=2),
 }
 
 
@@ -63,7 +65,7 @@ def make(name: str, records: int, folder: Path) -> Sample:
     path = folder / f"{name}-{records}{recipe.suffix}"
     with _opened(path) as file:
         loaded, grams = _write(file, recipe, records)
-    rows = (loaded, loaded * recipe.items) if recipe.items else (loaded,)
+    rows = (loaded, *(loaded * each for each in (recipe.items, recipe.stops) if each))
     sample = Sample(path=str(path), records=records, bytes=path.stat().st_size, rows=rows, grams=grams)
     manifest.write_bytes(msgspec.json.encode(sample))
     return sample
@@ -99,7 +101,8 @@ def _record(text: str, number: int, recipe: Recipe) -> tuple[str, int | None]:
             return _WEIGHT.sub('"weight_kg":-1,', text) + "}", None
         return _FREIGHT.sub('"freight_cost":"on request"', text) + "}", None
     items = f',"items":[{",".join(_items(number, recipe.items))}]' if recipe.items else ""
-    return f"{text}{items}}}", kilograms * 1000 + grams
+    stops = f',"stops":[{",".join(_stops(number, recipe.stops))}]' if recipe.stops else ""
+    return f"{text}{items}{stops}}}", kilograms * 1000 + grams
 
 
 def _weight(text: str) -> tuple[int, int]:
@@ -111,3 +114,9 @@ def _weight(text: str) -> tuple[int, int]:
 
 def _items(number: int, count: int) -> Iterator[str]:
     return (ITEMS[(number * 7 + place * 1013) % len(ITEMS)].text for place in range(count))
+
+
+def _stops(number: int, count: int) -> Iterator[str]:
+    return (
+        f'{{"place":"HUB-{(number + each) % 500}","at":"2025-03-{each + 1:02}T06:30:00Z"}}' for each in range(count)
+    )

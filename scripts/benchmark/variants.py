@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from etl.embedded import binary
-from scripts.benchmark.database import DLT_SCHEMA, ITEMS, PLAIN, TABLES
+from scripts.benchmark.database import CHILDREN, DLT_SCHEMA, ITEMS, PLAIN, TABLES
 
 OTHERS = ("duckdb", "polars", "dlt")
 
 _PROGRAMS = Path(__file__).parent / "others"
 _DLT_RECORDS = 100_000  # more would take it minutes
-_ITEMS_SHARE = 0.3  # of the records: with its items a shipment is four rows
+_SHARES = {"items": 0.3, "children": 0.3}  # of the records: with its children a shipment is four rows, or six
 
 _Need = Literal["", "--workers", "--decoder", "duckdb", "polars", "dlt", "jq"]
 
@@ -40,7 +40,7 @@ class Variant:
         """Return how many records its sample holds when that many are asked for."""
         if "dlt" in self.needs:
             return min(asked, _DLT_RECORDS)
-        return max(1, int(asked * _ITEMS_SHARE)) if self.sample == "items" else asked
+        return max(1, int(asked * _SHARES.get(self.sample, 1)))
 
 
 def _etl(name: str, sample: str, *options: str, dataset: str = PLAIN, exit_code: int = 0) -> Variant:
@@ -67,11 +67,23 @@ def _other(tool: Literal["duckdb", "polars"], sample: str) -> Variant:
     return Variant(name=f"{tool} {sample}", sample=sample, words=words, needs=(tool,))
 
 
+def ceiling_of(variant: Variant) -> str:
+    """Return the name of the ceiling of what a variant loads; for a table of its own that of the shipments alone."""
+    names = [CEILINGS[dataset].name for dataset, tables in TABLES.items() if tables == variant.tables]
+    return names[0] if names else CEILINGS[PLAIN].name
+
+
 _APPEND = _etl("append array", "array")
 _APPEND_ITEMS = _etl("append items", "items", dataset=ITEMS)
 
-CEILINGS = _ceiling("ceiling", _APPEND), _ceiling("ceiling items", _APPEND_ITEMS)
-"""That of the shipments alone, and that of shipments with their items."""
+_APPEND_CHILDREN = _etl("append two child tables", "children", dataset=CHILDREN)
+
+CEILINGS = {
+    PLAIN: _ceiling("ceiling", _APPEND),
+    ITEMS: _ceiling("ceiling items", _APPEND_ITEMS),
+    CHILDREN: _ceiling("ceiling two child tables", _APPEND_CHILDREN),
+}
+"""That of the shipments alone, of those with their items, and of those with items and stops."""
 
 SCALED = ("etl append array", "etl append array, 2 workers")
 
@@ -79,7 +91,7 @@ START_UPS = {"etl --help": ("{etl}", "--help"), "python -c pass": ("{python}", "
 
 VARIANTS = (
     # What is compared runs one after the other: the machine's speed moves within a round, too.
-    CEILINGS[0],
+    CEILINGS[PLAIN],
     _APPEND,
     _other("duckdb", "array"),
     _etl("append array, 2 workers", "array", "--workers", "2"),
@@ -111,9 +123,11 @@ VARIANTS = (
         tables=(f"{DLT_SCHEMA}.shipments",),
         needs=("dlt",),
     ),
-    CEILINGS[1],
+    CEILINGS[ITEMS],
     _APPEND_ITEMS,
     _etl("append items, 2 workers", "items", "--workers", "2", dataset=ITEMS),
+    CEILINGS[CHILDREN],
+    _APPEND_CHILDREN,
 )
 
 
