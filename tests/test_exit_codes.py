@@ -454,6 +454,15 @@ def test_an_address_of_nothing_is_2(run_etl: RunEtl) -> None:
         assert words in done.stderr
 
 
+def test_a_failed_store_of_no_name_is_2(run_etl: RunEtl, tmp_path: Path) -> None:
+    """An empty name, as of a variable that is not set, does not make the working folder a private failed store."""
+    before = tmp_path.stat().st_mode
+    done = run_etl("load", "vehicles", "-", "--failed-dir", "", stdin="[]")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "expected a folder, got an empty name" in done.stderr
+    assert tmp_path.stat().st_mode == before
+
+
 def test_words_that_are_no_utf8_are_2(run_etl: RunEtl) -> None:
     """A name or a value in another encoding, which no database holds, is wrong usage and no fault of the tool."""
     for line in ("runs list --dataset X", "failed show X", "runs trace logistics.vehicles vehicle_id=X"):

@@ -33,12 +33,22 @@ def option(name: str, *more: str, has_twin: bool = True, **attributes: Any) -> C
 
 json_option = option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 
+
+class _Folder(click.Path):
+    """A folder; no name at all, as of a variable that is not set, would be the working folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("expected a folder, got an empty name", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 failed_dir_option = option(
     "--failed-dir",
     default="failed",
     show_default=True,
     metavar="DIR",
-    type=click.Path(path_type=Path, file_okay=True),
+    type=_Folder(path_type=Path, file_okay=True),
     help="Folder of the failed store.",
 )
 

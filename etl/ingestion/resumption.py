@@ -157,6 +157,7 @@ def _require_definition(known: ledger.KnownRun, stream: Stream, job: Job) -> Non
         return
     hint = "--force loads all of it under the definition and mode of now"
     if not known.is_finished:
+        hint = "those of then go on where it stopped; --force loads all of it again under those of now"
         raise UsageError(
             f"{stream.source.name}: run {known.run} began under another definition or mode of {job.dataset.name}",
             hint=hint,
