@@ -7,8 +7,8 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
+from etl.database import denied
 from etl.datasets import LINEAGE, Dataset, Table, limits_ddl, quoted, sql_type
-from etl.errors import UsageError
 
 _SQL = queries.load("comparison")
 _EXPECTED = "etl_expected"
@@ -42,11 +42,8 @@ def compare(connection: psycopg.Connection, dataset: Dataset) -> list[Difference
             connection.execute(_SQL["hush_notices"])
             return [difference for table in dataset.tables for difference in _of_table(connection, dataset, table)]
     except psycopg.errors.InsufficientPrivilege as error:
-        user = connection.info.user
-        raise UsageError(
-            f"the user {user} may not compare the tables of {dataset.name}: {error.diag.message_primary}",
-            hint=f"as its owner: grant etl_loader to {user}, and etl dataset create {dataset.name}",
-        ) from error
+        what = f"compare the tables of {dataset.name}: {error.diag.message_primary}"
+        raise denied(connection, dataset, what) from error
 
 
 def _of_table(connection: psycopg.Connection, dataset: Dataset, table: Table) -> Iterator[Difference]:

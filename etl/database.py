@@ -262,11 +262,7 @@ def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
         try:
             found = {name for name, _, _ in connection.execute(_SQL["table_columns"], {"table": table.quoted})}
         except psycopg.errors.InsufficientPrivilege as error:
-            user = connection.info.user
-            raise UsageError(
-                f"the user {user} may not look into the schema {table.schema}",
-                hint=f"as its owner: grant etl_loader to {user}, and etl dataset create {dataset.name}",
-            ) from error
+            raise denied(connection, dataset, f"look into the schema {table.schema}") from error
         if not found:
             raise UsageError(f"the table {table.name} is missing", hint=f"etl dataset create {dataset.name}")
         missing = [name for name in (*(column.name for column in table.columns), *LINEAGE) if name not in found]
@@ -287,6 +283,15 @@ def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
                 f"the user {connection.info.user} may not load {table.name}",
                 hint=f"grant etl_loader to {connection.info.user}",
             )
+
+
+def denied(connection: psycopg.Connection, dataset: Dataset, what: str) -> UsageError:
+    """Return the error of a user who may not do something with a dataset's tables, with the remedy of their owner."""
+    user = connection.info.user
+    return UsageError(
+        f"the user {user} may not {what}",
+        hint=f"as its owner: grant etl_loader to {user}, and etl dataset create {dataset.name}",
+    )
 
 
 # Types whose values the server makes from a JSON token as the careful lane does from the value; of the others both send
