@@ -239,7 +239,7 @@ def _conversions(connection: Connection) -> Iterator[str]:
 
 
 def _converted(connection: Connection, kind: Any, value: str) -> str:
-    piece = Piece(offset=0, count=1, first_record=1, data=f'{{"value": {value}}}'.encode(), shape="array")
+    piece = Piece(offset=0, count=1, first_record=1, parts=(f'{{"value": {value}}}'.encode(),), shape="array")
     (record,) = decode(piece)
     try:
         text = converter(Column(name="value", type=kind))(record["value"])  # type: ignore[index] # it is no fault

@@ -166,5 +166,5 @@ def test_a_line_is_a_record_or_all_of_it_is_a_fault(line: str, span: tuple[int, 
 )
 def test_the_records_of_a_piece_stand_where_they_stand(shape: Shape, data: bytes, spans: list[tuple[int, int]]) -> None:
     """Each record of a piece is told by its bytes, whatever separates it from the next."""
-    piece = Piece(offset=7, count=len(spans), first_record=1, data=data, shape=shape)
+    piece = Piece(offset=7, count=len(spans), first_record=1, parts=(data,), shape=shape)
     assert [(span.start, span.end) for span in piece_spans(piece)] == spans

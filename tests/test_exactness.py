@@ -186,7 +186,7 @@ def _copied(connection: Connection, dataset: Dataset, data: bytes) -> list[tuple
                     table.identifier, sql.SQL(", ").join(map(sql.Identifier, names))
                 )
                 with connection.cursor() as cursor, cursor.copy(statement) as copy:
-                    copy.write(rows.buffer.getvalue())
+                    copy.write(b"".join(rows.encoded()))
         return _stored(connection)
 
 

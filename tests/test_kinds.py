@@ -126,10 +126,10 @@ columns = { trip = { path = "^.trip", type = "text" }, no = { path = "#", type =
         {"trip": "A", "status": "DONE", "stops": [{"kind": "DROP"}, {"kind": "PICKUP"}, {"kind": {}}, 5]},
         {"trip": "B", "status": "LOST", "stops": [{"kind": "PICKUP"}]},
     ]
-    piece = Piece(offset=0, count=2, first_record=1, data=b"", shape="array")
+    piece = Piece(offset=0, count=2, first_record=1, parts=(), shape="array")
     batch = Projection(read(path)).batch(piece, records, 1, [1, 2])
     assert (batch.rows, batch.rejected) == ((2, 1), ())
-    assert str(batch.tables[1][0].buffer.getvalue()).startswith("A\t2\t")
+    assert b"".join(batch.tables[1][0].encoded()).decode().startswith("A\t2\t")
 
 
 @pytest.mark.parametrize(

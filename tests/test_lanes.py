@@ -412,7 +412,8 @@ def test_a_column_that_the_server_refused_is_looked_at_from_then_on(lab: Lab) ->
     assert len(careful.rejected) == 120
     with capture_logs() as logs, _counting_fast_rows() as counts:
         assert lab.load(document, batch_rows=20) == careful
-    assert sum(told["event"] == "batch_refused" for told in logs) == 4
+    # For each of the two: the first that is refused, and those that were made already by then.
+    assert 2 <= sum(told["event"] == "batch_refused" for told in logs) <= 2 * 3
     assert sum(counts) > 2 * 650  # of two tables, one of which gets none
 
 

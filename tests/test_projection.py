@@ -71,7 +71,7 @@ def define(tmp_path: Path) -> Define:
 
 
 def _batch(dataset: Dataset, records: Sequence[dict[str, Any] | Fault], places: Sequence[int] = ()) -> Batch:
-    piece = Piece(offset=70, count=len(records), first_record=1, data=b"", shape="array")
+    piece = Piece(offset=70, count=len(records), first_record=1, parts=(), shape="array")
     return Projection(dataset).batch(piece, records, 9, places or range(1, len(records) + 1))
 
 
@@ -81,7 +81,7 @@ def _columns(table: Table) -> list[str]:
 
 def _rows(dataset: Dataset, batch: Batch, number: int = 0) -> list[dict[str, str]]:
     """Return the rows of a table as COPY gets them, by column; null is left out."""
-    lines = str(batch.tables[number][0].buffer.getvalue()).split("\n")[:-1]
+    lines = b"".join(batch.tables[number][0].encoded()).decode().split("\n")[:-1]
     assert len(lines) == batch.rows[number]
     rows = [zip(_columns(dataset.tables[number]), line.split("\t"), strict=True) for line in lines]
     return [{name: text for name, text in row if text != "\\N"} for row in rows]
@@ -536,7 +536,7 @@ def test_whatever_is_projected_the_tables_take(connection: Connection, define: D
         kept = [(place, record) for place, record in enumerate(records, 1) if place not in rejected]
         with connection.transaction(force_rollback=True):
             parcels, items = (
-                _copy(connection, table, str(rows.buffer.getvalue()))
+                _copy(connection, table, b"".join(rows.encoded()).decode())
                 for table, [rows] in zip(dataset.tables, batch.tables, strict=True)
             )
         assert batch.rows == (len(parcels), len(items))

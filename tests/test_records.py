@@ -54,7 +54,7 @@ def objects(draw: st.DrawFn, depth: int = 2) -> tuple[str, dict[str, Any]]:
 
 def _piece(shape: Shape, texts: Sequence[str | bytes]) -> Piece:
     data = SHAPES[shape].encode().join(text if isinstance(text, bytes) else text.encode() for text in texts)
-    return Piece(offset=5, count=len(texts), first_record=1, data=data, shape=shape)
+    return Piece(offset=5, count=len(texts), first_record=1, parts=(data,), shape=shape)
 
 
 def _types(value: Any) -> Any:

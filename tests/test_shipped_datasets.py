@@ -34,7 +34,7 @@ def connection(postgresql: Connection) -> Iterator[Connection]:
 
 
 def _batch(dataset: Dataset, records: Iterable[Record]) -> Batch:
-    piece = Piece(offset=0, count=0, first_record=1, data=b"", shape="array")
+    piece = Piece(offset=0, count=0, first_record=1, parts=(), shape="array")
     records = list(records)
     return Projection(dataset).batch(piece, records, 1, range(1, len(records) + 1))
 
@@ -49,7 +49,7 @@ def _load(connection: Connection, dataset: Dataset, records: list[Record]) -> No
             table.identifier, sql.SQL(", ").join(map(sql.Identifier, columns))
         )
         with connection.cursor() as cursor, cursor.copy(copy) as stream:
-            stream.write(rows.buffer.getvalue())
+            stream.write(b"".join(rows.encoded()))
 
 
 def _stored(connection: Connection, table: str, order: str) -> list[Record]:

@@ -278,7 +278,7 @@ def test_any_executor_loads_what_is_plain_values(site: Site) -> None:
     data = path.read_bytes().rstrip()
     with site.connect() as connection:
         run = _open_run(connection)
-        piece = Piece(offset=0, count=100, first_record=1, data=data, shape="lines", blocks=((0, len(data)),))
+        piece = Piece(offset=0, count=100, first_record=1, parts=(data,), shape="lines", blocks=((0, len(data)),))
         with ThreadPoolExecutor(1) as executor:
             hands = Crew(executor, 1, cast(Any, Event()))
             hands.hand(_work(site, run), piece, str(path))
@@ -300,7 +300,7 @@ def test_a_file_that_changes_under_its_workers_is_told(site: Site) -> None:
     path.write_bytes(b'{"vehicle_id":"V1"}\n')
     with site.connect() as connection:
         work = _work(site, _open_run(connection))
-    piece = Piece(offset=0, count=1, first_record=1, data=b"", shape="lines", blocks=((0, 19),))
+    piece = Piece(offset=0, count=1, first_record=1, parts=(), shape="lines", blocks=((0, 19),))
     done = bring(Task(work=work, piece=piece, path=str(path), length=19, hash=hash_of(b'{"vehicle_id":"V2"}')))
     assert isinstance(done.error, SourceError)
     assert "changed while it was read, at byte 0" in str(done.error)
@@ -335,7 +335,7 @@ def _lose_one(hands: Crew, which: int) -> None:
             hands._executor.submit(os.getpid)
     broken: Future[Done] = Future()
     broken.set_exception(BrokenProcessPool())
-    hands._handed.append((Piece(offset=0, count=0, first_record=1, data=b"", shape="lines"), broken))
+    hands._handed.append((Piece(offset=0, count=0, first_record=1, parts=(), shape="lines"), broken))
     hands.first(Stop())
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from etl.errors import EtlError, InterruptedByUserError, SourceError, TooManyRejectedError
 from etl.ingestion.ahead import Ahead, Made
+from etl.ingestion.constants import BEYOND
 from etl.ingestion.copying import Copier
 from etl.ingestion.crew import Crew, crew
 from etl.ingestion.failures import FailedStore
@@ -93,7 +94,8 @@ def by_one(attempts: Sequence[Attempt], pieces: Pieces, store: FailedStore) -> N
         )
         for each in attempts
     ]
-    ahead = Ahead(_batches(pieces([lanes.prove for lanes, _ in hands]), attempts, [lanes for lanes, _ in hands]))
+    lanes = [each for each, _ in hands]
+    ahead = Ahead(_batches(pieces([each.prove for each in lanes]), attempts, lanes), BEYOND)
     for made in _read(ahead, stop):
         if isinstance(made, Piece):
             attempts[made.which].note_known(made)

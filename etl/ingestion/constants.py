@@ -15,6 +15,9 @@ BLOCK_BYTES = 1 << 17
 # What is handed to the connection at once, at most: less where the next batch is made in between.
 COPY_BYTES = 1 << 17
 
+# Blocks that are made already of the batch after the next one, for moments in which the server is slower or faster.
+BEYOND = 32
+
 # What identifies a source before it is read to its end.
 HEAD_BYTES = 1 << 20
 

@@ -3,7 +3,6 @@
 Everything here runs in a transaction that the caller holds, so that it commits together with the ledger.
 """
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 
 import psycopg
@@ -12,15 +11,12 @@ from psycopg import sql
 from etl import queries
 from etl.datasets import Dataset
 from etl.ingestion import merging
-from etl.ingestion.constants import COPY_BYTES
 from etl.ingestion.duplicates import RunKeys, count_kept
 from etl.ingestion.sending import Meanwhile, do_nothing, run, send
 from etl.ingestion.values import Batch, Fault, Taken
 from etl.settings import Mode
 
 _SQL = queries.load("copying")
-
-_LEAST_COPY_BYTES = 1 << 13
 
 _NOTEWORTHY_SHARE = 0.1
 """What autovacuum waits for, too, before it looks at a table again."""
@@ -85,9 +81,8 @@ class Copier:
         """
         self.make_ready(connection)
         targets = self._temporary if self._is_gathered else self._staging if self._is_staged else self._facts
-        at_once = _paced(batch, 2 if self._is_gathered else 1)
         counted = tuple(
-            send(connection, rows, target, merging.columns(table), meanwhile, at_once)
+            send(connection, rows, target, merging.columns(table), meanwhile)
             for table, rows, target in zip(self._dataset.tables, batch.tables, targets, strict=True)
         )
         if not self._is_gathered:
@@ -198,17 +193,6 @@ class Copier:
 def _is_empty(connection: psycopg.Connection, tables: Iterable[sql.Identifier]) -> bool:
     found = (connection.execute(_SQL["has_rows"].format(table=table)).fetchone() for table in tables)
     return not any(row is not None and row[0] for row in found)
-
-
-def _paced(batch: Batch, phases: int) -> int:
-    """Return how much of a batch is sent at once for the next one to be made just as long as this one is taken in.
-
-    A merge takes as long again as the sending: then half of the next one is made in the first of two phases. To make it
-    takes a step for each block of this one's size to cut it, and one more where its proof does not make its rows.
-    """
-    size = sum(rows.buffer.seek(0, os.SEEK_END) for parts in batch.tables for rows in parts)
-    steps = len(batch.piece.blocks) + sum(made is None for made in batch.piece.made)
-    return min(COPY_BYTES, max(_LEAST_COPY_BYTES, size * phases // (steps + 1)))
 
 
 def _run(connection: psycopg.Connection, statements: list[sql.Composed]) -> None:

@@ -46,14 +46,14 @@ class Crew:
 
     def hand(self, work: Work, piece: Piece, path: str | None) -> None:
         """Hand a piece to whoever is free; of a plain file at `path` only where it stands."""
-        carried = replace(piece, data=b"") if path else piece
-        task = Task(work=work, piece=carried, path=path, length=len(piece.data), hash=piece.hash)
+        carried = replace(piece, parts=()) if path else piece
+        task = Task(work=work, piece=carried, path=path, length=piece.length, hash=piece.hash)
         try:
             future = self._executor.submit(bring, task)
         except BrokenProcessPool as error:
             raise self._died() from error
         # What is told of the piece later needs no bytes.
-        self._handed.append((replace(piece, data=b""), future))
+        self._handed.append((replace(piece, parts=()), future))
 
     def first(self, stop: Stop) -> tuple[Piece, Done]:
         """Wait for the piece that was handed first; return it without its bytes, and what became of it.

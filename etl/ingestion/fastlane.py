@@ -78,11 +78,11 @@ class FastLane:
         """Yield None after each block whose rows are not made yet, and the batch at the end of the piece."""
         gathered = self._projection.gather(piece, self._run_number)
         gathered.look_at(records.first(piece))
-        buffers = [BytesIO() for _ in self._tables]
+        buffers: list[list[BytesIO]] = [[] for _ in self._tables]
         counts = [0] * len(self._tables)
         spans: dict[int, Span] = {}
         place = 1
-        blocks = piece.blocks or ((0, len(piece.data)),)
+        blocks = piece.blocks or ((0, piece.length),)
         for (begin, end), made in zip(blocks, piece.made or repeat(None), strict=False):
             rows = made
             if not isinstance(rows, _Made) or rows.lane is not self:
@@ -90,7 +90,7 @@ class FastLane:
                 yield None
             place += rows.count
             for table, (lines, count) in enumerate(rows.tables):
-                buffers[table].write(lines)
+                buffers[table].append(BytesIO(lines))
                 counts[table] += count
             for suspect, within in rows.suspects:
                 spans[suspect] = span = Span(begin + within.start, begin + within.end, within.fault)
@@ -101,11 +101,12 @@ class FastLane:
             piece=piece,
             places=range(1, place),
             tables=tuple(
-                (Rows(format="csv", buffer=buffer, count=count, columns=table.columns), *careful)
-                for table, buffer, count, careful in zip(self._tables, buffers, counts, gathered.tables(), strict=True)
+                (Rows(format="csv", buffers=tuple(held), count=count, columns=table.columns), *careful)
+                for table, held, count, careful in zip(self._tables, buffers, counts, gathered.tables(), strict=True)
             ),
             rejected=tuple(gathered.rejected),
             lane=self._name,
+            maker=self,
             noted=gathered.noted,
             spans=spans,
         )

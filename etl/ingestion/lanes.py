@@ -50,8 +50,6 @@ class Lanes:
         self._careful = careful
         self._strict_for = 0
         self._careful_for = 0
-        # Whether the batch that is made already was made before the fast lane was told to look closer.
-        self._is_ahead = False
 
     def prove(self, block: Block) -> Proof | None:
         """Return how many records a block holds, with the rows of the lane that it takes, or None."""
@@ -73,15 +71,17 @@ class Lanes:
 
     def again(self, refused: Batch) -> Iterator[Batch]:
         """Yield a batch that the server refused as the lanes make it that look closer."""
-        was_made_before, self._is_ahead = self._is_ahead, False
+        told = self._fast
+        # Made ahead, before the fast lane was told to look closer: that it is refused says nothing new.
+        is_late = refused.lane == "fast" and refused.maker is not self._fast
         if refused.lane == "fast" and self._strict:
             for batch in self._closer(self._strict, refused):
-                self._strict_for = 0 if self._is_ahead or was_made_before else _FOR_A_WHILE
+                self._strict_for = 0 if is_late or self._fast is not told else _FOR_A_WHILE
                 yield batch
         if refused.lane != "careful":
             for batch in self._closer(self._careful, refused):
-                self._careful_for = 0 if self._is_ahead or was_made_before else _FOR_A_LITTLE
-                self._strict_for = 0 if self._is_ahead else self._strict_for
+                self._careful_for = 0 if is_late or self._fast is not told else _FOR_A_LITTLE
+                self._strict_for = 0 if self._fast is not told else self._strict_for
                 yield batch
 
     def _closer(self, lane: FastLane | CarefulLane, refused: Batch) -> Iterator[Batch]:
@@ -92,7 +92,6 @@ class Lanes:
                 found -= {(each.fault.table, each.fault.column) for each in refused.rejected}
                 if self._fast and (closer := self._fast.looking_at(found)):
                     self._fast = closer
-                    self._is_ahead = True
                 yield batch
 
 

@@ -259,7 +259,7 @@ def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
         {
             "run": run.run,
             "offset": piece.offset,
-            "bytes": len(piece.data),
+            "bytes": piece.length,
             "first_record": piece.first_record,
             "count": piece.count,
             "hash": piece.hash,

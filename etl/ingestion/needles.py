@@ -58,8 +58,8 @@ class Needle:
         if self._shape == "array" and text[end - 1] == "}" and (name := _FIRST_NAME.match(text, end)):
             self._needle = text[end - 1 : name.end()].encode("latin-1")
 
-    def block(self, data: bytes, start: int, stop: int, at: Place) -> tuple[int, Proof] | None:
-        """Return the end of a block of records that begins at `start` and ends before `stop`, and its proof.
+    def block(self, data: bytes, start: int, stop: int, at: Place) -> tuple[bytes, Proof] | None:
+        """Return a block of records that begins at `start` and ends before `stop`, and its proof.
 
         None: they are to be walked.
         """
@@ -74,37 +74,35 @@ class Needle:
             if self._misses >= _MISSES:
                 self._misses, self._to_walk = 0, _WALKED_AFTER_MISSES
             return None
-        end, proof = found
+        block, proof = found
         self._misses = 0
-        self._bytes_each = (end - start) / proof.records
+        self._bytes_each = len(block) / proof.records
         if proof.records > at.most:
             self._to_walk = at.most
             return None
         return found
 
-    def _lines(self, data: bytes, start: int, stop: int, at: Place) -> tuple[int, Proof] | None:
+    def _lines(self, data: bytes, start: int, stop: int, at: Place) -> tuple[bytes, Proof] | None:
         end = data.rfind(b"\n", start, stop)
         if end < 0:
             return None
-        lines = data[start:end].rstrip(b" \t\r")
-        proof = self._proof(lines, at)
-        return None if proof is None else (start + len(lines), proof)
+        return self._proven(data[start:end].rstrip(b" \t\r"), at)
 
-    def _records(self, data: bytes, start: int, stop: int, at: Place) -> tuple[int, Proof] | None:
+    def _records(self, data: bytes, start: int, stop: int, at: Place) -> tuple[bytes, Proof] | None:
         last = data.rfind(self._needle, start, stop)
         if last >= 0 and not self._is_ambiguous:
-            proof = self._proof(data[start : last + 1], at)
-            if proof is not None:
-                return last + 1, proof
+            proven = self._proven(data[start : last + 1], at)
+            if proven is not None:
+                return proven
             # A child object that begins as the records do: the needle is found inside of a record, too.
             self._is_ambiguous = True
         last = self._balanced(data, start, last)
-        proof = self._proof(data[start : last + 1], at) if last >= 0 else None
-        return None if proof is None else (last + 1, proof)
+        return self._proven(data[start : last + 1], at) if last >= 0 else None
 
-    def _proof(self, data: bytes, at: Place) -> Proof | None:
+    def _proven(self, data: bytes, at: Place) -> tuple[bytes, Proof] | None:
         block = Block(data=data, shape=self._shape, offset=at.offset, place=at.place)
-        return self._prove(block) or _proof(block)
+        proof = self._prove(block) or _proof(block)
+        return None if proof is None else (data, proof)
 
     def _balanced(self, data: bytes, start: int, at: int) -> int:
         """Return the last needle up to `at` before which as many objects end as begin, or -1.

@@ -123,11 +123,15 @@ def _contained(window: Window, hows: Sequence[Cut]) -> Iterator[Piece | None]:
 
 
 class _Found(NamedTuple):
-    """Where records begin and end that follow one another, in bytes of the stream; no proof: one that was walked."""
+    """Where records begin and end that follow one another, in bytes of the stream.
+
+    Of a block these are the bytes and the proof; one that was walked has neither.
+    """
 
     offset: int
     end: int
-    proof: Proof | None
+    data: bytes = b""
+    proof: Proof | None = None
 
 
 _Item = _Found | Range
@@ -174,12 +178,14 @@ class _Gathered:
         begin, end = self._blocks[-1]
         self._is_open = proof is None and end - begin < BLOCK_BYTES
         if not self._is_open:
-            self._take()
+            self._take(block.data if isinstance(block, _Found) else b"")
         return not self._is_open
 
-    def _take(self) -> None:
-        """Let the window go on; what stands before the piece is left out."""
-        self._parts.append(self.window.take(self._end, None if self._parts else self._begin))
+    def _take(self, last: bytes = b"") -> None:
+        """Let the window go on; what stands before the piece is left out, and the `last` bytes are at hand already."""
+        begin = None if self._parts else self._begin
+        self._parts += filter(None, (self.window.take(self._end - len(last), begin), last))
+        self.window.front += len(last)
 
     def piece(self) -> Piece:
         """Return the piece, and begin the next one."""
@@ -189,7 +195,7 @@ class _Gathered:
             offset=self._begin,
             count=self.count,
             first_record=self._first_record,
-            data=b"".join(self._parts),
+            parts=tuple(self._parts),
             shape=self.shape,
             which=self._which,
             blocks=tuple((begin - self._begin, end - self._begin) for begin, end in self._blocks),
@@ -248,16 +254,15 @@ def _walk(gathered: _Gathered, how: Cut, *, is_alone: bool = False) -> Iterator[
             continue
         later = bisect_right(offsets, at)
         before = offsets[later] if later < len(offsets) else sys.maxsize
-        block = (
-            None if shape in {"values", "members"} else window.block_end(at, needle, before, gathered.next_place(at))
-        )
+        block = None if shape in {"values", "members"} else window.block(at, needle, before, gathered.next_place(at))
         if block is not None:
-            end, proof = block
-            yield _Found(at, end, proof)
+            data, proof = block
+            end = at + len(data)
+            yield _Found(at, end, data, proof)
         else:
             end = window.line_end(at) if shape == "lines" else window.value_end(at, shape)
             window.learn(end, needle)
-            yield _Found(at, end, None)
+            yield _Found(at, end)
         at = end
     if last:
         what = "array" if shape == "array" else "object"

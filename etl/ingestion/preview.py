@@ -62,10 +62,8 @@ def _previewed(batch: Batch, dataset: Dataset) -> Iterator[Previewed]:
 
 def _values(table: Table, part: Rows) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Yield the place of the record and the values by column of each row in COPY's text format."""
-    part.buffer.seek(0)
-    text = part.buffer.read()
     names = [column.name for column in table.columns]
-    for line in (text if isinstance(text, str) else text.decode()).split("\n")[:-1]:
+    for line in b"".join(part.encoded()).decode().split("\n")[:-1]:
         *fields, _run, _batch, place = line.split("\t")
         yield int(place), dict(zip(names, map(_plain, fields), strict=True))
 

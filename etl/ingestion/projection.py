@@ -207,7 +207,7 @@ class Gathered:
     def tables(self) -> tuple[tuple[Rows, ...], ...]:
         """Return the rows of each table."""
         return tuple(
-            (Rows(format="text", buffer=buffer, count=count),)
+            (Rows(format="text", buffers=(buffer,), count=count),)
             for buffer, count in zip(self._buffers, self._counts, strict=True)
         )
 

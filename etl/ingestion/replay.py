@@ -119,7 +119,7 @@ def _piece(
         offset=failure["batch"],
         count=len(told),
         first_record=first_record,
-        data=store.content(*where).removeprefix(codecs.BOM_UTF8),  # which some editors add
+        parts=(store.content(*where).removeprefix(codecs.BOM_UTF8),),  # which some editors add
         shape="keyed" if details.get("keyed") else "lines",
     )
     spans = list(piece_spans(piece))

@@ -1,10 +1,17 @@
-"""Rows -> one COPY, in the transaction that the caller holds."""
+"""Statements and rows -> the server, while other work goes on, in the transaction that the caller holds.
+
+libpq's own calls, for those of a cursor wait: here, what the server has no room for yet and what it has not answered
+yet leaves time for other work (PostgreSQL documentation, "Asynchronous Command Processing").
+"""
 
 import select
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.pq.abc import PGresult
 
 from etl import queries
 from etl.errors import InternalError
@@ -13,6 +20,8 @@ from etl.ingestion.values import Rows
 
 _SQL = queries.load("sending")
 
+_CANCEL_SECONDS = 5.0
+_BROKEN_OFF = b"broken off"
 
 Meanwhile = Callable[[], bool]
 """Does a part of other work; False when there is none."""
@@ -28,26 +37,7 @@ def run(connection: psycopg.Connection, statement: sql.Composed, meanwhile: Mean
 
     Raises psycopg.Error as the server refuses it.
     """
-    server = connection.pgconn
-    server.send_query(statement.as_bytes(connection))
-    answers, room = select.poll(), select.poll()
-    answers.register(server.socket, select.POLLIN)
-    room.register(server.socket, select.POLLIN | select.POLLOUT)
-    while server.flush():
-        room.poll()
-        server.consume_input()
-    while server.is_busy():
-        if answers.poll(0) or not meanwhile():
-            answers.poll()
-            server.consume_input()
-    refused = None
-    while (result := server.get_result()) is not None:
-        if result.status == psycopg.pq.ExecStatus.FATAL_ERROR:
-            refused = psycopg.errors.error_from_result(result)
-    if server.status == psycopg.pq.ConnStatus.BAD:
-        raise psycopg.OperationalError("the connection was lost") from refused
-    if refused is not None:
-        raise refused
+    _Exchange(connection, meanwhile).run(statement)
 
 
 def send(
@@ -56,25 +46,108 @@ def send(
     target: sql.Identifier,
     columns: sql.Composable,
     meanwhile: Meanwhile = do_nothing,
-    at_once: int = COPY_BYTES,
 ) -> int:
     """COPY rows into these columns of a table; return how many the server counted.
 
-    `meanwhile` is called each time `at_once` bytes were handed over: the server works on them while something else is
-    done. Raises psycopg.Error as the server refuses them, InternalError when it counted other rows than were sent.
+    `meanwhile` is called whenever the server has enough to do. Raises psycopg.Error as the server refuses them,
+    InternalError when it counted other rows than were sent.
     """
+    exchange = _Exchange(connection, meanwhile)
     counted = 0
-    with connection.cursor() as cursor:
-        for rows in parts:
-            if not rows.count:
-                continue
-            named = columns if rows.columns is None else sql.SQL(", ").join(map(sql.Identifier, rows.columns))
-            with cursor.copy(_SQL[f"copy_{rows.format}"].format(table=target, columns=named)) as copy:
-                rows.buffer.seek(0)
-                while data := rows.buffer.read(at_once):
-                    copy.write(data)
-                    meanwhile()
-            if cursor.rowcount != rows.count:
-                raise InternalError(f"COPY counted {cursor.rowcount} rows of a table, {rows.count} were sent")
-            counted += rows.count
+    for rows in parts:
+        if not rows.count:
+            continue
+        named = columns if rows.columns is None else sql.SQL(", ").join(map(sql.Identifier, rows.columns))
+        taken = exchange.copy(_SQL[f"copy_{rows.format}"].format(table=target, columns=named), rows)
+        if taken != rows.count:
+            raise InternalError(f"COPY counted {taken} rows of a table, {rows.count} were sent")
+        counted += taken
     return counted
+
+
+class _Exchange:
+    """What goes to the server and comes back over one connection."""
+
+    def __init__(self, connection: psycopg.Connection, meanwhile: Meanwhile) -> None:
+        self._connection = connection
+        self._server = connection.pgconn
+        self._meanwhile = meanwhile
+        self._answers, self._room = select.poll(), select.poll()
+        self._answers.register(self._server.socket, select.POLLIN)
+        self._room.register(self._server.socket, select.POLLIN | select.POLLOUT)
+
+    def run(self, statement: sql.Composed) -> PGresult:
+        """Run a statement and return its last result.
+
+        Raises psycopg.Error as the server refuses it.
+        """
+        with self._left_usable():
+            self._server.send_query(statement.as_bytes(self._connection))
+            return self._answer()
+
+    def copy(self, statement: sql.Composed, rows: Rows) -> int:
+        """Send rows by a COPY statement and return how many the server counted.
+
+        Raises psycopg.Error as the server refuses them.
+        """
+        with self._left_usable():
+            self._server.send_query(statement.as_bytes(self._connection))
+            self._answer()
+            for content in rows.encoded():
+                view = memoryview(content)
+                for at in range(0, len(view), COPY_BYTES):
+                    self._server.put_copy_data(view[at : at + COPY_BYTES])
+                    self._flush()
+            self._server.put_copy_end()
+            return self._answer().command_tuples or 0
+
+    def _flush(self) -> None:
+        """Let the server have what waits for it; it has enough to do as long as it takes no more."""
+        while self._server.flush():
+            # To try again wakes nobody up, and there is room long before the system says so.
+            if not self._meanwhile():
+                self._room.poll()
+                self._server.consume_input()
+
+    def _answer(self) -> PGresult:
+        """Wait until the server is done with what it was told, and return its last result."""
+        self._flush()
+        answer = refused = None
+        while (result := self._next_result()) is not None:
+            answer = result
+            if result.status == ExecStatus.FATAL_ERROR:
+                refused = psycopg.errors.error_from_result(result)
+            if result.status == ExecStatus.COPY_IN:
+                break
+        if self._server.status == ConnStatus.BAD:
+            raise psycopg.OperationalError("the connection was lost") from refused
+        if refused is not None:
+            raise refused
+        if answer is None:
+            raise InternalError("the server did not answer")
+        return answer
+
+    def _next_result(self) -> PGresult | None:
+        # Asked for while it is not there, libpq would wait by itself, and keep all other threads waiting, too.
+        while self._server.is_busy():
+            if self._answers.poll(0) or not self._meanwhile():
+                self._answers.poll()
+                self._server.consume_input()
+        return self._server.get_result()
+
+    @contextmanager
+    def _left_usable(self) -> Iterator[None]:
+        """Break off what the server does when an interruption ends the wait for it: a rollback can follow."""
+        try:
+            yield
+        except psycopg.Error:
+            raise
+        except BaseException:
+            self._meanwhile = do_nothing
+            with suppress(psycopg.Error):
+                self._connection.cancel_safe(timeout=_CANCEL_SECONDS)
+                with suppress(psycopg.Error):
+                    self._server.put_copy_end(_BROKEN_OFF)
+                while self._answer().status == ExecStatus.COPY_IN:  # which had not come yet
+                    self._server.put_copy_end(_BROKEN_OFF)
+            raise

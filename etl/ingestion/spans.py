@@ -28,7 +28,7 @@ class Spans(Sequence[Span]):
         try:
             values = _values_of(data, shape)
         except _UNDECODED:
-            self._slowly = list(piece_spans(Piece(offset=0, count=0, first_record=1, data=data, shape=shape)))
+            self._slowly = list(piece_spans(Piece(offset=0, count=0, first_record=1, parts=(data,), shape=shape)))
             self._starts, self._sizes = [0] * len(self._slowly), [0] * len(self._slowly)
             return
         self._sizes = list(map(len, values))
@@ -56,7 +56,7 @@ def spans(piece: Piece, places: Collection[int] | None = None) -> Iterator[tuple
     """Yield where records of a piece stand in it, in order, with their places from 1: of those named, or of all."""
     first = 1
     wanted = None if places is None else sorted(places)
-    for begin, end in piece.blocks or ((0, len(piece.data)),):
+    for begin, end in piece.blocks or ((0, piece.length),):
         found = Spans(piece.data[begin:end], piece.shape)
         last = first + len(found)
         here = range(first, last) if wanted is None else wanted[bisect_left(wanted, first) : bisect_left(wanted, last)]

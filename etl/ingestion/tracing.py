@@ -84,7 +84,11 @@ def _located(row: Mapping[str, Any]) -> failures.Located:
         raise SourceError(f"{source} holds something else now")
     for shape in get_args(Shape):
         piece = Piece(
-            offset=row["offset"], count=row["count_records"], first_record=row["first_record"], data=data, shape=shape
+            offset=row["offset"],
+            count=row["count_records"],
+            first_record=row["first_record"],
+            parts=(data,),
+            shape=shape,
         )
         # How its records are set apart is not in the ledger: it is the way by which there are as many.
         with suppress(NotJSON, ValueError):

@@ -1,7 +1,7 @@
 """The values that travel along the line: source, piece, batch, rejected record, summary. Pure."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO, StringIO
@@ -74,9 +74,12 @@ def told_path(path: str | os.PathLike[str]) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def hash_of(data: bytes) -> bytes:
-    """Return the hash by which the ledger knows the bytes of a piece."""
-    return xxhash.xxh3_128_digest(data)
+def hash_of(*parts: bytes) -> bytes:
+    """Return the hash by which the ledger knows the bytes of a piece, in one part or in several."""
+    hashed = xxhash.xxh3_128()
+    for part in parts:
+        hashed.update(part)
+    return hashed.digest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,8 @@ class Piece:
 
     `offset` is the byte (from 0) at which it begins in the decompressed source, `first_record` the number
     (from 1) of its first record. Between the records of an "array" and "members" stand commas, else white space.
-    `blocks` are those parts of it, from byte to byte, that are decoded as one: whole records, all of them in order;
+    `parts` are its bytes in order, joined where somebody needs them so. `blocks` are those ranges of them, from byte to
+    byte, that are decoded as one: whole records, all of them in order;
     `made` is what the proof of each of them made of it. `which` is the place, from 0, of its records path among those
     by which the source is cut; numbers count the records of one path.
     """
@@ -93,16 +97,26 @@ class Piece:
     offset: int
     count: int
     first_record: int
-    data: bytes = field(repr=False)
+    parts: tuple[bytes, ...] = field(repr=False)
     shape: Shape
     which: int = 0
     blocks: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
     made: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
     @cached_property
+    def data(self) -> bytes:
+        """Its bytes."""
+        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+
+    @property
+    def length(self) -> int:
+        """How many bytes it has."""
+        return sum(map(len, self.parts))
+
+    @cached_property
     def hash(self) -> bytes:
         """The hash of its bytes."""
-        return hash_of(self.data)
+        return hash_of(*self.parts)
 
     @property
     def is_keyed(self) -> bool:
@@ -117,7 +131,7 @@ class Piece:
     @property
     def end(self) -> int:
         """The byte behind its last record."""
-        return self.offset + (self.blocks[-1][1] if self.blocks else len(self.data))
+        return self.offset + (self.blocks[-1][1] if self.blocks else self.length)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,13 +198,20 @@ class Rejected:
 class Rows:
     """Rows of one table as COPY takes them, and how many: text in COPY's own format, or CSV made of JSON tokens.
 
-    `columns` is their order, lineage too, where it is not that of the table.
+    `buffers` hold them one after the other, whole rows each. `columns` is their order, lineage too, where it is not
+    that of the table.
     """
 
     format: Literal["text", "csv"]
-    buffer: StringIO | BytesIO
+    buffers: tuple[StringIO | BytesIO, ...]
     count: int
     columns: tuple[str, ...] | None = None
+
+    def encoded(self) -> Iterator[bytes]:
+        """Yield them as they are sent, a buffer at a time; that of bytes gives its own, not a copy."""
+        for buffer in self.buffers:
+            content = buffer.getvalue()
+            yield content if isinstance(content, bytes) else content.encode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +232,9 @@ class Batch:
     """The rows of one piece, for each table of the dataset, and the records that can never load.
 
     `places` are those of its records, which a replay takes from the piece that they were in. `lane` made it: "fast"
-    leaves to the server what its tables check themselves, "strict" checks all, "careful" converts value by value.
-    `spans` tells by place where some records stand in the piece.
+    leaves to the server what its tables check themselves, "strict" checks all, "careful" converts value by value;
+    `maker` is that very lane, where it may be told to look closer. `spans` tells by place where some records stand in
+    the piece.
     """
 
     piece: Piece
@@ -220,6 +242,7 @@ class Batch:
     tables: tuple[tuple[Rows, ...], ...]
     rejected: tuple[Rejected, ...]
     lane: Literal["fast", "strict", "careful"] = "careful"
+    maker: object = field(default=None, repr=False, compare=False)
     noted: Noted = Noted()
     spans: Mapping[int, Span] = field(default_factory=dict, repr=False)
 

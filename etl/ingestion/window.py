@@ -125,8 +125,8 @@ class Window:
         match = _BLANK.match(self._data, at - self._offset)
         return self._offset + match.end() if match else at
 
-    def block_end(self, at: int, needle: Needle, before: int, place: Place) -> tuple[int, Proof] | None:
-        """Return where a block of whole records ends that begins at `at` and ends before `before`, and its proof.
+    def block(self, at: int, needle: Needle, before: int, place: Place) -> tuple[bytes, Proof] | None:
+        """Return a block of whole records that begins at `at` and ends before `before`, and its proof.
 
         None: the record at `at` is to be walked.
         """
@@ -134,11 +134,9 @@ class Window:
             pass
         index = at - self._offset
         found = needle.block(self._data, index, index + min(BLOCK_BYTES, before - at), place)
-        if found is None:
-            return None
-        end, proof = found
-        self.number += proof.records
-        return self._offset + end, proof
+        if found is not None:
+            self.number += found[1].records
+        return found
 
     def learn(self, end: int, needle: Needle) -> None:
         """Let the needle learn from the record that was walked up to `end`."""

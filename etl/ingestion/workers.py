@@ -222,7 +222,7 @@ def _whole(task: Task) -> Piece:
             data = file.read(task.length)
     except OSError as error:
         raise SourceError(f"cannot read {task.work.source}: {(error.strerror or 'unknown error').lower()}") from error
-    piece = replace(task.piece, data=data)
+    piece = replace(task.piece, parts=(data,))
     if piece.hash != task.hash:
         raise SourceError(
             f"{task.work.source}: the file changed while it was read, at byte {task.piece.offset}",
