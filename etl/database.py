@@ -14,7 +14,7 @@ import structlog
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from etl import embedded, queries
+from etl import queries
 from etl.datasets import LINEAGE, Dataset, Table, additions, ddl, limits_ddl, quoted
 from etl.errors import DatabaseError, UsageError
 from etl.settings import shipped
@@ -99,6 +99,8 @@ def serving(address: str) -> Iterator[Database]:
     """
     folder = embedded_folder(address)
     if folder is not None:
+        from etl import embedded  # noqa: PLC0415 - costs the start of those who have a server
+
         with embedded.serving(folder) as url:
             yield Database(conninfo=url, embedded=True)
         return

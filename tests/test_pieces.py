@@ -413,6 +413,18 @@ def test_a_line_that_nests_too_deep_is_one_bad_line() -> None:
     assert [isinstance(record, dict) for record in records.decode(piece)] == [True, False, True]
 
 
+@pytest.mark.parametrize(("before", "between", "behind"), [("[", ",", "]"), ("", "\n", "\n")])
+def test_the_first_pieces_are_smaller(before: str, between: str, behind: str) -> None:
+    """Each has at most twice as many records as the one before it, until they are as large as they may be."""
+    record = '{"a":1}'
+    data = f"{before}{between.join([record] * 5000)}{behind}".encode()
+    how = Cut(format="auto", records="item", batch_rows=1000, first_rows=100, known={})
+    found = list(cut(Bytes(data), how))
+    assert [piece.count for piece in found] == [100, 200, 400, 800, 1000, 1000, 1000, 500]
+    assert [piece.first_record for piece in found] == [1, 101, 301, 701, 1501, 2501, 3501, 4501]
+    assert all(piece.data == data[piece.offset : piece.end] for piece in found)
+
+
 def test_large_records_come_whole() -> None:
     """Records many times larger than a read come whole, each in a piece of its own where they fill it."""
     large = json.dumps({"a": "},{[" * 1_250_000})

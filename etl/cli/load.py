@@ -85,7 +85,7 @@ log = structlog.get_logger(__name__)
     type=click.IntRange(1, 1_000_000),
     default=constants.BATCH_ROWS,
     show_default=True,
-    help="Records per batch: one COPY in one transaction.",
+    help="Records per batch: one COPY in one transaction; the first ones have fewer.",
 )
 @option(
     "--max-rejected",

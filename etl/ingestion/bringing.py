@@ -6,12 +6,12 @@ Each piece belongs to one of the attempts that share the source: one for each da
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from etl.errors import EtlError, InterruptedByUserError, SourceError, TooManyRejectedError
 from etl.ingestion.ahead import Ahead, Made
 from etl.ingestion.constants import BEYOND
 from etl.ingestion.copying import Copier
-from etl.ingestion.crew import Crew, crew
 from etl.ingestion.failures import FailedStore
 from etl.ingestion.job import Part, Stop
 from etl.ingestion.lanes import Lanes
@@ -20,6 +20,9 @@ from etl.ingestion.sending import do_nothing
 from etl.ingestion.source import Stream
 from etl.ingestion.values import Batch, Entry, Piece, Prove, Range, unproven
 from etl.ingestion.workers import Work, worker
+
+if TYPE_CHECKING:
+    from etl.ingestion.crew import Crew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +134,8 @@ def _read(ahead: Ahead[Made], stop: Stop) -> Iterator[Made]:
 
 def by_crew(attempts: Sequence[Attempt], pieces: Pieces, size: int) -> None:
     """Hand the pieces in order to `size` processes; cut and prove the next ones while they load."""
+    from etl.ingestion.crew import crew  # noqa: PLC0415 - what processes need costs one that is alone its start
+
     for each in attempts:
         admit_workers(each.part.session, each.work)
     with crew(size, attempts[0].part.job.logs) as hands:
@@ -150,7 +155,7 @@ def by_crew(attempts: Sequence[Attempt], pieces: Pieces, size: int) -> None:
             raise
 
 
-def _hand_out(attempts: Sequence[Attempt], pieces: Pieces, hands: Crew) -> SourceError | None:
+def _hand_out(attempts: Sequence[Attempt], pieces: Pieces, hands: "Crew") -> SourceError | None:
     """Hand out the new pieces as they are cut; return the fault that ended the source, if one did.
 
     What was cut before it is loaded all the same.
@@ -176,7 +181,7 @@ def _hand_out(attempts: Sequence[Attempt], pieces: Pieces, hands: Crew) -> Sourc
     return None
 
 
-def _settle(attempts: Sequence[Attempt], hands: Crew) -> None:
+def _settle(attempts: Sequence[Attempt], hands: "Crew") -> None:
     """Wait for the piece that was handed first, and note what became of it.
 
     Raises the error that ended it.

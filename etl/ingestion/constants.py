@@ -24,6 +24,9 @@ HEAD_BYTES = 1 << 20
 # What a batch costs beside its rows, 3 ms, is then a twentieth of them; a retry or a failed batch is still small.
 BATCH_ROWS = 20_000
 
+# The first batch is smaller, and each may be twice as large as the one before it: the server begins early.
+FIRST_BATCH_ROWS = 1 << 11
+
 # A batch of large records ends here although it holds fewer than BATCH_ROWS, so that memory stays constant.
 PIECE_BYTES = 12 << 20
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from etl.database import Database, Session
 from etl.datasets import Dataset
 from etl.errors import EtlError, InterruptedByUserError
-from etl.ingestion.constants import BYTES_PER_WORKER, MAX_DEFAULT_WORKERS
+from etl.ingestion.constants import BYTES_PER_WORKER, FIRST_BATCH_ROWS, MAX_DEFAULT_WORKERS
 from etl.ingestion.ledger import Run
 from etl.ingestion.pieces import Cut
 from etl.ingestion.source import Stream
@@ -192,6 +192,7 @@ class Job:
             format=self.settings.format,
             records=self.records_path,
             batch_rows=min(self.settings.batch_rows, self.settings.limit or self.settings.batch_rows),
+            first_rows=FIRST_BATCH_ROWS,
             known=known,
             max_record_bytes=self.settings.max_record_bytes,
         )

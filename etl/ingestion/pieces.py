@@ -29,6 +29,8 @@ _LOOK_BYTES = 1 << 12
 class Cut:
     """How the records of one path are cut: the format of the source, the path, records a piece, the ranges known
     already, and the bytes that a record may have. `prove` is asked first what a block of records holds.
+
+    The first piece has at most `first_rows` records, if they are fewer, and each at most twice as many as the last.
     """
 
     format: Format
@@ -36,6 +38,7 @@ class Cut:
     batch_rows: int
     known: Mapping[int, Range]
     max_record_bytes: int = MAX_RECORD_BYTES
+    first_rows: int = sys.maxsize
     prove: Prove = unproven
 
 
@@ -68,7 +71,7 @@ def cutting(stream: ByteStream, *hows: Cut) -> Iterator[Piece | None]:
     has_one = len(hows) == 1  # Lines and values that follow one another have no paths.
     if has_one and (how.format == "ndjson" or (how.format == "auto" and first == "{" and how.records == "item")):
         shape: Shape = "lines" if _has_lines(window) else "values"
-        gathered = _Gathered(window, how.batch_rows, shape)
+        gathered = _Gathered(window, how, shape)
         yield from _gather(gathered, _walk(gathered, how))
         return
     yield from _contained(window, hows)
@@ -96,8 +99,7 @@ def _contained(window: Window, hows: Sequence[Cut]) -> Iterator[Piece | None]:
     """Yield the records of every array or object at the records paths."""
     wanted = [container(how.records) for how in hows]
     gathered = [
-        _Gathered(window, how.batch_rows, each.shape, which)
-        for which, (how, each) in enumerate(zip(hows, wanted, strict=True))
+        _Gathered(window, how, each.shape, which) for which, (how, each) in enumerate(zip(hows, wanted, strict=True))
     ]
     numbers = dict.fromkeys(range(len(hows)), 1)
     missing = set(numbers)
@@ -138,14 +140,15 @@ _Item = _Found | Range
 
 
 class _Gathered:
-    """The piece that is being gathered: `batch_rows` records or PIECE_BYTES, whichever comes first."""
+    """The piece that is being gathered: so many records or PIECE_BYTES, whichever comes first."""
 
-    def __init__(self, window: Window, batch_rows: int, shape: Shape, which: int = 0) -> None:
+    def __init__(self, window: Window, how: Cut, shape: Shape, which: int = 0) -> None:
         self.window = window
         self.shape = shape
         self.count = 0
         self._which = which
-        self._batch_rows = batch_rows
+        self._batch_rows = how.batch_rows
+        self._most = min(how.first_rows, how.batch_rows)
         self._first_record = 1
         self._begin = self._end = 0
         self._blocks: list[tuple[int, int]] = []
@@ -155,13 +158,19 @@ class _Gathered:
 
     def next_place(self, at: int) -> Place:
         """Return where in its piece the record at `at` comes; where this one is full, in the next one."""
-        if self.is_full or not self.count:
-            return Place(offset=at, place=1, most=self._batch_rows)
-        return Place(offset=self._begin, place=self.count + 1, most=self._batch_rows - self.count)
+        if self.is_full:
+            return Place(offset=at, place=1, most=self._most_of_next)
+        if not self.count:
+            return Place(offset=at, place=1, most=self._most)
+        return Place(offset=self._begin, place=self.count + 1, most=self._most - self.count)
+
+    @property
+    def _most_of_next(self) -> int:
+        return min(2 * self._most, self._batch_rows)
 
     @property
     def is_full(self) -> bool:
-        return self.count >= self._batch_rows or self._end - self._begin >= PIECE_BYTES
+        return self.count >= self._most or self._end - self._begin >= PIECE_BYTES
 
     def add(self, block: _Found | Range) -> bool:
         """Add records behind those that are there; True when a block of them is complete."""
@@ -202,6 +211,7 @@ class _Gathered:
             made=tuple(self._made),
         )
         self._first_record += self.count
+        self._most = self._most_of_next
         self.count = 0
         self._is_open = False
         self._blocks, self._made, self._parts = [], [], []
