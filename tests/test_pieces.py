@@ -413,6 +413,15 @@ def test_a_line_that_nests_too_deep_is_one_bad_line() -> None:
     assert [isinstance(record, dict) for record in records.decode(piece)] == [True, False, True]
 
 
+@quick
+@given(st.lists(st.binary(max_size=5), max_size=6), st.integers(0, 31), st.integers(0, 31))
+def test_a_part_of_a_piece_is_a_part_of_its_bytes(parts: list[bytes], begin: int, end: int) -> None:
+    """Wherever it begins and ends: as if all of them were one."""
+    piece = Piece(offset=0, count=0, first_record=1, parts=tuple(parts), shape="array")
+    assert piece.between(begin, end) == b"".join(parts)[begin:end] == piece.data[begin:end]
+    assert piece.length == len(piece.data)
+
+
 @pytest.mark.parametrize(("before", "between", "behind"), [("[", ",", "]"), ("", "\n", "\n")])
 def test_the_first_pieces_are_smaller(before: str, between: str, behind: str) -> None:
     """Each has at most twice as many records as the one before it, until they are as large as they may be."""

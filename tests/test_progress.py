@@ -128,7 +128,8 @@ def test_without_a_terminal_the_log_tells_how_far_it_is(
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     told = [line for line in lines if line["event"] == "source_progressed"]
     assert [line["records"] for line in told] == [1000, 2000, 3000]
-    assert [line["percent"] for line in told] == [33, 66, 99]
+    # Of what is compressed it is an estimate, by what was read ahead.
+    assert [line["percent"] for line in told] == [pytest.approx(share, abs=5) for share in (33, 66, 99)]
     assert told[-1]["seconds_left"] == 0
     assert {"source", "run", "rejected", "bytes", "records_per_second"} <= told[0].keys()
     assert {name for name in sys.modules if name.startswith("rich")} == before

@@ -86,7 +86,7 @@ class FastLane:
         for (begin, end), made in zip(blocks, piece.made or repeat(None), strict=False):
             rows = made
             if not isinstance(rows, _Made) or rows.lane is not self:
-                rows = self._made(piece.data[begin:end], piece.shape, piece.offset, place)
+                rows = self._made(piece.between(begin, end), piece.shape, piece.offset, place)
                 yield None
             place += rows.count
             for table, (lines, count) in enumerate(rows.tables):

@@ -9,6 +9,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from itertools import islice
 from typing import Any
@@ -27,6 +28,7 @@ _INTEGER_DIGITS = 4_300
 _DIGITS = b"0123456789"
 
 _FIRST = 10
+_FIRST_BYTES = 1 << 16
 
 _FARTHEST = 10**17
 """An exponent that no type of PostgreSQL holds, and that Decimal still does."""
@@ -75,8 +77,11 @@ def texts(piece: Piece) -> Iterator[bytes | Fault]:
 
 
 def first(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
-    """Yield the first records of a piece: what is new in an export is seen in them."""
-    return map(decode_one, islice(texts(piece), _FIRST))
+    """Yield the first records of a piece, those within _FIRST_BYTES: what is new in an export is seen in them."""
+    parts: list[bytes] = []
+    while len(parts) < len(piece.parts) and sum(map(len, parts)) < _FIRST_BYTES:
+        parts.append(piece.parts[len(parts)])  # Each ends where a record does.
+    return map(decode_one, islice(texts(replace(piece, parts=tuple(parts))), _FIRST))
 
 
 def text(piece: Piece, span: Span) -> bytes | Fault:

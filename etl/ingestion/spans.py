@@ -57,7 +57,7 @@ def spans(piece: Piece, places: Collection[int] | None = None) -> Iterator[tuple
     first = 1
     wanted = None if places is None else sorted(places)
     for begin, end in piece.blocks or ((0, piece.length),):
-        found = Spans(piece.data[begin:end], piece.shape)
+        found = Spans(piece.between(begin, end), piece.shape)
         last = first + len(found)
         here = range(first, last) if wanted is None else wanted[bisect_left(wanted, first) : bisect_left(wanted, last)]
         for place in here:
