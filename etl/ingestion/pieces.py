@@ -158,10 +158,10 @@ class _Gathered:
 
     def next_place(self, at: int) -> Place:
         """Return where in its piece the record at `at` comes; where this one is full, in the next one."""
-        if self.is_full:
-            return Place(offset=at, place=1, most=self._most_of_next)
         if not self.count:
             return Place(offset=at, place=1, most=self._most)
+        if self.is_full:
+            return Place(offset=at, place=1, most=self._most_of_next)
         return Place(offset=self._begin, place=self.count + 1, most=self._most - self.count)
 
     @property
