@@ -579,7 +579,8 @@ def test_a_second_signal_ends_at_once(
     os.kill(pid, signal.SIGINT)
     os.kill(pid, signal.SIGTERM)  # Another one: of equal signals at the same instant one arrives.
     done = load.result()
-    assert done.returncode == 130
+    # Which of the two comes first is the system's to choose: each may reach another thread.
+    assert done.returncode in {130, 143}
     assert "stopped at once" in _told(done)
     assert _summary(done)["records"]["loaded"] == 2
     _release(connection)
