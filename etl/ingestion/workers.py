@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import structlog
@@ -29,6 +29,9 @@ from etl.ingestion.projection import Projection
 from etl.ingestion.sending import Meanwhile, do_nothing
 from etl.ingestion.values import Batch, Entry, Failure, Piece
 from etl.settings import Decoder, Mode, RetrySettings
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event
 
 log = structlog.get_logger(__name__)
 
@@ -185,7 +188,7 @@ class _Here:
 _here = _Here()
 
 
-def heed(stopping: Event) -> None:
+def heed(stopping: "Event") -> None:
     """Let the waits of this process end when its parent wishes so."""
     _here.stopping = stopping
 
