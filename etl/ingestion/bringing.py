@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from etl.errors import EtlError, InterruptedByUserError, SourceError, TooManyRejectedError
 from etl.ingestion.ahead import Ahead, Made
-from etl.ingestion.constants import BEYOND
+from etl.ingestion.constants import PARTS_BEYOND
 from etl.ingestion.copying import Copier
 from etl.ingestion.failures import FailedStore
 from etl.ingestion.job import Part, Stop
@@ -98,7 +98,7 @@ def by_one(attempts: Sequence[Attempt], pieces: Pieces, store: FailedStore) -> N
         for each in attempts
     ]
     lanes = [each for each, _ in hands]
-    ahead = Ahead(_batches(pieces([each.prove for each in lanes]), attempts, lanes), BEYOND)
+    ahead = Ahead(_batches(pieces([each.prove for each in lanes]), attempts, lanes), PARTS_BEYOND)
     for made in _read(ahead, stop):
         if isinstance(made, Piece):
             attempts[made.which].note_known(made)

@@ -12,11 +12,12 @@ NETWORK_SECONDS = 60.0
 # Records are decoded this many bytes at a time: half as many or twice as many take longer, for the cache is left.
 BLOCK_BYTES = 1 << 17
 
-# What is handed to the connection at once, at most: less where the next batch is made in between.
+# What is handed to the connection at once, at most: libpq's buffer stays as large as what it once held.
 COPY_BYTES = 1 << 17
 
-# Blocks that are made already of the batch after the next one, for moments in which the server is slower or faster.
-BEYOND = 32
+# When the next batch is made, so much work is done for the one after it: blocks that are cut, or what is converted at
+# once of them. Then there is something to send or to do when one side is slower for a moment.
+PARTS_BEYOND = 32
 
 # What identifies a source before it is read to its end.
 HEAD_BYTES = 1 << 20

@@ -80,7 +80,7 @@ def first(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
     """Yield the first records of a piece, those within _FIRST_BYTES: what is new in an export is seen in them."""
     parts: list[bytes] = []
     while len(parts) < len(piece.parts) and sum(map(len, parts)) < _FIRST_BYTES:
-        parts.append(piece.parts[len(parts)])  # Each ends where a record does.
+        parts.append(piece.parts[len(parts)])  # Each ends with a record, or with what stands before the next.
     return map(decode_one, islice(texts(replace(piece, parts=tuple(parts))), _FIRST))
 
 

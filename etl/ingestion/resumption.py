@@ -155,14 +155,17 @@ def _is_candidate(known: ledger.KnownRun, ranges: Mapping[int, Range], stream: S
 def _require_definition(known: ledger.KnownRun, stream: Stream, job: Job) -> None:
     if known.definition_hash == job.definition_hash(stream.source.encoding):
         return
-    hint = "--force loads all of it under the definition and mode of now"
     if not known.is_finished:
-        hint = "those of then go on where it stopped; --force loads all of it again under those of now"
         raise UsageError(
             f"{stream.source.name}: run {known.run} began under another definition or mode of {job.dataset.name}",
-            hint=hint,
+            hint="those of then go on where it stopped; --force loads all of it again under those of now",
         )
-    log.warning("loaded_under_another_definition", source=stream.source.name, run=known.run, hint=hint)
+    log.warning(
+        "loaded_under_another_definition",
+        source=stream.source.name,
+        run=known.run,
+        hint="--force loads all of it under the definition and mode of now",
+    )
 
 
 def _departure(stream: Stream, ranges: Mapping[int, Range], retries: RetrySettings) -> int | None:

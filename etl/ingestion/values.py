@@ -108,7 +108,7 @@ class Piece:
     @cached_property
     def data(self) -> bytes:
         """Its bytes."""
-        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+        return b"".join(self.parts)
 
     @cached_property
     def _ends(self) -> list[int]:
