@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from etl.version import __version__
+
 if TYPE_CHECKING:
     from etl.library import EtlError, Loaded, load, precalculate
-
-__version__ = "0.1.0"
 
 __all__ = ["EtlError", "Loaded", "__version__", "load", "precalculate"]
 

@@ -15,13 +15,15 @@ import msgspec
 import psycopg
 import structlog
 
-from etl import database as databases
 from etl import provisioning
+from etl.database import connecting as databases
 from etl.errors import EtlError, UsageError
-from etl.ingestion import constants, encodings, naming, outcome
-from etl.ingestion.job import Job, Stop
-from etl.ingestion.sequence import Course, load_all, precalculate_all, require_all
-from etl.ingestion.sharing import shared
+from etl.ingestion import constants
+from etl.ingestion.pipeline import outcome
+from etl.ingestion.pipeline.command import Course, load_all, precalculate_all, require_all
+from etl.ingestion.pipeline.job import Job, Stop
+from etl.ingestion.pipeline.sharing import shared
+from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Summary
 from etl.logs import Logs
 from etl.precalculation import catalogue

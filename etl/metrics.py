@@ -17,7 +17,7 @@ import psycopg
 import structlog
 
 from etl import queries
-from etl.database import Database, connect
+from etl.database.connecting import Database, connect
 from etl.errors import DatabaseError, EtlError, UsageError
 from etl.ingestion.values import Summary
 

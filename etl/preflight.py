@@ -9,10 +9,11 @@ from typing import Any, Literal
 import psycopg
 from psycopg.rows import dict_row
 
-from etl import database, datasets, queries
-from etl.database import Database
+from etl import datasets, queries
+from etl.database import connecting as database
+from etl.database.connecting import Database
+from etl.database.pooling import pooling
 from etl.errors import UsageError
-from etl.pooling import pooling
 from etl.precalculation import installation
 
 State = Literal["ok", "warn", "fail"]

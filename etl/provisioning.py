@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from etl import database, datasets
-from etl.database import Database
+from etl import datasets
+from etl.database import connecting as database
+from etl.database.connecting import Database
 from etl.datasets import Dataset
 from etl.precalculation import catalogue, installation
 
@@ -41,7 +42,7 @@ def create(target: Database, dataset: Dataset) -> None:
 
 def require_fitting(dataset: Dataset) -> None:
     """Raise DefinitionError when a value or a default of the definition does not fit its column."""
-    from etl.ingestion.projection import Projection  # noqa: PLC0415 - 14 ms of each start, for the few that make tables
+    from etl.ingestion.transform.projection import Projection  # noqa: PLC0415 - 14 ms of each start, for the few that make tables
 
     Projection(dataset)
 

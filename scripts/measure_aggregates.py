@@ -26,7 +26,7 @@ import psutil
 import psycopg
 from psycopg import conninfo, sql
 
-from etl.database import Database, connect
+from etl.database.connecting import Database, connect
 from etl.datasets import find
 from etl.embedded import Server
 from etl.ingestion.constants import BATCH_ROWS

@@ -12,9 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from etl.database import connect
-from etl.precalculation.report import display
+from etl.database.connecting import connect
 from etl.provisioning import opened
+from etl.report import display
 from scripts.update_docs import ROOT, Connection
 
 GUIDE = ROOT / "docs" / "analysts-guide.md"

@@ -24,11 +24,11 @@ from psycopg import sql
 
 import etl
 from etl.cli import TAKE_FROM_FILE, cli
-from etl.database import Database, connect
+from etl.database.connecting import Database, connect
 from etl.datasets import Column, sql_type
-from etl.ingestion import recognition
-from etl.ingestion.conversions import converter
-from etl.ingestion.records import decode
+from etl.ingestion.framing.decoding import decode
+from etl.ingestion.sources import recognition
+from etl.ingestion.transform.conversions import converter
 from etl.ingestion.values import Misfit, Piece
 from etl.precalculation.catalogue import read_all
 from etl.provisioning import migrate, opened

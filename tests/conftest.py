@@ -20,7 +20,7 @@ import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql import factories
 
-from etl.database import Database
+from etl.database.connecting import Database
 from etl.embedded import VERSION, Server
 from etl.provisioning import migrate
 from tests import command

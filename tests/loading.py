@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from etl.database import Database
+from etl.database.connecting import Database
 from etl.datasets import Dataset
 from etl.errors import EtlError
-from etl.ingestion.job import Job, Stop
-from etl.ingestion.pipeline import load
+from etl.ingestion.pipeline.job import Job, Stop
+from etl.ingestion.pipeline.load import load
 from etl.ingestion.values import Source, Summary
 from etl.settings import Limit, LoadSettings, RetrySettings
 from tests.command import connections_closed

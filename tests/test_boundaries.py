@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.ingestion.boundaries import NotJSON, line_span, may_go_on, piece_spans, value_end
 from etl.ingestion.constants import MAX_NESTING
+from etl.ingestion.framing.boundaries import NotJSON, line_span, may_go_on, piece_spans, value_end
 from etl.ingestion.values import Piece, Shape
 
 quick = settings(deadline=None, derandomize=True, max_examples=150)

@@ -4,8 +4,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl.comparison import compare
-from etl.database import create_tables, guarded_columns, require_key, require_tables
+from etl.database.comparison import compare
+from etl.database.connecting import create_tables, guarded_columns, require_key, require_tables
 from etl.datasets import Dataset, read
 from etl.errors import UsageError
 

@@ -7,7 +7,7 @@ from io import BufferedReader
 
 import pytest
 
-from etl.ingestion.compression import DAMAGED, Reader, decompressed
+from etl.ingestion.sources.compression import DAMAGED, Reader, decompressed
 
 TEXT = b"".join(b'{"id": %d, "name": "N-%d"}\n' % (number, number * number) for number in range(4_000))
 FIRST, SECOND = gzip.compress(TEXT), gzip.compress(TEXT[::-1], 1)

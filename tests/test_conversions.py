@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from etl.database import Database, connect
+from etl.database.connecting import Database, connect
 from etl.datasets import Column, Dataset, Table, Type, ddl, sql_type
-from etl.ingestion.conversions import as_text, converter, is_storable, json_text
+from etl.ingestion.transform.conversions import as_text, converter, is_storable, json_text
 from etl.ingestion.values import Misfit
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -17,7 +17,7 @@ from etl import datasets, queries
 from etl.cli import cli
 from etl.datasets import reading
 from etl.errors import EtlError
-from etl.ingestion import sequence
+from etl.ingestion.pipeline import command as sequence
 from etl.ingestion.values import Status
 from etl.settings import FileSettings, read_file_settings, shipped
 from scripts import update_docs

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from etl.database import Database, create_tables
+from etl.database.connecting import Database, create_tables
 from etl.datasets import Dataset, read
 from etl.embedded import Server
 from etl.errors import DefinitionError

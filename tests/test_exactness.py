@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from etl.database import Database, connect, create_tables
+from etl.database.connecting import Database, connect, create_tables
 from etl.datasets import LINEAGE, Dataset, read
-from etl.ingestion.pieces import Cut, cut
-from etl.ingestion.projection import Projection
-from etl.ingestion.records import decode
+from etl.ingestion.framing.decoding import decode
+from etl.ingestion.framing.pieces import Cut, cut
+from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Source
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -20,8 +20,8 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from etl.embedded import Server
-from etl.ingestion import ledger
-from etl.ingestion.sequence import GRAVEST_FIRST
+from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.pipeline.command import GRAVEST_FIRST
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Done = subprocess.CompletedProcess[str]

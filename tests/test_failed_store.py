@@ -20,10 +20,10 @@ import psycopg
 import pytest
 
 from etl import cli
-from etl.database import create_tables
+from etl.database.connecting import create_tables
 from etl.datasets import read
 from etl.errors import DatabaseError
-from etl.ingestion.failures import FailedStore, Located, Origin, describe, length_in
+from etl.ingestion.failed_store.store import FailedStore, Located, Origin, describe, length_in
 from etl.ingestion.values import Failure, Fault, Rejected
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from etl.database import Database, create_tables
+from etl.database.connecting import Database, create_tables
 from etl.datasets import Dataset, read
 from etl.errors import EtlError
-from etl.ingestion.failures import FailedStore
+from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.values import Source, Summary
 from etl.settings import Mode, RetrySettings
 from tests.loading import bring

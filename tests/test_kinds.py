@@ -9,10 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl.database import create_tables
+from etl.database.connecting import create_tables
 from etl.datasets import read
 from etl.errors import DefinitionError
-from etl.ingestion.projection import Projection
+from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Fault, Piece
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -15,14 +15,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl.database import Database, create_tables
+from etl.database.connecting import Database, create_tables
 from etl.datasets import Dataset, read
 from etl.errors import EtlError
-from etl.ingestion import ledger
-from etl.ingestion.failures import FailedStore
-from etl.ingestion.job import Job, Stop
-from etl.ingestion.pipeline import load
-from etl.ingestion.replay import replay
+from etl.ingestion.failed_store.store import FailedStore
+from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.pipeline.job import Job, Stop
+from etl.ingestion.pipeline.load import load
+from etl.ingestion.pipeline.replay import replay
 from etl.ingestion.values import Source, Summary, hash_of
 from etl.settings import Limit, LoadSettings, RetrySettings
 

@@ -15,13 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from etl.database import Database, create_tables
+from etl.database.connecting import Database, create_tables
 from etl.datasets import Dataset, read
-from etl.ingestion import fastlane, pieces, window
 from etl.ingestion.constants import MAX_NESTING
-from etl.ingestion.failures import FailedStore
-from etl.ingestion.lanes import fast
-from etl.ingestion.projection import Projection
+from etl.ingestion.failed_store.store import FailedStore
+from etl.ingestion.framing import pieces, window
+from etl.ingestion.transform import fastpath as fastlane
+from etl.ingestion.transform.paths import fast
+from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Source, Summary
 from etl.settings import Decoder
 from tests.loading import bring

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl.database import Database
+from etl.database.connecting import Database
 from etl.embedded import Server
 from etl.precalculation import listener
 from etl.precalculation.catalogue import choose

@@ -14,10 +14,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl.database import Database, create_tables
+from etl.database.connecting import Database, create_tables
 from etl.datasets import Dataset, read
 from etl.errors import EtlError, SourceError
-from etl.ingestion.failures import FailedStore
+from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.values import Source, Summary
 from tests.loading import bring
 

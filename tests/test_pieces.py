@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.errors import SourceError
-from etl.ingestion import boundaries, needles, pieces, records, window
-from etl.ingestion.boundaries import piece_spans
 from etl.ingestion.constants import BLOCK_BYTES, MAX_NESTING, READ_BYTES
-from etl.ingestion.pieces import Cut, cut
-from etl.ingestion.source import opened
-from etl.ingestion.spans import spans
+from etl.ingestion.framing import boundaries, needles, pieces, window
+from etl.ingestion.framing import decoding as records
+from etl.ingestion.framing.boundaries import piece_spans
+from etl.ingestion.framing.pieces import Cut, cut
+from etl.ingestion.framing.spans import spans
+from etl.ingestion.sources.stream import opened
 from etl.ingestion.values import Piece, Range, Source
 from etl.settings import Format
 

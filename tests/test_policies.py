@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl.database import create_tables
+from etl.database.connecting import create_tables
 from etl.datasets import Dataset, read
-from etl.ingestion.unknown import known, unknown
+from etl.ingestion.transform.unknown import known, unknown
 from etl.ingestion.values import KEY
 
 Connection = psycopg.Connection[tuple[Any, ...]]

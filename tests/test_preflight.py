@@ -14,8 +14,8 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from etl.database import Database, connect
-from etl.pooling import pooling
+from etl.database.connecting import Database, connect
+from etl.database.pooling import pooling
 from etl.preflight import Finding, inspect
 
 Connection = psycopg.Connection[tuple[Any, ...]]

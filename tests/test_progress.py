@@ -21,7 +21,7 @@ from etl import cli
 from etl.cli import progress
 from etl.cli.progress import Lines, Pace
 from etl.cli.summary import sentence, total_of
-from etl.ingestion.job import Progress
+from etl.ingestion.pipeline.job import Progress
 from etl.ingestion.values import Balance, Summary
 
 ROOT = Path(__file__).resolve().parent.parent

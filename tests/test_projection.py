@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from etl.database import Database, connect, create_tables
+from etl.database.connecting import Database, connect, create_tables
 from etl.datasets import LINEAGE, Dataset, Table, read
 from etl.errors import DefinitionError
-from etl.ingestion.lanes import fast
-from etl.ingestion.projection import Projection
+from etl.ingestion.transform.paths import fast
+from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import KEY, Batch, Fault, Piece
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.ingestion.records import decode, decode_one
+from etl.ingestion.framing.decoding import decode, decode_one
 from etl.ingestion.values import Fault, Piece, Shape
 
 quick = settings(deadline=None, derandomize=True, max_examples=150)

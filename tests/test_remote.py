@@ -18,10 +18,10 @@ import s3fs
 from moto.server import ThreadedMotoServer
 
 from etl.errors import SourceError, UsageError
-from etl.ingestion import remote
 from etl.ingestion.constants import HEAD_BYTES
-from etl.ingestion.naming import named
-from etl.ingestion.source import Stream, opened
+from etl.ingestion.sources import remote
+from etl.ingestion.sources.naming import named
+from etl.ingestion.sources.stream import Stream, opened
 from etl.settings import RetrySettings
 
 PATIENT = RetrySettings(attempts=3, base_seconds=0.001, cap_seconds=0.002)

@@ -18,8 +18,8 @@ from rich.console import Console
 
 from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
-from etl.precalculation.report import charts, display, terminal
-from etl.precalculation.report.markup import element
+from etl.report import charts, display, terminal
+from etl.report.markup import element
 
 RunEtl = Callable[..., subprocess.CompletedProcess[str]]
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from etl.database import create_tables
+from etl.database.connecting import create_tables
 from etl.datasets import read
-from etl.ingestion import retries
+from etl.ingestion.destination import refusals as retries
 from etl.settings import RetrySettings
 
 Connection = psycopg.Connection[tuple[Any, ...]]

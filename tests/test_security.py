@@ -16,10 +16,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import etl
-from etl.database import Database, connect, create_tables
+from etl.database.connecting import Database, connect, create_tables
 from etl.datasets import read
 from etl.errors import UsageError
-from etl.ingestion.failures import FailedStore
+from etl.ingestion.failed_store.store import FailedStore
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 RunEtl = Callable[..., subprocess.CompletedProcess[str]]

@@ -8,9 +8,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from etl.ingestion.ahead import Ahead
 from etl.ingestion.constants import COPY_BYTES
-from etl.ingestion.sending import Meanwhile, run, send
+from etl.ingestion.destination.sending import Meanwhile, run, send
+from etl.ingestion.pipeline.ahead import Ahead
 from etl.ingestion.values import Rows
 
 Connection = psycopg.Connection[tuple[Any, ...]]

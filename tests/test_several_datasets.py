@@ -21,8 +21,8 @@ from etl.cli import cli
 from etl.embedded import Server
 from etl.errors import SourceError, UsageError
 from etl.generate import generate
-from etl.ingestion.pieces import Cut, NoRecordsError, cut
-from etl.ingestion.sharing import shared
+from etl.ingestion.framing.pieces import Cut, NoRecordsError, cut
+from etl.ingestion.pipeline.sharing import shared
 from etl.ingestion.values import Piece, Range, Source
 from etl.settings import Format
 from tests import command

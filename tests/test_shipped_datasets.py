@@ -13,7 +13,7 @@ from psycopg import sql
 
 from etl import generate
 from etl.datasets import LINEAGE, Dataset, find, names, standing
-from etl.ingestion.projection import Projection
+from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, Piece
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -16,10 +16,10 @@ import pytest
 
 from etl.errors import SourceError, UsageError
 from etl.ingestion.constants import HEAD_BYTES, READ_BYTES
-from etl.ingestion.encodings import require_known
-from etl.ingestion.naming import named
-from etl.ingestion.recognition import format_of
-from etl.ingestion.source import Stream, opened
+from etl.ingestion.sources.encodings import require_known
+from etl.ingestion.sources.naming import named
+from etl.ingestion.sources.recognition import format_of
+from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Source
 
 if sys.version_info >= (3, 14):

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from etl.datasets import Column
-from etl.ingestion.times import moment
+from etl.ingestion.transform.times import moment
 from etl.ingestion.values import Misfit
 
 Connection = psycopg.Connection[tuple[Any, ...]]

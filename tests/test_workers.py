@@ -19,15 +19,15 @@ import psutil
 import psycopg
 import pytest
 
-from etl.database import Database
+from etl.database.connecting import Database
 from etl.datasets import find
 from etl.embedded import Server
 from etl.errors import DatabaseError, InterruptedByUserError, SourceError
-from etl.ingestion import ledger
-from etl.ingestion.crew import Crew, crew
-from etl.ingestion.job import Stop
+from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.pipeline.assembly import Done, Task, Work, bring
+from etl.ingestion.pipeline.job import Stop
+from etl.ingestion.pipeline.pool import Crew, crew
 from etl.ingestion.values import Piece, hash_of
-from etl.ingestion.workers import Done, Task, Work, bring
 from etl.logs import Logs
 from etl.settings import RetrySettings
 from tests.breaking import PATIENT, Case, Databases, Running, Site, assert_sound, clean_case, databases_of, until

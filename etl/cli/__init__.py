@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from etl import __version__
 from etl.cli.options import Common, option
 from etl.errors import EtlError, UsageError
+from etl.version import __version__
 
 if TYPE_CHECKING:
     from etl.logs import LogFormat

@@ -55,7 +55,8 @@ def _rows(ctx: click.Context, name: str, **values: object) -> Iterable[str]:
     """Return the first column of a query of the ledger, or nothing where that takes long."""
     import psycopg
 
-    from etl import database, queries
+    from etl import queries
+    from etl.database import connecting as database
     from etl.embedded import Server
     from etl.settings import read_file_settings
 

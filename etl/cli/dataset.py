@@ -6,7 +6,7 @@ import msgspec
 from etl import datasets
 from etl.cli import completion, infer
 from etl.cli.options import Common, json_option, option, print_json, print_table
-from etl.database import connect, require_tables
+from etl.database.connecting import connect, require_tables
 from etl.provisioning import create, require_fitting
 
 
@@ -62,7 +62,7 @@ def show_command(common: Common, name: str, projection: bool, as_json: bool) -> 
     """Show the columns of a dataset and where their values come from."""
     dataset = datasets.find(name, common.config_dir)
     if projection:
-        from etl.ingestion import lanes
+        from etl.ingestion.transform import paths as lanes
 
         seen = lanes.fast(dataset)
         click.echo(f"every value is converted before it is sent: {seen}" if isinstance(seen, str) else seen.told())
@@ -96,7 +96,7 @@ def check_command(common: Common, name: str, source: str | None, records: str | 
     input) no database is asked: the rows that the records become are shown, and what does
     not fit. Exit code 1 tells that some do not, 3 that the file cannot be read.
     """
-    from etl.comparison import compare
+    from etl.database.comparison import compare
 
     dataset = datasets.find(name, common.config_dir)
     require_fitting(dataset)
@@ -120,8 +120,8 @@ def check_command(common: Common, name: str, source: str | None, records: str | 
 
 
 def _preview(dataset: datasets.Dataset, name: str, records: str | None, limit: int, *, as_json: bool) -> int:
-    from etl.ingestion.naming import named
-    from etl.ingestion.preview import preview
+    from etl.ingestion.pipeline.preview import preview
+    from etl.ingestion.sources.naming import named
 
     source = named(name)[0]
     misfits = count = 0

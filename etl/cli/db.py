@@ -6,8 +6,8 @@ import subprocess
 import click
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from etl import database as databases
 from etl.cli.options import Common, json_option, option, print_json, print_table
+from etl.database import connecting as databases
 from etl.embedded import Server, binary
 from etl.errors import UsageError
 from etl.provisioning import migrate

@@ -23,15 +23,16 @@ from etl.cli.options import (
     retry_options,
     say,
 )
-from etl.database import Database, connect
+from etl.database.connecting import Database, connect
+from etl.database.pooling import require_own_session
 from etl.errors import BusyError, UsageError
-from etl.ingestion import failures, ledger
-from etl.ingestion.failures import FailedStore
-from etl.ingestion.job import Stop
-from etl.ingestion.pipeline import precalculate
-from etl.ingestion.replay import Replayed, replay, require_whole
+from etl.ingestion.failed_store import store as failures
+from etl.ingestion.failed_store.store import FailedStore
+from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.pipeline.job import Stop
+from etl.ingestion.pipeline.load import precalculate
+from etl.ingestion.pipeline.replay import Replayed, replay, require_whole
 from etl.metrics import Report
-from etl.pooling import require_own_session
 from etl.settings import RetrySettings
 
 

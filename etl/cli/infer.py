@@ -11,8 +11,8 @@ from etl.cli.options import Common, option
 from etl.errors import UsageError
 from etl.inference import SAMPLE, infer
 from etl.inference.naming import LONGEST, Names, snake_case
-from etl.ingestion import encodings
-from etl.ingestion.naming import named
+from etl.ingestion.sources import encodings
+from etl.ingestion.sources.naming import named
 
 _NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{LONGEST - 1}}}")
 _ENDINGS = re.compile(r"(\.(json|jsonl|ndjson|geojson|jsonld|txt|gz|bz2|xz|zst|zip))+$", re.IGNORECASE)

@@ -26,10 +26,12 @@ from etl.cli.options import (
 from etl.cli.progress import display
 from etl.cli.summary import sentence, total_of
 from etl.errors import EtlError, UsageError
-from etl.ingestion import constants, encodings, naming, outcome
-from etl.ingestion.job import Job, Stop
-from etl.ingestion.sequence import Course, load_all, precalculate_all, require_all
-from etl.ingestion.sharing import shared
+from etl.ingestion import constants
+from etl.ingestion.pipeline import outcome
+from etl.ingestion.pipeline.command import Course, load_all, precalculate_all, require_all
+from etl.ingestion.pipeline.job import Job, Stop
+from etl.ingestion.pipeline.sharing import shared
+from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Summary
 from etl.metrics import Report
 from etl.settings import Decoder, Format, Limit, LoadSettings, Mode, OnDuplicate, OnNul, OnUnknown, RetrySettings

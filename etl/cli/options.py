@@ -19,7 +19,7 @@ from etl.ingestion import constants
 
 if TYPE_CHECKING:
     from etl import metrics
-    from etl.database import Database
+    from etl.database.connecting import Database
     from etl.logs import Logs
 
 
@@ -132,21 +132,21 @@ class Common:
     @property
     def address(self) -> str:
         """The database that is meant (contract C2)."""
-        from etl.database import choose
+        from etl.database.connecting import choose
 
         return choose(self.given, self.from_file, os.environ)
 
     @property
     def name(self) -> str:
         """`host/dbname` of the database that is meant, without reaching it."""
-        from etl.database import Database, embedded_folder
+        from etl.database.connecting import Database, embedded_folder
 
         return Database(conninfo=self.address, embedded=embedded_folder(self.address) is not None).name
 
     @contextmanager
     def server(self) -> Iterator["Database"]:
         """Yield the database, served, migrated or not."""
-        from etl.database import serving
+        from etl.database.connecting import serving
 
         with serving(self.address) as database, _refusals_told(database):
             yield database
@@ -170,7 +170,7 @@ def _refusals_told(database: "Database") -> Iterator[None]:
     except psycopg.errors.InsufficientPrivilege as error:
         raise UsageError(f"{database.name} denies it: {error.diag.message_primary}", hint="etl db check") from error
     except psycopg.Error as error:
-        from etl.ingestion.outcome import lost
+        from etl.ingestion.pipeline.outcome import lost
 
         raise lost(error, database) from error
 

@@ -7,7 +7,7 @@ import psycopg
 
 from etl.cli import completion
 from etl.cli.options import Common, json_option, metrics_option, option, print_json, print_table
-from etl.database import connect
+from etl.database.connecting import connect
 from etl.errors import UsageError
 from etl.metrics import Report
 from etl.precalculation import catalogue, installation, pending, refresh, verify

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from etl.ingestion.job import Progress, Watch
-from etl.ingestion.source import Stream
+from etl.ingestion.pipeline.job import Progress, Watch
+from etl.ingestion.sources.stream import Stream
 from etl.ingestion.values import Source
 from etl.precalculation.refresh import Refreshed
 

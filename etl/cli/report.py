@@ -9,11 +9,12 @@ from typing import BinaryIO
 
 import click
 
+from etl import report
 from etl.cli import completion
 from etl.cli.options import Common, option
-from etl.database import connect
+from etl.database.connecting import connect
 from etl.errors import UsageError
-from etl.precalculation import catalogue, report
+from etl.precalculation import catalogue
 
 _ENDINGS: dict[str, report.Format] = {
     ".csv": "csv",

@@ -10,10 +10,12 @@ import click
 
 from etl.cli import completion
 from etl.cli.options import Common, json_option, option, print_json, print_table
-from etl.database import connect
+from etl.database.connecting import connect
 from etl.errors import UsageError
-from etl.ingestion import history, ledger, tracing
-from etl.ingestion.history import Standing, Wanted
+from etl.ingestion.ledger import history
+from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger.history import Standing, Wanted
+from etl.ingestion.pipeline import tracing
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

@@ -11,10 +11,10 @@ from etl.inference.finding import Found, find_records
 from etl.inference.observing import Budget, Place
 from etl.inference.tables import draft
 from etl.inference.writing import Sample, toml
-from etl.ingestion.documents import require_path
-from etl.ingestion.pieces import Cut, cut
-from etl.ingestion.records import decode
-from etl.ingestion.source import Stream, opened
+from etl.ingestion.framing.decoding import decode
+from etl.ingestion.framing.documents import require_path
+from etl.ingestion.framing.pieces import Cut, cut
+from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import KEY, Fault, Source
 
 SAMPLE = 10_000

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import ijson
 
 from etl.errors import UsageError
-from etl.ingestion.boundaries import NotJSON, skip_blank, value_end
+from etl.ingestion.framing.boundaries import NotJSON, skip_blank, value_end
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FEWEST_KEYED = 3

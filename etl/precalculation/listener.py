@@ -12,7 +12,7 @@ import psycopg
 import structlog
 
 from etl import queries
-from etl.database import Database, connect
+from etl.database.connecting import Database, connect
 from etl.errors import DatabaseError, UsageError
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.refresh import refresh

@@ -1,4 +1,4 @@
-"""Alembic's entry point: runs the migrations over the connection that `etl.database` hands it."""
+"""Alembic's entry point: runs the migrations over the connection that `etl.database.connecting` hands it."""
 
 from alembic import context
 

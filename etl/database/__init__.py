@@ -1,0 +1,1 @@
+"""PostgreSQL: which database is meant, sessions, tables, migrations."""

@@ -1,0 +1,1 @@
+"""Rows -> tables: COPY, merge, replace, and the rows that the server refuses."""

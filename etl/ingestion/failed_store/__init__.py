@@ -1,0 +1,1 @@
+"""The failed store: the original records that were refused, on disk."""

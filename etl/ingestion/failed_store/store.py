@@ -1,0 +1,360 @@
+"""The failed store: the original records of what was refused, on disk, complete or absent (contract C6).
+
+One writer in the background; the caller commits only after the future of its file is done. The truth about states
+is in the ledger, not here.
+"""
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+
+import msgspec
+import structlog
+
+from etl.errors import DatabaseError, UsageError
+from etl.ingestion.constants import FAILURES_IN_FLIGHT, READ_BYTES
+from etl.ingestion.framing.boundaries import NotJSON, member_value, value_end
+from etl.ingestion.framing.spans import spans
+from etl.ingestion.sources.recognition import compression_of, encoding_of
+from etl.ingestion.values import Failure, Piece, Rejected, Span
+
+log = structlog.get_logger(__name__)
+
+# Where ID.json tells its id, far within.
+_BEGINNING = 1024
+
+_LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
+
+
+Kind = Literal["rejected", "failed"]
+
+
+class Located(NamedTuple):
+    """Where a record stands in its source (its number from 1, its byte from 0), and its text as it was.
+
+    Keyed, the text is an object whose only member is the record with its key.
+    """
+
+    record: int
+    offset: int
+    text: bytes
+    is_keyed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where the records of a failure come from; its id is the prefix and the first letter of its kind.
+
+    The prefix is made of run and offset, or is the id of the failure that was replayed: a batch that is tried again
+    writes the same file again.
+    """
+
+    id_prefix: str
+    run: str
+    dataset: str
+    source: str
+    batch: int
+    attempts: int = 1
+    parent: str | None = None
+
+
+def locate(piece: Piece, places: Collection[int], known: Mapping[int, Span] = {}) -> dict[int, Located]:
+    """Return where records of a piece stand in the source, by their places in the piece from 1.
+
+    `known` tells where some of them stand in the piece; where it tells it of all, the others are not looked at.
+    """
+    found = known.items() if all(place in known for place in places) else spans(piece, places)
+    return {
+        place: Located(piece.first_record + place - 1, piece.offset + span.start, piece.text(span), piece.is_keyed)
+        for place, span in found
+    }
+
+
+def describe(origin: Origin, kind: Kind, kept: Sequence[Rejected], located: Mapping[int, Located]) -> Failure:
+    """Return the failure that keeps these records, at least one; the first one's fault is told of all."""
+    lines = b"".join(located[record.place].text.translate(_LINE_ENDS) + b"\n" for record in kept)
+    return Failure(
+        id=f"{origin.id_prefix}{kind[0]}",
+        run=origin.run,
+        dataset=origin.dataset,
+        source=origin.source,
+        batch=origin.batch,
+        kind=kind,
+        sqlstate=kept[0].fault.sqlstate,
+        message=kept[0].fault.reason,
+        records=tuple(
+            {
+                "record": located[record.place].record,
+                "offset": located[record.place].offset,
+                "key": _tellable(record.key),
+                "table": record.fault.table,
+                "column": record.fault.column,
+                "sqlstate": record.fault.sqlstate,
+                "reason": record.fault.reason,
+            }
+            for record in kept
+        ),
+        lines=lines,
+        sha256=hashlib.sha256(lines).hexdigest(),
+        attempts=origin.attempts,
+        parent=origin.parent,
+        is_keyed=located[kept[0].place].is_keyed,
+    )
+
+
+def _tellable(key: str | None) -> str | None:
+    """Return a key as JSON can tell it: half a surrogate pair is no character, and is spelled out."""
+    return None if key is None else key.encode(errors="backslashreplace").decode()
+
+
+class FailedStore:
+    """The folder of the failed store and its background writer; a context that drains at its end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="failed-store")
+        self._waiting = threading.BoundedSemaphore(FAILURES_IN_FLIGHT)
+
+    def prepare(self) -> None:
+        """Make the folder and prove that it can be written.
+
+        Raises UsageError when it cannot.
+        """
+        probe = self.folder / f".probe-{os.getpid()}"
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(self.folder)
+            os.close(_private(str(probe), os.O_CREAT | os.O_WRONLY))
+            probe.unlink()
+        except OSError as error:
+            raise UsageError(
+                f"the failed store {self.folder} cannot be written: {(error.strerror or 'unknown error').lower()}",
+                hint="name another folder by --failed-dir or ETL_FAILED_DIR",
+            ) from error
+
+    def write(self, failure: Failure) -> Future[None]:
+        """Write the two files of a failure in the background; waits when too many wait already.
+
+        The future raises DatabaseError when the disk does not take them: the batch must not commit then.
+        """
+        self._waiting.acquire()
+        future = self._writer.submit(_write, self.folder, failure)
+        future.add_done_callback(lambda _: self._waiting.release())
+        return future
+
+    def sweep(self, dataset: str, run: str, named: Collection[str]) -> None:
+        """Remove the files of a run that the ledger does not name: a crash left them before their batch committed."""
+        self._remove(dataset, run, f"{run}-*", named)
+
+    def sweep_replay(self, dataset: str, run: str, id: str) -> None:
+        """Remove what a replay of a failure that still waits left when it was killed before it committed."""
+        self._remove(dataset, run, f"{id}[rf]", ())
+
+    def _remove(self, dataset: str, run: str, ids: str, named: Collection[str]) -> None:
+        """Remove the failures whose ids match, but for those that are named; other files are somebody's own."""
+        folder = self.folder / dataset / run
+        for ending in (".ndjson", ".json"):
+            for path in folder.glob(ids + ending):
+                if path.stem not in named:
+                    path.unlink(missing_ok=True)
+            for path in folder.glob(f".{ids}{ending}.tmp"):
+                path.unlink(missing_ok=True)
+
+    def remove(self, dataset: str, run: str, id: str) -> int | None:
+        """Remove the files of a failure, and the folder of its run with the last; return their bytes, None without any.
+
+        Raises UsageError when they cannot be removed.
+        """
+        path = self.path(dataset, run, id)
+        there = [each for each in (path, path.with_suffix(".json")) if each.is_file()]
+        try:
+            size = sum(each.stat().st_size for each in there)
+            for each in there:
+                each.unlink(missing_ok=True)
+            if there and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        except OSError as error:
+            raise UsageError(
+                f"cannot remove {path} of the failed store: {(error.strerror or 'unknown error').lower()}"
+            ) from error
+        return size if there else None
+
+    def tell_state(self, dataset: str, run: str, id: str, state: str, note: str | None) -> None:
+        """Note a state beside the records, for whoever looks at the folder.
+
+        The ledger's word is the truth and stands already: where the file is gone or cannot be written that is logged.
+        """
+        try:
+            document = self.details(dataset, run, id) | {"state": state, "note": note}
+            _write_json(self.path(dataset, run, id).with_suffix(".json"), document)
+        except (UsageError, OSError):
+            log.warning("state_not_told", folder=str(self.folder), id=id, state=state)
+
+    def path(self, dataset: str, run: str, id: str) -> Path:
+        """Return the file that holds the records of a failure.
+
+        Raises UsageError for a name that leads out of the store.
+        """
+        for name in (dataset, run, id):
+            if name in {"", ".", ".."} or "/" in name or "\0" in name:
+                raise UsageError(f"{name!r} is no name of a dataset, a run or a failure")
+        return self.folder / dataset / run / f"{id}.ndjson"
+
+    def details(self, dataset: str, run: str, id: str) -> dict[str, Any]:
+        """Read what is told of the records of a failure.
+
+        Raises UsageError when the file is not there or is damaged.
+        """
+        path = self.path(dataset, run, id).with_suffix(".json")
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        except (OSError, msgspec.MsgspecError) as error:
+            raise UsageError(
+                f"cannot read {path} of the failed store",
+                hint="name its folder by --failed-dir or ETL_FAILED_DIR; `etl failed purge` may have removed it",
+            ) from error
+
+    def content(self, dataset: str, run: str, id: str) -> bytes:
+        """Read the records of a failure as they are in the store now, one per line.
+
+        Raises UsageError when the file is not there.
+        """
+        path = self.path(dataset, run, id)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise UsageError(
+                f"cannot read {path} of the failed store", hint="name its folder by --failed-dir or ETL_FAILED_DIR"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.shutdown(wait=True)
+
+
+def is_plain(source: str) -> bool:
+    """Tell whether a source is a file whose bytes can be looked at by their offset: there, as it is, and in UTF-8."""
+    try:
+        if not Path(source).is_file():  # To open a pipe would wait for its writer.
+            return False
+        with Path(source).open("rb") as file:
+            beginning = file.read(6)
+        return not compression_of(beginning) and not encoding_of(beginning)
+    except OSError:
+        return False
+
+
+def length_in(source: str, offset: int, line: bytes, *, is_keyed: bool = False) -> int:
+    """Return how many bytes a record has in a plain source, whatever became of its line in the store since."""
+    line = line[1:-1] if is_keyed else line
+    size = max(READ_BYTES, len(line))
+    with Path(source).open("rb") as file:
+        file.seek(offset)
+        data = file.read(size)
+        if data[: len(line)].translate(_LINE_ENDS) == line:
+            return len(line)
+        while True:
+            try:
+                text = data.decode("latin-1")
+                return value_end(text, member_value(text, 0) if is_keyed else 0)
+            except NotJSON as error:
+                more = file.read(len(data)) if error.cut_off else b""
+            if not more:
+                return len(data.partition(b"\n")[0].rstrip(b" \t\r"))
+            data += more
+
+
+def is_stored(folder: Path, path: Path) -> bool:
+    """Tell whether a file belongs to a failed store: it is for replay and not for load."""
+    try:
+        if path.resolve().is_relative_to(folder.resolve()):
+            return True
+        # The file beside it may be anything, of any size.
+        with path.with_suffix(".json").open("rb") as file:
+            beginning = file.read(_BEGINNING)
+    except (OSError, RuntimeError):  # Of a loop of links Python 3.11 and 3.12 tell by a RuntimeError.
+        return False
+    stored = rb'\{\s*"id":\s*"' + re.escape(os.fsencode(path.stem)) + rb'",\s*"run":\s*"'
+    return path.suffix == ".ndjson" and re.match(stored, beginning) is not None
+
+
+def _write(folder: Path, failure: Failure) -> None:
+    parent = folder / failure.dataset / failure.run
+    document = {
+        "id": failure.id,
+        "run": failure.run,
+        "dataset": failure.dataset,
+        "source": failure.source,
+        "batch": failure.batch,
+        "kind": failure.kind,
+        "state": "pending",
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "attempts": failure.attempts,
+        "parent": failure.parent,
+        "note": None,
+        "sha256": failure.sha256,
+        **({"keyed": True} if failure.is_keyed else {}),
+        "error": {"sqlstate": failure.sqlstate, "message": failure.message},
+        "records": failure.records,
+    }
+    try:
+        for made in (parent.parent, parent):  # and not the store: where it is gone, its disk is not mounted
+            _make_folder(made)
+        _replace(parent / f"{failure.id}.ndjson", [failure.lines])
+        _write_json(parent / f"{failure.id}.json", document)
+        _flush_folder(parent)
+    except OSError as error:
+        raise DatabaseError(
+            f"the failed store {folder} cannot take a file: {(error.strerror or 'unknown error').lower()}",
+            hint="make room and run the same command; no record is lost",
+        ) from error
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    _replace(path, [msgspec.json.format(msgspec.json.encode(document)), b"\n"])
+
+
+def _replace(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file that is complete or absent, whatever happens in between."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb", opener=_private) as file:
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder where there is none: for its owner alone, whatever the umask, and safe from a crash."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    folder.chmod(0o700)
+    _flush_folder(folder.parent)
+
+
+def _private(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)  # The umask may have taken more, a file left by a crash may have less.
+    return descriptor
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Bytes -> pieces of whole records, with exact offsets and record numbers."""

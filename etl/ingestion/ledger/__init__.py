@@ -1,0 +1,1 @@
+"""Runs, attempts, batches and failures, entered by the transaction that loads them."""

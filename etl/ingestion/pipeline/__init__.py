@@ -1,0 +1,1 @@
+"""The line itself: one source loaded into its datasets, batch by batch."""

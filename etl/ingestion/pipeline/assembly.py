@@ -1,0 +1,236 @@
+"""One who loads pieces of a run over a connection and a failed-store writer of its own: this process or one of a crew.
+
+A task is a plain value that any `concurrent.futures.Executor` can carry: where a piece is, or its bytes, and the work
+that it belongs to. The ledger makes each piece exactly once, wherever it is loaded.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import structlog
+
+from etl.database.connecting import Database, Session, guarded_columns, other_types
+from etl.datasets import Dataset
+from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError
+from etl.ingestion.destination.copying import Copier
+from etl.ingestion.destination.duplicates import keys_of
+from etl.ingestion.destination.sending import Meanwhile, do_nothing
+from etl.ingestion.failed_store import store as failures
+from etl.ingestion.failed_store.store import FailedStore, Located, Origin
+from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.pipeline import outcome
+from etl.ingestion.pipeline.batches import Loader
+from etl.ingestion.transform.fastpath import FastLane
+from etl.ingestion.transform.paths import CarefulLane, Lanes, fast
+from etl.ingestion.transform.projection import Projection
+from etl.ingestion.values import Batch, Entry, Failure, Piece
+from etl.settings import Decoder, Mode, RetrySettings
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the pieces of one run have in common."""
+
+    database: Database
+    dataset: Dataset
+    run: ledger.Run
+    source: str
+    head_sha256: str
+    mode: Mode
+    failed_dir: Path
+    decoder: Decoder
+    retries: RetrySettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One piece to be loaded: with its bytes, or to be read at its offset from the plain file at `path`."""
+
+    work: Work
+    piece: Piece
+    path: str | None
+    length: int
+    hash: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What became of a task: its entry in the ledger or the error that ended it, and the tries beyond the first."""
+
+    entry: Entry | None
+    error: EtlError | None
+    retried: int
+
+
+def worker(
+    work: Work,
+    session: Session,
+    store: FailedStore,
+    before_retry: Callable[[], None],
+    *,
+    wait: Callable[[float], None],
+    meanwhile: Meanwhile = do_nothing,
+) -> tuple[Lanes, Loader]:
+    """Return the lanes that makes the batches of a run, and what loads them over a session."""
+    projection = Projection(work.dataset)
+    lanes = lanes_of(session.connection(), projection, work)
+    loader = Loader(
+        database=work.database,
+        session=session,
+        store=store,
+        copier=copier_of(work),
+        projection=projection,
+        books=_RunBooks(run=work.run, dataset=work.dataset.name, source=work.source),
+        retries=work.retries,
+        before_retry=before_retry,
+        wait=wait,
+        again=lanes.again,
+        meanwhile=meanwhile,
+    )
+    return lanes, loader
+
+
+def copier_of(work: Work) -> Copier:
+    """Return how the batches of a run reach their tables."""
+    run = work.run.run
+    staged_as = run if work.run.is_atomic else None
+    return Copier(work.dataset, work.mode, staged_as=staged_as, keys=keys_of(work.dataset, run))
+
+
+def lanes_of(connection: psycopg.Connection, projection: Projection, work: Work) -> Lanes:
+    """Return the lanes that the pieces of a run take; the tables of the database say which may be fast."""
+    careful = CarefulLane(projection, work.run.number)
+    if work.decoder == "ijson":
+        return Lanes(None, None, careful)
+    seen = fast(work.dataset)
+    reason = seen if isinstance(seen, str) else other_types(connection, work.dataset)
+    if isinstance(seen, str) or reason:
+        log.info("careful_lane_only", dataset=work.dataset.name, reason=reason)
+        return Lanes(None, None, careful)
+    strict = FastLane(seen, projection, work.run.number)
+    guarded = guarded_columns(connection, work.dataset)
+    return Lanes(FastLane(seen, projection, work.run.number, guarded) if guarded else strict, strict, careful)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RunBooks:
+    """Claims and enters the batches of a run."""
+
+    run: ledger.Run
+    dataset: str
+    source: str
+
+    def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
+        return ledger.claim(connection, self.run, batch.piece)
+
+    def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
+        ledger.enter(connection, self.run, batch.piece, entry, stored)
+
+    def origin(self, batch: Batch) -> Origin:
+        return Origin(
+            id_prefix=f"{self.run.run}-{batch.piece.offset}-",
+            run=self.run.run,
+            dataset=self.dataset,
+            source=self.source,
+            batch=batch.piece.offset,
+        )
+
+    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
+        return failures.locate(batch.piece, places, batch.spans)
+
+
+class _Here:
+    """The runs of one source in the hands of this process, each with its lanes and its connection; `stopping` is its
+    parent's wish.
+    """
+
+    def __init__(self) -> None:
+        self.stopping: Event | None = None
+        self.head_sha256: str | None = None
+        self.sessions = ExitStack()
+        self.runs: dict[str, tuple[Lanes, Loader]] = {}
+        self.retried = 0
+
+    def take_up(self, work: Work) -> tuple[Lanes, Loader]:
+        if self.head_sha256 != work.head_sha256:
+            self.runs.clear()
+            self.sessions.close()
+            self.head_sha256 = work.head_sha256
+        if work.run.run not in self.runs:
+            session = self.sessions.enter_context(Session(work.database, f"etl:{work.run.run}"))
+            join = partial(ledger.join_load, run=work.run, dataset=work.dataset.name, head_sha256=work.head_sha256)
+            join(session.connection())
+            session.when_reopened(join)
+            store = FailedStore(work.failed_dir)
+            self.runs[work.run.run] = worker(work, session, store, self.note_retry, wait=self.wait)
+        return self.runs[work.run.run]
+
+    def note_retry(self) -> None:
+        self.retried += 1
+
+    def wait(self, seconds: float) -> None:
+        """Wait before a further try; the parent tells which signal ended it."""
+        if self.stopping is None:
+            time.sleep(seconds)
+        elif self.stopping.wait(seconds):
+            raise InterruptedByUserError("stopped", signal_number=0, hint="run the same command to go on")
+
+
+_here = _Here()
+
+
+def heed(stopping: "Event") -> None:
+    """Let the waits of this process end when its parent wishes so."""
+    _here.stopping = stopping
+
+
+def bring(task: Task) -> Done:
+    """Load one piece and return what became of it; the errors of this tool come as values."""
+    before = _here.retried
+    entry: Entry | None = None
+    error: EtlError | None = None
+    try:
+        lanes, loader = _here.take_up(task.work)
+        for batch in lanes.batching(_whole(task)):
+            if batch is not None:
+                entry = loader.load(batch)
+        if entry is None:
+            raise InternalError("a piece ended without its batch")
+    except EtlError as ended:
+        error = ended
+    except psycopg.Error as ended:
+        error = outcome.lost(ended, task.work.database)
+    return Done(entry=entry, error=error, retried=_here.retried - before)
+
+
+def _whole(task: Task) -> Piece:
+    """Return the piece with its bytes.
+
+    Raises SourceError when the file has others now.
+    """
+    if task.path is None:
+        return task.piece
+    try:
+        with Path(task.path).open("rb") as file:
+            file.seek(task.piece.offset)
+            data = file.read(task.length)
+    except OSError as error:
+        raise SourceError(f"cannot read {task.work.source}: {(error.strerror or 'unknown error').lower()}") from error
+    piece = replace(task.piece, parts=(data,))
+    if piece.hash != task.hash:
+        raise SourceError(
+            f"{task.work.source}: the file changed while it was read, at byte {task.piece.offset}",
+            hint="get the file again and run the same command; what is in is not loaded twice",
+        )
+    return piece

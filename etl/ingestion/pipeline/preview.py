@@ -1,0 +1,80 @@
+"""The first records of a source as the rows that they become, and what does not fit; no database is needed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from etl.datasets import Dataset, Table
+from etl.ingestion.failed_store import store as failures
+from etl.ingestion.framing.documents import require_path
+from etl.ingestion.framing.limit import Limited
+from etl.ingestion.framing.pieces import Cut, cutting
+from etl.ingestion.sources.stream import opened
+from etl.ingestion.transform.paths import CarefulLane
+from etl.ingestion.transform.projection import Projection
+from etl.ingestion.values import Batch, Fault, Rows, Source
+from etl.settings import Format
+
+# How COPY's text format spells what would end a field or a row.
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Previewed:
+    """One record: its number from 1 and byte from 0, its rows as (table, values by column), or why it does not fit."""
+
+    record: int
+    offset: int
+    rows: tuple[tuple[str, dict[str, str | None]], ...]
+    fault: Fault | None
+
+
+def preview(source: Source, dataset: Dataset, format: Format, records: str, limit: int) -> Iterator[Previewed]:
+    """Yield the first `limit` records.
+
+    Raises UsageError for a records path that names no array, SourceError when the source cannot be read so far.
+    """
+    require_path(records)
+    with opened(source) as stream:
+        of_source = dataset.of_source(source.name)
+        lane = CarefulLane(Projection(of_source), 0)
+        how = Cut(format=format, records=records, batch_rows=limit, known={})
+        for piece in Limited(limit, [()]).of(cutting(stream, how)):
+            for batch in lane.batching(piece) if piece else ():
+                if batch is not None:
+                    yield from _previewed(batch, of_source)
+
+
+def _previewed(batch: Batch, dataset: Dataset) -> Iterator[Previewed]:
+    faults = {each.place: each.fault for each in batch.rejected}
+    rows: dict[int, list[tuple[str, dict[str, str | None]]]] = {}
+    for table, parts in zip(dataset.tables, batch.tables, strict=True):
+        for part in parts:
+            for place, values in _values(table, part):
+                rows.setdefault(place, []).append((table.name, values))
+    for place, located in failures.locate(batch.piece, batch.places).items():
+        yield Previewed(
+            record=located.record,
+            offset=located.offset,
+            rows=tuple(rows.get(place, ())),
+            fault=faults.get(place),
+        )
+
+
+def _values(table: Table, part: Rows) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Yield the place of the record and the values by column of each row in COPY's text format."""
+    names = [column.name for column in table.columns]
+    for line in b"".join(part.encoded()).decode().split("\n")[:-1]:
+        *fields, _run, _batch, place = line.split("\t")
+        yield int(place), dict(zip(names, map(_plain, fields), strict=True))
+
+
+def _plain(field: str) -> str | None:
+    if field == "\\N":
+        return None
+    first, *others = field.split("\\\\")
+    return "\\".join(_unescaped(part) for part in (first, *others))
+
+
+def _unescaped(part: str) -> str:
+    first, *others = part.split("\\")
+    return first + "".join(_ESCAPES.get(each[:1], each[:1]) + each[1:] for each in others)

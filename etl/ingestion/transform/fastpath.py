@@ -1,0 +1,326 @@
+"""The fast lane: blocks of records are decoded into JSON tokens, and those vouched for are sent as they stand.
+
+A record that holds another token is suspect, and is converted value by value.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from itertools import chain, compress, repeat
+from typing import Any, Literal, cast
+
+import msgspec
+
+from etl.datasets import LINEAGE, Table
+from etl.errors import InternalError
+from etl.ingestion.constants import MAX_NESTING
+from etl.ingestion.framing import decoding as records
+from etl.ingestion.framing.boundaries import are_lines, is_nested_deeper, is_utf8
+from etl.ingestion.framing.spans import Spans
+from etl.ingestion.transform.projection import Projection
+from etl.ingestion.transform.shapes import Seen, Shape
+from etl.ingestion.transform.tokens import SEPARATOR, Token, kind_together, odd_numbers, vouched_together
+from etl.ingestion.values import Batch, Block, Piece, Proof, Rows, Span
+from etl.ingestion.values import Shape as PieceShape
+
+Columns = frozenset[tuple[str, str]]
+
+_MISSES = 4
+_UNASKED_AFTER_MISSES = 64
+"""Blocks that are not decoded for a proof where it was of no use: each would be decoded twice."""
+
+_NUMBERS_KEPT = 1 << 15
+
+_join = SEPARATOR.join
+
+_UNDECODED = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+class FastLane:
+    """Decodes a block of records into tokens, which the server converts.
+
+    `guarded` are the columns, by table and name, whose limits the tables check themselves; without any it is strict.
+    `closely` are those that are looked at by themselves, for the server refused a value of theirs.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        projection: Projection,
+        run_number: int,
+        guarded: Columns = frozenset(),
+        closely: Columns = frozenset(),
+    ) -> None:
+        self._projection = projection
+        self._run_number = run_number
+        self._shape = shape
+        self._guarded = guarded
+        self._closely = closely
+        self._decoders = _Decoders(shape.record)
+        self._known = _Decoders(shape.known)
+        self._none = shape.record()
+        self._tables = [_Table(shape, table, columns, guarded, closely) for table, columns in shape.tables]
+        self._name: Literal["fast", "strict"] = "fast" if guarded else "strict"
+        self._misses = 0
+        self._unasked = 0
+
+    def looking_at(self, columns: Collection[tuple[str | None, str | None]]) -> "FastLane | None":
+        """Return the lane that looks at each of these columns by itself; None where this one does so already."""
+        named = {(table.name, seen.column.name) for table, group in self._shape.tables for seen in group}
+        new = named.intersection(columns) - self._closely
+        if not new:
+            return None
+        return FastLane(self._shape, self._projection, self._run_number, self._guarded - new, self._closely | new)
+
+    def batching(self, piece: Piece) -> Iterator[Batch | None]:
+        """Yield None after each block whose rows are not made yet, and the batch at the end of the piece."""
+        gathered = self._projection.gather(piece, self._run_number)
+        gathered.look_at(records.first(piece))
+        buffers: list[list[BytesIO]] = [[] for _ in self._tables]
+        counts = [0] * len(self._tables)
+        spans: dict[int, Span] = {}
+        place = 1
+        blocks = piece.blocks or ((0, piece.length),)
+        for (begin, end), made in zip(blocks, piece.made or repeat(None), strict=False):
+            rows = made
+            if not isinstance(rows, _Made) or rows.lane is not self:
+                rows = self._made(piece.between(begin, end), piece.shape, piece.offset, place)
+                yield None
+            place += rows.count
+            for table, (lines, count) in enumerate(rows.tables):
+                buffers[table].append(BytesIO(lines))
+                counts[table] += count
+            for suspect, within in rows.suspects:
+                spans[suspect] = span = Span(begin + within.start, begin + within.end, within.fault)
+                gathered.add(suspect, records.decode_one(records.text(piece, span)))
+        if place != piece.count + 1:
+            raise InternalError(f"of {piece.count} records at byte {piece.offset} {place - 1} were decoded")
+        yield Batch(
+            piece=piece,
+            places=range(1, place),
+            tables=tuple(
+                (Rows(format="csv", buffers=tuple(held), count=count, columns=table.columns), *careful)
+                for table, held, count, careful in zip(self._tables, buffers, counts, gathered.tables(), strict=True)
+            ),
+            rejected=tuple(gathered.rejected),
+            lane=self._name,
+            maker=self,
+            noted=gathered.noted,
+            spans=spans,
+        )
+
+    def prove(self, block: Block) -> Proof | None:
+        """Return how many records a block holds and their rows, or None where another proof is to be looked for.
+
+        To decode a block proves that it is JSON, but not how deep the members are nested that the dataset does not
+        name, nor a value that stands where none of its kind is expected: these are looked at.
+        """
+        if self._unasked:
+            self._unasked -= 1
+            return None
+        proof = self._proof(block)
+        self._misses = self._misses + 1 if proof is None else 0
+        if self._misses >= _MISSES:
+            self._misses, self._unasked = 0, _UNASKED_AFTER_MISSES
+        return proof
+
+    def _proof(self, block: Block) -> Proof | None:
+        text = _Block(block.data, block.shape)
+        try:
+            found = text.decoded(self._known)
+        except _UNDECODED:
+            return None
+        if not found:
+            return None
+        made = self._looked_at(text, found, set(), block.offset, block.place)
+        # Of the suspects each is looked at, and what is neither in a row nor in one of them is ASCII.
+        if not all(is_utf8(lines) for lines, _ in made.tables):
+            return None
+        if any(is_nested_deeper(block.data[span.start : span.end], MAX_NESTING) for _, span in made.suspects):
+            return None
+        return Proof(len(found), made)
+
+    def _made(self, data: bytes, shape: PieceShape, offset: int, first: int) -> "_Made":
+        block = _Block(data, shape)
+        found, suspects = self._decoded(block)
+        return self._looked_at(block, found, suspects, offset, first)
+
+    def _looked_at(self, block: "_Block", found: Sequence[Any], suspects: set[int], offset: int, first: int) -> "_Made":
+        """Return the rows of a block whose first record has the place `first` in the piece at `offset`."""
+        head = b"%d\x1f%d\x1f" % (self._run_number, offset)
+        last = first + len(found)
+        tails = [head + number for number in _numbers(last)[first - 1 : last - 1]]
+        taken = [table.rows(found, tails, suspects) for table in self._tables]
+        return _Made(
+            lane=self,
+            count=len(found),
+            tables=[lines.but(suspects) for lines in taken],
+            suspects=[(first + suspect, block.spans[suspect]) for suspect in sorted(suspects)],
+        )
+
+    def _decoded(self, block: "_Block") -> tuple[list[Any], set[int]]:
+        """Return the records of a block and the places, from 0, of those that are not as the dataset names them."""
+        if is_utf8(block.data):
+            with suppress(*_UNDECODED):
+                return block.decoded(self._decoders), set()
+        found: list[Any] = []
+        suspects: set[int] = set()
+        for place, span in enumerate(block.spans):
+            record = None if span.fault else self._decoded_one(block.data[span.start : span.end])
+            found.append(self._none if record is None else record)
+            if record is None:
+                suspects.add(place)
+        return found, suspects
+
+    def _decoded_one(self, text: bytes) -> Any:
+        try:
+            text.decode()
+            return self._decoders.one.decode(text)
+        except _UNDECODED:
+            return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """The rows of a block: for each table its lines of CSV and how many; suspects by their places in the piece, with
+    where they stand in the block.
+    """
+
+    lane: FastLane
+    count: int
+    tables: list[tuple[bytes, int]]
+    suspects: list[tuple[int, Span]]
+
+
+class _Decoders:
+    """What decodes records of a type: in an array, and one by one or on lines."""
+
+    def __init__(self, record: type[msgspec.Struct]) -> None:
+        self.array = msgspec.json.Decoder(cast(Any, list)[record])
+        self.one = msgspec.json.Decoder(record)
+
+
+class _Block:
+    """A part of a piece that is decoded as one."""
+
+    def __init__(self, data: bytes, shape: PieceShape) -> None:
+        self.data = data
+        self._shape = shape
+        self._spans: Spans | None = None
+
+    def decoded(self, decoders: _Decoders) -> list[Any]:
+        """Return the records.
+
+        Raises one of _UNDECODED where not all of them are of the type.
+        """
+        if self._shape == "array":
+            return cast(list[Any], decoders.array.decode(b"[%b]" % self.data))
+        if self._shape == "lines":
+            found: list[Any] = decoders.one.decode_lines(self.data)
+            if are_lines(self.data, len(found)):
+                return found
+            return list(map(decoders.one.decode, self.data.split(b"\n")))
+        raise ValueError("records that follow one another are decoded one by one")
+
+    @property
+    def spans(self) -> Spans:
+        """Where the records stand in it."""
+        if self._spans is None:
+            self._spans = Spans(self.data, self._shape)
+        return self._spans
+
+
+class _Table:
+    """The rows of one table that the fast lane vouches for."""
+
+    def __init__(self, shape: Shape, table: Table, columns: Sequence[Seen], guarded: Columns, closely: Columns) -> None:
+        together: dict[str, list[Seen]] = {}
+        alone: list[list[Seen]] = []
+        for seen in columns:
+            named = (table.name, seen.column.name)
+            kind = None if named in closely else kind_together(seen.column, is_guarded=named in guarded)
+            if kind is None:
+                alone.append([seen])
+            else:
+                together.setdefault(kind, []).append(seen)
+        self._groups = [*together.items(), *((None, group) for group in alone)]
+        self._taken = shape.taking(table, [group for _, group in self._groups])
+        self.columns = (*(seen.column.name for _, group in self._groups for seen in group), *LINEAGE)
+
+    def rows(self, records: Sequence[Any], tails: Sequence[bytes], suspects: set[int]) -> "_Lines":
+        """Return the lines of CSV, and add the records that hold a token which nothing vouches for to the suspects.
+
+        `tails` are the last fields of each record's rows.
+        """
+        sizes = None if self._taken.sizes is None else self._taken.sizes(records)
+        fields = self._taken.fields(records, () if sizes is None else _numbers(max(sizes)))
+        if not fields:
+            return _Lines([], sizes)
+        found: set[int] = set()
+        groups = [
+            _vouched(kind, group, rows, found)
+            for (kind, group), rows in zip(self._groups, zip(*fields, strict=True), strict=True)
+        ]
+        if sizes is not None:
+            tails = list(chain.from_iterable(map(repeat, tails, sizes)))
+        lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes)
+        suspects.update(found if sizes is None else map(lines.owners().__getitem__, found))
+        return lines
+
+
+def _vouched(kind: str | None, group: Sequence[Seen], rows: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+    """Return the fields of a group of columns, and add the rows whose token nothing vouches for to the suspects."""
+    if kind is not None and (vouched := vouched_together(kind, rows)) is not None:
+        return vouched
+    if kind is not None and (odd := odd_numbers(kind, rows, len(group))) is not None:
+        # Most of them are none, and those are sent as they stand.
+        for place in odd:
+            found: set[int] = set()
+            _vouched(None, group, [rows[place]], found)
+            suspects.update(place for _ in found)
+        return rows
+    if len(group) == 1:
+        return rows if group[0].vouch is None else group[0].vouch(rows, suspects)
+    columns = zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
+    fields = [
+        column if seen.vouch is None else seen.vouch(column, suspects)
+        for seen, column in zip(group, columns, strict=True)
+    ]
+    return list(map(_join, zip(*fields, strict=True)))
+
+
+class _Lines:
+    """The lines of CSV that a block of records becomes; `sizes` are how many each of them does, None: one each."""
+
+    def __init__(self, lines: list[bytes], sizes: list[int] | None) -> None:
+        self.lines = lines
+        self._sizes = sizes
+
+    def owners(self) -> Sequence[int]:
+        """Return the place in the block, from 0, of the record of each line."""
+        if self._sizes is None:
+            return range(len(self.lines))
+        return list(chain.from_iterable(map(repeat, range(len(self._sizes)), self._sizes)))
+
+    def but(self, suspects: set[int]) -> tuple[bytes, int]:
+        """Return the lines but those of the suspects, each with its end, and how many."""
+        lines = self.lines
+        if suspects:
+            lines = list(compress(lines, (owner not in suspects for owner in self.owners())))
+        return b"\n".join([*lines, b""]), len(lines)
+
+
+def _numbers(count: int) -> list[bytes]:
+    """Return the numbers from 1 to `count`, or further, as they stand in a row."""
+    return _made_numbers(count) if count > _NUMBERS_KEPT else _kept_numbers()
+
+
+@cache
+def _kept_numbers() -> list[bytes]:
+    return _made_numbers(_NUMBERS_KEPT)
+
+
+def _made_numbers(count: int) -> list[bytes]:
+    return [b"%d" % number for number in range(1, count + 1)]

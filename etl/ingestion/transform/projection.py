@@ -1,0 +1,374 @@
+"""Record -> COPY text and data checks, compiled once per dataset. Pure: the careful lane, value by value.
+
+What fits which type is contract C5 (`docs/reference/dataset-definitions.md`); the SQLSTATE of a misfit is the one
+PostgreSQL would give.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from io import StringIO
+from itertools import chain
+from typing import Any, NamedTuple
+
+from etl.datasets import SOURCE, Column, Dataset, Table, paths
+from etl.errors import DefinitionError
+from etl.ingestion.constants import NULL_TEXT
+from etl.ingestion.transform.columns import Columns
+from etl.ingestion.transform.conversions import as_text, converter, json_text
+from etl.ingestion.transform.members import Condition, Getter, Outer, condition, descending, getter, kind, without_nul
+from etl.ingestion.transform.unknown import known, unknown
+from etl.ingestion.values import Batch, Fault, Misfit, Noted, Piece, Rejected, Rows
+
+_NAME_SHOWN = 100
+_NAMES_NOTED = 100
+_OF_NUL = frozenset({"22021", "22P05"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cell:
+    """One column, compiled: its value with what counts as none, its COPY text, and the column of its misfits.
+
+    `member` is the name of the item's member that the value is as it stands, or None.
+    """
+
+    column: Column
+    member: str | None
+    get: Getter
+    convert: Callable[[Any], str]
+    misfits_to: int | None
+
+
+class _Cells(NamedTuple):
+    """The columns of a table; `steps` is what nearly every row takes of them, `columns` gives what many rows do."""
+
+    cells: tuple[_Cell, ...]
+    steps: tuple[tuple[str | None, Getter, Callable[[Any], str]], ...]
+    columns: Columns
+
+
+class _CompiledTable(NamedTuple):
+    """A table, compiled: its columns, the arrays that lead to its rows, and what tells which it takes (None: all)."""
+
+    table: Table
+    cells: _Cells
+    arrays: "tuple[_Array, ...]"
+    takes: Condition | None
+
+
+class Projection:
+    """A dataset compiled: from records to the COPY text of its tables.
+
+    Raises DefinitionError when a column has a constant or a default that does not fit it.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.members = known(dataset) if dataset.on_unknown != "ignore" else None
+        _require_fitting(dataset)
+        self._tables = [_compile_table(table) for table in dataset.tables]
+        self._record_tables = [number for number, table in enumerate(dataset.tables) if not table.each]
+        self._is_sorted = any(self._tables[number].takes for number in self._record_tables)
+        self._keys = {number: _keys(dataset, dataset.tables[number]) for number in self._record_tables}
+
+    def batch(
+        self,
+        piece: Piece,
+        records: Iterable[dict[str, Any] | Fault],
+        run_number: int,
+        places: Sequence[int],
+    ) -> Batch:
+        """Return the rows of a piece and the records that can never load.
+
+        `run_number` is the lineage that each row carries beside the piece's offset and the record's place, one of
+        `places` for each record.
+        """
+        gathered = self.gather(piece, run_number)
+        for place, record in zip(places, records, strict=True):
+            gathered.add(place, record)
+        return gathered.batch(piece, places)
+
+    def gather(self, piece: Piece, run_number: int) -> "Gathered":
+        """Return what gathers the rows of records of a piece one by one."""
+        return Gathered(self, f"{run_number}\t{piece.offset}")
+
+    def rows_of(self, record: dict[str, Any], lineage: str) -> list[list[str]]:
+        """Return the COPY text of a record's rows for each table.
+
+        Raises Refused when it can never load.
+        """
+        if self.dataset.on_unknown == "reject" and (name := next(unknown(record, self.members), None)):
+            reason = f"the definition does not know the member {name[:_NAME_SHOWN]}"
+            raise Refused(Misfit("23514", reason), self.dataset.tables[0], None)
+        own = self._table_of(record)
+        if own is None:
+            raise Refused(Misfit("23514", "no table takes it: `where` holds for none"), self.dataset.tables[0], None)
+        return [
+            _rows(table, record, lineage) if table.arrays or number == own else []
+            for number, table in enumerate(self._tables)
+        ]
+
+    def rows_together(self, records: Sequence[Any], lineages: Sequence[str]) -> list[list[str]] | None:
+        """Return the COPY text of the rows of many records for each table, or None where each is to be looked at."""
+        if self._is_sorted or self.dataset.on_unknown == "reject" or set(map(type, records)) != {dict}:
+            return None
+        try:
+            return [_rows_together(table, records, lineages) for table in self._tables]
+        except (Misfit, Refused):
+            return None
+
+    def key_of(self, record: dict[str, Any]) -> str | None:
+        """Return the record's key as text, or None when it has none that can be told."""
+        keys = self._keys[self._table_of(record) or 0]
+        try:
+            return ", ".join(as_text(get(record, None, 0)) for get in keys) if keys else None
+        except Misfit:
+            return None
+
+    def _table_of(self, record: dict[str, Any]) -> int | None:
+        """Return the number of the table that takes a record: the first whose `where` holds."""
+        for number in self._record_tables:
+            takes = self._tables[number].takes
+            if takes is None or takes(record, None, 0):
+                return number
+        return None
+
+
+class Gathered:
+    """The rows of a piece's records, one record after the other, and the records that can never load."""
+
+    def __init__(self, projection: Projection, lineage: str) -> None:
+        self.rejected: list[Rejected] = []
+        self._nul_stripped = 0
+        self._unknown: set[str] = set()
+        self._projection = projection
+        self._lineage = lineage
+        self._buffers = [StringIO() for _ in projection.dataset.tables]
+        self._counts = [0 for _ in self._buffers]
+
+    def add(self, place: int, record: dict[str, Any] | Fault) -> None:
+        """Add the rows of the record at this place, or reject it."""
+        if isinstance(record, Fault):
+            self.rejected.append(Rejected(place=place, key=None, fault=record))
+            return
+        try:
+            texts = self._rows_of(record, f"{self._lineage}\t{place}\n")
+        except Refused as refused:
+            key = self._projection.key_of(record)
+            self.rejected.append(Rejected(place=place, key=key, fault=refused.fault))
+            return
+        self._add_rows(texts)
+
+    def add_all(self, found: Sequence[tuple[int, dict[str, Any] | Fault]]) -> None:
+        """Add the rows of records with their places, or reject them."""
+        places, records = zip(*found, strict=True)
+        together = self._projection.rows_together(records, [f"{self._lineage}\t{place}\n" for place in places])
+        if together is None:
+            for place, record in found:
+                self.add(place, record)
+        else:
+            self._add_rows(together)
+
+    def _add_rows(self, texts: list[list[str]]) -> None:
+        for index, rows in enumerate(texts):
+            self._buffers[index].write("".join(rows))
+            self._counts[index] += len(rows)
+
+    def _rows_of(self, record: dict[str, Any], lineage: str) -> list[list[str]]:
+        try:
+            return self._projection.rows_of(record, lineage)
+        except Refused as refused:
+            if self._projection.dataset.on_nul != "strip" or refused.fault.sqlstate not in _OF_NUL:
+                raise
+            stripped = without_nul(record)
+            if stripped == record:
+                raise
+            texts = self._projection.rows_of(stripped, lineage)
+            self._nul_stripped += 1
+            return texts
+
+    def look_at(self, found: Iterable[dict[str, Any] | Fault]) -> None:
+        """Note the members of some records that the definition does not know, where it is to warn of them."""
+        for record in found if self._projection.dataset.on_unknown == "warn" else ():
+            for name in unknown(record, self._projection.members):
+                if len(self._unknown) < _NAMES_NOTED:
+                    self._unknown.add(name[:_NAME_SHOWN])
+
+    def batch(self, piece: Piece, places: Sequence[int]) -> Batch:
+        """Return what was gathered as the batch of a piece."""
+        rejected = tuple(self.rejected)
+        return Batch(piece=piece, places=places, tables=self.tables(), rejected=rejected, noted=self.noted)
+
+    @property
+    def noted(self) -> Noted:
+        """What policies did with the records."""
+        return Noted(nul_stripped=self._nul_stripped, unknown=tuple(sorted(self._unknown)))
+
+    def tables(self) -> tuple[tuple[Rows, ...], ...]:
+        """Return the rows of each table."""
+        return tuple(
+            (Rows(format="text", buffers=(buffer,), count=count),)
+            for buffer, count in zip(self._buffers, self._counts, strict=True)
+        )
+
+
+class Refused(Exception):
+    """A record that cannot become rows."""
+
+    def __init__(self, misfit: Misfit, table: Table, column: Column | None, position: int = 0) -> None:
+        super().__init__()
+        element = f" (element {position} of {table.each[-1]})" if table.each and position else ""
+        self.fault = Fault(
+            sqlstate=misfit.sqlstate,
+            reason=misfit.reason + element,
+            table=table.name,
+            column=column.name if column else None,
+        )
+
+
+def _row(table: Table, cells: _Cells, item: Any, outer: Outer | None, position: int, lineage: str) -> str:
+    member = item.get if type(item) is dict else _no_member
+    try:
+        values = [
+            NULL_TEXT
+            if (value := get(item, outer, position) if name is None else member(name)) is None
+            else convert(value)
+            for name, get, convert in cells.steps
+        ]
+    except Misfit:
+        values = _fitted(table, cells.cells, item, outer, position)
+    values.append(lineage)
+    return "\t".join(values)
+
+
+def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, outer: Outer | None, position: int) -> list[str]:
+    """Return the texts of a row that holds a misfit, each misfit in the column that takes it.
+
+    Raises Refused when none does.
+    """
+    values: list[str] = []
+    moved: list[tuple[_Cell, int, Misfit]] = []
+    for cell in cells:
+        try:
+            value = cell.get(item, outer, position)
+            values.append(NULL_TEXT if value is None else cell.convert(value))
+        except Misfit as misfit:
+            if cell.misfits_to is None or misfit.is_violation:
+                raise Refused(misfit, table, cell.column, position) from None
+            moved.append((cell, cell.misfits_to, misfit))
+            values.append(NULL_TEXT)
+    for cell, target, unfit in moved:
+        try:
+            if values[target] != NULL_TEXT:  # Two texts for one column: one of them would be lost.
+                raise unfit
+            values[target] = cells[target].convert(json_text(cell.get(item, outer, position)))
+        except Misfit as unstorable:
+            raise Refused(unstorable, table, cell.column, position) from None
+    return values
+
+
+def _rows(compiled: _CompiledTable, record: dict[str, Any], lineage: str) -> list[str]:
+    table, cells, arrays, takes = compiled
+    if not arrays:
+        return [_row(table, cells, record, None, 1, lineage)]
+    return [
+        _row(table, cells, element, outer, position, lineage)
+        for element, outer, position in _elements(table, arrays, record, None, 0)
+        if takes is None or takes(element, outer, position)
+    ]
+
+
+def _rows_together(compiled: _CompiledTable, records: Sequence[Any], lineages: Sequence[str]) -> list[str]:
+    """Return the rows of many records.
+
+    Raises Misfit or Refused where one of them does not fit.
+    """
+    if compiled.arrays:
+        rows = [_rows(compiled, record, lineage) for record, lineage in zip(records, lineages, strict=True)]
+        return list(chain.from_iterable(rows))
+    return list(map("\t".join, zip(*compiled.cells.columns.texts(records), lineages, strict=True)))
+
+
+def _compile_table(table: Table) -> _CompiledTable:
+    takes = condition(table) if table.where else None
+    return _CompiledTable(table=table, cells=_compile(table), arrays=_arrays(table), takes=takes)
+
+
+def _keys(dataset: Dataset, table: Table) -> list[Getter]:
+    return [getter(column) for name in dataset.key if (column := table.column(name))]
+
+
+def _require_fitting(dataset: Dataset) -> None:
+    for table in dataset.tables:
+        for column in table.columns:
+            given = {"value": None if column.value == SOURCE else column.value, "default": column.default}
+            for option, value in given.items():
+                if value is None or value in column.null_if:
+                    continue
+                try:
+                    converter(column)(Decimal(str(value)) if isinstance(value, float) else value)
+                except Misfit as misfit:
+                    where = f"{dataset.path}: table {table.name}, column {column.name}"
+                    raise DefinitionError(f"{where}: the {option} does not fit: {misfit.reason}") from None
+
+
+def _compile(table: Table) -> _Cells:
+    places = {column.name: index for index, column in enumerate(table.columns)}
+    cells = tuple(
+        _Cell(
+            column=column,
+            member=None if _is_changed(column) else column.way.member,
+            get=getter(column),
+            convert=converter(column),
+            misfits_to=places[column.misfits_to] if column.misfits_to else None,
+        )
+        for column in table.columns
+    )
+    return _Cells(
+        cells=cells,
+        steps=tuple((cell.member, cell.get, cell.convert) for cell in cells),
+        columns=Columns([(cell.column, cell.get, cell.convert) for cell in cells]),
+    )
+
+
+def _is_changed(column: Column) -> bool:
+    """Tell whether the value is another than stands at the path, or may be refused where there is none."""
+    return bool(
+        column.value is not None or column.trim or column.null_if or column.default is not None or column.required
+    )
+
+
+def _no_member(_name: str) -> None:
+    raise Misfit("22P02", "expected an object at the element")  # told in full by the getter
+
+
+class _Array(NamedTuple):
+    """An array whose elements become rows: how it is got, and the path that a fault tells."""
+
+    get: Getter
+    path: str
+
+
+def _arrays(table: Table) -> tuple[_Array, ...]:
+    return tuple(_Array(get=descending(paths.steps(each)), path=each) for each in table.each)
+
+
+def _elements(
+    table: Table, arrays: tuple[_Array, ...], item: Any, outer: Outer | None, position: int
+) -> Iterator[tuple[Any, Outer, int]]:
+    """Yield the elements of an array, or of the arrays in its elements, with what is around each and its position."""
+    array, *inner = arrays
+    around = Outer(item, outer, position)
+    try:
+        elements = array.get(item, outer, position)
+    except Misfit as misfit:
+        raise Refused(misfit, table, None) from None
+    if elements is None:
+        return
+    if not isinstance(elements, list):
+        raise Refused(Misfit("22P02", f"expected an array at {array.path}, got {kind(elements)}"), table, None)
+    for number, element in enumerate(elements, 1):
+        if inner:
+            yield from _elements(table, tuple(inner), element, around, number)
+        else:
+            yield element, around, number

@@ -1,0 +1,90 @@
+"""Charts as inline SVG. Pure; colours and fonts are those of the page's style sheet."""
+
+import datetime as dt
+import math
+from collections.abc import Sequence
+
+from etl.report.markup import Markup, element, joined
+
+_WIDTH = 960
+_LABEL = 320  # room for the names of horizontal bars
+_VALUE = 190  # room for the values behind them
+_BAR = 30  # height of a horizontal bar with the gap to the next
+_LONGEST_LABEL = 44
+
+
+def per_day(days: Sequence[tuple[dt.date, int]]) -> Markup:
+    """Draw a count for each of some days in a row: a bar a day, week-ends paler, a tick a month."""
+    height, left, right, top, bottom = 260, 56, 8, 12, 28
+    highest = _round_up(max(count for _, count in days))
+    room = height - top - bottom
+    step = (_WIDTH - left - right) / len(days)
+    grid, bars, ticks = [], [], []
+    for part in range(5):
+        value = highest * part // 4
+        y = top + room * (1 - part / 4)
+        grid += [
+            element("line", x1=left, x2=_WIDTH - right, y1=_n(y), y2=_n(y), class_="grid"),
+            element("text", f"{value:,}", x=left - 8, y=_n(y + 4), text_anchor="end"),
+        ]
+    for place, (day, count) in enumerate(days):
+        x, tall = left + place * step, room * count / highest
+        bars.append(
+            element(
+                "rect",
+                element("title", f"{day:%a %Y-%m-%d}: {count:,}"),
+                x=_n(x + step * 0.1),
+                y=_n(top + room - tall),
+                width=_n(step * 0.8),
+                height=_n(tall),
+                class_="bar weekend" if day.weekday() > 4 else "bar",
+            )
+        )
+        if day.day == 1 or place == 0:
+            label = f"{day:%b %Y}" if day.day == 1 else f"{day:%d %b}"
+            if place == 0 or place > 8 or days[0][0].day == 1:
+                ticks.append(element("text", label, x=_n(x), y=height - 8))
+    return _svg("Shipments per day", height, joined([*grid, *bars, *ticks]))
+
+
+def bars(title: str, rows: Sequence[tuple[str, float, str]], full: float) -> Markup:
+    """Draw horizontal bars of (name, value, the value in words), of which `full` takes the whole width."""
+    parts = []
+    room = _WIDTH - _LABEL - _VALUE
+    for place, (name, value, words) in enumerate(rows):
+        y = place * _BAR
+        shown = name if len(name) <= _LONGEST_LABEL else name[: _LONGEST_LABEL - 1] + "…"
+        parts += [
+            element("text", element("title", name), shown, x=_LABEL - 10, y=y + 19, text_anchor="end", class_="name"),
+            element("rect", x=_LABEL, y=y + 5, width=room, height=_BAR - 10, class_="track"),
+            element(
+                "rect",
+                element("title", f"{name}: {words}"),
+                x=_LABEL,
+                y=y + 5,
+                width=_n(room * value / full if full else 0),
+                height=_BAR - 10,
+                class_="bar",
+            ),
+            element("text", words, x=_WIDTH - _VALUE + 10, y=y + 19, class_="value"),
+        ]
+    return _svg(title, _BAR * len(rows), joined(parts))
+
+
+def _svg(title: str, height: int, content: Markup) -> Markup:
+    return element(
+        "svg", content, viewBox=f"0 0 {_WIDTH} {height}", role="img", aria_label=title, preserveAspectRatio="xMinYMin"
+    )
+
+
+def _round_up(highest: int) -> int:
+    """Return the next number whose quarters are round."""
+    quarter = max(1.0, highest / 4)
+    unit = 10.0 ** math.floor(math.log10(quarter))
+    return 4 * math.ceil(
+        next(unit * factor for factor in (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if unit * factor >= quarter)
+    )
+
+
+def _n(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")
