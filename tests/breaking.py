@@ -29,7 +29,8 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from etl.database.connecting import Database, create_tables
+from etl.database.connecting import Database
+from etl.database.tables import create_tables
 from etl.datasets import read
 from etl.embedded import Server
 from etl.generate import generate

@@ -15,7 +15,7 @@ from click.shell_completion import ShellComplete
 
 from etl import __version__
 from etl.cli import _COMMANDS, cli, run
-from etl.database.connecting import create_tables
+from etl.database.tables import create_tables
 from etl.datasets import read
 
 Connection = psycopg.Connection[tuple[Any, ...]]

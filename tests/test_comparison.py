@@ -5,7 +5,7 @@ import psycopg
 import pytest
 
 from etl.database.comparison import compare
-from etl.database.connecting import create_tables, guarded_columns, require_key, require_tables
+from etl.database.tables import create_tables, guarded_columns, require_key, require_tables
 from etl.datasets import Dataset, read
 from etl.errors import UsageError
 

@@ -11,7 +11,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from etl.database.connecting import Database, choose, latest_migration
+from etl.database.connecting import Database, choose
+from etl.database.migrations import latest_migration
 from etl.embedded import Server, binary
 
 Connection = psycopg.Connection[tuple[Any, ...]]

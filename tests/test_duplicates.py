@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from etl.database.connecting import Database, create_tables
+from etl.database.connecting import Database
+from etl.database.tables import create_tables
 from etl.datasets import Dataset, read
 from etl.embedded import Server
 from etl.errors import DefinitionError

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from etl.database.connecting import Database, connect, create_tables
+from etl.database.connecting import Database, connect
+from etl.database.tables import create_tables
 from etl.datasets import LINEAGE, Dataset, read
 from etl.ingestion.framing.decoding import decode
 from etl.ingestion.framing.pieces import Cut, cut

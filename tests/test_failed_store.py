@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 from etl import cli
-from etl.database.connecting import create_tables
+from etl.database.tables import create_tables
 from etl.datasets import read
 from etl.errors import DatabaseError
 from etl.ingestion.failed_store.store import FailedStore, Located, Origin, describe, length_in

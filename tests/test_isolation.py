@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from etl.database.connecting import Database, create_tables
+from etl.database.connecting import Database
+from etl.database.tables import create_tables
 from etl.datasets import Dataset, read
 from etl.errors import EtlError
 from etl.ingestion.failed_store.store import FailedStore

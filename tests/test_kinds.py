@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl.database.connecting import create_tables
+from etl.database.tables import create_tables
 from etl.datasets import read
 from etl.errors import DefinitionError
 from etl.ingestion.transform.projection import Projection

@@ -15,7 +15,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl.database.connecting import Database, create_tables
+from etl.database.connecting import Database
+from etl.database.tables import create_tables
 from etl.datasets import Dataset, read
 from etl.errors import EtlError
 from etl.ingestion.failed_store.store import FailedStore

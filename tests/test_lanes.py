@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from etl.database.connecting import Database, create_tables
+from etl.database.connecting import Database
+from etl.database.tables import create_tables
 from etl.datasets import Dataset, read
 from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.failed_store.store import FailedStore

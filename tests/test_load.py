@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl.database.connecting import create_tables
+from etl.database.tables import create_tables
 from etl.datasets import read
 
 Connection = psycopg.Connection[tuple[Any, ...]]

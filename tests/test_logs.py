@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from etl import cli, logs
-from etl.database.connecting import create_tables
+from etl.database.tables import create_tables
 from etl.datasets import read
 from etl.embedded import Server
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from etl import cli
-from etl.database.connecting import create_tables
+from etl.database.tables import create_tables
 from etl.datasets import read
 from etl.errors import UsageError
 from etl.settings import Limit

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from etl.database.connecting import Database, connect, create_tables
+from etl.database.connecting import Database, connect
+from etl.database.tables import create_tables
 from etl.datasets import LINEAGE, Dataset, Table, read
 from etl.errors import DefinitionError
 from etl.ingestion.transform.paths import fast

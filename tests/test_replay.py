@@ -18,7 +18,7 @@ import pytest
 from psycopg import sql
 
 from etl import cli
-from etl.database.connecting import create_tables
+from etl.database.tables import create_tables
 from etl.datasets import read
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from etl.database.connecting import create_tables
+from etl.database.tables import create_tables
 from etl.datasets import read
 from etl.ingestion.destination import refusals as retries
 from etl.settings import RetrySettings

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from etl.database.connecting import create_tables, require_tables
+from etl.database.tables import create_tables, require_tables
 from etl.datasets import read
 from etl.errors import UsageError
 from etl.precalculation.catalogue import read_all

@@ -16,7 +16,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import etl
-from etl.database.connecting import Database, connect, create_tables
+from etl.database.connecting import Database, connect
+from etl.database.tables import create_tables
 from etl.datasets import read
 from etl.errors import UsageError
 from etl.ingestion.failed_store.store import FailedStore

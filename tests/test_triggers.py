@@ -14,7 +14,9 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from etl import datasets
-from etl.database.connecting import Database, connect, create_tables, run_migrations
+from etl.database.connecting import Database, connect
+from etl.database.migrations import run_migrations
+from etl.database.tables import create_tables
 from etl.errors import DefinitionError, UsageError
 from etl.precalculation.catalogue import Aggregate, choose, read_all
 from etl.precalculation.installation import _table, install, unwatched

@@ -6,7 +6,8 @@ import msgspec
 from etl import datasets
 from etl.cli import completion, infer
 from etl.cli.options import Common, json_option, option, print_json, print_table
-from etl.database.connecting import connect, require_tables
+from etl.database.connecting import connect
+from etl.database.tables import require_tables
 from etl.provisioning import create, require_fitting
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from psycopg import sql
 
-from etl.errors import DefinitionError, UsageError
+from etl.errors import DefinitionError, UsageError, reason_of
 from etl.settings import shipped
 
 _NAME = r"[a-z_][a-z0-9_]{0,62}"
@@ -168,7 +168,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")  # Some editors begin a file with a byte-order mark.
     except OSError as error:
-        reason = (error.strerror or "unknown error").lower()
+        reason = reason_of(error)
     except UnicodeDecodeError:
         reason = "it is not UTF-8"
     raise DefinitionError(f"cannot read {path}: {reason}")

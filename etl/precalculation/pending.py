@@ -8,7 +8,6 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from etl import queries
 from etl.precalculation.catalogue import EVERYTHING, Aggregate, Range
@@ -98,5 +97,4 @@ def _via(way: tuple[Any, ...]) -> sql.Composed:
 
 def installed(connection: psycopg.Connection) -> list[dict[str, Any]]:
     """List the aggregates of the database: name, grain, bucket, last refresh and pending buckets."""
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_SQL["list_aggregates"]).fetchall()
+    return queries.rows(connection, _SQL["list_aggregates"])

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, Self
 import msgspec
 import structlog
 
-from etl.errors import DatabaseError, UsageError
+from etl.errors import DatabaseError, UsageError, reason_of
 from etl.ingestion.constants import FAILURES_IN_FLIGHT, READ_BYTES
 from etl.ingestion.framing.boundaries import NotJSON, member_value, value_end
 from etl.ingestion.framing.spans import spans
@@ -136,7 +136,7 @@ class FailedStore:
             probe.unlink()
         except OSError as error:
             raise UsageError(
-                f"the failed store {self.folder} cannot be written: {(error.strerror or 'unknown error').lower()}",
+                f"the failed store {self.folder} cannot be written: {reason_of(error)}",
                 hint="name another folder by --failed-dir or ETL_FAILED_DIR",
             ) from error
 
@@ -182,9 +182,7 @@ class FailedStore:
             if there and not any(path.parent.iterdir()):
                 path.parent.rmdir()
         except OSError as error:
-            raise UsageError(
-                f"cannot remove {path} of the failed store: {(error.strerror or 'unknown error').lower()}"
-            ) from error
+            raise UsageError(f"cannot remove {path} of the failed store: {reason_of(error)}") from error
         return size if there else None
 
     def tell_state(self, dataset: str, run: str, id: str, state: str, note: str | None) -> None:
@@ -317,7 +315,7 @@ def _write(folder: Path, failure: Failure) -> None:
         _flush_folder(parent)
     except OSError as error:
         raise DatabaseError(
-            f"the failed store {folder} cannot take a file: {(error.strerror or 'unknown error').lower()}",
+            f"the failed store {folder} cannot take a file: {reason_of(error)}",
             hint="make room and run the same command; no record is lost",
         ) from error
 

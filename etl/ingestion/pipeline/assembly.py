@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import structlog
 
-from etl.database.connecting import Database, Session, guarded_columns, other_types
+from etl.database.connecting import Database, Session
+from etl.database.tables import guarded_columns, other_types
 from etl.datasets import Dataset
-from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError
+from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError, reason_of
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.duplicates import keys_of
 from etl.ingestion.destination.sending import Meanwhile, do_nothing
@@ -226,7 +227,7 @@ def _whole(task: Task) -> Piece:
             file.seek(task.piece.offset)
             data = file.read(task.length)
     except OSError as error:
-        raise SourceError(f"cannot read {task.work.source}: {(error.strerror or 'unknown error').lower()}") from error
+        raise SourceError(f"cannot read {task.work.source}: {reason_of(error)}") from error
     piece = replace(task.piece, parts=(data,))
     if piece.hash != task.hash:
         raise SourceError(

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
 
-from etl.database.connecting import connect, require_key, require_tables
+from etl.database.connecting import connect
 from etl.database.pooling import require_own_session
+from etl.database.tables import require_key, require_tables
 from etl.errors import EtlError, UsageError
 from etl.ingestion.failed_store import store as failures
 from etl.ingestion.framing import documents

@@ -13,7 +13,6 @@ from typing import Any, get_args
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from etl import queries
 from etl.errors import SourceError, UsageError
@@ -41,8 +40,7 @@ def trace(
         table=sql.Identifier(*table.split(".")), conditions=sql.SQL(" and ").join(conditions), limit=MAX_ROWS + 1
     )
     try:
-        with connection.cursor(row_factory=dict_row) as cursor:
-            rows = cursor.execute(statement, [value for _, value in wanted]).fetchall()
+        rows = queries.rows(connection, statement, [value for _, value in wanted])
     except psycopg.errors.UndefinedTable:
         raise UsageError(f"there is no table {table}", hint="name it with its schema, as logistics.shipments") from None
     except psycopg.errors.UndefinedColumn as error:
