@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.framing.boundaries import NotJSON, line_span, may_go_on, piece_spans, value_end
-from etl.ingestion.values import Piece, Shape
+from etl.ingestion.values import Piece, PieceShape
 
 quick = settings(deadline=None, derandomize=True, max_examples=150)
 
@@ -164,7 +164,9 @@ def test_a_line_is_a_record_or_all_of_it_is_a_fault(line: str, span: tuple[int, 
         ("array", b"", []),
     ],
 )
-def test_the_records_of_a_piece_stand_where_they_stand(shape: Shape, data: bytes, spans: list[tuple[int, int]]) -> None:
+def test_the_records_of_a_piece_stand_where_they_stand(
+    shape: PieceShape, data: bytes, spans: list[tuple[int, int]]
+) -> None:
     """Each record of a piece is told by its bytes, whatever separates it from the next."""
     piece = Piece(offset=7, count=len(spans), first_record=1, parts=(data,), shape=shape)
     assert [(span.start, span.end) for span in piece_spans(piece)] == spans

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from etl.errors import DefinitionError, UsageError
-from etl.precalculation.catalogue import Aggregate, Fact, Range, aggregates_reading, choose, read_all
+from etl.precalculation.catalogue import Aggregate, BucketRange, Fact, aggregates_reading, choose, read_all
 from etl.precalculation.installation import install
 from etl.precalculation.pending import is_known
 from etl.precalculation.refresh import refresh
@@ -121,7 +121,7 @@ def test_a_range_stands_where_the_select_names_it(tmp_path: Path) -> None:
         "where created_at::date >= :from and x = ':fromage' and created_at < :until_utc",
         ":until :from_utc",
     ]
-    text = _read(tmp_path, lines).computed(Range(first="2026-03-01", until="2026-03-08")).as_string()
+    text = _read(tmp_path, lines).computed(BucketRange(first="2026-03-01", until="2026-03-08")).as_string()
     assert text.endswith(
         "where created_at::date >= date '2026-03-01' and x = ':fromage' "
         "and created_at < (date '2026-03-08'::timestamp at time zone 'UTC')\n"

@@ -486,7 +486,7 @@ def test_tcp_needs_the_password(folder: Path) -> None:
 
 
 def test_a_server_in_use_is_not_restarted(folder: Path) -> None:
-    """Asked for a port while a command uses the server, start refuses instead of cutting it off."""
+    """AttemptRequest for a port while a command uses the server, start refuses instead of cutting it off."""
     with serving(folder) as url:
         with pytest.raises(BusyError):
             Server(folder).start(port=free_port())

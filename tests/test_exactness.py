@@ -15,7 +15,7 @@ from etl.database.connecting import Database, connect
 from etl.database.tables import create_tables
 from etl.datasets import LINEAGE, Dataset, read
 from etl.ingestion.framing.decoding import decode
-from etl.ingestion.framing.pieces import Cut, cut
+from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Source
 
@@ -178,7 +178,7 @@ def _copied(connection: Connection, dataset: Dataset, data: bytes) -> list[tuple
     """Take a source through pieces, records, rows and COPY; return what the tables hold."""
     projection = Projection(dataset)
     with connection.transaction(force_rollback=True):
-        for piece in cut(_Bytes(data), Cut(format="auto", records="item", batch_rows=3, known={})):
+        for piece in cut(_Bytes(data), CutOptions(format="auto", records="item", batch_rows=3, known={})):
             batch = projection.batch(piece, decode(piece), 1, range(1, piece.count + 1))
             assert batch.rejected == ()
             for table, [rows] in zip(dataset.tables, batch.tables, strict=True):

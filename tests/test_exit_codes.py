@@ -570,7 +570,7 @@ def test_a_signal_stops_after_the_batch_in_hand(
 def test_a_second_signal_ends_at_once(
     run_etl: RunEtl, in_background: Callable[..., Future[Done]], connection: Connection, tmp_path: Path
 ) -> None:
-    """Asked again a load gives up the batch in hand, which is rolled back, and goes on when run again."""
+    """AttemptRequest again a load gives up the batch in hand, which is rolled back, and goes on when run again."""
     (tmp_path / "feed.json").write_text(json.dumps(_vehicles(1, 6)))
     _hold(connection, "V003")
     load = in_background("load", "vehicles", "feed.json", "--json", "--batch-rows", "2")

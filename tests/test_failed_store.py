@@ -23,7 +23,8 @@ from etl import cli
 from etl.database.tables import create_tables
 from etl.datasets import read
 from etl.errors import DatabaseError
-from etl.ingestion.failed_store.store import FailedStore, Located, Origin, describe, length_in
+from etl.ingestion.failed_store.locating import Located, length_in
+from etl.ingestion.failed_store.store import FailedStore, Origin, describe
 from etl.ingestion.values import Failure, Fault, Rejected
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from etl.errors import UsageError
-from etl.precalculation.catalogue import EVERYTHING, Aggregate, Range, choose
+from etl.precalculation.catalogue import EVERYTHING, Aggregate, BucketRange, choose
 from etl.precalculation.pending import gather, take_due
 from etl.precalculation.refresh import Refreshed, refresh
 
@@ -171,7 +171,7 @@ def test_ranges_leave_out_what_is_far_from_every_change(connection: Connection) 
     (aggregate,) = choose(["daily_shipments"])
     _refresh_all(connection)
 
-    def ranges(*days: str) -> list[Range]:
+    def ranges(*days: str) -> list[BucketRange]:
         for place, day in enumerate(days):
             _ship(connection, f"{day}-{place}", day)
         gather(connection)
@@ -179,12 +179,12 @@ def test_ranges_leave_out_what_is_far_from_every_change(connection: Connection) 
             return take_due(connection, aggregate)[0]
 
     assert ranges() == []
-    assert ranges("2026-03-02", "2026-03-01", "2026-03-02") == [Range(first="2026-03-01", until="2026-03-03")]
+    assert ranges("2026-03-02", "2026-03-01", "2026-03-02") == [BucketRange(first="2026-03-01", until="2026-03-03")]
     assert ranges("2026-02-28", "2026-12-31") == [
-        Range(first="2026-02-28", until="2026-03-01"),
-        Range(first="2026-12-31", until="2027-01-01"),
+        BucketRange(first="2026-02-28", until="2026-03-01"),
+        BucketRange(first="2026-12-31", until="2027-01-01"),
     ]
-    assert ranges("2026-03-01", "2026-03-03", "2026-03-04") == [Range(first="2026-03-01", until="2026-03-05")]
+    assert ranges("2026-03-01", "2026-03-03", "2026-03-04") == [BucketRange(first="2026-03-01", until="2026-03-05")]
     connection.execute("truncate logistics.shipments")
     assert ranges("2026-03-01") == [EVERYTHING]
 
@@ -197,7 +197,7 @@ def test_months_that_follow_each_other_are_one_range(connection: Connection) -> 
         _ship(connection, day, day)
     gather(connection)
     with connection.transaction():
-        assert take_due(connection, aggregate) == ([Range(first="2026-01-01", until="2026-04-01")], 3)
+        assert take_due(connection, aggregate) == ([BucketRange(first="2026-01-01", until="2026-04-01")], 3)
 
 
 # --- two facts ----------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from etl.datasets import LINEAGE, Column, Dataset, find, read
 from etl.errors import UsageError
 from etl.inference import Proposal, infer, observing
 from etl.inference.finding import find_records
-from etl.inference.naming import RESERVED, Names, snake_case
+from etl.inference.identifiers import RESERVED, Names, snake_case
 from etl.ingestion.values import Source
 
 Connection = psycopg.Connection[tuple[Any, ...]]

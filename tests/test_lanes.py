@@ -1,4 +1,4 @@
-"""The two lanes give the same rows and the same rejected records: one by one, and in random documents."""
+"""The two paths give the same rows and the same rejected records: one by one, and in random documents."""
 
 import json
 import subprocess
@@ -332,7 +332,7 @@ def _member(column: str, token: str) -> str:
 
 @contextmanager
 def _counting_fast_rows() -> Iterator[list[int]]:
-    """Count the rows that the fast lane sends."""
+    """Count the rows that the fast path sends."""
     counts: list[int] = []
     but = fastlane._Lines.but
 
@@ -347,7 +347,7 @@ def _counting_fast_rows() -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("batch_rows", [7, pytest.param(1, marks=pytest.mark.slow)])
 def test_each_token_comes_to_the_same(lab: Lab, batch_rows: int) -> None:
-    """Whatever stands in a column, both lanes load the same value or reject the record for the same reason."""
+    """Whatever stands in a column, both paths load the same value or reject the record for the same reason."""
     for column in [*COLUMNS, "sku", "quantity", "size", "o", "items"]:
         document = f"[{','.join(_with_token(column, number, token) for number, token in enumerate(TOKENS))}]".encode()
         careful = lab.load(document, decoder="ijson", batch_rows=1000)
@@ -467,7 +467,7 @@ def documents(draw: st.DrawFn) -> bytes:
 @settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents(), st.sampled_from([1, 3, 100]), st.sampled_from([200, 1 << 17]))
 def test_random_documents_come_to_the_same(lab: Lab, document: bytes, batch_rows: int, block: int) -> None:
-    """Any document, spoiled or not, ends in the same rows, the same rejected records and the same end in both lanes."""
+    """Any document, spoiled or not, ends in the same rows, the same rejected records and the same end in both paths."""
     careful = lab.load(document, decoder="ijson", batch_rows=100)
     with patch.object(window, "BLOCK_BYTES", block), patch.object(pieces, "BLOCK_BYTES", block):
         fast = lab.load(document, batch_rows=batch_rows)
@@ -475,7 +475,7 @@ def test_random_documents_come_to_the_same(lab: Lab, document: bytes, batch_rows
 
 
 def test_a_value_nested_too_deep_ends_the_source_in_both_lanes(lab: Lab) -> None:
-    """Where a value is nested too deep, both lanes load what is before it; one less deep is no matter."""
+    """Where a value is nested too deep, both paths load what is before it; one less deep is no matter."""
     for depth, ends in ((MAX_NESTING + 1, 3), (MAX_NESTING - 8, None)):
         for token in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
             for column in ("words", "doc", "deep", "unknown", "items"):
@@ -524,7 +524,7 @@ def test_a_person_can_read_the_projection(run_etl: Callable[..., subprocess.Comp
     ],
 )
 def test_a_dataset_that_tokens_do_not_give_is_told(tmp_path: Path, column: str, reason: str) -> None:
-    """Such a dataset is loaded by the careful lane alone, and the projection says why."""
+    """Such a dataset is loaded by the checked path alone, and the projection says why."""
     path = tmp_path / "odd.toml"
     first, _, second = column.partition("\n")
     lines = [second, f"c = {first}"] if second else [f"c = {first}"]
@@ -538,6 +538,6 @@ def test_a_table_with_other_types_is_loaded_by_the_careful_lane(lab: Lab) -> Non
     lab.connection.execute("alter table lab.mixed alter big type text")
     with capture_logs() as told:
         found = lab.load(document)
-    [event] = [each for each in told if each["event"] == "careful_lane_only"]
+    [event] = [each for each in told if each["event"] == "checked_path_only"]
     assert event["reason"] == "column big of lab.mixed is text and not bigint"
     assert found.exit_code == 0

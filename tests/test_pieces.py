@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 
 from etl.errors import SourceError
 from etl.ingestion.constants import BLOCK_BYTES, MAX_NESTING, READ_BYTES
-from etl.ingestion.framing import boundaries, needles, pieces, window
-from etl.ingestion.framing import decoding as records
+from etl.ingestion.framing import boundaries, decoding, needles, pieces, window
 from etl.ingestion.framing.boundaries import piece_spans
-from etl.ingestion.framing.pieces import Cut, cut
+from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.ingestion.framing.spans import spans
 from etl.ingestion.sources.stream import opened
-from etl.ingestion.values import Piece, Range, Source
+from etl.ingestion.values import LoadedRange, Piece, Source
 from etl.settings import Format
 
 quick = settings(deadline=None, derandomize=True, max_examples=100)
@@ -61,9 +60,9 @@ class Document:
     records: str = "item"
     format: Format = "auto"
 
-    def cut(self, batch_rows: int, known: dict[int, Range] | None = None) -> list[Piece]:
-        """Cut it."""
-        how = Cut(format=self.format, records=self.records, batch_rows=batch_rows, known=known or {})
+    def cut(self, batch_rows: int, known: dict[int, LoadedRange] | None = None) -> list[Piece]:
+        """CutOptions it."""
+        how = CutOptions(format=self.format, records=self.records, batch_rows=batch_rows, known=known or {})
         return list(cut(Bytes(self.data), how))
 
 
@@ -203,7 +202,7 @@ def _assert_whole(document: Document, found: Sequence[Piece]) -> None:
         assert piece.data == document.data[piece.offset : piece.end]
         assert piece.first_record == number
         assert [span[:2] for _, span in spans(piece)] == [span[:2] for span in piece_spans(piece)]
-        assert piece.count == len(list(piece_spans(piece))) == len(list(records.decode(piece)))
+        assert piece.count == len(list(piece_spans(piece))) == len(list(decoding.decode(piece)))
         number += piece.count
 
 
@@ -214,15 +213,15 @@ def _is_object(data: bytes) -> bool:
         return False
 
 
-def _range(piece: Piece) -> Range:
-    return Range(
+def _range(piece: Piece) -> LoadedRange:
+    return LoadedRange(
         offset=piece.offset, length=len(piece.data), count=piece.count, first_record=piece.first_record, hash=b""
     )
 
 
 def _until_fault(data: bytes, document: Document) -> tuple[list[Piece], str]:
-    """Cut other bytes as a document; return the pieces, and the fault that ended them."""
-    how = Cut(format=document.format, records=document.records, batch_rows=2, known={})
+    """CutOptions other bytes as a document; return the pieces, and the fault that ended them."""
+    how = CutOptions(format=document.format, records=document.records, batch_rows=2, known={})
     found = []
     try:
         for piece in cut(Bytes(data), how):
@@ -299,7 +298,7 @@ def test_every_cut_and_every_spoiled_byte_is_a_source_error_or_data(document: Do
         spoiled = [document.data[:at] + bytes([other]) + document.data[at + 1 :] for other in others]
         for data in (document.data[:at], document.data[:at] + document.data[at + 1 :], *spoiled):
             found, fault = _until_fault(data, document)
-            assert all(piece.count == len(list(records.decode(piece))) for piece in found)
+            assert all(piece.count == len(list(decoding.decode(piece))) for piece in found)
             assert all(piece.data == data[piece.offset : piece.end] for piece in found)
             before = [place for place in document.places if place[1] < at]
             assert _places(found)[: len(before)] == before
@@ -411,7 +410,7 @@ def test_a_line_that_nests_too_deep_is_one_bad_line() -> None:
     document = _built([('{"a":1}',), "\n", (deep,), "\n", ('{"a":2}',), "\n"])
     [piece] = document.cut(10)
     _assert_whole(document, [piece])
-    assert [isinstance(record, dict) for record in records.decode(piece)] == [True, False, True]
+    assert [isinstance(record, dict) for record in decoding.decode(piece)] == [True, False, True]
 
 
 @quick
@@ -428,7 +427,7 @@ def test_the_first_pieces_are_smaller(before: str, between: str, behind: str) ->
     """Each has at most twice as many records as the one before it, until they are as large as they may be."""
     record = '{"a":1}'
     data = f"{before}{between.join([record] * 5000)}{behind}".encode()
-    how = Cut(format="auto", records="item", batch_rows=1000, first_rows=100, known={})
+    how = CutOptions(format="auto", records="item", batch_rows=1000, first_rows=100, known={})
     found = list(cut(Bytes(data), how))
     assert [piece.count for piece in found] == [100, 200, 400, 800, 1000, 1000, 1000, 500]
     assert [piece.first_record for piece in found] == [1, 101, 301, 701, 1501, 2501, 3501, 4501]
@@ -456,7 +455,7 @@ def test_a_record_larger_than_the_limit_ends_the_source() -> None:
 
 
 def _scanned(data: bytes, batch_rows: int = 1) -> tuple[int, list[int]]:
-    """Cut a source; return how many characters the scanner passed over, and what was asked of the stream."""
+    """CutOptions a source; return how many characters the scanner passed over, and what was asked of the stream."""
     total = 0
     scan = boundaries._scan
 
@@ -472,7 +471,7 @@ def _scanned(data: bytes, batch_rows: int = 1) -> tuple[int, list[int]]:
 
     stream = Bytes(data)
     with patch.object(boundaries, "_scan", counting):
-        for _ in cut(stream, Cut(format="auto", records="item", batch_rows=batch_rows, known={})):
+        for _ in cut(stream, CutOptions(format="auto", records="item", batch_rows=batch_rows, known={})):
             pass
     return total, stream.asked
 
@@ -501,7 +500,7 @@ def test_the_records_before_a_fault_of_the_stream_are_given_out(tmp_path: Path, 
     """Where compressed data breaks off right behind whole records, these come, and then the fault."""
     path = tmp_path / "a.json.gz"
     path.write_bytes(gzip.compress(text.encode())[:-8])
-    how = Cut(format="auto", records="rows.item" if "rows" in text else "item", batch_rows=10, known={})
+    how = CutOptions(format="auto", records="rows.item" if "rows" in text else "item", batch_rows=10, known={})
     with opened(Source(name="a", path=str(path))) as stream:
         found = cut(stream, how)
         assert next(found).data.decode() == text.rpartition("[")[2].strip()
@@ -515,7 +514,7 @@ def test_a_line_that_a_fault_cuts_is_no_record(tmp_path: Path, tail: bytes) -> N
     path = tmp_path / "a.ndjson.gz"
     path.write_bytes(gzip.compress(b'{"a":1}\n' + tail)[:-8])
     with opened(Source(name="a", path=str(path))) as stream:
-        found = cut(stream, Cut(format="auto", records="item", batch_rows=10, known={}))
+        found = cut(stream, CutOptions(format="auto", records="item", batch_rows=10, known={}))
         assert next(found).data == (b'{"a":1}\n{"b":1}' if b"}" in tail else b'{"a":1}')
         with pytest.raises(SourceError, match="ends too early"):
             next(found)
@@ -525,7 +524,7 @@ def test_a_file_that_grows_while_it_is_cut_is_a_fault(tmp_path: Path) -> None:
     """All records come, also those that were added; then the change is told."""
     path = tmp_path / "a.ndjson"
     path.write_bytes(b'{"a":1}\n' * 200_000)
-    how = Cut(format="auto", records="item", batch_rows=100_000, known={})
+    how = CutOptions(format="auto", records="item", batch_rows=100_000, known={})
     found: Iterator[Piece]
     with opened(Source(name="a", path=str(path))) as stream:
         found = cut(stream, how)
@@ -545,7 +544,7 @@ def test_garbage_behind_the_document_is_a_fault(tail: str, head: str, records: s
     path = tmp_path / "source.json"
     path.write_text(head + tail)
     with opened(Source(name="source", path=str(path))) as stream:
-        given = cut(stream, Cut(format="auto", records=records, batch_rows=5, known={}))
+        given = cut(stream, CutOptions(format="auto", records=records, batch_rows=5, known={}))
         assert next(given).count == 1
         with pytest.raises(SourceError, match="more than one document" if tail == "{" else "not JSON around"):
             next(given)

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from etl.precalculation.catalogue import Aggregate, Range, choose, read_all
+from etl.precalculation.catalogue import Aggregate, BucketRange, choose, read_all
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -53,7 +53,7 @@ def _scans(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def test_a_bucket_is_recomputed_from_its_own_facts(connection: Connection, aggregate: Aggregate) -> None:
     """The plan of one day or month reads no fact table from end to end."""
     until = {"day": "2025-07-02", "month": "2025-08-01"}[aggregate.bucket]
-    select = aggregate.computed(Range(first="2025-07-01", until=until))
+    select = aggregate.computed(BucketRange(first="2025-07-01", until=until))
     row = connection.execute(sql.SQL("explain (format json) ") + select).fetchone()
     assert row
     scans = list(_scans(row[0][0]["Plan"]))

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.ingestion.framing.decoding import decode, decode_one
-from etl.ingestion.values import Fault, Piece, Shape
+from etl.ingestion.values import Fault, Piece, PieceShape
 
 quick = settings(deadline=None, derandomize=True, max_examples=150)
 
-SHAPES: dict[Shape, str] = {"array": " ,\n", "lines": "\r\n", "values": " "}
+SHAPES: dict[PieceShape, str] = {"array": " ,\n", "lines": "\r\n", "values": " "}
 
 NO_OBJECT = Fault(sqlstate="22P02", reason="expected an object, got another JSON value")
 
@@ -52,7 +52,7 @@ def objects(draw: st.DrawFn, depth: int = 2) -> tuple[str, dict[str, Any]]:
     return f"{{{text}}}", {name: value for name, (_, value) in members}
 
 
-def _piece(shape: Shape, texts: Sequence[str | bytes]) -> Piece:
+def _piece(shape: PieceShape, texts: Sequence[str | bytes]) -> Piece:
     data = SHAPES[shape].encode().join(text if isinstance(text, bytes) else text.encode() for text in texts)
     return Piece(offset=5, count=len(texts), first_record=1, parts=(data,), shape=shape)
 
@@ -96,7 +96,7 @@ def test_records_are_what_was_written(texts: list[tuple[str, dict[str, Any]]]) -
         ('"{}"', NO_OBJECT),
     ],
 )
-def test_a_fault_falls_on_its_record_alone(shape: Shape, text: str | bytes, found: Any) -> None:
+def test_a_fault_falls_on_its_record_alone(shape: PieceShape, text: str | bytes, found: Any) -> None:
     """What ijson would alter is kept as it is, and what is no record is a fault in its place; its neighbours stay."""
     for before, behind in ((0, 0), (1, 2), (3, 1)):
         texts = ['{"a":"\\u00e9",  "n":1.50}'] * before + [text] + ['{"b":"}\\ud83d\\ude9a"}'] * behind
@@ -127,7 +127,7 @@ def test_lines_that_make_a_value_together_are_lines() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_long_integer_keeps_its_digits(shape: Shape) -> None:
+def test_a_long_integer_keeps_its_digits(shape: PieceShape) -> None:
     """Integers of more than 4,300 digits are numbers like others, and take no time that grows with their square."""
     lengths = (4300, 4301, 131_072, 1_000_000)
     texts = ['{"a":-' + "9" * length + "}" for length in lengths]
@@ -138,7 +138,7 @@ def test_a_long_integer_keeps_its_digits(shape: Shape) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("text", "sign"), [("12.5e99999999999999999999", 1), ("-3E-99999999999999999999", -1)])
-def test_an_exponent_beyond_decimal_is_out_of_every_range(shape: Shape, text: str, sign: int) -> None:
+def test_an_exponent_beyond_decimal_is_out_of_every_range(shape: PieceShape, text: str, sign: int) -> None:
     """A number that Decimal cannot hold becomes one of its sign that no column can hold either, and never 0."""
     before, record, behind = decode(_piece(shape, ['{"a":1.5}', f'{{"a":{text}}}', '{"a":2.5}']))
     assert [before, behind] == [{"a": Decimal("1.5")}, {"a": Decimal("2.5")}]
@@ -149,7 +149,7 @@ def test_an_exponent_beyond_decimal_is_out_of_every_range(shape: Shape, text: st
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_of_members_with_one_name_the_last_counts(shape: Shape) -> None:
+def test_of_members_with_one_name_the_last_counts(shape: PieceShape) -> None:
     """Both decoders agree which of two members with one name stays."""
     for mark in ("x", "\\ud83d"):
         [record] = decode(_piece(shape, [f'{{"a":1,"b":{{"c":1,"c":2}},"a":3,"m":"{mark}"}}']))

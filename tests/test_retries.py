@@ -14,7 +14,7 @@ from psycopg import sql
 
 from etl.database.tables import create_tables
 from etl.datasets import read
-from etl.ingestion.destination import refusals as retries
+from etl.ingestion.destination import refusals
 from etl.settings import RetrySettings
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -347,10 +347,10 @@ def _error(sqlstate: str | None) -> psycopg.Error:
         ("unexpected", ["XX000", "25006", "0A000"]),
     ],
 )
-def test_each_sqlstate_has_one_meaning(meaning: retries.Meaning, codes: list[str | None]) -> None:
+def test_each_sqlstate_has_one_meaning(meaning: refusals.Meaning, codes: list[str | None]) -> None:
     """The code alone tells whether to try again, to keep the records, or to stop; no class of exceptions does."""
-    assert {code: retries.meaning(_error(code)) for code in codes} == dict.fromkeys(codes, meaning)
-    assert {retries.is_transient(_error(code)) for code in codes} == {meaning in {"away", "contended"}}
+    assert {code: refusals.meaning(_error(code)) for code in codes} == dict.fromkeys(codes, meaning)
+    assert {refusals.is_transient(_error(code)) for code in codes} == {meaning in {"away", "contended"}}
 
 
 def test_waits_double_up_to_the_cap() -> None:
@@ -361,7 +361,7 @@ def test_waits_double_up_to_the_cap() -> None:
     def fails() -> None:
         raise _error("40001")
 
-    policy = retries.policy(
+    policy = refusals.policy(
         RetrySettings(attempts=6, base_seconds=1.0, cap_seconds=6.0), lambda: noted.append(1), waits.append
     )
     with pytest.raises(psycopg.errors.SerializationFailure):
@@ -383,7 +383,7 @@ def test_nothing_else_is_tried_again(code: str) -> None:
     def never(_seconds: float) -> None:
         pytest.fail("it waited")
 
-    policy = retries.policy(RetrySettings(attempts=6, base_seconds=1.0, cap_seconds=6.0), lambda: None, never)
+    policy = refusals.policy(RetrySettings(attempts=6, base_seconds=1.0, cap_seconds=6.0), lambda: None, never)
     with pytest.raises(psycopg.errors.lookup(code)):
         policy(fails)
     assert len(tries) == 1

@@ -21,9 +21,9 @@ from etl.cli import cli
 from etl.embedded import Server
 from etl.errors import SourceError, UsageError
 from etl.generate import generate
-from etl.ingestion.framing.pieces import Cut, NoRecordsError, cut
+from etl.ingestion.framing.pieces import CutOptions, NoRecordsError, cut
 from etl.ingestion.pipeline.sharing import shared
-from etl.ingestion.values import Piece, Range, Source
+from etl.ingestion.values import LoadedRange, Piece, Source
 from etl.settings import Format
 from tests import command
 from tests.breaking import PATIENT, Ended, Running, Site, State, assert_sound, databases_of, state, until
@@ -525,7 +525,7 @@ DOCUMENTS = st.lists(
 PATHS = ["a.item", "b.item", "c.item", "d.*", "k"]
 
 
-def _cut(data: bytes, *hows: Cut) -> tuple[list[Piece], SourceError | None]:
+def _cut(data: bytes, *hows: CutOptions) -> tuple[list[Piece], SourceError | None]:
     found: list[Piece] = []
     try:
         for piece in cut(Bytes(data), *hows):
@@ -549,16 +549,16 @@ def test_a_document_is_cut_for_each_path_as_for_it_alone(
     """Several paths give the pieces that each of them gives alone, also of ranges known and of a source cut off."""
     data = json.dumps(dict(members)).encode()
     data = data if cut_off is None else data[:-cut_off]
-    alone = [_cut(data, Cut(format="document", records=path, batch_rows=batch_rows, known={})) for path in paths]
+    alone = [_cut(data, CutOptions(format="document", records=path, batch_rows=batch_rows, known={})) for path in paths]
     known = [{each.offset: _range(each) for number, each in enumerate(found) if number in kept} for found, _ in alone]
     alone = [
-        _cut(data, Cut(format="document", records=path, batch_rows=batch_rows, known=ranges))
+        _cut(data, CutOptions(format="document", records=path, batch_rows=batch_rows, known=ranges))
         for path, ranges in zip(paths, known, strict=True)
     ]
     found, fault = _cut(
         data,
         *(
-            Cut(format="document", records=path, batch_rows=batch_rows, known=ranges)
+            CutOptions(format="document", records=path, batch_rows=batch_rows, known=ranges)
             for path, ranges in zip(paths, known, strict=True)
         ),
     )
@@ -579,8 +579,8 @@ def test_a_document_is_cut_for_each_path_as_for_it_alone(
             assert told == expected[: len(told)]
 
 
-def _range(piece: Piece) -> Range:
-    return Range(
+def _range(piece: Piece) -> LoadedRange:
+    return LoadedRange(
         offset=piece.offset, length=len(piece.data), count=piece.count, first_record=piece.first_record, hash=b""
     )
 

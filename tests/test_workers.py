@@ -95,7 +95,7 @@ def test_any_number_of_workers_gives_the_same(
 
 @pytest.mark.parametrize("how", ["gz", *(pytest.param(each, marks=pytest.mark.slow) for each in ("stdin", "ijson"))])
 def test_what_is_no_plain_file_is_carried_as_bytes(site: Site, appended: Case, how: str) -> None:
-    """A compressed file, standard input and the careful lane are loaded by several processes as well."""
+    """A compressed file, standard input and the checked path are loaded by several processes as well."""
     options = ["--workers", "2", "--batch-rows", "100", "--max-rejected", "100%"]
     if how == "stdin":
         running = site.start("load", "deliveries", "-", *options)
@@ -268,7 +268,9 @@ def _open_run(connection: psycopg.Connection[Any]) -> ledger.Run:
         is_atomic=False,
         is_forced=False,
     )
-    return ledger.open_run(connection, identity, ledger.Asked(source="vehicles.ndjson", folder="/", options=""))
+    return ledger.open_run(
+        connection, identity, ledger.AttemptRequest(source="vehicles.ndjson", folder="/", options="")
+    )
 
 
 def test_any_executor_loads_what_is_plain_values(site: Site) -> None:

@@ -10,7 +10,7 @@ from etl import datasets
 from etl.cli.options import Common, option
 from etl.errors import UsageError, reason_of
 from etl.inference import SAMPLE, infer
-from etl.inference.naming import LONGEST, Names, snake_case
+from etl.inference.identifiers import LONGEST, Names, snake_case
 from etl.ingestion.sources import encodings
 from etl.ingestion.sources.naming import named
 

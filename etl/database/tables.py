@@ -48,7 +48,7 @@ def denied(connection: psycopg.Connection, dataset: Dataset, what: str) -> Usage
     )
 
 
-# Types whose values the server makes from a JSON token as the careful lane does from the value; of the others both send
+# Types whose values the server makes from a JSON token as the checked path does from the value; of the others both send
 # the same text, whatever the column is.
 _READ_FROM_TOKENS = {
     "smallint": "smallint",

@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 
 from etl import queries
 from etl.errors import BusyError, InternalError
-from etl.ingestion.values import Balance, Entry, Failure, Noted, Piece, Range
+from etl.ingestion.values import Balance, Entry, Failure, LoadedRange, Piece, PolicyEffects
 from etl.settings import Mode, OnDuplicate
 from etl.version import __version__
 
@@ -43,7 +43,7 @@ class Identity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class AttemptRequest:
     """What an attempt was asked: the source by its name, from which folder, and the options needed to ask it again."""
 
     source: str
@@ -160,7 +160,7 @@ def known_runs(connection: psycopg.Connection, dataset: str, head: bytes) -> lis
     return [KnownRun(**row) for row in rows]
 
 
-def open_run(connection: psycopg.Connection, identity: Identity, asked: Asked) -> Run:
+def open_run(connection: psycopg.Connection, identity: Identity, asked: AttemptRequest) -> Run:
     """Enter a new run and its first attempt."""
     run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     values = vars(identity) | {"run": run}
@@ -181,7 +181,7 @@ def open_run(connection: psycopg.Connection, identity: Identity, asked: Asked) -
     )
 
 
-def resume_run(connection: psycopg.Connection, known: KnownRun, asked: Asked) -> Run:
+def resume_run(connection: psycopg.Connection, known: KnownRun, asked: AttemptRequest) -> Run:
     """Enter a further attempt of a run."""
     attempt = _open_attempt(connection, known.run, asked)
     return Run(
@@ -194,7 +194,7 @@ def resume_run(connection: psycopg.Connection, known: KnownRun, asked: Asked) ->
     )
 
 
-def _open_attempt(connection: psycopg.Connection, run: str, asked: Asked) -> int:
+def _open_attempt(connection: psycopg.Connection, run: str, asked: AttemptRequest) -> int:
     by = {"host": socket.gethostname(), "os_user": _user(), "pid": os.getpid(), "tool_version": __version__}
     row = connection.execute(_SQL["open_attempt"], {"run": run} | by | vars(asked)).fetchone()
     if row is None:
@@ -242,10 +242,10 @@ def close_attempt(
     )
 
 
-def ranges(connection: psycopg.Connection, run: str) -> dict[int, Range]:
+def ranges(connection: psycopg.Connection, run: str) -> dict[int, LoadedRange]:
     """List the batches that a run holds, by offset."""
     return {
-        row[0]: Range(offset=row[0], length=row[1], count=row[2], first_record=row[3], hash=row[4])
+        row[0]: LoadedRange(offset=row[0], length=row[1], count=row[2], first_record=row[3], hash=row[4])
         for row in connection.execute(_SQL["ranges"], {"run": run})
     }
 
@@ -273,12 +273,12 @@ def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
 
 def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, failures: Iterable[Failure]) -> None:
     """Enter what became of a claimed batch, and the files of the failed store that hold the rest of it."""
-    noted = entry.noted.document()
+    effects = entry.policy_effects.document()
     values = vars(entry) | {
         "rows": list(entry.rows),
         "run": run.run,
         "offset": piece.offset,
-        "policies": Jsonb(noted) if noted else None,
+        "policies": Jsonb(effects) if effects else None,
     }
     connection.execute(_SQL["enter_batch"], values)
     _enter_failures(connection, failures)
@@ -411,10 +411,10 @@ def rows(connection: psycopg.Connection, run: Run) -> list[int]:
     return [int(count) for _, count in connection.execute(_SQL["rows_of_attempt"], values)]
 
 
-def policies(connection: psycopg.Connection, run: Run) -> Noted:
+def policies(connection: psycopg.Connection, run: Run) -> PolicyEffects:
     """Add up what policies did with the records of an attempt."""
     row = queries.one(connection, _SQL["policies_of_attempt"], {"run": run.run, "attempt": run.attempt})
-    return Noted(nul_stripped=row["nul_stripped"], duplicates=row["duplicates"], unknown=tuple(row["unknown"]))
+    return PolicyEffects(nul_stripped=row["nul_stripped"], duplicates=row["duplicates"], unknown=tuple(row["unknown"]))
 
 
 def failures_list(
