@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from etl.errors import EtlError, InterruptedByUserError, SourceError, TooManyRejectedError
 from etl.ingestion.constants import PARTS_BEYOND
 from etl.ingestion.destination.copying import Copier
-from etl.ingestion.destination.sending import do_nothing
+from etl.ingestion.destination.sending import Wire, do_nothing
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline.ahead import Ahead, Made
 from etl.ingestion.pipeline.assembly import Work, worker
@@ -88,12 +88,11 @@ def by_one(attempts: Sequence[Attempt], pieces: Pieces, store: FailedStore) -> N
     hands = [
         worker(
             each.work,
-            each.part.session,
+            # To wait for a pipe or a network would hold the batch open.
+            Wire(each.part.session, do_nothing if stream.waits else meanwhile),
             store,
             each.part.progress.note_retry,
             wait=stop.wait,
-            # To wait for a pipe or a network would hold the batch open.
-            meanwhile=do_nothing if stream.waits else meanwhile,
         )
         for each in attempts
     ]

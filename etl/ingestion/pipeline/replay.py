@@ -14,6 +14,7 @@ from etl.database.connecting import Database, Session
 from etl.datasets import Dataset
 from etl.errors import UsageError
 from etl.ingestion.destination.copying import Copier
+from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.locating import Located
 from etl.ingestion.failed_store.store import FailedStore, Origin
 from etl.ingestion.framing import decoding
@@ -63,14 +64,14 @@ def replay(
         first_record = ledger.first_record(connection, failure["run"], failure["batch"])
         projection = Projection(dataset.of_source(run["source"]))
         batch, located = _batch(failure, store, projection, run["number"], first_record)
-        books = _ReplayBooks(failure=failure, located=located, stored=[])
+        ledger_writer = _ReplayLedgerWriter(failure=failure, located=located, stored=[])
         loader = Loader(
             database=database,
-            session=session,
+            wire=Wire(session),
             store=store,
             copier=Copier(replace(dataset, on_duplicate=run["on_duplicate"]), mode, staged_as=None),
             projection=projection,
-            books=books,
+            ledger_writer=ledger_writer,
             retries=settings,
             before_retry=lambda: None,
         )
@@ -85,7 +86,7 @@ def replay(
         loaded=entry.loaded,
         rejected=entry.rejected,
         failed=entry.failed,
-        stored=tuple(books.stored),
+        stored=tuple(ledger_writer.stored),
     )
 
 
@@ -145,7 +146,7 @@ def _batch(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ReplayBooks:
+class _ReplayLedgerWriter:
     """Claims a failure instead of a batch, and moves the counts of its batch. `stored` gathers the new ids."""
 
     failure: Mapping[str, Any]
