@@ -12,8 +12,7 @@ from etl.cli import completion
 from etl.cli.options import Common, json_option, option, print_json, print_table
 from etl.database.connecting import connect
 from etl.errors import UsageError
-from etl.ingestion.ledger import history
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import failures, history
 from etl.ingestion.ledger.history import Standing, Wanted
 from etl.ingestion.pipeline import tracing
 
@@ -91,7 +90,7 @@ def show_command(common: Common, run: str, as_json: bool) -> None:
             raise UsageError(f"no run is called {run}", hint="etl runs list")
         attempts = history.attempts(connection, run)
         faults = history.faults(connection, run)
-        failed = ledger.failures_list(connection, run=run)
+        failed = failures.failures_list(connection, run=run)
     if as_json:
         print_json([found[0] | {"attempts": attempts, "faults": faults, "failures": failed}])
         return

@@ -24,7 +24,7 @@ from etl.ingestion.destination.duplicates import keys_of
 from etl.ingestion.destination.sending import Meanwhile, do_nothing
 from etl.ingestion.failed_store.locating import Located, locate
 from etl.ingestion.failed_store.store import FailedStore, Origin
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import batches, locks, runs
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.batches import Loader
 from etl.ingestion.transform.fastpath import FastPath
@@ -45,7 +45,7 @@ class Work:
 
     database: Database
     dataset: Dataset
-    run: ledger.Run
+    run: runs.Run
     source: str
     head_sha256: str
     mode: Mode
@@ -128,15 +128,15 @@ def paths_of(connection: psycopg.Connection, projection: Projection, work: Work)
 class _RunBooks:
     """Claims and enters the batches of a run."""
 
-    run: ledger.Run
+    run: runs.Run
     dataset: str
     source: str
 
     def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
-        return ledger.claim(connection, self.run, batch.piece)
+        return batches.claim(connection, self.run, batch.piece)
 
     def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
-        ledger.enter(connection, self.run, batch.piece, entry, stored)
+        batches.enter(connection, self.run, batch.piece, entry, stored)
 
     def origin(self, batch: Batch) -> Origin:
         return Origin(
@@ -170,7 +170,7 @@ class _Here:
             self.head_sha256 = work.head_sha256
         if work.run.run not in self.runs:
             session = self.sessions.enter_context(Session(work.database, f"etl:{work.run.run}"))
-            join = partial(ledger.join_load, run=work.run, dataset=work.dataset.name, head_sha256=work.head_sha256)
+            join = partial(locks.join_load, run=work.run, dataset=work.dataset.name, head_sha256=work.head_sha256)
             join(session.connection())
             session.when_reopened(join)
             store = FailedStore(work.failed_dir)

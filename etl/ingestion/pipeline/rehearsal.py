@@ -25,7 +25,7 @@ from etl.ingestion.failed_store.locating import Located, locate
 from etl.ingestion.failed_store.store import FailedStore, Origin
 from etl.ingestion.framing.limit import Limited
 from etl.ingestion.framing.pieces import NoRecordsError, cutting
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import runs
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.assembly import Work, paths_of
 from etl.ingestion.pipeline.batches import Loader
@@ -155,7 +155,7 @@ def _summary(
 
 def _work(stream: Stream, dataset: Dataset, job: Job) -> Work:
     """Return what the paths have to know; the run is none of the ledger's."""
-    run = ledger.Run(run="dry-run", number=0, attempt=0, mode="append", is_atomic=False, was_finished=False)
+    run = runs.Run(run="dry-run", number=0, attempt=0, mode="append", is_atomic=False, was_finished=False)
     return Work(
         database=job.database,
         dataset=dataset,

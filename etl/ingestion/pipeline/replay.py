@@ -18,7 +18,7 @@ from etl.ingestion.failed_store.locating import Located
 from etl.ingestion.failed_store.store import FailedStore, Origin
 from etl.ingestion.framing import decoding
 from etl.ingestion.framing.boundaries import piece_spans
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import batches, failures, locks, runs
 from etl.ingestion.pipeline.batches import Loader
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, Entry, Failure, Piece, Span
@@ -48,19 +48,19 @@ def replay(
     """
     with Session(database, "etl:replay") as session:
         connection = session.connection()
-        run = ledger.run_of_failure(connection, failure["run"])
+        run = runs.run_of_failure(connection, failure["run"])
         if not run["is_visible"]:
             raise UsageError(
                 f"{failure['id']} belongs to an atomic run that is not finished",
                 hint=f"load {run['source']} again first",
             )
         mode = _mode(run["mode"], dataset)
-        ledger.lock_source(connection, dataset.name, run["head_sha256"], mode)
+        locks.lock_source(connection, dataset.name, run["head_sha256"], mode)
         session.when_reopened(partial(_hold_again, dataset=dataset.name, head_sha256=run["head_sha256"], mode=mode))
         if not _waits(connection, failure["id"]):
             return None
         store.sweep_replay(failure["dataset"], failure["run"], failure["id"])
-        first_record = ledger.first_record(connection, failure["run"], failure["batch"])
+        first_record = batches.first_record(connection, failure["run"], failure["batch"])
         projection = Projection(dataset.of_source(run["source"]))
         batch, located = _batch(failure, store, projection, run["number"], first_record)
         books = _ReplayBooks(failure=failure, located=located, stored=[])
@@ -90,12 +90,12 @@ def replay(
 
 
 def _hold_again(connection: psycopg.Connection, *, dataset: str, head_sha256: str, mode: Mode) -> None:
-    ledger.lock_source_again(connection, dataset, head_sha256, mode)
+    locks.lock_source_again(connection, dataset, head_sha256, mode)
 
 
 def _waits(connection: psycopg.Connection, id: str) -> bool:
     """Tell whether a failure still waits; the lock of its source is held, so nobody changes that but us."""
-    return any(row["state"] == "pending" for row in ledger.failures_list(connection, id=id))
+    return any(row["state"] == "pending" for row in failures.failures_list(connection, id=id))
 
 
 def _mode(mode: Mode, dataset: Dataset) -> Mode:
@@ -153,11 +153,11 @@ class _ReplayBooks:
     stored: list[str]
 
     def claim(self, connection: psycopg.Connection, _batch: Batch) -> bool:
-        return ledger.claim_replay(connection, self.failure["id"])
+        return failures.claim_replay(connection, self.failure["id"])
 
     def enter(self, connection: psycopg.Connection, _batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
         stored = list(stored)
-        ledger.enter_replay(connection, self.failure, entry, stored)
+        failures.enter_replay(connection, self.failure, entry, stored)
         self.stored[:] = [failure.id for failure in stored]
 
     def origin(self, _batch: Batch) -> Origin:
