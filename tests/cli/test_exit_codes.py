@@ -674,7 +674,7 @@ def test_every_code_can_be_provoked(run_etl: RunEtl, connection: Connection, tmp
         (tmp_path / f"{name}.json").write_text(json.dumps(records))
     (tmp_path / "cut.json").write_text('[{"vehicle_id": "V1"}')
     head = hashlib.sha256((tmp_path / "held.json").read_bytes()).hexdigest()
-    locks.lock_source(connection, "vehicles", head, "merge")
+    locks.acquire(connection, "vehicles", head, "merge")
     load = ["load", "vehicles", "--no-precalculate"]
     away = ["--database", "postgresql://nobody@127.0.0.1:1/nowhere"]
     run = partial(run_etl, own_process=True)  # the codes that a shell sees

@@ -278,7 +278,7 @@ def _open_run(connection: psycopg.Connection[Any]) -> runs.Run:
         is_atomic=False,
         is_forced=False,
     )
-    return runs.open_run(connection, identity, runs.AttemptRequest(source="vehicles.ndjson", folder="/", options=""))
+    return runs.start(connection, identity, runs.AttemptRequest(source="vehicles.ndjson", folder="/", options=""))
 
 
 def test_any_executor_loads_what_is_plain_values(site: Site) -> None:

@@ -6,7 +6,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from etl import queries
-from etl.ingestion.ledger.failures import enter_failures
+from etl.ingestion.ledger import failures
 from etl.ingestion.ledger.runs import Run
 from etl.ingestion.values import Entry, Failure, LoadedRange, Piece
 
@@ -42,7 +42,7 @@ def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
     return claimed.rowcount == 1
 
 
-def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, failures: Iterable[Failure]) -> None:
+def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, stored: Iterable[Failure]) -> None:
     """Enter what became of a claimed batch, and the files of the failed store that hold the rest of it."""
     effects = entry.policy_effects.document()
     values = vars(entry) | {
@@ -52,7 +52,7 @@ def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, 
         "policies": Jsonb(effects) if effects else None,
     }
     connection.execute(_SQL["enter_batch"], values)
-    enter_failures(connection, failures)
+    failures.enter(connection, stored)
 
 
 def first_record(connection: psycopg.Connection, run: str, offset: int) -> int:

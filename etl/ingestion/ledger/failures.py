@@ -13,7 +13,7 @@ from etl.ingestion.values import Entry, Failure
 _SQL = queries.load("ledger")
 
 
-def enter_failures(connection: psycopg.Connection, failures: Iterable[Failure]) -> None:
+def enter(connection: psycopg.Connection, failures: Iterable[Failure]) -> None:
     """Enter files of the failed store, and what is wrong with their records."""
     for failure in failures:
         told = {key: value for key, value in vars(failure).items() if key not in {"records", "lines"}}
@@ -40,7 +40,7 @@ def _faults(failure: Failure) -> dict[str, list[Any]]:
     }
 
 
-def failures_list(
+def find(
     connection: psycopg.Connection,
     *,
     id: str | None = None,
@@ -52,12 +52,12 @@ def failures_list(
     return queries.rows(connection, _SQL["failures_list"], {"id": id, "run": run, "dataset": dataset, "state": state})
 
 
-def named_failures(connection: psycopg.Connection, run: str) -> set[str]:
+def ids_of(connection: psycopg.Connection, run: str) -> set[str]:
     """List the ids of the failures that the ledger knows of a run."""
-    return {row["id"] for row in failures_list(connection, run=run)}
+    return {row["id"] for row in find(connection, run=run)}
 
 
-def settled_failures(connection: psycopg.Connection, age: timedelta, dataset: str | None) -> list[dict[str, Any]]:
+def settled(connection: psycopg.Connection, age: timedelta, dataset: str | None) -> list[dict[str, Any]]:
     """List the failures of at least this age that wait no more, the oldest first."""
     return queries.rows(connection, _SQL["settled_failures"], {"age": age, "dataset": dataset})
 
@@ -74,7 +74,7 @@ def enter_replay(
     was = {"rejected": 0, "failed": 0} | {replayed["kind"]: replayed["count_records"]}
     values = vars(entry) | {"rows": list(entry.rows), "run": replayed["run"], "offset": replayed["batch"]}
     connection.execute(_SQL["enter_replay"], values | {"was_rejected": was["rejected"], "was_failed": was["failed"]})
-    enter_failures(connection, failures)
+    enter(connection, failures)
 
 
 def discard(connection: psycopg.Connection, id: str, reason: str) -> bool:

@@ -12,7 +12,7 @@ from etl.settings import Mode
 _SQL = queries.load("ledger")
 
 
-def lock_source(connection: psycopg.Connection, dataset: str, head_sha256: str, mode: Mode) -> None:
+def acquire(connection: psycopg.Connection, dataset: str, head_sha256: str, mode: Mode) -> None:
     """Hold the source, and the dataset against a replace, until the connection ends.
 
     Raises BusyError saying who holds it since when.
@@ -23,7 +23,7 @@ def lock_source(connection: psycopg.Connection, dataset: str, head_sha256: str, 
             raise _busy(connection, key, what)
 
 
-def lock_source_again(
+def reacquire(
     connection: psycopg.Connection, dataset: str, head_sha256: str, mode: Mode, *, has_workers: bool = False
 ) -> None:
     """Hold the source again after the connection was lost; waits for the server to notice that the old one is gone.
@@ -59,7 +59,7 @@ def admit_workers(connection: psycopg.Connection, dataset: str, head_sha256: str
     connection.execute(_SQL["unlock"], {"key": _workers_key(dataset, head_sha256)})
 
 
-def join_load(connection: psycopg.Connection, run: Run, dataset: str, head_sha256: str) -> None:
+def join(connection: psycopg.Connection, run: Run, dataset: str, head_sha256: str) -> None:
     """Make a session one of those that load a source.
 
     Raises BusyError when another load holds it now.

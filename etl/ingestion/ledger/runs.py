@@ -37,7 +37,7 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptRequest:
-    """What an attempt was asked: the source by its name, from which folder, and the options needed to ask it again."""
+    """How an attempt was requested: the name of the source, the folder of the command, the options to repeat it."""
 
     source: str
     folder: str | None
@@ -71,7 +71,7 @@ class KnownRun:
     is_finished: bool
 
 
-def known_runs(connection: psycopg.Connection, dataset: str, head: bytes) -> list[KnownRun]:
+def known(connection: psycopg.Connection, dataset: str, head: bytes) -> list[KnownRun]:
     """Find the runs of the dataset whose source begins as `head` does, the newest first."""
     lengths = [length for (length,) in connection.execute(_SQL["runs_of_head_lengths"], {"dataset": dataset})]
     lengths = [length for length in lengths if length <= len(head)]
@@ -82,7 +82,7 @@ def known_runs(connection: psycopg.Connection, dataset: str, head: bytes) -> lis
     return [KnownRun(**row) for row in rows]
 
 
-def open_run(connection: psycopg.Connection, identity: Identity, asked: AttemptRequest) -> Run:
+def start(connection: psycopg.Connection, identity: Identity, request: AttemptRequest) -> Run:
     """Enter a new run and its first attempt."""
     run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     values = vars(identity) | {"run": run}
@@ -92,7 +92,7 @@ def open_run(connection: psycopg.Connection, identity: Identity, asked: AttemptR
             raise InternalError("the ledger gave no number to the run")
         if identity.is_forced:
             connection.execute(_SQL["supersede_failures"], values | {"number": row[0]})
-        attempt = _open_attempt(connection, run, asked)
+        attempt = _open_attempt(connection, run, request)
     return Run(
         run=run,
         number=row[0],
@@ -103,9 +103,9 @@ def open_run(connection: psycopg.Connection, identity: Identity, asked: AttemptR
     )
 
 
-def resume_run(connection: psycopg.Connection, known: KnownRun, asked: AttemptRequest) -> Run:
+def resume(connection: psycopg.Connection, known: KnownRun, request: AttemptRequest) -> Run:
     """Enter a further attempt of a run."""
-    attempt = _open_attempt(connection, known.run, asked)
+    attempt = _open_attempt(connection, known.run, request)
     return Run(
         run=known.run,
         number=known.number,
@@ -116,9 +116,9 @@ def resume_run(connection: psycopg.Connection, known: KnownRun, asked: AttemptRe
     )
 
 
-def _open_attempt(connection: psycopg.Connection, run: str, asked: AttemptRequest) -> int:
+def _open_attempt(connection: psycopg.Connection, run: str, request: AttemptRequest) -> int:
     by = {"host": socket.gethostname(), "os_user": _user(), "pid": os.getpid(), "tool_version": __version__}
-    row = connection.execute(_SQL["open_attempt"], {"run": run} | by | vars(asked)).fetchone()
+    row = connection.execute(_SQL["open_attempt"], {"run": run} | by | vars(request)).fetchone()
     if row is None:
         raise InternalError("the ledger gave no number to the attempt")
     name_session(connection, run)
@@ -187,6 +187,6 @@ def is_complete(connection: psycopg.Connection, run: str) -> bool:
     return bool(row and row[0])
 
 
-def run_of_failure(connection: psycopg.Connection, run: str) -> dict[str, Any]:
+def for_replay(connection: psycopg.Connection, run: str) -> dict[str, Any]:
     """Return what a replay must know of the run of a failure."""
     return queries.one(connection, _SQL["run_for_replay"], {"run": run})

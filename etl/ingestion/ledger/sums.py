@@ -35,7 +35,7 @@ def balance(connection: psycopg.Connection, run: Run, *, read: int, skipped: int
     )
 
 
-def batches(connection: psycopg.Connection, run: Run) -> dict[str, int]:
+def batch_counts(connection: psycopg.Connection, run: Run) -> dict[str, int]:
     """Count the batches that an attempt entered: loaded (with or without rejects) and failed."""
     row = queries.one(connection, _SQL["balance"], {"run": run.run, "attempt": run.attempt})
     return {"loaded": int(row["batches_loaded"]), "failed": int(row["batches_failed"])}
@@ -47,7 +47,7 @@ def rows(connection: psycopg.Connection, run: Run) -> list[int]:
     return [int(count) for _, count in connection.execute(_SQL["rows_of_attempt"], values)]
 
 
-def policies(connection: psycopg.Connection, run: Run) -> PolicyEffects:
+def policy_effects(connection: psycopg.Connection, run: Run) -> PolicyEffects:
     """Add up what policies did with the records of an attempt."""
     row = queries.one(connection, _SQL["policies_of_attempt"], {"run": run.run, "attempt": run.attempt})
     return PolicyEffects(nul_stripped=row["nul_stripped"], duplicates=row["duplicates"], unknown=tuple(row["unknown"]))

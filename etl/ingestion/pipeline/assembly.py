@@ -22,8 +22,9 @@ from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceEr
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.duplicates import keys_of
 from etl.ingestion.destination.sending import Meanwhile, do_nothing
-from etl.ingestion.failed_store.locating import Located, locate
-from etl.ingestion.failed_store.store import FailedStore, Origin
+from etl.ingestion.failed_store.failure import Origin
+from etl.ingestion.failed_store.locating import RecordLocation, locate
+from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import batches, locks, runs
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.batches import Loader
@@ -147,7 +148,7 @@ class _RunBooks:
             batch=batch.piece.offset,
         )
 
-    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
+    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, RecordLocation]:
         return locate(batch.piece, places, batch.spans)
 
 
@@ -170,7 +171,7 @@ class _Here:
             self.head_sha256 = work.head_sha256
         if work.run.run not in self.runs:
             session = self.sessions.enter_context(Session(work.database, f"etl:{work.run.run}"))
-            join = partial(locks.join_load, run=work.run, dataset=work.dataset.name, head_sha256=work.head_sha256)
+            join = partial(locks.join, run=work.run, dataset=work.dataset.name, head_sha256=work.head_sha256)
             join(session.connection())
             session.when_reopened(join)
             store = FailedStore(work.failed_dir)

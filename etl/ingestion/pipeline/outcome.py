@@ -78,7 +78,7 @@ def summary(
         balance = sums.balance(connection, run, read=progress.read, skipped=progress.skipped, unentered=unentered)
         if isinstance(error, _ABRUPT):
             balance = replace(balance, withheld=balance.withheld + balance.missing)
-        batches |= sums.batches(connection, run)
+        batches |= sums.batch_counts(connection, run)
         if not balance.withheld or balance.loaded:
             rows |= dict(zip(tables, sums.rows(connection, run), strict=False))
         error = _unbalanced(run, balance) or error or (None if progress.is_cut else _unfinished(connection, run))
@@ -87,7 +87,7 @@ def summary(
             f"the database {job.database.name} is away and does not tell how the run ended",
             hint="run the same command to learn it",
         )
-    policies = sums.policies(connection, run) if connection is not None and run is not None else PolicyEffects()
+    policies = sums.policy_effects(connection, run) if connection is not None and run is not None else PolicyEffects()
     if policies.document():
         log.warning("policies_applied", source=source.name, **policies.document())
     status, exit_code = _end(balance, progress, error)

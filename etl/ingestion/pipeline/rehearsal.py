@@ -21,8 +21,9 @@ from etl.datasets import Dataset
 from etl.errors import EtlError, TooManyRejectedError, UsageError
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.duplicates import keys_of
-from etl.ingestion.failed_store.locating import Located, locate
-from etl.ingestion.failed_store.store import FailedStore, Origin
+from etl.ingestion.failed_store.failure import Origin
+from etl.ingestion.failed_store.locating import RecordLocation, locate
+from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing.limit import Limited
 from etl.ingestion.framing.pieces import NoRecordsError, cutting
 from etl.ingestion.ledger import runs
@@ -220,7 +221,7 @@ class _NoBooks:
     def origin(self, batch: Batch) -> Origin:
         return Origin(id_prefix="", run="dry-run", dataset="", source="", batch=batch.piece.offset)
 
-    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
+    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, RecordLocation]:
         return locate(batch.piece, places, batch.spans)
 
 

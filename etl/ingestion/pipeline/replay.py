@@ -14,8 +14,9 @@ from etl.database.connecting import Database, Session
 from etl.datasets import Dataset
 from etl.errors import UsageError
 from etl.ingestion.destination.copying import Copier
-from etl.ingestion.failed_store.locating import Located
-from etl.ingestion.failed_store.store import FailedStore, Origin
+from etl.ingestion.failed_store.failure import Origin
+from etl.ingestion.failed_store.locating import RecordLocation
+from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing import decoding
 from etl.ingestion.framing.boundaries import piece_spans
 from etl.ingestion.ledger import batches, failures, locks, runs
@@ -26,7 +27,7 @@ from etl.settings import Mode, RetrySettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replayed:
+class ReplayResult:
     """What a replay made of one failure: records loaded, and what is refused again under a new id."""
 
     id: str
@@ -40,7 +41,7 @@ class Replayed:
 
 def replay(
     failure: Mapping[str, Any], dataset: Dataset, database: Database, store: FailedStore, settings: RetrySettings
-) -> Replayed | None:
+) -> ReplayResult | None:
     """Load the records of a failure as its file holds them now; None when it waits no more.
 
     Raises UsageError when its file is gone or has other lines than records, BusyError when a load holds the source,
@@ -48,14 +49,14 @@ def replay(
     """
     with Session(database, "etl:replay") as session:
         connection = session.connection()
-        run = runs.run_of_failure(connection, failure["run"])
+        run = runs.for_replay(connection, failure["run"])
         if not run["is_visible"]:
             raise UsageError(
                 f"{failure['id']} belongs to an atomic run that is not finished",
                 hint=f"load {run['source']} again first",
             )
         mode = _mode(run["mode"], dataset)
-        locks.lock_source(connection, dataset.name, run["head_sha256"], mode)
+        locks.acquire(connection, dataset.name, run["head_sha256"], mode)
         session.when_reopened(partial(_hold_again, dataset=dataset.name, head_sha256=run["head_sha256"], mode=mode))
         if not _waits(connection, failure["id"]):
             return None
@@ -77,8 +78,8 @@ def replay(
         entry = loader.load(batch)
         # The server notices late that a connection is closed, and the next failure may be of the same source.
         session.connection().execute(sql.SQL("select pg_advisory_unlock_all()"))
-    store.tell_state(failure["dataset"], failure["run"], failure["id"], "replayed", None)
-    return Replayed(
+    store.note_state(failure["dataset"], failure["run"], failure["id"], "replayed", None)
+    return ReplayResult(
         id=failure["id"],
         dataset=failure["dataset"],
         run=failure["run"],
@@ -90,12 +91,12 @@ def replay(
 
 
 def _hold_again(connection: psycopg.Connection, *, dataset: str, head_sha256: str, mode: Mode) -> None:
-    locks.lock_source_again(connection, dataset, head_sha256, mode)
+    locks.reacquire(connection, dataset, head_sha256, mode)
 
 
 def _waits(connection: psycopg.Connection, id: str) -> bool:
     """Tell whether a failure still waits; the lock of its source is held, so nobody changes that but us."""
-    return any(row["state"] == "pending" for row in failures.failures_list(connection, id=id))
+    return any(row["state"] == "pending" for row in failures.find(connection, id=id))
 
 
 def _mode(mode: Mode, dataset: Dataset) -> Mode:
@@ -135,10 +136,12 @@ def _piece(
 
 def _batch(
     failure: Mapping[str, Any], store: FailedStore, projection: Projection, run_number: int, first_record: int
-) -> tuple[Batch, dict[int, Located]]:
+) -> tuple[Batch, dict[int, RecordLocation]]:
     piece, records_told = _piece(failure, store, first_record)
     located = {
-        each["record"] - first_record + 1: Located(each["record"], each["offset"], piece.text(span), piece.is_keyed)
+        each["record"] - first_record + 1: RecordLocation(
+            each["record"], each["offset"], piece.text(span), piece.is_keyed
+        )
         for each, span in records_told
     }
     return projection.batch(piece, decoding.decode(piece), run_number, list(located)), located
@@ -149,7 +152,7 @@ class _ReplayBooks:
     """Claims a failure instead of a batch, and moves the counts of its batch. `stored` gathers the new ids."""
 
     failure: Mapping[str, Any]
-    located: Mapping[int, Located]
+    located: Mapping[int, RecordLocation]
     stored: list[str]
 
     def claim(self, connection: psycopg.Connection, _batch: Batch) -> bool:
@@ -171,5 +174,5 @@ class _ReplayBooks:
             parent=self.failure["id"],
         )
 
-    def locate(self, _batch: Batch, _places: Collection[int]) -> Mapping[int, Located]:
+    def locate(self, _batch: Batch, _places: Collection[int]) -> Mapping[int, RecordLocation]:
         return self.located

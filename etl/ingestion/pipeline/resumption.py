@@ -34,7 +34,7 @@ def begin(stream: Stream, parts: Sequence[Part]) -> list[tuple[Work, dict[int, L
     head_sha256 = hashlib.sha256(stream.head).hexdigest()
     # In one order whatever the command's: of two loads that begin at once, one gets hold of all.
     for part in sorted(parts, key=lambda part: part.job.dataset.name):
-        locks.lock_source(part.session.connection(), part.job.dataset.name, head_sha256, part.job.mode)
+        locks.acquire(part.session.connection(), part.job.dataset.name, head_sha256, part.job.mode)
     found = [_find(part.session.connection(), stream, part.job) for part in parts]
     return [_enter(stream, head_sha256, part, known) for part, known in zip(parts, found, strict=True)]
 
@@ -64,7 +64,7 @@ def admit_workers(session: Session, work: Work) -> None:
 
 
 def _hold_again(connection: psycopg.Connection, *, work: Work, has_workers: bool) -> None:
-    locks.lock_source_again(connection, work.dataset.name, work.head_sha256, work.mode, has_workers=has_workers)
+    locks.reacquire(connection, work.dataset.name, work.head_sha256, work.mode, has_workers=has_workers)
     runs.require_current(connection, work.run)
     runs.name_session(connection, work.run.run)
 
@@ -85,7 +85,7 @@ def _find(connection: psycopg.Connection, stream: Stream, job: Job) -> _Found:
 
     Raises UsageError when it began under another definition.
     """
-    for known in runs.known_runs(connection, job.dataset.name, stream.head):
+    for known in runs.known(connection, job.dataset.name, stream.head):
         if job.settings.force and not _goes_on_by_force(known, stream, job):
             return None
         ranges = batches.ranges(connection, known.run)
@@ -108,7 +108,7 @@ def _goes_on_by_force(known: runs.KnownRun, stream: Stream, job: Job) -> bool:
 def _open(connection: psycopg.Connection, stream: Stream, head_sha256: str, job: Job, found: _Found) -> runs.Run:
     asked = runs.AttemptRequest(source=stream.source.name, folder=job.folder, options=_options(stream.source, job))
     if found is not None:
-        return runs.resume_run(connection, found[0], asked)
+        return runs.resume(connection, found[0], asked)
     identity = runs.Identity(
         dataset=job.dataset.name,
         source=stream.source.name,
@@ -121,7 +121,7 @@ def _open(connection: psycopg.Connection, stream: Stream, head_sha256: str, job:
         is_atomic=job.is_atomic,
         is_forced=job.settings.force,
     )
-    return runs.open_run(connection, identity, asked)
+    return runs.start(connection, identity, asked)
 
 
 def _options(source: Source, job: Job) -> str:
