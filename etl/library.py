@@ -22,7 +22,7 @@ from etl.ingestion import constants
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.command import Course, load_all, precalculate_all, require_all
 from etl.ingestion.pipeline.job import Job, Stop
-from etl.ingestion.pipeline.sharing import shared
+from etl.ingestion.pipeline.sharing import shares_of
 from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Summary
 from etl.logs import Logs
@@ -128,7 +128,7 @@ def load(  # noqa: PLR0913 - as many as the command has options
     if encoding != "auto":
         encodings.require_known(encoding)
     folder = Path(config_dir)
-    shares = shared(dataset, records, format, folder)
+    shares = shares_of(dataset, records, format, folder)
     named = [each for source in sources for each in naming.named(str(source), encoding)]
     course = Course()
     with _opened(database, folder) as target:

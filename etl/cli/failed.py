@@ -28,10 +28,10 @@ from etl.database.pooling import require_own_session
 from etl.errors import BusyError, ExitCode, UsageError, gravest
 from etl.ingestion.failed_store.locating import is_plain, length_in
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import failures
 from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.load import precalculate
-from etl.ingestion.pipeline.replay import Replayed, replay, require_whole
+from etl.ingestion.pipeline.replay import ReplayResult, replay, require_whole
 from etl.metrics import Report
 from etl.settings import RetrySettings
 
@@ -158,7 +158,7 @@ def replay_command(
     return gravest(codes)
 
 
-def _tell_replayed(one: Replayed, *, as_json: bool) -> None:
+def _tell_replayed(one: ReplayResult, *, as_json: bool) -> None:
     if as_json:
         print_json([vars(one)], say)
         return
@@ -178,9 +178,9 @@ def discard_command(common: Common, ids: tuple[str, ...], reason: str, failed_di
         raise UsageError("--reason expects a reason")
     with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
         for row in [_named(database, each) for each in ids]:
-            if not ledger.discard(connection, row["id"], reason):
+            if not failures.discard(connection, row["id"], reason):
                 raise UsageError(f"{row['id']} does not wait: {row['state']}", hint="etl failed list --all")
-            store.tell_state(row["dataset"], row["run"], row["id"], "discarded", reason)
+            store.note_state(row["dataset"], row["run"], row["id"], "discarded", reason)
             if as_json:
                 print_json([{"id": row["id"], "count_records": row["count_records"], "reason": reason}])
             else:
@@ -201,7 +201,7 @@ def purge_command(common: Common, older_than: str, dataset: str | None, failed_d
     age = _age(older_than)
     removed = count_records = count_bytes = 0
     with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
-        for row in ledger.settled_failures(connection, age, dataset):
+        for row in failures.settled(connection, age, dataset):
             size = store.remove(row["dataset"], row["run"], row["id"])
             if size is None:
                 continue
@@ -226,7 +226,7 @@ def _age(text: str) -> timedelta:
 
 def _find(database: Database, **wanted: str | None) -> list[dict[str, Any]]:
     with connect(database) as connection:
-        return ledger.failures_list(connection, **wanted)
+        return failures.find(connection, **wanted)
 
 
 def _named(database: Database, id: str) -> dict[str, Any]:

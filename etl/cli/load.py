@@ -30,7 +30,7 @@ from etl.ingestion import constants
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.command import Course, load_all, precalculate_all, require_all
 from etl.ingestion.pipeline.job import Job, Stop
-from etl.ingestion.pipeline.sharing import shared
+from etl.ingestion.pipeline.sharing import shares_of
 from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Summary
 from etl.metrics import Report
@@ -194,7 +194,7 @@ def command(
     )
     if dry_run:
         report.withdraw()
-    shares = shared(dataset, records, format, common.config_dir)
+    shares = shares_of(dataset, records, format, common.config_dir)
     if encoding != "auto":
         encodings.require_known(encoding)
     named = [each for argument in sources for each in naming.named(argument, encoding)]

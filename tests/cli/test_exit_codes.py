@@ -22,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 from etl import cli
 from etl.embedded import Server
 from etl.errors import EtlError, ExitCode, InterruptedByUserError, gravest
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import locks
 from etl.ingestion.pipeline.command import Course
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -676,7 +676,7 @@ def test_every_code_can_be_provoked(run_etl: RunEtl, connection: Connection, tmp
         (tmp_path / f"{name}.json").write_text(json.dumps(records))
     (tmp_path / "cut.json").write_text('[{"vehicle_id": "V1"}')
     head = hashlib.sha256((tmp_path / "held.json").read_bytes()).hexdigest()
-    ledger.lock_source(connection, "vehicles", head, "merge")
+    locks.acquire(connection, "vehicles", head, "merge")
     load = ["load", "vehicles", "--no-precalculate"]
     away = ["--database", "postgresql://nobody@127.0.0.1:1/nowhere"]
     run = partial(run_etl, own_process=True)  # the codes that a shell sees
