@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,9 +20,10 @@ from etl.database import connecting
 from etl.errors import DONE, EtlError, ExitCode, UsageError
 from etl.ingestion import constants
 from etl.ingestion.pipeline import outcome
-from etl.ingestion.pipeline.command import Course, load_all, precalculate_all, require_all
-from etl.ingestion.pipeline.job import Job, Stop
+from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
+from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.pipeline.sharing import shares_of
+from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Summary
 from etl.logs import Logs
@@ -130,28 +131,20 @@ def load(  # noqa: PLR0913 - as many as the command has options
     folder = Path(config_dir)
     shares = shares_of(dataset, records, format, folder)
     named = [each for source in sources for each in naming.named(str(source), encoding)]
-    course = Course()
+    result = CommandResult()
     with _opened(database, folder) as target:
         # The processes of several workers have no logger of this program.
         stop, logs = Stop(), Logs(level="critical")
-        jobs = [
-            Job(
-                dataset=share.dataset,
-                database=target,
-                settings=replace(settings, records=share.records),
-                stop=stop,
-                logs=logs,
-            )
-            for share in shares
-        ]
-        require_all(jobs, named, folder)
-        load_all(named, jobs, course, lambda _summary, _error: None)
-        precalculate_all(jobs, folder, course, lambda _error: None)
-    if course.exit_code not in DONE:
-        grave = [error for error in course.errors if error.exit_code == course.exit_code]
-        raise (grave or course.errors)[0]
+        targets = [Target.of(share.dataset, share.records, settings) for share in shares]
+        asked = Load(database=target, settings=settings, targets=targets, stop=stop, logs=logs)
+        require_all(asked, named, folder)
+        load_all(asked, named, result, lambda _summary, _error: None)
+        precalculate_all(asked, folder, result, lambda _error: None)
+    if result.exit_code not in DONE:
+        grave = [error for error in result.errors if error.exit_code == result.exit_code]
+        raise (grave or result.errors)[0]
     return Loaded(
-        exit_code=course.exit_code, sources=tuple(course.summaries), precalculated=tuple(course.precalculated)
+        exit_code=result.exit_code, sources=tuple(result.summaries), precalculated=tuple(result.precalculated)
     )
 
 

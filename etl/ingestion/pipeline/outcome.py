@@ -1,6 +1,7 @@
 """How a source ended: the balance, the status and the exit code, computed from the ledger (C3, C4, G1, G9)."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import psycopg
 import structlog
@@ -18,8 +19,11 @@ from etl.errors import (
 )
 from etl.ingestion.destination import refusals
 from etl.ingestion.ledger import runs, sums
-from etl.ingestion.pipeline.job import Job, Progress
+from etl.ingestion.pipeline.job import Progress
 from etl.ingestion.values import Balance, PolicyEffects, Source, Status, Summary, printable_path
+
+if TYPE_CHECKING:
+    from etl.ingestion.pipeline.attempts import Attempt
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +39,7 @@ def lost(error: psycopg.Error, database: Database) -> EtlError:
     what = f"{type(error).__name__}, SQLSTATE {code}" if code else "the connection is lost"
     return DatabaseError(
         f"the database {database.name} does not go on: {what}",
-        hint="run the same command to go on where the ledger stops",
+        hint="run the same command to continue where the ledger stops",
     )
 
 
@@ -60,8 +64,7 @@ def not_begun(source: Source, dataset: Dataset, database: str, error: EtlError) 
 def summary(
     connection: psycopg.Connection | None,
     source: Source,
-    job: Job,
-    progress: Progress,
+    attempt: "Attempt",
     error: EtlError | None,
     seconds: float,
 ) -> tuple[Summary, EtlError | None]:
@@ -69,8 +72,9 @@ def summary(
 
     `connection` is None when the database is away: then what is told is what was counted here, and exit code 4.
     """
+    load, dataset, progress = attempt.load, attempt.target.dataset, attempt.progress
     run = progress.run
-    tables = [table.name for table in job.dataset.tables]
+    tables = [table.name for table in dataset.tables]
     rows = dict.fromkeys(tables, 0)
     batches = {"loaded": 0, "failed": 0, "retried": progress.retried}
     balance = _counted(progress)
@@ -85,7 +89,7 @@ def summary(
         error = _unbalanced(run, balance) or error or (None if progress.is_cut else _unfinished(connection, run))
     elif connection is None and error is None:
         error = DatabaseError(
-            f"the database {job.database.name} is away and does not tell how the run ended",
+            f"the database {load.database.name} is away and does not tell how the run ended",
             hint="run the same command to learn it",
         )
     policies = sums.policy_effects(connection, run) if connection is not None and run is not None else PolicyEffects()
@@ -103,9 +107,9 @@ def summary(
         )
     told = Summary(
         run=run.run if run else None,
-        dataset=job.dataset.name,
+        dataset=dataset.name,
         source=source.name,
-        database=job.database.name,
+        database=load.database.name,
         status=status,
         exit_code=exit_code,
         records=balance,
@@ -114,7 +118,7 @@ def summary(
         bytes_read=progress.bytes_read,
         seconds=seconds,
         policies=policies,
-        failed_store=printable_path(job.settings.failed_dir) if balance.pending else None,
+        failed_store=printable_path(load.settings.failed_dir) if balance.pending else None,
     )
     return told, error
 
