@@ -74,3 +74,8 @@ class InterruptedByUserError(EtlError):
     def __init__(self, message: str, *, signal_number: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = 128 + signal_number
+
+
+def reason_of(error: OSError) -> str:
+    """Return the operating system's reason in lower case: a sentence of ours continues with it."""
+    return (error.strerror or "unknown error").lower()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from etl import datasets
-from etl.errors import UsageError
+from etl.errors import UsageError, reason_of
 from etl.settings import shipped
 
 _DATASET = """\
@@ -58,5 +58,5 @@ def write(folder: Path, name: str) -> tuple[Path, ...]:
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
     except OSError as error:
-        raise UsageError(f"cannot write {folder}: {(error.strerror or 'unknown error').lower()}") from error
+        raise UsageError(f"cannot write {folder}: {reason_of(error)}") from error
     return tuple(contents)

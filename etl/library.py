@@ -16,7 +16,7 @@ import psycopg
 import structlog
 
 from etl import provisioning
-from etl.database import connecting as databases
+from etl.database import connecting
 from etl.errors import EtlError, UsageError
 from etl.ingestion import constants
 from etl.ingestion.pipeline import outcome
@@ -172,16 +172,16 @@ def precalculate(
     """
     folder = Path(config_dir)
     chosen = catalogue.choose(aggregates, folder)
-    with _opened(database, folder) as target, databases.connect(target, "etl:precalculate") as connection:
+    with _opened(database, folder) as target, connecting.connect(target, "etl:precalculate") as connection:
         return tuple(refresh_all(connection, chosen, run=None, full=full))
 
 
 @contextmanager
-def _opened(address: str | None, config_dir: Path) -> Iterator[databases.Database]:
+def _opened(address: str | None, config_dir: Path) -> Iterator[connecting.Database]:
     """Yield the database that is meant, as the commands find it (contract C2)."""
     _be_quiet()
     given = address or os.environ.get("ETL_DATABASE_URL") or os.environ.get("DATABASE_URL")
-    chosen = databases.choose(given, read_file_settings(config_dir).database, os.environ)
+    chosen = connecting.choose(given, read_file_settings(config_dir).database, os.environ)
     with provisioning.opened(chosen, config_dir) as target:
         try:
             yield target

@@ -18,7 +18,7 @@ import structlog
 
 from etl import queries
 from etl.database.connecting import Database, connect
-from etl.errors import DatabaseError, EtlError, UsageError
+from etl.errors import DatabaseError, EtlError, UsageError, reason_of
 from etl.ingestion.values import Summary
 
 _SQL = queries.load("metrics")
@@ -59,7 +59,7 @@ _Samples = dict[str, dict[tuple[str, ...], float]]
 
 
 def require_writable(path: Path) -> None:
-    """Prove that a metrics file can be written.
+    """Prover that a metrics file can be written.
 
     Raises UsageError when it cannot.
     """
@@ -71,7 +71,7 @@ def require_writable(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise UsageError(
-            f"the metrics file {path} cannot be written: {(error.strerror or 'unknown error').lower()}",
+            f"the metrics file {path} cannot be written: {reason_of(error)}",
             hint="name another by --metrics-file or ETL_METRICS_FILE; its folder must be there",
         ) from error
 
@@ -170,7 +170,7 @@ class Report:
             with _alone(self._path.parent):
                 self._write(self._path)
         except OSError as error:
-            log.warning("metrics_not_written", file=str(self._path), reason=(error.strerror or "unknown error").lower())
+            log.warning("metrics_not_written", file=str(self._path), reason=reason_of(error))
 
     def _write(self, path: Path) -> None:
         from prometheus_client import CollectorRegistry, Gauge, write_to_textfile  # noqa: PLC0415 - few ask for it

@@ -1,16 +1,15 @@
 """What loads need of a database and its server, looked at before a load needs it; changes nothing."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import psycopg
-from psycopg.rows import dict_row
 
 from etl import datasets, queries
-from etl.database import connecting as database
+from etl.database import connecting, migrations, tables
 from etl.database.connecting import Database
 from etl.database.pooling import pooling
 from etl.errors import UsageError
@@ -45,7 +44,7 @@ def inspect(target: Database, config_dir: Path, folder: Path | None, sessions: i
     `folder` is that of an embedded server, `sessions` how many a load opens. Raises UsageError or DatabaseError when
     the database cannot be reached.
     """
-    with database.connect(target, "etl:check") as connection:
+    with connecting.connect(target, "etl:check") as connection:
         server = list(_server(connection, target))
         yield from server
         if any(each.state == "fail" for each in server):
@@ -71,7 +70,7 @@ def _server(connection: psycopg.Connection, target: Database) -> Iterator[Findin
         found=f"{target.name}, PostgreSQL {major}",
         remedy="use PostgreSQL 16 or later",
     )
-    facts = _one(connection, "server_facts")
+    facts = queries.one(connection, _SQL["server_facts"])
     way = pooling(connection, target)
     yield _judged(
         "connection",
@@ -182,11 +181,11 @@ def _disk(folder: Path) -> Finding:
 def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Finding]:
     """Look at what `db migrate` brings: the ledger, the tables, the triggers, and the rights to all of them."""
     try:
-        database.require_migrated(connection)
+        migrations.require_migrated(connection)
     except UsageError as error:
         yield _refused("migrations", error)
         return
-    yield Finding(what="migrations", state="ok", found=f"at {database.latest_migration()}")
+    yield Finding(what="migrations", state="ok", found=f"at {migrations.latest_migration()}")
     missing = [right for (right,) in connection.execute(_SQL["ledger_rights"])]
     yield _judged(
         "ledger",
@@ -199,9 +198,9 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
         if dataset.name not in standing:
             continue
         try:
-            database.require_tables(connection, dataset)
+            tables.require_tables(connection, dataset)
             if dataset.mode == "merge":
-                database.require_key(connection, dataset)
+                tables.require_key(connection, dataset)
         except UsageError as error:
             yield _refused(f"dataset {dataset.name}", error)
         else:
@@ -217,8 +216,3 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
 
 def _refused(what: str, error: UsageError) -> Finding:
     return Finding(what=what, state="fail", found=str(error), remedy=error.hint or "")
-
-
-def _one(connection: psycopg.Connection, name: str) -> Mapping[str, Any]:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_SQL[name]).fetchone() or {}

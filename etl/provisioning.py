@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from etl import datasets
-from etl.database import connecting as database
+from etl.database import connecting, migrations, tables
 from etl.database.connecting import Database
 from etl.datasets import Dataset
 from etl.precalculation import catalogue, installation
@@ -19,11 +19,11 @@ def migrate(target: Database, config_dir: Path) -> None:
     found = [datasets.find(name, config_dir) for name in datasets.standing(config_dir)]
     for dataset in found:
         require_fitting(dataset)
-    with database.connect(target, "etl:migrate") as connection, database.one_migration_at_a_time(connection):
-        database.run_migrations(connection)
-        database.grant_ledger(connection)
+    with connecting.connect(target, "etl:migrate") as connection, migrations.one_migration_at_a_time(connection):
+        migrations.run_migrations(connection)
+        migrations.grant_ledger(connection)
         for dataset in found:
-            database.create_tables(connection, dataset)
+            tables.create_tables(connection, dataset)
         known = datasets.readable(config_dir)
         owners = {table.name: dataset.name for dataset in known for table in dataset.tables}
         installation.install(connection, catalogue.read_all(config_dir), owners)
@@ -35,8 +35,8 @@ def create(target: Database, dataset: Dataset) -> None:
     Raises UsageError when the server denies it, DefinitionError when a constant does not fit its column.
     """
     require_fitting(dataset)
-    with database.connect(target, "etl:migrate") as connection:
-        database.create_tables(connection, dataset)
+    with connecting.connect(target, "etl:migrate") as connection:
+        tables.create_tables(connection, dataset)
         installation.watch_again(connection)
 
 
@@ -53,11 +53,11 @@ def opened(address: str, config_dir: Path) -> Iterator[Database]:
 
     Raises UsageError when another database was not migrated to what this installation needs.
     """
-    with database.serving(address) as target:
-        with database.connect(target) as connection:
-            is_new = target.embedded and not database.is_migrated(connection)
+    with connecting.serving(address) as target:
+        with connecting.connect(target) as connection:
+            is_new = target.embedded and not migrations.is_migrated(connection)
             if not is_new:
-                database.require_migrated(connection)
+                migrations.require_migrated(connection)
         if is_new:
             migrate(target, config_dir)
         yield target

@@ -5,12 +5,18 @@ A file is a sequence of `-- name: snake_name`, one line `-- what it does`, and t
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from typing import Any
 
+import psycopg
 from psycopg import sql
+from psycopg.rows import dict_row
 
+from etl.errors import InternalError
 from etl.settings import shipped
+
+Values = Mapping[str, Any] | Sequence[Any] | None
 
 _HEAD = re.compile(r"^-- name: ([a-z_]+)\n-- .+\n", re.MULTILINE)
 
@@ -38,3 +44,29 @@ class Queries(Mapping[str, sql.SQL]):
 def load(name: str) -> Queries:
     """Return the statements of `sql/queries/NAME.sql`, read once a process."""
     return Queries(name)
+
+
+def one(
+    connection: psycopg.Connection,
+    statement: sql.SQL | sql.Composed,
+    values: Mapping[str, Any] | Sequence[Any] | None = None,
+) -> dict[str, Any]:
+    """Return the only row of a statement, by column.
+
+    Raises InternalError when it gives none.
+    """
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(statement, values).fetchone()
+    if row is None:
+        raise InternalError("expected a row of a statement, got none")
+    return row
+
+
+def rows(
+    connection: psycopg.Connection,
+    statement: sql.SQL | sql.Composed,
+    values: Mapping[str, Any] | Sequence[Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Return the rows of a statement, by column."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(statement, values).fetchall()

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from etl.errors import DefinitionError, UsageError
+from etl.errors import DefinitionError, UsageError, reason_of
 from etl.ingestion.constants import MAX_RECORD_BYTES
 
 Mode = Literal["append", "merge", "replace"]
@@ -76,7 +76,7 @@ def read_file_settings(config_dir: Path) -> FileSettings:
     try:
         return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), FileSettings)
     except OSError as error:
-        raise DefinitionError(f"cannot read {path}: {error.strerror}") from error
+        raise DefinitionError(f"cannot read {path}: {reason_of(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise DefinitionError(f"{path}: {error}", hint="see docs/reference/settings.md for the keys") from error
 

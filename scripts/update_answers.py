@@ -2,7 +2,7 @@
 """Rewrite the answers of the analyst's guide: what its queries give on the data of `make demo`.
 
 An answer stands between `<!-- answer -->` and `<!-- end: answer -->`, below its query. Loading the demo takes a minute,
-so `scripts/update_docs.py` leaves the answers alone; `tests/test_analysts_guide.py` compares them.
+so `scripts/update_docs.py` leaves the answers alone; `tests/docs/test_analysts_guide.py` compares them.
 """
 
 import os

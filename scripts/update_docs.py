@@ -4,7 +4,7 @@
 A generated block stands between `<!-- generated: NAME -->` and `<!-- end: NAME -->`. A transcript is a fenced block
 of kind `console`: each line that begins with `$ ` is run by a shell, what follows is what it printed. A fenced
 block of kind `toml` or `json` whose line before the fence is `<!-- file: PATH -->` is written to that file first.
-The tests run the same functions and compare (`tests/test_docs.py`).
+The tests run the same functions and compare (`tests/docs/test_docs.py`).
 """
 
 import importlib

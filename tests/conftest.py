@@ -23,7 +23,7 @@ from pytest_postgresql import factories
 from etl.database.connecting import Database
 from etl.embedded import VERSION, Server
 from etl.provisioning import migrate
-from tests import command
+from tests.support import command
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -56,13 +56,13 @@ def _rows(ctx: click.Context, name: str, **values: object) -> Iterable[str]:
     import psycopg
 
     from etl import queries
-    from etl.database import connecting as database
+    from etl.database import connecting
     from etl.embedded import Server
     from etl.settings import read_file_settings
 
     given = ctx.find_root().params.get("database")
-    address = database.choose(given, read_file_settings(_config_dir(ctx)).database, os.environ)
-    folder = database.embedded_folder(address)
+    address = connecting.choose(given, read_file_settings(_config_dir(ctx)).database, os.environ)
+    folder = connecting.embedded_folder(address)
     if folder is not None:
         if not Server(folder).status().running:
             return []

@@ -6,7 +6,8 @@ import msgspec
 from etl import datasets
 from etl.cli import completion, infer
 from etl.cli.options import Common, json_option, option, print_json, print_table
-from etl.database.connecting import connect, require_tables
+from etl.database.connecting import connect
+from etl.database.tables import require_tables
 from etl.provisioning import create, require_fitting
 
 
@@ -62,9 +63,9 @@ def show_command(common: Common, name: str, projection: bool, as_json: bool) -> 
     """Show the columns of a dataset and where their values come from."""
     dataset = datasets.find(name, common.config_dir)
     if projection:
-        from etl.ingestion.transform import paths as lanes
+        from etl.ingestion.transform import paths
 
-        seen = lanes.fast(dataset)
+        seen = paths.fast(dataset)
         click.echo(f"every value is converted before it is sent: {seen}" if isinstance(seen, str) else seen.told())
         return
     if as_json:

@@ -7,7 +7,7 @@ import click
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl.cli.options import Common, json_option, option, print_json, print_table
-from etl.database import connecting as databases
+from etl.database import connecting, migrations
 from etl.embedded import Server, binary
 from etl.errors import UsageError
 from etl.provisioning import migrate
@@ -19,7 +19,7 @@ def command() -> None:
 
 
 def _server(common: Common) -> Server:
-    folder = databases.embedded_folder(common.address)
+    folder = connecting.embedded_folder(common.address)
     if folder is None:
         raise UsageError(
             "this command is for the embedded server, and another database is named",
@@ -50,11 +50,11 @@ def stop_command(common: Common) -> None:
 @click.pass_obj
 def status_command(common: Common) -> int:
     """Tell whether the database can be reached; exit code 4 when it cannot."""
-    folder = databases.embedded_folder(common.address)
+    folder = connecting.embedded_folder(common.address)
     if folder is not None and not (status := Server(folder).status()).running:
         click.echo(f"embedded PostgreSQL {status.version} in {folder}: stopped; any command starts it")
         return 0
-    with common.server() as database, databases.connect(database) as connection:
+    with common.server() as database, connecting.connect(database) as connection:
         click.echo(f"{database.name}: PostgreSQL {connection.info.server_version // 10000}, running")
     return 0
 
@@ -64,10 +64,10 @@ def status_command(common: Common) -> int:
 @click.pass_obj
 def url_command(common: Common, tcp: bool) -> None:
     """Print an address of the database; without --tcp it holds no password."""
-    if databases.embedded_folder(common.address) is not None:
+    if connecting.embedded_folder(common.address) is not None:
         click.echo(_server(common).url(tcp=tcp))
         return
-    with common.server() as database, databases.connect(database) as connection:
+    with common.server() as database, connecting.connect(database) as connection:
         info = connection.info
         click.echo(make_conninfo(host=info.host, port=info.port, user=info.user, dbname=info.dbname))
 
@@ -92,7 +92,7 @@ def migrate_command(common: Common) -> None:
     """Bring the database to what this installation needs; running it again changes nothing."""
     with common.server() as database:
         migrate(database, common.config_dir)
-        click.echo(f"{database.name} is at migration {databases.latest_migration()}")
+        click.echo(f"{database.name} is at migration {migrations.latest_migration()}")
 
 
 @command.command("check", epilog="Example: etl db check --json")
@@ -109,7 +109,7 @@ def check_command(common: Common, as_json: bool) -> int:
     with common.server() as database:
         # Each worker has a session, the load itself one, and so has what follows it.
         found = list(
-            inspect(database, common.config_dir, databases.embedded_folder(common.address), MAX_DEFAULT_WORKERS + 2)
+            inspect(database, common.config_dir, connecting.embedded_folder(common.address), MAX_DEFAULT_WORKERS + 2)
         )
     if as_json:
         print_json(map(vars, found))

@@ -26,7 +26,7 @@ from etl.cli.options import (
 from etl.database.connecting import Database, connect
 from etl.database.pooling import require_own_session
 from etl.errors import BusyError, UsageError
-from etl.ingestion.failed_store import store as failures
+from etl.ingestion.failed_store.locating import is_plain, length_in
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import runs as ledger
 from etl.ingestion.pipeline.job import Stop
@@ -84,9 +84,9 @@ def show_command(common: Common, id: str, failed_dir: Path, as_json: bool) -> No
         click.echo(f"\nrecord {place['record']:,} at byte {place['offset']:,}, key {place['key'] or 'unknown'}")
         click.echo(f"  {place['sqlstate']} {where + ': ' if where else ''}{place['reason']}")
         click.echo(f"  {line.decode('utf-8', errors='replace')}")
-        if failures.is_plain(row["source"]):
+        if is_plain(row["source"]):
             name = shlex.quote(f"./{row['source']}" if row["source"].startswith("-") else row["source"])
-            length = failures.length_in(row["source"], place["offset"], line, is_keyed=details.get("keyed", False))
+            length = length_in(row["source"], place["offset"], line, is_keyed=details.get("keyed", False))
             click.echo(f"  tail -c +{place['offset'] + 1} {name} | head -c {length}")
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import click
 
 from etl.cli.options import option
-from etl.errors import UsageError
+from etl.errors import UsageError, reason_of
 from etl.generate import DATASETS, generate
 
 
@@ -27,7 +27,7 @@ def command(dataset: str, records: int, output: str, format: Literal["array", "n
         with sys.stdout.buffer if output == "-" else Path(output).open("wb") as file:
             made = generate(dataset, records=records, output=file, format=format, seed=seed, bad=share)
     except OSError as error:
-        raise UsageError(f"cannot write {output}: {(error.strerror or 'unknown error').lower()}") from error
+        raise UsageError(f"cannot write {output}: {reason_of(error)}") from error
     spoiled = ", ".join(f"{count:,} {fault}" for fault, count in made.bad.items() if count)
     click.echo(f"{made.records:,} records written to {output}{f'; spoiled: {spoiled}' if spoiled else ''}", err=True)
 

@@ -8,9 +8,9 @@ import click
 
 from etl import datasets
 from etl.cli.options import Common, option
-from etl.errors import UsageError
+from etl.errors import UsageError, reason_of
 from etl.inference import SAMPLE, infer
-from etl.inference.naming import LONGEST, Names, snake_case
+from etl.inference.identifiers import LONGEST, Names, snake_case
 from etl.ingestion.sources import encodings
 from etl.ingestion.sources.naming import named
 
@@ -75,7 +75,7 @@ def command(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{proposal.text}\n", encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {(error.strerror or 'unknown error').lower()}") from error
+        raise UsageError(f"cannot write {path}: {reason_of(error)}") from error
     dataset = datasets.read(path)
     tables = ", ".join(table.name for table in dataset.tables)
     key = f"key {', '.join(dataset.key)}" if dataset.key else "no key"

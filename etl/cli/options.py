@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from etl.errors import UsageError
+from etl.errors import UsageError, reason_of
 from etl.ingestion import constants
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def say(text: str) -> None:
     except OSError as error:
         import structlog
 
-        structlog.get_logger(__name__).warning("output_lost", reason=(error.strerror or "unknown error").lower())
+        structlog.get_logger(__name__).warning("output_lost", reason=reason_of(error))
         # What is still in the buffer would end the process with another exit code.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

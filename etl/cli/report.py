@@ -13,7 +13,7 @@ from etl import report
 from etl.cli import completion
 from etl.cli.options import Common, option
 from etl.database.connecting import connect
-from etl.errors import UsageError
+from etl.errors import UsageError, reason_of
 from etl.precalculation import catalogue
 
 _ENDINGS: dict[str, report.Format] = {
@@ -93,4 +93,4 @@ def _opened(output: str, format: str) -> Iterator[BinaryIO]:
         finally:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot write {output}: {(error.strerror or 'unknown error').lower()}") from error
+        raise UsageError(f"cannot write {output}: {reason_of(error)}") from error

@@ -7,7 +7,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.database.connecting import denied
+from etl.database.tables import denied
 from etl.datasets import LINEAGE, Dataset, Table, limits_ddl, quoted, sql_type
 
 _SQL = queries.load("comparison")

@@ -12,7 +12,7 @@ import msgspec
 
 from etl.datasets.definition import TYPES, Column, Condition, Dataset, Table
 from etl.datasets.problems import problems
-from etl.errors import DefinitionError
+from etl.errors import DefinitionError, reason_of
 from etl.settings import Mode, OnDuplicate, OnNul, OnUnknown, shipped
 
 _UNKNOWN = re.compile(r"(?:unknown field `|Invalid enum value ')([^`']+)[`']")
@@ -111,7 +111,7 @@ def read(path: Path) -> Dataset:
         document = msgspec.convert(content, _Document)
         tables = tuple(_table(raw, f"{path}: table {number}") for number, raw in enumerate(document.table, 1))
     except OSError as error:
-        raise DefinitionError(f"cannot read {path}: {error.strerror}") from error
+        raise DefinitionError(f"cannot read {path}: {reason_of(error)}") from error
     except msgspec.ValidationError as error:
         raise DefinitionError(f"{path}: {error}", hint=_meant(error, _Document.__struct_fields__)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -8,12 +8,12 @@ from typing import Any
 from etl.datasets import Dataset
 from etl.errors import SourceError
 from etl.inference.finding import Found, find_records
-from etl.inference.observing import Budget, Place
+from etl.inference.observing import Budget, Observation
 from etl.inference.tables import draft
 from etl.inference.writing import Sample, toml
 from etl.ingestion.framing.decoding import decode
 from etl.ingestion.framing.documents import require_path
-from etl.ingestion.framing.pieces import Cut, cut
+from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import KEY, Fault, Source
 
@@ -44,7 +44,7 @@ def infer(source: Source, *, name: str, records: str | None, sample: int | None,
     with opened(source) as stream:
         found = find_records(stream.head) if records is None else Found(records=records, reason="the path given")
         require_path(found.records)
-        root, faults, count = Place(Budget()), 0, 0
+        root, faults, count = Observation(Budget()), 0, 0
         for count, record in enumerate(islice(_records(stream, found.records), sample), 1):  # noqa: B007 - kept
             if isinstance(record, Fault):
                 faults += 1
@@ -63,5 +63,5 @@ def infer(source: Source, *, name: str, records: str | None, sample: int | None,
 
 
 def _records(stream: Stream, path: str) -> Iterator[dict[str, Any] | Fault]:
-    how = Cut(format="auto", records=path, batch_rows=_PIECE_RECORDS, known={})
+    how = CutOptions(format="auto", records=path, batch_rows=_PIECE_RECORDS, known={})
     return (record for piece in cut(stream, how) for record in decode(piece))

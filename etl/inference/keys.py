@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from etl.inference.identifiers import words
 from etl.inference.leaves import Leaf
-from etl.inference.naming import words
 
 _IDS = frozenset({"id", "uuid", "guid"})
 _CODES = words(

@@ -8,10 +8,10 @@ from typing import Literal
 
 from etl.datasets import Type
 from etl.inference.forms import is_format
-from etl.inference.naming import snake_case, words
-from etl.inference.observing import Numbers, Place
+from etl.inference.identifiers import snake_case, words
+from etl.inference.observing import Numbers, Observation
 
-Shape = Literal["value", "members", "rows"]
+ValueShape = Literal["value", "members", "rows"]
 
 _BIGINT = (-(1 << 63), (1 << 63) - 1)
 _BIGINT_DIGITS = 18
@@ -51,14 +51,14 @@ class Kind:
     """What a place becomes. `has_misfits`: some values do not fit the type, and want a column of their own."""
 
     type: Type = "jsonb"
-    shape: Shape = "value"
+    shape: ValueShape = "value"
     null_if: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
     has_misfits: bool = False
     remark: str = ""
 
 
-def kind_of(place: Place, name: str) -> Kind:
+def kind_of(place: Observation, name: str) -> Kind:
     """Return what the values at a place, which has this name, become."""
     if place.objects or place.arrays:
         return _structure(place)
@@ -74,7 +74,7 @@ def kind_of(place: Place, name: str) -> Kind:
     return kind if kind.type == "text" or kind.null_if else replace(kind, null_if=none)
 
 
-def _structure(place: Place) -> Kind:
+def _structure(place: Observation) -> Kind:
     if place.is_whole:
         return Kind(remark="too many members or levels for columns")
     if place.objects == place.values:
@@ -82,7 +82,7 @@ def _structure(place: Place) -> Kind:
     return _array(place) if place.arrays == place.values else Kind(remark="objects or arrays, and other values")
 
 
-def _object(place: Place) -> Kind:
+def _object(place: Observation) -> Kind:
     if not place.members:
         return Kind(remark="always an empty object")
     mean = sum(member.count for member in place.members.values()) / len(place.members)
@@ -91,7 +91,7 @@ def _object(place: Place) -> Kind:
     return Kind(shape="members")
 
 
-def _array(place: Place) -> Kind:
+def _array(place: Observation) -> Kind:
     elements = place.elements
     if elements is None:
         return Kind(remark="always an empty array")
@@ -102,7 +102,7 @@ def _array(place: Place) -> Kind:
     return Kind(remark=f"an array of up to {place.most_elements:,} values")
 
 
-def _numbers(place: Place, name: str) -> Kind:
+def _numbers(place: Observation, name: str) -> Kind:
     """Decide about a place that holds numbers, and maybe texts."""
     numbers, texts = place.numbers, place.texts
     said = texts.count - texts.forms["none"]
@@ -130,7 +130,7 @@ def _is_within(numbers: Numbers, bounds: tuple[int, int]) -> bool:
     return bounds[0] <= numbers.least and numbers.most <= bounds[1]
 
 
-def _texts(place: Place, name: str) -> Kind:
+def _texts(place: Observation, name: str) -> Kind:
     """Decide about a place that holds nothing but texts."""
     texts = place.texts
     said = texts.count - texts.forms["none"]
@@ -151,7 +151,7 @@ def _texts(place: Place, name: str) -> Kind:
     return _formatted(place)
 
 
-def _written_numbers(place: Place, name: str) -> Kind:
+def _written_numbers(place: Observation, name: str) -> Kind:
     texts = place.texts
     is_code = texts.shortest >= _CODE_DIGITS and texts.shortest == texts.longest
     if is_code or _last_word(name) in _CODE_WORDS:
@@ -160,7 +160,7 @@ def _written_numbers(place: Place, name: str) -> Kind:
     return Kind(type="bigint" if is_short else "numeric", remark="numbers in quotes")
 
 
-def _formatted(place: Place) -> Kind:
+def _formatted(place: Observation) -> Kind:
     forms = place.texts.forms
     formats = sorted((form for form in forms if is_format(form)), key=lambda form: (-forms[form], form))
     if not formats or not _is_enough(forms[formats[0]], place):
@@ -174,7 +174,7 @@ def _formatted(place: Place) -> Kind:
     return Kind(type="date" if is_day else "timestamp", formats=(best,), has_misfits=forms[best] < said)
 
 
-def _is_enough(fitting: int, place: Place) -> bool:
+def _is_enough(fitting: int, place: Observation) -> bool:
     """Tell whether values that fit a type are enough for it, for the others are fewer or a few words."""
     said = place.values - place.texts.forms["none"]
     if fitting >= said * _MOST and fitting:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from etl.inference.kinds import Kind, kind_of
-from etl.inference.observing import Place
+from etl.inference.observing import Observation
 
 MAX_COLUMNS = 1_200
 """PostgreSQL takes 1,600 columns; the rest is for lineage and for what is added later."""
@@ -15,7 +15,7 @@ class Leaf:
     """A place that becomes a column: the names that lead to it from the row's object, and what it becomes."""
 
     way: tuple[str, ...]
-    place: Place
+    place: Observation
     kind: Kind
 
 
@@ -24,10 +24,10 @@ class Array:
     """A place that becomes a child table: the names that lead to it, and what its elements hold."""
 
     way: tuple[str, ...]
-    elements: Place
+    elements: Observation
 
 
-def within(item: Place) -> tuple[list[Leaf], list[Array]]:
+def within(item: Observation) -> tuple[list[Leaf], list[Array]]:
     """Return the columns and child tables of what a row is made of: a record, or the element of an array.
 
     Objects whose members would make too many columns stay whole, the one with the most of them first.
@@ -39,7 +39,7 @@ def within(item: Place) -> tuple[list[Leaf], list[Array]]:
             return leaves, [each for each in found if isinstance(each, Array)]
 
 
-def _below(place: Place, way: tuple[str, ...]) -> Iterator[Leaf | Array]:
+def _below(place: Observation, way: tuple[str, ...]) -> Iterator[Leaf | Array]:
     if not place.members:
         yield Leaf(way=way, place=place, kind=Kind(remark="the whole object"))
     for name, member in place.members.items():
@@ -52,7 +52,7 @@ def _below(place: Place, way: tuple[str, ...]) -> Iterator[Leaf | Array]:
             yield Leaf(way=(*way, name), place=member, kind=kind)
 
 
-def _fold_largest(item: Place, leaves: list[Leaf]) -> bool:
+def _fold_largest(item: Observation, leaves: list[Leaf]) -> bool:
     """Let the member that makes the most columns stay whole; False when each member makes one."""
     counts: dict[str, int] = {}
     for leaf in leaves:

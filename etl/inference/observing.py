@@ -124,7 +124,7 @@ class Distinct:
             self._hashes = None
 
 
-class Place:
+class Observation:
     """What was seen at one place: a member of all records, or the elements of an array.
 
     `members` are those of its objects in the order in which they came, `elements` what its arrays hold; both are empty
@@ -135,8 +135,8 @@ class Place:
         self.count = self.nulls = self.booleans = self.objects = self.arrays = 0
         self.texts = Texts()
         self.numbers = Numbers()
-        self.members: dict[str, Place] = {}
-        self.elements: Place | None = None
+        self.members: dict[str, Observation] = {}
+        self.elements: Observation | None = None
         self.is_whole = False
         self.distinct = Distinct(budget) if is_single else None
         self.most_elements = 0
@@ -188,7 +188,7 @@ class Place:
             for held in value:
                 self.elements.see(held)
 
-    def _new(self, name: str) -> "Place | None":
+    def _new(self, name: str) -> "Observation | None":
         place = self._place(is_single=self.distinct is not None) if len(self.members) < MAX_MEMBERS else None
         if place is None:
             self._keep_whole()
@@ -196,12 +196,12 @@ class Place:
             self.members[name] = place
         return place
 
-    def _place(self, *, is_single: bool) -> "Place | None":
+    def _place(self, *, is_single: bool) -> "Observation | None":
         if self._level >= MAX_LEVELS or not self._budget.places:
             self.is_whole = True
             return None
         self._budget.places -= 1
-        return Place(self._budget, level=self._level + 1, is_single=is_single)
+        return Observation(self._budget, level=self._level + 1, is_single=is_single)
 
     def _keep_whole(self) -> None:
         """Look into it no more, and give back what was kept of it."""

@@ -7,9 +7,9 @@ import msgspec
 
 from etl.datasets import Column, Dataset, Table, paths
 from etl.inference import keys
+from etl.inference.identifiers import Names
 from etl.inference.leaves import Array, Leaf, within
-from etl.inference.naming import Names
-from etl.inference.observing import Place
+from etl.inference.observing import Observation
 
 _SCHEMA = "logistics"
 
@@ -34,7 +34,7 @@ class _Drafting:
     rows: dict[str, int] = field(default_factory=dict)
 
 
-def draft(root: Place, name: str, records: str, taken: frozenset[str]) -> Draft:
+def draft(root: Observation, name: str, records: str, taken: frozenset[str]) -> Draft:
     """Propose a definition called `name` for records of which `root` was seen; no table gets a name that is taken."""
     own = {table.partition(".")[2] for table in taken if table.startswith(f"{_SCHEMA}.")}
     drafting = _Drafting(dataset=name, names=Names(own))

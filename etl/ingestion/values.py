@@ -11,10 +11,13 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import xxhash
 
-Shape = Literal["array", "lines", "values", "members", "keyed"]
+PieceShape = Literal["array", "lines", "values", "members", "keyed"]
 """How the records of a piece follow one another: as elements of an array, one a line, as values of a document, as
 members of an object with their keys, and one a line as an object whose only member is the record with its key.
 """
+
+LINE_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
+"""Line ends between the tokens of a record become spaces where each record has a line of its own."""
 
 KEY: Final[Any] = None
 """Under this a record that is a member of an object holds its key: JSON gives no other member that name."""
@@ -51,7 +54,7 @@ class Block:
     """Bytes that may be whole records: of the piece at `offset`, the first of them its record at `place` (from 1)."""
 
     data: bytes = field(repr=False)
-    shape: Shape
+    shape: PieceShape
     offset: int
     place: int
 
@@ -63,15 +66,15 @@ class Proof(NamedTuple):
     made: Any = None
 
 
-Prove = Callable[[Block], Proof | None]
+Prover = Callable[[Block], Proof | None]
 """Tells how many records a block holds; None: another proof is to be looked for."""
 
 
-def unproven(_block: Block) -> None:
+def no_prover(_block: Block) -> None:
     """Leave the proof to whoever cuts."""
 
 
-def told_path(path: str | os.PathLike[str]) -> str:
+def printable_path(path: str | os.PathLike[str]) -> str:
     """Return a path as logs and the ledger can hold it, each byte that is no UTF-8 by its number."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -100,7 +103,7 @@ class Piece:
     count: int
     first_record: int
     parts: tuple[bytes, ...] = field(repr=False)
-    shape: Shape
+    shape: PieceShape
     which: int = 0
     blocks: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
     made: tuple[Any, ...] = field(default=(), repr=False, compare=False)
@@ -151,7 +154,7 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Range:
+class LoadedRange:
     """A piece that the ledger holds already: where it was, and the xxh3 hash of its bytes."""
 
     offset: int
@@ -231,7 +234,7 @@ class Rows:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noted:
+class PolicyEffects:
     """What policies did: records that lost their NUL characters, those with the key of another, unknown members."""
 
     nul_stripped: int = 0
@@ -247,9 +250,9 @@ class Noted:
 class Batch:
     """The rows of one piece, for each table of the dataset, and the records that can never load.
 
-    `places` are those of its records, which a replay takes from the piece that they were in. `lane` made it: "fast"
-    leaves to the server what its tables check themselves, "strict" checks all, "careful" converts value by value;
-    `maker` is that very lane, where it may be told to look closer. `spans` tells by place where some records stand in
+    `places` are those of its records, which a replay takes from the piece that they were in. `path` made it: "fast"
+    leaves to the server what its tables check themselves, "strict" checks all, "checked" converts value by value;
+    `maker` is that very path, where it may be told to look closer. `spans` tells by place where some records stand in
     the piece.
     """
 
@@ -257,9 +260,9 @@ class Batch:
     places: Sequence[int]
     tables: tuple[tuple[Rows, ...], ...]
     rejected: tuple[Rejected, ...]
-    lane: Literal["fast", "strict", "careful"] = "careful"
+    path: Literal["fast", "strict", "checked"] = "checked"
     maker: object = field(default=None, repr=False, compare=False)
-    noted: Noted = Noted()
+    policy_effects: PolicyEffects = PolicyEffects()
     spans: Mapping[int, Span] = field(default_factory=dict, repr=False)
 
     @property
@@ -269,7 +272,7 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
+class CopyResult:
     """What the server took of a batch: the rows kept of each table, what is wrong with the records refused, by place.
 
     `duplicates` are those of its records that have the key of an earlier one, where somebody asks for them.
@@ -308,7 +311,7 @@ class Entry:
     rejected: int
     failed: int
     rows: tuple[int, ...]
-    noted: Noted = Noted()
+    policy_effects: PolicyEffects = PolicyEffects()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,7 +371,7 @@ class Summary:
     failed_store: str | None
     dry_run: bool = False
     reasons: tuple[Reason, ...] = ()
-    policies: Noted = Noted()
+    policies: PolicyEffects = PolicyEffects()
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object of contract C4; that of a dry run tells its reasons, too."""

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from psycopg import sql
 
-from etl.errors import DefinitionError, UsageError
+from etl.errors import DefinitionError, UsageError, reason_of
 from etl.settings import shipped
 
 _NAME = r"[a-z_][a-z0-9_]{0,62}"
@@ -66,7 +66,7 @@ class Fact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Range:
+class BucketRange:
     """Buckets without a gap between them: the first, and the first that is behind them, as PostgreSQL writes a date."""
 
     first: str
@@ -74,7 +74,7 @@ class Range:
 
 
 # From the first day that PostgreSQL knows: what is no date, such as -infinity, is in no bucket.
-EVERYTHING = Range(first="4714-11-24 BC", until="infinity")
+EVERYTHING = BucketRange(first="4714-11-24 BC", until="infinity")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class Aggregate:
         """The qualified name of its table, quoted."""
         return sql.Identifier(*self.table.split("."))
 
-    def computed(self, buckets: Range = EVERYTHING) -> sql.Composed:
+    def computed(self, buckets: BucketRange = EVERYTHING) -> sql.Composed:
         """Return the select that computes these buckets."""
         parts = _PARAMETER.split(self.select)
         found: list[sql.Composable] = [sql.SQL(parts[0])]
@@ -111,7 +111,7 @@ class Aggregate:
             found += [instant if name.endswith("_utc") else day, sql.SQL(text)]
         return sql.Composed(found)
 
-    def within(self, buckets: Range) -> sql.Composable:
+    def within(self, buckets: BucketRange) -> sql.Composable:
         """Return the condition that a row of its table is in one of these buckets."""
         if self.bucket == "all" or buckets == EVERYTHING:
             return sql.SQL("true")
@@ -168,7 +168,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")  # Some editors begin a file with a byte-order mark.
     except OSError as error:
-        reason = (error.strerror or "unknown error").lower()
+        reason = reason_of(error)
     except UnicodeDecodeError:
         reason = "it is not UTF-8"
     raise DefinitionError(f"cannot read {path}: {reason}")

@@ -8,10 +8,9 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from etl import queries
-from etl.precalculation.catalogue import EVERYTHING, Aggregate, Range
+from etl.precalculation.catalogue import EVERYTHING, Aggregate, BucketRange
 
 _SQL = queries.load("precalculation")
 _STEPS = {"day": "interval '1 day'", "month": "interval '1 month'", "all": "interval '1 day'"}
@@ -32,7 +31,7 @@ def gather(connection: psycopg.Connection) -> None:
             connection.execute(_SQL["unlock_gathering"])
 
 
-def take_due(connection: psycopg.Connection, aggregate: Aggregate) -> tuple[list[Range], int]:
+def take_due(connection: psycopg.Connection, aggregate: Aggregate) -> tuple[list[BucketRange], int]:
     """Take what is pending; return the ranges of buckets to recompute, and how many buckets were touched.
 
     Those noted since `gather` are among them, for the snapshot of this transaction sees their facts already; they stay
@@ -42,11 +41,11 @@ def take_due(connection: psycopg.Connection, aggregate: Aggregate) -> tuple[list
     rows = _due(connection, aggregate, "take_pending")
     ranges = _ranges(rows)
     if len(rows) > 1 and EVERYTHING not in ranges and 2 * sum(row[3] for row in rows) >= rows[0][4]:
-        ranges = [Range(first=ranges[0].first, until=ranges[-1].until)]
+        ranges = [BucketRange(first=ranges[0].first, until=ranges[-1].until)]
     return ranges, sum(row[2] for row in rows)
 
 
-def see_due(connection: psycopg.Connection, aggregate: Aggregate) -> list[Range]:
+def see_due(connection: psycopg.Connection, aggregate: Aggregate) -> list[BucketRange]:
     """Return the ranges of buckets that the snapshot of this transaction knows as changed, and leave them."""
     return _ranges(_due(connection, aggregate, "see_pending"))
 
@@ -71,10 +70,10 @@ def _due(connection: psycopg.Connection, aggregate: Aggregate, pending: str) -> 
     return connection.execute(statement).fetchall()
 
 
-def _ranges(rows: Sequence[tuple[Any, ...]]) -> list[Range]:
+def _ranges(rows: Sequence[tuple[Any, ...]]) -> list[BucketRange]:
     if any(first is None for first, *_ in rows):
         return [EVERYTHING]
-    return [Range(first=first, until=until) for first, until, *_ in rows]
+    return [BucketRange(first=first, until=until) for first, until, *_ in rows]
 
 
 def _touched(connection: psycopg.Connection) -> sql.Composed:
@@ -98,5 +97,4 @@ def _via(way: tuple[Any, ...]) -> sql.Composed:
 
 def installed(connection: psycopg.Connection) -> list[dict[str, Any]]:
     """List the aggregates of the database: name, grain, bucket, last refresh and pending buckets."""
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_SQL["list_aggregates"]).fetchall()
+    return queries.rows(connection, _SQL["list_aggregates"])

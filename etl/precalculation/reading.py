@@ -11,7 +11,6 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from etl import queries
 from etl.errors import InternalError, UsageError
@@ -99,11 +98,10 @@ def freshness_of(connection: psycopg.Connection, aggregate: str) -> Row:
 
     Raises UsageError when it was never computed: its table is empty, and looks as if there were no facts.
     """
-    with connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(_SQL["freshness_of"], {"aggregate": aggregate}).fetchone()
-    if row is None or row["refreshed_at"] is None:
+    rows = queries.rows(connection, _SQL["freshness_of"], {"aggregate": aggregate})
+    if not rows or rows[0]["refreshed_at"] is None:
         raise UsageError(f"{aggregate} was never computed", hint=f"etl precalculate {aggregate}")
-    return row
+    return rows[0]
 
 
 def read_at(connection: psycopg.Connection) -> dt.datetime:

@@ -10,7 +10,7 @@ from psycopg.pq import TransactionStatus
 
 from etl import queries
 from etl.errors import DefinitionError, InternalError, UsageError
-from etl.precalculation.catalogue import EVERYTHING, Aggregate, Range
+from etl.precalculation.catalogue import EVERYTHING, Aggregate, BucketRange
 from etl.precalculation.pending import gather, is_known, take_due
 
 _SQL = queries.load("precalculation")
@@ -132,7 +132,7 @@ def _recompute(connection: psycopg.Connection, aggregate: Aggregate, run: str | 
     return Refreshed(aggregate=aggregate.name, buckets=buckets, rows=rows, seconds=_note(connection, aggregate, did))
 
 
-def compute(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequence[Range]) -> None:
+def compute(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequence[BucketRange]) -> None:
     """Compute these buckets into the temporary table `etl_fresh`, which goes with the transaction."""
     connection.execute(_SQL["make_fresh"].format(select=aggregate.computed(ranges[0])))
     for buckets in ranges[1:]:
@@ -140,7 +140,7 @@ def compute(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequen
     connection.execute(_SQL["analyze_fresh"])
 
 
-def _store(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequence[Range]) -> int:
+def _store(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequence[BucketRange]) -> int:
     names = [name for name, _ in aggregate.columns]
     values = [name for name in names if name not in aggregate.key]
     same_key = joined(aggregate.key, sql.SQL("kept.{0} = fresh.{0}"), sql.SQL(" and "))

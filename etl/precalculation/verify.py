@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.precalculation.catalogue import EVERYTHING, Aggregate, Range
+from etl.precalculation.catalogue import EVERYTHING, Aggregate, BucketRange
 from etl.precalculation.pending import is_known, see_due
 from etl.precalculation.refresh import compute, joined, refusals_told
 
@@ -53,7 +53,7 @@ def verify(connection: psycopg.Connection, aggregate: Aggregate) -> Verified:
     )
 
 
-def _differences(aggregate: Aggregate, pending: Sequence[Range]) -> sql.Composed:
+def _differences(aggregate: Aggregate, pending: Sequence[BucketRange]) -> sql.Composed:
     values = [name for name, _ in aggregate.columns if name not in aggregate.key]
     return _SQL["differences"].format(
         table=aggregate.identifier,

@@ -11,7 +11,7 @@ import psycopg
 from rich.table import Table
 
 from etl.errors import UsageError
-from etl.precalculation import reading as subject
+from etl.precalculation import reading
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.reading import Subject
 from etl.report import figures, files, page, state, terminal
@@ -66,15 +66,15 @@ def draw(connection: psycopg.Connection, wanted: Wanted, width: int | None) -> D
 
     Raises UsageError when there is nothing to report, a column is unknown or the user may not read it.
     """
-    with subject.snapshot(connection):
+    with reading.snapshot(connection):
         of = _subject(connection, wanted)
-        rows = list(subject.read(connection, of, wanted.limit or ROWS_OF_A_TABLE))
+        rows = list(reading.read(connection, of, wanted.limit or ROWS_OF_A_TABLE))
         table, left_out = terminal.drawn([name for name, _ in of.columns], rows, width)
         return Drawn(
             title=_title(connection, wanted),
             table=table,
             count_rows=len(rows),
-            count_all=subject.count_rows(connection, of),
+            count_all=reading.count_rows(connection, of),
             left_out=left_out,
         )
 
@@ -84,7 +84,7 @@ def write(connection: psycopg.Connection, wanted: Wanted, format: Format, output
 
     Raises UsageError as `draw` does, and when pyarrow is missing for Parquet.
     """
-    with subject.snapshot(connection):
+    with reading.snapshot(connection):
         if format != "html":
             _WRITERS[format](connection, _subject(connection, wanted), wanted.limit, output)
         elif wanted.aggregate is None:
@@ -95,27 +95,27 @@ def write(connection: psycopg.Connection, wanted: Wanted, format: Format, output
 
 def _subject(connection: psycopg.Connection, wanted: Wanted) -> Subject:
     if wanted.aggregate is None:
-        return subject.of_freshness(connection, wanted.columns)
-    return subject.of_aggregate(connection, wanted.aggregate, wanted.columns)
+        return reading.of_freshness(connection, wanted.columns)
+    return reading.of_aggregate(connection, wanted.aggregate, wanted.columns)
 
 
 def _title(connection: psycopg.Connection, wanted: Wanted) -> str:
     if wanted.aggregate is None:
         return "freshness of the aggregates"
-    freshness = subject.freshness_of(connection, wanted.aggregate.name)
+    freshness = reading.freshness_of(connection, wanted.aggregate.name)
     return "; ".join([wanted.aggregate.name, *(each.text for each in state.of_one(freshness))])
 
 
 def _overview(connection: psycopg.Connection, wanted: Wanted, database: str) -> str:
     if wanted.columns or wanted.limit:
         raise UsageError("the page over all aggregates takes neither --columns nor --limit", hint="name an aggregate")
-    freshness = subject.of_freshness(connection, _COLUMNS_OF_THE_OVERVIEW)
-    rows = list(subject.read(connection, freshness, None))
-    return page.overview(database, subject.read_at(connection), figures.read(connection), freshness, rows)
+    freshness = reading.of_freshness(connection, _COLUMNS_OF_THE_OVERVIEW)
+    rows = list(reading.read(connection, freshness, None))
+    return page.overview(database, reading.read_at(connection), figures.read(connection), freshness, rows)
 
 
 def _page_of(connection: psycopg.Connection, wanted: Wanted, aggregate: Aggregate, database: str) -> str:
     of = _subject(connection, wanted)
-    rows = list(subject.read(connection, of, wanted.limit or ROWS_OF_A_PAGE))
-    freshness = subject.freshness_of(connection, aggregate.name)
-    return page.of_rows(database, subject.read_at(connection), of, freshness, rows, subject.count_rows(connection, of))
+    rows = list(reading.read(connection, of, wanted.limit or ROWS_OF_A_PAGE))
+    freshness = reading.freshness_of(connection, aggregate.name)
+    return page.of_rows(database, reading.read_at(connection), of, freshness, rows, reading.count_rows(connection, of))

@@ -7,7 +7,7 @@ import msgspec
 import psycopg
 
 from etl.errors import UsageError
-from etl.precalculation import reading as subject
+from etl.precalculation import reading
 from etl.precalculation.reading import Subject
 
 PARQUET_EXTRA = "pip install 'logistics-etl[parquet]'"
@@ -17,14 +17,14 @@ _MOST_DIGITS = 76  # of a Parquet decimal
 
 def write_csv(connection: psycopg.Connection, of: Subject, limit: int | None, output: BinaryIO) -> None:
     """Write CSV as PostgreSQL does, with a header: a null is empty, an empty text is two quotes."""
-    output.writelines(subject.read_csv(connection, of, limit))
+    output.writelines(reading.read_csv(connection, of, limit))
 
 
 def write_json(connection: psycopg.Connection, of: Subject, limit: int | None, output: BinaryIO) -> None:
     """Write one JSON object per line; numbers keep their digits."""
     encoder = msgspec.json.Encoder(decimal_format="number")
     names = [name for name, _ in of.columns]
-    rows = subject.read(connection, of, limit)
+    rows = reading.read(connection, of, limit)
     output.writelines(encoder.encode(dict(zip(names, row, strict=True))) + b"\n" for row in rows)
 
 
@@ -40,14 +40,14 @@ def write_parquet(connection: psycopg.Connection, of: Subject, limit: int | None
         raise UsageError("Parquet needs pyarrow, which is not installed", hint=PARQUET_EXTRA) from error
     kinds = [
         _kind(pa, connection, of, name, kind)
-        for (name, _), kind in zip(of.columns, subject.types(connection, of), strict=True)
+        for (name, _), kind in zip(of.columns, reading.types(connection, of), strict=True)
     ]
     fields = [
         pa.field(name, kind, metadata={"comment": comment}) if comment else pa.field(name, kind)
         for (name, comment), kind in zip(of.columns, kinds, strict=True)
     ]
     schema = pa.schema(fields, metadata={"table": f"analytics.{of.name}", "grain": of.grain})
-    rows = subject.read(connection, of, limit)
+    rows = reading.read(connection, of, limit)
     with parquet.ParquetWriter(output, schema) as writer:
         while group := list(islice(rows, _ROWS_A_GROUP)):
             columns = [
@@ -59,7 +59,7 @@ def write_parquet(connection: psycopg.Connection, of: Subject, limit: int | None
 
 def _kind(pa: Any, connection: psycopg.Connection, of: Subject, name: str, kind: str) -> Any:
     if kind == "numeric":
-        before, behind = subject.digits(connection, of, name)
+        before, behind = reading.digits(connection, of, name)
         if before + behind > _MOST_DIGITS:
             raise UsageError(
                 f"analytics.{of.name}.{name} needs {before + behind} digits, Parquet has at most {_MOST_DIGITS}",

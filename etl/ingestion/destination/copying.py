@@ -13,7 +13,7 @@ from etl.datasets import Dataset
 from etl.ingestion.destination import merging
 from etl.ingestion.destination.duplicates import RunKeys, count_kept
 from etl.ingestion.destination.sending import Meanwhile, do_nothing, run, send
-from etl.ingestion.values import Batch, Fault, Taken
+from etl.ingestion.values import Batch, CopyResult, Fault
 from etl.settings import Mode
 
 _SQL = queries.load("copying")
@@ -74,7 +74,7 @@ class Copier:
             for (name,) in connection.execute(_SQL["staging_given_up"], {"dataset": self._dataset.name}).fetchall():
                 connection.execute(_SQL["drop_staging"].format(staging=sql.Identifier("etl_staging", name)))
 
-    def copy(self, connection: psycopg.Connection, batch: Batch, meanwhile: Meanwhile = do_nothing) -> Taken:
+    def copy(self, connection: psycopg.Connection, batch: Batch, meanwhile: Meanwhile = do_nothing) -> CopyResult:
         """Send a batch and return how many rows COPY counted for each table; `meanwhile` is called while it goes.
 
         Raises psycopg.Error as the server refuses it, InternalError when COPY counted other rows than were sent.
@@ -86,7 +86,7 @@ class Copier:
             for table, rows, target in zip(self._dataset.tables, batch.tables, targets, strict=True)
         )
         if not self._is_gathered:
-            return Taken(rows=counted)
+            return CopyResult(rows=counted)
         if self._keys is not None:
             for statement in self._keys.noting(self._temporary):
                 run(connection, statement, meanwhile)
@@ -99,7 +99,7 @@ class Copier:
                 run(connection, statement, meanwhile)
         if faults:
             counted = tuple(count_kept(connection, temporary, faults) for temporary in self._temporary)
-        return Taken(rows=counted, faults=faults, duplicates=duplicates)
+        return CopyResult(rows=counted, faults=faults, duplicates=duplicates)
 
     def settle(
         self, connection: psycopg.Connection, tables: Sequence[sql.Identifier], faults: Mapping[int, Fault]

@@ -15,7 +15,7 @@ from etl.datasets import LINEAGE, Dataset, Table
 from etl.ingestion.destination.duplicates import Settle, count_kept
 from etl.ingestion.destination.merging import WON, Applying, columns
 from etl.ingestion.destination.sending import send
-from etl.ingestion.values import Batch, Fault, Taken
+from etl.ingestion.values import Batch, CopyResult, Fault
 
 _SQL = queries.load("isolation")
 _REFUSED = sql.Identifier("pg_temp", "etl_refused")
@@ -23,7 +23,7 @@ _REFUSED = sql.Identifier("pg_temp", "etl_refused")
 
 def isolate(
     connection: psycopg.Connection, dataset: Dataset, batch: Batch, applying: Applying, settle: Settle
-) -> Taken:
+) -> CopyResult:
     """Bring in what the server takes of a batch.
 
     `applying` gives the statements that bring rows from a source of rows in, and `settle` judges the duplicates among
@@ -48,7 +48,7 @@ def isolate(
     }
     settled, duplicates = settle(connection, texts, faults)
     rows = tuple(count_kept(connection, text, settled) for text in texts)
-    return Taken(rows=rows, faults=settled, duplicates=duplicates)
+    return CopyResult(rows=rows, faults=settled, duplicates=duplicates)
 
 
 def _send(connection: psycopg.Connection, table: Table, number: int, batch: Batch) -> sql.Identifier:

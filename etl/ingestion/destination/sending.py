@@ -128,7 +128,7 @@ class _Exchange:
         return answer
 
     def _next_result(self) -> PGresult | None:
-        # Asked for while it is not there, libpq would wait by itself, and keep all other threads waiting, too.
+        # AttemptRequest for while it is not there, libpq would wait by itself, and keep all other threads waiting, too.
         while self._server.is_busy():
             if self._answers.poll(0) or not self._meanwhile():
                 self._answers.poll()

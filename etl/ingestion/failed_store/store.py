@@ -14,39 +14,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import msgspec
 import structlog
 
-from etl.errors import DatabaseError, UsageError
-from etl.ingestion.constants import FAILURES_IN_FLIGHT, READ_BYTES
-from etl.ingestion.framing.boundaries import NotJSON, member_value, value_end
-from etl.ingestion.framing.spans import spans
-from etl.ingestion.sources.recognition import compression_of, encoding_of
-from etl.ingestion.values import Failure, Piece, Rejected, Span
+from etl.errors import DatabaseError, UsageError, reason_of
+from etl.ingestion.constants import FAILURES_IN_FLIGHT
+from etl.ingestion.failed_store.locating import Located
+from etl.ingestion.values import LINE_ENDS, Failure, Rejected
 
 log = structlog.get_logger(__name__)
+
 
 # Where ID.json tells its id, far within.
 _BEGINNING = 1024
 
-_LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
-
 
 Kind = Literal["rejected", "failed"]
-
-
-class Located(NamedTuple):
-    """Where a record stands in its source (its number from 1, its byte from 0), and its text as it was.
-
-    Keyed, the text is an object whose only member is the record with its key.
-    """
-
-    record: int
-    offset: int
-    text: bytes
-    is_keyed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,21 +51,9 @@ class Origin:
     parent: str | None = None
 
 
-def locate(piece: Piece, places: Collection[int], known: Mapping[int, Span] = {}) -> dict[int, Located]:
-    """Return where records of a piece stand in the source, by their places in the piece from 1.
-
-    `known` tells where some of them stand in the piece; where it tells it of all, the others are not looked at.
-    """
-    found = known.items() if all(place in known for place in places) else spans(piece, places)
-    return {
-        place: Located(piece.first_record + place - 1, piece.offset + span.start, piece.text(span), piece.is_keyed)
-        for place, span in found
-    }
-
-
 def describe(origin: Origin, kind: Kind, kept: Sequence[Rejected], located: Mapping[int, Located]) -> Failure:
     """Return the failure that keeps these records, at least one; the first one's fault is told of all."""
-    lines = b"".join(located[record.place].text.translate(_LINE_ENDS) + b"\n" for record in kept)
+    lines = b"".join(located[record.place].text.translate(LINE_ENDS) + b"\n" for record in kept)
     return Failure(
         id=f"{origin.id_prefix}{kind[0]}",
         run=origin.run,
@@ -136,7 +109,7 @@ class FailedStore:
             probe.unlink()
         except OSError as error:
             raise UsageError(
-                f"the failed store {self.folder} cannot be written: {(error.strerror or 'unknown error').lower()}",
+                f"the failed store {self.folder} cannot be written: {reason_of(error)}",
                 hint="name another folder by --failed-dir or ETL_FAILED_DIR",
             ) from error
 
@@ -182,9 +155,7 @@ class FailedStore:
             if there and not any(path.parent.iterdir()):
                 path.parent.rmdir()
         except OSError as error:
-            raise UsageError(
-                f"cannot remove {path} of the failed store: {(error.strerror or 'unknown error').lower()}"
-            ) from error
+            raise UsageError(f"cannot remove {path} of the failed store: {reason_of(error)}") from error
         return size if there else None
 
     def tell_state(self, dataset: str, run: str, id: str, state: str, note: str | None) -> None:
@@ -244,38 +215,6 @@ class FailedStore:
         self._writer.shutdown(wait=True)
 
 
-def is_plain(source: str) -> bool:
-    """Tell whether a source is a file whose bytes can be looked at by their offset: there, as it is, and in UTF-8."""
-    try:
-        if not Path(source).is_file():  # To open a pipe would wait for its writer.
-            return False
-        with Path(source).open("rb") as file:
-            beginning = file.read(6)
-        return not compression_of(beginning) and not encoding_of(beginning)
-    except OSError:
-        return False
-
-
-def length_in(source: str, offset: int, line: bytes, *, is_keyed: bool = False) -> int:
-    """Return how many bytes a record has in a plain source, whatever became of its line in the store since."""
-    line = line[1:-1] if is_keyed else line
-    size = max(READ_BYTES, len(line))
-    with Path(source).open("rb") as file:
-        file.seek(offset)
-        data = file.read(size)
-        if data[: len(line)].translate(_LINE_ENDS) == line:
-            return len(line)
-        while True:
-            try:
-                text = data.decode("latin-1")
-                return value_end(text, member_value(text, 0) if is_keyed else 0)
-            except NotJSON as error:
-                more = file.read(len(data)) if error.cut_off else b""
-            if not more:
-                return len(data.partition(b"\n")[0].rstrip(b" \t\r"))
-            data += more
-
-
 def is_stored(folder: Path, path: Path) -> bool:
     """Tell whether a file belongs to a failed store: it is for replay and not for load."""
     try:
@@ -317,7 +256,7 @@ def _write(folder: Path, failure: Failure) -> None:
         _flush_folder(parent)
     except OSError as error:
         raise DatabaseError(
-            f"the failed store {folder} cannot take a file: {(error.strerror or 'unknown error').lower()}",
+            f"the failed store {folder} cannot take a file: {reason_of(error)}",
             hint="make room and run the same command; no record is lost",
         ) from error
 

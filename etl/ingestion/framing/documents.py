@@ -14,7 +14,7 @@ import ijson
 from etl.errors import UsageError
 from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.framing.window import Window
-from etl.ingestion.values import Shape
+from etl.ingestion.values import PieceShape
 
 # ijson converts integers by int(), which refuses more than 4,300 digits by an error that ends the process.
 sys.set_int_max_str_digits(0)
@@ -32,7 +32,7 @@ class Container(NamedTuple):
     """What holds the records of one path: an array, an object by keys, or an object that is itself the only record."""
 
     prefix: str
-    shape: Shape
+    shape: PieceShape
     is_alone: bool
 
     @property

@@ -13,7 +13,7 @@ import msgspec
 
 from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.framing.boundaries import are_lines, is_nested_deeper
-from etl.ingestion.values import Block, Proof, Prove, Shape
+from etl.ingestion.values import Block, PieceShape, Proof, Prover
 
 _FIRST_NAME = re.compile(r'[ \t\n\r]*,?[ \t\n\r]*\{[ \t\n\r]*"[^"\\]*"[ \t\n\r]*:')
 
@@ -29,7 +29,7 @@ _value = _one.decode
 _UNDECODED = (msgspec.MsgspecError, RecursionError)
 
 
-class Place(NamedTuple):
+class BlockStart(NamedTuple):
     """Where a block is to begin: of the piece at `offset` the record at `place`, and `most` records may follow."""
 
     offset: int
@@ -43,7 +43,7 @@ class Needle:
     `prove` is asked first what a block holds: whoever needs its records decoded has to decode them once only.
     """
 
-    def __init__(self, shape: Shape, prove: Prove) -> None:
+    def __init__(self, shape: PieceShape, prove: Prover) -> None:
         self._prove = prove
         self._needle = b"\n" if shape == "lines" else b""
         self._shape = shape
@@ -58,7 +58,7 @@ class Needle:
         if self._shape == "array" and text[end - 1] == "}" and (name := _FIRST_NAME.match(text, end)):
             self._needle = text[end - 1 : name.end()].encode("latin-1")
 
-    def block(self, data: bytes, start: int, stop: int, at: Place) -> tuple[bytes, Proof] | None:
+    def block(self, data: bytes, start: int, stop: int, at: BlockStart) -> tuple[bytes, Proof] | None:
         """Return a block of records that begins at `start` and ends before `stop`, and its proof.
 
         None: they are to be walked.
@@ -82,13 +82,13 @@ class Needle:
             return None
         return found
 
-    def _lines(self, data: bytes, start: int, stop: int, at: Place) -> tuple[bytes, Proof] | None:
+    def _lines(self, data: bytes, start: int, stop: int, at: BlockStart) -> tuple[bytes, Proof] | None:
         end = data.rfind(b"\n", start, stop)
         if end < 0:
             return None
         return self._proven(data[start:end].rstrip(b" \t\r"), at)
 
-    def _records(self, data: bytes, start: int, stop: int, at: Place) -> tuple[bytes, Proof] | None:
+    def _records(self, data: bytes, start: int, stop: int, at: BlockStart) -> tuple[bytes, Proof] | None:
         last = data.rfind(self._needle, start, stop)
         if last >= 0 and not self._is_ambiguous:
             proven = self._proven(data[start : last + 1], at)
@@ -99,7 +99,7 @@ class Needle:
         last = self._balanced(data, start, last)
         return self._proven(data[start : last + 1], at) if last >= 0 else None
 
-    def _proven(self, data: bytes, at: Place) -> tuple[bytes, Proof] | None:
+    def _proven(self, data: bytes, at: BlockStart) -> tuple[bytes, Proof] | None:
         block = Block(data=data, shape=self._shape, offset=at.offset, place=at.place)
         proof = self._prove(block) or _proof(block)
         return None if proof is None else (data, proof)

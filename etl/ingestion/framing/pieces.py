@@ -15,10 +15,10 @@ from etl.errors import SourceError
 from etl.ingestion.constants import BLOCK_BYTES, MAX_RECORD_BYTES, PIECE_BYTES
 from etl.ingestion.framing.boundaries import NotJSON, value_end
 from etl.ingestion.framing.documents import Document, container
-from etl.ingestion.framing.needles import Needle, Place
+from etl.ingestion.framing.needles import BlockStart, Needle
 from etl.ingestion.framing.window import Window
 from etl.ingestion.sources.recognition import format_of
-from etl.ingestion.values import ByteStream, Piece, Proof, Prove, Range, Shape, unproven
+from etl.ingestion.values import ByteStream, LoadedRange, Piece, PieceShape, Proof, Prover, no_prover
 from etl.settings import Format
 
 # What is looked at to tell in words what a source is that is no JSON.
@@ -26,7 +26,7 @@ _LOOK_BYTES = 1 << 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cut:
+class CutOptions:
     """How the records of one path are cut: the format of the source, the path, records a piece, the ranges known
     already, and the bytes that a record may have. `prove` is asked first what a block of records holds.
 
@@ -36,10 +36,10 @@ class Cut:
     format: Format
     records: str
     batch_rows: int
-    known: Mapping[int, Range]
+    known: Mapping[int, LoadedRange]
     max_record_bytes: int = MAX_RECORD_BYTES
     first_rows: int = sys.maxsize
-    prove: Prove = unproven
+    prove: Prover = no_prover
 
 
 class NoRecordsError(SourceError):
@@ -51,7 +51,7 @@ class NoRecordsError(SourceError):
         self.faults = faults
 
 
-def cut(stream: ByteStream, *hows: Cut) -> Iterator[Piece]:
+def cut(stream: ByteStream, *hows: CutOptions) -> Iterator[Piece]:
     """Yield the pieces of a source in order; a known range comes again as the very piece that it was.
 
     The records of several paths come in one pass, none of them within another; each piece tells which it belongs to.
@@ -63,14 +63,14 @@ def cut(stream: ByteStream, *hows: Cut) -> Iterator[Piece]:
     return (piece for piece in cutting(stream, *hows) if piece is not None)
 
 
-def cutting(stream: ByteStream, *hows: Cut) -> Iterator[Piece | None]:
+def cutting(stream: ByteStream, *hows: CutOptions) -> Iterator[Piece | None]:
     """Yield as `cut` does, and None after each block of a piece, so that something else can be done in between."""
     how = hows[0]
     window = Window(stream, how.max_record_bytes)
     first = _require_json(window)
     has_one = len(hows) == 1  # Lines and values that follow one another have no paths.
     if has_one and (how.format == "ndjson" or (how.format == "auto" and first == "{" and how.records == "item")):
-        shape: Shape = "lines" if _has_lines(window) else "values"
+        shape: PieceShape = "lines" if _has_lines(window) else "values"
         gathered = _Gathered(window, how, shape)
         yield from _gather(gathered, _walk(gathered, how))
         return
@@ -95,7 +95,7 @@ def _require_json(window: Window) -> str:
     return first
 
 
-def _contained(window: Window, hows: Sequence[Cut]) -> Iterator[Piece | None]:
+def _contained(window: Window, hows: Sequence[CutOptions]) -> Iterator[Piece | None]:
     """Yield the records of every array or object at the records paths."""
     wanted = [container(how.records) for how in hows]
     gathered = [
@@ -136,13 +136,13 @@ class _Found(NamedTuple):
     proof: Proof | None = None
 
 
-_Item = _Found | Range
+_Item = _Found | LoadedRange
 
 
 class _Gathered:
     """The piece that is being gathered: so many records or PIECE_BYTES, whichever comes first."""
 
-    def __init__(self, window: Window, how: Cut, shape: Shape, which: int = 0) -> None:
+    def __init__(self, window: Window, how: CutOptions, shape: PieceShape, which: int = 0) -> None:
         self.window = window
         self.shape = shape
         self.count = 0
@@ -156,13 +156,13 @@ class _Gathered:
         self._is_open = False
         self._parts: list[bytes] = []
 
-    def next_place(self, at: int) -> Place:
+    def next_place(self, at: int) -> BlockStart:
         """Return where in its piece the record at `at` comes; where this one is full, in the next one."""
         if not self.count:
-            return Place(offset=at, place=1, most=self._most)
+            return BlockStart(offset=at, place=1, most=self._most)
         if self.is_full:
-            return Place(offset=at, place=1, most=self._most_of_next)
-        return Place(offset=self._begin, place=self.count + 1, most=self._most - self.count)
+            return BlockStart(offset=at, place=1, most=self._most_of_next)
+        return BlockStart(offset=self._begin, place=self.count + 1, most=self._most - self.count)
 
     @property
     def _most_of_next(self) -> int:
@@ -172,7 +172,7 @@ class _Gathered:
     def is_full(self) -> bool:
         return self.count >= self._most or self._end - self._begin >= PIECE_BYTES
 
-    def add(self, block: _Found | Range) -> bool:
+    def add(self, block: _Found | LoadedRange) -> bool:
         """Add records behind those that are there; True when a block of them is complete."""
         proof = block.proof if isinstance(block, _Found) else Proof(block.count)
         if not self.count:
@@ -225,7 +225,7 @@ def _gather(gathered: _Gathered, found: Iterator[_Item]) -> Iterator[Piece | Non
             if gathered.count and (gathered.is_full or not isinstance(item, _Found)):
                 yield gathered.piece()
             is_complete = gathered.add(item)
-            if isinstance(item, Range):
+            if isinstance(item, LoadedRange):
                 yield gathered.piece()
             elif is_complete:
                 yield None
@@ -237,7 +237,7 @@ def _gather(gathered: _Gathered, found: Iterator[_Item]) -> Iterator[Piece | Non
         yield gathered.piece()
 
 
-def _walk(gathered: _Gathered, how: Cut, *, is_alone: bool = False) -> Iterator[_Item]:
+def _walk(gathered: _Gathered, how: CutOptions, *, is_alone: bool = False) -> Iterator[_Item]:
     """Yield the records from the front of the window to the end of the array or object (its bracket stays) or of the
     stream, or the first one alone.
     """

@@ -9,7 +9,7 @@ from typing import cast, overload
 import msgspec
 
 from etl.ingestion.framing.boundaries import not_an_object, piece_spans
-from etl.ingestion.values import Piece, Shape, Span
+from etl.ingestion.values import Piece, PieceShape, Span
 
 _BETWEEN = re.compile(rb"[ \t\n\r,]*")
 
@@ -22,7 +22,7 @@ _UNDECODED = (msgspec.MsgspecError, RecursionError)
 class Spans(Sequence[Span]):
     """Where the records of a block stand in it, in order, as `piece_spans` finds them, but decoded as one."""
 
-    def __init__(self, data: bytes, shape: Shape) -> None:
+    def __init__(self, data: bytes, shape: PieceShape) -> None:
         self._data = data
         self._slowly: list[Span] = []
         try:
@@ -66,7 +66,7 @@ def spans(piece: Piece, places: Collection[int] | None = None) -> Iterator[tuple
         first = last
 
 
-def _values_of(block: bytes, shape: Shape) -> Sequence[msgspec.Raw | bytes]:
+def _values_of(block: bytes, shape: PieceShape) -> Sequence[msgspec.Raw | bytes]:
     """Return the records of a block as they are written.
 
     Raises one of _UNDECODED where it does not decode as one.

@@ -5,8 +5,8 @@ import re
 from etl.errors import SourceError
 from etl.ingestion.constants import BLOCK_BYTES, READ_BYTES
 from etl.ingestion.framing.boundaries import NotJSON, line_span, may_go_on, member_value, value_end
-from etl.ingestion.framing.needles import Needle, Place
-from etl.ingestion.values import ByteStream, Proof, Range, Shape
+from etl.ingestion.framing.needles import BlockStart, Needle
+from etl.ingestion.values import ByteStream, LoadedRange, PieceShape, Proof
 
 _BLANK = re.compile(rb"[ \t\n\r]*")
 _BOM = b"\xef\xbb\xbf"
@@ -125,7 +125,7 @@ class Window:
         match = _BLANK.match(self._data, at - self._offset)
         return self._offset + match.end() if match else at
 
-    def block(self, at: int, needle: Needle, before: int, place: Place) -> tuple[bytes, Proof] | None:
+    def block(self, at: int, needle: Needle, before: int, place: BlockStart) -> tuple[bytes, Proof] | None:
         """Return a block of whole records that begins at `at` and ends before `before`, and its proof.
 
         None: the record at `at` is to be walked.
@@ -142,7 +142,7 @@ class Window:
         """Let the needle learn from the record that was walked up to `end`."""
         needle.learn(self._text, end - self._offset)
 
-    def value_end(self, at: int, shape: Shape) -> int:
+    def value_end(self, at: int, shape: PieceShape) -> int:
         """Return where the JSON value ends that begins at `at`, or of "members" the one whose key does.
 
         Raises SourceError when none does.
@@ -195,7 +195,7 @@ class Window:
         if cut_off:
             raise self.fault("the source is cut off in its last line", at)
 
-    def hold(self, known: Range) -> int:
+    def hold(self, known: LoadedRange) -> int:
         """Read on until a known range is held whole, or the stream ends; return where it ends."""
         while self._end < known.end and self._append(known.end - self._end):
             pass

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psycopg
-from psycopg.rows import dict_row
 
 from etl import queries
 
@@ -34,12 +33,12 @@ class Wanted:
 
 def runs(connection: psycopg.Connection, wanted: Wanted, here: Path) -> list[dict[str, Any]]:
     """List runs, the newest first; `next` is the command, asked in the folder `here`, that puts each right, or null."""
-    return [row | {"next": _next(row, here)} for row in _all(connection, "runs", vars(wanted))]
+    return [row | {"next": _next(row, here)} for row in queries.rows(connection, _SQL["runs"], vars(wanted))]
 
 
 def attempts(connection: psycopg.Connection, run: str) -> list[dict[str, Any]]:
     """List the attempts of a run, the first first."""
-    return _all(connection, "attempts", {"run": run})
+    return queries.rows(connection, _SQL["attempts"], {"run": run})
 
 
 def faults(connection: psycopg.Connection, run: str) -> list[dict[str, Any]]:
@@ -47,7 +46,7 @@ def faults(connection: psycopg.Connection, run: str) -> list[dict[str, Any]]:
 
     Of what an older version of this tool refused only the first fault of each file is known, and not where.
     """
-    return _all(connection, "faults", {"run": run})
+    return queries.rows(connection, _SQL["faults"], {"run": run})
 
 
 def _next(row: Mapping[str, Any], here: Path) -> str | None:
@@ -71,8 +70,3 @@ def load_command(row: Mapping[str, Any], here: Path) -> str:
     if is_elsewhere and source != "-" and not Path(source).is_absolute() and "://" not in source:
         command = f"cd {shlex.quote(row['folder'])} && {command}"
     return command
-
-
-def _all(connection: psycopg.Connection, name: str, values: dict[str, Any]) -> list[dict[str, Any]]:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_SQL[name], values).fetchall()

@@ -15,12 +15,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from etl import queries
 from etl.errors import BusyError, InternalError
-from etl.ingestion.values import Balance, Entry, Failure, Noted, Piece, Range
+from etl.ingestion.values import Balance, Entry, Failure, LoadedRange, Piece, PolicyEffects
 from etl.settings import Mode, OnDuplicate
 from etl.version import __version__
 
@@ -44,7 +43,7 @@ class Identity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class AttemptRequest:
     """What an attempt was asked: the source by its name, from which folder, and the options needed to ask it again."""
 
     source: str
@@ -155,11 +154,13 @@ def known_runs(connection: psycopg.Connection, dataset: str, head: bytes) -> lis
     lengths = [length for (length,) in connection.execute(_SQL["runs_of_head_lengths"], {"dataset": dataset})]
     lengths = [length for length in lengths if length <= len(head)]
     digests = [hashlib.sha256(head[:length]).hexdigest() for length in lengths]
-    rows = _all(connection, "runs_of_source", {"dataset": dataset, "lengths": lengths, "digests": digests})
+    rows = queries.rows(
+        connection, _SQL["runs_of_source"], {"dataset": dataset, "lengths": lengths, "digests": digests}
+    )
     return [KnownRun(**row) for row in rows]
 
 
-def open_run(connection: psycopg.Connection, identity: Identity, asked: Asked) -> Run:
+def open_run(connection: psycopg.Connection, identity: Identity, asked: AttemptRequest) -> Run:
     """Enter a new run and its first attempt."""
     run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     values = vars(identity) | {"run": run}
@@ -180,7 +181,7 @@ def open_run(connection: psycopg.Connection, identity: Identity, asked: Asked) -
     )
 
 
-def resume_run(connection: psycopg.Connection, known: KnownRun, asked: Asked) -> Run:
+def resume_run(connection: psycopg.Connection, known: KnownRun, asked: AttemptRequest) -> Run:
     """Enter a further attempt of a run."""
     attempt = _open_attempt(connection, known.run, asked)
     return Run(
@@ -193,7 +194,7 @@ def resume_run(connection: psycopg.Connection, known: KnownRun, asked: Asked) ->
     )
 
 
-def _open_attempt(connection: psycopg.Connection, run: str, asked: Asked) -> int:
+def _open_attempt(connection: psycopg.Connection, run: str, asked: AttemptRequest) -> int:
     by = {"host": socket.gethostname(), "os_user": _user(), "pid": os.getpid(), "tool_version": __version__}
     row = connection.execute(_SQL["open_attempt"], {"run": run} | by | vars(asked)).fetchone()
     if row is None:
@@ -241,10 +242,10 @@ def close_attempt(
     )
 
 
-def ranges(connection: psycopg.Connection, run: str) -> dict[int, Range]:
+def ranges(connection: psycopg.Connection, run: str) -> dict[int, LoadedRange]:
     """List the batches that a run holds, by offset."""
     return {
-        row[0]: Range(offset=row[0], length=row[1], count=row[2], first_record=row[3], hash=row[4])
+        row[0]: LoadedRange(offset=row[0], length=row[1], count=row[2], first_record=row[3], hash=row[4])
         for row in connection.execute(_SQL["ranges"], {"run": run})
     }
 
@@ -272,12 +273,12 @@ def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
 
 def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, failures: Iterable[Failure]) -> None:
     """Enter what became of a claimed batch, and the files of the failed store that hold the rest of it."""
-    noted = entry.noted.document()
+    effects = entry.policy_effects.document()
     values = vars(entry) | {
         "rows": list(entry.rows),
         "run": run.run,
         "offset": piece.offset,
-        "policies": Jsonb(noted) if noted else None,
+        "policies": Jsonb(effects) if effects else None,
     }
     connection.execute(_SQL["enter_batch"], values)
     _enter_failures(connection, failures)
@@ -328,7 +329,7 @@ def publish(connection: psycopg.Connection, run: Run) -> None:
 
 def totals(connection: psycopg.Connection, run: str) -> tuple[int, int]:
     """Add up the records entered and the records rejected over all attempts of a run."""
-    row = _one(connection, "totals", {"run": run})
+    row = queries.one(connection, _SQL["totals"], {"run": run})
     return int(row["records"]), int(row["rejected"])
 
 
@@ -359,17 +360,17 @@ def discard(connection: psycopg.Connection, id: str, reason: str) -> bool:
 
 def settled_failures(connection: psycopg.Connection, age: timedelta, dataset: str | None) -> list[dict[str, Any]]:
     """List the failures of at least this age that wait no more, the oldest first."""
-    return _all(connection, "settled_failures", {"age": age, "dataset": dataset})
+    return queries.rows(connection, _SQL["settled_failures"], {"age": age, "dataset": dataset})
 
 
 def run_of_failure(connection: psycopg.Connection, run: str) -> dict[str, Any]:
     """Return what a replay must know of the run of a failure."""
-    return _one(connection, "run_for_replay", {"run": run})
+    return queries.one(connection, _SQL["run_for_replay"], {"run": run})
 
 
 def first_record(connection: psycopg.Connection, run: str, offset: int) -> int:
     """Return the number of the first record of a batch."""
-    return int(_one(connection, "first_record", {"run": run, "offset": offset})["first_record"])
+    return int(queries.one(connection, _SQL["first_record"], {"run": run, "offset": offset})["first_record"])
 
 
 def is_complete(connection: psycopg.Connection, run: str) -> bool:
@@ -384,7 +385,7 @@ def balance(connection: psycopg.Connection, run: Run, *, read: int, skipped: int
     `read` and `skipped` are records as they were cut from the source; `unentered` of them were read and never
     entered, because the attempt stopped.
     """
-    row = _one(connection, "balance", {"run": run.run, "attempt": run.attempt})
+    row = queries.one(connection, _SQL["balance"], {"run": run.run, "attempt": run.attempt})
     is_hidden = run.is_atomic and not is_complete(connection, run.run)
     loaded = int(row["loaded"])
     return Balance(
@@ -394,13 +395,13 @@ def balance(connection: psycopg.Connection, run: Run, *, read: int, skipped: int
         failed=int(row["failed"]),
         skipped=skipped,
         withheld=unentered + (loaded if is_hidden else 0),
-        pending=int(_one(connection, "pending_of_run", {"run": run.run})["pending"]),
+        pending=int(queries.one(connection, _SQL["pending_of_run"], {"run": run.run})["pending"]),
     )
 
 
 def batches(connection: psycopg.Connection, run: Run) -> dict[str, int]:
     """Count the batches that an attempt entered: loaded (with or without rejects) and failed."""
-    row = _one(connection, "balance", {"run": run.run, "attempt": run.attempt})
+    row = queries.one(connection, _SQL["balance"], {"run": run.run, "attempt": run.attempt})
     return {"loaded": int(row["batches_loaded"]), "failed": int(row["batches_failed"])}
 
 
@@ -410,18 +411,10 @@ def rows(connection: psycopg.Connection, run: Run) -> list[int]:
     return [int(count) for _, count in connection.execute(_SQL["rows_of_attempt"], values)]
 
 
-def policies(connection: psycopg.Connection, run: Run) -> Noted:
+def policies(connection: psycopg.Connection, run: Run) -> PolicyEffects:
     """Add up what policies did with the records of an attempt."""
-    row = _one(connection, "policies_of_attempt", {"run": run.run, "attempt": run.attempt})
-    return Noted(nul_stripped=row["nul_stripped"], duplicates=row["duplicates"], unknown=tuple(row["unknown"]))
-
-
-def _one(connection: psycopg.Connection, name: str, values: dict[str, Any]) -> dict[str, Any]:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(_SQL[name], values).fetchone()
-    if row is None:
-        raise InternalError(f"the ledger's query {name} gave no row")
-    return row
+    row = queries.one(connection, _SQL["policies_of_attempt"], {"run": run.run, "attempt": run.attempt})
+    return PolicyEffects(nul_stripped=row["nul_stripped"], duplicates=row["duplicates"], unknown=tuple(row["unknown"]))
 
 
 def failures_list(
@@ -433,9 +426,4 @@ def failures_list(
     state: str | None = None,
 ) -> list[dict[str, Any]]:
     """List the files of the failed store that match, the newest last."""
-    return _all(connection, "failures_list", {"id": id, "run": run, "dataset": dataset, "state": state})
-
-
-def _all(connection: psycopg.Connection, name: str, values: dict[str, Any]) -> list[dict[str, Any]]:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_SQL[name], values).fetchall()
+    return queries.rows(connection, _SQL["failures_list"], {"id": id, "run": run, "dataset": dataset, "state": state})

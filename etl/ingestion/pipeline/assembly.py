@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING
 import psycopg
 import structlog
 
-from etl.database.connecting import Database, Session, guarded_columns, other_types
+from etl.database.connecting import Database, Session
+from etl.database.tables import guarded_columns, other_types
 from etl.datasets import Dataset
-from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError
+from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError, reason_of
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.duplicates import keys_of
 from etl.ingestion.destination.sending import Meanwhile, do_nothing
-from etl.ingestion.failed_store import store as failures
-from etl.ingestion.failed_store.store import FailedStore, Located, Origin
+from etl.ingestion.failed_store.locating import Located, locate
+from etl.ingestion.failed_store.store import FailedStore, Origin
 from etl.ingestion.ledger import runs as ledger
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.batches import Loader
-from etl.ingestion.transform.fastpath import FastLane
-from etl.ingestion.transform.paths import CarefulLane, Lanes, fast
+from etl.ingestion.transform.fastpath import FastPath
+from etl.ingestion.transform.paths import CheckedPath, Paths, fast
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, Entry, Failure, Piece
 from etl.settings import Decoder, Mode, RetrySettings
@@ -81,10 +82,10 @@ def worker(
     *,
     wait: Callable[[float], None],
     meanwhile: Meanwhile = do_nothing,
-) -> tuple[Lanes, Loader]:
-    """Return the lanes that makes the batches of a run, and what loads them over a session."""
+) -> tuple[Paths, Loader]:
+    """Return the paths that makes the batches of a run, and what loads them over a session."""
     projection = Projection(work.dataset)
-    lanes = lanes_of(session.connection(), projection, work)
+    paths = paths_of(session.connection(), projection, work)
     loader = Loader(
         database=work.database,
         session=session,
@@ -95,10 +96,10 @@ def worker(
         retries=work.retries,
         before_retry=before_retry,
         wait=wait,
-        again=lanes.again,
+        again=paths.again,
         meanwhile=meanwhile,
     )
-    return lanes, loader
+    return paths, loader
 
 
 def copier_of(work: Work) -> Copier:
@@ -108,19 +109,19 @@ def copier_of(work: Work) -> Copier:
     return Copier(work.dataset, work.mode, staged_as=staged_as, keys=keys_of(work.dataset, run))
 
 
-def lanes_of(connection: psycopg.Connection, projection: Projection, work: Work) -> Lanes:
-    """Return the lanes that the pieces of a run take; the tables of the database say which may be fast."""
-    careful = CarefulLane(projection, work.run.number)
+def paths_of(connection: psycopg.Connection, projection: Projection, work: Work) -> Paths:
+    """Return the paths that the pieces of a run take; the tables of the database say which may be fast."""
+    checked = CheckedPath(projection, work.run.number)
     if work.decoder == "ijson":
-        return Lanes(None, None, careful)
+        return Paths(None, None, checked)
     seen = fast(work.dataset)
     reason = seen if isinstance(seen, str) else other_types(connection, work.dataset)
     if isinstance(seen, str) or reason:
-        log.info("careful_lane_only", dataset=work.dataset.name, reason=reason)
-        return Lanes(None, None, careful)
-    strict = FastLane(seen, projection, work.run.number)
+        log.info("checked_path_only", dataset=work.dataset.name, reason=reason)
+        return Paths(None, None, checked)
+    strict = FastPath(seen, projection, work.run.number)
     guarded = guarded_columns(connection, work.dataset)
-    return Lanes(FastLane(seen, projection, work.run.number, guarded) if guarded else strict, strict, careful)
+    return Paths(FastPath(seen, projection, work.run.number, guarded) if guarded else strict, strict, checked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,11 +148,11 @@ class _RunBooks:
         )
 
     def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
-        return failures.locate(batch.piece, places, batch.spans)
+        return locate(batch.piece, places, batch.spans)
 
 
 class _Here:
-    """The runs of one source in the hands of this process, each with its lanes and its connection; `stopping` is its
+    """The runs of one source in the hands of this process, each with its paths and its connection; `stopping` is its
     parent's wish.
     """
 
@@ -159,10 +160,10 @@ class _Here:
         self.stopping: Event | None = None
         self.head_sha256: str | None = None
         self.sessions = ExitStack()
-        self.runs: dict[str, tuple[Lanes, Loader]] = {}
+        self.runs: dict[str, tuple[Paths, Loader]] = {}
         self.retried = 0
 
-    def take_up(self, work: Work) -> tuple[Lanes, Loader]:
+    def take_up(self, work: Work) -> tuple[Paths, Loader]:
         if self.head_sha256 != work.head_sha256:
             self.runs.clear()
             self.sessions.close()
@@ -201,8 +202,8 @@ def bring(task: Task) -> Done:
     entry: Entry | None = None
     error: EtlError | None = None
     try:
-        lanes, loader = _here.take_up(task.work)
-        for batch in lanes.batching(_whole(task)):
+        paths, loader = _here.take_up(task.work)
+        for batch in paths.batching(_whole(task)):
             if batch is not None:
                 entry = loader.load(batch)
         if entry is None:
@@ -226,7 +227,7 @@ def _whole(task: Task) -> Piece:
             file.seek(task.piece.offset)
             data = file.read(task.length)
     except OSError as error:
-        raise SourceError(f"cannot read {task.work.source}: {(error.strerror or 'unknown error').lower()}") from error
+        raise SourceError(f"cannot read {task.work.source}: {reason_of(error)}") from error
     piece = replace(task.piece, parts=(data,))
     if piece.hash != task.hash:
         raise SourceError(

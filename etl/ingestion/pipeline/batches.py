@@ -17,16 +17,16 @@ import structlog
 from etl.database.connecting import Database, Session
 from etl.datasets import Dataset
 from etl.errors import BusyError, InternalError
-from etl.ingestion.destination import refusals as retries
+from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.isolation import isolate
 from etl.ingestion.destination.sending import Meanwhile, do_nothing
-from etl.ingestion.failed_store import store as failures
-from etl.ingestion.failed_store.store import FailedStore, Located, Origin
-from etl.ingestion.framing import decoding as records
+from etl.ingestion.failed_store.locating import Located
+from etl.ingestion.failed_store.store import FailedStore, Kind, Origin, describe
+from etl.ingestion.framing import decoding
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Batch, Entry, Failure, Fault, Rejected, Taken
+from etl.ingestion.values import Batch, CopyResult, Entry, Failure, Fault, Rejected
 from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
@@ -73,7 +73,7 @@ class _Refusal:
 class Loader:
     """Loads the batches of one run, one after the other, over one session.
 
-    `again` makes a batch anew by lanes that look closer; `meanwhile` is called while the server works.
+    `again` makes a batch anew by paths that look closer; `meanwhile` is called while the server works.
     """
 
     database: Database
@@ -106,7 +106,7 @@ class Loader:
             if isinstance(end, _Refusal) and end.is_of_data:
                 end = self._try(batch, self._isolated)
             if isinstance(end, _Refusal):
-                if batch.lane == "fast":  # which leaves to the server what can never load
+                if batch.path == "fast":  # which leaves to the server what can never load
                     batch = next(iter(self.again(batch)), batch)
                 log.warning("batch_failed", offset=batch.piece.offset, sqlstate=end.fault.sqlstate)
                 end = self._commit(batch, partial(self._stored, fault=end.fault))
@@ -126,10 +126,10 @@ class Loader:
         try:
             return self._commit(batch, fill)
         except psycopg.Error as error:
-            meaning = retries.meaning(error)
+            meaning = refusals.meaning(error)
             if meaning not in {"data", "contended"}:
                 raise
-            refusal = _Refusal(fault=retries.fault(error), is_of_data=meaning == "data")
+            refusal = _Refusal(fault=refusals.fault(error), is_of_data=meaning == "data")
             log.debug("batch_refused", offset=batch.piece.offset, sqlstate=refusal.fault.sqlstate)
             return refusal
 
@@ -141,7 +141,7 @@ class Loader:
         dataset = self.projection.dataset
         return self._fate(batch, isolate(connection, dataset, batch, self.copier.applying, self.copier.settle))
 
-    def _fate(self, batch: Batch, taken: Taken) -> _Fate:
+    def _fate(self, batch: Batch, taken: CopyResult) -> _Fate:
         if not taken.faults:
             return _Fate(rows=taken.rows, rejected=batch.rejected, duplicates=taken.duplicates)
         refused = self._with_keys(batch, taken.faults)
@@ -158,7 +158,7 @@ class Loader:
         located = self.books.locate(batch, faults)
         refused = []
         for place, fault in faults.items():
-            record = records.decode_one(located[place].text, is_keyed=located[place].is_keyed)
+            record = decoding.decode_one(located[place].text, is_keyed=located[place].is_keyed)
             key = None if isinstance(record, Fault) else self.projection.key_of(record)
             refused.append(Rejected(place=place, key=key, fault=fault))
         return refused
@@ -183,16 +183,16 @@ class Loader:
                 entries.append(_entry(batch, fate, self.projection.dataset))
                 self.books.enter(connection, batch, entries[-1], [failure for failure, _ in stored])
 
-        retries.policy(self.retries, self.before_retry, self.wait)(once)
+        refusals.policy(self.retries, self.before_retry, self.wait)(once)
         if not entries:
             raise BusyError(f"the batch at byte {batch.piece.offset} was entered by another load")
         return entries[-1]
 
-    def _store(self, batch: Batch, kind: failures.Kind, kept: Sequence[Rejected]) -> list[tuple[Failure, Future[None]]]:
+    def _store(self, batch: Batch, kind: Kind, kept: Sequence[Rejected]) -> list[tuple[Failure, Future[None]]]:
         if not kept:
             return []
         located = self.books.locate(batch, {each.place for each in kept})
-        failure = failures.describe(self.books.origin(batch), kind, kept, located)
+        failure = describe(self.books.origin(batch), kind, kept, located)
         return [(failure, self.store.write(failure))]
 
 
@@ -204,7 +204,7 @@ def _entry(batch: Batch, fate: _Fate, dataset: Dataset) -> Entry:
         rejected=len(fate.rejected),
         failed=len(fate.failed),
         rows=fate.rows,
-        noted=replace(batch.noted, duplicates=fate.duplicates),
+        policy_effects=replace(batch.policy_effects, duplicates=fate.duplicates),
     )
     if entry.loaded + entry.rejected + entry.failed != batch.piece.count:
         raise InternalError(f"of {batch.piece.count} records at byte {batch.piece.offset} the server counted {entry}")

@@ -18,8 +18,8 @@ from etl.ingestion.pipeline.assembly import Work, worker
 from etl.ingestion.pipeline.job import Part, Stop
 from etl.ingestion.pipeline.resumption import admit_workers, require_same
 from etl.ingestion.sources.stream import Stream
-from etl.ingestion.transform.paths import Lanes
-from etl.ingestion.values import Batch, Entry, Piece, Prove, Range, unproven
+from etl.ingestion.transform.paths import Paths
+from etl.ingestion.values import Batch, Entry, LoadedRange, Piece, Prover, no_prover
 
 if TYPE_CHECKING:
     from etl.ingestion.pipeline.pool import Crew
@@ -32,7 +32,7 @@ class Attempt:
     part: Part
     work: Work
     stream: Stream
-    known: Mapping[int, Range]
+    known: Mapping[int, LoadedRange]
     copier: Copier
     before_rows: Callable[[], object]
 
@@ -73,7 +73,7 @@ class Attempt:
             )
 
 
-Pieces = Callable[[Sequence[Prove]], Iterator[Piece | None]]
+Pieces = Callable[[Sequence[Prover]], Iterator[Piece | None]]
 """Cuts the source by the proofs of whoever makes the batches, one for each attempt."""
 
 
@@ -97,8 +97,8 @@ def by_one(attempts: Sequence[Attempt], pieces: Pieces, store: FailedStore) -> N
         )
         for each in attempts
     ]
-    lanes = [each for each, _ in hands]
-    ahead = Ahead(_batches(pieces([each.prove for each in lanes]), attempts, lanes), PARTS_BEYOND)
+    paths = [each for each, _ in hands]
+    ahead = Ahead(_batches(pieces([each.prove for each in paths]), attempts, paths), PARTS_BEYOND)
     for made in _read(ahead, stop):
         if isinstance(made, Piece):
             attempts[made.which].note_known(made)
@@ -111,7 +111,7 @@ def by_one(attempts: Sequence[Attempt], pieces: Pieces, store: FailedStore) -> N
 
 
 def _batches(
-    pieces: Iterable[Piece | None], attempts: Sequence[Attempt], lanes: Sequence[Lanes]
+    pieces: Iterable[Piece | None], attempts: Sequence[Attempt], paths: Sequence[Paths]
 ) -> Iterator[Piece | Batch | None]:
     """Yield the batch of each new piece, a known piece as it is, and None after each part of the work."""
     for piece in pieces:
@@ -119,7 +119,7 @@ def _batches(
             yield piece
         else:
             piece.hash  # noqa: B018 - made here and not between two batches, where the server waits for it
-            yield from lanes[piece.which].batching(piece)
+            yield from paths[piece.which].batching(piece)
 
 
 def _read(ahead: Ahead[Made], stop: Stop) -> Iterator[Made]:
@@ -163,7 +163,7 @@ def _hand_out(attempts: Sequence[Attempt], pieces: Pieces, hands: "Crew") -> Sou
     path = attempts[0].stream.plain_path
     ready = set()
     try:
-        for piece in _read(Ahead(pieces([unproven] * len(attempts))), attempts[0].part.job.stop):
+        for piece in _read(Ahead(pieces([no_prover] * len(attempts))), attempts[0].part.job.stop):
             attempt = attempts[piece.which]
             if piece.offset in attempt.known:
                 attempt.note_known(piece)

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
 
-from etl.database.connecting import connect, require_key, require_tables
+from etl.database.connecting import connect
 from etl.database.pooling import require_own_session
+from etl.database.tables import require_key, require_tables
 from etl.errors import EtlError, UsageError
-from etl.ingestion.failed_store import store as failures
+from etl.ingestion.failed_store.store import FailedStore, is_stored
 from etl.ingestion.framing import documents
 from etl.ingestion.pipeline.job import Job
 from etl.ingestion.pipeline.load import load, precalculate
@@ -54,7 +55,7 @@ def require_all(jobs: Sequence[Job], sources: Sequence[Source], config_dir: Path
     if shared.settings.precalculate:
         catalogue.read_all(config_dir)  # raises where a file of an aggregate is not as it must be
     for each in sources:
-        if each.path and failures.is_stored(shared.settings.failed_dir, Path(each.path)):
+        if each.path and is_stored(shared.settings.failed_dir, Path(each.path)):
             raise UsageError(f"{each.name} is a file of the failed store", hint="etl failed replay ID")
     with connect(shared.database) as connection:
         require_own_session(connection, shared.database)
@@ -66,7 +67,7 @@ def require_all(jobs: Sequence[Job], sources: Sequence[Source], config_dir: Path
                 judge(connection, each, job)
     if shared.settings.dry_run:
         return
-    with failures.FailedStore(shared.settings.failed_dir) as store:
+    with FailedStore(shared.settings.failed_dir) as store:
         store.prepare()
 
 

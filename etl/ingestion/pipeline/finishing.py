@@ -11,7 +11,7 @@ import psycopg
 import structlog
 
 from etl.errors import DatabaseError, EtlError, TooManyRejectedError, UsageError
-from etl.ingestion.destination import refusals as retries
+from etl.ingestion.destination import refusals
 from etl.ingestion.ledger import runs as ledger
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.bringing import Attempt
@@ -69,7 +69,7 @@ def _finish_group(stream: Stream, group: Sequence[Attempt]) -> None:
             each.judge_rejected(progress.rejected, progress.read, at_end=True)
         return
     part = group[0].part
-    again = retries.policy(part.job.settings.retries, part.progress.note_retry, part.job.stop.wait)
+    again = refusals.policy(part.job.settings.retries, part.progress.note_retry, part.job.stop.wait)
     again(_finish, stream, group)
 
 
@@ -95,11 +95,11 @@ def _finish(stream: Stream, group: Sequence[Attempt]) -> None:
                 each.copier.forget_keys(connection)
                 ledger.finish(connection, each.work.run, stream.size)
     except psycopg.Error as error:
-        if retries.meaning(error) != "data":
+        if refusals.meaning(error) != "data":
             raise
         raise DatabaseError(
             f"the rows of run {' and '.join(each.work.run.run for each in left)} cannot become visible together:"
-            f" {retries.fault(error).reason}",
+            f" {refusals.fault(error).reason}",
             hint="--force without --atomic or replace rejects the records at fault one by one",
         ) from error
 

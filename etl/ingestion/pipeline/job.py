@@ -16,10 +16,10 @@ from etl.database.connecting import Database, Session
 from etl.datasets import Dataset
 from etl.errors import EtlError, InterruptedByUserError
 from etl.ingestion.constants import BYTES_PER_WORKER, FIRST_BATCH_ROWS, MAX_DEFAULT_WORKERS
-from etl.ingestion.framing.pieces import Cut
+from etl.ingestion.framing.pieces import CutOptions
 from etl.ingestion.ledger.runs import Run
 from etl.ingestion.sources.stream import Stream
-from etl.ingestion.values import Range, told_path
+from etl.ingestion.values import LoadedRange, printable_path
 from etl.logs import Logs
 from etl.precalculation.refresh import Refreshed
 from etl.settings import LoadSettings, Mode
@@ -186,9 +186,9 @@ class Job:
         """The path of a record asked for, else the definition's."""
         return self.dataset.records if self.settings.records is None else self.settings.records
 
-    def how(self, known: Mapping[int, Range]) -> Cut:
+    def how(self, known: Mapping[int, LoadedRange]) -> CutOptions:
         """Return how the records of the dataset are cut out of a source of which these ranges are known."""
-        return Cut(
+        return CutOptions(
             format=self.settings.format,
             records=self.records_path,
             batch_rows=min(self.settings.batch_rows, self.settings.limit or self.settings.batch_rows),
@@ -204,7 +204,7 @@ class Job:
         if self.settings.format != "auto":
             given["--format"] = self.settings.format
         if str(self.settings.failed_dir) != "failed":
-            given["--failed-dir"] = told_path(self.settings.failed_dir)
+            given["--failed-dir"] = printable_path(self.settings.failed_dir)
         given |= {f"--{name.replace('_', '-')}": policy for name, policy in self._policies_asked.items()}
         words = [word for name, value in given.items() if value is not None for word in (name, value)]
         words += ["--atomic"] if self.settings.atomic else []
@@ -215,7 +215,7 @@ class Job:
     def folder(self) -> str | None:
         """The working folder, where there is one still."""
         try:
-            return told_path(Path.cwd())
+            return printable_path(Path.cwd())
         except OSError:
             return None
 

@@ -11,7 +11,7 @@ import structlog
 
 from etl.database.connecting import Database, Session, connect
 from etl.errors import BusyError, DatabaseError, EtlError, UsageError
-from etl.ingestion.destination import refusals as retries
+from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing.limit import Limited
@@ -24,7 +24,7 @@ from etl.ingestion.pipeline.finishing import finish_all
 from etl.ingestion.pipeline.job import Job, Part, Stop
 from etl.ingestion.pipeline.resumption import begin
 from etl.ingestion.sources.stream import Stream, opened
-from etl.ingestion.values import Piece, Prove, Range, Source, Summary
+from etl.ingestion.values import LoadedRange, Piece, Prover, Source, Summary
 from etl.precalculation import catalogue
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.refresh import Refreshed, refresh_all
@@ -74,7 +74,7 @@ def _bring(stream: Stream, store: FailedStore, parts: Sequence[Part]) -> None:
     ]
     limited = Limited(parts[0].job.settings.limit, [each.known for each in attempts])
 
-    def pieces(proves: Sequence[Prove]) -> Iterator[Piece | None]:
+    def pieces(proves: Sequence[Prover]) -> Iterator[Piece | None]:
         hows = [
             replace(each.part.job.how(each.known), prove=prove) for each, prove in zip(attempts, proves, strict=True)
         ]
@@ -94,10 +94,10 @@ def _bring(stream: Stream, store: FailedStore, parts: Sequence[Part]) -> None:
     finish_all(stream, attempts)
 
 
-def _attempt(stream: Stream, store: FailedStore, part: Part, work: Work, known: Mapping[int, Range]) -> Attempt:
+def _attempt(stream: Stream, store: FailedStore, part: Part, work: Work, known: Mapping[int, LoadedRange]) -> Attempt:
     job, run = part.job, work.run
     part.progress.rejected = ledger.totals(part.session.connection(), run.run)[1]
-    again = retries.policy(job.settings.retries, part.progress.note_retry, job.stop.wait)
+    again = refusals.policy(job.settings.retries, part.progress.note_retry, job.stop.wait)
     copier = copier_of(work)
     return Attempt(
         part=part,

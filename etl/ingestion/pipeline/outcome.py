@@ -15,10 +15,10 @@ from etl.errors import (
     InterruptedByUserError,
     TooManyRejectedError,
 )
-from etl.ingestion.destination import refusals as retries
+from etl.ingestion.destination import refusals
 from etl.ingestion.ledger import runs as ledger
 from etl.ingestion.pipeline.job import Job, Progress
-from etl.ingestion.values import Balance, Noted, Source, Status, Summary, told_path
+from etl.ingestion.values import Balance, PolicyEffects, Source, Status, Summary, printable_path
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ _ABRUPT = (BusyError, DatabaseError, InterruptedByUserError)
 def lost(error: psycopg.Error, database: Database) -> EtlError:
     """Return the error that ends an attempt when the database refused to go on; it tells no value of the data."""
     code = error.sqlstate
-    if retries.meaning(error) == "unexpected" and code is None:
+    if refusals.meaning(error) == "unexpected" and code is None:
         return InternalError(f"unexpected {type(error).__name__} of the database driver")
     what = f"{type(error).__name__}, SQLSTATE {code}" if code else "the connection is lost"
     return DatabaseError(
@@ -87,7 +87,7 @@ def summary(
             f"the database {job.database.name} is away and does not tell how the run ended",
             hint="run the same command to learn it",
         )
-    policies = ledger.policies(connection, run) if connection is not None and run is not None else Noted()
+    policies = ledger.policies(connection, run) if connection is not None and run is not None else PolicyEffects()
     if policies.document():
         log.warning("policies_applied", source=source.name, **policies.document())
     status, exit_code = _end(balance, progress, error)
@@ -113,7 +113,7 @@ def summary(
         bytes_read=progress.bytes_read,
         seconds=seconds,
         policies=policies,
-        failed_store=told_path(job.settings.failed_dir) if balance.pending else None,
+        failed_store=printable_path(job.settings.failed_dir) if balance.pending else None,
     )
     return told, error
 

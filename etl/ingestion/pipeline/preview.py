@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from etl.datasets import Dataset, Table
-from etl.ingestion.failed_store import store as failures
+from etl.ingestion.failed_store.locating import locate
 from etl.ingestion.framing.documents import require_path
 from etl.ingestion.framing.limit import Limited
-from etl.ingestion.framing.pieces import Cut, cutting
+from etl.ingestion.framing.pieces import CutOptions, cutting
 from etl.ingestion.sources.stream import opened
-from etl.ingestion.transform.paths import CarefulLane
+from etl.ingestion.transform.paths import CheckedPath
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, Fault, Rows, Source
 from etl.settings import Format
@@ -36,10 +36,10 @@ def preview(source: Source, dataset: Dataset, format: Format, records: str, limi
     require_path(records)
     with opened(source) as stream:
         of_source = dataset.of_source(source.name)
-        lane = CarefulLane(Projection(of_source), 0)
-        how = Cut(format=format, records=records, batch_rows=limit, known={})
+        path = CheckedPath(Projection(of_source), 0)
+        how = CutOptions(format=format, records=records, batch_rows=limit, known={})
         for piece in Limited(limit, [()]).of(cutting(stream, how)):
-            for batch in lane.batching(piece) if piece else ():
+            for batch in path.batching(piece) if piece else ():
                 if batch is not None:
                     yield from _previewed(batch, of_source)
 
@@ -51,7 +51,7 @@ def _previewed(batch: Batch, dataset: Dataset) -> Iterator[Previewed]:
         for part in parts:
             for place, values in _values(table, part):
                 rows.setdefault(place, []).append((table.name, values))
-    for place, located in failures.locate(batch.piece, batch.places).items():
+    for place, located in locate(batch.piece, batch.places).items():
         yield Previewed(
             record=located.record,
             offset=located.offset,

@@ -1,4 +1,4 @@
-"""A load that leaves nothing behind: the same lanes and the same server judge every record, and no row is kept.
+"""A load that leaves nothing behind: the same paths and the same server judge every record, and no row is kept.
 
 The rows go into temporary tables with the columns and checks of the facts, which are emptied at the end of each batch.
 The keys of a source are compared where a policy asks for duplicates; keys of other sources, foreign keys and triggers
@@ -21,19 +21,19 @@ from etl.datasets import Dataset
 from etl.errors import EtlError, TooManyRejectedError, UsageError
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.duplicates import keys_of
-from etl.ingestion.failed_store import store as failures
-from etl.ingestion.failed_store.store import FailedStore, Located, Origin
+from etl.ingestion.failed_store.locating import Located, locate
+from etl.ingestion.failed_store.store import FailedStore, Origin
 from etl.ingestion.framing.limit import Limited
 from etl.ingestion.framing.pieces import NoRecordsError, cutting
 from etl.ingestion.ledger import runs as ledger
 from etl.ingestion.pipeline import outcome
-from etl.ingestion.pipeline.assembly import Work, lanes_of
+from etl.ingestion.pipeline.assembly import Work, paths_of
 from etl.ingestion.pipeline.batches import Loader
 from etl.ingestion.pipeline.job import Job, Progress
 from etl.ingestion.sources.stream import Stream, opened
-from etl.ingestion.transform.paths import Lanes
+from etl.ingestion.transform.paths import Paths
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Balance, Batch, Entry, Failure, Noted, Piece, Reason, Source, Summary
+from etl.ingestion.values import Balance, Batch, Entry, Failure, Piece, PolicyEffects, Reason, Source, Summary
 
 _NUMBER = re.compile(r"\d+")
 _NAMES_TOLD = 100
@@ -70,7 +70,7 @@ def _judge_all(stream: Stream, sessions: Sequence[Session], judged: Sequence["_J
     """Judge the records of each dataset; what one of them lacks at the end is noted with it."""
     shared = judged[0].job
     hands = [_hands(stream, session, each) for session, each in zip(sessions, judged, strict=True)]
-    hows = [replace(each.job.how({}), prove=lanes.prove) for each, (lanes, _) in zip(judged, hands, strict=True)]
+    hows = [replace(each.job.how({}), prove=paths.prove) for each, (paths, _) in zip(judged, hands, strict=True)]
     limited = Limited(shared.settings.limit, [() for _ in judged])
     found = limited.of(cutting(stream, *hows))
     try:
@@ -79,8 +79,8 @@ def _judge_all(stream: Stream, sessions: Sequence[Session], judged: Sequence["_J
                 piece = next((each for each in found if each is not None), None)
             if piece is None:
                 break
-            lanes, loader = hands[piece.which]
-            for batch in lanes.batching(piece):
+            paths, loader = hands[piece.which]
+            for batch in paths.batching(piece):
                 if batch is not None:
                     judged[piece.which].note(piece, loader.load(batch))
     except NoRecordsError as none:
@@ -96,16 +96,16 @@ def _judge_all(stream: Stream, sessions: Sequence[Session], judged: Sequence["_J
         progress.error = progress.error or error
 
 
-def _hands(stream: Stream, session: Session, judged: "_Judged") -> tuple[Lanes, Loader]:
-    """Return the lanes that make the batches of a dataset, and what lets the server judge them."""
+def _hands(stream: Stream, session: Session, judged: "_Judged") -> tuple[Paths, Loader]:
+    """Return the paths that make the batches of a dataset, and what lets the server judge them."""
     job = judged.job
     dataset = job.policed.of_source(stream.source.name)
     keys = keys_of(dataset, "etl_rehearsal", is_rehearsal=True)
     copier = Copier(dataset, "append", staged_as=None, is_rehearsal=True, keys=keys)
     copier.prepare(session.connection())
     session.when_reopened(copier.prepare)
-    lanes = lanes_of(session.connection(), Projection(dataset), _work(stream, dataset, job))
-    return lanes, Loader(
+    paths = paths_of(session.connection(), Projection(dataset), _work(stream, dataset, job))
+    return paths, Loader(
         database=job.database,
         session=session,
         store=_NoStore(job.settings.failed_dir),
@@ -115,7 +115,7 @@ def _hands(stream: Stream, session: Session, judged: "_Judged") -> tuple[Lanes, 
         retries=job.settings.retries,
         before_retry=judged.progress.note_retry,
         wait=job.stop.wait,
-        again=lanes.again,
+        again=paths.again,
     )
 
 
@@ -154,7 +154,7 @@ def _summary(
 
 
 def _work(stream: Stream, dataset: Dataset, job: Job) -> Work:
-    """Return what the lanes have to know; the run is none of the ledger's."""
+    """Return what the paths have to know; the run is none of the ledger's."""
     run = ledger.Run(run="dry-run", number=0, attempt=0, mode="append", is_atomic=False, was_finished=False)
     return Work(
         database=job.database,
@@ -187,16 +187,16 @@ class _NoBooks:
     unknown: set[str] = field(default_factory=set)
 
     @property
-    def policies(self) -> Noted:
+    def policies(self) -> PolicyEffects:
         """What policies would do with the records."""
-        return Noted(unknown=tuple(sorted(self.unknown)[:_NAMES_TOLD]), **self.counts)
+        return PolicyEffects(unknown=tuple(sorted(self.unknown)[:_NAMES_TOLD]), **self.counts)
 
     def claim(self, _connection: psycopg.Connection, _batch: Batch) -> bool:
         return True
 
     def enter(self, _connection: psycopg.Connection, _batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
-        self.counts.update(nul_stripped=entry.noted.nul_stripped, duplicates=entry.noted.duplicates)
-        self.unknown.update(entry.noted.unknown)
+        self.counts.update(nul_stripped=entry.policy_effects.nul_stripped, duplicates=entry.policy_effects.duplicates)
+        self.unknown.update(entry.policy_effects.unknown)
         for failure in stored:
             for told in failure.records:
                 # "got 2500" and "element 3 of items" are of one kind whatever the number.
@@ -221,7 +221,7 @@ class _NoBooks:
         return Origin(id_prefix="", run="dry-run", dataset="", source="", batch=batch.piece.offset)
 
     def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
-        return failures.locate(batch.piece, places, batch.spans)
+        return locate(batch.piece, places, batch.spans)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ from etl.database.connecting import Database, Session
 from etl.datasets import Dataset
 from etl.errors import UsageError
 from etl.ingestion.destination.copying import Copier
-from etl.ingestion.failed_store.store import FailedStore, Located, Origin
-from etl.ingestion.framing import decoding as records
+from etl.ingestion.failed_store.locating import Located
+from etl.ingestion.failed_store.store import FailedStore, Origin
+from etl.ingestion.framing import decoding
 from etl.ingestion.framing.boundaries import piece_spans
 from etl.ingestion.ledger import runs as ledger
 from etl.ingestion.pipeline.batches import Loader
@@ -140,7 +141,7 @@ def _batch(
         each["record"] - first_record + 1: Located(each["record"], each["offset"], piece.text(span), piece.is_keyed)
         for each, span in records_told
     }
-    return projection.batch(piece, records.decode(piece), run_number, list(located)), located
+    return projection.batch(piece, decoding.decode(piece), run_number, list(located)), located
 
 
 @dataclass(frozen=True, kw_only=True)

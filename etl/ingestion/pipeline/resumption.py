@@ -15,15 +15,15 @@ from etl.ingestion.ledger import runs as ledger
 from etl.ingestion.pipeline.assembly import Work
 from etl.ingestion.pipeline.job import Job, Part
 from etl.ingestion.sources.stream import Stream, opened
-from etl.ingestion.values import Piece, Range, Source, hash_of
+from etl.ingestion.values import LoadedRange, Piece, Source, hash_of
 from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
 
-_Found = tuple[ledger.KnownRun, dict[int, Range]] | None
+_Found = tuple[ledger.KnownRun, dict[int, LoadedRange]] | None
 
 
-def begin(stream: Stream, parts: Sequence[Part]) -> list[tuple[Work, dict[int, Range]]]:
+def begin(stream: Stream, parts: Sequence[Part]) -> list[tuple[Work, dict[int, LoadedRange]]]:
     """Hold the source for each dataset, and enter an attempt: of the run that it belongs to, or of a new one.
 
     Returns for each what whoever loads a piece of it has to know, and the ranges that are in, by offset.
@@ -39,7 +39,7 @@ def begin(stream: Stream, parts: Sequence[Part]) -> list[tuple[Work, dict[int, R
     return [_enter(stream, head_sha256, part, known) for part, known in zip(parts, found, strict=True)]
 
 
-def _enter(stream: Stream, head_sha256: str, part: Part, found: _Found) -> tuple[Work, dict[int, Range]]:
+def _enter(stream: Stream, head_sha256: str, part: Part, found: _Found) -> tuple[Work, dict[int, LoadedRange]]:
     job, session = part.job, part.session
     run = part.progress.run = _open(session.connection(), stream, head_sha256, job, found)
     work = Work(
@@ -106,7 +106,7 @@ def _goes_on_by_force(known: ledger.KnownRun, stream: Stream, job: Job) -> bool:
 
 
 def _open(connection: psycopg.Connection, stream: Stream, head_sha256: str, job: Job, found: _Found) -> ledger.Run:
-    asked = ledger.Asked(source=stream.source.name, folder=job.folder, options=_options(stream.source, job))
+    asked = ledger.AttemptRequest(source=stream.source.name, folder=job.folder, options=_options(stream.source, job))
     if found is not None:
         return ledger.resume_run(connection, found[0], asked)
     identity = ledger.Identity(
@@ -128,7 +128,7 @@ def _options(source: Source, job: Job) -> str:
     return job.options if source.encoding == "auto" else f"{job.options} --encoding {source.encoding}".lstrip()
 
 
-def require_same(stream: Stream, piece: Piece, known: Range) -> None:
+def require_same(stream: Stream, piece: Piece, known: LoadedRange) -> None:
     """Raise SourceError when a piece is not what an earlier attempt read in its place."""
     if piece.hash != known.hash:
         raise SourceError(
@@ -137,7 +137,7 @@ def require_same(stream: Stream, piece: Piece, known: Range) -> None:
         )
 
 
-def _is_candidate(known: ledger.KnownRun, ranges: Mapping[int, Range], stream: Stream, job: Job) -> bool:
+def _is_candidate(known: ledger.KnownRun, ranges: Mapping[int, LoadedRange], stream: Stream, job: Job) -> bool:
     if not ranges and known.head_bytes != len(stream.head):
         return False  # Too little was read to know it by.
     if not ranges and not known.is_finished and known.definition_hash != job.definition_hash(stream.source.encoding):
@@ -168,7 +168,7 @@ def _require_definition(known: ledger.KnownRun, stream: Stream, job: Job) -> Non
     )
 
 
-def _departure(stream: Stream, ranges: Mapping[int, Range], retries: RetrySettings) -> int | None:
+def _departure(stream: Stream, ranges: Mapping[int, LoadedRange], retries: RetrySettings) -> int | None:
     """Return the offset of the first range whose bytes are others now, or None.
 
     What can be read once only, such as standard input, is compared while it is loaded (`require_same`).
@@ -184,7 +184,7 @@ def _departure(stream: Stream, ranges: Mapping[int, Range], retries: RetrySettin
     return None
 
 
-def _side_by_side(ranges: Mapping[int, Range]) -> list[list[int]]:
+def _side_by_side(ranges: Mapping[int, LoadedRange]) -> list[list[int]]:
     """Part ranges into lists that can each be read in one go.
 
     Those of one records path lie side by side; those of another may lie within them, as the elements of an array that

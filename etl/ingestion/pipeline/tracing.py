@@ -13,14 +13,13 @@ from typing import Any, get_args
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from etl import queries
 from etl.errors import SourceError, UsageError
-from etl.ingestion.failed_store import store as failures
+from etl.ingestion.failed_store.locating import Located, locate
 from etl.ingestion.framing.boundaries import NotJSON
 from etl.ingestion.sources.stream import Stream, opened
-from etl.ingestion.values import Piece, Shape, Source, hash_of
+from etl.ingestion.values import Piece, PieceShape, Source, hash_of
 
 MAX_ROWS = 20
 
@@ -41,8 +40,7 @@ def trace(
         table=sql.Identifier(*table.split(".")), conditions=sql.SQL(" and ").join(conditions), limit=MAX_ROWS + 1
     )
     try:
-        with connection.cursor(row_factory=dict_row) as cursor:
-            rows = cursor.execute(statement, [value for _, value in wanted]).fetchall()
+        rows = queries.rows(connection, statement, [value for _, value in wanted])
     except psycopg.errors.UndefinedTable:
         raise UsageError(f"there is no table {table}", hint="name it with its schema, as logistics.shipments") from None
     except psycopg.errors.UndefinedColumn as error:
@@ -67,7 +65,7 @@ def _traced(row: Mapping[str, Any]) -> dict[str, Any]:
     return told | {"offset": located.offset, "text": located.text.decode("utf-8", errors="replace")}
 
 
-def _located(row: Mapping[str, Any]) -> failures.Located:
+def _located(row: Mapping[str, Any]) -> Located:
     """Return where the record stands in its source.
 
     Raises SourceError when the source is not there any more, or is another one.
@@ -82,7 +80,7 @@ def _located(row: Mapping[str, Any]) -> failures.Located:
         data = _range(stream, row["offset"], row["bytes"])
     if hash_of(data) != bytes(row["hash"]):
         raise SourceError(f"{source} holds something else now")
-    for shape in get_args(Shape):
+    for shape in get_args(PieceShape):
         piece = Piece(
             offset=row["offset"],
             count=row["count_records"],
@@ -92,7 +90,7 @@ def _located(row: Mapping[str, Any]) -> failures.Located:
         )
         # How its records are set apart is not in the ledger: it is the way by which there are as many.
         with suppress(NotJSON, ValueError):
-            found = failures.locate(piece, range(1, row["count_records"] + 2))
+            found = locate(piece, range(1, row["count_records"] + 2))
             if len(found) == row["count_records"]:
                 return found[row["place"]]
     raise SourceError(f"the records of {source} cannot be told apart")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from etl.errors import UsageError
 from etl.ingestion.sources import remote
-from etl.ingestion.values import Source, told_path
+from etl.ingestion.values import Source, printable_path
 
 _UNFINISHED = frozenset({".part", ".tmp"})
 
@@ -30,7 +30,7 @@ def named(argument: str, encoding: str = "auto") -> list[Source]:
         files = _files(argument)
     except OSError:  # A folder that may not be read, a name too long, a loop of links: opening it tells which.
         files = []
-    return [Source(name=told_path(path), path=path, encoding=encoding) for path in files or [argument]]
+    return [Source(name=printable_path(path), path=path, encoding=encoding) for path in files or [argument]]
 
 
 def _files(argument: str) -> list[str]:

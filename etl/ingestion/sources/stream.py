@@ -9,7 +9,7 @@ from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from etl.errors import SourceError
+from etl.errors import SourceError, reason_of
 from etl.ingestion import constants
 from etl.ingestion.constants import HEAD_BYTES, READ_BYTES
 from etl.ingestion.sources import remote
@@ -228,7 +228,7 @@ def opened(source: Source, retries: RetrySettings = _PATIENCE) -> Iterator[Strea
                 stream = Stream(source, _awaited(file), None)
         except OSError as error:
             raise SourceError(
-                f"cannot read {source.name}: {(error.strerror or 'unknown error').lower()}",
+                f"cannot read {source.name}: {reason_of(error)}",
                 hint="check the path and the right to read it",
             ) from error
         yield stream

@@ -1,4 +1,4 @@
-"""The values that many records have in one column -> their COPY texts, all at once. Pure: the careful lane's short way.
+"""The values that many records have in one column -> their COPY texts, all at once. Pure: the checked path's short way.
 
 Nearly every value is of one kind, and is then converted by what takes them all; where one is not, `conversions` looks
 at each of them.

@@ -1,4 +1,4 @@
-"""The fast lane: blocks of records are decoded into JSON tokens, and those vouched for are sent as they stand.
+"""The fast path: blocks of records are decoded into JSON tokens, and those accepted are sent as they stand.
 
 A record that holds another token is suspect, and is converted value by value.
 """
@@ -16,14 +16,13 @@ import msgspec
 from etl.datasets import LINEAGE, Table
 from etl.errors import InternalError
 from etl.ingestion.constants import MAX_NESTING
-from etl.ingestion.framing import decoding as records
+from etl.ingestion.framing import decoding
 from etl.ingestion.framing.boundaries import are_lines, is_nested_deeper, is_utf8
 from etl.ingestion.framing.spans import Spans
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.transform.shapes import Seen, Shape
-from etl.ingestion.transform.tokens import SEPARATOR, Token, kind_together, odd_numbers, vouched_together
-from etl.ingestion.values import Batch, Block, Piece, Proof, Rows, Span
-from etl.ingestion.values import Shape as PieceShape
+from etl.ingestion.transform.tokens import SEPARATOR, Token, accept_together, kind_together, odd_numbers
+from etl.ingestion.values import Batch, Block, Piece, PieceShape, Proof, Rows, Span
 
 Columns = frozenset[tuple[str, str]]
 
@@ -38,7 +37,7 @@ _join = SEPARATOR.join
 _UNDECODED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
-class FastLane:
+class FastPath:
     """Decodes a block of records into tokens, which the server converts.
 
     `guarded` are the columns, by table and name, whose limits the tables check themselves; without any it is strict.
@@ -66,18 +65,18 @@ class FastLane:
         self._misses = 0
         self._unasked = 0
 
-    def looking_at(self, columns: Collection[tuple[str | None, str | None]]) -> "FastLane | None":
-        """Return the lane that looks at each of these columns by itself; None where this one does so already."""
+    def looking_at(self, columns: Collection[tuple[str | None, str | None]]) -> "FastPath | None":
+        """Return the path that looks at each of these columns by itself; None where this one does so already."""
         named = {(table.name, seen.column.name) for table, group in self._shape.tables for seen in group}
         new = named.intersection(columns) - self._closely
         if not new:
             return None
-        return FastLane(self._shape, self._projection, self._run_number, self._guarded - new, self._closely | new)
+        return FastPath(self._shape, self._projection, self._run_number, self._guarded - new, self._closely | new)
 
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each block whose rows are not made yet, and the batch at the end of the piece."""
         gathered = self._projection.gather(piece, self._run_number)
-        gathered.look_at(records.first(piece))
+        gathered.look_at(decoding.first(piece))
         buffers: list[list[BytesIO]] = [[] for _ in self._tables]
         counts = [0] * len(self._tables)
         spans: dict[int, Span] = {}
@@ -85,7 +84,7 @@ class FastLane:
         blocks = piece.blocks or ((0, piece.length),)
         for (begin, end), made in zip(blocks, piece.made or repeat(None), strict=False):
             rows = made
-            if not isinstance(rows, _Made) or rows.lane is not self:
+            if not isinstance(rows, _Made) or rows.path is not self:
                 rows = self._made(piece.between(begin, end), piece.shape, piece.offset, place)
                 yield None
             place += rows.count
@@ -94,20 +93,20 @@ class FastLane:
                 counts[table] += count
             for suspect, within in rows.suspects:
                 spans[suspect] = span = Span(begin + within.start, begin + within.end, within.fault)
-                gathered.add(suspect, records.decode_one(records.text(piece, span)))
+                gathered.add(suspect, decoding.decode_one(decoding.text(piece, span)))
         if place != piece.count + 1:
             raise InternalError(f"of {piece.count} records at byte {piece.offset} {place - 1} were decoded")
         yield Batch(
             piece=piece,
             places=range(1, place),
             tables=tuple(
-                (Rows(format="csv", buffers=tuple(held), count=count, columns=table.columns), *careful)
-                for table, held, count, careful in zip(self._tables, buffers, counts, gathered.tables(), strict=True)
+                (Rows(format="csv", buffers=tuple(held), count=count, columns=table.columns), *checked)
+                for table, held, count, checked in zip(self._tables, buffers, counts, gathered.tables(), strict=True)
             ),
             rejected=tuple(gathered.rejected),
-            lane=self._name,
+            path=self._name,
             maker=self,
-            noted=gathered.noted,
+            policy_effects=gathered.policy_effects,
             spans=spans,
         )
 
@@ -154,7 +153,7 @@ class FastLane:
         tails = [head + number for number in _numbers(last)[first - 1 : last - 1]]
         taken = [table.rows(found, tails, suspects) for table in self._tables]
         return _Made(
-            lane=self,
+            path=self,
             count=len(found),
             tables=[lines.but(suspects) for lines in taken],
             suspects=[(first + suspect, block.spans[suspect]) for suspect in sorted(suspects)],
@@ -188,7 +187,7 @@ class _Made:
     where they stand in the block.
     """
 
-    lane: FastLane
+    path: FastPath
     count: int
     tables: list[tuple[bytes, int]]
     suspects: list[tuple[int, Span]]
@@ -233,7 +232,7 @@ class _Block:
 
 
 class _Table:
-    """The rows of one table that the fast lane vouches for."""
+    """The rows of one table that the fast path accepts."""
 
     def __init__(self, shape: Shape, table: Table, columns: Sequence[Seen], guarded: Columns, closely: Columns) -> None:
         together: dict[str, list[Seen]] = {}
@@ -250,7 +249,7 @@ class _Table:
         self.columns = (*(seen.column.name for _, group in self._groups for seen in group), *LINEAGE)
 
     def rows(self, records: Sequence[Any], tails: Sequence[bytes], suspects: set[int]) -> "_Lines":
-        """Return the lines of CSV, and add the records that hold a token which nothing vouches for to the suspects.
+        """Return the lines of CSV, and add the records that hold a token which nothing accepts to the suspects.
 
         `tails` are the last fields of each record's rows.
         """
@@ -260,7 +259,7 @@ class _Table:
             return _Lines([], sizes)
         found: set[int] = set()
         groups = [
-            _vouched(kind, group, rows, found)
+            _accepted(kind, group, rows, found)
             for (kind, group), rows in zip(self._groups, zip(*fields, strict=True), strict=True)
         ]
         if sizes is not None:
@@ -270,22 +269,22 @@ class _Table:
         return lines
 
 
-def _vouched(kind: str | None, group: Sequence[Seen], rows: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
-    """Return the fields of a group of columns, and add the rows whose token nothing vouches for to the suspects."""
-    if kind is not None and (vouched := vouched_together(kind, rows)) is not None:
-        return vouched
+def _accepted(kind: str | None, group: Sequence[Seen], rows: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+    """Return the fields of a group of columns, and add the rows whose token nothing accepts to the suspects."""
+    if kind is not None and (accepted := accept_together(kind, rows)) is not None:
+        return accepted
     if kind is not None and (odd := odd_numbers(kind, rows, len(group))) is not None:
         # Most of them are none, and those are sent as they stand.
         for place in odd:
             found: set[int] = set()
-            _vouched(None, group, [rows[place]], found)
+            _accepted(None, group, [rows[place]], found)
             suspects.update(place for _ in found)
         return rows
     if len(group) == 1:
-        return rows if group[0].vouch is None else group[0].vouch(rows, suspects)
+        return rows if group[0].accept is None else group[0].accept(rows, suspects)
     columns = zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
     fields = [
-        column if seen.vouch is None else seen.vouch(column, suspects)
+        column if seen.accept is None else seen.accept(column, suspects)
         for seen, column in zip(group, columns, strict=True)
     ]
     return list(map(_join, zip(*fields, strict=True)))

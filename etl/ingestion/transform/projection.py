@@ -1,4 +1,4 @@
-"""Record -> COPY text and data checks, compiled once per dataset. Pure: the careful lane, value by value.
+"""Record -> COPY text and data checks, compiled once per dataset. Pure: the checked path, value by value.
 
 What fits which type is contract C5 (`docs/reference/dataset-definitions.md`); the SQLSTATE of a misfit is the one
 PostgreSQL would give.
@@ -18,7 +18,7 @@ from etl.ingestion.transform.columns import Columns
 from etl.ingestion.transform.conversions import as_text, converter, json_text
 from etl.ingestion.transform.members import Condition, Getter, Outer, condition, descending, getter, kind, without_nul
 from etl.ingestion.transform.unknown import known, unknown
-from etl.ingestion.values import Batch, Fault, Misfit, Noted, Piece, Rejected, Rows
+from etl.ingestion.values import Batch, Fault, Misfit, Piece, PolicyEffects, Rejected, Rows
 
 _NAME_SHOWN = 100
 _NAMES_NOTED = 100
@@ -197,12 +197,14 @@ class Gathered:
     def batch(self, piece: Piece, places: Sequence[int]) -> Batch:
         """Return what was gathered as the batch of a piece."""
         rejected = tuple(self.rejected)
-        return Batch(piece=piece, places=places, tables=self.tables(), rejected=rejected, noted=self.noted)
+        return Batch(
+            piece=piece, places=places, tables=self.tables(), rejected=rejected, policy_effects=self.policy_effects
+        )
 
     @property
-    def noted(self) -> Noted:
+    def policy_effects(self) -> PolicyEffects:
         """What policies did with the records."""
-        return Noted(nul_stripped=self._nul_stripped, unknown=tuple(sorted(self._unknown)))
+        return PolicyEffects(nul_stripped=self._nul_stripped, unknown=tuple(sorted(self._unknown)))
 
     def tables(self) -> tuple[tuple[Rows, ...], ...]:
         """Return the rows of each table."""

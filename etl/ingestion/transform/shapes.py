@@ -1,7 +1,7 @@
 """What of a record a dataset reads, compiled: the type that decodes a record into tokens, and what takes them in rows.
 
 Each leaf is the bare text of its JSON value; what the dataset does not name is passed over without being built. Pure:
-the fast lane's view of a definition. What it cannot see so is left to the careful lane (`shape` tells why).
+the fast path's view of a definition. What it cannot see so is left to the checked path (`shape` tells why).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,18 +11,18 @@ from typing import Any, cast
 import msgspec
 
 from etl.datasets import Column, Dataset, Table, paths
-from etl.ingestion.transform.tokens import NULL, SEPARATOR, Token, Vouch, constant, field_of, voucher
+from etl.ingestion.transform.tokens import NULL, SEPARATOR, Accept, Token, acceptor, constant, field_of
 
 Fields = tuple[Token, ...]
 
 
 class NoShape(ValueError):
-    """The fast lane cannot see a column of this dataset; the message tells which and why."""
+    """The fast path cannot see a column of this dataset; the message tells which and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """One column: where its token stands, how it is vouched for, and a line that tells it to a person.
+    """One column: where its token stands, how it is accepted, and a line that tells it to a person.
 
     `names` lead to it from the record, or from the element that is the row; of a constant they are empty, and `fixed`
     is its field.
@@ -32,7 +32,7 @@ class Seen:
     where: str
     names: tuple[str, ...]
     fixed: bytes | None
-    vouch: Vouch | None
+    accept: Accept | None
     told: str
 
 
@@ -73,7 +73,7 @@ class _Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A dataset as the fast lane sees it: the type of a record, and for each table its columns.
+    """A dataset as the fast path sees it: the type of a record, and for each table its columns.
 
     A record that decodes as `known` holds no member that the dataset does not name.
     """
@@ -84,7 +84,7 @@ class Shape:
     root: _Node = field(repr=False)
 
     def told(self) -> str:
-        """Return the projection for a person to read: each column with where it comes from and what vouches for it."""
+        """Return the projection for a person to read: each column with where it comes from and what accepts it."""
         lines = []
         for table, columns in self.tables:
             lines.append(f"{table.name}: one row per " + (f"element of {table.told_each}" if table.each else "record"))
@@ -178,7 +178,7 @@ def _compiled(node: _Node, name: str = "record", *, only_known: bool = False) ->
     try:
         type_ = msgspec.defstruct(name, fields, rename=rename, gc=False, frozen=True, forbid_unknown_fields=only_known)
     except ValueError as error:
-        raise NoShape(f"a member has a name that only the careful lane finds: {error}") from None
+        raise NoShape(f"a member has a name that only the checked path finds: {error}") from None
     node.none = type_()
     return type_
 
@@ -256,7 +256,7 @@ def _seen(table: Table, column: Column) -> Seen:
         where=where,
         names=names,
         fixed=constant(column) if where == "constant" else None,
-        vouch=None if where in {"constant", "position"} else voucher(column),
+        accept=None if where in {"constant", "position"} else acceptor(column),
         told=told,
     )
 

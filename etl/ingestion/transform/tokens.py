@@ -1,8 +1,8 @@
-"""JSON tokens of a column -> fields of CSV that PostgreSQL reads as contract C5 says. Pure: the fast lane's checks.
+"""JSON tokens of a column -> fields of CSV that PostgreSQL reads as contract C5 says. Pure: the fast path's checks.
 
 A token is the text of a JSON value as it stands in the record. Tokens are looked at a column at a time, and most
-columns are vouched for by a few searches through all of them; a token that none vouches for makes its record suspect,
-and the careful lane decides.
+columns are accepted by a few searches through all of them; a token that none accepts makes its record suspect,
+and the checked path decides.
 """
 
 import math
@@ -30,8 +30,8 @@ SEPARATOR = b"\x1f"
 _ROW_SEPARATOR = b"\x1e"
 _NULL_FIELD = b"null" + SEPARATOR
 
-Vouch = Callable[[Sequence[Token], set[int]], Sequence[Token]]
-"""(the tokens of a column, the suspects) -> the fields; adds the places of the tokens that it cannot vouch for."""
+Accept = Callable[[Sequence[Token], set[int]], Sequence[Token]]
+"""(the tokens of a column, the suspects) -> the fields; adds the places of the tokens that it cannot accept."""
 
 _INTEGER_DIGITS = {"smallint": 4, "integer": 9, "bigint": 18}
 """So many digits fit in any case."""
@@ -74,7 +74,7 @@ _ESCAPED = {
 }
 
 
-def voucher(column: Column) -> Vouch:
+def acceptor(column: Column) -> Accept:
     """Return the check of a column, with its limits and what counts as none."""
     check = _CHECKS[column.type](column)
     if column.timezone or column.formats:
@@ -105,8 +105,8 @@ def kind_together(column: Column, *, is_guarded: bool) -> str | None:
     return column.type if column.type in {"text", "numeric", *_FORM_OF} else None
 
 
-def vouched_together(kind: str, rows: Sequence[Token]) -> Sequence[Token] | None:
-    """Return the fields of columns of one kind, joined for each row, as CSV writes them, or None: nothing vouches."""
+def accept_together(kind: str, rows: Sequence[Token]) -> Sequence[Token] | None:
+    """Return the fields of columns of one kind, joined for each row, as CSV writes them, or None: nothing accepts."""
     if kind in {"text", "free text"}:
         return _texts_together(rows)
     joined = SEPARATOR.join(rows)
@@ -205,16 +205,16 @@ def _is_null(token: bytes) -> bool:
     return token == b"null"
 
 
-def _required(check: Vouch) -> Vouch:
-    def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+def _required(check: Accept) -> Accept:
+    def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
         if b"null" in SEPARATOR.join(tokens):
             _suspect(tokens, suspects, lambda token: not _is_null(token))
         return check(tokens, suspects)
 
-    return vouch
+    return accept
 
 
-def _null_if(check: Vouch, values: Iterable[str | int | float]) -> Vouch:
+def _null_if(check: Accept, values: Iterable[str | int | float]) -> Accept:
     texts = frozenset(msgspec.json.encode(value) for value in values if isinstance(value, str))
     numbers = frozenset(Decimal(str(value)) for value in values if not isinstance(value, str))
 
@@ -229,24 +229,24 @@ def _null_if(check: Vouch, values: Iterable[str | int | float]) -> Vouch:
         except InvalidOperation:
             return token  # An exponent beyond all numbers that a definition can name.
 
-    def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+    def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
         if texts:
             # The same text may be written in another way.
             _suspect(tokens, suspects, lambda token: b"\\" not in token)
         return check([nulled(token) for token in tokens], suspects)
 
-    return vouch
+    return accept
 
 
-def _or_default(check: Vouch, field: Token) -> Vouch:
-    def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+def _or_default(check: Accept, field: Token) -> Accept:
+    def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
         fields = check(tokens, suspects)
         return [field if _is_null(bytes(token)) else token for token in fields]
 
-    return vouch
+    return accept
 
 
-def _trimmed(check: Vouch) -> Vouch:
+def _trimmed(check: Accept) -> Accept:
     def trimmed(token: Token) -> Token | None:
         written = bytes(token)
         if written[:1] != b'"':
@@ -266,7 +266,7 @@ def _known(fields: Iterable[Token | None], suspects: set[int]) -> list[Token]:
     return [NULL if field is None else field for field in found]
 
 
-def _converted(column: Column) -> Vouch:
+def _converted(column: Column) -> Accept:
     """Return the check of dates or times that are to be written anew, where they are not as the type wants them."""
     convert = converter(column)
     is_common = _COMMON[column.type]
@@ -291,7 +291,7 @@ def _number_or_text(written: bytes) -> str | int | Decimal:
     return int(written) if _INTEGER.fullmatch(written) and len(written) < _LONGEST_NUMBER else Decimal(written.decode())
 
 
-def _array(_column: Column) -> Vouch:
+def _array(_column: Column) -> Accept:
     def field(token: Token) -> Token | None:
         written = bytes(token)
         if written == b"null":
@@ -305,7 +305,7 @@ def _array(_column: Column) -> Vouch:
     return lambda tokens, suspects: _known(map(field, tokens), suspects)
 
 
-def _text(column: Column) -> Vouch:
+def _text(column: Column) -> Accept:
     max_length = column.max_length
     allowed = frozenset([b"null", *(msgspec.json.encode(value) for value in column.one_of)])
 
@@ -319,7 +319,7 @@ def _text(column: Column) -> Vouch:
         most = _LONGEST_NUMBER if max_length is None else min(max_length, _LONGEST_NUMBER)
         return len(token) <= most and _PLAIN_NUMBER.fullmatch(token) is not None
 
-    def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+    def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
         joined = SEPARATOR.join(tokens)
         has_long = max_length is not None and max(map(len, tokens)) > max_length + 2
         are_texts = len(tokens) > 1 and joined.count(b'"\x1f"') == len(tokens) - 1
@@ -329,7 +329,7 @@ def _text(column: Column) -> Vouch:
             _suspect(tokens, suspects, allowed.__contains__)
         return _unescaped(tokens, joined, suspects) if b"\\" in joined else tokens
 
-    return vouch
+    return accept
 
 
 def _unescaped(tokens: Sequence[Token], joined: bytes, suspects: set[int]) -> Sequence[Token]:
@@ -429,7 +429,7 @@ class _Bounds:
         return list(map(float, joined.replace(b"null", self._inside).split(SEPARATOR)))
 
 
-def _number(column: Column) -> Vouch:
+def _number(column: Column) -> Accept:
     digits = _INTEGER_DIGITS.get(column.type)
     number = _INTEGER if digits else _NUMBER
     bounds = _Bounds(column)
@@ -447,7 +447,7 @@ def _number(column: Column) -> Vouch:
             return bounds.are_none or bounds.surely_hold(token)
         return bounds.hold(Decimal(token.decode()))
 
-    def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+    def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
         joined = SEPARATOR.join(tokens)
         # The zero of a double keeps the sign that an integer does not have.
         is_signed_zero = column.type == "double" and b"-0" in joined
@@ -459,51 +459,51 @@ def _number(column: Column) -> Vouch:
             suspects.update(place for place in bounds.doubtful(joined) if not is_fit(bytes(tokens[place])))
         return tokens
 
-    return vouch
+    return accept
 
 
-def _boolean(_column: Column) -> Vouch:
+def _boolean(_column: Column) -> Accept:
     words = frozenset([b"null", b"true", b"false", b'"true"', b'"false"'])
 
-    def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+    def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
         _suspect(tokens, suspects, words.__contains__)
         return tokens
 
-    return vouch
+    return accept
 
 
-def _moment(form: re.Pattern[bytes], is_common: Callable[[str], object]) -> Callable[[Column], Vouch]:
+def _moment(form: re.Pattern[bytes], is_common: Callable[[str], object]) -> Callable[[Column], Accept]:
     """Return the check of dates or times of a form."""
 
     def is_fit(token: bytes) -> bool:
         return token == b"null" or is_common(token[1:-1].decode()) is not None
 
-    def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+    def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
         if not _are_of_form(form, SEPARATOR.join(tokens)):
             _suspect(tokens, suspects, is_fit)
         return tokens
 
-    return lambda _column: vouch
+    return lambda _column: accept
 
 
-def _jsonb(_column: Column) -> Vouch:
+def _jsonb(_column: Column) -> Accept:
     def quoted(token: Token) -> Token:
         written = bytes(token)
         if written == b"null":
             return token
         return b'"%b"' % written.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
 
-    def vouch(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+    def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
         if max(map(len, tokens)) > _SURELY_SHALLOW:
             _suspect(tokens, suspects, lambda token: not is_nested_deeper(token, MAX_NESTING // 2))
         return [quoted(token) for token in tokens]
 
-    return vouch
+    return accept
 
 
 _COMMON = {"date": is_common_date, "timestamp": is_common_local, "timestamptz": is_common_timestamp}
 
-_CHECKS: dict[str, Callable[[Column], Vouch]] = {
+_CHECKS: dict[str, Callable[[Column], Accept]] = {
     "text": _text,
     "smallint": _number,
     "integer": _number,

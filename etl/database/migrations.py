@@ -1,0 +1,130 @@
+"""The migrations of a database to what this installation needs: the ledger, its roles and its schemas."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg import sql
+
+from etl import queries
+from etl.errors import UsageError
+from etl.settings import shipped
+
+_SQL = queries.load("database")
+
+log = structlog.get_logger(__name__)
+
+
+def latest_migration() -> str:
+    """Return the newest migration that this installation brings."""
+    return max(path.stem.split("_")[0] for path in (shipped("sql") / "migrations").glob("[0-9]*.sql"))
+
+
+def is_migrated(connection: psycopg.Connection) -> bool:
+    """Tell whether the database was ever migrated.
+
+    Raises UsageError when the user may not look at the ledger.
+    """
+    try:
+        return bool(_value(connection, "schema_version_exists"))
+    except psycopg.errors.InsufficientPrivilege as error:
+        user = connection.info.user
+        raise UsageError(f"the user {user} may not look at the ledger", hint=f"grant etl_loader to {user}") from error
+
+
+def require_migrated(connection: psycopg.Connection) -> None:
+    """Raise UsageError when the database is not at the newest migration of this installation."""
+    found = _value(connection, "schema_version") if is_migrated(connection) else None
+    if found != latest_migration():
+        _refuse_newer(found)
+        raise UsageError(
+            f"the database is at migration {found or 'none'}, this installation needs {latest_migration()}",
+            hint="etl db migrate",
+        )
+
+
+def _refuse_newer(found: str | None) -> None:
+    if found is not None and found > latest_migration():
+        raise UsageError(
+            f"the database is at migration {found}, the newest that this installation knows is {latest_migration()}",
+            hint="use the version of this tool that migrated it, or a later one",
+        )
+
+
+def grant_ledger(connection: psycopg.Connection) -> None:
+    """Grant the ledger and the schemas to the group roles that there are; one may have come after the migration."""
+    present = {role for (role,) in connection.execute(_SQL["roles_present"])}
+    for role in ("etl_loader", "etl_analyst"):
+        if role in present:
+            connection.execute(_SQL[f"grant_ledger_to_{role}"])
+        else:
+            log.warning(
+                "role_missing",
+                role=role,
+                hint=f"let an administrator run `create role {role} nologin`, and then run etl db migrate again",
+            )
+
+
+@contextmanager
+def one_migration_at_a_time(connection: psycopg.Connection) -> Iterator[None]:
+    """Hold the right to migrate.
+
+    Raises UsageError when the server is older than PostgreSQL 16 or denies a statement of the migration.
+    """
+    version = int(_value(connection, "server_version"))
+    if version < 160000:
+        raise UsageError(f"expected PostgreSQL 16 or later, got {version // 10000}")
+    connection.execute(_SQL["migrate_lock"])
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise UsageError(
+            f"the user {connection.info.user} may not migrate: {error.diag.message_primary}",
+            hint="run etl db migrate as the owner of the database",
+        ) from error
+    finally:
+        if not connection.closed:
+            connection.execute(_SQL["migrate_unlock"])
+
+
+def run_migrations(connection: psycopg.Connection) -> None:
+    """Run the migrations that the database has not seen, in one transaction.
+
+    Raises UsageError when a later version of this tool migrated it.
+    """
+    found = _value(connection, "schema_version") if is_migrated(connection) else None
+    if found == latest_migration():
+        return
+    _refuse_newer(found)
+    # Imported here: only a migration needs them, and they cost every other command a third of a second.
+    import sqlalchemy  # noqa: PLC0415
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    folder = shipped("sql") / "migrations"
+
+    def run_file(name: str) -> None:
+        connection.execute(sql.SQL((folder / name).read_text(encoding="utf-8")))
+
+    connection.execute(_SQL["create_ledger_schema"])
+    connection.autocommit = False
+    try:
+        engine = sqlalchemy.create_engine(
+            "postgresql+psycopg://", creator=lambda: connection, poolclass=sqlalchemy.pool.StaticPool
+        )
+        with engine.begin() as bound:
+            config = Config()
+            config.set_main_option("script_location", str(folder).replace("%", "%%"))
+            config.attributes.update(connection=bound, run_file=run_file)
+            command.upgrade(config, "head")
+    finally:
+        if not connection.closed:
+            connection.rollback()
+            connection.autocommit = True
+
+
+def _value(connection: psycopg.Connection, name: str) -> Any:
+    row = connection.execute(_SQL[name]).fetchone()
+    return row[0] if row else None

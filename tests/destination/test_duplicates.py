@@ -1,0 +1,524 @@
+"""Records of one source that have the same key: which of them stays, and how they are told."""
+
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from etl.database.connecting import Database
+from etl.database.tables import create_tables
+from etl.datasets import Dataset, read
+from etl.embedded import Server
+from etl.errors import DefinitionError
+from etl.ingestion.values import Source, Summary
+from etl.settings import Mode, OnDuplicate
+from tests.support.breaking import PATIENT, Running, Site, databases_of, durable_server, until
+from tests.support.loading import bring
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Done = subprocess.CompletedProcess[str]
+RunEtl = Callable[..., Done]
+
+CRATES = """
+name = "crates"
+mode = "merge"
+key = ["crate_no"]
+newest_by = "version"
+[[table]]
+name = "logistics.crates"
+[table.columns]
+crate_no = { type = "text", required = true }
+version = "integer"
+weight = { type = "integer", min = 0 }
+[[table]]
+name = "logistics.crate_items"
+each = "items"
+columns = { crate_no = { path = "^.crate_no", type = "text" }, sku = "text" }
+"""
+
+NEGATIVE = -1
+"""What a check of the definition refuses, and so the loader."""
+
+DOZEN = 12
+"""What no definition tells of: only the server refuses it."""
+
+
+def _crate(name: str, version: int | None, weight: int, *items: str) -> dict[str, Any]:
+    return {"crate_no": name, "version": version, "weight": weight, "items": [{"sku": sku} for sku in items]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crates:
+    """A database with the tables of the dataset, and a folder."""
+
+    connection: Connection
+    dataset: Dataset
+    folder: Path
+    serial: Iterator[int] = field(default_factory=itertools.count)
+
+    def held(self) -> dict[str, tuple[int | None, int, list[str]]]:
+        """Return version, weight and items of each crate; no item is left of what is not there."""
+        rows = self.connection.execute("select crate_no, version, weight from logistics.crates").fetchall()
+        found: dict[str, tuple[int | None, int, list[str]]] = {name: (*rest, []) for name, *rest in rows}
+        assert len(found) == len(rows)
+        for name, sku in self.connection.execute("select crate_no, sku from logistics.crate_items order by sku"):
+            found[name][2].append(sku)
+        return found
+
+    def staged(self, run: str | None = None) -> list[str]:
+        """Return what is left, of a run or of any, in the schema of what is not finished."""
+        query = "select relname from pg_class where relnamespace = 'etl_staging'::regnamespace and relkind = 'r'"
+        return [name for (name,) in self.connection.execute(query) if name.startswith(run or "")]
+
+    def write(self, name: str, records: Sequence[dict[str, Any]]) -> Path:
+        """Write records as a source that no other begins like."""
+        path = self.folder / name
+        lines = [json.dumps({"serial": next(self.serial)} | record) for record in records]
+        path.write_text("\n".join([*lines, ""]) if path.suffix == ".ndjson" else f"[{', '.join(lines)}]")
+        return path
+
+    def bring(self, path: Path, **asked: Any) -> Summary:
+        """Load a source to its end."""
+        database = Database(conninfo=self.connection.info.dsn)
+        summary, error = bring(
+            Source(name=path.name, path=str(path)),
+            self.dataset,
+            database,
+            failed_dir=self.folder / "failed",
+            **asked,
+        )
+        assert error is None
+        assert summary.records.adds_up()
+        return summary
+
+    def refused(self, run: str | None) -> list[dict[str, Any]]:
+        """Return what the failed store tells of the records of a run, in the order of the source."""
+        told = [
+            record
+            for path in (self.folder / "failed").rglob("*.json")
+            for details in [json.loads(path.read_text())]
+            if details["run"] == run
+            for record in details["records"]
+        ]
+        return sorted(told, key=lambda each: int(each["record"]))
+
+
+@pytest.fixture
+def crates(postgresql: Connection, tmp_path: Path) -> Crates:
+    """Give a database and a folder with the dataset."""
+    postgresql.autocommit = True
+    path = tmp_path / "config" / "datasets" / "crates.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(CRATES)
+    (tmp_path / "failed").mkdir(mode=0o700)
+    dataset = read(path)
+    create_tables(postgresql, dataset)
+    postgresql.execute("alter table logistics.crates add constraint no_dozen check (weight <> 12)")
+    return Crates(connection=postgresql, dataset=dataset, folder=tmp_path)
+
+
+@dataclass(kw_only=True)
+class Model:
+    """What a load of one record after the other makes of the facts, where nothing is fast."""
+
+    policy: OnDuplicate
+    mode: Mode
+    facts: dict[str, dict[str, Any]]
+    ours: set[str] = field(default_factory=set)
+    seen: set[str] = field(default_factory=set)
+    rejected: int = 0
+    duplicates: int = 0
+
+    def take(self, record: dict[str, Any]) -> None:
+        """Bring in a record, or do with it what the policy says."""
+        name = record["crate_no"]
+        if record["weight"] == NEGATIVE:
+            self.rejected += 1
+        elif name in self.seen and self.policy == "reject":
+            self.rejected += 1
+            self.duplicates += 1
+        elif name in self.seen and self.policy == "first":
+            self.duplicates += 1
+        elif record["weight"] == DOZEN or (self.mode == "append" and name in self.facts and name not in self.ours):
+            self.rejected += 1
+        else:
+            self.duplicates += name in self.seen
+            self.seen.add(name)
+            if name not in self.facts or self._is_not_older(record, self.facts[name]):
+                self.facts[name] = record
+                self.ours.add(name)
+
+    def _is_not_older(self, new: dict[str, Any], old: dict[str, Any]) -> bool:
+        return (new["version"] is not None, new["version"] or 0) >= (old["version"] is not None, old["version"] or 0)
+
+    def held(self) -> dict[str, tuple[int | None, int, list[str]]]:
+        """Return the facts as the database tells them."""
+        return {
+            name: (record["version"], record["weight"], sorted(item["sku"] for item in record["items"]))
+            for name, record in self.facts.items()
+        }
+
+
+WAYS: tuple[tuple[Mode, bool], ...] = (
+    ("merge", False),
+    ("append", False),
+    ("merge", True),
+    ("append", True),
+    ("replace", True),
+)
+POLICIES: tuple[OnDuplicate, ...] = ("newest", "first", "reject")
+
+
+def _odd(policy: OnDuplicate) -> tuple[int, ...]:
+    """Return the odd weights: of records that lose at once to a newer one the server judges some and some not."""
+    return (NEGATIVE,) if policy == "newest" else (NEGATIVE, DOZEN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A source and how it is loaded: an attempt up to `limit`, where there is one, and the last, each with its batches.
+
+    `old` are the versions of crates that another run brought in before.
+    """
+
+    policy: OnDuplicate
+    way: tuple[Mode, bool]
+    records: list[dict[str, Any]]
+    old: dict[str, int | None]
+    limit: int
+    batch_rows: tuple[int, int]
+    decoder: str
+
+    def judge(self, crates: Crates) -> None:
+        """Compare what a load leaves with the model."""
+        mode, is_atomic = self.way
+        crates.connection.execute("truncate logistics.crates, logistics.crate_items")
+        model = Model(policy=self.policy, mode=mode, facts={})
+        # What the table refuses at the end of an atomic append cannot become visible at all.
+        for number, (name, version) in enumerate(self.old.items() if self.way != ("append", True) else ()):
+            model.facts[name] = _crate(name, version, number)
+            insert = "insert into logistics.crates values (%s, %s, %s, 0, 0, %s)"
+            crates.connection.execute(insert, [name, version, number, number])
+        if mode == "replace":
+            model.facts.clear()
+        for record in self.records:
+            model.take(record)
+        path = crates.write("crates.json", self.records)
+        asked = {"mode": mode, "atomic": is_atomic, "on_duplicate": self.policy, "decoder": self.decoder}
+        first, last = self.batch_rows
+        summaries = [crates.bring(path, limit=self.limit, batch_rows=first, **asked)] if self.limit else []
+        summaries.append(crates.bring(path, batch_rows=last, **asked))
+        assert crates.held() == model.held()
+        assert sum(summary.records.rejected for summary in summaries) == model.rejected
+        assert sum(summary.policies.duplicates for summary in summaries) == model.duplicates
+        assert len(crates.refused(summaries[-1].run)) == model.rejected
+        assert crates.staged(summaries[-1].run) == []
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_each_policy_comes_to_what_a_plain_loop_makes_of_it(crates: Crates, policy: OnDuplicate) -> None:
+    """In every mode, within a batch, across batches and across attempts, beside rows of another run."""
+    dice = random.Random(5)
+    for number, way in enumerate(WAYS * 2):
+        records = [
+            _crate(dice.choice("ABCDE"), dice.choice([None, 1, 2, 3]), 100 + each, *(f"{each}",) * dice.randrange(3))
+            for each in range(14)
+        ]
+        records[dice.randrange(14)]["weight"] = dice.choice(_odd(policy))
+        old: dict[str, int | None] = {"A": 2, "B": None}
+        limit, batch_rows = ((0, (0, 100)), (6, (3, 2)))[number % 2]
+        decoder = "ijson" if number == 1 else "auto"
+        Trial(
+            policy=policy, way=way, records=records, old=old, limit=limit, batch_rows=batch_rows, decoder=decoder
+        ).judge(crates)
+
+
+@st.composite
+def _trials(draw: st.DrawFn) -> Trial:
+    policy = draw(st.sampled_from(POLICIES))
+    weights = st.sampled_from([None] * 8 + list(_odd(policy)))
+    records = []
+    for number in range(draw(st.integers(1, 9))):
+        weight = draw(weights)
+        items = [f"{number} {item}" for item in range(draw(st.integers(0, 2)))]
+        name, version = draw(st.sampled_from("ABCD")), draw(st.sampled_from([None, 1, 2, 3]))
+        records.append(_crate(name, version, 100 + number if weight is None else weight, *items))
+    return Trial(
+        policy=policy,
+        way=draw(st.sampled_from(WAYS)),
+        records=records,
+        old=draw(st.dictionaries(st.sampled_from("ABC"), st.sampled_from([None, 1, 2]), max_size=2)),
+        limit=draw(st.integers(0, 6)),
+        batch_rows=(draw(st.sampled_from([1, 2, 3, 100])), draw(st.sampled_from([1, 2, 100]))),
+        decoder=draw(st.sampled_from(["auto", "ijson"])),
+    )
+
+
+@settings(deadline=None, derandomize=True, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_trials())
+def test_any_source_comes_to_what_a_plain_loop_makes_of_it(crates: Crates, trial: Trial) -> None:
+    """Whatever the policy, the mode, the batches and an end between two attempts: facts and counts are the model's."""
+    trial.judge(crates)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_trials())
+def test_many_sources_come_to_what_a_plain_loop_makes_of_them(crates: Crates, trial: Trial) -> None:
+    """The same for hundreds of sources, others each time."""
+    trial.judge(crates)
+
+
+def _load(run_etl: RunEtl, *words: str | Path, code: int) -> dict[str, Any]:
+    told = ("--log-level", "debug", "--log-format", "json")
+    done = run_etl(*told, "load", "crates", *words, "--json", "--no-precalculate", "--max-rejected", "100%")
+    assert done.returncode == code, done.stderr
+    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[0])
+    events = [json.loads(line) for line in done.stderr.splitlines() if '"event": "batch_refused"' in line]
+    return summary | {"refused_at": {event["offset"] for event in events}}
+
+
+def test_a_duplicate_that_is_refused_is_told_and_can_be_replayed(run_etl: RunEtl, crates: Crates) -> None:
+    """It is a rejected record with its place and a sentence of ours, counted; to replay it asks for no duplicate."""
+    records = [
+        _crate("A", 1, 10, "a1"),
+        _crate("B", 1, 11),
+        _crate("A", 2, 13, "a2"),
+        _crate("C", 1, DOZEN),
+        _crate("C", 1, 14),
+        _crate("A", None, 15),
+    ]
+    path = crates.write("feed.json", records)
+    rehearsed = _load(run_etl, path, "--on-duplicate", "reject", "--batch-rows", "2", "--dry-run", code=1)
+    assert (rehearsed["records"]["rejected"], rehearsed["policies"]) == (3, {"duplicates": 2})
+    assert crates.held() == {}
+    (crates.folder / "config" / "datasets" / "crates.toml").write_text('on_duplicate = "reject"\n' + CRATES)
+    summary = _load(run_etl, path, "--batch-rows", "2", code=1)
+    assert (summary["records"]["loaded"], summary["records"]["rejected"]) == (3, 3)
+    assert summary["policies"] == {"duplicates": 2}
+    assert summary["rows"] == {"logistics.crates": 3, "logistics.crate_items": 1}
+    assert len(summary["refused_at"]) == 1, "only for the dozen the server had to refuse a batch"
+    assert crates.held() == {"A": (1, 10, ["a1"]), "B": (1, 11, []), "C": (1, 14, [])}
+    places = {"record", "offset", "table", "column", "sqlstate", "reason"}
+    first, _, last = ({name: told[name] for name in places} for told in crates.refused(summary["run"]))
+    assert (first["record"], last["record"]) == (3, 6)
+    assert json.JSONDecoder().raw_decode(path.read_text(), last["offset"])[0] == {"serial": 5} | records[5]
+    assert (first["sqlstate"], first["table"], first["column"]) == ("23505", "logistics.crates", "crate_no")
+    assert first["reason"] == "an earlier record of this source has the same key (crate_no)"
+    counted = "select on_duplicate, sum((policies ->> 'duplicates')::int) from etl.runs join etl.batches using (run)"
+    assert crates.connection.execute(f"{counted} group by 1").fetchall() == [("reject", 2)]
+    assert crates.staged() == []
+    assert run_etl("failed", "replay", "--all").returncode == 1  # the server goes on to refuse a dozen
+    assert crates.held()["A"] == (2, 13, ["a2"])
+
+
+def test_what_stands_before_counts_as_the_first_when_it_is_replayed(run_etl: RunEtl, crates: Crates) -> None:
+    """A record that waited in the failed store is the first of its key, or is not, by its place in the source."""
+    records = [_crate("A", 1, NEGATIVE, "a1"), _crate("A", 2, 10, "a2"), _crate("B", 1, 11), _crate("B", 2, NEGATIVE)]
+    records += [_crate("C", 1, 777, "c1"), _crate("C", 2, 13, "c2")]
+    path = crates.write("feed.json", records)
+    crates.connection.execute(
+        """
+        create function busy() returns trigger language plpgsql as
+        'begin raise exception using errcode = ''40001''; end';
+        create trigger busy before insert on logistics.crates for each row
+        when (new.weight = 777) execute function busy()
+        """
+    )
+    words = ("--on-duplicate", "first", "--batch-rows", "1", "--retry-attempts", "1", "--max-rejected", "100%")
+    done = run_etl("load", "crates", path, *words, "--no-precalculate")
+    assert "2 rejected, 1 failed" in done.stdout
+    assert crates.held() == {"A": (2, 10, ["a2"]), "B": (1, 11, []), "C": (2, 13, ["c2"])}
+    crates.connection.execute("drop trigger busy on logistics.crates")
+    for stored in (crates.folder / "failed").rglob("*.ndjson"):
+        stored.write_text(stored.read_text().replace(f'"weight": {NEGATIVE}', '"weight": 7'))
+    assert run_etl("failed", "replay", "--all").returncode == 0
+    assert crates.held() == {"A": (1, 7, ["a1"]), "B": (1, 11, []), "C": (1, 777, ["c1"])}
+
+
+def test_the_keys_of_a_run_live_as_long_as_it_can_go_on(run_etl: RunEtl, crates: Crates) -> None:
+    """A later attempt knows them, a source that grew knows its rows again, and --force lets go of them."""
+    records = [_crate("A", 1, 10), _crate("A", 2, 11), _crate("B", 1, 13), _crate("A", 3, 14), _crate("C", 1, 15)]
+    path = crates.write("feed.ndjson", records)
+    first = ["--on-duplicate", "first", "--batch-rows", "1"]
+    cut = _load(run_etl, path, *first, "--limit", "2", code=0)
+    assert cut["policies"] == {"duplicates": 1}
+    assert crates.staged() == [f"{cut['run']}_keys_0"]
+    other = run_etl("load", "crates", path, "--batch-rows", "1", "--limit", "3", "--no-precalculate")
+    assert (other.returncode, "began under another definition" in other.stderr) == (2, True)
+    shown = run_etl("runs", "show", cut["run"]).stdout
+    assert "--on-duplicate first" in shown
+    forced = _load(run_etl, path, *first, "--limit", "3", "--force", code=0)
+    assert crates.staged() == [f"{forced['run']}_keys_0"]
+    done = run_etl("load", "crates", path, *first, "--no-precalculate")
+    assert "2 loaded, 3 skipped" in done.stdout
+    assert "; 1 with the key of an earlier record" in done.stdout
+    assert crates.staged() == []
+    tail = crates.write("tail.ndjson", [_crate("B", 9, 16), _crate("D", 1, 17)])
+    path.write_text(path.read_text() + tail.read_text())
+    again = _load(run_etl, path, *first, code=0)
+    assert (again["run"], again["records"]["skipped"], again["policies"]) == (forced["run"], 5, {"duplicates": 1})
+    assert crates.held() == {name: (1, weight, []) for name, weight in zip("ABCD", (10, 13, 15, 17), strict=True)}
+    assert crates.staged() == []
+
+
+def test_what_the_server_refuses_leaves_its_key_to_the_next(crates: Crates) -> None:
+    """The newest version that a constraint refuses is no duplicate, nor is one of another kind of record."""
+    records = [_crate("A", 2, 10, "a1"), _crate("A", 3, DOZEN), _crate("B", 1, 11), _crate("B", 2, 13, "b2")]
+    summary = crates.bring(crates.write("feed.json", records), on_duplicate="newest", mode="append")
+    assert (summary.records.rejected, summary.policies.duplicates) == (1, 1)
+    assert crates.held() == {"A": (2, 10, ["a1"]), "B": (2, 13, ["b2"])}
+    kinds = crates.folder / "kinds.toml"
+    kinds.write_text(
+        'name = "kinds"\nkey = ["no"]\n'
+        + "".join(
+            f'[[table]]\nname = "logistics.kind_{kind}"\nwhere = {{ kind = "{kind}" }}\n'
+            'columns = { no = { type = "text", required = true } }\n'
+            for kind in "xy"
+        )
+    )
+    dataset = read(kinds)
+    create_tables(crates.connection, dataset)
+    path = crates.write("kinds.json", [{"no": no, "kind": kind} for no, kind in ("1x", "1y", "2x", "1x", "2x")])
+    for policy, loaded in (("reject", 3), ("newest", 5)):
+        crates.connection.execute("truncate logistics.kind_x, logistics.kind_y")
+        summary = Crates(connection=crates.connection, dataset=dataset, folder=crates.folder).bring(
+            path, on_duplicate=policy, batch_rows=2, force=True
+        )
+        assert (summary.records.loaded, summary.policies.duplicates) == (loaded, 2)
+        rows = crates.connection.execute(
+            "select no, 'x' from logistics.kind_x union select no, 'y' from logistics.kind_y"
+        )
+        assert sorted(rows) == [("1", "x"), ("1", "y"), ("2", "x")]
+
+
+@pytest.mark.parametrize("mode", ["merge", "append"])
+def test_several_workers_keep_the_newest(crates: Crates, mode: Mode) -> None:
+    """Whichever worker comes first, the newest version stays, and the count is that of one worker."""
+    records = [_crate(f"C{number * 7 % 20}", number * 13 % 50, 100 + number, f"{number}") for number in range(120)]
+    model = Model(policy="newest", mode=mode, facts={})
+    for record in records:
+        model.take(record)
+    path = crates.write("feed.json", records)
+    summary = crates.bring(path, mode=mode, on_duplicate="newest", workers=2, batch_rows=7)
+    assert (summary.records.loaded, summary.policies.duplicates) == (120, 100)
+    assert crates.held() == model.held()
+
+
+def test_a_policy_that_cannot_be_kept_is_refused(run_etl: RunEtl, crates: Crates, tmp_path: Path) -> None:
+    """Without a key there are no duplicates, and with two workers no first: exit code 2, in the definition likewise."""
+    path = crates.write("feed.json", [_crate("A", 1, 10)])
+    done = run_etl("load", "crates", path, "--on-duplicate", "first", "--workers", "2")
+    assert (done.returncode, "takes one worker" in done.stderr, "hint: --workers 1" in done.stderr) == (2, True, True)
+    folder = tmp_path / "config" / "datasets"
+    keyless = CRATES.replace('key = ["crate_no"]\nnewest_by = "version"\n', "").replace("merge", "append")
+    (folder / "keyless.toml").write_text(keyless.replace('"crates"', '"keyless"'))
+    done = run_etl("load", "keyless", path, env={"ETL_ON_DUPLICATE": "newest"})
+    assert (done.returncode, "on-duplicate newest expects a key" in done.stderr) == (2, True)
+    (folder / "keyless.toml").write_text('on_duplicate = "first"\n' + keyless.replace('"crates"', '"keyless"'))
+    with pytest.raises(DefinitionError, match="on_duplicate expects `key`"):
+        read(folder / "keyless.toml")
+
+
+def _came_to(site: Site, running: Running, batches: int) -> bool:
+    return site.count_batches() >= batches or not running.is_running()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("policy", "mode", "options"),
+    [
+        ("first", "append", ()),
+        ("reject", "merge", ()),
+        ("newest", "append", ("--workers", "2")),
+        ("newest", "merge", ("--workers", "2")),
+        ("reject", "append", ("--atomic",)),
+        ("first", "replace", ()),
+    ],
+)
+def test_a_killed_load_forgets_no_key(
+    server: Server, tmp_path: Path, policy: OnDuplicate, mode: Mode, options: tuple[str, ...]
+) -> None:
+    """However often a load is killed, the last attempt ends with the facts and counts of one plain loop."""
+    records = [
+        _crate(f"C{number * 733 % 1_500}", number * 389 % 50, DOZEN if number % 97 == 5 else 100 + number, f"{number}")
+        for number in range(4_000)
+        if policy != "newest" or number % 97 != 5
+    ]
+    model = Model(policy=policy, mode=mode, facts={})
+    for record in records:
+        model.take(record)
+    with databases_of(server).site(tmp_path) as site, site.connect() as connection:
+        path = tmp_path / "config" / "datasets" / "crates.toml"
+        path.write_text(CRATES)
+        crates = Crates(connection=connection, dataset=read(path), folder=tmp_path)
+        create_tables(connection, crates.dataset)
+        connection.execute("alter table logistics.crates add constraint no_dozen check (weight <> 12)")
+        source = str(crates.write("feed.json", records))
+        words = ["load", "crates", source, "--mode", mode, "--on-duplicate", policy, *options, *PATIENT]
+        words += ["--json", "--max-rejected", "100%", "--batch-rows", "50"]
+        kills = 0
+        for share in (1, 3, 7, 12, 20, 30, 45, 60):
+            running = site.start(*words)
+            until(partial(_came_to, site, running, share), "some batches")
+            kills += running.kill()
+        ended = site.start(*words).ended()
+        assert kills >= 4
+        assert ended.returncode in {0, 1}, ended.stderr
+        assert crates.held() == model.held()
+        counted = "select sum((policies ->> 'duplicates')::int), sum(count_rejected) from etl.batches"
+        assert connection.execute(counted).fetchall() == [(model.duplicates, model.rejected)]
+        assert len(crates.refused(ended.summary["run"])) == model.rejected
+        assert crates.staged() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("policy", "mode"), [("first", "append"), ("reject", "merge"), ("newest", "append")])
+def test_a_server_that_crashes_changes_no_order(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, policy: OnDuplicate, mode: Mode
+) -> None:
+    """A batch that the server had taken does not come in again behind others that took its keys."""
+    with durable_server(tmp_path_factory.mktemp("durable")) as server:
+        records = [
+            _crate(f"C{number * 733 % 1_500}", number * 389 % 50, 100 + number, f"{number}") for number in range(4_000)
+        ]
+        model = Model(policy=policy, mode=mode, facts={})
+        for record in records:
+            model.take(record)
+        with databases_of(server).site(tmp_path) as site:
+            path = tmp_path / "config" / "datasets" / "crates.toml"
+            path.write_text(CRATES)
+            dataset = read(path)
+            with site.connect() as connection:
+                create_tables(connection, dataset)
+                source = Crates(connection=connection, dataset=dataset, folder=tmp_path).write("feed.json", records)
+            words = ["load", "crates", str(source), "--mode", mode, "--on-duplicate", policy, *PATIENT]
+            words += ["--json", "--max-rejected", "100%", "--batch-rows", "20"]
+            for share in (5, 40, 90):
+                running = site.start(*words)
+                until(partial(_came_to, site, running, share), "some batches")
+                pid = server.status().pid
+                assert pid is not None
+                os.kill(pid, signal.SIGQUIT)
+                until(lambda: not server.status().running, "the end of the server")
+                server.start()
+                running.ended()
+            assert site.start(*words).ended().returncode in {0, 1}
+            with site.connect() as connection:
+                crates = Crates(connection=connection, dataset=dataset, folder=tmp_path)
+                assert crates.held() == model.held()
+                counted = "select sum((policies ->> 'duplicates')::int) from etl.batches"
+                assert connection.execute(counted).fetchall() == [(model.duplicates,)]
+                assert crates.staged() == []

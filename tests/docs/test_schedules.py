@@ -1,0 +1,257 @@
+"""The schedules that people copy: run, or held against what their programs allow, as far as that goes without those."""
+
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from etl.errors import EtlError
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEDULES = ROOT / "docs" / "schedules"
+PROGRAM = Path(sys.executable).parent / "etl"
+
+
+def codes(word: str) -> set[int]:
+    """Return the exit codes of which the page says this: `tries` again, or `tells` a person."""
+    rows = re.findall(r"^\| (\d[\d, ]*) \| (\w+)", (SCHEDULES / "README.md").read_text(), re.MULTILINE)
+    return {int(code) for codes, first in rows if first == word for code in codes.split(", ")}
+
+
+AGAIN, FINAL = codes("tries"), codes("tells")
+
+
+def test_each_exit_code_has_one_answer() -> None:
+    """Every code of an error is either tried again or told to a person."""
+    known = {kind.exit_code for kind in EtlError.__subclasses__() if kind.__name__ != "InterruptedByUserError"}
+    assert AGAIN.isdisjoint(FINAL)
+    assert known <= AGAIN | FINAL
+
+
+def entries() -> list[tuple[list[str], str, str]]:
+    """Return the entries of the crontab: five fields of time, the user, and the command that the shell gets."""
+    lines = (SCHEDULES / "crontab").read_text().splitlines()
+    found = [line.split(maxsplit=6) for line in lines if re.match(r"[\d*]", line)]
+    return [(fields[:5], fields[5], fields[6].replace("\\%", "%")) for fields in found]
+
+
+def test_the_crontab_is_one() -> None:
+    """Times are in their ranges, an unescaped percent sign ends no command, and the others are assignments."""
+    largest = (59, 23, 31, 12, 7)
+    assert len(entries()) == 4
+    for times, user, _ in entries():
+        assert user == "etl"
+        assert all(text == "*" or int(text) <= most for text, most in zip(times, largest, strict=True))
+    for line in (SCHEDULES / "crontab").read_text().splitlines():
+        assert re.fullmatch(r"#.*||[A-Z_]+=\S.*|[\d*].*", line), line
+        assert line.startswith("#") or not re.search(r"(?<!\\)%", line), line
+
+
+def test_the_commands_of_the_crontab_are_silent_unless_something_is_wrong(tmp_path: Path, database_url: str) -> None:
+    """What cron runs prints code and log where records were refused or a file is missing, and else nothing."""
+    for folder in ("exports/shipments", "log"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "exports" / "shipments" / "day.json").write_text(
+        '[{"shipment_id": "S1", "created_at": "2026-11-20T08:00:00Z"}, {"shipment_id": "S2", "created_at": "late"}]'
+    )
+    environment = {"PATH": f"{PROGRAM.parent}:/usr/bin:/bin", "ETL_DATABASE_URL": database_url, "HOME": str(tmp_path)}
+
+    def printed(command: str) -> str:
+        command = command.replace("/srv/etl", str(tmp_path))
+        done = subprocess.run(
+            ["/bin/sh", "-c", command], env=environment, capture_output=True, encoding="utf-8", check=False, timeout=60
+        )
+        return done.stdout + done.stderr
+
+    shipments, again, trips, verified = (command for _, _, command in entries())
+    assert again == shipments
+    assert "exit code 1\n" in (told := printed(shipments))
+    assert "loaded_with_rejects shipments" in told
+    assert printed(verified) == ""
+    assert "exit code 3\n" in printed(trips)
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> list[Path]:
+    """Return copies of the units that run the program of this environment."""
+    for path in SCHEDULES.glob("etl-*"):
+        (tmp_path / path.name).write_text(path.read_text().replace("/opt/etl/bin/etl", str(PROGRAM)))
+    return sorted(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd on this machine")
+def test_systemd_understands_the_units(units: list[Path]) -> None:
+    """`systemd-analyze verify` finds no unknown key, no wrong value and no missing program."""
+    command = ["systemd-analyze", "verify", "--man=no", *map(str, units)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert len(units) == 3
+    assert (done.returncode, [line for line in done.stderr.splitlines() if "etl-" in line]) == (0, [])
+
+
+def test_systemd_tries_again_what_passes_by_itself() -> None:
+    """The load is started again after just the codes to be tried again, the listener after all but wrong usage."""
+    load, listen = ((SCHEDULES / f"etl-{name}.service").read_text() for name in ("load", "listen"))
+    assert prevented(load) == FINAL
+    assert prevented(listen) == {2}
+    for text in (load, listen):
+        assert "\nRestart=on-failure\n" in text
+        assert "\nNoNewPrivileges=yes\n" in text
+        assert "PASSWORD=" not in text
+
+
+def prevented(unit: str) -> set[int]:
+    """Return the exit codes after which a unit is not started again."""
+    (line,) = re.findall(r"^RestartPreventExitStatus=(.+)$", unit, re.MULTILINE)
+    return set(map(int, line.split()))
+
+
+def test_the_workflow_is_what_its_schema_allows() -> None:
+    """The workflow has no unknown key, and its password is a secret."""
+    path = SCHEDULES / "github-actions.yml"
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    job = yaml.safe_load(path.read_text())["jobs"]["load"]
+    assert job["env"]["PGPASSWORD"] == "${{ secrets.PGPASSWORD }}"
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "pauses"),
+    [
+        ([0], 0, []),
+        *(([code], code, []) for code in sorted(FINAL)),
+        ([4, 6, 0], 0, [60, 300]),
+        ([4, 1], 1, [60]),
+        ([4, 4, 4, 4, 4], 4, [60, 300, 900]),
+    ],
+)
+def test_the_workflow_tries_again_what_passes_by_itself(
+    ends: list[int], code: int, pauses: list[int], tmp_path: Path
+) -> None:
+    """Its script ends with the code of the load, after pauses while the database is away or busy."""
+    (step,) = (
+        step
+        for step in yaml.safe_load((SCHEDULES / "github-actions.yml").read_text())["jobs"]["load"]["steps"]
+        if step.get("name") == "load"
+    )
+    (tmp_path / "ends").write_text("".join(f"{end}\n" for end in ends))
+    programs = {
+        "etl": 'end=$(head -n 1 ends); sed -i 1d ends; test "$*" = "load shipments exports" && exit "$end"; exit 99',
+        "sleep": 'echo "$1" >> pauses',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SOURCE": "exports"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    waited = (tmp_path / "pauses").read_text().split() if (tmp_path / "pauses").exists() else []
+    assert (done.returncode, list(map(int, waited))) == (code, pauses), done.stderr
+    assert ("::error::" in done.stdout) is (code != 0)
+
+
+def manifests() -> dict[str, Any]:
+    """Return the manifests by their kind."""
+    documents = yaml.safe_load_all((SCHEDULES / "kubernetes.yaml").read_text())
+    return {document["kind"]: document for document in documents}
+
+
+def containers() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return each pod with its container."""
+    found = manifests()
+    job = found["CronJob"]["spec"]["jobTemplate"]["spec"]
+    pods = [job["template"]["spec"], found["Deployment"]["spec"]["template"]["spec"]]
+    return [(pod, container) for pod in pods for container in pod["containers"]]
+
+
+def test_kubernetes_lets_no_two_loads_overlap_and_tries_again_what_passes() -> None:
+    """The job fails at once with the final codes; policies of failures need pods that are never restarted in place."""
+    job = manifests()["CronJob"]["spec"]
+    assert job["concurrencyPolicy"] == "Forbid"
+    pods = job["jobTemplate"]["spec"]
+    (rule,) = (rule["onExitCodes"] for rule in pods["podFailurePolicy"]["rules"] if rule["action"] == "FailJob")
+    assert (set(rule["values"]), rule["operator"], rule["containerName"]) == (FINAL, "In", "etl")
+    assert pods["template"]["spec"]["restartPolicy"] == "Never"
+
+
+def test_kubernetes_gives_the_pods_what_they_need_and_no_more() -> None:
+    """Each container has limits, no privilege and a password out of the Secret; each volume is there and used."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert len(containers()) == 2
+    for pod, container in containers():
+        assert set(container["resources"]) == {"requests", "limits"}
+        assert f"USER {pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}" in dockerfile
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        passwords = [each for each in container["env"] if "PASSWORD" in each["name"]]
+        assert [set(each) for each in passwords] == [{"name", "valueFrom"}]
+        assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
+
+
+def test_kubernetes_runs_commands_of_the_program() -> None:
+    """What the containers and the probe run are commands with the options that they have."""
+    (_, load), (_, listen) = containers()
+    probe = listen["readinessProbe"]["exec"]["command"]
+    for command in (load["args"], listen["args"], probe[1:]):
+        done = subprocess.run([PROGRAM, *command, "--help"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+class Failed(Exception):
+    """Stand for the exception after which Airflow does not try again."""
+
+
+class TriedAgain(Exception):
+    """Stand for the exception after which Airflow tries again."""
+
+
+@pytest.mark.parametrize("code", [0, *sorted(FINAL | AGAIN)])
+def test_airflow_tries_again_what_passes_by_itself(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task raises by the exit code: nothing, the exception of a final failure, or the one that is tried again."""
+    told: dict[str, Any] = {}
+
+    def dag(**options: Any) -> Callable[[Callable[[], None]], Callable[[], None]]:
+        told.update(options)
+        return lambda function: function
+
+    exceptions, sdk = types.ModuleType("airflow.sdk.exceptions"), types.ModuleType("airflow.sdk")
+    vars(exceptions).update(AirflowException=TriedAgain, AirflowFailException=Failed)
+    vars(sdk).update(dag=dag, task=lambda function: function)
+    for module in (types.ModuleType("airflow"), exceptions, sdk):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    program = tmp_path / "etl"
+    program.write_text(f'#!/bin/sh\necho "$*" > {tmp_path}/asked; exit {code}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    raised: type[Exception] | None = None
+    try:
+        runpy.run_path(str(SCHEDULES / "airflow_dag.py"))
+    except (Failed, TriedAgain) as error:
+        raised = type(error)
+    assert raised is (None if code == 0 else Failed if code in FINAL else TriedAgain)
+    assert (tmp_path / "asked").read_text() == "--log-format json load shipments /srv/exports/shipments\n"
+    assert (told["max_active_runs"], told["catchup"]) == (1, False)
+
+
+@pytest.mark.parametrize("code", sorted(AGAIN | FINAL | {0}))
+def test_the_script_tries_again_what_asks_for_it(tmp_path: Path, code: int) -> None:
+    """`scripts/retry` tries again after the codes of which the page says so, ends with the last, and no sooner."""
+    stub = tmp_path / "load"
+    stub.write_text(f"#!/bin/sh\necho tried >>tries\nexit {code}\n")
+    stub.chmod(0o755)
+    environment = {"TRIES": "3", "SECONDS_BETWEEN": "0", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([ROOT / "scripts" / "retry", stub], cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == code
+    assert len((tmp_path / "tries").read_text().splitlines()) == (3 if code in AGAIN else 1)

@@ -1,0 +1,172 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etl.ingestion.constants import MAX_NESTING
+from etl.ingestion.framing.boundaries import NotJSON, line_span, may_go_on, piece_spans, value_end
+from etl.ingestion.values import Piece, PieceShape
+
+quick = settings(deadline=None, derandomize=True, max_examples=150)
+
+TEXT = st.text(
+    st.sampled_from('},{:[]"\\/ \n\t\u00e9\u20ac\U0001f69aabu0E') | st.characters(codec="utf-8"), max_size=12
+)
+NUMBER = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+VALUE = st.recursive(
+    st.none() | st.booleans() | NUMBER | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@st.composite
+def json_texts(draw: st.DrawFn, values: st.SearchStrategy[Any] = VALUE) -> str:
+    """Draw a JSON value in one of its spellings, as the latin-1 text of its UTF-8 bytes."""
+    text = json.dumps(
+        draw(values),
+        ensure_ascii=draw(st.booleans()),
+        indent=draw(st.sampled_from([None, 0, 3])),
+        separators=draw(st.sampled_from([None, (",", ":"), (" ,\r\n", "\t: ")])),
+    )
+    return text.encode().decode("latin-1")
+
+
+@quick
+@given(json_texts(), st.sampled_from(["", " ", "\n{", "]", "}", ",", '"x']), st.sampled_from(["", "  ", '[{"']))
+def test_a_value_ends_where_it_ends(value: str, behind: str, before: str) -> None:
+    """The end of a value is found whatever stands before and behind it."""
+    assert value_end(before + value + behind, len(before)) == len(before) + len(value)
+
+
+@quick
+@given(json_texts())
+def test_a_value_cut_anywhere_is_told_to_be_cut_off(value: str) -> None:
+    """Every beginning of a value is JSON that is cut off, but that of a number may be a number."""
+    is_number = value[0] in "-0123456789"
+    for length in range(len(value)):
+        beginning = value[:length]
+        if is_number and beginning[-1:].isdigit():
+            assert value_end(beginning, 0) == length
+        elif not is_number or beginning in {"", "-"}:
+            with pytest.raises(NotJSON) as caught:
+                value_end(beginning, 0)
+            assert caught.value.cut_off, beginning
+
+
+@quick
+@given(NUMBER.map(json.dumps))
+def test_a_number_cut_anywhere_may_go_on(value: str) -> None:
+    """Where the text ends within a number, what was found of it is not taken for all of it."""
+    for length in range(1, len(value)):
+        text = f"[{value[:length]}"
+        if value[:length] != "-":
+            assert may_go_on(text, 1, value_end(text, 1))
+    for behind in (",", "]", " ", "\n", "}"):
+        assert not may_go_on(value + behind, 0, value_end(value + behind, 0))
+    assert not may_go_on('{"a":1}', 0, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("NaN", "nan is not json"),
+        ("[1, -Infinity]", "-infinity is not json"),
+        ("Infinity", "infinity is not json"),
+        ("nope", "expecting value"),
+        ("'a'", "expecting value"),
+        ("[1,]", ("expecting value", "illegal trailing comma")),  # Python 3.13 tells the latter
+        ('{"a":1,}', ("expecting property name", "illegal trailing comma")),
+        ('{"a" 1}', "expecting ':' delimiter"),
+        ("{1:1}", "expecting property name"),
+        ('["\n"]', "invalid control character"),
+        ('"\\x"', "invalid \\escape"),
+        ('"\\u12g4"', "invalid \\uxxxx escape"),
+        ("[1 2]", "expecting ',' delimiter"),
+        ("[01]", "expecting ',' delimiter"),
+        ("[+1]", "expecting value"),
+        ("[.5]", "expecting value"),
+        ("[1.]", "expecting ',' delimiter"),
+        ("[1}", "expecting ',' delimiter"),
+        ("\u00a01", "expecting value"),
+    ],
+)
+def test_what_is_not_json_is_refused(text: str, reason: str | tuple[str, ...]) -> None:
+    """What only Python takes, and what nobody takes, is no value and was not cut off either."""
+    with pytest.raises(NotJSON) as caught:
+        value_end(text, 0)
+    assert caught.value.reason.lower().startswith(reason)
+    assert not caught.value.cut_off
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":', '[{"]":'])
+def test_nesting_ends_at_the_same_depth_however_it_is_called(opening: str) -> None:
+    """A value may be nested MAX_NESTING deep; one level more is refused, as are levels without end."""
+    closing = "".join({"[": "]", "{": "}"}[character] for character in reversed(opening) if character in "[{")
+    times = MAX_NESTING // len(closing)
+    deepest = opening * times + "1" + closing * times
+    assert value_end(deepest, 0) == len(deepest)
+    for text in (f"[{deepest}]", opening * 100_000, opening * 100_000 + "1" + closing * 100_000):
+        with pytest.raises(NotJSON, match="nested deeper"):
+            value_end(text, 0)
+
+
+def test_many_brackets_are_not_deep() -> None:
+    """Brackets side by side, and brackets in strings, are no nesting."""
+    for text in (
+        json.dumps([[]] * 1000),
+        json.dumps(["[" * 1000]),
+        json.dumps(["\\" + '"[' * 500]),
+        '["' + "[{" * 500 + '"]',
+    ):
+        assert value_end(text, 0) == len(text)
+
+
+def test_a_string_of_megabytes_is_passed_once() -> None:
+    """A large string, with escapes and brackets, is a value like any other."""
+    text = json.dumps(["a\\" * 500_000, "[" * 1000, "\n" * 500_000])
+    assert value_end(text, 0) == len(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "span"),
+    [
+        ('{"a":1}  \r', (0, 7, "")),
+        ('{"a":1}{"b":2}', (0, 7, "")),
+        ("12", (0, 2, "expected an object, got another JSON value")),
+        ('{"a":1 \t\r', (0, 6, "not JSON: the value does not end on its line, at character 7")),
+        ('{"a":"x} ', (0, 8, "not JSON: the value does not end on its line, at character 6")),
+        ('{"a":NaN} {"b":1}', (0, 17, "not JSON: NaN is not JSON, at character 1")),
+        ('{"a" 1}\r', (0, 7, "not JSON: expecting ':' delimiter, at character 6")),
+        (
+            "[" * 100_000,
+            (0, 100_000, f"not JSON: objects or arrays are nested deeper than {MAX_NESTING}, at character 1"),
+        ),
+    ],
+)
+def test_a_line_is_a_record_or_all_of_it_is_a_fault(line: str, span: tuple[int, int, str]) -> None:
+    """A line begins with one JSON value, or is as a whole no JSON; what is on other lines plays no part."""
+    for before, behind in (("", ""), ("xx\n", "\n1}\n"), ("", '\n"}')):
+        start, end, fault = line_span(before + line + behind, len(before), len(before + line))
+        assert (start - len(before), end - len(before), fault) == span
+
+
+@pytest.mark.parametrize(
+    ("shape", "data", "spans"),
+    [
+        ("array", b'{"a":1} , {"b":"},{"}\n,3', [(0, 7), (10, 21), (23, 24)]),
+        ("array", b"[],{}", [(0, 2), (3, 5)]),
+        ("values", b'{"a":1}{"b":\n2} 3 4', [(0, 7), (7, 15), (16, 17), (18, 19)]),
+        ("lines", b'{"a":1}\n\n \r\nbad }\r\n{"b":2} {"c":3} x y\n', [(0, 7), (12, 17), (19, 26), (27, 34), (35, 38)]),
+        ("lines", b'{"a":\n1}\n{"b":2}', [(0, 5), (6, 7), (7, 8), (9, 16)]),
+        ("array", b"", []),
+    ],
+)
+def test_the_records_of_a_piece_stand_where_they_stand(
+    shape: PieceShape, data: bytes, spans: list[tuple[int, int]]
+) -> None:
+    """Each record of a piece is told by its bytes, whatever separates it from the next."""
+    piece = Piece(offset=7, count=len(spans), first_record=1, parts=(data,), shape=shape)
+    assert [(span.start, span.end) for span in piece_spans(piece)] == spans

@@ -1,0 +1,584 @@
+import gzip
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etl.errors import SourceError
+from etl.ingestion.constants import BLOCK_BYTES, MAX_NESTING, READ_BYTES
+from etl.ingestion.framing import boundaries, decoding, needles, pieces, window
+from etl.ingestion.framing.boundaries import piece_spans
+from etl.ingestion.framing.pieces import CutOptions, cut
+from etl.ingestion.framing.spans import spans
+from etl.ingestion.sources.stream import opened
+from etl.ingestion.values import LoadedRange, Piece, Source
+from etl.settings import Format
+
+quick = settings(deadline=None, derandomize=True, max_examples=100)
+
+TEXT = st.text(
+    st.sampled_from('},{:[]"\\/ \n\r\t\u00e9\u20ac\U0001f69aitem0') | st.characters(codec="utf-8"), max_size=10
+)
+VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+RECORD = st.dictionaries(TEXT, VALUE, max_size=4)
+BLANK = st.text(" \t\r\n", max_size=3)
+
+
+@dataclass
+class Bytes:
+    """A stream of bytes in memory; `asked` gathers how much was asked for."""
+
+    data: bytes
+    source: Source = field(default=Source(name="a.json", path=None))
+    asked: list[int] = field(default_factory=list)
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes."""
+        self.asked.append(size)
+        given, self.data = self.data[:size], self.data[size:]
+        return given
+
+
+@dataclass(frozen=True)
+class Document:
+    """A source, how it is to be cut, and where its records are."""
+
+    data: bytes
+    places: Sequence[tuple[int, int]]
+    records: str = "item"
+    format: Format = "auto"
+
+    def cut(self, batch_rows: int, known: dict[int, LoadedRange] | None = None) -> list[Piece]:
+        """CutOptions it."""
+        how = CutOptions(format=self.format, records=self.records, batch_rows=batch_rows, known=known or {})
+        return list(cut(Bytes(self.data), how))
+
+
+def _built(parts: Sequence[str | tuple[str]], **options: Any) -> Document:
+    """Put a document together; what stands in a tuple is a record."""
+    data, places = b"", []
+    for part in parts:
+        if isinstance(part, tuple):
+            begin = len(data)
+            data += part[0].encode()
+            places.append((begin, len(data)))
+        else:
+            data += part.encode()
+    return Document(data, places, **options)
+
+
+@st.composite
+def spelled(draw: st.DrawFn, values: st.SearchStrategy[Any], *, one_line: bool = False) -> str:
+    """Draw a JSON value in one of its spellings."""
+    return json.dumps(
+        draw(values),
+        ensure_ascii=draw(st.booleans()),
+        indent=None if one_line else draw(st.sampled_from([None, 0, 2])),
+        separators=draw(st.sampled_from([None, (",", ":"), (" ,\t", " : ")])),
+    )
+
+
+@st.composite
+def arrays(draw: st.DrawFn, *, least: int = 0) -> list[str | tuple[str]]:
+    """Draw an array of records as parts."""
+    parts: list[str | tuple[str]] = ["[", draw(BLANK)]
+    for number, record in enumerate(draw(st.lists(spelled(RECORD | VALUE), min_size=least, max_size=6))):
+        parts += [*([draw(BLANK), ",", draw(BLANK)] if number else []), (record,)]
+    return [*parts, draw(BLANK), "]"]
+
+
+@st.composite
+def array_documents(draw: st.DrawFn) -> Document:
+    """Draw an array at the top, below members, or several at one path."""
+    start, end = draw(st.sampled_from(["", "\ufeff"])) + draw(BLANK), draw(BLANK)
+    around = draw(spelled(st.dictionaries(st.sampled_from(["a", "b.c", "item", "][", '"']), VALUE, max_size=2)))
+    opening = around[: around.rindex("}")] + ("," if len(around.strip(" \n{}")) else "")
+    match draw(st.sampled_from(["item", "rows.item", "a.rows.item", "item.item", "days.item.rows.item"])):
+        case "item" as path:
+            parts = [start, *draw(arrays()), end]
+        case "rows.item" as path:
+            parts = [start, opening, '"rows" :', *draw(arrays()), ',"others": [[{"rows":[1]}]], "n":1e5}', end]
+        case "a.rows.item" as path:
+            parts = [start, '{"rows":[7],"a":', opening, '"rows":', *draw(arrays()), "}, ", '"x":[]}', end]
+        case "item.item" as path:
+            parts = [start, "[", *draw(arrays()), ", ", *draw(arrays()), ",{},3,", *draw(arrays()), "]", end]
+        case path:
+            one, two = draw(arrays()), draw(arrays())
+            parts = [start, '{"days":[{"rows":', *one, '},{"day":[1]},{"rows":', *two, ',"n":{"rows":[2]}}]}', end]
+    return _built(parts, records=path, format=draw(st.sampled_from(["auto", "array"] if path == "item" else ["auto"])))
+
+
+@st.composite
+def line_documents(draw: st.DrawFn) -> Document:
+    """Draw records one a line, blank lines, and lines that are no JSON."""
+    bad = st.sampled_from(['{"a":', "x y", '{"a":1,}', '{"a":NaN}', "}", '"x', '{"a":"\x01"}', "[1,2", "tru", "-", "é"])
+    record = spelled(RECORD, one_line=True)
+    parts: list[str | tuple[str]] = [draw(BLANK), (draw(record),), draw(st.sampled_from([" \r", ""])), "\n"]
+    for line in draw(st.lists(st.lists(record, max_size=2) | bad, max_size=6)):
+        for value in [line] if isinstance(line, str) else line:
+            parts += [draw(st.sampled_from(["", "\t "])), (value,)]
+        parts += [draw(st.sampled_from(["\n", "\r\n", " \n\n \n"]))]
+    return _built([*parts, (draw(record),), draw(BLANK)], format=draw(st.sampled_from(["auto", "ndjson"])))
+
+
+@st.composite
+def value_documents(draw: st.DrawFn) -> Document:
+    """Draw records that follow one another, on lines or not."""
+    parts: list[str | tuple[str]] = [("{ }",), draw(st.sampled_from(["", " "])), (draw(spelled(RECORD)),)]
+    for record in draw(st.lists(spelled(RECORD), max_size=5)):
+        parts += [draw(BLANK), (record,)]
+    return _built([*parts, draw(BLANK)])
+
+
+@st.composite
+def alike_documents(draw: st.DrawFn) -> Document:
+    """Draw many records that meet alike, as those of an export do, with what looks like a meeting inside of them."""
+    name = draw(st.sampled_from(["a", "id", "é"]))
+    meeting = draw(st.sampled_from(["},{", "}, {", "},\n  {\n    ", "}\n,{ "]))
+    inside = st.sampled_from(
+        [
+            "1",
+            '"x"',
+            "[[],{}]",
+            json.dumps(f'{meeting}"{name}":1'),
+            '"\\"}"',
+            f'[{{"{name}":1{meeting}"{name}":2}}]',
+            f'{{"{name}":{{"{name}":1}}}}',
+            "[" * 90 + "]" * 90,
+            "[" * 150 + "]" * 150,
+        ]
+    )
+    lines = draw(st.booleans())
+    parts: list[str | tuple[str]] = ["" if lines else "["]
+    members = draw(st.lists(st.lists(inside, min_size=1, max_size=3), min_size=2, max_size=40))
+    for number, values in enumerate(members):
+        begin = meeting.partition("{")[2] if not lines else ""
+        first = draw(st.sampled_from([name, name, name, name, "other"]))
+        body = ",".join(f'"{first if place == 0 else place}":{value}' for place, value in enumerate(values))
+        if lines:
+            body = body.replace("\n", " ")
+        between = "\n" if lines else meeting[1 : meeting.index("{")]
+        parts += [between if number else "", ("{" + begin + body + "}",)]
+    return _built([*parts, "\n" if lines else "]"])
+
+
+DOCUMENTS = array_documents() | line_documents() | value_documents() | alike_documents()
+
+
+@contextmanager
+def _read_in(size: int) -> Iterator[None]:
+    """Read this many bytes at a time; where they are few, blocks are small, too, and end everywhere."""
+    block = min(BLOCK_BYTES, 16 * size)
+    with (
+        patch.object(window, "READ_BYTES", size),
+        patch.object(window, "BLOCK_BYTES", block),
+        patch.object(pieces, "BLOCK_BYTES", block),
+    ):
+        yield
+
+
+def _places(cut_pieces: Sequence[Piece]) -> list[tuple[int, int]]:
+    """Return where the records of pieces stand in the source."""
+    return [(piece.offset + span.start, piece.offset + span.end) for piece in cut_pieces for span in piece_spans(piece)]
+
+
+def _assert_whole(document: Document, found: Sequence[Piece]) -> None:
+    """All pieces together are the records of the source, numbered without a gap."""
+    assert _places(found) == document.places
+    number = 1
+    for piece in found:
+        assert piece.data == document.data[piece.offset : piece.end]
+        assert piece.first_record == number
+        assert [span[:2] for _, span in spans(piece)] == [span[:2] for span in piece_spans(piece)]
+        assert piece.count == len(list(piece_spans(piece))) == len(list(decoding.decode(piece)))
+        number += piece.count
+
+
+def _is_object(data: bytes) -> bool:
+    try:
+        return isinstance(json.loads(data, parse_constant=int), dict)
+    except ValueError:
+        return False
+
+
+def _range(piece: Piece) -> LoadedRange:
+    return LoadedRange(
+        offset=piece.offset, length=len(piece.data), count=piece.count, first_record=piece.first_record, hash=b""
+    )
+
+
+def _until_fault(data: bytes, document: Document) -> tuple[list[Piece], str]:
+    """CutOptions other bytes as a document; return the pieces, and the fault that ended them."""
+    how = CutOptions(format=document.format, records=document.records, batch_rows=2, known={})
+    found = []
+    try:
+        for piece in cut(Bytes(data), how):
+            found.append(piece)  # noqa: PERF402 - what is before the fault is wanted
+    except SourceError as error:
+        return found, str(error)
+    return found, ""
+
+
+@quick
+@given(DOCUMENTS, st.sampled_from([1, 2, 3, 100]), st.sampled_from([1, 2, 5, 64, READ_BYTES]))
+def test_pieces_are_the_records_of_the_source(document: Document, batch_rows: int, read_bytes: int) -> None:
+    """Whatever stands around and between them, each record comes once, at its byte and with its number."""
+    with _read_in(read_bytes):
+        found = document.cut(batch_rows)
+    _assert_whole(document, found)
+    assert all(piece.count <= batch_rows for piece in found)
+
+
+def _told(piece: Piece) -> tuple[int, int, int, bytes, bytes]:
+    """Return what is the same of a piece however it was read."""
+    return piece.offset, piece.count, piece.first_record, piece.data, piece.hash
+
+
+@quick
+@given(DOCUMENTS, st.sampled_from([1, 2, 5]), st.sampled_from([1, 3, 100]), st.sampled_from([3, READ_BYTES]), st.data())
+def test_known_ranges_come_again_and_the_rest_is_cut_between_them(
+    document: Document, before: int, now: int, read_bytes: int, data: st.DataObject
+) -> None:
+    """A piece of an earlier cut is the same piece again, whatever the batch size is now."""
+    earlier = document.cut(before)
+    kept = data.draw(st.lists(st.sampled_from(earlier), unique_by=id)) if earlier else []
+    with _read_in(read_bytes):
+        found = document.cut(now, {piece.offset: _range(piece) for piece in kept})
+    _assert_whole(document, found)
+    again = [_told(piece) for piece in found]
+    assert all(_told(piece) in again for piece in kept)
+    offsets = {piece.offset for piece in kept}
+    assert all(piece.count <= now for piece in found if piece.offset not in offsets)
+
+
+@quick
+@given(DOCUMENTS, st.data())
+def test_a_source_cut_anywhere_gives_the_records_before(document: Document, data: st.DataObject) -> None:
+    """Of a source that ends too early every record that is whole comes, and then nothing but a SourceError."""
+    length = data.draw(st.integers(0, max(0, len(document.data) - 1)))
+    whole = [place for place in document.places if place[1] <= length and _is_object(document.data[slice(*place)])]
+    with _read_in(data.draw(st.sampled_from([3, READ_BYTES]))):
+        found, fault = _until_fault(document.data[:length], document)
+    objects = [place for place in _places(found) if _is_object(document.data[slice(*place)])]
+    assert objects == whole
+    if found and found[0].shape == "array":
+        assert bool(fault) == (length < len(document.data.rstrip()))
+
+
+EXAMPLES = [
+    _built(["\ufeff[", ('{"a":"},{"}',), " , ", ('{"b":[1,{"c":null}]}',), ",", ("3",), ",", ('{"d":-1.5e3}',), "]\n"]),
+    _built(
+        ['{"n":[0],"s":{"rows":[', ('{"a":"\\u00e9"}',), ",", ("{}",), '],"x":[true]},"z":"é"}'], records="s.rows.item"
+    ),
+    _built(["[[", ('{"a":1}',), "],[", ('{"b":2}',), ",", ('{"b":3}',), "]]"], records="item.item"),
+    _built([('{"a":"x\\n"}',), "\n", ('{"b":1}',), "\r\n\n", ("{bad}",), "\n", ('{"c":[]}',), "\n"]),
+    _built([("{}",), ('{"a":\n1}',), " ", ('{"b":"]"}',)]),
+]
+
+
+@pytest.mark.parametrize("document", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_every_cut_and_every_spoiled_byte_is_a_source_error_or_data(document: Document) -> None:
+    """No byte that is missing or another one makes anything but other records or a SourceError, and none before it."""
+    assert _until_fault(document.data, document)[1] == ""
+    for at in range(len(document.data)):
+        byte = document.data[at]
+        others = {byte ^ 1, byte ^ 0x20, byte ^ 0x80, *b'"{}[],:\\ \n\x00e9-'} - {byte}
+        spoiled = [document.data[:at] + bytes([other]) + document.data[at + 1 :] for other in others]
+        for data in (document.data[:at], document.data[:at] + document.data[at + 1 :], *spoiled):
+            found, fault = _until_fault(data, document)
+            assert all(piece.count == len(list(decoding.decode(piece))) for piece in found)
+            assert all(piece.data == data[piece.offset : piece.end] for piece in found)
+            before = [place for place in document.places if place[1] < at]
+            assert _places(found)[: len(before)] == before
+            assert fault or found or data[: len(document.data)].strip(b" \n\xef\xbb\xbf") in (b"[]", b"[[],[]]")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "expected JSON, the source is empty, at record 1, byte 0"),
+        (b"\xef\xbb\xbf \n", "expected JSON, the source is empty, at record 1, byte 0"),
+        (
+            b"  <a></a>",
+            "expected JSON that begins with [ or {, got what looks like XML, at record 1, byte 2",
+        ),
+        (b"\xff\xfe[\x00", "expected JSON that begins with [ or {, got something else, at record 1, byte 0"),
+        (
+            b"%PDF-1",
+            "expected JSON that begins with [ or {, got what looks like PDF, at record 1, byte 0",
+        ),
+        (b"[", "the array is cut off before its ], at record 1, byte 1"),
+        (b"[ {}", "the array is cut off before its ], at record 2, byte 4"),
+        (b"[{},", "the source is cut off in this record, at record 2, byte 4"),
+        (b"[{}, 12", "the source is cut off in this record, at record 2, byte 5"),
+        (b"[{},]", "not JSON: expecting value, at record 2, byte 4"),
+        (b"[,{}]", "not JSON: expecting value, at record 1, byte 1"),
+        (b"[{} {}]", "expected , or ] behind a record, got something else, at record 2, byte 4"),
+        (b"[{},{}}", "expected , or ] behind a record, got something else, at record 3, byte 6"),
+        (b'[{"a":NaN}]', "not JSON: NaN is not JSON, at record 1, byte 1"),
+        (b'[{},{"a":"x]', "the source is cut off in this record, at record 2, byte 4"),
+        (b"[{}] x", "not JSON around the records, at record 2, byte 6"),
+        (b"[{}][{}]", "more than one document, at record 2, byte 5"),
+        (b"[{}]]", "not JSON around the records, at record 2, byte 5"),
+        (b"{}{},{}", "not JSON: expecting value, at record 3, byte 4"),
+        (b'{}{"a":\n', "the source is cut off in this record, at record 2, byte 2"),
+        (b'{}\n{"a":\n1', None),
+        (b'{}\n{"a": tr', "the source is cut off in its last line, at record 2, byte 3"),
+        (b'{\n"a": 1', "the source is cut off in this record, at record 1, byte 0"),
+        (b'{"a":1', "the source is cut off in its last line, at record 1, byte 0"),
+    ],
+)
+def test_a_fault_names_record_and_byte(data: bytes, message: str | None) -> None:
+    """What is wrong with a source is told with the file, the record and the byte."""
+    _, fault = _until_fault(data, Document(data, []))
+    assert fault == (f"a.json: {message}" if message else "")
+
+
+@pytest.mark.parametrize(
+    ("data", "message", "hint"),
+    [
+        (b'{"a":{"rows":[1]},"b":[]}', "no array at the records path x.item", "arrays are at: a.rows.item, b.item"),
+        (b"[[1]]", "no array at the records path x.item", "arrays are at: item, item.item (--records)"),
+        (b'[{"a":[]},{"a":[]}]', "no array at the records path x.item", "arrays are at: item, item.a.item (--records)"),
+        (b'{"x":{"item":1}}', "no array at the records path x.item", "objects are at: x.* (--records)"),
+        (b'{"x":1', "the source is cut off", "get the file again"),
+        (b'{"y":[1,2],"x":nope}', "not JSON around the records", "get the file again"),
+        (
+            b'{"x":[{}],"y":[]}\n{"x":[{}]}',
+            "more than one document",
+            "give each to a load of its own; where each is a record, --records item",
+        ),
+        (b'{"y":"\xff","x":[]}', "not JSON around the records", "get the file again"),
+        (b'{"y":1e99999999999999999999,"x":[]}', "not JSON around the records", "get the file again"),
+        (b'{"x":' * 100_000, f"nested deeper than {MAX_NESTING} around the records", "get the file again"),
+        (b'{"y":' + b"[" * 100_000, f"nested deeper than {MAX_NESTING} around the records", "get the file again"),
+    ],
+)
+def test_a_document_without_the_array_is_told(data: bytes, message: str, hint: str) -> None:
+    """A wrong path to the records tells the paths that there are; what is no JSON around them is told too."""
+    with pytest.raises(SourceError, match=message) as caught:
+        Document(data, [], records="x.item").cut(10)
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith(hint)
+
+
+def test_no_record_is_a_fault_but_in_an_empty_array() -> None:
+    """An empty array holds no record and is right; so is one below a member."""
+    assert Document(b"[]", []).cut(10) == []
+    assert Document(b" [ \n] ", []).cut(10) == []
+    assert Document(b'{"rows":[],"n":0}', [], records="rows.item").cut(10) == []
+
+
+def test_a_long_integer_around_the_records_is_passed() -> None:
+    """An integer with more digits than Python converts by itself stands in the way of nothing."""
+    document = _built(['{"n":' + "9" * 5000 + ',"rows":[', ("{}",), "]}"], records="rows.item")
+    _assert_whole(document, document.cut(1))
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"a":{},', b'{"a":{}, ', b'{"a":{},"', b'{"a":{},"b"', b'{"a":{},"b":', b'{"a":{},"b":{']
+)
+def test_members_that_are_cut_off_end_the_source(data: bytes) -> None:
+    """An object whose members are records may break off anywhere; what was whole before is given out."""
+    found, fault = _until_fault(data, Document(data, [], records="*"))
+    assert [piece.data for piece in found] == [b'"a":{}']
+    assert "the source is cut off in this record, at record 2, byte " in fault
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b'[{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}]"])
+def test_an_array_record_that_nests_too_deep_ends_the_source(data: bytes) -> None:
+    """Levels without end are told as such, whatever the interpreter could still hold."""
+    with pytest.raises(SourceError, match=f"nested deeper than {MAX_NESTING}, at record 1, byte 1"):
+        Document(data, []).cut(1)
+
+
+def test_a_line_that_nests_too_deep_is_one_bad_line() -> None:
+    """On lines only the record that nests too deep is at fault."""
+    deep = '{"a":' + "[" * 300 + "]" * 300 + "}"
+    document = _built([('{"a":1}',), "\n", (deep,), "\n", ('{"a":2}',), "\n"])
+    [piece] = document.cut(10)
+    _assert_whole(document, [piece])
+    assert [isinstance(record, dict) for record in decoding.decode(piece)] == [True, False, True]
+
+
+@quick
+@given(st.lists(st.binary(max_size=5), max_size=6), st.integers(0, 31), st.integers(0, 31))
+def test_a_part_of_a_piece_is_a_part_of_its_bytes(parts: list[bytes], begin: int, end: int) -> None:
+    """Wherever it begins and ends: as if all of them were one."""
+    piece = Piece(offset=0, count=0, first_record=1, parts=tuple(parts), shape="array")
+    assert piece.between(begin, end) == b"".join(parts)[begin:end] == piece.data[begin:end]
+    assert piece.length == len(piece.data)
+
+
+@pytest.mark.parametrize(("before", "between", "behind"), [("[", ",", "]"), ("", "\n", "\n")])
+def test_the_first_pieces_are_smaller(before: str, between: str, behind: str) -> None:
+    """Each has at most twice as many records as the one before it, until they are as large as they may be."""
+    record = '{"a":1}'
+    data = f"{before}{between.join([record] * 5000)}{behind}".encode()
+    how = CutOptions(format="auto", records="item", batch_rows=1000, first_rows=100, known={})
+    found = list(cut(Bytes(data), how))
+    assert [piece.count for piece in found] == [100, 200, 400, 800, 1000, 1000, 1000, 500]
+    assert [piece.first_record for piece in found] == [1, 101, 301, 701, 1501, 2501, 3501, 4501]
+    assert all(piece.data == data[piece.offset : piece.end] for piece in found)
+
+
+def test_large_records_come_whole() -> None:
+    """Records many times larger than a read come whole, each in a piece of its own where they fill it."""
+    large = json.dumps({"a": "},{[" * 1_250_000})
+    for before, between, behind in (("[", ",", "]"), ("", "\n", "\n")):
+        document = _built([before, (large,), between, ("{}",), between, (large,), behind])
+        with patch.object(pieces, "PIECE_BYTES", 1 << 20):
+            found = document.cut(100)
+        assert _places(found) == document.places
+        assert [piece.count for piece in found] == [1, 2]
+
+
+def test_a_record_larger_than_the_limit_ends_the_source() -> None:
+    """A record that does not end within the limit, or white space that does not, is told at its byte."""
+    for data in (b'[{},{"a":"' + b"x" * 5000, b"{}\n" + b"x" * 5000, b"[{}," + b" " * 5000, b'{"a":"' + b"x" * 5000):
+        with patch.object(pieces, "Window", lambda stream, _: window.Window(stream, 1000)), _read_in(100):
+            found, fault = _until_fault(data, Document(data, []))
+        assert "no record ends within 1000 bytes, at record" in fault
+        assert _places(found) == ([] if data.startswith(b'{"') else [(data.index(b"{}"), data.index(b"{}") + 2)])
+
+
+def _scanned(data: bytes, batch_rows: int = 1) -> tuple[int, list[int]]:
+    """CutOptions a source; return how many characters the scanner passed over, and what was asked of the stream."""
+    total = 0
+    scan = boundaries._scan
+
+    def counting(text: str, start: int) -> Any:
+        nonlocal total
+        try:
+            value, end = scan(text, start)
+        except json.JSONDecodeError:
+            total += len(text) - start
+            raise
+        total += end - start
+        return value, end
+
+    stream = Bytes(data)
+    with patch.object(boundaries, "_scan", counting):
+        for _ in cut(stream, CutOptions(format="auto", records="item", batch_rows=batch_rows, known={})):
+            pass
+    return total, stream.asked
+
+
+@pytest.mark.parametrize("shape", ["array", "lines", "values"])
+def test_a_large_record_is_scanned_a_few_times_and_not_once_a_read(shape: str) -> None:
+    """The work for a record of megabytes, and for the small ones behind it, grows with the bytes and no faster."""
+    large, small = json.dumps({"a": "x" * 10_000_000}), '{"a":1}'
+    parts = [small, large, *[small] * 20_000]
+    text = {"array": f"[{','.join(parts)}]", "lines": "\n".join(parts), "values": " ".join(parts)}[shape]
+    scanned, asked = _scanned(text.encode())
+    assert scanned < 4 * len(text)
+    assert len(asked) < 16
+
+
+def test_small_records_are_scanned_once() -> None:
+    """A hundred thousand small records are passed over once, but for those that a read cuts in two."""
+    text = "[" + ",".join(['{"a":"b"}'] * 100_000) + "]"
+    scanned, asked = _scanned(text.encode())
+    assert scanned < 1.01 * len(text)
+    assert len(asked) < 2 + len(text) // READ_BYTES + 2
+
+
+@pytest.mark.parametrize("text", ['{"rows":[{"a":1},{"a":2}', '[{"a":1},{"a":2}', '{"a":1}{"a":2}', '{"a":1}', "{}\n"])
+def test_the_records_before_a_fault_of_the_stream_are_given_out(tmp_path: Path, text: str) -> None:
+    """Where compressed data breaks off right behind whole records, these come, and then the fault."""
+    path = tmp_path / "a.json.gz"
+    path.write_bytes(gzip.compress(text.encode())[:-8])
+    how = CutOptions(format="auto", records="rows.item" if "rows" in text else "item", batch_rows=10, known={})
+    with opened(Source(name="a", path=str(path))) as stream:
+        found = cut(stream, how)
+        assert next(found).data.decode() == text.rpartition("[")[2].strip()
+        with pytest.raises(SourceError, match="ends too early"):
+            next(found)
+
+
+@pytest.mark.parametrize("tail", [b"x y", b'{"b":', b"12", b'{"b":1} x'])
+def test_a_line_that_a_fault_cuts_is_no_record(tmp_path: Path, tail: bytes) -> None:
+    """A line of which it is not known how it goes on is not taken for a bad one."""
+    path = tmp_path / "a.ndjson.gz"
+    path.write_bytes(gzip.compress(b'{"a":1}\n' + tail)[:-8])
+    with opened(Source(name="a", path=str(path))) as stream:
+        found = cut(stream, CutOptions(format="auto", records="item", batch_rows=10, known={}))
+        assert next(found).data == (b'{"a":1}\n{"b":1}' if b"}" in tail else b'{"a":1}')
+        with pytest.raises(SourceError, match="ends too early"):
+            next(found)
+
+
+def test_a_file_that_grows_while_it_is_cut_is_a_fault(tmp_path: Path) -> None:
+    """All records come, also those that were added; then the change is told."""
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(b'{"a":1}\n' * 200_000)
+    how = CutOptions(format="auto", records="item", batch_rows=100_000, known={})
+    found: Iterator[Piece]
+    with opened(Source(name="a", path=str(path))) as stream:
+        found = cut(stream, how)
+        assert next(found).count == 100_000
+        with path.open("ab") as file:
+            file.write(b'{"a":2}\n')
+            os.utime(path, (1, 1))
+        assert [piece.count for piece in (next(found), next(found))] == [100_000, 1]
+        with pytest.raises(SourceError, match="changed while it was read"):
+            next(found)
+
+
+@pytest.mark.parametrize("tail", ['"', '"abc', "1", "tru", "-", "nul", ",", "]", "{", "//"])
+@pytest.mark.parametrize(("head", "records"), [('[{"a":1}]', "item"), ('{"d":[{"a":1}]}', "d.item")])
+def test_garbage_behind_the_document_is_a_fault(tail: str, head: str, records: str, tmp_path: Path) -> None:
+    """What stands behind the document ends the source, also a token that the end cuts in two; the records are out."""
+    path = tmp_path / "source.json"
+    path.write_text(head + tail)
+    with opened(Source(name="source", path=str(path))) as stream:
+        given = cut(stream, CutOptions(format="auto", records=records, batch_rows=5, known={}))
+        assert next(given).count == 1
+        with pytest.raises(SourceError, match="more than one document" if tail == "{" else "not JSON around"):
+            next(given)
+
+
+@settings(quick, max_examples=200)
+@given(DOCUMENTS, st.sampled_from([3, 20, READ_BYTES]), st.integers(0, 4), st.data())
+def test_blocks_are_what_walking_gives(document: Document, read_bytes: int, spoiled: int, data: st.DataObject) -> None:
+    """Searched and proven or walked one by one: the same records, and the same fault at the same byte."""
+    content = bytearray(document.data)
+    for _ in range(spoiled):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at : at + data.draw(st.integers(0, 2))] = data.draw(
+            st.sampled_from(
+                [b"", b"}", b"]", b",", b"\n", b'"', b"\\", b"\x00", b"\xff", b"\\ud800", b"{", b"1", b"[" * 201]
+            )
+        )
+    with _read_in(read_bytes):
+        found, fault = _until_fault(bytes(content), document)
+        with patch.object(needles.Needle, "block", lambda *_: None):
+            walked, told = _until_fault(bytes(content), document)
+    assert (_places(found), fault) == (_places(walked), told)
+    assert sum(piece.count for piece in found) == sum(piece.count for piece in walked)
+
+
+def test_an_export_is_searched_and_hardly_walked() -> None:
+    """Of records that meet alike nearly all come by blocks, also where child objects meet as they do."""
+    record = json.dumps({"id": 1, "name": "},{", "items": [{"id": 1}, {"id": 2}, {"id": 3}]})
+    sources = {
+        "array": "[" + ",\n".join([record] * 5000) + "]",
+        "lines": "\n".join([record] * 5000),
+        "crlf": "\r\n".join([record] * 5000),
+        "pretty": json.dumps([json.loads(record)] * 5000, indent=2),
+    }
+    for name, source in sources.items():
+        scanned, _ = _scanned(source.encode(), 10_000)
+        assert scanned < 0.2 * len(source), name

@@ -1,0 +1,202 @@
+import io
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from etl import cli, generate
+from etl.datasets import Dataset, find
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+RunEtl = Callable[..., subprocess.CompletedProcess[str]]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SQLSTATES = {
+    "wrong_type": "22P02",
+    "missing_required": "23502",
+    "bad_date": "22008",
+    "no_instant": "22007",
+    "negative_weight": "23514",
+    "number_too_large": "22003",
+    "nul_in_text": "22021",
+    "text_over_length": "23514",
+    "null_key": "23502",
+    "array_for_text": "22P02",
+}
+"""What PostgreSQL would say to each fault; a duplicate key is none, for a merge resolves it."""
+
+REASONS = {
+    "wrong_type": "expected a",
+    "missing_required": "expected a value, got none",
+    "bad_date": "the day does not exist in the calendar",
+    "no_instant": "expected an ISO 8601 time",
+    "negative_weight": "expected",
+    "number_too_large": "the number",
+    "nul_in_text": "a NUL character cannot be stored in text",
+    "text_over_length": "expected at most",
+    "null_key": "expected a value, got none",
+    "array_for_text": "expected text, got an array",
+}
+
+
+def _generated(
+    dataset: str, size: int, bad: float, format: Literal["array", "ndjson"]
+) -> tuple[bytes, Mapping[str, int]]:
+    output = io.BytesIO()
+    told = generate.generate(dataset, records=size, output=output, seed=11, bad=bad, format=format)
+    return output.getvalue(), told.bad
+
+
+def _records(content: bytes) -> list[bytes]:
+    """Return the text of each record, of which a line holds one."""
+    return [line.removesuffix(b",") for line in content.splitlines() if line.startswith(b"{")]
+
+
+def _faults(names: tuple[str, ...], clean: list[bytes], spoiled: list[bytes]) -> dict[int, str]:
+    """Return the fault of each record that differs, by number: the generator takes its faults in turn."""
+    differing = [number for number, (old, new) in enumerate(zip(clean, spoiled, strict=True), 1) if old != new]
+    return {number: names[turn % len(names)] for turn, number in enumerate(differing)}
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from _leaves(member, f"{path}.{name}" if path else name)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for place, element in enumerate(value):
+            yield from _leaves(element, f"{path}[{place}]")
+    else:
+        yield path, value
+
+
+def _place(dataset: Dataset, old: bytes, new: bytes) -> tuple[str, str]:
+    """Return table and column of the one value in which two versions of a record differ."""
+    before, after = dict(_leaves(json.loads(old))), dict(_leaves(json.loads(new)))
+    [path] = [path for path in before if path not in after or before[path] != after[path]]
+    first, *children = dataset.tables
+    head, bracket, _ = path.partition("[")
+    if not bracket:
+        [name] = [column.name for column in first.columns if column.path == path]
+        return first.name, name
+    [child] = [table for table in children if table.each == (head,)]
+    [name] = [column.name for column in child.columns if column.path == path.partition("].")[2]]
+    return child.name, name
+
+
+def _told(folder: Path) -> dict[int, dict[str, Any]]:
+    found = {}
+    for path in folder.rglob("*.json"):
+        lines = path.with_suffix(".ndjson").read_bytes().splitlines()
+        for record, line in zip(json.loads(path.read_bytes())["records"], lines, strict=True):
+            found[record["record"]] = record | {"text": line}
+    return found
+
+
+@pytest.fixture
+def load(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., dict[str, Any]]:
+    """Return a function that loads this content into a dataset by the command, and gives the summary."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("ETL_", "PG"))]:
+        monkeypatch.delenv(name)
+
+    def loaded(dataset: str, content: bytes, *options: str) -> dict[str, Any]:
+        (tmp_path / "feed").write_bytes(content)
+        capsys.readouterr()
+        code = cli.run(["--database", database_url, "load", dataset, "feed", "--json", *options])
+        out, err = capsys.readouterr()
+        assert "unexpected" not in err
+        summary: dict[str, Any] = json.loads(out.splitlines()[0])
+        assert summary["exit_code"] == code
+        return summary
+
+    return loaded
+
+
+@pytest.mark.parametrize("dataset", generate.DATASETS)
+@pytest.mark.parametrize("format", ["array", "ndjson"])
+def test_each_fault_of_each_dataset_is_found(
+    postgresql: Connection,
+    load: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    dataset: str,
+    format: Literal["array", "ndjson"],
+) -> None:
+    """Exactly the spoiled records are rejected, told with the place and SQLSTATE of their fault; the rest is in."""
+    definition = find(dataset, ROOT / "config")
+    clean, _ = _generated(dataset, 700, 0, format)
+    content, counts = _generated(dataset, 700, 0.2, format)
+    originals, records = _records(clean), _records(content)
+    faults = _faults(generate.faults(dataset), originals, records)
+    assert {name: list(faults.values()).count(name) for name in counts} == counts
+    assert min(counts.values()) > 5
+    summary = load(dataset, content, "--batch-rows", "300", "--max-rejected", "50%", "--no-precalculate")
+    assert (summary["exit_code"], summary["status"]) == (1, "loaded_with_rejects")
+    bad = {number: fault for number, fault in faults.items() if fault != "duplicate_key"}
+    assert summary["records"] == {
+        "read": 700,
+        "loaded": 700 - len(bad),
+        "rejected": len(bad),
+        "failed": 0,
+        "skipped": 0,
+        "withheld": 0,
+        "pending": len(bad),
+    }
+    told = _told(tmp_path / "failed")
+    assert sorted(told) == sorted(bad)
+    key = definition.tables[0].column(definition.key[0])
+    assert key is not None
+    for number, fault in bad.items():
+        record, text = told[number], records[number - 1]
+        table, column = _place(definition, originals[number - 1], text)
+        # A day alone is no instant, whether it exists or not.
+        told_as = "no_instant" if fault == "bad_date" and column.endswith("_at") else fault
+        assert (record["table"], record["column"], record["sqlstate"]) == (table, column, SQLSTATES[told_as]), fault
+        assert REASONS[told_as] in record["reason"]
+        assert record["text"] == text == content[record["offset"] : record["offset"] + len(text)]
+        assert record["key"] == json.loads(text).get(key.path)
+    good = [json.loads(text) for number, text in enumerate(records, 1) if number not in bad]
+    newest = {record[key.path]: record for record in good}  # generated duplicates are newer and come later
+    _check_facts(postgresql, definition, newest)
+
+
+def _check_facts(connection: Connection, definition: Dataset, newest: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that the tables hold the newest version of each record, with its child rows."""
+    first, *children = definition.tables
+    key = sql.Identifier(definition.key[0])
+    rows = connection.execute(sql.SQL("select {}, to_jsonb(t) from {} t").format(key, first.identifier)).fetchall()
+    assert {row[0] for row in rows} == set(newest)
+    for row_key, row in rows:
+        for column in first.columns:
+            value: Any = newest[row_key]
+            for name in column.path.split("."):
+                value = value[name] if value is not None and name in value else None
+            if column.type in {"text", "numeric", "integer", "date"}:
+                assert row[column.name] == value, (row_key, column.name)
+    for child in children:
+        count = sql.SQL("select count(*) from {}").format(child.identifier)
+        found = cast(tuple[int], connection.execute(count).fetchone())
+        assert found[0] == sum(len(record.get(child.each[0]) or ()) for record in newest.values())
+
+
+def test_the_command_finds_them_too(run_etl: RunEtl, tmp_path: Path) -> None:
+    """`etl generate --bad` and `etl load` agree on how many records are bad, and `failed list` tells of all of them."""
+    done = run_etl(
+        "generate", "shipments", "--records", "2000", "--bad", "2%", "--format", "ndjson", "--output", "feed.ndjson"
+    )
+    assert done.returncode == 0
+    done = run_etl("load", "shipments", "feed.ndjson", "--json")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    records = json.loads(done.stdout.splitlines()[0])["records"]
+    assert 20 <= records["rejected"] <= 60
+    assert records["loaded"] + records["rejected"] == records["read"] == 2_000
+    listed = [json.loads(line) for line in run_etl("failed", "list", "--json").stdout.splitlines()]
+    assert sum(each["count_records"] for each in listed) == records["rejected"]

@@ -1,0 +1,245 @@
+"""Loads beside each other: different sources at the same time, one source and a replace one after the other."""
+
+import json
+import random
+import re
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl.embedded import Server
+from tests.support.breaking import (
+    Case,
+    Databases,
+    Running,
+    Site,
+    assert_sound,
+    clean_case,
+    databases_of,
+    until,
+    write_shipments,
+)
+
+RECORDS = 600
+KEYS = 3_000
+
+# Behind the records, white space enough to be waited for.
+BLANK = b" " * (3 << 20)
+SHIPMENTS = ["load", "shipments", "--json", "--no-precalculate"]
+HOLDER = re.compile(r"is held by etl:(\S+) since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC")
+
+
+@pytest.fixture(scope="module")
+def databases(server: Server) -> Databases:
+    """Give fresh databases of the server that all tests share."""
+    return databases_of(server)
+
+
+@pytest.fixture(scope="module")
+def case(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Give a source that is appended."""
+    return clean_case(databases, tmp_path_factory.mktemp("case"), "deliveries", RECORDS)
+
+
+@pytest.fixture
+def site(databases: Databases, tmp_path: Path) -> Iterator[Site]:
+    """Give a site to a test."""
+    with databases.site(tmp_path) as site:
+        yield site
+
+
+def _shipment(key: int, source: str, version: int) -> dict[str, Any]:
+    """Return a version of a shipment, each of whose values and items tells which one it is."""
+    return {
+        "shipment_id": f"S{key:05}",
+        "status": f"{source} {version}",
+        "created_at": "2026-01-01T00:00:00Z",
+        "updated_at": f"2026-02-{version:02}T00:00:00Z",
+        "items": [{"sku": f"{source} {version}", "quantity": number} for number in range(1, 2 + key % 3)],
+    }
+
+
+def _write(path: Path, source: str, rng: random.Random) -> dict[int, int]:
+    """Write a version of every shipment in an order of chance, some of them twice; return the newest of each."""
+    versions = {key: rng.randint(1, 9) for key in range(KEYS)}
+    records = [_shipment(key, source, version) for key, version in versions.items()]
+    records += [_shipment(key, source, versions[key] - 1) for key in range(0, KEYS, 10) if versions[key] > 1]
+    rng.shuffle(records)
+    path.write_text(json.dumps(records))
+    return versions
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 24))])
+def test_two_sources_with_the_same_keys(site: Site, seed: int) -> None:
+    """Two loads that merge the same keys in other orders do not meet in a deadlock, and of each the newest wins."""
+    rng = random.Random(seed)
+    versions = {name: _write(site.folder / f"{name}.json", name, rng) for name in ("one", "two")}
+    with site.gate("logistics.shipments", "in COPY") as gate, site.connect() as connection:
+        loads = [
+            site.start(*SHIPMENTS, f"{name}.json", "--batch-rows", str(rng.randint(200, 900))) for name in versions
+        ]
+        # One stands at the gate and holds keys already; the other one there, too, or before these keys.
+        query = (
+            "select count(*) = 2 from pg_stat_activity where wait_event_type = 'Lock' and application_name ~ '^etl:'"
+        )
+        until(lambda: connection.execute(query).fetchone() == (True,), "both loads")
+        gate.open()
+        ended = [load.ended() for load in loads]
+    assert [each.returncode for each in ended] == [0, 0]
+    assert [each.summary["batches"]["retried"] for each in ended] == [0, 0]
+    assert site.value("select deadlocks from pg_stat_database where datname = current_database()") == 0
+    order = [name.removesuffix(".json") for (name,) in site.ask("select source from etl.runs order by number")]
+    for key, status, skus, quantities in site.ask(
+        """
+        select right(shipment_id, 5)::integer, status, array_agg(distinct sku), array_agg(quantity order by line_no)
+        from logistics.shipments join logistics.shipment_items using (shipment_id) group by 1, 2
+        """
+    ):
+        newest = max(order, key=lambda name: (versions[name][key], order.index(name)))
+        assert status == f"{newest} {versions[newest][key]}"
+        assert (skus, quantities) == ([status], list(range(1, 2 + key % 3)))
+    assert site.value("select count(*) from logistics.shipments") == KEYS
+    assert_sound(site)
+
+
+def _assert_busy(site: Site, second: Running, what: str, holder: str) -> None:
+    """The command ends at once with exit 6, names who holds what since when, and has changed nothing."""
+    started = time.monotonic()
+    ended = second.ended(20)
+    assert time.monotonic() - started < 10
+    assert ended.returncode == 6, ended.stderr
+    assert f"error: {what} is held by" in ended.stderr
+    held = HOLDER.search(ended.stderr)
+    assert held, ended.stderr
+    assert held.group(1) == holder
+    assert "hint: wait for its end and run the same command" in ended.stderr
+    for line in ended.stdout.splitlines():
+        summary = json.loads(line)
+        assert summary["exit_code"] == 6
+        assert summary.get("status", "busy") == "busy"
+        assert not any(summary.get("records", {}).values())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "what"),
+    [
+        ((), (), "this source"),
+        ((), ("--batch-rows", "7"), "this source"),
+        ((), ("--mode", "replace"), "the dataset deliveries"),
+        (("--mode", "replace"), (), "the dataset deliveries"),
+        (("--mode", "replace"), ("--mode", "replace"), "the dataset deliveries"),
+    ],
+    ids=[
+        "load beside load",
+        "in other batches",
+        "replace beside load",
+        "load beside replace",
+        "replace beside replace",
+    ],
+)
+def test_one_at_a_time(site: Site, case: Case, first: tuple[str, ...], second: tuple[str, ...], what: str) -> None:
+    """What would meet in the same rows is told who holds them since when, at once, and comes when they are free."""
+    if first:
+        running = _load_that_waits(site, case, *first)  # Until a replace shows its rows they are elsewhere.
+        [[run]] = site.ask("select run from etl.runs")
+        _assert_busy(site, site.start(*case.command, *second), what, run)
+        ended = running.ended()
+    else:
+        with site.gate("logistics.deliveries", "in COPY", 150_000) as gate:
+            running = site.start(*case.command, "--batch-rows", "100")
+            gate.reached()
+            [[run]] = site.ask("select run from etl.runs")
+            _assert_busy(site, site.start(*case.command, *second), what, run)
+            gate.open()
+            ended = running.ended()
+    assert ended.returncode == 1
+    assert site.value("select count(*) from etl.runs") == 1
+    case.assert_done(site)
+
+
+def _load_that_waits(site: Site, case: Case, *more: str) -> Running:
+    """Start a load that has entered all its batches and waits for the end of its source."""
+    words = ["-" if word == str(case.source) else word for word in case.command]
+    running = site.start(*words, "--batch-rows", "100", *more)
+    running.send(case.source.read_bytes() + BLANK)
+    until(lambda: site.count_batches() == RECORDS // 100, "the batches")
+    return running
+
+
+def test_a_replay_beside_a_load_of_its_source(site: Site, case: Case) -> None:
+    """What waits of a source is not replayed while the source is loaded; then it is, and once."""
+    with site.gate("logistics.deliveries", "in COPY", 450_000) as gate:
+        running = site.start(*case.command, "--batch-rows", "100")
+        gate.reached()
+        [[run]] = site.ask("select run from etl.runs")
+        waiting = site.ask("select id from etl.failures where state = 'pending'")
+        assert waiting
+        _assert_busy(site, site.start("failed", "replay", "--all", "--json"), "this source", run)
+        assert site.ask("select id from etl.failures where state = 'pending'") == waiting
+        gate.open()
+        assert running.ended().returncode == 1
+    case.assert_done(site)
+    site.ask("alter table logistics.deliveries drop constraint no_dozen")
+    dozens = site.value("select sum(count_records)::integer from etl.failures where sqlstate = '23514'")
+    assert dozens
+    before = site.value("select count(*) from logistics.deliveries")
+    site.run("failed", "replay", "--all", "--json")
+    assert site.value("select count(*) from logistics.deliveries") > before
+    assert_sound(site)
+
+
+def test_a_killed_load_holds_nothing(site: Site, case: Case) -> None:
+    """After kill -9 the next load of the source finds it free at once."""
+    source = site.folder / "source.json"
+    source.write_bytes(case.source.read_bytes() + BLANK)
+    running = _load_that_waits(site, case)
+    [[run]] = site.ask("select run from etl.runs")
+    load = ["load", case.dataset, str(source), "--json"]
+    _assert_busy(site, site.start(*load), "this source", run)
+    assert running.kill()
+    ended = site.run(*load)
+    assert ended.returncode == 1
+    assert (ended.summary["run"], ended.summary["records"]["skipped"]) == (run, RECORDS)
+    replace(case, source=source).assert_done(site)
+
+
+def test_a_killed_load_whose_backend_is_at_work(site: Site, case: Case) -> None:
+    """A backend that works on for a killed load notices within some seconds, and then the source is free."""
+    with site.gate("logistics.deliveries", "in COPY", 150_000) as gate:
+        running = site.start(*case.command, "--batch-rows", "100")
+        gate.reached()
+        assert running.kill()
+        started = time.monotonic()
+        until(lambda: not site.ask("select 1 from pg_stat_activity where application_name ~ '^etl:'"), "its end")
+        assert time.monotonic() - started < 5
+        gate.open()
+    assert site.run(*case.command, "--batch-rows", "100").returncode == 1
+    case.assert_done(site)
+
+
+@pytest.mark.parametrize("by", ["a resume", "a replace"])
+def test_a_load_that_was_overtaken(site: Site, case: Case, by: str) -> None:
+    """A load that lost its connection and with it the source does not go on where another load took its place."""
+    with site.gate("logistics.deliveries", "in COPY", 150_000) as gate:
+        running = site.start(*case.command, "--batch-rows", "100")
+        backend = gate.reached()
+        running.signal(signal.SIGSTOP)
+        site.terminate(backend)
+        gate.open()
+        other = write_shipments(site.folder / "other.json", 50, seed=99)
+        options = ["--batch-rows", "37"] if by == "a resume" else [str(other), "--mode", "replace"]
+        command = [word for word in case.command if by == "a resume" or word != str(case.source)]
+        assert site.run(*command, *options).returncode in {0, 1}
+        before = site.ask("select * from logistics.deliveries")
+        running.signal(signal.SIGCONT)
+        ended = running.ended()
+    assert site.ask("select * from logistics.deliveries") == before
+    assert ended.returncode == 6, ended.stderr
+    assert ended.summary["status"] == "busy"
+    if by == "a resume":
+        case.assert_done(site)

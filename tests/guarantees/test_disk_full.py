@@ -1,0 +1,138 @@
+"""A failed store that cannot be written, and a database without room: exit 4, and what was refused is not lost."""
+
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from etl.embedded import Server
+from tests.support.breaking import Case, Databases, Ended, Site, assert_sound, clean_case, databases_of
+
+RECORDS = 1_200
+
+
+@pytest.fixture(scope="module")
+def databases(server: Server) -> Databases:
+    """Give fresh databases of the server that all tests share."""
+    return databases_of(server)
+
+
+@pytest.fixture(scope="module")
+def case(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Give a source that is appended; most of its batches hold a record that is refused."""
+    return clean_case(databases, tmp_path_factory.mktemp("case"), "deliveries", RECORDS)
+
+
+@pytest.fixture
+def site(databases: Databases, tmp_path: Path) -> Iterator[Site]:
+    """Give a site to a test."""
+    with databases.site(tmp_path) as site:
+        yield site
+
+
+@pytest.fixture
+def small_disk(site: Site) -> Iterator[Path]:
+    """Put the failed store of the site on a file system of 64 KiB."""
+    site.store.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "etl-test", str(site.store)]
+    done = subprocess.run(mount, capture_output=True, encoding="utf-8", check=False) if os.geteuid() == 0 else None
+    if done is None or done.returncode:
+        pytest.skip(f"may not mount a small file system: {done.stderr.strip() if done else 'not root'}")
+    yield site.store
+    subprocess.run(["umount", str(site.store)], check=True)
+
+
+def _assert_stopped(site: Site, ended: Ended) -> None:
+    """The load is exit 4 and says why; what was stored of the batches before is entered, and nothing else."""
+    assert ended.returncode == 4
+    assert "the failed store failed cannot take a file" in ended.stderr
+    assert "hint: make room and run the same command" in ended.stderr
+    assert ended.summary["status"] == "incomplete"
+    assert 0 < site.count_batches() < RECORDS // 100
+    assert ended.summary["records"]["withheld"] > 0
+    assert_sound(site)
+
+
+def _complete(site: Site, case: Case, batch_rows: str = "100") -> None:
+    ended = site.run(*case.command, "--batch-rows", batch_rows)
+    assert ended.returncode == 1
+    assert ended.summary["records"]["skipped"] > 0
+    case.assert_done(site)
+
+
+@pytest.mark.parametrize("batch_rows", ["100", "37"])
+def test_a_full_disk(site: Site, case: Case, small_disk: Path, batch_rows: str) -> None:
+    """A batch whose refused records find no room is in neither tables nor ledger, and comes when there is room."""
+    ended = site.run(*case.command, "--batch-rows", "100")
+    _assert_stopped(site, ended)
+    assert "no space left" in ended.stderr
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    _complete(site, case, batch_rows)
+
+
+def test_files_that_may_not_grow(site: Site, case: Case) -> None:
+    """The same where the limit is that of a single file, which only some batches exceed."""
+    running = site.start(*case.command, "--batch-rows", "100")
+    resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (4_000, 4_000))
+    ended = running.ended()
+    _assert_stopped(site, ended)
+    assert "file too large" in ended.stderr
+    _complete(site, case)
+
+
+@pytest.mark.parametrize("becomes", ["nothing", "a file"])
+def test_a_failed_store_that_goes_away(site: Site, case: Case, becomes: str) -> None:
+    """Where the folder of the store is gone in the midst of a load, no other is made in its place: it was unmounted."""
+    away = site.folder / "away"
+    with site.gate("logistics.deliveries", "in COPY", 300_000) as gate:
+        running = site.start(*case.command, "--batch-rows", "100")
+        gate.reached()
+        site.store.rename(away)
+        if becomes == "a file":
+            site.store.write_text("")
+        gate.open()
+        ended = running.ended()
+    if becomes == "a file":
+        site.store.unlink()
+    assert not site.store.exists()
+    away.rename(site.store)
+    _assert_stopped(site, ended)
+    _complete(site, case)
+
+
+@pytest.mark.parametrize("times", [2, 100])
+def test_a_database_without_room(site: Site, case: Case, times: int) -> None:
+    """A full disk of the server is retried; where it stays full the load is exit 4, and goes on when there is room."""
+    site.ask("create sequence tries")
+    site.ask(
+        """
+        create function refuse() returns trigger language plpgsql as $$
+        begin
+            if nextval('tries') <= tg_argv[0]::integer then
+                raise exception using errcode = '53100', message = 'no space left on device';
+            end if;
+            return new;
+        end;
+        $$
+        """
+    )
+    site.ask(
+        "create trigger refuse before insert on logistics.deliveries for each row"
+        " when (new.etl_batch > 300000 and new.etl_place = 50) execute function refuse(" + str(times) + ")"
+    )
+    ended = site.run(*case.command, "--batch-rows", "100", "--retry-attempts", "4")
+    assert_sound(site)
+    if times < 4:
+        assert ended.returncode == 1
+        assert ended.summary["batches"]["retried"] == times
+    else:
+        assert ended.returncode == 4
+        assert "DiskFull, SQLSTATE 53100" in ended.stderr
+        assert (ended.summary["status"], ended.summary["batches"]["retried"]) == ("incomplete", 3)
+        assert 0 < site.count_batches() < RECORDS // 100
+        site.ask("drop trigger refuse on logistics.deliveries")
+        _complete(site, case)
+    case.assert_done(site)

@@ -1,0 +1,235 @@
+"""Signals: the batch in hand finishes, the summary tells how far it came, and the same command goes on."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from etl.embedded import Server
+from tests.support.breaking import (
+    Case,
+    Databases,
+    Ended,
+    Moment,
+    Running,
+    Site,
+    assert_sound,
+    clean_case,
+    databases_of,
+    until,
+)
+
+RECORDS = 800
+
+# A batch in the midst of the source that holds no record which the server refuses.
+MIDDLE = 150_000
+
+TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+
+
+@pytest.fixture(scope="module")
+def databases(server: Server) -> Databases:
+    """Give fresh databases of the server that all tests share."""
+    return databases_of(server)
+
+
+@pytest.fixture(scope="module")
+def appended(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Give a source that is appended."""
+    return clean_case(databases, tmp_path_factory.mktemp("appended"), "deliveries", RECORDS)
+
+
+@pytest.fixture(scope="module")
+def merged(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Give a source that is merged, and precalculated."""
+    return clean_case(databases, tmp_path_factory.mktemp("merged"), "shipments", RECORDS)
+
+
+@pytest.fixture
+def site(databases: Databases, tmp_path: Path) -> Iterator[Site]:
+    """Give a site to a test."""
+    with databases.site(tmp_path) as site:
+        yield site
+
+
+def _load(site: Site, case: Case, *more: str) -> Running:
+    return site.start(*case.command, "--batch-rows", "100", *more)
+
+
+def _signal(running: Running, number: int) -> None:
+    """Send a first signal, and wait until the command tells that it saw it."""
+    running.signal(number)
+    until(lambda: '"stopping"' in running.stderr(), "the log to tell of the signal")
+
+
+def _assert_stopped(site: Site, ended: Ended, number: int, batches: int) -> None:
+    assert ended.returncode == 128 + number, ended.stderr
+    assert ended.summary["status"] == "incomplete"
+    assert ended.lines[-1]["exit_code"] == 128 + number
+    assert "hint: run the same command to go on" in ended.stderr
+    assert site.count_batches() == batches
+    [counts] = site.ask("select sum(count_loaded)::int, sum(count_rejected)::int from etl.batches")
+    assert (ended.summary["records"]["loaded"], ended.summary["records"]["rejected"]) == counts
+    assert site.value("select exit_code from etl.attempts") == 128 + number
+    assert_sound(site)
+
+
+def _complete(site: Site, case: Case) -> None:
+    ended = _load(site, case).ended()
+    assert ended.returncode == 1
+    case.assert_done(site)
+    assert site.value("select count(*) from etl.runs") == 1
+
+
+@pytest.mark.parametrize(("number", "moment"), [(TERM, "in COPY"), (INT, "in COMMIT"), (HUP, "in COPY")])
+def test_the_batch_in_hand_is_finished(site: Site, appended: Case, number: int, moment: Moment) -> None:
+    """A first signal ends the load behind the batch in hand, be it in its COPY or its COMMIT."""
+    with site.gate("logistics.deliveries", moment, MIDDLE) as gate:
+        running = _load(site, appended)
+        gate.reached()
+        before = site.count_batches()
+        _signal(running, number)
+        gate.open()
+        ended = running.ended()
+    _assert_stopped(site, ended, number, before + 1)
+    _complete(site, appended)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "moment"), [(TERM, TERM, "in COPY"), (INT, INT, "in COMMIT"), (TERM, INT, "in COPY")]
+)
+def test_a_second_signal_ends_at_once(site: Site, appended: Case, first: int, second: int, moment: Moment) -> None:
+    """A second signal waits for nothing: the batch in hand is rolled back, and comes with the next load."""
+    with site.gate("logistics.deliveries", moment, MIDDLE) as gate:
+        running = _load(site, appended)
+        gate.reached()
+        before = site.count_batches()
+        _signal(running, first)
+        started = time.monotonic()
+        running.signal(second)
+        ended = running.ended()
+        assert time.monotonic() - started < 5
+        until(lambda: not site.ask("select 1 from pg_stat_activity where wait_event = 'advisory'"), "the roll-back")
+    _assert_stopped(site, ended, first, before)
+    _complete(site, appended)
+
+
+def test_a_signal_ends_the_wait_for_a_database(site: Site, appended: Case) -> None:
+    """A load that waits to try again ends soon after a signal, and not when the wait is over."""
+    with site.gate("logistics.deliveries", "in COPY", MIDDLE) as gate:
+        running = _load(site, appended, "--retry-base-seconds", "60", "--retry-cap-seconds", "60")
+        backend = gate.reached()
+        before = site.count_batches()
+        site.terminate(backend)
+        until(lambda: '"batch_retried"' in running.stderr(), "the wait")
+        started = time.monotonic()
+        running.signal(TERM)
+        ended = running.ended()
+        assert time.monotonic() - started < 3
+        gate.open()
+    _assert_stopped(site, ended, TERM, before)
+    _complete(site, appended)
+
+
+@pytest.mark.parametrize("has_begun", [True, False], ids=["in the midst", "at the start"])
+def test_a_signal_ends_the_wait_for_the_source(site: Site, appended: Case, has_begun: bool) -> None:
+    """A load that waits for what another program sends it ends soon after a signal: no batch is in hand."""
+    source = site.folder / "source.json"
+    # Behind the records, white space enough to be waited for.
+    source.write_bytes(appended.source.read_bytes() + b" " * (3 << 20))
+    running = site.start("load", "deliveries", "-", "--json", "--batch-rows", "100")
+    if has_begun:
+        running.send(source.read_bytes())
+        until(lambda: site.count_batches() == RECORDS // 100, "the batches")
+    else:
+        running.send(b"[")
+        until(running.has_read, "the load to read")
+    started = time.monotonic()
+    _signal(running, TERM)
+    assert running.process.wait(20) == 143
+    assert time.monotonic() - started < 3
+    ended = running.ended()
+    assert ended.summary["status"] == "incomplete"
+    if has_begun:
+        _assert_stopped(site, ended, TERM, RECORDS // 100)
+    again = site.run("load", "deliveries", source, "--json", "--batch-rows", "100")
+    assert again.returncode == 1
+    assert again.summary["records"]["skipped"] == (RECORDS if has_begun else 0)
+    replace(appended, source=source).assert_done(site)
+
+
+def test_a_signal_while_the_database_is_away(site: Site, appended: Case) -> None:
+    """Where there is no ledger to be asked the exit code is that of the signal all the same."""
+    with site.gate("logistics.deliveries", "in COPY", MIDDLE) as gate:
+        running = _load(site, appended, "--retry-base-seconds", "60", "--retry-cap-seconds", "60")
+        backend = gate.reached()
+        site.allow_connections(False)
+        site.terminate(backend)
+        until(lambda: '"batch_retried"' in running.stderr(), "the wait")
+        running.signal(TERM)
+        ended = running.ended()
+        site.allow_connections(True)
+        gate.open()
+    assert ended.returncode == 143
+    assert ended.summary["status"] == "incomplete"
+    assert_sound(site)
+    _complete(site, appended)
+
+
+@pytest.mark.parametrize("numbers", [(TERM,), (TERM, TERM), (INT, INT)], ids=["TERM", "TERM twice", "INT twice"])
+def test_a_signal_while_aggregates_are_brought_up_to_date(site: Site, merged: Case, numbers: tuple[int, ...]) -> None:
+    """The aggregate in hand is finished, or by a second signal given up; the next load brings all up to date."""
+    with ExitStack() as held:
+        holder = held.enter_context(site.connect())
+        holder.execute("select pg_advisory_lock(hashtextextended('etl:refresh:daily_shipments', 0))")
+        running = _load(site, merged)
+        site.backend("wait_event = 'advisory'")
+        for number in numbers:
+            _signal(running, number)
+        if len(numbers) == 1:
+            holder.execute("select pg_advisory_unlock_all()")
+        ended = running.ended()
+    assert ended.returncode == 128 + numbers[0], ended.stderr
+    assert ended.summary["status"] == "loaded_with_rejects"
+    done = [each["aggregate"] for each in ended.lines[-1]["precalculated"]]
+    assert done == ["carrier_performance", "carrier_scorecard", *(["daily_shipments"] if len(numbers) == 1 else [])]
+    assert ended.lines[-1]["exit_code"] == 128 + numbers[0]
+    assert_sound(site)
+    again = _load(site, merged).ended()
+    assert (again.returncode, again.summary["status"]) == (1, "already_loaded")
+    merged.assert_done(site)
+
+
+def test_a_command_is_ended_in_order(site: Site) -> None:
+    """SIGTERM ends a command that has no way of its own to stop as Ctrl-C does, with a code of its own."""
+    site.ask("update etl.refreshes set definition_hash = 'another'")
+    with site.connect() as holder:
+        holder.execute("select pg_advisory_lock(hashtextextended('etl:refresh:daily_shipments', 0))")
+        running = site.start("precalculate")
+        site.backend("wait_event = 'advisory'")
+        running.signal(TERM)
+        ended = running.ended()
+    assert (ended.returncode, "carrier_scorecard" in ended.stdout, "error" in ended.stderr) == (143, True, False)
+
+
+@pytest.mark.parametrize("options", [("--atomic",), ("--mode", "replace")])
+def test_a_signal_publishes_nothing_half(databases: Databases, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """An atomic load that a signal ends shows nothing, and goes on where it stopped."""
+    case = clean_case(databases, tmp_path / "clean", "deliveries", RECORDS, *options)
+    with databases.site(tmp_path / "site") as site:
+        running = _load(site, case, "--batch-rows", "10")
+        until(lambda: site.count_batches() >= 5, "five batches")
+        running.signal(TERM)
+        ended = running.ended()
+        assert ended.returncode == 143
+        counts = ended.summary["records"]
+        assert (counts["loaded"], counts["withheld"] > 0) == (0, True)
+        assert site.value("select count(*) from logistics.deliveries") == 0
+        assert_sound(site)
+        again = _load(site, case, "--batch-rows", "100").ended()
+        assert again.summary["records"]["skipped"] >= 50
+        case.assert_done(site)

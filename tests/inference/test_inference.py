@@ -1,0 +1,611 @@
+import gzip
+import json
+import os
+import random
+import tomllib
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from etl import cli
+from etl.datasets import LINEAGE, Column, Dataset, find, read
+from etl.errors import UsageError
+from etl.inference import Proposal, infer, observing
+from etl.inference.finding import find_records
+from etl.inference.identifiers import RESERVED, Names, snake_case
+from etl.ingestion.values import Source
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Record = dict[str, Any]
+Etl = Callable[..., int]
+
+REAL_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+
+needs_real_data = pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"the real files are not in {REAL_DATA}")
+
+
+@pytest.fixture
+def no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Etl:
+    """Return a function that runs a command in an empty folder, without a database, and returns its exit code."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("ETL_", "PG"))]:
+        monkeypatch.delenv(name)
+    return lambda *words: cli.run(["--log-level", "error", *map(str, words)])
+
+
+@pytest.fixture
+def etl(no_database: Etl, database_url: str) -> Etl:
+    """Return a function that runs a command in an empty folder and returns its exit code."""
+    return lambda *words: no_database("--database", database_url, *words)
+
+
+def proposed(folder: Path, content: str | list[Record], **how: Any) -> tuple[Dataset, Proposal]:
+    """Return the definition that is proposed for this content, as its own file reads."""
+    path = folder / "feed.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    how = {"name": "feed", "records": None, "sample": None, "taken": frozenset()} | how
+    proposal = infer(Source(name=str(path), path=str(path)), **how)
+    (folder / f"{how['name']}.toml").write_text(proposal.text, encoding="utf-8")
+    return read(folder / f"{how['name']}.toml"), proposal
+
+
+def line_of(folder: Path, values: list[Any], name: str = "x") -> Any:
+    """Return what stands in the definition for a member with these values: its type, or a table of options."""
+    _, proposal = proposed(folder, [{name: value} for value in values])
+    [table] = tomllib.loads(proposal.text)["table"]
+    return next(iter(table["columns"].values()))
+
+
+@pytest.mark.parametrize(
+    ("content", "records"),
+    [
+        ('[{"a": 1}]', "item"),
+        ('\ufeff  {"a": 1}\n{"a": 2}', "item"),
+        ('{"a": 1}{"a": [{"b": 1}]}', "item"),
+        ('{"a": 1, "b": {"c": 2}}', "item"),
+        ('{"meta": {"page": 1}, "data": {"shipments": [{"id": 1, "w": 2}, {"id": 2, "w": 2}]}}', "data.shipments.item"),
+        ('{"codes": [1, 2, 3], "shipments": [{"id": 1, "items": [{"a": 1}, {"a": 2}]}]}', "shipments.item"),
+        ('{"few": [{"a": 1}], "many": [{"a": 1, "b": 2}, {"a": 1, "b": 2}]}', "many.item"),
+        ('{"next": null, "shipments": [{"id": 1}, {"id": 2}, {"i', "shipments.item"),
+        ('{"S1": {"id": 1, "w": 1}, "S2": {"id": 2, "w": 1}, "S3": {"id": 3, "w": 2, "lines": [{"a": 1}]}}', "*"),
+        ('{"at": 1, "shipments": {"S1": {"w": 1}, "S2": {"w": 1}, "S3": {"w": 2}, "S4', "shipments.*"),
+        ('{"id": 1, "from": {"city": "A"}, "to": {"city": "B"}}', "item"),
+        ('{"": [{"a": 1}]}', "item"),
+    ],
+)
+def test_the_records_of_a_source_are_found(content: str, records: str) -> None:
+    """The path of one record is told by how the source begins, whole or cut off."""
+    assert find_records(content.encode()).records == records
+
+
+def test_a_document_that_shows_no_records_asks_for_their_path() -> None:
+    """Where the beginning of a large document holds no array of objects, the path has to be given."""
+    with pytest.raises(UsageError, match="found none") as raised:
+        find_records(b'{"numbers": [1, 2, 3')
+    assert "--records" in (raised.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["origin", "city"], "origin_city"),
+        (["eventTimeZoneOffset"], "event_time_zone_offset"),
+        (["EPCList"], "epc_list"),
+        (["@context"], "context"),
+        (["cbv:bizStep"], "cbv_biz_step"),
+        (["Straße Nr."], "strae_nr"),
+        (["Größe"], "grosse"[:3] + "e"),
+        (["order"], "order_"),
+        (["to"], "to_"),
+        (["to", "city"], "to_city"),
+        (["2026"], "n2026"),
+        (["数量"], "member"),
+        ([""], "member"),
+    ],
+)
+def test_a_column_has_a_name_that_sql_reads_without_quotes(words: list[str], name: str) -> None:
+    """Names are small letters, digits and _; words of SQL get a _ behind them."""
+    assert snake_case(words) == name
+
+
+def test_names_differ_and_fit(connection_to: Connection) -> None:
+    """A name that is taken gets a number, one that is too long is cut; no word is reserved that is not known."""
+    names = Names({"city"})
+    assert [names.new(["city"]), names.new(["City"]), names.new(["etl_run"])] == ["city_2", "city_3", "etl_run_2"]
+    long = [names.new([word * 40, "weight"]) for word in ("ab", "ab", "abc")]
+    assert [len(name) for name in long] == [63, 63, 63]
+    assert len(set(long)) == 3
+    reserved = connection_to.execute("select word from pg_get_keywords() where catcode in ('R', 'T')").fetchall()
+    assert {word for (word,) in reserved} - RESERVED <= {"authorization"}
+
+
+@pytest.fixture
+def connection_to(postgresql: Connection) -> Connection:
+    """Give the connection to the test's database."""
+    return postgresql
+
+
+KINDS: dict[str, tuple[list[Any], Any]] = {
+    "whole numbers": ([1, -2, 3], "bigint"),
+    "beyond 64 bits": ([1, 2**63], "numeric"),
+    "fractions": ([1, 2.5], "numeric"),
+    "texts": (["a", "", "1"], "text"),
+    "leading zeros": (["007", "12"], "text"),
+    "numbers and leading zeros": ([7, "007"], "text"),
+    "numbers in quotes": (["7", "12", None], "bigint"),
+    "fractions in quotes": (["7.50", 12], "numeric"),
+    "a long code": (["123456789012345678", "223456789012345678"], "text"),
+    "no value for a number": ([1, 2, "N/A", ""], {"type": "bigint", "null_if": ["", "N/A"]}),
+    "NA stays where texts are": (["DE", "NA"], "text"),
+    "notes among numbers": ([1, 2, "see DN-3"], {"type": "numeric", "misfits_to": "x_note"}),
+    "numbers among notes": ([1, *(f"note {n}" for n in range(20))], "text"),
+    "codes with letters": (["12", "A1"], "text"),
+    "true and false": ([True, False, None], "boolean"),
+    "true in quotes": (["true", "false", "N/A"], {"type": "boolean", "null_if": ["N/A"]}),
+    "true and numbers": ([True, 1], "text"),
+    "days": (["2026-11-21", "2024-02-29"], "date"),
+    "no days": (["2026-11-21", "2026-02-30x"], {"type": "date", "misfits_to": "x_note"}),
+    "days that are mostly one word": (
+        ["2026-11-21", "2026-11-22", *["Pre-PQ Process"] * 9],
+        {"type": "date", "misfits_to": "x_note"},
+    ),
+    "instants": (["2026-11-21T08:15:00Z", "2026-11-21 08:15+0530"], "timestamptz"),
+    "local times": (["2026-11-21T08:15:00", "2026-11-21 08:15"], "timestamp"),
+    "instants and local times": (["2026-11-21T08:15:00Z", "2026-11-21T08:15:00"], "text"),
+    "days of one format": (["21.11.2026", "1.2.2026"], {"type": "date", "formats": ["%d.%m.%Y"]}),
+    "days first": (["21/11/2026", "1/2/2026"], {"type": "date", "formats": ["%d/%m/%Y"]}),
+    "months first": (["11/21/2026", "1/2/2026"], {"type": "date", "formats": ["%m/%d/%Y"]}),
+    "days or months first": (["11/10/2026", "1/2/2026"], "text"),
+    "two digits of a year": (["2-Jun-06", "14-Nov-06"], {"type": "date", "formats": ["%d-%b-%y"]}),
+    "a time behind the day": (["11/21/2026 8:15"], {"type": "timestamp", "formats": ["%m/%d/%Y %H:%M"]}),
+    "texts in arrays": ([["a", None], [], None], "text[]"),
+    "numbers in arrays": ([[1, 2]], "jsonb"),
+    "arrays in arrays": ([[[1]], [["a"]]], "jsonb"),
+    "empty arrays": ([[]], "jsonb"),
+    "empty objects": ([{}], "jsonb"),
+    "objects or texts": ([{"a": 1}, "a"], "jsonb"),
+    "objects and numbers in arrays": ([[{"a": 1}, 2]], "jsonb"),
+    "nulls": ([None, None], "text"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_values_become_a_column(tmp_path: Path, name: str) -> None:
+    """The type of a column is what all values fit; what is uncertain stays text or jsonb."""
+    values, expected = KINDS[name]
+    assert line_of(tmp_path, values) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("weight_kg", [1, 2], "numeric"),
+        ("zipCode", ["12345", "23456"], {"path": "zipCode", "type": "text"}),
+        ("created_at", [1795248900, 1795248901], {"type": "timestamptz", "formats": ["epoch"]}),
+        ("created_at", [1795248900000], {"type": "timestamptz", "formats": ["epoch_ms"]}),
+        ("created_by", [1795248900], "bigint"),
+        ("a.b", ["x"], {"path": '"a.b"', "type": "text"}),
+        ("@type", ["x"], {"path": "@type", "type": "text"}),
+        ("@", ["x"], {"path": '"@"', "type": "text"}),
+        ("", ["x"], {"path": '""', "type": "text"}),
+        ("7", ["x"], {"path": '"7"', "type": "text"}),
+        ('say "hi"\n\x7f', ["x"], {"path": r'"say \"hi\"\n\u007f"', "type": "text"}),
+    ],
+)
+def test_a_name_decides_where_values_leave_it_open(tmp_path: Path, name: str, values: list[Any], expected: Any) -> None:
+    """Measures are numeric, digits of codes are text, seconds are instants only under a name that says so."""
+    assert line_of(tmp_path, values, name) == expected
+
+
+def test_nested_records_become_tables(tmp_path: Path) -> None:
+    """Objects become columns, arrays of objects child tables within one another, with the key and their positions."""
+    records = [
+        {
+            "shipmentId": f"S{number}",
+            "shipment_id": number,
+            "from": {"city": "A", "geo": {"lat": 1}},
+            "items": [{"sku": "A", "shipmentId": "X", "line_no": 5, "serials": [{"no": 1}]}],
+            "stops": {"list": [{"at": "B"}]},
+        }
+        for number in range(2)
+    ]
+    dataset, proposal = proposed(tmp_path, records, taken=frozenset({"logistics.feed_items", "other.feed"}))
+    assert (dataset.mode, dataset.key) == ("merge", ("shipment_id",))
+    assert "also never null and never twice: shipment_id_2" in proposal.text
+    shape = [(t.name, t.each, [(c.name, c.path, c.type) for c in t.columns]) for t in dataset.tables]
+    key = ("shipment_id", "text")
+    assert shape == [
+        (
+            "logistics.feed",
+            (),
+            [
+                ("shipment_id", "shipmentId", "text"),
+                ("shipment_id_2", "shipment_id", "bigint"),
+                ("from_city", "from.city", "text"),
+                ("from_geo_lat", "from.geo.lat", "numeric"),
+            ],
+        ),
+        (
+            "logistics.feed_items_2",
+            ("items",),
+            [
+                (key[0], "^.shipmentId", key[1]),
+                ("line_no", "#", "integer"),
+                ("sku", "sku", "text"),
+                ("shipment_id_2", "shipmentId", "text"),
+                ("line_no_2", "line_no", "bigint"),
+            ],
+        ),
+        (
+            "logistics.feed_items_serials",
+            ("items", "serials"),
+            [
+                (key[0], "^.^.shipmentId", key[1]),
+                ("items_line_no", "^.#", "integer"),
+                ("line_no", "#", "integer"),
+                ("no", "no", "bigint"),
+            ],
+        ),
+        (
+            "logistics.feed_stops_list",
+            ("stops.list",),
+            [(key[0], "^.shipmentId", key[1]), ("line_no", "#", "integer"), ("at", "at", "text")],
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("records", "key"),
+    [
+        ([{"id": 1, "parcel_id": 2}], ("id",)),
+        ([{"other_id": "a", "feed_id": "b"}, {"other_id": "b", "feed_id": "c"}], ("feed_id",)),
+        ([{"feed_id": 1}, {"feed_id": 1}], ()),
+        ([{"feed_id": 1}, {"feed_id": None}], ()),
+        ([{"feed_id": 1}, {}], ()),
+        ([{"feed_id": ""}], ()),
+        ([{"feed_id": 1.5}, {"feed_id": 2.5}], ()),
+        ([{"header": {"id": 1}}, {"header": {"id": 2}}], ("header_id",)),
+        ([{"trackingNo": f"T{n}"} for n in range(19)], ()),
+        ([{"trackingNo": f"T{n}"} for n in range(20)], ("tracking_no",)),
+        ([{"name": f"T{n}"} for n in range(99)], ()),
+        ([{"name": f"T{n}"} for n in range(100)], ("name",)),
+    ],
+)
+def test_what_is_never_null_and_never_twice_is_the_key(
+    tmp_path: Path, records: list[Record], key: tuple[str, ...]
+) -> None:
+    """A column called id is preferred, another has to be so in many records; without a key rows are appended."""
+    dataset, _ = proposed(tmp_path, records)
+    assert (dataset.key, dataset.mode) == (key, "merge" if key else "append")
+    assert [column.name for column in dataset.tables[0].columns if column.required] == list(key)
+
+
+def test_what_was_seen_stands_behind_each_column(tmp_path: Path) -> None:
+    """The text is the same each time, and tells counts, ranges, words to doubt and a few examples, on one line each."""
+    records: list[Record] = [
+        {"id": n, "w": n / 2, "c": None if n else "N/A", "updated_at": "2026-11-21T08:15:00Z"} for n in range(4)
+    ]
+    records += [{"id": 5, "w": "see\n\u202e" + "x" * 60, "c": "DE"}]
+    _, proposal = proposed(tmp_path, records)
+    assert proposed(tmp_path, records)[1].text == proposal.text
+    assert "# Proposed from all 5 records" in proposal.text
+    assert '# newest_by = "updated_at"' in proposal.text
+    assert 'c = "text"  # in 2 of 5; 2 to 3 characters; maybe null_if = ["N/A"]' in proposal.text
+    assert f'others such as "see\\u000a\\u202e{"x" * 35}..."' in proposal.text
+    assert "id = " in proposal.text
+    assert "# always; 0 to 5" in proposal.text
+
+
+def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has too many members, levels or places stays whole, and no more values are compared than is allowed."""
+    monkeypatch.setattr(observing, "MAX_MEMBERS", 50)
+    monkeypatch.setattr(observing, "MAX_COMPARED", 3)
+    deep: Any = 1
+    for _ in range(30):
+        deep = {"d": deep}
+    records = [{"id": n, "deep": deep, "map": {f"k{n}_{m}": 1 for m in range(9)}} for n in range(10)]
+    dataset, _ = proposed(tmp_path, records)
+    columns = {column.name: column for column in dataset.tables[0].columns}
+    assert columns["map"].type == "jsonb"
+    assert [c.type for name, c in columns.items() if name.startswith("deep")] == ["jsonb"]
+    assert dataset.key == ("id",)  # unique among those that were compared
+    whole, _ = proposed(tmp_path, [{f"m{n}": n for n in range(60)}])
+    assert [(c.name, c.path, c.type) for c in whole.tables[0].columns] == [("record", ".", "jsonb")]
+
+
+def test_a_map_of_data_stays_whole(tmp_path: Path) -> None:
+    """An object whose members are other ones in each record becomes one jsonb column, and no wide table."""
+    dataset, _ = proposed(tmp_path, [{"id": n, "by_day": {f"2026-01-{n:02}": n}} for n in range(1, 31)])
+    assert [(c.name, c.type) for c in dataset.tables[0].columns] == [("id", "bigint"), ("by_day", "jsonb")]
+
+
+def test_a_table_has_no_more_columns_than_postgresql_takes(tmp_path: Path) -> None:
+    """The object that makes the most columns stays whole where there would be too many."""
+    record = {"id": 1, "big": {f"b{n}": n for n in range(900)}, "small": {f"s{n}": n for n in range(500)}}
+    dataset, _ = proposed(tmp_path, [record])
+    columns = {column.name: column.type for column in dataset.tables[0].columns}
+    assert (len(columns), columns["big"], columns["small_s499"]) == (502, "jsonb", "bigint")
+
+
+def test_the_command_writes_a_definition_and_says_what_next(
+    no_database: Etl, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It goes to stdout or to a file that is not there yet; what was found and the next commands go to stderr."""
+    (tmp_path / "My Parcels.2026.ndjson").write_text('{"id": 1}\n{"id": 2}\nno json\n')
+    assert no_database("dataset", "infer", "My Parcels.2026.ndjson") == 0
+    out, err = capsys.readouterr()
+    assert ('name = "my_parcels_2026"' in out, err) == (True, "")
+    assert "# 1 of them are no JSON object" in out
+    words = ("dataset", "infer", "My Parcels.2026.ndjson", "--output", "config/datasets/parcels.toml")
+    assert no_database(*words, "--sample", "1") == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "parcels.toml: 1 records, records that follow one another; key id; logistics.parcels" in err
+    assert "etl dataset create parcels && etl load parcels 'My Parcels.2026.ndjson'" in err
+    assert find("parcels", tmp_path / "config").key == ("id",)
+    before = Path("config/datasets/parcels.toml").read_text()
+    assert no_database(*words) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert Path("config/datasets/parcels.toml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["missing.json"], 3, "no such file"),
+        (["empty.json"], 3, "the source is empty"),
+        (["none.json"], 3, "expected JSON objects at item, found none"),
+        (["cut.json"], 3, "cut off in this record"),
+        (["text.json"], 3, "expected JSON"),
+        (["one.json", "--records", "nowhere.item"], 3, "nowhere"),
+        (["one.json", "--records", "nowhere"], 3, "no object at the records path nowhere"),
+        (["one.json", "--name", "no name"], 2, "--name no_name"),
+        (["one.json", "--name", "a", "--output", "b.toml"], 2, "a.toml"),
+        (["-"], 2, "--name"),
+        (["*.json"], 2, "expected one source"),
+        (["one.json", "--output", "one.json/a.toml"], 2, "cannot write"),
+    ],
+)
+def test_what_cannot_be_proposed_is_told(
+    no_database: Etl, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, told: str
+) -> None:
+    """A source without records is exit 3, wrong words are exit 2, both with a sentence."""
+    for name, text in (
+        ("one", '[{"a": 1}]'),
+        ("empty", ""),
+        ("none", "[]"),
+        ("cut", '[{"a": 1}, {"a'),
+        ("text", "a,b"),
+    ):
+        (tmp_path / f"{name}.json").write_text(text)
+    assert no_database("dataset", "infer", *words) == code
+    assert told in capsys.readouterr().err
+
+
+def test_only_as_much_is_read_as_is_looked_at(
+    no_database: Etl, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fault behind the sample is not met; with --all it is."""
+    (tmp_path / "feed.ndjson").write_text('{"id": 1, "text": "' + "x" * 990 + '"}\n' * 1)
+    with (tmp_path / "feed.ndjson").open("a") as file:
+        file.writelines(f'{{"id": {n}, "text": "{"x" * 990}"}}\n' for n in range(2, 4000))
+        file.write('{"id": ')
+    assert no_database("dataset", "infer", "feed.ndjson", "--sample", "10") == 0
+    assert "the first 10 records" in capsys.readouterr().out
+    assert no_database("dataset", "infer", "feed.ndjson", "--all") == 3
+
+
+@needs_real_data
+@pytest.mark.parametrize(
+    ("file", "rows"),
+    [
+        ("scms_shipments.json.gz", {"logistics.scms_shipments_2": 7030, "logistics.scms_shipments_2_lines": 10_324}),
+        pytest.param("flight_legs.ndjson.gz", {"logistics.flight_legs_2": 60_000}, marks=pytest.mark.slow),
+    ],
+)
+def test_real_sources_load_as_proposed(etl: Etl, capsys: pytest.CaptureFixture[str], file: str, rows: Any) -> None:
+    """What is proposed for a real export loads every record of it, without an edit, beside the shipped definition."""
+    name = file.partition(".")[0] + "_2"
+    assert etl("dataset", "infer", REAL_DATA / file, "--output", f"config/datasets/{name}.toml") == 0
+    assert etl("dataset", "create", name) == 0
+    capsys.readouterr()
+    assert etl("load", name, REAL_DATA / file, "--json", "--no-precalculate") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["rows"] == rows
+
+
+def _random_value(chance: random.Random, depth: int) -> Any:
+    """Return a JSON value of some kind; the kinds of one place are mostly the same (see _random_records)."""
+    kind = chance.randrange(12 if depth < 4 else 9)
+    made: list[Callable[[], Any]] = [
+        lambda: chance.choice(["", "a", "é\t\\N", "N/A", "007", "12", "see DN-304 (ID#:10589)", "\U0001f69a", "-"]),
+        lambda: chance.randrange(-5, 5),
+        lambda: chance.randrange(-(10**30), 10**30),
+        lambda: Decimal(chance.randrange(-(10**9), 10**9)) / 1000,
+        lambda: chance.random() < 0.5,
+        lambda: None,
+        lambda: f"20{chance.randrange(10, 30)}-0{chance.randrange(1, 10)}-1{chance.randrange(10)}",
+        lambda: f"2026-11-21T0{chance.randrange(10)}:15:00.{chance.randrange(1000):03}Z",
+        lambda: f"{chance.randrange(1, 29)}.{chance.randrange(1, 13)}.2026",
+        lambda: {name: _random_value(chance, depth + 1) for name in _random_names(chance)},
+        lambda: [_random_value(chance, depth + 1) for _ in range(chance.randrange(4))],
+        lambda: [
+            {name: _random_value(chance, 9) for name in _random_names(chance)} for _ in range(chance.randrange(4))
+        ],
+    ]
+    return made[kind]()
+
+
+def _random_names(chance: random.Random) -> list[str]:
+    names = ["id", "shipment_id", "order", "Order", "a.b", "@type", "#", "^", "größe", "", "0", "x:y", "line_no", 'q"t']
+    return chance.sample(names, chance.randrange(1, 7))
+
+
+def _random_records(seed: int) -> list[Record]:
+    """Return records that resemble a first one: a value is that of the first, or another of any kind, or missing."""
+    chance = random.Random(seed)
+    first = {name: _random_value(chance, 0) for name in _random_names(chance)} | {"id": 0}
+    records = [first]
+    for number in range(1, chance.randrange(2, 40)):
+        record = {name: value if chance.random() < 0.6 else _random_value(chance, 0) for name, value in first.items()}
+        if chance.random() < 0.2:
+            record.pop(chance.choice(list(record)))
+        records.append(record | ({"id": number} if chance.random() < 0.99 else {}))
+    return records
+
+
+def _at(item: Any, path: str, outer: tuple[Any, ...]) -> Any:
+    """Return the value at a path of the definition, by a second reading of its grammar."""
+    if path.startswith("^."):
+        return _at(outer[-1][0], path[2:], outer[:-1]) if path != "^.#" else outer[-1][1]
+    if path == ".":
+        return item
+    for name in _names_in(path):
+        if item is None:
+            return None
+        item = item.get(name)
+    return item
+
+
+def _names_in(path: str) -> list[str]:
+    names, rest = [], path
+    while True:
+        if rest.startswith('"'):
+            name, end = json.JSONDecoder().raw_decode(rest)
+        else:
+            end = (rest + ".").index(".", 1)
+            name = rest[:end]
+        names.append(name)
+        if end >= len(rest):
+            return names
+        rest = rest[end + 1 :]
+
+
+def _elements(record: Record, each: tuple[str, ...]) -> list[tuple[Any, int, tuple[Any, ...]]]:
+    """Return the items of a table, each with its position and what is around it, and their positions."""
+    found: list[tuple[Any, int, tuple[Any, ...]]] = [(record, 0, ())]
+    for path in each:
+        found = [
+            (element, position, (*outer, (item, number)))
+            for item, number, outer in found
+            for position, element in enumerate(_at(item, path, ()) or [], 1)
+        ]
+    return found
+
+
+def _text(value: Any) -> str:
+    """Return a value as one text, whatever type it comes from."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, int | float | Decimal):
+        digits = f"{Decimal(str(value)):f}"
+        return digits.rstrip("0").rstrip(".") if "." in digits else digits
+    if isinstance(value, dict | list):
+        return json.dumps(value, sort_keys=True, default=float)
+    return str(value)
+
+
+def _expected(column: Column, item: Any, position: int, outer: tuple[Any, ...]) -> str | None:
+    value = position if column.path == "#" else _at(item, column.path, outer)
+    if value is None or (isinstance(value, str) and value in column.null_if):
+        return None
+    if column.formats and isinstance(value, str):
+        try:
+            return datetime.strptime(value, column.formats[0]).date().isoformat()  # noqa: DTZ007 - a day has no zone
+        except ValueError:
+            return _text(value)
+    return _number_text(value) if column.type in {"bigint", "numeric"} else _text(value)
+
+
+def _number_text(value: Any) -> str:
+    try:
+        return _text(Decimal(str(value)))
+    except ArithmeticError:
+        return _text(value)
+
+
+def _assert_values_came_back(connection: Connection, dataset: Dataset, records: list[Record]) -> None:
+    for table in dataset.tables:
+        notes = {column.misfits_to for column in table.columns} - {None}
+        columns = [column for column in table.columns if column.name not in notes]
+        shown = [
+            sql.SQL("coalesce({}::text, {})").format(sql.Identifier(column.name), sql.Identifier(column.misfits_to))
+            if column.misfits_to
+            else sql.Identifier(column.name)
+            for column in columns
+        ]
+        rows = connection.execute(
+            sql.SQL("select {} from {} order by {}").format(
+                sql.SQL(", ").join(shown), table.identifier, sql.SQL(", ").join(map(sql.Identifier, LINEAGE))
+            )
+        ).fetchall()
+        stored = sorted(
+            repr([None if value is None else _stored(c, value) for c, value in zip(columns, row, strict=True)])
+            for row in rows
+        )
+        expected = sorted(
+            repr([_expected(column, item, position, outer) for column in columns])
+            for record in records
+            for item, position, outer in _elements(record, table.each)
+        )
+        assert stored == expected, table.name
+
+
+def _stored(column: Column, value: Any) -> str:
+    if not column.misfits_to:
+        return _text(value)
+    if column.type == "timestamptz" and value[:2] == "20" and value.endswith("+00"):
+        return _text(datetime.fromisoformat(value))
+    return _number_text(value) if column.type in {"bigint", "numeric"} else str(value)
+
+
+def _check(etl: Etl, connection: Connection, seed: int) -> None:
+    records = _random_records(seed)
+    name = f"random_{seed}"
+    text = json.dumps(records, default=float)
+    records = json.loads(text, parse_float=Decimal)
+    Path(f"{name}.json").write_text(text, encoding="utf-8")
+    assert etl("dataset", "infer", f"{name}.json", "--output", f"config/datasets/{name}.toml", "--all") == 0
+    assert etl("dataset", "create", name) == 0
+    assert etl("load", name, f"{name}.json", "--no-precalculate") == 0, seed
+    _assert_values_came_back(connection, find(name, Path("config")), records)
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(12), pytest.param(range(12, 400), marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_what_is_proposed_for_random_records_loads_them(etl: Etl, postgresql: Connection, seeds: range) -> None:
+    """Records of any shape load as proposed, all of them, and every value comes back."""
+    postgresql.autocommit = True
+    for seed in seeds:
+        _check(etl, postgresql, seed)
+
+
+def test_records_by_keys_load_under_their_keys(etl: Etl, postgresql: Connection) -> None:
+    """The members of an object that are much alike are records; the name of each is its key, in its child rows too."""
+    shipments = {f"S{n}": {"w": n, "items": [{"sku": "A"}, {"sku": "B"}]} for n in range(3)}
+    Path("keyed.json").write_text(json.dumps({"at": "2026-11-21", "shipments": shipments}))
+    assert etl("dataset", "infer", "keyed.json", "--output", "config/datasets/keyed.toml") == 0
+    assert etl("dataset", "create", "keyed") == 0
+    assert etl("load", "keyed", "keyed.json", "--no-precalculate") == 0
+    postgresql.autocommit = True
+    rows = postgresql.execute("select record_key, line_no, sku from logistics.keyed_items order by 1, 2").fetchall()
+    assert rows == [(f"S{n}", place, sku) for n in range(3) for place, sku in ((1, "A"), (2, "B"))]
+
+
+def test_a_compressed_source_is_named_without_its_endings(no_database: Etl, capsys: pytest.CaptureFixture[str]) -> None:
+    """The name of the dataset is that of the file without .json, .gz and the like; one that is taken gets a number."""
+    Path("shipments.json.gz").write_bytes(gzip.compress(b'[{"shipment_id": 1}]'))
+    assert no_database("dataset", "infer", "shipments.json.gz") == 0
+    out = capsys.readouterr().out
+    assert 'name = "shipments_2"' in out
+    assert 'name = "logistics.shipments_2"' in out

@@ -1,0 +1,184 @@
+"""What operators see of past runs and of those that go on."""
+
+import gzip
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from etl import __version__, cli
+from etl.embedded import Server
+from tests.support.breaking import Databases, Site, databases_of, until
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Done = subprocess.CompletedProcess[str]
+RunEtl = Callable[..., Done]
+
+LINE = '{{"vehicle_id": "V{}", "depot": "' + "x" * 100 + '"}}\n'
+
+
+def _lines(done: Done) -> list[dict[str, Any]]:
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def connection(postgresql: Connection) -> Connection:
+    """Give an autocommit connection to a fresh, migrated database."""
+    postgresql.autocommit = True
+    return postgresql
+
+
+@pytest.fixture
+def site(server: Server, tmp_path: Path) -> Iterator[Site]:
+    """Give a place where a load runs beside the test."""
+    databases: Databases = databases_of(server)
+    with databases.site(tmp_path) as site:
+        yield site
+
+
+def test_runs_are_listed_as_they_stand(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+    """A list holds the runs that the filters name, the newest first, each with how it stands and the next command."""
+    (tmp_path / "good.ndjson").write_text('{"vehicle_id": "V1"}\n')
+    (tmp_path / "bad.ndjson").write_text('{"vehicle_id": "V2", "capacity_kg": -1}\n{"vehicle_id": "V3"}\n')
+    (tmp_path / "cut off.ndjson").write_text('{"vehicle_id": "V4"}\n{"vehicle_id"')
+    loads = [run_etl("load", "vehicles", name, "--mode", "append") for name in ("good.ndjson", "bad.ndjson")]
+    loads.append(run_etl("load", "vehicles", "cut off.ndjson"))
+    (tmp_path / "worse.ndjson").write_text('{"vehicle_id": "V5", "capacity_kg": -1}\n')
+    loads.append(run_etl("load", "vehicles", "worse.ndjson", "--max-rejected", "0"))
+    assert [done.returncode for done in loads] == [0, 1, 3, 5]
+    aborted, cut_off, bad, good = _lines(run_etl("runs", "list", "--json"))
+    assert [row["status"] for row in (aborted, cut_off, bad, good)] == [
+        "aborted",
+        "incomplete",
+        "loaded_with_rejects",
+        "loaded",
+    ]
+    assert good["next"] is None
+    assert cut_off["next"] == "etl load vehicles 'cut off.ndjson'"
+    assert bad["next"] == f"etl failed list --run {bad['run']}"
+    assert (bad["options"], bad["folder"], bad["tool_version"]) == ("--mode append", str(tmp_path), __version__)
+    assert good["records_per_second"] == pytest.approx(1 / good["seconds"], abs=0.1)
+    for words, expected in (
+        (["--status", "loaded"], [good]),
+        (["--limit", "2"], [aborted, cut_off]),
+        (["--dataset", "shipments"], []),
+        (["--since", "1h", "--dataset", "vehicles", "--limit", "1"], [aborted]),
+        (["--since", "2999-01-01"], []),
+    ):
+        found = _lines(run_etl("runs", "list", "--json", *words))
+        assert [row["run"] for row in found] == [row["run"] for row in expected], words
+    (tmp_path / "elsewhere").mkdir()
+    [moved] = _lines(run_etl("runs", "list", "--json", "--status", "incomplete", cwd=tmp_path / "elsewhere"))
+    assert moved["next"] == f"cd {tmp_path} && etl load vehicles 'cut off.ndjson'"
+    wrong = run_etl("runs", "list", "--since", "recently")
+    assert wrong.returncode == 2
+    assert "how long ago as in 30m, 12h, 7d, 2w" in wrong.stderr
+    shown = run_etl("runs", "show", aborted["run"]).stdout
+    assert f"run {aborted['run']}: aborted, exit code 5" in shown
+    assert "etl load vehicles worse.ndjson --max-rejected N" in shown
+
+
+def test_refused_records_are_counted_by_fault(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+    """Each kind of fault of a run is one row with its place in the tables and where its first record stands."""
+    heavy = '{"vehicle_id": "V0", "capacity_kg": -1}\n'
+    text = '{"vehicle_id": "V1"}\n' + heavy + '{"capacity_kg": 5}\n' + heavy
+    (tmp_path / "feed.ndjson").write_text(text)
+    assert run_etl("load", "vehicles", "feed.ndjson", "--batch-rows", "3").returncode == 1
+    run = connection.execute("select run from etl.runs").fetchone()
+    assert run
+    [shown] = _lines(run_etl("runs", "show", run[0], "--json"))
+    negative, missing = shown["faults"]
+    assert negative == {
+        "kind": "rejected",
+        "state": "pending",
+        "sqlstate": "23514",
+        "table": "logistics.vehicles",
+        "column": "capacity_kg",
+        "reason": "expected 0 or more",
+        "count_records": 2,
+        "first_record": 2,
+        "first_offset": text.index(heavy),
+    }
+    assert (missing["sqlstate"], missing["column"], missing["count_records"]) == ("23502", "vehicle_id", 1)
+    assert (missing["first_record"], missing["first_offset"]) == (3, text.index('{"capacity_kg": 5}'))
+    told = run_etl("runs", "show", run[0])
+    assert told.returncode == 0
+    assert f"next: etl failed list --run {run[0]}" in told.stdout
+    assert "expected 0 or more" in told.stdout
+    # Of what was refused by an earlier version only the file is known.
+    connection.execute("delete from etl.faults")
+    [shown] = _lines(run_etl("runs", "show", run[0], "--json"))
+    assert sum(fault["count_records"] for fault in shown["faults"]) == 3
+    assert {fault["first_record"] for fault in shown["faults"]} == {None}
+
+
+def test_a_run_that_goes_on_and_one_that_died_are_told_apart(site: Site) -> None:
+    """A run whose process holds its source is running; a killed one died, and what goes on with it is told."""
+    running = site.start("load", "vehicles", "-", "--batch-rows", "1000")
+    try:
+        running.send("".join(LINE.format(number) for number in range(30_000)).encode())
+        until(lambda: site.count_batches() > 0, "a batch to load")
+        run = site.value("select run from etl.runs")
+        told = site.run("runs", "show", run)
+        assert f"run {run}: running, process {running.process.pid} of " in told.stdout
+        assert "its newest batch began" in told.stdout
+        assert running.kill()
+    finally:
+        running.close()
+    until(lambda: site.value("select count(*) from pg_locks where locktype = 'advisory'") == 0, "the locks to go")
+    shown = site.run("runs", "show", run)
+    assert f"run {run}: died, process {running.process.pid} of " in shown.stdout
+    assert "next: etl load vehicles -\n" in shown.stdout
+    [listed] = site.run("runs", "list", "--status", "died", "--json").lines
+    assert (listed["run"], listed["ended_at"]) == (run, None)
+    assert listed["records"] == site.value("select sum(count_records)::int from etl.batches")
+
+
+def test_a_row_is_traced_to_its_record(
+    run_etl: RunEtl,
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A row leads to the source, number, byte and text of its record, of any shape, and says when it is gone."""
+    records = [f'{{"vehicle_id": "V{number}", "depot": "Łódź"}}' for number in range(5)]
+    shapes = {"lines.ndjson": "\n".join(records), "values.json": "  ".join(records[:3]).replace("V", "W")}
+    array = f"[{', '.join(records[:4])}]".replace("V", "X")
+    (tmp_path / "array.json.gz").write_bytes(gzip.compress(array.encode()))
+    for name, text in shapes.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    done = run_etl("load", "vehicles", *shapes, "array.json.gz", "--batch-rows", "2", "--no-precalculate")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("ETL_DATABASE_URL", database_url)
+    monkeypatch.chdir(tmp_path)
+    for key, source, text, record in (
+        ("V3", "lines.ndjson", shapes["lines.ndjson"], 4),
+        ("W2", "values.json", shapes["values.json"], 3),
+        ("X1", "array.json.gz", array, 2),
+    ):
+        assert cli.run(["runs", "trace", "logistics.vehicles", f"vehicle_id={key}", "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["source"], told["record"], told["missing"]) == (source, record, None)
+        assert json.loads(told["text"])["vehicle_id"] == key
+        assert text.encode()[told["offset"] :].startswith(told["text"].encode())
+    (tmp_path / "values.json").write_text(shapes["values.json"].replace("W2", "W9"), encoding="utf-8")
+    assert cli.run(["runs", "trace", "logistics.vehicles", "vehicle_id=W2"]) == 0
+    shown = capsys.readouterr().out
+    assert "record 3 of values.json, loaded by run " in shown
+    assert "  values.json holds something else now" in shown
+    for words, sentence in (
+        (["logistics.nothing", "a=1"], "there is no table logistics.nothing"),
+        (["logistics.vehicles", "color=red"], "column r.color does not exist"),
+        (["logistics.vehicles", "capacity_kg=much"], "a value is none of its column's type"),
+        (["logistics.vehicles", "vehicle_id=V99"], "no row of logistics.vehicles holds these values"),
+        (["logistics.vehicles", "vehicle_id"], "expected COLUMN=VALUE"),
+    ):
+        assert cli.run(["runs", "trace", *words]) == 2
+        wrong = capsys.readouterr()
+        assert (wrong.out, sentence in wrong.err) == ("", True), wrong.err

@@ -1,0 +1,248 @@
+"""The listener as a process of its own, with real loads, kills and restarts beside it."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from etl.database.connecting import Database
+from etl.embedded import Server
+from etl.precalculation import listener
+from etl.precalculation.catalogue import choose
+from etl.precalculation.refresh import refresh
+from tests.support.breaking import Databases, Running, Site, databases_of, until
+
+
+@pytest.fixture
+def site(server: Server, tmp_path: Path) -> Iterator[Site]:
+    """Give a fresh database, in which commands run beside the test."""
+    with databases_of(server).site(tmp_path) as site:
+        yield site
+
+
+def _load(site: Site, name: str, day: str, *options: str) -> None:
+    path = site.folder / f"{name}.json"
+    path.write_text(json.dumps([{"log_id": name, "vehicle_id": "V1", "trip_date": day}]))
+    ended = site.run("load", "vehicle_logs", path, "--no-precalculate", *options)
+    assert ended.returncode == 0, ended.stderr
+
+
+def _days(site: Site) -> list[str]:
+    return [day for (day,) in site.ask("select day::text from analytics.vehicle_days order by day")]
+
+
+def _wait_for(site: Site, days: list[str]) -> None:
+    until(lambda: _days(site) == days, f"the days {days}")
+
+
+def _events(running: Running, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in running.stderr().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]
+
+
+def _listening(site: Site, **variables: str) -> Running:
+    running = site.start("listen", **variables)
+    until(lambda: _events(running, "listening"), "the listener")
+    return running
+
+
+def _is_idle(site: Site) -> bool:
+    """Tell whether a listener has caught up and waits for the next notification."""
+    query = """
+        select count(*) from pg_stat_activity
+        where application_name = 'etl:listen' and state = 'idle' and query ~ 'listen' and wait_event = 'ClientRead'
+    """
+    return bool(site.value(query)) and not site.value(
+        "select count(*) from analytics.freshness where refreshed_at is null"
+    )
+
+
+def test_a_load_that_finishes_is_followed(site: Site) -> None:
+    """What a load without precalculation brings is in the aggregate soon, and the freshness names the run."""
+    running = _listening(site, ETL_METRICS_FILE="etl.prom")
+    _load(site, "first", "2026-03-01")
+    _wait_for(site, ["2026-03-01"])
+    until((site.folder / "etl.prom").exists, "the metrics of the first round")
+    assert 'etl_last_exit_code{command="listen",dataset=""} 0.0' in (site.folder / "etl.prom").read_text()
+    _load(site, "second", "2026-03-02")
+    _wait_for(site, ["2026-03-01", "2026-03-02"])
+    run = site.value("select run from etl.runs where source ~ 'second'")
+    assert site.value("select run from analytics.freshness where aggregate = 'vehicle_days'") == run
+    assert running.is_running()
+
+
+def test_what_was_missed_is_caught_up(site: Site) -> None:
+    """Runs that finished while nobody listened, and changes by hand, are in after the start, without a notification."""
+    _load(site, "first", "2026-03-01")
+    site.ask("update logistics.vehicle_logs set trip_date = '2026-03-05'")
+    _listening(site)
+    _wait_for(site, ["2026-03-05"])
+
+
+def test_runs_that_end_together_are_one_refresh(site: Site) -> None:
+    """Notifications that arrive while a refresh goes on, and together, lead to one further refresh."""
+    running = _listening(site)
+    until(lambda: _is_idle(site), "the end of the first refresh")
+    with site.connect() as connection, connection.transaction():
+        # Held here, the listener hears of the second and third run before it comes to them.
+        connection.execute("lock table analytics.vehicle_days in share row exclusive mode")
+        _load(site, "first", "2026-03-01")
+        until(lambda: site.backend("wait_event_type = 'Lock'"), "a refresh that waits")
+        for day in ("2026-03-02", "2026-03-03", "2026-03-04"):
+            _load(site, day, day)
+    until(lambda: len(_days(site)) == 4, "all four days")
+
+    def buckets() -> list[int]:
+        told = _events(running, "aggregate_refreshed")
+        return [each["buckets"] for each in told if each["aggregate"] == "vehicle_days"]
+
+    # What is told comes a moment after what was committed.
+    until(lambda: len(buckets()) >= 2, "both to be told")
+    assert buckets() == [1, 3]
+
+
+def test_sigterm_ends_it_with_zero(site: Site) -> None:
+    """A listener that waits, and one in the middle of a refresh, end at once with 0; nothing is half done or lost."""
+    waiting = _listening(site)
+    until(lambda: _is_idle(site), "the end of the first refresh")
+    waiting.signal(signal.SIGTERM)
+    assert waiting.ended(10).returncode == 0
+    _load(site, "first", "2026-03-01")
+    with site.connect() as connection, connection.transaction():
+        connection.execute("lock table analytics.vehicle_days in share row exclusive mode")
+        working = _listening(site)
+        until(lambda: site.backend("wait_event_type = 'Lock'"), "a refresh that waits")
+        working.signal(signal.SIGTERM)
+        assert working.ended(10).returncode == 0
+    assert _days(site) == []
+    interrupted = _listening(site)
+    _wait_for(site, ["2026-03-01"])
+    interrupted.signal(signal.SIGINT)
+    assert interrupted.ended(10).returncode == 130
+
+
+def test_a_second_listener_stands_by_and_takes_over(site: Site) -> None:
+    """One works at a time; when it is killed by kill -9 the other goes on within seconds."""
+    first = _listening(site)
+    second = site.start("listen")
+    until(lambda: _events(second, "standing_by"), "the second to stand by")
+    _load(site, "first", "2026-03-01")
+    _wait_for(site, ["2026-03-01"])
+    assert not _events(second, "listening")
+    first.kill()
+    _load(site, "second", "2026-03-02")
+    _wait_for(site, ["2026-03-01", "2026-03-02"])
+    assert _events(second, "listening")
+    second.signal(signal.SIGTERM)
+    assert second.ended(10).returncode == 0
+
+
+def test_a_check_tells_whether_a_listener_works(site: Site) -> None:
+    """`listen --check` ends with 0 beside a working listener, and with 4 and the command when there is none."""
+    missing = site.run("listen", "--check")
+    assert missing.returncode == 4
+    assert "no listener works on" in missing.stderr
+    assert "hint: etl listen" in missing.stderr
+    running = _listening(site)
+    found = site.run("listen", "--check")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.startswith("a listener works on ")
+    running.kill()
+    alive = "select count(*) from pg_stat_activity where application_name = 'etl:listen'"
+    until(lambda: site.value(alive) == 0, "the end of its connection")
+    assert site.run("listen", "--check").returncode == 4
+
+
+def test_a_standby_ends_with_zero(site: Site) -> None:
+    """SIGTERM ends a listener that never had its turn as cleanly."""
+    _listening(site)
+    second = site.start("listen")
+    until(lambda: _events(second, "standing_by"), "the second to stand by")
+    second.signal(signal.SIGTERM)
+    assert second.ended(10).returncode == 0
+
+
+def test_a_server_restart_is_survived(tmp_path: Path) -> None:
+    """The listener connects again, and brings in what was loaded by whoever came first after the restart."""
+    server = Server(tmp_path / "own" / "postgres")
+    server.start()
+    try:
+        with Databases(server).site(tmp_path) as site:
+            running = _listening(site)
+            _load(site, "first", "2026-03-01")
+            _wait_for(site, ["2026-03-01"])
+            days = ["2026-03-01"]
+            for name, day in (("second", "2026-03-02"), ("third", "2026-03-03")):
+                days.append(day)
+                before = len(_events(running, "listening"))
+                server.stop()
+                until(lambda: _events(running, "connection_lost"), "the loss of the connection")
+                server.start()
+                _load(site, name, day)
+                _wait_for(site, days)
+                assert len(_events(running, "listening")) > before
+            running.signal(signal.SIGTERM)
+            assert running.ended(10).returncode == 0
+    finally:
+        server.stop()
+
+
+def test_a_backend_that_is_ended_is_replaced(site: Site) -> None:
+    """A listener whose connections are cut off, one or the other, goes on over new ones."""
+    running = _listening(site)
+    for number, name in enumerate(("etl:listen", "etl:precalculate"), 1):
+        until(lambda: _is_idle(site), "the end of the refresh")
+        site.ask("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", [name])
+        _load(site, f"after {number}", f"2026-03-0{number}")
+        _wait_for(site, [f"2026-03-0{done}" for done in range(1, number + 1)])
+    assert len(_events(running, "listening")) == 3
+
+
+def test_one_aggregate_that_fails_does_not_stop_the_others(site: Site) -> None:
+    """What is wrong with one is told without any value, the others follow, and it is tried again."""
+    site.ask("alter table analytics.daily_shipments add constraint no_one check (carrier <> 'secret')")
+    site.ask(
+        "insert into logistics.shipments (shipment_id, created_at, carrier, etl_run, etl_batch, etl_place) "
+        "values ('S1', '2026-03-01', 'secret', 1, 0, 1)"
+    )
+    site.ask("drop table analytics.carrier_performance")
+    running = _listening(site)
+    until(lambda: site.value("select count(*) from analytics.lane_performance") == 1, "another aggregate")
+    failed = _events(running, "refresh_failed")
+    assert {each["aggregate"]: each["reason"].partition("computed: ")[2].partition(",")[0] for each in failed} == {
+        "carrier_performance": 'relation "analytics.carrier_performance" does not exist',
+        "daily_shipments": "CheckViolation of no_one",
+    }
+    assert "secret" not in running.stderr()
+    site.ask("alter table analytics.daily_shipments drop constraint no_one")
+    _load(site, "next", "2026-03-01")
+    until(lambda: site.value("select count(*) from analytics.daily_shipments") == 1, "the aggregate that failed")
+
+
+def test_a_change_by_hand_is_found_by_looking(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is notified of a change by hand: the listener looks from time to time, every minute unless said."""
+    assert listener.POLL_SECONDS == 60
+    looks = 0
+
+    def refresh_and_change(connection: psycopg.Connection, aggregate: Any, *, run: str | None) -> Any:
+        nonlocal looks
+        looks += 1
+        done = refresh(connection, aggregate, run=run)
+        if looks == 1:
+            site.ask(
+                "insert into logistics.vehicle_logs (log_id, trip_date, etl_run, etl_batch, etl_place) "
+                "values ('L1', '2026-03-01', 1, 0, 1)"
+            )
+        if looks == 3:
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(listener, "refresh", refresh_and_change)
+
+    with pytest.raises(KeyboardInterrupt):
+        listener.listen(Database(conninfo=site.conninfo), choose(["vehicle_days"]), poll_seconds=0.01)
+    assert _days(site) == ["2026-03-01"]

@@ -1,0 +1,69 @@
+"""What a refresh of one bucket reads: the facts of that bucket by an index, never all of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from etl.precalculation.catalogue import Aggregate, BucketRange, choose, read_all
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+@pytest.fixture
+def connection(postgresql: Connection) -> Iterator[Connection]:
+    """Give an autocommit connection to a fresh database with facts of four hundred days."""
+    info = postgresql.info
+    with psycopg.connect(info.dsn, password=info.password, autocommit=True) as connection:
+        connection.execute(
+            """
+            set session_replication_role = replica;
+            insert into logistics.vehicle_logs (log_id, vehicle_id, trip_date, etl_run, etl_batch, etl_place)
+            select 'L' || n, 'V' || n % 50, date '2025-01-01' + n / 10, 1, 0, n from generate_series(0, 3999) as n;
+            insert into logistics.vehicles (vehicle_id, capacity_kg, etl_run, etl_batch, etl_place)
+            select 'V' || n, 1000, 1, 0, n from generate_series(0, 4999) as n;
+            insert into logistics.shipments
+                (shipment_id, log_id, carrier, origin_warehouse, created_at, etl_run, etl_batch, etl_place)
+            select 'S' || n, 'L' || n / 10, 'C' || n % 9, 'W' || n % 9,
+                timestamptz '2025-01-01' + n / 100.0 * interval '1 day', 1, 0, n
+            from generate_series(0, 39999) as n;
+            insert into logistics.tracking_events
+                (event_id, shipment_id, event_code, exception_code, occurred_at, etl_run, etl_batch, etl_place)
+            select 'E' || n, 'S' || n / 2, 'PICKED_UP', 'DAMAGED',
+                timestamptz '2025-01-01' + n / 200.0 * interval '1 day', 1, 0, n
+            from generate_series(0, 79999) as n;
+            analyze;
+            """
+        )
+        yield connection
+
+
+def _scans(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if "Relation Name" in plan:
+        yield plan["Node Type"], plan["Relation Name"]
+    for below in plan.get("Plans", ()):
+        yield from _scans(below)
+
+
+@pytest.mark.parametrize(
+    "aggregate", [each for each in read_all() if each.bucket != "all"], ids=lambda aggregate: aggregate.name
+)
+def test_a_bucket_is_recomputed_from_its_own_facts(connection: Connection, aggregate: Aggregate) -> None:
+    """The plan of one day or month reads no fact table from end to end."""
+    until = {"day": "2025-07-02", "month": "2025-08-01"}[aggregate.bucket]
+    select = aggregate.computed(BucketRange(first="2025-07-01", until=until))
+    row = connection.execute(sql.SQL("explain (format json) ") + select).fetchone()
+    assert row
+    scans = list(_scans(row[0][0]["Plan"]))
+    assert scans
+    assert [table for node, table in scans if node == "Seq Scan"] == []
+
+
+def test_all_buckets_are_not_looked_up_one_by_one(connection: Connection) -> None:
+    """A full refresh reads the facts once, from end to end."""
+    (aggregate,) = choose(["daily_shipments"])
+    row = connection.execute(sql.SQL("explain (format json) ") + aggregate.computed()).fetchone()
+    assert row
+    assert list(_scans(row[0][0]["Plan"])) == [("Seq Scan", "shipments")]

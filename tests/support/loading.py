@@ -1,0 +1,38 @@
+"""One load inside the process of the tests, where no command line is wanted."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from etl.database.connecting import Database
+from etl.datasets import Dataset
+from etl.errors import EtlError
+from etl.ingestion.pipeline.job import Job, Stop
+from etl.ingestion.pipeline.load import load
+from etl.ingestion.values import Source, Summary
+from etl.settings import Limit, LoadSettings, RetrySettings
+from tests.support.command import connections_closed
+
+_SETTINGS = LoadSettings(
+    mode=None,
+    format="auto",
+    records=None,
+    decoder="auto",
+    workers=1,
+    batch_rows=100,
+    failed_dir=Path("failed"),
+    atomic=False,
+    allow_empty=False,
+    max_rejected=Limit(percent=100),
+    force=False,
+    precalculate=False,
+    retries=RetrySettings(attempts=1, base_seconds=0.001, cap_seconds=0.001),
+)
+
+
+def bring(source: Source, dataset: Dataset, database: Database, **asked: Any) -> tuple[Summary, EtlError | None]:
+    """Load a source, refusing no number of rejects; `asked` are other settings than those above."""
+    job = Job(dataset=dataset, database=database, settings=replace(_SETTINGS, **asked), stop=Stop())
+    with connections_closed():
+        [end] = load(source, [job])
+        return end

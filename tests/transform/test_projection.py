@@ -1,0 +1,564 @@
+import json
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from etl.database.connecting import Database, connect
+from etl.database.tables import create_tables
+from etl.datasets import LINEAGE, Dataset, Table, read
+from etl.errors import DefinitionError
+from etl.ingestion.transform.paths import fast
+from etl.ingestion.transform.projection import Projection
+from etl.ingestion.values import KEY, Batch, Fault, Piece
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Define = Callable[[str], Dataset]
+
+PARCELS = """
+name = "parcels"
+mode = "merge"
+key = ["feed", "parcel_id"]
+[[table]]
+name = "logistics.parcels"
+[table.columns]
+parcel_id = { path = "id", type = "text", required = true, max_length = 10, null_if = ["", "N/A"] }
+feed = { value = "DHL\\t1", type = "text", required = true }
+city = { path = "to.address.city", type = "text" }
+small = { type = "smallint", min = -5 }
+count = { type = "integer", null_if = [-1, 0] }
+big = "bigint"
+weight_kg = { path = "weight", type = "numeric", above = 0, null_if = [-999.9], misfits_to = "weight_note" }
+weight_note = { path = "weight_text", type = "text", max_length = 16 }
+rate = { type = "double", max = 2.5 }
+is_fragile = "boolean"
+sent_on = { type = "date", misfits_to = "sent_note" }
+sent_note = "text"
+sent_at = "timestamptz"
+level = { type = "text", one_of = ["a", "b"] }
+extra = { path = "to", type = "jsonb" }
+[[table]]
+name = "logistics.parcel_items"
+each = "box.items"
+[table.columns]
+parcel_id = { path = "^.id", type = "text" }
+feed = { value = "DHL\\t1", type = "text" }
+line_no = { path = "#", type = "integer" }
+city = { path = "^.to.address.city", type = "text" }
+sku = "text"
+grams = { path = "mass.grams", type = "integer", min = 0 }
+whole = { path = ".", type = "jsonb" }
+"""
+GOOD: dict[str, Any] = {"id": "P1", "to": {"address": {"city": "Łódź"}}, "box": {"items": [{"sku": "S"}]}}
+
+
+@pytest.fixture
+def define(tmp_path: Path) -> Define:
+    """Return a function that reads the text of a definition called `parcels`."""
+
+    def define(text: str) -> Dataset:
+        path = tmp_path / "parcels.toml"
+        path.write_text(text, encoding="utf-8")
+        return read(path)
+
+    return define
+
+
+def _batch(dataset: Dataset, records: Sequence[dict[str, Any] | Fault], places: Sequence[int] = ()) -> Batch:
+    piece = Piece(offset=70, count=len(records), first_record=1, parts=(), shape="array")
+    return Projection(dataset).batch(piece, records, 9, places or range(1, len(records) + 1))
+
+
+def _columns(table: Table) -> list[str]:
+    return [*(column.name for column in table.columns), *LINEAGE]
+
+
+def _rows(dataset: Dataset, batch: Batch, number: int = 0) -> list[dict[str, str]]:
+    """Return the rows of a table as COPY gets them, by column; null is left out."""
+    lines = b"".join(batch.tables[number][0].encoded()).decode().split("\n")[:-1]
+    assert len(lines) == batch.rows[number]
+    rows = [zip(_columns(dataset.tables[number]), line.split("\t"), strict=True) for line in lines]
+    return [{name: text for name, text in row if text != "\\N"} for row in rows]
+
+
+def _one(define: Define, column: str, record: dict[str, Any]) -> Any:
+    """Project a record on one column; return its text, None for null, or the fault."""
+    dataset = define(f'name = "parcels"\n[[table]]\nname = "a.b"\ncolumns = {{ c = {column} }}')
+    batch = _batch(dataset, [record])
+    return batch.rejected[0].fault if batch.rejected else _rows(dataset, batch)[0].get("c")
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("a", "1"),
+        ("b.c", "2"),
+        ("b.d.e", "3"),
+        ("none", None),
+        ("null", None),
+        ("b.none", None),
+        ("none.at.all", None),
+        ("null.a", None),
+        ("b.d.none", None),
+        ("", "c"),
+        ("A", "4"),
+        ("with space.ü", "5"),
+        ("#hash", "6"),
+    ],
+)
+def test_a_path_finds_a_member(define: Define, path: str, text: str | None) -> None:
+    """A path leads through objects by their members' names; where one is missing or null, the value is null."""
+    record = {"a": 1, "b": {"c": 2, "d": {"e": 3}}, "null": None, "c": "c", "A": 4, "with space": {"ü": 5}, "#hash": 6}
+    assert _one(define, f'{{ path = "{path}", type = "text" }}', record) == text
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ('"@context".x', "1"),
+        ('"a.b"', "2"),
+        ('o."c.d"."#"', "3"),
+        ("a:b", "4"),
+        ('"a\\"b"', "5"),
+        ("legs.0.code", "A"),
+        ("legs.1.code", "B"),
+        ("legs.2.code", None),
+        ("grid.1.0", "y"),
+        ("o.7", "8"),
+        ('o."7"', "8"),
+        ("@context.x", "1"),
+        ("@", "key"),
+    ],
+)
+def test_a_path_finds_odd_names_positions_and_the_key(define: Define, path: str, text: str | None) -> None:
+    """A name in quotes may hold anything, a number is a position in an array, and @ is the key of the record."""
+    record = {
+        "@context": {"x": 1},
+        "a.b": 2,
+        "o": {"c.d": {"#": 3}, "7": 8},
+        "a:b": 4,
+        'a"b': 5,
+        "legs": [{"code": "A"}, {"code": "B"}],
+        "grid": [["x"], ["y"]],
+        KEY: "key",
+    }
+    assert _one(define, f"{{ path = '{path}', type = \"text\" }}", record) == text
+
+
+@pytest.mark.parametrize("path", ["legs.0", "legs.x", 'grid."0"', "a.0"])
+def test_a_position_of_what_is_no_array_is_a_misfit(define: Define, path: str) -> None:
+    """A path that asks an array for a name, or a text for a position, is a misfit."""
+    fault = _one(define, f"{{ path = '{path}.code', type = \"text\" }}", {"legs": ["x"], "grid": [["x"]], "a": "b"})
+    assert isinstance(fault, Fault)
+    assert fault.sqlstate == "22P02"
+
+
+def test_the_key_of_a_record_is_no_member_of_it(define: Define) -> None:
+    """The whole of a record of a keyed object is what stands in the source."""
+    assert _one(define, '{ path = ".", type = "jsonb" }', {"a": 1, KEY: "key"}) == '{"a":1}'
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ('{ type = "text", trim = true }', " a b\u3000", "a b"),
+        ('{ type = "text", trim = true }', "  ", ""),
+        ('{ type = "text", trim = true, null_if = ["N/A"] }', " N/A ", None),
+        ('{ type = "text", null_if = ["N/A"] }', " N/A ", " N/A "),
+        ('{ type = "date", trim = true }', " 2026-01-05\n", "2026-01-05"),
+        ('{ type = "text", trim = true, null_if = [""], default = "none" }', " ", "none"),
+        ('{ type = "text", default = "none" }', None, "none"),
+        ('{ type = "text", default = "none" }', "", ""),
+        ('{ type = "integer", default = 0, required = true }', None, "0"),
+        ('{ type = "numeric", default = 0.1 }', None, "0.1"),
+        ('{ type = "boolean", default = false }', None, "f"),
+        ('{ type = "text[]" }', ["a", 1.5, True, None, ""], '{"a","1.5","true",NULL,""}'),
+        ('{ type = "text[]" }', ['q"', "b\\", "c,}", "null", "t\t"], r'{"q\\"","b\\\\","c,}","null","t\t"}'),
+        ('{ type = "text[]" }', [], "{}"),
+        ('{ type = "text[]", required = true }', [], "{}"),
+        ('{ type = "timestamp" }', "2026-01-05 10:00", "2026-01-05 10:00"),
+    ],
+)
+def test_an_option_changes_the_value(define: Define, column: str, value: Any, text: str | None) -> None:
+    """White space goes first, then what means null, and then the default comes; an array keeps its elements."""
+    value = json.loads(json.dumps(value), parse_float=Decimal)
+    assert _one(define, column.replace("{", '{ path = "x",', 1), {"x": value}) == text
+
+
+@pytest.mark.parametrize("value", ["a", {"a": "b"}, [["a"]], [{}], ["\x00"], 5])
+def test_what_is_no_array_of_texts_is_a_misfit(define: Define, value: Any) -> None:
+    """A single value, an array in the array, and what no text can hold do not fit an array of texts."""
+    assert isinstance(_one(define, '{ path = "x", type = "text[]" }', {"x": value}), Fault)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ('type = "integer", default = "x"', "the default does not fit: expected a whole number"),
+        ('type = "text", default = "abc", max_length = 2', "the default does not fit: expected at most 2"),
+        ('type = "date", value = "today"', "the value does not fit: expected a date"),
+        ('type = "timestamptz", default = "2026-01-01T00:00:00"', "the default does not fit: the time has no zone"),
+    ],
+)
+def test_a_value_of_the_definition_must_fit(define: Define, options: str, reason: str) -> None:
+    """A constant or a default that does not fit its own column is told before anything is loaded."""
+    with pytest.raises(DefinitionError, match=f"table a.b, column c: {reason}"):
+        _one(define, f"{{ {options} }}", {})
+
+
+NESTED = """
+name = "parcels"
+[[table]]
+name = "logistics.trips"
+columns = { trip = "text" }
+[[table]]
+name = "logistics.calls"
+each = ["legs", "at.stops"]
+[table.columns]
+trip = { path = "^.^.trip", type = "text" }
+leg = { path = "^.no", type = "integer" }
+leg_no = { path = "^.#", type = "integer" }
+call_no = { path = "#", type = "integer" }
+port = "text"
+record_key = { path = "@", type = "text" }
+around = { path = "^", type = "jsonb" }
+"""
+
+
+def test_each_within_each_gives_a_row_for_each_inner_element(define: Define) -> None:
+    """Of nested arrays each inner element is a row, which reaches the elements around it and the record."""
+    dataset = define(NESTED)
+    legs = [{"no": 7, "at": {"stops": [{"port": "BR"}, {"port": "DE"}]}}, {"no": 8}, {"at": {"stops": [{}]}}]
+    rows = _rows(dataset, _batch(dataset, [{"trip": "T", "legs": legs, KEY: "k"}, {"trip": "U"}]), 1)
+    told = [[row.get(name) for name in ("trip", "leg", "leg_no", "call_no", "port", "record_key")] for row in rows]
+    assert told == [
+        ["T", "7", "1", "1", "BR", "k"],
+        ["T", "7", "1", "2", "DE", "k"],
+        ["T", None, "3", "1", None, "k"],
+    ]
+    assert [json.loads(row["around"]) for row in rows] == [legs[0], legs[0], legs[2]]
+
+
+@pytest.mark.parametrize(("legs", "path"), [(5, "legs"), ([{"at": {"stops": 5}}], "at.stops")])
+def test_nested_arrays_that_are_none_reject_the_record(define: Define, legs: Any, path: str) -> None:
+    """What is no array on the way to the inner elements rejects the record, and tells which one."""
+    (rejected,) = _batch(define(NESTED), [{"trip": "T", "legs": legs}]).rejected
+    assert rejected.fault.reason == f"expected an array at {path}, got a number"
+
+
+@pytest.mark.parametrize(
+    ("options", "source", "text"),
+    [
+        ('value = "$source", type = "text"', "in/2026-11-21.json", "in/2026-11-21.json"),
+        (r"""value = "$source", match = '\d{4}-\d\d-\d\d', type = "date" """, "in/2026-11-21.json", "2026-11-21"),
+        (r"""value = "$source", match = 'week-(\d+)', type = "integer" """, "week-47.json", "47"),
+        (r"""value = "$source", match = 'week-(\d+)', type = "integer" """, "month-11.json", None),
+        (r"""value = "$source", match = '(?:week-(\d+))?', type = "integer" """, "month-11.json", None),
+    ],
+)
+def test_a_column_takes_the_name_of_the_source(define: Define, options: str, source: str, text: str | None) -> None:
+    """$source is the name of the source, or what `match` finds in it; null where it finds nothing."""
+    dataset = define(f'name = "parcels"\n[[table]]\nname = "a.b"\ncolumns = {{ c = {{ {options} }} }}')
+    dataset = dataset.of_source(source)
+    assert _rows(dataset, _batch(dataset, [{}]))[0].get("c") == text
+    assert not isinstance(fast(dataset), str)
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"a": "x"}, "expected an object at a, got text"),
+        ({"a": 5}, "expected an object at a, got a number"),
+        ({"a": [{"b": {"c": 1}}]}, "expected an object at a, got an array"),
+        ({"a": {"b": True}}, "expected an object at a.b, got true or false"),
+    ],
+)
+def test_a_path_through_what_is_no_object_is_a_misfit(define: Define, record: dict[str, Any], reason: str) -> None:
+    """Where a path would have to go on in a scalar or an array, the record is refused and the place is told."""
+    fault = Fault(sqlstate="22P02", reason=reason, table="a.b", column="c")
+    assert _one(define, '{ path = "a.b.c", type = "text" }', record) == fault
+
+
+def test_the_whole_record_and_a_constant(define: Define) -> None:
+    """The path `.` is the whole record, and a value stands in every row."""
+    assert _one(define, '{ path = ".", type = "jsonb" }', {"a": [1, None]}) == '{"a":[1,null]}'
+    assert _one(define, '{ value = "x\\ty", type = "text" }', {}) == "x\\ty"
+    assert _one(define, '{ value = "5", type = "integer" }', {}) == "5"
+
+
+@pytest.mark.parametrize(
+    ("values", "value", "text"),
+    [
+        ('["N/A", ""]', "N/A", None),
+        ('["N/A", ""]', "", None),
+        ('["N/A"]', "n/a", "n/a"),
+        ('["1"]', 1, "1"),
+        ("[1]", "1", "1"),
+        ("[1]", 1, None),
+        ("[1]", Decimal("1.0"), None),
+        ("[1]", True, "true"),
+        ("[0]", False, "false"),
+        ("[-999.9]", Decimal("-999.9"), None),
+        ("[-999.9]", Decimal("-999.90"), None),
+        ("[0.1]", Decimal("0.1000000000000000055511151231257827"), "0.1000000000000000055511151231257827"),
+    ],
+)
+def test_null_if_compares_what_is_written(define: Define, values: str, value: Any, text: str | None) -> None:
+    """A text equals a text and a number a number, digit by digit; true is no 1."""
+    assert _one(define, f'{{ type = "text", null_if = {values} }}', {"c": value}) == text
+
+
+@pytest.mark.parametrize("value", [None, "N/A"])
+def test_a_required_value_that_is_none_is_refused(define: Define, value: str | None) -> None:
+    """A missing value, a null and what counts as null are refused in a required column, as PostgreSQL would."""
+    fault = _one(define, '{ type = "text", required = true, null_if = ["N/A"] }', {"c": value})
+    assert fault == Fault(sqlstate="23502", reason="expected a value, got none", table="a.b", column="c")
+
+
+def _notes(define: Define, record: dict[str, Any]) -> tuple[str | None, str | None] | Fault:
+    """Return weight_kg and weight_note of a parcel."""
+    dataset = define(PARCELS)
+    batch = _batch(dataset, [GOOD | record])
+    if batch.rejected:
+        return batch.rejected[0].fault
+    [row] = _rows(dataset, batch)
+    return row.get("weight_kg"), row.get("weight_note")
+
+
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        ({"weight": 5}, ("5", None)),
+        ({"weight": "about 5"}, (None, "about 5")),
+        ({"weight": [1, {"a": None}]}, (None, '[1,{"a":null}]')),
+        ({"weight": True}, (None, "true")),
+        ({"weight": ""}, (None, "")),
+        ({"weight": "\\N"}, (None, "\\\\N")),
+        ({"weight": 5, "weight_text": "net"}, ("5", "net")),
+        ({"weight": Decimal("-999.9")}, (None, None)),
+    ],
+)
+def test_a_misfit_goes_to_its_column(
+    define: Define, record: dict[str, Any], found: tuple[str | None, str | None]
+) -> None:
+    """A value that does not fit becomes null, and its text is kept in the column beside."""
+    assert _notes(define, record) == found
+
+
+@pytest.mark.parametrize(
+    ("record", "sqlstate", "column"),
+    [
+        ({"weight": -1}, "23514", "weight_kg"),
+        ({"weight": "about 5", "weight_text": "net"}, "22P02", "weight_kg"),
+        ({"weight": "a\x00b"}, "22021", "weight_kg"),
+        ({"weight": ["\ud83d"]}, "22P02", "weight_kg"),
+        ({"weight": "much too long for the note"}, "23514", "weight_kg"),
+        ({"weight": Decimal("1e200000")}, "22003", "weight_kg"),
+    ],
+)
+def test_a_misfit_that_finds_no_place_refuses_the_record(
+    define: Define, record: dict[str, Any], sqlstate: str, column: str
+) -> None:
+    """A broken check, a column that is taken already, and what no text can hold refuse the record: nothing is lost."""
+    fault = _notes(define, record)
+    assert isinstance(fault, Fault)
+    assert (fault.sqlstate, fault.column) == (sqlstate, column)
+
+
+def test_child_rows_know_their_record_and_their_place(define: Define) -> None:
+    """Each element of the array becomes a row, with members of its record and its position from 1."""
+    items = [{"sku": "A", "mass": {"grams": 5}}, {}, {"sku": None, "mass": None}]
+    dataset = define(PARCELS)
+    batch = _batch(dataset, [GOOD | {"box": {"items": items}}, GOOD])
+    assert batch.rows == (2, 4)
+    names = ["parcel_id", "line_no", "city", "sku", "grams", *LINEAGE]
+    assert [[row.get(name) for name in names] for row in _rows(dataset, batch, 1)] == [
+        ["P1", "1", "Łódź", "A", "5", "9", "70", "1"],
+        ["P1", "2", "Łódź", None, None, "9", "70", "1"],
+        ["P1", "3", "Łódź", None, None, "9", "70", "1"],
+        ["P1", "1", "Łódź", "S", None, "9", "70", "2"],
+    ]
+
+
+@pytest.mark.parametrize("record", [{}, {"box": None}, {"box": {}}, {"box": {"items": None}}, {"box": {"items": []}}])
+def test_no_array_is_no_child_row(define: Define, record: dict[str, Any]) -> None:
+    """A record without the array, or with an empty one, has no child rows and is right."""
+    batch = _batch(define(PARCELS), [{"id": "P1"} | record])
+    assert (batch.rows, batch.rejected) == ((1, 0), ())
+
+
+@pytest.mark.parametrize(
+    ("box", "sqlstate", "column", "reason"),
+    [
+        ({"items": {}}, "22P02", None, "expected an array at box.items, got an object"),
+        ({"items": "x"}, "22P02", None, "expected an array at box.items, got text"),
+        ([], "22P02", None, "expected an object at box, got an array"),
+        (
+            {"items": [{}, 5]},
+            "22P02",
+            "sku",
+            "expected an object at the element, got a number (element 2 of box.items)",
+        ),
+        ({"items": [None]}, "22P02", "sku", "expected an object at the element, got null (element 1 of box.items)"),
+        (
+            {"items": [{}, {"mass": []}]},
+            "22P02",
+            "grams",
+            "expected an object at mass, got an array (element 2 of box.items)",
+        ),
+        ({"items": [{"mass": {"grams": -1}}]}, "23514", "grams", "expected 0 or more (element 1 of box.items)"),
+        (
+            {"items": [{"sku": "\x00"}]},
+            "22021",
+            "sku",
+            "a NUL character cannot be stored in text (element 1 of box.items)",
+        ),
+    ],
+)
+def test_a_record_and_its_child_rows_are_refused_together(
+    define: Define, box: Any, sqlstate: str, column: str | None, reason: str
+) -> None:
+    """A fault in a child row names its element and leaves no row of its record behind, and others untouched."""
+    dataset = define(PARCELS)
+    batch = _batch(dataset, [GOOD, GOOD | {"box": box}, GOOD])
+    assert batch.rows == (2, 2)
+    for number in (0, 1):
+        assert [row["etl_place"] for row in _rows(dataset, batch, number)] == ["1", "3"]
+    [rejected] = batch.rejected
+    assert (rejected.place, rejected.key) == (2, "DHL\t1, P1")
+    assert rejected.fault == Fault(sqlstate=sqlstate, reason=reason, table="logistics.parcel_items", column=column)
+
+
+@pytest.mark.parametrize(
+    ("identifier", "key"),
+    [
+        ("P1", "DHL\t1, P1"),
+        (17, "DHL\t1, 17"),
+        (Decimal("1.50"), "DHL\t1, 1.50"),
+        (None, None),
+        ("N/A", None),
+        ({}, None),
+        ([1], None),
+        (Decimal("1e99999999"), None),
+    ],
+)
+def test_the_key_of_a_record_is_told_where_there_is_one(define: Define, identifier: Any, key: str | None) -> None:
+    """A key is told in the order of the definition as text; a key that is none, or has no end, is not."""
+    record = {"id": identifier, "sent_at": "never"}
+    projection = Projection(define(PARCELS))
+    assert projection.key_of(record) == key
+    [rejected] = _batch(projection.dataset, [record]).rejected
+    assert rejected.key == key
+
+
+def test_a_dataset_without_a_key_tells_none(define: Define) -> None:
+    """Where the definition names no key, no record has one."""
+    dataset = define('name = "parcels"\n[[table]]\nname = "a.b"\ncolumns = { c = "integer" }')
+    [rejected] = _batch(dataset, [{"c": "x"}]).rejected
+    assert rejected.key is None
+
+
+def test_faults_and_places_are_passed_on(define: Define) -> None:
+    """What was no record is rejected in its place, and each row carries the place that was given for its record."""
+    fault = Fault(sqlstate="22P02", reason="not JSON")
+    dataset = define(PARCELS)
+    batch = _batch(dataset, [GOOD, fault, GOOD, {}], places=[3, 5, 8, 9])
+    assert [row["etl_place"] for row in _rows(dataset, batch)] == ["3", "8"]
+    assert [(each.place, each.fault.sqlstate) for each in batch.rejected] == [(5, "22P02"), (9, "23502")]
+    with pytest.raises(ValueError, match="longer"):
+        _batch(dataset, [GOOD, GOOD], places=[1])
+
+
+TEXT = st.text(st.sampled_from("\t\n\\N.\x00\ud83d") | st.characters(codec="utf-8"), max_size=6)
+NUMBER = st.integers(-10, 10) | st.integers() | st.decimals(allow_nan=False, allow_infinity=False, places=2)
+SCALAR = (
+    st.none() | st.booleans() | NUMBER | TEXT | st.sampled_from(["2026-11-21", "2026-11-21T08:15:00Z", "a", "N/A", "5"])
+)
+VALUE = SCALAR | st.lists(SCALAR, max_size=2) | st.dictionaries(TEXT, SCALAR, max_size=2)
+ITEM = st.fixed_dictionaries({}, optional={"sku": SCALAR, "mass": st.fixed_dictionaries({"grams": NUMBER}) | st.none()})
+RECORD = st.fixed_dictionaries(
+    {"id": st.text("ab", min_size=1, max_size=3) | VALUE},
+    optional={
+        "to": st.fixed_dictionaries({"address": st.fixed_dictionaries({"city": SCALAR}) | st.none()}) | VALUE,
+        "small": st.integers(-6, 6) | SCALAR,
+        "count": st.integers(-1, 3) | SCALAR,
+        "big": st.integers(-(2**63), 2**63) | SCALAR,
+        "weight": st.decimals(1, 9, places=3) | VALUE,
+        "weight_text": TEXT,
+        "rate": st.decimals(-3, 3, places=9) | SCALAR,
+        "is_fragile": st.booleans() | SCALAR,
+        "sent_on": st.dates().map(str) | VALUE,
+        "sent_at": st.datetimes().map(lambda time: f"{time.isoformat()}Z") | SCALAR,
+        "level": st.sampled_from(["a", "b", "c"]),
+        "box": st.fixed_dictionaries({"items": st.lists(ITEM, max_size=3)}) | VALUE,
+        "more": VALUE,
+    },
+)
+
+
+@pytest.fixture
+def connection(postgresql: Connection) -> Iterator[Connection]:
+    """Give a connection with the session settings of the loader."""
+    with connect(Database(conninfo=postgresql.info.dsn)) as connection:
+        yield connection
+
+
+def _copy(connection: Connection, table: Table, text: str) -> list[dict[str, Any]]:
+    """Send rows of a table by COPY and return what it holds then, in the order in which it was sent."""
+    columns = sql.SQL(", ").join(map(sql.Identifier, _columns(table)))
+    with connection.cursor(row_factory=dict_row) as cursor:
+        with cursor.copy(sql.SQL("copy {} ({}) from stdin").format(table.identifier, columns)) as copy:
+            copy.write(text)
+        rows = cursor.execute(sql.SQL("select * from {}").format(table.identifier)).fetchall()
+    return sorted(rows, key=lambda row: (row["etl_place"], row.get("line_no")))
+
+
+def test_whatever_is_projected_the_tables_take(connection: Connection, define: Define) -> None:
+    """Of random records each one is either rejected or in the tables, with its child rows and the very values."""
+    text = PARCELS.replace("merge", "append").replace('key = ["feed", "parcel_id"]', "")
+    dataset = define(text.replace("extra = {", 'raw = { path = ".", type = "jsonb" }\nextra = {'))
+    create_tables(connection, dataset)
+    seen = [0, 0]
+
+    @settings(
+        deadline=None, derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(st.lists(RECORD, min_size=1, max_size=12))
+    def check(records: list[dict[str, Any]]) -> None:
+        batch = _batch(dataset, records)
+        rejected = {each.place for each in batch.rejected}
+        kept = [(place, record) for place, record in enumerate(records, 1) if place not in rejected]
+        with connection.transaction(force_rollback=True):
+            parcels, items = (
+                _copy(connection, table, b"".join(rows.encoded()).decode())
+                for table, [rows] in zip(dataset.tables, batch.tables, strict=True)
+            )
+        assert batch.rows == (len(parcels), len(items))
+        assert [row["etl_place"] for row in parcels] == [place for place, _ in kept]
+        children = [(place, item) for place, record in kept for item in (record.get("box") or {}).get("items") or []]
+        assert [(row["etl_place"], row["whole"]) for row in items] == [
+            (place, _loose(item)) for place, item in children
+        ]
+        for row, (_, record) in zip(parcels, kept, strict=True):
+            assert row["parcel_id"] is not None
+            assert row["raw"] == _loose(record)
+            weight: Any = record.get("weight")
+            is_none = weight is None or weight == Decimal("-999.9")
+            assert is_none or row["weight_note"] is not None or row["weight_kg"] == Decimal(weight)
+        seen[0] += len(kept)
+        seen[1] += len(rejected)
+
+    check()
+    assert min(seen) > 50
+
+
+def _loose(value: Any) -> Any:
+    """Return a value as psycopg reads it from jsonb."""
+    return json.loads(json.dumps(value, default=float))
