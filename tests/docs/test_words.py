@@ -34,7 +34,7 @@ FOUND = {
     "comment of SQL": ("sql/queries/a.sql", "-- name: a\n-- Tell what goes\n-- on.\nselect 1;\n", ["2: goes on"]),
     "text of SQL": ("sql/a.sql", "comment on table t is 'what was told';\n", ["1: told"]),
     "clause": ("docs/a.md", "It ends, for the files of a run are kept.\n", ["1: , for the files of a run are"]),
-    "old words": ("docs/a.md", "The books of the\nfast lane.\n", ["1: books", "2: fast lane"]),
+    "old words": ("etl/a.py", '"""The books of the\nfast lane."""\n', ["1: books", "2: fast lane"]),
     "comment of TOML": ("config/a.toml", "# It is kept, for there\n# is no other.\n", ["1: , for there"]),
     "function": ("tests/test_a.py", "def test_it_is_told() -> None: ...\n", ["1: test_it_is_told"]),
     "class": ("etl/a.py", "class WhatIsTold: ...\n", ["1: WhatIsTold"]),
