@@ -119,8 +119,11 @@ def search(path: Path, words: Iterable[Word], allowed: Iterable[Allowed], root: 
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
     passages = _of_python(text, is_test=name.startswith("tests/")) if path.suffix == ".py" else _of_text(text)
-    found = [_named(path.name), *passages]
-    findings = (each for passage in found for each in _search(passage, name, lines, words, allowed))
+    findings = (
+        finding
+        for passage in (_named(path.name), *passages)
+        for finding in _search(passage, name, lines, words, allowed)
+    )
     yield from sorted(findings, key=lambda finding: finding.line)
 
 
@@ -131,26 +134,26 @@ def _search(
     for word in words:
         if passage.is_name and not word.names:
             continue
-        for found in word.finds.finditer(text):
+        for match in word.finds.finditer(text):
             yield Finding(
                 path=path,
-                line=_line(passage, lines, text, found),
-                text=passage.text if passage.is_name else " ".join(found[0].split()),
+                line=_line(passage, lines, text, match),
+                text=passage.text if passage.is_name else " ".join(match[0].split()),
                 word=word,
-                allowed=next((each for each in allowed if _covers(each.finds, text, found)), None),
+                allowed=next((each for each in allowed if _covers(each.finds, text, match)), None),
             )
 
 
-def _covers(pattern: re.Pattern[str], text: str, found: re.Match[str]) -> bool:
-    return any(each.start() <= found.start() and found.end() <= each.end() for each in pattern.finditer(text))
+def _covers(pattern: re.Pattern[str], text: str, match: re.Match[str]) -> bool:
+    return any(each.start() <= match.start() and match.end() <= each.end() for each in pattern.finditer(text))
 
 
-def _line(passage: Passage, lines: Sequence[str], text: str, found: re.Match[str]) -> int:
+def _line(passage: Passage, lines: Sequence[str], text: str, match: re.Match[str]) -> int:
     """Return the line of the first word that was found; the lines of a string differ from those that spell it."""
     if passage.is_name:
         return passage.first
-    word = re.escape(found[0].split()[0])
-    before = len(re.findall(word, text[: found.start()]))
+    word = re.escape(match[0].split()[0])
+    before = len(re.findall(word, text[: match.start()]))
     numbers = [
         number
         for number in range(passage.first, passage.last + 1)
@@ -242,14 +245,14 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
         print(f"expected files or folders below {root}, got {', '.join(missing)}", file=sys.stderr)  # noqa: T201
         return 2
     words, allowed = read_list()
-    found = [
+    findings = [
         finding for path in files(paths) for finding in search(path, words, allowed, root) if finding.allowed is None
     ]
-    for finding in found:
+    for finding in findings:
         print(finding)  # noqa: T201 - its result
-    if found:
-        print(f"{len(found)} words to replace; scripts/words.toml lists them", file=sys.stderr)  # noqa: T201
-    return 1 if found else 0
+    if findings:
+        print(f"{len(findings)} words to replace; scripts/words.toml lists them", file=sys.stderr)  # noqa: T201
+    return 1 if findings else 0
 
 
 if __name__ == "__main__":
