@@ -19,7 +19,7 @@ from etl.ingestion.pipeline.job import Part, Stop
 from etl.ingestion.pipeline.resumption import admit_workers, require_same
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.transform.paths import Paths
-from etl.ingestion.values import Batch, Entry, LoadedRange, Piece, Prover, no_prover
+from etl.ingestion.values import Batch, Entry, LoadedRange, Piece, Prover
 
 if TYPE_CHECKING:
     from etl.ingestion.pipeline.pool import Crew
@@ -73,7 +73,7 @@ class Attempt:
             )
 
 
-Pieces = Callable[[Sequence[Prover]], Iterator[Piece | None]]
+Pieces = Callable[[Sequence[Prover | None]], Iterator[Piece | None]]
 """Cuts the source by the proofs of whoever makes the batches, one for each attempt."""
 
 
@@ -97,7 +97,7 @@ def by_one(attempts: Sequence[Attempt], pieces: Pieces, store: FailedStore) -> N
         for each in attempts
     ]
     paths = [each for each, _ in hands]
-    ahead = Ahead(_batches(pieces([each.prove for each in paths]), attempts, paths), PARTS_BEYOND)
+    ahead = Ahead(_batches(pieces(paths), attempts, paths), PARTS_BEYOND)
     for made in _read(ahead, stop):
         if isinstance(made, Piece):
             attempts[made.which].note_known(made)
@@ -162,7 +162,7 @@ def _hand_out(attempts: Sequence[Attempt], pieces: Pieces, hands: "Crew") -> Sou
     path = attempts[0].stream.plain_path
     ready = set()
     try:
-        for piece in _read(Ahead(pieces([no_prover] * len(attempts))), attempts[0].part.job.stop):
+        for piece in _read(Ahead(pieces([None] * len(attempts))), attempts[0].part.job.stop):
             attempt = attempts[piece.which]
             if piece.offset in attempt.known:
                 attempt.note_known(piece)

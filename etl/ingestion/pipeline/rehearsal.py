@@ -71,7 +71,7 @@ def _judge_all(stream: Stream, sessions: Sequence[Session], judged: Sequence["_J
     """Judge the records of each dataset; what one of them lacks at the end is noted with it."""
     shared = judged[0].job
     hands = [_hands(stream, session, each) for session, each in zip(sessions, judged, strict=True)]
-    hows = [replace(each.job.how({}), prove=paths.prove) for each, (paths, _) in zip(judged, hands, strict=True)]
+    hows = [replace(each.job.how({}), prover=paths) for each, (paths, _) in zip(judged, hands, strict=True)]
     limited = Limited(shared.settings.limit, [() for _ in judged])
     found = limited.of(cutting(stream, *hows))
     try:
