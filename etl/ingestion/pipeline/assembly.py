@@ -19,13 +19,13 @@ from etl.database.connecting import Database, Session
 from etl.database.tables import guarded_columns, other_types
 from etl.datasets import Dataset
 from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError, reason_of
+from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.duplicates import keys_of
 from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.locating import Located, locate
 from etl.ingestion.failed_store.store import FailedStore, Origin
 from etl.ingestion.ledger import runs as ledger
-from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.batches import Loader
 from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.paths import CheckedPath, Paths, fast
@@ -209,7 +209,7 @@ def bring(task: Task) -> Done:
     except EtlError as ended:
         error = ended
     except psycopg.Error as ended:
-        error = outcome.lost(ended, task.work.database)
+        error = refusals.as_etl_error(ended, task.work.database)
     return Done(entry=entry, error=error, retried=_here.retried - before)
 
 

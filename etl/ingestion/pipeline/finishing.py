@@ -13,7 +13,6 @@ import structlog
 from etl.errors import DatabaseError, EtlError, TooManyRejectedError, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.ledger import runs as ledger
-from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.bringing import Attempt
 from etl.ingestion.sources.stream import Stream
 
@@ -47,7 +46,7 @@ def _ending(group: Sequence[Attempt]) -> Iterator[None]:
     except EtlError as ended:
         error = ended
     except psycopg.Error as ended:
-        error = outcome.lost(ended, group[0].part.job.database)
+        error = refusals.as_etl_error(ended, group[0].part.job.database)
     else:
         return
     for each in group:

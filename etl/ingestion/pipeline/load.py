@@ -60,7 +60,7 @@ def load(source: Source, jobs: Sequence[Job]) -> list[tuple[Summary, EtlError | 
         except EtlError as ended:
             error = ended
         except psycopg.Error as ended:
-            error = outcome.lost(ended, shared.database)
+            error = refusals.as_etl_error(ended, shared.database)
         except KeyboardInterrupt:
             error = shared.stop.at_once()
         return [_told(source, part, part.progress.error or error, time.monotonic() - started) for part in parts]
@@ -165,7 +165,7 @@ def precalculate(
     except UsageError as error:
         raise DatabaseError(str(error), hint=error.hint) from error
     except psycopg.Error as error:
-        raise outcome.lost(error, database) from error
+        raise refusals.as_etl_error(error, database) from error
 
 
 def _until_stopped(aggregates: Iterable[Aggregate], stop: Stop) -> Iterator[Aggregate]:

@@ -5,7 +5,6 @@ from dataclasses import replace
 import psycopg
 import structlog
 
-from etl.database.connecting import Database
 from etl.datasets import Dataset
 from etl.errors import (
     BusyError,
@@ -15,27 +14,14 @@ from etl.errors import (
     InterruptedByUserError,
     TooManyRejectedError,
 )
-from etl.ingestion.destination import refusals
 from etl.ingestion.ledger import runs as ledger
 from etl.ingestion.pipeline.job import Job, Progress
 from etl.ingestion.values import Balance, PolicyEffects, Source, Status, Summary, printable_path
 
 log = structlog.get_logger(__name__)
 
-# Such an end comes at any instant: what had committed may be lost, and what is taken for lost may have committed.
-_ABRUPT = (BusyError, DatabaseError, InterruptedByUserError)
-
-
-def lost(error: psycopg.Error, database: Database) -> EtlError:
-    """Return the error that ends an attempt when the database refused to go on; it tells no value of the data."""
-    code = error.sqlstate
-    if refusals.meaning(error) == "unexpected" and code is None:
-        return InternalError(f"unexpected {type(error).__name__} of the database driver")
-    what = f"{type(error).__name__}, SQLSTATE {code}" if code else "the connection is lost"
-    return DatabaseError(
-        f"the database {database.name} does not go on: {what}",
-        hint="run the same command to go on where the ledger stops",
-    )
+# After these errors the last commit is in doubt.
+_COMMIT_IN_DOUBT = (BusyError, DatabaseError, InterruptedByUserError)
 
 
 def not_begun(source: Source, dataset: Dataset, database: str, error: EtlError) -> Summary:
@@ -76,7 +62,7 @@ def summary(
     if connection is not None and run is not None:
         unentered = progress.read - progress.skipped - progress.entered
         balance = ledger.balance(connection, run, read=progress.read, skipped=progress.skipped, unentered=unentered)
-        if isinstance(error, _ABRUPT):
+        if isinstance(error, _COMMIT_IN_DOUBT):
             balance = replace(balance, withheld=balance.withheld + balance.missing)
         batches |= ledger.batches(connection, run)
         if not balance.withheld or balance.loaded:

@@ -19,6 +19,7 @@ import psycopg
 from etl.database.connecting import Session
 from etl.datasets import Dataset
 from etl.errors import EtlError, TooManyRejectedError, UsageError
+from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.duplicates import keys_of
 from etl.ingestion.destination.sending import Wire
@@ -61,7 +62,7 @@ def rehearse(source: Source, jobs: Sequence[Job]) -> list[tuple[Summary, EtlErro
     except EtlError as ended:
         error = ended
     except psycopg.Error as ended:
-        error = outcome.lost(ended, shared.database)
+        error = refusals.as_etl_error(ended, shared.database)
     except KeyboardInterrupt:
         error = shared.stop.at_once()
     return [_summary(source, each, each.progress.error or error, time.monotonic() - started) for each in judged]
