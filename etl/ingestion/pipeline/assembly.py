@@ -23,9 +23,10 @@ from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.duplicates import keys_of
 from etl.ingestion.destination.sending import Wire
-from etl.ingestion.failed_store.locating import Located, locate
-from etl.ingestion.failed_store.store import FailedStore, Origin
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.failed_store.failure import Origin
+from etl.ingestion.failed_store.locating import RecordLocation, locate
+from etl.ingestion.failed_store.store import FailedStore
+from etl.ingestion.ledger import batches, locks, runs
 from etl.ingestion.pipeline.batches import Loader
 from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.paths import CheckedPath, Paths, fast
@@ -45,7 +46,7 @@ class Work:
 
     database: Database
     dataset: Dataset
-    run: ledger.Run
+    run: runs.Run
     source: str
     head_sha256: str
     mode: Mode
@@ -126,15 +127,15 @@ def paths_of(connection: psycopg.Connection, projection: Projection, work: Work)
 class _RunLedgerWriter:
     """Claims and enters the batches of a run."""
 
-    run: ledger.Run
+    run: runs.Run
     dataset: str
     source: str
 
     def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
-        return ledger.claim(connection, self.run, batch.piece)
+        return batches.claim(connection, self.run, batch.piece)
 
     def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
-        ledger.enter(connection, self.run, batch.piece, entry, stored)
+        batches.enter(connection, self.run, batch.piece, entry, stored)
 
     def origin(self, batch: Batch) -> Origin:
         return Origin(
@@ -145,7 +146,7 @@ class _RunLedgerWriter:
             batch=batch.piece.offset,
         )
 
-    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
+    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, RecordLocation]:
         return locate(batch.piece, places, batch.spans)
 
 
@@ -168,7 +169,7 @@ class _Here:
             self.head_sha256 = work.head_sha256
         if work.run.run not in self.runs:
             session = self.sessions.enter_context(Session(work.database, f"etl:{work.run.run}"))
-            join = partial(ledger.join_load, run=work.run, dataset=work.dataset.name, head_sha256=work.head_sha256)
+            join = partial(locks.join, run=work.run, dataset=work.dataset.name, head_sha256=work.head_sha256)
             join(session.connection())
             session.when_reopened(join)
             store = FailedStore(work.failed_dir)

@@ -21,8 +21,9 @@ from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.isolation import isolate
 from etl.ingestion.destination.sending import Exchange, Wire
-from etl.ingestion.failed_store.locating import Located
-from etl.ingestion.failed_store.store import FailedStore, Kind, Origin, describe
+from etl.ingestion.failed_store.failure import Kind, Origin, build_failure
+from etl.ingestion.failed_store.locating import RecordLocation
+from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing import decoding
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, CopyResult, Entry, Failure, Fault, Rejected
@@ -43,7 +44,7 @@ class LedgerWriter(Protocol):
     def origin(self, batch: Batch) -> Origin:
         """Return where records of the batch come from, for the failed store."""
 
-    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
+    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, RecordLocation]:
         """Return where these records stand in the source, and their text."""
 
 
@@ -191,7 +192,7 @@ class Loader:
         if not kept:
             return []
         located = self.ledger_writer.locate(batch, {record.place for record in kept})
-        failure = describe(self.ledger_writer.origin(batch), kind, kept, located)
+        failure = build_failure(self.ledger_writer.origin(batch), kind, kept, located)
         return [(failure, self.store.write(failure))]
 
 

@@ -23,11 +23,12 @@ from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.duplicates import keys_of
 from etl.ingestion.destination.sending import Wire
-from etl.ingestion.failed_store.locating import Located, locate
-from etl.ingestion.failed_store.store import FailedStore, Origin
+from etl.ingestion.failed_store.failure import Origin
+from etl.ingestion.failed_store.locating import RecordLocation, locate
+from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing.limit import Limited
 from etl.ingestion.framing.pieces import NoRecordsError, cutting
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import runs
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.assembly import Work, paths_of
 from etl.ingestion.pipeline.batches import Loader
@@ -157,7 +158,7 @@ def _summary(
 
 def _work(stream: Stream, dataset: Dataset, job: Job) -> Work:
     """Return what the paths have to know; the run is none of the ledger's."""
-    run = ledger.Run(run="dry-run", number=0, attempt=0, mode="append", is_atomic=False, was_finished=False)
+    run = runs.Run(run="dry-run", number=0, attempt=0, mode="append", is_atomic=False, was_finished=False)
     return Work(
         database=job.database,
         dataset=dataset,
@@ -222,7 +223,7 @@ class _DryRunLedgerWriter:
     def origin(self, batch: Batch) -> Origin:
         return Origin(id_prefix="", run="dry-run", dataset="", source="", batch=batch.piece.offset)
 
-    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
+    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, RecordLocation]:
         return locate(batch.piece, places, batch.spans)
 
 
