@@ -19,7 +19,7 @@ from etl import provisioning
 from etl.database import connecting
 from etl.errors import DONE, EtlError, ExitCode, UsageError
 from etl.ingestion import constants
-from etl.ingestion.pipeline import outcome
+from etl.ingestion.destination import refusals
 from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
 from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.pipeline.sharing import shares_of
@@ -181,7 +181,7 @@ def _opened(address: str | None, config_dir: Path) -> Iterator[connecting.Databa
         except psycopg.errors.InsufficientPrivilege as error:
             raise UsageError(f"{target.name} denies it: {error.diag.message_primary}", hint="etl db check") from error
         except psycopg.Error as error:
-            raise outcome.lost(error, target) from error
+            raise refusals.as_etl_error(error, target) from error
 
 
 def _be_quiet() -> None:

@@ -28,7 +28,6 @@ from etl.ingestion.failed_store.failure import Origin
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import batches, locks, runs
-from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.batches import LedgerWriter, Loader
 from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.paths import CheckedPath, Paths, fast
@@ -225,7 +224,7 @@ def load_task(task: Task) -> Done:
     except EtlError as ended:
         error = ended
     except psycopg.Error as ended:
-        error = outcome.lost(ended, task.work.database)
+        error = refusals.as_etl_error(ended, task.work.database)
     return Done(entry=entry, error=error, retried=_here.retried - before)
 
 

@@ -17,7 +17,6 @@ from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.sending import Meanwhile, Wire
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.assembly import Work, worker
 from etl.ingestion.pipeline.batches import LedgerWriter, Loader
 from etl.ingestion.pipeline.job import Load, Progress, Target
@@ -72,7 +71,7 @@ def ending(attempts: Sequence[Attempt]) -> Iterator[None]:
     except EtlError as error:
         end = error
     except psycopg.Error as error:
-        end = outcome.lost(error, attempts[0].load.database)
+        end = refusals.as_etl_error(error, attempts[0].load.database)
     else:
         return
     for attempt in attempts:

@@ -26,7 +26,6 @@ from etl.ingestion.failed_store.failure import Kind, Origin, build_failure
 from etl.ingestion.failed_store.locating import RecordLocation
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing import decoding
-from etl.ingestion.pipeline import outcome
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, CopyResult, Entry, Failure, Fault, Rejected
 
@@ -109,7 +108,7 @@ class Loader:
                 log.warning("batch_failed", offset=batch.piece.offset, sqlstate=end.fault.sqlstate)
                 end = self._commit(batch, partial(self._stored, fault=end.fault))
         except psycopg.Error as error:
-            raise outcome.lost(error, self.database) from error
+            raise refusals.as_etl_error(error, self.database) from error
         log.debug(
             "batch_loaded",
             offset=batch.piece.offset,

@@ -7,7 +7,7 @@ import psycopg
 
 from etl.database.connecting import Database, connect
 from etl.errors import DatabaseError, UsageError
-from etl.ingestion.pipeline import outcome
+from etl.ingestion.destination import refusals
 from etl.ingestion.pipeline.stopping import Stop
 from etl.precalculation import catalogue
 from etl.precalculation.catalogue import Aggregate
@@ -29,7 +29,7 @@ def precalculate(
     except UsageError as error:
         raise DatabaseError(str(error), hint=error.hint) from error
     except psycopg.Error as error:
-        raise outcome.lost(error, database) from error
+        raise refusals.as_etl_error(error, database) from error
 
 
 def _until_stopped(aggregates: Iterable[Aggregate], stop: Stop) -> Iterator[Aggregate]:
