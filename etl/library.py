@@ -17,7 +17,7 @@ import structlog
 
 from etl import provisioning
 from etl.database import connecting
-from etl.errors import EtlError, UsageError
+from etl.errors import DONE, EtlError, ExitCode, UsageError
 from etl.ingestion import constants
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.command import Course, load_all, precalculate_all, require_all
@@ -60,7 +60,7 @@ _EXPECTED: dict[str, Any] = {
 class Loaded:
     """What a load did: the summary of each source and dataset (C4), and the aggregates that it refreshed."""
 
-    exit_code: int
+    exit_code: ExitCode
     sources: tuple[Summary, ...]
     precalculated: tuple[Refreshed, ...]
 
@@ -147,7 +147,7 @@ def load(  # noqa: PLR0913 - as many as the command has options
         require_all(jobs, named, folder)
         load_all(named, jobs, course, lambda _summary, _error: None)
         precalculate_all(jobs, folder, course, lambda _error: None)
-    if course.exit_code not in {0, 1}:
+    if course.exit_code not in DONE:
         grave = [error for error in course.errors if error.exit_code == course.exit_code]
         raise (grave or course.errors)[0]
     return Loaded(

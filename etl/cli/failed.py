@@ -25,7 +25,7 @@ from etl.cli.options import (
 )
 from etl.database.connecting import Database, connect
 from etl.database.pooling import require_own_session
-from etl.errors import BusyError, UsageError
+from etl.errors import BusyError, ExitCode, UsageError, gravest
 from etl.ingestion.failed_store.locating import is_plain, length_in
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import failures
@@ -120,7 +120,8 @@ def replay_command(
     outlive_reader()
     if not (ids or run or dataset or replay_all):
         raise UsageError("nothing is named to replay", hint="name ids, --run, --dataset or --all")
-    codes, last_run = {0}, None
+    codes: set[int] = set()
+    last_run = None
     with common.database() as database, FailedStore(failed_dir) as store:
         with connect(database) as connection:
             require_own_session(connection, database)
@@ -141,7 +142,7 @@ def replay_command(
                 codes.add(error.exit_code)
                 continue
             if one is not None:
-                codes.add(1 if one.stored else 0)
+                codes.add(ExitCode.FINDINGS if one.stored else ExitCode.SUCCESS)
                 last_run = one.run
                 report.count(one.dataset, {"loaded": one.loaded, "rejected": one.rejected, "failed": one.failed})
                 _tell_replayed(one, as_json=as_json)
@@ -154,7 +155,7 @@ def replay_command(
             tables = {table.name for each in readable for table in each.tables}
             deque(precalculate(database, common.config_dir, tables, last_run, Stop()), maxlen=0)
         report.look_at(database)
-    return max(codes)
+    return gravest(codes)
 
 
 def _tell_replayed(one: ReplayResult, *, as_json: bool) -> None:

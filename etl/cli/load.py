@@ -25,7 +25,7 @@ from etl.cli.options import (
 )
 from etl.cli.progress import display
 from etl.cli.summary import sentence, total_of
-from etl.errors import EtlError, UsageError
+from etl.errors import SIGNALS, EtlError, ExitCode, UsageError
 from etl.ingestion import constants
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.command import Course, load_all, precalculate_all, require_all
@@ -216,7 +216,7 @@ def command(
             require_all(jobs, named, common.config_dir)
             load_all(named, jobs, course, partial(_print, as_json=as_json))
             precalculate_all(jobs, common.config_dir, course, tell)
-            if not course.codes & {4, 129, 130, 143}:
+            if not course.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
                 report.look_at(database)
     except UsageError:
         raise

@@ -11,6 +11,7 @@ from etl.errors import (
     BusyError,
     DatabaseError,
     EtlError,
+    ExitCode,
     InternalError,
     InterruptedByUserError,
     TooManyRejectedError,
@@ -146,13 +147,13 @@ def _unfinished(connection: psycopg.Connection, run: runs.Run) -> EtlError | Non
     return InternalError(f"the source was read to its end and run {run.run} is not finished in the ledger")
 
 
-def _end(balance: Balance, progress: Progress, error: EtlError | None) -> tuple[Status, int]:
+def _end(balance: Balance, progress: Progress, error: EtlError | None) -> tuple[Status, ExitCode]:
     if error is None and progress.run is not None and progress.run.was_finished and not progress.entered:
-        return "already_loaded", 1 if balance.pending else 0
+        return "already_loaded", ExitCode.FINDINGS if balance.pending else ExitCode.SUCCESS
     return end_of(error, is_cut=progress.is_cut, refused=balance.pending)
 
 
-def end_of(error: EtlError | None, *, is_cut: bool, refused: int) -> tuple[Status, int]:
+def end_of(error: EtlError | None, *, is_cut: bool, refused: int) -> tuple[Status, ExitCode]:
     """Return status and exit code of a source of which all records but those refused are in, or what ended it."""
     if isinstance(error, BusyError):
         return "busy", error.exit_code
@@ -160,7 +161,7 @@ def end_of(error: EtlError | None, *, is_cut: bool, refused: int) -> tuple[Statu
         return "aborted", error.exit_code
     if error is not None:
         return "incomplete", error.exit_code
-    exit_code = 1 if refused else 0
+    exit_code = ExitCode.FINDINGS if refused else ExitCode.SUCCESS
     if is_cut:  # by --limit, as it was asked for
         return "incomplete", exit_code
-    return ("loaded_with_rejects" if exit_code else "loaded"), exit_code
+    return ("loaded_with_rejects" if refused else "loaded"), exit_code
