@@ -83,7 +83,7 @@ order by count_records desc, first_record, reason;
 -- Tell which batches the rows of a table came with that meet these conditions.
 select
     runs.run, runs.dataset, coalesce(attempts.source, runs.source) as source, attempts.folder, attempts.options,
-    batches.loaded_at, batches."offset", batches.bytes, batches.first_record, batches.count_records, batches.hash,
+    batches.loaded_at, batches."offset", batches.bytes as length, batches.first_record, batches.count_records, batches.hash,
     r.etl_place as place
 from (select distinct etl_run, etl_batch, etl_place from {table} r where {conditions} limit {limit}) r
 left join etl.runs on runs.number = r.etl_run

@@ -70,7 +70,10 @@ where run = %(run)s and attempt = %(attempt)s;
 
 -- name: ranges
 -- List the batches that a run holds.
-select "offset", bytes, count_records, first_record, hash from etl.batches where run = %(run)s order by "offset";
+select "offset", bytes as length, count_records as count, first_record, hash
+from etl.batches
+where run = %(run)s
+order by "offset";
 
 -- name: claim_batch
 -- Claim a batch before its COPY: waits for another transaction that claimed it, and does nothing if that one committed.

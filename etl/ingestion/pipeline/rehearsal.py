@@ -199,22 +199,22 @@ class _NoBooks:
         self.counts.update(nul_stripped=entry.policy_effects.nul_stripped, duplicates=entry.policy_effects.duplicates)
         self.unknown.update(entry.policy_effects.unknown)
         for failure in stored:
-            for told in failure.records:
+            for record in failure.records:
                 # "got 2500" and "element 3 of items" are of one kind whatever the number.
-                where = (failure.kind, told["sqlstate"], told["table"], told["column"], _NUMBER.sub("", told["reason"]))
+                where = (failure.kind, record.sqlstate, record.table, record.column, _NUMBER.sub("", record.reason))
                 known = self.reasons.get(where)
                 self.reasons[where] = (
                     replace(known, count=known.count + 1)
                     if known
                     else Reason(
                         kind=failure.kind,
-                        sqlstate=told["sqlstate"],
-                        table=told["table"],
-                        column=told["column"],
-                        reason=told["reason"],
+                        sqlstate=record.sqlstate,
+                        table=record.table,
+                        column=record.column,
+                        reason=record.reason,
                         count=1,
-                        first_record=told["record"],
-                        first_offset=told["offset"],
+                        first_record=record.record,
+                        first_offset=record.offset,
                     )
                 )
 
