@@ -59,7 +59,7 @@ _Samples = dict[str, dict[tuple[str, ...], float]]
 
 
 def require_writable(path: Path) -> None:
-    """Prover that a metrics file can be written.
+    """Prove that a metrics file can be written.
 
     Raises UsageError when it cannot.
     """

@@ -549,16 +549,18 @@ def test_a_document_is_cut_for_each_path_as_for_it_alone(
     """Several paths give the pieces that each of them gives alone, also of ranges known and of a source cut off."""
     data = json.dumps(dict(members)).encode()
     data = data if cut_off is None else data[:-cut_off]
-    alone = [_cut(data, CutOptions(format="document", records=path, batch_rows=batch_rows, known={})) for path in paths]
+    alone = [
+        _cut(data, CutOptions(format="document", records_path=path, batch_rows=batch_rows, known={})) for path in paths
+    ]
     known = [{each.offset: _range(each) for number, each in enumerate(found) if number in kept} for found, _ in alone]
     alone = [
-        _cut(data, CutOptions(format="document", records=path, batch_rows=batch_rows, known=ranges))
+        _cut(data, CutOptions(format="document", records_path=path, batch_rows=batch_rows, known=ranges))
         for path, ranges in zip(paths, known, strict=True)
     ]
     found, fault = _cut(
         data,
         *(
-            CutOptions(format="document", records=path, batch_rows=batch_rows, known=ranges)
+            CutOptions(format="document", records_path=path, batch_rows=batch_rows, known=ranges)
             for path, ranges in zip(paths, known, strict=True)
         ),
     )

@@ -21,7 +21,7 @@ from etl.datasets import Dataset
 from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError, reason_of
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.duplicates import keys_of
-from etl.ingestion.destination.sending import Meanwhile, do_nothing
+from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.failure import Origin
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.failed_store.store import FailedStore
@@ -77,28 +77,26 @@ class Done:
 
 def worker(
     work: Work,
-    session: Session,
+    wire: Wire,
     store: FailedStore,
     before_retry: Callable[[], None],
     *,
     wait: Callable[[float], None],
-    meanwhile: Meanwhile = do_nothing,
 ) -> tuple[Paths, Loader]:
-    """Return the paths that makes the batches of a run, and what loads them over a session."""
+    """Return the paths that makes the batches of a run, and what loads them over a wire."""
     projection = Projection(work.dataset)
-    paths = paths_of(session.connection(), projection, work)
+    paths = paths_of(wire.session.connection(), projection, work)
     loader = Loader(
         database=work.database,
-        session=session,
+        wire=wire,
         store=store,
         copier=copier_of(work),
         projection=projection,
-        books=_RunBooks(run=work.run, dataset=work.dataset.name, source=work.source),
+        ledger_writer=_RunLedgerWriter(run=work.run, dataset=work.dataset.name, source=work.source),
         retries=work.retries,
         before_retry=before_retry,
         wait=wait,
-        again=paths.again,
-        meanwhile=meanwhile,
+        rebuild=paths.again,
     )
     return paths, loader
 
@@ -126,7 +124,7 @@ def paths_of(connection: psycopg.Connection, projection: Projection, work: Work)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _RunBooks:
+class _RunLedgerWriter:
     """Claims and enters the batches of a run."""
 
     run: runs.Run
@@ -175,7 +173,7 @@ class _Here:
             join(session.connection())
             session.when_reopened(join)
             store = FailedStore(work.failed_dir)
-            self.runs[work.run.run] = worker(work, session, store, self.note_retry, wait=self.wait)
+            self.runs[work.run.run] = worker(work, Wire(session), store, self.note_retry, wait=self.wait)
         return self.runs[work.run.run]
 
     def note_retry(self) -> None:

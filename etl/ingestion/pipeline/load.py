@@ -74,9 +74,10 @@ def _bring(stream: Stream, store: FailedStore, parts: Sequence[Part]) -> None:
     ]
     limited = Limited(parts[0].job.settings.limit, [each.known for each in attempts])
 
-    def pieces(proves: Sequence[Prover]) -> Iterator[Piece | None]:
+    def pieces(provers: Sequence[Prover | None]) -> Iterator[Piece | None]:
         hows = [
-            replace(each.part.job.how(each.known), prove=prove) for each, prove in zip(attempts, proves, strict=True)
+            replace(each.part.job.how(each.known), prover=prover)
+            for each, prover in zip(attempts, provers, strict=True)
         ]
         return limited.of(cutting(stream, *hows))
 

@@ -37,7 +37,7 @@ def preview(source: Source, dataset: Dataset, format: Format, records: str, limi
     with opened(source) as stream:
         of_source = dataset.of_source(source.name)
         path = CheckedPath(Projection(of_source), 0)
-        how = CutOptions(format=format, records=records, batch_rows=limit, known={})
+        how = CutOptions(format=format, records_path=records, batch_rows=limit, known={})
         for piece in Limited(limit, [()]).of(cutting(stream, how)):
             for batch in path.batching(piece) if piece else ():
                 if batch is not None:

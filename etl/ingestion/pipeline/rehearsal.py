@@ -21,6 +21,7 @@ from etl.datasets import Dataset
 from etl.errors import EtlError, TooManyRejectedError, UsageError
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.duplicates import keys_of
+from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.failure import Origin
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.failed_store.store import FailedStore
@@ -71,7 +72,7 @@ def _judge_all(stream: Stream, sessions: Sequence[Session], judged: Sequence["_J
     """Judge the records of each dataset; what one of them lacks at the end is noted with it."""
     shared = judged[0].job
     hands = [_hands(stream, session, each) for session, each in zip(sessions, judged, strict=True)]
-    hows = [replace(each.job.how({}), prove=paths.prove) for each, (paths, _) in zip(judged, hands, strict=True)]
+    hows = [replace(each.job.how({}), prover=paths) for each, (paths, _) in zip(judged, hands, strict=True)]
     limited = Limited(shared.settings.limit, [() for _ in judged])
     found = limited.of(cutting(stream, *hows))
     try:
@@ -108,15 +109,15 @@ def _hands(stream: Stream, session: Session, judged: "_Judged") -> tuple[Paths, 
     paths = paths_of(session.connection(), Projection(dataset), _work(stream, dataset, job))
     return paths, Loader(
         database=job.database,
-        session=session,
+        wire=Wire(session),
         store=_NoStore(job.settings.failed_dir),
         copier=copier,
         projection=Projection(dataset),
-        books=judged.books,
+        ledger_writer=judged.ledger_writer,
         retries=job.settings.retries,
         before_retry=judged.progress.note_retry,
         wait=job.stop.wait,
-        again=paths.again,
+        rebuild=paths.again,
     )
 
 
@@ -149,8 +150,8 @@ def _summary(
         bytes_read=progress.bytes_read,
         seconds=seconds,
         failed_store=None,
-        reasons=tuple(sorted(judged.books.reasons.values(), key=lambda each: -each.count)),
-        policies=judged.books.policies,
+        reasons=tuple(sorted(judged.ledger_writer.reasons.values(), key=lambda each: -each.count)),
+        policies=judged.ledger_writer.policies,
     ), error
 
 
@@ -180,7 +181,7 @@ class _NoStore(FailedStore):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _NoBooks:
+class _DryRunLedgerWriter:
     """Enters nothing, and gathers why records are refused; how many reasons there are depends on the definition."""
 
     reasons: dict[tuple[Any, ...], Reason] = field(default_factory=dict)
@@ -231,7 +232,7 @@ class _Judged:
 
     job: Job
     progress: Progress = field(default_factory=Progress)
-    books: _NoBooks = field(default_factory=_NoBooks)
+    ledger_writer: _DryRunLedgerWriter = field(default_factory=_DryRunLedgerWriter)
 
     def note(self, piece: Piece, entry: Entry) -> None:
         """Note what became of a piece.

@@ -18,13 +18,14 @@ from etl.database.pooling import require_own_session
 from etl.datasets import Dataset
 from etl.errors import BusyError, ExitCode, UsageError
 from etl.ingestion.destination.copying import Copier
+from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import batches, failures, locks, runs
 from etl.ingestion.ledger.failures import State, StoredFailure
 from etl.ingestion.pipeline.batches import Loader
 from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.load import precalculate
-from etl.ingestion.pipeline.replay_batch import ReplayWriter, batch_of, require_whole
+from etl.ingestion.pipeline.replay_batch import ReplayLedgerWriter, batch_of, require_whole
 from etl.ingestion.transform.projection import Projection
 from etl.precalculation.refresh import Refreshed
 from etl.settings import Mode, RetrySettings
@@ -157,14 +158,14 @@ def replay(
         first_record = batches.first_record(connection, failure.run, failure.batch)
         projection = Projection(dataset.of_source(run.source))
         batch, locations = batch_of(failure, store, projection, run.number, first_record)
-        writer = ReplayWriter(failure=failure, locations=locations)
+        writer = ReplayLedgerWriter(failure=failure, locations=locations)
         loader = Loader(
             database=database,
-            session=session,
+            wire=Wire(session),
             store=store,
             copier=Copier(replace(dataset, on_duplicate=run.on_duplicate), mode, staged_as=None),
             projection=projection,
-            books=writer,
+            ledger_writer=writer,
             retries=settings,
             before_retry=lambda: None,
         )

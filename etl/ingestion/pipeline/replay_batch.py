@@ -63,7 +63,7 @@ def _piece(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplayWriter:
+class ReplayLedgerWriter:
     """Claims a failure instead of a batch, and moves the counts of its batch from refused to loaded.
 
     `refused_again` receives the ids of the failures that keep what is refused again.
