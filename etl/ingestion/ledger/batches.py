@@ -15,8 +15,8 @@ _SQL = queries.load("ledger")
 
 def ranges(connection: psycopg.Connection, run: str) -> dict[int, LoadedRange]:
     """Return the batches of a run by their offset, in the order of the source."""
-    loaded = queries.rows_as(LoadedRange, connection, _SQL["ranges"], {"run": run})
-    return {each.offset: each for each in loaded}
+    rows = queries.rows_as(LoadedRange, connection, _SQL["ranges"], {"run": run})
+    return {row.offset: row for row in rows}
 
 
 def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:

@@ -1,4 +1,4 @@
-"""The files of the failed store in the ledger: which records were refused, why, and what became of them."""
+"""The files of the failed store in the ledger: the refused records, their faults, and the state of each file."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from etl.ingestion.values import Entry, Failure, StoredRecord
 _SQL = queries.load("ledger")
 
 State = Literal["pending", "replayed", "discarded", "superseded"]
-"""What became of a failure. `superseded`: a later run loaded its source again, or removed what its run had loaded."""
+"""The state of a failure. `superseded`: a later run loaded its source again, or removed what its run had loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)

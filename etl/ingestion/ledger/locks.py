@@ -17,10 +17,10 @@ def acquire(connection: psycopg.Connection, dataset: str, head_sha256: str, mode
 
     Raises BusyError at once when another session holds one of them; the message names it and when it began.
     """
-    for key, is_shared, what in _locks(dataset, head_sha256, mode):
+    for key, is_shared, subject in _locks(dataset, head_sha256, mode):
         row = connection.execute(_SQL["try_lock_shared" if is_shared else "try_lock"], {"key": key}).fetchone()
         if not row or not row[0]:
-            raise _busy(connection, key, what)
+            raise _busy(connection, key, subject)
 
 
 def reacquire(
@@ -31,13 +31,13 @@ def reacquire(
     Waits until the server has noticed the loss. With `has_workers` the workers keep their own lock. Raises BusyError
     when another run took a lock in between.
     """
-    for key, is_shared, what in _locks(dataset, head_sha256, mode):
+    for key, is_shared, subject in _locks(dataset, head_sha256, mode):
         if has_workers and key == _workers_key(dataset, head_sha256):
             continue
         try:
             connection.execute(_SQL["lock_shared" if is_shared else "lock"], {"key": key})
         except psycopg.errors.LockNotAvailable:
-            raise _busy(connection, key, what) from None
+            raise _busy(connection, key, subject) from None
 
 
 def _locks(dataset: str, head_sha256: str, mode: Mode) -> list[tuple[int, bool, str]]:
@@ -79,7 +79,7 @@ def _key(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
 
 
-def _busy(connection: psycopg.Connection, key: int, what: str) -> BusyError:
+def _busy(connection: psycopg.Connection, key: int, subject: str) -> BusyError:
     holder = connection.execute(_SQL["lock_holders"], {"key": key}).fetchone()
     who = f"{holder[0]} since {holder[1]:%Y-%m-%d %H:%M:%S} UTC" if holder else "another run"
-    return BusyError(f"{what} is held by {who}", hint="wait for its end and run the same command")
+    return BusyError(f"{subject} is held by {who}", hint="wait for its end and run the same command")

@@ -1,4 +1,4 @@
-"""The sums of an attempt: the ledger alone says what an attempt did."""
+"""The sums of an attempt, computed from the ledger and from nothing else."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
