@@ -17,3 +17,8 @@ def __getattr__(name: str) -> Any:
     from etl import library  # noqa: PLC0415 - this is what it is for
 
     return getattr(library, name)
+
+
+def __dir__() -> list[str]:
+    """List the functions, too, although none is imported yet: `dir(etl)` and completion show them."""
+    return sorted({*globals(), *__all__})

@@ -7,17 +7,15 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from etl.cli.options import Common, option
+from etl.cli.options import Common, settings_options
 from etl.errors import EtlError, ExitCode, UsageError, gravest
+from etl.settings import GlobalSettings, LogFormat, read_file_settings
 from etl.version import __version__
-
-if TYPE_CHECKING:
-    from etl.logs import LogFormat
 
 # Each command is the module of its name; what it does stands here, too, so that --help need not import them all.
 _COMMANDS = {
@@ -78,36 +76,15 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="etl")
-@option("--config-dir", default="./config", show_default=True, metavar="DIR", help="Folder of etl.toml and datasets/.")
-@option(
-    "--database",
-    envvar=["ETL_DATABASE_URL", "DATABASE_URL"],
-    metavar="URL",
-    help="postgresql:// address or embedded:[FOLDER]; else libpq's PG* variables, else etl.toml.",
-)
-@option(
-    "--log-format",
-    type=click.Choice(["auto", "console", "json"]),
-    default="auto",
-    show_default=True,
-    help="Format of the logs; auto is console on a terminal and JSON elsewhere.",
-)
-@option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="Least level of the logs.",
-)
+@settings_options(GlobalSettings)
 @click.pass_context
-def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: "LogFormat", log_level: str) -> None:
+def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: LogFormat, log_level: str) -> None:
     """Load huge JSON files of logistics data into PostgreSQL: nothing lost, nothing doubled.
 
     Exit codes: 0 all in; 1 some records rejected; 2 wrong usage; 3 source unreadable; 4 database away;
     5 too many rejected; 6 busy; 70 a fault of this tool; 129, 130 and 143 stopped by a signal.
     """
     from etl import logs
-    from etl.settings import read_file_settings
 
     if is_given(ctx, "config_dir") and ctx.invoked_subcommand != "init" and not Path(config_dir).is_dir():
         raise UsageError(f"the configuration folder {config_dir} is missing", hint="name another by --config-dir")

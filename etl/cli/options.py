@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etl.errors import ExitCode, UsageError, reason_of
-from etl.ingestion import constants
+from etl.options import Setting, build, setting_of, settings_of
+from etl.settings import LoadSettings, OutputSettings
 
 if TYPE_CHECKING:
     from etl import metrics
@@ -23,15 +24,12 @@ if TYPE_CHECKING:
     from etl.logs import Logs
 
 
-def option(name: str, *more: str, has_twin: bool = True, **attributes: Any) -> Callable[[Any], Any]:
-    """Return a Click option with its environment twin, `ETL_` and the option in capitals."""
-    if has_twin:
-        twin = "ETL_" + name.split("/", maxsplit=1)[0].removeprefix("--").replace("-", "_").upper()
-        attributes = {"envvar": twin, "show_envvar": True} | attributes
+def option(name: str, *more: str, **attributes: Any) -> Callable[[Any], Any]:
+    """Return a Click option of one command with its environment twin, `ETL_` and the option in capitals."""
+    twin = "ETL_" + name.removeprefix("--").replace("-", "_").upper()
+    attributes.setdefault("envvar", twin)
+    attributes.setdefault("show_envvar", True)
     return click.option(name, *more, **attributes)
-
-
-json_option = option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 
 
 class _Folder(click.Path):
@@ -43,56 +41,68 @@ class _Folder(click.Path):
         return super().convert(value, param, ctx)
 
 
-failed_dir_option = option(
-    "--failed-dir",
-    default="failed",
-    show_default=True,
-    metavar="DIR",
-    type=_Folder(path_type=Path, file_okay=True),
-    help="Folder of the failed store.",
-)
+def settings_options(settings_class: type) -> Callable[[Any], Any]:
+    """Give a command the options of a settings class; it gets their values by parameter (see `given_by`)."""
+
+    def decorate(command: Any) -> Any:
+        for setting in reversed(settings_of(settings_class)):
+            command = _option_of(setting)(command)
+        return command
+
+    return decorate
 
 
-_RETRY_OPTIONS = (
-    option(
-        "--retry-attempts",
-        type=click.IntRange(1, 100),
-        default=constants.RETRY_ATTEMPTS,
-        show_default=True,
-        help="Tries of a batch when the database has a passing fault.",
-    ),
-    option(
-        "--retry-base-seconds",
-        type=click.FloatRange(0.001, 600),
-        default=constants.RETRY_BASE_SECONDS,
-        show_default=True,
-        help="First wait between tries, doubled each time.",
-    ),
-    option(
-        "--retry-cap-seconds",
-        type=click.FloatRange(0.001, 3600),
-        default=constants.RETRY_CAP_SECONDS,
-        show_default=True,
-        help="Longest wait between tries.",
-    ),
-)
+def given_by(settings_class: type, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a settings class by name, from the values that a command got by parameter."""
+    return {
+        setting.name: not parameters[setting.parameter] if setting.is_negated else parameters[setting.parameter]
+        for setting in settings_of(settings_class)
+    }
+
+
+def _option_of(setting: Setting) -> Callable[[Any], Any]:
+    """Return the Click option of a setting."""
+    attributes: dict[str, Any] = {
+        "help": setting.option.help,
+        "metavar": setting.option.metavar,
+        "envvar": list(setting.twins) if len(setting.twins) > 1 else next(iter(setting.twins), None),
+        "show_envvar": bool(setting.twins),
+        "type": _type_of(setting),
+    }
+    if setting.kind is bool:
+        attributes |= {"is_flag": True}
+    elif setting.default is not None:
+        attributes |= {"default": setting.default_written, "show_default": True}
+    return click.option(f"--{setting.key.replace('_', '-')}", setting.parameter, **attributes)
+
+
+def _type_of(setting: Setting) -> Any:
+    bounds: tuple[Any, Any] = (setting.option.least, setting.option.most)
+    if setting.choices:
+        return click.Choice(setting.choices)
+    if setting.kind is Path:
+        return _Folder(path_type=Path) if setting.option.metavar == "DIR" else click.Path(path_type=Path)
+    if setting.kind in {int, float} and bounds != (None, None):
+        return click.IntRange(*bounds) if setting.kind is int else click.FloatRange(*bounds)
+    return None if setting.kind is bool else setting.written
+
+
+json_option = _option_of(setting_of(OutputSettings, "as_json"))
+failed_dir_option = _option_of(setting_of(LoadSettings, "failed_dir"))
 
 
 def retry_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of retrying, as one parameter `retries`."""
+    own = [setting for setting in settings_of(LoadSettings) if setting.group == "retries"]
 
     @wraps(command)
-    def gathered(
-        *arguments: Any, retry_attempts: int, retry_base_seconds: float, retry_cap_seconds: float, **others: Any
-    ) -> Any:
-        from etl.settings import RetrySettings
-
-        retries = RetrySettings(attempts=retry_attempts, base_seconds=retry_base_seconds, cap_seconds=retry_cap_seconds)
-        return command(*arguments, retries=retries, **others)
+    def gathered(*arguments: Any, **others: Any) -> Any:
+        given = {setting.name: others.pop(setting.parameter) for setting in own}
+        return command(*arguments, retries=build(LoadSettings, given).retries, **others)
 
     decorated: Callable[..., Any] = gathered
-    for add in reversed(_RETRY_OPTIONS):
-        decorated = add(decorated)
+    for setting in reversed(own):
+        decorated = _option_of(setting)(decorated)
     return decorated
 
 
@@ -108,13 +118,7 @@ def metrics_option(name: "metrics.Command") -> Callable[[Callable[..., Any]], Ca
                 report.exit_code = command(*arguments, report=report, **others) or ExitCode.SUCCESS
             return report.exit_code
 
-        add = option(
-            "--metrics-file",
-            metavar="FILE",
-            type=click.Path(path_type=Path),
-            help="Tell Prometheus of it in this file, as node_exporter's textfile collector reads it.",
-        )
-        decorated: Callable[..., Any] = add(reported)
+        decorated: Callable[..., Any] = _option_of(setting_of(OutputSettings, "metrics_file"))(reported)
         return decorated
 
     return decorate
