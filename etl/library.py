@@ -1,6 +1,6 @@
 """The commands as functions, for programs in Python: the same line, no output, no signal handler, no exit code.
 
-What happens is told to the logger `etl` of the standard library, which is silent unless the program gives it a handler.
+Log events go to the logger `etl` of the standard library, which is silent unless the program gives it a handler.
 """
 
 import inspect
@@ -42,12 +42,12 @@ from etl.settings import (
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Several processes need `if __name__ == "__main__":` in a script, so a program has to ask for them.
+# Several processes need `if __name__ == "__main__":` in a script, so a program must ask for them.
 _DEFAULTS: dict[str, Any] = {"workers": 1}
 
 
 class LoadOptions(TypedDict, total=False):
-    """The options of `load` for type checkers: those of `LoadSettings`, which says what each does and its default."""
+    """The options of `load` for type checkers; `LoadSettings` has their help texts, bounds and defaults."""
 
     mode: Mode | None
     format: Format
@@ -75,7 +75,7 @@ class LoadOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What a load did: the summary of each source and dataset (C4), and the aggregates that it refreshed."""
+    """The result of a load: the summary of each source and dataset (C4), and the refreshed aggregates."""
 
     exit_code: ExitCode
     sources: tuple[Summary, ...]
@@ -83,7 +83,7 @@ class Loaded:
 
 
 def _with_options(function: F) -> F:
-    """Show the options with their defaults in the signature, as `help` and editors print it."""
+    """Add the options and their defaults to the signature, so that `help` and notebooks show them."""
     *named, _ = inspect.signature(function).parameters.values()
     options = [
         inspect.Parameter(
@@ -106,13 +106,13 @@ def load(
     config_dir: str | Path = "config",
     **options: Unpack[LoadOptions],
 ) -> Loaded:
-    """Load sources into a dataset as `etl load` does, and return what became of them: exit code 0 or 1.
+    """Load sources into a dataset as `etl load` does; return their summaries with exit code 0 or 1.
 
-    Several datasets and their paths in `records` are separated by commas, as there. The options are those of the
-    command, but one process loads unless `workers` is given.
+    Commas separate several datasets, and their paths in `records`. The options are those of the command, but one
+    process loads unless `workers` is given. More workers are new processes: a script that asks for them needs
+    `if __name__ == "__main__":`.
 
-    Raises the EtlError of the gravest end of a source otherwise; calling again goes on where the ledger stops. With
-    more than one worker processes are started anew, which needs `if __name__ == "__main__":` in a script.
+    Raises the EtlError of the source with the gravest exit code otherwise; the same call continues the load.
     """
     if not sources:
         raise UsageError("no source is named")
@@ -150,7 +150,7 @@ def load(
 
 
 def _require_expected(given: Mapping[str, Any]) -> None:
-    """Raise UsageError for a word or number that the command line refuses: no type checker may have seen the caller."""
+    """Raise UsageError for a word or number that the command line refuses: not every caller uses a type checker."""
     for setting in settings_of(LoadSettings):
         if setting.name not in given or not (setting.choices or setting.kind in {int, float}):
             continue
@@ -165,7 +165,7 @@ def _require_expected(given: Mapping[str, Any]) -> None:
 def precalculate(
     *aggregates: str, database: str | None = None, config_dir: str | Path = "config", full: bool = False
 ) -> tuple[Refreshed, ...]:
-    """Bring aggregates up to date with the facts, those named or all, as `etl precalculate` does.
+    """Bring all aggregates, or the named ones, up to date with the facts as `etl precalculate` does.
 
     Raises EtlError.
     """
@@ -177,7 +177,7 @@ def precalculate(
 
 @contextmanager
 def _opened(address: str | None, config_dir: Path) -> Iterator[connecting.Database]:
-    """Yield the database that is meant, as the commands find it (contract C2)."""
+    """Yield the database, found as the commands find it (contract C2)."""
     _be_quiet()
     given = address or os.environ.get("ETL_DATABASE_URL") or os.environ.get("DATABASE_URL")
     chosen = connecting.choose(given, read_file_settings(config_dir).database, os.environ)
@@ -191,7 +191,7 @@ def _opened(address: str | None, config_dir: Path) -> Iterator[connecting.Databa
 
 
 def _be_quiet() -> None:
-    """Send the story to the program's own logging, where structlog would print it."""
+    """Send log events to the logging of the program; structlog would print them."""
     if structlog.is_configured():
         return
     logging.getLogger("etl").addHandler(logging.NullHandler())

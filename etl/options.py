@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Option:
-    """What a field says of its option beside name, type and default: `Annotated[int, Option("Rows.", least=1)]`.
+    """Describe the option of a field beside its name, type and default: `Annotated[int, Option("Rows.", least=1)]`.
 
-    `read` makes the value from its text. `key` is the option's name where it differs from the field's. `is_in_file`
-    says whether `etl.toml` may hold it, `twins` are its environment variables, by default `ETL_` and the name.
+    `read` makes the value from its text. `key` is the name of the option if it differs from the name of the field.
+    `is_in_file` allows the option in `etl.toml`. `twins` are its environment variables, by default `ETL_` and the key.
     """
 
     help: str
@@ -32,16 +32,16 @@ class Option:
 
 @dataclass(frozen=True)
 class Group:
-    """What a field says that is a settings class of its own: the names of its options begin with `prefix` and `_`."""
+    """Mark a field that is a settings class itself: the names of its options begin with `prefix` and `_`."""
 
     prefix: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One option of a settings class: `name` is its keyword in Python, `kind` its type without None.
+    """One option of a settings class: `name` is its keyword in Python, `kind` is its type without None.
 
-    `group` is the field of the settings class that holds it, if it is not a field of the class itself.
+    `group` is the field with the class that has the option, None for an option of the settings class itself.
     """
 
     name: str
@@ -53,49 +53,49 @@ class Setting:
 
     @property
     def is_negated(self) -> bool:
-        """Whether this is a switch that is on, so that its option turns it off."""
+        """Whether the option switches off what is on by default."""
         return self.default is True
 
     @property
     def key(self) -> str:
-        """The name in `etl.toml` and, with `-` for `_`, on the command line."""
+        """The name of the option in `etl.toml` and, with `-` for `_`, on the command line."""
         return f"no_{self.name}" if self.is_negated else self.option.key or self.name
 
     @property
     def parameter(self) -> str:
-        """The name under which the command line gives the value to a command."""
+        """The name of the parameter by which a command gets the value."""
         return self.key if self.is_negated else self.name
 
     @property
     def twins(self) -> tuple[str, ...]:
-        """The environment variables of the option; the first that is set is taken."""
+        """The environment variables of the option; the first one that is set counts."""
         return (f"ETL_{self.key.upper()}",) if self.option.twins is None else self.option.twins
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words that the option takes, nothing where it takes others."""
+        """The words that the option accepts, empty if it is not a choice."""
         return get_args(self.kind) if get_origin(self.kind) is Literal else ()
 
     @property
     def written(self) -> Any:
-        """The type of the value as `etl.toml` and the command line hold it."""
+        """The type of the value in `etl.toml` and on the command line."""
         return str if self.option.read else self.kind
 
     @property
     def default_written(self) -> Any:
-        """The default as a command line holds it."""
+        """The default as the command line shows it."""
         return str(self.default) if self.option.read and self.default is not None else self.default
 
     def value_of(self, given: Any) -> Any:
-        """Return the value that is given as itself or as text.
+        """Return the value of the option, read from its text if the option has a `read`.
 
-        Raises what `read` raises.
+        Raises the errors of `read`.
         """
         return given if given is None or self.option.read is None else self.option.read(str(given))
 
 
 def settings_of(settings_class: type) -> tuple[Setting, ...]:
-    """Return the options of a settings class in the order of its fields; those of a group stand at its place.
+    """Return the options of a settings class in the order of its fields, the options of a group at the group's place.
 
     Raises TypeError for a field without an Option or a Group.
     """
@@ -111,9 +111,9 @@ def setting_of(settings_class: type, name: str) -> Setting:
 
 
 def build(settings_class: type[T], given: Mapping[str, Any]) -> T:
-    """Return the settings with these values, by name; an option that is not given has its default.
+    """Return the settings with the given values, by name; the other options have their defaults.
 
-    Raises TypeError for a name that is none, and what reading a value raises.
+    Raises TypeError for an unknown name, and the errors of reading a value.
     """
     known = {setting.name: setting for setting in settings_of(settings_class)}
     if unknown := sorted(given.keys() - known.keys()):

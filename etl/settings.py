@@ -1,9 +1,9 @@
-"""The one list of options, and the files that hold settings: `etl.toml` and what the installed package brings.
+"""The one list of options, and the files with settings: `etl.toml` and the files of the installed package.
 
 Knows files and names, no database and no command. Each option is a field here, with its type, bounds, default and help;
 the command line (`etl.cli.options`), the keys of `etl.toml` and `etl.load` are derived from the fields.
-A flag beats the environment, which beats `etl.toml`; that order is Click's own: it gets the values of `etl.toml` as
-defaults (`etl.cli`). Every command imports this module first, so it imports no library.
+A flag beats the environment, which beats `etl.toml`. Click applies that order: it gets the values of `etl.toml` as
+defaults (`etl.cli`). `etl --help` imports this module, so it imports no library.
 """
 
 import re
@@ -36,31 +36,31 @@ def shipped(name: Literal["sql", "config"]) -> Path:
 class GlobalSettings:
     """The options before the command."""
 
-    config_dir: Annotated[str, Option("Folder of etl.toml and datasets/.", metavar="DIR", is_in_file=False)] = (
+    config_dir: Annotated[str, Option("Folder that holds etl.toml and datasets/.", metavar="DIR", is_in_file=False)] = (
         "./config"
     )
     database: Annotated[
         str | None,
         Option(
-            "postgresql:// address or embedded:[FOLDER]; else libpq's PG* variables, else etl.toml.",
+            "Address: postgresql://... or embedded:[FOLDER]. Default: libpq's PG* variables, then etl.toml.",
             metavar="URL",
             twins=("ETL_DATABASE_URL", "DATABASE_URL"),
         ),
     ] = None
-    log_format: Annotated[
-        LogFormat, Option("Format of the logs; auto is console on a terminal and JSON elsewhere.")
-    ] = "auto"
-    log_level: Annotated[LogLevel, Option("Least level of the logs.")] = "info"
+    log_format: Annotated[LogFormat, Option("Format of the logs; auto: console on a terminal, JSON elsewhere.")] = (
+        "auto"
+    )
+    log_level: Annotated[LogLevel, Option("Lowest level that is logged.")] = "info"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSettings:
-    """The options of what a command reports, and where."""
+    """The options of the output of a command."""
 
     metrics_file: Annotated[
         Path | None,
         Option(
-            "Tell Prometheus of it in this file, as node_exporter's textfile collector reads it.",
+            "Write metrics for Prometheus to this file, in the format of node_exporter's textfile collector.",
             metavar="FILE",
             read=Path,
         ),
@@ -70,22 +70,22 @@ class OutputSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrySettings:
-    """How often and how long a transient fault is retried: attempts in all, first and longest wait in seconds."""
+    """How a transient fault is retried: attempts in all, first and longest wait in seconds."""
 
-    attempts: Annotated[int, Option("Tries of a batch when the database has a passing fault.", least=1, most=100)] = (
-        constants.RETRY_ATTEMPTS
-    )
-    base_seconds: Annotated[float, Option("First wait between tries, doubled each time.", least=0.001, most=600)] = (
+    attempts: Annotated[
+        int, Option("Attempts of a batch when the database has a transient fault.", least=1, most=100)
+    ] = constants.RETRY_ATTEMPTS
+    base_seconds: Annotated[float, Option("First wait between attempts, doubled each time.", least=0.001, most=600)] = (
         constants.RETRY_BASE_SECONDS
     )
-    cap_seconds: Annotated[float, Option("Longest wait between tries.", least=0.001, most=3600)] = (
+    cap_seconds: Annotated[float, Option("Longest wait between attempts.", least=0.001, most=3600)] = (
         constants.RETRY_CAP_SECONDS
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """How many records may be rejected: a count, or a share of the records read in percent."""
+    """How many records may be rejected: a number, or a share of the records read in percent."""
 
     count: int | None = None
     percent: float | None = None
@@ -104,7 +104,7 @@ class Limit:
         return cls(percent=float(match.group(2)))
 
     def is_exceeded(self, rejected: int, read: int, *, at_end: bool) -> bool:
-        """Tell whether too many are rejected; a share is judged of 10,000 records, or at the end of more than 100."""
+        """Return whether too many are rejected; a share counts from 10,000 records, or at the end of more than 100."""
         if self.count is not None:
             return rejected > self.count
         enough = read > 100 if at_end else read >= 10_000
@@ -116,56 +116,64 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadSettings:
-    """What one `load` is asked to do; the same for all of its sources."""
+    """The options of one `load`; they are the same for all of its sources."""
 
-    mode: Annotated[Mode | None, Option("How rows meet those that are there; else the definition's.")] = None
-    format: Annotated[Format, Option("Shape of the source.")] = "auto"
+    mode: Annotated[Mode | None, Option("What happens to rows that exist already. Default: the definition's mode.")] = (
+        None
+    )
+    format: Annotated[Format, Option("Structure of the source.")] = "auto"
     encoding: Annotated[
         str,
-        Option("What the source is written in, as in latin-1; auto takes UTF-8, UTF-16 and UTF-32.", metavar="NAME"),
+        Option(
+            "Character encoding of the source, such as latin-1; auto detects UTF-8, UTF-16 and UTF-32.", metavar="NAME"
+        ),
     ] = "auto"
     records: Annotated[
         str | None,
         Option(
-            "Path of one record, as in shipments.item, for each dataset in their order; else the definition's, or of"
-            " several datasets NAME.item where it is item.",
+            "Path of one record, such as shipments.item; one path for each dataset. Default: the definition's path, or"
+            " NAME.item for several datasets whose path is item.",
             metavar="PATH[,PATH...]",
         ),
     ] = None
     workers: Annotated[
         int | None,
         Option(
-            "Processes that load a source; else one for each core but one, at most 4, and fewer for a small source.",
+            "Processes that load a source. Default: one less than the cores, at most 4, and fewer for a small source.",
             least=1,
             most=64,
         ),
     ] = None
     decoder: Annotated[
         Decoder,
-        Option("auto sends what PostgreSQL reads as it stands; ijson converts every value. The rows are the same."),
+        Option("auto sends unchanged what PostgreSQL can read; ijson converts every value. The rows are the same."),
     ] = "auto"
     batch_rows: Annotated[
         int,
-        Option("Records per batch: one COPY in one transaction; the first ones have fewer.", least=1, most=1_000_000),
+        Option(
+            "Records per batch: one COPY in one transaction. The first batches are smaller.", least=1, most=1_000_000
+        ),
     ] = constants.BATCH_ROWS
     max_rejected: Annotated[
         Limit,
-        Option("Stop with exit code 5 when more records are rejected of a dataset.", metavar="N|P%", read=Limit.read),
+        Option("Stop with exit code 5 when more records of a dataset are rejected.", metavar="N|P%", read=Limit.read),
     ] = Limit(percent=10)
     max_record_bytes: Annotated[
         int,
         Option(
-            "A record with more bytes ends the source with exit code 3; memory grows with it.",
+            "A larger record ends the source with exit code 3. Memory use grows with this limit.",
             least=1 << 20,
             most=1 << 30,
         ),
     ] = constants.MAX_RECORD_BYTES
-    atomic: Annotated[bool, Option("All of a source or nothing, visible at once at the end.")] = False
-    allow_empty: Annotated[bool, Option("Let a replace by no record empty the dataset.")] = False
+    atomic: Annotated[bool, Option("Load all of a source or nothing; all rows become visible together at the end.")] = (
+        False
+    )
+    allow_empty: Annotated[bool, Option("Allow a replace without any record, which empties the dataset.")] = False
     limit: Annotated[
         int | None,
         Option(
-            "Only the first N records of each source and dataset; without it the same command brings in the rest.",
+            "Load only the first N records of each source and dataset. The same command without it loads the rest.",
             metavar="N",
             least=1,
             is_in_file=False,
@@ -173,39 +181,45 @@ class LoadSettings:
     ] = None
     dry_run: Annotated[
         bool,
-        Option("Judge every record as a load would, keep nothing, and tell what is refused.", is_in_file=False),
+        Option(
+            "Check every record as a load would, load nothing, and report the records that would be refused.",
+            is_in_file=False,
+        ),
     ] = False
     on_nul: Annotated[
         OnNul | None,
         Option(
-            "A record with a NUL character, which PostgreSQL cannot hold: reject it, or load it without; else the"
-            " definition's."
+            "What to do with a record that has a NUL character, which PostgreSQL cannot store: reject it, or strip the"
+            " character. Default: the definition's policy."
         ),
     ] = None
     on_duplicate: Annotated[
         OnDuplicate | None,
         Option(
-            "Records of one source with the same key: keep the newest, keep the first, or reject all but the first, and"
-            " count them; else the definition's."
+            "What to do with records of one source that have the same key: keep the newest, keep the first, or reject"
+            " all but the first. They are counted. Default: the definition's policy."
         ),
     ] = None
     on_unknown: Annotated[
         OnUnknown | None,
         Option(
-            "Members that the definition does not know: pass over them, look for them in the first records of each"
-            " batch and name them, or reject the record; else the definition's."
+            "What to do with members that the definition does not name: ignore them, report those in the first records"
+            " of each batch (warn), or reject the record. Default: the definition's policy."
         ),
     ] = None
-    precalculate: Annotated[bool, Option("Leave the aggregates as they are.")] = True
+    # On by default, so the option is --no-precalculate.
+    precalculate: Annotated[bool, Option("Do not refresh the aggregates.")] = True
     failed_dir: Annotated[Path, Option("Folder of the failed store.", metavar="DIR", read=Path)] = Path("failed")
-    force: Annotated[bool, Option("Load again what the ledger knows as loaded.", is_in_file=False, twins=())] = False
+    force: Annotated[
+        bool, Option("Load the source again although it is loaded already.", is_in_file=False, twins=())
+    ] = False
     retries: Annotated[RetrySettings, Group("retry")] = RetrySettings()
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Self:
-        """Return the settings with the options given by name; a dry run leaves the aggregates as they are.
+        """Return the settings with the given options, by name; a dry run does not refresh the aggregates.
 
-        Raises UsageError for a limit that is none, TypeError for an option that is none.
+        Raises UsageError for a wrong limit, TypeError for an unknown option.
         """
         settings = build(cls, given)
         return replace(settings, precalculate=settings.precalculate and not settings.dry_run)
@@ -217,7 +231,7 @@ FILE_CLASSES: tuple[type, ...] = (GlobalSettings, LoadSettings, OutputSettings)
 
 @dataclass(frozen=True, kw_only=True)
 class FileSettings:
-    """What `etl.toml` sets: the values that it holds, by key. An absent key leaves the option's default."""
+    """The values that `etl.toml` sets, by key; an option without a key keeps its default."""
 
     written: Mapping[str, Any]
 
@@ -227,13 +241,13 @@ class FileSettings:
         return self.written.get("database")
 
     def as_defaults(self) -> dict[str, Any]:
-        """Return the values by parameter of a command, without `database` (libpq's variables come before it)."""
+        """Return the values by the parameter of a command, without `database`: libpq's variables come before it."""
         known = file_keys()
         return {known[key].parameter: value for key, value in self.written.items() if key != "database"}
 
 
 def file_keys() -> dict[str, Setting]:
-    """Return the options that `etl.toml` may set, by key: the long options with `_` for `-`."""
+    """Return the options that `etl.toml` may set, by key: the long option with `_` for `-`."""
     options = (setting for each in FILE_CLASSES for setting in settings_of(each))
     return {setting.key: setting for setting in options if setting.option.is_in_file}
 
@@ -243,7 +257,7 @@ def read_file_settings(config_dir: Path) -> FileSettings:
 
     Raises DefinitionError when it is not TOML or holds an unknown key or a value of the wrong type.
     """
-    import tomllib  # noqa: PLC0415 - `etl --help` reads no file
+    import tomllib  # noqa: PLC0415 - `etl --help` needs neither
 
     import msgspec  # noqa: PLC0415 - the same
 

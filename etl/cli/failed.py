@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from etl import datasets
-from etl.cli import completion, tell
+from etl.cli import completion, print_error
 from etl.cli.options import (
     Common,
     failed_dir_option,
@@ -19,9 +19,9 @@ from etl.cli.options import (
     option,
     outlive_reader,
     print_json,
+    print_line,
     print_table,
     retry_options,
-    say,
 )
 from etl.database.connecting import Database, connect
 from etl.database.pooling import require_own_session
@@ -138,7 +138,7 @@ def replay_command(
             try:
                 one = replay(row, definitions[row["dataset"]], database, store, retries)
             except BusyError as error:  # The others need not wait for it.
-                tell(error)
+                print_error(error)
                 codes.add(error.exit_code)
                 continue
             if one is not None:
@@ -160,10 +160,10 @@ def replay_command(
 
 def _tell_replayed(one: ReplayResult, *, as_json: bool) -> None:
     if as_json:
-        print_json([vars(one)], say)
+        print_json([vars(one)], print_line)
         return
     again = f"; waits as {', '.join(one.stored)}" if one.stored else ""
-    say(f"replayed {one.id}: {one.loaded:,} loaded, {one.rejected + one.failed:,} refused again{again}")
+    print_line(f"replayed {one.id}: {one.loaded:,} loaded, {one.rejected + one.failed:,} refused again{again}")
 
 
 @command.command("discard", epilog="Example: etl failed discard 20261121T081500Z-3f9a1c-10233-r --reason 'test data'")

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import structlog
 
-from etl.cli import completion, tell
+from etl.cli import completion, print_error
 from etl.cli.options import (
     Common,
     given_by,
@@ -19,7 +19,7 @@ from etl.cli.options import (
     metrics_option,
     outlive_reader,
     print_json,
-    say,
+    print_line,
     settings_options,
 )
 from etl.cli.progress import display
@@ -58,9 +58,9 @@ def command(
 ) -> int:
     """Load sources into a dataset: files, globs, folders, URLs, or - for standard input.
 
-    Several datasets, separated by commas, take their records from one document each, in one pass.
+    Several datasets, separated by commas, take their records from the same document in one pass.
 
-    Run the same command again after any end: it goes on where the ledger stops.
+    Run the same command again after any interruption: it loads the rest.
     """
     outlive_reader()
     settings = LoadSettings.read(given_by(LoadSettings, options))
@@ -86,8 +86,8 @@ def command(
                 for share in shares
             ]
             require_all(jobs, named, common.config_dir)
-            load_all(named, jobs, course, partial(_print, as_json=as_json))
-            precalculate_all(jobs, common.config_dir, course, tell)
+            load_all(named, jobs, course, partial(_print_summary, as_json=as_json))
+            precalculate_all(jobs, common.config_dir, course, print_error)
             if not course.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
                 report.look_at(database)
     except UsageError:
@@ -95,30 +95,30 @@ def command(
     except EtlError as error:
         for number, share in enumerate(shares):
             summary = outcome.not_begun(named[0], share.dataset, common.name, error)
-            _print(summary, None if number else error, as_json=as_json)
+            _print_summary(summary, None if number else error, as_json=as_json)
         course.codes.add(error.exit_code)
     report.count_sources(course.summaries)
     _print_total(course, len(named), len(shares), as_json=as_json)
     return course.exit_code
 
 
-def _print(summary: Summary, error: EtlError | None, *, as_json: bool) -> None:
+def _print_summary(summary: Summary, error: EtlError | None, *, as_json: bool) -> None:
     if error:
-        tell(error)
+        print_error(error)
     if as_json:
-        print_json([summary.document()], say)
+        print_json([summary.document()], print_line)
     else:
-        say(sentence(summary))
+        print_line(sentence(summary))
         for reason in summary.reasons:
-            where = ".".join(filter(None, (reason.table, reason.column)))
-            say(
-                f"  {reason.count:,} x {reason.sqlstate} {where + ': ' if where else ''}{reason.reason}"
+            column = ".".join(filter(None, (reason.table, reason.column)))
+            print_line(
+                f"  {reason.count:,} x {reason.sqlstate} {column + ': ' if column else ''}{reason.reason}"
                 f" (first: record {reason.first_record:,} at byte {reason.first_offset:,})"
             )
 
 
 def _print_total(course: Course, sources: int, datasets: int, *, as_json: bool) -> None:
-    """Print what became of all sources, and which aggregates were refreshed."""
+    """Print the sum of all sources, and the refreshed aggregates."""
     precalculated = course.precalculated
     if as_json:
         total = {
@@ -127,28 +127,28 @@ def _print_total(course: Course, sources: int, datasets: int, *, as_json: bool) 
             "sources": sources,
             "precalculated": [vars(refreshed) for refreshed in precalculated],
         }
-        print_json([total], say)
+        print_json([total], print_line)
         return
     if len(course.summaries) > 1:
-        say(total_of(course.summaries, datasets))
+        print_line(total_of(course.summaries, datasets))
     if precalculated:
         seconds = sum(refreshed.seconds for refreshed in precalculated)
         names = [refreshed.aggregate for refreshed in precalculated]
         refreshed_names = ", ".join(names) if len(names) < 4 else f"{len(names)} aggregates"
-        say(f"precalculated {refreshed_names} in {seconds:.1f} s")
+        print_line(f"precalculated {refreshed_names} in {seconds:.1f} s")
 
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[Stop]:
-    """Turn the first SIGTERM, SIGINT or SIGHUP into the wish to stop after the batch in hand, the second into an end.
+    """Let the first SIGTERM, SIGINT or SIGHUP stop the load after the current batch, and the second one at once.
 
-    A SIGHUP that is ignored, as nohup does it, stays ignored.
+    A SIGHUP that nohup ignores stays ignored.
     """
     stop = Stop()
 
     def note(number: int, _frame: FrameType | None) -> None:
         if not stop.signal_number:
-            log.warning("stopping", signal=number, then="after the batch in hand")
+            log.warning("stopping", signal=number, then="after the current batch")
         stop.note(number)
 
     numbers = [signal.SIGINT, signal.SIGTERM]

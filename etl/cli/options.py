@@ -1,4 +1,4 @@
-"""What the commands share: options with their environment twins, the database, and printing."""
+"""Shared by the commands: options with their environment twins, the database, and printing."""
 
 import datetime as dt
 import os
@@ -33,7 +33,7 @@ def option(name: str, *more: str, **attributes: Any) -> Callable[[Any], Any]:
 
 
 class _Folder(click.Path):
-    """A folder; no name at all, as of a variable that is not set, would be the working folder."""
+    """A folder. An empty name, such as that of an unset shell variable, would be the working folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
@@ -42,7 +42,7 @@ class _Folder(click.Path):
 
 
 def settings_options(settings_class: type) -> Callable[[Any], Any]:
-    """Give a command the options of a settings class; it gets their values by parameter (see `given_by`)."""
+    """Add the options of a settings class to a command, which gets their values by parameter (see `given_by`)."""
 
     def decorate(command: Any) -> Any:
         for setting in reversed(settings_of(settings_class)):
@@ -53,7 +53,7 @@ def settings_options(settings_class: type) -> Callable[[Any], Any]:
 
 
 def given_by(settings_class: type, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a settings class by name, from the values that a command got by parameter."""
+    """Return the values of a settings class by name, from those that a command got by parameter."""
     return {
         setting.name: not parameters[setting.parameter] if setting.is_negated else parameters[setting.parameter]
         for setting in settings_of(settings_class)
@@ -92,7 +92,7 @@ failed_dir_option = _option_of(setting_of(LoadSettings, "failed_dir"))
 
 
 def retry_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of retrying, as one parameter `retries`."""
+    """Add the retry options to a command, which gets them as one parameter `retries`."""
     own = [setting for setting in settings_of(LoadSettings) if setting.group == "retries"]
 
     @wraps(command)
@@ -107,7 +107,7 @@ def retry_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def metrics_option(name: "metrics.Command") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the metrics file, as one parameter `report`, written with its exit code at its end."""
+    """Add --metrics-file to a command, which gets a `report`; the file is written with the exit code at the end."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
@@ -126,7 +126,7 @@ def metrics_option(name: "metrics.Command") -> Callable[[Callable[..., Any]], Ca
 
 @dataclass(frozen=True, kw_only=True)
 class Common:
-    """What stands before the command: where settings are, and the database by flag or environment and by file."""
+    """The options before the command: the configuration folder, the logs, and the database by flag and by file."""
 
     config_dir: Path
     given: str | None
@@ -135,38 +135,38 @@ class Common:
 
     @property
     def address(self) -> str:
-        """The database that is meant (contract C2)."""
+        """The address of the database (contract C2)."""
         from etl.database.connecting import choose
 
         return choose(self.given, self.from_file, os.environ)
 
     @property
     def name(self) -> str:
-        """`host/dbname` of the database that is meant, without reaching it."""
+        """`host/dbname` of the database, without a connection to it."""
         from etl.database.connecting import Database, embedded_folder
 
         return Database(conninfo=self.address, embedded=embedded_folder(self.address) is not None).name
 
     @contextmanager
     def server(self) -> Iterator["Database"]:
-        """Yield the database, served, migrated or not."""
+        """Yield the database with its server started, whether it is migrated or not."""
         from etl.database.connecting import serving
 
-        with serving(self.address) as database, _refusals_told(database):
+        with serving(self.address) as database, _refusals_as_errors(database):
             yield database
 
     @contextmanager
     def database(self) -> Iterator["Database"]:
-        """Yield the database, served and migrated."""
+        """Yield the database with its server started, and migrated."""
         from etl.provisioning import opened
 
-        with opened(self.address, self.config_dir) as database, _refusals_told(database):
+        with opened(self.address, self.config_dir) as database, _refusals_as_errors(database):
             yield database
 
 
 @contextmanager
-def _refusals_told(database: "Database") -> Iterator[None]:
-    """Turn what the server refuses, and nobody has told better, into a sentence and an exit code."""
+def _refusals_as_errors(database: "Database") -> Iterator[None]:
+    """Turn an error of the server that no other code handled into an EtlError."""
     import psycopg
 
     try:
@@ -188,27 +188,27 @@ def print_json(documents: Iterable[Mapping[str, Any]], echo: Callable[[str], Non
 
 
 def outlive_reader() -> None:
-    """Let a command that changes something go on when nobody reads what it prints by `say`."""
+    """Let a command that changes data finish although the reader of its output is gone (see `print_line`)."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 
-def say(text: str) -> None:
-    """Print a line on stdout; where nobody takes it, work and exit code are worth more than the line."""
+def print_line(text: str) -> None:
+    """Print a line on stdout; a reader that is gone must not stop the work or change the exit code."""
     try:
         click.echo(text)
     except OSError as error:
         import structlog
 
         structlog.get_logger(__name__).warning("output_lost", reason=reason_of(error))
-        # What is still in the buffer would end the process with another exit code.
+        # The text that is still buffered would otherwise change the exit code at the end of the process.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on stdout: drawn to the width of a terminal, never cut elsewhere."""
+    """Print a table on stdout, as wide as the terminal; elsewhere no text is cut."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -221,13 +221,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     for row in rows:
         for place, value in enumerate(row):
             justify[place] = justify.get(place, True) and isinstance(value, int | float)
-        table.add_row(*map(_shown, row))
+        table.add_row(*map(_cell, row))
     for place, is_number in justify.items():
         table.columns[place].justify = "right" if is_number else "left"
     Console(highlight=False, markup=False, width=None if is_terminal else 250).print(table)
 
 
-def _shown(value: object) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
