@@ -13,7 +13,8 @@ import pytest
 from psycopg import sql
 
 from etl.errors import UsageError
-from etl.precalculation.catalogue import EVERYTHING, Aggregate, BucketRange, choose
+from etl.precalculation.buckets import EVERYTHING, BucketRange
+from etl.precalculation.catalogue import Aggregate, choose
 from etl.precalculation.pending import gather, take_due
 from etl.precalculation.refresh import Refreshed, refresh
 
