@@ -48,27 +48,14 @@ def denied(connection: psycopg.Connection, dataset: Dataset, what: str) -> Usage
     )
 
 
-# Types whose values the server makes from a JSON token as the checked path does from the value; of the others both send
-# the same text, whatever the column is.
-_READ_FROM_TOKENS = {
-    "smallint": "smallint",
-    "integer": "integer",
-    "bigint": "bigint",
-    "numeric": "numeric",
-    "double": "double precision",
-    "boolean": "boolean",
-    "jsonb": "jsonb",
-}
-
-
 def other_types(connection: psycopg.Connection, dataset: Dataset) -> str | None:
     """Return a sentence on the first column whose type in the database is not the definition's, or None."""
     for table in dataset.tables:
         found = {name: type_ for name, type_, _ in connection.execute(_SQL["table_columns"], {"table": table.quoted})}
         for column in table.columns:
-            wanted = _READ_FROM_TOKENS.get(column.type)
+            wanted = column.column_type.server_name
             type_ = found.get(column.name, "").partition("(")[0]
-            if wanted and type_ != wanted:
+            if column.column_type.is_read_from_tokens and type_ != wanted:
                 return f"column {column.name} of {table.name} is {type_ or 'missing'} and not {wanted}"
     return None
 
