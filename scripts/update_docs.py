@@ -28,7 +28,7 @@ from etl.database.connecting import Database, connect
 from etl.datasets import TYPES, Column, Type, sql_type
 from etl.ingestion.framing.decoding import decode
 from etl.ingestion.sources import recognition
-from etl.ingestion.transform.conversions import converter
+from etl.ingestion.transform.types import converter
 from etl.ingestion.values import Misfit, Piece
 from etl.precalculation.catalogue import read_all
 from etl.provisioning import migrate, opened

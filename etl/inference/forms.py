@@ -4,7 +4,7 @@ import re
 from datetime import datetime
 
 from etl.datasets import Column, Type
-from etl.ingestion.transform.conversions import converter
+from etl.ingestion.transform.types import converter
 from etl.ingestion.values import Misfit
 
 NO_VALUE = frozenset(

@@ -16,7 +16,9 @@ from psycopg import sql
 
 from etl.database.connecting import Database, connect
 from etl.datasets import Column, Dataset, Table, Type, ddl, sql_type
-from etl.ingestion.transform.conversions import as_text, converter, is_storable, json_text
+from etl.ingestion.transform.conversions import as_text, is_storable
+from etl.ingestion.transform.structures import json_text
+from etl.ingestion.transform.types import converter
 from etl.ingestion.values import Misfit
 
 Connection = psycopg.Connection[tuple[Any, ...]]
