@@ -30,8 +30,8 @@ class _Entry:
     `sql` is the type in a statement, `long_name` is the name that PostgreSQL's catalogue gives it where that differs.
     `synonyms` are names from elsewhere: an error for one of them proposes this type. `options` are the options of a
     column that not every type has. `examples` are JSON values for the reference page and the tests: some fit, some do
-    not. `is_read_from_tokens`: PostgreSQL makes the value from a JSON token, so only a column of this very type gets
-    the value that the checked path would send. `is_inferred`: `etl dataset infer` may propose it.
+    not. `is_read_from_tokens`: PostgreSQL reads the JSON token and decides whether it fits, so only a column of this
+    very type gets the value that the checked path would send. `is_inferred`: `etl dataset infer` may propose it.
     """
 
     sql: LiteralString
@@ -101,6 +101,7 @@ class TimeType(_Entry):
     parts: tuple[Literal["year", "month", "day"], ...] = ("year", "month", "day")
     zone: Literal["ignored", "refused", "required"]
     options: frozenset[str] = frozenset({"formats"})
+    is_read_from_tokens: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg import sql
 from structlog.testing import capture_logs
 
 from etl.database.connecting import Database
@@ -532,12 +533,30 @@ def test_a_dataset_that_tokens_do_not_give_is_told(tmp_path: Path, column: str, 
     assert fast(read(path)) == reason
 
 
-def test_a_table_with_other_types_is_loaded_by_the_careful_lane(lab: Lab) -> None:
-    """Where a person made the column another one, its values are converted before they are sent."""
-    document = b'[{"id":"1","needed":800.0,"big":5}]'
-    lab.connection.execute("alter table lab.mixed alter big type text")
-    with capture_logs() as told:
-        found = lab.load(document)
-    [event] = [each for each in told if each["event"] == "checked_path_only"]
-    assert event["reason"] == "column big of lab.mixed is text and not bigint"
-    assert found.exit_code == 0
+@pytest.mark.parametrize(
+    ("column", "server_name", "value", "exit_code"),
+    [
+        ("big", "bigint", "5", 0),
+        ("at", "timestamp with time zone", '"2026-13-05T10:00:00Z"', 1),
+        ("day", "date", '"2026-02-30"', 1),
+    ],
+)
+def test_a_table_with_other_types_is_loaded_by_the_checked_path(
+    lab: Lab, column: str, server_name: str, value: str, exit_code: int
+) -> None:
+    """Where a person gave the column another type, its values are converted before they are sent."""
+    document = f'[{{"id":"1","needed":800.0,"{column}":{value}}}]'.encode()
+    lab.connection.execute(sql.SQL("alter table lab.mixed alter {} type text").format(sql.Identifier(column)))
+    with capture_logs() as logs:
+        result = lab.load(document)
+    [event] = [entry for entry in logs if entry["event"] == "checked_path_only"]
+    assert event["reason"] == f"column {column} of lab.mixed is text and not {server_name}"
+    assert result.exit_code == exit_code
+
+
+def test_a_precision_keeps_the_fast_path(lab: Lab) -> None:
+    """A type with a precision is the type of the definition: PostgreSQL rounds what either path sends."""
+    lab.connection.execute("alter table lab.mixed alter at type timestamptz(3), alter exact type numeric(9, 2)")
+    with capture_logs() as logs:
+        lab.load(b'[{"id":"1","needed":1,"at":"2026-01-05T10:00:00.1234Z","exact":1.005}]')
+    assert "checked_path_only" not in {entry["event"] for entry in logs}
