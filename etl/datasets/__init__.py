@@ -7,12 +7,11 @@ returns statements, others run them.
 from etl.datasets.definition import LINEAGE, SOURCE, Column, Condition, Dataset, Table
 from etl.datasets.reading import find, folders, names, read, readable, standing
 from etl.datasets.tables import additions, ddl, limits_ddl, quoted, sql_type
-from etl.datasets.types import TIMES, TYPES, Type
+from etl.datasets.types import TYPES, Type
 
 __all__ = [
     "LINEAGE",
     "SOURCE",
-    "TIMES",
     "TYPES",
     "Column",
     "Condition",

@@ -210,7 +210,7 @@ _TABLE: Final[tuple[ColumnType, ...]] = (
         name="text[]",
         sql="text[]",
         synonyms=("array",),
-        examples=('["a", 1.50, null]', "[]", '"a"', '[["a"]]'),
+        examples=('["a", "b"]', '["a", 1.50, null]', "[]", '"a"', '[["a"]]'),
         is_inferred=True,
     ),
 )
@@ -218,7 +218,11 @@ _TABLE: Final[tuple[ColumnType, ...]] = (
 TYPES: Final[Mapping[Type, ColumnType]] = MappingProxyType({entry.name: entry for entry in _TABLE})
 """The entry of each type."""
 
-TIMES: Final = frozenset(entry.name for entry in _TABLE if isinstance(entry, TimeType))
+INFERRED_TIMES: Final[tuple[TimeName, ...]] = tuple(
+    entry.name for entry in _TABLE if isinstance(entry, TimeType) and entry.is_inferred
+)
+"""The dates and times that `etl dataset infer` looks for in texts."""
+
 SYNONYMS: Final = MappingProxyType({synonym: entry.name for entry in _TABLE for synonym in entry.synonyms})
 """What the types are called elsewhere, with the type that is meant."""
 
