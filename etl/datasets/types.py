@@ -13,7 +13,7 @@ from typing import Final, Literal, LiteralString
 
 TextName = Literal["text"]
 NumberName = Literal["smallint", "integer", "bigint", "numeric", "double"]
-WordName = Literal["boolean"]
+WordName = Literal["boolean", "uuid"]
 TimeName = Literal["date", "timestamp", "timestamptz"]
 StructureName = Literal["jsonb", "text[]"]
 
@@ -169,6 +169,15 @@ _TABLE: Final[tuple[ColumnType, ...]] = (
         examples=("true", '"false"', "1", '"yes"'),
         is_read_from_tokens=True,
         is_inferred=True,
+    ),
+    WordType(
+        name="uuid",
+        sql="uuid",
+        synonyms=("guid",),
+        examples=(
+            *('"0f8fad5b-d9cb-469f-a165-70867728950e"', '"0F8FAD5B-D9CB-469F-A165-70867728950E"'),
+            *('"0f8fad5bd9cb469fa16570867728950e"', '"{0f8fad5b-d9cb-469f-a165-70867728950e}"', '""'),
+        ),
     ),
     TimeType(
         name="date",

@@ -64,6 +64,10 @@ COLUMNS = {
     "filled": '{ type = "text", default = "a \\"b\\"", null_if = ["null"], required = true }',
     "filled_number": '{ type = "integer", default = 7, min = 0 }',
     "tags": '"text[]"',
+    "number": '"uuid"',
+    "other_number": '{ type = "uuid", null_if = ["N/A"], trim = true }',
+    "filled_uuid": '{ type = "uuid", default = "0F8FAD5B-d9cb-469f-a165-70867728950e" }',
+    "moved_uuid": '{ type = "uuid", misfits_to = "spoiled" }',
     "quoted": """{ path = '"a.b"."#"', type = "text" }""",
     "odd": '{ path = "a b-ü", type = "text" }',
 }
@@ -77,6 +81,7 @@ id = {{ type = "text", required = true }}
 feed = {{ value = "a \\"feed\\"", type = "text" }}
 note = "text"
 late = "text"
+spoiled = "text"
 {chr(10).join(f"{name} = {options}" for name, options in COLUMNS.items())}
 [[table]]
 name = "lab.mixed_items"
@@ -226,6 +231,10 @@ TOKENS = [
         '[["a"]]',
         '[""]',
     ),
+    *('"0f8fad5b-d9cb-469f-a165-70867728950e"', '"0F8FAD5B-D9CB-469F-a165-70867728950E"', '"\\u0030f8fad5b"'),
+    *('"\\u0030f8fad5b-d9cb-469f-a165-70867728950e"', '" 0f8fad5b-d9cb-469f-a165-70867728950e "'),
+    *('"0f8fad5bd9cb469fa16570867728950e"', '"{0f8fad5b-d9cb-469f-a165-70867728950e}"'),
+    *('"0f8fad5b-d9cb-469f-a165-70867728950"', '"0f8fad5b-d9cb-469f-a165-70867728950g"'),
     *('" a"', '"a "', '"\\u00a0a"', '"　abcde　"', '"a\\u0020"', '"  "', '" N/A "', '"　\\n a"', '" 2026-01-05 "'),
     *(
         '"05.01.2026"',
@@ -382,6 +391,8 @@ def test_what_nothing_is_wrong_with_does_not_need_the_careful_lane(lab: Lab) -> 
         "share": ["0.5", "-0.5", "0"],
         "near": ["1.5", "1e300"],
         "yes": ["true", "false", "null", '"true"'],
+        "number": ['"0f8fad5b-d9cb-469f-a165-70867728950e"', '"0F8FAD5B-D9CB-469F-A165-70867728950E"', "null"],
+        "other_number": ['"0f8fad5b-d9cb-469f-a165-70867728950e"', '"N/A"'],
         "day": ['"2026-01-05"', "null"],
         "at": ['"2026-01-05T10:00:00Z"', '"2026-01-05 10:00:00.123+02:00"', '"2024-02-29T10:00:00-0330"', "null"],
         "doc": ['{"a": [1, "x"]}', "null", '"x"', "1"],
