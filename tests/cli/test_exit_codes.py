@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
@@ -22,12 +21,9 @@ from psycopg.conninfo import make_conninfo
 from etl.embedded import Server
 from etl.ingestion.ledger import runs as ledger
 from etl.ingestion.pipeline.command import GRAVEST_FIRST
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Done = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Done]
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
+from tests.support.commands import Ended, RunEtl
+from tests.support.faults import Connection
 
 no_database = pytest.mark.parametrize("database_url", ["postgresql://nobody@127.0.0.1:1/nowhere"], ids=["no database"])
 """For what is judged before any database is asked."""
@@ -47,14 +43,7 @@ weight_kg = { type = "numeric", min = 0 }
 
 
 @pytest.fixture
-def connection(postgresql: Connection) -> Connection:
-    """Give an autocommit connection to a fresh, migrated database."""
-    postgresql.autocommit = True
-    return postgresql
-
-
-@pytest.fixture
-def in_background(run_etl: RunEtl, connection: Connection) -> Iterator[Callable[..., Future[Done]]]:
+def in_background(run_etl: RunEtl, connection: Connection) -> Iterator[Callable[..., Future[Ended]]]:
     """Return a function that runs `etl ARGUMENTS` beside the test."""
     with ThreadPoolExecutor() as pool:
         yield lambda *arguments: pool.submit(run_etl, *arguments)
@@ -91,7 +80,7 @@ def _vehicles(first: int, last: int) -> list[dict[str, Any]]:
     return [{"vehicle_id": f"V{number:03}", "odometer_km": number} for number in range(first, last + 1)]
 
 
-def _told(done: Done) -> str:
+def _told(done: Ended) -> str:
     """Return the one sentence by which a command told its error, and its hint."""
     assert "Traceback" not in done.stderr
     lines = done.stderr.splitlines()
@@ -100,11 +89,11 @@ def _told(done: Done) -> str:
     return " ".join([*errors, *(line for line in lines if line.startswith("hint: "))])
 
 
-def _summaries(done: Done) -> list[dict[str, Any]]:
+def _summaries(done: Ended) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def _summary(done: Done) -> dict[str, Any]:
+def _summary(done: Ended) -> dict[str, Any]:
     """Return the summary of the only source; its exit code is that of the process, and the balance adds up."""
     summary, total = _summaries(done)
     assert (summary["kind"], total["kind"]) == ("source", "total")
@@ -487,7 +476,7 @@ def test_wrong_usage_of_the_database_is_2(run_etl: RunEtl, connection: Connectio
 
 
 def test_a_source_that_another_run_holds_is_6(
-    run_etl: RunEtl, in_background: Callable[..., Future[Done]], connection: Connection, tmp_path: Path
+    run_etl: RunEtl, in_background: Callable[..., Future[Ended]], connection: Connection, tmp_path: Path
 ) -> None:
     """A second load of a source that is being loaded is exit 6 and names the run that holds it; another is not."""
     (tmp_path / "feed.json").write_text(json.dumps(_vehicles(1, 2)))
@@ -534,7 +523,7 @@ def test_too_many_rejected_records_are_5(run_etl: RunEtl, connection: Connection
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_after_the_batch_in_hand(
     run_etl: RunEtl,
-    in_background: Callable[..., Future[Done]],
+    in_background: Callable[..., Future[Ended]],
     connection: Connection,
     tmp_path: Path,
     number: signal.Signals,
@@ -568,7 +557,7 @@ def test_a_signal_stops_after_the_batch_in_hand(
 
 
 def test_a_second_signal_ends_at_once(
-    run_etl: RunEtl, in_background: Callable[..., Future[Done]], connection: Connection, tmp_path: Path
+    run_etl: RunEtl, in_background: Callable[..., Future[Ended]], connection: Connection, tmp_path: Path
 ) -> None:
     """AttemptRequest again a load gives up the batch in hand, which is rolled back, and goes on when run again."""
     (tmp_path / "feed.json").write_text(json.dumps(_vehicles(1, 6)))
@@ -688,7 +677,7 @@ def test_every_code_can_be_provoked(run_etl: RunEtl, connection: Connection, tmp
         6: run(*load, "held.json"),
     }
     _miscount(connection)
-    provoked[70] = run(*load, "lost.json")
+    provoked[70] = run(*load, "lost.json", may_be_faulty=True)
     assert {code: done.returncode for code, done in provoked.items()} == {code: code for code in provoked}
     assert [code for code, done in provoked.items() if "Traceback" in done.stderr] == []
     stopped = {

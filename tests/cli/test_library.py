@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import psycopg
 import pytest
 import structlog
 
 import etl
 from etl.cli.load import command as load_command
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
+from tests.support.faults import Connection
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,10 @@
 import json
 import logging
-import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 import structlog
 
@@ -14,10 +12,8 @@ from etl import cli, logs
 from etl.database.tables import create_tables
 from etl.datasets import read
 from etl.embedded import Server
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Done = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Done]
+from tests.support.commands import Ended, RunEtl
+from tests.support.faults import Connection
 
 MARK = "Xq7marker"
 
@@ -60,7 +56,7 @@ def logging_restored() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def _events(done: Done) -> list[dict[str, Any]]:
+def _events(done: Ended) -> list[dict[str, Any]]:
     """Return the events on stderr; what is none is the error of the command, or its hint."""
     lines = [line for line in done.stderr.splitlines() if not line.startswith(("error: ", "hint: "))]
     return [json.loads(line) for line in lines]

@@ -1,13 +1,11 @@
 import hashlib
 import json
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, LiteralString
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,10 +18,9 @@ from etl.errors import EtlError
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.values import Source, Summary
 from etl.settings import Mode, RetrySettings
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 from tests.support.loading import bring
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
 
 ORDERS = """
 name = "orders"

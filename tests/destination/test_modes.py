@@ -1,20 +1,16 @@
 import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from etl.database.tables import create_tables
 from etl.datasets import read
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Done = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Done]
+from tests.support.commands import Ended, RunEtl
+from tests.support.faults import Connection
 
 ORDERS = """
 name = "orders"
@@ -49,7 +45,7 @@ def connection(postgresql: Connection, tmp_path: Path) -> Connection:
 
 
 @pytest.fixture
-def in_background(run_etl: RunEtl, connection: Connection) -> Iterator[Callable[..., Future[Done]]]:
+def in_background(run_etl: RunEtl, connection: Connection) -> Iterator[Callable[..., Future[Ended]]]:
     """Return a function that runs `etl ARGUMENTS` beside the test."""
     with ThreadPoolExecutor() as pool:
         yield lambda *arguments: pool.submit(run_etl, *arguments)
@@ -67,7 +63,7 @@ def _write(folder: Path, name: str, orders: list[dict[str, Any]]) -> str:
     return text
 
 
-def _summary(done: Done) -> dict[str, Any]:
+def _summary(done: Ended) -> dict[str, Any]:
     """Return the summary of the only source; its balance adds up."""
     assert "Traceback" not in done.stderr
     summary: dict[str, Any] = json.loads(done.stdout.splitlines()[0])
@@ -249,7 +245,7 @@ def test_replace_by_nothing_has_to_be_allowed(run_etl: RunEtl, connection: Conne
 
 
 def test_readers_see_the_old_rows_until_a_replace_is_done(
-    in_background: Callable[..., Future[Done]], connection: Connection, tmp_path: Path, run_etl: RunEtl
+    in_background: Callable[..., Future[Ended]], connection: Connection, tmp_path: Path, run_etl: RunEtl
 ) -> None:
     """While a replace is being published readers wait for nothing and see all of the old rows; then all of the new."""
     _write(tmp_path, "one.json", [_order("A", 1, "old", "a1"), _order("B", 1, "old", "b1")])

@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,10 +15,8 @@ from etl.database.tables import create_tables
 from etl.datasets import read
 from etl.ingestion.destination import refusals
 from etl.settings import RetrySettings
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Done = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Done]
+from tests.support.commands import Ended, RunEtl
+from tests.support.faults import Connection
 
 QUICK = ["--retry-attempts", "4", "--retry-base-seconds", "0.02", "--retry-cap-seconds", "0.05"]
 
@@ -46,7 +43,7 @@ def connection(postgresql: Connection, tmp_path: Path) -> Connection:
 
 
 @pytest.fixture
-def in_background(run_etl: RunEtl, connection: Connection) -> Iterator[Callable[..., Future[Done]]]:
+def in_background(run_etl: RunEtl, connection: Connection) -> Iterator[Callable[..., Future[Ended]]]:
     """Return a function that runs `etl ARGUMENTS` beside the test."""
     with ThreadPoolExecutor() as pool:
         yield lambda *arguments: pool.submit(run_etl, *arguments)
@@ -69,7 +66,7 @@ def _ids(connection: Connection) -> list[str]:
     return [parcel_id for (parcel_id,) in connection.execute("select parcel_id from logistics.parcels order by 1")]
 
 
-def _summary(done: Done) -> dict[str, Any]:
+def _summary(done: Ended) -> dict[str, Any]:
     assert "Traceback" not in done.stderr
     summary: dict[str, Any] = json.loads(done.stdout.splitlines()[0])
     records = summary["records"]
@@ -78,7 +75,7 @@ def _summary(done: Done) -> dict[str, Any]:
     return summary
 
 
-def _retries(done: Done) -> list[dict[str, Any]]:
+def _retries(done: Ended) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stderr.splitlines() if '"batch_retried"' in line]
 
 
@@ -119,7 +116,7 @@ HOLD = "perform pg_advisory_xact_lock(42);"
 
 @pytest.mark.parametrize("where", ["copy", "commit"])
 def test_a_connection_that_is_lost_is_opened_again(
-    run_etl: RunEtl, in_background: Callable[..., Future[Done]], connection: Connection, where: str
+    run_etl: RunEtl, in_background: Callable[..., Future[Ended]], connection: Connection, where: str
 ) -> None:
     """A batch whose backend is killed in the middle of its COPY or COMMIT is tried again: each record is in, once."""
     connection.execute("select pg_advisory_lock(42)")
@@ -141,7 +138,7 @@ def test_a_connection_that_is_lost_is_opened_again(
 
 
 def test_a_merge_that_lost_its_connection_is_done_again(
-    in_background: Callable[..., Future[Done]], connection: Connection, tmp_path: Path
+    in_background: Callable[..., Future[Ended]], connection: Connection, tmp_path: Path
 ) -> None:
     """What a merge had prepared in its session is prepared anew in the next: each version and child row is right."""
     shipment = {"created_at": "2026-01-01T00:00:00Z", "items": [{"sku": "a"}, {"sku": "b"}]}
@@ -240,7 +237,7 @@ def test_a_server_that_refuses_work_is_4(run_etl: RunEtl, connection: Connection
 
 
 def test_a_database_that_stays_away_is_4(
-    run_etl: RunEtl, in_background: Callable[..., Future[Done]], connection: Connection, elsewhere: Connection
+    run_etl: RunEtl, in_background: Callable[..., Future[Ended]], connection: Connection, elsewhere: Connection
 ) -> None:
     """When no connection is to be had any more the run ends with exit 4 in bounded time, and goes on afterwards."""
     allow = sql.SQL("alter database {} allow_connections {}")
@@ -271,7 +268,7 @@ def test_a_database_that_stays_away_is_4(
 
 
 def test_a_database_that_comes_back_is_waited_for(
-    in_background: Callable[..., Future[Done]], connection: Connection, elsewhere: Connection
+    in_background: Callable[..., Future[Ended]], connection: Connection, elsewhere: Connection
 ) -> None:
     """A restart of the server that is shorter than the tries costs time and nothing else."""
     allow = sql.SQL("alter database {} allow_connections {}")
@@ -292,7 +289,7 @@ def test_a_database_that_comes_back_is_waited_for(
 
 
 def test_a_load_that_lost_its_source_to_another_is_6(
-    run_etl: RunEtl, in_background: Callable[..., Future[Done]], connection: Connection
+    run_etl: RunEtl, in_background: Callable[..., Future[Ended]], connection: Connection
 ) -> None:
     """Whoever takes over the source while a load has no connection loads the rest; the first stops, nothing doubles."""
     connection.execute("select pg_advisory_lock(42)")
@@ -310,7 +307,7 @@ def test_a_load_that_lost_its_source_to_another_is_6(
 
 
 def test_a_killed_loader_leaves_nothing_half_done(
-    run_etl: RunEtl, in_background: Callable[..., Future[Done]], connection: Connection
+    run_etl: RunEtl, in_background: Callable[..., Future[Ended]], connection: Connection
 ) -> None:
     """After kill -9 the batches that were committed are in and no other; the same command goes on at once."""
     connection.execute("select pg_advisory_lock(42)")

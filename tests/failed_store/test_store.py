@@ -26,9 +26,8 @@ from etl.errors import DatabaseError
 from etl.ingestion.failed_store.locating import Located, length_in
 from etl.ingestion.failed_store.store import FailedStore, Origin, describe
 from etl.ingestion.values import Failure, Fault, Rejected
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 
 PARCELS = """
 name = "parcels"

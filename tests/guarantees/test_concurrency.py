@@ -13,17 +13,13 @@ from typing import Any
 import pytest
 
 from etl.embedded import Server
-from tests.support.breaking import (
-    Case,
-    Databases,
-    Running,
-    Site,
-    assert_sound,
-    clean_case,
-    databases_of,
-    until,
-    write_shipments,
-)
+from tests.support.cases import Case, clean_case
+from tests.support.commands import Running
+from tests.support.databases import Databases, databases_of
+from tests.support.records import write_shipments
+from tests.support.site import Site
+from tests.support.states import assert_sound
+from tests.support.waiting import until
 
 RECORDS = 600
 KEYS = 3_000

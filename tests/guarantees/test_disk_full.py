@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from etl.embedded import Server
-from tests.support.breaking import Case, Databases, Ended, Site, assert_sound, clean_case, databases_of
+from tests.support.cases import Case, clean_case
+from tests.support.commands import Ended
+from tests.support.databases import Databases, databases_of
+from tests.support.site import Site
+from tests.support.states import assert_sound
 
 RECORDS = 1_200
 

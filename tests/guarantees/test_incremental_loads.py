@@ -12,7 +12,9 @@ from etl.embedded import Server
 from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
 from etl.precalculation.verify import verify
-from tests.support.breaking import Ended, Site, databases_of
+from tests.support.commands import Ended
+from tests.support.databases import databases_of
+from tests.support.site import Site
 
 
 @pytest.fixture

@@ -14,21 +14,14 @@ import psycopg
 import pytest
 
 from etl.embedded import Server
-from tests.support.breaking import (
-    PATIENT,
-    Case,
-    Databases,
-    Running,
-    Site,
-    assert_complete,
-    assert_sound,
-    clean_case,
-    databases_of,
-    durable_server,
-    state,
-    until,
-    write_shipments,
-)
+from tests.support.cases import Case, clean_case
+from tests.support.commands import PATIENT, Running
+from tests.support.databases import Databases, databases_of
+from tests.support.records import write_shipments
+from tests.support.servers import durable_server
+from tests.support.site import Site
+from tests.support.states import assert_complete, assert_sound, state
+from tests.support.waiting import until
 
 SHORT = 1_600
 LONG = 6_000

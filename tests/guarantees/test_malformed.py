@@ -4,14 +4,12 @@ fault lost, nothing invented. What is right is judged by Python's own decoder, v
 
 import json
 import random
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from etl.database.connecting import Database
@@ -20,10 +18,10 @@ from etl.datasets import Dataset, read
 from etl.errors import EtlError, SourceError
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.values import Source, Summary
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 from tests.support.loading import bring
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
 Row = tuple[str, Decimal | None, Any]
 
 PARCELS = """

@@ -14,7 +14,11 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl.embedded import Server
-from tests.support.breaking import Case, Databases, Site, assert_sound, clean_case, databases_of, until
+from tests.support.cases import Case, clean_case
+from tests.support.databases import Databases, databases_of
+from tests.support.site import Site
+from tests.support.states import assert_sound
+from tests.support.waiting import until
 
 RECORDS = 600
 BATCHES = 6

@@ -10,18 +10,13 @@ from pathlib import Path
 import pytest
 
 from etl.embedded import Server
-from tests.support.breaking import (
-    Case,
-    Databases,
-    Ended,
-    Moment,
-    Running,
-    Site,
-    assert_sound,
-    clean_case,
-    databases_of,
-    until,
-)
+from tests.support.cases import Case, clean_case
+from tests.support.commands import Ended, Running
+from tests.support.databases import Databases, databases_of
+from tests.support.faults import Moment
+from tests.support.site import Site
+from tests.support.states import assert_sound
+from tests.support.waiting import until
 
 RECORDS = 800
 

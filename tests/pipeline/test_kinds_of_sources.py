@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from etl.database.connecting import Database
@@ -26,13 +25,13 @@ from etl.ingestion.pipeline.load import load
 from etl.ingestion.pipeline.replay import replay
 from etl.ingestion.values import Source, Summary, hash_of
 from etl.settings import Limit, LoadSettings, RetrySettings
+from tests.support.faults import Connection
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 
 PARCELS = """
 name = "parcels"

@@ -1,8 +1,6 @@
 import gzip
 import json
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +9,8 @@ import pytest
 
 from etl.database.tables import create_tables
 from etl.datasets import read
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Done = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Done]
+from tests.support.commands import Ended, RunEtl
+from tests.support.faults import Connection
 
 SUMMARY = {
     "kind": str,
@@ -52,13 +48,6 @@ sku = "text"
 """
 
 
-@pytest.fixture
-def connection(postgresql: Connection) -> Connection:
-    """Give an autocommit connection to a fresh, migrated database."""
-    postgresql.autocommit = True
-    return postgresql
-
-
 def _vehicles(first: int, last: int) -> list[dict[str, Any]]:
     return [{"vehicle_id": f"V{number:03}", "odometer_km": number} for number in range(first, last + 1)]
 
@@ -76,7 +65,7 @@ def _ids(connection: Connection) -> list[str]:
     return [vehicle_id for (vehicle_id,) in connection.execute("select vehicle_id from logistics.vehicles order by 1")]
 
 
-def _summaries(done: Done) -> list[dict[str, Any]]:
+def _summaries(done: Ended) -> list[dict[str, Any]]:
     """Return the summaries of the sources; each balance adds up, and the last line is the total."""
     assert "Traceback" not in done.stderr
     *each, total = (json.loads(line) for line in done.stdout.splitlines())
@@ -88,7 +77,7 @@ def _summaries(done: Done) -> list[dict[str, Any]]:
     return each
 
 
-def _summary(done: Done) -> dict[str, Any]:
+def _summary(done: Ended) -> dict[str, Any]:
     [summary] = _summaries(done)
     assert summary["exit_code"] == done.returncode
     return summary

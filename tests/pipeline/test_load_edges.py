@@ -1,20 +1,15 @@
 import json
 import os
-import subprocess
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from etl.database.tables import create_tables
 from etl.datasets import read
-
-Connection = psycopg.Connection[Any]
-Done = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Done]
+from tests.support.commands import Ended, RunEtl
+from tests.support.faults import Connection
 
 ORDERS = """
 name = "orders"
@@ -39,7 +34,7 @@ def connection(postgresql: Connection, tmp_path: Path) -> Connection:
     return postgresql
 
 
-def _summaries(done: Done) -> list[dict[str, Any]]:
+def _summaries(done: Ended) -> list[dict[str, Any]]:
     assert "Traceback" not in done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

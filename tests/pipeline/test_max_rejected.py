@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, LiteralString
 
-import psycopg
 import pytest
 
 from etl import cli
@@ -14,8 +13,7 @@ from etl.database.tables import create_tables
 from etl.datasets import read
 from etl.errors import UsageError
 from etl.settings import Limit
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.faults import Connection
 
 PARCELS = """
 name = "parcels"

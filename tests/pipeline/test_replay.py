@@ -20,12 +20,9 @@ from psycopg import sql
 from etl import cli
 from etl.database.tables import create_tables
 from etl.datasets import read
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Finished = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Finished]
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
+from tests.support.commands import Ended, RunEtl
+from tests.support.faults import Connection
 
 ORDERS = """
 name = "orders"
@@ -197,7 +194,7 @@ def desk(
 
 
 @pytest.fixture
-def in_background(desk: Desk, run_etl: RunEtl) -> Iterator[Callable[..., Future[Finished]]]:
+def in_background(desk: Desk, run_etl: RunEtl) -> Iterator[Callable[..., Future[Ended]]]:
     """Return a function that runs `etl ARGUMENTS` as a process beside the test."""
     with ThreadPoolExecutor() as pool:
         yield lambda *arguments: pool.submit(run_etl, *arguments)
@@ -376,7 +373,7 @@ def _release(desk: Desk) -> None:
 
 
 @append
-def test_two_replays_at_once_double_nothing(desk: Desk, in_background: Callable[..., Future[Finished]]) -> None:
+def test_two_replays_at_once_double_nothing(desk: Desk, in_background: Callable[..., Future[Ended]]) -> None:
     """A second replay beside the first is exit 6 and tells who is at it; afterwards all is in once."""
     desk.load("orders.ndjson", [_order(number, amount=-1) for number in range(1, 5)], "--max-rejected", "100%")
     [failed_id] = desk.waiting()
@@ -398,7 +395,7 @@ def test_two_replays_at_once_double_nothing(desk: Desk, in_background: Callable[
 
 
 @append
-def test_many_replays_at_once_double_nothing(desk: Desk, in_background: Callable[..., Future[Finished]]) -> None:
+def test_many_replays_at_once_double_nothing(desk: Desk, in_background: Callable[..., Future[Ended]]) -> None:
     """However many replays of the same files run beside each other, each record comes in once."""
     records = [_order(number, amount=-1) for number in range(1, 25)]
     desk.load("orders.ndjson", records, "--max-rejected", "100%", "--batch-rows", "4")

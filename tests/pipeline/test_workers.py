@@ -30,17 +30,12 @@ from etl.ingestion.pipeline.pool import Crew, crew
 from etl.ingestion.values import Piece, hash_of
 from etl.logs import Logs
 from etl.settings import RetrySettings
-from tests.support.breaking import (
-    PATIENT,
-    Case,
-    Databases,
-    Running,
-    Site,
-    assert_sound,
-    clean_case,
-    databases_of,
-    until,
-)
+from tests.support.cases import Case, clean_case
+from tests.support.commands import PATIENT, Running
+from tests.support.databases import Databases, databases_of
+from tests.support.site import Site
+from tests.support.states import assert_sound
+from tests.support.waiting import until
 
 RECORDS = 1_600
 

@@ -16,8 +16,8 @@ from etl.errors import UsageError
 from etl.precalculation.catalogue import EVERYTHING, Aggregate, BucketRange, choose
 from etl.precalculation.pending import gather, take_due
 from etl.precalculation.refresh import Refreshed, refresh
+from tests.support.faults import Connection
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 START = date(2026, 1, 28)
 DAYS = 40
 

@@ -14,7 +14,10 @@ from etl.embedded import Server
 from etl.precalculation import listener
 from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
-from tests.support.breaking import Databases, Running, Site, databases_of, until
+from tests.support.commands import Running
+from tests.support.databases import Databases, databases_of
+from tests.support.site import Site
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def _events(running: Running, event: str) -> list[dict[str, Any]]:
 
 
 def _listening(site: Site, **variables: str) -> Running:
-    running = site.start("listen", **variables)
+    running = site.start("listen", env=variables)
     until(lambda: _events(running, "listening"), "the listener")
     return running
 

@@ -8,8 +8,7 @@ import pytest
 from psycopg import sql
 
 from etl.precalculation.catalogue import Aggregate, BucketRange, choose, read_all
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.faults import Connection
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ from etl.database.connecting import Database, connect
 from etl.datasets import Column, Dataset, Table, Type, ddl, sql_type
 from etl.ingestion.transform.conversions import as_text, converter, is_storable, json_text
 from etl.ingestion.values import Misfit
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.faults import Connection
 
 against_database = settings(
     deadline=None, derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -1,15 +1,13 @@
 """The two paths give the same rows and the same rejected records: one by one, and in random documents."""
 
 import json
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, LiteralString
 from unittest.mock import patch
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,9 +24,9 @@ from etl.ingestion.transform.paths import fast
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Source, Summary
 from etl.settings import Decoder
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 from tests.support.loading import bring
-
-Connection = psycopg.Connection[tuple[Any, ...]]
 
 COLUMNS = {
     "words": '"text"',
@@ -505,7 +503,7 @@ def test_any_number_of_workers_comes_to_the_same(lab: Lab, shape: str, decoder: 
         assert lab.load(document, workers=workers, batch_rows=batch_rows, decoder=decoder) == careful
 
 
-def test_a_person_can_read_the_projection(run_etl: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_a_person_can_read_the_projection(run_etl: RunEtl) -> None:
     """`dataset show --projection` tells each column's tokens and checks, or why values are converted one by one."""
     done = run_etl("dataset", "show", "shipments", "--projection")
     assert done.returncode == 0
