@@ -2,16 +2,13 @@
 
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from etl import __version__, cli
-from etl.embedded import Server
 from tests.support.commands import Ended, RunEtl
-from tests.support.databases import Databases, databases_of
 from tests.support.faults import Connection
 from tests.support.site import Site
 from tests.support.waiting import until
@@ -22,14 +19,6 @@ LINE = '{{"vehicle_id": "V{}", "depot": "' + "x" * 100 + '"}}\n'
 def _lines(done: Ended) -> list[dict[str, Any]]:
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-@pytest.fixture
-def site(server: Server, tmp_path: Path) -> Iterator[Site]:
-    """Give a place where a load runs beside the test."""
-    databases: Databases = databases_of(server)
-    with databases.site(tmp_path) as site:
-        yield site
 
 
 def test_runs_are_listed_as_they_stand(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
