@@ -1,8 +1,8 @@
 """The place where a test works: a database and a folder, in which `etl` runs as a scheduler would run it."""
 
 import os
+import re
 import threading
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -103,7 +103,8 @@ class Site:
 
     def write_definition(self, text: str) -> Path:
         """Write the definition of a dataset where the commands look for it."""
-        path = self.folder / "config" / "datasets" / f"{tomllib.loads(text)['name']}.toml"
+        [name] = re.findall(r'^name = "(.*)"$', text, re.MULTILINE)
+        path = self.folder / "config" / "datasets" / f"{name}.toml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return path
