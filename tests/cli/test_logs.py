@@ -9,11 +9,10 @@ import pytest
 import structlog
 
 from etl import cli, logs
-from etl.database.tables import create_tables
-from etl.datasets import read
 from etl.embedded import Server
 from tests.support.commands import Ended, RunEtl
 from tests.support.faults import Connection
+from tests.support.site import Site
 
 MARK = "Xq7marker"
 
@@ -35,14 +34,10 @@ note = "text"
 
 
 @pytest.fixture
-def connection(postgresql: Connection, tmp_path: Path) -> Connection:
-    """Give an autocommit connection to a fresh database that has the table of the dataset `parcels`."""
-    postgresql.autocommit = True
-    path = tmp_path / "config" / "datasets" / "parcels.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(PARCELS)
-    create_tables(postgresql, read(path))
-    return postgresql
+def site(site: Site) -> Site:
+    """Give a site that has the table of the dataset `parcels`."""
+    site.define(PARCELS)
+    return site
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ class Ended:
         """The summaries of a load, each with a balance that adds up; the total after them has the exit code."""
         *summaries, total = self.lines
         assert (total["kind"], total["exit_code"]) == ("total", self.returncode), self.stderr
+        assert total["sources"] == len({summary["source"] for summary in summaries})
         for summary in summaries:
             counts = summary["records"]
             assert summary["kind"] == "source"

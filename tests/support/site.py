@@ -103,8 +103,9 @@ class Site:
 
     def write_definition(self, text: str) -> Path:
         """Write the definition of a dataset where the commands look for it."""
-        [name] = re.findall(r'^name = "(.*)"$', text, re.MULTILINE)
-        path = self.folder / "config" / "datasets" / f"{name}.toml"
+        name = re.search(r'^name = "(.*)"$', text, re.MULTILINE)
+        assert name
+        path = self.folder / "config" / "datasets" / f"{name[1]}.toml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return path
