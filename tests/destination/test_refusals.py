@@ -1,13 +1,14 @@
 import json
 import time
 from contextlib import AbstractContextManager
+from typing import LiteralString
 
 import psycopg
 import pytest
 
 from etl.ingestion.destination import refusals
 from etl.settings import RetrySettings
-from tests.support.faults import Gate, Moment, on_insert
+from tests.support.faults import Gate, Moment
 from tests.support.site import Site
 from tests.support.waiting import until
 
@@ -39,10 +40,10 @@ def _ids(site: Site) -> list[str]:
     return site.column("select parcel_id from logistics.parcels order by 1")
 
 
-def _on_p4(site: Site, body: str) -> None:
+def _on_p4(site: Site, body: LiteralString) -> None:
     """Run PL/pgSQL in the server for each insert of the fourth parcel."""
     site.ask("create sequence tries")
-    on_insert(site.connection, "logistics.parcels", "new.parcel_id = 'P4'", body)
+    site.on_insert("logistics.parcels", "new.parcel_id = 'P4'", body)
 
 
 def _at_p4(site: Site, moment: Moment = "in COPY") -> AbstractContextManager[Gate]:

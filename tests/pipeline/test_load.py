@@ -103,11 +103,11 @@ def test_the_summary_has_its_shape(site: Site, tmp_path: Path) -> None:
     ("name", "content"),
     [
         ("feed.json", json.dumps(vehicles(1, 9), indent=1).encode()),
-        ("feed.ndjson", as_lines(vehicles(1, 9)).encode()),
-        ("crlf.ndjson", b"\xef\xbb\xbf" + as_lines(vehicles(1, 9)).replace("\n", "\r\n").encode()),
+        ("feed.ndjson", as_lines(*vehicles(1, 9)).encode()),
+        ("crlf.ndjson", b"\xef\xbb\xbf" + as_lines(*vehicles(1, 9)).replace("\n", "\r\n").encode()),
         ("concatenated.json", "".join(json.dumps(each, indent=1) for each in vehicles(1, 9)).encode()),
         ("feed.json.gz", gzip.compress(json.dumps(vehicles(1, 9)).encode())),
-        ("feed", gzip.compress(as_lines(vehicles(1, 9)).encode())),
+        ("feed", gzip.compress(as_lines(*vehicles(1, 9)).encode())),
         ("document.json", json.dumps({"made": 1, "fleet": {"vehicles": vehicles(1, 9)}}).encode()),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -236,11 +236,11 @@ def test_a_rejected_record_stays_told(site: Site, connection: Connection, tmp_pa
 def test_of_lines_that_were_added_only_these_load(site: Site, connection: Connection, tmp_path: Path) -> None:
     """A file of lines that grew goes on as the same run: the tail is loaded, what was there is not touched."""
     feed = tmp_path / "feed.ndjson"
-    feed.write_text(as_lines(vehicles(1, 5)))
+    feed.write_text(as_lines(*vehicles(1, 5)))
     first = site.run("load", "vehicles", "feed.ndjson", "--json", "--batch-rows", "2").summary
     before = connection.execute("select vehicle_id, xmin from logistics.vehicles order by 1").fetchall()
     with feed.open("a") as file:
-        file.write(as_lines(vehicles(6, 8)))
+        file.write(as_lines(*vehicles(6, 8)))
     done = site.run("load", "vehicles", "feed.ndjson", "--json", "--batch-rows", "2")
     assert done.returncode == 0
     grown = done.summary

@@ -14,6 +14,10 @@ class Failures:
         self.folder = folder
         self._ask = ask
 
+    def ids(self) -> list[str]:
+        """List the ids of all that the ledger knows."""
+        return [name for (name,) in self._ask("select id from etl.failures order by id")]
+
     def waiting(self) -> list[str]:
         """List the ids of what waits, the oldest first."""
         query = "select id from etl.failures where state = 'pending' order by created_at, id"

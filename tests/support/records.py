@@ -1,7 +1,6 @@
 """Records that tests load, and the files that hold them."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,6 @@ def vehicles(first: int, last: int) -> list[dict[str, Any]]:
     return [{"vehicle_id": f"V{number:03}", "odometer_km": number} for number in range(first, last + 1)]
 
 
-def as_lines(records: Iterable[object]) -> str:
+def as_lines(*records: object) -> str:
     """Return records as NDJSON; one that is a text already is a line as it stands."""
     return "".join(f"{record if isinstance(record, str) else json.dumps(record)}\n" for record in records)

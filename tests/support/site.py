@@ -22,7 +22,7 @@ from tests.support import in_process, loading
 from tests.support.checkout import ROOT
 from tests.support.commands import Ended, Running
 from tests.support.failures import Failures
-from tests.support.faults import Connection, Gate, Moment
+from tests.support.faults import Connection, Gate, Moment, on_insert
 from tests.support.waiting import until
 
 
@@ -71,6 +71,10 @@ class Site:
         if not may_be_faulty:
             ended.assert_sound()
         return ended
+
+    def load(self, dataset: str, source: str | Path, *options: str) -> dict[str, Any]:
+        """Load a source by the command, and return its summary."""
+        return self.run("load", dataset, source, "--json", *options).summary
 
     def start(
         self,
@@ -165,6 +169,10 @@ class Site:
         return Failures(self.store, self.ask)
 
     # Faults
+
+    def on_insert(self, table: str, when: LiteralString, body: LiteralString, *, moment: Moment = "in COPY") -> None:
+        """Run PL/pgSQL in the server for each row of a table that meets a condition, by a trigger named `fault`."""
+        on_insert(self.connection, table, when, body, moment=moment)
 
     def backend(self, doing: LiteralString) -> int:
         """Wait until backends of a load meet this condition on pg_stat_activity, and return the process of one."""
