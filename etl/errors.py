@@ -1,16 +1,57 @@
-"""The exceptions of this tool: each class knows whose fault it is, its exit code and what to do next.
+"""The exceptions of this tool and its exit codes: each class says whose fault it is and what to do next.
 
 The codes are the contract with schedulers (`docs/reference/exit-codes.md`). A record that cannot load is
 not an exception but a value (`etl.ingestion.values.Rejected`); exceptions are for "stop".
 """
 
+import enum
+import signal
+from collections.abc import Iterable
 from typing import Any
+
+
+@enum.unique
+class ExitCode(enum.IntEnum):
+    """The exit codes of every command, the gravest first: this order decides between several (contract C3)."""
+
+    INTERNAL_FAULT = 70
+    SIGHUP = 128 + signal.SIGHUP
+    SIGINT = 128 + signal.SIGINT
+    SIGTERM = 128 + signal.SIGTERM
+    DATABASE_AWAY = 4
+    TOO_MANY_REJECTED = 5
+    USAGE = 2
+    SOURCE_UNREADABLE = 3
+    BUSY = 6
+    FINDINGS = 1
+    """The work is done; records were rejected, or a check found differences."""
+    SUCCESS = 0
+
+    __repr__ = int.__repr__  # Logs show the number.
+
+
+SIGNALS = frozenset({ExitCode.SIGHUP, ExitCode.SIGINT, ExitCode.SIGTERM})
+"""Codes of a command that a signal ended."""
+
+DONE = frozenset({ExitCode.SUCCESS, ExitCode.FINDINGS})
+"""Codes of a command that did all of its work."""
+
+
+def gravest(codes: Iterable[int]) -> ExitCode:
+    """Return the gravest of some exit codes, SUCCESS without any.
+
+    A number that is no ExitCode is a fault of this tool: it counts as INTERNAL_FAULT.
+    """
+    occurred = set(codes)
+    if occurred - set(ExitCode):
+        return ExitCode.INTERNAL_FAULT
+    return next((code for code in ExitCode if code in occurred), ExitCode.SUCCESS)
 
 
 class EtlError(Exception):
     """Stop the command: `str(error)` says what was expected and what was found, `hint` the next command."""
 
-    exit_code = 70
+    exit_code: ExitCode = ExitCode.INTERNAL_FAULT
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -31,7 +72,7 @@ def _told_again(kind: type[EtlError], message: str, told: dict[str, Any]) -> Etl
 class UsageError(EtlError):
     """Wrong usage, settings, credentials, missing table or privilege; nothing was done."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class DefinitionError(UsageError):
@@ -41,31 +82,31 @@ class DefinitionError(UsageError):
 class SourceError(EtlError):
     """The source cannot be read to its end: missing, truncated, not JSON, changed while read."""
 
-    exit_code = 3
+    exit_code = ExitCode.SOURCE_UNREADABLE
 
 
 class DatabaseError(EtlError):
     """The database is away or refuses work, or a disk is full; running again goes on."""
 
-    exit_code = 4
+    exit_code = ExitCode.DATABASE_AWAY
 
 
 class TooManyRejectedError(EtlError):
     """More records were rejected than the settings allow, or a replace has no record at all."""
 
-    exit_code = 5
+    exit_code = ExitCode.TOO_MANY_REJECTED
 
 
 class BusyError(EtlError):
     """Another run holds the source or the dataset."""
 
-    exit_code = 6
+    exit_code = ExitCode.BUSY
 
 
 class InternalError(EtlError):
     """A fault of this tool, such as a balance that does not add up."""
 
-    exit_code = 70
+    exit_code = ExitCode.INTERNAL_FAULT
 
 
 class InterruptedByUserError(EtlError):
@@ -73,7 +114,8 @@ class InterruptedByUserError(EtlError):
 
     def __init__(self, message: str, *, signal_number: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
-        self.exit_code = 128 + signal_number
+        # Python's own KeyboardInterrupt, which no handler of ours noted, comes from SIGINT.
+        self.exit_code = gravest([128 + (signal_number or signal.SIGINT)])
 
 
 def reason_of(error: OSError) -> str:

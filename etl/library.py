@@ -17,12 +17,12 @@ import structlog
 
 from etl import provisioning
 from etl.database import connecting
-from etl.errors import EtlError, UsageError
+from etl.errors import DONE, EtlError, ExitCode, UsageError
 from etl.ingestion import constants
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.command import Course, load_all, precalculate_all, require_all
 from etl.ingestion.pipeline.job import Job, Stop
-from etl.ingestion.pipeline.sharing import shared
+from etl.ingestion.pipeline.sharing import shares_of
 from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Summary
 from etl.logs import Logs
@@ -60,7 +60,7 @@ _EXPECTED: dict[str, Any] = {
 class Loaded:
     """What a load did: the summary of each source and dataset (C4), and the aggregates that it refreshed."""
 
-    exit_code: int
+    exit_code: ExitCode
     sources: tuple[Summary, ...]
     precalculated: tuple[Refreshed, ...]
 
@@ -128,7 +128,7 @@ def load(  # noqa: PLR0913 - as many as the command has options
     if encoding != "auto":
         encodings.require_known(encoding)
     folder = Path(config_dir)
-    shares = shared(dataset, records, format, folder)
+    shares = shares_of(dataset, records, format, folder)
     named = [each for source in sources for each in naming.named(str(source), encoding)]
     course = Course()
     with _opened(database, folder) as target:
@@ -147,7 +147,7 @@ def load(  # noqa: PLR0913 - as many as the command has options
         require_all(jobs, named, folder)
         load_all(named, jobs, course, lambda _summary, _error: None)
         precalculate_all(jobs, folder, course, lambda _error: None)
-    if course.exit_code not in {0, 1}:
+    if course.exit_code not in DONE:
         grave = [error for error in course.errors if error.exit_code == course.exit_code]
         raise (grave or course.errors)[0]
     return Loaded(

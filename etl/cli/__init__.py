@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from etl.cli.options import Common, option
-from etl.errors import EtlError, UsageError
+from etl.errors import EtlError, ExitCode, UsageError, gravest
 from etl.version import __version__
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, end)
     code = run(sys.argv[1:])
-    sys.exit(128 + terminated[0] if terminated and code == 130 else code)
+    sys.exit(128 + terminated[0] if terminated and code == ExitCode.SIGINT else code)
 
 
 def _open_what_was_closed() -> None:
@@ -165,15 +165,15 @@ def run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return 130
+        return ExitCode.SIGINT
     except EtlError as error:
         tell(error)
-        return error.exit_code
+        return gravest([error.exit_code])
     except Exception as error:  # noqa: BLE001 - the last door: a fault of this tool, told as such (exit code 70)
         if isinstance(error, UnicodeEncodeError) and (place := _place_of(error.object, arguments)):
             # Bytes of a path may be no UTF-8, those of a name, a reason or a value may not.
             click.echo(f"error: expected UTF-8 in {place}", err=True)
-            return 2
+            return ExitCode.USAGE
         import structlog
 
         if not structlog.is_configured():
@@ -182,8 +182,8 @@ def run(arguments: list[str]) -> int:
             logs.set_up(logs.Logs(colors=use_colors()))
         log = structlog.get_logger("etl")
         log.error("unexpected_fault", **_told(error), hint="report it with this text")  # noqa: TRY400 - see _told
-        return 70
-    return result if isinstance(result, int) else 0
+        return ExitCode.INTERNAL_FAULT
+    return result if isinstance(result, int) else ExitCode.SUCCESS
 
 
 def _place_of(word: str, arguments: list[str]) -> str | None:

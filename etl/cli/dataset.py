@@ -8,6 +8,7 @@ from etl.cli import completion, infer
 from etl.cli.options import Common, json_option, option, print_json, print_table
 from etl.database.connecting import connect
 from etl.database.tables import require_tables
+from etl.errors import ExitCode
 from etl.provisioning import create, require_fitting
 
 
@@ -114,10 +115,10 @@ def check_command(common: Common, name: str, source: str | None, records: str | 
             print_table("differences", ["table", "column", "found", "remedy"], shown)
         require_tables(connection, dataset)
     if as_json:
-        return 1 if wrong else 0
+        return ExitCode.FINDINGS if wrong else ExitCode.SUCCESS
     ends = f"differ from it in {wrong} thing{'s' if wrong > 1 else ''}" if wrong else "are there"
     click.echo(f"{dataset.path}: the definition is right, and its tables {ends}")
-    return 1 if wrong else 0
+    return ExitCode.FINDINGS if wrong else ExitCode.SUCCESS
 
 
 def _preview(dataset: datasets.Dataset, name: str, records: str | None, limit: int, *, as_json: bool) -> int:
@@ -152,7 +153,7 @@ def _preview(dataset: datasets.Dataset, name: str, records: str | None, limit: i
             click.echo(f"  {each.fault.sqlstate} {where + ': ' if where else ''}{each.fault.reason}")
     if not as_json:
         click.echo(f"{count - misfits:,} of {count:,} records fit")
-    return 1 if misfits else 0
+    return ExitCode.FINDINGS if misfits else ExitCode.SUCCESS
 
 
 @command.command("ddl", epilog="Example: etl dataset ddl shipments > shipments.sql")

@@ -9,7 +9,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from etl.cli.options import Common, json_option, option, print_json, print_table
 from etl.database import connecting, migrations
 from etl.embedded import Server, binary
-from etl.errors import UsageError
+from etl.errors import ExitCode, UsageError
 from etl.provisioning import migrate
 
 
@@ -53,10 +53,10 @@ def status_command(common: Common) -> int:
     folder = connecting.embedded_folder(common.address)
     if folder is not None and not (status := Server(folder).status()).running:
         click.echo(f"embedded PostgreSQL {status.version} in {folder}: stopped; any command starts it")
-        return 0
+        return ExitCode.SUCCESS
     with common.server() as database, connecting.connect(database) as connection:
         click.echo(f"{database.name}: PostgreSQL {connection.info.server_version // 10000}, running")
-    return 0
+    return ExitCode.SUCCESS
 
 
 @command.command("url", epilog="Example: etl db url")
@@ -116,4 +116,4 @@ def check_command(common: Common, as_json: bool) -> int:
     else:
         rows = [(each.state, each.what, each.found, each.remedy) for each in found]
         print_table("database", ["", "what", "found", "do"], rows)
-    return 2 if any(each.state == "fail" for each in found) else 0
+    return ExitCode.USAGE if any(each.state == "fail" for each in found) else ExitCode.SUCCESS

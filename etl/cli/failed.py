@@ -25,13 +25,13 @@ from etl.cli.options import (
 )
 from etl.database.connecting import Database, connect
 from etl.database.pooling import require_own_session
-from etl.errors import BusyError, UsageError
+from etl.errors import BusyError, ExitCode, UsageError, gravest
 from etl.ingestion.failed_store.locating import is_plain, length_in
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import failures
 from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.load import precalculate
-from etl.ingestion.pipeline.replay import Replayed, replay, require_whole
+from etl.ingestion.pipeline.replay import ReplayResult, replay, require_whole
 from etl.metrics import Report
 from etl.settings import RetrySettings
 
@@ -120,7 +120,8 @@ def replay_command(
     outlive_reader()
     if not (ids or run or dataset or replay_all):
         raise UsageError("nothing is named to replay", hint="name ids, --run, --dataset or --all")
-    codes, last_run = {0}, None
+    codes: set[int] = set()
+    last_run = None
     with common.database() as database, FailedStore(failed_dir) as store:
         with connect(database) as connection:
             require_own_session(connection, database)
@@ -141,7 +142,7 @@ def replay_command(
                 codes.add(error.exit_code)
                 continue
             if one is not None:
-                codes.add(1 if one.stored else 0)
+                codes.add(ExitCode.FINDINGS if one.stored else ExitCode.SUCCESS)
                 last_run = one.run
                 report.count(one.dataset, {"loaded": one.loaded, "rejected": one.rejected, "failed": one.failed})
                 _tell_replayed(one, as_json=as_json)
@@ -154,10 +155,10 @@ def replay_command(
             tables = {table.name for each in readable for table in each.tables}
             deque(precalculate(database, common.config_dir, tables, last_run, Stop()), maxlen=0)
         report.look_at(database)
-    return max(codes)
+    return gravest(codes)
 
 
-def _tell_replayed(one: Replayed, *, as_json: bool) -> None:
+def _tell_replayed(one: ReplayResult, *, as_json: bool) -> None:
     if as_json:
         print_json([vars(one)], say)
         return
@@ -177,9 +178,9 @@ def discard_command(common: Common, ids: tuple[str, ...], reason: str, failed_di
         raise UsageError("--reason expects a reason")
     with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
         for row in [_named(database, each) for each in ids]:
-            if not ledger.discard(connection, row["id"], reason):
+            if not failures.discard(connection, row["id"], reason):
                 raise UsageError(f"{row['id']} does not wait: {row['state']}", hint="etl failed list --all")
-            store.tell_state(row["dataset"], row["run"], row["id"], "discarded", reason)
+            store.note_state(row["dataset"], row["run"], row["id"], "discarded", reason)
             if as_json:
                 print_json([{"id": row["id"], "count_records": row["count_records"], "reason": reason}])
             else:
@@ -200,7 +201,7 @@ def purge_command(common: Common, older_than: str, dataset: str | None, failed_d
     age = _age(older_than)
     removed = count_records = count_bytes = 0
     with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
-        for row in ledger.settled_failures(connection, age, dataset):
+        for row in failures.settled(connection, age, dataset):
             size = store.remove(row["dataset"], row["run"], row["id"])
             if size is None:
                 continue
@@ -225,7 +226,7 @@ def _age(text: str) -> timedelta:
 
 def _find(database: Database, **wanted: str | None) -> list[dict[str, Any]]:
     with connect(database) as connection:
-        return ledger.failures_list(connection, **wanted)
+        return failures.find(connection, **wanted)
 
 
 def _named(database: Database, id: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import click
 import psycopg
 
 from etl.cli.options import Common, metrics_option, option
+from etl.errors import ExitCode
 from etl.metrics import Report
 from etl.precalculation import catalogue, listener
 
@@ -28,7 +29,7 @@ def command(common: Common, *, is_check: bool, report: Report) -> int:
         with common.server() as database:
             pid = listener.check(database)
         click.echo(f"a listener works on {database.name}, by backend {pid}")
-        return 0
+        return ExitCode.SUCCESS
     return _listen(common, report)
 
 
@@ -50,7 +51,7 @@ def _listen(common: Common, report: Report) -> int:
             listener.listen(database, chosen, after_round=lambda connection: _tell(report, connection))
     except KeyboardInterrupt:
         signal.alarm(0)
-        return 0 if signals[0] == signal.SIGTERM else 130
+        return ExitCode.SUCCESS if signals[0] == signal.SIGTERM else ExitCode.SIGINT
 
 
 def _tell(report: Report, connection: psycopg.Connection) -> None:

@@ -25,12 +25,12 @@ from etl.cli.options import (
 )
 from etl.cli.progress import display
 from etl.cli.summary import sentence, total_of
-from etl.errors import EtlError, UsageError
+from etl.errors import SIGNALS, EtlError, ExitCode, UsageError
 from etl.ingestion import constants
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.command import Course, load_all, precalculate_all, require_all
 from etl.ingestion.pipeline.job import Job, Stop
-from etl.ingestion.pipeline.sharing import shared
+from etl.ingestion.pipeline.sharing import shares_of
 from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Summary
 from etl.metrics import Report
@@ -194,7 +194,7 @@ def command(
     )
     if dry_run:
         report.withdraw()
-    shares = shared(dataset, records, format, common.config_dir)
+    shares = shares_of(dataset, records, format, common.config_dir)
     if encoding != "auto":
         encodings.require_known(encoding)
     named = [each for argument in sources for each in naming.named(argument, encoding)]
@@ -216,7 +216,7 @@ def command(
             require_all(jobs, named, common.config_dir)
             load_all(named, jobs, course, partial(_print, as_json=as_json))
             precalculate_all(jobs, common.config_dir, course, tell)
-            if not course.codes & {4, 129, 130, 143}:
+            if not course.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
                 report.look_at(database)
     except UsageError:
         raise

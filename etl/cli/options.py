@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from etl.errors import UsageError, reason_of
+from etl.errors import ExitCode, UsageError, reason_of
 from etl.ingestion import constants
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def metrics_option(name: "metrics.Command") -> Callable[[Callable[..., Any]], Ca
             from etl import metrics
 
             with metrics.Report(metrics_file, name, others.get("dataset") or "") as report:
-                report.exit_code = command(*arguments, report=report, **others) or 0
+                report.exit_code = command(*arguments, report=report, **others) or ExitCode.SUCCESS
             return report.exit_code
 
         add = option(

@@ -8,7 +8,7 @@ import psycopg
 from etl.cli import completion
 from etl.cli.options import Common, json_option, metrics_option, option, print_json, print_table
 from etl.database.connecting import connect
-from etl.errors import UsageError
+from etl.errors import ExitCode, UsageError
 from etl.metrics import Report
 from etl.precalculation import catalogue, installation, pending, refresh, verify
 from etl.precalculation.catalogue import Aggregate
@@ -60,7 +60,7 @@ def command(
             _refresh(connection, chosen, full=full, as_json=as_json)
         finally:
             report.look(connection)
-        return 0
+        return ExitCode.SUCCESS
 
 
 def _refresh(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, full: bool, as_json: bool) -> None:
@@ -93,7 +93,7 @@ def _list(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_jso
     else:
         columns = ["aggregate", "grain", "bucket", "refreshed at", "pending buckets"]
         print_table("aggregates", columns, [tuple(row.values()) for row in found])
-    return 0
+    return ExitCode.SUCCESS
 
 
 def _verify(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_json: bool) -> int:
@@ -116,11 +116,11 @@ def _verify(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_j
         ]
         if differing:
             print_table("differences", ["aggregate", "key", "row is"], differing)
-    return 1 if any(each.differences for each in found) else 0
+    return ExitCode.FINDINGS if any(each.differences for each in found) else ExitCode.SUCCESS
 
 
 def _print_ddl(connection: psycopg.Connection, chosen: Sequence[Aggregate]) -> int:
     for aggregate in chosen:
         for statement in installation.ddl(connection, aggregate):
             click.echo(f"{statement.as_string(connection)};\n")
-    return 0
+    return ExitCode.SUCCESS

@@ -12,9 +12,8 @@ from etl.cli import completion
 from etl.cli.options import Common, json_option, option, print_json, print_table
 from etl.database.connecting import connect
 from etl.errors import UsageError
-from etl.ingestion.ledger import history
-from etl.ingestion.ledger import runs as ledger
-from etl.ingestion.ledger.history import Standing, Wanted
+from etl.ingestion.ledger import failures, history
+from etl.ingestion.ledger.history import RunFilter, RunStatus
 from etl.ingestion.pipeline import tracing
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -44,7 +43,7 @@ def command() -> None:
 
 @command.command("list", epilog="Example: etl runs list --dataset shipments --since 7d")
 @option("--dataset", shell_complete=completion.datasets, help="Only of this dataset.")
-@option("--status", type=click.Choice(get_args(Standing)), help="Only those that stand so now.")
+@option("--status", type=click.Choice(get_args(RunStatus)), help="Only those that stand so now.")
 @option("--since", type=_Since(), metavar="WHEN", help="Only those begun since: 2026-11-21, or ago: 30m, 12h, 7d, 2w.")
 @option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many of the newest.")
 @json_option
@@ -52,13 +51,13 @@ def command() -> None:
 def list_command(
     common: Common,
     dataset: str | None,
-    status: Standing | None,
+    status: RunStatus | None,
     since: datetime | None,
     limit: int,
     as_json: bool,
 ) -> None:
     """List the newest runs."""
-    wanted = Wanted(dataset=dataset, status=status, since=since, limit=limit)
+    wanted = RunFilter(dataset=dataset, status=status, since=since, limit=limit)
     with common.database() as database, connect(database) as connection:
         found = history.runs(connection, wanted, Path.cwd())
     if as_json:
@@ -86,12 +85,12 @@ def list_command(
 def show_command(common: Common, run: str, as_json: bool) -> None:
     """Show one run, also while it goes on: its attempts, its balance, what was refused and why, and what to do next."""
     with common.database() as database, connect(database) as connection:
-        found = history.runs(connection, Wanted(run=run), Path.cwd())
+        found = history.runs(connection, RunFilter(run=run), Path.cwd())
         if not found:
             raise UsageError(f"no run is called {run}", hint="etl runs list")
         attempts = history.attempts(connection, run)
         faults = history.faults(connection, run)
-        failed = ledger.failures_list(connection, run=run)
+        failed = failures.find(connection, run=run)
     if as_json:
         print_json([found[0] | {"attempts": attempts, "faults": faults, "failures": failed}])
         return

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from etl.errors import DONE
 from etl.ingestion.values import Balance, Summary
 
 _COUNTS = ("rejected", "failed", "skipped", "withheld")
@@ -22,11 +23,11 @@ def sentence(summary: Summary) -> str:
     if summary.dry_run:
         keys = "keys of other sources" if summary.policies.duplicates else "keys across batches"
         return f"{line}; nothing was kept, and {keys}, foreign keys and triggers were not judged"
-    if summary.status == "incomplete" and summary.exit_code in {0, 1}:
+    if summary.status == "incomplete" and summary.exit_code in DONE:
         line += "; --limit ended it: the same command without it brings in the rest"
     if summary.records.pending:
         line += f"; {summary.records.pending:,} wait in the failed store: etl failed list --run {summary.run}"
-    elif summary.run and summary.exit_code > 1 and summary.status in {"incomplete", "aborted"}:
+    elif summary.run and summary.exit_code not in DONE and summary.status in {"incomplete", "aborted"}:
         line += f"; what next: etl runs show {summary.run}"
     return line
 

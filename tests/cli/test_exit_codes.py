@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from etl import cli
 from etl.embedded import Server
-from etl.ingestion.ledger import runs as ledger
-from etl.ingestion.pipeline.command import GRAVEST_FIRST
+from etl.errors import EtlError, ExitCode, InterruptedByUserError, gravest
+from etl.ingestion.ledger import locks
+from etl.ingestion.pipeline.command import Course
 from tests.support.commands import RunEtl
 from tests.support.faults import Connection
 from tests.support.records import vehicles
@@ -551,7 +553,7 @@ def test_every_code_can_be_provoked(site: Site, connection: Connection) -> None:
         (site.folder / f"{name}.json").write_text(json.dumps(records))
     (site.folder / "cut.json").write_text('[{"vehicle_id": "V1"}')
     head = hashlib.sha256((site.folder / "held.json").read_bytes()).hexdigest()
-    ledger.lock_source(connection, "vehicles", head, "merge")
+    locks.acquire(connection, "vehicles", head, "merge")
     load = ["load", "vehicles", "--no-precalculate"]
     away = ["--database", "postgresql://nobody@127.0.0.1:1/nowhere"]
     run = partial(site.run, own_process=True)  # the codes that a shell sees
@@ -570,4 +572,45 @@ def test_every_code_can_be_provoked(site: Site, connection: Connection) -> None:
     assert [code for code, done in provoked.items() if "Traceback" in done.stderr] == []
     stopped = {number: _stopped(site, number) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
     assert stopped == {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
-    assert {*provoked, *stopped.values()} == set(GRAVEST_FIRST) | {2}
+    assert {*provoked, *stopped.values()} == set(ExitCode)
+
+
+ORDER = (70, 129, 130, 143, 4, 5, 2, 3, 6, 1, 0)
+"""The exit codes, the gravest first, as the contract with schedulers has them."""
+
+
+def test_every_code_has_its_place_in_the_order() -> None:
+    """Of two exit codes the graver wins, whichever came first; the order names every code once."""
+    assert sorted(ORDER) == sorted(ExitCode)
+    for place, code in enumerate(ORDER):
+        for lighter in ORDER[place:]:
+            assert gravest([code, lighter]) is gravest([lighter, code]) is ExitCode(code)
+    assert gravest([]) is ExitCode.SUCCESS
+
+
+@pytest.mark.parametrize("codes", [{7}, {0, 7}, {4, 7}, {-1}, {128}, {255, 130}])
+def test_a_code_without_a_place_is_70(codes: set[int]) -> None:
+    """A number that is no exit code of the contract ends the command with 70, whatever else occurred."""
+    assert gravest(codes) is ExitCode.INTERNAL_FAULT
+    assert Course(codes=codes).exit_code == 70
+
+
+def test_an_error_without_an_ordered_code_ends_with_70(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error class with a code that nobody ordered ends the command line with 70."""
+
+    class UnorderedError(EtlError):
+        exit_code = 7  # type: ignore[assignment] # what mypy refuses, and a caller without mypy may write
+
+    def fail(**_: object) -> None:
+        raise UnorderedError("no such code")
+
+    monkeypatch.setattr(cli.cli, "main", fail)
+    assert cli.run([]) == 70
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143), (0, 130), (99, 70)]
+)
+def test_a_signal_has_its_code(number: int, code: int) -> None:
+    """The code of a signal is 128 and its number; 0 is an interrupt by Python itself, any other signal is a fault."""
+    assert InterruptedByUserError("stopped", signal_number=number).exit_code is ExitCode(code)

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from etl.errors import DatabaseError
-from etl.ingestion.failed_store.locating import Located, length_in
-from etl.ingestion.failed_store.store import FailedStore, Origin, describe
+from etl.ingestion.failed_store.failure import Origin, build_failure
+from etl.ingestion.failed_store.locating import RecordLocation, length_in
+from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.values import Failure, Fault, Rejected
 from tests.support.records import as_lines
 from tests.support.site import Site
@@ -211,11 +212,11 @@ def _failure(failed_id: str, *texts: bytes, key: str | None = "K1") -> Failure:
     origin = Origin(id_prefix=failed_id, run="20261121T081500Z-3f9a1c", dataset="parcels", source="feed.json", batch=0)
     fault = Fault(sqlstate="22P02", reason="expected a number", table="lab.parcels", column="weight_kg")
     places = range(1, len(texts) + 1)
-    return describe(
+    return build_failure(
         origin,
         "rejected",
         [Rejected(place=place, key=key, fault=fault) for place in places],
-        {place: Located(place, 100 * place, text) for place, text in zip(places, texts, strict=True)},
+        {place: RecordLocation(place, 100 * place, text) for place, text in zip(places, texts, strict=True)},
     )
 
 

@@ -176,7 +176,7 @@ def _copied(connection: Connection, dataset: Dataset, data: bytes) -> list[tuple
     """Take a source through pieces, records, rows and COPY; return what the tables hold."""
     projection = Projection(dataset)
     with connection.transaction(force_rollback=True):
-        for piece in cut(_Bytes(data), CutOptions(format="auto", records="item", batch_rows=3, known={})):
+        for piece in cut(_Bytes(data), CutOptions(format="auto", records_path="item", batch_rows=3, known={})):
             batch = projection.batch(piece, decode(piece), 1, range(1, piece.count + 1))
             assert batch.rejected == ()
             for table, [rows] in zip(dataset.tables, batch.tables, strict=True):

@@ -160,7 +160,7 @@ class Relay:
         return True
 
     def _cut(self) -> None:
-        """CutOptions all connections, in a way that both sides hear of."""
+        """Cut all connections, in a way that both sides hear of."""
         with self._lock:
             self.cuts += 1
             _end(*self._open)

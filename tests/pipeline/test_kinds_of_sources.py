@@ -19,7 +19,7 @@ from etl.database.tables import create_tables
 from etl.datasets import Dataset, read
 from etl.errors import EtlError
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import failures
 from etl.ingestion.pipeline.job import Job, Stop
 from etl.ingestion.pipeline.load import load
 from etl.ingestion.pipeline.replay import replay
@@ -248,7 +248,7 @@ def test_a_rejected_member_is_kept_and_replayed_with_its_key(lab: Lab) -> None:
     kind = Kind(content=json.dumps({"p": bad}, indent=1).encode(), records="p.*")
     summary, _ = lab.load(kind)
     assert (summary.status, summary.records.loaded, summary.records.rejected) == ("loaded_with_rejects", 2, 2)
-    [failure] = ledger.failures_list(lab.connection, run=summary.run)
+    [failure] = failures.find(lab.connection, run=summary.run)
     with FailedStore(lab.folder / "failed") as store:
         where = ("parcels", str(summary.run), failure["id"])
         details = store.details(*where)

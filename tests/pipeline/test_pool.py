@@ -17,7 +17,7 @@ import pytest
 from etl.database.connecting import Database
 from etl.datasets import find
 from etl.errors import DatabaseError, InterruptedByUserError, SourceError
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import runs
 from etl.ingestion.pipeline.assembly import Done, Task, Work, bring
 from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.pool import Crew, crew
@@ -27,7 +27,7 @@ from etl.settings import RetrySettings
 from tests.support.site import Site
 
 
-def _work(site: Site, run: ledger.Run) -> Work:
+def _work(site: Site, run: runs.Run) -> Work:
     return Work(
         database=Database(conninfo=site.conninfo),
         dataset=find("vehicles", site.folder / "config"),
@@ -41,8 +41,8 @@ def _work(site: Site, run: ledger.Run) -> Work:
     )
 
 
-def _open_run(connection: psycopg.Connection[Any]) -> ledger.Run:
-    identity = ledger.Identity(
+def _open_run(connection: psycopg.Connection[Any]) -> runs.Run:
+    identity = runs.Identity(
         dataset="vehicles",
         source="vehicles.ndjson",
         head_sha256="0" * 64,
@@ -53,9 +53,7 @@ def _open_run(connection: psycopg.Connection[Any]) -> ledger.Run:
         is_atomic=False,
         is_forced=False,
     )
-    return ledger.open_run(
-        connection, identity, ledger.AttemptRequest(source="vehicles.ndjson", folder="/", options="")
-    )
+    return runs.start(connection, identity, runs.AttemptRequest(source="vehicles.ndjson", folder="/", options=""))
 
 
 def test_any_executor_loads_what_is_plain_values(site: Site) -> None:

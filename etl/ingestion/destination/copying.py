@@ -12,7 +12,7 @@ from etl import queries
 from etl.datasets import Dataset
 from etl.ingestion.destination import merging
 from etl.ingestion.destination.duplicates import RunKeys, count_kept
-from etl.ingestion.destination.sending import Meanwhile, do_nothing, run, send
+from etl.ingestion.destination.sending import Exchange
 from etl.ingestion.values import Batch, CopyResult, Fault
 from etl.settings import Mode
 
@@ -74,29 +74,30 @@ class Copier:
             for (name,) in connection.execute(_SQL["staging_given_up"], {"dataset": self._dataset.name}).fetchall():
                 connection.execute(_SQL["drop_staging"].format(staging=sql.Identifier("etl_staging", name)))
 
-    def copy(self, connection: psycopg.Connection, batch: Batch, meanwhile: Meanwhile = do_nothing) -> CopyResult:
-        """Send a batch and return how many rows COPY counted for each table; `meanwhile` is called while it goes.
+    def copy(self, exchange: Exchange, batch: Batch) -> CopyResult:
+        """Send a batch and return how many rows COPY counted for each table.
 
         Raises psycopg.Error as the server refuses it, InternalError when COPY counted other rows than were sent.
         """
+        connection = exchange.connection
         self.make_ready(connection)
         targets = self._temporary if self._is_gathered else self._staging if self._is_staged else self._facts
         counted = tuple(
-            send(connection, rows, target, merging.columns(table), meanwhile)
+            exchange.send(rows, target, merging.columns(table))
             for table, rows, target in zip(self._dataset.tables, batch.tables, targets, strict=True)
         )
         if not self._is_gathered:
             return CopyResult(rows=counted)
         if self._keys is not None:
             for statement in self._keys.noting(self._temporary):
-                run(connection, statement, meanwhile)
+                exchange.run(statement)
         faults, duplicates = self.settle(connection, self._temporary, {})
         sources = self._keys.staying(self._temporary) if self._keys and duplicates else self._temporary
         if self._merges:
-            self._merge(connection, sources, meanwhile)
+            self._merge(exchange, sources)
         else:
             for statement in self._bringing(sources, merging.WON, are_firsts=self._keys is not None and not duplicates):
-                run(connection, statement, meanwhile)
+                exchange.run(statement)
         if faults:
             counted = tuple(count_kept(connection, temporary, faults) for temporary in self._temporary)
         return CopyResult(rows=counted, faults=faults, duplicates=duplicates)
@@ -107,21 +108,21 @@ class Copier:
         """Judge the duplicates among the rows of a batch that was isolated."""
         return (faults, 0) if self._keys is None else self._keys.settle(connection, tables, faults)
 
-    def _merge(self, connection: psycopg.Connection, sources: merging.Sources, meanwhile: Meanwhile) -> None:
+    def _merge(self, exchange: Exchange, sources: merging.Sources) -> None:
         """Merge the rows of a batch; into a table that was empty as if all keys were new, as long as they are."""
         if self._are_new is None:
-            self._are_new = _is_empty(connection, self._facts)
+            self._are_new = _is_empty(exchange.connection, self._facts)
         if self._are_new:
             try:
-                with connection.transaction():
+                with exchange.connection.transaction():
                     for statement in merging.merge(self._dataset, sources, merging.WON, against="none"):
-                        run(connection, statement, meanwhile)
+                        exchange.run(statement)
             except psycopg.errors.UniqueViolation:
                 self._are_new = False
             else:
                 return
         for statement in merging.merge(self._dataset, sources, merging.WON):
-            run(connection, statement, meanwhile)
+            exchange.run(statement)
 
     def make_ready(self, connection: psycopg.Connection) -> None:
         """Make what a batch needs in its transaction: the temporary tables of a merge, once per connection."""

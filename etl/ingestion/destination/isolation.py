@@ -14,22 +14,21 @@ from etl import queries
 from etl.datasets import LINEAGE, Dataset, Table
 from etl.ingestion.destination.duplicates import Settle, count_kept
 from etl.ingestion.destination.merging import WON, Applying, columns
-from etl.ingestion.destination.sending import send
+from etl.ingestion.destination.sending import Exchange
 from etl.ingestion.values import Batch, CopyResult, Fault
 
 _SQL = queries.load("isolation")
 _REFUSED = sql.Identifier("pg_temp", "etl_refused")
 
 
-def isolate(
-    connection: psycopg.Connection, dataset: Dataset, batch: Batch, applying: Applying, settle: Settle
-) -> CopyResult:
+def isolate(exchange: Exchange, dataset: Dataset, batch: Batch, applying: Applying, settle: Settle) -> CopyResult:
     """Bring in what the server takes of a batch.
 
     `applying` gives the statements that bring rows from a source of rows in, and `settle` judges the duplicates among
     those that came in. Raises psycopg.Error for a fault that is not one of the data.
     """
-    texts = [_send(connection, table, number, batch) for number, table in enumerate(dataset.tables)]
+    connection = exchange.connection
+    texts = [_send(exchange, table, number, batch) for number, table in enumerate(dataset.tables)]
     connection.execute(_SQL["make_refused"].format(refused=_REFUSED))
     sources = [_range(connection, table, text) for table, text in zip(dataset.tables, texts, strict=True)]
     statements = applying(sources, _SQL["won_of_range"].format(won=WON))
@@ -51,14 +50,14 @@ def isolate(
     return CopyResult(rows=rows, faults=settled, duplicates=duplicates)
 
 
-def _send(connection: psycopg.Connection, table: Table, number: int, batch: Batch) -> sql.Identifier:
+def _send(exchange: Exchange, table: Table, number: int, batch: Batch) -> sql.Identifier:
     text = sql.Identifier("pg_temp", f"etl_text_{number}")
     typed = [sql.SQL("{} text").format(sql.Identifier(column.name)) for column in table.columns]
     typed += [sql.SQL("{} bigint").format(sql.Identifier(name)) for name in LINEAGE]
-    connection.execute(_SQL["make_text"].format(text=text, columns=sql.SQL(", ").join(typed)))
-    send(connection, batch.tables[number], text, columns(table))
-    connection.execute(_SQL["index_text"].format(text=text))
-    connection.execute(_SQL["analyze_text"].format(text=text))
+    exchange.connection.execute(_SQL["make_text"].format(text=text, columns=sql.SQL(", ").join(typed)))
+    exchange.send(batch.tables[number], text, columns(table))
+    exchange.connection.execute(_SQL["index_text"].format(text=text))
+    exchange.connection.execute(_SQL["analyze_text"].format(text=text))
     return text
 
 

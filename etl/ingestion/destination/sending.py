@@ -14,6 +14,7 @@ from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGresult
 
 from etl import queries
+from etl.database.connecting import Session
 from etl.errors import InternalError
 from etl.ingestion.constants import COPY_BYTES
 from etl.ingestion.values import Rows
@@ -32,49 +33,54 @@ def do_nothing() -> bool:
     return False
 
 
-def run(connection: psycopg.Connection, statement: sql.Composed, meanwhile: Meanwhile) -> None:
-    """Run a statement that returns no rows; `meanwhile` is called until the server is done with it.
+class Wire:
+    """A session and the other work that is done while its server works; made once for each session."""
 
-    Raises psycopg.Error as the server refuses it.
+    def __init__(self, session: Session, meanwhile: Meanwhile = do_nothing) -> None:
+        self.session = session
+        self._meanwhile = meanwhile
+        self._exchange: Exchange | None = None
+
+    def exchange(self) -> "Exchange":
+        """Return the exchange of the session's connection, a new one when the last connection was lost.
+
+        Raises psycopg.OperationalError when the server cannot be reached now.
+        """
+        connection = self.session.connection()
+        if self._exchange is None or self._exchange.connection is not connection:
+            self._exchange = Exchange(connection, self._meanwhile)
+        return self._exchange
+
+
+class Exchange:
+    """What goes to the server and comes back over one connection.
+
+    `meanwhile` is called whenever the server has enough to do or has not answered yet.
     """
-    _Exchange(connection, meanwhile).run(statement)
 
-
-def send(
-    connection: psycopg.Connection,
-    parts: Iterable[Rows],
-    target: sql.Identifier,
-    columns: sql.Composable,
-    meanwhile: Meanwhile = do_nothing,
-) -> int:
-    """COPY rows into these columns of a table; return how many the server counted.
-
-    `meanwhile` is called whenever the server has enough to do. Raises psycopg.Error as the server refuses them,
-    InternalError when it counted other rows than were sent.
-    """
-    exchange = _Exchange(connection, meanwhile)
-    counted = 0
-    for rows in parts:
-        if not rows.count:
-            continue
-        named = columns if rows.columns is None else sql.SQL(", ").join(map(sql.Identifier, rows.columns))
-        taken = exchange.copy(_SQL[f"copy_{rows.format}"].format(table=target, columns=named), rows)
-        if taken != rows.count:
-            raise InternalError(f"COPY counted {taken} rows of a table, {rows.count} were sent")
-        counted += taken
-    return counted
-
-
-class _Exchange:
-    """What goes to the server and comes back over one connection."""
-
-    def __init__(self, connection: psycopg.Connection, meanwhile: Meanwhile) -> None:
-        self._connection = connection
+    def __init__(self, connection: psycopg.Connection, meanwhile: Meanwhile = do_nothing) -> None:
+        self.connection = connection
         self._server = connection.pgconn
         self._meanwhile = meanwhile
         self._answers, self._room = select.poll(), select.poll()
         self._answers.register(self._server.socket, select.POLLIN)
         self._room.register(self._server.socket, select.POLLIN | select.POLLOUT)
+
+    def send(self, parts: Iterable[Rows], target: sql.Identifier, columns: sql.Composable) -> int:
+        """COPY rows into these columns of a table; return how many the server counted.
+
+        Raises psycopg.Error as the server refuses them, InternalError when it counted other rows than were sent.
+        """
+        total = 0
+        for rows in parts:
+            if not rows.count:
+                continue
+            names = columns if rows.columns is None else sql.SQL(", ").join(map(sql.Identifier, rows.columns))
+            counted = self._copy(_SQL[f"copy_{rows.format}"].format(table=target, columns=names), rows)
+            if counted != rows.count:
+                raise InternalError(f"COPY counted {counted} rows of a table, {rows.count} were sent")
+            total += counted
+        return total
 
     def run(self, statement: sql.Composed) -> PGresult:
         """Run a statement and return its last result.
@@ -82,16 +88,13 @@ class _Exchange:
         Raises psycopg.Error as the server refuses it.
         """
         with self._left_usable():
-            self._server.send_query(statement.as_bytes(self._connection))
+            self._server.send_query(statement.as_bytes(self.connection))
             return self._answer()
 
-    def copy(self, statement: sql.Composed, rows: Rows) -> int:
-        """Send rows by a COPY statement and return how many the server counted.
-
-        Raises psycopg.Error as the server refuses them.
-        """
+    def _copy(self, statement: sql.Composed, rows: Rows) -> int:
+        """Send rows by a COPY statement and return how many the server counted."""
         with self._left_usable():
-            self._server.send_query(statement.as_bytes(self._connection))
+            self._server.send_query(statement.as_bytes(self.connection))
             self._answer()
             for content in rows.encoded():
                 view = memoryview(content)
@@ -128,7 +131,7 @@ class _Exchange:
         return answer
 
     def _next_result(self) -> PGresult | None:
-        # AttemptRequest for while it is not there, libpq would wait by itself, and keep all other threads waiting, too.
+        # Asked for while it is not there, libpq would wait by itself, and keep all other threads waiting, too.
         while self._server.is_busy():
             if self._answers.poll(0) or not self._meanwhile():
                 self._answers.poll()
@@ -143,11 +146,12 @@ class _Exchange:
         except psycopg.Error:
             raise
         except BaseException:
-            self._meanwhile = do_nothing
+            meanwhile, self._meanwhile = self._meanwhile, do_nothing
             with suppress(psycopg.Error):
-                self._connection.cancel_safe(timeout=_CANCEL_SECONDS)
+                self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
                 with suppress(psycopg.Error):
                     self._server.put_copy_end(_BROKEN_OFF)
                 while self._answer().status == ExecStatus.COPY_IN:  # which had not come yet
                     self._server.put_copy_end(_BROKEN_OFF)
+            self._meanwhile = meanwhile
             raise

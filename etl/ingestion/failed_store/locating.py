@@ -11,7 +11,7 @@ from etl.ingestion.sources.recognition import compression_of, encoding_of
 from etl.ingestion.values import LINE_ENDS, Piece, Span
 
 
-class Located(NamedTuple):
+class RecordLocation(NamedTuple):
     """Where a record stands in its source (its number from 1, its byte from 0), and its text as it was.
 
     Keyed, the text is an object whose only member is the record with its key.
@@ -23,14 +23,16 @@ class Located(NamedTuple):
     is_keyed: bool = False
 
 
-def locate(piece: Piece, places: Collection[int], known: Mapping[int, Span] = {}) -> dict[int, Located]:
+def locate(piece: Piece, places: Collection[int], known: Mapping[int, Span] = {}) -> dict[int, RecordLocation]:
     """Return where records of a piece stand in the source, by their places in the piece from 1.
 
     `known` tells where some of them stand in the piece; where it tells it of all, the others are not looked at.
     """
     found = known.items() if all(place in known for place in places) else spans(piece, places)
     return {
-        place: Located(piece.first_record + place - 1, piece.offset + span.start, piece.text(span), piece.is_keyed)
+        place: RecordLocation(
+            piece.first_record + place - 1, piece.offset + span.start, piece.text(span), piece.is_keyed
+        )
         for place, span in found
     }
 

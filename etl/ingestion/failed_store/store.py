@@ -4,88 +4,29 @@ One writer in the background; the caller commits only after the future of its fi
 is in the ledger, not here.
 """
 
-import hashlib
 import os
 import re
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import msgspec
 import structlog
 
 from etl.errors import DatabaseError, UsageError, reason_of
 from etl.ingestion.constants import FAILURES_IN_FLIGHT
-from etl.ingestion.failed_store.locating import Located
-from etl.ingestion.values import LINE_ENDS, Failure, Rejected
+from etl.ingestion.failed_store.files import flush_folder, make_folder, open_private, write_file, write_json
+from etl.ingestion.values import Failure
 
 log = structlog.get_logger(__name__)
 
 
 # Where ID.json tells its id, far within.
 _BEGINNING = 1024
-
-
-Kind = Literal["rejected", "failed"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where the records of a failure come from; its id is the prefix and the first letter of its kind.
-
-    The prefix is made of run and offset, or is the id of the failure that was replayed: a batch that is tried again
-    writes the same file again.
-    """
-
-    id_prefix: str
-    run: str
-    dataset: str
-    source: str
-    batch: int
-    attempts: int = 1
-    parent: str | None = None
-
-
-def describe(origin: Origin, kind: Kind, kept: Sequence[Rejected], located: Mapping[int, Located]) -> Failure:
-    """Return the failure that keeps these records, at least one; the first one's fault is told of all."""
-    lines = b"".join(located[record.place].text.translate(LINE_ENDS) + b"\n" for record in kept)
-    return Failure(
-        id=f"{origin.id_prefix}{kind[0]}",
-        run=origin.run,
-        dataset=origin.dataset,
-        source=origin.source,
-        batch=origin.batch,
-        kind=kind,
-        sqlstate=kept[0].fault.sqlstate,
-        message=kept[0].fault.reason,
-        records=tuple(
-            {
-                "record": located[record.place].record,
-                "offset": located[record.place].offset,
-                "key": _tellable(record.key),
-                "table": record.fault.table,
-                "column": record.fault.column,
-                "sqlstate": record.fault.sqlstate,
-                "reason": record.fault.reason,
-            }
-            for record in kept
-        ),
-        lines=lines,
-        sha256=hashlib.sha256(lines).hexdigest(),
-        attempts=origin.attempts,
-        parent=origin.parent,
-        is_keyed=located[kept[0].place].is_keyed,
-    )
-
-
-def _tellable(key: str | None) -> str | None:
-    """Return a key as JSON can tell it: half a surrogate pair is no character, and is spelled out."""
-    return None if key is None else key.encode(errors="backslashreplace").decode()
 
 
 class FailedStore:
@@ -104,8 +45,8 @@ class FailedStore:
         probe = self.folder / f".probe-{os.getpid()}"
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            _make_folder(self.folder)
-            os.close(_private(str(probe), os.O_CREAT | os.O_WRONLY))
+            make_folder(self.folder)
+            os.close(open_private(str(probe), os.O_CREAT | os.O_WRONLY))
             probe.unlink()
         except OSError as error:
             raise UsageError(
@@ -158,14 +99,14 @@ class FailedStore:
             raise UsageError(f"cannot remove {path} of the failed store: {reason_of(error)}") from error
         return size if there else None
 
-    def tell_state(self, dataset: str, run: str, id: str, state: str, note: str | None) -> None:
+    def note_state(self, dataset: str, run: str, id: str, state: str, note: str | None) -> None:
         """Note a state beside the records, for whoever looks at the folder.
 
         The ledger's word is the truth and stands already: where the file is gone or cannot be written that is logged.
         """
         try:
             document = self.details(dataset, run, id) | {"state": state, "note": note}
-            _write_json(self.path(dataset, run, id).with_suffix(".json"), document)
+            write_json(self.path(dataset, run, id).with_suffix(".json"), document)
         except (UsageError, OSError):
             log.warning("state_not_told", folder=str(self.folder), id=id, state=state)
 
@@ -250,50 +191,12 @@ def _write(folder: Path, failure: Failure) -> None:
     }
     try:
         for made in (parent.parent, parent):  # and not the store: where it is gone, its disk is not mounted
-            _make_folder(made)
-        _replace(parent / f"{failure.id}.ndjson", [failure.lines])
-        _write_json(parent / f"{failure.id}.json", document)
-        _flush_folder(parent)
+            make_folder(made)
+        write_file(parent / f"{failure.id}.ndjson", [failure.lines])
+        write_json(parent / f"{failure.id}.json", document)
+        flush_folder(parent)
     except OSError as error:
         raise DatabaseError(
             f"the failed store {folder} cannot take a file: {reason_of(error)}",
             hint="make room and run the same command; no record is lost",
         ) from error
-
-
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    _replace(path, [msgspec.json.format(msgspec.json.encode(document)), b"\n"])
-
-
-def _replace(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file that is complete or absent, whatever happens in between."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb", opener=_private) as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder where there is none: for its owner alone, whatever the umask, and safe from a crash."""
-    try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        return
-    folder.chmod(0o700)
-    _flush_folder(folder.parent)
-
-
-def _private(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags, 0o600)
-    os.fchmod(descriptor, 0o600)  # The umask may have taken more, a file left by a crash may have less.
-    return descriptor
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

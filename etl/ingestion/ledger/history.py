@@ -16,22 +16,22 @@ from etl import queries
 
 _SQL = queries.load("history")
 
-Standing = Literal["running", "loaded", "loaded_with_rejects", "incomplete", "aborted", "busy", "died"]
+RunStatus = Literal["running", "loaded", "loaded_with_rejects", "incomplete", "aborted", "busy", "died"]
 """How a run stands now. `died`: its process ended without a word, and holds the source no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class RunFilter:
     """Which runs are asked for: those that match all of it, at most `limit`."""
 
     run: str | None = None
     dataset: str | None = None
-    status: Standing | None = None
+    status: RunStatus | None = None
     since: datetime | None = None
     limit: int = 1
 
 
-def runs(connection: psycopg.Connection, wanted: Wanted, here: Path) -> list[dict[str, Any]]:
+def runs(connection: psycopg.Connection, wanted: RunFilter, here: Path) -> list[dict[str, Any]]:
     """List runs, the newest first; `next` is the command, asked in the folder `here`, that puts each right, or null."""
     return [row | {"next": _next(row, here)} for row in queries.rows(connection, _SQL["runs"], vars(wanted))]
 
@@ -51,7 +51,7 @@ def faults(connection: psycopg.Connection, run: str) -> list[dict[str, Any]]:
 
 def _next(row: Mapping[str, Any], here: Path) -> str | None:
     """Return the command that an operator runs next, or None when nothing is left to do."""
-    status: Standing = row["status"]
+    status: RunStatus = row["status"]
     if status == "running":
         return f"etl runs show {row['run']}"
     if status in {"loaded_with_rejects", "aborted"}:

@@ -21,10 +21,11 @@ from etl.datasets import Dataset
 from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError, reason_of
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.duplicates import keys_of
-from etl.ingestion.destination.sending import Meanwhile, do_nothing
-from etl.ingestion.failed_store.locating import Located, locate
-from etl.ingestion.failed_store.store import FailedStore, Origin
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.destination.sending import Wire
+from etl.ingestion.failed_store.failure import Origin
+from etl.ingestion.failed_store.locating import RecordLocation, locate
+from etl.ingestion.failed_store.store import FailedStore
+from etl.ingestion.ledger import batches, locks, runs
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.batches import Loader
 from etl.ingestion.transform.fastpath import FastPath
@@ -45,7 +46,7 @@ class Work:
 
     database: Database
     dataset: Dataset
-    run: ledger.Run
+    run: runs.Run
     source: str
     head_sha256: str
     mode: Mode
@@ -76,28 +77,26 @@ class Done:
 
 def worker(
     work: Work,
-    session: Session,
+    wire: Wire,
     store: FailedStore,
     before_retry: Callable[[], None],
     *,
     wait: Callable[[float], None],
-    meanwhile: Meanwhile = do_nothing,
 ) -> tuple[Paths, Loader]:
-    """Return the paths that makes the batches of a run, and what loads them over a session."""
+    """Return the paths that makes the batches of a run, and what loads them over a wire."""
     projection = Projection(work.dataset)
-    paths = paths_of(session.connection(), projection, work)
+    paths = paths_of(wire.session.connection(), projection, work)
     loader = Loader(
         database=work.database,
-        session=session,
+        wire=wire,
         store=store,
         copier=copier_of(work),
         projection=projection,
-        books=_RunBooks(run=work.run, dataset=work.dataset.name, source=work.source),
+        ledger_writer=_RunLedgerWriter(run=work.run, dataset=work.dataset.name, source=work.source),
         retries=work.retries,
         before_retry=before_retry,
         wait=wait,
-        again=paths.again,
-        meanwhile=meanwhile,
+        rebuild=paths.again,
     )
     return paths, loader
 
@@ -125,18 +124,18 @@ def paths_of(connection: psycopg.Connection, projection: Projection, work: Work)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _RunBooks:
+class _RunLedgerWriter:
     """Claims and enters the batches of a run."""
 
-    run: ledger.Run
+    run: runs.Run
     dataset: str
     source: str
 
     def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
-        return ledger.claim(connection, self.run, batch.piece)
+        return batches.claim(connection, self.run, batch.piece)
 
     def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
-        ledger.enter(connection, self.run, batch.piece, entry, stored)
+        batches.enter(connection, self.run, batch.piece, entry, stored)
 
     def origin(self, batch: Batch) -> Origin:
         return Origin(
@@ -147,7 +146,7 @@ class _RunBooks:
             batch=batch.piece.offset,
         )
 
-    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
+    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, RecordLocation]:
         return locate(batch.piece, places, batch.spans)
 
 
@@ -170,11 +169,11 @@ class _Here:
             self.head_sha256 = work.head_sha256
         if work.run.run not in self.runs:
             session = self.sessions.enter_context(Session(work.database, f"etl:{work.run.run}"))
-            join = partial(ledger.join_load, run=work.run, dataset=work.dataset.name, head_sha256=work.head_sha256)
+            join = partial(locks.join, run=work.run, dataset=work.dataset.name, head_sha256=work.head_sha256)
             join(session.connection())
             session.when_reopened(join)
             store = FailedStore(work.failed_dir)
-            self.runs[work.run.run] = worker(work, session, store, self.note_retry, wait=self.wait)
+            self.runs[work.run.run] = worker(work, Wire(session), store, self.note_retry, wait=self.wait)
         return self.runs[work.run.run]
 
     def note_retry(self) -> None:

@@ -14,15 +14,16 @@ from typing import Protocol
 import psycopg
 import structlog
 
-from etl.database.connecting import Database, Session
+from etl.database.connecting import Database
 from etl.datasets import Dataset
 from etl.errors import BusyError, InternalError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.isolation import isolate
-from etl.ingestion.destination.sending import Meanwhile, do_nothing
-from etl.ingestion.failed_store.locating import Located
-from etl.ingestion.failed_store.store import FailedStore, Kind, Origin, describe
+from etl.ingestion.destination.sending import Exchange, Wire
+from etl.ingestion.failed_store.failure import Kind, Origin, build_failure
+from etl.ingestion.failed_store.locating import RecordLocation
+from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing import decoding
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.transform.projection import Projection
@@ -32,7 +33,7 @@ from etl.settings import RetrySettings
 log = structlog.get_logger(__name__)
 
 
-class Books(Protocol):
+class LedgerWriter(Protocol):
     """Where a batch is claimed and entered: by a load as a batch of its run, by a replay as records of a failure."""
 
     def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
@@ -44,12 +45,12 @@ class Books(Protocol):
     def origin(self, batch: Batch) -> Origin:
         """Return where records of the batch come from, for the failed store."""
 
-    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
+    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, RecordLocation]:
         """Return where these records stand in the source, and their text."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Fate:
+class _BatchOutcome:
     """What a try made of a batch: the rows kept of each table, and what goes to the failed store."""
 
     rows: tuple[int, ...]
@@ -58,7 +59,7 @@ class _Fate:
     duplicates: int = 0
 
 
-_Fill = Callable[[psycopg.Connection, Batch], _Fate]
+_Fill = Callable[[Exchange, Batch], _BatchOutcome]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,20 +74,19 @@ class _Refusal:
 class Loader:
     """Loads the batches of one run, one after the other, over one session.
 
-    `again` makes a batch anew by paths that look closer; `meanwhile` is called while the server works.
+    `rebuild` yields a batch that the server refused as each stricter path makes it.
     """
 
     database: Database
-    session: Session
+    wire: Wire
     store: FailedStore
     copier: Copier
     projection: Projection
-    books: Books
+    ledger_writer: LedgerWriter
     retries: RetrySettings
     before_retry: Callable[[], None]
     wait: Callable[[float], None] = time.sleep
-    again: Callable[[Batch], Iterable[Batch]] = lambda _batch: ()
-    meanwhile: Meanwhile = do_nothing
+    rebuild: Callable[[Batch], Iterable[Batch]] = lambda _batch: ()
 
     def load(self, batch: Batch) -> Entry:
         """Load a batch: what is transient is tried again, what the data refuses is isolated, the rest is stored.
@@ -99,15 +99,15 @@ class Loader:
         try:
             end = self._try(batch, self._copied)
             if isinstance(end, _Refusal) and end.is_of_data:
-                for again in self.again(batch):
-                    batch, end = again, self._try(again, self._copied)
+                for stricter in self.rebuild(batch):
+                    batch, end = stricter, self._try(stricter, self._copied)
                     if not isinstance(end, _Refusal) or not end.is_of_data:
                         break
             if isinstance(end, _Refusal) and end.is_of_data:
                 end = self._try(batch, self._isolated)
             if isinstance(end, _Refusal):
                 if batch.path == "fast":  # which leaves to the server what can never load
-                    batch = next(iter(self.again(batch)), batch)
+                    batch = next(iter(self.rebuild(batch)), batch)
                 log.warning("batch_failed", offset=batch.piece.offset, sqlstate=end.fault.sqlstate)
                 end = self._commit(batch, partial(self._stored, fault=end.fault))
         except psycopg.Error as error:
@@ -133,29 +133,29 @@ class Loader:
             log.debug("batch_refused", offset=batch.piece.offset, sqlstate=refusal.fault.sqlstate)
             return refusal
 
-    def _copied(self, connection: psycopg.Connection, batch: Batch) -> _Fate:
-        return self._fate(batch, self.copier.copy(connection, batch, self.meanwhile))
+    def _copied(self, exchange: Exchange, batch: Batch) -> _BatchOutcome:
+        return self._outcome(batch, self.copier.copy(exchange, batch))
 
-    def _isolated(self, connection: psycopg.Connection, batch: Batch) -> _Fate:
-        self.copier.make_ready(connection)
+    def _isolated(self, exchange: Exchange, batch: Batch) -> _BatchOutcome:
+        self.copier.make_ready(exchange.connection)
         dataset = self.projection.dataset
-        return self._fate(batch, isolate(connection, dataset, batch, self.copier.applying, self.copier.settle))
+        return self._outcome(batch, isolate(exchange, dataset, batch, self.copier.applying, self.copier.settle))
 
-    def _fate(self, batch: Batch, taken: CopyResult) -> _Fate:
-        if not taken.faults:
-            return _Fate(rows=taken.rows, rejected=batch.rejected, duplicates=taken.duplicates)
-        refused = self._with_keys(batch, taken.faults)
-        rejected = sorted([*batch.rejected, *refused], key=lambda each: each.place)
-        return _Fate(rows=taken.rows, rejected=rejected, duplicates=taken.duplicates)
+    def _outcome(self, batch: Batch, copied: CopyResult) -> _BatchOutcome:
+        if not copied.faults:
+            return _BatchOutcome(rows=copied.rows, rejected=batch.rejected, duplicates=copied.duplicates)
+        refused = self._with_keys(batch, copied.faults)
+        rejected = sorted([*batch.rejected, *refused], key=lambda record: record.place)
+        return _BatchOutcome(rows=copied.rows, rejected=rejected, duplicates=copied.duplicates)
 
-    def _stored(self, _connection: psycopg.Connection, batch: Batch, *, fault: Fault) -> _Fate:
+    def _stored(self, _exchange: Exchange, batch: Batch, *, fault: Fault) -> _BatchOutcome:
         """Leave the batch to the failed store as a whole, but for the records rejected already."""
-        gone = {each.place for each in batch.rejected}
-        failed = self._with_keys(batch, {place: fault for place in batch.places if place not in gone})
-        return _Fate(rows=tuple(0 for _ in batch.rows), rejected=batch.rejected, failed=failed)
+        already = {record.place for record in batch.rejected}
+        failed = self._with_keys(batch, {place: fault for place in batch.places if place not in already})
+        return _BatchOutcome(rows=tuple(0 for _ in batch.rows), rejected=batch.rejected, failed=failed)
 
     def _with_keys(self, batch: Batch, faults: Mapping[int, Fault]) -> list[Rejected]:
-        located = self.books.locate(batch, faults)
+        located = self.ledger_writer.locate(batch, faults)
         refused = []
         for place, fault in faults.items():
             record = decoding.decode_one(located[place].text, is_keyed=located[place].is_keyed)
@@ -168,20 +168,21 @@ class Loader:
         entries: list[Entry] = []
 
         def once() -> None:
-            connection = self.session.connection()
+            exchange = self.wire.exchange()
+            connection = exchange.connection
             with connection.transaction():
-                if not self.books.claim(connection, batch):
+                if not self.ledger_writer.claim(connection, batch):
                     return  # The try before this one committed although its connection was lost.
                 # What the data checks reject is written while the rows are sent; nearly always that is all.
                 stored = self._store(batch, "rejected", batch.rejected)
-                fate = fill(connection, batch)
-                if len(fate.rejected) > len(batch.rejected):
-                    stored = self._store(batch, "rejected", fate.rejected)
-                stored += self._store(batch, "failed", fate.failed)
+                filled = fill(exchange, batch)
+                if len(filled.rejected) > len(batch.rejected):
+                    stored = self._store(batch, "rejected", filled.rejected)
+                stored += self._store(batch, "failed", filled.failed)
                 for _, safe in stored:
                     safe.result()
-                entries.append(_entry(batch, fate, self.projection.dataset))
-                self.books.enter(connection, batch, entries[-1], [failure for failure, _ in stored])
+                entries.append(_entry(batch, filled, self.projection.dataset))
+                self.ledger_writer.enter(connection, batch, entries[-1], [failure for failure, _ in stored])
 
         refusals.policy(self.retries, self.before_retry, self.wait)(once)
         if not entries:
@@ -191,20 +192,20 @@ class Loader:
     def _store(self, batch: Batch, kind: Kind, kept: Sequence[Rejected]) -> list[tuple[Failure, Future[None]]]:
         if not kept:
             return []
-        located = self.books.locate(batch, {each.place for each in kept})
-        failure = describe(self.books.origin(batch), kind, kept, located)
+        located = self.ledger_writer.locate(batch, {record.place for record in kept})
+        failure = build_failure(self.ledger_writer.origin(batch), kind, kept, located)
         return [(failure, self.store.write(failure))]
 
 
-def _entry(batch: Batch, fate: _Fate, dataset: Dataset) -> Entry:
+def _entry(batch: Batch, filled: _BatchOutcome, dataset: Dataset) -> Entry:
     """Return what is entered of a batch: the records loaded are the rows of records that the server counted."""
-    loaded = sum(count for table, count in zip(dataset.tables, fate.rows, strict=True) if not table.each)
+    loaded = sum(count for table, count in zip(dataset.tables, filled.rows, strict=True) if not table.each)
     entry = Entry(
         loaded=loaded,
-        rejected=len(fate.rejected),
-        failed=len(fate.failed),
-        rows=fate.rows,
-        policy_effects=replace(batch.policy_effects, duplicates=fate.duplicates),
+        rejected=len(filled.rejected),
+        failed=len(filled.failed),
+        rows=filled.rows,
+        policy_effects=replace(batch.policy_effects, duplicates=filled.duplicates),
     )
     if entry.loaded + entry.rejected + entry.failed != batch.piece.count:
         raise InternalError(f"of {batch.piece.count} records at byte {batch.piece.offset} the server counted {entry}")

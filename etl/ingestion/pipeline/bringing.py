@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from etl.errors import EtlError, InterruptedByUserError, SourceError, TooManyRejectedError
 from etl.ingestion.constants import PARTS_BEYOND
 from etl.ingestion.destination.copying import Copier
-from etl.ingestion.destination.sending import do_nothing
+from etl.ingestion.destination.sending import Wire, do_nothing
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline.ahead import Ahead, Made
 from etl.ingestion.pipeline.assembly import Work, worker
@@ -19,7 +19,7 @@ from etl.ingestion.pipeline.job import Part, Stop
 from etl.ingestion.pipeline.resumption import admit_workers, require_same
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.transform.paths import Paths
-from etl.ingestion.values import Batch, Entry, LoadedRange, Piece, Prover, no_prover
+from etl.ingestion.values import Batch, Entry, LoadedRange, Piece, Prover
 
 if TYPE_CHECKING:
     from etl.ingestion.pipeline.pool import Crew
@@ -73,7 +73,7 @@ class Attempt:
             )
 
 
-Pieces = Callable[[Sequence[Prover]], Iterator[Piece | None]]
+Pieces = Callable[[Sequence[Prover | None]], Iterator[Piece | None]]
 """Cuts the source by the proofs of whoever makes the batches, one for each attempt."""
 
 
@@ -88,17 +88,16 @@ def by_one(attempts: Sequence[Attempt], pieces: Pieces, store: FailedStore) -> N
     hands = [
         worker(
             each.work,
-            each.part.session,
+            # To wait for a pipe or a network would hold the batch open.
+            Wire(each.part.session, do_nothing if stream.waits else meanwhile),
             store,
             each.part.progress.note_retry,
             wait=stop.wait,
-            # To wait for a pipe or a network would hold the batch open.
-            meanwhile=do_nothing if stream.waits else meanwhile,
         )
         for each in attempts
     ]
     paths = [each for each, _ in hands]
-    ahead = Ahead(_batches(pieces([each.prove for each in paths]), attempts, paths), PARTS_BEYOND)
+    ahead = Ahead(_batches(pieces(paths), attempts, paths), PARTS_BEYOND)
     for made in _read(ahead, stop):
         if isinstance(made, Piece):
             attempts[made.which].note_known(made)
@@ -163,7 +162,7 @@ def _hand_out(attempts: Sequence[Attempt], pieces: Pieces, hands: "Crew") -> Sou
     path = attempts[0].stream.plain_path
     ready = set()
     try:
-        for piece in _read(Ahead(pieces([no_prover] * len(attempts))), attempts[0].part.job.stop):
+        for piece in _read(Ahead(pieces([None] * len(attempts))), attempts[0].part.job.stop):
             attempt = attempts[piece.which]
             if piece.offset in attempt.known:
                 attempt.note_known(piece)

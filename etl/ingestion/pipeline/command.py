@@ -8,7 +8,7 @@ from pathlib import Path
 from etl.database.connecting import connect
 from etl.database.pooling import require_own_session
 from etl.database.tables import require_key, require_tables
-from etl.errors import EtlError, UsageError
+from etl.errors import SIGNALS, EtlError, ExitCode, UsageError, gravest
 from etl.ingestion.failed_store.store import FailedStore, is_stored
 from etl.ingestion.framing import documents
 from etl.ingestion.pipeline.job import Job
@@ -19,11 +19,6 @@ from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Source, Summary
 from etl.precalculation import catalogue
 from etl.precalculation.refresh import Refreshed
-
-# The exit code of several sources: the first of these that occurred (contract C3).
-GRAVEST_FIRST = (70, 129, 130, 143, 4, 5, 3, 6, 1, 0)
-
-_SIGNALS = {129, 130, 143}
 
 Tell = Callable[[Summary, EtlError | None], None]
 
@@ -38,9 +33,9 @@ class Course:
     codes: set[int] = field(default_factory=set)
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitCode:
         """The gravest exit code that occurred."""
-        return next((code for code in GRAVEST_FIRST if code in self.codes), 0)
+        return gravest(self.codes)
 
 
 def require_all(jobs: Sequence[Job], sources: Sequence[Source], config_dir: Path) -> None:
@@ -120,14 +115,14 @@ def load_all(sources: Sequence[Source], jobs: Sequence[Job], course: Course, tol
             codes.add(summary.exit_code)
             told(summary, error if is_new else None)
         course.codes |= codes
-        if codes & ({4, 70} | _SIGNALS):
+        if codes & {ExitCode.DATABASE_AWAY, ExitCode.INTERNAL_FAULT, *SIGNALS}:
             break
 
 
 def precalculate_all(jobs: Sequence[Job], config_dir: Path, course: Course, told: Callable[[EtlError], None]) -> None:
     """Bring the aggregates of the datasets up to date, unless the database is away or a signal came."""
     shared = jobs[0]
-    if not shared.settings.precalculate or course.codes & ({4} | _SIGNALS):
+    if not shared.settings.precalculate or course.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
         return
     runs = [summary.run for summary in course.summaries if summary.run]
     tables = [table.name for job in jobs for table in job.dataset.tables]

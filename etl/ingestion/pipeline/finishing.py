@@ -12,7 +12,7 @@ import structlog
 
 from etl.errors import DatabaseError, EtlError, TooManyRejectedError, UsageError
 from etl.ingestion.destination import refusals
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import runs, sums
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.bringing import Attempt
 from etl.ingestion.sources.stream import Stream
@@ -81,7 +81,7 @@ def _finish(stream: Stream, group: Sequence[Attempt]) -> None:
     # Each session holds the source for its run still, or takes hold of it again.
     connection, *_ = [each.part.session.connection() for each in group]
     # No record came beyond those that were in, or the try before this one committed without an answer.
-    left = [each for each in group if not ledger.is_complete(connection, each.work.run.run)]
+    left = [each for each in group if not runs.is_complete(connection, each.work.run.run)]
     for each in left:
         _require_whole(connection, each)
         each.copier.prepare(connection)
@@ -90,10 +90,10 @@ def _finish(stream: Stream, group: Sequence[Attempt]) -> None:
             for each in left:
                 if each.work.run.is_atomic:
                     each.copier.publish(connection)
-                    ledger.publish(connection, each.work.run)
+                    runs.publish(connection, each.work.run)
                     each.copier.drop_given_up(connection)
                 each.copier.forget_keys(connection)
-                ledger.finish(connection, each.work.run, stream.size)
+                runs.finish(connection, each.work.run, stream.size)
     except psycopg.Error as error:
         if refusals.meaning(error) != "data":
             raise
@@ -112,7 +112,7 @@ def _require_whole(connection: psycopg.Connection, attempt: Attempt) -> None:
             f"the source holds no record, and replace would leave the dataset {job.dataset.name} empty",
             hint="--allow-empty does it all the same",
         )
-    entered, rejected = ledger.totals(connection, run.run)
+    entered, rejected = sums.totals(connection, run.run)
     attempt.judge_rejected(rejected, entered, at_end=True)
     if entered < progress.read:
         # A batch commits before it is on the server's disk: what a crash of the server took is loaded again.
@@ -128,6 +128,6 @@ def _analyze(attempt: Attempt) -> None:
         return
     connection = attempt.part.session.connection()
     try:
-        attempt.copier.analyze(connection, ledger.rows(connection, run))
+        attempt.copier.analyze(connection, sums.rows(connection, run))
     except psycopg.Error as error:  # The records are in; the server's own analyze comes later.
         log.warning("not_analyzed", run=run.run, sqlstate=error.sqlstate)

@@ -190,7 +190,7 @@ class Job:
         """Return how the records of the dataset are cut out of a source of which these ranges are known."""
         return CutOptions(
             format=self.settings.format,
-            records=self.records_path,
+            records_path=self.records_path,
             batch_rows=min(self.settings.batch_rows, self.settings.limit or self.settings.batch_rows),
             first_rows=FIRST_BATCH_ROWS,
             known=known,

@@ -16,7 +16,7 @@ from etl.ingestion.destination.copying import Copier
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing.limit import Limited
 from etl.ingestion.framing.pieces import NoRecordsError, cutting
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import failures, runs, sums
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.assembly import Work, copier_of
 from etl.ingestion.pipeline.bringing import Attempt, by_crew, by_one
@@ -74,9 +74,10 @@ def _bring(stream: Stream, store: FailedStore, parts: Sequence[Part]) -> None:
     ]
     limited = Limited(parts[0].job.settings.limit, [each.known for each in attempts])
 
-    def pieces(proves: Sequence[Prover]) -> Iterator[Piece | None]:
+    def pieces(provers: Sequence[Prover | None]) -> Iterator[Piece | None]:
         hows = [
-            replace(each.part.job.how(each.known), prove=prove) for each, prove in zip(attempts, proves, strict=True)
+            replace(each.part.job.how(each.known), prover=prover)
+            for each, prover in zip(attempts, provers, strict=True)
         ]
         return limited.of(cutting(stream, *hows))
 
@@ -96,7 +97,7 @@ def _bring(stream: Stream, store: FailedStore, parts: Sequence[Part]) -> None:
 
 def _attempt(stream: Stream, store: FailedStore, part: Part, work: Work, known: Mapping[int, LoadedRange]) -> Attempt:
     job, run = part.job, work.run
-    part.progress.rejected = ledger.totals(part.session.connection(), run.run)[1]
+    part.progress.rejected = sums.totals(part.session.connection(), run.run)[1]
     again = refusals.policy(job.settings.retries, part.progress.note_retry, job.stop.wait)
     copier = copier_of(work)
     return Attempt(
@@ -109,12 +110,12 @@ def _attempt(stream: Stream, store: FailedStore, part: Part, work: Work, known: 
     )
 
 
-def _open_for_rows(session: Session, run: ledger.Run, copier: Copier, store: FailedStore, job: Job) -> None:
+def _open_for_rows(session: Session, run: runs.Run, copier: Copier, store: FailedStore, job: Job) -> None:
     """Make ready for the first new batch of an attempt, and remove what a crash left half done."""
     connection = session.connection()
     if run.was_finished:
-        ledger.reopen(connection, run)
-    store.sweep(job.dataset.name, run.run, ledger.named_failures(connection, run.run))
+        runs.reopen(connection, run)
+    store.sweep(job.dataset.name, run.run, failures.ids_of(connection, run.run))
     copier.drop_given_up(connection)
     copier.prepare(connection)
 

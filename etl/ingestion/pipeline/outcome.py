@@ -11,12 +11,13 @@ from etl.errors import (
     BusyError,
     DatabaseError,
     EtlError,
+    ExitCode,
     InternalError,
     InterruptedByUserError,
     TooManyRejectedError,
 )
 from etl.ingestion.destination import refusals
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import runs, sums
 from etl.ingestion.pipeline.job import Job, Progress
 from etl.ingestion.values import Balance, PolicyEffects, Source, Status, Summary, printable_path
 
@@ -75,24 +76,24 @@ def summary(
     balance = _counted(progress)
     if connection is not None and run is not None:
         unentered = progress.read - progress.skipped - progress.entered
-        balance = ledger.balance(connection, run, read=progress.read, skipped=progress.skipped, unentered=unentered)
+        balance = sums.balance(connection, run, read=progress.read, skipped=progress.skipped, unentered=unentered)
         if isinstance(error, _ABRUPT):
             balance = replace(balance, withheld=balance.withheld + balance.missing)
-        batches |= ledger.batches(connection, run)
+        batches |= sums.batch_counts(connection, run)
         if not balance.withheld or balance.loaded:
-            rows |= dict(zip(tables, ledger.rows(connection, run), strict=False))
+            rows |= dict(zip(tables, sums.rows(connection, run), strict=False))
         error = _unbalanced(run, balance) or error or (None if progress.is_cut else _unfinished(connection, run))
     elif connection is None and error is None:
         error = DatabaseError(
             f"the database {job.database.name} is away and does not tell how the run ended",
             hint="run the same command to learn it",
         )
-    policies = ledger.policies(connection, run) if connection is not None and run is not None else PolicyEffects()
+    policies = sums.policy_effects(connection, run) if connection is not None and run is not None else PolicyEffects()
     if policies.document():
         log.warning("policies_applied", source=source.name, **policies.document())
     status, exit_code = _end(balance, progress, error)
     if connection is not None and run is not None:
-        ledger.close_attempt(
+        runs.close_attempt(
             connection,
             run,
             exit_code=exit_code,
@@ -130,7 +131,7 @@ def _counted(progress: Progress) -> Balance:
     )
 
 
-def _unbalanced(run: ledger.Run, balance: Balance) -> EtlError | None:
+def _unbalanced(run: runs.Run, balance: Balance) -> EtlError | None:
     """Return the error that the balance does not add up (G1)."""
     if balance.adds_up():
         return None
@@ -140,19 +141,19 @@ def _unbalanced(run: ledger.Run, balance: Balance) -> EtlError | None:
     )
 
 
-def _unfinished(connection: psycopg.Connection, run: ledger.Run) -> EtlError | None:
-    if ledger.is_complete(connection, run.run):
+def _unfinished(connection: psycopg.Connection, run: runs.Run) -> EtlError | None:
+    if runs.is_complete(connection, run.run):
         return None
     return InternalError(f"the source was read to its end and run {run.run} is not finished in the ledger")
 
 
-def _end(balance: Balance, progress: Progress, error: EtlError | None) -> tuple[Status, int]:
+def _end(balance: Balance, progress: Progress, error: EtlError | None) -> tuple[Status, ExitCode]:
     if error is None and progress.run is not None and progress.run.was_finished and not progress.entered:
-        return "already_loaded", 1 if balance.pending else 0
+        return "already_loaded", ExitCode.FINDINGS if balance.pending else ExitCode.SUCCESS
     return end_of(error, is_cut=progress.is_cut, refused=balance.pending)
 
 
-def end_of(error: EtlError | None, *, is_cut: bool, refused: int) -> tuple[Status, int]:
+def end_of(error: EtlError | None, *, is_cut: bool, refused: int) -> tuple[Status, ExitCode]:
     """Return status and exit code of a source of which all records but those refused are in, or what ended it."""
     if isinstance(error, BusyError):
         return "busy", error.exit_code
@@ -160,7 +161,7 @@ def end_of(error: EtlError | None, *, is_cut: bool, refused: int) -> tuple[Statu
         return "aborted", error.exit_code
     if error is not None:
         return "incomplete", error.exit_code
-    exit_code = 1 if refused else 0
+    exit_code = ExitCode.FINDINGS if refused else ExitCode.SUCCESS
     if is_cut:  # by --limit, as it was asked for
         return "incomplete", exit_code
-    return ("loaded_with_rejects" if exit_code else "loaded"), exit_code
+    return ("loaded_with_rejects" if refused else "loaded"), exit_code

@@ -19,7 +19,7 @@ _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Previewed:
+class Preview:
     """One record: its number from 1 and byte from 0, its rows as (table, values by column), or why it does not fit."""
 
     record: int
@@ -28,7 +28,7 @@ class Previewed:
     fault: Fault | None
 
 
-def preview(source: Source, dataset: Dataset, format: Format, records: str, limit: int) -> Iterator[Previewed]:
+def preview(source: Source, dataset: Dataset, format: Format, records: str, limit: int) -> Iterator[Preview]:
     """Yield the first `limit` records.
 
     Raises UsageError for a records path that names no array, SourceError when the source cannot be read so far.
@@ -37,14 +37,14 @@ def preview(source: Source, dataset: Dataset, format: Format, records: str, limi
     with opened(source) as stream:
         of_source = dataset.of_source(source.name)
         path = CheckedPath(Projection(of_source), 0)
-        how = CutOptions(format=format, records=records, batch_rows=limit, known={})
+        how = CutOptions(format=format, records_path=records, batch_rows=limit, known={})
         for piece in Limited(limit, [()]).of(cutting(stream, how)):
             for batch in path.batching(piece) if piece else ():
                 if batch is not None:
                     yield from _previewed(batch, of_source)
 
 
-def _previewed(batch: Batch, dataset: Dataset) -> Iterator[Previewed]:
+def _previewed(batch: Batch, dataset: Dataset) -> Iterator[Preview]:
     faults = {each.place: each.fault for each in batch.rejected}
     rows: dict[int, list[tuple[str, dict[str, str | None]]]] = {}
     for table, parts in zip(dataset.tables, batch.tables, strict=True):
@@ -52,7 +52,7 @@ def _previewed(batch: Batch, dataset: Dataset) -> Iterator[Previewed]:
             for place, values in _values(table, part):
                 rows.setdefault(place, []).append((table.name, values))
     for place, located in locate(batch.piece, batch.places).items():
-        yield Previewed(
+        yield Preview(
             record=located.record,
             offset=located.offset,
             rows=tuple(rows.get(place, ())),

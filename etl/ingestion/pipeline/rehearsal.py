@@ -21,11 +21,13 @@ from etl.datasets import Dataset
 from etl.errors import EtlError, TooManyRejectedError, UsageError
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.duplicates import keys_of
-from etl.ingestion.failed_store.locating import Located, locate
-from etl.ingestion.failed_store.store import FailedStore, Origin
+from etl.ingestion.destination.sending import Wire
+from etl.ingestion.failed_store.failure import Origin
+from etl.ingestion.failed_store.locating import RecordLocation, locate
+from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing.limit import Limited
 from etl.ingestion.framing.pieces import NoRecordsError, cutting
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import runs
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.assembly import Work, paths_of
 from etl.ingestion.pipeline.batches import Loader
@@ -70,7 +72,7 @@ def _judge_all(stream: Stream, sessions: Sequence[Session], judged: Sequence["_J
     """Judge the records of each dataset; what one of them lacks at the end is noted with it."""
     shared = judged[0].job
     hands = [_hands(stream, session, each) for session, each in zip(sessions, judged, strict=True)]
-    hows = [replace(each.job.how({}), prove=paths.prove) for each, (paths, _) in zip(judged, hands, strict=True)]
+    hows = [replace(each.job.how({}), prover=paths) for each, (paths, _) in zip(judged, hands, strict=True)]
     limited = Limited(shared.settings.limit, [() for _ in judged])
     found = limited.of(cutting(stream, *hows))
     try:
@@ -107,15 +109,15 @@ def _hands(stream: Stream, session: Session, judged: "_Judged") -> tuple[Paths, 
     paths = paths_of(session.connection(), Projection(dataset), _work(stream, dataset, job))
     return paths, Loader(
         database=job.database,
-        session=session,
+        wire=Wire(session),
         store=_NoStore(job.settings.failed_dir),
         copier=copier,
         projection=Projection(dataset),
-        books=judged.books,
+        ledger_writer=judged.ledger_writer,
         retries=job.settings.retries,
         before_retry=judged.progress.note_retry,
         wait=job.stop.wait,
-        again=paths.again,
+        rebuild=paths.again,
     )
 
 
@@ -148,14 +150,14 @@ def _summary(
         bytes_read=progress.bytes_read,
         seconds=seconds,
         failed_store=None,
-        reasons=tuple(sorted(judged.books.reasons.values(), key=lambda each: -each.count)),
-        policies=judged.books.policies,
+        reasons=tuple(sorted(judged.ledger_writer.reasons.values(), key=lambda each: -each.count)),
+        policies=judged.ledger_writer.policies,
     ), error
 
 
 def _work(stream: Stream, dataset: Dataset, job: Job) -> Work:
     """Return what the paths have to know; the run is none of the ledger's."""
-    run = ledger.Run(run="dry-run", number=0, attempt=0, mode="append", is_atomic=False, was_finished=False)
+    run = runs.Run(run="dry-run", number=0, attempt=0, mode="append", is_atomic=False, was_finished=False)
     return Work(
         database=job.database,
         dataset=dataset,
@@ -179,7 +181,7 @@ class _NoStore(FailedStore):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _NoBooks:
+class _DryRunLedgerWriter:
     """Enters nothing, and gathers why records are refused; how many reasons there are depends on the definition."""
 
     reasons: dict[tuple[Any, ...], Reason] = field(default_factory=dict)
@@ -220,7 +222,7 @@ class _NoBooks:
     def origin(self, batch: Batch) -> Origin:
         return Origin(id_prefix="", run="dry-run", dataset="", source="", batch=batch.piece.offset)
 
-    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
+    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, RecordLocation]:
         return locate(batch.piece, places, batch.spans)
 
 
@@ -230,7 +232,7 @@ class _Judged:
 
     job: Job
     progress: Progress = field(default_factory=Progress)
-    books: _NoBooks = field(default_factory=_NoBooks)
+    ledger_writer: _DryRunLedgerWriter = field(default_factory=_DryRunLedgerWriter)
 
     def note(self, piece: Piece, entry: Entry) -> None:
         """Note what became of a piece.

@@ -14,11 +14,13 @@ from etl.database.connecting import Database, Session
 from etl.datasets import Dataset
 from etl.errors import UsageError
 from etl.ingestion.destination.copying import Copier
-from etl.ingestion.failed_store.locating import Located
-from etl.ingestion.failed_store.store import FailedStore, Origin
+from etl.ingestion.destination.sending import Wire
+from etl.ingestion.failed_store.failure import Origin
+from etl.ingestion.failed_store.locating import RecordLocation
+from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing import decoding
 from etl.ingestion.framing.boundaries import piece_spans
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import batches, failures, locks, runs
 from etl.ingestion.pipeline.batches import Loader
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, Entry, Failure, Piece, Span
@@ -26,7 +28,7 @@ from etl.settings import Mode, RetrySettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replayed:
+class ReplayResult:
     """What a replay made of one failure: records loaded, and what is refused again under a new id."""
 
     id: str
@@ -40,7 +42,7 @@ class Replayed:
 
 def replay(
     failure: Mapping[str, Any], dataset: Dataset, database: Database, store: FailedStore, settings: RetrySettings
-) -> Replayed | None:
+) -> ReplayResult | None:
     """Load the records of a failure as its file holds them now; None when it waits no more.
 
     Raises UsageError when its file is gone or has other lines than records, BusyError when a load holds the source,
@@ -48,54 +50,54 @@ def replay(
     """
     with Session(database, "etl:replay") as session:
         connection = session.connection()
-        run = ledger.run_of_failure(connection, failure["run"])
+        run = runs.for_replay(connection, failure["run"])
         if not run["is_visible"]:
             raise UsageError(
                 f"{failure['id']} belongs to an atomic run that is not finished",
                 hint=f"load {run['source']} again first",
             )
         mode = _mode(run["mode"], dataset)
-        ledger.lock_source(connection, dataset.name, run["head_sha256"], mode)
+        locks.acquire(connection, dataset.name, run["head_sha256"], mode)
         session.when_reopened(partial(_hold_again, dataset=dataset.name, head_sha256=run["head_sha256"], mode=mode))
         if not _waits(connection, failure["id"]):
             return None
         store.sweep_replay(failure["dataset"], failure["run"], failure["id"])
-        first_record = ledger.first_record(connection, failure["run"], failure["batch"])
+        first_record = batches.first_record(connection, failure["run"], failure["batch"])
         projection = Projection(dataset.of_source(run["source"]))
         batch, located = _batch(failure, store, projection, run["number"], first_record)
-        books = _ReplayBooks(failure=failure, located=located, stored=[])
+        ledger_writer = _ReplayLedgerWriter(failure=failure, located=located, stored=[])
         loader = Loader(
             database=database,
-            session=session,
+            wire=Wire(session),
             store=store,
             copier=Copier(replace(dataset, on_duplicate=run["on_duplicate"]), mode, staged_as=None),
             projection=projection,
-            books=books,
+            ledger_writer=ledger_writer,
             retries=settings,
             before_retry=lambda: None,
         )
         entry = loader.load(batch)
         # The server notices late that a connection is closed, and the next failure may be of the same source.
         session.connection().execute(sql.SQL("select pg_advisory_unlock_all()"))
-    store.tell_state(failure["dataset"], failure["run"], failure["id"], "replayed", None)
-    return Replayed(
+    store.note_state(failure["dataset"], failure["run"], failure["id"], "replayed", None)
+    return ReplayResult(
         id=failure["id"],
         dataset=failure["dataset"],
         run=failure["run"],
         loaded=entry.loaded,
         rejected=entry.rejected,
         failed=entry.failed,
-        stored=tuple(books.stored),
+        stored=tuple(ledger_writer.stored),
     )
 
 
 def _hold_again(connection: psycopg.Connection, *, dataset: str, head_sha256: str, mode: Mode) -> None:
-    ledger.lock_source_again(connection, dataset, head_sha256, mode)
+    locks.reacquire(connection, dataset, head_sha256, mode)
 
 
 def _waits(connection: psycopg.Connection, id: str) -> bool:
     """Tell whether a failure still waits; the lock of its source is held, so nobody changes that but us."""
-    return any(row["state"] == "pending" for row in ledger.failures_list(connection, id=id))
+    return any(row["state"] == "pending" for row in failures.find(connection, id=id))
 
 
 def _mode(mode: Mode, dataset: Dataset) -> Mode:
@@ -135,29 +137,31 @@ def _piece(
 
 def _batch(
     failure: Mapping[str, Any], store: FailedStore, projection: Projection, run_number: int, first_record: int
-) -> tuple[Batch, dict[int, Located]]:
+) -> tuple[Batch, dict[int, RecordLocation]]:
     piece, records_told = _piece(failure, store, first_record)
     located = {
-        each["record"] - first_record + 1: Located(each["record"], each["offset"], piece.text(span), piece.is_keyed)
+        each["record"] - first_record + 1: RecordLocation(
+            each["record"], each["offset"], piece.text(span), piece.is_keyed
+        )
         for each, span in records_told
     }
     return projection.batch(piece, decoding.decode(piece), run_number, list(located)), located
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ReplayBooks:
+class _ReplayLedgerWriter:
     """Claims a failure instead of a batch, and moves the counts of its batch. `stored` gathers the new ids."""
 
     failure: Mapping[str, Any]
-    located: Mapping[int, Located]
+    located: Mapping[int, RecordLocation]
     stored: list[str]
 
     def claim(self, connection: psycopg.Connection, _batch: Batch) -> bool:
-        return ledger.claim_replay(connection, self.failure["id"])
+        return failures.claim_replay(connection, self.failure["id"])
 
     def enter(self, connection: psycopg.Connection, _batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
         stored = list(stored)
-        ledger.enter_replay(connection, self.failure, entry, stored)
+        failures.enter_replay(connection, self.failure, entry, stored)
         self.stored[:] = [failure.id for failure in stored]
 
     def origin(self, _batch: Batch) -> Origin:
@@ -171,5 +175,5 @@ class _ReplayBooks:
             parent=self.failure["id"],
         )
 
-    def locate(self, _batch: Batch, _places: Collection[int]) -> Mapping[int, Located]:
+    def locate(self, _batch: Batch, _places: Collection[int]) -> Mapping[int, RecordLocation]:
         return self.located

@@ -11,7 +11,7 @@ import structlog
 
 from etl.database.connecting import Session
 from etl.errors import SourceError, UsageError
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import batches, locks, runs
 from etl.ingestion.pipeline.assembly import Work
 from etl.ingestion.pipeline.job import Job, Part
 from etl.ingestion.sources.stream import Stream, opened
@@ -20,7 +20,7 @@ from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
 
-_Found = tuple[ledger.KnownRun, dict[int, LoadedRange]] | None
+_Found = tuple[runs.KnownRun, dict[int, LoadedRange]] | None
 
 
 def begin(stream: Stream, parts: Sequence[Part]) -> list[tuple[Work, dict[int, LoadedRange]]]:
@@ -34,7 +34,7 @@ def begin(stream: Stream, parts: Sequence[Part]) -> list[tuple[Work, dict[int, L
     head_sha256 = hashlib.sha256(stream.head).hexdigest()
     # In one order whatever the command's: of two loads that begin at once, one gets hold of all.
     for part in sorted(parts, key=lambda part: part.job.dataset.name):
-        ledger.lock_source(part.session.connection(), part.job.dataset.name, head_sha256, part.job.mode)
+        locks.acquire(part.session.connection(), part.job.dataset.name, head_sha256, part.job.mode)
     found = [_find(part.session.connection(), stream, part.job) for part in parts]
     return [_enter(stream, head_sha256, part, known) for part, known in zip(parts, found, strict=True)]
 
@@ -59,14 +59,14 @@ def _enter(stream: Stream, head_sha256: str, part: Part, found: _Found) -> tuple
 
 def admit_workers(session: Session, work: Work) -> None:
     """Let other sessions load pieces of the source beside this one, which goes on to hold it."""
-    ledger.admit_workers(session.connection(), work.dataset.name, work.head_sha256)
+    locks.admit_workers(session.connection(), work.dataset.name, work.head_sha256)
     session.when_reopened(partial(_hold_again, work=work, has_workers=True))
 
 
 def _hold_again(connection: psycopg.Connection, *, work: Work, has_workers: bool) -> None:
-    ledger.lock_source_again(connection, work.dataset.name, work.head_sha256, work.mode, has_workers=has_workers)
-    ledger.require_current(connection, work.run)
-    ledger.name_session(connection, work.run.run)
+    locks.reacquire(connection, work.dataset.name, work.head_sha256, work.mode, has_workers=has_workers)
+    runs.require_current(connection, work.run)
+    runs.name_session(connection, work.run.run)
 
 
 def judge(connection: psycopg.Connection, source: Source, job: Job) -> None:
@@ -85,17 +85,17 @@ def _find(connection: psycopg.Connection, stream: Stream, job: Job) -> _Found:
 
     Raises UsageError when it began under another definition.
     """
-    for known in ledger.known_runs(connection, job.dataset.name, stream.head):
+    for known in runs.known(connection, job.dataset.name, stream.head):
         if job.settings.force and not _goes_on_by_force(known, stream, job):
             return None
-        ranges = ledger.ranges(connection, known.run)
+        ranges = batches.ranges(connection, known.run)
         if _is_candidate(known, ranges, stream, job):
             _require_definition(known, stream, job)
             return known, ranges
     return None
 
 
-def _goes_on_by_force(known: ledger.KnownRun, stream: Stream, job: Job) -> bool:
+def _goes_on_by_force(known: runs.KnownRun, stream: Stream, job: Job) -> bool:
     """Tell whether this --force is the one by which an unfinished run began, asked again."""
     return (
         known.is_forced
@@ -105,11 +105,11 @@ def _goes_on_by_force(known: ledger.KnownRun, stream: Stream, job: Job) -> bool:
     )
 
 
-def _open(connection: psycopg.Connection, stream: Stream, head_sha256: str, job: Job, found: _Found) -> ledger.Run:
-    asked = ledger.AttemptRequest(source=stream.source.name, folder=job.folder, options=_options(stream.source, job))
+def _open(connection: psycopg.Connection, stream: Stream, head_sha256: str, job: Job, found: _Found) -> runs.Run:
+    asked = runs.AttemptRequest(source=stream.source.name, folder=job.folder, options=_options(stream.source, job))
     if found is not None:
-        return ledger.resume_run(connection, found[0], asked)
-    identity = ledger.Identity(
+        return runs.resume(connection, found[0], asked)
+    identity = runs.Identity(
         dataset=job.dataset.name,
         source=stream.source.name,
         head_sha256=head_sha256,
@@ -121,7 +121,7 @@ def _open(connection: psycopg.Connection, stream: Stream, head_sha256: str, job:
         is_atomic=job.is_atomic,
         is_forced=job.settings.force,
     )
-    return ledger.open_run(connection, identity, asked)
+    return runs.start(connection, identity, asked)
 
 
 def _options(source: Source, job: Job) -> str:
@@ -137,7 +137,7 @@ def require_same(stream: Stream, piece: Piece, known: LoadedRange) -> None:
         )
 
 
-def _is_candidate(known: ledger.KnownRun, ranges: Mapping[int, LoadedRange], stream: Stream, job: Job) -> bool:
+def _is_candidate(known: runs.KnownRun, ranges: Mapping[int, LoadedRange], stream: Stream, job: Job) -> bool:
     if not ranges and known.head_bytes != len(stream.head):
         return False  # Too little was read to know it by.
     if not ranges and not known.is_finished and known.definition_hash != job.definition_hash(stream.source.encoding):
@@ -152,7 +152,7 @@ def _is_candidate(known: ledger.KnownRun, ranges: Mapping[int, LoadedRange], str
     return departs_at is None
 
 
-def _require_definition(known: ledger.KnownRun, stream: Stream, job: Job) -> None:
+def _require_definition(known: runs.KnownRun, stream: Stream, job: Job) -> None:
     if known.definition_hash == job.definition_hash(stream.source.encoding):
         return
     if not known.is_finished:

@@ -25,7 +25,7 @@ class Share(NamedTuple):
         return self.dataset.records if self.records is None else self.records
 
 
-def shared(names: str, records: str | None, format: Format, config_dir: Path) -> list[Share]:
+def shares_of(names: str, records: str | None, format: Format, config_dir: Path) -> list[Share]:
     """Return the datasets that `names` are, separated by commas; so are the paths of several in `records`.
 
     Without these, a definition whose records are the elements of the whole source has them at its name: one array

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from etl import queries
 from etl.errors import SourceError, UsageError
-from etl.ingestion.failed_store.locating import Located, locate
+from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.framing.boundaries import NotJSON
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Piece, PieceShape, Source, hash_of
@@ -65,7 +65,7 @@ def _traced(row: Mapping[str, Any]) -> dict[str, Any]:
     return told | {"offset": located.offset, "text": located.text.decode("utf-8", errors="replace")}
 
 
-def _located(row: Mapping[str, Any]) -> Located:
+def _located(row: Mapping[str, Any]) -> RecordLocation:
     """Return where the record stands in its source.
 
     Raises SourceError when the source is not there any more, or is another one.
