@@ -1,7 +1,6 @@
 import json
 import time
 from contextlib import AbstractContextManager
-from typing import LiteralString
 
 import psycopg
 import pytest
@@ -40,7 +39,7 @@ def _ids(site: Site) -> list[str]:
     return site.column("select parcel_id from logistics.parcels order by 1")
 
 
-def _on_p4(site: Site, body: LiteralString) -> None:
+def _on_p4(site: Site, body: str) -> None:
     """Run PL/pgSQL in the server for each insert of the fourth parcel."""
     site.ask("create sequence tries")
     site.on_insert("logistics.parcels", "new.parcel_id = 'P4'", body)

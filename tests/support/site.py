@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from etl.database.connecting import Database
 from etl.database.tables import create_tables
-from etl.datasets import Dataset, read
+from etl.datasets import Dataset, find, read
 from etl.errors import EtlError
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.values import Source, Summary
@@ -95,13 +95,14 @@ class Site:
         variables |= {"ETL_DATABASE_URL": conninfo or self.conninfo, **(env or {})}
         return {name: value for name, value in variables.items() if value is not None}
 
-    def bring(self, source: Source | Path, dataset: Dataset, **settings: Any) -> tuple[Summary, EtlError | None]:
+    def bring(self, source: Source | Path, dataset: str, **settings: Any) -> tuple[Summary, EtlError | None]:
         """Load a source in this process and without the command line; its balance adds up."""
         if isinstance(source, Path):
             source = Source(name=source.name, path=str(source))
         FailedStore(self.store).prepare()
         database = Database(conninfo=self.conninfo)
-        summary, error = loading.bring(source, dataset, database, **{"failed_dir": self.store} | settings)
+        definition = find(dataset, self.folder / "config")
+        summary, error = loading.bring(source, definition, database, **{"failed_dir": self.store} | settings)
         assert summary.records.adds_up()
         return summary, error
 
@@ -154,9 +155,9 @@ class Site:
         """Count the batches in the ledger."""
         return int(self.value("select count(*) from etl.batches"))
 
-    def forget_loads(self, dataset: Dataset) -> None:
+    def forget_loads(self, dataset: str) -> None:
         """Empty the tables of a dataset, and the ledger."""
-        for table in dataset.tables:
+        for table in find(dataset, self.folder / "config").tables:
             self.ask(sql.SQL("delete from {}").format(sql.Identifier(*table.name.split("."))))
         self.ask(
             "delete from etl.faults; delete from etl.failures;"
@@ -170,7 +171,7 @@ class Site:
 
     # Faults
 
-    def on_insert(self, table: str, when: LiteralString, body: LiteralString, *, moment: Moment = "in COPY") -> None:
+    def on_insert(self, table: str, when: LiteralString, body: str, *, moment: Moment = "in COPY") -> None:
         """Run PL/pgSQL in the server for each row of a table that meets a condition, by a trigger named `fault`."""
         on_insert(self.connection, table, when, body, moment=moment)
 
