@@ -352,3 +352,13 @@ def test_help_imports_no_library_but_click() -> None:
             [sys.executable, "-c", program, *arguments.split()], capture_output=True, text=True, check=True, cwd=ROOT
         )
         assert none_of.isdisjoint(done.stdout.split("\n")[-2].split())
+
+
+def test_a_person_can_read_the_projection(run_etl: RunEtl) -> None:
+    """`dataset show --projection` tells each column's tokens and checks, or why values are converted one by one."""
+    done = run_etl("dataset", "show", "shipments", "--projection")
+    assert done.returncode == 0
+    assert "logistics.shipments: one row per record" in done.stdout
+    assert "weight_kg               <- weight_kg (numeric, above 0)" in done.stdout
+    assert "logistics.shipment_items: one row per element of items" in done.stdout
+    assert "shipment_id <- the record: shipment_id (text)" in done.stdout
