@@ -22,10 +22,8 @@ import etl
 from etl.cli.failed import replay_command
 from etl.cli.load import command as load_command
 from etl.ingestion.ledger import locks
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
+from tests.support.faults import Connection
 
 
 @pytest.fixture(autouse=True)

@@ -5,18 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg import sql
 
 from etl import cli
 from etl.datasets import find, names, standing
+from tests.support.checkout import ROOT, SAMPLES
+from tests.support.faults import Connection
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 Etl = Callable[..., int]
 
-ROOT = Path(__file__).resolve().parents[2]
-SAMPLES = ROOT / "tests" / "support" / "samples"
 OFFERED = sorted(set(names(Path("no-such-folder"))) - set(standing(Path("no-such-folder"))))
 
 ROWS = {

@@ -1,22 +1,18 @@
 import io
 import json
 import os
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import psycopg
 import pytest
 from psycopg import sql
 
 from etl import cli, generate
 from etl.datasets import Dataset, find
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 
 SQLSTATES = {
     "wrong_type": "22P02",

@@ -9,7 +9,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg import sql
 
@@ -20,14 +19,11 @@ from etl.inference import Proposal, infer, observing
 from etl.inference.finding import find_records
 from etl.inference.identifiers import RESERVED, Names, snake_case
 from etl.ingestion.values import Source
+from tests.support.checkout import REAL_DATA, needs_real_data
+from tests.support.faults import Connection
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 Record = dict[str, Any]
 Etl = Callable[..., int]
-
-REAL_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-
-needs_real_data = pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"the real files are not in {REAL_DATA}")
 
 
 @pytest.fixture
