@@ -138,6 +138,9 @@ def test_a_program_replays_as_the_command_does(
     with pytest.raises(etl.EtlError, match="nothing is named to replay") as caught:
         etl.replay(**where)
     assert (caught.value.exit_code, caught.value.hint) == (2, "give ids, run, dataset or all=True")
+    with pytest.raises(etl.EtlError, match=r"^retry_attempts: ") as caught:
+        etl.replay(all=True, retry_attempts=0, **where)
+    assert caught.value.exit_code == 2
     first, second = (_refuse(tmp_path, database_url, name) for name in ("one.json", "two.json"))
     run = first.sources[0].run
     assert run is not None
