@@ -20,8 +20,7 @@ from etl.database.tables import guarded_columns, other_types
 from etl.datasets import Dataset
 from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError, reason_of
 from etl.ingestion.destination import refusals
-from etl.ingestion.destination.copying import Copier
-from etl.ingestion.destination.duplicates import keys_of
+from etl.ingestion.destination.copying import Copier, copier_of_run
 from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.failure import Origin
 from etl.ingestion.failed_store.locating import RecordLocation, locate
@@ -103,9 +102,7 @@ def worker(
 
 def copier_of(work: Work) -> Copier:
     """Return how the batches of a run reach their tables."""
-    run = work.run.run
-    staged_as = run if work.run.is_atomic else None
-    return Copier(work.dataset, work.mode, staged_as=staged_as, keys=keys_of(work.dataset, run))
+    return copier_of_run(work.dataset, work.mode, work.run.run, is_atomic=work.run.is_atomic)
 
 
 def paths_of(connection: psycopg.Connection, projection: Projection, work: Work) -> Paths:

@@ -90,8 +90,8 @@ def _finish(stream: Stream, group: Sequence[Attempt]) -> None:
                 if each.work.run.is_atomic:
                     each.copier.publish(connection)
                     runs.publish(connection, each.work.run)
-                    each.copier.drop_given_up(connection)
-                each.copier.forget_keys(connection)
+                    each.copier.drop_abandoned(connection)
+                each.copier.drop_keys(connection)
                 runs.finish(connection, each.work.run, stream.size)
     except psycopg.Error as error:
         if refusals.meaning(error) != "data":

@@ -116,7 +116,7 @@ def _open_for_rows(session: Session, run: runs.Run, copier: Copier, store: Faile
     if run.was_finished:
         runs.reopen(connection, run)
     store.sweep(job.dataset.name, run.run, failures.ids_of(connection, run.run))
-    copier.drop_given_up(connection)
+    copier.drop_abandoned(connection)
     copier.prepare(connection)
 
 

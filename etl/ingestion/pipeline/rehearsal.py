@@ -20,8 +20,7 @@ from etl.database.connecting import Session
 from etl.datasets import Dataset
 from etl.errors import EtlError, TooManyRejectedError, UsageError
 from etl.ingestion.destination import refusals
-from etl.ingestion.destination.copying import Copier
-from etl.ingestion.destination.duplicates import keys_of
+from etl.ingestion.destination.copying import copier_of_dry_run
 from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.failure import Origin
 from etl.ingestion.failed_store.locating import RecordLocation, locate
@@ -103,8 +102,7 @@ def _hands(stream: Stream, session: Session, judged: "_Judged") -> tuple[Paths, 
     """Return the paths that make the batches of a dataset, and what lets the server judge them."""
     job = judged.job
     dataset = job.policed.of_source(stream.source.name)
-    keys = keys_of(dataset, "etl_rehearsal", is_rehearsal=True)
-    copier = Copier(dataset, "append", staged_as=None, is_rehearsal=True, keys=keys)
+    copier = copier_of_dry_run(dataset)
     copier.prepare(session.connection())
     session.when_reopened(copier.prepare)
     paths = paths_of(session.connection(), Projection(dataset), _work(stream, dataset, job))

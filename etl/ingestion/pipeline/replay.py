@@ -13,7 +13,7 @@ from psycopg import sql
 from etl.database.connecting import Database, Session
 from etl.datasets import Dataset
 from etl.errors import UsageError
-from etl.ingestion.destination.copying import Copier
+from etl.ingestion.destination.copying import copier_of_replay
 from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.failure import Origin
 from etl.ingestion.failed_store.locating import RecordLocation
@@ -70,7 +70,7 @@ def replay(
             database=database,
             wire=Wire(session),
             store=store,
-            copier=Copier(replace(dataset, on_duplicate=run["on_duplicate"]), mode, staged_as=None),
+            copier=copier_of_replay(replace(dataset, on_duplicate=run["on_duplicate"]), mode),
             projection=projection,
             ledger_writer=ledger_writer,
             retries=settings,
