@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +17,16 @@ import structlog
 
 from etl import provisioning
 from etl.database import connecting
-from etl.errors import DONE, EtlError, ExitCode, UsageError
+from etl.errors import DONE, BusyError, EtlError, ExitCode, UsageError, gravest
 from etl.ingestion import constants
+from etl.ingestion.constants import RETRY_ATTEMPTS, RETRY_BASE_SECONDS, RETRY_CAP_SECONDS
 from etl.ingestion.destination import refusals
-from etl.ingestion.pipeline.command import Course, load_all, precalculate_all, require_all
-from etl.ingestion.pipeline.job import Job, Stop
+from etl.ingestion.failed_store.store import FailedStore
+from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
+from etl.ingestion.pipeline.job import Load, Target
+from etl.ingestion.pipeline.replay import ReplayFilter, ReplayResult, replay_all, select
 from etl.ingestion.pipeline.sharing import shares_of
+from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Summary
 from etl.logs import Logs
@@ -130,28 +134,20 @@ def load(  # noqa: PLR0913 - as many as the command has options
     folder = Path(config_dir)
     shares = shares_of(dataset, records, format, folder)
     named = [each for source in sources for each in naming.named(str(source), encoding)]
-    course = Course()
+    result = CommandResult()
     with _opened(database, folder) as target:
         # The processes of several workers have no logger of this program.
         stop, logs = Stop(), Logs(level="critical")
-        jobs = [
-            Job(
-                dataset=share.dataset,
-                database=target,
-                settings=replace(settings, records=share.records),
-                stop=stop,
-                logs=logs,
-            )
-            for share in shares
-        ]
-        require_all(jobs, named, folder)
-        load_all(named, jobs, course, lambda _summary, _error: None)
-        precalculate_all(jobs, folder, course, lambda _error: None)
-    if course.exit_code not in DONE:
-        grave = [error for error in course.errors if error.exit_code == course.exit_code]
-        raise (grave or course.errors)[0]
+        targets = [Target.of(share.dataset, share.records, settings) for share in shares]
+        asked = Load(database=target, settings=settings, targets=targets, stop=stop, logs=logs)
+        require_all(asked, named, folder)
+        load_all(asked, named, result, lambda _summary, _error: None)
+        precalculate_all(asked, folder, result, lambda _error: None)
+    if result.exit_code not in DONE:
+        grave = [error for error in result.errors if error.exit_code == result.exit_code]
+        raise (grave or result.errors)[0]
     return Loaded(
-        exit_code=course.exit_code, sources=tuple(course.summaries), precalculated=tuple(course.precalculated)
+        exit_code=result.exit_code, sources=tuple(result.summaries), precalculated=tuple(result.precalculated)
     )
 
 
@@ -161,6 +157,51 @@ def _require_expected(settings: LoadSettings) -> None:
             msgspec.convert(getattr(settings, name), expected)
         except msgspec.ValidationError as error:
             raise UsageError(f"{name}: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replays:
+    """The results of a replay: one for each file of the failed store that was loaded, and the refreshed aggregates."""
+
+    exit_code: ExitCode
+    replayed: tuple[ReplayResult, ...]
+    precalculated: tuple[Refreshed, ...]
+
+
+def replay(  # noqa: PLR0913 - the options of the command
+    *ids: str,
+    run: str | None = None,
+    dataset: str | None = None,
+    all: bool = False,
+    database: str | None = None,
+    config_dir: str | Path = "config",
+    failed_dir: str | Path = "failed",
+    precalculate: bool = True,
+    retry_attempts: int = RETRY_ATTEMPTS,
+    retry_base_seconds: float = RETRY_BASE_SECONDS,
+    retry_cap_seconds: float = RETRY_CAP_SECONDS,
+) -> Replays:
+    """Load records of the failed store again as `etl failed replay` does; return the results, with exit code 0 or 1.
+
+    Name ids, or all pending files of a run or a dataset, or `all`. An id that is not pending any more is skipped.
+    Raises EtlError otherwise. A BusyError is raised after the other files are replayed; call again to replay the rest.
+    """
+    if not (ids or run or dataset or all):
+        raise UsageError("nothing is named to replay", hint="give ids, run, dataset or all=True")
+    folder = Path(config_dir)
+    settings = RetrySettings(attempts=retry_attempts, base_seconds=retry_base_seconds, cap_seconds=retry_cap_seconds)
+    with _opened(database, folder) as target, FailedStore(Path(failed_dir)) as store:
+        selection = select(ReplayFilter(ids=ids, run=run, dataset=dataset), target, folder, store)
+        results = list(replay_all(selection, target, folder, store, settings, precalculates=precalculate))
+    for result in results:
+        if isinstance(result, BusyError):
+            raise result
+    replayed = tuple(result for result in results if isinstance(result, ReplayResult))
+    return Replays(
+        exit_code=gravest(result.exit_code for result in replayed),
+        replayed=replayed,
+        precalculated=tuple(result for result in results if isinstance(result, Refreshed)),
+    )
 
 
 def precalculate(
@@ -203,4 +244,4 @@ def _be_quiet() -> None:
     )
 
 
-__all__ = ["EtlError", "Loaded", "load", "precalculate"]
+__all__ = ["EtlError", "Loaded", "Replays", "load", "precalculate", "replay"]

@@ -144,3 +144,9 @@ class LoadSettings:
     on_nul: OnNul | None = None
     on_duplicate: OnDuplicate | None = None
     on_unknown: OnUnknown | None = None
+
+    @property
+    def policies(self) -> dict[str, str]:
+        """The policies that the command names, by the option's name; they replace the definition's own."""
+        policies = {name: getattr(self, name) for name in ("on_nul", "on_duplicate", "on_unknown")}
+        return {name: policy for name, policy in policies.items() if policy}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "load": "Load sources into a dataset: files, globs, folders, URLs, or - for standard input.",
     "runs": "Show what was loaded, when, from where, and how it ended.",
-    "failed": "Look at the records that were refused, put them right, and load them again.",
+    "failed": "Show the records that were refused, correct them, and load them again.",
     "precalculate": "Bring aggregates up to date with the facts: those named, or all.",
     "listen": "Refresh the aggregates whenever a load finishes, until a signal comes.",
     "report": "Show an aggregate, its newest rows first; without a name, how fresh each is, as html with charts.",

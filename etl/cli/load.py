@@ -28,9 +28,10 @@ from etl.cli.summary import sentence, total_of
 from etl.errors import SIGNALS, EtlError, ExitCode, UsageError
 from etl.ingestion import constants
 from etl.ingestion.pipeline import outcome
-from etl.ingestion.pipeline.command import Course, load_all, precalculate_all, require_all
-from etl.ingestion.pipeline.job import Job, Stop
+from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
+from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.pipeline.sharing import shares_of
+from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Summary
 from etl.metrics import Report
@@ -198,25 +199,22 @@ def command(
     if encoding != "auto":
         encodings.require_known(encoding)
     named = [each for argument in sources for each in naming.named(argument, encoding)]
-    course = Course()
+    result = CommandResult()
     shown = display(named, is_json=common.logs.format == "json")
     try:
         with common.database() as database, _stopped_by_signals() as stop:
-            jobs = [
-                Job(
-                    dataset=share.dataset,
-                    database=database,
-                    settings=replace(settings, records=share.records),
-                    stop=stop,
-                    logs=replace(common.logs, below=shown.height),
-                    watch=shown,
-                )
-                for share in shares
-            ]
-            require_all(jobs, named, common.config_dir)
-            load_all(named, jobs, course, partial(_print, as_json=as_json))
-            precalculate_all(jobs, common.config_dir, course, tell)
-            if not course.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
+            load = Load(
+                database=database,
+                settings=settings,
+                targets=[Target.of(share.dataset, share.records, settings) for share in shares],
+                stop=stop,
+                logs=replace(common.logs, below=shown.height),
+                watch=shown,
+            )
+            require_all(load, named, common.config_dir)
+            load_all(load, named, result, partial(_print, as_json=as_json))
+            precalculate_all(load, common.config_dir, result, tell)
+            if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
                 report.look_at(database)
     except UsageError:
         raise
@@ -224,26 +222,26 @@ def command(
         for number, share in enumerate(shares):
             summary = outcome.not_begun(named[0], share.dataset, common.name, error)
             _print(summary, None if number else error, as_json=as_json)
-        course.codes.add(error.exit_code)
-    report.count_sources(course.summaries)
-    precalculated = course.precalculated
+        result.codes.add(error.exit_code)
+    report.count_sources(result.summaries)
+    precalculated = result.precalculated
     total = {
         "kind": "total",
-        "exit_code": course.exit_code,
+        "exit_code": result.exit_code,
         "sources": len(named),
         "precalculated": [vars(refreshed) for refreshed in precalculated],
     }
     if as_json:
         print_json([total], say)
-        return course.exit_code
-    if len(course.summaries) > 1:
-        say(total_of(course.summaries, len(shares)))
+        return result.exit_code
+    if len(result.summaries) > 1:
+        say(total_of(result.summaries, len(shares)))
     if precalculated:
         seconds = sum(refreshed.seconds for refreshed in precalculated)
         names = [each.aggregate for each in precalculated]
         told = ", ".join(names) if len(names) < 4 else f"{len(names)} aggregates"
         say(f"precalculated {told} in {seconds:.1f} s")
-    return course.exit_code
+    return result.exit_code
 
 
 def _print(summary: Summary, error: EtlError | None, *, as_json: bool) -> None:
@@ -279,9 +277,8 @@ def _stopped_by_signals() -> Iterator[Stop]:
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, note) for number in numbers}
     try:
-        yield stop
-    except KeyboardInterrupt:
-        raise stop.at_once() from None
+        with stop.interrupting():
+            yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import psycopg
 import structlog
+from tenacity import Retrying
 
 from etl.database.connecting import Database
 from etl.datasets import Dataset
@@ -25,7 +26,6 @@ from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing import decoding
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, CopyResult, Entry, Failure, Fault, Rejected
-from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
 
@@ -80,9 +80,7 @@ class Loader:
     copier: Copier
     projection: Projection
     ledger_writer: LedgerWriter
-    retries: RetrySettings
-    before_retry: Callable[[], None]
-    wait: Callable[[float], None] = time.sleep
+    retrying: Retrying
     rebuild: Callable[[Batch], Iterable[Batch]] = lambda _batch: ()
 
     def load(self, batch: Batch) -> Entry:
@@ -178,7 +176,7 @@ class Loader:
                 entries.append(_entry(batch, outcome, self.projection.dataset))
                 self.ledger_writer.enter(connection, batch, entries[-1], [failure for failure, _ in stored])
 
-        refusals.policy(self.retries, self.before_retry, self.wait)(once)
+        self.retrying(once)
         if not entries:
             raise BusyError(f"the batch at byte {batch.piece.offset} was entered by another load")
         return entries[-1]

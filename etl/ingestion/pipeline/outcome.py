@@ -17,7 +17,8 @@ from etl.errors import (
     TooManyRejectedError,
 )
 from etl.ingestion.ledger import runs, sums
-from etl.ingestion.pipeline.job import Job, Progress
+from etl.ingestion.pipeline.attempts import Attempt
+from etl.ingestion.pipeline.job import Progress
 from etl.ingestion.values import Balance, PolicyEffects, Source, Status, Summary, printable_path
 
 log = structlog.get_logger(__name__)
@@ -58,8 +59,7 @@ def not_begun(source: Source, dataset: Dataset, database: str, error: EtlError) 
 def summary(
     connection: psycopg.Connection | None,
     source: Source,
-    job: Job,
-    progress: Progress,
+    attempt: Attempt,
     error: EtlError | None,
     seconds: float,
 ) -> tuple[Summary, EtlError | None]:
@@ -67,14 +67,15 @@ def summary(
 
     `connection` is None when the database is away: then the counts are those of this process, and the exit code is 4.
     """
+    dataset, database, progress = attempt.target.dataset, attempt.load.database, attempt.progress
     run = progress.run
     if connection is not None and run is not None:
-        counts = _counts_of_ledger(connection, run, job.dataset, progress, error)
+        counts = _counts_of_ledger(connection, run, dataset, progress, error)
         error = _unbalanced(run, counts.balance) or error
         error = error or (None if progress.is_cut else _unfinished(connection, run))
     else:
-        counts = _counts_of_process(job.dataset, progress)
-        error = error or (_end_unknown(job.database.name) if connection is None else None)
+        counts = _counts_of_process(dataset, progress)
+        error = error or (_end_unknown(database.name) if connection is None else None)
     if counts.policies.document():
         log.warning("policies_applied", source=source.name, **counts.policies.document())
     status, exit_code = _end(counts.balance, progress, error)
@@ -87,7 +88,7 @@ def summary(
             retried=progress.retried,
             bytes_read=progress.bytes_read,
         )
-    return _summary(source, job, progress, counts, (status, exit_code), seconds), error
+    return _summary(source, attempt, counts, (status, exit_code), seconds), error
 
 
 def _counts_of_ledger(
@@ -123,14 +124,15 @@ def _no_batches(progress: Progress) -> dict[str, int]:
 
 
 def _summary(
-    source: Source, job: Job, progress: Progress, counts: _Counts, end: tuple[Status, ExitCode], seconds: float
+    source: Source, attempt: Attempt, counts: _Counts, end: tuple[Status, ExitCode], seconds: float
 ) -> Summary:
+    load, progress = attempt.load, attempt.progress
     status, exit_code = end
     return Summary(
         run=progress.run.run if progress.run else None,
-        dataset=job.dataset.name,
+        dataset=attempt.target.dataset.name,
         source=source.name,
-        database=job.database.name,
+        database=load.database.name,
         status=status,
         exit_code=exit_code,
         records=counts.balance,
@@ -139,7 +141,7 @@ def _summary(
         bytes_read=progress.bytes_read,
         seconds=seconds,
         policies=counts.policies,
-        failed_store=printable_path(job.settings.failed_dir) if counts.balance.pending else None,
+        failed_store=printable_path(load.settings.failed_dir) if counts.balance.pending else None,
     )
 
 
