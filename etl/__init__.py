@@ -16,9 +16,9 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Import what a program asks for when it asks: the command line starts without it."""
+    """Import a function when a program first uses it: the command line starts without it."""
     if name.startswith("_") or name not in __all__:
         raise AttributeError(f"module 'etl' has no attribute {name!r}")
-    from etl import library  # noqa: PLC0415 - this is what it is for
+    from etl import library  # noqa: PLC0415 - `import etl` must stay cheap
 
     return getattr(library, name)

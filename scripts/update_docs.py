@@ -33,7 +33,7 @@ from etl.ingestion.transform.conversions import converter
 from etl.ingestion.values import Misfit, Piece
 from etl.precalculation.catalogue import read_all
 from etl.provisioning import migrate, opened
-from etl.settings import FileSettings
+from etl.settings import file_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -225,7 +225,7 @@ def _option(option: click.Option, context: click.Context) -> tuple[str, ...]:
     return (
         f"`{name}{value}`",
         ", ".join(f"`{twin}`" for twin in extra.get("envvars", ())),
-        f"`{key}`" if key in FileSettings.__struct_fields__ and takes_from_file else "",
+        f"`{key}`" if key in file_keys() and takes_from_file else "",
         ", ".join(filter(None, (default, bounds))),
         (option.help or "").replace("|", r"\|"),
     )

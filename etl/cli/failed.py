@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from etl.cli import completion, tell
+from etl.cli import completion, print_error
 from etl.cli.options import (
     Common,
     failed_dir_option,
@@ -16,9 +16,9 @@ from etl.cli.options import (
     option,
     outlive_reader,
     print_json,
+    print_line,
     print_table,
     retry_options,
-    say,
 )
 from etl.database.connecting import connect
 from etl.errors import BusyError, UsageError, gravest
@@ -136,7 +136,7 @@ def replay_command(
         )
         for result in results:
             if isinstance(result, BusyError):
-                tell(result)
+                print_error(result)
                 codes.add(result.exit_code)
             elif isinstance(result, NotPending) and ids:
                 click.echo(f"{result.id} does not wait: {result.state}", err=True)
@@ -151,10 +151,12 @@ def replay_command(
 
 def _print_result(result: ReplayResult, *, as_json: bool) -> None:
     if as_json:
-        print_json([vars(result)], say)
+        print_json([vars(result)], print_line)
         return
     again = f"; waits as {', '.join(result.stored)}" if result.stored else ""
-    say(f"replayed {result.id}: {result.loaded:,} loaded, {result.rejected + result.failed:,} refused again{again}")
+    print_line(
+        f"replayed {result.id}: {result.loaded:,} loaded, {result.rejected + result.failed:,} refused again{again}"
+    )
 
 
 @command.command("discard", epilog="Example: etl failed discard 20261121T081500Z-3f9a1c-10233-r --reason 'test data'")
