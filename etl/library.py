@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, TypeVar, Unpack
 
@@ -19,10 +19,11 @@ import structlog
 from etl import provisioning
 from etl.database import connecting
 from etl.errors import DONE, EtlError, ExitCode, UsageError
-from etl.ingestion.pipeline import outcome
-from etl.ingestion.pipeline.command import Course, load_all, precalculate_all, require_all
-from etl.ingestion.pipeline.job import Job, Stop
+from etl.ingestion.destination import refusals
+from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
+from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.pipeline.sharing import shares_of
+from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Summary
 from etl.logs import Logs
@@ -124,28 +125,20 @@ def load(
     folder = Path(config_dir)
     shares = shares_of(dataset, settings.records, settings.format, folder)
     named = [each for source in sources for each in naming.named(str(source), settings.encoding)]
-    course = Course()
+    result = CommandResult()
     with _opened(database, folder) as target:
         # The processes of several workers have no logger of this program.
         stop, logs = Stop(), Logs(level="critical")
-        jobs = [
-            Job(
-                dataset=share.dataset,
-                database=target,
-                settings=replace(settings, records=share.records),
-                stop=stop,
-                logs=logs,
-            )
-            for share in shares
-        ]
-        require_all(jobs, named, folder)
-        load_all(named, jobs, course, lambda _summary, _error: None)
-        precalculate_all(jobs, folder, course, lambda _error: None)
-    if course.exit_code not in DONE:
-        grave = [error for error in course.errors if error.exit_code == course.exit_code]
-        raise (grave or course.errors)[0]
+        targets = [Target.of(share.dataset, share.records, settings) for share in shares]
+        asked = Load(database=target, settings=settings, targets=targets, stop=stop, logs=logs)
+        require_all(asked, named, folder)
+        load_all(asked, named, result, lambda _summary, _error: None)
+        precalculate_all(asked, folder, result, lambda _error: None)
+    if result.exit_code not in DONE:
+        grave = [error for error in result.errors if error.exit_code == result.exit_code]
+        raise (grave or result.errors)[0]
     return Loaded(
-        exit_code=course.exit_code, sources=tuple(course.summaries), precalculated=tuple(course.precalculated)
+        exit_code=result.exit_code, sources=tuple(result.summaries), precalculated=tuple(result.precalculated)
     )
 
 
@@ -187,7 +180,7 @@ def _opened(address: str | None, config_dir: Path) -> Iterator[connecting.Databa
         except psycopg.errors.InsufficientPrivilege as error:
             raise UsageError(f"{target.name} denies it: {error.diag.message_primary}", hint="etl db check") from error
         except psycopg.Error as error:
-            raise outcome.lost(error, target) from error
+            raise refusals.as_etl_error(error, target) from error
 
 
 def _be_quiet() -> None:

@@ -215,6 +215,12 @@ class LoadSettings:
     ] = False
     retries: Annotated[RetrySettings, Group("retry")] = RetrySettings()
 
+    @property
+    def policies(self) -> dict[str, str]:
+        """The policies that the command names, by the option's name; they replace the definition's own."""
+        policies = {name: getattr(self, name) for name in ("on_nul", "on_duplicate", "on_unknown")}
+        return {name: policy for name, policy in policies.items() if policy}
+
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Self:
         """Return the settings with the given options, by name; a dry run does not refresh the aggregates.

@@ -26,6 +26,7 @@ import etl
 from etl.cli import TAKE_FROM_FILE, cli
 from etl.database.connecting import Database, connect
 from etl.datasets import Column, sql_type
+from etl.ingestion.framing import formats
 from etl.ingestion.framing.decoding import decode
 from etl.ingestion.sources import recognition
 from etl.ingestion.transform.conversions import converter
@@ -349,7 +350,7 @@ def _recognised() -> Iterator[str]:
     yield "| --- | --- |"
     yield f"| {compressions} | read decompressed, whatever its name |"
     yield f"| {encodings} | read as UTF-8 |"
-    for words in recognition.FORMATS:
+    for words in formats.FORMATS:
         yield f"| {words} | exit code 3: `expected JSON that begins with [ or {{, got what looks like {words}` |"
 
 

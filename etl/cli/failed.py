@@ -29,9 +29,9 @@ from etl.errors import BusyError, ExitCode, UsageError, gravest
 from etl.ingestion.failed_store.locating import is_plain, length_in
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import failures
-from etl.ingestion.pipeline.job import Stop
-from etl.ingestion.pipeline.load import precalculate
+from etl.ingestion.pipeline.refreshing import precalculate
 from etl.ingestion.pipeline.replay import ReplayResult, replay, require_whole
+from etl.ingestion.pipeline.stopping import Stop
 from etl.metrics import Report
 from etl.settings import RetrySettings
 

@@ -26,9 +26,10 @@ from etl.cli.progress import display
 from etl.cli.summary import sentence, total_of
 from etl.errors import SIGNALS, EtlError, ExitCode, UsageError
 from etl.ingestion.pipeline import outcome
-from etl.ingestion.pipeline.command import Course, load_all, precalculate_all, require_all
-from etl.ingestion.pipeline.job import Job, Stop
+from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
+from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.pipeline.sharing import shares_of
+from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Summary
 from etl.metrics import Report
@@ -70,25 +71,22 @@ def command(
     if settings.encoding != "auto":
         encodings.require_known(settings.encoding)
     named = [each for argument in sources for each in naming.named(argument, settings.encoding)]
-    course = Course()
+    result = CommandResult()
     shown = display(named, is_json=common.logs.format == "json")
     try:
         with common.database() as database, _stopped_by_signals() as stop:
-            jobs = [
-                Job(
-                    dataset=share.dataset,
-                    database=database,
-                    settings=replace(settings, records=share.records),
-                    stop=stop,
-                    logs=replace(common.logs, below=shown.height),
-                    watch=shown,
-                )
-                for share in shares
-            ]
-            require_all(jobs, named, common.config_dir)
-            load_all(named, jobs, course, partial(_print_summary, as_json=as_json))
-            precalculate_all(jobs, common.config_dir, course, print_error)
-            if not course.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
+            load = Load(
+                database=database,
+                settings=settings,
+                targets=[Target.of(share.dataset, share.records, settings) for share in shares],
+                stop=stop,
+                logs=replace(common.logs, below=shown.height),
+                watch=shown,
+            )
+            require_all(load, named, common.config_dir)
+            load_all(load, named, result, partial(_print_summary, as_json=as_json))
+            precalculate_all(load, common.config_dir, result, print_error)
+            if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
                 report.look_at(database)
     except UsageError:
         raise
@@ -96,10 +94,10 @@ def command(
         for number, share in enumerate(shares):
             summary = outcome.not_begun(named[0], share.dataset, common.name, error)
             _print_summary(summary, None if number else error, as_json=as_json)
-        course.codes.add(error.exit_code)
-    report.count_sources(course.summaries)
-    _print_total(course, len(named), len(shares), as_json=as_json)
-    return course.exit_code
+        result.codes.add(error.exit_code)
+    report.count_sources(result.summaries)
+    _print_total(result, len(named), len(shares), as_json=as_json)
+    return result.exit_code
 
 
 def _print_summary(summary: Summary, error: EtlError | None, *, as_json: bool) -> None:
@@ -117,20 +115,20 @@ def _print_summary(summary: Summary, error: EtlError | None, *, as_json: bool) -
             )
 
 
-def _print_total(course: Course, sources: int, datasets: int, *, as_json: bool) -> None:
+def _print_total(result: CommandResult, sources: int, datasets: int, *, as_json: bool) -> None:
     """Print the sum of all sources, and the refreshed aggregates."""
-    precalculated = course.precalculated
+    precalculated = result.precalculated
     if as_json:
         total = {
             "kind": "total",
-            "exit_code": course.exit_code,
+            "exit_code": result.exit_code,
             "sources": sources,
             "precalculated": [vars(refreshed) for refreshed in precalculated],
         }
         print_json([total], print_line)
         return
-    if len(course.summaries) > 1:
-        print_line(total_of(course.summaries, datasets))
+    if len(result.summaries) > 1:
+        print_line(total_of(result.summaries, datasets))
     if precalculated:
         seconds = sum(refreshed.seconds for refreshed in precalculated)
         names = [refreshed.aggregate for refreshed in precalculated]
@@ -156,9 +154,8 @@ def _stopped_by_signals() -> Iterator[Stop]:
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, note) for number in numbers}
     try:
-        yield stop
-    except KeyboardInterrupt:
-        raise stop.at_once() from None
+        with stop.interrupting():
+            yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

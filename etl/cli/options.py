@@ -174,9 +174,9 @@ def _refusals_as_errors(database: "Database") -> Iterator[None]:
     except psycopg.errors.InsufficientPrivilege as error:
         raise UsageError(f"{database.name} denies it: {error.diag.message_primary}", hint="etl db check") from error
     except psycopg.Error as error:
-        from etl.ingestion.pipeline.outcome import lost
+        from etl.ingestion.destination.refusals import as_etl_error
 
-        raise lost(error, database) from error
+        raise as_etl_error(error, database) from error
 
 
 def print_json(documents: Iterable[Mapping[str, Any]], echo: Callable[[str], None] = click.echo) -> None:

@@ -21,9 +21,10 @@ from etl.datasets import Dataset, read
 from etl.errors import EtlError
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import failures
-from etl.ingestion.pipeline.job import Job, Stop
+from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.pipeline.load import load
 from etl.ingestion.pipeline.replay import replay
+from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.values import Source, Summary, hash_of
 from etl.settings import Limit, LoadSettings, RetrySettings
 
@@ -148,10 +149,11 @@ class Lab:
             precalculate=False,
             retries=RetrySettings(attempts=1, base_seconds=0.001, cap_seconds=0.001),
         )
-        job = Job(dataset=self.dataset, database=self.database, settings=settings, stop=Stop())
+        target = Target.of(self.dataset, settings.records, settings)
+        asked = Load(database=self.database, settings=settings, targets=[target], stop=Stop())
         while self.connection.execute("select from pg_locks where locktype = 'advisory'").rowcount:
             time.sleep(0.001)  # The server notices a moment later that a connection is closed.
-        [end] = load(Source(name="source", path=str(path), encoding=kind.encoding), [job])
+        [end] = load(Source(name="source", path=str(path), encoding=kind.encoding), asked)
         return end
 
     def rows(self) -> list[tuple[Any, ...]]:

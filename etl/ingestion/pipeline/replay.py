@@ -13,6 +13,7 @@ from psycopg import sql
 from etl.database.connecting import Database, Session
 from etl.datasets import Dataset
 from etl.errors import UsageError
+from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.failure import Origin
@@ -73,8 +74,7 @@ def replay(
             copier=Copier(replace(dataset, on_duplicate=run["on_duplicate"]), mode, staged_as=None),
             projection=projection,
             ledger_writer=ledger_writer,
-            retries=settings,
-            before_retry=lambda: None,
+            retrying=refusals.policy(settings, lambda: None),
         )
         entry = loader.load(batch)
         # The server notices late that a connection is closed, and the next failure may be of the same source.
