@@ -65,7 +65,7 @@ begin
             set constraints all immediate;
             lowest := lowest + size;
         exception when others then
-            if left(sqlstate, 2) not in ('22', '23', '54') and sqlstate <> 'P0001' then
+            if sqlstate !~ {data_refused} then
                 raise;
             end if;
             if size > 1 then

@@ -23,7 +23,7 @@ from etl import cli
 from etl.embedded import Server
 from etl.errors import EtlError, ExitCode, InterruptedByUserError, gravest
 from etl.ingestion.ledger import locks
-from etl.ingestion.pipeline.command import Course
+from etl.ingestion.pipeline.command import CommandResult
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Done = subprocess.CompletedProcess[str]
@@ -554,7 +554,7 @@ def test_a_signal_stops_after_the_batch_in_hand(
     done = load.result()
     assert done.returncode == code
     assert f"stopped by signal {int(number)}" in _told(done)
-    assert "run the same command to go on" in _told(done)
+    assert "run the same command to continue" in _told(done)
     summary, total = _summaries(done)
     assert (summary["source"], summary["status"], summary["exit_code"]) == ("feed.json", "incomplete", code)
     assert summary["records"]["loaded"] == 4
@@ -648,7 +648,7 @@ def _stopped(run_etl: RunEtl, connection: Connection, folder: Path, number: int)
         _wait_for(lambda: _one(connection, running))
         process.send_signal(number)
         _, told = process.communicate(timeout=30)
-        assert b"hint: run the same command to go on" in told
+        assert b"hint: run the same command to continue" in told
         _wait_for(lambda: not _one(connection, running))
         return process.returncode
 
@@ -718,7 +718,7 @@ def test_every_code_has_its_place_in_the_order() -> None:
 def test_a_code_without_a_place_is_70(codes: set[int]) -> None:
     """A number that is no exit code of the contract ends the command with 70, whatever else occurred."""
     assert gravest(codes) is ExitCode.INTERNAL_FAULT
-    assert Course(codes=codes).exit_code == 70
+    assert CommandResult(codes=codes).exit_code == 70
 
 
 def test_an_error_without_an_ordered_code_ends_with_70(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,7 +261,7 @@ def test_a_database_that_stays_away_is_4(
     summary, total = (json.loads(line) for line in done.stdout.splitlines())
     assert (summary["status"], summary["batches"]["retried"]) == ("incomplete", 3)
     assert total == {"kind": "total", "exit_code": 4, "sources": 1, "precalculated": []}
-    assert "hint: run the same command to go on" in done.stderr
+    assert "hint: run the same command to continue" in done.stderr
     assert _ids(connection) == ["P1", "P2"]
     again = run_etl(*_load())
     assert again.returncode == 0

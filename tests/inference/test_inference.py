@@ -351,7 +351,7 @@ def test_the_command_writes_a_definition_and_says_what_next(
     assert find("parcels", tmp_path / "config").key == ("id",)
     before = Path("config/datasets/parcels.toml").read_text()
     assert no_database(*words) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert Path("config/datasets/parcels.toml").read_text() == before
 
 

@@ -21,9 +21,10 @@ from etl.datasets import Dataset, read
 from etl.errors import EtlError
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import failures
-from etl.ingestion.pipeline.job import Job, Stop
+from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.pipeline.load import load
 from etl.ingestion.pipeline.replay import replay
+from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.values import Source, Summary, hash_of
 from etl.settings import Limit, LoadSettings, RetrySettings
 
@@ -148,10 +149,11 @@ class Lab:
             precalculate=False,
             retries=RetrySettings(attempts=1, base_seconds=0.001, cap_seconds=0.001),
         )
-        job = Job(dataset=self.dataset, database=self.database, settings=settings, stop=Stop())
+        target = Target.of(self.dataset, settings.records, settings)
+        asked = Load(database=self.database, settings=settings, targets=[target], stop=Stop())
         while self.connection.execute("select from pg_locks where locktype = 'advisory'").rowcount:
             time.sleep(0.001)  # The server notices a moment later that a connection is closed.
-        [end] = load(Source(name="source", path=str(path), encoding=kind.encoding), [job])
+        [end] = load(Source(name="source", path=str(path), encoding=kind.encoding), asked)
         return end
 
     def rows(self) -> list[tuple[Any, ...]]:
@@ -251,10 +253,10 @@ def test_a_rejected_member_is_kept_and_replayed_with_its_key(lab: Lab) -> None:
     assert (summary.status, summary.records.loaded, summary.records.rejected) == ("loaded_with_rejects", 2, 2)
     [failure] = failures.find(lab.connection, run=summary.run)
     with FailedStore(lab.folder / "failed") as store:
-        where = ("parcels", str(summary.run), failure["id"])
+        where = ("parcels", str(summary.run), failure.id)
         details = store.details(*where)
-        assert details["keyed"] is True
-        assert [kind.content[each["offset"] :][:3] for each in details["records"]] == [b'"S\\', b'"n"']
+        assert details.is_keyed
+        assert [kind.content[record.offset :][:3] for record in details.records] == [b'"S\\', b'"n"']
         lines = store.content(*where).splitlines()
         assert [json.loads(line) for line in lines] == [{name: bad[name]} for name in list(bad)[1:3]]
         lines[0] = lines[0].replace(b'"heavy"', b"2")
@@ -266,7 +268,7 @@ def test_a_rejected_member_is_kept_and_replayed_with_its_key(lab: Lab) -> None:
         assert (done.loaded, done.rejected) == (1, 1)
         [again] = done.stored
         assert json.loads(store.content("parcels", str(summary.run), again)) == {"n": 7}
-        assert store.details("parcels", str(summary.run), again)["keyed"] is True
+        assert store.details("parcels", str(summary.run), again).is_keyed
     assert [(row[0], row[2]) for row in lab.rows()] == [("ok", 1), ("S\\1 \u00e9", 2), ("m", 3)]
 
 

@@ -12,6 +12,7 @@ from psycopg import sql
 
 from etl import queries
 from etl.datasets import LINEAGE, Dataset, Table
+from etl.ingestion.destination import refusals
 from etl.ingestion.destination.duplicates import Settle, count_kept
 from etl.ingestion.destination.merging import WON, Applying, columns
 from etl.ingestion.destination.sending import Exchange
@@ -38,7 +39,12 @@ def isolate(exchange: Exchange, dataset: Dataset, batch: Batch, applying: Applyi
         if not table.each
     ]
     places = sql.SQL("({}) as record").format(sql.SQL(" union all ").join(first))
-    body = _SQL["body"].format(places=places, refused=_REFUSED, statements=sql.SQL(";\n").join(statements))
+    body = _SQL["body"].format(
+        places=places,
+        refused=_REFUSED,
+        statements=sql.SQL(";\n").join(statements),
+        data_refused=sql.Literal(f"^({'|'.join(refusals.DATA)})"),
+    )
     connection.execute(_SQL["prefer_indexes"])
     connection.execute(_SQL["block"].format(body=sql.Literal(body.as_string(connection))))
     faults = {
@@ -82,16 +88,7 @@ def _fault(dataset: Dataset, sqlstate: str, constraint: str, schema: str, table:
         name = dataset.tables[int(table.rpartition("_")[2])].name
     return Fault(
         sqlstate=sqlstate,
-        reason=f"the database refuses it{by}: {_condition(sqlstate)}",
+        reason=f"the database refuses it{by}: {refusals.condition(sqlstate)}",
         table=name,
         column=column or None,
     )
-
-
-def _condition(sqlstate: str) -> str:
-    """Return PostgreSQL's name of a condition in words, as in `unique violation`."""
-    try:
-        name = psycopg.errors.lookup(sqlstate).__name__
-    except KeyError:
-        return f"SQLSTATE {sqlstate}"
-    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()

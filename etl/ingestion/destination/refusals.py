@@ -1,4 +1,7 @@
-"""What an error of the database means, by its SQLSTATE, and the one policy of trying again."""
+"""What an error of the database means, by its SQLSTATE, and the one policy of trying again.
+
+No other module of the ingestion reads a SQLSTATE.
+"""
 
 import time
 from collections.abc import Callable
@@ -9,6 +12,8 @@ import structlog
 from tenacity import RetryCallState, Retrying
 
 from etl import retrying
+from etl.database.connecting import Database
+from etl.errors import DatabaseError, EtlError, InternalError
 from etl.ingestion.values import Fault
 from etl.settings import RetrySettings
 
@@ -21,7 +26,8 @@ log = structlog.get_logger(__name__)
 # Codes and not classes of exceptions are named: OperationalError covers a full disk and a wrong password, too.
 _AWAY = ("08", "53", "57P")
 _CONTENDED = ("40001", "40P01", "55P03", "57014")
-_DATA = ("22", "23", "54", "P0001")
+DATA = ("22", "23", "54", "P0001")
+"""How the SQLSTATEs begin that refuse rows; the block of the isolation catches these."""
 _DENIED = ("28", "3D", "42")
 
 
@@ -34,7 +40,7 @@ def meaning(error: psycopg.Error) -> Meaning:
         return "away"
     if code in _CONTENDED:
         return "contended"
-    if code.startswith(_DATA):
+    if code.startswith(DATA):
         return "data"
     return "denied" if code.startswith(_DENIED) else "unexpected"
 
@@ -75,12 +81,32 @@ def fault(error: psycopg.Error) -> Fault:
     of = f" by {', '.join(names)}" if names else ""
     return Fault(
         sqlstate=error.sqlstate or "XX000",
-        reason=f"the server refused it{of}: {_words(type(error).__name__)}",
+        reason=f"the server refused it{of}: {_in_words(type(error))}",
         table=f"{diag.schema_name}.{diag.table_name}" if diag.table_name else None,
         column=diag.column_name,
     )
 
 
-def _words(name: str) -> str:
+def condition(sqlstate: str) -> str:
+    """Return PostgreSQL's name of a condition in words, as in `unique violation`, or the SQLSTATE of an unknown one."""
+    try:
+        return _in_words(psycopg.errors.lookup(sqlstate))
+    except KeyError:
+        return f"SQLSTATE {sqlstate}"
+
+
+def _in_words(error: type[psycopg.Error]) -> str:
     """Return psycopg's name of a condition as words: UniqueViolation -> unique violation."""
-    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in error.__name__).strip()
+
+
+def as_etl_error(error: psycopg.Error, database: Database) -> EtlError:
+    """Return the error that ends an attempt when the database refused to continue; it holds no value of the data."""
+    code = error.sqlstate
+    if meaning(error) == "unexpected" and code is None:
+        return InternalError(f"unexpected {type(error).__name__} of the database driver")
+    reason = f"{type(error).__name__}, SQLSTATE {code}" if code else "the connection is lost"
+    return DatabaseError(
+        f"the database {database.name} does not go on: {reason}",
+        hint="run the same command to go on where the ledger stops",
+    )

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import psycopg
 import structlog
+from tenacity import Retrying
 
 from etl.database.connecting import Database
 from etl.datasets import Dataset
@@ -25,10 +26,8 @@ from etl.ingestion.failed_store.failure import Kind, Origin, build_failure
 from etl.ingestion.failed_store.locating import RecordLocation
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing import decoding
-from etl.ingestion.pipeline import outcome
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, CopyResult, Entry, Failure, Fault, Rejected
-from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
 
@@ -83,9 +82,7 @@ class Loader:
     copier: Copier
     projection: Projection
     ledger_writer: LedgerWriter
-    retries: RetrySettings
-    before_retry: Callable[[], None]
-    wait: Callable[[float], None] = time.sleep
+    retrying: Retrying
     rebuild: Callable[[Batch], Iterable[Batch]] = lambda _batch: ()
 
     def load(self, batch: Batch) -> Entry:
@@ -111,7 +108,7 @@ class Loader:
                 log.warning("batch_failed", offset=batch.piece.offset, sqlstate=end.fault.sqlstate)
                 end = self._commit(batch, partial(self._stored, fault=end.fault))
         except psycopg.Error as error:
-            raise outcome.lost(error, self.database) from error
+            raise refusals.as_etl_error(error, self.database) from error
         log.debug(
             "batch_loaded",
             offset=batch.piece.offset,
@@ -184,7 +181,7 @@ class Loader:
                 entries.append(_entry(batch, filled, self.projection.dataset))
                 self.ledger_writer.enter(connection, batch, entries[-1], [failure for failure, _ in stored])
 
-        refusals.policy(self.retries, self.before_retry, self.wait)(once)
+        self.retrying(once)
         if not entries:
             raise BusyError(f"the batch at byte {batch.piece.offset} was entered by another load")
         return entries[-1]

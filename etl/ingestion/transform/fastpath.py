@@ -1,6 +1,7 @@
 """The fast path: blocks of records are decoded into JSON tokens, and those accepted are sent as they stand.
 
-A record that holds another token is suspect, and is converted value by value.
+A record that holds another token is suspect, and is converted value by value. `docs/explain/fast-path.md` follows one
+record through each step, with its bytes.
 """
 
 from collections.abc import Collection, Iterator, Sequence
