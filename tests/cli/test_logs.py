@@ -1,6 +1,6 @@
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,6 @@ def site(site: Site) -> Site:
     """Give a site that has the table of the dataset `parcels`."""
     site.define(PARCELS)
     return site
-
-
-@pytest.fixture
-def logging_restored() -> Iterator[None]:
-    """Leave logging as it was found: the command sets it up for its whole process."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def _events(done: Ended) -> list[dict[str, Any]]:

@@ -67,7 +67,7 @@ class Site:
                 running.send(stdin.encode())
             return running.ended(timeout, may_be_faulty=may_be_faulty)
         words = [str(word) for word in arguments]
-        ended = in_process.call(words, env=self._variables(env, conninfo), cwd=cwd or self.folder, stdin=stdin)
+        ended = in_process.call(words, env=self.environment(env, conninfo), cwd=cwd or self.folder, stdin=stdin)
         if not may_be_faulty:
             ended.assert_sound()
         return ended
@@ -85,11 +85,12 @@ class Site:
     ) -> Running:
         """Run a command beside the test."""
         words = [str(word) for word in arguments]
-        running = Running(words, self._variables(env, conninfo), cwd or self.folder)
+        running = Running(words, self.environment(env, conninfo), cwd or self.folder)
         self._started.append(running)
         return running
 
-    def _variables(self, env: Mapping[str, str | None] | None, conninfo: str | None) -> dict[str, str]:
+    def environment(self, env: Mapping[str, str | None] | None = None, conninfo: str | None = None) -> dict[str, str]:
+        """Return the environment of a command: nobody's settings, but the address of the database."""
         variables = {name: os.environ.get(name) for name in ("PATH", "TMPDIR")}
         variables |= {"HOME": str(self.folder), "PYTHONPATH": str(ROOT)}
         variables |= {"ETL_DATABASE_URL": conninfo or self.conninfo, **(env or {})}
