@@ -23,10 +23,9 @@ from etl.ingestion.constants import RETRY_ATTEMPTS, RETRY_BASE_SECONDS, RETRY_CA
 from etl.ingestion.destination import refusals
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
-from etl.ingestion.pipeline.job import Load, Target
+from etl.ingestion.pipeline.job import Load, Stop, Target
 from etl.ingestion.pipeline.replay import ReplayFilter, ReplayResult, replay_all, select
 from etl.ingestion.pipeline.sharing import shares_of
-from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Summary
 from etl.logs import Logs

@@ -1,6 +1,5 @@
 """The first records of each path of a source, cut off from the rest. Knows pieces, and not what becomes of them."""
 
-import sys
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 
@@ -9,19 +8,19 @@ from etl.ingestion.values import Piece
 
 
 class Limited:
-    """The pieces of a source up to `limit` records of each path, or all of them; `cut` are those that may have more.
+    """The pieces of a source up to `limit` records of each path; `cut` are the paths that may have more.
 
     A piece that is in already, known by its offset for each path, is never divided.
     """
 
-    def __init__(self, limit: int | None, known: Sequence[Container[int]]) -> None:
+    def __init__(self, limit: int, known: Sequence[Container[int]]) -> None:
         self.cut: set[int] = set()
         self._limit = limit
         self._known = known
 
     def of(self, pieces: Iterator[Piece | None]) -> Iterator[Piece | None]:
         """Yield the pieces that are within the limit, up to the last one of them."""
-        left = [sys.maxsize if self._limit is None else self._limit for _ in self._known]
+        left = [self._limit for _ in self._known]
         for piece in pieces:
             if piece is None or piece.which in self.cut:
                 yield None

@@ -7,14 +7,14 @@ its end.
 
 import sys
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from etl.errors import SourceError
 from etl.ingestion.constants import BLOCK_BYTES, MAX_RECORD_BYTES, PIECE_BYTES
 from etl.ingestion.framing.boundaries import NotJSON, value_end
-from etl.ingestion.framing.documents import Document, container
+from etl.ingestion.framing.documents import Container, Document, container
 from etl.ingestion.framing.formats import format_of
 from etl.ingestion.framing.needles import BlockStart, Needle
 from etl.ingestion.framing.window import Window
@@ -75,7 +75,39 @@ def cutting(stream: ByteStream, *hows: CutOptions) -> Iterator[Piece | None]:
         gathered = _Gathered(window, how, shape)
         yield from _gather(gathered, _walk(gathered, how))
         return
-    yield from _contained(window, hows)
+    # The records are in arrays and objects at the records paths.
+    wanted = [container(how.records_path) for how in hows]
+    pieces = [
+        _Gathered(window, how, each.shape, which) for which, (how, each) in enumerate(zip(hows, wanted, strict=True))
+    ]
+    numbers = dict.fromkeys(range(len(hows)), 1)
+    missing = set(numbers)
+    document = Document(window, wanted)
+    while (which := document.next()) is not None:
+        missing.discard(which)
+        window.number = numbers[which]
+        window.records = hows[which].records_path if len(hows) > 1 else None
+        yield from _gather(pieces[which], _walk(pieces[which], hows[which], is_alone=wanted[which].is_alone))
+        numbers[which] = window.number
+        document.end(which)
+    window.number, window.records = 1, None
+    _require_all(window, hows, wanted, missing, document.hint)
+
+
+def _require_all(
+    window: Window, hows: Sequence[CutOptions], wanted: Sequence[Container], missing: Collection[int], hint: str | None
+) -> None:
+    """Raise NoRecordsError when the document has nothing at some of the records paths."""
+    faults = {
+        which: window.fault(
+            f"no {wanted[which].kind} at the records path {hows[which].records_path or repr('')}",
+            window.front,
+            hint=hint,
+        )
+        for which in sorted(missing)
+    }
+    if faults:
+        raise NoRecordsError(faults)
 
 
 def _require_json(window: Window) -> str:
@@ -95,35 +127,6 @@ def _require_json(window: Window) -> str:
             hint="give the file that holds the records as JSON" if format_name else None,
         )
     return first
-
-
-def _contained(window: Window, hows: Sequence[CutOptions]) -> Iterator[Piece | None]:
-    """Yield the records of every array or object at the records paths."""
-    wanted = [container(how.records_path) for how in hows]
-    gathered = [
-        _Gathered(window, how, each.shape, which) for which, (how, each) in enumerate(zip(hows, wanted, strict=True))
-    ]
-    numbers = dict.fromkeys(range(len(hows)), 1)
-    missing = set(numbers)
-    document = Document(window, wanted)
-    while (which := document.next()) is not None:
-        missing.discard(which)
-        window.number = numbers[which]
-        window.records = hows[which].records_path if len(hows) > 1 else None
-        yield from _gather(gathered[which], _walk(gathered[which], hows[which], is_alone=wanted[which].is_alone))
-        numbers[which] = window.number
-        document.end(which)
-    window.number, window.records = 1, None
-    faults = {
-        which: window.fault(
-            f"no {wanted[which].kind} at the records path {hows[which].records_path or repr('')}",
-            window.front,
-            hint=document.hint,
-        )
-        for which in sorted(missing)
-    }
-    if faults:
-        raise NoRecordsError(faults)
 
 
 class _Found(NamedTuple):

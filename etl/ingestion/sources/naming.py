@@ -22,7 +22,7 @@ def named(argument: str, encoding: str = "auto") -> list[Source]:
         raise UsageError("a source has no name", hint="is a variable of the calling script empty?")
     if argument == "-":
         return [Source(name="-", path=None, encoding=encoding)]
-    if remote.scheme_of(argument) and not Path(argument).exists():
+    if "://" in argument and remote.scheme_of(argument) and not Path(argument).exists():
         remote.require_driver(argument)
         urls = remote.matching(argument)
         return [Source(name=remote.shown(url), path=None, url=url, encoding=encoding) for url in urls or [argument]]
