@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from io import BytesIO, StringIO
-from typing import Any
 
 import psycopg
 import pytest
@@ -12,8 +11,8 @@ from etl.ingestion.constants import COPY_BYTES
 from etl.ingestion.destination.sending import Exchange, Meanwhile
 from etl.ingestion.pipeline.ahead import Ahead
 from etl.ingestion.values import Rows
+from tests.support.faults import Connection
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 NUMBERS = sql.Identifier("numbers")
 COLUMN = sql.Identifier("n")
 
