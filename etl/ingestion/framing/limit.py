@@ -1,4 +1,4 @@
-"""The first records of each path of a source, cut off from the rest. Knows pieces, and not what becomes of them."""
+"""The first records of each path of a source, up to a limit. Knows pieces, and not how they are loaded."""
 
 import sys
 from collections.abc import Container, Iterator, Sequence
@@ -8,10 +8,11 @@ from etl.ingestion.framing.spans import spans
 from etl.ingestion.values import Piece
 
 
-class Limited:
-    """The pieces of a source up to `limit` records of each path, or all of them; `cut` are those that may have more.
+class RecordLimit:
+    """Lets the pieces of a source pass up to `limit` records of each path; None: all of them.
 
-    A piece that is in already, known by its offset for each path, is never divided.
+    `cut` are the places of the paths that may have more records. A loaded piece, known by its offset for each path, is
+    never divided.
     """
 
     def __init__(self, limit: int | None, known: Sequence[Container[int]]) -> None:
@@ -20,7 +21,7 @@ class Limited:
         self._known = known
 
     def of(self, pieces: Iterator[Piece | None]) -> Iterator[Piece | None]:
-        """Yield the pieces that are within the limit, up to the last one of them."""
+        """Yield the pieces within the limit."""
         left = [sys.maxsize if self._limit is None else self._limit for _ in self._known]
         for piece in pieces:
             if piece is None or piece.which in self.cut:
@@ -28,7 +29,7 @@ class Limited:
                 continue
             which = piece.which
             if piece.count > left[which] and piece.offset not in self._known[which]:
-                piece = _first(piece, left[which])  # noqa: PLW2901 - the rest of it is nobody's
+                piece = _first(piece, left[which])  # noqa: PLW2901 - the rest is not loaded
             left[which] -= piece.count
             yield piece
             if left[which] <= 0:
