@@ -22,7 +22,7 @@ from etl.datasets import Dataset
 from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError, reason_of
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier, copier_of_run
-from etl.ingestion.destination.sending import Wire
+from etl.ingestion.destination.sending import Wire, wait_for
 from etl.ingestion.failed_store.failure import Origin
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.failed_store.store import FailedStore
@@ -215,7 +215,7 @@ def load_task(task: Task) -> Done:
         paths, loader = _here.loader(task.work)
         for batch in paths.batching(_whole(task)):
             if batch is not None:
-                entry = loader.load(batch)
+                entry = wait_for(loader.load(batch))
         if entry is None:
             raise InternalError("a piece ended without its batch")
     except EtlError as ended:

@@ -19,7 +19,7 @@ from etl.datasets import Dataset
 from etl.errors import BusyError, ExitCode, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import copier_of_replay
-from etl.ingestion.destination.sending import Wire
+from etl.ingestion.destination.sending import Wire, wait_for
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import batches, failures, locks, runs
 from etl.ingestion.ledger.failures import State, StoredFailure
@@ -169,7 +169,7 @@ def replay(
             ledger_writer=writer,
             retrying=refusals.policy(settings, lambda: None),
         )
-        entry = loader.load(batch)
+        entry = wait_for(loader.load(batch))
         # The server notices late that a connection is closed, and the next failure may be of the same source.
         session.connection().execute(sql.SQL("select pg_advisory_unlock_all()"))
     store.note_state(*failure.key, "replayed", None)
