@@ -22,17 +22,17 @@ class RecordLimit:
 
     def of(self, pieces: Iterator[Piece | None]) -> Iterator[Piece | None]:
         """Yield the pieces within the limit."""
-        left = [sys.maxsize if self._limit is None else self._limit for _ in self._known]
+        remaining = [sys.maxsize if self._limit is None else self._limit for _ in self._known]
         for piece in pieces:
             if piece is None or piece.which in self.cut:
                 yield None
                 continue
             which = piece.which
-            if piece.count > left[which] and piece.offset not in self._known[which]:
-                piece = _first(piece, left[which])  # noqa: PLW2901 - the rest is not loaded
-            left[which] -= piece.count
+            if piece.count > remaining[which] and piece.offset not in self._known[which]:
+                piece = _first(piece, remaining[which])  # noqa: PLW2901 - the rest is not loaded
+            remaining[which] -= piece.count
             yield piece
-            if left[which] <= 0:
+            if remaining[which] <= 0:
                 self.cut.add(which)
                 if len(self.cut) == len(self._known):
                     return

@@ -68,9 +68,9 @@ class Window:
         data = self._stream.read(size)
         if data:
             self._is_ended = False
-            taken = self.front - self._offset
+            dropped = self.front - self._offset
             self._decoded = None
-            self._data = b"".join((memoryview(self._data)[taken:], data))
+            self._data = b"".join((memoryview(self._data)[dropped:], data))
             self._offset = self.front
         return bool(data)
 

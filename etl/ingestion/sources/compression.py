@@ -64,7 +64,7 @@ class _Gzip:
         self._raw = raw
         self._most = READ_BYTES
         self._is_begun = False
-        self._given = 0
+        self._output_bytes = 0
         self._is_full = False
         self._data = b""
         self._begin(zlib_ng.decompressobj(self._WITH_HEADER), b"")
@@ -84,7 +84,7 @@ class _Gzip:
                 self._most = max(1, most // 16)
                 self._go_back()
                 continue
-            self._given += len(content)
+            self._output_bytes += len(content)
             self._is_full = len(content) == most
             self._data = self._member.unconsumed_tail
             if self._member.eof:
@@ -99,15 +99,15 @@ class _Gzip:
         self._member, self._before = member, member.copy()
         self._data = self._chunk = data if self._is_begun else data.lstrip(b"\0")
         self._is_begun |= bool(self._data)
-        self._given = 0
+        self._output_bytes = 0
         self._is_full = False
 
     def _go_back(self) -> None:
         """Return to the position after the bytes that were given out."""
         self._member, self._data = self._before.copy(), self._chunk
-        left = self._given
-        while left:
-            left -= len(self._member.decompress(self._data, left))
+        remaining = self._output_bytes
+        while remaining:
+            remaining -= len(self._member.decompress(self._data, remaining))
             self._data = self._member.unconsumed_tail
 
     def _has_more(self) -> bool:
