@@ -242,6 +242,6 @@ def _whole(task: Task) -> Piece:
     if piece.hash != task.hash:
         raise SourceError(
             f"{task.work.source}: the file changed while it was read, at byte {task.piece.offset}",
-            hint="get the file again and run the same command; what is in is not loaded twice",
+            hint="get the file again and run the same command; loaded records are not loaded twice",
         )
     return piece

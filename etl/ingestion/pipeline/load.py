@@ -15,7 +15,7 @@ from etl.errors import EtlError
 from etl.ingestion.constants import PARTS_BEYOND
 from etl.ingestion.destination.sending import wait_for
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.framing.limit import Limited
+from etl.ingestion.framing.limit import RecordLimit
 from etl.ingestion.framing.pieces import NoRecordsError, cutting
 from etl.ingestion.pipeline import finishing, outcome, resumption
 from etl.ingestion.pipeline.ahead import Ahead, interleave
@@ -99,7 +99,7 @@ def _loading(
     At the end it notes the targets of which the source holds no records, and those that a limit cut off.
     """
     limit = load.settings.limit
-    limited = None if limit is None else Limited(limit, [run.known for run in open_runs])
+    limited = None if limit is None else RecordLimit(limit, [run.known for run in open_runs])
 
     def pieces(provers: Sequence[Prover | None]) -> Iterator[Piece | None]:
         options = [
