@@ -232,7 +232,9 @@ def _opened(address: str | None, config_dir: Path) -> Iterator[connecting.Databa
         try:
             yield target
         except psycopg.errors.InsufficientPrivilege as error:
-            raise UsageError(f"{target.name} denies it: {error.diag.message_primary}", hint="etl db check") from error
+            raise UsageError(
+                f"{target.name} denies access: {error.diag.message_primary}", hint="etl db check"
+            ) from error
         except psycopg.Error as error:
             raise refusals.as_etl_error(error, target) from error
 
