@@ -1,13 +1,18 @@
-"""Batch ETL of logistics JSON into PostgreSQL by COPY: `etl.load` and `etl.precalculate` do as the commands."""
+"""Batch ETL of logistics JSON into PostgreSQL by COPY: the commands as functions in Python."""
 
 from typing import TYPE_CHECKING, Any
 
 from etl.version import __version__
 
 if TYPE_CHECKING:
-    from etl.library import EtlError, Loaded, load, precalculate
+    from etl.library import EtlError, Loaded, Replays, load, precalculate, replay
 
-__all__ = ["EtlError", "Loaded", "__version__", "load", "precalculate"]
+__all__ = ["EtlError", "Loaded", "Replays", "__version__", "load", "precalculate", "replay"]
+
+
+def __dir__() -> list[str]:
+    """Return all names, also those that are not imported yet."""
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:
@@ -17,8 +22,3 @@ def __getattr__(name: str) -> Any:
     from etl import library  # noqa: PLC0415 - `import etl` must stay cheap
 
     return getattr(library, name)
-
-
-def __dir__() -> list[str]:
-    """Return all names, also those that are not imported yet."""
-    return sorted({*globals(), *__all__})

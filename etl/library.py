@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, TypeVar, Unpack
+from typing import Annotated, Any, TypedDict, TypeVar, Unpack, get_type_hints
 
 import msgspec
 import psycopg
@@ -18,10 +18,12 @@ import structlog
 
 from etl import provisioning
 from etl.database import connecting
-from etl.errors import DONE, EtlError, ExitCode, UsageError
+from etl.errors import DONE, BusyError, EtlError, ExitCode, UsageError, gravest
 from etl.ingestion.destination import refusals
+from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
 from etl.ingestion.pipeline.job import Load, Target
+from etl.ingestion.pipeline.replay import ReplayFilter, ReplayResult, replay_all, select
 from etl.ingestion.pipeline.sharing import shares_of
 from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.sources import encodings, naming
@@ -47,8 +49,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS: dict[str, Any] = {"workers": 1}
 
 
-class LoadOptions(TypedDict, total=False):
-    """The options of `load` for type checkers; `LoadSettings` has their help texts, bounds and defaults."""
+class ReplayOptions(TypedDict, total=False):
+    """The options of `replay` for type checkers; `LoadSettings` has their help texts, bounds and defaults."""
+
+    precalculate: bool
+    failed_dir: str | Path
+    retry_attempts: int
+    retry_base_seconds: float
+    retry_cap_seconds: float
+
+
+class LoadOptions(ReplayOptions, total=False):
+    """The options of `load` for type checkers: all of `LoadSettings`."""
 
     mode: Mode | None
     format: Format
@@ -66,12 +78,7 @@ class LoadOptions(TypedDict, total=False):
     on_nul: OnNul | None
     on_duplicate: OnDuplicate | None
     on_unknown: OnUnknown | None
-    precalculate: bool
-    failed_dir: str | Path
     force: bool
-    retry_attempts: int
-    retry_base_seconds: float
-    retry_cap_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,23 +90,30 @@ class Loaded:
     precalculated: tuple[Refreshed, ...]
 
 
-def _with_options(function: F) -> F:
+def _with_options(typed: type) -> Callable[[F], F]:
     """Add the options and their defaults to the signature, so that `help` and notebooks show them."""
-    *named, _ = inspect.signature(function).parameters.values()
+    kinds = get_type_hints(typed)
     options = [
         inspect.Parameter(
             setting.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=_DEFAULTS.get(setting.name, setting.default_written),
-            annotation=LoadOptions.__annotations__[setting.name],
+            annotation=kinds[setting.name],
         )
         for setting in settings_of(LoadSettings)
+        if setting.name in kinds
     ]
-    vars(function)["__signature__"] = inspect.Signature([*named, *options], return_annotation=Loaded)
-    return function
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        *named, _ = signature.parameters.values()
+        vars(function)["__signature__"] = signature.replace(parameters=[*named, *options])
+        return function
+
+    return decorate
 
 
-@_with_options
+@_with_options(LoadOptions)
 def load(
     dataset: str,
     *sources: str | Path,
@@ -155,6 +169,53 @@ def _require_expected(given: Mapping[str, Any]) -> None:
             raise UsageError(f"{setting.name}: {error}") from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class Replays:
+    """The results of a replay: one for each file of the failed store that was loaded, and the refreshed aggregates."""
+
+    exit_code: ExitCode
+    replayed: tuple[ReplayResult, ...]
+    precalculated: tuple[Refreshed, ...]
+
+
+@_with_options(ReplayOptions)
+def replay(
+    *ids: str,
+    run: str | None = None,
+    dataset: str | None = None,
+    all: bool = False,
+    database: str | None = None,
+    config_dir: str | Path = "config",
+    **options: Unpack[ReplayOptions],
+) -> Replays:
+    """Load records of the failed store again as `etl failed replay` does; return the results, with exit code 0 or 1.
+
+    Name ids, or all pending files of a run or a dataset, or `all`. An id that is not pending any more is skipped.
+    Raises EtlError otherwise. A BusyError is raised after the other files are replayed; call again to replay the rest.
+    """
+    if not (ids or run or dataset or all):
+        raise UsageError("nothing is named to replay", hint="give ids, run, dataset or all=True")
+    if unknown := sorted(options.keys() - get_type_hints(ReplayOptions).keys()):
+        raise TypeError(f"unexpected option {unknown[0]!r}")
+    _require_expected(options)
+    settings = LoadSettings.read(options)
+    folder = Path(config_dir)
+    with _opened(database, folder) as target, FailedStore(settings.failed_dir) as store:
+        selection = select(ReplayFilter(ids=ids, run=run, dataset=dataset), target, folder, store)
+        results = list(
+            replay_all(selection, target, folder, store, settings.retries, precalculates=settings.precalculate)
+        )
+    for result in results:
+        if isinstance(result, BusyError):
+            raise result
+    replayed = tuple(result for result in results if isinstance(result, ReplayResult))
+    return Replays(
+        exit_code=gravest(result.exit_code for result in replayed),
+        replayed=replayed,
+        precalculated=tuple(result for result in results if isinstance(result, Refreshed)),
+    )
+
+
 def precalculate(
     *aggregates: str, database: str | None = None, config_dir: str | Path = "config", full: bool = False
 ) -> tuple[Refreshed, ...]:
@@ -197,4 +258,4 @@ def _be_quiet() -> None:
     )
 
 
-__all__ = ["EtlError", "Loaded", "load", "precalculate"]
+__all__ = ["EtlError", "Loaded", "Replays", "load", "precalculate", "replay"]

@@ -10,7 +10,8 @@ from psycopg.pq import TransactionStatus
 
 from etl import queries
 from etl.errors import DefinitionError, InternalError, UsageError
-from etl.precalculation.catalogue import EVERYTHING, Aggregate, BucketRange
+from etl.precalculation.buckets import EVERYTHING, BucketRange
+from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.pending import gather, is_known, take_due
 
 _SQL = queries.load("precalculation")

@@ -8,7 +8,8 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.precalculation.catalogue import EVERYTHING, Aggregate, BucketRange
+from etl.precalculation.buckets import EVERYTHING, BucketRange
+from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.pending import is_known, see_due
 from etl.precalculation.refresh import compute, joined, refusals_told
 

@@ -81,9 +81,9 @@ select format_type(atttypid, null)
 from pg_attribute
 where attrelid = to_regclass(%(table)s) and attname = %(column)s and attnum > 0 and not attisdropped;
 
--- name: try_day
--- Give no row, but the type of the day that an expression gives of a row.
-select {noted} as day from {fact} limit 0;
+-- name: try_noted
+-- Return no row, but the type of an expression over the rows of a fact.
+select {noted} as noted from {fact} limit 0;
 
 -- name: try_key
 -- Give no row, but the types of a key that is noted and of the column in which it is looked for.
@@ -102,12 +102,33 @@ create index on pg_temp.etl_try (({noted}));
 drop table pg_temp.etl_try;
 
 -- name: notes
--- List what is noted of the rows of a fact for all aggregates, and whether it is a key.
-select noted, bool_or(via_table is not null)
+-- List what is noted of the rows of a fact for all aggregates: expression, whether it is a key, and a kind of buckets.
+select watches.noted, watches.via_table is not null as is_key, min(aggregates.bucket)
 from etl.watches
-where fact = %(fact)s
-group by noted
-order by noted;
+join etl.aggregates on aggregates.aggregate = watches.aggregate
+where watches.fact = %(fact)s
+group by watches.noted, is_key
+order by watches.noted, is_key;
+
+-- name: make_bucket_of
+-- Make the function that returns the bucket of a noted time, and null (all buckets) where the calendar ends: the buckets
+-- before and after it cannot be computed.
+create or replace function etl.bucket_of(kind text, noted timestamp) returns timestamp
+language plpgsql
+immutable
+strict
+parallel safe
+as $bucket$
+begin
+    if kind not in ({kinds}) then
+        raise exception 'unknown bucket kind % in etl.aggregates', kind using errcode = 'undefined_object';
+    end if;
+    if noted not between timestamp '4713-01-01 BC' and timestamp '290000-12-31' then
+        return null;
+    end if;
+    return pg_catalog.date_trunc(kind, noted);
+end;
+$bucket$;
 
 -- name: installed_triggers
 -- Tell the body of the function that notes the changes of a fact, null without it, and how many triggers call it.
@@ -144,9 +165,9 @@ order by watches.fact;
 lock table {fact} in share row exclusive mode;
 
 -- name: note_values
--- Note days and keys of the changed rows; one pass over the rows costs a load half of what one pass for each would.
-insert into etl.touched (fact, noted, days, keys)
-        select {fact}, noted, days, keys
+-- Note days, hours and keys of the changed rows; one pass over the rows costs a load half of what one pass for each would.
+insert into etl.touched (fact, noted, days, hours, keys)
+        select {fact}, noted, days, hours, keys
         from (
             select
                 {arrays}
@@ -156,13 +177,13 @@ insert into etl.touched (fact, noted, days, keys)
                     {rows}
                 ) as changed ({names})
                 group by grouping sets ({sets})
-            ) as found
+            ) as changed_values
         ) as gathered
         cross join lateral (
             values
                 {notes}
-        ) as notes (noted, days, keys)
-        where days is not null or keys is not null;
+        ) as notes (noted, days, hours, keys)
+        where num_nonnulls(days, hours, keys) > 0;
 
 -- name: note_change
 -- Note that there are changed rows.

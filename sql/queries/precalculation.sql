@@ -39,52 +39,56 @@ group by fact, noted, via_table, via_column, via_type, via_day
 order by fact, noted, via_table, via_column, via_day;
 
 -- name: touched
--- Tell which days of which aggregates were touched, and null where it is all of them.
-select watches.aggregate, days.day, false as is_all
+-- List the times (UTC) of aggregates that were touched; null is all of an aggregate. A time without end is in no bucket.
+select watches.aggregate, times.noted
 from taken
 join etl.watches on watches.fact = taken.fact and watches.noted = taken.noted and watches.via_table is null
-cross join unnest(taken.days) as days (day)
+cross join lateral (
+    select least(day, date '294276-12-31')::timestamp -- a date can be later than any timestamp
+    from unnest(taken.days) as days (day)
+    where isfinite(day)
+    union all
+    select hour
+    from unnest(taken.hours) as hours (hour)
+    where isfinite(hour)
+) as times (noted)
 union
-select watches.aggregate, null, true
+select watches.aggregate, null
 from taken
 join etl.watches on watches.fact = taken.fact
 where taken.noted is null or (taken.noted = '' and watches.noted = '')
 {via}
 
 -- name: touched_via
--- Tell the days of the rows to which noted keys lead.
+-- Add the times of the rows to which noted keys lead.
 union
-select unnest({aggregates}::text[]), {day}, false
-from {table}
-where {column} in (
-    select unnest(taken.keys)::{type} from taken where taken.fact = {fact} and taken.noted = {noted}
-)
+select unnest({aggregates}::text[]), least(times.noted, date '294276-12-31')::timestamp
+from (
+    select {day}
+    from {table}
+    where {column} in (
+        select unnest(taken.keys)::{type} from taken where taken.fact = {fact} and taken.noted = {noted}
+    )
+) as times (noted)
+where isfinite(times.noted)
 
 -- name: touched_via_lost
--- Tell that all days are touched where the table is gone to which noted keys led: it keeps no other aggregate waiting.
+-- Add all of an aggregate where the table is missing to which noted keys led: no other aggregate waits for it.
 union
-select unnest({aggregates}::text[]), null, true
+select unnest({aggregates}::text[]), null
 from taken
 where taken.fact = {fact} and taken.noted = {noted}
 
 -- name: buckets
--- Tell the buckets of what was touched; a day that is no date, such as infinity, is in no bucket, and one at an end of
--- the calendar is all of them: the days beside it could not be told.
-select distinct
-    touched.aggregate,
-    case
-        when touched.day not between date '4713-01-01 BC' and date '290000-12-31' then null
-        when aggregates.bucket = 'month' then date_trunc('month', touched.day)::date
-        else touched.day
-    end as bucket
+-- List the buckets that were touched; null is all of an aggregate.
+select distinct touched.aggregate, etl.bucket_of(aggregates.bucket, touched.noted) as bucket
 from touched
 join etl.aggregates on aggregates.aggregate = touched.aggregate
-where touched.is_all or isfinite(touched.day)
 
 -- name: gather
 -- Bring what was noted to the aggregates that read it, as buckets that are to be recomputed.
 with taken as (
-    delete from etl.touched returning fact, noted, days, keys
+    delete from etl.touched returning fact, noted, days, hours, keys
 ),
 touched as (
     {touched}
@@ -101,9 +105,10 @@ delete from etl.pending where aggregate = {aggregate} returning bucket
 select bucket from etl.pending where aggregate = {aggregate}
 
 -- name: due
--- Tell the ranges of buckets that this snapshot knows as changed: days of each and of all, buckets; null is everything.
+-- List the ranges of buckets that this snapshot knows as changed: the first, the first after them (null, null: all), how
+-- many, and the seconds of the range and from the first range to the last.
 with taken as (
-    select fact, noted, days, keys from etl.touched
+    select fact, noted, days, hours, keys from etl.touched
 ),
 touched as (
     {touched}
@@ -114,10 +119,10 @@ pending as (
 changed as (
     select bucket from pending
     union
-    select found.bucket from ({buckets}) as found where found.aggregate = {aggregate}
+    select noted.bucket from ({buckets}) as noted where noted.aggregate = {aggregate}
 ),
 followed as (
-    select bucket, (bucket + {step})::date as next, lag((bucket + {step})::date) over (order by bucket) = bucket as follows
+    select bucket, bucket + {step} as next, lag(bucket + {step}) over (order by bucket) = bucket as follows
     from changed
 ),
 numbered as (
@@ -125,11 +130,11 @@ numbered as (
     from followed
 )
 select
-    min(bucket)::text,
-    max(next)::text,
+    min(bucket)::{type}::text,
+    max(next)::{type}::text,
     count(*)::integer,
-    max(next) - min(bucket) as days,
-    max(max(next)) over () - min(min(bucket)) over () as days_of_all
+    extract(epoch from max(next) - min(bucket)) as seconds,
+    extract(epoch from max(max(next)) over () - min(min(bucket)) over ()) as seconds_of_all
 from numbered
 group by number
 order by min(bucket) nulls first;

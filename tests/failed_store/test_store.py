@@ -614,7 +614,7 @@ def test_a_file_that_is_gone_is_told(desk: Desk) -> None:
     shutil.rmtree(desk.folder / "failed")
     done = desk.etl("failed", "discard", failed_id, "--reason", "the disk is gone")
     assert (done.code, done.out) == (0, f"discarded {failed_id}: 1 records\n")
-    assert "state_not_told" in done.err
+    assert "state_not_noted" in done.err
     assert desk.one("select state || ': ' || note from etl.failures") == "discarded: the disk is gone"
     assert desk.load("parcels.ndjson")["exit_code"] == 0
 

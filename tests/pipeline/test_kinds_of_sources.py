@@ -253,10 +253,10 @@ def test_a_rejected_member_is_kept_and_replayed_with_its_key(lab: Lab) -> None:
     assert (summary.status, summary.records.loaded, summary.records.rejected) == ("loaded_with_rejects", 2, 2)
     [failure] = failures.find(lab.connection, run=summary.run)
     with FailedStore(lab.folder / "failed") as store:
-        where = ("parcels", str(summary.run), failure["id"])
+        where = ("parcels", str(summary.run), failure.id)
         details = store.details(*where)
-        assert details["keyed"] is True
-        assert [kind.content[each["offset"] :][:3] for each in details["records"]] == [b'"S\\', b'"n"']
+        assert details.is_keyed
+        assert [kind.content[record.offset :][:3] for record in details.records] == [b'"S\\', b'"n"']
         lines = store.content(*where).splitlines()
         assert [json.loads(line) for line in lines] == [{name: bad[name]} for name in list(bad)[1:3]]
         lines[0] = lines[0].replace(b'"heavy"', b"2")
@@ -268,7 +268,7 @@ def test_a_rejected_member_is_kept_and_replayed_with_its_key(lab: Lab) -> None:
         assert (done.loaded, done.rejected) == (1, 1)
         [again] = done.stored
         assert json.loads(store.content("parcels", str(summary.run), again)) == {"n": 7}
-        assert store.details("parcels", str(summary.run), again)["keyed"] is True
+        assert store.details("parcels", str(summary.run), again).is_keyed
     assert [(row[0], row[2]) for row in lab.rows()] == [("ok", 1), ("S\\1 \u00e9", 2), ("m", 3)]
 
 

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg import sql
 from structlog.testing import capture_logs
 
 from etl.database.connecting import Database
@@ -63,6 +64,10 @@ COLUMNS = {
     "filled": '{ type = "text", default = "a \\"b\\"", null_if = ["null"], required = true }',
     "filled_number": '{ type = "integer", default = 7, min = 0 }',
     "tags": '"text[]"',
+    "number": '"uuid"',
+    "other_number": '{ type = "uuid", null_if = ["N/A"], trim = true }',
+    "filled_uuid": '{ type = "uuid", default = "0F8FAD5B-d9cb-469f-a165-70867728950e" }',
+    "moved_uuid": '{ type = "uuid", misfits_to = "spoiled" }',
     "quoted": """{ path = '"a.b"."#"', type = "text" }""",
     "odd": '{ path = "a b-ü", type = "text" }',
 }
@@ -76,6 +81,7 @@ id = {{ type = "text", required = true }}
 feed = {{ value = "a \\"feed\\"", type = "text" }}
 note = "text"
 late = "text"
+spoiled = "text"
 {chr(10).join(f"{name} = {options}" for name, options in COLUMNS.items())}
 [[table]]
 name = "lab.mixed_items"
@@ -225,6 +231,10 @@ TOKENS = [
         '[["a"]]',
         '[""]',
     ),
+    *('"0f8fad5b-d9cb-469f-a165-70867728950e"', '"0F8FAD5B-D9CB-469F-a165-70867728950E"', '"\\u0030f8fad5b"'),
+    *('"\\u0030f8fad5b-d9cb-469f-a165-70867728950e"', '" 0f8fad5b-d9cb-469f-a165-70867728950e "'),
+    *('"0f8fad5bd9cb469fa16570867728950e"', '"{0f8fad5b-d9cb-469f-a165-70867728950e}"'),
+    *('"0f8fad5b-d9cb-469f-a165-70867728950"', '"0f8fad5b-d9cb-469f-a165-70867728950g"'),
     *('" a"', '"a "', '"\\u00a0a"', '"　abcde　"', '"a\\u0020"', '"  "', '" N/A "', '"　\\n a"', '" 2026-01-05 "'),
     *(
         '"05.01.2026"',
@@ -381,6 +391,8 @@ def test_what_nothing_is_wrong_with_does_not_need_the_careful_lane(lab: Lab) -> 
         "share": ["0.5", "-0.5", "0"],
         "near": ["1.5", "1e300"],
         "yes": ["true", "false", "null", '"true"'],
+        "number": ['"0f8fad5b-d9cb-469f-a165-70867728950e"', '"0F8FAD5B-D9CB-469F-A165-70867728950E"', "null"],
+        "other_number": ['"0f8fad5b-d9cb-469f-a165-70867728950e"', '"N/A"'],
         "day": ['"2026-01-05"', "null"],
         "at": ['"2026-01-05T10:00:00Z"', '"2026-01-05 10:00:00.123+02:00"', '"2024-02-29T10:00:00-0330"', "null"],
         "doc": ['{"a": [1, "x"]}', "null", '"x"', "1"],
@@ -532,12 +544,30 @@ def test_a_dataset_that_tokens_do_not_give_is_told(tmp_path: Path, column: str, 
     assert fast(read(path)) == reason
 
 
-def test_a_table_with_other_types_is_loaded_by_the_careful_lane(lab: Lab) -> None:
-    """Where a person made the column another one, its values are converted before they are sent."""
-    document = b'[{"id":"1","needed":800.0,"big":5}]'
-    lab.connection.execute("alter table lab.mixed alter big type text")
-    with capture_logs() as told:
-        found = lab.load(document)
-    [event] = [each for each in told if each["event"] == "checked_path_only"]
-    assert event["reason"] == "column big of lab.mixed is text and not bigint"
-    assert found.exit_code == 0
+@pytest.mark.parametrize(
+    ("column", "server_name", "value", "exit_code"),
+    [
+        ("big", "bigint", "5", 0),
+        ("at", "timestamp with time zone", '"2026-13-05T10:00:00Z"', 1),
+        ("day", "date", '"2026-02-30"', 1),
+    ],
+)
+def test_a_table_with_other_types_is_loaded_by_the_checked_path(
+    lab: Lab, column: str, server_name: str, value: str, exit_code: int
+) -> None:
+    """Where a person gave the column another type, its values are converted before they are sent."""
+    document = f'[{{"id":"1","needed":800.0,"{column}":{value}}}]'.encode()
+    lab.connection.execute(sql.SQL("alter table lab.mixed alter {} type text").format(sql.Identifier(column)))
+    with capture_logs() as logs:
+        result = lab.load(document)
+    [event] = [entry for entry in logs if entry["event"] == "checked_path_only"]
+    assert event["reason"] == f"column {column} of lab.mixed is text and not {server_name}"
+    assert result.exit_code == exit_code
+
+
+def test_a_precision_keeps_the_fast_path(lab: Lab) -> None:
+    """A type with a precision is the type of the definition: PostgreSQL rounds what either path sends."""
+    lab.connection.execute("alter table lab.mixed alter at type timestamptz(3), alter exact type numeric(9, 2)")
+    with capture_logs() as logs:
+        lab.load(b'[{"id":"1","needed":1,"at":"2026-01-05T10:00:00.1234Z","exact":1.005}]')
+    assert "checked_path_only" not in {entry["event"] for entry in logs}

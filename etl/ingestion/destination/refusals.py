@@ -9,8 +9,9 @@ from typing import Literal
 
 import psycopg
 import structlog
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying
 
+from etl import retrying
 from etl.database.connecting import Database
 from etl.errors import DatabaseError, EtlError, InternalError
 from etl.ingestion.values import Fault
@@ -54,7 +55,7 @@ def policy(
     before_retry: Callable[[], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> Retrying:
-    """Return the policy: transient faults only, waits that double with jitter, the last error raised as it is.
+    """Return the policy for a batch: only transient errors of the database are tried again.
 
     `before_retry` is called once for each retry, before its wait.
     """
@@ -70,16 +71,7 @@ def policy(
             wait_seconds=round(state.upcoming_sleep, 2),
         )
 
-    return Retrying(
-        retry=retry_if_exception(is_transient),
-        stop=stop_after_attempt(settings.attempts),
-        wait=wait_exponential_jitter(
-            multiplier=settings.base_seconds, max=settings.cap_seconds, jitter=settings.base_seconds
-        ),
-        before_sleep=note,
-        sleep=sleep,
-        reraise=True,
-    )
+    return retrying.policy(settings, is_transient, note, sleep)
 
 
 def fault(error: psycopg.Error) -> Fault:

@@ -27,7 +27,7 @@ from etl.ingestion.pipeline.assembly import Work
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun
 from etl.ingestion.pipeline.job import Load
 from etl.ingestion.sources.stream import Stream
-from etl.ingestion.values import Balance, Batch, Entry, Failure, PolicyEffects, Reason, Source, Summary
+from etl.ingestion.values import Balance, Batch, Entry, Failure, PolicyEffects, Reason, Source, StoredRecord, Summary
 
 _RUN: Final = runs.Run(run="dry-run", number=0, attempt=0, mode="append", is_atomic=False, was_finished=False)
 _NUMBER = re.compile(r"\d+")
@@ -157,22 +157,22 @@ class _DryRunLedgerWriter:
             for record in failure.records:
                 self._count(failure.kind, record)
 
-    def _count(self, kind: Kind, record: Mapping[str, Any]) -> None:
+    def _count(self, kind: Kind, record: StoredRecord) -> None:
         # "got 2500" and "element 3 of items" are of one kind whatever the number.
-        place = (kind, record["sqlstate"], record["table"], record["column"], _NUMBER.sub("", record["reason"]))
+        place = (kind, record.sqlstate, record.table, record.column, _NUMBER.sub("", record.reason))
         known = self.reasons.get(place)
         self.reasons[place] = (
             replace(known, count=known.count + 1)
             if known
             else Reason(
                 kind=kind,
-                sqlstate=record["sqlstate"],
-                table=record["table"],
-                column=record["column"],
-                reason=record["reason"],
+                sqlstate=record.sqlstate,
+                table=record.table,
+                column=record.column,
+                reason=record.reason,
                 count=1,
-                first_record=record["record"],
-                first_offset=record["offset"],
+                first_record=record.record,
+                first_offset=record.offset,
             )
         )
 
