@@ -82,7 +82,7 @@ def test_another_field_is_an_argument_of_the_function(monkeypatch: pytest.Monkey
 def test_a_replay_has_its_share_of_the_list() -> None:
     """The keywords of `etl.replay` have the bounds of the options; an option of a load alone is none of them."""
     wrong: Any = {"retry_attempts": 0}
-    with pytest.raises(UsageError, match="^retry_attempts: Expected `int` >= 1"):
+    with pytest.raises(UsageError, match=r"^retry_attempts: Expected `int` >= 1"):
         etl.replay(all=True, **wrong)
     other: Any = {"mode": "append"}
     with pytest.raises(TypeError, match="unexpected option 'mode'"):
