@@ -39,7 +39,7 @@ def verify(connection: psycopg.Connection, aggregate: Aggregate) -> Verified:
     Raises UsageError when a table or the right to it is missing, psycopg's errors for all else.
     """
     with refusals_told(connection, aggregate), connection.transaction(force_rollback=True):
-        connection.execute(_SQL["see_one_snapshot"])
+        connection.execute(queries.load("database")["see_one_snapshot"])
         connection.execute(_SQL["see_table"].format(table=aggregate.identifier))
         pending = see_due(connection, aggregate) if is_known(connection, aggregate) else [EVERYTHING]
         if EVERYTHING in pending:
