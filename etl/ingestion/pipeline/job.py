@@ -21,7 +21,7 @@ from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.values import LoadedRange, Prover, Source, printable_path
 from etl.logs import Logs
-from etl.precalculation.refresh import Refreshed
+from etl.precalculation.refresh import RefreshResult
 from etl.settings import LoadSettings, Mode
 
 
@@ -60,7 +60,7 @@ class Watch(Protocol):
     def moved(self) -> None:
         """Look at the counts, after each batch."""
 
-    def refreshing(self, done: Iterable[Refreshed]) -> Iterator[Refreshed]:
+    def refreshing(self, done: Iterable[RefreshResult]) -> Iterator[RefreshResult]:
         """Yield the aggregates when each is refreshed, and display them."""
 
 
@@ -75,7 +75,7 @@ class Unwatched:
     def moved(self) -> None:
         """Do nothing."""
 
-    def refreshing(self, done: Iterable[Refreshed]) -> Iterator[Refreshed]:
+    def refreshing(self, done: Iterable[RefreshResult]) -> Iterator[RefreshResult]:
         """Yield the aggregates when each is refreshed."""
         yield from done
 
