@@ -86,7 +86,7 @@ class SourceError(EtlError):
 
 
 class DatabaseError(EtlError):
-    """The database is away or refuses work, or a disk is full; the same command continues later."""
+    """The database is away or refuses work, or a disk is full; the same command loads the rest later."""
 
     exit_code = ExitCode.DATABASE_AWAY
 
@@ -110,11 +110,11 @@ class InternalError(EtlError):
 
 
 class InterruptedByUserError(EtlError):
-    """A signal ended the command; the same command continues."""
+    """A signal ended the command; the same command loads the rest."""
 
     def __init__(self, message: str, *, signal_number: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
-        # Python's own KeyboardInterrupt, which no handler of ours noted, comes from SIGINT.
+        # Without a handler of ours Python raises KeyboardInterrupt for SIGINT, and there is no number.
         self.exit_code = gravest([128 + (signal_number or signal.SIGINT)])
 
 

@@ -41,7 +41,6 @@ from etl.settings import (
     OnDuplicate,
     OnNul,
     OnUnknown,
-    RetrySettings,
     read_file_settings,
 )
 
@@ -188,8 +187,14 @@ def replay(  # noqa: PLR0913 - the options of the command
     """
     if not (ids or run or dataset or all):
         raise UsageError("nothing is named to replay", hint="give ids, run, dataset or all=True")
+    given = {
+        "retry_attempts": retry_attempts,
+        "retry_base_seconds": retry_base_seconds,
+        "retry_cap_seconds": retry_cap_seconds,
+    }
+    _require_expected(given)
+    settings = LoadSettings.read(given).retries
     folder = Path(config_dir)
-    settings = RetrySettings(attempts=retry_attempts, base_seconds=retry_base_seconds, cap_seconds=retry_cap_seconds)
     with _opened(database, folder) as target, FailedStore(Path(failed_dir)) as store:
         selection = select(ReplayFilter(ids=ids, run=run, dataset=dataset), target, folder, store)
         results = list(replay_all(selection, target, folder, store, settings, precalculates=precalculate))
@@ -227,7 +232,9 @@ def _opened(address: str | None, config_dir: Path) -> Iterator[connecting.Databa
         try:
             yield target
         except psycopg.errors.InsufficientPrivilege as error:
-            raise UsageError(f"{target.name} denies it: {error.diag.message_primary}", hint="etl db check") from error
+            raise UsageError(
+                f"{target.name} denies access: {error.diag.message_primary}", hint="etl db check"
+            ) from error
         except psycopg.Error as error:
             raise refusals.as_etl_error(error, target) from error
 

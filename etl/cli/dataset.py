@@ -25,7 +25,7 @@ command.add_command(infer.command)
 @click.pass_obj
 def list_command(common: Common, as_json: bool) -> None:
     """List all definitions: those whose tables `db migrate` creates, and the optional ones."""
-    standing = set(datasets.standing(common.config_dir))
+    migrated = set(datasets.standing(common.config_dir))
     found = [datasets.find(name, common.config_dir) for name in datasets.names(common.config_dir)]
     if as_json:
         print_json(
@@ -34,7 +34,7 @@ def list_command(common: Common, as_json: bool) -> None:
                 "mode": each.mode,
                 "tables": [table.name for table in each.tables],
                 "path": each.path,
-                "offered": each.name not in standing,
+                "offered": each.name not in migrated,
             }
             for each in found
         )
@@ -47,7 +47,7 @@ def list_command(common: Common, as_json: bool) -> None:
                 each.name,
                 each.mode,
                 ", ".join(table.name for table in each.tables),
-                "db migrate" if each.name in standing else "dataset create",
+                "db migrate" if each.name in migrated else "dataset create",
                 each.path,
             )
             for each in found

@@ -9,7 +9,7 @@ import click
 from etl import datasets
 from etl.cli.options import Common, option
 from etl.errors import UsageError, reason_of
-from etl.inference import SAMPLE, infer
+from etl.inference import SAMPLE, Proposal, infer
 from etl.inference.identifiers import LONGEST, Names, snake_case
 from etl.ingestion.sources import encodings
 from etl.ingestion.sources.naming import named
@@ -71,6 +71,12 @@ def command(
     if path is None:
         click.echo(proposal.text)
         return
+    _write(proposal, path)
+    click.echo(f"next: etl dataset create {chosen} && etl load {chosen} {shlex.quote(found[0].name)}", err=True)
+
+
+def _write(proposal: Proposal, path: Path) -> None:
+    """Write the proposed definition to a file, and print its key and its tables."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{proposal.text}\n", encoding="utf-8")
@@ -80,7 +86,6 @@ def command(
     tables = ", ".join(table.name for table in dataset.tables)
     key = f"key {', '.join(dataset.key)}" if dataset.key else "no key"
     click.echo(f"{path}: {proposal.sample.records:,} records, {proposal.sample.reason}; {key}; {tables}", err=True)
-    click.echo(f"next: etl dataset create {chosen} && etl load {chosen} {shlex.quote(found[0].name)}", err=True)
 
 
 def _name(given: str | None, output: Path | None, source: str, taken: set[str]) -> str:

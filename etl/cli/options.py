@@ -172,7 +172,7 @@ def _refusals_as_errors(database: "Database") -> Iterator[None]:
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
-        raise UsageError(f"{database.name} denies it: {error.diag.message_primary}", hint="etl db check") from error
+        raise UsageError(f"{database.name} denies access: {error.diag.message_primary}", hint="etl db check") from error
     except psycopg.Error as error:
         from etl.ingestion.destination.refusals import as_etl_error
 

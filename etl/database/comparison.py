@@ -12,7 +12,6 @@ from etl.datasets import LINEAGE, Dataset, Table, limits_ddl, quoted, sql_type
 
 _SQL = queries.load("comparison")
 _EXPECTED = "etl_expected"
-_SPELLED = {"timestamp": "timestamp without time zone", "timestamptz": "timestamp with time zone"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,7 @@ def _of_columns(connection: psycopg.Connection, table: Table, held: dict[str, _H
             continue
         wanted = sql_type(column.type)
         written = wanted.as_string(connection)
-        if found.type != _SPELLED.get(written, written):
+        if found.type != column.column_type.server_name:
             change = sql.SQL("type {}").format(wanted)
             yield _difference(table, column.name, f"is {found.type}, and not {written}", change)
         if column.required and not found.is_required:

@@ -3,42 +3,26 @@
 import gzip
 import inspect
 import json
-import logging
 import os
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import psycopg
 import pytest
-import structlog
 
 import etl
 from etl.cli.failed import replay_command
 from etl.cli.load import command as load_command
 from etl.ingestion.ledger import locks
+from tests.support.checkout import ROOT
+from tests.support.faults import Connection
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def logging_restored() -> Iterator[None]:
-    """Begin and end without anyone's logging, as a program does."""
-    structlog.reset_defaults()
-    root = logging.getLogger()
-    before = root.handlers[:]
-    # What a command of another test set up in this process.
-    root.handlers[:] = [handler for handler in before if type(handler).__module__.startswith("_pytest")]
-    yield
-    root.handlers[:] = before
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
 def test_a_program_loads_as_the_command_does(
@@ -140,6 +124,9 @@ def test_a_program_replays_as_the_command_does(
     with pytest.raises(etl.EtlError, match="nothing is named to replay") as caught:
         etl.replay(**where)
     assert (caught.value.exit_code, caught.value.hint) == (2, "give ids, run, dataset or all=True")
+    with pytest.raises(etl.EtlError, match=r"^retry_attempts: ") as caught:
+        etl.replay(all=True, retry_attempts=0, **where)
+    assert caught.value.exit_code == 2
     first, second = (_refuse(tmp_path, database_url, name) for name in ("one.json", "two.json"))
     run = first.sources[0].run
     assert run is not None

@@ -23,8 +23,7 @@ from etl.cli.progress import Lines, Pace
 from etl.cli.summary import sentence, total_of
 from etl.ingestion.pipeline.job import Progress
 from etl.ingestion.values import Balance, Summary
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
 
 NAME = "a-name-that-is-seen-in-the-bar"
 COLOR = re.compile(r"\x1b\[[0-9;]*m")

@@ -7,7 +7,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import click
 import psycopg
@@ -21,8 +21,7 @@ from etl.ingestion.values import Status
 from etl.settings import file_keys, read_file_settings, shipped
 from scripts import update_docs
 from scripts.update_docs import PAGES, ROOT
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.faults import Connection
 
 REFERENCE = ROOT / "docs" / "reference"
 AGAIN = "run: .venv/bin/python -m scripts.update_docs"

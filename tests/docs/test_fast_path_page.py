@@ -15,10 +15,12 @@ from etl import queries
 from etl.datasets import Dataset, read
 from etl.ingestion.framing.needles import Needle
 from etl.ingestion.framing.pieces import CutOptions, cut
+from etl.ingestion.transform.acceptance import group_of
 from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.projection import Projection
+from etl.ingestion.transform.rules import Token
 from etl.ingestion.transform.shapes import Seen, shape
-from etl.ingestion.transform.tokens import SEPARATOR, Token, accept_together, kind_together, odd_numbers
+from etl.ingestion.transform.tokens import SEPARATOR
 from etl.ingestion.values import Source
 from scripts.update_docs import ROOT
 
@@ -88,17 +90,19 @@ def tokens(example: Example) -> Iterator[str]:
 
 
 def columns(example: Example) -> Iterator[str]:
-    """Yield the tokens of the block by kinds of columns, and which are accepted."""
-    kinds: dict[str, list[Seen]] = {}
+    """Yield the tokens of the block by groups of columns, and which are accepted."""
+    groups: dict[str, list[Seen]] = {}
     for seen in example.columns:
-        kinds.setdefault(kind_together(seen.column, is_guarded=True) or seen.column.name, []).append(seen)
-    rows_by_kind = zip(*example.fields(list(kinds.values())), strict=True)
-    for (kind, group), rows in zip(kinds.items(), rows_by_kind, strict=True):
-        is_accepted = accept_together(kind, rows) is not None
-        odd = [] if is_accepted else odd_numbers(kind, rows, len(group)) or []
+        group = group_of(seen.column, is_guarded=True)
+        groups.setdefault(group.name if group else seen.column.name, []).append(seen)
+    rows_by_group = zip(*example.fields(list(groups.values())), strict=True)
+    for (name, members), rows in zip(groups.items(), rows_by_group, strict=True):
+        group = group_of(members[0].column, is_guarded=True)
+        is_accepted = group is not None and group.accept(rows) is not None
+        odd = group.odd_rows(rows, len(members)) if group and group.odd_rows and not is_accepted else []
         for place, row in enumerate(rows):
-            verdict = "accepted with the others" if is_accepted or place not in odd else alone(group[0], row)
-            yield f"{'' if place else kind:12} {shown(bytes(row)):28} {verdict}"
+            verdict = "accepted with the others" if is_accepted or place not in odd else alone(members[0], row)
+            yield f"{'' if place else name:12} {shown(bytes(row)):28} {verdict}"
 
 
 def alone(seen: Seen, token: Token) -> str:

@@ -1,11 +1,9 @@
 import json
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -18,9 +16,9 @@ from etl.ingestion.framing.decoding import decode
 from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Source
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
 Load = Callable[[bytes], list[tuple[Any, ...]]]
 
 DEFINITION = """

@@ -25,8 +25,11 @@ from etl.ingestion.framing.pieces import CutOptions, NoRecordsError, cut
 from etl.ingestion.pipeline.sharing import shares_of
 from etl.ingestion.values import LoadedRange, Piece, Source
 from etl.settings import Format
-from tests.support import command
-from tests.support.breaking import PATIENT, Ended, Running, Site, State, assert_sound, databases_of, state, until
+from tests.support.commands import PATIENT, Ended, Running
+from tests.support.databases import databases_of
+from tests.support.site import Site
+from tests.support.states import State, assert_sound, state
+from tests.support.waiting import until
 
 BOTH = "deliveries,vehicle_logs"
 TWO = "shipments,vehicle_logs"
@@ -89,9 +92,8 @@ def _load(
 ) -> Ended:
     """Load from the folder of the site, in batches of ten and without its aggregates unless options say otherwise."""
     words = ["load", datasets, source, "--json", "--batch-rows", "10", "--no-precalculate"]
-    env = site._variables(conninfo) | {"ETL_WORKERS": "1", "ETL_MAX_REJECTED": "50%"}
-    done = command.call([*words, *options], env=env, cwd=site.folder, stdin=stdin)
-    return Ended(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+    env = {"ETL_WORKERS": "1", "ETL_MAX_REJECTED": "50%"}
+    return site.run(*words, *options, env=env, stdin=stdin, conninfo=conninfo)
 
 
 def _summaries(ended: Ended) -> dict[str, dict[str, Any]]:

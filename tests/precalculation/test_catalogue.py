@@ -1,7 +1,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -13,8 +12,7 @@ from etl.precalculation.installation import install
 from etl.precalculation.pending import is_known
 from etl.precalculation.refresh import refresh
 from etl.settings import shipped
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.faults import Connection
 
 HEAD = [
     "-- One row per day.",

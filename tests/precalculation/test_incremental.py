@@ -17,8 +17,7 @@ from etl.precalculation.catalogue import choose
 from etl.precalculation.pending import gather, take_due
 from etl.precalculation.refresh import RefreshResult, refresh
 from tests.support.company import START, Company, another, differences, play, ship, trip
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.faults import Connection
 
 
 @pytest.fixture

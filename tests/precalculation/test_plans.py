@@ -9,8 +9,7 @@ from psycopg import sql
 
 from etl.precalculation.buckets import BucketRange
 from etl.precalculation.catalogue import Aggregate, choose, read_all
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.faults import Connection
 
 
 @pytest.fixture

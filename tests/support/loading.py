@@ -12,7 +12,7 @@ from etl.ingestion.pipeline.load import load
 from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.values import Source, Summary
 from etl.settings import Limit, LoadSettings, RetrySettings
-from tests.support.command import connections_closed
+from tests.support.in_process import connections_closed
 
 _SETTINGS = LoadSettings(
     mode=None,

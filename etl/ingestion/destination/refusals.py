@@ -18,21 +18,22 @@ from etl.ingestion.values import Fault
 from etl.settings import RetrySettings
 
 Meaning = Literal["away", "contended", "data", "denied", "unexpected"]
-"""away: the server or the connection is gone or refuses work; contended: others are in the way; data: the rows are
-refused; denied: a table, a column or a right is missing."""
+"""away: the server or the connection is gone or refuses work; contended: another session holds a lock; data: the rows
+are refused; denied: a table, a column or a privilege is missing.
+"""
 
 log = structlog.get_logger(__name__)
 
-# Codes and not classes of exceptions are named: OperationalError covers a full disk and a wrong password, too.
+# SQLSTATEs and not classes of exceptions: OperationalError also covers a full disk and a wrong password.
 _AWAY = ("08", "53", "57P")
 _CONTENDED = ("40001", "40P01", "55P03", "57014")
 DATA = ("22", "23", "54", "P0001")
-"""How the SQLSTATEs begin that refuse rows; the block of the isolation catches these."""
+"""The first characters of the SQLSTATEs that refuse rows; the isolation block catches these errors."""
 _DENIED = ("28", "3D", "42")
 
 
 def meaning(error: psycopg.Error) -> Meaning:
-    """Tell what an error means (PostgreSQL manual, appendix A; without a SQLSTATE the connection is lost)."""
+    """Return what an error means (PostgreSQL manual, appendix A; without a SQLSTATE the connection is lost)."""
     code = error.sqlstate
     if code is None:
         return "away" if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) else "unexpected"
@@ -46,7 +47,7 @@ def meaning(error: psycopg.Error) -> Meaning:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Tell whether trying the same again may succeed."""
+    """Return whether another try may succeed."""
     return isinstance(error, psycopg.Error) and meaning(error) in {"away", "contended"}
 
 
@@ -75,7 +76,7 @@ def policy(
 
 
 def fault(error: psycopg.Error) -> Fault:
-    """Return what an error tells of the data it refused: place and SQLSTATE; the server's text may hold values."""
+    """Return the table, the column and the condition of an error; the server's message may hold values of the data."""
     diag = error.diag
     names = [name for name in (diag.constraint_name, diag.datatype_name) if name]
     of = f" by {', '.join(names)}" if names else ""
@@ -107,6 +108,6 @@ def as_etl_error(error: psycopg.Error, database: Database) -> EtlError:
         return InternalError(f"unexpected {type(error).__name__} of the database driver")
     reason = f"{type(error).__name__}, SQLSTATE {code}" if code else "the connection is lost"
     return DatabaseError(
-        f"the database {database.name} does not go on: {reason}",
-        hint="run the same command to go on where the ledger stops",
+        f"the database {database.name} cannot continue: {reason}",
+        hint="run the same command to continue where the ledger stops",
     )

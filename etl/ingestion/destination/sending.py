@@ -1,12 +1,13 @@
-"""Statements and rows -> the server, while other work goes on, in the transaction that the caller holds.
+"""Statements and rows -> the server, in the transaction that the caller holds. Other work is done while it works.
 
-libpq's own calls, for those of a cursor wait: here, what the server has no room for yet and what it has not answered
-yet leaves time for other work (PostgreSQL documentation, "Asynchronous Command Processing").
+Uses libpq's own calls, because those of a cursor block until the server has taken the data and has answered (PostgreSQL
+documentation, "Asynchronous Command Processing").
 """
 
 import select
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeAlias, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -22,23 +23,34 @@ from etl.ingestion.values import Rows
 _SQL = queries.load("sending")
 
 _CANCEL_SECONDS = 5.0
-_BROKEN_OFF = b"broken off"
+_CANCELLED = b"cancelled"
 
-Meanwhile = Callable[[], bool]
-"""Does a part of other work; False when there is none."""
+Result = TypeVar("Result")
+
+Waiting: TypeAlias = Generator[None, bool, Result]
+"""A conversation with the server that yields whenever it has to wait, and returns its result at the end.
+
+The caller may do a part of other work then, and sends whether it did: without any, the conversation waits for the
+server. The caller keeps the control, so nothing of its work is called from below.
+"""
 
 
-def do_nothing() -> bool:
-    """Do nothing while the server works."""
-    return False
+def wait_for(conversation: Waiting[Result]) -> Result:
+    """Hold a conversation with the server to its end, without other work."""
+    try:
+        next(conversation)
+        while True:
+            conversation.send(False)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
 
 
 class Wire:
-    """A session and the other work that is done while its server works; made once for each session."""
+    """The exchanges over one session, one for each of its connections."""
 
-    def __init__(self, session: Session, meanwhile: Meanwhile = do_nothing) -> None:
+    def __init__(self, session: Session) -> None:
         self.session = session
-        self._meanwhile = meanwhile
         self._exchange: Exchange | None = None
 
     def exchange(self) -> "Exchange":
@@ -48,25 +60,21 @@ class Wire:
         """
         connection = self.session.connection()
         if self._exchange is None or self._exchange.connection is not connection:
-            self._exchange = Exchange(connection, self._meanwhile)
+            self._exchange = Exchange(connection)
         return self._exchange
 
 
 class Exchange:
-    """What goes to the server and comes back over one connection.
+    """Sends statements and rows to the server over one connection, and reads its answers."""
 
-    `meanwhile` is called whenever the server has enough to do or has not answered yet.
-    """
-
-    def __init__(self, connection: psycopg.Connection, meanwhile: Meanwhile = do_nothing) -> None:
+    def __init__(self, connection: psycopg.Connection) -> None:
         self.connection = connection
         self._server = connection.pgconn
-        self._meanwhile = meanwhile
         self._answers, self._room = select.poll(), select.poll()
         self._answers.register(self._server.socket, select.POLLIN)
         self._room.register(self._server.socket, select.POLLIN | select.POLLOUT)
 
-    def send(self, parts: Iterable[Rows], target: sql.Identifier, columns: sql.Composable) -> int:
+    def send(self, parts: Iterable[Rows], target: sql.Identifier, columns: sql.Composable) -> Waiting[int]:
         """COPY rows into these columns of a table; return how many the server counted.
 
         Raises psycopg.Error as the server refuses them, InternalError when it counted other rows than were sent.
@@ -76,47 +84,50 @@ class Exchange:
             if not rows.count:
                 continue
             names = columns if rows.columns is None else sql.SQL(", ").join(map(sql.Identifier, rows.columns))
-            counted = self._copy(_SQL[f"copy_{rows.format}"].format(table=target, columns=names), rows)
+            counted = yield from self._copy(_SQL[f"copy_{rows.format}"].format(table=target, columns=names), rows)
             if counted != rows.count:
                 raise InternalError(f"COPY counted {counted} rows of a table, {rows.count} were sent")
             total += counted
         return total
 
-    def run(self, statement: sql.Composed) -> PGresult:
+    def run(self, statement: sql.Composed) -> Waiting[PGresult]:
         """Run a statement and return its last result.
 
         Raises psycopg.Error as the server refuses it.
         """
-        with self._left_usable():
+        with self._cancelling():
             self._server.send_query(statement.as_bytes(self.connection))
-            return self._answer()
+            return (yield from self._answer())
 
-    def _copy(self, statement: sql.Composed, rows: Rows) -> int:
+    def _copy(self, statement: sql.Composed, rows: Rows) -> Waiting[int]:
         """Send rows by a COPY statement and return how many the server counted."""
-        with self._left_usable():
+        with self._cancelling():
             self._server.send_query(statement.as_bytes(self.connection))
-            self._answer()
+            yield from self._answer()
             for content in rows.encoded():
                 view = memoryview(content)
                 for at in range(0, len(view), COPY_BYTES):
                     self._server.put_copy_data(view[at : at + COPY_BYTES])
-                    self._flush()
+                    yield from self._flush()
             self._server.put_copy_end()
-            return self._answer().command_tuples or 0
+            return (yield from self._answer()).command_tuples or 0
 
-    def _flush(self) -> None:
-        """Let the server have what waits for it; it has enough to do as long as it takes no more."""
+    def _flush(self) -> Waiting[None]:
+        """Send what libpq has buffered; yield while the server takes no more."""
         while self._server.flush():
-            # To try again wakes nobody up, and there is room long before the system says so.
-            if not self._meanwhile():
+            # Another try is cheap, and the socket has room long before poll() reports it.
+            if not (yield):
                 self._room.poll()
                 self._server.consume_input()
 
-    def _answer(self) -> PGresult:
-        """Wait until the server is done with what it was told, and return its last result."""
-        self._flush()
+    def _answer(self) -> Waiting[PGresult]:
+        """Wait for the end of the current statement, and return its last result.
+
+        Raises psycopg.Error as the server refuses the statement, InternalError when there is no result.
+        """
+        yield from self._flush()
         answer = refused = None
-        while (result := self._next_result()) is not None:
+        while (result := (yield from self._next_result())) is not None:
             answer = result
             if result.status == ExecStatus.FATAL_ERROR:
                 refused = psycopg.errors.error_from_result(result)
@@ -130,28 +141,26 @@ class Exchange:
             raise InternalError("the server did not answer")
         return answer
 
-    def _next_result(self) -> PGresult | None:
-        # Asked for while it is not there, libpq would wait by itself, and keep all other threads waiting, too.
+    def _next_result(self) -> Waiting[PGresult | None]:
+        # libpq would wait for a missing result itself, and would block all other threads.
         while self._server.is_busy():
-            if self._answers.poll(0) or not self._meanwhile():
+            if self._answers.poll(0) or not (yield):
                 self._answers.poll()
                 self._server.consume_input()
         return self._server.get_result()
 
     @contextmanager
-    def _left_usable(self) -> Iterator[None]:
-        """Break off what the server does when an interruption ends the wait for it: a rollback can follow."""
+    def _cancelling(self) -> Iterator[None]:
+        """Cancel the statement when an interruption ends the wait for the server, so that a rollback can follow."""
         try:
             yield
         except psycopg.Error:
             raise
         except BaseException:
-            meanwhile, self._meanwhile = self._meanwhile, do_nothing
             with suppress(psycopg.Error):
                 self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
                 with suppress(psycopg.Error):
-                    self._server.put_copy_end(_BROKEN_OFF)
-                while self._answer().status == ExecStatus.COPY_IN:  # which had not come yet
-                    self._server.put_copy_end(_BROKEN_OFF)
-            self._meanwhile = meanwhile
+                    self._server.put_copy_end(_CANCELLED)
+                while wait_for(self._answer()).status == ExecStatus.COPY_IN:  # The server begins the COPY only now.
+                    self._server.put_copy_end(_CANCELLED)
             raise

@@ -1,12 +1,32 @@
 """Work that is done a little at a time while the program waits for something else."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+from etl.ingestion.destination.sending import Result, Waiting
 from etl.ingestion.pipeline.stopping import Stop
 
 Item = TypeVar("Item")
+
+
+def interleave(conversation: Waiting[Result], work: Callable[[], bool]) -> Result:
+    """Hold a conversation with the server to its end, and do other work whenever it waits.
+
+    `work` does one part and returns whether there was any. An error of it ends the conversation.
+    """
+    try:
+        next(conversation)
+        while True:
+            try:
+                did_work = work()
+            except BaseException as error:
+                conversation.throw(error)
+                raise
+            conversation.send(did_work)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
 
 
 class Ahead(Generic[Item]):
@@ -52,6 +72,10 @@ class Ahead(Generic[Item]):
         if self._error is not None:
             raise self._error
         return None
+
+    def during(self, conversation: Waiting[Result]) -> Result:
+        """Hold a conversation with the server to its end, and work whenever it waits."""
+        return interleave(conversation, self.work)
 
     def until(self, stop: Stop) -> Iterator[Item]:
         """Yield the items in order.

@@ -21,9 +21,8 @@ from etl.database.tables import guarded_columns, other_types
 from etl.datasets import Dataset
 from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError, reason_of
 from etl.ingestion.destination import refusals
-from etl.ingestion.destination.copying import Copier
-from etl.ingestion.destination.duplicates import keys_of
-from etl.ingestion.destination.sending import Wire
+from etl.ingestion.destination.copying import Copier, copier_of_run
+from etl.ingestion.destination.sending import Wire, wait_for
 from etl.ingestion.failed_store.failure import Origin
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.failed_store.store import FailedStore
@@ -56,10 +55,8 @@ class Work:
     retries: RetrySettings
 
     def copier(self) -> Copier:
-        """Return a way of the run's rows into their tables."""
-        run = self.run.run
-        staged_as = run if self.run.is_atomic else None
-        return Copier(self.dataset, self.mode, staged_as=staged_as, keys=keys_of(self.dataset, run))
+        """Return a copier that writes the rows of the run into their tables."""
+        return copier_of_run(self.dataset, self.mode, self.run.run, is_atomic=self.run.is_atomic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +215,7 @@ def load_task(task: Task) -> Done:
         paths, loader = _here.loader(task.work)
         for batch in paths.batching(_whole(task)):
             if batch is not None:
-                entry = loader.load(batch)
+                entry = wait_for(loader.load(batch))
         if entry is None:
             raise InternalError("a piece ended without its batch")
     except EtlError as ended:

@@ -15,7 +15,7 @@ from etl.database.connecting import Session
 from etl.errors import EtlError, SourceError, TooManyRejectedError, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
-from etl.ingestion.destination.sending import Meanwhile, Wire
+from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline.assembly import Work, worker
 from etl.ingestion.pipeline.batches import LedgerWriter, Loader
@@ -121,11 +121,11 @@ class OpenRun:
     copier: Copier
     known: Mapping[int, LoadedRange]
 
-    def worker(self, store: FailedStore, meanwhile: Meanwhile) -> tuple[Paths, Loader]:
+    def worker(self, store: FailedStore) -> tuple[Paths, Loader]:
         """Return what makes the batches of the run in this process, and what loads them."""
         return worker(
             self.work,
-            Wire(self.attempt.session, meanwhile),
+            Wire(self.attempt.session),
             store,
             self.copier,
             self.ledger_writer,

@@ -16,8 +16,7 @@ from typing import Any, Final
 import psycopg
 
 from etl.errors import EtlError
-from etl.ingestion.destination.copying import Copier
-from etl.ingestion.destination.duplicates import keys_of
+from etl.ingestion.destination.copying import copier_of_dry_run
 from etl.ingestion.failed_store.failure import Kind, Origin
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.failed_store.store import FailedStore
@@ -54,7 +53,6 @@ class DryRunRecorder:
         settings = attempt.load.settings
         dataset = attempt.target.dataset.of_source(stream.source.name)
         writer = self._writers[dataset.name] = _DryRunLedgerWriter()
-        keys = keys_of(dataset, "etl_rehearsal", is_rehearsal=True)
         work = Work(
             database=attempt.load.database,
             dataset=dataset,
@@ -72,7 +70,7 @@ class DryRunRecorder:
             ledger_writer=writer,
             stream=stream,
             work=work,
-            copier=Copier(dataset, _RUN.mode, staged_as=None, is_rehearsal=True, keys=keys),
+            copier=copier_of_dry_run(dataset),
             known={},
         )
 

@@ -13,7 +13,7 @@ import structlog
 from etl.database.connecting import Session
 from etl.errors import EtlError
 from etl.ingestion.constants import PARTS_BEYOND
-from etl.ingestion.destination.sending import do_nothing
+from etl.ingestion.destination.sending import wait_for
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing.limit import Limited
 from etl.ingestion.framing.pieces import NoRecordsError, cutting
@@ -121,15 +121,9 @@ def _load_here(
     load: Load, stream: Stream, open_runs: Sequence[OpenRun], pieces: "Pieces", store: FailedStore
 ) -> Iterator[Entered]:
     """Load the batches one after the other; while the server takes a batch, the next one is made."""
-    ahead: Ahead[Piece | Batch]
-
-    def meanwhile() -> bool:
-        return ahead.work()
-
-    # To wait for a pipe or a network would hold the batch's transaction open.
-    workers = [run.worker(store, do_nothing if stream.waits else meanwhile) for run in open_runs]
+    workers = [run.worker(store) for run in open_runs]
     paths = [paths for paths, _ in workers]
-    ahead = Ahead(_batches(pieces(paths), open_runs, paths), PARTS_BEYOND)
+    ahead: Ahead[Piece | Batch] = Ahead(_batches(pieces(paths), open_runs, paths), PARTS_BEYOND)
     for item in ahead.until(load.stop):
         if isinstance(item, Piece):
             open_runs[item.which].note_known(item)
@@ -138,7 +132,9 @@ def _load_here(
         if not run.attempt.progress.entered:
             run.prepare(store)
         run.attempt.progress.read += item.piece.count
-        yield run, item.piece, loader.load(item)
+        # To wait for a pipe or a network would hold the batch's transaction open.
+        entry = wait_for(loader.load(item)) if stream.waits else ahead.during(loader.load(item))
+        yield run, item.piece, entry
 
 
 def _batches(

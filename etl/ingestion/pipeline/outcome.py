@@ -111,7 +111,7 @@ def _counts_of_ledger(
 
 
 def _counts_of_process(dataset: Dataset, progress: Progress) -> _Counts:
-    """Return the counts of this process, for a run that is not in the ledger or a ledger that cannot be read."""
+    """Return the counts of this process, when the run is not in the ledger or the ledger cannot be read."""
     return _Counts(balance=_counted(progress), rows=_no_rows(dataset), batches=_no_batches(progress))
 
 
@@ -148,8 +148,8 @@ def _summary(
 def _end_unknown(database: str) -> EtlError:
     """Return the error that the ledger cannot be read at the end of an attempt."""
     return DatabaseError(
-        f"the database {database} is away and does not tell how the run ended",
-        hint="run the same command to learn it",
+        f"the database {database} is away: how the run ended is unknown",
+        hint="run the same command to find out",
     )
 
 

@@ -53,7 +53,7 @@ class LedgerRecorder:
         if work.run.was_finished:
             runs.reopen(connection, work.run)
         store.sweep(work.dataset.name, work.run.run, failures.ids_of(connection, work.run.run))
-        run.copier.drop_given_up(connection)
+        run.copier.drop_abandoned(connection)
         run.copier.prepare(connection)
 
     def publish(self, stream: Stream, group: Sequence[OpenRun]) -> None:
@@ -105,8 +105,8 @@ def _publish_one(connection: psycopg.Connection, run: OpenRun, source_bytes: int
     if run.work.run.is_atomic:
         run.copier.publish(connection)
         runs.publish(connection, run.work.run)
-        run.copier.drop_given_up(connection)
-    run.copier.forget_keys(connection)
+        run.copier.drop_abandoned(connection)
+    run.copier.drop_keys(connection)
     runs.finish(connection, run.work.run, source_bytes)
 
 

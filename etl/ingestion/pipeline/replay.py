@@ -18,8 +18,8 @@ from etl.database.pooling import require_own_session
 from etl.datasets import Dataset
 from etl.errors import BusyError, ExitCode, UsageError
 from etl.ingestion.destination import refusals
-from etl.ingestion.destination.copying import Copier
-from etl.ingestion.destination.sending import Wire
+from etl.ingestion.destination.copying import copier_of_replay
+from etl.ingestion.destination.sending import Wire, wait_for
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import batches, failures, locks, runs
 from etl.ingestion.ledger.failures import State, StoredFailure
@@ -164,12 +164,12 @@ def replay(
             database=database,
             wire=Wire(session),
             store=store,
-            copier=Copier(replace(dataset, on_duplicate=run.on_duplicate), mode, staged_as=None),
+            copier=copier_of_replay(replace(dataset, on_duplicate=run.on_duplicate), mode),
             projection=projection,
             ledger_writer=writer,
             retrying=refusals.policy(settings, lambda: None),
         )
-        entry = loader.load(batch)
+        entry = wait_for(loader.load(batch))
         # The server notices late that a connection is closed, and the next failure may be of the same source.
         session.connection().execute(sql.SQL("select pg_advisory_unlock_all()"))
     store.note_state(*failure.key, "replayed", None)
