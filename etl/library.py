@@ -30,7 +30,7 @@ from etl.ingestion.values import Summary
 from etl.logs import Logs
 from etl.options import settings_of
 from etl.precalculation import catalogue
-from etl.precalculation.refresh import Refreshed, refresh_all
+from etl.precalculation.refresh import RefreshResult, refresh_all
 from etl.settings import (
     Decoder,
     Format,
@@ -86,7 +86,7 @@ class Loaded:
 
     exit_code: ExitCode
     sources: tuple[Summary, ...]
-    precalculated: tuple[Refreshed, ...]
+    precalculated: tuple[RefreshResult, ...]
 
 
 def _with_options(typed: type) -> Callable[[F], F]:
@@ -174,7 +174,7 @@ class Replays:
 
     exit_code: ExitCode
     replayed: tuple[ReplayResult, ...]
-    precalculated: tuple[Refreshed, ...]
+    precalculated: tuple[RefreshResult, ...]
 
 
 @_with_options(ReplayOptions)
@@ -211,13 +211,13 @@ def replay(
     return Replays(
         exit_code=gravest(result.exit_code for result in replayed),
         replayed=replayed,
-        precalculated=tuple(result for result in results if isinstance(result, Refreshed)),
+        precalculated=tuple(result for result in results if isinstance(result, RefreshResult)),
     )
 
 
 def precalculate(
     *aggregates: str, database: str | None = None, config_dir: str | Path = "config", full: bool = False
-) -> tuple[Refreshed, ...]:
+) -> tuple[RefreshResult, ...]:
     """Bring all aggregates, or the named ones, up to date with the facts as `etl precalculate` does.
 
     Raises EtlError.

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from etl.errors import InternalError, UsageError
 from etl.precalculation.catalogue import Aggregate, choose
-from etl.precalculation.refresh import Refreshed, refresh
+from etl.precalculation.refresh import RefreshResult, refresh
 from tests.support.faults import Connection
 
 _numbers = count(1)
@@ -45,7 +45,7 @@ def _ship(connection: Connection, created_at: object, **values: object) -> None:
     _add(connection, "shipments", created_at=created_at, **values)
 
 
-def _refresh(connection: Connection, name: str) -> Refreshed:
+def _refresh(connection: Connection, name: str) -> RefreshResult:
     (aggregate,) = choose([name])
     return refresh(connection, aggregate, run=None)
 
@@ -496,7 +496,7 @@ def test_refreshes_of_one_aggregate_queue(connection: Connection) -> None:
         second.execute("set lock_timeout = '1ms'")
         with holder.transaction():
             holder.execute("select from etl.refreshes for update")
-            results: dict[int, Refreshed] = {}
+            results: dict[int, RefreshResult] = {}
             threads = [
                 threading.Thread(
                     target=lambda number=number, worker=worker: results.update(

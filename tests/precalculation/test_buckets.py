@@ -1,11 +1,9 @@
 """Kinds of buckets: the one table of them, weeks and hours as examples, and kinds that nobody knows."""
 
 import re
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -26,10 +24,9 @@ from etl.precalculation.pending import gather, take_due
 from etl.precalculation.refresh import refresh
 from etl.precalculation.verify import verify
 from etl.provisioning import migrate
+from tests.support.commands import RunEtl
 from tests.support.company import another, differences, play, ship, trip
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.faults import Connection
 
 OWN = {
     "carrier_weeks": """\

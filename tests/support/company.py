@@ -11,8 +11,8 @@ from psycopg import sql
 
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.refresh import refresh
+from tests.support.faults import Connection
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 START = date(2026, 1, 28)
 DAYS = 40
 

@@ -19,7 +19,7 @@ from etl.ingestion.pipeline.resumption import judge
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Source, Summary
 from etl.precalculation import catalogue
-from etl.precalculation.refresh import Refreshed
+from etl.precalculation.refresh import RefreshResult
 
 Report = Callable[[Summary, EtlError | None], None]
 
@@ -30,7 +30,7 @@ class CommandResult:
 
     summaries: list[Summary] = field(default_factory=list)
     errors: list[EtlError] = field(default_factory=list)
-    precalculated: list[Refreshed] = field(default_factory=list)
+    precalculated: list[RefreshResult] = field(default_factory=list)
     codes: set[int] = field(default_factory=set)
 
     @property

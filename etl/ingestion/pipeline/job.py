@@ -21,7 +21,7 @@ from etl.ingestion.ledger.runs import Run
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.values import LoadedRange, Prover, Source, printable_path
 from etl.logs import Logs
-from etl.precalculation.refresh import Refreshed
+from etl.precalculation.refresh import RefreshResult
 from etl.settings import LoadSettings, Mode
 
 # How long a signal may wait to be seen: Python continues to sleep after it.
@@ -121,7 +121,7 @@ class Watch(Protocol):
     def moved(self) -> None:
         """Look at the counts, after each batch."""
 
-    def refreshing(self, done: Iterable[Refreshed]) -> Iterator[Refreshed]:
+    def refreshing(self, done: Iterable[RefreshResult]) -> Iterator[RefreshResult]:
         """Yield the aggregates when each is refreshed, and display them."""
 
 
@@ -136,7 +136,7 @@ class Unwatched:
     def moved(self) -> None:
         """Do nothing."""
 
-    def refreshing(self, done: Iterable[Refreshed]) -> Iterator[Refreshed]:
+    def refreshing(self, done: Iterable[RefreshResult]) -> Iterator[RefreshResult]:
         """Yield the aggregates when each is refreshed."""
         yield from done
 

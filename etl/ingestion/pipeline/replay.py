@@ -28,7 +28,7 @@ from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.refreshing import precalculate
 from etl.ingestion.pipeline.replay_batch import ReplayLedgerWriter, batch_of, require_whole
 from etl.ingestion.transform.projection import Projection
-from etl.precalculation.refresh import Refreshed
+from etl.precalculation.refresh import RefreshResult
 from etl.settings import Mode, RetrySettings
 
 
@@ -110,7 +110,7 @@ def replay_all(
     settings: RetrySettings,
     *,
     precalculates: bool = True,
-) -> Iterator[ReplayResult | NotPending | BusyError | Refreshed]:
+) -> Iterator[ReplayResult | NotPending | BusyError | RefreshResult]:
     """Replay the failures one after the other, then precalculate; yield each result when it is there.
 
     A BusyError is yielded when a load holds the source of a failure, and the others are still replayed. Raises
