@@ -10,44 +10,20 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from etl.errors import UsageError
-from etl.precalculation.catalogue import EVERYTHING, Aggregate, BucketRange, choose
+from etl.precalculation.catalogue import EVERYTHING, BucketRange, choose
 from etl.precalculation.pending import gather, take_due
 from etl.precalculation.refresh import Refreshed, refresh
+from tests.support.facts import another, differences, refreshed, wait_until_blocked
 from tests.support.faults import Connection
 
 START = date(2026, 1, 28)
 DAYS = 40
 
 
-@pytest.fixture
-def connection(postgresql: Connection) -> Iterator[Connection]:
-    """Give an autocommit connection to a fresh, migrated database."""
-    with _another(postgresql) as connection:
-        yield connection
-
-
-def _another(connection: Connection) -> Connection:
-    return psycopg.connect(connection.info.dsn, password=connection.info.password, autocommit=True)
-
-
-def _refresh(connection: Connection, name: str, **options: bool) -> Refreshed:
-    (aggregate,) = choose([name])
-    return refresh(connection, aggregate, run=None, **options)
-
-
 def _refresh_all(connection: Connection) -> dict[str, Refreshed]:
     return {aggregate.name: refresh(connection, aggregate, run=None) for aggregate in choose([])}
-
-
-def _differences(connection: Connection, aggregate: Aggregate) -> list[tuple[Any, ...]]:
-    query = sql.SQL(
-        "with fresh as ({select}) (select * from fresh except all table {table}) "
-        "union all (table {table} except all select * from fresh)"
-    )
-    return connection.execute(query.format(select=aggregate.computed(), table=aggregate.identifier)).fetchall()
 
 
 def _ship(
@@ -84,19 +60,19 @@ def test_only_touched_buckets_are_recomputed(connection: Connection) -> None:
     """A change of one day recomputes one bucket, and a row altered by hand in another day stays as it is."""
     for number in range(10):
         _ship(connection, f"S{number}", f"2026-03-{number + 1:02}")
-    assert _refresh(connection, "daily_shipments").buckets == 10
+    assert refreshed(connection, "daily_shipments").buckets == 10
     connection.execute("update analytics.daily_shipments set sum_weight_kg = 99 where day = '2026-03-02'")
     _ship(connection, "S5", "2026-03-06", weight=7)
-    assert vars(_refresh(connection, "daily_shipments")) | {"seconds": 0} == {
+    assert vars(refreshed(connection, "daily_shipments")) | {"seconds": 0} == {
         "aggregate": "daily_shipments",
         "buckets": 1,
         "rows": 1,
         "seconds": 0,
     }
     (aggregate,) = choose(["daily_shipments"])
-    assert len(_differences(connection, aggregate)) == 2
-    assert _refresh(connection, "daily_shipments", full=True).rows == 1
-    assert not _differences(connection, aggregate)
+    assert len(differences(connection, aggregate)) == 2
+    assert refreshed(connection, "daily_shipments", full=True).rows == 1
+    assert not differences(connection, aggregate)
 
 
 INSERT = "insert into logistics.shipments (shipment_id, created_at, etl_run, etl_batch, etl_place) "
@@ -140,7 +116,7 @@ def test_every_way_to_change_a_fact_is_noted(connection: Connection, name: str) 
     done = _refresh_all(connection)
     assert (done["daily_shipments"].buckets, done["carrier_performance"].buckets) == (days, months)
     for aggregate in choose([]):
-        assert not _differences(connection, aggregate)
+        assert not differences(connection, aggregate)
 
 
 def test_a_day_that_is_no_date_is_in_no_bucket(connection: Connection) -> None:
@@ -150,10 +126,10 @@ def test_a_day_that_is_no_date_is_in_no_bucket(connection: Connection) -> None:
     _ship(connection, "S2", "20226-11-05")
     _ship(connection, "S3", "0044-03-15 BC")
     _ship(connection, "S4", "-infinity")
-    assert _refresh(connection, "daily_shipments").buckets == 2
-    _refresh(connection, "carrier_performance")
+    assert refreshed(connection, "daily_shipments").buckets == 2
+    refreshed(connection, "carrier_performance")
     for aggregate in choose(["daily_shipments", "carrier_performance"]):
-        assert not _differences(connection, aggregate)
+        assert not differences(connection, aggregate)
 
 
 def test_a_day_at_the_end_of_the_calendar_stops_no_refresh(connection: Connection) -> None:
@@ -163,7 +139,7 @@ def test_a_day_at_the_end_of_the_calendar_stops_no_refresh(connection: Connectio
     _trip(connection, "L1", "294276-12-31")
     for aggregate in choose(["daily_shipments", "carrier_performance", "vehicle_days"]):
         assert refresh(connection, aggregate, run=None).rows == 1
-        assert not _differences(connection, aggregate)
+        assert not differences(connection, aggregate)
 
 
 def test_ranges_leave_out_what_is_far_from_every_change(connection: Connection) -> None:
@@ -207,20 +183,20 @@ def test_months_that_follow_each_other_are_one_range(connection: Connection) -> 
 @pytest.mark.parametrize("refreshes", [(), ("begun",), ("first",), ("begun", "first", "second")])
 def test_facts_that_commit_crosswise_meet(connection: Connection, first: str, refreshes: tuple[str, ...]) -> None:
     """A shipment and its trip, each loaded without seeing the other, are together after the next refresh."""
-    _refresh(connection, "vehicle_days")
-    with _another(connection) as one, _another(connection) as other:
+    refreshed(connection, "vehicle_days")
+    with another(connection) as one, another(connection) as other:
         one.autocommit = other.autocommit = False
         _ship(one, "S1", "2026-02-27", "L1")
         _trip(other, "L1", "2026-03-01")
         if "begun" in refreshes:
-            _refresh(connection, "vehicle_days")
+            refreshed(connection, "vehicle_days")
         ordered = [one, other] if first == "shipment" else [other, one]
         ordered[0].commit()
         if "first" in refreshes:
-            _refresh(connection, "vehicle_days")
+            refreshed(connection, "vehicle_days")
         ordered[1].commit()
     for _ in range(1 + ("second" in refreshes)):
-        _refresh(connection, "vehicle_days")
+        refreshed(connection, "vehicle_days")
     assert _vehicle_days(connection) == [("2026-03-01", 1, 1)]
 
 
@@ -229,15 +205,15 @@ def test_a_shipment_that_changes_its_trip_touches_the_days_of_both(connection: C
     for number in (1, 2, 3):
         _trip(connection, f"L{number}", f"2026-03-0{number}")
     _ship(connection, "S1", "2026-02-27", "L1")
-    _refresh(connection, "vehicle_days")
+    refreshed(connection, "vehicle_days")
     _ship(connection, "S1", "2026-02-27", "L2")
-    assert _refresh(connection, "vehicle_days").buckets == 2
+    assert refreshed(connection, "vehicle_days").buckets == 2
     assert sorted(_vehicle_days(connection)) == [("2026-03-01", 1, 0), ("2026-03-02", 1, 1), ("2026-03-03", 1, 0)]
     _ship(connection, "S2", "2026-02-27")
     _ship(connection, "S3", "2026-02-27", "L9")
-    assert _refresh(connection, "vehicle_days").buckets == 0
+    assert refreshed(connection, "vehicle_days").buckets == 0
     _trip(connection, "L9", "2026-03-09")
-    assert _refresh(connection, "vehicle_days").buckets == 1
+    assert refreshed(connection, "vehicle_days").buckets == 1
     assert ("2026-03-09", 1, 1) in _vehicle_days(connection)
 
 
@@ -247,37 +223,28 @@ def test_a_shipment_that_changes_its_trip_touches_the_days_of_both(connection: C
 @contextmanager
 def _held_at(connection: Connection, statement: LiteralString) -> Iterator[Connection]:
     """Hold a lock that a refresh comes to, until the block ends."""
-    with _another(connection) as holder, holder.transaction():
+    with another(connection) as holder, holder.transaction():
         holder.execute(statement)
         yield holder
-
-
-def _wait_until_blocked(connection: Connection, other: Connection) -> None:
-    query = "select coalesce(wait_event_type = 'Lock', false) from pg_stat_activity where pid = %s"
-    for _ in range(2000):
-        if connection.execute(query, [other.info.backend_pid]).fetchone() == (True,):
-            return
-        connection.execute("select pg_sleep(0.005)")
-    pytest.fail("the session never waited for a lock")
 
 
 def test_what_commits_during_a_refresh_stays_pending(connection: Connection) -> None:
     """A load that commits after the refresh has computed is not in it, is told as pending, and is in the next."""
     _ship(connection, "S1", "2026-03-01")
-    _refresh(connection, "daily_shipments")
+    refreshed(connection, "daily_shipments")
     _ship(connection, "S1", "2026-03-01", weight=2)
-    with _another(connection) as worker:
+    with another(connection) as worker:
         with _held_at(connection, "select from analytics.daily_shipments for update"):
-            thread = threading.Thread(target=_refresh, args=(worker, "daily_shipments"))
+            thread = threading.Thread(target=refreshed, args=(worker, "daily_shipments"))
             thread.start()
-            _wait_until_blocked(connection, worker)
+            wait_until_blocked(connection, worker)
             _ship(connection, "S1", "2026-03-01", weight=3)
             _ship(connection, "S2", "2026-03-02", weight=3)
         thread.join()
     weights = "select sum(sum_weight_kg) from analytics.daily_shipments"
     assert connection.execute(weights).fetchone() == (2,)
     assert _pending(connection)["daily_shipments"] == 2
-    assert _refresh(connection, "daily_shipments").buckets == 2
+    assert refreshed(connection, "daily_shipments").buckets == 2
     assert connection.execute(weights).fetchone() == (6,)
     assert _pending(connection)["daily_shipments"] == 0
 
@@ -288,15 +255,15 @@ def test_what_is_noted_after_the_gathering_is_in_and_stays_noted(
     """A change between the gathering and the snapshot is recomputed at once, and once more by the next refresh."""
     _trip(connection, "L1", "2026-03-01")
     for name in ("daily_shipments", "vehicle_days"):
-        _refresh(connection, name)
+        refreshed(connection, name)
     with monkeypatch.context() as patched:
         patched.setattr("etl.precalculation.refresh.gather", lambda _: None)
         _ship(connection, "S1", "2026-03-02", "L1")
         for name in ("daily_shipments", "vehicle_days"):
-            assert _refresh(connection, name).rows == 1
+            assert refreshed(connection, name).rows == 1
     for name in ("daily_shipments", "vehicle_days"):
         assert _pending(connection)[name] == 1
-        done = _refresh(connection, name)
+        done = refreshed(connection, name)
         assert (done.buckets, done.rows) == (1, 0)
 
 
@@ -307,11 +274,11 @@ def test_all_ranges_are_of_one_moment(connection: Connection) -> None:
     refresh(connection, gated, run=None)
     _ship(connection, "S1", "2026-03-01")
     _ship(connection, "S2", "2026-12-01")
-    with _another(connection) as worker:
+    with another(connection) as worker:
         with _held_at(connection, "select pg_advisory_xact_lock(42)"):
             thread = threading.Thread(target=refresh, args=(worker, gated), kwargs={"run": None})
             thread.start()
-            _wait_until_blocked(connection, worker)
+            wait_until_blocked(connection, worker)
             _ship(connection, "S1", "2026-12-01")
         thread.join()
     days = "select day::text, count_shipments from analytics.daily_shipments order by day"
@@ -322,22 +289,22 @@ def test_all_ranges_are_of_one_moment(connection: Connection) -> None:
 
 def test_a_load_that_is_open_is_not_lost(connection: Connection) -> None:
     """Changes of a transaction that began before a refresh and commits after it are in the next."""
-    _refresh(connection, "daily_shipments")
-    with _another(connection) as loader:
+    refreshed(connection, "daily_shipments")
+    with another(connection) as loader:
         with loader.transaction():
             _ship(loader, "S1", "2026-03-01")
             _ship(connection, "S2", "2026-03-01")
-            assert _refresh(connection, "daily_shipments").buckets == 1
-        assert _refresh(connection, "daily_shipments").buckets == 1
-    assert not _differences(connection, choose(["daily_shipments"])[0])
+            assert refreshed(connection, "daily_shipments").buckets == 1
+        assert refreshed(connection, "daily_shipments").buckets == 1
+    assert not differences(connection, choose(["daily_shipments"])[0])
 
 
 def test_noting_waits_for_nobody(connection: Connection) -> None:
     """Two loads of the same days, a refresh and the one that holds its buckets do not wait for each other."""
-    _refresh(connection, "daily_shipments")
+    refreshed(connection, "daily_shipments")
     with ExitStack() as stack:
         for number in range(3):
-            loader = stack.enter_context(_another(connection))
+            loader = stack.enter_context(another(connection))
             loader.execute("set lock_timeout = '1ms'")
             stack.enter_context(loader.transaction())
             _ship(loader, f"S{number}", "2026-03-01")
@@ -348,10 +315,10 @@ def test_noting_waits_for_nobody(connection: Connection) -> None:
 def test_a_fact_that_is_held_is_not_waited_for_without_end(connection: Connection) -> None:
     """While somebody truncates a fact a refresh gives up after the session's lock timeout, and lets others go on."""
     _ship(connection, "S1", "2026-03-01", "L1")
-    with _held_at(connection, "truncate logistics.vehicle_logs"), _another(connection) as worker:
+    with _held_at(connection, "truncate logistics.vehicle_logs"), another(connection) as worker:
         worker.execute("set lock_timeout = '1ms'")
         with pytest.raises(psycopg.errors.LockNotAvailable):
-            _refresh(worker, "vehicle_days")
+            refreshed(worker, "vehicle_days")
         held = "select count(*) from pg_locks where locktype = 'advisory'"
         assert connection.execute(held).fetchone() == (0,)
     _refresh_all(connection)
@@ -360,38 +327,38 @@ def test_a_fact_that_is_held_is_not_waited_for_without_end(connection: Connectio
 
 def test_a_refresh_that_fails_leaves_its_buckets_pending(connection: Connection) -> None:
     """What could not be stored is recomputed by the next refresh."""
-    _refresh(connection, "daily_shipments")
+    refreshed(connection, "daily_shipments")
     connection.execute("alter table analytics.daily_shipments add constraint small check (sum_weight_kg < 5)")
     _ship(connection, "S1", "2026-03-01", weight=9)
     with pytest.raises(UsageError, match=r"CheckViolation of small, SQLSTATE 23514"):
-        _refresh(connection, "daily_shipments")
+        refreshed(connection, "daily_shipments")
     assert _pending(connection)["daily_shipments"] == 1
     connection.execute("alter table analytics.daily_shipments drop constraint small")
-    assert _refresh(connection, "daily_shipments").rows == 1
+    assert refreshed(connection, "daily_shipments").rows == 1
 
 
 def test_readers_see_whole_states_and_meet_no_exclusive_lock(connection: Connection) -> None:
     """Reads during refreshes give the sum of one state each, none waits, and nobody locks the tables exclusively."""
     for number in range(50):
         _ship(connection, f"S{number}", str(START + timedelta(days=number % 25)))
-    _refresh(connection, "daily_shipments")
+    refreshed(connection, "daily_shipments")
     done = threading.Event()
 
     def change_and_refresh() -> None:
-        with _another(connection) as worker:
+        with another(connection) as worker:
             for weight in range(2, 22):
                 # Each moves all shipments by a day: rows come, go and change.
                 worker.execute(
                     "update logistics.shipments set weight_kg = %s, created_at = created_at + interval '1 day'",
                     [weight],
                 )
-                _refresh(worker, "daily_shipments", full=weight % 2 == 0)
+                refreshed(worker, "daily_shipments", full=weight % 2 == 0)
         done.set()
 
     thread = threading.Thread(target=change_and_refresh)
     sums: set[Any] = set()
     modes: set[str] = set()
-    with _another(connection) as reader, _another(connection) as monitor:
+    with another(connection) as reader, another(connection) as monitor:
         reader.execute("set lock_timeout = '1ms'")
         thread.start()
         while thread.is_alive() or not sums:
@@ -512,7 +479,7 @@ def _play(connection: Connection, seed: int, steps: int) -> None:
     company = Company(connection, seed)
     aggregates = choose([])
     with ExitStack() as stack:
-        others = [stack.enter_context(_another(connection)) for _ in range(2)]
+        others = [stack.enter_context(another(connection)) for _ in range(2)]
         for other in others:
             other.execute("set lock_timeout = '1ms'")
             other.autocommit = False
@@ -529,7 +496,7 @@ def _play(connection: Connection, seed: int, steps: int) -> None:
                     aggregate = company.random.choice(aggregates)
                     company.story.append(f"refresh {aggregate.name}")
                     refresh(connection, aggregate, run=None, full=company.random.random() < 0.05)
-                    assert not _differences(connection, aggregate), (seed, company.story)
+                    assert not differences(connection, aggregate), (seed, company.story)
             except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation):
                 worker.rollback()
         for other in others:
@@ -537,7 +504,7 @@ def _play(connection: Connection, seed: int, steps: int) -> None:
         connection.execute("set lock_timeout = '60s'")  # Only the vacuum of the server may be in the way now.
         for aggregate in aggregates:
             refresh(connection, aggregate, run=None)
-            assert not _differences(connection, aggregate), (seed, company.story)
+            assert not differences(connection, aggregate), (seed, company.story)
             assert _pending(connection)[aggregate.name] == 0
 
 
@@ -563,7 +530,7 @@ def _storm(connection: Connection, seconds: float) -> int:
 
     def run(act: Callable[[Connection], None]) -> None:
         try:
-            with _another(connection) as mine:
+            with another(connection) as mine:
                 while not stop.is_set():
                     act(mine)
         except BaseException as fault:  # noqa: BLE001 - told by the test's own thread
@@ -598,7 +565,7 @@ def _storm(connection: Connection, seconds: float) -> int:
     assert not faults, faults
     for aggregate in choose([]):
         refresh(connection, aggregate, run=None)
-        assert not _differences(connection, aggregate)
+        assert not differences(connection, aggregate)
     return len(refreshes)
 
 
