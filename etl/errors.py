@@ -1,4 +1,4 @@
-"""The exceptions of this tool and its exit codes: each class says whose fault it is and what to do next.
+"""The exceptions and the exit codes of this tool: each class names whose fault it is and the next step.
 
 The codes are the contract with schedulers (`docs/reference/exit-codes.md`). A record that cannot load is
 not an exception but a value (`etl.ingestion.values.Rejected`); exceptions are for "stop".
@@ -49,7 +49,7 @@ def gravest(codes: Iterable[int]) -> ExitCode:
 
 
 class EtlError(Exception):
-    """Stop the command: `str(error)` says what was expected and what was found, `hint` the next command."""
+    """Stop the command: `str(error)` is what was expected and what was found, `hint` is the next command."""
 
     exit_code: ExitCode = ExitCode.INTERNAL_FAULT
 
@@ -58,14 +58,14 @@ class EtlError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let an error travel from one process to another with all that it tells."""
-        return _told_again, (type(self), str(self), vars(self))
+        """Pickle the error with its attributes, so that a worker process can send it."""
+        return _restored, (type(self), str(self), vars(self))
 
 
-def _told_again(kind: type[EtlError], message: str, told: dict[str, Any]) -> EtlError:
+def _restored(kind: type[EtlError], message: str, attributes: dict[str, Any]) -> EtlError:
     error = kind.__new__(kind, message)
     error.args = (message,)
-    vars(error).update(told)
+    vars(error).update(attributes)
     return error
 
 
@@ -86,13 +86,13 @@ class SourceError(EtlError):
 
 
 class DatabaseError(EtlError):
-    """The database is away or refuses work, or a disk is full; running again goes on."""
+    """The database is away or refuses work, or a disk is full; the same command loads the rest later."""
 
     exit_code = ExitCode.DATABASE_AWAY
 
 
 class TooManyRejectedError(EtlError):
-    """More records were rejected than the settings allow, or a replace has no record at all."""
+    """More records were rejected than the settings allow, or a replace found no record."""
 
     exit_code = ExitCode.TOO_MANY_REJECTED
 
@@ -110,14 +110,14 @@ class InternalError(EtlError):
 
 
 class InterruptedByUserError(EtlError):
-    """A signal ended the command; running again goes on."""
+    """A signal ended the command; the same command loads the rest."""
 
     def __init__(self, message: str, *, signal_number: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
-        # Python's own KeyboardInterrupt, which no handler of ours noted, comes from SIGINT.
+        # Without a handler of ours Python raises KeyboardInterrupt for SIGINT, and there is no number.
         self.exit_code = gravest([128 + (signal_number or signal.SIGINT)])
 
 
 def reason_of(error: OSError) -> str:
-    """Return the operating system's reason in lower case: a sentence of ours continues with it."""
+    """Return the reason of the operating system in lower case, for the end of a message."""
     return (error.strerror or "unknown error").lower()

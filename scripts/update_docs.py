@@ -25,14 +25,15 @@ from psycopg import sql
 import etl
 from etl.cli import TAKE_FROM_FILE, cli
 from etl.database.connecting import Database, connect
-from etl.datasets import Column, sql_type
+from etl.datasets import TYPES, Column, Type, sql_type
+from etl.ingestion.framing import formats
 from etl.ingestion.framing.decoding import decode
 from etl.ingestion.sources import recognition
-from etl.ingestion.transform.conversions import converter
+from etl.ingestion.transform.types import converter
 from etl.ingestion.values import Misfit, Piece
 from etl.precalculation.catalogue import read_all
 from etl.provisioning import migrate, opened
-from etl.settings import FileSettings
+from etl.settings import file_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -55,24 +56,6 @@ _VOLATILE = (
         re.compile(r'("(seconds|records_per_second|database|host|os_user|pid|folder|tool_version)": )("[^"]*"|[\d.]+)'),
         r"\1-",
     ),
-)
-
-# One of each kind of what fits and what does not (the type, the JSON value).
-_EXAMPLES = (
-    ("text", '"Zürich"', '""', "12.50", "1e3", "true", '{"a": 1}', r'"a\u0000b"', r'"\ud800"'),
-    ("integer", "800", "800.0", "8e2", '"42"', "800.5", "3000000000", '"8 kg"', "true"),
-    ("numeric", "0.10", '" 12.5 "', "123456789012345678901234567890.123", '"1,000"', '"NaN"'),
-    ("double", "0.1", '"1e-7"', "1e400"),
-    ("boolean", "true", '"false"', "1", '"yes"'),
-    ("date", '"2026-11-21"', '"2025-13-01"', '"21.11.2026"', '"2026-11-21T08:15:00Z"'),
-    (
-        "timestamptz",
-        *('"2026-11-21T08:15:00Z"', '"2026-11-21 08:15+05:30"', '"2026-11-21T08:15:00.1234567-0300"'),
-        *('"2026-11-21T08:15:00"', '"2026-11-21"', '"now"', '"9/11/14"', "1795248900"),
-    ),
-    ("timestamp", '"2026-11-21T08:15:00"', '"2026-11-21"', '"2026-11-21T24:00"', '"2026-11-21T08:15:00Z"'),
-    ("text[]", '["a", 1.50, null]', "[]", '"a"', '[["a"]]'),
-    ("jsonb", '{"a": [1, 2.50]}', '"text"', r'{"a": "\u0000"}'),
 )
 
 
@@ -224,7 +207,7 @@ def _option(option: click.Option, context: click.Context) -> tuple[str, ...]:
     return (
         f"`{name}{value}`",
         ", ".join(f"`{twin}`" for twin in extra.get("envvars", ())),
-        f"`{key}`" if key in FileSettings.__struct_fields__ and takes_from_file else "",
+        f"`{key}`" if key in file_keys() and takes_from_file else "",
         ", ".join(filter(None, (default, bounds))),
         (option.help or "").replace("|", r"\|"),
     )
@@ -233,12 +216,12 @@ def _option(option: click.Option, context: click.Context) -> tuple[str, ...]:
 def _conversions(connection: Connection) -> Iterator[str]:
     yield "| type | JSON value | becomes |"
     yield "| --- | --- | --- |"
-    for kind, *values in _EXAMPLES:
-        for value in values:
-            yield f"| `{kind}` | `{value}` | {_converted(connection, kind, value)} |"
+    for name, type_ in TYPES.items():
+        for value in type_.examples:
+            yield f"| `{name}` | `{value}` | {_converted(connection, name, value)} |"
 
 
-def _converted(connection: Connection, kind: Any, value: str) -> str:
+def _converted(connection: Connection, kind: Type, value: str) -> str:
     piece = Piece(offset=0, count=1, first_record=1, parts=(f'{{"value": {value}}}'.encode(),), shape="array")
     (record,) = decode(piece)
     try:
@@ -349,7 +332,7 @@ def _recognised() -> Iterator[str]:
     yield "| --- | --- |"
     yield f"| {compressions} | read decompressed, whatever its name |"
     yield f"| {encodings} | read as UTF-8 |"
-    for words in recognition.FORMATS:
+    for words in formats.FORMATS:
         yield f"| {words} | exit code 3: `expected JSON that begins with [ or {{, got what looks like {words}` |"
 
 

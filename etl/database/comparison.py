@@ -12,7 +12,6 @@ from etl.datasets import LINEAGE, Dataset, Table, limits_ddl, quoted, sql_type
 
 _SQL = queries.load("comparison")
 _EXPECTED = "etl_expected"
-_SPELLED = {"timestamp": "timestamp without time zone", "timestamptz": "timestamp with time zone"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ def compare(connection: psycopg.Connection, dataset: Dataset) -> list[Difference
     """
     try:
         with connection.transaction(force_rollback=True):
-            connection.execute(_SQL["hush_notices"])
+            connection.execute(queries.load("database")["hush_notices"])
             return [difference for table in dataset.tables for difference in _of_table(connection, dataset, table)]
     except psycopg.errors.InsufficientPrivilege as error:
         what = f"compare the tables of {dataset.name}: {error.diag.message_primary}"
@@ -67,7 +66,7 @@ def _of_columns(connection: psycopg.Connection, table: Table, held: dict[str, _H
             continue
         wanted = sql_type(column.type)
         written = wanted.as_string(connection)
-        if found.type != _SPELLED.get(written, written):
+        if found.type != column.column_type.server_name:
             change = sql.SQL("type {}").format(wanted)
             yield _difference(table, column.name, f"is {found.type}, and not {written}", change)
         if column.required and not found.is_required:

@@ -1,5 +1,7 @@
 """The tables of a dataset: made, extended, and checked for what a load needs of them."""
 
+import re
+
 import psycopg
 from psycopg import sql
 
@@ -8,6 +10,7 @@ from etl.datasets import LINEAGE, Dataset, Table, additions, ddl, limits_ddl, qu
 from etl.errors import UsageError
 
 _SQL = queries.load("database")
+_PRECISION = re.compile(r"\(.*\)")
 
 
 def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
@@ -48,27 +51,14 @@ def denied(connection: psycopg.Connection, dataset: Dataset, what: str) -> Usage
     )
 
 
-# Types whose values the server makes from a JSON token as the checked path does from the value; of the others both send
-# the same text, whatever the column is.
-_READ_FROM_TOKENS = {
-    "smallint": "smallint",
-    "integer": "integer",
-    "bigint": "bigint",
-    "numeric": "numeric",
-    "double": "double precision",
-    "boolean": "boolean",
-    "jsonb": "jsonb",
-}
-
-
 def other_types(connection: psycopg.Connection, dataset: Dataset) -> str | None:
     """Return a sentence on the first column whose type in the database is not the definition's, or None."""
     for table in dataset.tables:
         found = {name: type_ for name, type_, _ in connection.execute(_SQL["table_columns"], {"table": table.quoted})}
         for column in table.columns:
-            wanted = _READ_FROM_TOKENS.get(column.type)
-            type_ = found.get(column.name, "").partition("(")[0]
-            if wanted and type_ != wanted:
+            wanted = column.column_type.server_name
+            type_ = _PRECISION.sub("", found.get(column.name, ""))
+            if column.column_type.is_read_from_tokens and type_ != wanted:
                 return f"column {column.name} of {table.name} is {type_ or 'missing'} and not {wanted}"
     return None
 

@@ -4,15 +4,14 @@ The grammar is the contract C5 (`docs/reference/dataset-definitions.md`). Knows 
 returns statements, others run them.
 """
 
-from etl.datasets.definition import LINEAGE, NUMBERS, SOURCE, TIMES, TYPES, Column, Condition, Dataset, Table, Type
+from etl.datasets.definition import LINEAGE, SOURCE, Column, Condition, Dataset, Table
 from etl.datasets.reading import find, folders, names, read, readable, standing
 from etl.datasets.tables import additions, ddl, limits_ddl, quoted, sql_type
+from etl.datasets.types import TYPES, Type
 
 __all__ = [
     "LINEAGE",
-    "NUMBERS",
     "SOURCE",
-    "TIMES",
     "TYPES",
     "Column",
     "Condition",

@@ -2,32 +2,14 @@
 
 import hashlib
 import re
-from typing import Literal, get_args
 
 import msgspec
 from psycopg import sql
 
 from etl.datasets import paths
+from etl.datasets.types import TYPES, ColumnType, Type
 from etl.settings import Mode, OnDuplicate, OnNul, OnUnknown
 
-Type = Literal[
-    "text",
-    "smallint",
-    "integer",
-    "bigint",
-    "numeric",
-    "double",
-    "boolean",
-    "date",
-    "timestamp",
-    "timestamptz",
-    "jsonb",
-    "text[]",
-]
-
-TYPES: tuple[str, ...] = get_args(Type)
-NUMBERS = frozenset({"smallint", "integer", "bigint", "numeric", "double"})
-TIMES = frozenset({"date", "timestamp", "timestamptz"})
 LINEAGE = ("etl_run", "etl_batch", "etl_place")
 
 SOURCE = "$source"
@@ -60,6 +42,11 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def way(self) -> paths.ValuePath:
         """The path, read."""
         return paths.parse(self.path)
+
+    @property
+    def column_type(self) -> ColumnType:
+        """The entry of its type in the table of types."""
+        return TYPES[self.type]
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):

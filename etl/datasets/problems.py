@@ -3,21 +3,21 @@
 import difflib
 import re
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from etl.datasets import paths
-from etl.datasets.definition import LINEAGE, NUMBERS, SOURCE, TIMES, Column, Condition, Dataset, Table
+from etl.datasets.definition import LINEAGE, SOURCE, Column, Condition, Dataset, Table
+from etl.datasets.types import OPTIONS, TimeType, with_option
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _NAME_LENGTH = 63
 _OTHERS_SCHEMA = re.compile(r"(etl|etl_staging|pg_.*|information_schema)\.")
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 
 # Not those whose meaning the locale of the process decides.
 _DIRECTIVES = frozenset(f"%{letter}" for letter in "YymbBdjaAHIpMSfz%")
-_NEEDED = {"year": {"%Y", "%y"}, "month": {"%m", "%b", "%B", "%j"}, "day": {"%d", "%j"}}
+_DIRECTIVES_OF = {"year": {"%Y", "%y"}, "month": {"%m", "%b", "%B", "%j"}, "day": {"%d", "%j"}, "hour": {"%H", "%I"}}
 
 
 def problems(dataset: Dataset, path: Path) -> Iterator[str]:
@@ -85,7 +85,7 @@ def _key_problems(dataset: Dataset) -> Iterator[str]:
         yield from _key_column_problems(dataset, name)
     for table in dataset.record_tables if dataset.newest_by else ():
         newest = table.column(dataset.newest_by or "")
-        if newest is None or newest.type in {"jsonb", "text[]"}:
+        if newest is None or not newest.column_type.is_single:
             yield f"newest_by names {dataset.newest_by!r}, which is not a comparable column of {table.name}"
     if dataset.newest_by and not dataset.key:
         yield "newest_by expects `key`"
@@ -101,7 +101,7 @@ def _key_column_problems(dataset: Dataset, name: str) -> Iterator[str]:
         return
     if not column.required:
         yield f"table {first.name}, column {name}: a key column expects required = true"
-    elif column.type in {"jsonb", "text[]"}:
+    elif not column.column_type.is_single:
         yield f"table {first.name}, column {name}: a key column cannot be {column.type}"
     for table in others:
         held = table.column(name)
@@ -119,14 +119,9 @@ def _misuses(column: Column, table: Table) -> Iterator[str]:
     if column.name in _SYSTEM_COLUMNS:
         yield "the name is taken by PostgreSQL"
     yield from _misused_texts(column, table)
+    yield from _misused_options(column)
     yield from _misused_bounds(column)
     yield from _misused_times(column)
-    if column.type in {"jsonb", "text[]"}:
-        for option in ("trim", "null_if", "default"):
-            if getattr(column, option) not in {False, (), None}:
-                yield f"{option} expects a type of single values, not {column.type}"
-    if column.type != "text" and (column.max_length is not None or column.one_of):
-        yield f"max_length and one_of expect type text, not {column.type}"
     if column.max_length is not None and column.max_length < 1:
         yield f"max_length expects 1 or more, got {column.max_length}"
     if column.misfits_to is not None:
@@ -135,6 +130,16 @@ def _misuses(column: Column, table: Table) -> Iterator[str]:
             yield f"misfits_to names {column.misfits_to!r}, which is not another text column of the table"
         if column.required:
             yield "a required column cannot send its misfits elsewhere: it would be null"
+
+
+def _misused_options(column: Column) -> Iterator[str]:
+    for option in sorted(OPTIONS - column.column_type.options):
+        if getattr(column, option) not in {None, ()}:
+            yield f"{option} expects type {with_option(option)}, not {column.type}"
+    if not column.column_type.is_single:
+        for option in ("trim", "null_if", "default"):
+            if getattr(column, option) not in {False, (), None}:
+                yield f"{option} expects a type of single values, not {column.type}"
 
 
 def _misused_texts(column: Column, table: Table) -> Iterator[str]:
@@ -169,31 +174,30 @@ def _misused_path(found: Column | Condition, table: Table) -> Iterator[str]:
 
 
 def _misused_times(column: Column) -> Iterator[str]:
-    if column.timezone is not None and column.type != "timestamptz":
-        yield f"timezone expects type timestamptz, not {column.type}"
-    elif column.timezone is not None and column.timezone not in _zones():
+    if column.timezone is not None and column.timezone not in _zones():
         close = difflib.get_close_matches(column.timezone, _zones(), n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         yield f"timezone expects a name such as America/Sao_Paulo or UTC, got {column.timezone!r}{meant}"
-    if column.formats and column.type not in TIMES:
-        yield f"formats expects type date, timestamp or timestamptz, not {column.type}"
-    for form in column.formats:
-        yield from (f"format {form!r} {problem}" for problem in _misused_format(form, column))
+    type_ = column.column_type
+    if isinstance(type_, TimeType):
+        for form in column.formats:
+            problems = _misused_format(form, type_, has_zone=column.timezone is not None)
+            yield from (f"format {form!r} {problem}" for problem in problems)
 
 
-def _misused_format(form: str, column: Column) -> Iterator[str]:
+def _misused_format(form: str, type_: TimeType, *, has_zone: bool) -> Iterator[str]:
     if form in {"epoch", "epoch_ms"}:
         return
     signs = re.findall("%.?", form)
     unknown = [sign for sign in signs if sign not in _DIRECTIVES]
     if unknown:
         yield f"has {unknown[0]}, which is none of {' '.join(sorted(_DIRECTIVES))}"
-    for part, any_of in _NEEDED.items():
-        if not any_of & set(signs):
-            yield f"tells no {part}: expected {' or '.join(sorted(any_of))}"
-    if "%z" in signs and column.type == "timestamp":
-        yield "has a zone, %z, and a timestamp has none: the type of an instant is timestamptz"
-    if "%z" not in signs and column.type == "timestamptz" and column.timezone is None:
+    for part in type_.parts:
+        if not _DIRECTIVES_OF[part] & set(signs):
+            yield f"tells no {part}: expected {' or '.join(sorted(_DIRECTIVES_OF[part]))}"
+    if "%z" in signs and type_.zone == "refused":
+        yield f"has a zone, %z, and a {type_.name} has none: the type of an instant is timestamptz"
+    if "%z" not in signs and type_.zone == "required" and not has_zone:
         yield "has no zone: expected %z in it, or `timezone`"
 
 
@@ -206,17 +210,18 @@ def _zones() -> frozenset[str]:
 
 
 def _misused_bounds(column: Column) -> Iterator[str]:
+    bounds: dict[str, Any] = {}
     for option in ("min", "above", "max"):
         bound = getattr(column, option)
-        if bound is not None and column.type not in NUMBERS:
-            yield f"{option} expects a number type, not {column.type}"
-        elif bound is not None and not _NUMBER.fullmatch(str(bound)):
-            yield f"{option} expects a plain number, got {bound!r}"
-            return
-    if column.max is None or column.type not in NUMBERS:
+        if bound is not None and option in column.column_type.options:
+            try:
+                bounds[option] = column.column_type.bound(str(bound))
+            except ValueError as error:
+                yield f"{option} expects {error}, got {bound!r}"
+                return
+    if "max" not in bounds:
         return
-    most = Decimal(str(column.max))
-    if column.min is not None and most < Decimal(str(column.min)):
-        yield f"no number is at least {column.min} and at most {column.max}"
-    if column.above is not None and most <= Decimal(str(column.above)):
-        yield f"no number is more than {column.above} and at most {column.max}"
+    if "min" in bounds and bounds["max"] < bounds["min"]:
+        yield f"no value is at least {column.min} and at most {column.max}"
+    if "above" in bounds and bounds["max"] <= bounds["above"]:
+        yield f"no value is more than {column.above} and at most {column.max}"

@@ -6,34 +6,17 @@ import tomllib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from etl.datasets.definition import TYPES, Column, Condition, Dataset, Table
+from etl.datasets.definition import Column, Condition, Dataset, Table
 from etl.datasets.problems import problems
+from etl.datasets.types import SYNONYMS, TYPES
 from etl.errors import DefinitionError, reason_of
 from etl.settings import Mode, OnDuplicate, OnNul, OnUnknown, shipped
 
 _UNKNOWN = re.compile(r"(?:unknown field `|Invalid enum value ')([^`']+)[`']")
-_OTHER_NAMES: Final = {
-    "array": "text[]",
-    "bool": "boolean",
-    "datetime": "timestamptz",
-    "decimal": "numeric",
-    "float": "double",
-    "int": "integer",
-    "int2": "smallint",
-    "int4": "integer",
-    "int8": "bigint",
-    "json": "jsonb",
-    "number": "numeric",
-    "real": "double",
-    "string": "text",
-    "time": "timestamptz",
-    "varchar": "text",
-}
-"""What the types are called elsewhere."""
 
 
 class _TableDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -170,8 +153,8 @@ def _meant(error: msgspec.ValidationError, known: Iterable[str]) -> str | None:
     if found is None:
         return None
     word = found[1]
-    if word.lower() in _OTHER_NAMES and _OTHER_NAMES[word.lower()] in TYPES and "enum" in str(error):
-        return f"did you mean {_OTHER_NAMES[word.lower()]}?"
+    if word.lower() in SYNONYMS and "enum" in str(error):
+        return f"did you mean {SYNONYMS[word.lower()]}?"
     return _did_you_mean(word, known)
 
 

@@ -2,17 +2,13 @@
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
-from decimal import Decimal
 
 from psycopg import sql
 
-from etl.datasets.definition import LINEAGE, TYPES, Column, Dataset, Table
+from etl.datasets.definition import LINEAGE, Column, Dataset, Table
+from etl.datasets.types import TYPES, Type
 
 _NAME_LENGTH = 63
-_SQL_TYPES: dict[str, sql.SQL] = {
-    **{name: sql.SQL(name) for name in TYPES},
-    "double": sql.SQL("double precision"),
-}
 _LINEAGE_COLUMNS = {
     name: sql.Identifier(name) + sql.SQL(" integer not null" if name == "etl_place" else " bigint not null")
     for name in LINEAGE
@@ -121,9 +117,9 @@ def quoted(columns: Iterable[str]) -> str:
     return sql.SQL(", ").join(map(sql.Identifier, columns)).as_string(None)
 
 
-def sql_type(name: str) -> sql.SQL:
+def sql_type(name: Type) -> sql.SQL:
     """Return PostgreSQL's spelling of a type of the definition."""
-    return _SQL_TYPES[name]
+    return sql.SQL(TYPES[name].sql)
 
 
 def _checks(column: Column) -> Iterator[tuple[str, sql.Composed]]:
@@ -131,7 +127,8 @@ def _checks(column: Column) -> Iterator[tuple[str, sql.Composed]]:
     for word, operator in (("min", sql.SQL(">=")), ("above", sql.SQL(">")), ("max", sql.SQL("<="))):
         bound = getattr(column, word)
         if bound is not None:
-            yield word, sql.SQL("{} {} {}").format(identifier, operator, sql.Literal(Decimal(str(bound))))
+            limit = sql.Literal(column.column_type.bound(str(bound)))
+            yield word, sql.SQL("{} {} {}").format(identifier, operator, limit)
     if column.max_length is not None:
         yield (
             "max_length",

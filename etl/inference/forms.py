@@ -3,8 +3,9 @@
 import re
 from datetime import datetime
 
-from etl.datasets import Column, Type
-from etl.ingestion.transform.conversions import converter
+from etl.datasets import Column
+from etl.datasets.types import INFERRED_TIMES
+from etl.ingestion.transform.types import converter
 from etl.ingestion.values import Misfit
 
 NO_VALUE = frozenset(
@@ -37,8 +38,7 @@ _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _PADDED = re.compile(r"0[0-9]+")
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+")
 
-_TYPES: tuple[Type, ...] = ("date", "timestamptz", "timestamp")
-_ISO = {name: converter(Column(type=name)) for name in _TYPES}
+_ISO = {name: converter(Column(type=name)) for name in INFERRED_TIMES}
 
 _DAYS = (
     (re.compile(r"[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{4}"), ("%d.%m.%Y",)),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from etl.datasets.types import INFERRED_TIMES
 from etl.inference.identifiers import words
 from etl.inference.leaves import Leaf
 
@@ -63,6 +64,6 @@ def _rank(name: str, dataset: str) -> int:
 
 def _is_newer(name: str, leaf: Leaf) -> bool:
     parts = set(name.split("_"))
-    if leaf.kind.type in {"date", "timestamp", "timestamptz"}:
+    if leaf.kind.type in INFERRED_TIMES:
         return bool(parts & _NEWER)
     return leaf.kind.type == "bigint" and bool(parts & _COUNTED)

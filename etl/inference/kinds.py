@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from etl.datasets import Type
+from etl.datasets.types import INFERRED_TIMES
 from etl.inference.forms import is_format
 from etl.inference.identifiers import snake_case, words
 from etl.inference.observing import Numbers, Observation
@@ -140,13 +141,13 @@ def _texts(place: Observation, name: str) -> Kind:
         return _written_numbers(place, name)
     if texts.forms["boolean"] == said:
         return Kind(type="boolean")
-    times: tuple[Type, ...] = ("date", "timestamptz", "timestamp")
-    for time in times:
+    for time in INFERRED_TIMES:
         if texts.forms[time] == said:
             return Kind(type=time)
-    for time in times:
+    for time in INFERRED_TIMES:
         # A column of the one kind would lose the other: a day has no time, an instant needs a zone.
-        if _is_enough(texts.forms[time], place) and not any(texts.forms[other] for other in times if other != time):
+        others = [other for other in INFERRED_TIMES if other != time]
+        if _is_enough(texts.forms[time], place) and not any(texts.forms[other] for other in others):
             return Kind(type=time, has_misfits=True)
     return _formatted(place)
 
@@ -164,7 +165,7 @@ def _formatted(place: Observation) -> Kind:
     forms = place.texts.forms
     formats = sorted((form for form in forms if is_format(form)), key=lambda form: (-forms[form], form))
     if not formats or not _is_enough(forms[formats[0]], place):
-        mixed = sum(forms[form] > 0 for form in ("date", "timestamptz", "timestamp")) > 1
+        mixed = sum(forms[form] > 0 for form in INFERRED_TIMES) > 1
         return Kind(type="text", remark="days or instants written in several ways" if mixed else "")
     best = formats[0]
     if len(formats) > 1 and forms[formats[1]] == forms[best]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from etl.datasets import Column, Table
+from etl.datasets.types import INFERRED_TIMES
 from etl.inference.leaves import Leaf
 from etl.inference.tables import Draft
 
@@ -85,7 +86,7 @@ def _seen(leaf: Leaf, rows: int) -> str:
     if numbers.count:
         parts.append(_range("", _number(numbers.least), _number(numbers.most)))
     said = texts.count - texts.forms["none"]
-    if leaf.kind.type in {"date", "timestamp", "timestamptz"} and not numbers.count and not leaf.kind.has_misfits:
+    if leaf.kind.type in INFERRED_TIMES and not numbers.count and not leaf.kind.has_misfits:
         if not leaf.kind.formats and not texts.none_words:
             parts.append(_range("", _shown(texts.least), _shown(texts.most)))
     elif texts.count:

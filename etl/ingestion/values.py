@@ -297,8 +297,21 @@ class CopyResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredRecord:
+    """A refused record as the failed store describes it: its number and byte in the source, its key, its fault (C6)."""
+
+    record: int
+    offset: int
+    key: str | None
+    table: str | None
+    column: str | None
+    sqlstate: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A file of the failed store: original records, one per line, and what is told of them (C6)."""
+    """A file of the failed store: the original `lines`, one per record, and the description of each record (C6)."""
 
     id: str
     run: str
@@ -308,7 +321,7 @@ class Failure:
     kind: Literal["rejected", "failed"]
     sqlstate: str | None
     message: str
-    records: tuple[Mapping[str, Any], ...]
+    records: tuple[StoredRecord, ...]
     lines: bytes = field(repr=False)
     sha256: str
     attempts: int = 1

@@ -15,7 +15,7 @@ from etl import cli
 from etl.embedded import Server
 from etl.errors import EtlError, ExitCode, InterruptedByUserError, gravest
 from etl.ingestion.ledger import locks
-from etl.ingestion.pipeline.command import Course
+from etl.ingestion.pipeline.command import CommandResult
 from tests.support.commands import RunEtl
 from tests.support.faults import Connection
 from tests.support.records import vehicles
@@ -442,7 +442,7 @@ def test_a_signal_stops_after_the_batch_in_hand(site: Site, number: signal.Signa
         done = load.ended()
     assert done.returncode == code
     assert f"stopped by signal {int(number)}" in done.error
-    assert "run the same command to go on" in done.error
+    assert "run the same command to continue" in done.error
     summary, total = done.lines
     assert (summary["source"], summary["status"], summary["exit_code"]) == ("feed.json", "incomplete", code)
     assert summary["records"]["loaded"] == 4
@@ -525,7 +525,7 @@ def _stopped(site: Site, number: int) -> int:
     until(lambda: site.value(at_work), "the load to begin")
     load.signal(number)
     done = load.ended()
-    assert "hint: run the same command to go on" in done.stderr
+    assert "hint: run the same command to continue" in done.stderr
     until(lambda: not site.value(at_work), "the end of its backends")
     return done.returncode
 
@@ -592,7 +592,7 @@ def test_every_code_has_its_place_in_the_order() -> None:
 def test_a_code_without_a_place_is_70(codes: set[int]) -> None:
     """A number that is no exit code of the contract ends the command with 70, whatever else occurred."""
     assert gravest(codes) is ExitCode.INTERNAL_FAULT
-    assert Course(codes=codes).exit_code == 70
+    assert CommandResult(codes=codes).exit_code == 70
 
 
 def test_an_error_without_an_ordered_code_ends_with_70(monkeypatch: pytest.MonkeyPatch) -> None:

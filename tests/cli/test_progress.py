@@ -193,7 +193,7 @@ def _summary(**told: Any) -> Summary:
         ),
         (
             _summary(read=8, skipped=2, withheld=6, status="incomplete", exit_code=4),
-            "incomplete d from s: 8 read, 0 loaded, 2 skipped, 6 withheld in 2.0 s; what next: etl runs show R",
+            "incomplete d from s: 8 read, 0 loaded, 2 skipped, 6 withheld in 2.0 s; next: etl runs show R",
         ),
         (
             _summary(read=8, skipped=8, status="already_loaded"),

@@ -169,7 +169,7 @@ def test_a_database_that_stays_away_is_4(site: Site) -> None:
     summary = done.summary
     assert (summary["status"], summary["batches"]["retried"]) == ("incomplete", 3)
     assert done.lines[1:] == [{"kind": "total", "exit_code": 4, "sources": 1, "precalculated": []}]
-    assert "hint: run the same command to go on" in done.stderr
+    assert "hint: run the same command to continue" in done.stderr
     assert _ids(site) == ["P1", "P2"]
     again = site.run(*_load())
     assert again.returncode == 0

@@ -138,11 +138,11 @@ def _making(*made: str | None) -> Iterator[str | None]:
 def test_work_ahead_stays_within_its_bounds() -> None:
     """One is made, and so many parts of the next; never a third, and the error comes last."""
     ahead = Ahead(_making(None, "a", None, None, None, "b", "c"), beyond=2)
-    assert [ahead.go_on() for _ in range(6)] == [True, True, True, True, False, False]
+    assert [ahead.work() for _ in range(6)] == [True, True, True, True, False, False]
     assert ahead.next() == "a"
-    assert [ahead.go_on() for _ in range(5)] == [True, True, True, False, False]
+    assert [ahead.work() for _ in range(5)] == [True, True, True, False, False]
     assert ahead.next() == "b"
-    assert [ahead.go_on() for _ in range(2)] == [True, False]
+    assert [ahead.work() for _ in range(2)] == [True, False]
     assert ahead.next() == "c"
     with pytest.raises(ValueError, match="the end"):
         ahead.next()
@@ -151,7 +151,7 @@ def test_work_ahead_stays_within_its_bounds() -> None:
 def test_nothing_is_lost_of_a_source_that_breaks_off() -> None:
     """What was made before the error is given out before it is raised."""
     ahead = Ahead(_making(*"abc"), beyond=5)
-    while ahead.go_on():
+    while ahead.work():
         pass
     assert [ahead.next(), ahead.next(), ahead.next()] == ["a", "b", "c"]
     with pytest.raises(ValueError, match="the end"):

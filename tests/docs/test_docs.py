@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import get_args
 
 import click
-import psycopg
 import pytest
 
 from etl import datasets, queries
@@ -18,7 +17,7 @@ from etl.cli import cli
 from etl.datasets import reading
 from etl.errors import EtlError, ExitCode
 from etl.ingestion.values import Status
-from etl.settings import FileSettings, read_file_settings, shipped
+from etl.settings import file_keys, read_file_settings, shipped
 from scripts import update_docs
 from scripts.update_docs import PAGES, ROOT
 from tests.support.faults import Connection
@@ -47,14 +46,6 @@ def table_words(path: Path) -> set[str]:
     """Return the words in backticks of the first column of all tables in a page."""
     first = re.findall(r"^\| (`[^|]+`) \|", text_of(path), re.MULTILINE)
     return {word for cell in first for word in re.findall(r"`([^`]+)`", cell)}
-
-
-@pytest.fixture
-def connection(postgresql: Connection) -> Iterator[Connection]:
-    """Give an autocommit connection to a fresh, migrated database."""
-    info = postgresql.info
-    with psycopg.connect(info.dsn, password=info.password, autocommit=True) as connection:
-        yield connection
 
 
 def test_the_generated_parts_are_what_the_code_says_now(connection: Connection) -> None:
@@ -226,7 +217,7 @@ def test_the_order_of_exit_codes_is_told() -> None:
 def test_every_key_of_etl_toml_is_told() -> None:
     """Each key that etl.toml may hold is that of an option, and the example of the page is a right one."""
     rows = [line.split(" | ") for line in text_of(REFERENCE / "settings.md").splitlines() if line.startswith("| `--")]
-    assert {row[2].strip("`") for row in rows} - {""} == set(FileSettings.__struct_fields__)
+    assert {row[2].strip("`") for row in rows} - {""} == set(file_keys())
 
 
 def test_the_example_of_etl_toml_is_right(tmp_path: Path) -> None:

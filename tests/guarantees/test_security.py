@@ -74,9 +74,9 @@ def test_names_do_not_lead_out_of_the_failed_store(tmp_path: Path) -> None:
             ("/etc", "run", "id"),
             ("d", "", "i"),
         ):
-            with pytest.raises(UsageError, match="is no name"):
+            with pytest.raises(UsageError, match="is not the name of"):
                 store.path(*names)
-            with pytest.raises(UsageError, match="is no name"):
+            with pytest.raises(UsageError, match="is not the name of"):
                 store.remove(*names)
     with pytest.raises(UsageError):
         etl.load("../../etc/passwd", "a.json", database="postgresql://nobody@127.0.0.1:1/nowhere")

@@ -38,7 +38,7 @@ def _assert_stopped(site: Site, ended: Ended, number: int, batches: int) -> None
     assert ended.returncode == 128 + number, ended.stderr
     assert ended.summary["status"] == "incomplete"
     assert ended.lines[-1]["exit_code"] == 128 + number
-    assert "hint: run the same command to go on" in ended.stderr
+    assert "hint: run the same command to continue" in ended.stderr
     assert site.count_batches() == batches
     [counts] = site.ask("select sum(count_loaded)::int, sum(count_rejected)::int from etl.batches")
     assert (ended.summary["records"]["loaded"], ended.summary["records"]["rejected"]) == counts

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from etl.datasets import LINEAGE, Column, Dataset, find, read
+from etl.datasets import LINEAGE, TYPES, Column, Dataset, Type, find, read
 from etl.errors import UsageError
 from etl.inference import Proposal, infer, observing
 from etl.inference.finding import find_records
@@ -45,6 +45,16 @@ def line_of(folder: Path, values: list[Any], name: str = "x") -> Any:
     _, proposal = proposed(folder, [{name: value} for value in values])
     [table] = tomllib.loads(proposal.text)["table"]
     return next(iter(table["columns"].values()))
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_the_table_of_types_says_what_is_proposed(tmp_path: Path, name: Type) -> None:
+    """Some example of a type that can be inferred leads to it; a type that cannot is never proposed for a value."""
+    types = set()
+    for example in TYPES[name].examples:
+        dataset, _ = proposed(tmp_path, f'[{{"x": {example}}}]')
+        types |= {column.type for column in dataset.tables[0].columns}
+    assert (name in types) == TYPES[name].is_inferred
 
 
 @pytest.mark.parametrize(
@@ -328,7 +338,7 @@ def test_the_command_writes_a_definition_and_says_what_next(alone: Site) -> None
     before = path.read_text()
     done = alone.run(*words)
     assert done.returncode == 2
-    assert "is there already" in done.stderr
+    assert "exists already" in done.stderr
     assert path.read_text() == before
 
 

@@ -151,11 +151,11 @@ def test_a_row_is_traced_to_its_record(
     assert cli.run(["runs", "trace", "logistics.vehicles", "vehicle_id=W2"]) == 0
     shown = capsys.readouterr().out
     assert "record 3 of values.json, loaded by run " in shown
-    assert "  values.json holds something else now" in shown
+    assert "  values.json has other content now" in shown
     for words, sentence in (
         (["logistics.nothing", "a=1"], "there is no table logistics.nothing"),
         (["logistics.vehicles", "color=red"], "column r.color does not exist"),
-        (["logistics.vehicles", "capacity_kg=much"], "a value is none of its column's type"),
+        (["logistics.vehicles", "capacity_kg=much"], "a value does not fit the type of its column"),
         (["logistics.vehicles", "vehicle_id=V99"], "no row of logistics.vehicles holds these values"),
         (["logistics.vehicles", "vehicle_id"], "expected COLUMN=VALUE"),
     ):

@@ -18,9 +18,9 @@ from etl.database.connecting import Database
 from etl.datasets import find
 from etl.errors import DatabaseError, InterruptedByUserError, SourceError
 from etl.ingestion.ledger import runs
-from etl.ingestion.pipeline.assembly import Done, Task, Work, bring
-from etl.ingestion.pipeline.job import Stop
-from etl.ingestion.pipeline.pool import Crew, crew
+from etl.ingestion.pipeline.assembly import Done, Task, Work, load_task
+from etl.ingestion.pipeline.pool import WorkerPool, worker_pool
+from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.values import Piece, hash_of
 from etl.logs import Logs
 from etl.settings import RetrySettings
@@ -65,11 +65,11 @@ def test_any_executor_loads_what_is_plain_values(site: Site) -> None:
         run = _open_run(connection)
         piece = Piece(offset=0, count=100, first_record=1, parts=(data,), shape="lines", blocks=((0, len(data)),))
         with ThreadPoolExecutor(1) as executor:
-            hands = Crew(executor, 1, cast(Any, Event()))
-            hands.hand(_work(site, run), piece, str(path))
-            [(_, future)] = hands._handed
-            assert hands.has_more
-            found, done = hands.first(Stop())
+            pool = WorkerPool(executor, 1, cast(Any, Event()))
+            pool.submit(_work(site, run), piece, str(path))
+            [(_, future)] = pool._submitted
+            assert pool.has_more
+            found, done = pool.first(Stop())
         assert (found.offset, done.error, future.done()) == (0, None, True)
         assert done.entry is not None
         assert (done.entry.loaded, done.entry.rows) == (100, (100,))
@@ -86,7 +86,7 @@ def test_a_file_that_changes_under_its_workers_is_told(site: Site) -> None:
     with site.connect() as connection:
         work = _work(site, _open_run(connection))
     piece = Piece(offset=0, count=1, first_record=1, parts=(), shape="lines", blocks=((0, 19),))
-    done = bring(Task(work=work, piece=piece, path=str(path), length=19, hash=hash_of(b'{"vehicle_id":"V2"}')))
+    done = load_task(Task(work=work, piece=piece, path=str(path), length=19, hash=hash_of(b'{"vehicle_id":"V2"}')))
     assert isinstance(done.error, SourceError)
     assert "changed while it was read, at byte 0" in str(done.error)
     assert site.value("select count(*) from logistics.vehicles") == 0
@@ -107,36 +107,36 @@ def test_an_error_travels_with_all_that_it_tells(error: DatabaseError | Interrup
     )
 
 
-def _lose_one(hands: Crew, which: int) -> None:
+def _lose_one(pool: WorkerPool, which: int) -> None:
     """Kill one of two processes that wait for work, and wait for what was handed to it."""
-    assert isinstance(hands._executor, ProcessPoolExecutor)
-    for each in [hands._executor.submit(time.sleep, 0.5) for _ in range(2)]:
+    assert isinstance(pool._executor, ProcessPoolExecutor)
+    for each in [pool._executor.submit(time.sleep, 0.5) for _ in range(2)]:
         each.result()
     time.sleep(0.3)
-    os.kill(list(hands._executor._processes)[which], signal.SIGKILL)
+    os.kill(list(pool._executor._processes)[which], signal.SIGKILL)
     with suppress(BrokenProcessPool):
         for _ in range(100):
             time.sleep(0.05)
-            hands._executor.submit(os.getpid)
+            pool._executor.submit(os.getpid)
     broken: Future[Done] = Future()
     broken.set_exception(BrokenProcessPool())
-    hands._handed.append((Piece(offset=0, count=0, first_record=1, parts=(), shape="lines"), broken))
-    hands.first(Stop())
+    pool._submitted.append((Piece(offset=0, count=0, first_record=1, parts=(), shape="lines"), broken))
+    pool.first(Stop())
 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_worker_that_dies_while_it_waits_for_work_keeps_nobody(which: int) -> None:
     """The one that waits first holds the lock of the queue: whichever of them is killed, the others end, too."""
     began = time.monotonic()
-    with pytest.raises(DatabaseError), crew(2, Logs(level="warning")) as hands:
-        _lose_one(hands, which)
+    with pytest.raises(DatabaseError), worker_pool(2, Logs(level="warning")) as pool:
+        _lose_one(pool, which)
     assert time.monotonic() - began < 30
 
 
 def test_only_the_parent_can_terminate_a_worker() -> None:
-    """A SIGTERM to all processes leaves the batches in their hands to the parent; the executor's own ends one."""
-    with crew(1, Logs(level="warning")) as hands:
-        executor = hands._executor
+    """A SIGTERM to all processes leaves the batches in their pool to the parent; the executor's own ends one."""
+    with worker_pool(1, Logs(level="warning")) as pool:
+        executor = pool._executor
         assert isinstance(executor, ProcessPoolExecutor)
         executor.submit(os.getpid).result()
         [(pid, process)] = executor._processes.items()

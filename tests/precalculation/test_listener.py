@@ -140,7 +140,7 @@ def test_a_check_tells_whether_a_listener_works(site: Site) -> None:
     running = _listening(site)
     found = site.run("listen", "--check")
     assert (found.returncode, found.stderr) == (0, "")
-    assert found.stdout.startswith("a listener works on ")
+    assert found.stdout.startswith("a listener runs on ")
     running.kill()
     alive = "select count(*) from pg_stat_activity where application_name = 'etl:listen'"
     until(lambda: site.value(alive) == 0, "the end of its connection")

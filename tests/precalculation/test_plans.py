@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from etl.precalculation.catalogue import Aggregate, BucketRange, choose, read_all
+from etl.precalculation.buckets import BucketRange
+from etl.precalculation.catalogue import Aggregate, choose, read_all
 from tests.support.faults import Connection
 
 

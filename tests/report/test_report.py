@@ -75,7 +75,7 @@ def test_the_newest_rows_come_first(run_etl: RunEtl) -> None:
     assert done.returncode == 0
     assert "2026-03-02" in done.stdout
     assert "2026-03-01" not in done.stdout
-    assert done.stderr == "1 of 2 rows; more by --limit\n"
+    assert done.stderr == "1 of 2 rows; more with --limit\n"
 
 
 @pytest.mark.usefixtures("three")

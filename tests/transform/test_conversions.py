@@ -16,7 +16,9 @@ from psycopg import sql
 
 from etl.database.connecting import Database, connect
 from etl.datasets import Column, Dataset, Table, Type, ddl, sql_type
-from etl.ingestion.transform.conversions import as_text, converter, is_storable, json_text
+from etl.ingestion.transform.conversions import as_text, is_storable
+from etl.ingestion.transform.structures import json_text
+from etl.ingestion.transform.types import converter
 from etl.ingestion.values import Misfit
 from tests.support.faults import Connection
 
@@ -166,6 +168,11 @@ DATES = (
         ]
     )
 )
+UUIDS = st.uuids().map(str) | st.uuids().flatmap(
+    lambda number: st.sampled_from(
+        [str(number).upper(), number.hex, f"{{{number}}}", f" {number}", f"{number}\n", str(number)[:-1], f"{number}0"]
+    )
+)
 JSON: st.SearchStrategy[Any] = st.recursive(
     OTHERS | NUMBERS | TEXTS,
     lambda inner: st.lists(inner | st.none(), max_size=3) | st.dictionaries(TEXTS, inner | st.none(), max_size=3),
@@ -180,6 +187,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "numeric": NUMBERS | NUMBER_TEXTS | OTHERS,
     "double": NUMBERS | NUMBER_TEXTS | OTHERS,
     "boolean": OTHERS | st.sampled_from([0, 1, Decimal("1.0"), "true", "false", "TRUE", "t", "yes", "1", ""]),
+    "uuid": UUIDS | OTHERS,
     "date": DATES | OTHERS,
     "timestamptz": TIMES | TIMES | OTHERS,
     "jsonb": JSON,
@@ -214,6 +222,8 @@ def _assert_is(kind: str, value: Any, stored: Any) -> None:
             assert Decimal(stored) == value
     elif kind == "boolean":
         assert stored is (value in (True, "true"))
+    elif kind == "uuid":
+        assert str(stored) == value.lower()
     elif kind == "date":
         assert stored == value
     elif kind == "timestamptz":
@@ -328,6 +338,17 @@ MISFITS: list[tuple[Type, Any, str]] = [
     ("boolean", "TRUE", "22P02"),
     ("boolean", "", "22P02"),
     ("boolean", [True], "22P02"),
+    ("uuid", "", "22P02"),
+    ("uuid", "0f8fad5b-d9cb-469f-a165-70867728950", "22P02"),
+    ("uuid", "0f8fad5b-d9cb-469f-a165-70867728950g", "22P02"),
+    ("uuid", "0f8fad5bd9cb469fa16570867728950e", "22P02"),
+    ("uuid", "{0f8fad5b-d9cb-469f-a165-70867728950e}", "22P02"),
+    ("uuid", "0f8f-ad5b-d9cb-469f-a165-7086-7728-950e", "22P02"),
+    ("uuid", " 0f8fad5b-d9cb-469f-a165-70867728950e", "22P02"),
+    ("uuid", "0f8fad5b-d9cb-469f-a165-70867728950e\n", "22P02"),
+    ("uuid", "\u0660f8fad5b-d9cb-469f-a165-70867728950e"[:36], "22P02"),
+    ("uuid", 17, "22P02"),
+    ("uuid", {}, "22P02"),
     ("date", "2025-13-01", "22008"),
     ("date", "2026-02-29", "22008"),
     ("date", "0000-01-01", "22008"),
@@ -435,6 +456,8 @@ FITTING: list[tuple[Type, Any, str]] = [
     ("double", Decimal("5e-324"), "5e-324"),
     ("boolean", True, "t"),
     ("boolean", "false", "f"),
+    ("uuid", "0f8fad5b-d9cb-469f-a165-70867728950e", "0f8fad5b-d9cb-469f-a165-70867728950e"),
+    ("uuid", "0F8FAD5B-d9cb-469f-A165-70867728950E", "0F8FAD5B-d9cb-469f-A165-70867728950E"),
     ("date", "2024-02-29", "2024-02-29"),
     ("timestamptz", "2026-11-21T08:15:00.1234567Z", "2026-11-21T08:15:00.1234567Z"),
     ("timestamptz", "2026-11-21T08:15:00." + "1" * 200 + "+0530", "2026-11-21T08:15:00." + "1" * 15 + "+0530"),
@@ -521,7 +544,7 @@ def test_checks_of_the_loader_are_the_checks_of_the_table(connection: Connection
     assert min(seen.values()) > 30
 
 
-def _refuses(connection: Connection, kind: str, text: str) -> bool:
+def _refuses(connection: Connection, kind: Type, text: str) -> bool:
     statement = sql.SQL("insert into logistics.checked values (%s::text::{}, 1, 1, 1)").format(sql_type(kind))
     try:
         with connection.transaction():

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from etl.datasets import Column
-from etl.ingestion.transform.times import moment
+from etl.ingestion.transform.types import converter
 from etl.ingestion.values import Misfit
 from tests.support.faults import Connection
 
@@ -49,7 +49,7 @@ def test_a_local_time_is_read_as_postgresql_reads_it(connection: Connection) -> 
     @settings(against_database, max_examples=300)
     @given(st.sampled_from(ZONES), LOCAL)
     def check(zone: str, local: dt.datetime) -> None:
-        found = _instant(connection, moment(Column(type="timestamptz", timezone=zone))(local.isoformat()))
+        found = _instant(connection, converter(Column(type="timestamptz", timezone=zone))(local.isoformat()))
         row = connection.execute("select %s::timestamp at time zone %s", [local, zone]).fetchone()
         assert row == (found,)
         # Both are the smaller of the two offsets that a clock change leaves to choose from.
@@ -61,7 +61,7 @@ def test_a_local_time_is_read_as_postgresql_reads_it(connection: Connection) -> 
 
 def test_a_zone_that_is_written_comes_before_that_of_the_column(connection: Connection) -> None:
     """`timezone` is for the times without a zone alone; a day without a time begins at its midnight."""
-    convert = moment(Column(type="timestamptz", timezone="Europe/Berlin"))
+    convert = converter(Column(type="timestamptz", timezone="Europe/Berlin"))
     told = {
         text: _instant(connection, convert(text)).isoformat()
         for text in (
@@ -86,7 +86,7 @@ def test_a_zone_that_is_written_comes_before_that_of_the_column(connection: Conn
 def test_fractions_round_to_the_nearest_microsecond(postgresql: Connection, number: int, digits: int) -> None:
     """More than six digits of a fraction are rounded, as PostgreSQL rounds the number that they are."""
     fraction = f"{number:09}"[:digits]
-    text = moment(Column(type="timestamp"))(f"2026-01-05T10:00:00.{fraction}")
+    text = converter(Column(type="timestamp"))(f"2026-01-05T10:00:00.{fraction}")
     row = postgresql.execute("select %s::timestamp", [text]).fetchone()
     assert row is not None
     exact = Decimal(f"0.{fraction}") * 1_000_000
@@ -107,7 +107,7 @@ ODD = [
 
 def test_odd_spellings_have_the_instant_that_postgresql_reads(connection: Connection) -> None:
     """Half a microsecond rounds to the even one; 24:00 and a leap second are the next midnight."""
-    convert = moment(Column(type="timestamptz"))
+    convert = converter(Column(type="timestamptz"))
     assert [(text, _instant(connection, convert(text)).isoformat()) for text, _ in ODD] == ODD
     assert [(text, _instant(connection, text).isoformat()) for text, _ in ODD] == ODD
 
@@ -147,7 +147,7 @@ def test_odd_spellings_have_the_instant_that_postgresql_reads(connection: Connec
 )
 def test_a_format_reads_what_is_not_iso_8601(options: dict[str, Any], value: Any, text: str) -> None:
     """ISO 8601 is tried first, then the formats in their order; what fits becomes ISO 8601."""
-    assert moment(Column(**options))(value) == text
+    assert converter(Column(**options))(value) == text
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_format_reads_what_is_not_iso_8601(options: dict[str, Any], value: Any
 def test_what_no_format_reads_is_a_misfit(value: Any) -> None:
     """What fits neither ISO 8601 nor a format is a misfit, which tells the formats and not the value."""
     with pytest.raises(Misfit) as caught:
-        moment(Column(type="date", formats=("%d.%m.%Y", "epoch_ms")))(value)
+        converter(Column(type="date", formats=("%d.%m.%Y", "epoch_ms")))(value)
     assert caught.value.sqlstate == "22007"
     assert caught.value.reason == "expected ISO 8601 or one of %d.%m.%Y, epoch_ms, got something else"
 
@@ -168,5 +168,5 @@ def test_what_no_format_reads_is_a_misfit(value: Any) -> None:
 def test_a_timestamp_has_no_zone(value: Any, sqlstate: str) -> None:
     """A zone, which PostgreSQL would drop without a word, is a misfit of a timestamp."""
     with pytest.raises(Misfit) as caught:
-        moment(Column(type="timestamp"))(value)
+        converter(Column(type="timestamp"))(value)
     assert caught.value.sqlstate == sqlstate

@@ -1,7 +1,7 @@
-"""Statements and rows -> the server, while other work goes on, in the transaction that the caller holds.
+"""Statements and rows -> the server, in the transaction that the caller holds. Other work is done while it works.
 
-libpq's own calls, for those of a cursor wait: here, what the server has no room for yet and what it has not answered
-yet leaves time for other work (PostgreSQL documentation, "Asynchronous Command Processing").
+Uses libpq's own calls, because those of a cursor block until the server has taken the data and has answered (PostgreSQL
+documentation, "Asynchronous Command Processing").
 """
 
 import select
@@ -22,19 +22,19 @@ from etl.ingestion.values import Rows
 _SQL = queries.load("sending")
 
 _CANCEL_SECONDS = 5.0
-_BROKEN_OFF = b"broken off"
+_CANCELLED = b"cancelled"
 
 Meanwhile = Callable[[], bool]
-"""Does a part of other work; False when there is none."""
+"""Does a part of other work; returns False when there is none."""
 
 
 def do_nothing() -> bool:
-    """Do nothing while the server works."""
+    """Do no other work."""
     return False
 
 
 class Wire:
-    """A session and the other work that is done while its server works; made once for each session."""
+    """The exchanges over one session, and the other work that is done while its server works; one for each session."""
 
     def __init__(self, session: Session, meanwhile: Meanwhile = do_nothing) -> None:
         self.session = session
@@ -53,9 +53,9 @@ class Wire:
 
 
 class Exchange:
-    """What goes to the server and comes back over one connection.
+    """Sends statements and rows to the server over one connection, and reads its answers.
 
-    `meanwhile` is called whenever the server has enough to do or has not answered yet.
+    `meanwhile` is called whenever the server takes no more data or has not answered yet.
     """
 
     def __init__(self, connection: psycopg.Connection, meanwhile: Meanwhile = do_nothing) -> None:
@@ -87,13 +87,13 @@ class Exchange:
 
         Raises psycopg.Error as the server refuses it.
         """
-        with self._left_usable():
+        with self._cancelling():
             self._server.send_query(statement.as_bytes(self.connection))
             return self._answer()
 
     def _copy(self, statement: sql.Composed, rows: Rows) -> int:
         """Send rows by a COPY statement and return how many the server counted."""
-        with self._left_usable():
+        with self._cancelling():
             self._server.send_query(statement.as_bytes(self.connection))
             self._answer()
             for content in rows.encoded():
@@ -105,15 +105,18 @@ class Exchange:
             return self._answer().command_tuples or 0
 
     def _flush(self) -> None:
-        """Let the server have what waits for it; it has enough to do as long as it takes no more."""
+        """Send what libpq has buffered; do other work while the server takes no more."""
         while self._server.flush():
-            # To try again wakes nobody up, and there is room long before the system says so.
+            # Another try is cheap, and the socket has room long before poll() reports it.
             if not self._meanwhile():
                 self._room.poll()
                 self._server.consume_input()
 
     def _answer(self) -> PGresult:
-        """Wait until the server is done with what it was told, and return its last result."""
+        """Wait for the end of the current statement, and return its last result.
+
+        Raises psycopg.Error as the server refuses the statement, InternalError when there is no result.
+        """
         self._flush()
         answer = refused = None
         while (result := self._next_result()) is not None:
@@ -131,7 +134,7 @@ class Exchange:
         return answer
 
     def _next_result(self) -> PGresult | None:
-        # Asked for while it is not there, libpq would wait by itself, and keep all other threads waiting, too.
+        # libpq would wait for a missing result itself, and would block all other threads.
         while self._server.is_busy():
             if self._answers.poll(0) or not self._meanwhile():
                 self._answers.poll()
@@ -139,8 +142,8 @@ class Exchange:
         return self._server.get_result()
 
     @contextmanager
-    def _left_usable(self) -> Iterator[None]:
-        """Break off what the server does when an interruption ends the wait for it: a rollback can follow."""
+    def _cancelling(self) -> Iterator[None]:
+        """Cancel the statement when an interruption ends the wait for the server, so that a rollback can follow."""
         try:
             yield
         except psycopg.Error:
@@ -150,8 +153,8 @@ class Exchange:
             with suppress(psycopg.Error):
                 self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
                 with suppress(psycopg.Error):
-                    self._server.put_copy_end(_BROKEN_OFF)
-                while self._answer().status == ExecStatus.COPY_IN:  # which had not come yet
-                    self._server.put_copy_end(_BROKEN_OFF)
+                    self._server.put_copy_end(_CANCELLED)
+                while self._answer().status == ExecStatus.COPY_IN:  # The server begins the COPY only now.
+                    self._server.put_copy_end(_CANCELLED)
             self._meanwhile = meanwhile
             raise

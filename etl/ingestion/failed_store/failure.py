@@ -1,4 +1,4 @@
-"""The failure that keeps refused records: its lines, and for each record its place, its key and its fault."""
+"""The failure that keeps refused records: their lines, and for each record its place, its key and its fault."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from etl.ingestion.failed_store.locating import RecordLocation
-from etl.ingestion.values import LINE_ENDS, Failure, Rejected
+from etl.ingestion.values import LINE_ENDS, Failure, Rejected, StoredRecord
 
 Kind = Literal["rejected", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where the records of a failure come from; its id is the prefix and the first letter of its kind.
+    """Where the records of a failure come from. The id of the failure is the prefix and the first letter of its kind.
 
-    The prefix is made of run and offset, or is the id of the failure that was replayed: a batch that is tried again
-    writes the same file again.
+    The prefix is the run and the offset of the batch, or the id of the failure that was replayed: a batch that is
+    tried again writes the same file again. `batch` is the offset.
     """
 
     id_prefix: str
@@ -29,10 +29,13 @@ class Origin:
 
 
 def build_failure(
-    origin: Origin, kind: Kind, kept: Sequence[Rejected], located: Mapping[int, RecordLocation]
+    origin: Origin, kind: Kind, refused: Sequence[Rejected], locations: Mapping[int, RecordLocation]
 ) -> Failure:
-    """Build the Failure for these records (at least one). Its message is the fault of the first record."""
-    lines = b"".join(located[record.place].text.translate(LINE_ENDS) + b"\n" for record in kept)
+    """Build the Failure for these records (at least one). Its message is the fault of the first record.
+
+    `locations` holds the location of each record by its place in the piece.
+    """
+    lines = b"".join(locations[record.place].text.translate(LINE_ENDS) + b"\n" for record in refused)
     return Failure(
         id=f"{origin.id_prefix}{kind[0]}",
         run=origin.run,
@@ -40,25 +43,26 @@ def build_failure(
         source=origin.source,
         batch=origin.batch,
         kind=kind,
-        sqlstate=kept[0].fault.sqlstate,
-        message=kept[0].fault.reason,
-        records=tuple(
-            {
-                "record": located[record.place].record,
-                "offset": located[record.place].offset,
-                "key": _printable(record.key),
-                "table": record.fault.table,
-                "column": record.fault.column,
-                "sqlstate": record.fault.sqlstate,
-                "reason": record.fault.reason,
-            }
-            for record in kept
-        ),
+        sqlstate=refused[0].fault.sqlstate,
+        message=refused[0].fault.reason,
+        records=tuple(_stored_record(record, locations[record.place]) for record in refused),
         lines=lines,
         sha256=hashlib.sha256(lines).hexdigest(),
         attempts=origin.attempts,
         parent=origin.parent,
-        is_keyed=located[kept[0].place].is_keyed,
+        is_keyed=locations[refused[0].place].is_keyed,
+    )
+
+
+def _stored_record(record: Rejected, location: RecordLocation) -> StoredRecord:
+    return StoredRecord(
+        record=location.record,
+        offset=location.offset,
+        key=_printable(record.key),
+        table=record.fault.table,
+        column=record.fault.column,
+        sqlstate=record.fault.sqlstate,
+        reason=record.fault.reason,
     )
 
 

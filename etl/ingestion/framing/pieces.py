@@ -15,9 +15,9 @@ from etl.errors import SourceError
 from etl.ingestion.constants import BLOCK_BYTES, MAX_RECORD_BYTES, PIECE_BYTES
 from etl.ingestion.framing.boundaries import NotJSON, value_end
 from etl.ingestion.framing.documents import Document, container
+from etl.ingestion.framing.formats import format_of
 from etl.ingestion.framing.needles import BlockStart, Needle
 from etl.ingestion.framing.window import Window
-from etl.ingestion.sources.recognition import format_of
 from etl.ingestion.values import BlockRows, ByteStream, LoadedRange, Piece, PieceShape, Proof, Prover
 from etl.settings import Format
 
@@ -87,11 +87,12 @@ def _require_json(window: Window) -> str:
     if not first:
         raise window.fault("expected JSON, the source is empty", 0)
     if first not in "[{":
-        found = format_of(window.text_from(window.front)[:_LOOK_BYTES])
+        format_name = format_of(window.text_from(window.front)[:_LOOK_BYTES])
+        actual = f"what looks like {format_name}" if format_name else "something else"
         raise window.fault(
-            f"expected JSON that begins with [ or {{, got {'what looks like ' + found if found else 'something else'}",
+            f"expected JSON that begins with [ or {{, got {actual}",
             window.front,
-            hint="give the file that holds the records as JSON" if found else None,
+            hint="give the file that holds the records as JSON" if format_name else None,
         )
     return first
 

@@ -1,4 +1,4 @@
-"""The batches of a run in the ledger: each is entered by the transaction that loads it."""
+"""The batches of a run in the ledger: the transaction that loads a batch also enters it."""
 
 from collections.abc import Iterable
 
@@ -14,18 +14,16 @@ _SQL = queries.load("ledger")
 
 
 def ranges(connection: psycopg.Connection, run: str) -> dict[int, LoadedRange]:
-    """List the batches that a run holds, by offset."""
-    return {
-        row[0]: LoadedRange(offset=row[0], length=row[1], count=row[2], first_record=row[3], hash=row[4])
-        for row in connection.execute(_SQL["ranges"], {"run": run})
-    }
+    """Return the batches of a run by their offset, in the order of the source."""
+    rows = queries.rows_as(LoadedRange, connection, _SQL["ranges"], {"run": run})
+    return {row.offset: row for row in rows}
 
 
 def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
-    """Claim a batch before its rows are sent; False when a transaction before this one entered it.
+    """Claim a batch before its rows are sent; False when an earlier transaction entered it.
 
-    A connection that was lost while it committed leaves it open whether it did: claiming again waits for the old
-    transaction to end and then knows.
+    When a connection is lost during a commit, the result of the commit is unknown. To claim the batch again waits for
+    the end of the old transaction and then gives the answer.
     """
     claimed = connection.execute(
         _SQL["claim_batch"],
@@ -43,7 +41,7 @@ def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
 
 
 def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, stored: Iterable[Failure]) -> None:
-    """Enter what became of a claimed batch, and the files of the failed store that hold the rest of it."""
+    """Enter the result of a claimed batch, and the files of the failed store that keep its refused records."""
     effects = entry.policy_effects.document()
     values = vars(entry) | {
         "rows": list(entry.rows),
@@ -56,5 +54,8 @@ def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, 
 
 
 def first_record(connection: psycopg.Connection, run: str, offset: int) -> int:
-    """Return the number of the first record of a batch."""
+    """Return the number of the first record of a batch.
+
+    Raises InternalError when the run has no batch at this offset.
+    """
     return int(queries.one(connection, _SQL["first_record"], {"run": run, "offset": offset})["first_record"])

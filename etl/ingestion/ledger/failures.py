@@ -1,42 +1,83 @@
-"""The files of the failed store in the ledger: what was refused, what is wrong with it, what became of it."""
+"""The files of the failed store in the ledger: the refused records, their faults, and the state of each file."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from datetime import timedelta
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
 
 import psycopg
 
 from etl import queries
-from etl.ingestion.values import Entry, Failure
+from etl.errors import UsageError
+from etl.ingestion.values import Entry, Failure, StoredRecord
 
 _SQL = queries.load("ledger")
 
+State = Literal["pending", "replayed", "discarded", "superseded"]
+"""The state of a failure. `superseded`: a later run loaded its source again, or removed what its run had loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFailure:
+    """A row of `etl.failures`: one file of the failed store. `batch` is the offset of the batch that it comes from."""
+
+    id: str
+    run: str
+    dataset: str
+    source: str
+    batch: int
+    kind: Literal["rejected", "failed"]
+    state: State
+    created_at: datetime
+    attempts: int
+    parent: str | None
+    note: str | None
+    count_records: int
+    sqlstate: str | None
+    message: str | None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The dataset, run and id by which the failed store finds the file."""
+        return self.dataset, self.run, self.id
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettledFailure:
+    """A failure that is not pending any more, and may be removed from the failed store."""
+
+    id: str
+    dataset: str
+    run: str
+    state: State
+    count_records: int
+
 
 def enter(connection: psycopg.Connection, failures: Iterable[Failure]) -> None:
-    """Enter files of the failed store, and what is wrong with their records."""
+    """Enter files of the failed store, and count the faults of their records."""
     for failure in failures:
-        told = {key: value for key, value in vars(failure).items() if key not in {"records", "lines"}}
-        connection.execute(_SQL["enter_failure"], told | {"count": len(failure.records)})
-        connection.execute(_SQL["enter_faults"], {"id": failure.id} | _faults(failure))
+        columns = {name: value for name, value in vars(failure).items() if name not in {"records", "lines"}}
+        connection.execute(_SQL["enter_failure"], columns | {"count": len(failure.records)})
+        connection.execute(_SQL["enter_faults"], {"id": failure.id} | _fault_columns(failure.records))
 
 
-def _faults(failure: Failure) -> dict[str, list[Any]]:
-    """Return what is wrong with the records of a failure, counted by kind, as columns."""
-    counts: Counter[tuple[Any, ...]] = Counter()
-    first: dict[tuple[Any, ...], Mapping[str, Any]] = {}
-    for record in failure.records:
-        kind = (record["sqlstate"], record["table"], record["column"], record["reason"])
-        counts[kind] += 1
-        first.setdefault(kind, record)
+def _fault_columns(records: Iterable[StoredRecord]) -> dict[str, list[Any]]:
+    """Return the faults of records as columns, with the number of records and the first record of each fault."""
+    counts: Counter[tuple[str, str | None, str | None, str]] = Counter()
+    first: dict[tuple[str, str | None, str | None, str], StoredRecord] = {}
+    for record in records:
+        fault = (record.sqlstate, record.table, record.column, record.reason)
+        counts[fault] += 1
+        first.setdefault(fault, record)
     return {
-        "sqlstates": [kind[0] for kind in counts],
-        "tables": [kind[1] for kind in counts],
-        "columns": [kind[2] for kind in counts],
-        "reasons": [kind[3] for kind in counts],
+        "sqlstates": [fault[0] for fault in counts],
+        "tables": [fault[1] for fault in counts],
+        "columns": [fault[2] for fault in counts],
+        "reasons": [fault[3] for fault in counts],
         "counts": list(counts.values()),
-        "first_records": [first[kind]["record"] for kind in counts],
-        "first_offsets": [first[kind]["offset"] for kind in counts],
+        "first_records": [first[fault].record for fault in counts],
+        "first_offsets": [first[fault].offset for fault in counts],
     }
 
 
@@ -46,37 +87,53 @@ def find(
     id: str | None = None,
     run: str | None = None,
     dataset: str | None = None,
-    state: str | None = None,
-) -> list[dict[str, Any]]:
-    """List the files of the failed store that match, the newest last."""
-    return queries.rows(connection, _SQL["failures_list"], {"id": id, "run": run, "dataset": dataset, "state": state})
+    state: State | None = None,
+) -> list[StoredFailure]:
+    """Return the failures that match all given values, in the order of their creation."""
+    values = {"id": id, "run": run, "dataset": dataset, "state": state}
+    return queries.rows_as(StoredFailure, connection, _SQL["failures_list"], values)
+
+
+def named(connection: psycopg.Connection, id: str) -> StoredFailure:
+    """Return the failure with this id.
+
+    Raises UsageError when there is none.
+    """
+    for failure in find(connection, id=id):
+        return failure
+    raise UsageError(f"nothing in the failed store is called {id}", hint="etl failed list --all")
 
 
 def ids_of(connection: psycopg.Connection, run: str) -> set[str]:
-    """List the ids of the failures that the ledger knows of a run."""
-    return {row["id"] for row in find(connection, run=run)}
+    """Return the ids of all failures of a run."""
+    return {failure.id for failure in find(connection, run=run)}
 
 
-def settled(connection: psycopg.Connection, age: timedelta, dataset: str | None) -> list[dict[str, Any]]:
-    """List the failures of at least this age that wait no more, the oldest first."""
-    return queries.rows(connection, _SQL["settled_failures"], {"age": age, "dataset": dataset})
+def settled(connection: psycopg.Connection, age: timedelta, dataset: str | None) -> list[SettledFailure]:
+    """Return the failures of at least this age that are not pending any more, the oldest first."""
+    return queries.rows_as(SettledFailure, connection, _SQL["settled_failures"], {"age": age, "dataset": dataset})
 
 
 def claim_replay(connection: psycopg.Connection, id: str) -> bool:
-    """Claim a failure before its records are sent; False when it waits no more."""
+    """Claim a failure before its records are sent; False when it is not pending any more."""
     return connection.execute(_SQL["claim_replay"], {"id": id}).rowcount == 1
 
 
 def enter_replay(
-    connection: psycopg.Connection, replayed: Mapping[str, Any], entry: Entry, failures: Iterable[Failure]
+    connection: psycopg.Connection, failure: StoredFailure, entry: Entry, failures: Iterable[Failure]
 ) -> None:
-    """Enter what became of the records of a failure: the batch's counts move from refused to loaded."""
-    was = {"rejected": 0, "failed": 0} | {replayed["kind"]: replayed["count_records"]}
-    values = vars(entry) | {"rows": list(entry.rows), "run": replayed["run"], "offset": replayed["batch"]}
-    connection.execute(_SQL["enter_replay"], values | {"was_rejected": was["rejected"], "was_failed": was["failed"]})
+    """Enter the result of a replay: the counts of the batch move from refused to loaded.
+
+    `failures` keep the records that were refused again.
+    """
+    before = {"rejected": 0, "failed": 0} | {failure.kind: failure.count_records}
+    values = vars(entry) | {"rows": list(entry.rows), "run": failure.run, "offset": failure.batch}
+    connection.execute(
+        _SQL["enter_replay"], values | {"was_rejected": before["rejected"], "was_failed": before["failed"]}
+    )
     enter(connection, failures)
 
 
 def discard(connection: psycopg.Connection, id: str, reason: str) -> bool:
-    """Note that a failure will never be replayed, and why; False when it does not wait."""
+    """Note that a failure will never be replayed, and why; False when it is not pending."""
     return connection.execute(_SQL["discard"], {"id": id, "note": reason}).rowcount == 1

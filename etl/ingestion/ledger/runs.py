@@ -1,4 +1,4 @@
-"""Runs and their attempts in the ledger: opened, resumed, finished, published."""
+"""The runs of the ledger and their attempts: started, resumed, finished, published."""
 
 import getpass
 import hashlib
@@ -7,7 +7,6 @@ import secrets
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import psycopg
 
@@ -21,7 +20,7 @@ _SQL = queries.load("ledger")
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What a source is known by: the digest of its first bytes, and what decides which rows it becomes."""
+    """What identifies a source: the digest of its first bytes, and all that decides which rows its records become."""
 
     dataset: str
     source: str
@@ -46,7 +45,7 @@ class AttemptRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run and the attempt that is going on."""
+    """A run with its current attempt."""
 
     run: str
     number: int
@@ -58,7 +57,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownRun:
-    """An earlier run of a source that begins alike."""
+    """An earlier run whose source begins with the same bytes."""
 
     run: str
     number: int
@@ -71,19 +70,35 @@ class KnownRun:
     is_finished: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunForReplay:
+    """What a replay needs of the run of a failure. `is_visible` is False before an atomic run is published."""
+
+    run: str
+    number: int
+    dataset: str
+    source: str
+    head_sha256: str
+    mode: Mode
+    on_duplicate: OnDuplicate | None
+    is_atomic: bool
+    is_visible: bool
+
+
 def known(connection: psycopg.Connection, dataset: str, head: bytes) -> list[KnownRun]:
-    """Find the runs of the dataset whose source begins as `head` does, the newest first."""
+    """Return the runs of the dataset whose source begins with the bytes of `head`, the newest first."""
     lengths = [length for (length,) in connection.execute(_SQL["runs_of_head_lengths"], {"dataset": dataset})]
     lengths = [length for length in lengths if length <= len(head)]
     digests = [hashlib.sha256(head[:length]).hexdigest() for length in lengths]
-    rows = queries.rows(
-        connection, _SQL["runs_of_source"], {"dataset": dataset, "lengths": lengths, "digests": digests}
-    )
-    return [KnownRun(**row) for row in rows]
+    values = {"dataset": dataset, "lengths": lengths, "digests": digests}
+    return queries.rows_as(KnownRun, connection, _SQL["runs_of_source"], values)
 
 
 def start(connection: psycopg.Connection, identity: Identity, request: AttemptRequest) -> Run:
-    """Enter a new run and its first attempt."""
+    """Enter a new run and its first attempt.
+
+    A forced run supersedes the pending failures of the earlier runs of its source.
+    """
     run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     values = vars(identity) | {"run": run}
     with connection.transaction():
@@ -126,31 +141,31 @@ def _open_attempt(connection: psycopg.Connection, run: str, request: AttemptRequ
 
 
 def require_current(connection: psycopg.Connection, run: Run) -> None:
-    """Raise BusyError when the source was not held for a while, and another load made this attempt out of date."""
+    """Raise BusyError when another load made this attempt obsolete, while no lock protected it."""
     row = connection.execute(_SQL["is_overtaken"], {"run": run.run, "attempt": run.attempt}).fetchone()
     if row and row[0]:
         raise BusyError(
-            f"another load took the place of run {run.run} while its connection was lost",
-            hint="run the same command to see what is in",
+            f"another load replaced run {run.run} while its connection was lost",
+            hint="run the same command to see what is loaded",
         )
 
 
 def name_session(connection: psycopg.Connection, run: str) -> None:
-    """Tell the server which run this connection works on, for whoever looks at its sessions and locks."""
+    """Name the session by its run: those who list the sessions and locks of the server see it."""
     connection.execute(queries.load("database")["name_session"], {"name": f"etl:{run}"})
 
 
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # An account without a name, as containers have.
+    except (KeyError, OSError):  # An account without a name, as in containers.
         return str(os.getuid())
 
 
 def close_attempt(
     connection: psycopg.Connection, run: Run, *, exit_code: int, read: int, retried: int, bytes_read: int
 ) -> None:
-    """Note how an attempt ended."""
+    """Enter the end of an attempt."""
     connection.execute(
         _SQL["close_attempt"],
         {
@@ -165,28 +180,34 @@ def close_attempt(
 
 
 def finish(connection: psycopg.Connection, run: Run, source_bytes: int | None) -> None:
-    """Note that every record of the source, as large as it is now, is entered, and tell the listeners."""
+    """Note that every record of the source, which has `source_bytes` bytes now, is entered, and notify listeners."""
     connection.execute(_SQL["finish_run"], {"run": run.run, "source_bytes": source_bytes})
 
 
 def reopen(connection: psycopg.Connection, run: Run) -> None:
-    """Note that a finished run goes on: its source grew."""
+    """Note that a finished run continues: its source grew."""
     connection.execute(_SQL["reopen_run"], {"run": run.run})
 
 
 def publish(connection: psycopg.Connection, run: Run) -> None:
-    """Note that the rows of an atomic run became visible; what waited of runs before a replace is out of date."""
+    """Note that the rows of an atomic run became visible.
+
+    A replace supersedes the pending failures of all earlier runs of its dataset.
+    """
     connection.execute(_SQL["publish_run"], {"run": run.run})
     if run.mode == "replace":
         connection.execute(_SQL["supersede_replaced"], {"run": run.run})
 
 
 def is_complete(connection: psycopg.Connection, run: str) -> bool:
-    """Tell whether every record of the run is in, or waits in the failed store, for all to see."""
+    """Return whether every record of the run is loaded or in the failed store, and the rows are visible."""
     row = connection.execute(_SQL["run_state"], {"run": run}).fetchone()
     return bool(row and row[0])
 
 
-def for_replay(connection: psycopg.Connection, run: str) -> dict[str, Any]:
-    """Return what a replay must know of the run of a failure."""
-    return queries.one(connection, _SQL["run_for_replay"], {"run": run})
+def for_replay(connection: psycopg.Connection, run: str) -> RunForReplay:
+    """Return what a replay needs of the run of a failure.
+
+    Raises InternalError when there is no such run.
+    """
+    return queries.one_as(RunForReplay, connection, _SQL["run_for_replay"], {"run": run})

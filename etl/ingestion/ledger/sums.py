@@ -1,4 +1,7 @@
-"""What the batches of an attempt add up to: what an attempt did is added up from the ledger and nowhere else."""
+"""The sums of an attempt, computed from the ledger and from nothing else."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import psycopg
 
@@ -9,36 +12,56 @@ from etl.ingestion.values import Balance, PolicyEffects
 _SQL = queries.load("ledger")
 
 
-def totals(connection: psycopg.Connection, run: str) -> tuple[int, int]:
-    """Add up the records entered and the records rejected over all attempts of a run."""
-    row = queries.one(connection, _SQL["totals"], {"run": run})
-    return int(row["records"]), int(row["rejected"])
+class Totals(NamedTuple):
+    """The records of all batches of a run, over all its attempts, and how many of them were rejected."""
+
+    records: int
+    rejected: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AttemptSums:
+    """The records and the batches of one attempt."""
+
+    loaded: int
+    rejected: int
+    failed: int
+    batches_loaded: int
+    batches_failed: int
+
+
+def totals(connection: psycopg.Connection, run: str) -> Totals:
+    """Add up the records of a run over all its attempts."""
+    return queries.one_as(Totals, connection, _SQL["totals"], {"run": run})
 
 
 def balance(connection: psycopg.Connection, run: Run, *, read: int, skipped: int, unentered: int) -> Balance:
-    """Add up an attempt from the ledger.
+    """Return the balance of an attempt.
 
-    `read` and `skipped` are records as they were cut from the source; `unentered` of them were read and never
-    entered, because the attempt stopped.
+    `read` and `skipped` are records that were cut from the source; `unentered` of them have no batch in the ledger,
+    because the attempt stopped before.
     """
-    row = queries.one(connection, _SQL["balance"], {"run": run.run, "attempt": run.attempt})
+    sums = _of_attempt(connection, run)
     is_hidden = run.is_atomic and not is_complete(connection, run.run)
-    loaded = int(row["loaded"])
     return Balance(
         read=read,
-        loaded=0 if is_hidden else loaded,
-        rejected=int(row["rejected"]),
-        failed=int(row["failed"]),
+        loaded=0 if is_hidden else sums.loaded,
+        rejected=sums.rejected,
+        failed=sums.failed,
         skipped=skipped,
-        withheld=unentered + (loaded if is_hidden else 0),
+        withheld=unentered + (sums.loaded if is_hidden else 0),
         pending=int(queries.one(connection, _SQL["pending_of_run"], {"run": run.run})["pending"]),
     )
 
 
 def batch_counts(connection: psycopg.Connection, run: Run) -> dict[str, int]:
-    """Count the batches that an attempt entered: loaded (with or without rejects) and failed."""
-    row = queries.one(connection, _SQL["balance"], {"run": run.run, "attempt": run.attempt})
-    return {"loaded": int(row["batches_loaded"]), "failed": int(row["batches_failed"])}
+    """Count the batches of an attempt: `loaded` (with or without rejected records) and `failed`."""
+    sums = _of_attempt(connection, run)
+    return {"loaded": sums.batches_loaded, "failed": sums.batches_failed}
+
+
+def _of_attempt(connection: psycopg.Connection, run: Run) -> _AttemptSums:
+    return queries.one_as(_AttemptSums, connection, _SQL["balance"], {"run": run.run, "attempt": run.attempt})
 
 
 def rows(connection: psycopg.Connection, run: Run) -> list[int]:
@@ -48,6 +71,6 @@ def rows(connection: psycopg.Connection, run: Run) -> list[int]:
 
 
 def policy_effects(connection: psycopg.Connection, run: Run) -> PolicyEffects:
-    """Add up what policies did with the records of an attempt."""
+    """Add up the effects of the policies on the records of an attempt."""
     row = queries.one(connection, _SQL["policies_of_attempt"], {"run": run.run, "attempt": run.attempt})
     return PolicyEffects(nul_stripped=row["nul_stripped"], duplicates=row["duplicates"], unknown=tuple(row["unknown"]))

@@ -1,7 +1,6 @@
-"""The fate of one batch: COPY with its ledger row, isolation of what the server refuses, the failed store for the rest.
+"""One batch: COPY with its ledger row, isolation when the server refuses it, the failed store for what does not load.
 
-Whatever happens, a batch and its entry in the ledger commit together, and only when what was refused of it is safe on
-disk.
+A batch and its entry in the ledger always commit together, and only when the refused records are safe on disk.
 """
 
 import time
@@ -13,45 +12,43 @@ from typing import Protocol
 
 import psycopg
 import structlog
+from tenacity import Retrying
 
 from etl.database.connecting import Database
 from etl.datasets import Dataset
 from etl.errors import BusyError, InternalError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
-from etl.ingestion.destination.isolation import isolate
 from etl.ingestion.destination.sending import Exchange, Wire
 from etl.ingestion.failed_store.failure import Kind, Origin, build_failure
 from etl.ingestion.failed_store.locating import RecordLocation
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing import decoding
-from etl.ingestion.pipeline import outcome
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, CopyResult, Entry, Failure, Fault, Rejected
-from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
 
 
 class LedgerWriter(Protocol):
-    """Where a batch is claimed and entered: by a load as a batch of its run, by a replay as records of a failure."""
+    """Claims and enters a batch in the ledger: a load as a batch of its run, a replay as records of a failure."""
 
     def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
         """Claim the batch before its rows are sent; False when an earlier transaction did it already."""
 
     def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
-        """Enter what became of it."""
+        """Enter the counts of a batch and its failures."""
 
     def origin(self, batch: Batch) -> Origin:
-        """Return where records of the batch come from, for the failed store."""
+        """Return the origin of the records of a batch, for the failed store."""
 
     def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, RecordLocation]:
-        """Return where these records stand in the source, and their text."""
+        """Return the location of these records in the source, and their text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _BatchOutcome:
-    """What a try made of a batch: the rows kept of each table, and what goes to the failed store."""
+    """The outcome of one try: the rows kept of each table, and the records for the failed store."""
 
     rows: tuple[int, ...]
     rejected: Sequence[Rejected]
@@ -59,12 +56,12 @@ class _BatchOutcome:
     duplicates: int = 0
 
 
-_Fill = Callable[[Exchange, Batch], _BatchOutcome]
+_Write = Callable[[Exchange, Batch], _BatchOutcome]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Refusal:
-    """Why a batch stays refused, and whether its data is at fault."""
+    """Why a batch stays refused, and whether the fault is in its data."""
 
     fault: Fault
     is_of_data: bool
@@ -83,48 +80,45 @@ class Loader:
     copier: Copier
     projection: Projection
     ledger_writer: LedgerWriter
-    retries: RetrySettings
-    before_retry: Callable[[], None]
-    wait: Callable[[float], None] = time.sleep
+    retrying: Retrying
     rebuild: Callable[[Batch], Iterable[Batch]] = lambda _batch: ()
 
     def load(self, batch: Batch) -> Entry:
-        """Load a batch: what is transient is tried again, what the data refuses is isolated, the rest is stored.
+        """Load a batch and return its entry in the ledger.
 
-        Returns what became of it.
-
+        Transient errors are retried, faults of the data are isolated, and a batch that still does not load is stored.
         Raises DatabaseError when the database or the disk of the failed store is away for good.
         """
         started = time.monotonic()
         try:
-            end = self._try(batch, self._copied)
-            if isinstance(end, _Refusal) and end.is_of_data:
+            result = self._try(batch, self._copy)
+            if isinstance(result, _Refusal) and result.is_of_data:
                 for stricter in self.rebuild(batch):
-                    batch, end = stricter, self._try(stricter, self._copied)
-                    if not isinstance(end, _Refusal) or not end.is_of_data:
+                    batch, result = stricter, self._try(stricter, self._copy)
+                    if not isinstance(result, _Refusal) or not result.is_of_data:
                         break
-            if isinstance(end, _Refusal) and end.is_of_data:
-                end = self._try(batch, self._isolated)
-            if isinstance(end, _Refusal):
-                if batch.path == "fast":  # which leaves to the server what can never load
+            if isinstance(result, _Refusal) and result.is_of_data:
+                result = self._try(batch, self._isolate)
+            if isinstance(result, _Refusal):
+                if batch.path == "fast":  # The fast path leaves faults of the data to the server.
                     batch = next(iter(self.rebuild(batch)), batch)
-                log.warning("batch_failed", offset=batch.piece.offset, sqlstate=end.fault.sqlstate)
-                end = self._commit(batch, partial(self._stored, fault=end.fault))
+                log.warning("batch_failed", offset=batch.piece.offset, sqlstate=result.fault.sqlstate)
+                result = self._commit(batch, partial(self._leave_to_store, fault=result.fault))
         except psycopg.Error as error:
-            raise outcome.lost(error, self.database) from error
+            raise refusals.as_etl_error(error, self.database) from error
         log.debug(
             "batch_loaded",
             offset=batch.piece.offset,
             records=batch.piece.count,
-            rejected=end.rejected,
+            rejected=result.rejected,
             seconds=round(time.monotonic() - started, 3),
         )
-        return end
+        return result
 
-    def _try(self, batch: Batch, fill: _Fill) -> Entry | _Refusal:
-        """Commit a batch filled this way, or return why it stays refused."""
+    def _try(self, batch: Batch, write: _Write) -> Entry | _Refusal:
+        """Commit a batch that is written this way, or return why it stays refused."""
         try:
-            return self._commit(batch, fill)
+            return self._commit(batch, write)
         except psycopg.Error as error:
             meaning = refusals.meaning(error)
             if meaning not in {"data", "contended"}:
@@ -133,13 +127,11 @@ class Loader:
             log.debug("batch_refused", offset=batch.piece.offset, sqlstate=refusal.fault.sqlstate)
             return refusal
 
-    def _copied(self, exchange: Exchange, batch: Batch) -> _BatchOutcome:
+    def _copy(self, exchange: Exchange, batch: Batch) -> _BatchOutcome:
         return self._outcome(batch, self.copier.copy(exchange, batch))
 
-    def _isolated(self, exchange: Exchange, batch: Batch) -> _BatchOutcome:
-        self.copier.make_ready(exchange.connection)
-        dataset = self.projection.dataset
-        return self._outcome(batch, isolate(exchange, dataset, batch, self.copier.applying, self.copier.settle))
+    def _isolate(self, exchange: Exchange, batch: Batch) -> _BatchOutcome:
+        return self._outcome(batch, self.copier.isolate(exchange, batch))
 
     def _outcome(self, batch: Batch, copied: CopyResult) -> _BatchOutcome:
         if not copied.faults:
@@ -148,23 +140,23 @@ class Loader:
         rejected = sorted([*batch.rejected, *refused], key=lambda record: record.place)
         return _BatchOutcome(rows=copied.rows, rejected=rejected, duplicates=copied.duplicates)
 
-    def _stored(self, _exchange: Exchange, batch: Batch, *, fault: Fault) -> _BatchOutcome:
-        """Leave the batch to the failed store as a whole, but for the records rejected already."""
+    def _leave_to_store(self, _exchange: Exchange, batch: Batch, *, fault: Fault) -> _BatchOutcome:
+        """Leave all records of the batch to the failed store, except those that are rejected already."""
         already = {record.place for record in batch.rejected}
         failed = self._with_keys(batch, {place: fault for place in batch.places if place not in already})
         return _BatchOutcome(rows=tuple(0 for _ in batch.rows), rejected=batch.rejected, failed=failed)
 
     def _with_keys(self, batch: Batch, faults: Mapping[int, Fault]) -> list[Rejected]:
-        located = self.ledger_writer.locate(batch, faults)
+        locations = self.ledger_writer.locate(batch, faults)
         refused = []
         for place, fault in faults.items():
-            record = decoding.decode_one(located[place].text, is_keyed=located[place].is_keyed)
+            record = decoding.decode_one(locations[place].text, is_keyed=locations[place].is_keyed)
             key = None if isinstance(record, Fault) else self.projection.key_of(record)
             refused.append(Rejected(place=place, key=key, fault=fault))
         return refused
 
-    def _commit(self, batch: Batch, fill: _Fill) -> Entry:
-        """Claim, fill and enter a batch in one transaction, which commits when its failures are safe on disk."""
+    def _commit(self, batch: Batch, write: _Write) -> Entry:
+        """Claim, write and enter a batch in one transaction, which commits when its failures are safe on disk."""
         entries: list[Entry] = []
 
         def once() -> None:
@@ -172,40 +164,40 @@ class Loader:
             connection = exchange.connection
             with connection.transaction():
                 if not self.ledger_writer.claim(connection, batch):
-                    return  # The try before this one committed although its connection was lost.
-                # What the data checks reject is written while the rows are sent; nearly always that is all.
+                    return  # The previous try committed although its connection was lost.
+                # The records that the data checks reject are written while the rows are sent; there are rarely others.
                 stored = self._store(batch, "rejected", batch.rejected)
-                filled = fill(exchange, batch)
-                if len(filled.rejected) > len(batch.rejected):
-                    stored = self._store(batch, "rejected", filled.rejected)
-                stored += self._store(batch, "failed", filled.failed)
-                for _, safe in stored:
-                    safe.result()
-                entries.append(_entry(batch, filled, self.projection.dataset))
+                outcome = write(exchange, batch)
+                if len(outcome.rejected) > len(batch.rejected):
+                    stored = self._store(batch, "rejected", outcome.rejected)
+                stored += self._store(batch, "failed", outcome.failed)
+                for _, write_to_disk in stored:
+                    write_to_disk.result()
+                entries.append(_entry(batch, outcome, self.projection.dataset))
                 self.ledger_writer.enter(connection, batch, entries[-1], [failure for failure, _ in stored])
 
-        refusals.policy(self.retries, self.before_retry, self.wait)(once)
+        self.retrying(once)
         if not entries:
             raise BusyError(f"the batch at byte {batch.piece.offset} was entered by another load")
         return entries[-1]
 
-    def _store(self, batch: Batch, kind: Kind, kept: Sequence[Rejected]) -> list[tuple[Failure, Future[None]]]:
-        if not kept:
+    def _store(self, batch: Batch, kind: Kind, records: Sequence[Rejected]) -> list[tuple[Failure, Future[None]]]:
+        if not records:
             return []
-        located = self.ledger_writer.locate(batch, {record.place for record in kept})
-        failure = build_failure(self.ledger_writer.origin(batch), kind, kept, located)
+        locations = self.ledger_writer.locate(batch, {record.place for record in records})
+        failure = build_failure(self.ledger_writer.origin(batch), kind, records, locations)
         return [(failure, self.store.write(failure))]
 
 
-def _entry(batch: Batch, filled: _BatchOutcome, dataset: Dataset) -> Entry:
-    """Return what is entered of a batch: the records loaded are the rows of records that the server counted."""
-    loaded = sum(count for table, count in zip(dataset.tables, filled.rows, strict=True) if not table.each)
+def _entry(batch: Batch, outcome: _BatchOutcome, dataset: Dataset) -> Entry:
+    """Return the entry of a batch; its loaded records are the rows, child rows aside, that the server counted."""
+    loaded = sum(count for table, count in zip(dataset.tables, outcome.rows, strict=True) if not table.each)
     entry = Entry(
         loaded=loaded,
-        rejected=len(filled.rejected),
-        failed=len(filled.failed),
-        rows=filled.rows,
-        policy_effects=replace(batch.policy_effects, duplicates=filled.duplicates),
+        rejected=len(outcome.rejected),
+        failed=len(outcome.failed),
+        rows=outcome.rows,
+        policy_effects=replace(batch.policy_effects, duplicates=outcome.duplicates),
     )
     if entry.loaded + entry.rejected + entry.failed != batch.piece.count:
         raise InternalError(f"of {batch.piece.count} records at byte {batch.piece.offset} the server counted {entry}")

@@ -1,6 +1,7 @@
 """The fast path: blocks of records are decoded into JSON tokens, and those accepted are sent as they stand.
 
-A record that holds another token is suspect, and is converted value by value.
+A record that holds another token is suspect, and is converted value by value. `docs/explain/fast-path.md` follows one
+record through each step, with its bytes.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -18,9 +19,11 @@ from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.framing import decoding
 from etl.ingestion.framing.boundaries import are_lines, is_nested_deeper, is_utf8
 from etl.ingestion.framing.spans import Spans
+from etl.ingestion.transform.acceptance import group_of
 from etl.ingestion.transform.projection import Projection
+from etl.ingestion.transform.rules import Group, Token
 from etl.ingestion.transform.shapes import Seen, Shape
-from etl.ingestion.transform.tokens import SEPARATOR, Token, accept_together, kind_together, odd_numbers
+from etl.ingestion.transform.tokens import SEPARATOR
 from etl.ingestion.values import Batch, Block, BlockRows, Piece, PieceShape, Proof, Rows, Span
 
 Columns = frozenset[tuple[str, str]]
@@ -224,18 +227,18 @@ class _Table:
     """The rows of one table that the fast path accepts."""
 
     def __init__(self, shape: Shape, table: Table, columns: Sequence[Seen], guarded: Columns, closely: Columns) -> None:
-        together: dict[str, list[Seen]] = {}
+        together: dict[Group, list[Seen]] = {}
         alone: list[list[Seen]] = []
         for seen in columns:
             named = (table.name, seen.column.name)
-            kind = None if named in closely else kind_together(seen.column, is_guarded=named in guarded)
-            if kind is None:
+            group = None if named in closely else group_of(seen.column, is_guarded=named in guarded)
+            if group is None:
                 alone.append([seen])
             else:
-                together.setdefault(kind, []).append(seen)
-        self._groups = [*together.items(), *((None, group) for group in alone)]
-        self._taken = shape.taking(table, [group for _, group in self._groups])
-        self.columns = (*(seen.column.name for _, group in self._groups for seen in group), *LINEAGE)
+                together.setdefault(group, []).append(seen)
+        self._groups = [*together.items(), *((None, columns) for columns in alone)]
+        self._taken = shape.taking(table, [columns for _, columns in self._groups])
+        self.columns = (*(seen.column.name for _, columns in self._groups for seen in columns), *LINEAGE)
 
     def rows(self, records: Sequence[Any], tails: Sequence[bytes], suspects: set[int]) -> "_Lines":
         """Return the lines of CSV, and add the records that hold a token which nothing accepts to the suspects.
@@ -248,8 +251,8 @@ class _Table:
             return _Lines([], sizes)
         found: set[int] = set()
         groups = [
-            _accepted(kind, group, rows, found)
-            for (kind, group), rows in zip(self._groups, zip(*fields, strict=True), strict=True)
+            _accepted(group, columns, rows, found)
+            for (group, columns), rows in zip(self._groups, zip(*fields, strict=True), strict=True)
         ]
         if sizes is not None:
             tails = list(chain.from_iterable(map(repeat, tails, sizes)))
@@ -258,23 +261,25 @@ class _Table:
         return lines
 
 
-def _accepted(kind: str | None, group: Sequence[Seen], rows: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
-    """Return the fields of a group of columns, and add the rows whose token nothing accepts to the suspects."""
-    if kind is not None and (accepted := accept_together(kind, rows)) is not None:
+def _accepted(
+    group: Group | None, columns: Sequence[Seen], rows: Sequence[Token], suspects: set[int]
+) -> Sequence[Token]:
+    """Return the fields of columns that are checked together, and add the rows with a token that does not pass."""
+    if group and (accepted := group.accept(rows)) is not None:
         return accepted
-    if kind is not None and (odd := odd_numbers(kind, rows, len(group))) is not None:
-        # Most of them are none, and those are sent as they stand.
-        for place in odd:
+    if group and group.odd_rows:
+        for place in group.odd_rows(rows, len(columns)):
             found: set[int] = set()
-            _accepted(None, group, [rows[place]], found)
+            _accepted(None, columns, [rows[place]], found)
             suspects.update(place for _ in found)
+        # The tokens of all other rows pass as they are.
         return rows
-    if len(group) == 1:
-        return rows if group[0].accept is None else group[0].accept(rows, suspects)
-    columns = zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
+    if len(columns) == 1:
+        return rows if columns[0].accept is None else columns[0].accept(rows, suspects)
+    tokens = zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
     fields = [
         column if seen.accept is None else seen.accept(column, suspects)
-        for seen, column in zip(group, columns, strict=True)
+        for seen, column in zip(columns, tokens, strict=True)
     ]
     return list(map(_join, zip(*fields, strict=True)))
 

@@ -15,8 +15,11 @@ from etl.datasets import SOURCE, Column, Dataset, Table, paths
 from etl.errors import DefinitionError
 from etl.ingestion.constants import NULL_TEXT
 from etl.ingestion.transform.columns import Columns
-from etl.ingestion.transform.conversions import as_text, converter, json_text
+from etl.ingestion.transform.conversions import as_text
 from etl.ingestion.transform.members import Condition, Getter, Outer, condition, descending, getter, kind, without_nul
+from etl.ingestion.transform.rules import Rules
+from etl.ingestion.transform.structures import json_text
+from etl.ingestion.transform.types import converter, rules_of
 from etl.ingestion.transform.unknown import known, unknown
 from etl.ingestion.values import Batch, Fault, Misfit, Piece, PolicyEffects, Rejected, Rows
 
@@ -35,7 +38,7 @@ class _Cell:
     column: Column
     member: str | None
     get: Getter
-    convert: Callable[[Any], str]
+    rules: Rules
     misfits_to: int | None
 
 
@@ -253,7 +256,7 @@ def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, outer: Outer | No
     for cell in cells:
         try:
             value = cell.get(item, outer, position)
-            values.append(NULL_TEXT if value is None else cell.convert(value))
+            values.append(NULL_TEXT if value is None else cell.rules.convert(value))
         except Misfit as misfit:
             if cell.misfits_to is None or misfit.is_violation:
                 raise Refused(misfit, table, cell.column, position) from None
@@ -263,7 +266,7 @@ def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, outer: Outer | No
         try:
             if values[target] != NULL_TEXT:  # Two texts for one column: one of them would be lost.
                 raise unfit
-            values[target] = cells[target].convert(json_text(cell.get(item, outer, position)))
+            values[target] = cells[target].rules.convert(json_text(cell.get(item, outer, position)))
         except Misfit as unstorable:
             raise Refused(unstorable, table, cell.column, position) from None
     return values
@@ -321,15 +324,15 @@ def _compile(table: Table) -> _Cells:
             column=column,
             member=None if _is_changed(column) else column.way.member,
             get=getter(column),
-            convert=converter(column),
+            rules=rules_of(column),
             misfits_to=places[column.misfits_to] if column.misfits_to else None,
         )
         for column in table.columns
     )
     return _Cells(
         cells=cells,
-        steps=tuple((cell.member, cell.get, cell.convert) for cell in cells),
-        columns=Columns([(cell.column, cell.get, cell.convert) for cell in cells]),
+        steps=tuple((cell.member, cell.get, cell.rules.convert) for cell in cells),
+        columns=Columns([(cell.column, cell.get, cell.rules) for cell in cells]),
     )
 
 

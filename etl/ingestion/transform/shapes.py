@@ -11,7 +11,9 @@ from typing import Any, cast
 import msgspec
 
 from etl.datasets import Column, Dataset, Table, paths
-from etl.ingestion.transform.tokens import NULL, SEPARATOR, Accept, Token, acceptor, constant, field_of
+from etl.ingestion.transform.acceptance import acceptor, constant, field_of
+from etl.ingestion.transform.rules import Accept, Token
+from etl.ingestion.transform.tokens import NULL, SEPARATOR
 
 Fields = tuple[Token, ...]
 

@@ -1,18 +1,23 @@
-"""How dates and times are written, and what of it fits. Pure.
+"""Dates and times: their conversions, and the checks of their tokens. Pure.
 
-ISO 8601 goes to PostgreSQL as it stands, which rounds to the nearest microsecond, half to even; a local time goes with
-the name of its zone, so that PostgreSQL resolves what a clock change makes ambiguous. What another format reads is sent
-as ISO 8601.
+ISO 8601 goes to PostgreSQL as it is written; PostgreSQL rounds it to the nearest microsecond, half to even. A local
+time goes with the name of its zone, so that PostgreSQL resolves what a clock change makes ambiguous. A value in another
+format is sent as ISO 8601.
 """
 
 import re
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal
-from functools import lru_cache
-from typing import Any
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from functools import lru_cache, partial
+from typing import Any, assert_never
 
 from etl.datasets import Column
+from etl.datasets.types import TimeType
+from etl.ingestion.transform.rules import Accept, Convert, ConvertAll, Group, Rules, Token
+from etl.ingestion.transform.tokens import NULL_FIELD, SEPARATOR, each_accepted, number_or_text, suspect
 from etl.ingestion.values import Misfit
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -27,9 +32,21 @@ _DAY = (
     r"(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
 )
 _TIME = r"[T ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?"
-is_common_date = re.compile(_DAY).fullmatch
-is_common_local = re.compile(_DAY + _TIME).fullmatch
-is_common_timestamp = re.compile(_DAY + _TIME + r"(?:Z|[+-](?:0[0-9]|1[0-5]):?[0-5][0-9])").fullmatch
+_is_common_date = re.compile(_DAY).fullmatch
+_is_common_local = re.compile(_DAY + _TIME).fullmatch
+_is_common_instant = re.compile(_DAY + _TIME + r"(?:Z|[+-](?:0[0-9]|1[0-5]):?[0-5][0-9])").fullmatch
+
+# The forms of common values, with 0 for each digit.
+_DIGITS_AS_0 = str.maketrans("123456789", "000000000")
+_DATE_FORM = re.compile(r"0000-00-00").fullmatch
+_LOCAL_FORM = re.compile(r"0000-00-00[T ]00:00:00(?:\.0{1,6})?").fullmatch
+_UTC_FORM = re.compile(r"0000-00-00[T ]00:00:00(?:\.0{1,6})?Z").fullmatch
+_TOKEN_DIGITS_AS_0 = bytes.maketrans(b"123456789", b"000000000")
+_DATE_TOKEN_FORM = re.compile(rb'"0000-00-00"')
+_LOCAL_TOKEN_FORM = re.compile(rb'"0000-00-00[T ]00:00:00(?:\.0{1,6})?"')
+_INSTANT_TOKEN_FORM = re.compile(rb'"0000-00-00[T ]00:00:00(?:\.0{1,6})?(?:Z|[+-]00:?00)"')
+_FORMS = 8
+"""So many different forms in one column are accepted without a look at each value."""
 
 # PostgreSQL reads a fraction as a double, and no time that is longer than 128 characters.
 _FRACTION_DIGITS = 15
@@ -39,17 +56,67 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCHS = {"epoch": 1_000_000, "epoch_ms": 1_000}
 _LARGEST_EXPONENT = 20
 _REMEMBERED = 10_000
+_LONGEST_REMEMBERED = 100
+"""A longer text is no time in any format."""
 
 
-def moment(column: Column) -> Callable[[Any], str]:
-    """Return the function from a JSON value to the COPY text of a date or a time; it raises Misfit."""
-    iso = {"date": _date, "timestamp": _timestamp, "timestamptz": _timestamptz(column.timezone)}[column.type]
-    return _of_formats(column, iso) if column.formats else iso
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """How one type of times is written.
+
+    `iso` converts ISO 8601, and `is_common` recognises the spellings of it that need no closer look. `write` gives the
+    text of what a format has read.
+    """
+
+    iso: Convert
+    is_common: Callable[[str], object]
+    convert_all: ConvertAll
+    group: Group
+    write: Callable[[datetime], str]
+
+
+def rules(column: Column, type_: TimeType) -> Rules:
+    """Return the rules of a column of dates or times."""
+    kind = _kind(column, type_)
+    convert = _with_formats(column, kind) if column.formats else kind.iso
+    is_rewritten = column.formats or column.timezone
+    accept = _accept_converted(convert, kind.is_common) if is_rewritten else _accept_common(kind)
+    return Rules(convert=convert, convert_all=kind.convert_all, accept=accept, group=kind.group)
+
+
+def _kind(column: Column, type_: TimeType) -> _Kind:
+    match type_.name:
+        case "date":
+            return _Kind(
+                iso=_date,
+                is_common=_is_common_date,
+                convert_all=_convert_all(_DATE_FORM, date.fromisoformat),
+                group=_DATES,
+                write=lambda moment: moment.date().isoformat(),
+            )
+        case "timestamp":
+            return _Kind(
+                iso=_timestamp,
+                is_common=_is_common_local,
+                convert_all=_convert_all(_LOCAL_FORM, datetime.fromisoformat),
+                group=_LOCAL_TIMES,
+                write=lambda moment: moment.replace(tzinfo=None).isoformat(),
+            )
+        case "timestamptz":
+            return _Kind(
+                iso=_timestamptz(column.timezone),
+                is_common=_is_common_instant,
+                convert_all=_convert_all(_UTC_FORM, datetime.fromisoformat),
+                group=_INSTANTS,
+                write=lambda moment: moment.isoformat() if moment.tzinfo else f"{moment.isoformat()} {column.timezone}",
+            )
+        case _:
+            assert_never(type_.name)
 
 
 def _date(value: Any) -> str:
     if isinstance(value, str):
-        if is_common_date(value):
+        if _is_common_date(value):
             return value
         if _DATE.fullmatch(value):
             _require_day(value)
@@ -59,7 +126,7 @@ def _date(value: Any) -> str:
 
 def _timestamp(value: Any) -> str:
     if isinstance(value, str):
-        if is_common_local(value):
+        if _is_common_local(value):
             return value
         match = _TIMESTAMP.fullmatch(value)
         if match:
@@ -75,7 +142,7 @@ def _timestamp(value: Any) -> str:
 def _timestamptz(timezone: str | None) -> Callable[[Any], str]:
     def convert(value: Any) -> str:
         if isinstance(value, str):
-            if is_common_timestamp(value):
+            if _is_common_instant(value):
                 return value
             match = _TIMESTAMP.fullmatch(value)
             if match and (match[6] or match[7]):
@@ -115,34 +182,33 @@ def _require_day(text: str) -> None:
         raise Misfit("22008", "the day does not exist in the calendar") from None
 
 
-def _of_formats(column: Column, iso: Callable[[Any], str]) -> Callable[[Any], str]:
-    """Return what reads ISO 8601, else the first of the formats that fits."""
-    told = f"expected ISO 8601 or one of {', '.join(column.formats)}, got something else"
+def _with_formats(column: Column, kind: _Kind) -> Convert:
+    """Return the conversion by ISO 8601, else by the first of the formats that fits."""
+    expected = f"expected ISO 8601 or one of {', '.join(column.formats)}, got something else"
 
     @lru_cache(_REMEMBERED, typed=True)
     def read(value: str | int | Decimal) -> str | None:
         for form in column.formats:
-            found = _since_epoch(value, _EPOCHS[form]) if form in _EPOCHS else _written(value, form)
-            if found is not None:
-                return _sent(found, column)
+            moment = _since_epoch(value, _EPOCHS[form]) if form in _EPOCHS else _parsed(value, form)
+            if moment is not None:
+                return kind.write(moment)
         return None
 
     def convert(value: Any) -> str:
         try:
-            return iso(value)
+            return kind.iso(value)
         except Misfit as misfit:
-            # Longer ones are no times, and not to be remembered.
-            is_read = type(value) in {str, int, Decimal} and (type(value) is not str or len(value) < 100)
-            text = read(value) if is_read else None
+            is_text = type(value) is str and len(value) < _LONGEST_REMEMBERED
+            text = read(value) if is_text or type(value) in {int, Decimal} else None
             if text is None:
-                raise misfit if misfit.sqlstate == "22008" else Misfit("22007", told) from None
+                raise misfit if misfit.sqlstate == "22008" else Misfit("22007", expected) from None
             return text
 
     return convert
 
 
 def _since_epoch(value: str | int | Decimal, microseconds: int) -> datetime | None:
-    """Return the instant that a number tells, in UTC; None where there is none."""
+    """Return the instant that a number of seconds or milliseconds means, in UTC; None where it means none."""
     if isinstance(value, str):
         if not _NUMBER.fullmatch(value.strip()):
             return None
@@ -156,7 +222,7 @@ def _since_epoch(value: str | int | Decimal, microseconds: int) -> datetime | No
         return None
 
 
-def _written(value: str | int | Decimal, form: str) -> datetime | None:
+def _parsed(value: str | int | Decimal, form: str) -> datetime | None:
     if isinstance(value, Decimal):
         return None
     try:
@@ -165,9 +231,84 @@ def _written(value: str | int | Decimal, form: str) -> datetime | None:
         return None
 
 
-def _sent(found: datetime, column: Column) -> str:
-    if column.type == "date":
-        return found.date().isoformat()
-    if column.type == "timestamp":
-        return found.replace(tzinfo=None).isoformat()
-    return found.isoformat() if found.tzinfo else f"{found.isoformat()} {column.timezone}"
+def _convert_all(is_of_form: Callable[[str], object], read: Callable[[str], object]) -> ConvertAll:
+    """Return the conversion of a whole column of common spellings, each of which Python reads."""
+
+    def convert_all(values: Sequence[Any], types: set[type]) -> Sequence[str] | None:
+        if types != {str} or not all(map(is_of_form, set("\n".join(values).translate(_DIGITS_AS_0).split("\n")))):
+            return None
+        try:
+            deque(map(read, values), maxlen=0)
+        except ValueError:
+            return None
+        return values
+
+    return convert_all
+
+
+def _are_of_form(form: re.Pattern[bytes], joined: bytes) -> bool:
+    """Return whether all tokens are of a known form; the server decides what their digits mean."""
+    rest = joined.translate(_TOKEN_DIGITS_AS_0) + SEPARATOR
+    first = _first_not_null(rest)
+    # They do not overlap: if all copies of both are as long as the whole, there is nothing else.
+    size = len(first) * rest.count(first) + len(NULL_FIELD) * rest.count(NULL_FIELD)
+    if size == len(rest) and b"." not in first and form.fullmatch(first[:-1]):
+        return True
+    rest = rest.replace(NULL_FIELD, b"")
+    for _ in range(_FORMS):
+        if not rest:
+            # PostgreSQL takes a part of a leap second, which C5 does not.
+            return b":60." not in joined
+        field = rest[: rest.index(SEPARATOR) + 1]
+        if not form.fullmatch(field[:-1]):
+            return False
+        rest = rest.replace(field, b"")
+    return False
+
+
+def _first_not_null(fields: bytes) -> bytes:
+    """Return the first field, with its separator, that is not null; the last one if all are null."""
+    start = 0
+    while fields.startswith(NULL_FIELD, start) and start + len(NULL_FIELD) < len(fields):
+        start += len(NULL_FIELD)
+    return fields[start : fields.index(SEPARATOR, start) + 1]
+
+
+def _accept_group(rows: Sequence[Token], *, form: re.Pattern[bytes]) -> Sequence[Token] | None:
+    return rows if _are_of_form(form, SEPARATOR.join(rows)) else None
+
+
+_DATES = Group(name="date", accept=partial(_accept_group, form=_DATE_TOKEN_FORM))
+_LOCAL_TIMES = Group(name="timestamp", accept=partial(_accept_group, form=_LOCAL_TOKEN_FORM))
+_INSTANTS = Group(name="timestamptz", accept=partial(_accept_group, form=_INSTANT_TOKEN_FORM))
+
+
+def _accept_common(kind: _Kind) -> Accept:
+    """Return the check of tokens that are sent as they are."""
+
+    def is_fit(token: bytes) -> bool:
+        return token == b"null" or kind.is_common(token[1:-1].decode()) is not None
+
+    def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+        if kind.group.accept(tokens) is None:
+            suspect(tokens, suspects, is_fit)
+        return tokens
+
+    return accept
+
+
+def _accept_converted(convert: Convert, is_common: Callable[[str], object]) -> Accept:
+    """Return the check of tokens that are converted where they are not spelled as the type expects."""
+
+    def field(token: Token) -> Token | None:
+        text = bytes(token)
+        if text == b"null" or (text[:1] == b'"' and is_common(text[1:-1].decode())):
+            return token
+        if b"\\" in text or text[:1] not in b'"-0123456789':
+            return None
+        try:
+            return b'"%b"' % convert(number_or_text(text)).encode()
+        except (Misfit, InvalidOperation):
+            return None
+
+    return each_accepted(field)

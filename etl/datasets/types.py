@@ -1,0 +1,245 @@
+"""The types of columns: one table that every other module reads. Values, and nothing else.
+
+To add a type: name it in the Literal of its family, add its entry to the table, and write its conversion and its token
+check in the module of `etl/ingestion/transform/` that its family names. mypy and the tests name whatever is missing.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Final, Literal, LiteralString
+
+TextName = Literal["text"]
+NumberName = Literal["smallint", "integer", "bigint", "numeric", "double"]
+WordName = Literal["boolean", "uuid"]
+TimeName = Literal["date", "timestamp", "timestamptz"]
+StructureName = Literal["jsonb", "text[]"]
+
+Type = Literal[TextName, NumberName, WordName, TimeName, StructureName]
+
+_BOUNDS: Final = frozenset({"min", "above", "max"})
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """What all entries of the table have.
+
+    `sql` is the type in a statement, `long_name` is the name that PostgreSQL's catalogue gives it where that differs.
+    `synonyms` are names from elsewhere: an error for one of them proposes this type. `options` are the options of a
+    column that not every type has. `examples` are JSON values for the reference page and the tests: some fit, some do
+    not. `is_read_from_tokens`: PostgreSQL reads the JSON token and decides whether it fits, so only a column of this
+    very type gets the value that the checked path would send. `is_inferred`: `etl dataset infer` may propose it.
+    """
+
+    sql: LiteralString
+    long_name: str = ""
+    synonyms: tuple[str, ...] = ()
+    options: frozenset[str] = frozenset()
+    examples: tuple[str, ...]
+    is_read_from_tokens: bool = False
+    is_inferred: bool = False
+
+    @property
+    def server_name(self) -> str:
+        """The name of the type in PostgreSQL's catalogue."""
+        return self.long_name or self.sql
+
+    @property
+    def is_single(self) -> bool:
+        """Whether a value is a single one: it can be compared, be a key, and have a default."""
+        return True
+
+    def bound(self, text: str) -> Decimal | str:
+        """Read a bound of the type as the value that PostgreSQL compares with.
+
+        Raises ValueError with what is expected.
+        """
+        raise NotImplementedError(f"{self.sql} has no bounds: its options name none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextType(_Entry):
+    """Text: any string, number or boolean of JSON. Converted in `transform/texts.py`."""
+
+    name: TextName
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberType(_Entry):
+    """A number; `limits` are the least and the largest of a whole one. Converted in `transform/numbers.py`."""
+
+    name: NumberName
+    limits: tuple[int, int] | None = None
+    options: frozenset[str] = _BOUNDS
+    is_read_from_tokens: bool = True
+
+    def bound(self, text: str) -> Decimal:
+        """Read a bound: digits with or without a fraction."""
+        if not _NUMBER.fullmatch(text):
+            raise ValueError("a plain number")
+        return Decimal(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordType(_Entry):
+    """A single word of a fixed form. Converted in `transform/words.py`."""
+
+    name: WordName
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeType(_Entry):
+    """A date, a time or both. Converted in `transform/times.py`.
+
+    `parts` are what each of its formats must name; `zone` is what becomes of a zone in a format.
+    """
+
+    name: TimeName
+    parts: tuple[Literal["year", "month", "day"], ...] = ("year", "month", "day")
+    zone: Literal["ignored", "refused", "required"]
+    options: frozenset[str] = frozenset({"formats"})
+    is_read_from_tokens: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureType(_Entry):
+    """A value with parts. Converted in `transform/structures.py`."""
+
+    name: StructureName
+
+    @property
+    def is_single(self) -> bool:
+        """False: it has parts."""
+        return False
+
+
+ColumnType = TextType | NumberType | WordType | TimeType | StructureType
+
+_TABLE: Final[tuple[ColumnType, ...]] = (
+    TextType(
+        name="text",
+        sql="text",
+        synonyms=("string", "varchar"),
+        options=frozenset({"max_length", "one_of"}),
+        examples=('"Zürich"', '""', "12.50", "1e3", "true", '{"a": 1}', r'"a\u0000b"', r'"\ud800"'),
+        is_inferred=True,
+    ),
+    NumberType(
+        name="smallint",
+        sql="smallint",
+        synonyms=("int2",),
+        limits=(-(1 << 15), (1 << 15) - 1),
+        examples=("42", "32768"),
+    ),
+    NumberType(
+        name="integer",
+        sql="integer",
+        synonyms=("int", "int4"),
+        limits=(-(1 << 31), (1 << 31) - 1),
+        examples=("800", "800.0", "8e2", '"42"', "800.5", "3000000000", '"8 kg"', "true"),
+    ),
+    NumberType(
+        name="bigint",
+        sql="bigint",
+        synonyms=("int8",),
+        limits=(-(1 << 63), (1 << 63) - 1),
+        examples=("123456789012345678", "9223372036854775808"),
+        is_inferred=True,
+    ),
+    NumberType(
+        name="numeric",
+        sql="numeric",
+        synonyms=("decimal", "number"),
+        examples=("0.10", '" 12.5 "', "123456789012345678901234567890.123", '"1,000"', '"NaN"'),
+        is_inferred=True,
+    ),
+    NumberType(
+        name="double",
+        sql="double precision",
+        synonyms=("float", "real"),
+        examples=("0.1", '"1e-7"', "1e400"),
+    ),
+    WordType(
+        name="boolean",
+        sql="boolean",
+        synonyms=("bool",),
+        examples=("true", '"false"', "1", '"yes"'),
+        is_read_from_tokens=True,
+        is_inferred=True,
+    ),
+    WordType(
+        name="uuid",
+        sql="uuid",
+        synonyms=("guid",),
+        examples=(
+            *('"0f8fad5b-d9cb-469f-a165-70867728950e"', '"0F8FAD5B-D9CB-469F-A165-70867728950E"'),
+            *('"0f8fad5bd9cb469fa16570867728950e"', '"{0f8fad5b-d9cb-469f-a165-70867728950e}"', '""'),
+        ),
+    ),
+    TimeType(
+        name="date",
+        sql="date",
+        zone="ignored",
+        examples=('"2026-11-21"', '"2025-13-01"', '"21.11.2026"', '"2026-11-21T08:15:00Z"'),
+        is_inferred=True,
+    ),
+    TimeType(
+        name="timestamp",
+        sql="timestamp",
+        long_name="timestamp without time zone",
+        zone="refused",
+        examples=('"2026-11-21T08:15:00"', '"2026-11-21"', '"2026-11-21T24:00"', '"2026-11-21T08:15:00Z"'),
+        is_inferred=True,
+    ),
+    TimeType(
+        name="timestamptz",
+        sql="timestamptz",
+        long_name="timestamp with time zone",
+        synonyms=("datetime", "time"),
+        zone="required",
+        options=frozenset({"formats", "timezone"}),
+        examples=(
+            *('"2026-11-21T08:15:00Z"', '"2026-11-21 08:15+05:30"', '"2026-11-21T08:15:00.1234567-0300"'),
+            *('"2026-11-21T08:15:00"', '"2026-11-21"', '"now"', '"9/11/14"', "1795248900"),
+        ),
+        is_inferred=True,
+    ),
+    StructureType(
+        name="jsonb",
+        sql="jsonb",
+        synonyms=("json",),
+        examples=('{"a": [1, 2.50]}', '"text"', r'{"a": "\u0000"}'),
+        is_read_from_tokens=True,
+        is_inferred=True,
+    ),
+    StructureType(
+        name="text[]",
+        sql="text[]",
+        synonyms=("array",),
+        examples=('["a", "b"]', '["a", 1.50, null]', "[]", '"a"', '[["a"]]'),
+        is_inferred=True,
+    ),
+)
+
+TYPES: Final[Mapping[Type, ColumnType]] = MappingProxyType({entry.name: entry for entry in _TABLE})
+"""The entry of each type."""
+
+INFERRED_TIMES: Final[tuple[TimeName, ...]] = tuple(
+    entry.name for entry in _TABLE if isinstance(entry, TimeType) and entry.is_inferred
+)
+"""The dates and times that `etl dataset infer` looks for in texts."""
+
+SYNONYMS: Final = MappingProxyType({synonym: entry.name for entry in _TABLE for synonym in entry.synonyms})
+"""What the types are called elsewhere, with the type that is meant."""
+
+OPTIONS: Final[frozenset[str]] = frozenset().union(*(entry.options for entry in _TABLE))
+"""The options of a column that not every type has."""
+
+
+def with_option(option: str) -> str:
+    """Return the types that have an option, as a sentence names them."""
+    *names, last = (entry.name for entry in _TABLE if option in entry.options)
+    return f"{', '.join(names)} or {last}" if names else last

@@ -1,0 +1,56 @@
+"""What a column does with its values: the conversion of the checked path, and the token check of the fast path. Pure.
+
+A token is the text of a JSON value as it is written in the record. Each type has one module that makes its rules;
+`types` names it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+Convert = Callable[[Any], str]
+"""One JSON value, not null -> the text that COPY reads. Raises Misfit."""
+
+ConvertAll = Callable[[Sequence[Any], set[type]], Sequence[str] | None]
+"""Values that are not null, and their Python types -> their texts, or None where each one needs a closer look.
+
+Raises Misfit where one of them does not fit.
+"""
+
+Token = msgspec.Raw | bytes
+
+Accept = Callable[[Sequence[Token], set[int]], Sequence[Token]]
+"""The tokens of a column, and the suspects -> the fields of CSV. Adds the places of the tokens that do not pass."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Group:
+    """Columns whose tokens are checked together: the tokens of a row are joined by the separator of fields.
+
+    `accept` returns the fields, joined likewise, or None where a token needs a closer look. `odd_rows`, given the rows
+    and the number of columns, returns the places of the rows that hold such a token; it is None where all rows need it.
+    """
+
+    name: str
+    accept: Callable[[Sequence[Token]], Sequence[Token] | None]
+    odd_rows: Callable[[Sequence[Token], int], list[int]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """How the values of one column become fields.
+
+    `convert` and `convert_all` are the checked path: one value, and a whole column. `accept` is the fast path's check
+    of the column alone, `group` its check with other columns, which knows no limits; it is None where there is none.
+    """
+
+    convert: Convert
+    convert_all: ConvertAll
+    accept: Accept
+    group: Group | None = None
+
+
+def convert_none(_values: Sequence[Any], _types: set[type]) -> None:
+    """Convert no whole column: each value needs a closer look."""

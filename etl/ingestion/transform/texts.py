@@ -1,0 +1,179 @@
+"""Text: its conversion, and the check of its tokens. Pure.
+
+A text of JSON goes to PostgreSQL as it is written: CSV with a backslash as its escape reads an escaped quote and an
+escaped backslash as JSON does. Any other escape is replaced by its character first.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, assert_never
+
+import msgspec
+
+from etl.datasets import Column
+from etl.datasets.types import TextType
+from etl.ingestion.transform.conversions import as_text, escape, is_storable
+from etl.ingestion.transform.rules import Accept, Convert, ConvertAll, Group, Rules, Token
+from etl.ingestion.transform.tokens import LONGEST_NUMBER, NULL, SEPARATOR, UNDECODABLE, suspect
+from etl.ingestion.values import Misfit
+
+_NAME_LENGTH = 120
+_ROW_SEPARATOR = b"\x1e"
+
+_PLAIN_NUMBER = re.compile(rb"(?!-0\Z)-?[0-9]+(?:\.[0-9]+)?")
+_IS_NO_TEXT = re.compile(rb'\x1f[^"n]').search
+_IS_NO_FIRST_TEXT = re.compile(rb'\x1e[^"n]').search
+_OTHER_ESCAPE = re.compile(rb'\\[^"\\]').search
+_ESCAPE = re.compile(rb'\\(?:u[0-9a-fA-F]{4}(?:\\u[0-9a-fA-F]{4})*|[^"u])')  # numbered ones: two may be one character
+_CHARACTERS = {
+    b"\\/": b"/",
+    b"\\b": b"\b",
+    b"\\f": b"\f",
+    b"\\n": b"\n",
+    b"\\r": b"\r",
+    b"\\t": b"\t",
+}
+
+
+def rules(column: Column, type_: TextType) -> Rules:
+    """Return the rules of a column of text."""
+    match type_.name:
+        case "text":
+            # Escapes are common in long texts, and slow down the check of all columns of a group.
+            is_free = column.max_length is None or column.max_length > _NAME_LENGTH
+            return Rules(
+                convert=_converter(column),
+                convert_all=_convert_all(column),
+                accept=_acceptor(column),
+                group=_FREE_TEXTS if is_free else _TEXTS,
+            )
+        case _:
+            assert_never(type_.name)
+
+
+def _converter(column: Column) -> Convert:
+    max_length = column.max_length
+    one_of = frozenset(column.one_of)
+
+    def convert(value: Any) -> str:
+        text: str = value if type(value) is str else as_text(value)
+        if max_length is not None and len(text) > max_length:
+            raise Misfit("23514", f"expected at most {max_length} characters, got {len(text)}")
+        if one_of and text not in one_of:
+            raise Misfit("23514", f"expected one of {', '.join(column.one_of)}, got something else")
+        if text.isprintable() and "\\" not in text:
+            return text
+        if not is_storable(text):
+            what = "a NUL character" if "\x00" in text else "half a surrogate pair"
+            raise Misfit("22021", f"{what} cannot be stored in text")
+        return escape(text)
+
+    return convert
+
+
+def _convert_all(column: Column) -> ConvertAll:
+    one_of = frozenset(column.one_of)
+
+    def convert_all(values: Sequence[Any], types: set[type]) -> Sequence[str] | None:
+        if types != {str} or (column.max_length is not None and max(map(len, values)) > column.max_length):
+            return None
+        if one_of and not one_of.issuperset(values):
+            return None
+        joined = "".join(values)
+        return values if joined.isprintable() and "\\" not in joined else None
+
+    return convert_all
+
+
+def _acceptor(column: Column) -> Accept:
+    max_length = column.max_length
+    allowed = frozenset([b"null", *(msgspec.json.encode(value) for value in column.one_of)])
+
+    def is_fit(token: bytes) -> bool:
+        if token[:1] == b'"':
+            if max_length is None or len(token) - 2 <= max_length:
+                return True
+            return b"\\" not in token and len(token.decode()) - 2 <= max_length
+        if token in {b"null", b"true", b"false"}:
+            return max_length is None or token == b"null" or len(token) <= max_length
+        most = LONGEST_NUMBER if max_length is None else min(max_length, LONGEST_NUMBER)
+        return len(token) <= most and _PLAIN_NUMBER.fullmatch(token) is not None
+
+    def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+        joined = SEPARATOR.join(tokens)
+        has_long = max_length is not None and max(map(len, tokens)) > max_length + 2
+        are_texts = len(tokens) > 1 and joined.count(b'"\x1f"') == len(tokens) - 1
+        if has_long or not (are_texts or _IS_NO_TEXT(SEPARATOR + joined) is None):
+            suspect(tokens, suspects, is_fit)
+        if column.one_of:
+            suspect(tokens, suspects, allowed.__contains__)
+        return _unescaped(tokens, joined, suspects) if b"\\" in joined else tokens
+
+    return accept
+
+
+def _accept_group(rows: Sequence[Token]) -> Sequence[Token] | None:
+    joined = _ROW_SEPARATOR.join(rows)
+    if _IS_NO_TEXT(SEPARATOR + joined) or _IS_NO_FIRST_TEXT(joined):
+        return None
+    if not _OTHER_ESCAPE(joined):
+        return rows
+    try:
+        fields = _without_escapes(joined).split(_ROW_SEPARATOR)
+    except UNDECODABLE:
+        return None
+    return fields if len(fields) == len(rows) else None
+
+
+_TEXTS = Group(name="text", accept=_accept_group)
+_FREE_TEXTS = Group(name="free text", accept=_accept_group)
+
+
+def _unescaped(tokens: Sequence[Token], joined: bytes, suspects: set[int]) -> Sequence[Token]:
+    """Return the tokens as CSV writes them: only quotes and backslashes stay escaped."""
+    if not _OTHER_ESCAPE(joined):
+        return tokens
+    try:
+        fields = _without_escapes(joined).split(SEPARATOR)
+    except UNDECODABLE:
+        fields = []
+    # An escape may mean the separator itself.
+    return fields if len(fields) == len(tokens) else _unescaped_singly(tokens, suspects)
+
+
+def _unescaped_singly(tokens: Sequence[Token], suspects: set[int]) -> list[Token]:
+    fields: list[Token] = []
+    for place, token in enumerate(tokens):
+        try:
+            fields.append(_without_escapes(bytes(token)))
+        except UNDECODABLE:
+            suspects.add(place)
+            fields.append(NULL)
+    return fields
+
+
+def _without_escapes(tokens: bytes) -> bytes:
+    """Replace each escape by its character; quotes and backslashes stay escaped.
+
+    Raises one of UNDECODABLE for a NUL and for half a surrogate pair.
+    """
+    if b"\\" not in tokens:
+        return tokens
+    # No token holds a NUL, so it can replace each escaped backslash meanwhile: every backslash left begins an escape.
+    alone = tokens.replace(b"\\\\", b"\0")
+    return _ESCAPE.sub(_characters, alone).replace(b"\0", b"\\\\")
+
+
+def _characters(match: re.Match[bytes]) -> bytes:
+    return _characters_of(match[0])
+
+
+@lru_cache(maxsize=10_000)
+def _characters_of(escapes: bytes) -> bytes:
+    if escapes in _CHARACTERS:
+        return _CHARACTERS[escapes]
+    characters: str = msgspec.json.decode(b'"%b"' % escapes, type=str)
+    if "\0" in characters:
+        raise ValueError("a NUL character")
+    return characters.replace("\\", "\\\\").replace('"', '\\"').encode()

@@ -1,0 +1,69 @@
+"""Values that are one word of a fixed form: their conversions, and the checks of their tokens. Pure."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, assert_never
+
+from etl.datasets import Column
+from etl.datasets.types import WordType
+from etl.ingestion.transform.rules import Group, Rules, Token, convert_none
+from etl.ingestion.transform.tokens import NULL_FIELD, SEPARATOR, suspect
+from etl.ingestion.values import Misfit
+
+_BOOLEANS = frozenset([b"null", b"true", b"false", b'"true"', b'"false"'])
+
+_UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+_is_uuid = re.compile(_UUID).fullmatch
+_is_uuid_token = re.compile(f'"{_UUID}"|null'.encode()).fullmatch
+_HEX_AS_0 = bytes.maketrans(b"123456789abcdefABCDEF", b"0" * 21)
+_UUID_FIELD = b'"00000000-0000-0000-0000-000000000000"' + SEPARATOR
+
+
+def rules(_column: Column, type_: WordType) -> Rules:
+    """Return the rules of a column of words."""
+    match type_.name:
+        case "boolean":
+            return Rules(convert=_boolean, convert_all=convert_none, accept=_accept_booleans)
+        case "uuid":
+            return Rules(convert=_uuid, convert_all=_all_uuids, accept=_accept_uuids, group=_UUIDS)
+        case _:
+            assert_never(type_.name)
+
+
+def _boolean(value: Any) -> str:
+    if value is True or value == "true":
+        return "t"
+    if value is False or value == "false":
+        return "f"
+    raise Misfit("22P02", "expected true or false, got something else")
+
+
+def _accept_booleans(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+    suspect(tokens, suspects, _BOOLEANS.__contains__)
+    return tokens
+
+
+def _uuid(value: Any) -> str:
+    if isinstance(value, str) and _is_uuid(value):
+        return value
+    raise Misfit("22P02", "expected a UUID as 8-4-4-4-12 hexadecimal digits, got something else")
+
+
+def _all_uuids(values: Sequence[Any], types: set[type]) -> Sequence[str] | None:
+    return values if types == {str} and all(map(_is_uuid, values)) else None
+
+
+def _accept_uuids(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+    if _accept_group_of_uuids(tokens) is None:
+        suspect(tokens, suspects, _is_uuid_token)
+    return tokens
+
+
+def _accept_group_of_uuids(rows: Sequence[Token]) -> Sequence[Token] | None:
+    fields = SEPARATOR.join(rows).translate(_HEX_AS_0) + SEPARATOR
+    # They do not overlap: if all copies of both are as long as the whole, there is nothing else.
+    size = len(_UUID_FIELD) * fields.count(_UUID_FIELD) + len(NULL_FIELD) * fields.count(NULL_FIELD)
+    return rows if size == len(fields) else None
+
+
+_UUIDS = Group(name="uuid", accept=_accept_group_of_uuids)
