@@ -67,6 +67,11 @@ COLUMNS = {
     "number": '"uuid"',
     "other_number": '{ type = "uuid", null_if = ["N/A"], trim = true }',
     "filled_uuid": '{ type = "uuid", default = "0F8FAD5B-d9cb-469f-a165-70867728950e" }',
+    "clock": '"time"',
+    "opened": '{ type = "time", min = "08:15:00.5", max = "22:00" }',
+    "closed": '{ type = "time", above = "08:15", formats = ["%I:%M %p", "%H.%M", "epoch"] }',
+    "other_clock": '{ type = "time", null_if = ["24:00"], default = "06:30", trim = true }',
+    "moved_clock": '{ type = "time", misfits_to = "spoiled_clock" }',
     "moved_uuid": '{ type = "uuid", misfits_to = "spoiled" }',
     "quoted": """{ path = '"a.b"."#"', type = "text" }""",
     "odd": '{ path = "a b-ü", type = "text" }',
@@ -82,6 +87,7 @@ feed = {{ value = "a \\"feed\\"", type = "text" }}
 note = "text"
 late = "text"
 spoiled = "text"
+spoiled_clock = "text"
 {chr(10).join(f"{name} = {options}" for name, options in COLUMNS.items())}
 [[table]]
 name = "lab.mixed_items"
@@ -231,6 +237,37 @@ TOKENS = [
         '[["a"]]',
         '[""]',
     ),
+    *(
+        '"08:15"',
+        '"08:15:30"',
+        '"08:15:00.5"',
+        '"08:15:00.1234565"',
+        '"08:15:00.4999996"',
+        '"24:00"',
+        '"24:00:00.000001"',
+    ),
+    *(
+        '"24:01"',
+        '"25:00"',
+        '"08:60"',
+        '"08:15:60"',
+        '"08:15:60.5"',
+        '"23:59:60"',
+        '"23:59:60.5"',
+        '"23:59:59.9999999"',
+    ),
+    *(
+        '"8:15"',
+        '"8:15 AM"',
+        '"08.15"',
+        '" 08:15 "',
+        '"08:15Z"',
+        '"08:15:00+02:00"',
+        '"08:15 -03"',
+        '"0815"',
+        '"08:15:00."',
+    ),
+    *('"22:00:00.0000001"', '"22:00:00.000001"', '"08\\u003a15"', '"08:15 PM"', '"allballs"', '"T08:15"', '"30600.25"'),
     *('"0f8fad5b-d9cb-469f-a165-70867728950e"', '"0F8FAD5B-D9CB-469F-a165-70867728950E"', '"\\u0030f8fad5b"'),
     *('"\\u0030f8fad5b-d9cb-469f-a165-70867728950e"', '" 0f8fad5b-d9cb-469f-a165-70867728950e "'),
     *('"0f8fad5bd9cb469fa16570867728950e"', '"{0f8fad5b-d9cb-469f-a165-70867728950e}"'),
@@ -391,6 +428,9 @@ def test_what_nothing_is_wrong_with_does_not_need_the_careful_lane(lab: Lab) -> 
         "share": ["0.5", "-0.5", "0"],
         "near": ["1.5", "1e300"],
         "yes": ["true", "false", "null", '"true"'],
+        "clock": ['"08:15:30.123"', '"23:59:59"', "null", '"24:00"', '"00:00"'],
+        "other_clock": ['"24:00"', "null", '"08:15"'],
+        "opened": ['"08:15:00.5"', '"22:00"', '"12:30:00"'],
         "number": ['"0f8fad5b-d9cb-469f-a165-70867728950e"', '"0F8FAD5B-D9CB-469F-A165-70867728950E"', "null"],
         "other_number": ['"0f8fad5b-d9cb-469f-a165-70867728950e"', '"N/A"'],
         "day": ['"2026-01-05"', "null"],
