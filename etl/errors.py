@@ -1,37 +1,78 @@
-"""The exceptions of this tool: each class knows whose fault it is, its exit code and what to do next.
+"""The exceptions and the exit codes of this tool: each class names whose fault it is and the next step.
 
 The codes are the contract with schedulers (`docs/reference/exit-codes.md`). A record that cannot load is
 not an exception but a value (`etl.ingestion.values.Rejected`); exceptions are for "stop".
 """
 
+import enum
+import signal
+from collections.abc import Iterable
 from typing import Any
 
 
-class EtlError(Exception):
-    """Stop the command: `str(error)` says what was expected and what was found, `hint` the next command."""
+@enum.unique
+class ExitCode(enum.IntEnum):
+    """The exit codes of every command, the gravest first: this order decides between several (contract C3)."""
 
-    exit_code = 70
+    INTERNAL_FAULT = 70
+    SIGHUP = 128 + signal.SIGHUP
+    SIGINT = 128 + signal.SIGINT
+    SIGTERM = 128 + signal.SIGTERM
+    DATABASE_AWAY = 4
+    TOO_MANY_REJECTED = 5
+    USAGE = 2
+    SOURCE_UNREADABLE = 3
+    BUSY = 6
+    FINDINGS = 1
+    """The work is done; records were rejected, or a check found differences."""
+    SUCCESS = 0
+
+    __repr__ = int.__repr__  # Logs show the number.
+
+
+SIGNALS = frozenset({ExitCode.SIGHUP, ExitCode.SIGINT, ExitCode.SIGTERM})
+"""Codes of a command that a signal ended."""
+
+DONE = frozenset({ExitCode.SUCCESS, ExitCode.FINDINGS})
+"""Codes of a command that did all of its work."""
+
+
+def gravest(codes: Iterable[int]) -> ExitCode:
+    """Return the gravest of some exit codes, SUCCESS without any.
+
+    A number that is no ExitCode is a fault of this tool: it counts as INTERNAL_FAULT.
+    """
+    occurred = set(codes)
+    if occurred - set(ExitCode):
+        return ExitCode.INTERNAL_FAULT
+    return next((code for code in ExitCode if code in occurred), ExitCode.SUCCESS)
+
+
+class EtlError(Exception):
+    """Stop the command: `str(error)` is what was expected and what was found, `hint` is the next command."""
+
+    exit_code: ExitCode = ExitCode.INTERNAL_FAULT
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let an error travel from one process to another with all that it tells."""
-        return _told_again, (type(self), str(self), vars(self))
+        """Pickle the error with its attributes, so that a worker process can send it."""
+        return _restored, (type(self), str(self), vars(self))
 
 
-def _told_again(kind: type[EtlError], message: str, told: dict[str, Any]) -> EtlError:
+def _restored(kind: type[EtlError], message: str, attributes: dict[str, Any]) -> EtlError:
     error = kind.__new__(kind, message)
     error.args = (message,)
-    vars(error).update(told)
+    vars(error).update(attributes)
     return error
 
 
 class UsageError(EtlError):
     """Wrong usage, settings, credentials, missing table or privilege; nothing was done."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class DefinitionError(UsageError):
@@ -41,41 +82,42 @@ class DefinitionError(UsageError):
 class SourceError(EtlError):
     """The source cannot be read to its end: missing, truncated, not JSON, changed while read."""
 
-    exit_code = 3
+    exit_code = ExitCode.SOURCE_UNREADABLE
 
 
 class DatabaseError(EtlError):
-    """The database is away or refuses work, or a disk is full; running again goes on."""
+    """The database is away or refuses work, or a disk is full; the same command loads the rest later."""
 
-    exit_code = 4
+    exit_code = ExitCode.DATABASE_AWAY
 
 
 class TooManyRejectedError(EtlError):
-    """More records were rejected than the settings allow, or a replace has no record at all."""
+    """More records were rejected than the settings allow, or a replace found no record."""
 
-    exit_code = 5
+    exit_code = ExitCode.TOO_MANY_REJECTED
 
 
 class BusyError(EtlError):
     """Another run holds the source or the dataset."""
 
-    exit_code = 6
+    exit_code = ExitCode.BUSY
 
 
 class InternalError(EtlError):
     """A fault of this tool, such as a balance that does not add up."""
 
-    exit_code = 70
+    exit_code = ExitCode.INTERNAL_FAULT
 
 
 class InterruptedByUserError(EtlError):
-    """A signal ended the command; running again goes on."""
+    """A signal ended the command; the same command loads the rest."""
 
     def __init__(self, message: str, *, signal_number: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
-        self.exit_code = 128 + signal_number
+        # Without a handler of ours Python raises KeyboardInterrupt for SIGINT, and there is no number.
+        self.exit_code = gravest([128 + (signal_number or signal.SIGINT)])
 
 
 def reason_of(error: OSError) -> str:
-    """Return the operating system's reason in lower case: a sentence of ours continues with it."""
+    """Return the reason of the operating system in lower case, for the end of a message."""
     return (error.strerror or "unknown error").lower()

@@ -1,15 +1,16 @@
 """The commands as functions, for programs in Python: the same line, no output, no signal handler, no exit code.
 
-What happens is told to the logger `etl` of the standard library, which is silent unless the program gives it a handler.
+Log events go to the logger `etl` of the standard library, which is silent unless the program gives it a handler.
 """
 
+import inspect
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict, TypeVar, Unpack
 
 import msgspec
 import psycopg
@@ -17,156 +18,201 @@ import structlog
 
 from etl import provisioning
 from etl.database import connecting
-from etl.errors import EtlError, UsageError
-from etl.ingestion import constants
-from etl.ingestion.pipeline import outcome
-from etl.ingestion.pipeline.command import Course, load_all, precalculate_all, require_all
-from etl.ingestion.pipeline.job import Job, Stop
-from etl.ingestion.pipeline.sharing import shared
+from etl.errors import DONE, BusyError, EtlError, ExitCode, UsageError, gravest
+from etl.ingestion.constants import RETRY_ATTEMPTS, RETRY_BASE_SECONDS, RETRY_CAP_SECONDS
+from etl.ingestion.destination import refusals
+from etl.ingestion.failed_store.store import FailedStore
+from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
+from etl.ingestion.pipeline.job import Load, Target
+from etl.ingestion.pipeline.replay import ReplayFilter, ReplayResult, replay_all, select
+from etl.ingestion.pipeline.sharing import shares_of
+from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Summary
 from etl.logs import Logs
+from etl.options import settings_of
 from etl.precalculation import catalogue
 from etl.precalculation.refresh import Refreshed, refresh_all
 from etl.settings import (
     Decoder,
     Format,
-    Limit,
     LoadSettings,
     Mode,
     OnDuplicate,
     OnNul,
     OnUnknown,
-    RetrySettings,
     read_file_settings,
 )
 
-# What the command line lets through: a type checker may not have looked at the program that calls.
-_EXPECTED: dict[str, Any] = {
-    "mode": Mode | None,
-    "format": Format,
-    "decoder": Decoder,
-    "on_nul": OnNul | None,
-    "on_duplicate": OnDuplicate | None,
-    "on_unknown": OnUnknown | None,
-    "workers": Annotated[int, msgspec.Meta(ge=1, le=64)],
-    "batch_rows": Annotated[int, msgspec.Meta(ge=1, le=1_000_000)],
-    "max_record_bytes": Annotated[int, msgspec.Meta(ge=1 << 20, le=1 << 30)],
-    "limit": Annotated[int, msgspec.Meta(ge=1)] | None,
-}
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Several processes need `if __name__ == "__main__":` in a script, so a program must ask for them.
+_DEFAULTS: dict[str, Any] = {"workers": 1}
+
+
+class LoadOptions(TypedDict, total=False):
+    """The options of `load` for type checkers; `LoadSettings` has their help texts, bounds and defaults."""
+
+    mode: Mode | None
+    format: Format
+    encoding: str
+    records: str | None
+    workers: int | None
+    decoder: Decoder
+    batch_rows: int
+    max_rejected: int | str
+    max_record_bytes: int
+    atomic: bool
+    allow_empty: bool
+    limit: int | None
+    dry_run: bool
+    on_nul: OnNul | None
+    on_duplicate: OnDuplicate | None
+    on_unknown: OnUnknown | None
+    precalculate: bool
+    failed_dir: str | Path
+    force: bool
+    retry_attempts: int
+    retry_base_seconds: float
+    retry_cap_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What a load did: the summary of each source and dataset (C4), and the aggregates that it refreshed."""
+    """The result of a load: the summary of each source and dataset (C4), and the refreshed aggregates."""
 
-    exit_code: int
+    exit_code: ExitCode
     sources: tuple[Summary, ...]
     precalculated: tuple[Refreshed, ...]
 
 
-def load(  # noqa: PLR0913 - as many as the command has options
+def _with_options(function: F) -> F:
+    """Add the options and their defaults to the signature, so that `help` and notebooks show them."""
+    *named, _ = inspect.signature(function).parameters.values()
+    options = [
+        inspect.Parameter(
+            setting.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=_DEFAULTS.get(setting.name, setting.default_written),
+            annotation=LoadOptions.__annotations__[setting.name],
+        )
+        for setting in settings_of(LoadSettings)
+    ]
+    vars(function)["__signature__"] = inspect.Signature([*named, *options], return_annotation=Loaded)
+    return function
+
+
+@_with_options
+def load(
     dataset: str,
     *sources: str | Path,
     database: str | None = None,
     config_dir: str | Path = "config",
-    failed_dir: str | Path = "failed",
-    mode: Mode | None = None,
-    format: Format = "auto",
-    records: str | None = None,
-    encoding: str = "auto",
-    decoder: Decoder = "auto",
-    workers: int = 1,
-    batch_rows: int = constants.BATCH_ROWS,
-    max_record_bytes: int = constants.MAX_RECORD_BYTES,
-    max_rejected: int | str = "10%",
-    limit: int | None = None,
-    atomic: bool = False,
-    allow_empty: bool = False,
-    on_nul: OnNul | None = None,
-    on_duplicate: OnDuplicate | None = None,
-    on_unknown: OnUnknown | None = None,
-    dry_run: bool = False,
-    force: bool = False,
-    precalculate: bool = True,
+    **options: Unpack[LoadOptions],
 ) -> Loaded:
-    """Load sources into a dataset as `etl load` does, and return what became of them: exit code 0 or 1.
+    """Load sources into a dataset as `etl load` does; return their summaries with exit code 0 or 1.
 
-    Several datasets and their paths in `records` are separated by commas, as there.
+    Commas separate several datasets, and their paths in `records`. The options are those of the command, but one
+    process loads unless `workers` is given. More workers are new processes: a script that asks for them needs
+    `if __name__ == "__main__":`.
 
-    Raises the EtlError of the gravest end of a source otherwise; calling again goes on where the ledger stops. With
-    more than one worker processes are started anew, which needs `if __name__ == "__main__":` in a script.
+    Raises the EtlError of the source with the gravest exit code otherwise; the same call continues the load.
     """
     if not sources:
         raise UsageError("no source is named")
-    settings = LoadSettings(
-        mode=mode,
-        format=format,
-        records=records,
-        decoder=decoder,
-        workers=workers,
-        batch_rows=batch_rows,
-        failed_dir=Path(failed_dir),
-        atomic=atomic,
-        allow_empty=allow_empty,
-        max_rejected=Limit.read(str(max_rejected)),
-        force=force,
-        precalculate=precalculate and not dry_run,
-        retries=RetrySettings(
-            attempts=constants.RETRY_ATTEMPTS,
-            base_seconds=constants.RETRY_BASE_SECONDS,
-            cap_seconds=constants.RETRY_CAP_SECONDS,
-        ),
-        max_record_bytes=max_record_bytes,
-        limit=limit,
-        dry_run=dry_run,
-        on_nul=on_nul,
-        on_duplicate=on_duplicate,
-        on_unknown=on_unknown,
-    )
-    _require_expected(settings)
-    if encoding != "auto":
-        encodings.require_known(encoding)
+    given = _DEFAULTS | options
+    _require_expected(given)
+    settings = LoadSettings.read(given)
+    if settings.encoding != "auto":
+        encodings.require_known(settings.encoding)
     folder = Path(config_dir)
-    shares = shared(dataset, records, format, folder)
-    named = [each for source in sources for each in naming.named(str(source), encoding)]
-    course = Course()
+    shares = shares_of(dataset, settings.records, settings.format, folder)
+    named = [each for source in sources for each in naming.named(str(source), settings.encoding)]
+    result = CommandResult()
     with _opened(database, folder) as target:
         # The processes of several workers have no logger of this program.
         stop, logs = Stop(), Logs(level="critical")
-        jobs = [
-            Job(
-                dataset=share.dataset,
-                database=target,
-                settings=replace(settings, records=share.records),
-                stop=stop,
-                logs=logs,
-            )
-            for share in shares
-        ]
-        require_all(jobs, named, folder)
-        load_all(named, jobs, course, lambda _summary, _error: None)
-        precalculate_all(jobs, folder, course, lambda _error: None)
-    if course.exit_code not in {0, 1}:
-        grave = [error for error in course.errors if error.exit_code == course.exit_code]
-        raise (grave or course.errors)[0]
+        targets = [Target.of(share.dataset, share.records, settings) for share in shares]
+        asked = Load(database=target, settings=settings, targets=targets, stop=stop, logs=logs)
+        require_all(asked, named, folder)
+        load_all(asked, named, result, lambda _summary, _error: None)
+        precalculate_all(asked, folder, result, lambda _error: None)
+    if result.exit_code not in DONE:
+        grave = [error for error in result.errors if error.exit_code == result.exit_code]
+        raise (grave or result.errors)[0]
     return Loaded(
-        exit_code=course.exit_code, sources=tuple(course.summaries), precalculated=tuple(course.precalculated)
+        exit_code=result.exit_code, sources=tuple(result.summaries), precalculated=tuple(result.precalculated)
     )
 
 
-def _require_expected(settings: LoadSettings) -> None:
-    for name, expected in _EXPECTED.items():
+def _require_expected(given: Mapping[str, Any]) -> None:
+    """Raise UsageError for a word or number that the command line refuses: not every caller uses a type checker."""
+    for setting in settings_of(LoadSettings):
+        if setting.name not in given or not (setting.choices or setting.kind in {int, float}):
+            continue
+        bounds = msgspec.Meta(ge=setting.option.least, le=setting.option.most)
+        expected: Any = setting.kind if setting.choices else Annotated[setting.kind, bounds]
         try:
-            msgspec.convert(getattr(settings, name), expected)
+            msgspec.convert(given[setting.name], expected | None if setting.is_optional else expected)
         except msgspec.ValidationError as error:
-            raise UsageError(f"{name}: {error}") from error
+            raise UsageError(f"{setting.name}: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replays:
+    """The results of a replay: one for each file of the failed store that was loaded, and the refreshed aggregates."""
+
+    exit_code: ExitCode
+    replayed: tuple[ReplayResult, ...]
+    precalculated: tuple[Refreshed, ...]
+
+
+def replay(  # noqa: PLR0913 - the options of the command
+    *ids: str,
+    run: str | None = None,
+    dataset: str | None = None,
+    all: bool = False,
+    database: str | None = None,
+    config_dir: str | Path = "config",
+    failed_dir: str | Path = "failed",
+    precalculate: bool = True,
+    retry_attempts: int = RETRY_ATTEMPTS,
+    retry_base_seconds: float = RETRY_BASE_SECONDS,
+    retry_cap_seconds: float = RETRY_CAP_SECONDS,
+) -> Replays:
+    """Load records of the failed store again as `etl failed replay` does; return the results, with exit code 0 or 1.
+
+    Name ids, or all pending files of a run or a dataset, or `all`. An id that is not pending any more is skipped.
+    Raises EtlError otherwise. A BusyError is raised after the other files are replayed; call again to replay the rest.
+    """
+    if not (ids or run or dataset or all):
+        raise UsageError("nothing is named to replay", hint="give ids, run, dataset or all=True")
+    given = {
+        "retry_attempts": retry_attempts,
+        "retry_base_seconds": retry_base_seconds,
+        "retry_cap_seconds": retry_cap_seconds,
+    }
+    _require_expected(given)
+    settings = LoadSettings.read(given).retries
+    folder = Path(config_dir)
+    with _opened(database, folder) as target, FailedStore(Path(failed_dir)) as store:
+        selection = select(ReplayFilter(ids=ids, run=run, dataset=dataset), target, folder, store)
+        results = list(replay_all(selection, target, folder, store, settings, precalculates=precalculate))
+    for result in results:
+        if isinstance(result, BusyError):
+            raise result
+    replayed = tuple(result for result in results if isinstance(result, ReplayResult))
+    return Replays(
+        exit_code=gravest(result.exit_code for result in replayed),
+        replayed=replayed,
+        precalculated=tuple(result for result in results if isinstance(result, Refreshed)),
+    )
 
 
 def precalculate(
     *aggregates: str, database: str | None = None, config_dir: str | Path = "config", full: bool = False
 ) -> tuple[Refreshed, ...]:
-    """Bring aggregates up to date with the facts, those named or all, as `etl precalculate` does.
+    """Bring all aggregates, or the named ones, up to date with the facts as `etl precalculate` does.
 
     Raises EtlError.
     """
@@ -178,7 +224,7 @@ def precalculate(
 
 @contextmanager
 def _opened(address: str | None, config_dir: Path) -> Iterator[connecting.Database]:
-    """Yield the database that is meant, as the commands find it (contract C2)."""
+    """Yield the database, found as the commands find it (contract C2)."""
     _be_quiet()
     given = address or os.environ.get("ETL_DATABASE_URL") or os.environ.get("DATABASE_URL")
     chosen = connecting.choose(given, read_file_settings(config_dir).database, os.environ)
@@ -186,13 +232,15 @@ def _opened(address: str | None, config_dir: Path) -> Iterator[connecting.Databa
         try:
             yield target
         except psycopg.errors.InsufficientPrivilege as error:
-            raise UsageError(f"{target.name} denies it: {error.diag.message_primary}", hint="etl db check") from error
+            raise UsageError(
+                f"{target.name} denies access: {error.diag.message_primary}", hint="etl db check"
+            ) from error
         except psycopg.Error as error:
-            raise outcome.lost(error, target) from error
+            raise refusals.as_etl_error(error, target) from error
 
 
 def _be_quiet() -> None:
-    """Send the story to the program's own logging, where structlog would print it."""
+    """Send log events to the logging of the program; structlog would print them."""
     if structlog.is_configured():
         return
     logging.getLogger("etl").addHandler(logging.NullHandler())
@@ -203,4 +251,4 @@ def _be_quiet() -> None:
     )
 
 
-__all__ = ["EtlError", "Loaded", "load", "precalculate"]
+__all__ = ["EtlError", "Loaded", "Replays", "load", "precalculate", "replay"]

@@ -18,7 +18,7 @@ import structlog
 
 from etl import queries
 from etl.database.connecting import Database, connect
-from etl.errors import DatabaseError, EtlError, UsageError, reason_of
+from etl.errors import DONE, DatabaseError, EtlError, ExitCode, UsageError, reason_of
 from etl.ingestion.values import Summary
 
 _SQL = queries.load("metrics")
@@ -59,7 +59,7 @@ _Samples = dict[str, dict[tuple[str, ...], float]]
 
 
 def require_writable(path: Path) -> None:
-    """Prover that a metrics file can be written.
+    """Prove that a metrics file can be written.
 
     Raises UsageError when it cannot.
     """
@@ -85,7 +85,7 @@ class Report:
 
     def __init__(self, path: Path | None, command: Command, datasets: str = "") -> None:
         """`datasets` are separated by commas, as a load takes them."""
-        self.exit_code = 0
+        self.exit_code: int = ExitCode.SUCCESS
         self._path = path
         self._command = command
         self._datasets = frozenset(datasets.split(","))
@@ -102,7 +102,7 @@ class Report:
         if isinstance(error, EtlError):
             self.exit_code = error.exit_code
         elif error is not None:
-            self.exit_code = 130 if isinstance(error, KeyboardInterrupt) else 70
+            self.exit_code = ExitCode.SIGINT if isinstance(error, KeyboardInterrupt) else ExitCode.INTERNAL_FAULT
         self.write()
 
     def withdraw(self) -> None:
@@ -195,7 +195,7 @@ class Report:
         write_to_textfile(str(path), registry)
 
     def _success(self, before: _Samples, labels: tuple[str, str], now: float) -> float | None:
-        if self.exit_code in {0, 1}:
+        if self.exit_code in DONE:
             return now
         known = [before.get("etl_last_success_timestamp_seconds", {}).get(labels)]
         known.append(self._finished.get(labels[1]) if self._command == "load" else None)

@@ -7,15 +7,16 @@ A file is a sequence of `-- name: snake_name`, one line `-- what it does`, and t
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
+from psycopg.rows import class_row, dict_row
 
 from etl.errors import InternalError
 from etl.settings import shipped
 
+Row = TypeVar("Row")
 Values = Mapping[str, Any] | Sequence[Any] | None
 
 _HEAD = re.compile(r"^-- name: ([a-z_]+)\n-- .+\n", re.MULTILINE)
@@ -69,4 +70,24 @@ def rows(
 ) -> list[dict[str, Any]]:
     """Return the rows of a statement, by column."""
     with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(statement, values).fetchall()
+
+
+def one_as(kind: type[Row], connection: psycopg.Connection, statement: sql.SQL | sql.Composed, values: Values) -> Row:
+    """Return the only row of a statement as a value of a class that has its columns as fields.
+
+    Raises InternalError when there is none.
+    """
+    with connection.cursor(row_factory=class_row(kind)) as cursor:
+        row = cursor.execute(statement, values).fetchone()
+    if row is None:
+        raise InternalError("expected a row of a statement, got none")
+    return row
+
+
+def rows_as(
+    kind: type[Row], connection: psycopg.Connection, statement: sql.SQL | sql.Composed, values: Values
+) -> list[Row]:
+    """Return the rows of a statement as values of a class that has its columns as fields."""
+    with connection.cursor(row_factory=class_row(kind)) as cursor:
         return cursor.execute(statement, values).fetchall()

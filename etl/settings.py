@@ -1,19 +1,20 @@
-"""Where settings and shipped files come from: the configuration folder, `etl.toml` and the installed package.
+"""The one list of options, and the files with settings: `etl.toml` and the files of the installed package.
 
-Knows files and names, no database and no command. A flag beats the environment, which beats `etl.toml`;
-that order is Click's own: the values of `etl.toml` are handed to it as defaults (`etl.cli`).
+Knows files and names, no database and no command. Each option is a field here, with its type, bounds, default and help;
+the command line (`etl.cli.options`), the keys of `etl.toml` and `etl.load` are derived from the fields.
+A flag beats the environment, which beats `etl.toml`. Click applies that order: it gets the values of `etl.toml` as
+defaults (`etl.cli`). `etl --help` imports this module, so it imports no library.
 """
 
 import re
-import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
-
-import msgspec
+from typing import Annotated, Any, Literal, Self
 
 from etl.errors import DefinitionError, UsageError, reason_of
-from etl.ingestion.constants import MAX_RECORD_BYTES
+from etl.ingestion import constants
+from etl.options import Group, Option, Setting, build, settings_of
 
 Mode = Literal["append", "merge", "replace"]
 Format = Literal["auto", "array", "ndjson", "document"]
@@ -21,6 +22,8 @@ Decoder = Literal["auto", "ijson"]
 OnNul = Literal["reject", "strip"]
 OnDuplicate = Literal["newest", "first", "reject"]
 OnUnknown = Literal["ignore", "warn", "reject"]
+LogFormat = Literal["auto", "console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 def shipped(name: Literal["sql", "config"]) -> Path:
@@ -29,70 +32,60 @@ def shipped(name: Literal["sql", "config"]) -> Path:
     return inside_wheel if inside_wheel.is_dir() else Path(__file__).parent.parent / name
 
 
-class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The keys of `etl.toml`: the long options with `_` for `-`. An absent key leaves the option's default."""
+@dataclass(frozen=True, kw_only=True)
+class GlobalSettings:
+    """The options before the command."""
 
-    database: str | None = None
-    log_format: Literal["auto", "console", "json"] | None = None
-    log_level: Literal["debug", "info", "warning", "error"] | None = None
-    mode: Mode | None = None
-    format: Format | None = None
-    encoding: str | None = None
-    records: str | None = None
-    decoder: Decoder | None = None
-    atomic: bool | None = None
-    allow_empty: bool | None = None
-    on_nul: OnNul | None = None
-    on_duplicate: OnDuplicate | None = None
-    on_unknown: OnUnknown | None = None
-    no_precalculate: bool | None = None
-    json: bool | None = None
-    workers: int | None = None
-    batch_rows: int | None = None
-    max_rejected: str | None = None
-    max_record_bytes: int | None = None
-    failed_dir: str | None = None
-    metrics_file: str | None = None
-    retry_attempts: int | None = None
-    retry_base_seconds: float | None = None
-    retry_cap_seconds: float | None = None
-
-    def as_defaults(self) -> dict[str, Any]:
-        """Return the keys that were written, without `database` (libpq's variables come before it)."""
-        written: dict[str, Any] = msgspec.to_builtins(self)
-        written.pop("database", None)
-        if "json" in written:
-            written["as_json"] = written.pop("json")
-        return written
+    config_dir: Annotated[str, Option("Folder that holds etl.toml and datasets/.", metavar="DIR", is_in_file=False)] = (
+        "./config"
+    )
+    database: Annotated[
+        str | None,
+        Option(
+            "Address: postgresql://... or embedded:[FOLDER]. Default: libpq's PG* variables, then etl.toml.",
+            metavar="URL",
+            twins=("ETL_DATABASE_URL", "DATABASE_URL"),
+        ),
+    ] = None
+    log_format: Annotated[LogFormat, Option("Format of the logs; auto: console on a terminal, JSON elsewhere.")] = (
+        "auto"
+    )
+    log_level: Annotated[LogLevel, Option("Lowest level that is logged.")] = "info"
 
 
-def read_file_settings(config_dir: Path) -> FileSettings:
-    """Read `etl.toml` of the configuration folder, else the shipped one.
+@dataclass(frozen=True, kw_only=True)
+class OutputSettings:
+    """The options of the output of a command."""
 
-    Raises DefinitionError when it is not TOML or holds an unknown key or a value of the wrong type.
-    """
-    own = config_dir / "etl.toml"
-    path = own if own.exists() else shipped("config") / "etl.toml"
-    try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), FileSettings)
-    except OSError as error:
-        raise DefinitionError(f"cannot read {path}: {reason_of(error)}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise DefinitionError(f"{path}: {error}", hint="see docs/reference/settings.md for the keys") from error
+    metrics_file: Annotated[
+        Path | None,
+        Option(
+            "Write metrics for Prometheus to this file, in the format of node_exporter's textfile collector.",
+            metavar="FILE",
+            read=Path,
+        ),
+    ] = None
+    as_json: Annotated[bool, Option("Print JSON, one object per line.", key="json")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrySettings:
-    """How often and how long a transient fault is retried: attempts in all, first and longest wait in seconds."""
+    """How a transient fault is retried: attempts in all, first and longest wait in seconds."""
 
-    attempts: int
-    base_seconds: float
-    cap_seconds: float
+    attempts: Annotated[
+        int, Option("Attempts of a batch when the database has a transient fault.", least=1, most=100)
+    ] = constants.RETRY_ATTEMPTS
+    base_seconds: Annotated[float, Option("First wait between attempts, doubled each time.", least=0.001, most=600)] = (
+        constants.RETRY_BASE_SECONDS
+    )
+    cap_seconds: Annotated[float, Option("Longest wait between attempts.", least=0.001, most=3600)] = (
+        constants.RETRY_CAP_SECONDS
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """How many records may be rejected: a count, or a share of the records read in percent."""
+    """How many records may be rejected: a number, or a share of the records read in percent."""
 
     count: int | None = None
     percent: float | None = None
@@ -111,7 +104,7 @@ class Limit:
         return cls(percent=float(match.group(2)))
 
     def is_exceeded(self, rejected: int, read: int, *, at_end: bool) -> bool:
-        """Tell whether too many are rejected; a share is judged of 10,000 records, or at the end of more than 100."""
+        """Return whether too many are rejected; a share counts from 10,000 records, or at the end of more than 100."""
         if self.count is not None:
             return rejected > self.count
         enough = read > 100 if at_end else read >= 10_000
@@ -123,24 +116,165 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadSettings:
-    """What one `load` is asked to do; the same for all of its sources."""
+    """The options of one `load`; they are the same for all of its sources."""
 
-    mode: Mode | None
-    format: Format
-    records: str | None
-    decoder: Decoder
-    workers: int | None
-    batch_rows: int
-    failed_dir: Path
-    atomic: bool
-    allow_empty: bool
-    max_rejected: Limit
-    force: bool
-    precalculate: bool
-    retries: RetrySettings
-    max_record_bytes: int = MAX_RECORD_BYTES
-    limit: int | None = None
-    dry_run: bool = False
-    on_nul: OnNul | None = None
-    on_duplicate: OnDuplicate | None = None
-    on_unknown: OnUnknown | None = None
+    mode: Annotated[Mode | None, Option("What happens to rows that exist already. Default: the definition's mode.")] = (
+        None
+    )
+    format: Annotated[Format, Option("Structure of the source.")] = "auto"
+    encoding: Annotated[
+        str,
+        Option(
+            "Character encoding of the source, such as latin-1; auto detects UTF-8, UTF-16 and UTF-32.", metavar="NAME"
+        ),
+    ] = "auto"
+    records: Annotated[
+        str | None,
+        Option(
+            "Path of one record, such as shipments.item; one path for each dataset. Default: the definition's path, or"
+            " NAME.item for several datasets whose path is item.",
+            metavar="PATH[,PATH...]",
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        Option(
+            "Processes that load a source. Default: one less than the cores, at most 4, and fewer for a small source.",
+            least=1,
+            most=64,
+        ),
+    ] = None
+    decoder: Annotated[
+        Decoder,
+        Option("auto sends unchanged what PostgreSQL can read; ijson converts every value. The rows are the same."),
+    ] = "auto"
+    batch_rows: Annotated[
+        int,
+        Option(
+            "Records per batch: one COPY in one transaction. The first batches are smaller.", least=1, most=1_000_000
+        ),
+    ] = constants.BATCH_ROWS
+    max_rejected: Annotated[
+        Limit,
+        Option("Stop with exit code 5 when more records of a dataset are rejected.", metavar="N|P%", read=Limit.read),
+    ] = Limit(percent=10)
+    max_record_bytes: Annotated[
+        int,
+        Option(
+            "A larger record ends the source with exit code 3. Memory use grows with this limit.",
+            least=1 << 20,
+            most=1 << 30,
+        ),
+    ] = constants.MAX_RECORD_BYTES
+    atomic: Annotated[bool, Option("Load all of a source or nothing; all rows become visible together at the end.")] = (
+        False
+    )
+    allow_empty: Annotated[bool, Option("Allow a replace without any record, which empties the dataset.")] = False
+    limit: Annotated[
+        int | None,
+        Option(
+            "Load only the first N records of each source and dataset. The same command without it loads the rest.",
+            metavar="N",
+            least=1,
+            is_in_file=False,
+        ),
+    ] = None
+    dry_run: Annotated[
+        bool,
+        Option(
+            "Check every record as a load would, load nothing, and report the records that would be refused.",
+            is_in_file=False,
+        ),
+    ] = False
+    on_nul: Annotated[
+        OnNul | None,
+        Option(
+            "What to do with a record that has a NUL character, which PostgreSQL cannot store: reject it, or strip the"
+            " character. Default: the definition's policy."
+        ),
+    ] = None
+    on_duplicate: Annotated[
+        OnDuplicate | None,
+        Option(
+            "What to do with records of one source that have the same key: keep the newest, keep the first, or reject"
+            " all but the first. They are counted. Default: the definition's policy."
+        ),
+    ] = None
+    on_unknown: Annotated[
+        OnUnknown | None,
+        Option(
+            "What to do with members that the definition does not name: ignore them, report those in the first records"
+            " of each batch (warn), or reject the record. Default: the definition's policy."
+        ),
+    ] = None
+    # On by default, so the option is --no-precalculate.
+    precalculate: Annotated[bool, Option("Do not refresh the aggregates.")] = True
+    failed_dir: Annotated[Path, Option("Folder of the failed store.", metavar="DIR", read=Path)] = Path("failed")
+    force: Annotated[
+        bool, Option("Load the source again although it is loaded already.", is_in_file=False, twins=())
+    ] = False
+    retries: Annotated[RetrySettings, Group("retry")] = RetrySettings()
+
+    @property
+    def policies(self) -> dict[str, str]:
+        """The policies that the command names, by the option's name; they replace the definition's own."""
+        policies = {name: getattr(self, name) for name in ("on_nul", "on_duplicate", "on_unknown")}
+        return {name: policy for name, policy in policies.items() if policy}
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> Self:
+        """Return the settings with the given options, by name; a dry run does not refresh the aggregates.
+
+        Raises UsageError for a wrong limit, TypeError for an unknown option.
+        """
+        settings = build(cls, given)
+        return replace(settings, precalculate=settings.precalculate and not settings.dry_run)
+
+
+FILE_CLASSES: tuple[type, ...] = (GlobalSettings, LoadSettings, OutputSettings)
+"""The settings classes whose options may be keys of `etl.toml`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSettings:
+    """The values that `etl.toml` sets, by key; an option without a key keeps its default."""
+
+    written: Mapping[str, Any]
+
+    @property
+    def database(self) -> str | None:
+        """The address of the database."""
+        return self.written.get("database")
+
+    def as_defaults(self) -> dict[str, Any]:
+        """Return the values by the parameter of a command, without `database`: libpq's variables come before it."""
+        known = file_keys()
+        return {known[key].parameter: value for key, value in self.written.items() if key != "database"}
+
+
+def file_keys() -> dict[str, Setting]:
+    """Return the options that `etl.toml` may set, by key: the long option with `_` for `-`."""
+    options = (setting for each in FILE_CLASSES for setting in settings_of(each))
+    return {setting.key: setting for setting in options if setting.option.is_in_file}
+
+
+def read_file_settings(config_dir: Path) -> FileSettings:
+    """Read `etl.toml` of the configuration folder, else the shipped one.
+
+    Raises DefinitionError when it is not TOML or holds an unknown key or a value of the wrong type.
+    """
+    import tomllib  # noqa: PLC0415 - `etl --help` needs neither
+
+    import msgspec  # noqa: PLC0415 - the same
+
+    own = config_dir / "etl.toml"
+    path = own if own.exists() else shipped("config") / "etl.toml"
+    kinds = [(key, setting.written | None, None) for key, setting in file_keys().items()]
+    struct = msgspec.defstruct("Settings", kinds, kw_only=True, forbid_unknown_fields=True, omit_defaults=True)
+    try:
+        read = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), struct)
+    except OSError as error:
+        raise DefinitionError(f"cannot read {path}: {reason_of(error)}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise DefinitionError(f"{path}: {error}", hint="see docs/reference/settings.md for the keys") from error
+    return FileSettings(written=msgspec.to_builtins(read))

@@ -26,13 +26,14 @@ import etl
 from etl.cli import TAKE_FROM_FILE, cli
 from etl.database.connecting import Database, connect
 from etl.datasets import TYPES, Column, Type, sql_type
+from etl.ingestion.framing import formats
 from etl.ingestion.framing.decoding import decode
 from etl.ingestion.sources import recognition
 from etl.ingestion.transform.types import converter
 from etl.ingestion.values import Misfit, Piece
 from etl.precalculation.catalogue import read_all
 from etl.provisioning import migrate, opened
-from etl.settings import FileSettings
+from etl.settings import file_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -206,7 +207,7 @@ def _option(option: click.Option, context: click.Context) -> tuple[str, ...]:
     return (
         f"`{name}{value}`",
         ", ".join(f"`{twin}`" for twin in extra.get("envvars", ())),
-        f"`{key}`" if key in FileSettings.__struct_fields__ and takes_from_file else "",
+        f"`{key}`" if key in file_keys() and takes_from_file else "",
         ", ".join(filter(None, (default, bounds))),
         (option.help or "").replace("|", r"\|"),
     )
@@ -331,7 +332,7 @@ def _recognised() -> Iterator[str]:
     yield "| --- | --- |"
     yield f"| {compressions} | read decompressed, whatever its name |"
     yield f"| {encodings} | read as UTF-8 |"
-    for words in recognition.FORMATS:
+    for words in formats.FORMATS:
         yield f"| {words} | exit code 3: `expected JSON that begins with [ or {{, got what looks like {words}` |"
 
 

@@ -1,31 +1,25 @@
-"""One embedded server per test process, a fresh database per test, and the command as a scheduler runs it."""
+"""One embedded server per test process, and for each test a fresh database, in which commands run."""
 
-import os
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import disk_usage, rmtree
 from typing import Any
 from unittest import mock
 from urllib.parse import quote
 
-import psutil
-import psycopg
 import pytest
 import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql import factories
 
 from etl.database.connecting import Database
-from etl.embedded import VERSION, Server
+from etl.embedded import Server
 from etl.provisioning import migrate
-from tests.support import command
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.checkout import ROOT
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
+from tests.support.servers import quick_folder, quick_server
+from tests.support.site import Site
 
 
 # What every test's database holds: paths of .sql files, or callables that take host, port, user, dbname,
@@ -65,51 +59,16 @@ def _loggers_look_again() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Run an embedded server for all tests of this process, of the version that ETL_TEST_POSTGRES names."""
-    with _quick_folder(tmp_path_factory) as folder:
-        yield from _served(folder / "postgres")
-
-
-@contextmanager
-def _quick_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Give a folder in memory where there is room: to make and drop a database there costs a third."""
-    memory = Path("/dev/shm")  # noqa: S108 - the folder made there is private
-    if not memory.is_dir() or not os.access(memory, os.W_OK) or disk_usage(memory).free < 4 << 30:
-        yield tmp_path_factory.mktemp("server")
-        return
-    for left in memory.glob("etl-test-*"):
-        if not psutil.pid_exists(int(left.name.rpartition("-")[2])):
-            rmtree(left, ignore_errors=True)  # of tests that were killed
-    folder = memory / f"etl-test-{os.getpid()}"
-    folder.mkdir(mode=0o700)
-    try:
-        yield folder
-    finally:
-        rmtree(folder)
-
-
-def _served(folder: Path) -> Iterator[Server]:
-    server = Server(folder, version=int(os.environ.get("ETL_TEST_POSTGRES", VERSION)))
-    server.start()
-    try:
-        with psycopg.connect(server.url(), autocommit=True) as connection:
-            # No test pulls the plug: what a killed process leaves is safe without waiting for the disk.
-            connection.execute("alter system set fsync = off")
-            connection.execute("alter system set full_page_writes = off")
-            # Each page of a new database is logged: to compress them took three quarters of making one.
-            connection.execute("alter system set wal_compression = off")
-            connection.execute("alter system set max_wal_size = '256MB'")
-            connection.execute("select pg_reload_conf()")
+    """Run an embedded server for all tests of this process."""
+    with quick_folder(tmp_path_factory) as folder, quick_server(folder / "postgres") as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="session")
 def server_address(server: Server) -> Address:
-    """Tell pytest-postgresql where the server is; the address is known only once it runs."""
-    found = conninfo_to_dict(server.url())
-    return Address(host=str(found["host"]), port=str(found["port"]), user=str(found["user"]))
+    """Return where the server is; the address is known only once it runs."""
+    address = conninfo_to_dict(server.url())
+    return Address(host=str(address["host"]), port=str(address["port"]), user=str(address["user"]))
 
 
 # The first makes the template once, the second a database from it, and a connection to that, for each test.
@@ -118,44 +77,28 @@ postgresql = factories.postgresql("postgresql_template")
 
 
 @pytest.fixture
-def database_url(postgresql: psycopg.Connection[tuple[Any, ...]]) -> str:
+def connection(postgresql: Connection) -> Connection:
+    """Give an autocommit connection to the test's database, which is fresh and migrated."""
+    postgresql.autocommit = True
+    return postgresql
+
+
+@pytest.fixture
+def database_url(postgresql: Connection) -> str:
     """Return the address of the test's database."""
     info = postgresql.info
     return f"postgresql://{info.user}@/{info.dbname}?host={quote(info.host, safe='')}&port={info.port}"
 
 
 @pytest.fixture
-def run_etl(database_url: str, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs `etl ARGUMENTS` in an empty folder and without anyone's settings.
+def site(database_url: str, tmp_path: Path) -> Iterator[Site]:
+    """Give the test's database and its folder, in which commands run without anyone's settings."""
+    site = Site(database_url, tmp_path)
+    yield site
+    site.close()
 
-    `env` adds variables, or removes those that it maps to None; `stdin` is what the command can read. It is a process
-    of its own where the test asks for one, or does something else meanwhile: calls it from another thread.
-    """
 
-    def run(
-        *arguments: str | Path,
-        env: Mapping[str, str | None] | None = None,
-        cwd: Path = tmp_path,
-        timeout: float = 60,
-        stdin: str = "",
-        own_process: bool = False,
-    ) -> subprocess.CompletedProcess[str]:
-        words = [str(argument) for argument in arguments]
-        clean: dict[str, str | None] = {name: os.environ.get(name) for name in ("PATH", "TMPDIR")}
-        clean |= {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "ETL_DATABASE_URL": database_url}
-        clean |= env or {}
-        variables = {name: value for name, value in clean.items() if value is not None}
-        if not own_process and threading.current_thread() is threading.main_thread():
-            return command.call(words, env=variables, cwd=cwd, stdin=stdin)
-        return subprocess.run(
-            [sys.executable, "-m", "etl", *words],
-            cwd=cwd,
-            env=variables,
-            input=stdin,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=timeout,
-            check=False,
-        )
-
-    return run
+@pytest.fixture
+def run_etl(site: Site) -> RunEtl:
+    """Return a function that runs `etl ARGUMENTS` in the test's folder and database (`Site.run`)."""
+    return site.run

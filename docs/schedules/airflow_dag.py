@@ -1,4 +1,4 @@
-"""A nightly load as an Airflow 3 DAG: the exit code decides whether Airflow tries again or tells a person."""
+"""A nightly load as an Airflow 3 DAG: the exit code decides whether Airflow retries the task or notifies a person."""
 
 import datetime as dt
 import subprocess
@@ -6,7 +6,7 @@ import subprocess
 from airflow.sdk import dag, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-# The same command again would end the same: rejected records, usage, a broken file, too many rejected, a fault.
+# A retry would end with the same code: rejected records, wrong usage, a broken file, too many rejected, a fault of etl.
 FINAL = {1, 2, 3, 5, 70}
 
 
@@ -18,18 +18,18 @@ FINAL = {1, 2, 3, 5, 70}
     default_args={"retries": 5, "retry_delay": dt.timedelta(minutes=10), "retry_exponential_backoff": True},
 )
 def nightly_load() -> None:
-    """Bring the exports of the night into the database."""
+    """Load the exports of the night into the database."""
 
     @task
     def load(dataset: str, source: str) -> None:
-        """Run `etl load` with the ETL_* and PG* variables of the worker; its log lines become those of the task."""
+        """Run `etl load` with the ETL_* and PG* variables of the worker; its log lines are in the log of the task."""
         command = ["etl", "--log-format", "json", "load", dataset, source]
         code = subprocess.run(command, check=False).returncode
         if code in FINAL:
-            # Also for 1: the other records are in, but a task that is green tells nobody that some wait.
-            raise AirflowFailException(f"etl load ended with {code}: docs/how-to/nightly.md tells what it asks of you")
+            # Also for 1: all other records are loaded, but nobody would notice the rejected records of a green task.
+            raise AirflowFailException(f"etl load ended with {code}: docs/how-to/nightly.md explains what to do")
         if code:
-            raise AirflowException(f"etl load ended with {code}: the same command goes on where it stopped")
+            raise AirflowException(f"etl load ended with {code}: the same command continues where it stopped")
 
     load("shipments", "/srv/exports/shipments")
 

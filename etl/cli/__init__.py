@@ -1,4 +1,4 @@
-"""The commands: parse, call one function, print, exit code. Nothing else."""
+"""The commands. Each parses its arguments, calls one function, prints the result and returns an exit code."""
 
 import difflib
 import importlib
@@ -7,41 +7,39 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from etl.cli.options import Common, option
-from etl.errors import EtlError, UsageError
+from etl.cli.options import Common, settings_options
+from etl.errors import EtlError, ExitCode, UsageError, gravest
+from etl.settings import GlobalSettings, LogFormat, read_file_settings
 from etl.version import __version__
 
-if TYPE_CHECKING:
-    from etl.logs import LogFormat
-
-# Each command is the module of its name; what it does stands here, too, so that --help need not import them all.
+# Each command is the module of its name. Its help text is repeated here, so that --help does not import them all.
 _COMMANDS = {
     "load": "Load sources into a dataset: files, globs, folders, URLs, or - for standard input.",
     "runs": "Show what was loaded, when, from where, and how it ended.",
     "failed": "Look at the records that were refused, put them right, and load them again.",
-    "precalculate": "Bring aggregates up to date with the facts: those named, or all.",
-    "listen": "Refresh the aggregates whenever a load finishes, until a signal comes.",
-    "report": "Show an aggregate, its newest rows first; without a name, how fresh each is, as html with charts.",
-    "dataset": "Show, check and propose dataset definitions, and make their tables.",
-    "db": "Run the embedded PostgreSQL, and bring a database to what the loads need.",
-    "init": "Write a configuration folder of your own: etl.toml, one dataset and a sample; nothing is overwritten.",
+    "precalculate": "Bring all aggregates, or the named ones, up to date with the facts.",
+    "listen": "Refresh the aggregates whenever a load finishes, until a signal arrives.",
+    "report": "Show an aggregate, newest rows first. Without a name: when each was refreshed, in html also charts.",
+    "dataset": "Show, check and propose dataset definitions, and create their tables.",
+    "db": "Run the embedded PostgreSQL, and prepare a database for loads.",
+    "init": "Write a new configuration folder: etl.toml, one dataset and a sample. Existing files are kept.",
     "generate": "Write sample data: shipments, vehicle_logs, vehicles or tracking_events.",
 }
 
 
-# The commands whose options `etl.toml` gives defaults to.
+# The commands whose options get defaults from `etl.toml`.
 TAKE_FROM_FILE = ("load", "failed", "precalculate", "listen")
 
 _SUBCOMMANDS = ("list", "show", "replay", "discard", "purge")
 
 
 class _Lazy(click.Group):
-    """A group that imports a command's module when the command is named: start-up costs what is used."""
+    """A group that imports the module of a command only when the command is named, so that start-up is fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's signature
         return list(_COMMANDS)
@@ -49,16 +47,14 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - Click's signature
         if cmd_name not in _COMMANDS:
             return None
-        importlib.import_module(
-            "etl.logs"
-        )  # The first to import structlog: it sees to it that rich does not come along.
+        importlib.import_module("etl.logs")  # First, because it imports structlog without rich.
         command: click.Command = importlib.import_module(f"etl.cli.{cmd_name}").command
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that is named, or tell which one was meant."""
+        """Return the named command; suggest the closest name for an unknown one."""
         if not args[0].startswith("-") and args[0] not in _COMMANDS and not ctx.resilient_parsing:
             close = difflib.get_close_matches(args[0], _COMMANDS, n=1)
             meant = f" Did you mean '{close[0]}'?" if close else ""
@@ -66,91 +62,72 @@ class _Lazy(click.Group):
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Offer commands by their names, and options."""
-        offered = [CompletionItem(name, help=told) for name, told in _COMMANDS.items() if name.startswith(incomplete)]
+        """Offer the names of commands, and options."""
+        offered = [CompletionItem(name, help=text) for name, text in _COMMANDS.items() if name.startswith(incomplete)]
         return [*offered, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the same
-        """Write the list of the commands."""
+        """Write the list of commands."""
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="etl")
-@option("--config-dir", default="./config", show_default=True, metavar="DIR", help="Folder of etl.toml and datasets/.")
-@option(
-    "--database",
-    envvar=["ETL_DATABASE_URL", "DATABASE_URL"],
-    metavar="URL",
-    help="postgresql:// address or embedded:[FOLDER]; else libpq's PG* variables, else etl.toml.",
-)
-@option(
-    "--log-format",
-    type=click.Choice(["auto", "console", "json"]),
-    default="auto",
-    show_default=True,
-    help="Format of the logs; auto is console on a terminal and JSON elsewhere.",
-)
-@option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="Least level of the logs.",
-)
+@settings_options(GlobalSettings)
 @click.pass_context
-def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: "LogFormat", log_level: str) -> None:
-    """Load huge JSON files of logistics data into PostgreSQL: nothing lost, nothing doubled.
+def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: LogFormat, log_level: str) -> None:
+    """Load huge JSON files of logistics data into PostgreSQL: nothing is lost, nothing is loaded twice.
 
-    Exit codes: 0 all in; 1 some records rejected; 2 wrong usage; 3 source unreadable; 4 database away;
+    Exit codes: 0 all loaded; 1 some records rejected; 2 wrong usage; 3 source unreadable; 4 database away;
     5 too many rejected; 6 busy; 70 a fault of this tool; 129, 130 and 143 stopped by a signal.
     """
     from etl import logs
-    from etl.settings import read_file_settings
 
     if is_given(ctx, "config_dir") and ctx.invoked_subcommand != "init" and not Path(config_dir).is_dir():
-        raise UsageError(f"the configuration folder {config_dir} is missing", hint="name another by --config-dir")
+        raise UsageError(
+            f"the configuration folder {config_dir} is missing", hint="give another folder with --config-dir"
+        )
     settings = read_file_settings(Path(config_dir))
     defaults = settings.as_defaults()
-    # A group's subcommands look below the group's own defaults.
+    # Click looks for the defaults of a subcommand below those of its group.
     ctx.default_map = {name: defaults | dict.fromkeys(_SUBCOMMANDS, defaults) for name in TAKE_FROM_FILE}
     given = {
         name: defaults[name] for name in ("log_format", "log_level") if name in defaults and not is_given(ctx, name)
     }
     log_format, log_level = given.get("log_format", log_format), given.get("log_level", log_level)
-    told = logs.Logs(format=log_format, level=log_level, colors=use_colors())
-    logs.set_up(told)
-    ctx.obj = Common(config_dir=Path(config_dir), given=database, from_file=settings.database, logs=told)
+    log_settings = logs.Logs(format=log_format, level=log_level, colors=use_colors())
+    logs.set_up(log_settings)
+    ctx.obj = Common(config_dir=Path(config_dir), given=database, from_file=settings.database, logs=log_settings)
 
 
 def is_given(ctx: click.Context, name: str) -> bool:
-    """Tell whether a parameter was given by flag or environment."""
+    """Return whether a parameter was given by flag or environment."""
     return ctx.get_parameter_source(name) != click.core.ParameterSource.DEFAULT
 
 
 def use_colors() -> bool:
-    """Tell whether stderr is a terminal that wants colours."""
+    """Return whether stderr is a terminal, and `NO_COLOR` is not set."""
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
 
 
 def main() -> None:
     """Run the command line and end the process with the exit code of contract C3."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    _open_what_was_closed()
+    _reopen_standard_streams()
     terminated: list[int] = []
 
     def end(number: int, _frame: FrameType | None) -> None:
         terminated.append(number)
-        raise KeyboardInterrupt  # As Ctrl-C: what was opened is closed, and an embedded server is not left running.
+        raise KeyboardInterrupt  # As for Ctrl-C, all is closed and an embedded server is stopped.
 
     signal.signal(signal.SIGTERM, end)
     code = run(sys.argv[1:])
-    sys.exit(128 + terminated[0] if terminated and code == 130 else code)
+    sys.exit(128 + terminated[0] if terminated and code == ExitCode.SIGINT else code)
 
 
-def _open_what_was_closed() -> None:
-    """Put nothing in the place of a standard stream that was closed, before a connection takes its number."""
+def _reopen_standard_streams() -> None:
+    """Reopen closed standard streams on /dev/null, or a socket would get file descriptor 0, 1 or 2."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             os.open(os.devnull, os.O_RDWR)
@@ -158,22 +135,22 @@ def _open_what_was_closed() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return its exit code; errors are told in a sentence on stderr."""
+    """Run one command and return its exit code; an error is one sentence on stderr."""
     try:
         result: Any = cli.main(args=arguments, prog_name="etl", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return 130
+        return ExitCode.SIGINT
     except EtlError as error:
-        tell(error)
-        return error.exit_code
-    except Exception as error:  # noqa: BLE001 - the last door: a fault of this tool, told as such (exit code 70)
+        print_error(error)
+        return gravest([error.exit_code])
+    except Exception as error:  # noqa: BLE001 - any other error is a fault of this tool: exit code 70
         if isinstance(error, UnicodeEncodeError) and (place := _place_of(error.object, arguments)):
-            # Bytes of a path may be no UTF-8, those of a name, a reason or a value may not.
+            # A path may have bytes that are not UTF-8; a name, a reason or a value may not.
             click.echo(f"error: expected UTF-8 in {place}", err=True)
-            return 2
+            return ExitCode.USAGE
         import structlog
 
         if not structlog.is_configured():
@@ -181,33 +158,33 @@ def run(arguments: list[str]) -> int:
 
             logs.set_up(logs.Logs(colors=use_colors()))
         log = structlog.get_logger("etl")
-        log.error("unexpected_fault", **_told(error), hint="report it with this text")  # noqa: TRY400 - see _told
-        return 70
-    return result if isinstance(result, int) else 0
+        log.error("unexpected_fault", **_describe_fault(error), hint="report this text")  # noqa: TRY400 - see there
+        return ExitCode.INTERNAL_FAULT
+    return result if isinstance(result, int) else ExitCode.SUCCESS
 
 
 def _place_of(word: str, arguments: list[str]) -> str | None:
-    """Return which argument or variable holds a word; the word itself may be an address with a password."""
-    held = [f"argument {number}" for number, argument in enumerate(arguments, 1) if word in argument]
-    held += [name for name, value in os.environ.items() if word in value]
-    return held[0] if held else None
+    """Return the argument or variable that has a word; the word itself may be an address with a password."""
+    places = [f"argument {number}" for number, argument in enumerate(arguments, 1) if word in argument]
+    places += [name for name, value in os.environ.items() if word in value]
+    return places[0] if places else None
 
 
-def _told(error: Exception) -> dict[str, Any]:
-    """Return what is told of an unexpected error: its type and where it rose, in no case a value of the data.
+def _describe_fault(error: Exception) -> dict[str, Any]:
+    """Return the type and the frames of an unexpected error, never a value of the data.
 
-    Only the messages of these types speak of nothing but code; that of a ValueError may quote a record.
+    The message is part of it only for types whose messages are about code; that of a ValueError may quote a record.
     """
     import traceback
 
-    told: dict[str, Any] = {"fault": type(error).__name__, "frames": traceback.format_tb(error.__traceback__)}
+    fault: dict[str, Any] = {"fault": type(error).__name__, "frames": traceback.format_tb(error.__traceback__)}
     if isinstance(error, AttributeError | ImportError | NameError | TypeError):
-        told["message"] = str(error)
-    return told
+        fault["message"] = str(error)
+    return fault
 
 
-def tell(error: EtlError) -> None:
-    """Tell an error on stderr: what is wrong, then the next command."""
+def print_error(error: EtlError) -> None:
+    """Print an error on stderr: what is wrong, then the next command."""
     click.echo(f"error: {error}", err=True)
     if error.hint:
         click.echo(f"hint: {error.hint}", err=True)

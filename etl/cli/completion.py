@@ -1,6 +1,6 @@
-"""What a shell may offer for a word that is being typed: names of datasets, runs, failures and aggregates.
+"""Shell completion: the names of datasets, runs, failures and aggregates that begin with the typed word.
 
-A shell waits for it while a person types: nothing is told of a fault, and a stopped embedded server stays stopped.
+The shell waits while a person types. So a fault gives no message, and a stopped embedded server is not started.
 """
 
 import os
@@ -15,22 +15,22 @@ _MOST_RUNS = 50
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
-def _offering(names: Callable[[click.Context], Iterable[str]]) -> Complete:
+def _completing(names: Callable[[click.Context], Iterable[str]]) -> Complete:
     def complete(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-        with suppress(Exception):  # There is nobody to tell it: the shell shows what stderr holds amid the line.
+        with suppress(Exception):  # No message: the shell would print it into the line that is typed.
             return [name for name in names(ctx) if name.startswith(incomplete)]
         return []
 
     return complete
 
 
-def _offering_another(names: Callable[[click.Context], Iterable[str]]) -> Complete:
-    """Offer names for the last of a list that is separated by commas, but for those that stand in it."""
+def _completing_list(names: Callable[[click.Context], Iterable[str]]) -> Complete:
+    """Offer names for the last word of a comma-separated list, without the names that the list already has."""
 
     def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
         chosen = before.split(",")
-        return [f"{before}{comma}{name}" for name in _offering(names)(ctx, parameter, last) if name not in chosen]
+        return [f"{before}{comma}{name}" for name in _completing(names)(ctx, parameter, last) if name not in chosen]
 
     return complete
 
@@ -52,7 +52,7 @@ def _aggregates(ctx: click.Context) -> Iterable[str]:
 
 
 def _rows(ctx: click.Context, name: str, **values: object) -> Iterable[str]:
-    """Return the first column of a query of the ledger, or nothing where that takes long."""
+    """Return the first column of a query of the ledger, or nothing when the server is stopped or slow."""
     import psycopg
 
     from etl import queries
@@ -60,8 +60,8 @@ def _rows(ctx: click.Context, name: str, **values: object) -> Iterable[str]:
     from etl.embedded import Server
     from etl.settings import read_file_settings
 
-    given = ctx.find_root().params.get("database")
-    address = connecting.choose(given, read_file_settings(_config_dir(ctx)).database, os.environ)
+    option = ctx.find_root().params.get("database")
+    address = connecting.choose(option, read_file_settings(_config_dir(ctx)).database, os.environ)
     folder = connecting.embedded_folder(address)
     if folder is not None:
         if not Server(folder).status().running:
@@ -71,8 +71,8 @@ def _rows(ctx: click.Context, name: str, **values: object) -> Iterable[str]:
         return [row[0] for row in connection.execute(queries.load("ledger")[name], values)]
 
 
-datasets = _offering(_datasets)
-several_datasets = _offering_another(_datasets)
-aggregates = _offering(_aggregates)
-runs = _offering(lambda ctx: _rows(ctx, "newest_runs", limit=_MOST_RUNS))
-failures = _offering(lambda ctx: _rows(ctx, "pending_failures"))
+datasets = _completing(_datasets)
+several_datasets = _completing_list(_datasets)
+aggregates = _completing(_aggregates)
+runs = _completing(lambda ctx: _rows(ctx, "newest_runs", limit=_MOST_RUNS))
+failures = _completing(lambda ctx: _rows(ctx, "pending_failures"))

@@ -8,12 +8,13 @@ from etl.cli import completion, infer
 from etl.cli.options import Common, json_option, option, print_json, print_table
 from etl.database.connecting import connect
 from etl.database.tables import require_tables
+from etl.errors import ExitCode
 from etl.provisioning import create, require_fitting
 
 
 @click.group("dataset")
 def command() -> None:
-    """Show, check and propose dataset definitions, and make their tables."""
+    """Show, check and propose dataset definitions, and create their tables."""
 
 
 command.add_command(infer.command)
@@ -23,8 +24,8 @@ command.add_command(infer.command)
 @json_option
 @click.pass_obj
 def list_command(common: Common, as_json: bool) -> None:
-    """List the definitions that are found: those whose tables db migrate makes, and those that are offered."""
-    standing = set(datasets.standing(common.config_dir))
+    """List all definitions: those whose tables `db migrate` creates, and the optional ones."""
+    migrated = set(datasets.standing(common.config_dir))
     found = [datasets.find(name, common.config_dir) for name in datasets.names(common.config_dir)]
     if as_json:
         print_json(
@@ -33,7 +34,7 @@ def list_command(common: Common, as_json: bool) -> None:
                 "mode": each.mode,
                 "tables": [table.name for table in each.tables],
                 "path": each.path,
-                "offered": each.name not in standing,
+                "offered": each.name not in migrated,
             }
             for each in found
         )
@@ -46,7 +47,7 @@ def list_command(common: Common, as_json: bool) -> None:
                 each.name,
                 each.mode,
                 ", ".join(table.name for table in each.tables),
-                "db migrate" if each.name in standing else "dataset create",
+                "db migrate" if each.name in migrated else "dataset create",
                 each.path,
             )
             for each in found
@@ -56,17 +57,17 @@ def list_command(common: Common, as_json: bool) -> None:
 
 @command.command("show", epilog="Example: etl dataset show shipments")
 @click.argument("name", shell_complete=completion.datasets)
-@option("--projection", is_flag=True, help="Show what is sent as it stands, and its checks.")
+@option("--projection", is_flag=True, help="Show which values are sent unchanged, and their checks.")
 @json_option
 @click.pass_obj
 def show_command(common: Common, name: str, projection: bool, as_json: bool) -> None:
-    """Show the columns of a dataset and where their values come from."""
+    """Show the columns of a dataset and the paths of their values."""
     dataset = datasets.find(name, common.config_dir)
     if projection:
         from etl.ingestion.transform import paths
 
-        seen = paths.fast(dataset)
-        click.echo(f"every value is converted before it is sent: {seen}" if isinstance(seen, str) else seen.told())
+        fast = paths.fast(dataset)
+        click.echo(f"every value is converted before it is sent: {fast}" if isinstance(fast, str) else fast.told())
         return
     if as_json:
         print_json([msgspec.to_builtins(dataset)])
@@ -86,16 +87,16 @@ def show_command(common: Common, name: str, projection: bool, as_json: bool) -> 
 @command.command("check", epilog="Example: etl dataset check shipments exports/2026-11-21.json.gz")
 @click.argument("name", shell_complete=completion.datasets)
 @click.argument("source", required=False, metavar="[FILE]")
-@option("--records", metavar="PATH", help="Path of one record, as in shipments.item; else the definition's.")
-@option("--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many records of FILE.")
+@option("--records", metavar="PATH", help="Path of one record, such as shipments.item. Default: the definition's path.")
+@option("--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Number of records to check.")
 @json_option
 @click.pass_obj
 def check_command(common: Common, name: str, source: str | None, records: str | None, limit: int, as_json: bool) -> int:
-    """Check a definition against its tables, or by the first records of a file.
+    """Check a definition against its tables, or against the first records of a file.
 
-    Exit code 1 tells that a table differs; a column that is in the table alone stays there. With FILE (- for standard
-    input) no database is asked: the rows that the records become are shown, and what does
-    not fit. Exit code 1 tells that some do not, 3 that the file cannot be read.
+    Exit code 1: a table differs from the definition. A column that only the table has is no difference. With FILE (-
+    for standard input) no database is used: the command shows the rows of the records, and the values that do not fit.
+    Exit code 1: some do not fit. Exit code 3: the file cannot be read.
     """
     from etl.database.comparison import compare
 
@@ -107,17 +108,17 @@ def check_command(common: Common, name: str, source: str | None, records: str | 
         differences = compare(connection, dataset)
         wrong = sum(bool(each.remedy) for each in differences)
         if as_json:
-            told = [vars(each) for each in differences]
-            print_json([{"dataset": name, "path": dataset.path, "is_right": not wrong, "differences": told}])
+            found = [vars(each) for each in differences]
+            print_json([{"dataset": name, "path": dataset.path, "is_right": not wrong, "differences": found}])
         elif differences:
             shown = [(each.table, each.column, each.found, each.remedy) for each in differences]
             print_table("differences", ["table", "column", "found", "remedy"], shown)
         require_tables(connection, dataset)
     if as_json:
-        return 1 if wrong else 0
+        return ExitCode.FINDINGS if wrong else ExitCode.SUCCESS
     ends = f"differ from it in {wrong} thing{'s' if wrong > 1 else ''}" if wrong else "are there"
     click.echo(f"{dataset.path}: the definition is right, and its tables {ends}")
-    return 1 if wrong else 0
+    return ExitCode.FINDINGS if wrong else ExitCode.SUCCESS
 
 
 def _preview(dataset: datasets.Dataset, name: str, records: str | None, limit: int, *, as_json: bool) -> int:
@@ -152,14 +153,14 @@ def _preview(dataset: datasets.Dataset, name: str, records: str | None, limit: i
             click.echo(f"  {each.fault.sqlstate} {where + ': ' if where else ''}{each.fault.reason}")
     if not as_json:
         click.echo(f"{count - misfits:,} of {count:,} records fit")
-    return 1 if misfits else 0
+    return ExitCode.FINDINGS if misfits else ExitCode.SUCCESS
 
 
 @command.command("ddl", epilog="Example: etl dataset ddl shipments > shipments.sql")
 @click.argument("name", shell_complete=completion.datasets)
 @click.pass_obj
 def ddl_command(common: Common, name: str) -> None:
-    """Print the statements that make the tables of a dataset."""
+    """Print the SQL statements that create the tables of a dataset."""
     dataset = datasets.find(name, common.config_dir)
     require_fitting(dataset)
     for statement in datasets.ddl(dataset):
@@ -170,8 +171,8 @@ def ddl_command(common: Common, name: str) -> None:
 @click.argument("name", shell_complete=completion.datasets)
 @click.pass_obj
 def create_command(common: Common, name: str) -> None:
-    """Make the tables of a dataset, and add the columns that one lacks."""
+    """Create the tables of a dataset, and add missing columns to existing ones."""
     dataset = datasets.find(name, common.config_dir)
     with common.database() as database:
         create(database, dataset)
-    click.echo(f"made what was missing of {', '.join(table.name for table in dataset.tables)}")
+    click.echo(f"tables are complete: {', '.join(table.name for table in dataset.tables)}")

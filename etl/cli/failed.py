@@ -2,15 +2,12 @@
 
 import re
 import shlex
-from collections import deque
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import click
 
-from etl import datasets
-from etl.cli import completion, tell
+from etl.cli import completion, print_error
 from etl.cli.options import (
     Common,
     failed_dir_option,
@@ -19,46 +16,50 @@ from etl.cli.options import (
     option,
     outlive_reader,
     print_json,
+    print_line,
     print_table,
     retry_options,
-    say,
 )
-from etl.database.connecting import Database, connect
-from etl.database.pooling import require_own_session
-from etl.errors import BusyError, UsageError
+from etl.database.connecting import connect
+from etl.errors import BusyError, UsageError, gravest
 from etl.ingestion.failed_store.locating import is_plain, length_in
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import runs as ledger
-from etl.ingestion.pipeline.job import Stop
-from etl.ingestion.pipeline.load import precalculate
-from etl.ingestion.pipeline.replay import Replayed, replay, require_whole
+from etl.ingestion.ledger import failures
+from etl.ingestion.pipeline import replay
+from etl.ingestion.pipeline.replay import NotPending, ReplayFilter, ReplayResult
+from etl.ingestion.values import StoredRecord
 from etl.metrics import Report
 from etl.settings import RetrySettings
 
 
 @click.group("failed")
 def command() -> None:
-    """Look at the records that were refused, put them right, and load them again."""
+    """Show the records that were refused, correct them, and load them again."""
 
 
 @command.command("list", epilog="Example: etl failed list --dataset shipments")
-@option("--run", shell_complete=completion.runs, help="Only of this run.")
-@option("--dataset", shell_complete=completion.datasets, help="Only of this dataset.")
-@option("--all", "show_all", is_flag=True, help="Also what was replayed, discarded or superseded.")
+@option("--run", shell_complete=completion.runs, help="Only files of this run.")
+@option("--dataset", shell_complete=completion.datasets, help="Only files of this dataset.")
+@option("--all", "show_all", is_flag=True, help="Also files that were replayed, discarded or superseded.")
 @json_option
 @click.pass_obj
 def list_command(common: Common, run: str | None, dataset: str | None, show_all: bool, as_json: bool) -> None:
-    """List the files of the failed store that wait."""
-    with common.database() as database:
-        found = _find(database, run=run, dataset=dataset, state=None if show_all else "pending")
+    """List the pending files of the failed store."""
+    with common.database() as database, connect(database) as connection:
+        stored = failures.find(connection, run=run, dataset=dataset, state=None if show_all else "pending")
     if as_json:
-        print_json(found)
+        print_json(map(vars, stored))
         return
-    names = ("id", "dataset", "source", "kind", "state", "count_records", "sqlstate", "message", "attempts")
     print_table(
         "failed store",
         ["id", "dataset", "source", "kind", "state", "records", "sqlstate", "first fault", "attempts"],
-        [tuple(row[name] for name in names) for row in found],
+        [
+            (
+                *(failure.id, failure.dataset, failure.source, failure.kind, failure.state),
+                *(failure.count_records, failure.sqlstate, failure.message, failure.attempts),
+            )
+            for failure in stored
+        ],
     )
 
 
@@ -68,33 +69,38 @@ def list_command(common: Common, run: str | None, dataset: str | None, show_all:
 @json_option
 @click.pass_obj
 def show_command(common: Common, id: str, failed_dir: Path, as_json: bool) -> None:
-    """Show each record of a file of the failed store with its place, its fault and its text."""
-    with common.database() as database:
-        row = _named(database, id)
+    """Show each record of a file of the failed store: its place, its fault and its text."""
+    with common.database() as database, connect(database) as connection:
+        failure = failures.named(connection, id)
     with FailedStore(failed_dir) as store:
-        details = store.details(row["dataset"], row["run"], id)
-        lines = store.content(row["dataset"], row["run"], id).splitlines()
-    details |= {name: row[name] for name in ("state", "attempts", "note")}
+        document = store.document(*failure.key)
+        details = store.details(*failure.key)
+        lines = store.content(*failure.key).splitlines()
     if as_json:
-        print_json([details | {"texts": [line.decode("utf-8", errors="replace") for line in lines]}])
+        document |= {"state": failure.state, "attempts": failure.attempts, "note": failure.note}
+        print_json([document | {"texts": [line.decode("utf-8", errors="replace") for line in lines]}])
         return
-    click.echo(f"{id}: {row['count_records']:,} {row['kind']} records of {row['source']}, {row['state']}")
-    for place, line in zip(details["records"], lines, strict=False):
-        where = ".".join(filter(None, (place["table"], place["column"])))
-        click.echo(f"\nrecord {place['record']:,} at byte {place['offset']:,}, key {place['key'] or 'unknown'}")
-        click.echo(f"  {place['sqlstate']} {where + ': ' if where else ''}{place['reason']}")
-        click.echo(f"  {line.decode('utf-8', errors='replace')}")
-        if is_plain(row["source"]):
-            name = shlex.quote(f"./{row['source']}" if row["source"].startswith("-") else row["source"])
-            length = length_in(row["source"], place["offset"], line, is_keyed=details.get("keyed", False))
-            click.echo(f"  tail -c +{place['offset'] + 1} {name} | head -c {length}")
+    click.echo(f"{id}: {failure.count_records:,} {failure.kind} records of {failure.source}, {failure.state}")
+    for record, line in zip(details.records, lines, strict=False):
+        _print_record(failure.source, record, line, is_keyed=details.is_keyed)
+
+
+def _print_record(source: str, record: StoredRecord, line: bytes, *, is_keyed: bool) -> None:
+    column = ".".join(filter(None, (record.table, record.column)))
+    click.echo(f"\nrecord {record.record:,} at byte {record.offset:,}, key {record.key or 'unknown'}")
+    click.echo(f"  {record.sqlstate} {column + ': ' if column else ''}{record.reason}")
+    click.echo(f"  {line.decode('utf-8', errors='replace')}")
+    if is_plain(source):
+        name = shlex.quote(f"./{source}" if source.startswith("-") else source)
+        length = length_in(source, record.offset, line, is_keyed=is_keyed)
+        click.echo(f"  tail -c +{record.offset + 1} {name} | head -c {length}")
 
 
 @command.command("replay", epilog="Example: etl failed replay --dataset shipments")
 @click.argument("ids", nargs=-1, metavar="[ID...]", shell_complete=completion.failures)
-@option("--run", shell_complete=completion.runs, help="All that wait of this run.")
-@option("--dataset", shell_complete=completion.datasets, help="All that wait of this dataset.")
-@option("--all", "replay_all", is_flag=True, help="All that wait.")
+@option("--run", shell_complete=completion.runs, help="All pending files of this run.")
+@option("--dataset", shell_complete=completion.datasets, help="All pending files of this dataset.")
+@option("--all", "replay_all", is_flag=True, help="All pending files.")
 @option("--no-precalculate", is_flag=True, help="Leave the aggregates as they are.")
 @failed_dir_option
 @metrics_option("replay")
@@ -115,100 +121,89 @@ def replay_command(
 ) -> int:
     """Load records of the failed store again, as their .ndjson files hold them now.
 
-    Exit code 0 when all are in, 1 when some are refused again: these wait under a new id with their new reason.
+    Exit code 0 when all are loaded, 1 when some are refused again: these wait under a new id with their new reason.
     """
     outlive_reader()
     if not (ids or run or dataset or replay_all):
         raise UsageError("nothing is named to replay", hint="name ids, --run, --dataset or --all")
-    codes, last_run = {0}, None
+    codes: set[int] = set()
     with common.database() as database, FailedStore(failed_dir) as store:
-        with connect(database) as connection:
-            require_own_session(connection, database)
-        store.prepare()
-        found = [_named(database, each) for each in ids] if ids else _find(database, run=run, dataset=dataset)
-        chosen = found if ids else [row for row in found if row["state"] == "pending"]
-        if not chosen:
-            click.echo(" ".join(["nothing waits", *([f"of {run or dataset}"] if run or dataset else [])]), err=True)
-        definitions = {name: datasets.find(name, common.config_dir) for name in {row["dataset"] for row in chosen}}
-        for row in chosen:
-            if row["state"] == "pending":
-                require_whole(row, store)
-        for row in chosen:
-            try:
-                one = replay(row, definitions[row["dataset"]], database, store, retries)
-            except BusyError as error:  # The others need not wait for it.
-                tell(error)
-                codes.add(error.exit_code)
-                continue
-            if one is not None:
-                codes.add(1 if one.stored else 0)
-                last_run = one.run
-                report.count(one.dataset, {"loaded": one.loaded, "rejected": one.rejected, "failed": one.failed})
-                _tell_replayed(one, as_json=as_json)
-            elif ids:
-                click.echo(f"{row['id']} does not wait: {_named(database, row['id'])['state']}", err=True)
-        if not no_precalculate:
-            # Of all that was found: a replay before this one may have been killed before it came to this.
-            touched = {row["dataset"] for row in found if row["state"] in {"pending", "replayed"}}
-            readable = [each for each in datasets.readable(common.config_dir) if each.name in touched]
-            tables = {table.name for each in readable for table in each.tables}
-            deque(precalculate(database, common.config_dir, tables, last_run, Stop()), maxlen=0)
+        selection = replay.select(ReplayFilter(ids=ids, run=run, dataset=dataset), database, common.config_dir, store)
+        if not selection.failures:
+            click.echo(f"nothing waits of {run or dataset}" if run or dataset else "nothing waits", err=True)
+        results = replay.replay_all(
+            selection, database, common.config_dir, store, retries, precalculates=not no_precalculate
+        )
+        for result in results:
+            if isinstance(result, BusyError):
+                print_error(result)
+                codes.add(result.exit_code)
+            elif isinstance(result, NotPending) and ids:
+                click.echo(f"{result.id} does not wait: {result.state}", err=True)
+            elif isinstance(result, ReplayResult):
+                codes.add(result.exit_code)
+                counts = {"loaded": result.loaded, "rejected": result.rejected, "failed": result.failed}
+                report.count(result.dataset, counts)
+                _print_result(result, as_json=as_json)
         report.look_at(database)
-    return max(codes)
+    return gravest(codes)
 
 
-def _tell_replayed(one: Replayed, *, as_json: bool) -> None:
+def _print_result(result: ReplayResult, *, as_json: bool) -> None:
     if as_json:
-        print_json([vars(one)], say)
+        print_json([vars(result)], print_line)
         return
-    again = f"; waits as {', '.join(one.stored)}" if one.stored else ""
-    say(f"replayed {one.id}: {one.loaded:,} loaded, {one.rejected + one.failed:,} refused again{again}")
+    again = f"; waits as {', '.join(result.stored)}" if result.stored else ""
+    print_line(
+        f"replayed {result.id}: {result.loaded:,} loaded, {result.rejected + result.failed:,} refused again{again}"
+    )
 
 
 @command.command("discard", epilog="Example: etl failed discard 20261121T081500Z-3f9a1c-10233-r --reason 'test data'")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=completion.failures)
-@option("--reason", required=True, help="Why these records are given up; kept in the ledger.")
+@option("--reason", required=True, help="Why these records will never be loaded; the ledger keeps it.")
 @failed_dir_option
 @json_option
 @click.pass_obj
 def discard_command(common: Common, ids: tuple[str, ...], reason: str, failed_dir: Path, as_json: bool) -> None:
-    """Give records of the failed store up, for a reason; their files stay."""
+    """Give up records of the failed store for a reason; their files stay."""
     if not reason.strip():
         raise UsageError("--reason expects a reason")
     with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
-        for row in [_named(database, each) for each in ids]:
-            if not ledger.discard(connection, row["id"], reason):
-                raise UsageError(f"{row['id']} does not wait: {row['state']}", hint="etl failed list --all")
-            store.tell_state(row["dataset"], row["run"], row["id"], "discarded", reason)
+        for failure in [failures.named(connection, failed_id) for failed_id in ids]:
+            if not failures.discard(connection, failure.id, reason):
+                raise UsageError(f"{failure.id} does not wait: {failure.state}", hint="etl failed list --all")
+            store.note_state(*failure.key, "discarded", reason)
             if as_json:
-                print_json([{"id": row["id"], "count_records": row["count_records"], "reason": reason}])
+                print_json([{"id": failure.id, "count_records": failure.count_records, "reason": reason}])
             else:
-                click.echo(f"discarded {row['id']}: {row['count_records']:,} records")
+                click.echo(f"discarded {failure.id}: {failure.count_records:,} records")
 
 
 @command.command("purge", epilog="Example: etl failed purge --older-than 30d")
 @option("--older-than", required=True, metavar="AGE", help="Least age since they were refused, as in 30d, 12h or 4w.")
-@option("--dataset", shell_complete=completion.datasets, help="Only of this dataset.")
+@option("--dataset", shell_complete=completion.datasets, help="Only files of this dataset.")
 @failed_dir_option
 @json_option
 @click.pass_obj
 def purge_command(common: Common, older_than: str, dataset: str | None, failed_dir: Path, as_json: bool) -> None:
-    """Remove the files of records that were replayed, discarded or superseded; what waits is never removed.
+    """Remove the files of records that were replayed, discarded or superseded; pending files are never removed.
 
-    The ledger goes on to tell what became of them, without their content.
+    The ledger keeps the result of each file, without the text of its records.
     """
     age = _age(older_than)
     removed = count_records = count_bytes = 0
     with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
-        for row in ledger.settled_failures(connection, age, dataset):
-            size = store.remove(row["dataset"], row["run"], row["id"])
+        for failure in failures.settled(connection, age, dataset):
+            size = store.remove(failure.dataset, failure.run, failure.id)
             if size is None:
                 continue
-            removed, count_records, count_bytes = removed + 1, count_records + row["count_records"], count_bytes + size
+            removed, count_bytes = removed + 1, count_bytes + size
+            count_records += failure.count_records
             if as_json:
-                print_json([row | {"bytes": size}])
+                print_json([vars(failure) | {"bytes": size}])
             else:
-                click.echo(f"removed {row['id']}: {row['count_records']:,} records, {row['state']}")
+                click.echo(f"removed {failure.id}: {failure.count_records:,} records, {failure.state}")
     if not as_json:
         click.echo(f"{removed:,} files with {count_records:,} records removed, {count_bytes:,} bytes")
 
@@ -217,19 +212,7 @@ _AGE = re.compile(r"([0-9]{1,6})([hdw])")
 
 
 def _age(text: str) -> timedelta:
-    found = _AGE.fullmatch(text.strip())
-    if found is None:
+    match = _AGE.fullmatch(text.strip())
+    if match is None:
         raise UsageError(f"--older-than expects an age such as 30d, 12h or 4w, got {text!r}")
-    return timedelta(hours=int(found[1]) * {"h": 1, "d": 24, "w": 168}[found[2]])
-
-
-def _find(database: Database, **wanted: str | None) -> list[dict[str, Any]]:
-    with connect(database) as connection:
-        return ledger.failures_list(connection, **wanted)
-
-
-def _named(database: Database, id: str) -> dict[str, Any]:
-    found = _find(database, id=id)
-    if not found:
-        raise UsageError(f"nothing in the failed store is called {id}", hint="etl failed list --all")
-    return found[0]
+    return timedelta(hours=int(match[1]) * {"h": 1, "d": 24, "w": 168}[match[2]])

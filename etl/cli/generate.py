@@ -13,15 +13,15 @@ from etl.generate import DATASETS, generate
 
 @click.command("generate", epilog="Example: etl generate shipments --records 200000 --output shipments.json")
 @click.argument("dataset", metavar="DATASET")
-@option("--records", type=click.IntRange(0), required=True, help="How many records.")
+@option("--records", type=click.IntRange(0), required=True, help="Number of records.")
 @option("--output", metavar="FILE", default="-", show_default=True, help="File to write; - for standard output.")
-@option("--format", type=click.Choice(["array", "ndjson"]), default="array", show_default=True, help="Shape.")
+@option("--format", type=click.Choice(["array", "ndjson"]), default="array", show_default=True, help="Structure.")
 @option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same bytes.")
-@option("--bad", metavar="P%", default="0%", show_default=True, help="Share of records to spoil in ten ways.")
+@option("--bad", metavar="P%", default="0%", show_default=True, help="Share of records that get one of ten faults.")
 def command(dataset: str, records: int, output: str, format: Literal["array", "ndjson"], seed: int, bad: str) -> None:
     """Write sample data: shipments, vehicle_logs, vehicles or tracking_events."""
     if dataset not in DATASETS:
-        raise UsageError(f"no sample data is called {dataset!r}", hint=f"known: {', '.join(DATASETS)}")
+        raise UsageError(f"unknown sample data {dataset!r}", hint=f"known: {', '.join(DATASETS)}")
     share = _share(bad)
     try:
         with sys.stdout.buffer if output == "-" else Path(output).open("wb") as file:

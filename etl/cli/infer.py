@@ -9,7 +9,7 @@ import click
 from etl import datasets
 from etl.cli.options import Common, option
 from etl.errors import UsageError, reason_of
-from etl.inference import SAMPLE, infer
+from etl.inference import SAMPLE, Proposal, infer
 from etl.inference.identifiers import LONGEST, Names, snake_case
 from etl.ingestion.sources import encodings
 from etl.ingestion.sources.naming import named
@@ -23,18 +23,18 @@ _ENDINGS = re.compile(r"(\.(json|jsonl|ndjson|geojson|jsonld|txt|gz|bz2|xz|zst|z
     epilog="Example: etl dataset infer exports/parcels.json.gz --name parcels --output config/datasets/parcels.toml",
 )
 @click.argument("source", metavar="SOURCE")
-@option("--name", metavar="NAME", help="Name of the dataset; else made of the output's, or the source's.")
+@option("--name", metavar="NAME", help="Name of the dataset. Default: made from the name of the output or the source.")
 @option("--output", metavar="FILE", default="-", show_default=True, help="File to write; - for standard output.")
 @option(
     "--encoding",
     metavar="NAME",
     default="auto",
     show_default=True,
-    help="What the source is written in, as in latin-1; auto takes UTF-8, UTF-16 and UTF-32.",
+    help="Character encoding of the source, such as latin-1; auto detects UTF-8, UTF-16 and UTF-32.",
 )
-@option("--records", metavar="PATH", help="Path of one record, as in shipments.item; else it is looked for.")
-@option("--sample", type=click.IntRange(1), default=SAMPLE, show_default=True, metavar="N", help="Records to look at.")
-@option("--all", "look_at_all", is_flag=True, help="Look at every record.")
+@option("--records", metavar="PATH", help="Path of one record, such as shipments.item. Default: detected.")
+@option("--sample", type=click.IntRange(1), default=SAMPLE, show_default=True, metavar="N", help="Records to read.")
+@option("--all", "look_at_all", is_flag=True, help="Read every record.")
 @click.pass_obj
 def command(
     common: Common,
@@ -46,21 +46,21 @@ def command(
     sample: int,
     look_at_all: bool,
 ) -> None:
-    """Propose a dataset definition for a source, by the records that it begins with.
+    """Propose a dataset definition for a source, from its first records.
 
-    The definition is yours to edit: behind each column stands what was seen of it. `etl dataset create` and `etl load`
-    take it as it is.
+    Edit the definition as you need: a comment after each column describes its values. `etl dataset create` and `etl
+    load` accept it unchanged.
     """
     if encoding != "auto":
         encodings.require_known(encoding)
     found = named(source, encoding)
     if len(found) != 1:
-        raise UsageError(f"expected one source to look at, got {len(found)}", hint="name one of the files")
+        raise UsageError(f"expected one source, got {len(found)}", hint="name one of the files")
     path = None if output == "-" else Path(output)
     known = datasets.readable(common.config_dir)
     chosen = _name(name, path, found[0].name, {each.name for each in known})
     if path and path.exists():
-        raise UsageError(f"{path} is there already", hint="name another file by --output, or remove it")
+        raise UsageError(f"{path} exists already", hint="give another file with --output, or remove it")
     proposal = infer(
         found[0],
         name=chosen,
@@ -71,6 +71,12 @@ def command(
     if path is None:
         click.echo(proposal.text)
         return
+    _write(proposal, path)
+    click.echo(f"next: etl dataset create {chosen} && etl load {chosen} {shlex.quote(found[0].name)}", err=True)
+
+
+def _write(proposal: Proposal, path: Path) -> None:
+    """Write the proposed definition to a file, and print its key and its tables."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{proposal.text}\n", encoding="utf-8")
@@ -80,14 +86,13 @@ def command(
     tables = ", ".join(table.name for table in dataset.tables)
     key = f"key {', '.join(dataset.key)}" if dataset.key else "no key"
     click.echo(f"{path}: {proposal.sample.records:,} records, {proposal.sample.reason}; {key}; {tables}", err=True)
-    click.echo(f"next: etl dataset create {chosen} && etl load {chosen} {shlex.quote(found[0].name)}", err=True)
 
 
 def _name(given: str | None, output: Path | None, source: str, taken: set[str]) -> str:
-    """Return the name of the dataset: as it was given, as the output is called, or a free one made of the source's."""
+    """Return the name of the dataset: the given one, that of the output, or a free one made from the source's."""
     name = given or (output.stem if output else None)
     if name is None and source == "-":
-        raise UsageError("records from standard input have no name", hint="name the dataset by --name")
+        raise UsageError("records from standard input have no name", hint="give the dataset a name with --name")
     name = name or Names(taken).new([_ENDINGS.sub("", Path(source).name)])
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -95,5 +100,5 @@ def _name(given: str | None, output: Path | None, source: str, taken: set[str]) 
             hint=f"--name {snake_case([name])}",
         )
     if output and output.name != f"{name}.toml":
-        raise UsageError(f"expected the output to be called {name}.toml as the dataset, got {output.name}")
+        raise UsageError(f"expected an output with the name {name}.toml, like the dataset, got {output.name}")
     return name

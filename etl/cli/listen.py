@@ -7,6 +7,7 @@ import click
 import psycopg
 
 from etl.cli.options import Common, metrics_option, option
+from etl.errors import ExitCode
 from etl.metrics import Report
 from etl.precalculation import catalogue, listener
 
@@ -14,45 +15,50 @@ _AGAIN_SECONDS = 2
 
 
 @click.command("listen", epilog="Example: etl listen")
-@option("--check", "is_check", is_flag=True, help="Tell whether a listener works on the database: exit code 0, or 4.")
+@option(
+    "--check",
+    "is_check",
+    is_flag=True,
+    help="Check whether a listener runs on the database: exit code 0 if so, else 4.",
+)
 @metrics_option("listen")
 @click.pass_obj
 def command(common: Common, *, is_check: bool, report: Report) -> int:
-    """Refresh the aggregates whenever a load finishes, until a signal comes.
+    """Refresh the aggregates whenever a load finishes, until a signal arrives.
 
-    What loads with --no-precalculate left behind is caught up first; changes made by hand are found once a minute.
-    A second listener of the same database stands by. SIGTERM ends it with exit code 0.
+    The first refresh covers earlier loads with --no-precalculate; changes made by hand are found once a minute.
+    A second listener on the same database waits until the first one ends. SIGTERM ends a listener with exit code 0.
     """
     if is_check:
         report.withdraw()
         with common.server() as database:
             pid = listener.check(database)
-        click.echo(f"a listener works on {database.name}, by backend {pid}")
-        return 0
+        click.echo(f"a listener runs on {database.name}, backend {pid}")
+        return ExitCode.SUCCESS
     return _listen(common, report)
 
 
 def _listen(common: Common, report: Report) -> int:
-    """Listen until a signal comes; return the exit code."""
+    """Listen until a signal arrives; return the exit code."""
     signals: list[int] = []
 
     def end(number: int, _frame: FrameType | None) -> None:
         signals.append(number)
-        # Python swallows what is raised while it lets go of an object: then it is raised once more.
+        # Python drops an exception that is raised while it finalises an object: the alarm raises it again.
         signal.alarm(_AGAIN_SECONDS)
-        raise KeyboardInterrupt  # psycopg cancels what the server is doing, and the refresh is rolled back
+        raise KeyboardInterrupt  # psycopg cancels the statement, and the refresh is rolled back
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, end)
     try:
         chosen = catalogue.read_all(common.config_dir)
         with common.database() as database:
-            listener.listen(database, chosen, after_round=lambda connection: _tell(report, connection))
+            listener.listen(database, chosen, after_round=lambda connection: _write(report, connection))
     except KeyboardInterrupt:
         signal.alarm(0)
-        return 0 if signals[0] == signal.SIGTERM else 130
+        return ExitCode.SUCCESS if signals[0] == signal.SIGTERM else ExitCode.SIGINT
 
 
-def _tell(report: Report, connection: psycopg.Connection) -> None:
+def _write(report: Report, connection: psycopg.Connection) -> None:
     report.look(connection)
     report.write()

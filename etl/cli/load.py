@@ -5,36 +5,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 import structlog
 
-from etl.cli import completion, tell
+from etl.cli import completion, print_error
 from etl.cli.options import (
     Common,
-    failed_dir_option,
+    given_by,
     json_option,
     metrics_option,
-    option,
     outlive_reader,
     print_json,
-    retry_options,
-    say,
+    print_line,
+    settings_options,
 )
 from etl.cli.progress import display
 from etl.cli.summary import sentence, total_of
-from etl.errors import EtlError, UsageError
-from etl.ingestion import constants
+from etl.errors import SIGNALS, EtlError, ExitCode, UsageError
 from etl.ingestion.pipeline import outcome
-from etl.ingestion.pipeline.command import Course, load_all, precalculate_all, require_all
-from etl.ingestion.pipeline.job import Job, Stop
-from etl.ingestion.pipeline.sharing import shared
+from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
+from etl.ingestion.pipeline.job import Load, Target
+from etl.ingestion.pipeline.sharing import shares_of
+from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Summary
 from etl.metrics import Report
-from etl.settings import Decoder, Format, Limit, LoadSettings, Mode, OnDuplicate, OnNul, OnUnknown, RetrySettings
+from etl.settings import LoadSettings
 
 log = structlog.get_logger(__name__)
 
@@ -45,233 +44,109 @@ log = structlog.get_logger(__name__)
 )
 @click.argument("dataset", metavar="DATASET[,DATASET...]", shell_complete=completion.several_datasets)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@option(
-    "--mode",
-    type=click.Choice(["append", "merge", "replace"]),
-    help="How rows meet those that are there; else the definition's.",
-)
-@option(
-    "--format",
-    type=click.Choice(["auto", "array", "ndjson", "document"]),
-    default="auto",
-    show_default=True,
-    help="Shape of the source.",
-)
-@option(
-    "--encoding",
-    metavar="NAME",
-    default="auto",
-    show_default=True,
-    help="What the source is written in, as in latin-1; auto takes UTF-8, UTF-16 and UTF-32.",
-)
-@option(
-    "--records",
-    metavar="PATH[,PATH...]",
-    help="Path of one record, as in shipments.item, for each dataset in their order; else the definition's, or of"
-    " several datasets NAME.item where it is item.",
-)
-@option(
-    "--workers",
-    type=click.IntRange(1, 64),
-    help="Processes that load a source; else one for each core but one, at most 4, and fewer for a small source.",
-)
-@option(
-    "--decoder",
-    type=click.Choice(["auto", "ijson"]),
-    default="auto",
-    show_default=True,
-    help="auto sends what PostgreSQL reads as it stands; ijson converts every value. The rows are the same.",
-)
-@option(
-    "--batch-rows",
-    type=click.IntRange(1, 1_000_000),
-    default=constants.BATCH_ROWS,
-    show_default=True,
-    help="Records per batch: one COPY in one transaction; the first ones have fewer.",
-)
-@option(
-    "--max-rejected",
-    metavar="N|P%",
-    default="10%",
-    show_default=True,
-    help="Stop with exit code 5 when more records are rejected of a dataset.",
-)
-@option(
-    "--max-record-bytes",
-    type=click.IntRange(1 << 20, 1 << 30),
-    default=constants.MAX_RECORD_BYTES,
-    show_default=True,
-    help="A record with more bytes ends the source with exit code 3; memory grows with it.",
-)
-@option("--atomic", is_flag=True, help="All of a source or nothing, visible at once at the end.")
-@option("--allow-empty", is_flag=True, help="Let a replace by no record empty the dataset.")
-@option(
-    "--limit",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Only the first N records of each source and dataset; without it the same command brings in the rest.",
-)
-@option("--dry-run", is_flag=True, help="Judge every record as a load would, keep nothing, and tell what is refused.")
-@option(
-    "--on-nul",
-    type=click.Choice(["reject", "strip"]),
-    help="A record with a NUL character, which PostgreSQL cannot hold: reject it, or load it without; else the"
-    " definition's.",
-)
-@option(
-    "--on-duplicate",
-    type=click.Choice(["newest", "first", "reject"]),
-    help="Records of one source with the same key: keep the newest, keep the first, or reject all but the first, and"
-    " count them; else the definition's.",
-)
-@option(
-    "--on-unknown",
-    type=click.Choice(["ignore", "warn", "reject"]),
-    help="Members that the definition does not know: pass over them, look for them in the first records of each batch"
-    " and name them, or reject the record; else the definition's.",
-)
-@option("--no-precalculate", is_flag=True, help="Leave the aggregates as they are.")
-@failed_dir_option
+@settings_options(LoadSettings)
 @metrics_option("load")
-@option("--force", has_twin=False, is_flag=True, help="Load again what the ledger knows as loaded.")
-@retry_options
 @json_option
 @click.pass_obj
 def command(
     common: Common,
+    /,
     dataset: str,
     sources: tuple[str, ...],
-    mode: Mode | None,
-    format: Format,
-    encoding: str,
-    records: str | None,
-    workers: int | None,
-    decoder: Decoder,
-    batch_rows: int,
-    max_rejected: str,
-    max_record_bytes: int,
-    atomic: bool,
-    allow_empty: bool,
-    on_nul: OnNul | None,
-    on_duplicate: OnDuplicate | None,
-    on_unknown: OnUnknown | None,
-    limit: int | None,
-    dry_run: bool,
-    no_precalculate: bool,
-    failed_dir: Path,
-    force: bool,
-    retries: RetrySettings,
     as_json: bool,
     report: Report,
+    **options: Any,
 ) -> int:
     """Load sources into a dataset: files, globs, folders, URLs, or - for standard input.
 
-    Several datasets, separated by commas, take their records from one document each, in one pass.
+    Several datasets, separated by commas, take their records from the same document in one pass.
 
-    Run the same command again after any end: it goes on where the ledger stops.
+    Run the same command again after any interruption: it loads the rest.
     """
     outlive_reader()
-    settings = LoadSettings(
-        mode=mode,
-        format=format,
-        records=records,
-        decoder=decoder,
-        workers=workers,
-        batch_rows=batch_rows,
-        failed_dir=failed_dir,
-        atomic=atomic,
-        allow_empty=allow_empty,
-        max_rejected=Limit.read(max_rejected),
-        force=force,
-        precalculate=not (no_precalculate or dry_run),
-        retries=retries,
-        max_record_bytes=max_record_bytes,
-        limit=limit,
-        dry_run=dry_run,
-        on_nul=on_nul,
-        on_duplicate=on_duplicate,
-        on_unknown=on_unknown,
-    )
-    if dry_run:
+    settings = LoadSettings.read(given_by(LoadSettings, options))
+    if settings.dry_run:
         report.withdraw()
-    shares = shared(dataset, records, format, common.config_dir)
-    if encoding != "auto":
-        encodings.require_known(encoding)
-    named = [each for argument in sources for each in naming.named(argument, encoding)]
-    course = Course()
+    shares = shares_of(dataset, settings.records, settings.format, common.config_dir)
+    if settings.encoding != "auto":
+        encodings.require_known(settings.encoding)
+    named = [each for argument in sources for each in naming.named(argument, settings.encoding)]
+    result = CommandResult()
     shown = display(named, is_json=common.logs.format == "json")
     try:
         with common.database() as database, _stopped_by_signals() as stop:
-            jobs = [
-                Job(
-                    dataset=share.dataset,
-                    database=database,
-                    settings=replace(settings, records=share.records),
-                    stop=stop,
-                    logs=replace(common.logs, below=shown.height),
-                    watch=shown,
-                )
-                for share in shares
-            ]
-            require_all(jobs, named, common.config_dir)
-            load_all(named, jobs, course, partial(_print, as_json=as_json))
-            precalculate_all(jobs, common.config_dir, course, tell)
-            if not course.codes & {4, 129, 130, 143}:
+            load = Load(
+                database=database,
+                settings=settings,
+                targets=[Target.of(share.dataset, share.records, settings) for share in shares],
+                stop=stop,
+                logs=replace(common.logs, below=shown.height),
+                watch=shown,
+            )
+            require_all(load, named, common.config_dir)
+            load_all(load, named, result, partial(_print_summary, as_json=as_json))
+            precalculate_all(load, common.config_dir, result, print_error)
+            if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
                 report.look_at(database)
     except UsageError:
         raise
     except EtlError as error:
         for number, share in enumerate(shares):
             summary = outcome.not_begun(named[0], share.dataset, common.name, error)
-            _print(summary, None if number else error, as_json=as_json)
-        course.codes.add(error.exit_code)
-    report.count_sources(course.summaries)
-    precalculated = course.precalculated
-    total = {
-        "kind": "total",
-        "exit_code": course.exit_code,
-        "sources": len(named),
-        "precalculated": [vars(refreshed) for refreshed in precalculated],
-    }
-    if as_json:
-        print_json([total], say)
-        return course.exit_code
-    if len(course.summaries) > 1:
-        say(total_of(course.summaries, len(shares)))
-    if precalculated:
-        seconds = sum(refreshed.seconds for refreshed in precalculated)
-        names = [each.aggregate for each in precalculated]
-        told = ", ".join(names) if len(names) < 4 else f"{len(names)} aggregates"
-        say(f"precalculated {told} in {seconds:.1f} s")
-    return course.exit_code
+            _print_summary(summary, None if number else error, as_json=as_json)
+        result.codes.add(error.exit_code)
+    report.count_sources(result.summaries)
+    _print_total(result, len(named), len(shares), as_json=as_json)
+    return result.exit_code
 
 
-def _print(summary: Summary, error: EtlError | None, *, as_json: bool) -> None:
+def _print_summary(summary: Summary, error: EtlError | None, *, as_json: bool) -> None:
     if error:
-        tell(error)
+        print_error(error)
     if as_json:
-        print_json([summary.document()], say)
+        print_json([summary.document()], print_line)
     else:
-        say(sentence(summary))
+        print_line(sentence(summary))
         for reason in summary.reasons:
-            where = ".".join(filter(None, (reason.table, reason.column)))
-            say(
-                f"  {reason.count:,} x {reason.sqlstate} {where + ': ' if where else ''}{reason.reason}"
+            column = ".".join(filter(None, (reason.table, reason.column)))
+            print_line(
+                f"  {reason.count:,} x {reason.sqlstate} {column + ': ' if column else ''}{reason.reason}"
                 f" (first: record {reason.first_record:,} at byte {reason.first_offset:,})"
             )
 
 
+def _print_total(result: CommandResult, sources: int, datasets: int, *, as_json: bool) -> None:
+    """Print the sum of all sources, and the refreshed aggregates."""
+    precalculated = result.precalculated
+    if as_json:
+        total = {
+            "kind": "total",
+            "exit_code": result.exit_code,
+            "sources": sources,
+            "precalculated": [vars(refreshed) for refreshed in precalculated],
+        }
+        print_json([total], print_line)
+        return
+    if len(result.summaries) > 1:
+        print_line(total_of(result.summaries, datasets))
+    if precalculated:
+        seconds = sum(refreshed.seconds for refreshed in precalculated)
+        names = [refreshed.aggregate for refreshed in precalculated]
+        refreshed_names = ", ".join(names) if len(names) < 4 else f"{len(names)} aggregates"
+        print_line(f"precalculated {refreshed_names} in {seconds:.1f} s")
+
+
 @contextmanager
 def _stopped_by_signals() -> Iterator[Stop]:
-    """Turn the first SIGTERM, SIGINT or SIGHUP into the wish to stop after the batch in hand, the second into an end.
+    """Let the first SIGTERM, SIGINT or SIGHUP stop the load after the current batch, and the second one at once.
 
-    A SIGHUP that is ignored, as nohup does it, stays ignored.
+    A SIGHUP that nohup ignores stays ignored.
     """
     stop = Stop()
 
     def note(number: int, _frame: FrameType | None) -> None:
         if not stop.signal_number:
-            log.warning("stopping", signal=number, then="after the batch in hand")
+            log.warning("stopping", signal=number, then="after the current batch")
         stop.note(number)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
@@ -279,9 +154,8 @@ def _stopped_by_signals() -> Iterator[Stop]:
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, note) for number in numbers}
     try:
-        yield stop
-    except KeyboardInterrupt:
-        raise stop.at_once() from None
+        with stop.interrupting():
+            yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What the commands share: options with their environment twins, the database, and printing."""
+"""Shared by the commands: options with their environment twins, the database, and printing."""
 
 import datetime as dt
 import os
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from etl.errors import UsageError, reason_of
-from etl.ingestion import constants
+from etl.errors import ExitCode, UsageError, reason_of
+from etl.options import Setting, build, setting_of, settings_of
+from etl.settings import LoadSettings, OutputSettings
 
 if TYPE_CHECKING:
     from etl import metrics
@@ -23,19 +24,16 @@ if TYPE_CHECKING:
     from etl.logs import Logs
 
 
-def option(name: str, *more: str, has_twin: bool = True, **attributes: Any) -> Callable[[Any], Any]:
-    """Return a Click option with its environment twin, `ETL_` and the option in capitals."""
-    if has_twin:
-        twin = "ETL_" + name.split("/", maxsplit=1)[0].removeprefix("--").replace("-", "_").upper()
-        attributes = {"envvar": twin, "show_envvar": True} | attributes
+def option(name: str, *more: str, **attributes: Any) -> Callable[[Any], Any]:
+    """Return a Click option of one command with its environment twin, `ETL_` and the option in capitals."""
+    twin = "ETL_" + name.removeprefix("--").replace("-", "_").upper()
+    attributes.setdefault("envvar", twin)
+    attributes.setdefault("show_envvar", True)
     return click.option(name, *more, **attributes)
 
 
-json_option = option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
-
-
 class _Folder(click.Path):
-    """A folder; no name at all, as of a variable that is not set, would be the working folder."""
+    """A folder. An empty name, such as that of an unset shell variable, would be the working folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
@@ -43,61 +41,73 @@ class _Folder(click.Path):
         return super().convert(value, param, ctx)
 
 
-failed_dir_option = option(
-    "--failed-dir",
-    default="failed",
-    show_default=True,
-    metavar="DIR",
-    type=_Folder(path_type=Path, file_okay=True),
-    help="Folder of the failed store.",
-)
+def settings_options(settings_class: type) -> Callable[[Any], Any]:
+    """Add the options of a settings class to a command, which gets their values by parameter (see `given_by`)."""
+
+    def decorate(command: Any) -> Any:
+        for setting in reversed(settings_of(settings_class)):
+            command = _option_of(setting)(command)
+        return command
+
+    return decorate
 
 
-_RETRY_OPTIONS = (
-    option(
-        "--retry-attempts",
-        type=click.IntRange(1, 100),
-        default=constants.RETRY_ATTEMPTS,
-        show_default=True,
-        help="Tries of a batch when the database has a passing fault.",
-    ),
-    option(
-        "--retry-base-seconds",
-        type=click.FloatRange(0.001, 600),
-        default=constants.RETRY_BASE_SECONDS,
-        show_default=True,
-        help="First wait between tries, doubled each time.",
-    ),
-    option(
-        "--retry-cap-seconds",
-        type=click.FloatRange(0.001, 3600),
-        default=constants.RETRY_CAP_SECONDS,
-        show_default=True,
-        help="Longest wait between tries.",
-    ),
-)
+def given_by(settings_class: type, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a settings class by name, from those that a command got by parameter."""
+    return {
+        setting.name: not parameters[setting.parameter] if setting.is_negated else parameters[setting.parameter]
+        for setting in settings_of(settings_class)
+    }
+
+
+def _option_of(setting: Setting) -> Callable[[Any], Any]:
+    """Return the Click option of a setting."""
+    attributes: dict[str, Any] = {
+        "help": setting.option.help,
+        "metavar": setting.option.metavar,
+        "envvar": list(setting.twins) if len(setting.twins) > 1 else next(iter(setting.twins), None),
+        "show_envvar": bool(setting.twins),
+        "type": _type_of(setting),
+    }
+    if setting.kind is bool:
+        attributes |= {"is_flag": True}
+    elif setting.default is not None:
+        attributes |= {"default": setting.default_written, "show_default": True}
+    return click.option(f"--{setting.key.replace('_', '-')}", setting.parameter, **attributes)
+
+
+def _type_of(setting: Setting) -> Any:
+    bounds: tuple[Any, Any] = (setting.option.least, setting.option.most)
+    if setting.choices:
+        return click.Choice(setting.choices)
+    if setting.kind is Path:
+        return _Folder(path_type=Path) if setting.option.metavar == "DIR" else click.Path(path_type=Path)
+    if setting.kind in {int, float} and bounds != (None, None):
+        return click.IntRange(*bounds) if setting.kind is int else click.FloatRange(*bounds)
+    return None if setting.kind is bool else setting.written
+
+
+json_option = _option_of(setting_of(OutputSettings, "as_json"))
+failed_dir_option = _option_of(setting_of(LoadSettings, "failed_dir"))
 
 
 def retry_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of retrying, as one parameter `retries`."""
+    """Add the retry options to a command, which gets them as one parameter `retries`."""
+    own = [setting for setting in settings_of(LoadSettings) if setting.group == "retries"]
 
     @wraps(command)
-    def gathered(
-        *arguments: Any, retry_attempts: int, retry_base_seconds: float, retry_cap_seconds: float, **others: Any
-    ) -> Any:
-        from etl.settings import RetrySettings
-
-        retries = RetrySettings(attempts=retry_attempts, base_seconds=retry_base_seconds, cap_seconds=retry_cap_seconds)
-        return command(*arguments, retries=retries, **others)
+    def gathered(*arguments: Any, **others: Any) -> Any:
+        given = {setting.name: others.pop(setting.parameter) for setting in own}
+        return command(*arguments, retries=build(LoadSettings, given).retries, **others)
 
     decorated: Callable[..., Any] = gathered
-    for add in reversed(_RETRY_OPTIONS):
-        decorated = add(decorated)
+    for setting in reversed(own):
+        decorated = _option_of(setting)(decorated)
     return decorated
 
 
 def metrics_option(name: "metrics.Command") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the metrics file, as one parameter `report`, written with its exit code at its end."""
+    """Add --metrics-file to a command, which gets a `report`; the file is written with the exit code at the end."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
@@ -105,16 +115,10 @@ def metrics_option(name: "metrics.Command") -> Callable[[Callable[..., Any]], Ca
             from etl import metrics
 
             with metrics.Report(metrics_file, name, others.get("dataset") or "") as report:
-                report.exit_code = command(*arguments, report=report, **others) or 0
+                report.exit_code = command(*arguments, report=report, **others) or ExitCode.SUCCESS
             return report.exit_code
 
-        add = option(
-            "--metrics-file",
-            metavar="FILE",
-            type=click.Path(path_type=Path),
-            help="Tell Prometheus of it in this file, as node_exporter's textfile collector reads it.",
-        )
-        decorated: Callable[..., Any] = add(reported)
+        decorated: Callable[..., Any] = _option_of(setting_of(OutputSettings, "metrics_file"))(reported)
         return decorated
 
     return decorate
@@ -122,7 +126,7 @@ def metrics_option(name: "metrics.Command") -> Callable[[Callable[..., Any]], Ca
 
 @dataclass(frozen=True, kw_only=True)
 class Common:
-    """What stands before the command: where settings are, and the database by flag or environment and by file."""
+    """The options before the command: the configuration folder, the logs, and the database by flag and by file."""
 
     config_dir: Path
     given: str | None
@@ -131,48 +135,48 @@ class Common:
 
     @property
     def address(self) -> str:
-        """The database that is meant (contract C2)."""
+        """The address of the database (contract C2)."""
         from etl.database.connecting import choose
 
         return choose(self.given, self.from_file, os.environ)
 
     @property
     def name(self) -> str:
-        """`host/dbname` of the database that is meant, without reaching it."""
+        """`host/dbname` of the database, without a connection to it."""
         from etl.database.connecting import Database, embedded_folder
 
         return Database(conninfo=self.address, embedded=embedded_folder(self.address) is not None).name
 
     @contextmanager
     def server(self) -> Iterator["Database"]:
-        """Yield the database, served, migrated or not."""
+        """Yield the database with its server started, whether it is migrated or not."""
         from etl.database.connecting import serving
 
-        with serving(self.address) as database, _refusals_told(database):
+        with serving(self.address) as database, _refusals_as_errors(database):
             yield database
 
     @contextmanager
     def database(self) -> Iterator["Database"]:
-        """Yield the database, served and migrated."""
+        """Yield the database with its server started, and migrated."""
         from etl.provisioning import opened
 
-        with opened(self.address, self.config_dir) as database, _refusals_told(database):
+        with opened(self.address, self.config_dir) as database, _refusals_as_errors(database):
             yield database
 
 
 @contextmanager
-def _refusals_told(database: "Database") -> Iterator[None]:
-    """Turn what the server refuses, and nobody has told better, into a sentence and an exit code."""
+def _refusals_as_errors(database: "Database") -> Iterator[None]:
+    """Turn an error of the server that no other code handled into an EtlError."""
     import psycopg
 
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
-        raise UsageError(f"{database.name} denies it: {error.diag.message_primary}", hint="etl db check") from error
+        raise UsageError(f"{database.name} denies access: {error.diag.message_primary}", hint="etl db check") from error
     except psycopg.Error as error:
-        from etl.ingestion.pipeline.outcome import lost
+        from etl.ingestion.destination.refusals import as_etl_error
 
-        raise lost(error, database) from error
+        raise as_etl_error(error, database) from error
 
 
 def print_json(documents: Iterable[Mapping[str, Any]], echo: Callable[[str], None] = click.echo) -> None:
@@ -184,27 +188,27 @@ def print_json(documents: Iterable[Mapping[str, Any]], echo: Callable[[str], Non
 
 
 def outlive_reader() -> None:
-    """Let a command that changes something go on when nobody reads what it prints by `say`."""
+    """Let a command that changes data finish although the reader of its output is gone (see `print_line`)."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 
-def say(text: str) -> None:
-    """Print a line on stdout; where nobody takes it, work and exit code are worth more than the line."""
+def print_line(text: str) -> None:
+    """Print a line on stdout; a reader that is gone must not stop the work or change the exit code."""
     try:
         click.echo(text)
     except OSError as error:
         import structlog
 
         structlog.get_logger(__name__).warning("output_lost", reason=reason_of(error))
-        # What is still in the buffer would end the process with another exit code.
+        # The text that is still buffered would otherwise change the exit code at the end of the process.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on stdout: drawn to the width of a terminal, never cut elsewhere."""
+    """Print a table on stdout, as wide as the terminal; elsewhere no text is cut."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -217,13 +221,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     for row in rows:
         for place, value in enumerate(row):
             justify[place] = justify.get(place, True) and isinstance(value, int | float)
-        table.add_row(*map(_shown, row))
+        table.add_row(*map(_cell, row))
     for place, is_number in justify.items():
         table.columns[place].justify = "right" if is_number else "left"
     Console(highlight=False, markup=False, width=None if is_terminal else 250).print(table)
 
 
-def _shown(value: object) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -8,7 +8,7 @@ import psycopg
 from etl.cli import completion
 from etl.cli.options import Common, json_option, metrics_option, option, print_json, print_table
 from etl.database.connecting import connect
-from etl.errors import UsageError
+from etl.errors import ExitCode, UsageError
 from etl.metrics import Report
 from etl.precalculation import catalogue, installation, pending, refresh, verify
 from etl.precalculation.catalogue import Aggregate
@@ -16,19 +16,19 @@ from etl.precalculation.catalogue import Aggregate
 
 @click.command("precalculate", epilog="Example: etl precalculate daily_shipments lane_performance")
 @click.argument("aggregates", nargs=-1, metavar="[AGGREGATE...]", shell_complete=completion.aggregates)
-@option("--full", is_flag=True, help="Recompute every bucket, not only those that changed.")
+@option("--full", is_flag=True, help="Recompute every bucket, not only the changed ones.")
 @option(
     "--verify",
     "verifies",
     is_flag=True,
-    help="Compare with the facts; exit code 1 tells that some differ.",
+    help="Compare with the facts; exit code 1 if some differ.",
 )
 @option("--list", "lists", is_flag=True, help="Show grain, bucket, last refresh and pending buckets.")
 @option(
     "--ddl",
     "prints_ddl",
     is_flag=True,
-    help="Print the SQL of their tables and of the triggers of their facts.",
+    help="Print the SQL of the tables, and of the triggers on the facts.",
 )
 @metrics_option("precalculate")
 @json_option
@@ -43,7 +43,7 @@ def command(
     as_json: bool,
     report: Report,
 ) -> int:
-    """Bring aggregates up to date with the facts: those named, or all."""
+    """Bring all aggregates, or the named ones, up to date with the facts."""
     if full + verifies + lists + prints_ddl > 1:
         raise UsageError("--full, --verify, --list and --ddl exclude each other")
     if verifies or lists or prints_ddl:
@@ -60,14 +60,14 @@ def command(
             _refresh(connection, chosen, full=full, as_json=as_json)
         finally:
             report.look(connection)
-        return 0
+        return ExitCode.SUCCESS
 
 
 def _refresh(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, full: bool, as_json: bool) -> None:
     done: list[refresh.Refreshed] = []
     try:
         done.extend(refresh.refresh_all(connection, chosen, run=None, full=full))
-    finally:  # What was refreshed before an error is told, too.
+    finally:  # Aggregates that were refreshed before an error are reported, too.
         _print_done(done, as_json=as_json)
 
 
@@ -84,43 +84,43 @@ def _print_done(done: Sequence[refresh.Refreshed], *, as_json: bool) -> None:
 
 def _list(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_json: bool) -> int:
     names = [aggregate.name for aggregate in chosen]
-    found = [row for row in pending.installed(connection) if row["aggregate"] in names]
-    missing = sorted(set(names) - {row["aggregate"] for row in found})
+    installed = [row for row in pending.installed(connection) if row["aggregate"] in names]
+    missing = sorted(set(names) - {row["aggregate"] for row in installed})
     if missing:
         click.echo(f"not in the database yet: {', '.join(missing)}; etl db migrate", err=True)
     if as_json:
-        print_json(found)
+        print_json(installed)
     else:
         columns = ["aggregate", "grain", "bucket", "refreshed at", "pending buckets"]
-        print_table("aggregates", columns, [tuple(row.values()) for row in found])
-    return 0
+        print_table("aggregates", columns, [tuple(row.values()) for row in installed])
+    return ExitCode.SUCCESS
 
 
 def _verify(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_json: bool) -> int:
-    found = [verify.verify(connection, aggregate) for aggregate in chosen]
+    compared = [verify.verify(connection, aggregate) for aggregate in chosen]
     if as_json:
         print_json(
             vars(each) | {"keys": [{"key": key, "difference": difference} for key, difference in each.keys]}
-            for each in found
+            for each in compared
         )
     else:
         print_table(
             "verified",
             ["aggregate", "differences", "pending"],
-            [(each.aggregate, each.differences, each.pending) for each in found],
+            [(each.aggregate, each.differences, each.pending) for each in compared],
         )
         differing = [
             (each.aggregate, ", ".join(f"{name}={value}" for name, value in key.items()), difference)
-            for each in found
+            for each in compared
             for key, difference in each.keys
         ]
         if differing:
             print_table("differences", ["aggregate", "key", "row is"], differing)
-    return 1 if any(each.differences for each in found) else 0
+    return ExitCode.FINDINGS if any(each.differences for each in compared) else ExitCode.SUCCESS
 
 
 def _print_ddl(connection: psycopg.Connection, chosen: Sequence[Aggregate]) -> int:
     for aggregate in chosen:
         for statement in installation.ddl(connection, aggregate):
             click.echo(f"{statement.as_string(connection)};\n")
-    return 0
+    return ExitCode.SUCCESS

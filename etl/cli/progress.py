@@ -1,6 +1,6 @@
-"""How far a load has come, told while it goes on: a bar on a terminal, elsewhere a line of the log now and then.
+"""The progress of a load: a bar on a terminal, a log event every ten seconds elsewhere.
 
-It looks at what the load counts, and does nothing for it; a bar is drawn by a thread of its own, a few times a second.
+This module only reads the counters of the load. A separate thread draws the bar, a few times a second.
 """
 
 import os
@@ -27,20 +27,20 @@ log = structlog.get_logger(__name__)
 DRAWN_PER_SECOND = 4
 SECONDS_BETWEEN_LINES = 10.0
 
-# Long enough to be steady, short enough to follow a source that becomes harder.
+# Long enough for a steady figure, short enough to follow a source whose records become slower.
 _PACE_SECONDS = 20.0
 
 
 class Display(Watch, Protocol):
-    """A watch of a load that may draw on the terminal."""
+    """A watch of a load that can draw on the terminal."""
 
     @property
     def height(self) -> int:
-        """How many lines at the end of the terminal it draws again and again."""
+        """Number of lines at the end of the terminal that are redrawn."""
 
 
 class Pace:
-    """How fast a load was lately, in records and stored bytes a second, and how long the rest takes at that."""
+    """The recent speed of a load in records and stored bytes a second, and the time that the rest takes."""
 
     def __init__(self, now: float) -> None:
         self._seen = deque([(now, 0, 0)])
@@ -53,36 +53,36 @@ class Pace:
 
     @property
     def records_per_second(self) -> float:
-        """Records entered in a second, lately."""
+        """Records entered per second, over the last seconds."""
         return self._per_second(1)
 
     def seconds_left(self, size: int) -> float | None:
-        """Return how long the rest of a source of this size takes, None while nothing moves."""
+        """Return the seconds that the rest of a source of this size takes, None while no byte is read."""
         speed = self._per_second(2)
         return (size - self._seen[-1][2]) / speed if speed > 0 else None
 
-    def _per_second(self, what: int) -> float:
+    def _per_second(self, column: int) -> float:
         first, last = self._seen[0], self._seen[-1]
         seconds = last[0] - first[0]
-        return (last[what] - first[what]) / seconds if seconds > 0 else 0.0
+        return (last[column] - first[column]) / seconds if seconds > 0 else 0.0
 
 
 def display(sources: Sequence[Source], *, is_json: bool) -> Display:
-    """Return the display that stderr has room for; `is_json` where programs read the log."""
+    """Return bars for a terminal, else log lines; `is_json` says that programs read the log."""
     if is_json or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in {"dumb", "unknown"}:
         return Lines()
     return Bars(sources)
 
 
 class Lines:
-    """Tells in the log every ten seconds how far a source has come."""
+    """Logs the progress of a source every ten seconds."""
 
     height = 0
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._due = 0.0
-        self._tell: Callable[[float], None] | None = None
+        self._report: Callable[[float], None] | None = None
 
     @contextmanager
     def watching(self, stream: Stream, progress: Sequence[Progress]) -> Iterator[None]:
@@ -90,15 +90,15 @@ class Lines:
         pace = Pace(self._now())
         self._due = self._now() + SECONDS_BETWEEN_LINES
 
-        def tell(now: float) -> None:
+        def report(now: float) -> None:
             sums = _sums(progress)
             position = _position(stream, sums)
             pace.note(now, sums.entered, position)
-            told: dict[str, int] = {}
+            estimate: dict[str, int] = {}
             if stream.size is not None:
-                told["percent"] = _percent(position, stream.size)
+                estimate["percent"] = _percent(position, stream.size)
                 left = pace.seconds_left(stream.size)
-                told |= {} if left is None else {"seconds_left": round(left)}
+                estimate |= {} if left is None else {"seconds_left": round(left)}
             log.info(
                 "source_progressed",
                 source=stream.source.name,
@@ -107,29 +107,29 @@ class Lines:
                 rejected=sums.rejected,
                 bytes=position,
                 records_per_second=round(pace.records_per_second),
-                **told,
+                **estimate,
             )
 
-        self._tell = tell
+        self._report = report
         try:
             yield
         finally:
-            self._tell = None
+            self._report = None
 
     def moved(self) -> None:
-        """Look at the clock behind each batch."""
+        """Log if ten seconds have passed; the load calls this after each batch."""
         now = self._now()
-        if now >= self._due and self._tell is not None:
+        if now >= self._due and self._report is not None:
             self._due = now + SECONDS_BETWEEN_LINES
-            self._tell(now)
+            self._report(now)
 
     def refreshing(self, done: Iterable[Refreshed]) -> Iterator[Refreshed]:
-        """Yield the aggregates as they are done; the summary tells them."""
+        """Yield the aggregates as they are done; the summary reports them."""
         yield from done
 
 
 class Bars:
-    """Draws a bar for the source in hand and, where there are several, one for all of them."""
+    """Draws a bar for the current source and, if there are several, one for all of them."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         sizes = [_size(each) for each in sources]
@@ -140,12 +140,12 @@ class Bars:
 
     @property
     def height(self) -> int:
-        """One line, or two."""
+        """One line, or two for several sources."""
         return 1 if self._count == 1 else 2
 
     @contextmanager
     def watching(self, stream: Stream, progress: Sequence[Progress]) -> Iterator[None]:
-        """Draw a source while it is loaded; the bar goes when it is done, and its summary takes the place."""
+        """Draw a bar while a source is loaded; then its summary replaces the bar."""
         self._number += 1
         pace = Pace(time.monotonic())
         try:
@@ -155,7 +155,7 @@ class Bars:
             self._bytes_before += stream.size or 0
 
     def moved(self) -> None:
-        """Do nothing: who draws looks by himself."""
+        """Do nothing: the thread that draws reads the counters itself."""
 
     def _drawn(self, stream: Stream, progress: Progress, pace: Pace) -> "RenderableType":
         from rich.text import Text
@@ -182,14 +182,14 @@ class Bars:
         return grid
 
     def refreshing(self, done: Iterable[Refreshed]) -> Iterator[Refreshed]:
-        """Draw which aggregate was refreshed last, and how many are."""
+        """Draw the number of refreshed aggregates, and the last one."""
         last: list[str] = []
 
         def drawn() -> "RenderableType":
             from rich.text import Text
 
-            told = f"{len(last)} aggregates, {last[-1]} just now" if last else "the first aggregate"
-            return Text(f"precalculating: {told}", no_wrap=True, overflow="ellipsis")
+            done_so_far = f"{len(last)} aggregates, {last[-1]} just now" if last else "the first aggregate"
+            return Text(f"precalculating: {done_so_far}", no_wrap=True, overflow="ellipsis")
 
         with _live(drawn):
             for each in done:
@@ -199,11 +199,11 @@ class Bars:
 
 @contextmanager
 def _live(drawn: "Callable[[], RenderableType]") -> Iterator[None]:
-    """Draw at the end of the terminal; what is written to stderr meanwhile goes above."""
+    """Draw at the end of the terminal; other text on stderr appears above the drawing."""
     from rich.console import Console
     from rich.live import Live
 
-    # NO_COLOR takes the colours, which the console knows by itself, and leaves the bar.
+    # With NO_COLOR the console itself draws the bar without colours.
     with Live(
         get_renderable=drawn,
         console=Console(stderr=True),
@@ -234,14 +234,14 @@ def _bar(position: int, size: int | None) -> "tuple[RenderableType, str]":
 
 
 def _sums(progress: Sequence[Progress]) -> Progress:
-    """Return what is counted of all datasets of a source; they share its bytes."""
+    """Return the sums of the counters of all datasets of a source; they share its bytes."""
     names = ("entered", "skipped", "rejected")
     sums = {name: sum(getattr(each, name) for each in progress) for name in names}
     return Progress(**sums, bytes_read=max(each.bytes_read for each in progress))
 
 
 def _position(stream: Stream, progress: Progress) -> int:
-    """Return how many bytes of the source as stored are done with: what is read, but for what is still in hand."""
+    """Return how many bytes of the stored source are finished: those that are read, without those of open batches."""
     return stream.stored_position * progress.bytes_read // max(stream.position, progress.bytes_read, 1)
 
 
@@ -259,4 +259,4 @@ def _size(source: Source) -> int | None:
     try:
         return os.stat(source.path).st_size if source.path is not None else None  # noqa: PTH116 - no Path for a URL
     except OSError:
-        return 0  # What is missing is told in its turn, and takes no time.
+        return 0  # The load reports a missing source when its turn comes.

@@ -30,11 +30,11 @@ _ENDINGS: dict[str, report.Format] = {
 @option(
     "--format",
     type=click.Choice(["table", "csv", "json", "parquet", "html"]),
-    help="By default what the ending of --output says, else a table; json is one object per line.",
+    help="Default: by the ending of --output, else table. json is one object per line.",
 )
 @option("--output", metavar="FILE", default="-", show_default=True, help="File to write; - for standard output.")
-@option("--columns", metavar="NAME,...", help="These columns, in this order; by default all.")
-@option("--limit", type=click.IntRange(1), help="At most so many rows; by default 20 in a table, 1,000 in html.")
+@option("--columns", metavar="NAME,...", help="Columns to show, in this order. Default: all.")
+@option("--limit", type=click.IntRange(1), help="Number of rows. Default: 20 in a table, 1,000 in html.")
 @click.pass_obj
 def command(
     common: Common,
@@ -44,14 +44,14 @@ def command(
     columns: str | None,
     limit: int | None,
 ) -> None:
-    """Show an aggregate, its newest rows first; without a name, how fresh each is, as html with charts."""
+    """Show an aggregate, newest rows first. Without a name: when each was refreshed, in html also charts."""
     (chosen,) = catalogue.choose([aggregate], common.config_dir) if aggregate else (None,)
     names = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
     wanted = report.Wanted(aggregate=chosen, columns=names, limit=limit)
     chosen_format = format or _ENDINGS.get(Path(output).suffix.lower(), "table")
     if chosen_format == "table" and output != "-":
-        raise UsageError(f"no format is known by the name {output}", hint="--format csv, json, parquet or html")
-    # Not `database()`, which looks at the ledger: an analyst may not, and need not.
+        raise UsageError(f"the ending of {output} names no format", hint="give --format csv, json, parquet or html")
+    # Not `database()`, which reads the ledger: an analyst has no right to, and needs none.
     with common.server() as database, connect(database, "etl:report") as connection:
         if chosen_format == "table":
             _show(report.draw(connection, wanted, _width()))
@@ -70,17 +70,17 @@ def _show(drawn: report.Drawn) -> None:
     click.echo(drawn.title)
     Console(highlight=False, markup=False, width=_width() or 10_000).print(drawn.table)
     if drawn.count_rows < drawn.count_all:
-        click.echo(f"{drawn.count_rows:,} of {drawn.count_all:,} rows; more by --limit", err=True)
+        click.echo(f"{drawn.count_rows:,} of {drawn.count_all:,} rows; more with --limit", err=True)
     if drawn.left_out:
-        click.echo(f"left out for want of room: {', '.join(drawn.left_out)}; choose by --columns", err=True)
+        click.echo(f"no room for {', '.join(drawn.left_out)}; choose with --columns", err=True)
 
 
 @contextmanager
 def _opened(output: str, format: str) -> Iterator[BinaryIO]:
-    """Yield standard output, or a file that gets its name when it is whole."""
+    """Yield standard output, or a file that gets its name when it is complete."""
     if output == "-":
         if format == "parquet" and sys.stdout.isatty():
-            raise UsageError("parquet is nothing to read on a terminal", hint="name a file by --output")
+            raise UsageError("parquet cannot be printed on a terminal", hint="give a file with --output")
         yield sys.stdout.buffer
         return
     path = Path(output)

@@ -38,7 +38,7 @@ def compare(connection: psycopg.Connection, dataset: Dataset) -> list[Difference
     """
     try:
         with connection.transaction(force_rollback=True):
-            connection.execute(_SQL["hush_notices"])
+            connection.execute(queries.load("database")["hush_notices"])
             return [difference for table in dataset.tables for difference in _of_table(connection, dataset, table)]
     except psycopg.errors.InsufficientPrivilege as error:
         what = f"compare the tables of {dataset.name}: {error.diag.message_primary}"

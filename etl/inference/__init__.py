@@ -63,5 +63,5 @@ def infer(source: Source, *, name: str, records: str | None, sample: int | None,
 
 
 def _records(stream: Stream, path: str) -> Iterator[dict[str, Any] | Fault]:
-    how = CutOptions(format="auto", records=path, batch_rows=_PIECE_RECORDS, known={})
+    how = CutOptions(format="auto", records_path=path, batch_rows=_PIECE_RECORDS, known={})
     return (record for piece in cut(stream, how) for record in decode(piece))

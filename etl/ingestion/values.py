@@ -2,7 +2,7 @@
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO, StringIO
@@ -59,19 +59,40 @@ class Block:
     place: int
 
 
+class Prover(Protocol):
+    """Decodes a block for rows of its own, which proves that the block holds whole records."""
+
+    def prove(self, block: Block) -> "Proof | None":
+        """Return how many records a block holds, or None where the cutter has to check the block itself."""
+
+
+class Span(NamedTuple):
+    """Where a record is in its piece; `fault` says why the record is no JSON object, or is empty."""
+
+    start: int
+    end: int
+    fault: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockRows:
+    """The rows of a block: for each table its lines of CSV and their number.
+
+    `suspects` are the records that need a closer look, by their places in the piece, with their spans in the block.
+    `maker` is the prover that made the rows.
+    """
+
+    maker: Prover
+    count: int
+    tables: Sequence[tuple[bytes, int]]
+    suspects: Sequence[tuple[int, Span]]
+
+
 class Proof(NamedTuple):
-    """That a block holds so many whole records, and what the one who proved it `made` of them."""
+    """Proof that a block holds `records` whole records; `rows` are the prover's by-product (the fast path's rows)."""
 
     records: int
-    made: Any = None
-
-
-Prover = Callable[[Block], Proof | None]
-"""Tells how many records a block holds; None: another proof is to be looked for."""
-
-
-def no_prover(_block: Block) -> None:
-    """Leave the proof to whoever cuts."""
+    rows: BlockRows | None = None
 
 
 def printable_path(path: str | os.PathLike[str]) -> str:
@@ -95,8 +116,8 @@ class Piece:
     (from 1) of its first record. Between the records of an "array" and "members" stand commas, else white space.
     `parts` are its bytes in order, joined where somebody needs them so. `blocks` are those ranges of them, from byte to
     byte, that are decoded as one: whole records, all of them in order;
-    `made` is what the proof of each of them made of it. `which` is the place, from 0, of its records path among those
-    by which the source is cut; numbers count the records of one path.
+    `block_rows` are the rows that the proof of each block made, if any. `which` is the place, from 0, of its records
+    path among those by which the source is cut; numbers count the records of one path.
     """
 
     offset: int
@@ -106,7 +127,7 @@ class Piece:
     shape: PieceShape
     which: int = 0
     blocks: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
-    made: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+    block_rows: tuple[BlockRows | None, ...] = field(default=(), repr=False, compare=False)
 
     @cached_property
     def data(self) -> bytes:
@@ -142,7 +163,7 @@ class Piece:
         """Whether each record has a key beside it."""
         return self.shape in {"members", "keyed"}
 
-    def text(self, span: "Span") -> bytes:
+    def text(self, span: Span) -> bytes:
         """Return a record as it is written; a member with its key as an object of its own."""
         written = self.between(span.start, span.end)
         return b"{%b}" % written if self.shape == "members" else written
@@ -167,14 +188,6 @@ class LoadedRange:
     def end(self) -> int:
         """The byte behind its last record."""
         return self.offset + self.length
-
-
-class Span(NamedTuple):
-    """Where a record stands in its piece; `fault` says why it is no JSON object, or is empty."""
-
-    start: int
-    end: int
-    fault: str = ""
 
 
 class Misfit(Exception):
@@ -261,7 +274,7 @@ class Batch:
     tables: tuple[tuple[Rows, ...], ...]
     rejected: tuple[Rejected, ...]
     path: Literal["fast", "strict", "checked"] = "checked"
-    maker: object = field(default=None, repr=False, compare=False)
+    maker: Prover | None = field(default=None, repr=False, compare=False)
     policy_effects: PolicyEffects = PolicyEffects()
     spans: Mapping[int, Span] = field(default_factory=dict, repr=False)
 
@@ -284,8 +297,21 @@ class CopyResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredRecord:
+    """A refused record as the failed store describes it: its number and byte in the source, its key, its fault (C6)."""
+
+    record: int
+    offset: int
+    key: str | None
+    table: str | None
+    column: str | None
+    sqlstate: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A file of the failed store: original records, one per line, and what is told of them (C6)."""
+    """A file of the failed store: the original `lines`, one per record, and the description of each record (C6)."""
 
     id: str
     run: str
@@ -295,7 +321,7 @@ class Failure:
     kind: Literal["rejected", "failed"]
     sqlstate: str | None
     message: str
-    records: tuple[Mapping[str, Any], ...]
+    records: tuple[StoredRecord, ...]
     lines: bytes = field(repr=False)
     sha256: str
     attempts: int = 1

@@ -12,9 +12,11 @@ A file is one `select` under a head, of which every line is read:
     -- column day: day of the trips
     -- column ...
 
-A `fact` line says which buckets a changed row of that table touches: an expression that gives a day, or a column whose
-value leads to the rows of another fact. The select takes its buckets as one range: the days `:from` to before
-`:until`, or the instants `:from_utc` to before `:until_utc`. Knows no database.
+A `fact` line says which buckets a changed row of that table touches: an expression that gives a day (a time for
+buckets of an hour), or a column whose value leads to the rows of another fact. The select takes its buckets as one
+range: the days (times) `:from` to before `:until`, or the instants `:from_utc` to before `:until_utc`.
+
+Knows no database.
 """
 
 import difflib
@@ -27,6 +29,7 @@ from pathlib import Path
 from psycopg import sql
 
 from etl.errors import DefinitionError, UsageError, reason_of
+from etl.precalculation.buckets import EVERYTHING, KINDS, BucketKind, BucketRange, kind_of
 from etl.settings import shipped
 
 _NAME = r"[a-z_][a-z0-9_]{0,62}"
@@ -35,9 +38,9 @@ _TABLE = rf"{_NAME}\.{_NAME}"
 _FIRST = (
     ("grain", r"-- (One row per .+\.)", "-- One row per ... ."),
     ("table", rf"-- table: ({_TABLE})", "-- table: SCHEMA.NAME"),
-    ("bucket", r"-- bucket: (day|month|all)", "-- bucket: day, month or all"),
+    ("bucket", rf"-- bucket: ({'|'.join(KINDS)})", f"-- bucket: {' | '.join(KINDS)}"),
 )
-_FACT = ("fact", rf"-- fact ({_TABLE}(?:: \S.*)?)", "-- fact SCHEMA.TABLE: DAY")
+_FACT = rf"-- fact ({_TABLE}(?:: \S.*)?)"
 _LAST = (
     ("newest", rf"-- newest: ({_TABLE}\.{_NAME})", "-- newest: SCHEMA.TABLE.COLUMN"),
     ("key", rf"-- key: ({_NAMES})", "-- key: COLUMN, ..."),
@@ -66,23 +69,12 @@ class Fact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BucketRange:
-    """Buckets without a gap between them: the first, and the first that is behind them, as PostgreSQL writes a date."""
-
-    first: str
-    until: str
-
-
-# From the first day that PostgreSQL knows: what is no date, such as -infinity, is in no bucket.
-EVERYTHING = BucketRange(first="4714-11-24 BC", until="infinity")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Aggregate:
     """A precomputed table: what one row is, the facts it reads, its key and the select that computes it.
 
-    `bucket` is the key column whose values are the buckets (`day` or `month`), or `all`; `newest` is the table and the
-    column whose maximum tells how far the facts go; `columns` are pairs of name and comment, in the select's order.
+    `bucket` is the name of its kind of buckets; but for `all` it is the key column that holds them. `newest` is the
+    table and the column whose maximum is the newest event of the facts; `columns` are pairs of name and comment, in the
+    select's order.
     """
 
     name: str
@@ -101,29 +93,29 @@ class Aggregate:
         """The qualified name of its table, quoted."""
         return sql.Identifier(*self.table.split("."))
 
+    @property
+    def kind(self) -> BucketKind:
+        """The kind of its buckets."""
+        return kind_of(self.bucket)
+
     def computed(self, buckets: BucketRange = EVERYTHING) -> sql.Composed:
         """Return the select that computes these buckets."""
-        parts = _PARAMETER.split(self.select)
-        found: list[sql.Composable] = [sql.SQL(parts[0])]
-        for name, text in zip(parts[1::2], parts[2::2], strict=True):
-            day = sql.SQL("date {}").format(sql.Literal(buckets.first if "from" in name else buckets.until))
-            instant = sql.SQL("({}::timestamp at time zone 'UTC')").format(day)
-            found += [instant if name.endswith("_utc") else day, sql.SQL(text)]
-        return sql.Composed(found)
+        texts = _PARAMETER.split(self.select)
+        parts: list[sql.Composable] = [sql.SQL(texts[0])]
+        for name, text in zip(texts[1::2], texts[2::2], strict=True):
+            limit = buckets.first if "from" in name else buckets.until
+            parts += [self.kind.instant(limit) if name.endswith("_utc") else self.kind.limit(limit), sql.SQL(text)]
+        return sql.Composed(parts)
 
     def within(self, buckets: BucketRange) -> sql.Composable:
         """Return the condition that a row of its table is in one of these buckets."""
-        if self.bucket == "all" or buckets == EVERYTHING:
-            return sql.SQL("true")
-        return sql.SQL("kept.{0} >= date {1} and kept.{0} < date {2}").format(
-            sql.Identifier(self.bucket), sql.Literal(buckets.first), sql.Literal(buckets.until)
-        )
+        return self.kind.condition(sql.Identifier("kept", self.bucket), buckets)
 
     @property
     def hash(self) -> str:
         """A digest of all that decides which rows the aggregate has, and which changes it follows."""
-        told = "\n".join([self.bucket, *map(repr, self.facts), self.select])
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        definition = "\n".join([self.bucket, *map(repr, self.facts), self.select])
+        return hashlib.sha256(definition.encode()).hexdigest()[:16]
 
 
 def read_all(config_dir: Path | None = None) -> tuple[Aggregate, ...]:
@@ -199,24 +191,25 @@ class _Head:
 
 def _read(path: Path) -> Aggregate:
     head = _Head(path)
-    found = {word: head.take(pattern, expected) for word, pattern, expected in _FIRST}
+    words = {word: head.take(pattern, expected) for word, pattern, expected in _FIRST}
+    kind = KINDS[words["bucket"]]
     facts: list[Fact] = []
     while not facts or head.begins("-- fact "):
-        facts.append(_fact(head, found["bucket"]))
-    found |= {word: head.take(pattern, expected) for word, pattern, expected in _LAST}
+        facts.append(_fact(head, kind))
+    words |= {word: head.take(pattern, expected) for word, pattern, expected in _LAST}
     columns = []
     while head.begins("--"):
         name, _, comment = head.take(*_COLUMN[1:]).partition(": ")
         columns.append((name, comment))
-    newest_table, _, newest_column = found["newest"].rpartition(".")
+    newest_table, _, newest_column = words["newest"].rpartition(".")
     aggregate = Aggregate(
         name=path.stem,
-        table=found["table"],
-        grain=found["grain"],
-        bucket=found["bucket"],
+        table=words["table"],
+        grain=words["grain"],
+        bucket=kind.name,
         facts=tuple(facts),
         newest=(newest_table, newest_column),
-        key=tuple(found["key"].split(", ")),
+        key=tuple(words["key"].split(", ")),
         columns=tuple(columns),
         select="\n".join(head.lines[head.place :]),
         path=str(path),
@@ -227,27 +220,29 @@ def _read(path: Path) -> Aggregate:
     return aggregate
 
 
-def _fact(head: _Head, bucket: str) -> Fact:
-    table, _, noted = head.take(*_FACT[1:]).partition(": ")
-    if bool(noted) == (bucket == "all"):
+def _fact(head: _Head, kind: BucketKind) -> Fact:
+    expected = f"-- fact SCHEMA.TABLE: {kind.noting.hint}" if kind.noting else "-- fact SCHEMA.TABLE"
+    table, _, noted = head.take(_FACT, expected).partition(": ")
+    if bool(noted) != bool(kind.noting):
         head.place -= 1
-        raise head.fail("-- fact SCHEMA.TABLE" if bucket == "all" else "-- fact SCHEMA.TABLE: DAY")
+        raise head.fail(expected)
     via = _VIA.fullmatch(noted)
     return Fact(table=table, noted=via[1], via=(via[2], via[3])) if via else Fact(table=table, noted=noted)
 
 
 def _problems(aggregate: Aggregate) -> Iterator[str]:
-    """Yield what does not fit together in a file: what was expected, and what was found."""
+    """Yield each contradiction in a file: what was expected, and what the file says."""
+    noting = aggregate.kind.noting
     names = [name for name, _ in aggregate.columns]
     tables = [fact.table for fact in aggregate.facts]
     direct = {fact.table for fact in aggregate.facts if fact.via is None}
     if aggregate.table != f"analytics.{aggregate.name}":
         yield f"the table analytics.{aggregate.name}, as the file is called, got {aggregate.table}"
-    if aggregate.bucket not in {"all", *aggregate.key}:
+    if noting and aggregate.bucket not in aggregate.key:
         yield f"the bucket {aggregate.bucket} in the key, got {', '.join(aggregate.key)}"
     for fact in aggregate.facts:
-        if fact.via is not None and fact.via[0] not in direct:
-            yield f"a line '-- fact {fact.via[0]}: DAY', to which {fact.table} leads"
+        if noting and fact.via is not None and fact.via[0] not in direct:
+            yield f"a line '-- fact {fact.via[0]}: {noting.hint}', to which {fact.table} leads"
     if len({(fact.table, fact.noted) for fact in aggregate.facts}) < len(tables):
         yield f"each fact line once, got {', '.join(tables)}"
     if aggregate.newest[0] not in tables:
@@ -258,9 +253,9 @@ def _problems(aggregate: Aggregate) -> Iterator[str]:
     if len(set(names)) < len(names) or len(set(names)) == len(set(aggregate.key)):
         yield f"each column once, and more than the key, got {', '.join(names)}"
     if not re.match(r"(select|with)\s", aggregate.select) or aggregate.select.rstrip().endswith(";"):
-        yield "one select without a semicolon behind the head"
-    used = set(_PARAMETER.findall(aggregate.select))
-    if aggregate.bucket == "all" and used:
-        yield f"no range where the bucket is all, got :{min(used)}"
-    if aggregate.bucket != "all" and not used >= {"from", "until"} and not used >= {"from_utc", "until_utc"}:
+        yield "one select without a semicolon after the head"
+    parameters = set(_PARAMETER.findall(aggregate.select))
+    if not noting and parameters:
+        yield f"no range where the bucket is {aggregate.bucket}, got :{min(parameters)}"
+    if noting and not parameters >= {"from", "until"} and not parameters >= {"from_utc", "until_utc"}:
         yield "a select that takes :from and :until, or :from_utc and :until_utc"

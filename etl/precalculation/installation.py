@@ -9,6 +9,7 @@ from psycopg import sql
 from etl import queries
 from etl.errors import DefinitionError, UsageError
 from etl.precalculation import triggers
+from etl.precalculation.buckets import KINDS
 from etl.precalculation.catalogue import Aggregate, Fact
 from etl.precalculation.pending import is_known
 
@@ -28,6 +29,8 @@ def install(connection: psycopg.Connection, aggregates: Sequence[Aggregate], dat
     facts: list[str] = []
     with connection.transaction():
         connection.execute(queries.load("database")["hush_notices"])
+        kinds = sql.SQL(", ").join(sql.Literal(kind.name) for kind in KINDS.values() if kind.noting)
+        connection.execute(_SQL["make_bucket_of"].format(kinds=kinds))
         for aggregate in aggregates:
             if _make(connection, aggregate):
                 made.append(aggregate.table)
@@ -114,9 +117,12 @@ def _computed_shape(connection: psycopg.Connection, aggregate: Aggregate) -> lis
         raise DefinitionError(
             f"expected the columns of the head ({', '.join(expected)}), got {', '.join(got)}, in {aggregate.path}"
         )
-    kind = dict(shape).get(aggregate.bucket, "date")
-    if kind != "date":
-        raise DefinitionError(f"expected the bucket {aggregate.bucket} as a date, got {kind}, in {aggregate.path}")
+    noting = aggregate.kind.noting
+    if noting and dict(shape)[aggregate.bucket] != noting.bucket_type:
+        raise DefinitionError(
+            f"expected a column {aggregate.bucket} of type {noting.bucket_type}, got {dict(shape)[aggregate.bucket]},"
+            f" in {aggregate.path}"
+        )
     return shape
 
 
@@ -188,16 +194,17 @@ def _watch(connection: psycopg.Connection, aggregate: Aggregate, fact: Fact) -> 
 
 
 def _try(connection: psycopg.Connection, aggregate: Aggregate, fact: Fact) -> None:
-    """Raise DefinitionError when what is noted of a fact cannot be noted: a day must be an immutable date."""
-    if not fact.noted:
+    """Raise DefinitionError when triggers cannot note the expression of a fact: of another type, or not immutable."""
+    noting = aggregate.kind.noting
+    if noting is None:
         return
     try:
         shape = _shape(
-            connection.execute(_SQL["try_day"].format(fact=fact.identifier, noted=sql.SQL(fact.noted))),
+            connection.execute(_SQL["try_noted"].format(fact=fact.identifier, noted=sql.SQL(fact.noted))),
         )
-        if fact.via is None and shape[0][1] != "date":
+        if fact.via is None and shape[0][1] != noting.type:
             raise DefinitionError(
-                f"expected a date from {fact.noted!r} of {fact.table}, got {shape[0][1]}, in {aggregate.path}"
+                f"expected a {noting.type} from {fact.noted!r} of {fact.table}, got {shape[0][1]}, in {aggregate.path}"
             )
         if fact.via is not None:
             _try_key(connection, aggregate, fact, fact.via)

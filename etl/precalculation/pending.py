@@ -10,10 +10,10 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.precalculation.catalogue import EVERYTHING, Aggregate, BucketRange
+from etl.precalculation.buckets import EVERYTHING, BucketRange
+from etl.precalculation.catalogue import Aggregate
 
 _SQL = queries.load("precalculation")
-_STEPS = {"day": "interval '1 day'", "month": "interval '1 month'", "all": "interval '1 day'"}
 
 
 def gather(connection: psycopg.Connection) -> None:
@@ -65,7 +65,8 @@ def _due(connection: psycopg.Connection, aggregate: Aggregate, pending: str) -> 
         buckets=_SQL["buckets"],
         pending=_SQL[pending].format(aggregate=name),
         aggregate=name,
-        step=sql.SQL(_STEPS[aggregate.bucket]),
+        step=aggregate.kind.step,
+        type=aggregate.kind.limit_type,
     )
     return connection.execute(statement).fetchall()
 

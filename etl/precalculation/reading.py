@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 ROWS_A_FETCH = 5_000
 
-_SQL = queries.load("report")
+_SQL = queries.load("reading")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,8 @@ def snapshot(connection: psycopg.Connection) -> Iterator[None]:
     """
     try:
         with connection.transaction():
-            connection.execute(_SQL["see_one_snapshot"])
+            connection.execute(queries.load("database")["see_one_snapshot"])
+            connection.execute(_SQL["forbid_writing"])
             yield
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
         raise UsageError(f"the report cannot be made: {error.diag.message_primary}", hint="etl db migrate") from error

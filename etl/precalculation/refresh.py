@@ -10,7 +10,8 @@ from psycopg.pq import TransactionStatus
 
 from etl import queries
 from etl.errors import DefinitionError, InternalError, UsageError
-from etl.precalculation.catalogue import EVERYTHING, Aggregate, BucketRange
+from etl.precalculation.buckets import EVERYTHING, BucketRange
+from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.pending import gather, is_known, take_due
 
 _SQL = queries.load("precalculation")
@@ -43,7 +44,7 @@ def refresh(connection: psycopg.Connection, aggregate: Aggregate, *, run: str | 
     with refusals_told(connection, aggregate), _turn(connection, aggregate):
         gather(connection)
         with connection.transaction():
-            connection.execute(_SQL["see_one_snapshot"])
+            connection.execute(queries.load("database")["see_one_snapshot"])
             return _recompute(connection, aggregate, run, full=full)
 
 
@@ -134,6 +135,7 @@ def _recompute(connection: psycopg.Connection, aggregate: Aggregate, run: str | 
 
 def compute(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequence[BucketRange]) -> None:
     """Compute these buckets into the temporary table `etl_fresh`, which goes with the transaction."""
+    connection.execute(_SQL["use_one_processor"])
     connection.execute(_SQL["make_fresh"].format(select=aggregate.computed(ranges[0])))
     for buckets in ranges[1:]:
         connection.execute(_SQL["add_fresh"].format(select=aggregate.computed(buckets)))

@@ -8,7 +8,8 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.precalculation.catalogue import EVERYTHING, Aggregate, BucketRange
+from etl.precalculation.buckets import EVERYTHING, BucketRange
+from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.pending import is_known, see_due
 from etl.precalculation.refresh import compute, joined, refusals_told
 
@@ -38,7 +39,7 @@ def verify(connection: psycopg.Connection, aggregate: Aggregate) -> Verified:
     Raises UsageError when a table or the right to it is missing, psycopg's errors for all else.
     """
     with refusals_told(connection, aggregate), connection.transaction(force_rollback=True):
-        connection.execute(_SQL["see_one_snapshot"])
+        connection.execute(queries.load("database")["see_one_snapshot"])
         connection.execute(_SQL["see_table"].format(table=aggregate.identifier))
         pending = see_due(connection, aggregate) if is_known(connection, aggregate) else [EVERYTHING]
         if EVERYTHING in pending:

@@ -107,7 +107,7 @@ def server_version(connection: Connection) -> str:
     return str(_one(connection, sql.SQL("show server_version"))).split()[0]
 
 
-def _one(connection: Connection, statement: sql.Composable) -> Any:
+def _one(connection: Connection, statement: sql.SQL | sql.Composed) -> Any:
     row = connection.execute(statement).fetchone()
     if row is None:
         raise ValueError("expected one row")

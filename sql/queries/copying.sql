@@ -1,19 +1,19 @@
 -- name: defer_flush
--- Let a batch commit without waiting for the disk; the transaction that finishes the run waits for all of them.
+-- Commit a batch without waiting for the disk; the transaction that finishes the run waits for all batches.
 set local synchronous_commit = off;
 
 -- name: await_flush
--- Let a batch be on the disk before the next one begins: what a crash took would come in behind those that it precedes.
+-- Commit a batch to the disk before the next batch begins: a batch that a crash took would load after its successors.
 set local synchronous_commit = on;
 
 -- name: make_temporary
--- Make the table that a batch is copied into before it is merged, once per connection.
+-- Make the table that the rows of a batch go through, once per connection.
 create temporary table if not exists {temporary} (
     like {table} including constraints including defaults including generated
 ) on commit delete rows;
 
 -- name: drop_temporary
--- Let go of a table that a batch or a publication went through.
+-- Drop a table that the rows of a batch or of a publication went through.
 drop table if exists {temporary};
 
 -- name: make_staging
@@ -22,19 +22,19 @@ create table if not exists {staging} (
     like {table} including constraints including defaults including generated
 );
 
--- name: make_rehearsal
--- Make the table that judges the rows of a rehearsal, and keeps none of them.
+-- name: make_checking
+-- Make the table that checks the rows of a dry run and keeps none of them.
 create temporary table if not exists {staging} (
     like {table} including constraints including defaults including generated
 ) on commit delete rows;
 
 -- name: drop_staging
--- Let go of what an atomic run gathered.
+-- Drop a staging table.
 drop table if exists {staging};
 
--- name: staging_given_up
--- List the staging tables of atomic runs of a dataset that never become visible, and the keys of those that never go
--- on, for a forced run of their source or a replace came after them; of these, the tables that this role may drop.
+-- name: staging_abandoned
+-- List the staging tables of a dataset's atomic runs that never become visible, and the keys of runs that never
+-- continue, because a forced run of the same source or a replace came later. Only tables that this role may drop.
 select c.relname
 from etl.runs r
 join pg_class c on (
@@ -52,17 +52,17 @@ where c.relnamespace = to_regnamespace('etl_staging') and c.relkind = 'r' and pg
     );
 
 -- name: analyze_staging
--- Let the planner know how much was gathered.
+-- Update the planner's statistics of a staging table.
 analyze {staging};
 
 -- name: rows_known
--- Tell how many rows the planner takes a table to have; -1: it does not know.
+-- Return the planner's number of rows of a table; -1: unknown.
 select reltuples::bigint from pg_class where oid = %(table)s::regclass;
 
 -- name: analyze
--- Let the planner know what a table holds now, unless another session is at it.
+-- Update the planner's statistics of a table, unless another session holds its lock.
 analyze (skip_locked) {table};
 
 -- name: has_rows
--- Tell whether a table holds a row.
+-- Return whether a table holds a row.
 select exists (select from {table}) as has_rows;

@@ -1,6 +1,6 @@
 -- name: pin_session
--- Make values mean the same in every session, give a batch that is merged room to be sorted in memory, and find out soon
--- when the other side is gone.
+-- Give values the same meaning in every session, let a merged batch be sorted in memory, and notice a lost connection
+-- soon.
 select
     set_config('datestyle', 'ISO,YMD', false),
     set_config('timezone', 'UTC', false),
@@ -13,11 +13,11 @@ select
     set_config('tcp_user_timeout', '30000', false);
 
 -- name: server_version
--- Tell the server's version as a number.
+-- Return the server's version as a number.
 select current_setting('server_version_num')::integer;
 
 -- name: migrate_lock
--- Let one migration run at a time; released with the connection.
+-- Let one migration run at a time; the lock ends with the connection.
 select pg_advisory_lock(hashtextextended('etl:migrate', 0));
 
 -- name: migrate_unlock
@@ -25,19 +25,19 @@ select pg_advisory_lock(hashtextextended('etl:migrate', 0));
 select pg_advisory_unlock(hashtextextended('etl:migrate', 0));
 
 -- name: schema_version_exists
--- Tell whether the database was ever migrated.
+-- Return whether the database was ever migrated.
 select to_regclass('etl.schema_version') is not null;
 
 -- name: schema_version
--- Tell the newest migration that ran.
+-- Return the newest migration that ran.
 select max(version_num) from etl.schema_version;
 
 -- name: roles_present
--- Tell which of the group roles there are.
+-- List which of the group roles exist.
 select rolname from pg_roles where rolname in ('etl_loader', 'etl_analyst');
 
 -- name: grant_ledger_to_etl_loader
--- Let loaders keep the ledger, gather the rows of atomic runs, and refresh; not change what is watched, which is SQL.
+-- Let loaders write the ledger, stage atomic runs and refresh aggregates. They cannot change etl.watches, which holds SQL.
 grant usage on schema etl, etl_staging, logistics, analytics to etl_loader;
 grant create on schema etl_staging to etl_loader;
 revoke all on all tables in schema etl from etl_loader;
@@ -47,15 +47,15 @@ grant delete on etl.touched to etl_loader;
 grant insert, delete on etl.pending to etl_loader;
 
 -- name: grant_ledger_to_etl_analyst
--- Let analysts reach the facts and the aggregates, and nothing of the ledger.
+-- Let analysts reach the schemas of facts and aggregates, and not the ledger.
 grant usage on schema logistics, analytics to etl_analyst;
 
 -- name: reaches_schema
--- Tell whether a role may look for tables in a schema.
+-- Return whether a role may use a schema.
 select has_schema_privilege(%(role)s, %(schema)s, 'usage');
 
 -- name: grant_schema
--- Let a role look for tables in the schema of a dataset.
+-- Let a role use the schema of a dataset.
 grant usage on schema {schema} to {role};
 
 -- name: grant_fact
@@ -67,19 +67,19 @@ grant select, insert, update, delete on {table} to {role};
 grant select on {table} to {role};
 
 -- name: table_columns
--- Tell columns and types of a table, none when it is not there.
+-- List the columns and types of a table; a missing table has none.
 select a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
 from pg_attribute a
 where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped;
 
 -- name: computed_columns
--- Tell the columns whose values the server makes itself: none can be loaded into them.
+-- List the columns whose values the server computes; a load cannot write to them.
 select attname
 from pg_attribute
 where attrelid = to_regclass(%(table)s) and attnum > 0 and not attisdropped and attgenerated <> '';
 
 -- name: limits
--- Tell the limits that a table checks, column by column; one that is not enforced, or not yet, is spelled otherwise.
+-- List the limits that a table checks, for each column; a limit that is not enforced, or not valid, has another text.
 select
     a.attname,
     array_remove(array_agg(pg_get_constraintdef(c.oid)), null)
@@ -90,11 +90,11 @@ where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdroppe
 group by a.attname, a.attnotnull;
 
 -- name: drop_expected
--- Let go of the table that limits were compared with.
+-- Drop the table that limits were compared with.
 drop table pg_temp.etl_expected;
 
 -- name: has_key
--- Tell whether a table has a unique index of just these columns, by which a merge finds the record that is there.
+-- Return whether a table has a unique index of exactly these columns, by which a merge finds the existing record.
 select exists (
     select from pg_index i
     where i.indrelid = to_regclass(%(table)s)
@@ -107,20 +107,25 @@ select exists (
 );
 
 -- name: may_load
--- Tell whether the current user may do all that a load does to a table.
+-- Return whether the current user has every right on a table that a load needs.
 select bool_and(has_table_privilege(to_regclass(%(table)s), privilege))
     and has_table_privilege('etl.batches', 'insert')
     and has_table_privilege('etl.failures', 'insert')
 from unnest(array['select', 'insert', 'update', 'delete']) as privilege;
 
 -- name: create_ledger_schema
--- Make the schema in which the migrations note how far they came.
+-- Make the schema of the ledger, in which the migrations record their version.
 create schema if not exists etl;
 
 -- name: hush_notices
--- Keep "already exists, skipping" to ourselves for this transaction.
+-- Hide the notice "already exists, skipping" in this transaction.
 set local client_min_messages = warning;
 
 -- name: name_session
--- Tell the server what this connection works on.
+-- Name the work of this connection, as pg_stat_activity shows it.
 select set_config('application_name', %(name)s, false);
+
+-- name: see_one_snapshot
+-- Let every statement of the transaction see the database as its first one does, with days that begin at midnight UTC.
+set transaction isolation level repeatable read;
+set local timezone = 'UTC';

@@ -1,21 +1,21 @@
 -- name: has_keys
--- Tell whether the table of a run's keys is there.
+-- Return whether the table of a run's keys exists.
 select to_regclass(%(keys)s) is not null;
 
 -- name: make_keys
--- Make the table of the keys that the records of a run have, with the types of their table.
+-- Make the table of the keys of a run's records, with the types of the facts.
 create table {keys} as select {key}, etl_batch, etl_place from {table} with no data;
 
 -- name: make_keys_unique
--- Let each key stand once.
+-- Allow each key once.
 alter table {keys} add primary key ({key});
 
 -- name: has_batches
--- Tell whether a run holds batches.
+-- Return whether a run has batches.
 select exists (select from etl.batches where run = %(run)s);
 
 -- name: fill_keys
--- Take the keys of a run from the rows that are there of it.
+-- Fill the table of a run's keys from the rows that the run has loaded.
 insert into {keys} ({key}, etl_batch, etl_place)
 select distinct on ({key}) {key}, etl_batch, etl_place
 from {table}
@@ -23,23 +23,23 @@ where etl_run = (select number from etl.runs where run = %(run)s)
 order by {key}, etl_batch, etl_place;
 
 -- name: drop_keys
--- Let go of the keys of a run.
+-- Drop the keys of a run.
 drop table if exists {keys};
 
 -- name: make_firsts
--- Make the table of a batch's records that are the first of their key, once per connection.
+-- Make the table of the records of a batch that are the first with their key, once per connection.
 create temporary table if not exists {firsts} (
     etl_batch bigint not null,
     etl_place integer not null
 ) on commit delete rows;
 
 -- name: index_firsts
--- Find one record's place without reading all, which counts where records come in one by one.
+-- Find the place of one record without reading the whole table, which matters when records load one by one.
 create index if not exists etl_firsts_place_idx on {firsts} (etl_place);
 
 -- name: note_keys
--- Note the keys that no record before had, and which records have them; sorted, so that two batches wait for one another
--- in one order.
+-- Note the keys that no earlier record has, and the records that have them; sorted, so that two batches lock the keys in
+-- the same order.
 with noted as (
     insert into {keys} ({key}, etl_batch, etl_place)
     select distinct on ({key}) {key}, etl_batch, etl_place
@@ -52,11 +52,11 @@ insert into {firsts} (etl_batch, etl_place)
 select etl_batch, etl_place from noted;
 
 -- name: firsts_of
--- The rows of those records that are the first of their key.
+-- The rows of the records that are the first with their key.
 (select batch.* from {source} as batch join {firsts} as firsts using (etl_batch, etl_place));
 
--- name: places_left
--- List the records of a batch whose key an earlier one had.
+-- name: duplicate_places
+-- List the records of a batch whose key an earlier record has.
 select batch.etl_place::integer
 from {source} as batch
 where not exists (
@@ -66,5 +66,5 @@ where not exists (
 order by batch.etl_place;
 
 -- name: count_kept
--- Count the rows of a batch but those of some records.
+-- Count the rows of a batch without the rows of the refused records.
 select count(*) from {table} where etl_place <> all(%(refused)s::integer[]);

@@ -1,5 +1,5 @@
 -- name: runs
--- List the runs that match, the newest first, with how they stand and what became of their records.
+-- List the matching runs, the newest first, with their status and the counts of their records.
 select
     r.run, r.dataset, coalesce(a.source, r.source) as source, s.status, r.mode, r.started_at, r.finished_at, a.ended_at,
     a.attempt as attempts, a.exit_code, a.host, a.os_user, a.pid, a.tool_version, a.folder, a.options,
@@ -41,14 +41,14 @@ cross join lateral (
     from etl.batches where run = r.run
 ) b
 cross join lateral (
-    -- A process that died tells no end: its last batch is the last that is known of it.
+    -- A process that died entered no end: the time of its last batch takes the place of the end.
     select extract(epoch from sum(
         coalesce(
-            each.ended_at, case when s.status = 'running' then clock_timestamp() else b.last_batch_at end,
-            each.started_at
-        ) - each.started_at
+            attempt.ended_at, case when s.status = 'running' then clock_timestamp() else b.last_batch_at end,
+            attempt.started_at
+        ) - attempt.started_at
     ))::double precision as seconds
-    from etl.attempts each where each.run = r.run
+    from etl.attempts attempt where attempt.run = r.run
 ) t
 where (%(run)s::text is null or r.run = %(run)s)
     and (%(dataset)s::text is null or r.dataset = %(dataset)s)
@@ -67,7 +67,7 @@ where run = %(run)s
 order by attempt;
 
 -- name: faults
--- Count the records of a run that were refused by what is wrong with them, the most frequent first.
+-- Count the refused records of a run by their fault, the most frequent fault first.
 select
     f.kind, f.state, coalesce(w.sqlstate, f.sqlstate) as sqlstate, w.table_name as table, w.column_name as column,
     coalesce(w.reason, f.message) as reason, sum(coalesce(w.count_records, f.count_records))::bigint as count_records,
@@ -80,10 +80,10 @@ group by 1, 2, 3, 4, 5, 6
 order by count_records desc, first_record, reason;
 
 -- name: trace
--- Tell which batches the rows of a table came with that meet these conditions.
+-- Return the batches of the rows of a table that meet these conditions.
 select
     runs.run, runs.dataset, coalesce(attempts.source, runs.source) as source, attempts.folder, attempts.options,
-    batches.loaded_at, batches."offset", batches.bytes, batches.first_record, batches.count_records, batches.hash,
+    batches.loaded_at, batches."offset", batches.bytes as length, batches.first_record, batches.count_records, batches.hash,
     r.etl_place as place
 from (select distinct etl_run, etl_batch, etl_place from {table} r where {conditions} limit {limit}) r
 left join etl.runs on runs.number = r.etl_run

@@ -1,19 +1,19 @@
 -- name: table_exists
--- Tell whether there is a table of this name.
+-- Return whether a table of this name exists.
 select to_regclass(%(table)s) is not null;
 
 -- name: table_shape
--- Give no row of a table, but its columns.
+-- Return no row of a table, but its columns.
 select * from {table} limit 0;
 
 -- name: select_shape
--- Give no row of what an aggregate computes, but its columns.
+-- Return no row of the computation of an aggregate, but its columns.
 select * from (
 {select}
 ) as computed limit 0;
 
 -- name: primary_key
--- Tell the columns of a table's primary key, in its order.
+-- List the columns of a table's primary key, in its order.
 select attname
 from pg_index
 cross join unnest(indkey::smallint[]) with ordinality as key_column (attnum, place)
@@ -22,15 +22,15 @@ where indrelid = to_regclass(%(table)s) and indisprimary
 order by place;
 
 -- name: lock_for_change
--- Let no refresh go on while the table of an aggregate is made anew; released with the transaction.
+-- Let no refresh run while the table of an aggregate is made again; the lock ends with the transaction.
 select pg_advisory_xact_lock(hashtextextended('etl:refresh:' || %(aggregate)s, 0));
 
 -- name: drop_aggregate
--- Drop the table of an aggregate whose definition has other columns now.
+-- Drop the table of an aggregate whose definition has changed its columns or key.
 drop table if exists {table};
 
 -- name: forget_refresh
--- Note that an aggregate was never refreshed.
+-- Forget the last refresh of an aggregate.
 delete from etl.refreshes where aggregate = %(aggregate)s;
 
 -- name: create_aggregate
@@ -40,19 +40,19 @@ create table {table} as
 with no data;
 
 -- name: add_primary_key
--- Make the grain of an aggregate its primary key.
+-- Make the columns that identify a row the primary key of a table.
 alter table {table} add primary key ({key});
 
 -- name: comment_table
--- Say in the database what one row of an aggregate is.
+-- Describe a row of an aggregate in the database.
 comment on table {table} is {comment};
 
 -- name: comment_column
--- Say in the database what a column of an aggregate is.
+-- Describe a column of an aggregate in the database.
 comment on column {column} is {comment};
 
 -- name: register
--- Enter an aggregate, so that the changes of its facts are noted for it.
+-- Register an aggregate, so that triggers note the changes of its facts.
 insert into etl.aggregates (aggregate, grain, bucket, datasets)
 values (%(aggregate)s, %(grain)s, %(bucket)s, %(datasets)s)
 on conflict (aggregate) do update set grain = excluded.grain, bucket = excluded.bucket, datasets = excluded.datasets
@@ -71,22 +71,22 @@ order by fact, noted;
 delete from etl.watches where aggregate = %(aggregate)s;
 
 -- name: watch
--- Enter how a fact of an aggregate leads to its buckets.
+-- Register how a fact of an aggregate leads to its buckets.
 insert into etl.watches (aggregate, fact, noted, via_table, via_column, via_type, via_day)
 values (%(aggregate)s, %(fact)s, %(noted)s, %(via_table)s, %(via_column)s, %(via_type)s, %(via_day)s);
 
 -- name: column_type
--- Tell the type of a column, in no row where there is no such column.
+-- Return the type of a column, and no row for a missing column.
 select format_type(atttypid, null)
 from pg_attribute
 where attrelid = to_regclass(%(table)s) and attname = %(column)s and attnum > 0 and not attisdropped;
 
--- name: try_day
--- Give no row, but the type of the day that an expression gives of a row.
-select {noted} as day from {fact} limit 0;
+-- name: try_noted
+-- Return no row, but the type of an expression over the rows of a fact.
+select {noted} as noted from {fact} limit 0;
 
 -- name: try_key
--- Give no row, but the types of a key that is noted and of the column in which it is looked for.
+-- Return no row, but the types of a noted key and of the column that is searched for it.
 select fact.{noted}, via.{column} from {fact} as fact cross join {via} as via limit 0;
 
 -- name: make_try
@@ -98,19 +98,40 @@ create temporary table etl_try (like {fact}) on commit drop;
 create index on pg_temp.etl_try (({noted}));
 
 -- name: drop_try
--- Let go of the table by which expressions were tried.
+-- Drop the table that expressions were tried on.
 drop table pg_temp.etl_try;
 
 -- name: notes
--- List what is noted of the rows of a fact for all aggregates, and whether it is a key.
-select noted, bool_or(via_table is not null)
+-- List what triggers note of a fact for all aggregates: expression, whether it is a key, and a kind of buckets.
+select watches.noted, watches.via_table is not null as is_key, min(aggregates.bucket)
 from etl.watches
-where fact = %(fact)s
-group by noted
-order by noted;
+join etl.aggregates on aggregates.aggregate = watches.aggregate
+where watches.fact = %(fact)s
+group by watches.noted, is_key
+order by watches.noted, is_key;
+
+-- name: make_bucket_of
+-- Make the function that returns the bucket of a noted time, and null (all buckets) where the calendar ends: the buckets
+-- before and after it cannot be computed.
+create or replace function etl.bucket_of(kind text, noted timestamp) returns timestamp
+language plpgsql
+immutable
+strict
+parallel safe
+as $bucket$
+begin
+    if kind not in ({kinds}) then
+        raise exception 'unknown bucket kind % in etl.aggregates', kind using errcode = 'undefined_object';
+    end if;
+    if noted not between timestamp '4713-01-01 BC' and timestamp '290000-12-31' then
+        return null;
+    end if;
+    return pg_catalog.date_trunc(kind, noted);
+end;
+$bucket$;
 
 -- name: installed_triggers
--- Tell the body of the function that notes the changes of a fact, null without it, and how many triggers call it.
+-- Return the body of the function that notes the changes of a fact (null: none), and how many triggers call it.
 select
     (
         select prosrc
@@ -140,13 +161,13 @@ where to_regclass(watches.fact) is not null and 4 > (
 order by watches.fact;
 
 -- name: hold_writers
--- Wait until nobody writes to a table, and let nobody write until the end of the transaction; readers go on.
+-- Wait until nobody writes to a table, and let nobody write until the end of the transaction; readers do not wait.
 lock table {fact} in share row exclusive mode;
 
 -- name: note_values
--- Note days and keys of the changed rows; one pass over the rows costs a load half of what one pass for each would.
-insert into etl.touched (fact, noted, days, keys)
-        select {fact}, noted, days, keys
+-- Note days, hours and keys of the changed rows. One pass for all of them costs a load half of one pass for each.
+insert into etl.touched (fact, noted, days, hours, keys)
+        select {fact}, noted, days, hours, keys
         from (
             select
                 {arrays}
@@ -156,22 +177,22 @@ insert into etl.touched (fact, noted, days, keys)
                     {rows}
                 ) as changed ({names})
                 group by grouping sets ({sets})
-            ) as found
+            ) as changed_values
         ) as gathered
         cross join lateral (
             values
                 {notes}
-        ) as notes (noted, days, keys)
-        where days is not null or keys is not null;
+        ) as notes (noted, days, hours, keys)
+        where num_nonnulls(days, hours, keys) > 0;
 
 -- name: note_change
--- Note that there are changed rows.
+-- Note that a statement changed rows.
 insert into etl.touched (fact, noted)
         select {fact}, ''
         where exists (select from {rows});
 
 -- name: notes_body
--- Note what a statement changed, in its own transaction; whoever changes the fact needs no right to the notes.
+-- Note what a statement changed, in its own transaction; the user who changes the fact needs no right on the notes.
 begin
     if tg_op = 'INSERT' then
         {inserted}
@@ -186,7 +207,7 @@ begin
 end;
 
 -- name: make_function
--- Make the function that notes the changes of a fact; keys are written in one style, whatever that of the session is.
+-- Make the function that notes the changes of a fact; it writes keys in one style, whatever the style of the session.
 create or replace function {function}() returns trigger
 language plpgsql
 security definer
@@ -197,15 +218,15 @@ as $note$
 $note$;
 
 -- name: comment_function
--- Say in the database what the function is for.
+-- Describe the function in the database.
 comment on function {function}() is {comment};
 
 -- name: revoke_function
--- Let nobody call the function but the triggers.
+-- Let only the triggers call the function.
 revoke all on function {function}() from public;
 
 -- name: make_triggers
--- Let every statement that changes a fact note what it changed.
+-- Make the triggers that call the function after every statement that changes a fact.
 create or replace trigger etl_note_insert after insert on {fact}
 referencing new table as new_rows for each statement execute function {function}();
 create or replace trigger etl_note_update after update on {fact}
@@ -216,11 +237,11 @@ create or replace trigger etl_note_truncate after truncate on {fact}
 for each statement execute function {function}();
 
 -- name: add_pending_all
--- Let the next refresh of every aggregate that reads a fact recompute all of it.
+-- Make every aggregate that reads a fact pending as a whole.
 insert into etl.pending (aggregate) select distinct aggregate from etl.watches where fact = %(fact)s;
 
 -- name: add_pending_whole
--- Let the next refresh of an aggregate recompute all of it.
+-- Make an aggregate pending as a whole.
 insert into etl.pending (aggregate)
 select %(aggregate)s
 where not exists (select from etl.pending where aggregate = %(aggregate)s and bucket is null);

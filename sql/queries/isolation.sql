@@ -1,25 +1,25 @@
 -- name: make_text
--- Make the table that holds a refused batch as text, so that nothing of it is checked yet.
+-- Make the table that holds a refused batch as text, so that no value is checked yet.
 create temporary table {text} ({columns}) on commit drop;
 
 -- name: index_text
--- Find the rows of one record without reading all.
+-- Find the rows of one record without reading the whole table.
 create index on {text} (etl_place);
 
 -- name: analyze_text
--- Let the planner see that the index is worth it.
+-- Update the planner's statistics, so that it uses the index.
 analyze {text};
 
 -- name: types
--- Tell the type of each column without its modifier, and that of a domain without its checks: a cast to varchar(5) would
--- cut the text, where the assignment that follows refuses it as COPY does.
+-- Return the type of each column without its modifier, and the type of a domain without its checks: a cast to varchar(5)
+-- would cut the text, but the assignment that follows refuses it as COPY does.
 select a.attname, format_type(coalesce(nullif(t.typbasetype, 0), t.oid), -1)
 from pg_attribute a
 join pg_type t on t.oid = a.atttypid
 where a.attrelid = %(table)s::regclass and a.attnum > 0 and not a.attisdropped;
 
 -- name: make_refused
--- Make the table in which the block notes what it refused.
+-- Make the table in which the block notes the refused records.
 create temporary table {refused} (
     place integer primary key,
     sqlstate text not null,
@@ -30,21 +30,21 @@ create temporary table {refused} (
 ) on commit drop;
 
 -- name: block
--- Run the block that brings in what can come in.
+-- Run the block that writes the records that the server accepts.
 do {body};
 
 -- name: prefer_indexes
--- Rows come in few at a time, and the tables may be too new to be known to the planner: a plan that reads a whole table
--- for each record would take hours.
+-- Use indexes: rows are written few at a time, and the planner may not know the size of new tables; a plan that reads a
+-- whole table for each record would take hours.
 select
     set_config('enable_seqscan', 'off', true),
     set_config('enable_hashjoin', 'off', true),
     set_config('enable_mergejoin', 'off', true);
 
 -- name: body
--- Bring in a hundred records at a time, ten where a hundred is refused, and one by one where ten are, each in a
--- subtransaction: going on behind the record that an error names would send the rest of the batch again for each bad
--- record. Deferred constraints are checked at the end of each subtransaction, where the record at fault is known.
+-- Write a hundred records at a time, ten when a hundred are refused, and one by one when ten are refused, each time in a
+-- subtransaction: continuing after the record that an error names would send the rest of the batch again for each bad
+-- record. Deferred constraints are checked at the end of each subtransaction, where the faulty record is known.
 #variable_conflict use_column
 declare
     lowest integer;
@@ -65,7 +65,7 @@ begin
             set constraints all immediate;
             lowest := lowest + size;
         exception when others then
-            if left(sqlstate, 2) not in ('22', '23', '54') and sqlstate <> 'P0001' then
+            if sqlstate !~ {data_refused} then
                 raise;
             end if;
             if size > 1 then
@@ -89,7 +89,7 @@ begin
 end;
 
 -- name: refused
--- List what the block refused.
+-- List the refused records.
 select place, sqlstate, constraint_name, schema_name, table_name, column_name from {refused} order by place;
 
 -- name: range_of_text
@@ -97,5 +97,5 @@ select place, sqlstate, constraint_name, schema_name, table_name, column_name fr
 (select {casts} from {text} where etl_place between lowest and highest);
 
 -- name: won_of_range
--- Of the records from place lowest to highest those whose version won.
+-- The records from place lowest to highest whose version won.
 (select * from {won} where etl_place between lowest and highest);

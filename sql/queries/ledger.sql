@@ -1,10 +1,10 @@
 -- name: runs_of_head_lengths
--- Tell which lengths of a head the runs of a dataset are known by.
+-- Return the lengths of head that the runs of a dataset have.
 select distinct head_bytes from etl.runs where dataset = %(dataset)s;
 
 -- name: runs_of_source
--- Find the runs of a dataset whose source begins as this one does, the newest first. A replace that came later
--- removed what they had loaded, so they count no more; nor does an atomic run that was given up for a forced one.
+-- Find the runs of a dataset whose source begins with the same bytes, the newest first. A run does not count when a
+-- later replace removed its rows, or when a forced run took the place of an unfinished atomic run.
 select
     run, number, definition_hash, head_bytes, source_bytes, mode, is_atomic, is_forced,
     finished_at is not null and (not is_atomic or published_at is not null) as is_finished
@@ -44,8 +44,8 @@ where run = %(run)s
 returning attempt;
 
 -- name: is_overtaken
--- Tell whether another load went on with a run since this attempt, or a replace removed what it had loaded, or an
--- atomic run was given up for a forced one.
+-- Return whether this attempt is obsolete: another load continued the run, a replace removed its rows, or a forced run
+-- took the place of the atomic run.
 select
     exists (select from etl.attempts where run = %(run)s and attempt > %(attempt)s)
     or exists (
@@ -58,7 +58,7 @@ select
     );
 
 -- name: close_attempt
--- Note how an attempt ended.
+-- Enter the end of an attempt.
 update etl.attempts
 set
     ended_at = clock_timestamp(),
@@ -69,17 +69,20 @@ set
 where run = %(run)s and attempt = %(attempt)s;
 
 -- name: ranges
--- List the batches that a run holds.
-select "offset", bytes, count_records, first_record, hash from etl.batches where run = %(run)s order by "offset";
+-- List the batches of a run.
+select "offset", bytes as length, count_records as count, first_record, hash
+from etl.batches
+where run = %(run)s
+order by "offset";
 
 -- name: claim_batch
--- Claim a batch before its COPY: waits for another transaction that claimed it, and does nothing if that one committed.
+-- Claim a batch before its COPY: wait for another transaction that claimed it, and do nothing if that one committed.
 insert into etl.batches (run, "offset", bytes, first_record, count_records, hash, attempt)
 values (%(run)s, %(offset)s, %(bytes)s, %(first_record)s, %(count)s, %(hash)s, %(attempt)s)
 on conflict (run, "offset") do nothing;
 
 -- name: enter_batch
--- Enter what became of a claimed batch, as COPY counted it.
+-- Enter the result of a claimed batch, as COPY counted it.
 update etl.batches
 set count_loaded = %(loaded)s, count_rejected = %(rejected)s, count_failed = %(failed)s, rows = %(rows)s,
     policies = %(policies)s
@@ -96,7 +99,7 @@ values (
 );
 
 -- name: enter_faults
--- Enter what is wrong with the records of a file of the failed store, by kind of fault.
+-- Enter the faults of the records of a file of the failed store, one row for each fault.
 insert into etl.faults (
     failure, sqlstate, table_name, column_name, reason, count_records, first_record, first_offset
 )
@@ -107,7 +110,7 @@ from unnest(
 );
 
 -- name: finish_run
--- Note that a source was read to its end and every batch of it entered, and tell the listeners.
+-- Note that a source was read to its end and every batch of it is entered, and notify the listeners.
 with finished as (
     update etl.runs set finished_at = clock_timestamp(), source_bytes = %(source_bytes)s
     where run = %(run)s
@@ -116,15 +119,15 @@ with finished as (
 select pg_notify('etl_runs', dataset) from finished;
 
 -- name: publish_run
--- Note that the rows of an atomic run became visible, by this transaction.
+-- Note that this transaction makes the rows of an atomic run visible.
 update etl.runs set published_at = clock_timestamp(), published_xact = pg_current_xact_id() where run = %(run)s;
 
 -- name: reopen_run
--- Note that a finished run goes on, for its source grew.
+-- Note that a finished run continues: its source grew.
 update etl.runs set finished_at = null where run = %(run)s;
 
 -- name: supersede_failures
--- A forced run brings all of a source again: what waits of its earlier runs is no longer to be replayed.
+-- A forced run loads all of a source again: the pending failures of the earlier runs must not be replayed.
 update etl.failures f
 set state = 'superseded'
 from etl.runs r
@@ -132,7 +135,7 @@ where r.run = f.run and f.state = 'pending' and r.dataset = %(dataset)s and r.nu
     and r.head_sha256 = %(head_sha256)s;
 
 -- name: balance
--- Add up what an attempt did and what the attempts before it did.
+-- Add up the records and the batches of an attempt.
 select
     coalesce(sum(count_loaded) filter (where attempt = %(attempt)s), 0)::bigint as loaded,
     coalesce(sum(count_rejected) filter (where attempt = %(attempt)s), 0)::bigint as rejected,
@@ -151,7 +154,7 @@ group by t.place
 order by t.place;
 
 -- name: policies_of_attempt
--- Add up what policies did with the records of an attempt, and name the members that no definition knows.
+-- Add up the effects of policies on the records of an attempt, and list the members that no definition names.
 select
     coalesce(sum((policies ->> 'nul_stripped')::bigint), 0)::bigint as nul_stripped,
     coalesce(sum((policies ->> 'duplicates')::bigint), 0)::bigint as duplicates,
@@ -166,11 +169,11 @@ from etl.batches
 where run = %(run)s and attempt = %(attempt)s;
 
 -- name: pending_of_run
--- Count the records of a run that wait in the failed store.
+-- Count the pending records of a run in the failed store.
 select coalesce(sum(count_records), 0)::bigint as pending from etl.failures where run = %(run)s and state = 'pending';
 
 -- name: run_state
--- Tell whether a run is finished, and published where it is atomic.
+-- Return whether a run is finished, and published if it is atomic.
 select finished_at is not null and (not is_atomic or published_at is not null) from etl.runs where run = %(run)s;
 
 -- name: failures_list
@@ -184,7 +187,7 @@ where (%(id)s::text is null or id = %(id)s)
 order by created_at, id;
 
 -- name: supersede_replaced
--- A replace removed what the runs before it loaded: what waits of them is no longer to be replayed.
+-- A replace removed the rows of the earlier runs: their pending failures must not be replayed.
 update etl.failures f
 set state = 'superseded'
 from etl.runs r, etl.runs now
@@ -199,11 +202,11 @@ from etl.batches
 where run = %(run)s;
 
 -- name: claim_replay
--- Claim a failure: waits for another replay of it, and finds nothing when that one came first.
+-- Claim a failure: wait for another replay of it, and update nothing if that one committed.
 update etl.failures set state = 'replayed' where id = %(id)s and state = 'pending';
 
 -- name: enter_replay
--- Move the counts of a batch from refused to what became of its records now, and tell the listeners.
+-- Move the counts of a batch from refused to the result of the replay, and notify the listeners.
 with entered as (
     update etl.batches
     set
@@ -226,7 +229,7 @@ select pg_notify('etl_runs', dataset) from etl.runs join entered using (run);
 update etl.failures set state = 'discarded', note = %(note)s where id = %(id)s and state = 'pending';
 
 -- name: run_for_replay
--- Tell what a replay must know of a run.
+-- Return what a replay needs of a run.
 select
     run, number, dataset, source, head_sha256, mode, on_duplicate, is_atomic,
     not is_atomic or published_at is not null as is_visible
@@ -234,31 +237,31 @@ from etl.runs
 where run = %(run)s;
 
 -- name: first_record
--- Tell the number of the first record of a batch.
+-- Return the number of the first record of a batch.
 select first_record from etl.batches where run = %(run)s and "offset" = %(offset)s;
 
 -- name: lock
--- Take a session lock, waiting for whoever holds it; it goes with the connection.
+-- Take a session lock, and wait for its holder. The lock ends with the connection.
 select pg_advisory_lock(%(key)s);
 
 -- name: lock_shared
--- Take a session lock beside others that share it, waiting for whoever holds it alone; it goes with the connection.
+-- Take a shared session lock, and wait for an exclusive holder. The lock ends with the connection.
 select pg_advisory_lock_shared(%(key)s);
 
 -- name: try_lock
--- Take a session lock at once or not at all; it goes with the connection.
+-- Take a session lock if it is free. The lock ends with the connection.
 select pg_try_advisory_lock(%(key)s);
 
 -- name: try_lock_shared
--- Take a session lock beside others that share it, at once or not at all; it goes with the connection.
+-- Take a shared session lock if no exclusive holder has it. The lock ends with the connection.
 select pg_try_advisory_lock_shared(%(key)s);
 
 -- name: unlock
--- Let go of a session lock.
+-- Release a session lock.
 select pg_advisory_unlock(%(key)s);
 
 -- name: lock_holders
--- Tell who holds a lock, since when.
+-- Return the session that holds a lock, and when it began.
 select a.application_name, a.backend_start
 from pg_locks l
 join pg_stat_activity a on a.pid = l.pid
@@ -270,15 +273,15 @@ order by a.backend_start
 limit 1;
 
 -- name: newest_runs
--- List the names of the newest runs, for a shell to offer.
+-- List the names of the newest runs, for shell completion.
 select run from etl.runs order by number desc limit %(limit)s;
 
 -- name: pending_failures
--- List the ids that wait in the failed store, for a shell to offer.
+-- List the ids of pending failures, for shell completion.
 select id from etl.failures where state = 'pending' order by id;
 
 -- name: settled_failures
--- List the failures that wait no more and were refused long ago.
+-- List the old failures that are not pending any more.
 select id, dataset, run, state, count_records
 from etl.failures
 where state <> 'pending' and created_at <= now() - %(age)s::interval

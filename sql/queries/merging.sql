@@ -4,12 +4,12 @@ create temporary table if not exists {won} on commit delete rows as
 select {key}, etl_batch, etl_place from {table} with no data;
 
 -- name: index_won
--- Find one record's place without reading all, which counts where records come in one by one.
+-- Find the place of one record without reading the whole table, which matters when records load one by one.
 create index if not exists etl_won_place_idx on {won} (etl_place);
 
 -- name: merge_records
--- Insert the newest version of each key, or resolve that there is one already; sorted, so that two loads lock the same
--- keys in one order.
+-- Insert the newest version of each key, or resolve the conflict with a loaded version; sorted, so that two loads lock
+-- the keys in the same order.
 insert into {table} as old ({columns})
 select {columns} from (
     select distinct on ({key}) {columns}
@@ -20,7 +20,7 @@ order by {key}
 {resolution};
 
 -- name: merge_records_returning
--- Merge, and keep which records won.
+-- Merge, and note the records that won.
 with merged as (
     insert into {table} as old ({columns})
     select {columns} from (
@@ -47,7 +47,7 @@ from {source} as child
 join {won} as won on won.etl_batch = child.etl_batch and won.etl_place = child.etl_place;
 
 -- name: insert_unbeaten
--- Insert those records of which this run has no version yet: a row of another run refuses them.
+-- Insert the records of which this run has no version yet; the server refuses a key that another run loaded.
 insert into {table} ({columns})
 select {columns} from (
     select distinct on ({key}) {columns} from {source} as batch order by {key}, {newest}
@@ -56,7 +56,7 @@ where not exists (select from {table} as old where {same_key} and old.etl_run = 
 order by {key};
 
 -- name: insert_all
--- Insert all that an atomic run gathered.
+-- Insert all rows of the source.
 insert into {table} ({columns}) select {columns} from {source} as batch;
 
 -- name: delete_all
@@ -69,7 +69,7 @@ delete from {table} as old
 where not exists (select from {source} as new where {same_key});
 
 -- name: replace_records
--- Insert the newest version of each key, or update where a column differs.
+-- Insert the newest version of each key, or update the row if a column differs.
 insert into {table} as old ({columns})
 select distinct on ({key}) {columns}
 from {source}
@@ -78,21 +78,21 @@ on conflict ({key}) do update set {assignments}
 where ({data_of_old}) is distinct from ({data_of_excluded});
 
 -- name: keep_newest
--- Keep which records of the source are the newest of their key.
+-- Note the records of the source that are the newest with their key.
 insert into {won_table} ({key}, etl_batch, etl_place)
 select distinct on ({key}) {key}, etl_batch, etl_place
 from {source}
 order by {key}, {newest};
 
 -- name: delete_losers
--- Leave only the child rows of the newest version of each record.
+-- Delete the child rows of all but the newest version of each record.
 delete from {source} as child
 where not exists (
     select from {won} as won where won.etl_batch = child.etl_batch and won.etl_place = child.etl_place
 );
 
 -- name: replace_children
--- Delete and insert the child rows of those keys whose child rows differ.
+-- Delete and insert the child rows of each key whose child rows differ.
 with new as (
     select * from {source}
 ),

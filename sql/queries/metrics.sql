@@ -1,5 +1,5 @@
 -- name: datasets
--- Tell of each dataset how many of its records wait in the failed store, and when a load last brought all of a source.
+-- Return for each dataset how many of its records are pending in the failed store, and when a load last finished.
 select
     r.dataset,
     coalesce(sum(p.pending), 0)::bigint as pending,
@@ -12,5 +12,5 @@ cross join lateral (
 group by r.dataset;
 
 -- name: aggregates
--- Tell of each aggregate when it was refreshed, and how many buckets wait for it.
+-- Return for each aggregate when it was last refreshed, and how many buckets are pending.
 select aggregate, extract(epoch from refreshed_at)::double precision, pending_buckets from analytics.freshness;

@@ -1,3 +1,3 @@
 -- name: backend
--- Tell which process of the server works for this connection now.
+-- Return the process of the server that serves this connection now.
 select pg_backend_pid();

@@ -1,29 +1,29 @@
 -- name: lock
--- Wait in this session for the turn to refresh an aggregate, however long the refresh before takes.
+-- Take the session lock of the refresh of one aggregate, however long another refresh holds it.
 select
     set_config('lock_timeout', '0', true),
     pg_advisory_lock(hashtextextended('etl:refresh:' || %(aggregate)s, 0));
 
 -- name: unlock
--- Let the next refresh of an aggregate begin.
+-- Release the session lock of the refresh of one aggregate.
 select pg_advisory_unlock(hashtextextended('etl:refresh:' || %(aggregate)s, 0));
 
 -- name: is_touched
--- Tell whether a change of some fact was noted and not yet brought to the aggregates.
+-- Return whether there are noted changes of facts that are not yet pending buckets.
 select exists (select from etl.touched);
 
 -- name: lock_gathering
--- Wait in this session for the turn to bring what was noted to the aggregates.
+-- Take the session lock of turning noted changes into pending buckets.
 select
     set_config('lock_timeout', '0', true),
     pg_advisory_lock(hashtextextended('etl:gather', 0));
 
 -- name: unlock_gathering
--- Let the next session bring what was noted to the aggregates.
+-- Release the session lock of turning noted changes into pending buckets.
 select pg_advisory_unlock(hashtextextended('etl:gather', 0));
 
 -- name: ways_via
--- List the ways from a noted key to days, each with the aggregates that take it, and whether it is still there.
+-- List how noted keys lead to rows of other tables, the aggregates that need it, and whether the key column exists.
 select
     array_agg(aggregate order by aggregate),
     fact,
@@ -39,52 +39,56 @@ group by fact, noted, via_table, via_column, via_type, via_day
 order by fact, noted, via_table, via_column, via_day;
 
 -- name: touched
--- Tell which days of which aggregates were touched, and null where it is all of them.
-select watches.aggregate, days.day, false as is_all
+-- List the times (UTC) of aggregates that were touched; null is all of an aggregate. A time without end is in no bucket.
+select watches.aggregate, times.noted
 from taken
 join etl.watches on watches.fact = taken.fact and watches.noted = taken.noted and watches.via_table is null
-cross join unnest(taken.days) as days (day)
+cross join lateral (
+    select least(day, date '294276-12-31')::timestamp -- a date can be later than any timestamp
+    from unnest(taken.days) as days (day)
+    where isfinite(day)
+    union all
+    select hour
+    from unnest(taken.hours) as hours (hour)
+    where isfinite(hour)
+) as times (noted)
 union
-select watches.aggregate, null, true
+select watches.aggregate, null
 from taken
 join etl.watches on watches.fact = taken.fact
 where taken.noted is null or (taken.noted = '' and watches.noted = '')
 {via}
 
 -- name: touched_via
--- Tell the days of the rows to which noted keys lead.
+-- Add the times of the rows to which noted keys lead.
 union
-select unnest({aggregates}::text[]), {day}, false
-from {table}
-where {column} in (
-    select unnest(taken.keys)::{type} from taken where taken.fact = {fact} and taken.noted = {noted}
-)
+select unnest({aggregates}::text[]), least(times.noted, date '294276-12-31')::timestamp
+from (
+    select {day}
+    from {table}
+    where {column} in (
+        select unnest(taken.keys)::{type} from taken where taken.fact = {fact} and taken.noted = {noted}
+    )
+) as times (noted)
+where isfinite(times.noted)
 
 -- name: touched_via_lost
--- Tell that all days are touched where the table is gone to which noted keys led: it keeps no other aggregate waiting.
+-- Add all of an aggregate where the table is missing to which noted keys led: no other aggregate waits for it.
 union
-select unnest({aggregates}::text[]), null, true
+select unnest({aggregates}::text[]), null
 from taken
 where taken.fact = {fact} and taken.noted = {noted}
 
 -- name: buckets
--- Tell the buckets of what was touched; a day that is no date, such as infinity, is in no bucket, and one at an end of
--- the calendar is all of them: the days beside it could not be told.
-select distinct
-    touched.aggregate,
-    case
-        when touched.day not between date '4713-01-01 BC' and date '290000-12-31' then null
-        when aggregates.bucket = 'month' then date_trunc('month', touched.day)::date
-        else touched.day
-    end as bucket
+-- List the buckets that were touched; null is all of an aggregate.
+select distinct touched.aggregate, etl.bucket_of(aggregates.bucket, touched.noted) as bucket
 from touched
 join etl.aggregates on aggregates.aggregate = touched.aggregate
-where touched.is_all or isfinite(touched.day)
 
 -- name: gather
--- Bring what was noted to the aggregates that read it, as buckets that are to be recomputed.
+-- Turn noted changes into pending buckets of the aggregates that read the facts.
 with taken as (
-    delete from etl.touched returning fact, noted, days, keys
+    delete from etl.touched returning fact, noted, days, hours, keys
 ),
 touched as (
     {touched}
@@ -93,17 +97,18 @@ insert into etl.pending (aggregate, bucket)
 {buckets};
 
 -- name: take_pending
--- Take the buckets of an aggregate that are to be recomputed.
+-- Take the pending buckets of an aggregate.
 delete from etl.pending where aggregate = {aggregate} returning bucket
 
 -- name: see_pending
--- See the buckets of an aggregate that are to be recomputed, and leave them.
+-- Return the pending buckets of an aggregate and leave them.
 select bucket from etl.pending where aggregate = {aggregate}
 
 -- name: due
--- Tell the ranges of buckets that this snapshot knows as changed: days of each and of all, buckets; null is everything.
+-- List the ranges of buckets that this snapshot knows as changed: the first, the first after them (null, null: all), how
+-- many, and the seconds of the range and from the first range to the last.
 with taken as (
-    select fact, noted, days, keys from etl.touched
+    select fact, noted, days, hours, keys from etl.touched
 ),
 touched as (
     {touched}
@@ -114,10 +119,10 @@ pending as (
 changed as (
     select bucket from pending
     union
-    select found.bucket from ({buckets}) as found where found.aggregate = {aggregate}
+    select noted.bucket from ({buckets}) as noted where noted.aggregate = {aggregate}
 ),
 followed as (
-    select bucket, (bucket + {step})::date as next, lag((bucket + {step})::date) over (order by bucket) = bucket as follows
+    select bucket, bucket + {step} as next, lag(bucket + {step}) over (order by bucket) = bucket as follows
     from changed
 ),
 numbered as (
@@ -125,53 +130,50 @@ numbered as (
     from followed
 )
 select
-    min(bucket)::text,
-    max(next)::text,
+    min(bucket)::{type}::text,
+    max(next)::{type}::text,
     count(*)::integer,
-    max(next) - min(bucket) as days,
-    max(max(next)) over () - min(min(bucket)) over () as days_of_all
+    extract(epoch from max(next) - min(bucket)) as seconds,
+    extract(epoch from max(max(next)) over () - min(min(bucket)) over ()) as seconds_of_all
 from numbered
 group by number
 order by min(bucket) nulls first;
 
 -- name: is_known
--- Tell whether an aggregate was refreshed before by this definition.
+-- Return whether an aggregate was refreshed before by this definition.
 select exists (
     select from etl.refreshes where aggregate = %(aggregate)s and definition_hash = %(definition_hash)s
 );
 
--- name: see_one_snapshot
--- Make every statement of the transaction see the facts as the first one does, and days begin at midnight UTC.
-set transaction isolation level repeatable read;
-set local timezone = 'UTC';
--- The other processors are for readers: in parallel all aggregates took 5 % less, and reads beside them waited.
+-- name: use_one_processor
+-- Leave the other processors to readers: in parallel a refresh of all aggregates took 5 % less, but readers waited.
 set local max_parallel_workers_per_gather = 0;
 
 -- name: see_table
--- See that the table of an aggregate is there and may be read.
+-- Check that the table of an aggregate exists and may be read.
 select from {table} limit 0;
 
 -- name: make_fresh
--- Compute buckets of an aggregate beside its table.
+-- Compute buckets of an aggregate into a temporary table.
 create temporary table etl_fresh on commit drop as
 {select};
 
 -- name: add_fresh
--- Compute more buckets of it.
+-- Compute more buckets into the temporary table.
 insert into pg_temp.etl_fresh
 {select};
 
 -- name: analyze_fresh
--- Let the planner know how much was computed.
+-- Update the statistics of the temporary table for the planner.
 analyze pg_temp.etl_fresh;
 
 -- name: delete_gone
--- Delete the rows of the recomputed buckets whose keys are gone.
+-- Delete the rows of the recomputed buckets whose keys no longer exist.
 delete from {table} as kept
 where ({within}) and not exists (select from pg_temp.etl_fresh as fresh where {same_key});
 
 -- name: merge_changed
--- Insert the new rows of an aggregate and update those that differ; the others are neither written nor locked.
+-- Insert the new rows of an aggregate and update the rows that differ; other rows are neither written nor locked.
 merge into {table} as kept
 using pg_temp.etl_fresh as fresh on {same_key} and ({within})
 when matched and ({kept_values}) is distinct from ({fresh_values}) then
@@ -184,7 +186,7 @@ when not matched then
 select count(distinct {bucket})::integer from pg_temp.etl_fresh;
 
 -- name: note_refresh
--- Note what a refresh did, in its transaction.
+-- Record what a refresh did, in its transaction.
 insert into etl.refreshes (
     aggregate, definition_hash, refreshed_at, run, mode, buckets, rows, seconds, facts_through, newest_event_at
 )
@@ -214,7 +216,7 @@ on conflict (aggregate) do update set
 returning seconds;
 
 -- name: note_nothing_to_do
--- Note that an aggregate was found to equal its facts.
+-- Record that an aggregate equals its facts already.
 update etl.refreshes
 set
     refreshed_at = transaction_timestamp(),
@@ -226,7 +228,7 @@ where refreshes.aggregate = {aggregate}
 returning round(extract(epoch from clock_timestamp() - transaction_timestamp()), 3);
 
 -- name: newest_run
--- Tell the finished run of the datasets of an aggregate that ended last.
+-- Return the finished run that ended last, of the datasets of an aggregate.
 select runs.run, coalesce(runs.published_at, runs.finished_at) as ended_at
 from etl.runs
 join etl.aggregates on runs.dataset = any(aggregates.datasets)
@@ -235,11 +237,11 @@ order by ended_at desc
 limit 1
 
 -- name: newest_event
--- Tell the newest time of a fact.
+-- Return the newest time of a fact.
 (select max({column})::timestamptz from {table})
 
 -- name: differences
--- List where an aggregate differs from what was computed, but for the buckets that are pending; and how many there are.
+-- List the rows in which an aggregate differs from its computation, without pending buckets, and count them.
 select
     coalesce({kept_key}, {fresh_key}) as key,
     case when fresh.{first} is null then 'surplus' when kept.{first} is null then 'missing' else 'different' end,
@@ -251,18 +253,18 @@ order by key
 limit {limit};
 
 -- name: list_aggregates
--- List the aggregates that are installed, with what a person wants to know of them first.
+-- List the installed aggregates with grain, bucket and freshness.
 select aggregates.aggregate, aggregates.grain, aggregates.bucket, freshness.refreshed_at, freshness.pending_buckets
 from etl.aggregates
 join analytics.freshness on freshness.aggregate = aggregates.aggregate
 order by aggregates.aggregate;
 
 -- name: try_listener_lock
--- Become the one listener of the database, or not; it ends with the connection.
+-- Try to take the lock of the one listener of the database; it ends with the connection.
 select pg_try_advisory_lock(hashtextextended('etl:listen', 0));
 
 -- name: listener
--- The backend that holds the lock of the one listener; the two halves of a lock's key are columns of their own.
+-- Return the process that holds the lock of the one listener; pg_locks shows the two halves of a key as columns.
 select pid
 from pg_locks
 where locktype = 'advisory'
@@ -272,5 +274,5 @@ where locktype = 'advisory'
     and (classid::bigint << 32) | objid::bigint = hashtextextended('etl:listen', 0);
 
 -- name: listen
--- Be told when a run finishes.
+-- Receive a notification when a run finishes.
 listen etl_runs;

@@ -1,6 +1,6 @@
 -- name: server_facts
--- Tell what a load finds out about the server too late: its encoding, whether it takes writes, who asks, and whose the
--- connection is at its other end.
+-- Return facts about the server that would stop a load late: encoding, whether it accepts writes, the user, and the
+-- process that serves the connection.
 select
     getdatabaseencoding() as encoding,
     pg_is_in_recovery() or current_setting('transaction_read_only')::boolean as is_read_only,
@@ -10,7 +10,7 @@ select
     pg_backend_pid() as backend;
 
 -- name: ledger_rights
--- Tell which rights to keep the ledger the user lacks.
+-- List the rights on the ledger that the user lacks.
 select needed.privilege || ' on ' || needed.relation
 from (
     values
@@ -22,8 +22,8 @@ union all
 select 'create on schema etl_staging' where not has_schema_privilege('etl_staging', 'create');
 
 -- name: settings
--- Tell the settings that make loads slow or risky, as the server reads them for this user: sizes in bytes, times in
--- seconds, the others as they are written.
+-- List the settings that can make loads slow or risky, as they are for this user: sizes in bytes, times in seconds, and
+-- each as it is written.
 select
     name,
     case
@@ -44,7 +44,7 @@ where name in (
 order by name;
 
 -- name: room_for_connections
--- Tell how many connections the user may still open, by the limits of the server, the database and the role.
+-- Return how many connections the user may still open, by the limits of the server, the database and the role.
 select least(
     current_setting('max_connections')::integer
     - current_setting('superuser_reserved_connections')::integer

@@ -1,40 +1,5 @@
--- name: see_one_snapshot
--- Make all that a report reads belong together, and keep it from writing.
-set transaction isolation level repeatable read, read only;
-
--- name: read_at
--- Tell the instant of the snapshot.
-select transaction_timestamp();
-
--- name: freshness_of
--- Tell how fresh one aggregate is.
-select * from analytics.freshness where aggregate = %(aggregate)s;
-
--- name: columns
--- Tell the columns of a table or view, and what each is, in their order.
-select attname, coalesce(col_description(attrelid, attnum), '')
-from pg_attribute
-where attrelid = to_regclass(%(table)s) and attnum > 0 and not attisdropped
-order by attnum;
-
--- name: rows
--- Give the rows of a table, at most so many.
-select {columns} from {table} order by {order} limit {limit};
-
--- name: rows_as_csv
--- Give the rows of a table as CSV with a header, at most so many.
-copy (select {columns} from {table} order by {order} limit {limit}) to stdout (format csv, header true);
-
--- name: count_rows
--- Count the rows of a table.
-select count(*) from {table};
-
--- name: digits
--- Tell the most digits of a numeric column before and behind the point; none for a column without a value.
-select max(length(trunc(abs({column}))::text)), max(scale({column})) from {table};
-
 -- name: volume_per_day
--- Count the shipments of each of the 91 days to the newest one that is not in the future; a day without has 0.
+-- Count the shipments of each of the 91 days up to the newest day that is not in the future; a day without any has 0.
 with newest as (
     select max(day) as day
     from analytics.daily_shipments
@@ -51,11 +16,11 @@ group by calendar.day
 order by calendar.day;
 
 -- name: newest_month
--- Tell the newest month with shipments that is not in the future.
+-- Return the newest month with shipments that is not in the future.
 select max(month) from analytics.carrier_scorecard where month <= (now() at time zone 'UTC')::date;
 
 -- name: on_time_by_carrier
--- Give counts of on time and late of each carrier over twelve months, the largest carriers first.
+-- Count the deliveries of each carrier over twelve months, on time and in all, the largest carriers first.
 select
     carrier,
     sum(count_on_time)::bigint as count_on_time,
@@ -68,7 +33,7 @@ order by count_judged desc, carrier
 limit 12;
 
 -- name: slowest_lanes
--- Give the lanes with the longest mean transit over twelve months, of those with at least ten transits.
+-- List the lanes with the longest mean transit over twelve months; a lane needs at least ten transits.
 select
     origin_city,
     origin_country,
@@ -85,7 +50,7 @@ order by sum(sum_transit_hours) / sum(count_transits) desc, origin_country, orig
 limit 10;
 
 -- name: open_now
--- Count the open shipments, the overdue ones of them, and tell the instant as of which they are so.
+-- Count the open shipments and the overdue ones, and return the instant of that count.
 select
     coalesce(sum(count_shipments), 0)::bigint as count_open,
     coalesce(sum(count_shipments) filter (where is_overdue), 0)::bigint as count_overdue,

@@ -3,5 +3,5 @@
 copy {table} ({columns}) from stdin;
 
 -- name: copy_csv
--- Send rows whose fields are JSON tokens: texts in quotes with quote and backslash escaped, numbers and null bare.
+-- Send rows whose fields are JSON tokens: texts in quotes with escaped quotes and backslashes, numbers and null bare.
 copy {table} ({columns}) from stdin (format csv, delimiter E'\x1f', null 'null', escape '\');

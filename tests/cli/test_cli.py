@@ -4,7 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,9 @@ from etl import __version__
 from etl.cli import _COMMANDS, cli, run
 from etl.database.tables import create_tables
 from etl.datasets import read
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Done = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Done]
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
+from tests.support.commands import Ended, RunEtl
+from tests.support.faults import Connection
 
 PARCELS = """
 name = "parcels"
@@ -38,13 +35,6 @@ no_database = pytest.mark.parametrize("database_url", ["postgresql://nobody@127.
 """For what needs no database."""
 
 
-@pytest.fixture
-def connection(postgresql: Connection) -> Connection:
-    """Give an autocommit connection to a fresh, migrated database."""
-    postgresql.autocommit = True
-    return postgresql
-
-
 def _configure(folder: Path, settings: str = "", *, parcels: str = "") -> None:
     (folder / "datasets").mkdir(parents=True, exist_ok=True)
     (folder / "etl.toml").write_text(settings)
@@ -52,7 +42,7 @@ def _configure(folder: Path, settings: str = "", *, parcels: str = "") -> None:
         (folder / "datasets" / "parcels.toml").write_text(parcels)
 
 
-def _lines(done: Done) -> list[dict[str, Any]]:
+def _lines(done: Ended) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -362,3 +352,13 @@ def test_help_imports_no_library_but_click() -> None:
             [sys.executable, "-c", program, *arguments.split()], capture_output=True, text=True, check=True, cwd=ROOT
         )
         assert none_of.isdisjoint(done.stdout.split("\n")[-2].split())
+
+
+def test_a_person_can_read_the_projection(run_etl: RunEtl) -> None:
+    """`dataset show --projection` tells each column's tokens and checks, or why values are converted one by one."""
+    done = run_etl("dataset", "show", "shipments", "--projection")
+    assert done.returncode == 0
+    assert "logistics.shipments: one row per record" in done.stdout
+    assert "weight_kg               <- weight_kg (numeric, above 0)" in done.stdout
+    assert "logistics.shipment_items: one row per element of items" in done.stdout
+    assert "shipment_id <- the record: shipment_id (text)" in done.stdout

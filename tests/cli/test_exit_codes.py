@@ -3,37 +3,28 @@ import hashlib
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import psycopg
 import pytest
-from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from etl import cli
 from etl.embedded import Server
-from etl.ingestion.ledger import runs as ledger
-from etl.ingestion.pipeline.command import GRAVEST_FIRST
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Done = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Done]
-
-ROOT = Path(__file__).resolve().parents[2]
+from etl.errors import EtlError, ExitCode, InterruptedByUserError, gravest
+from etl.ingestion.ledger import locks
+from etl.ingestion.pipeline.command import CommandResult
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
+from tests.support.records import vehicles
+from tests.support.servers import free_port
+from tests.support.site import Site
+from tests.support.waiting import until
 
 no_database = pytest.mark.parametrize("database_url", ["postgresql://nobody@127.0.0.1:1/nowhere"], ids=["no database"])
 """For what is judged before any database is asked."""
-
-HELD = 42
-"""The advisory lock by which a test keeps a batch from going on."""
 
 PARCELS = """
 name = "parcels"
@@ -46,27 +37,11 @@ weight_kg = { type = "numeric", min = 0 }
 """
 
 
-@pytest.fixture
-def connection(postgresql: Connection) -> Connection:
-    """Give an autocommit connection to a fresh, migrated database."""
-    postgresql.autocommit = True
-    return postgresql
-
-
-@pytest.fixture
-def in_background(run_etl: RunEtl, connection: Connection) -> Iterator[Callable[..., Future[Done]]]:
-    """Return a function that runs `etl ARGUMENTS` beside the test."""
-    with ThreadPoolExecutor() as pool:
-        yield lambda *arguments: pool.submit(run_etl, *arguments)
-        # Whatever the test found: what it still holds must not keep the command waiting.
-        connection.execute("select pg_advisory_unlock_all()")
-
-
 @pytest.fixture(scope="module")
 def tcp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run a server that asks for a password, as every server over TCP does."""
     server = Server(tmp_path_factory.mktemp("tcp") / "postgres")
-    server.start(port=_free_port())
+    server.start(port=free_port())
     yield server
     server.stop()
 
@@ -80,78 +55,8 @@ def stranger(connection: Connection) -> Iterator[str]:
     connection.execute("drop role stranger")
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _vehicles(first: int, last: int) -> list[dict[str, Any]]:
-    return [{"vehicle_id": f"V{number:03}", "odometer_km": number} for number in range(first, last + 1)]
-
-
-def _told(done: Done) -> str:
-    """Return the one sentence by which a command told its error, and its hint."""
-    assert "Traceback" not in done.stderr
-    lines = done.stderr.splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
-    assert len(errors) == 1, done.stderr
-    return " ".join([*errors, *(line for line in lines if line.startswith("hint: "))])
-
-
-def _summaries(done: Done) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def _summary(done: Done) -> dict[str, Any]:
-    """Return the summary of the only source; its exit code is that of the process, and the balance adds up."""
-    summary, total = _summaries(done)
-    assert (summary["kind"], total["kind"]) == ("source", "total")
-    assert summary["exit_code"] == total["exit_code"] == done.returncode
-    records = summary["records"]
-    assert records["read"] == sum(records[name] for name in ("loaded", "rejected", "failed", "skipped", "withheld"))
-    return summary
-
-
-def _ids(connection: Connection) -> list[str]:
-    return [vehicle_id for (vehicle_id,) in connection.execute("select vehicle_id from logistics.vehicles order by 1")]
-
-
-def _one(connection: Connection, query: str) -> Any:
-    row = connection.execute(query).fetchone()
-    return row[0] if row else None
-
-
-def _wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
-def _hold(connection: Connection, vehicle_id: str) -> None:
-    """Let the batch with this vehicle wait until `_release`."""
-    connection.execute("select pg_advisory_lock(%s)", [HELD])
-    connection.execute(
-        sql.SQL(
-            """
-            create function pg_temp_held() returns trigger language plpgsql as
-            'begin perform pg_advisory_xact_lock({held}); return new; end';
-            create trigger held before insert on logistics.vehicles
-            for each row when (new.vehicle_id = {id}) execute function pg_temp_held()
-            """
-        ).format(held=HELD, id=vehicle_id)
-    )
-
-
-def _wait_until_held(connection: Connection) -> None:
-    waits = f"select count(*) from pg_locks where locktype = 'advisory' and objid = {HELD} and not granted"  # noqa: S608
-    _wait_for(lambda: _one(connection, waits))
-
-
-def _release(connection: Connection) -> None:
-    connection.execute("select pg_advisory_unlock(%s)", [HELD])
+def _ids(site: Site) -> list[str]:
+    return site.column("select vehicle_id from logistics.vehicles order by 1")
 
 
 UNREADABLE = {
@@ -166,62 +71,62 @@ UNREADABLE = {
 }
 
 
-def test_a_source_that_cannot_be_read_is_3(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_a_source_that_cannot_be_read_is_3(site: Site) -> None:
     """A source that cannot be read to its end is exit 3 with one sentence of its own that names file and place."""
     for name, (content, _) in UNREADABLE.items():
         if content is not None:
-            (tmp_path / name).write_bytes(content)
-    done = run_etl("load", "vehicles", *UNREADABLE, "--json")
+            (site.folder / name).write_bytes(content)
+    done = site.run("load", "vehicles", *UNREADABLE, "--json")
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
     errors = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
     for error, (_, sentence) in zip(errors, UNREADABLE.values(), strict=True):
         assert error.startswith(sentence)
-    *summaries, total = _summaries(done)
+    *summaries, total = done.lines
     assert [summary["source"] for summary in summaries] == list(UNREADABLE)
     assert {(summary["status"], summary["exit_code"]) for summary in summaries} == {("incomplete", 3)}
     assert (total["exit_code"], total["sources"]) == (3, len(UNREADABLE))
-    assert _one(connection, "select count(*) from etl.runs where finished_at is not null") == 0
-    alone = run_etl("load", "vehicles", "missing.json", "--json")
-    assert (alone.returncode, _summary(alone)["run"]) == (3, None)
-    assert _told(alone) == (
+    assert site.value("select count(*) from etl.runs where finished_at is not null") == 0
+    alone = site.run("load", "vehicles", "missing.json", "--json")
+    assert (alone.returncode, alone.summary["run"]) == (3, None)
+    assert alone.error == (
         "error: cannot read missing.json: no such file or directory hint: check the path and the right to read it"
     )
 
 
-def test_a_wrong_records_path_is_3(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_a_wrong_records_path_is_3(site: Site) -> None:
     """Where no array of records is at the path exit 3 tells where arrays are; a document cut off is told as such."""
-    (tmp_path / "fleet.json").write_text('{"made": [1], "fleet": {"vehicles": [{"vehicle_id": "V1"}]}}')
-    done = run_etl("load", "vehicles", "fleet.json", "--json", "--records", "cars.item")
+    (site.folder / "fleet.json").write_text('{"made": [1], "fleet": {"vehicles": [{"vehicle_id": "V1"}]}}')
+    done = site.run("load", "vehicles", "fleet.json", "--json", "--records", "cars.item")
     assert done.returncode == 3
-    assert "fleet.json: no array at the records path cars.item" in _told(done)
-    assert "made.item, fleet.vehicles.item (--records)" in _told(done)
-    assert _summary(done)["status"] == "incomplete"
-    (tmp_path / "fleet.json").write_text('{"vehicles": [{"vehicle_id": "V1"}], "made')
-    done = run_etl("load", "vehicles", "fleet.json", "--json", "--records", "vehicles.item")
+    assert "fleet.json: no array at the records path cars.item" in done.error
+    assert "made.item, fleet.vehicles.item (--records)" in done.error
+    assert done.summary["status"] == "incomplete"
+    (site.folder / "fleet.json").write_text('{"vehicles": [{"vehicle_id": "V1"}], "made')
+    done = site.run("load", "vehicles", "fleet.json", "--json", "--records", "vehicles.item")
     assert done.returncode == 3
-    assert "fleet.json: the source is cut off" in _told(done)
-    assert _summary(done)["records"]["loaded"] == 1
-    assert _ids(connection) == ["V1"]
+    assert "fleet.json: the source is cut off" in done.error
+    assert done.summary["records"]["loaded"] == 1
+    assert _ids(site) == ["V1"]
 
 
-def test_an_empty_array_is_loaded(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_an_empty_array_is_loaded(site: Site) -> None:
     """A source that says that there is no record is in with all of them: exit 0, and a finished run."""
-    (tmp_path / "feed.json").write_text("[]")
+    (site.folder / "feed.json").write_text("[]")
     for options in ([], ["--atomic", "--force"]):
-        done = run_etl("load", "vehicles", "feed.json", "--json", *options)
+        done = site.run("load", "vehicles", "feed.json", "--json", *options)
         assert done.returncode == 0
-        summary = _summary(done)
+        summary = done.summary
         assert (summary["status"], summary["records"]["read"]) == ("loaded", 0)
-    assert _one(connection, "select count(*) from etl.runs where finished_at is not null") == 2
+    assert site.value("select count(*) from etl.runs where finished_at is not null") == 2
 
 
-def test_a_record_without_its_key_is_rejected(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_a_record_without_its_key_is_rejected(site: Site, connection: Connection) -> None:
     """A record that lacks a required value is kept in the failed store with its place and reason: exit 1."""
-    (tmp_path / "feed.ndjson").write_text('{"vehicle_id": "V001"}\n{}\n')
-    done = run_etl("load", "vehicles", "feed.ndjson", "--json")
+    (site.folder / "feed.ndjson").write_text('{"vehicle_id": "V001"}\n{}\n')
+    done = site.run("load", "vehicles", "feed.ndjson", "--json")
     assert done.returncode == 1
-    summary = _summary(done)
+    summary = done.summary
     assert summary["status"] == "loaded_with_rejects"
     assert summary["records"] == {
         "read": 2,
@@ -233,37 +138,37 @@ def test_a_record_without_its_key_is_rejected(run_etl: RunEtl, connection: Conne
         "pending": 1,
     }
     assert summary["failed_store"] == "failed"
-    assert _ids(connection) == ["V001"]
+    assert _ids(site) == ["V001"]
     row = connection.execute("select id, run, kind, state, count_records, sqlstate from etl.failures").fetchone()
     assert row is not None
     failure, run, *rest = row
     assert rest == ["rejected", "pending", 1, "23502"]
-    stored = tmp_path / "failed" / "vehicles" / run / f"{failure}.ndjson"
+    stored = site.store / "vehicles" / run / f"{failure}.ndjson"
     assert stored.read_text() == "{}\n"
     [record] = json.loads(stored.with_suffix(".json").read_text())["records"]
     assert (record["record"], record["offset"], record["column"]) == (2, 23, "vehicle_id")
-    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "failed", stored.parent)} == {0o700}
+    assert {path.stat().st_mode & 0o777 for path in (site.store, stored.parent)} == {0o700}
     assert {path.stat().st_mode & 0o777 for path in stored.parent.iterdir()} == {0o600}
 
 
-def test_an_array_that_is_cut_loads_up_to_the_cut(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_an_array_that_is_cut_loads_up_to_the_cut(site: Site, connection: Connection) -> None:
     """The whole records before the cut are in with exit 3; of the complete file then only the rest is loaded."""
-    feed = tmp_path / "feed.json"
-    complete = json.dumps(_vehicles(1, 9))
+    feed = site.folder / "feed.json"
+    complete = json.dumps(vehicles(1, 9))
     feed.write_text(complete[: complete.index("V008") + 2])
-    done = run_etl("load", "vehicles", "feed.json", "--json", "--batch-rows", "2")
+    done = site.run("load", "vehicles", "feed.json", "--json", "--batch-rows", "2")
     assert done.returncode == 3
-    assert "feed.json: the source is cut off in this record, at record 8, byte " in _told(done)
-    summary = _summary(done)
+    assert "feed.json: the source is cut off in this record, at record 8, byte " in done.error
+    summary = done.summary
     assert (summary["status"], summary["records"]["loaded"]) == ("incomplete", 7)
-    assert len(_ids(connection)) == 7
-    assert _one(connection, "select finished_at from etl.runs") is None
+    assert len(_ids(site)) == 7
+    assert site.value("select finished_at from etl.runs") is None
     before = connection.execute("select vehicle_id, xmin from logistics.vehicles order by 1").fetchall()
 
     feed.write_text(complete)
-    done = run_etl("load", "vehicles", "feed.json", "--json", "--batch-rows", "2")
+    done = site.run("load", "vehicles", "feed.json", "--json", "--batch-rows", "2")
     assert done.returncode == 0
-    resumed = _summary(done)
+    resumed = done.summary
     assert (resumed["run"], resumed["status"]) == (summary["run"], "loaded")
     assert (resumed["records"]["skipped"], resumed["records"]["loaded"]) == (7, 2)
     after = connection.execute("select vehicle_id, xmin from logistics.vehicles order by 1").fetchall()
@@ -276,10 +181,10 @@ def test_an_unknown_dataset_is_2(run_etl: RunEtl) -> None:
     """A dataset that nobody defined is exit 2, with the name that was probably meant."""
     done = run_etl("load", "shipmets", "feed.json", "--json")
     assert (done.returncode, done.stdout) == (2, "")
-    assert _told(done) == "error: no dataset is called 'shipmets' hint: did you mean shipments?"
+    assert done.error == "error: no dataset is called 'shipmets' hint: did you mean shipments?"
     done = run_etl("load", "boats", "feed.json")
     assert done.returncode == 2
-    assert "hint: known datasets: aftership_tracking, dcsa_events, " in _told(done)
+    assert "hint: known datasets: aftership_tracking, dcsa_events, " in done.error
 
 
 @no_database
@@ -294,47 +199,41 @@ def test_an_unknown_dataset_is_2(run_etl: RunEtl) -> None:
     ],
     ids=["option", "type", "key", "table key", "no toml"],
 )
-def test_a_wrong_definition_is_2(run_etl: RunEtl, tmp_path: Path, written: str, wrong: str, sentence: str) -> None:
+def test_a_wrong_definition_is_2(site: Site, written: str, wrong: str, sentence: str) -> None:
     """A definition with an unknown key, option or type is exit 2 with its file, table and column."""
-    _define(tmp_path, PARCELS.replace(written, wrong))
-    (tmp_path / "feed.json").write_text("[]")
-    done = run_etl("load", "parcels", "feed.json")
+    site.write_definition(PARCELS.replace(written, wrong))
+    (site.folder / "feed.json").write_text("[]")
+    done = site.run("load", "parcels", "feed.json")
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"config/datasets/parcels.toml: {sentence}" in _told(done)
+    assert f"config/datasets/parcels.toml: {sentence}" in done.error
 
 
-def _define(folder: Path, definition: str) -> None:
-    path = folder / "config" / "datasets" / "parcels.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(definition)
-
-
-def test_a_missing_table_is_2(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_a_missing_table_is_2(site: Site, connection: Connection) -> None:
     """Load makes no table: exit 2 with the command that makes it, and after that command it loads."""
-    _define(tmp_path, PARCELS)
-    (tmp_path / "feed.json").write_text('[{"parcel_id": "P1"}]')
-    done = run_etl("load", "parcels", "feed.json", "--json")
+    site.write_definition(PARCELS)
+    (site.folder / "feed.json").write_text('[{"parcel_id": "P1"}]')
+    done = site.run("load", "parcels", "feed.json", "--json")
     assert (done.returncode, done.stdout) == (2, "")
-    assert _told(done) == "error: the table logistics.parcels is missing hint: etl dataset create parcels"
-    assert run_etl("dataset", "create", "parcels").returncode == 0
-    assert run_etl("load", "parcels", "feed.json").returncode == 0
+    assert done.error == "error: the table logistics.parcels is missing hint: etl dataset create parcels"
+    assert site.run("dataset", "create", "parcels").returncode == 0
+    assert site.run("load", "parcels", "feed.json").returncode == 0
     connection.execute("alter table logistics.parcels drop column weight_kg")
-    done = run_etl("load", "parcels", "feed.json", "--force")
+    done = site.run("load", "parcels", "feed.json", "--force")
     assert done.returncode == 2
-    assert "the table logistics.parcels has no column weight_kg" in _told(done)
+    assert "the table logistics.parcels has no column weight_kg" in done.error
 
 
-def test_a_missing_privilege_is_2(run_etl: RunEtl, stranger: str, connection: Connection, tmp_path: Path) -> None:
+def test_a_missing_privilege_is_2(site: Site, stranger: str, connection: Connection) -> None:
     """A user without rights gets exit 2 with the grant that is missing, be it all of them or those on one table."""
-    (tmp_path / "feed.json").write_text('[{"vehicle_id": "V001"}]')
-    done = run_etl("--database", stranger, "load", "vehicles", "feed.json", "--json")
+    (site.folder / "feed.json").write_text('[{"vehicle_id": "V001"}]')
+    done = site.run("--database", stranger, "load", "vehicles", "feed.json", "--json")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "grant etl_loader to stranger" in _told(done)
+    assert "grant etl_loader to stranger" in done.error
     connection.execute("grant etl_loader to stranger; revoke insert on logistics.vehicles from etl_loader")
-    done = run_etl("--database", stranger, "load", "vehicles", "feed.json", "--json")
+    done = site.run("--database", stranger, "load", "vehicles", "feed.json", "--json")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "the user stranger may not load logistics.vehicles" in _told(done)
-    assert _one(connection, "select count(*) from etl.runs") == 0
+    assert "the user stranger may not load logistics.vehicles" in done.error
+    assert site.value("select count(*) from etl.runs") == 0
 
 
 def test_a_database_that_was_not_migrated_is_2(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
@@ -345,8 +244,8 @@ def test_a_database_that_was_not_migrated_is_2(run_etl: RunEtl, connection: Conn
         (tmp_path / "feed.json").write_text("[]")
         done = run_etl("--database", address, "load", "vehicles", "feed.json", "--json")
         assert (done.returncode, done.stdout) == (2, "")
-        assert "the database is at migration none" in _told(done)
-        assert "hint: etl db migrate" in _told(done)
+        assert "the database is at migration none" in done.error
+        assert "hint: etl db migrate" in done.error
     finally:
         connection.execute("drop database bare")
 
@@ -354,10 +253,10 @@ def test_a_database_that_was_not_migrated_is_2(run_etl: RunEtl, connection: Conn
 def test_a_server_that_is_not_there_is_4(run_etl: RunEtl, tmp_path: Path) -> None:
     """Where nothing listens the exit code is 4, and the sentence names the server."""
     (tmp_path / "feed.json").write_text("[]")
-    address = f"postgresql://loader@127.0.0.1:{_free_port()}/facts"
+    address = f"postgresql://loader@127.0.0.1:{free_port()}/facts"
     done = run_etl("--database", address, "load", "vehicles", "feed.json")
     assert done.returncode == 4
-    assert "cannot reach the database 127.0.0.1/facts: " in _told(done)
+    assert "cannot reach the database 127.0.0.1/facts: " in done.error
 
 
 def test_a_database_that_is_not_there_is_2(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
@@ -366,7 +265,7 @@ def test_a_database_that_is_not_there_is_2(run_etl: RunEtl, connection: Connecti
     address = make_conninfo(connection.info.dsn, dbname="nowhere")
     done = run_etl("--database", address, "load", "vehicles", "feed.json", "--json")
     assert (done.returncode, done.stdout) == (2, "")
-    assert 'database "nowhere" does not exist' in _told(done)
+    assert 'database "nowhere" does not exist' in done.error
 
 
 def test_a_wrong_password_is_2(run_etl: RunEtl, tcp_server: Server, tmp_path: Path) -> None:
@@ -377,40 +276,40 @@ def test_a_wrong_password_is_2(run_etl: RunEtl, tcp_server: Server, tmp_path: Pa
     for command in (["load", "vehicles", "feed.json"], ["db", "check"], ["runs", "list"]):
         done = run_etl("--database", address, *command)
         assert (done.returncode, done.stdout) == (2, "")
-        assert "password authentication failed" in _told(done)
-        assert "~/.pgpass" in _told(done)
+        assert "password authentication failed" in done.error
+        assert "~/.pgpass" in done.error
         assert "0pen-sesame" not in done.stderr
 
 
-def test_a_failed_store_that_cannot_be_written_is_2(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_a_failed_store_that_cannot_be_written_is_2(site: Site) -> None:
     """Where the failed store cannot be written nothing is loaded at all, for a refused record would be lost."""
-    (tmp_path / "taken").touch()
-    (tmp_path / "feed.json").write_text('[{"vehicle_id": "V001"}]')
+    (site.folder / "taken").touch()
+    (site.folder / "feed.json").write_text('[{"vehicle_id": "V001"}]')
     for folder in ("taken", "taken/below", "/proc/failed"):
-        done = run_etl("load", "vehicles", "feed.json", "--json", "--failed-dir", folder)
+        done = site.run("load", "vehicles", "feed.json", "--json", "--failed-dir", folder)
         assert (done.returncode, done.stdout) == (2, "")
-        assert f"the failed store {folder} cannot be written: " in _told(done)
-        assert "--failed-dir" in _told(done)
-    assert _ids(connection) == []
+        assert f"the failed store {folder} cannot be written: " in done.error
+        assert "--failed-dir" in done.error
+    assert _ids(site) == []
 
 
-def test_a_failed_store_that_takes_no_more_is_4(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_a_failed_store_that_takes_no_more_is_4(site: Site) -> None:
     """A batch commits only when its refused records are safe: else exit 4, and it loads once the store takes files."""
-    (tmp_path / "failed").mkdir()
-    (tmp_path / "failed" / "vehicles").touch()
-    (tmp_path / "feed.json").write_text(json.dumps([*_vehicles(1, 3), {}]))
+    site.store.mkdir()
+    (site.store / "vehicles").touch()
+    (site.folder / "feed.json").write_text(json.dumps([*vehicles(1, 3), {}]))
     load = ["load", "vehicles", "feed.json", "--json", "--batch-rows", "2"]
-    done = run_etl(*load)
+    done = site.run(*load)
     assert done.returncode == 4
-    assert "error: the failed store failed cannot take a file: " in _told(done)
-    assert _summary(done)["records"]["loaded"] == 2
-    assert _ids(connection) == ["V001", "V002"]
-    assert _one(connection, "select count(*) from etl.failures") == 0
-    (tmp_path / "failed" / "vehicles").unlink()
-    done = run_etl(*load)
+    assert "error: the failed store failed cannot take a file: " in done.error
+    assert done.summary["records"]["loaded"] == 2
+    assert _ids(site) == ["V001", "V002"]
+    assert site.value("select count(*) from etl.failures") == 0
+    (site.store / "vehicles").unlink()
+    done = site.run(*load)
     assert done.returncode == 1
-    assert _ids(connection) == ["V001", "V002", "V003"]
-    assert len(list((tmp_path / "failed").rglob("*.ndjson"))) == 1
+    assert _ids(site) == ["V001", "V002", "V003"]
+    assert len(list(site.store.rglob("*.ndjson"))) == 1
 
 
 WRONG_USAGE = [
@@ -471,137 +370,127 @@ def test_words_that_are_no_utf8_are_2(run_etl: RunEtl) -> None:
         assert done.stderr.startswith("error: expected UTF-8 in argument ")
 
 
-def test_wrong_usage_of_the_database_is_2(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_wrong_usage_of_the_database_is_2(site: Site) -> None:
     """What only the source or the ledger shows to be wrong usage is exit 2 all the same, and nothing is loaded."""
-    (tmp_path / "feed.json").write_text('{"vehicles": [{}]}')
+    (site.folder / "feed.json").write_text('{"vehicles": [{}]}')
     for line, named in [
         ("load vehicles feed.json --records a..b", "such as item, shipments.item or shipments.*"),
         ("load vehicles a.json b.json --mode replace", "replace takes one source"),
         ("runs show nothing", "no run is called nothing"),
         ("failed show nothing", "nothing in the failed store is called nothing"),
     ]:
-        done = run_etl(*line.split())
+        done = site.run(*line.split())
         assert (line, done.returncode, done.stdout) == (line, 2, "")
-        assert named in _told(done)
-    assert _one(connection, "select count(*) from etl.batches") == 0
+        assert named in done.error
+    assert site.value("select count(*) from etl.batches") == 0
 
 
-def test_a_source_that_another_run_holds_is_6(
-    run_etl: RunEtl, in_background: Callable[..., Future[Done]], connection: Connection, tmp_path: Path
-) -> None:
+def test_a_source_that_another_run_holds_is_6(site: Site) -> None:
     """A second load of a source that is being loaded is exit 6 and names the run that holds it; another is not."""
-    (tmp_path / "feed.json").write_text(json.dumps(_vehicles(1, 2)))
-    (tmp_path / "other.json").write_text(json.dumps(_vehicles(3, 3)))
-    (tmp_path / "copy.json").write_text(json.dumps(_vehicles(1, 2)))
-    _hold(connection, "V002")
-    first = in_background("load", "vehicles", "feed.json", "--json")
-    _wait_until_held(connection)
-    try:
-        second = run_etl("load", "vehicles", "copy.json", "--json")
-        other = run_etl("load", "vehicles", "other.json", "--json")
-        replace = run_etl("load", "vehicles", "other.json", "--json", "--mode", "replace")
-    finally:
-        _release(connection)
-    run = _one(connection, "select run from etl.runs order by number limit 1")
+    (site.folder / "feed.json").write_text(json.dumps(vehicles(1, 2)))
+    (site.folder / "other.json").write_text(json.dumps(vehicles(3, 3)))
+    (site.folder / "copy.json").write_text(json.dumps(vehicles(1, 2)))
+    with site.gate("logistics.vehicles", "in COPY", when="new.vehicle_id = 'V002'") as gate:
+        load = site.start("load", "vehicles", "feed.json", "--json")
+        gate.reached()
+        second = site.run("load", "vehicles", "copy.json", "--json")
+        other = site.run("load", "vehicles", "other.json", "--json")
+        replace = site.run("load", "vehicles", "other.json", "--json", "--mode", "replace")
+        gate.open()
+        first = load.ended()
+    run = site.value("select run from etl.runs order by number limit 1")
     assert second.returncode == 6
-    assert f"this source is held by etl:{run} since " in _told(second)
-    assert _summary(second)["status"] == "busy"
+    assert f"this source is held by etl:{run} since " in second.error
+    assert second.summary["status"] == "busy"
     assert other.returncode == 0
     assert replace.returncode == 6
-    assert "the dataset vehicles is held by etl:" in _told(replace)
-    assert first.result().returncode == 0
-    assert _ids(connection) == ["V001", "V002", "V003"]
+    assert "the dataset vehicles is held by etl:" in replace.error
+    assert first.returncode == 0
+    assert _ids(site) == ["V001", "V002", "V003"]
 
 
-def test_too_many_rejected_records_are_5(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_too_many_rejected_records_are_5(site: Site) -> None:
     """More rejected records than --max-rejected allows end the load with exit 5; a higher limit goes on with it."""
     bad = [{"vehicle_id": f"B{number}", "capacity_kg": -1} for number in range(3)]
-    (tmp_path / "feed.json").write_text(json.dumps([*_vehicles(1, 2), *bad, *_vehicles(3, 4)]))
+    (site.folder / "feed.json").write_text(json.dumps([*vehicles(1, 2), *bad, *vehicles(3, 4)]))
     load = ["load", "vehicles", "feed.json", "--json", "--batch-rows", "2"]
-    done = run_etl(*load, "--max-rejected", "2")
+    done = site.run(*load, "--max-rejected", "2")
     assert done.returncode == 5
-    assert "3 of 6 records are rejected, --max-rejected allows 2" in _told(done)
-    summary = _summary(done)
+    assert "3 of 6 records are rejected, --max-rejected allows 2" in done.error
+    summary = done.summary
     assert (summary["status"], summary["records"]["rejected"]) == ("aborted", 3)
-    assert _ids(connection) == ["V001", "V002", "V003"]
-    done = run_etl(*load, "--max-rejected", "3")
+    assert _ids(site) == ["V001", "V002", "V003"]
+    done = site.run(*load, "--max-rejected", "3")
     assert done.returncode == 1
-    resumed = _summary(done)
+    resumed = done.summary
     assert (resumed["run"], resumed["records"]["loaded"], resumed["records"]["pending"]) == (summary["run"], 1, 3)
-    assert _ids(connection) == ["V001", "V002", "V003", "V004"]
+    assert _ids(site) == ["V001", "V002", "V003", "V004"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_after_the_batch_in_hand(
-    run_etl: RunEtl,
-    in_background: Callable[..., Future[Done]],
-    connection: Connection,
-    tmp_path: Path,
-    number: signal.Signals,
-    code: int,
-) -> None:
+def test_a_signal_stops_after_the_batch_in_hand(site: Site, number: signal.Signals, code: int) -> None:
     """A load that is asked to end finishes its batch, ends with 128 + the signal, and goes on when run again."""
-    (tmp_path / "feed.json").write_text(json.dumps(_vehicles(1, 6)))
-    (tmp_path / "later.json").write_text(json.dumps(_vehicles(7, 8)))
+    (site.folder / "feed.json").write_text(json.dumps(vehicles(1, 6)))
+    (site.folder / "later.json").write_text(json.dumps(vehicles(7, 8)))
     arguments = ["load", "vehicles", "feed.json", "later.json", "--json", "--batch-rows", "2"]
-    _hold(connection, "V003")
-    load = in_background(*arguments)
-    _wait_until_held(connection)
-    os.kill(_one(connection, "select pid from etl.attempts"), number)
-    _release(connection)
-    done = load.result()
+    with site.gate("logistics.vehicles", "in COPY", when="new.vehicle_id = 'V003'") as gate:
+        load = site.start(*arguments)
+        gate.reached()
+        load.signal(number)
+        until(lambda: load.events("stopping"), "the signal to be seen")
+        gate.open()
+        done = load.ended()
     assert done.returncode == code
-    assert f"stopped by signal {int(number)}" in _told(done)
-    assert "run the same command to go on" in _told(done)
-    summary, total = _summaries(done)
+    assert f"stopped by signal {int(number)}" in done.error
+    assert "run the same command to continue" in done.error
+    summary, total = done.lines
     assert (summary["source"], summary["status"], summary["exit_code"]) == ("feed.json", "incomplete", code)
     assert summary["records"]["loaded"] == 4
     assert total["exit_code"] == code
-    assert _ids(connection) == ["V001", "V002", "V003", "V004"]
-    assert _one(connection, "select exit_code from etl.attempts") == code
-    again = run_etl(*arguments)
+    assert _ids(site) == ["V001", "V002", "V003", "V004"]
+    assert site.value("select exit_code from etl.attempts") == code
+    again = site.run(*arguments)
     assert again.returncode == 0
-    first, second, _ = _summaries(again)
+    first, second = again.summaries
     assert (first["run"], first["records"]["skipped"], first["records"]["loaded"]) == (summary["run"], 4, 2)
     assert second["records"]["loaded"] == 2
-    assert len(_ids(connection)) == 8
+    assert len(_ids(site)) == 8
 
 
-def test_a_second_signal_ends_at_once(
-    run_etl: RunEtl, in_background: Callable[..., Future[Done]], connection: Connection, tmp_path: Path
-) -> None:
-    """AttemptRequest again a load gives up the batch in hand, which is rolled back, and goes on when run again."""
-    (tmp_path / "feed.json").write_text(json.dumps(_vehicles(1, 6)))
-    _hold(connection, "V003")
-    load = in_background("load", "vehicles", "feed.json", "--json", "--batch-rows", "2")
-    _wait_until_held(connection)
-    pid = _one(connection, "select pid from etl.attempts")
-    os.kill(pid, signal.SIGINT)
-    os.kill(pid, signal.SIGTERM)  # Another one: of equal signals at the same instant one arrives.
-    done = load.result()
-    # Which of the two comes first is the system's to choose: each may reach another thread.
-    assert done.returncode in {130, 143}
-    assert "stopped at once" in _told(done)
-    assert _summary(done)["records"]["loaded"] == 2
-    _release(connection)
-    _wait_for(lambda: _one(connection, "select count(*) = 0 from pg_stat_activity where application_name ~ '^etl'"))
-    assert _ids(connection) == ["V001", "V002"]
-    assert run_etl("load", "vehicles", "feed.json").returncode == 0
-    assert len(_ids(connection)) == 6
+def test_a_second_signal_ends_at_once(site: Site) -> None:
+    """Asked again a load gives up the batch in hand, which is rolled back, and goes on when run again."""
+    (site.folder / "feed.json").write_text(json.dumps(vehicles(1, 6)))
+    with site.gate("logistics.vehicles", "in COPY", when="new.vehicle_id = 'V003'") as gate:
+        load = site.start("load", "vehicles", "feed.json", "--json", "--batch-rows", "2")
+        gate.reached()
+        load.signal(signal.SIGINT)
+        load.signal(signal.SIGTERM)  # Another one: of equal signals at the same instant one arrives.
+        done = load.ended()
+        # Which of the two comes first is the system's to choose: each may reach another thread.
+        assert done.returncode in {130, 143}
+        assert "stopped at once" in done.error
+        assert done.summary["records"]["loaded"] == 2
+    until(
+        lambda: site.value("select count(*) = 0 from pg_stat_activity where application_name ~ '^etl'"),
+        "the end of its backends",
+    )
+    assert _ids(site) == ["V001", "V002"]
+    assert site.run("load", "vehicles", "feed.json").returncode == 0
+    assert len(_ids(site)) == 6
 
 
-def test_several_sources_have_the_gravest_code(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_several_sources_have_the_gravest_code(site: Site) -> None:
     """An unreadable source does not keep the others from loading; the exit code is that of the gravest end."""
     for number in (1, 2):
-        (tmp_path / f"good-{number}.json").write_text(json.dumps(_vehicles(number, number)))
-        (tmp_path / f"bad-{number}.json").write_text(json.dumps([{"vehicle_id": f"B{number}"}, {}]))
+        (site.folder / f"good-{number}.json").write_text(json.dumps(vehicles(number, number)))
+        (site.folder / f"bad-{number}.json").write_text(json.dumps([{"vehicle_id": f"B{number}"}, {}]))
     for sources, code in [(["bad-1.json", "good-1.json"], 1), (["bad-2.json", "missing.json", "good-2.json"], 3)]:
-        done = run_etl("load", "vehicles", *sources, "--json")
+        done = site.run("load", "vehicles", *sources, "--json")
         assert done.returncode == code
-        *each, total = _summaries(done)
+        *each, total = done.lines
         assert [summary["source"] for summary in each] == sources
         assert (total["exit_code"], total["sources"]) == (code, len(sources))
-    assert _ids(connection) == ["B1", "B2", "V001", "V002"]
+    assert _ids(site) == ["B1", "B2", "V001", "V002"]
 
 
 def test_names_that_cannot_be_opened_are_3(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
@@ -628,27 +517,17 @@ WAITING = b'[{"vehicle_id": "V1"}' + b" " * (2 << 20)
 """Of a source that goes on, more than is needed to know it by."""
 
 
-def _stopped(run_etl: RunEtl, connection: Connection, folder: Path, number: int) -> int:
+def _stopped(site: Site, number: int) -> int:
     """Return the exit code of a load that waits for its source and gets a signal."""
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(folder)}
-    info = connection.info
-    address = make_conninfo("", host=info.host, port=info.port, user=info.user, dbname=info.dbname)
-    words = [sys.executable, "-m", "etl", "--database", address, "load", "vehicles", "-", "--no-precalculate"]
-    running = (
-        "select count(*) from pg_stat_activity where application_name like 'etl:2%' and datname = current_database()"
-    )
-    with subprocess.Popen(
-        words, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdin
-        process.stdin.write(WAITING)
-        process.stdin.flush()
-        _wait_for(lambda: _one(connection, running))
-        process.send_signal(number)
-        _, told = process.communicate(timeout=30)
-        assert b"hint: run the same command to go on" in told
-        _wait_for(lambda: not _one(connection, running))
-        return process.returncode
+    load = site.start("load", "vehicles", "-", "--no-precalculate")
+    load.send(WAITING)
+    at_work = "select count(*) from pg_stat_activity where application_name ~ '^etl:2' and datname = current_database()"
+    until(lambda: site.value(at_work), "the load to begin")
+    load.signal(number)
+    done = load.ended()
+    assert "hint: run the same command to continue" in done.stderr
+    until(lambda: not site.value(at_work), "the end of its backends")
+    return done.returncode
 
 
 def _miscount(connection: Connection) -> None:
@@ -662,7 +541,7 @@ def _miscount(connection: Connection) -> None:
     )
 
 
-def test_every_code_can_be_provoked(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_every_code_can_be_provoked(site: Site, connection: Connection) -> None:
     """Each exit code of the contract is one that the command line ends with, without a traceback."""
     good, bad = {"vehicle_id": "V1"}, {"vehicle_id": None}
     for name, records in {
@@ -671,13 +550,13 @@ def test_every_code_can_be_provoked(run_etl: RunEtl, connection: Connection, tmp
         "held": [{"vehicle_id": "H"}],
         "lost": [good, good],
     }.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(records))
-    (tmp_path / "cut.json").write_text('[{"vehicle_id": "V1"}')
-    head = hashlib.sha256((tmp_path / "held.json").read_bytes()).hexdigest()
-    ledger.lock_source(connection, "vehicles", head, "merge")
+        (site.folder / f"{name}.json").write_text(json.dumps(records))
+    (site.folder / "cut.json").write_text('[{"vehicle_id": "V1"}')
+    head = hashlib.sha256((site.folder / "held.json").read_bytes()).hexdigest()
+    locks.acquire(connection, "vehicles", head, "merge")
     load = ["load", "vehicles", "--no-precalculate"]
     away = ["--database", "postgresql://nobody@127.0.0.1:1/nowhere"]
-    run = partial(run_etl, own_process=True)  # the codes that a shell sees
+    run = partial(site.run, own_process=True)  # the codes that a shell sees
     provoked = {
         0: run(*load, "good.json"),
         1: run(*load, "rejects.json"),
@@ -688,12 +567,50 @@ def test_every_code_can_be_provoked(run_etl: RunEtl, connection: Connection, tmp
         6: run(*load, "held.json"),
     }
     _miscount(connection)
-    provoked[70] = run(*load, "lost.json")
+    provoked[70] = run(*load, "lost.json", may_be_faulty=True)
     assert {code: done.returncode for code, done in provoked.items()} == {code: code for code in provoked}
     assert [code for code, done in provoked.items() if "Traceback" in done.stderr] == []
-    stopped = {
-        number: _stopped(run_etl, connection, tmp_path, number)
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-    }
+    stopped = {number: _stopped(site, number) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
     assert stopped == {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
-    assert {*provoked, *stopped.values()} == set(GRAVEST_FIRST) | {2}
+    assert {*provoked, *stopped.values()} == set(ExitCode)
+
+
+ORDER = (70, 129, 130, 143, 4, 5, 2, 3, 6, 1, 0)
+"""The exit codes, the gravest first, as the contract with schedulers has them."""
+
+
+def test_every_code_has_its_place_in_the_order() -> None:
+    """Of two exit codes the graver wins, whichever came first; the order names every code once."""
+    assert sorted(ORDER) == sorted(ExitCode)
+    for place, code in enumerate(ORDER):
+        for lighter in ORDER[place:]:
+            assert gravest([code, lighter]) is gravest([lighter, code]) is ExitCode(code)
+    assert gravest([]) is ExitCode.SUCCESS
+
+
+@pytest.mark.parametrize("codes", [{7}, {0, 7}, {4, 7}, {-1}, {128}, {255, 130}])
+def test_a_code_without_a_place_is_70(codes: set[int]) -> None:
+    """A number that is no exit code of the contract ends the command with 70, whatever else occurred."""
+    assert gravest(codes) is ExitCode.INTERNAL_FAULT
+    assert CommandResult(codes=codes).exit_code == 70
+
+
+def test_an_error_without_an_ordered_code_ends_with_70(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error class with a code that nobody ordered ends the command line with 70."""
+
+    class UnorderedError(EtlError):
+        exit_code = 7  # type: ignore[assignment] # what mypy refuses, and a caller without mypy may write
+
+    def fail(**_: object) -> None:
+        raise UnorderedError("no such code")
+
+    monkeypatch.setattr(cli.cli, "main", fail)
+    assert cli.run([]) == 70
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143), (0, 130), (99, 70)]
+)
+def test_a_signal_has_its_code(number: int, code: int) -> None:
+    """The code of a signal is 128 and its number; 0 is an interrupt by Python itself, any other signal is a fault."""
+    assert InterruptedByUserError("stopped", signal_number=number).exit_code is ExitCode(code)

@@ -1,16 +1,12 @@
 """A folder of one's own to begin with, and the first records of a file as the rows that they become."""
 
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 
 PARCELS = """
 name = "parcels"

@@ -1,39 +1,28 @@
 """The commands as functions of a program in Python."""
 
+import gzip
 import inspect
 import json
-import logging
+import os
+import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import psycopg
 import pytest
-import structlog
 
 import etl
+from etl.cli.failed import replay_command
 from etl.cli.load import command as load_command
+from etl.ingestion.ledger import locks
+from tests.support.checkout import ROOT
+from tests.support.faults import Connection
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def logging_restored() -> Iterator[None]:
-    """Begin and end without anyone's logging, as a program does."""
-    structlog.reset_defaults()
-    root = logging.getLogger()
-    before = root.handlers[:]
-    # What a command of another test set up in this process.
-    root.handlers[:] = [handler for handler in before if type(handler).__module__.startswith("_pytest")]
-    yield
-    root.handlers[:] = before
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
 def test_a_program_loads_as_the_command_does(
@@ -76,15 +65,25 @@ def test_importing_the_package_costs_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "set()\n"
     assert "module 'etl' has no attribute 'nothing'" in done.stderr
+    assert {"load", "replay", "precalculate"} <= set(dir(etl))
     assert (ROOT / "etl" / "py.typed").is_file()
+
+
+def test_the_functions_are_listed_before_they_are_imported() -> None:
+    """`dir(etl)` shows every public name of a package that was only just imported."""
+    program = "import sys, etl; print({*etl.__all__} - {*dir(etl)}, 'etl.library' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set() False\n"
 
 
 def test_a_program_has_the_options_of_the_command() -> None:
     """Whatever the command takes that is no matter of a terminal or a metrics file is an argument of the function."""
     options = {parameter.name for parameter in load_command.params}
     arguments = set(inspect.signature(etl.load).parameters)
-    ours = {"as_json", "metrics_file", "retry_attempts", "retry_base_seconds", "retry_cap_seconds"}
-    assert {str(name).replace("no_precalculate", "precalculate") for name in options} - arguments == ours
+    assert {str(name).replace("no_precalculate", "precalculate") for name in options} - arguments == {
+        "as_json",
+        "metrics_file",
+    }
 
 
 def test_a_program_is_refused_what_the_command_refuses() -> None:
@@ -94,10 +93,111 @@ def test_a_program_is_refused_what_the_command_refuses() -> None:
     for parameter in load_command.params:
         if isinstance(parameter.type, click.Choice):
             wrong[str(parameter.name)] = "nothing"
-        elif isinstance(parameter.type, click.IntRange):
+        elif isinstance(parameter.type, click.IntRange | click.FloatRange):
             wrong[str(parameter.name)] = int(parameter.type.min or 0) - 1
     for name in sorted(set(wrong) & arguments):
         with pytest.raises(etl.EtlError, match=f"^{name}: ") as caught:
             etl.load("vehicles", "missing.json", database="nowhere", **{name: wrong[name]})
         assert caught.value.exit_code == 2
-    assert len(set(wrong) & arguments) == 10
+    assert len(set(wrong) & arguments) == 13
+
+
+def _refuse(folder: Path, database_url: str, name: str = "fleet.json") -> etl.Loaded:
+    """Load two vehicles, one of which is refused."""
+    source = folder / name
+    source.write_text(json.dumps([{"vehicle_id": f"{name}-1"}, {"vehicle_id": f"{name}-2", "capacity_kg": -1}]))
+    options: Any = {"database": database_url, "failed_dir": folder / "failed", "precalculate": False}
+    return etl.load("vehicles", source, max_rejected="100%", **options)
+
+
+def _correct(folder: Path) -> None:
+    """Correct all records of the failed store."""
+    for path in (folder / "failed").glob("*/*/*.ndjson"):
+        path.write_text(path.read_text().replace("-1}", "1}"))
+
+
+def test_a_program_replays_as_the_command_does(
+    database_url: str, postgresql: Connection, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A replay takes ids, a run, a dataset or all, returns a frozen result for each file, and prints nothing."""
+    where: Any = {"database": database_url, "failed_dir": tmp_path / "failed"}
+    with pytest.raises(etl.EtlError, match="nothing is named to replay") as caught:
+        etl.replay(**where)
+    assert (caught.value.exit_code, caught.value.hint) == (2, "give ids, run, dataset or all=True")
+    with pytest.raises(etl.EtlError, match=r"^retry_attempts: ") as caught:
+        etl.replay(all=True, retry_attempts=0, **where)
+    assert caught.value.exit_code == 2
+    first, second = (_refuse(tmp_path, database_url, name) for name in ("one.json", "two.json"))
+    run = first.sources[0].run
+    assert run is not None
+    again = etl.replay(run=run, precalculate=False, **where)
+    assert (again.exit_code, again.precalculated) == (1, ())
+    [result] = again.replayed
+    assert (result.id, result.run, result.dataset) == (f"{run}-1-r", run, "vehicles")
+    assert (result.loaded, result.rejected, result.failed, result.stored) == (0, 1, 0, (f"{run}-1-rr",))
+    _correct(tmp_path)
+    assert etl.replay(dataset="shipments", **where).replayed == ()
+    done = etl.replay(f"{run}-1-rr", **where)
+    assert (done.exit_code, [each.loaded for each in done.replayed]) == (0, [1])
+    assert "data_quality" in {each.aggregate for each in done.precalculated}
+    assert etl.replay(f"{run}-1-rr", **where).replayed == ()  # It is not pending any more.
+    [other] = etl.replay(all=True, retry_attempts=1, **where).replayed
+    assert (other.run, other.loaded) == (second.sources[0].run, 1)
+    with pytest.raises(etl.EtlError, match="nothing in the failed store is called nothing") as caught:
+        etl.replay("nothing", **where)
+    assert caught.value.exit_code == 2
+    assert postgresql.execute("select count(*) from logistics.vehicles").fetchone() == (4,)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_replay_of_a_busy_source_raises_after_the_others(
+    database_url: str, postgresql: Connection, tmp_path: Path
+) -> None:
+    """A source that a load holds is an error with exit code 6, and the files of other sources are replayed."""
+    for name in ("one.json", "two.json"):
+        _refuse(tmp_path, database_url, name)
+    _correct(tmp_path)
+    head = postgresql.execute("select head_sha256 from etl.runs order by number").fetchone()
+    assert head is not None
+    with psycopg.connect(database_url, autocommit=True, application_name="etl:another") as connection:
+        locks.acquire(connection, "vehicles", head[0], "append")
+        with pytest.raises(etl.EtlError, match="this source is held by etl:another since") as caught:
+            etl.replay(all=True, database=database_url, failed_dir=tmp_path / "failed")
+    assert caught.value.exit_code == 6
+    states = postgresql.execute("select state from etl.failures order by created_at").fetchall()
+    assert states == [("pending",), ("replayed",)]
+
+
+def test_a_program_has_the_options_of_a_replay() -> None:
+    """Whatever the command takes that is no matter of a terminal or a metrics file is an argument of the function."""
+    options = {str(parameter.name) for parameter in replay_command.params}
+    same = {"no_precalculate": "precalculate", "replay_all": "all"}
+    arguments = set(inspect.signature(etl.replay).parameters)
+    assert {same.get(name, name) for name in options} - arguments == {"as_json", "metrics_file"}
+
+
+def test_the_program_of_the_guide_runs(database_url: str, postgresql: Connection, tmp_path: Path) -> None:
+    """The examples of the guide, one after the other, are a program that loads, precalculates and replays."""
+    text = (ROOT / "docs" / "how-to" / "python.md").read_text(encoding="utf-8")
+    program = "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    address = "postgresql://loader@db.example.com/logistics"
+    assert address in program
+    export = tmp_path / "exports" / "2026-11-21.json.gz"
+    export.parent.mkdir()
+    shipments = [
+        {"shipment_id": f"S{number}", "created_at": "2026-11-20T08:00:00Z", "pieces": number - 1}
+        for number in range(20)
+    ]
+    export.write_bytes(gzip.compress(json.dumps(shipments).encode()))
+    done = subprocess.run(
+        [sys.executable, "-c", program.replace(address, database_url)],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "ETL_DATABASE_URL": database_url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    run = postgresql.execute("select run from etl.runs").fetchone()
+    assert run is not None
+    assert done.stdout.splitlines() == ["loaded_with_rejects 19 1", f"{run[0]}-1-r 0 1 0"]

@@ -1,23 +1,18 @@
 import json
 import logging
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 import structlog
 
 from etl import cli, logs
-from etl.database.tables import create_tables
-from etl.datasets import read
 from etl.embedded import Server
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Done = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Done]
+from tests.support.commands import Ended, RunEtl
+from tests.support.faults import Connection
+from tests.support.site import Site
 
 MARK = "Xq7marker"
 
@@ -39,28 +34,13 @@ note = "text"
 
 
 @pytest.fixture
-def connection(postgresql: Connection, tmp_path: Path) -> Connection:
-    """Give an autocommit connection to a fresh database that has the table of the dataset `parcels`."""
-    postgresql.autocommit = True
-    path = tmp_path / "config" / "datasets" / "parcels.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(PARCELS)
-    create_tables(postgresql, read(path))
-    return postgresql
+def site(site: Site) -> Site:
+    """Give a site that has the table of the dataset `parcels`."""
+    site.define(PARCELS)
+    return site
 
 
-@pytest.fixture
-def logging_restored() -> Iterator[None]:
-    """Leave logging as it was found: the command sets it up for its whole process."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
-
-
-def _events(done: Done) -> list[dict[str, Any]]:
+def _events(done: Ended) -> list[dict[str, Any]]:
     """Return the events on stderr; what is none is the error of the command, or its hint."""
     lines = [line for line in done.stderr.splitlines() if not line.startswith(("error: ", "hint: "))]
     return [json.loads(line) for line in lines]

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from etl import cli
 from etl.errors import DatabaseError
 from etl.metrics import METRICS, Report, require_writable
+from tests.support.checkout import ROOT
+from tests.support.commands import RunEtl
 
-ROOT = Path(__file__).resolve().parents[2]
 MONITORING = ROOT / "config" / "monitoring"
-
-Done = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Done]
 
 
 def _told(path: Path) -> dict[tuple[str, ...], float]:

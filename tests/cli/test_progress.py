@@ -23,8 +23,7 @@ from etl.cli.progress import Lines, Pace
 from etl.cli.summary import sentence, total_of
 from etl.ingestion.pipeline.job import Progress
 from etl.ingestion.values import Balance, Summary
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
 
 NAME = "a-name-that-is-seen-in-the-bar"
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
@@ -196,7 +195,7 @@ def _summary(**told: Any) -> Summary:
         ),
         (
             _summary(read=8, skipped=2, withheld=6, status="incomplete", exit_code=4),
-            "incomplete d from s: 8 read, 0 loaded, 2 skipped, 6 withheld in 2.0 s; what next: etl runs show R",
+            "incomplete d from s: 8 read, 0 loaded, 2 skipped, 6 withheld in 2.0 s; next: etl runs show R",
         ),
         (
             _summary(read=8, skipped=8, status="already_loaded"),

@@ -1,5 +1,4 @@
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -8,8 +7,7 @@ from etl.database.comparison import compare
 from etl.database.tables import create_tables, guarded_columns, require_key, require_tables
 from etl.datasets import Dataset, read
 from etl.errors import UsageError
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.faults import Connection
 
 PARCELS = """
 name = "parcels"
@@ -37,13 +35,6 @@ def _read(tmp_path: Path, text: str) -> Dataset:
     path = tmp_path / "parcels.toml"
     path.write_text(text)
     return read(path)
-
-
-@pytest.fixture
-def connection(postgresql: Connection) -> Connection:
-    """Give an autocommit connection."""
-    postgresql.autocommit = True
-    return postgresql
 
 
 def test_tables_are_made_completed_and_compared(connection: Connection, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 import json
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,13 @@ from psycopg.conninfo import make_conninfo
 from etl.database.connecting import Database, choose
 from etl.database.migrations import latest_migration
 from etl.embedded import Server, binary
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Done = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Done]
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
 
 no_database = pytest.mark.parametrize("database_url", [NOWHERE], ids=["no database"])
 """For commands that are told of another database, or of none."""
-
-
-@pytest.fixture
-def connection(postgresql: Connection) -> Connection:
-    """Give an autocommit connection to a fresh, migrated database."""
-    postgresql.autocommit = True
-    return postgresql
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,10 @@
 import json
 import socket
 import struct
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
@@ -17,16 +14,8 @@ from psycopg.conninfo import make_conninfo
 from etl.database.connecting import Database, connect
 from etl.database.pooling import pooling
 from etl.preflight import Finding, inspect
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def connection(postgresql: Connection) -> Connection:
-    """Give an autocommit connection to a fresh, migrated database."""
-    postgresql.autocommit = True
-    return postgresql
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 
 
 def _inspected(address: str, tmp_path: Path, sessions: int = 6) -> dict[str, Finding]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -14,8 +14,7 @@ from etl.errors import UsageError
 from etl.precalculation.catalogue import read_all
 from etl.precalculation.refresh import refresh
 from etl.precalculation.verify import verify
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.faults import Connection
 
 
 @pytest.fixture

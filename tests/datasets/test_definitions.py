@@ -3,7 +3,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +10,8 @@ from psycopg import sql
 
 from etl.datasets import TYPES, Column, Dataset, Table, ddl, find, names, read, readable
 from etl.errors import DefinitionError
+from tests.support.faults import Connection
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 Define = Callable[[str], Dataset]
 
 PARCELS = """

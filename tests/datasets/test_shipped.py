@@ -15,14 +15,12 @@ from etl import generate
 from etl.datasets import LINEAGE, Dataset, find, names, standing
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, Piece
+from tests.support.checkout import REAL_DATA, needs_real_data
+from tests.support.faults import Connection
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 Record = dict[str, Any]
 
 NO_CONFIG = Path("no-such-folder")
-REAL_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-
-needs_real_data = pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"the real files are not in {REAL_DATA}")
 
 
 @pytest.fixture

@@ -5,14 +5,12 @@ import json
 import os
 import random
 import signal
-import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,12 +22,13 @@ from etl.embedded import Server
 from etl.errors import DefinitionError
 from etl.ingestion.values import Source, Summary
 from etl.settings import Mode, OnDuplicate
-from tests.support.breaking import PATIENT, Running, Site, databases_of, durable_server, until
+from tests.support.commands import PATIENT, RunEtl, Running
+from tests.support.databases import databases_of
+from tests.support.faults import Connection
 from tests.support.loading import bring
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Done = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Done]
+from tests.support.servers import durable_server
+from tests.support.site import Site
+from tests.support.waiting import until
 
 CRATES = """
 name = "crates"

@@ -1,29 +1,19 @@
 import hashlib
 import json
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import sql
 
-from etl.database.connecting import Database
-from etl.database.tables import create_tables
-from etl.datasets import Dataset, read
 from etl.errors import EtlError
-from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.values import Source, Summary
+from etl.ingestion.values import Summary
 from etl.settings import Mode, RetrySettings
-from tests.support.loading import bring
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.site import Site
 
 ORDERS = """
 name = "orders"
@@ -208,98 +198,49 @@ FAULTS_OF_LOADER = {
 ALL_FAULTS = FAULTS_OF_SERVER | FAULTS_OF_LOADER
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lab:
-    """The tables of `orders` with all that was done to them by hand, and how to load into them in this process."""
-
-    connection: Connection
-    dataset: Dataset
-    database: Database
-    folder: Path
-
-    @property
-    def failed(self) -> Path:
-        """The folder of the failed store."""
-        return self.folder / "failed"
-
-    def load(
-        self,
-        path: Path,
-        *,
-        mode: Mode | None = None,
-        batch_rows: int = 5_000,
-        atomic: bool = False,
-        attempts: int = 2,
-        force: bool = False,
-    ) -> tuple[Summary, EtlError | None]:
-        """Load a source; its balance adds up."""
-        self.failed.mkdir(mode=0o700, exist_ok=True)
-        summary, error = bring(
-            Source(name=str(path), path=str(path)),
-            self.dataset,
-            self.database,
-            mode=mode,
-            batch_rows=batch_rows,
-            failed_dir=self.failed,
-            atomic=atomic,
-            force=force,
-            retries=RetrySettings(attempts=attempts, base_seconds=0.001, cap_seconds=0.001),
-        )
-        assert summary.records.adds_up()
-        return summary, error
-
-    def rejected(self, run: str | None) -> dict[int, dict[str, Any]]:
-        """Return what is told of each rejected record of a run, by its number, with its `text` and its `kind`."""
-        found = {}
-        names = sorted(row[0] for row in self.connection.execute("select id from etl.failures where run = %s", [run]))
-        paths = sorted((self.failed / "orders" / str(run)).glob("*.json"))
-        assert [path.stem for path in paths] == names
-        for path in paths:
-            document = json.loads(path.read_bytes())
-            lines = path.with_suffix(".ndjson").read_bytes()
-            assert hashlib.sha256(lines).hexdigest() == document["sha256"]
-            for record, line in zip(document["records"], lines.removesuffix(b"\n").split(b"\n"), strict=True):
-                assert record["record"] not in found
-                found[record["record"]] = record | {"text": line, "kind": document["kind"]}
-        return found
-
-    def orders(self) -> dict[str, list[str]]:
-        """Return the skus of each order's lines, without the order that was there before."""
-        query = """
-            select o.order_id, (
-                select coalesce(array_agg(l.sku order by l.line_no), '{}')
-                from lab.order_lines l where l.order_id = o.order_id
-            )
-            from lab.orders o where o.order_id <> 'there before'
-        """
-        found = self.connection.execute(query).fetchall()
-        assert self.one("select count(*) from lab.order_lines") == sum(len(skus) for _, skus in found)
-        return dict(found)
-
-    def one(self, query: LiteralString) -> Any:
-        """Return the only value of a query."""
-        row = self.connection.execute(query).fetchone()
-        assert row is not None
-        return row[0]
-
-    def clear(self) -> None:
-        """Leave only what was there before."""
-        self.connection.execute("truncate lab.order_lines")
-        self.connection.execute("delete from lab.orders where order_id <> 'there before'")
-
-
 @pytest.fixture
-def lab(postgresql: Connection, tmp_path: Path) -> Lab:
-    """Give a fresh lab."""
-    postgresql.autocommit = True
-    path = tmp_path / "config" / "datasets" / "orders.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(ORDERS)
-    dataset = read(path)
-    create_tables(postgresql, dataset)
-    postgresql.execute(BY_HAND)
-    FailedStore(tmp_path / "failed").prepare()
-    return Lab(connection=postgresql, dataset=dataset, database=Database(conninfo=postgresql.info.dsn), folder=tmp_path)
+def site(site: Site) -> Site:
+    """Give a site that has the tables of `orders` with all that was done to them by hand."""
+    site.define(ORDERS)
+    site.ask(BY_HAND)
+    return site
+
+
+def _load(
+    site: Site,
+    path: Path,
+    *,
+    mode: Mode | None = None,
+    batch_rows: int = 5_000,
+    atomic: bool = False,
+    force: bool = False,
+) -> tuple[Summary, EtlError | None]:
+    retries = RetrySettings(attempts=2, base_seconds=0.001, cap_seconds=0.001)
+    return site.bring(path, "orders", mode=mode, batch_rows=batch_rows, atomic=atomic, force=force, retries=retries)
+
+
+def _rejected(site: Site, run: str | None) -> dict[int, dict[str, Any]]:
+    """Return the rejected records of a run by their numbers."""
+    return {record["record"]: record for record in site.failures.records(run)}
+
+
+def _loaded(site: Site) -> dict[str, list[str]]:
+    """Return the skus of each order's lines, without the order that was there before."""
+    query = """
+        select o.order_id, (
+            select coalesce(array_agg(l.sku order by l.line_no), '{}')
+            from lab.order_lines l where l.order_id = o.order_id
+        )
+        from lab.orders o where o.order_id <> 'there before'
+    """
+    found = dict(site.ask(query))
+    assert site.value("select count(*) from lab.order_lines") == sum(len(skus) for skus in found.values())
+    return found
+
+
+def _clear(site: Site) -> None:
+    """Leave only what was there before."""
+    site.ask("truncate lab.order_lines; delete from lab.orders where order_id <> 'there before'")
 
 
 SERIAL = count(1)
@@ -397,28 +338,28 @@ def _good(orders: Sequence[Mapping[str, Any]], bad: Mapping[int, str]) -> dict[s
 
 
 @pytest.mark.parametrize("mode", ["append", "merge"])
-def test_each_fault_rejects_just_its_records(lab: Lab, mode: Mode) -> None:
+def test_each_fault_rejects_just_its_records(site: Site, mode: Mode) -> None:
     """Whatever refuses a record, it alone is rejected with its child rows, told with its place, bytes and fault."""
     for fault in ALL_FAULTS:
         bad = dict.fromkeys((1, 10, 11, 100, 101, 137), fault)
-        _load_and_check(lab, f"{fault}.json", 137, bad, "array", mode=mode)
+        _load_and_check(site, f"{fault}.json", 137, bad, "array", mode=mode)
 
 
-def test_batches_of_every_size(lab: Lab) -> None:
+def test_batches_of_every_size(site: Site) -> None:
     """Records at the borders of batches and of what is tried together are told apart, whatever the batches."""
     faults = list(FAULTS_OF_SERVER)
     places = (1, 7, 8, 10, 11, 20, 99, 100, 101, 102, 110, 111, 200, 201, 202, 203)
     bad = {place: faults[place % len(faults)] for place in places}
     for batch_rows in (1, 7, 100, 101, 5_000):
-        _load_and_check(lab, f"{batch_rows}.ndjson", 203, bad, "ndjson", mode="merge", batch_rows=batch_rows)
+        _load_and_check(site, f"{batch_rows}.ndjson", 203, bad, "ndjson", mode="merge", batch_rows=batch_rows)
 
 
-def test_every_record_bad(lab: Lab) -> None:
+def test_every_record_bad(site: Site) -> None:
     """A source without a single good record loads nothing and keeps all of it, each with its own fault."""
     faults = list(ALL_FAULTS)
     bad = {place: faults[place % len(faults)] for place in range(1, 231)}
     for mode in MODES:
-        _load_and_check(lab, f"{mode}.json", 230, bad, "pretty", mode=mode, batch_rows=100)
+        _load_and_check(site, f"{mode}.json", 230, bad, "pretty", mode=mode, batch_rows=100)
 
 
 MODES: tuple[Mode, ...] = ("append", "merge")
@@ -432,18 +373,18 @@ SERVER_OR_LOADER = st.one_of(st.sampled_from(sorted(FAULTS_OF_SERVER)), st.sampl
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_any_bad_records(lab: Lab, data: st.DataObject) -> None:
+def test_any_bad_records(site: Site, data: st.DataObject) -> None:
     """Whatever records are bad, in whatever way, shape, mode and batches: these are rejected and the others are in."""
     size = data.draw(st.integers(1, 240), "records")
     bad = data.draw(st.dictionaries(st.integers(1, size), SERVER_OR_LOADER, max_size=size), "bad")
     shape = data.draw(st.sampled_from(["array", "pretty", "ndjson", "dos", "values"]), "shape")
     mode = data.draw(st.sampled_from(MODES), "mode")
     batch_rows = data.draw(st.sampled_from([1, 7, 100, 101, 5_000]) if size < 50 else st.just(90), "batch_rows")
-    _load_and_check(lab, "orders", size, bad, shape, mode=mode, batch_rows=batch_rows)
+    _load_and_check(site, "orders", size, bad, shape, mode=mode, batch_rows=batch_rows)
 
 
 def _load_and_check(
-    lab: Lab,
+    site: Site,
     name: str,
     size: int,
     bad: Mapping[int, str],
@@ -455,66 +396,66 @@ def _load_and_check(
 ) -> None:
     """Load orders of which some are bad, and check that just these are rejected and all others are in."""
     orders = _orders(size, bad)
-    path = lab.folder / name
+    path = site.folder / name
     placed = _write(path, orders, shape)
-    summary, error = lab.load(path, mode=mode, batch_rows=batch_rows, atomic=atomic)
+    summary, error = _load(site, path, mode=mode, batch_rows=batch_rows, atomic=atomic)
     assert error is None
     assert (summary.exit_code, summary.status) == ((1, "loaded_with_rejects") if bad else (0, "loaded"))
     assert summary.records.read == size
     assert (summary.records.loaded, summary.records.rejected) == (size - len(bad), len(bad))
     assert summary.rows == {MAIN: size - len(bad), LINES: 2 * (size - len(bad))}
-    assert lab.one("select count(*) from lab.orders where etl_run > 0") == size - len(bad)
-    _check_rejected(lab.rejected(summary.run), path, orders, bad, placed)
-    assert lab.orders() == _good(orders, bad)
-    lab.clear()
+    assert site.value("select count(*) from lab.orders where etl_run > 0") == size - len(bad)
+    _check_rejected(_rejected(site, summary.run), path, orders, bad, placed)
+    assert _loaded(site) == _good(orders, bad)
+    _clear(site)
 
 
 @pytest.mark.parametrize("batch_rows", [4, 5_000])
-def test_of_equal_keys_the_first_is_kept_in_append(lab: Lab, batch_rows: int) -> None:
+def test_of_equal_keys_the_first_is_kept_in_append(site: Site, batch_rows: int) -> None:
     """Append keeps the first record of a key and rejects each later one, in the same batch and in another."""
     orders = _orders(120, {})
     for place, same_as in {2: 1, 10: 1, 11: 9, 100: 99, 101: 12, 120: 119}.items():
         orders[place - 1]["order_id"] = orders[same_as - 1]["order_id"]
-    path = lab.folder / "orders.json"
+    path = site.folder / "orders.json"
     placed = _write(path, orders, "array")
-    summary, error = lab.load(path, mode="append", batch_rows=batch_rows)
+    summary, error = _load(site, path, mode="append", batch_rows=batch_rows)
     assert (error, summary.exit_code) == (None, 1)
-    found = lab.rejected(summary.run)
+    found = _rejected(site, summary.run)
     assert sorted(found) == [2, 10, 11, 100, 101, 120]
     for number, record in found.items():
         assert (record["offset"], record["text"]) == placed[number - 1]
         assert (record["key"], record["table"]) == (orders[number - 1]["order_id"], MAIN)
         assert record["sqlstate"] == "23505"
         assert "by the constraint orders_pkey: unique violation" in record["reason"]
-    assert lab.orders() == _good(orders, dict.fromkeys(found, ""))
-    kept = lab.connection.execute("select external_id::text from lab.orders where etl_run > 0 order by 1").fetchall()
+    assert _loaded(site) == _good(orders, dict.fromkeys(found, ""))
+    kept = site.ask("select external_id::text from lab.orders where etl_run > 0 order by 1")
     assert kept == [(order["external_id"],) for place, order in enumerate(orders, 1) if place not in found]
 
 
-def test_a_bad_version_leaves_the_good_one_before_it(lab: Lab) -> None:
+def test_a_bad_version_leaves_the_good_one_before_it(site: Site) -> None:
     """A newer version that is refused changes nothing of the older one or its child rows, of this load or another."""
     orders = _orders(3, {})
     newer = [order | {"version": 2, "lines": [{"sku": "south", "quantity": 9}]} for order in orders]
     newer[1] |= {"status": "bad"}
-    first, second = lab.folder / "first.json", lab.folder / "second.json"
+    first, second = site.folder / "first.json", site.folder / "second.json"
     _write(first, [*orders, newer[1]], "array")
     _write(second, newer, "array")
-    assert lab.load(first)[0].exit_code == 1
-    assert lab.orders() == {order["order_id"]: ["north", "south"] for order in orders}
-    summary, _ = lab.load(second)
+    assert _load(site, first)[0].exit_code == 1
+    assert _loaded(site) == {order["order_id"]: ["north", "south"] for order in orders}
+    summary, _ = _load(site, second)
     assert (summary.records.loaded, summary.records.rejected) == (2, 1)
-    assert list(lab.rejected(summary.run)) == [2]
-    assert list(lab.orders().values()).count(["south"]) == 2
-    assert lab.orders()[orders[1]["order_id"]] == ["north", "south"]
+    assert list(_rejected(site, summary.run)) == [2]
+    assert list(_loaded(site).values()).count(["south"]) == 2
+    assert _loaded(site)[orders[1]["order_id"]] == ["north", "south"]
     versions = "select array_agg(version order by etl_run, etl_place) from lab.orders where etl_run > 0"
-    assert lab.one(versions) == [1, 2, 2]
+    assert site.value(versions) == [1, 2, 2]
 
 
 @pytest.mark.parametrize("mode", ["append", "merge"])
-def test_a_record_whose_rows_need_each_other_comes_in(lab: Lab, mode: Mode) -> None:
+def test_a_record_whose_rows_need_each_other_comes_in(site: Site, mode: Mode) -> None:
     """What a constraint may wait for within a record is there when it is judged: beside bad ones, too."""
-    lab.connection.execute("delete from lab.orders")
-    lab.connection.execute(
+    site.ask("delete from lab.orders")
+    site.ask(
         "alter table lab.order_lines add constraint order_lines_once unique (order_id, line_no);"
         " alter table lab.orders add column first_line integer default 1,"
         " add constraint orders_first_line foreign key (order_id, first_line)"
@@ -523,15 +464,15 @@ def test_a_record_whose_rows_need_each_other_comes_in(lab: Lab, mode: Mode) -> N
     bad = {3: "check", 120: "check", 187: "trigger", 204: "check of a child"}
     orders = _orders(230, bad)
     orders[150]["lines"] = []
-    path = lab.folder / "orders.json"
+    path = site.folder / "orders.json"
     _write(path, orders, "array")
-    summary, error = lab.load(path, mode=mode)
+    summary, error = _load(site, path, mode=mode)
     assert (error, summary.records.loaded) == (None, 225)
-    found = lab.rejected(summary.run)
+    found = _rejected(site, summary.run)
     assert sorted(found) == [3, 120, 151, 187, 204]
     assert (found[151]["sqlstate"], found[151]["table"]) == ("23503", MAIN)
     assert "orders_first_line: foreign key violation" in found[151]["reason"]
-    assert lab.orders() == _good(orders, dict.fromkeys(found, ""))
+    assert _loaded(site) == _good(orders, dict.fromkeys(found, ""))
 
 
 # What the staging tables of an atomic run see themselves: types, checks and generated columns.
@@ -548,26 +489,26 @@ SEEN_BY_STAGING = (
 
 
 @pytest.mark.parametrize("mode", ["append", "merge", "replace"])
-def test_an_atomic_run_rejects_what_staging_sees(lab: Lab, mode: Mode) -> None:
+def test_an_atomic_run_rejects_what_staging_sees(site: Site, mode: Mode) -> None:
     """Before an atomic run becomes visible its bad records are rejected one by one, told of the fact tables."""
     faults = [*SEEN_BY_STAGING, *FAULTS_OF_LOADER]
     bad = {place: faults[place % len(faults)] for place in (1, 2, 3, 10, 11, 99, 100, 101, 110, 150, 151, 152, 203)}
     if mode == "replace":
-        lab.connection.execute("delete from lab.orders")
-    _load_and_check(lab, "orders.json", 203, bad, "pretty", mode=mode, batch_rows=101, atomic=True)
+        site.ask("delete from lab.orders")
+    _load_and_check(site, "orders.json", 203, bad, "pretty", mode=mode, batch_rows=101, atomic=True)
 
 
 @pytest.mark.parametrize("mode", ["append", "merge", "replace"])
-def test_what_only_the_facts_see_keeps_an_atomic_run_from_them(lab: Lab, mode: Mode) -> None:
+def test_what_only_the_facts_see_keeps_an_atomic_run_from_them(site: Site, mode: Mode) -> None:
     """What only the publication meets is exit 4 in a sentence without values; all is withheld, nothing is visible."""
     # What a replace removes is in nobody's way.
     faults = set(FAULTS_OF_SERVER) - set(SEEN_BY_STAGING) - ({"unique", "exclusion"} if mode == "replace" else set())
     for fault in sorted(faults):
-        path = lab.folder / f"{fault}.json"
+        path = site.folder / f"{fault}.json"
         _write(path, _orders(30, {5: "check", 20: fault}), "array")
         words = FAULTS_OF_SERVER[fault].words.rpartition(": ")[2]
         for attempt, counts in enumerate([(0, 1, 0, 29), (0, 0, 30, 0)], 1):
-            summary, error = lab.load(path, mode=mode, batch_rows=8, atomic=True)
+            summary, error = _load(site, path, mode=mode, batch_rows=8, atomic=True)
             assert error is not None, fault
             assert (summary.exit_code, summary.status) == (4, "incomplete"), attempt
             assert str(error).startswith(f"the rows of run {summary.run} cannot become visible together: ")
@@ -575,75 +516,62 @@ def test_what_only_the_facts_see_keeps_an_atomic_run_from_them(lab: Lab, mode: M
             assert "not wanted" not in str(error)
             records = summary.records
             assert (records.loaded, records.rejected, records.skipped, records.withheld) == counts
-            assert (lab.orders(), lab.one("select count(*) from lab.orders")) == ({}, 1)
+            assert (_loaded(site), site.value("select count(*) from lab.orders")) == ({}, 1)
 
 
-def test_what_an_atomic_run_cannot_publish_is_isolated_by_force(lab: Lab) -> None:
+def test_what_an_atomic_run_cannot_publish_is_isolated_by_force(site: Site) -> None:
     """What cannot become visible together loads by --force without --atomic, but for the records at fault."""
     orders = _orders(30, {20: "unique"})
-    path = lab.folder / "orders.json"
+    path = site.folder / "orders.json"
     placed = _write(path, orders, "array")
-    assert lab.load(path, atomic=True)[0].exit_code == 4
+    assert _load(site, path, atomic=True)[0].exit_code == 4
     # Nor does a forced run that cannot be published stand in the way of one that is asked for otherwise.
-    assert lab.load(path, atomic=True, force=True)[0].exit_code == 4
-    summary, error = lab.load(path, force=True)
+    assert _load(site, path, atomic=True, force=True)[0].exit_code == 4
+    summary, error = _load(site, path, force=True)
     assert (error, summary.exit_code, summary.records.loaded) == (None, 1, 29)
-    _check_rejected(lab.rejected(summary.run), path, orders, {20: "unique"}, placed)
-    assert lab.orders() == _good(orders, {20: "unique"})
+    _check_rejected(_rejected(site, summary.run), path, orders, {20: "unique"}, placed)
+    assert _loaded(site) == _good(orders, {20: "unique"})
 
 
-def _raise(lab: Lab, sqlstate: str, *, once: bool = False) -> None:
+def _raise(site: Site, sqlstate: str, *, once: bool = False) -> None:
     """Let the server end whatever brings in an order whose note is `stop`, for good or once."""
-    lab.connection.execute("drop sequence if exists lab.tries; create sequence lab.tries")
-    lab.connection.execute(
-        sql.SQL(
-            """
-            create or replace function lab.stop() returns trigger language plpgsql as $$
-            begin
-                if nextval('lab.tries') = 1 or not {once} then
-                    raise exception 'stopped' using errcode = {sqlstate};
-                end if;
-                return new;
-            end
-            $$;
-            create or replace trigger stop before insert on lab.orders
-            for each row when (new.note = 'stop') execute function lab.stop()
-            """
-        ).format(once=once, sqlstate=sqlstate)
-    )
+    site.ask("drop sequence if exists lab.tries; create sequence lab.tries; drop trigger if exists fault on lab.orders")
+    stop = f"raise exception 'stopped' using errcode = '{sqlstate}';"
+    body = f"if nextval('lab.tries') = 1 then {stop} end if;" if once else stop
+    site.on_insert("lab.orders", "new.note = 'stop'", body)
 
 
-def test_a_passing_fault_within_isolation_is_tried_again(lab: Lab) -> None:
+def test_a_passing_fault_within_isolation_is_tried_again(site: Site) -> None:
     """What others caused while a batch is isolated is blamed on no record: the batch is isolated once more."""
     bad = {3: "check", 17: "foreign key"}
     for sqlstate in ("40P01", "40001", "55P03", "57014", "53200", "57P01"):
-        _raise(lab, sqlstate, once=True)
+        _raise(site, sqlstate, once=True)
         orders = _orders(20, bad)
         orders[9]["note"] = "stop"
-        path = lab.folder / f"{sqlstate}.json"
+        path = site.folder / f"{sqlstate}.json"
         placed = _write(path, orders, "array")
-        summary, error = lab.load(path)
+        summary, error = _load(site, path)
         assert (error, summary.exit_code) == (None, 1)
         assert summary.batches == {"loaded": 1, "failed": 0, "retried": 1}
-        _check_rejected(lab.rejected(summary.run), path, orders, bad, placed)
-        assert lab.orders() == _good(orders, bad)
-        lab.clear()
+        _check_rejected(_rejected(site, summary.run), path, orders, bad, placed)
+        assert _loaded(site) == _good(orders, bad)
+        _clear(site)
 
 
 @pytest.mark.parametrize("sqlstate", ["40P01", "57014"])
-def test_a_batch_that_others_keep_in_the_way_of_fails(lab: Lab, sqlstate: str) -> None:
+def test_a_batch_that_others_keep_in_the_way_of_fails(site: Site, sqlstate: str) -> None:
     """When the tries of an isolated batch are used up it waits as a failed batch, and the next batch goes on."""
-    _raise(lab, sqlstate)
+    _raise(site, sqlstate)
     orders = _orders(30, {3: "check", 5: "misfit", 27: "check"})
     orders[9]["note"] = "stop"
-    path = lab.folder / "orders.json"
+    path = site.folder / "orders.json"
     placed = _write(path, orders, "array")
-    summary, error = lab.load(path, batch_rows=20)
+    summary, error = _load(site, path, batch_rows=20)
     assert (error, summary.exit_code, summary.status) == (None, 1, "loaded_with_rejects")
     assert summary.batches == {"loaded": 1, "failed": 1, "retried": 1}
     records = summary.records
     assert (records.loaded, records.rejected, records.failed, records.pending) == (9, 2, 19, 21)
-    found = lab.rejected(summary.run)
+    found = _rejected(site, summary.run)
     assert {number for number, record in found.items() if record["kind"] == "rejected"} == {5, 27}
     failed = {number: record for number, record in found.items() if record["kind"] == "failed"}
     assert sorted(failed) == [number for number in range(1, 21) if number != 5]
@@ -651,44 +579,43 @@ def test_a_batch_that_others_keep_in_the_way_of_fails(lab: Lab, sqlstate: str) -
     assert [(record["offset"], record["text"]) for _, record in sorted(failed.items())] == [
         place for number, place in enumerate(placed[:20], 1) if number != 5
     ]
-    assert set(lab.orders()) == {order["order_id"] for number, order in enumerate(orders, 1) if number not in found}
+    assert set(_loaded(site)) == {order["order_id"] for number, order in enumerate(orders, 1) if number not in found}
 
 
-def test_what_is_no_fault_of_the_data_ends_the_load(lab: Lab) -> None:
+def test_what_is_no_fault_of_the_data_ends_the_load(site: Site) -> None:
     """A fault of the server or its set-up within isolation is exit 4 and rejects nothing; run again it goes on."""
     bad = {3: "check", 14: "check", 27: "check"}
     for sqlstate in ("42883", "XX000", "P0004", "LAB01", "53100", "57P03"):
-        _raise(lab, sqlstate)
+        _raise(site, sqlstate)
         orders = _orders(30, bad)
         orders[16]["note"] = "stop"
-        path = lab.folder / f"{sqlstate}.json"
+        path = site.folder / f"{sqlstate}.json"
         placed = _write(path, orders, "array")
-        summary, error = lab.load(path, batch_rows=10)
+        summary, error = _load(site, path, batch_rows=10)
         assert error is not None
         assert sqlstate in str(error)
         assert (summary.exit_code, summary.status) == (4, "incomplete")
         assert (summary.records.loaded, summary.records.rejected, summary.records.failed) == (9, 1, 0)
-        assert len(lab.orders()) == 9
-        lab.connection.execute("drop trigger stop on lab.orders")
-        summary, error = lab.load(path, batch_rows=10)
+        assert len(_loaded(site)) == 9
+        site.ask("drop trigger fault on lab.orders")
+        summary, error = _load(site, path, batch_rows=10)
         assert (error, summary.exit_code, summary.records.skipped) == (None, 1, 10)
-        _check_rejected(lab.rejected(summary.run), path, orders, bad, placed)
-        assert lab.orders() == _good(orders, bad)
-        lab.clear()
+        _check_rejected(_rejected(site, summary.run), path, orders, bad, placed)
+        assert _loaded(site) == _good(orders, bad)
+        _clear(site)
 
 
 @pytest.mark.parametrize("arguments", [["--mode", "append"], ["--mode", "merge"], ["--atomic"]])
-def test_the_command_isolates(lab: Lab, run_etl: RunEtl, arguments: Sequence[str]) -> None:
+def test_the_command_isolates(site: Site, arguments: Sequence[str]) -> None:
     """`etl load` of a source with faults of the server and of the loader ends with 1, and its summary adds up."""
     faults = [*(SEEN_BY_STAGING if "--atomic" in arguments else FAULTS_OF_SERVER), *FAULTS_OF_LOADER]
     bad = {place * 11: fault for place, fault in enumerate(faults, 1)}
     orders = _orders(300, bad)
-    path = lab.folder / "orders.ndjson"
+    path = site.folder / "orders.ndjson"
     placed = _write(path, orders, "dos")
-    done = run_etl("load", "orders", path, "--json", "--batch-rows", "130", *arguments)
+    done = site.run("load", "orders", path, "--json", "--batch-rows", "130", *arguments)
     assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    summary = json.loads(done.stdout.splitlines()[0])
+    summary = done.summary
     assert summary["records"] == {
         "read": 300,
         "loaded": 300 - len(bad),
@@ -698,6 +625,6 @@ def test_the_command_isolates(lab: Lab, run_etl: RunEtl, arguments: Sequence[str
         "withheld": 0,
         "pending": len(bad),
     }
-    _check_rejected(lab.rejected(summary["run"]), path, orders, bad, placed)
-    assert lab.orders() == _good(orders, bad)
+    _check_rejected(_rejected(site, summary["run"]), path, orders, bad, placed)
+    assert _loaded(site) == _good(orders, bad)
     assert "not wanted" not in done.stderr

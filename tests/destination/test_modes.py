@@ -1,20 +1,12 @@
 import json
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
-from etl.database.tables import create_tables
-from etl.datasets import read
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Done = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Done]
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
+from tests.support.site import Site
 
 ORDERS = """
 name = "orders"
@@ -38,23 +30,10 @@ sku = "text"
 
 
 @pytest.fixture
-def connection(postgresql: Connection, tmp_path: Path) -> Connection:
-    """Give an autocommit connection to a fresh database that has the tables of the dataset `orders`."""
-    postgresql.autocommit = True
-    path = tmp_path / "config" / "datasets" / "orders.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(ORDERS)
-    create_tables(postgresql, read(path))
-    return postgresql
-
-
-@pytest.fixture
-def in_background(run_etl: RunEtl, connection: Connection) -> Iterator[Callable[..., Future[Done]]]:
-    """Return a function that runs `etl ARGUMENTS` beside the test."""
-    with ThreadPoolExecutor() as pool:
-        yield lambda *arguments: pool.submit(run_etl, *arguments)
-        # Whatever the test found: what it still holds must not keep the command waiting.
-        connection.execute("select pg_advisory_unlock_all()")
+def site(site: Site) -> Site:
+    """Give a site that has the tables of the dataset `orders`."""
+    site.define(ORDERS)
+    return site
 
 
 def _order(order_id: str, version: int | None, status: str, *skus: str) -> dict[str, Any]:
@@ -65,16 +44,6 @@ def _write(folder: Path, name: str, orders: list[dict[str, Any]]) -> str:
     text = json.dumps(orders)
     (folder / name).write_text(text)
     return text
-
-
-def _summary(done: Done) -> dict[str, Any]:
-    """Return the summary of the only source; its balance adds up."""
-    assert "Traceback" not in done.stderr
-    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[0])
-    records = summary["records"]
-    assert records["read"] == sum(records[name] for name in ("loaded", "rejected", "failed", "skipped", "withheld"))
-    assert summary["exit_code"] == done.returncode
-    return summary
 
 
 def _orders(connection: Connection) -> dict[str, tuple[str, list[str]]]:
@@ -159,7 +128,7 @@ def test_an_old_run_that_goes_on_beats_no_newer_one(run_etl: RunEtl, connection:
     (tmp_path / "one.json").write_text(complete)
     done = run_etl("load", "orders", "one.json", "--json")
     assert done.returncode == 0
-    assert _summary(done)["records"]["loaded"] == 2
+    assert done.summary["records"]["loaded"] == 2
     assert {name: status for name, (status, _) in _orders(connection).items()} == {"A": "one", "B": "two", "C": "one"}
 
 
@@ -204,7 +173,7 @@ def test_replace_leaves_what_the_source_holds(run_etl: RunEtl, connection: Conne
     for status, loaded in [("loaded", 5), ("already_loaded", 0)]:
         done = run_etl("load", "orders", "two.json", "--json", "--mode", "replace", "--batch-rows", "2")
         assert done.returncode == 0
-        assert (_summary(done)["status"], _summary(done)["records"]["loaded"]) == (status, loaded)
+        assert (done.summary["status"], done.summary["records"]["loaded"]) == (status, loaded)
         assert _orders(connection) == {
             "kept": ("same", ["k1", "k2"]),
             "changed": ("new", ["c1"]),
@@ -225,10 +194,10 @@ def test_what_a_replace_removed_can_come_back(run_etl: RunEtl, connection: Conne
     replace = ["load", "orders", "--json", "--mode", "replace"]
     for name, left in [("one.json", "A"), ("two.json", "B"), ("one.json", "A")]:
         done = run_etl(*replace, name)
-        assert (done.returncode, _summary(done)["status"]) == (0, "loaded")
+        assert (done.returncode, done.summary["status"]) == (0, "loaded")
         assert list(_orders(connection)) == [left]
     done = run_etl("load", "orders", "--json", "two.json")
-    assert (done.returncode, _summary(done)["status"]) == (0, "loaded")
+    assert (done.returncode, done.summary["status"]) == (0, "loaded")
     assert sorted(_orders(connection)) == ["A", "B"]
 
 
@@ -239,39 +208,27 @@ def test_replace_by_nothing_has_to_be_allowed(run_etl: RunEtl, connection: Conne
     assert run_etl("load", "orders", "one.json").returncode == 0
     refused = run_etl("load", "orders", "empty.json", "--json", "--mode", "replace")
     assert refused.returncode == 5
-    assert _summary(refused)["status"] == "aborted"
+    assert refused.summary["status"] == "aborted"
     assert "hint: --allow-empty" in refused.stderr
     assert _orders(connection) == {"A": ("one", ["a1"])}
     done = run_etl("load", "orders", "empty.json", "--json", "--mode", "replace", "--allow-empty")
-    assert (done.returncode, _summary(done)["status"]) == (0, "loaded")
+    assert (done.returncode, done.summary["status"]) == (0, "loaded")
     assert _orders(connection) == {}
     assert _count(connection, "logistics.order_lines") == 0
 
 
-def test_readers_see_the_old_rows_until_a_replace_is_done(
-    in_background: Callable[..., Future[Done]], connection: Connection, tmp_path: Path, run_etl: RunEtl
-) -> None:
+def test_readers_see_the_old_rows_until_a_replace_is_done(site: Site, connection: Connection, tmp_path: Path) -> None:
     """While a replace is being published readers wait for nothing and see all of the old rows; then all of the new."""
     _write(tmp_path, "one.json", [_order("A", 1, "old", "a1"), _order("B", 1, "old", "b1")])
     _write(tmp_path, "two.json", [_order("B", 2, "new", "b2"), _order("C", 1, "new", "c1")])
-    assert run_etl("load", "orders", "one.json").returncode == 0
-    connection.execute("select pg_advisory_lock(42)")
-    connection.execute(
-        """
-        create function held() returns trigger language plpgsql as
-        'begin perform pg_advisory_xact_lock(42); return null; end';
-        create trigger held after insert on logistics.order_lines execute function held();
-        set statement_timeout = '5s'
-        """
-    )
-    load = in_background("load", "orders", "two.json", "--json", "--mode", "replace")
-    deadline = time.monotonic() + 20
-    while not _count(connection, "pg_locks where locktype = 'advisory' and objid = 42 and not granted"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    assert _orders(connection) == {"A": ("old", ["a1"]), "B": ("old", ["b1"])}
-    connection.execute("select pg_advisory_unlock(42)")
-    assert load.result().returncode == 0
+    assert site.run("load", "orders", "one.json").returncode == 0
+    connection.execute("set statement_timeout = '5s'")
+    with site.gate("logistics.order_lines", "in COPY", when="new.sku = 'c1'") as gate:
+        load = site.start("load", "orders", "two.json", "--json", "--mode", "replace")
+        gate.reached()
+        assert _orders(connection) == {"A": ("old", ["a1"]), "B": ("old", ["b1"])}
+        gate.open()
+        assert load.ended().returncode == 0
     assert _orders(connection) == {"B": ("new", ["b2"]), "C": ("new", ["c1"])}
 
 
@@ -291,14 +248,14 @@ def test_all_or_nothing_is_visible(run_etl: RunEtl, connection: Connection, tmp_
     load = ["load", "orders", "feed.json", "--json", "--batch-rows", "2", *options]
     cut = run_etl(*load)
     assert cut.returncode == 3
-    summary = _summary(cut)
+    summary = cut.summary
     assert summary["status"] == "incomplete"
     assert (summary["records"]["read"], summary["records"]["withheld"], summary["records"]["loaded"]) == (3, 3, 0)
     assert _orders(connection) == {"A": ("old", ["a1"])}
     (tmp_path / "feed.json").write_text(complete)
     done = run_etl(*load)
     assert done.returncode == 1
-    resumed = _summary(done)
+    resumed = done.summary
     assert (resumed["run"], resumed["status"]) == (summary["run"], "loaded_with_rejects")
     assert (resumed["records"]["skipped"], resumed["records"]["loaded"], resumed["records"]["rejected"]) == (3, 1, 1)
     expected = {name: ("new", [f"{name} 1", f"{name} 2"]) for name in "BCDE"}
@@ -327,23 +284,23 @@ def test_what_a_given_up_run_gathered_is_let_go(run_etl: RunEtl, connection: Con
     for force in ([], ["--force"]):
         done = run_etl(*load, *refused, *force)
         assert done.returncode == 5
-        runs.append(_summary(done)["run"])
+        runs.append(done.summary["run"])
         assert _staging(connection) == {runs[-1]}
     assert len(set(runs)) == 2
     done = run_etl(*load, *allowed)
-    assert (done.returncode, _summary(done)["run"]) == (1, runs[1])
+    assert (done.returncode, done.summary["run"]) == (1, runs[1])
     assert (set(_orders(connection)), _staging(connection)) == ({"B", "D"}, set())
 
-    third = _summary(run_etl(*load, *refused, "--force"))["run"]
+    third = run_etl(*load, *refused, "--force").summary["run"]
     assert _staging(connection) == {third}
     assert run_etl("load", "orders", "all.json", "--mode", "replace").returncode == 0
     assert (set(_orders(connection)), _staging(connection)) == ({"A"}, set())
 
-    fourth = _summary(run_etl(*load, *refused))["run"]
+    fourth = run_etl(*load, *refused).summary["run"]
     assert run_etl(*load, "--force", "--records", "nowhere.item").returncode == 3
     assert _staging(connection) == {fourth}
     done = run_etl(*load, *allowed)
-    assert (done.returncode, _summary(done)["records"]["skipped"]) == (1, 0)
+    assert (done.returncode, done.summary["records"]["skipped"]) == (1, 0)
     assert (set(_orders(connection)), _staging(connection)) == ({"A", "B", "D"}, set())
 
 
@@ -357,7 +314,7 @@ def test_keys_that_come_again_in_later_batches_are_merged(
     orders = [_order(each, 1, "new", "x", "y") for each in "ABCD"]
     orders += [_order("B", 2, "sent", "z"), _order("E", 1, "new"), _order("C", 0, "late"), _order("F", 1, "new", "w")]
     _write(tmp_path, "orders.json", orders)
-    summary = _summary(run_etl("load", "orders", "orders.json", "--json", "--batch-rows", "2"))
+    summary = run_etl("load", "orders", "orders.json", "--json", "--batch-rows", "2").summary
     assert (summary["status"], summary["records"]["loaded"], summary["batches"]["retried"]) == ("loaded", 8, 0)
     assert _orders(connection) == {
         **{order_id: ("old", []) for order_id in first},

@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from io import BytesIO, StringIO
-from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from etl.ingestion.constants import COPY_BYTES
-from etl.ingestion.destination.sending import Meanwhile, run, send
+from etl.ingestion.destination.sending import Exchange, Meanwhile
 from etl.ingestion.pipeline.ahead import Ahead
 from etl.ingestion.values import Rows
+from tests.support.faults import Connection
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 NUMBERS = sql.Identifier("numbers")
 COLUMN = sql.Identifier("n")
 
@@ -62,7 +61,7 @@ def test_rows_of_all_buffers_are_sent_in_order(table: Connection) -> None:
         Rows(format="text", buffers=(StringIO("3\n"), StringIO("\\N\n")), count=2),
         Rows(format="text", buffers=(StringIO(),), count=0),
     ]
-    assert send(table, parts, NUMBERS, COLUMN) == len(first) + 4
+    assert Exchange(table).send(parts, NUMBERS, COLUMN) == len(first) + 4
     [(count, total)] = table.execute("select count(n), sum(n) from numbers").fetchall()
     assert (count, total) == (len(first) + 3, sum(first) + 6)
 
@@ -72,7 +71,7 @@ def test_other_work_goes_on_while_the_server_waits(table: Connection, connect: C
     with connect() as other:
         other.execute("insert into numbers values (5)")
         made, work = _calls(50, other.rollback)
-        assert send(table, _rows(4, 5, 6), NUMBERS, COLUMN, work) == 3
+        assert Exchange(table, work).send(_rows(4, 5, 6), NUMBERS, COLUMN) == 3
     assert len(made) >= 50
 
 
@@ -89,7 +88,7 @@ def test_an_interruption_leaves_a_connection_that_goes_on(
         other.execute("insert into numbers values (5)")
         _, work = _calls(50, interrupt)
         with pytest.raises(KeyboardInterrupt), table.transaction():
-            send(table, _rows(*range(5, 5 + size)), NUMBERS, COLUMN, work)
+            Exchange(table, work).send(_rows(*range(5, 5 + size)), NUMBERS, COLUMN)
         assert table.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         assert table.execute("select count(*) from numbers").fetchone() == (0,)
 
@@ -102,17 +101,17 @@ def test_an_interruption_ends_a_statement_too(table: Connection) -> None:
 
     _, work = _calls(50, interrupt)
     with pytest.raises(KeyboardInterrupt), table.transaction():
-        run(table, sql.SQL("select pg_sleep(600)").format(), work)
+        Exchange(table, work).run(sql.SQL("select pg_sleep(600)").format())
     assert table.execute("select 1").fetchone() == (1,)
 
 
 def test_what_the_server_refuses_is_told_with_its_state(table: Connection) -> None:
     """The error is the one of the server, and the transaction can be rolled back."""
     with pytest.raises(psycopg.errors.CheckViolation), table.transaction():
-        send(table, _rows(*range(COPY_BYTES), -1), NUMBERS, COLUMN)
+        Exchange(table).send(_rows(*range(COPY_BYTES), -1), NUMBERS, COLUMN)
     with pytest.raises(psycopg.errors.UndefinedTable), table.transaction():
-        send(table, _rows(1), sql.Identifier("none"), COLUMN)
-    assert send(table, _rows(1), NUMBERS, COLUMN) == 1
+        Exchange(table).send(_rows(1), sql.Identifier("none"), COLUMN)
+    assert Exchange(table).send(_rows(1), NUMBERS, COLUMN) == 1
 
 
 def test_a_connection_that_is_lost_is_told(table: Connection, connect: Callable[[], Connection]) -> None:
@@ -127,7 +126,7 @@ def test_a_connection_that_is_lost_is_told(table: Connection, connect: Callable[
 
         _, work = _calls(50, end)
         with pytest.raises(psycopg.OperationalError):
-            send(table, _rows(*range(5, 5 + COPY_BYTES)), NUMBERS, COLUMN, work)
+            Exchange(table, work).send(_rows(*range(5, 5 + COPY_BYTES)), NUMBERS, COLUMN)
     assert table.closed
 
 
@@ -139,11 +138,11 @@ def _making(*made: str | None) -> Iterator[str | None]:
 def test_work_ahead_stays_within_its_bounds() -> None:
     """One is made, and so many parts of the next; never a third, and the error comes last."""
     ahead = Ahead(_making(None, "a", None, None, None, "b", "c"), beyond=2)
-    assert [ahead.go_on() for _ in range(6)] == [True, True, True, True, False, False]
+    assert [ahead.work() for _ in range(6)] == [True, True, True, True, False, False]
     assert ahead.next() == "a"
-    assert [ahead.go_on() for _ in range(5)] == [True, True, True, False, False]
+    assert [ahead.work() for _ in range(5)] == [True, True, True, False, False]
     assert ahead.next() == "b"
-    assert [ahead.go_on() for _ in range(2)] == [True, False]
+    assert [ahead.work() for _ in range(2)] == [True, False]
     assert ahead.next() == "c"
     with pytest.raises(ValueError, match="the end"):
         ahead.next()
@@ -152,7 +151,7 @@ def test_work_ahead_stays_within_its_bounds() -> None:
 def test_nothing_is_lost_of_a_source_that_breaks_off() -> None:
     """What was made before the error is given out before it is raised."""
     ahead = Ahead(_making(*"abc"), beyond=5)
-    while ahead.go_on():
+    while ahead.work():
         pass
     assert [ahead.next(), ahead.next(), ahead.next()] == ["a", "b", "c"]
     with pytest.raises(ValueError, match="the end"):

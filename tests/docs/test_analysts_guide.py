@@ -1,14 +1,12 @@
 import re
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
 from etl.precalculation.catalogue import read_all
 from scripts import update_answers, update_docs
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.faults import Connection
 
 TEXT = update_answers.GUIDE.read_text(encoding="utf-8")
 AGAIN = "run: .venv/bin/python -m scripts.update_answers"

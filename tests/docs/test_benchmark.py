@@ -12,8 +12,8 @@ from etl import datasets
 from scripts.benchmark import database, processes, report, samples
 from scripts.benchmark.report import Figure, Measure, Outcome
 from scripts.benchmark.variants import SCALED, START_UPS, VARIANTS, Programs
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "performance.md"
 
 HOLDS_MEMORY = """

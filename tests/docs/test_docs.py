@@ -7,7 +7,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import click
 import psycopg
@@ -16,14 +16,12 @@ import pytest
 from etl import datasets, queries
 from etl.cli import cli
 from etl.datasets import reading
-from etl.errors import EtlError
-from etl.ingestion.pipeline import command as sequence
+from etl.errors import EtlError, ExitCode
 from etl.ingestion.values import Status
-from etl.settings import FileSettings, read_file_settings, shipped
+from etl.settings import file_keys, read_file_settings, shipped
 from scripts import update_docs
 from scripts.update_docs import PAGES, ROOT
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.faults import Connection
 
 REFERENCE = ROOT / "docs" / "reference"
 AGAIN = "run: .venv/bin/python -m scripts.update_docs"
@@ -191,22 +189,26 @@ def test_the_commands_of_the_pages_are_right() -> None:
             pytest.fail(f"{page}: {line}: {error.format_message()}")
 
 
-def exit_codes() -> set[int]:
-    """Return the exit codes of contract and code: of the errors, of success and rejects, and of signals."""
-    found = {0, 1, 129, 130, 143}
+def error_classes() -> Iterator[type[EtlError]]:
+    """Yield the classes of errors that this tool ends a command with."""
     waiting: list[type[EtlError]] = [EtlError]
     while waiting:
         kind = waiting.pop()
-        found.add(kind.exit_code)
         waiting += kind.__subclasses__()
-    return found
+        if kind.__module__.startswith("etl."):
+            yield kind
+
+
+def test_every_error_has_an_exit_code_of_the_contract() -> None:
+    """Each class of errors has a member of the one list of exit codes."""
+    assert {kind.exit_code for kind in error_classes()} <= set(ExitCode)
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/reference/exit-codes.md"])
 def test_every_exit_code_is_explained(name: str) -> None:
     """The tables of exit codes hold those that a command can end with, and no other."""
     rows = re.findall(r"^\| (\d+(?:, \d+)*) \|", text_of(ROOT / name), re.MULTILINE)
-    assert sorted(int(code) for row in rows for code in row.split(", ")) == sorted(exit_codes())
+    assert sorted(int(code) for row in rows for code in row.split(", ")) == sorted(ExitCode)
 
 
 def test_every_status_is_explained() -> None:
@@ -217,14 +219,14 @@ def test_every_status_is_explained() -> None:
 
 def test_the_order_of_exit_codes_is_told() -> None:
     """The page tells which code wins when several sources end differently, as the command decides it."""
-    order = ", ".join(map(str, sequence.GRAVEST_FIRST))
+    order = ", ".join(map(str, ExitCode))
     assert f"of {order}." in text_of(REFERENCE / "exit-codes.md")
 
 
 def test_every_key_of_etl_toml_is_told() -> None:
     """Each key that etl.toml may hold is that of an option, and the example of the page is a right one."""
     rows = [line.split(" | ") for line in text_of(REFERENCE / "settings.md").splitlines() if line.startswith("| `--")]
-    assert {row[2].strip("`") for row in rows} - {""} == set(FileSettings.__struct_fields__)
+    assert {row[2].strip("`") for row in rows} - {""} == set(file_keys())
 
 
 def test_the_example_of_etl_toml_is_right(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from etl.errors import EtlError
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SCHEDULES = ROOT / "docs" / "schedules"
 PROGRAM = Path(sys.executable).parent / "etl"
 

@@ -19,8 +19,8 @@ import pytest
 from etl.embedded import Server, Status, accounts, binary, creation, serving
 from etl.embedded import server as server_module
 from etl.errors import BusyError, DatabaseError, UsageError
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 IS_ROOT = os.geteuid() == 0
 
 # A command that says when it has the server and uses it until its standard input ends.

@@ -11,24 +11,19 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
-import psycopg
 import pytest
 
-from etl import cli
-from etl.database.tables import create_tables
-from etl.datasets import read
 from etl.errors import DatabaseError
-from etl.ingestion.failed_store.locating import Located, length_in
-from etl.ingestion.failed_store.store import FailedStore, Origin, describe
+from etl.ingestion.failed_store.failure import Origin, build_failure
+from etl.ingestion.failed_store.locating import RecordLocation, length_in
+from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.values import Failure, Fault, Rejected
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.records import as_lines
+from tests.support.site import Site
 
 PARCELS = """
 name = "parcels"
@@ -45,87 +40,18 @@ note = "text"
 GOOD = [{"parcel_id": f"P{number}", "weight_kg": number, "note": "fine"} for number in range(1, 10)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def documents(self) -> list[Any]:
-        """What it printed as JSON, line by line."""
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Desk:
-    """A folder in which somebody works, and the database behind it."""
-
-    folder: Path
-    connection: Connection
-    capture: pytest.CaptureFixture[str]
-
-    def etl(self, *arguments: str | Path) -> Done:
-        """Run a command in this process."""
-        # The server may notice a moment later that the connection of the command before is closed.
-        while self.one("select exists (select from pg_locks where locktype = 'advisory')"):
-            time.sleep(0.005)
-        self.capture.readouterr()
-        code = cli.run([str(argument) for argument in arguments])
-        out, err = self.capture.readouterr()
-        assert "unexpected_fault" not in err
-        return Done(code=code, out=out, err=err)
-
-    def load(self, name: str, content: bytes | str | None = None, *arguments: str) -> dict[str, Any]:
-        """Load a source of parcels, written first if content is given, and return its summary."""
-        if content is not None:
-            (self.folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-        done = self.etl("load", "parcels", name, "--json", "--retry-attempts", "1", *arguments)
-        summary: dict[str, Any] = done.documents[0]
-        assert summary["exit_code"] == done.code
-        return summary
-
-    def one(self, query: LiteralString) -> Any:
-        """Return the only value of a query."""
-        row = self.connection.execute(query).fetchone()
-        assert row is not None
-        return row[0]
-
-    def ids(self) -> list[str]:
-        """List the failures of the ledger."""
-        return [row[0] for row in self.connection.execute("select id from etl.failures order by id")]
-
-    def path(self, failed_id: str) -> Path:
-        """Return the file of a failure's records."""
-        [path] = (self.folder / "failed").glob(f"*/*/{failed_id}.ndjson")
-        return path
-
-
 @pytest.fixture
-def desk(
-    postgresql: Connection,
-    database_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Desk:
-    """Give a folder with the definition of `parcels` and their table, as the working folder."""
-    postgresql.autocommit = True
-    path = tmp_path / "config" / "datasets" / "parcels.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(PARCELS)
-    create_tables(postgresql, read(path))
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith(("ETL_", "PG"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("ETL_DATABASE_URL", database_url)
-    return Desk(folder=tmp_path, connection=postgresql, capture=capsys)
+def site(site: Site) -> Site:
+    """Give a site that has the table of `parcels`."""
+    site.define(PARCELS)
+    return site
 
 
-def _lines(*records: object) -> str:
-    return "".join(f"{record if isinstance(record, str) else json.dumps(record)}\n" for record in records)
+def _load(site: Site, name: str, content: bytes | str | None = None, *options: str) -> dict[str, Any]:
+    """Load a source of parcels, written first if content is given, and return its summary."""
+    if content is not None:
+        (site.folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return site.load("parcels", name, "--retry-attempts", "1", *options)
 
 
 def _bad(number: int) -> dict[str, Any]:
@@ -137,16 +63,16 @@ def _files(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o277, 0o777])
-def test_only_its_owner_may_read_it(desk: Desk, umask: int) -> None:
+def test_only_its_owner_may_read_it(site: Site, umask: int) -> None:
     """Folders have mode 0700 and files 0600, whatever the umask; a folder that is there keeps the mode it has."""
     before = os.umask(umask)
     try:
-        first = desk.load("first.ndjson", _lines(GOOD[0], _bad(1)), "--failed-dir", "made/failed")
+        first = _load(site, "first.ndjson", as_lines(GOOD[0], _bad(1)), "--failed-dir", "made/failed")
     finally:
         os.umask(before)
     assert first["exit_code"] == 1
-    [failed_id] = desk.ids()
-    failed = desk.folder / "made" / "failed"
+    [failed_id] = site.failures.ids()
+    failed = site.folder / "made" / "failed"
     assert stat.filemode(failed.stat().st_mode) == "drwx------"
     assert _files(failed) == {
         "parcels": "drwx------",
@@ -154,31 +80,31 @@ def test_only_its_owner_may_read_it(desk: Desk, umask: int) -> None:
         f"parcels/{first['run']}/{failed_id}.json": "-rw-------",
         f"parcels/{first['run']}/{failed_id}.ndjson": "-rw-------",
     }
-    shared = desk.folder / "shared"
+    shared = site.folder / "shared"
     shared.mkdir(mode=0o750)
-    desk.load("second.ndjson", _lines(_bad(2)), "--failed-dir", "shared")
+    _load(site, "second.ndjson", as_lines(_bad(2)), "--failed-dir", "shared")
     assert stat.S_IMODE(shared.stat().st_mode) == 0o750
     assert {mode for name, mode in _files(shared).items() if "." not in name[:9]} == {"drwx------", "-rw-------"}
 
 
-def test_what_is_told_of_rejected_records(desk: Desk) -> None:
+def test_what_is_told_of_rejected_records(site: Site) -> None:
     """ID.json holds the members of the contract in their order, with the truth about each record of ID.ndjson."""
-    desk.connection.execute("alter table lab.parcels add constraint parcels_by_hand check (note <> 'no')")
+    site.ask("alter table lab.parcels add constraint parcels_by_hand check (note <> 'no')")
     refused = {"parcel_id": "P77", "note": "no"}
     broken = '{"parcel_id": "P78",\t"weight_kg" 8}'
-    source = _lines(GOOD[0], _bad(7), "", refused, broken, {"weight_kg": 3}, GOOD[1])
+    source = as_lines(GOOD[0], _bad(7), "", refused, broken, {"weight_kg": 3}, GOOD[1])
     began = datetime.now(UTC).replace(microsecond=0)
-    summary = desk.load("parcels.ndjson", "\ufeff" + source)
+    summary = _load(site, "parcels.ndjson", "\ufeff" + source)
     assert (summary["exit_code"], summary["failed_store"]) == (1, "failed")
     failed_id = f"{summary['run']}-3-r"
-    assert desk.ids() == [failed_id]
-    assert sorted(path.name for path in desk.path(failed_id).parent.iterdir()) == [
+    assert site.failures.ids() == [failed_id]
+    assert sorted(path.name for path in site.failures.path(failed_id).parent.iterdir()) == [
         f"{failed_id}.json",
         f"{failed_id}.ndjson",
     ]
-    lines = desk.path(failed_id).read_bytes()
-    assert lines.decode() == _lines(_bad(7), refused, broken, {"weight_kg": 3})
-    told = json.loads(desk.path(failed_id).with_suffix(".json").read_bytes())
+    lines = site.failures.path(failed_id).read_bytes()
+    assert lines.decode() == as_lines(_bad(7), refused, broken, {"weight_kg": 3})
+    told = site.failures.details(failed_id)
     created_at = datetime.fromisoformat(told["created_at"])
     assert began <= created_at <= datetime.now(UTC) < began + timedelta(minutes=1)
     offsets = [("\ufeff" + source).encode().index(line) for line in lines.splitlines()]
@@ -209,10 +135,10 @@ def test_what_is_told_of_rejected_records(desk: Desk) -> None:
         ("error", {"sqlstate": "23514", "message": told["records"][0]["reason"]}),
         ("records", told["records"]),
     ]
-    row = desk.connection.execute(
+    row = site.ask(
         "select run, dataset, source, batch, kind, state, attempts, parent, note, sha256, count_records, sqlstate,"
         " message from etl.failures"
-    ).fetchone()
+    )[0]
     error = told["error"]
     assert row == (
         *(told[name] for name in ("run", "dataset", "source", "batch", "kind", "state", "attempts", "parent", "note")),
@@ -220,20 +146,16 @@ def test_what_is_told_of_rejected_records(desk: Desk) -> None:
     )
 
 
-def test_a_failed_batch_is_kept_beside_its_rejected_records(desk: Desk) -> None:
+def test_a_failed_batch_is_kept_beside_its_rejected_records(site: Site) -> None:
     """Of a batch that others kept from loading the records wait as failed, those at fault themselves as rejected."""
-    desk.connection.execute(
-        "create function lab.stop() returns trigger language plpgsql as"
-        " 'begin raise exception $$busy$$ using errcode = $$57014$$; end'"
-    )
-    desk.connection.execute("create trigger stop before insert on lab.parcels execute function lab.stop()")
-    summary = desk.load("parcels.json", json.dumps([GOOD[0], _bad(1), GOOD[1]]))
+    site.on_insert("lab.parcels", "true", "raise 'busy' using errcode = '57014';")
+    summary = _load(site, "parcels.json", json.dumps([GOOD[0], _bad(1), GOOD[1]]))
     assert summary["records"] | {"read": 3, "rejected": 1, "failed": 2, "pending": 3} == summary["records"]
     rejected, failed = f"{summary['run']}-1-r", f"{summary['run']}-1-f"
-    assert desk.ids() == [failed, rejected]
-    assert desk.path(rejected).read_text() == _lines(_bad(1))
-    assert desk.path(failed).read_text() == _lines(GOOD[0], GOOD[1])
-    told = json.loads(desk.path(failed).with_suffix(".json").read_bytes())
+    assert site.failures.ids() == [failed, rejected]
+    assert site.failures.path(rejected).read_text() == as_lines(_bad(1))
+    assert site.failures.path(failed).read_text() == as_lines(GOOD[0], GOOD[1])
+    told = site.failures.details(failed)
     assert (told["kind"], told["error"]["sqlstate"]) == ("failed", "57014")
     assert [(each["record"], each["key"], each["sqlstate"]) for each in told["records"]] == [
         (1, "P1", "57014"),
@@ -241,51 +163,44 @@ def test_a_failed_batch_is_kept_beside_its_rejected_records(desk: Desk) -> None:
     ]
 
 
-def _fail_at_commit(desk: Desk) -> None:
+def _fail_at_commit(site: Site) -> None:
     """Let each batch fail when it commits, after all that is written."""
-    desk.connection.execute(
-        "create or replace function lab.stop() returns trigger language plpgsql as"
-        " 'begin raise exception $$stopped$$ using errcode = $$XX000$$; end'"
-    )
-    desk.connection.execute(
-        "create constraint trigger stop after insert on lab.parcels deferrable initially deferred"
-        " for each row execute function lab.stop()"
-    )
+    site.on_insert("lab.parcels", "true", "raise 'stopped' using errcode = 'XX000';", moment="in COMMIT")
 
 
-def test_a_batch_that_is_tried_again_writes_the_same_file_again(desk: Desk) -> None:
+def test_a_batch_that_is_tried_again_writes_the_same_file_again(site: Site) -> None:
     """An id is made of run and batch: after a commit that failed the next attempt overwrites what was written."""
-    _fail_at_commit(desk)
-    stopped = desk.load("parcels.ndjson", _lines(GOOD[0], _bad(1)))
+    _fail_at_commit(site)
+    stopped = _load(site, "parcels.ndjson", as_lines(GOOD[0], _bad(1)))
     assert (stopped["exit_code"], stopped["records"]["loaded"], stopped["records"]["pending"]) == (4, 0, 0)
-    assert desk.ids() == []
+    assert site.failures.ids() == []
     failed_id = f"{stopped['run']}-0-r"
-    written = desk.path(failed_id).read_bytes()
-    desk.connection.execute("drop trigger stop on lab.parcels")
-    summary = desk.load("parcels.ndjson")
+    written = site.failures.path(failed_id).read_bytes()
+    site.ask("drop trigger fault on lab.parcels")
+    summary = _load(site, "parcels.ndjson")
     assert (summary["run"], summary["exit_code"]) == (stopped["run"], 1)
-    assert desk.ids() == [failed_id]
-    assert desk.path(failed_id).read_bytes() == written == _lines(_bad(1)).encode()
+    assert site.failures.ids() == [failed_id]
+    assert site.failures.path(failed_id).read_bytes() == written == as_lines(_bad(1)).encode()
 
 
-def test_a_sweep_removes_what_the_ledger_does_not_name_and_nothing_else(desk: Desk) -> None:
+def test_a_sweep_removes_what_the_ledger_does_not_name_and_nothing_else(site: Site) -> None:
     """The next attempt removes what a crash left of its run; files of others, and other runs', stay."""
-    other = desk.load("other.ndjson", _lines(_bad(9)))
-    summary = desk.load("parcels.ndjson", _lines(GOOD[0], _bad(1)))
+    other = _load(site, "other.ndjson", as_lines(_bad(9)))
+    summary = _load(site, "parcels.ndjson", as_lines(GOOD[0], _bad(1)))
     run = summary["run"]
-    folder = desk.folder / "failed" / "parcels" / run
+    folder = site.store / "parcels" / run
     left = [f"{run}-999-r.ndjson", f"{run}-999-r.json", f"{run}-55-f.json", f".{run}-0-r.json.tmp"]
     stay = ["notes.txt", f"{run}-0-r.ndjson~", f"{run}-0-r.ndjson.bak", f".{run}-0-r.ndjson.swp", ".hidden", "before"]
     for name in left + stay:
         (folder / name).write_text("x")
     (folder / "folder").mkdir()
-    elsewhere = desk.folder / "failed" / "parcels" / other["run"] / f"{other['run']}-999-r.ndjson"
+    elsewhere = site.store / "parcels" / other["run"] / f"{other['run']}-999-r.ndjson"
     elsewhere.write_text("x")
-    outside = desk.folder / "failed" / f"{run}-999-r.ndjson"
+    outside = site.store / f"{run}-999-r.ndjson"
     outside.write_text("x")
-    desk.load("parcels.ndjson")  # nothing new: the store is left alone
+    _load(site, "parcels.ndjson")  # nothing new: the store is left alone
     assert all((folder / name).exists() for name in left)
-    grown = desk.load("parcels.ndjson", _lines(GOOD[0], _bad(1), GOOD[1]))
+    grown = _load(site, "parcels.ndjson", as_lines(GOOD[0], _bad(1), GOOD[1]))
     assert (grown["run"], grown["records"]["loaded"]) == (run, 1)
     kept = [f"{run}-0-r.json", f"{run}-0-r.ndjson"]
     assert sorted(path.name for path in folder.iterdir()) == sorted([*stay, *kept, "folder"])
@@ -297,11 +212,11 @@ def _failure(failed_id: str, *texts: bytes, key: str | None = "K1") -> Failure:
     origin = Origin(id_prefix=failed_id, run="20261121T081500Z-3f9a1c", dataset="parcels", source="feed.json", batch=0)
     fault = Fault(sqlstate="22P02", reason="expected a number", table="lab.parcels", column="weight_kg")
     places = range(1, len(texts) + 1)
-    return describe(
+    return build_failure(
         origin,
         "rejected",
         [Rejected(place=place, key=key, fault=fault) for place in places],
-        {place: Located(place, 100 * place, text) for place, text in zip(places, texts, strict=True)},
+        {place: RecordLocation(place, 100 * place, text) for place, text in zip(places, texts, strict=True)},
     )
 
 
@@ -351,21 +266,20 @@ def test_a_file_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.Monkey
     assert call > 15
 
 
-def test_a_full_disk_ends_the_load_and_loses_nothing(desk: Desk, run_etl: RunEtl, tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_load_and_loses_nothing(site: Site) -> None:
     """Where a file does not fit the batch does not commit: exit 4; with room again the same command completes it."""
     bad = [_bad(number) | {"note": "x" * 500} for number in range(1, 101)]
-    (tmp_path / "parcels.ndjson").write_text(_lines(GOOD[0], bad[0], *GOOD[1:], *bad[1:]))
+    (site.folder / "parcels.ndjson").write_text(as_lines(GOOD[0], bad[0], *GOOD[1:], *bad[1:]))
     command = ["load", "parcels", "parcels.ndjson", "--json", "--batch-rows", "10", "--max-rejected", "100%"]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
-        full = run_etl(*command, env={"PYTHONDONTWRITEBYTECODE": "1"})  # A cut .pyc would stay behind.
+        full = site.run(*command, env={"PYTHONDONTWRITEBYTECODE": "1"})  # A cut .pyc would stay behind.
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert full.returncode == 4
-    assert "Traceback" not in full.stderr
     assert "error: the failed store failed cannot take a file: file too large" in full.stderr
-    summary = json.loads(full.stdout.splitlines()[0])
+    summary = full.summary
     assert summary["records"] == {
         "read": 20,
         "loaded": 9,
@@ -375,17 +289,19 @@ def test_a_full_disk_ends_the_load_and_loses_nothing(desk: Desk, run_etl: RunEtl
         "withheld": 10,
         "pending": 1,
     }
-    assert [row[0] for row in desk.connection.execute("select count_records from etl.batches")] == [10]
-    assert len(list((tmp_path / "failed").rglob("*.ndjson"))) == 1
-    again = run_etl(*command)
+    assert [row[0] for row in site.ask("select count_records from etl.batches")] == [10]
+    assert len(list(site.store.rglob("*.ndjson"))) == 1
+    again = site.run(*command)
     assert again.returncode == 1
-    assert desk.one("select count(*) from lab.parcels") == 9
-    kept = [line for failed_id in desk.ids() for line in desk.path(failed_id).read_text().splitlines()]
+    assert site.value("select count(*) from lab.parcels") == 9
+    kept = [
+        line for failed_id in site.failures.ids() for line in site.failures.path(failed_id).read_text().splitlines()
+    ]
     assert sorted(kept) == sorted(json.dumps(each) for each in bad)
-    assert not [path for path in (tmp_path / "failed").rglob("*") if path.suffix == ".tmp"]
+    assert not [path for path in site.store.rglob("*") if path.suffix == ".tmp"]
 
 
-def test_a_batch_commits_only_when_its_file_is_safe(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_commits_only_when_its_file_is_safe(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the disk takes its time the batch is not visible; it is as soon as the file is safe."""
     asked, may_go_on = threading.Event(), threading.Event()
     flush = os.fsync
@@ -401,40 +317,40 @@ def test_a_batch_commits_only_when_its_file_is_safe(desk: Desk, monkeypatch: pyt
     def look() -> None:
         assert asked.wait(20)
         time.sleep(0.3)
-        with psycopg.connect(os.environ["ETL_DATABASE_URL"]) as connection:
+        with site.connect() as connection:
             visible.extend(connection.execute("select count(*) from lab.parcels").fetchone() or ())
         may_go_on.set()
 
     looking = threading.Thread(target=look)
     looking.start()
-    summary = desk.load("parcels.ndjson", _lines(GOOD[0], _bad(1)))
+    summary = _load(site, "parcels.ndjson", as_lines(GOOD[0], _bad(1)))
     looking.join()
     assert visible == [0]
     assert summary["exit_code"] == 1
-    assert desk.one("select count(*) from lab.parcels") == 1
+    assert site.value("select count(*) from lab.parcels") == 1
 
 
-def test_list_and_show_for_a_person_and_for_a_program(desk: Desk) -> None:
+def test_list_and_show_for_a_person_and_for_a_program(site: Site) -> None:
     """`list` tells a line for each file that waits, `show` each record with place, fault and text; both as JSON too."""
-    summary = desk.load("parcels.ndjson", _lines(GOOD[0], _bad(1), GOOD[1], _bad(2)))
-    other = desk.load("more.ndjson", _lines(GOOD[0], "[7]"))
+    summary = _load(site, "parcels.ndjson", as_lines(GOOD[0], _bad(1), GOOD[1], _bad(2)))
+    other = _load(site, "more.ndjson", as_lines(GOOD[0], "[7]"))
     failed_id, more = f"{summary['run']}-0-r", f"{other['run']}-0-r"
-    done = desk.etl("failed", "list")
-    assert (done.code, done.err) == (0, "")
-    [line] = [line for line in done.out.splitlines() if failed_id in line]
+    done = site.run("failed", "list")
+    assert (done.returncode, done.stderr) == (0, "")
+    [line] = [line for line in done.stdout.splitlines() if failed_id in line]
     assert re.split(r"\s{2,}", line.strip()) == [
         *(failed_id, "parcels", "parcels.ndjson", "rejected", "pending", "2", "23514", "expected 0 or more", "1")
     ]
-    listed = desk.etl("failed", "list", "--json").documents
+    listed = site.run("failed", "list", "--json").lines
     assert [row["id"] for row in listed] == [failed_id, more]
     assert listed[0] | {"state": "pending", "count_records": 2, "sqlstate": "23514", "kind": "rejected"} == listed[0]
-    assert [row["id"] for row in desk.etl("failed", "list", "--json", "--run", other["run"]).documents] == [more]
-    assert desk.etl("failed", "list", "--json", "--dataset", "vehicles").documents == []
-    shown = desk.etl("failed", "show", failed_id)
-    assert (shown.code, shown.err) == (0, "")
-    text = (desk.folder / "parcels.ndjson").read_bytes()
+    assert [row["id"] for row in site.run("failed", "list", "--json", "--run", other["run"]).lines] == [more]
+    assert site.run("failed", "list", "--json", "--dataset", "vehicles").lines == []
+    shown = site.run("failed", "show", failed_id)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    text = (site.folder / "parcels.ndjson").read_bytes()
     offset, length = text.index(b'{"parcel_id": "B1"'), len(json.dumps(_bad(1)))
-    assert shown.out.splitlines()[:6] == [
+    assert shown.stdout.splitlines()[:6] == [
         f"{failed_id}: 2 rejected records of parcels.ndjson, pending",
         "",
         f"record 2 at byte {offset}, key B1",
@@ -442,17 +358,19 @@ def test_list_and_show_for_a_person_and_for_a_program(desk: Desk) -> None:
         f"  {json.dumps(_bad(1))}",
         f"  tail -c +{offset + 1} parcels.ndjson | head -c {length}",
     ]
-    assert "expected an object" in desk.etl("failed", "show", more).out
-    assert "key unknown" in desk.etl("failed", "show", more).out
-    [document] = desk.etl("failed", "show", failed_id, "--json").documents
-    kept = json.loads(desk.path(failed_id).with_suffix(".json").read_bytes())
+    assert "expected an object" in site.run("failed", "show", more).stdout
+    assert "key unknown" in site.run("failed", "show", more).stdout
+    [document] = site.run("failed", "show", failed_id, "--json").lines
+    kept = site.failures.details(failed_id)
     assert document == kept | {"texts": [json.dumps(_bad(1)), json.dumps(_bad(2))]}
-    [discarded] = desk.etl("failed", "discard", failed_id, "--reason", "a test", "--json").documents
+    [discarded] = site.run("failed", "discard", failed_id, "--reason", "a test", "--json").lines
     assert discarded == {"id": failed_id, "count_records": 2, "reason": "a test"}
-    assert [row["id"] for row in desk.etl("failed", "list", "--json").documents] == [more]
-    every = {row["id"]: (row["state"], row["note"]) for row in desk.etl("failed", "list", "--json", "--all").documents}
+    assert [row["id"] for row in site.run("failed", "list", "--json").lines] == [more]
+    every = {row["id"]: (row["state"], row["note"]) for row in site.run("failed", "list", "--json", "--all").lines}
     assert every == {failed_id: ("discarded", "a test"), more: ("pending", None)}
-    assert f"{failed_id}: 2 rejected records of parcels.ndjson, discarded" in desk.etl("failed", "show", failed_id).out
+    assert (
+        f"{failed_id}: 2 rejected records of parcels.ndjson, discarded" in site.run("failed", "show", failed_id).stdout
+    )
 
 
 def _printed_commands(out: str) -> list[str]:
@@ -464,51 +382,53 @@ def _run(command: str, folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["parcels.json", "it's a file; (1).json", "-parcels.json"])
-def test_the_command_that_is_shown_prints_the_original(desk: Desk, name: str) -> None:
+def test_the_command_that_is_shown_prints_the_original(site: Site, name: str) -> None:
     """For a plain file `show` prints a command that prints the record's bytes in the source, also after an edit."""
     texts = [json.dumps(each, indent=2).replace("\n", "\r\n") for each in (_bad(1), GOOD[0], _bad(2), _bad(3))]
-    (desk.folder / name).write_bytes((" [ " + " ,\n\n".join(texts) + "]").encode())
-    assert desk.etl("load", "parcels", "--", name).code == 1
-    [failed_id] = desk.ids()
+    (site.folder / name).write_bytes((" [ " + " ,\n\n".join(texts) + "]").encode())
+    assert site.run("load", "parcels", "--", name).returncode == 1
+    [failed_id] = site.failures.ids()
     originals = [texts[0].encode(), texts[2].encode(), texts[3].encode()]
-    commands = _printed_commands(desk.etl("failed", "show", failed_id).out)
-    assert [_run(command, desk.folder) for command in commands] == originals
-    lines = desk.path(failed_id).read_text().splitlines()
-    desk.path(failed_id).write_text(_lines('{"parcel_id": "B1"}', lines[1], lines[2].replace("-3", "3000000000")))
-    edited = _printed_commands(desk.etl("failed", "show", failed_id).out)
-    assert [_run(command, desk.folder) for command in edited] == originals
+    commands = _printed_commands(site.run("failed", "show", failed_id).stdout)
+    assert [_run(command, site.folder) for command in commands] == originals
+    lines = site.failures.path(failed_id).read_text().splitlines()
+    site.failures.path(failed_id).write_text(
+        as_lines('{"parcel_id": "B1"}', lines[1], lines[2].replace("-3", "3000000000"))
+    )
+    edited = _printed_commands(site.run("failed", "show", failed_id).stdout)
+    assert [_run(command, site.folder) for command in edited] == originals
 
 
-def test_the_command_that_is_shown_prints_lines_that_are_no_json(desk: Desk) -> None:
+def test_the_command_that_is_shown_prints_lines_that_are_no_json(site: Site) -> None:
     """A line that is no JSON is printed as it stands in the source, before and after it was put right."""
     broken = ['{"parcel_id": "P1" "weight_kg": 1}', "no JSON at all \\ 'x'", '{"parcel_id": "P3", "note": "\x01"}']
-    summary = desk.load("parcels.ndjson", _lines(broken[0], GOOD[3], broken[1] + " \r", broken[2]))
+    summary = _load(site, "parcels.ndjson", as_lines(broken[0], GOOD[3], broken[1] + " \r", broken[2]))
     assert summary["records"]["rejected"] == 3
-    [failed_id] = desk.ids()
+    [failed_id] = site.failures.ids()
     for _ in range(2):
-        commands = _printed_commands(desk.etl("failed", "show", failed_id).out)
-        assert [_run(command, desk.folder).decode() for command in commands] == broken
-        desk.path(failed_id).write_text(_lines(*GOOD[:3]))
+        commands = _printed_commands(site.run("failed", "show", failed_id).stdout)
+        assert [_run(command, site.folder).decode() for command in commands] == broken
+        site.failures.path(failed_id).write_text(as_lines(*GOOD[:3]))
 
 
-def test_no_command_is_shown_for_what_has_no_offsets(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_command_is_shown_for_what_has_no_offsets(site: Site) -> None:
     """Of a compressed source, a pipe and a file that is gone `show` prints the records and no command."""
-    desk.load("parcels.ndjson.gz", gzip.compress(_lines(_bad(1)).encode()))
-    desk.load("gone.ndjson", _lines(_bad(2)))
-    (desk.folder / "gone.ndjson").unlink()
-    os.mkfifo(desk.folder / "pipe")
-    with subprocess.Popen(["sh", "-c", "cat > pipe"], cwd=desk.folder, stdin=subprocess.PIPE) as feeding:
+    _load(site, "parcels.ndjson.gz", gzip.compress(as_lines(_bad(1)).encode()))
+    _load(site, "gone.ndjson", as_lines(_bad(2)))
+    (site.folder / "gone.ndjson").unlink()
+    os.mkfifo(site.folder / "pipe")
+    with subprocess.Popen(["sh", "-c", "cat > pipe"], cwd=site.folder, stdin=subprocess.PIPE) as feeding:
         assert feeding.stdin is not None
-        feeding.stdin.write(_lines(_bad(3)).encode())
+        feeding.stdin.write(as_lines(_bad(3)).encode())
         feeding.stdin.close()
-        desk.load("pipe")
-    ids = desk.ids()
+        _load(site, "pipe")
+    ids = site.failures.ids()
     assert len(ids) == 3
     for failed_id in ids:
-        shown = desk.etl("failed", "show", failed_id)
-        assert shown.code == 0
-        assert desk.path(failed_id).read_text().strip() in shown.out
-        assert _printed_commands(shown.out) == []
+        shown = site.run("failed", "show", failed_id)
+        assert shown.returncode == 0
+        assert site.failures.path(failed_id).read_text().strip() in shown.stdout
+        assert _printed_commands(shown.stdout) == []
 
 
 def test_the_length_of_a_large_record_is_found_in_the_source(tmp_path: Path) -> None:
@@ -520,102 +440,102 @@ def test_the_length_of_a_large_record_is_found_in_the_source(tmp_path: Path) -> 
             assert length_in(str(tmp_path / "big.json"), 1, line) == len(text)
 
 
-def test_no_name_leaves_the_folder(desk: Desk) -> None:
+def test_no_name_leaves_the_folder(site: Site) -> None:
     """Neither a dataset nor an id or a run that somebody types leads out of the store: exit 2, or nothing is found."""
-    secret = desk.folder / "secret.ndjson"
+    secret = site.folder / "secret.ndjson"
     secret.write_text('{"secret": 1}\n')
-    shutil.copy(secret, desk.folder / "secret.json")
-    desk.load("parcels.ndjson", _lines(_bad(1)))
-    before = sorted(desk.folder.rglob("*"))
+    shutil.copy(secret, site.folder / "secret.json")
+    _load(site, "parcels.ndjson", as_lines(_bad(1)))
+    before = sorted(site.folder.rglob("*"))
     for name in ("../secret", "../../secret", str(secret.with_suffix("")), "parcels/../../secret", "."):
         for command in (("show", name), ("replay", name), ("discard", name, "--reason", "x")):
-            done = desk.etl("failed", *command)
-            assert done.code == 2
-            assert f"nothing in the failed store is called {name}" in done.err
-            assert "secret" not in done.out
+            done = site.run("failed", *command)
+            assert done.returncode == 2
+            assert f"nothing in the failed store is called {name}" in done.stderr
+            assert "secret" not in done.stdout
         for option in ("--run", "--dataset"):
-            done = desk.etl("failed", "replay", option, name)
-            assert (done.code, done.out) == (0, "")
-            assert desk.etl("failed", "list", "--json", option, name).out == ""
-        done = desk.etl("load", name, "parcels.ndjson")
-        assert done.code == 2
-        assert "no dataset is called" in done.err
-    assert sorted(desk.folder.rglob("*")) == before
+            done = site.run("failed", "replay", option, name)
+            assert (done.returncode, done.stdout) == (0, "")
+            assert site.run("failed", "list", "--json", option, name).stdout == ""
+        done = site.run("load", name, "parcels.ndjson")
+        assert done.returncode == 2
+        assert "no dataset is called" in done.stderr
+    assert sorted(site.folder.rglob("*")) == before
 
 
-def test_what_the_store_holds_is_not_for_load(desk: Desk) -> None:
+def test_what_the_store_holds_is_not_for_load(site: Site) -> None:
     """A file of the store, however it is named, is exit 2 with the hint to replay it, and nothing is loaded."""
-    summary = desk.load("parcels.ndjson", _lines(_bad(1)))
-    [failed_id] = desk.ids()
-    path = desk.path(failed_id).relative_to(desk.folder)
-    (desk.folder / "link.ndjson").symlink_to(desk.path(failed_id))
-    (desk.folder / "folder").symlink_to(desk.path(failed_id).parent)
+    summary = _load(site, "parcels.ndjson", as_lines(_bad(1)))
+    [failed_id] = site.failures.ids()
+    path = site.failures.path(failed_id).relative_to(site.folder)
+    (site.folder / "link.ndjson").symlink_to(site.failures.path(failed_id))
+    (site.folder / "folder").symlink_to(site.failures.path(failed_id).parent)
     names: list[str | Path] = [
         path,
         path.with_suffix(".json"),
-        desk.folder / path,
+        site.folder / path,
         "link.ndjson",
         path.parent,
         "failed/*/*/*.ndjson",
     ]
     for name in [*names, f"folder/{failed_id}.ndjson", "./failed/../" + str(path)]:
-        done = desk.etl("load", "parcels", "parcels.ndjson", name)
-        assert done.code == 2
-        assert "is a file of the failed store" in done.err
-        assert "hint: etl failed replay" in done.err
-        assert done.out == ""
-    assert desk.one("select count(*) from etl.attempts") == 1
-    assert desk.one("select count(*) from etl.runs") == 1
+        done = site.run("load", "parcels", "parcels.ndjson", name)
+        assert done.returncode == 2
+        assert "is a file of the failed store" in done.stderr
+        assert "hint: etl failed replay" in done.stderr
+        assert done.stdout == ""
+    assert site.value("select count(*) from etl.attempts") == 1
+    assert site.value("select count(*) from etl.runs") == 1
     assert summary["exit_code"] == 1
 
 
-def test_a_file_beside_a_source_is_not_looked_into(desk: Desk) -> None:
+def test_a_file_beside_a_source_is_not_looked_into(site: Site) -> None:
     """Lines load whatever stands in a .json file of the same name, be it large, broken or of another program."""
     besides = [b"[" * 200_000, b"", b"{", b'{"id": "', json.dumps({"id": "feed", "sha256": "x"}).encode(), b"\xff" * 9]
     for number, beside in enumerate(besides):
-        (desk.folder / "feed.json").write_bytes(beside)
-        assert desk.load("feed.ndjson", _lines({"parcel_id": f"F{number}"}))["exit_code"] == 0
-    (desk.folder / "feed.json").unlink()
-    (desk.folder / "feed.json").mkdir()
-    assert desk.load("feed.ndjson")["exit_code"] == 0
+        (site.folder / "feed.json").write_bytes(beside)
+        assert _load(site, "feed.ndjson", as_lines({"parcel_id": f"F{number}"}))["exit_code"] == 0
+    (site.folder / "feed.json").unlink()
+    (site.folder / "feed.json").mkdir()
+    assert _load(site, "feed.ndjson")["exit_code"] == 0
 
 
-def test_keys_that_json_cannot_tell(desk: Desk) -> None:
+def test_keys_that_json_cannot_tell(site: Site) -> None:
     """A key with half a surrogate pair, a NUL or without end is kept and told, and keeps no other record out."""
     keys = ["\\ud800", "a\\udfffb", "\\u0000", "x" * 300_000, "\u001b[31m"]
     records = [f'{{"parcel_id": {json.dumps(key).replace(chr(92) * 2, chr(92))}, "weight_kg": -1}}' for key in keys]
-    summary = desk.load("parcels.ndjson", _lines(GOOD[0], *records, GOOD[1]), "--max-rejected", "100%")
+    summary = _load(site, "parcels.ndjson", as_lines(GOOD[0], *records, GOOD[1]), "--max-rejected", "100%")
     assert (summary["exit_code"], summary["records"]["loaded"], summary["records"]["rejected"]) == (1, 2, 5)
-    [failed_id] = desk.ids()
-    assert desk.path(failed_id).read_text() == _lines(*records)
-    told = json.loads(desk.path(failed_id).with_suffix(".json").read_bytes())["records"]
+    [failed_id] = site.failures.ids()
+    assert site.failures.path(failed_id).read_text() == as_lines(*records)
+    told = site.failures.details(failed_id)["records"]
     assert [each["key"] for each in told] == ["\\ud800", "a\\udfffb", "\0", "x" * 300_000, "\u001b[31m"]
-    assert desk.etl("failed", "show", failed_id).code == 0
-    assert desk.etl("failed", "show", failed_id, "--json").code == 0
+    assert site.run("failed", "show", failed_id).returncode == 0
+    assert site.run("failed", "show", failed_id, "--json").returncode == 0
 
 
-def test_a_file_that_is_gone_is_told(desk: Desk) -> None:
+def test_a_file_that_is_gone_is_told(site: Site) -> None:
     """Where a file is gone, damaged or in another folder, `show` and `replay` are exit 2; `discard` gives it up."""
-    desk.load("parcels.ndjson", _lines(GOOD[0], _bad(1)))
-    [failed_id] = desk.ids()
-    path = desk.path(failed_id)
+    _load(site, "parcels.ndjson", as_lines(GOOD[0], _bad(1)))
+    [failed_id] = site.failures.ids()
+    path = site.failures.path(failed_id)
     for spoil in (path.unlink, lambda: path.with_suffix(".json").write_text("{"), path.with_suffix(".json").unlink):
         text = path.read_text() if path.exists() else None
         spoil()
         for command in (("show", failed_id), ("replay", failed_id), ("replay", "--all")):
-            done = desk.etl("failed", *command)
-            assert done.code == 2
-            assert f"cannot read {path.relative_to(desk.folder).with_suffix('')}" in done.err
-            assert "hint: " in done.err
+            done = site.run("failed", *command)
+            assert done.returncode == 2
+            assert f"cannot read {path.relative_to(site.folder).with_suffix('')}" in done.stderr
+            assert "hint: " in done.stderr
         path.write_text(text or "")
-        assert desk.one("select state from etl.failures") == "pending"
-    assert desk.etl("failed", "show", failed_id, "--failed-dir", "elsewhere").code == 2
-    shutil.rmtree(desk.folder / "failed")
-    done = desk.etl("failed", "discard", failed_id, "--reason", "the disk is gone")
-    assert (done.code, done.out) == (0, f"discarded {failed_id}: 1 records\n")
-    assert "state_not_told" in done.err
-    assert desk.one("select state || ': ' || note from etl.failures") == "discarded: the disk is gone"
-    assert desk.load("parcels.ndjson")["exit_code"] == 0
+        assert site.value("select state from etl.failures") == "pending"
+    assert site.run("failed", "show", failed_id, "--failed-dir", "elsewhere").returncode == 2
+    shutil.rmtree(site.store)
+    done = site.run("failed", "discard", failed_id, "--reason", "the disk is gone")
+    assert (done.returncode, done.stdout) == (0, f"discarded {failed_id}: 1 records\n")
+    assert "state_not_told" in done.stderr
+    assert site.value("select state || ': ' || note from etl.failures") == "discarded: the disk is gone"
+    assert _load(site, "parcels.ndjson")["exit_code"] == 0
 
 
 def test_the_folder_entry_of_a_file_is_flushed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

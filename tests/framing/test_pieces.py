@@ -61,8 +61,8 @@ class Document:
     format: Format = "auto"
 
     def cut(self, batch_rows: int, known: dict[int, LoadedRange] | None = None) -> list[Piece]:
-        """CutOptions it."""
-        how = CutOptions(format=self.format, records=self.records, batch_rows=batch_rows, known=known or {})
+        """Cut it."""
+        how = CutOptions(format=self.format, records_path=self.records, batch_rows=batch_rows, known=known or {})
         return list(cut(Bytes(self.data), how))
 
 
@@ -220,8 +220,8 @@ def _range(piece: Piece) -> LoadedRange:
 
 
 def _until_fault(data: bytes, document: Document) -> tuple[list[Piece], str]:
-    """CutOptions other bytes as a document; return the pieces, and the fault that ended them."""
-    how = CutOptions(format=document.format, records=document.records, batch_rows=2, known={})
+    """Cut other bytes as a document; return the pieces, and the fault that ended them."""
+    how = CutOptions(format=document.format, records_path=document.records, batch_rows=2, known={})
     found = []
     try:
         for piece in cut(Bytes(data), how):
@@ -427,7 +427,7 @@ def test_the_first_pieces_are_smaller(before: str, between: str, behind: str) ->
     """Each has at most twice as many records as the one before it, until they are as large as they may be."""
     record = '{"a":1}'
     data = f"{before}{between.join([record] * 5000)}{behind}".encode()
-    how = CutOptions(format="auto", records="item", batch_rows=1000, first_rows=100, known={})
+    how = CutOptions(format="auto", records_path="item", batch_rows=1000, first_rows=100, known={})
     found = list(cut(Bytes(data), how))
     assert [piece.count for piece in found] == [100, 200, 400, 800, 1000, 1000, 1000, 500]
     assert [piece.first_record for piece in found] == [1, 101, 301, 701, 1501, 2501, 3501, 4501]
@@ -455,7 +455,7 @@ def test_a_record_larger_than_the_limit_ends_the_source() -> None:
 
 
 def _scanned(data: bytes, batch_rows: int = 1) -> tuple[int, list[int]]:
-    """CutOptions a source; return how many characters the scanner passed over, and what was asked of the stream."""
+    """Cut a source; return how many characters the scanner passed over, and what was asked of the stream."""
     total = 0
     scan = boundaries._scan
 
@@ -471,7 +471,7 @@ def _scanned(data: bytes, batch_rows: int = 1) -> tuple[int, list[int]]:
 
     stream = Bytes(data)
     with patch.object(boundaries, "_scan", counting):
-        for _ in cut(stream, CutOptions(format="auto", records="item", batch_rows=batch_rows, known={})):
+        for _ in cut(stream, CutOptions(format="auto", records_path="item", batch_rows=batch_rows, known={})):
             pass
     return total, stream.asked
 
@@ -500,7 +500,7 @@ def test_the_records_before_a_fault_of_the_stream_are_given_out(tmp_path: Path, 
     """Where compressed data breaks off right behind whole records, these come, and then the fault."""
     path = tmp_path / "a.json.gz"
     path.write_bytes(gzip.compress(text.encode())[:-8])
-    how = CutOptions(format="auto", records="rows.item" if "rows" in text else "item", batch_rows=10, known={})
+    how = CutOptions(format="auto", records_path="rows.item" if "rows" in text else "item", batch_rows=10, known={})
     with opened(Source(name="a", path=str(path))) as stream:
         found = cut(stream, how)
         assert next(found).data.decode() == text.rpartition("[")[2].strip()
@@ -514,7 +514,7 @@ def test_a_line_that_a_fault_cuts_is_no_record(tmp_path: Path, tail: bytes) -> N
     path = tmp_path / "a.ndjson.gz"
     path.write_bytes(gzip.compress(b'{"a":1}\n' + tail)[:-8])
     with opened(Source(name="a", path=str(path))) as stream:
-        found = cut(stream, CutOptions(format="auto", records="item", batch_rows=10, known={}))
+        found = cut(stream, CutOptions(format="auto", records_path="item", batch_rows=10, known={}))
         assert next(found).data == (b'{"a":1}\n{"b":1}' if b"}" in tail else b'{"a":1}')
         with pytest.raises(SourceError, match="ends too early"):
             next(found)
@@ -524,7 +524,7 @@ def test_a_file_that_grows_while_it_is_cut_is_a_fault(tmp_path: Path) -> None:
     """All records come, also those that were added; then the change is told."""
     path = tmp_path / "a.ndjson"
     path.write_bytes(b'{"a":1}\n' * 200_000)
-    how = CutOptions(format="auto", records="item", batch_rows=100_000, known={})
+    how = CutOptions(format="auto", records_path="item", batch_rows=100_000, known={})
     found: Iterator[Piece]
     with opened(Source(name="a", path=str(path))) as stream:
         found = cut(stream, how)
@@ -544,7 +544,7 @@ def test_garbage_behind_the_document_is_a_fault(tail: str, head: str, records: s
     path = tmp_path / "source.json"
     path.write_text(head + tail)
     with opened(Source(name="source", path=str(path))) as stream:
-        given = cut(stream, CutOptions(format="auto", records=records, batch_rows=5, known={}))
+        given = cut(stream, CutOptions(format="auto", records_path=records, batch_rows=5, known={}))
         assert next(given).count == 1
         with pytest.raises(SourceError, match="more than one document" if tail == "{" else "not JSON around"):
             next(given)

@@ -1,22 +1,18 @@
 import io
 import json
-import os
-import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import psycopg
 import pytest
 from psycopg import sql
 
-from etl import cli, generate
+from etl import generate
 from etl.datasets import Dataset, find
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
+from tests.support.site import Site
 
 SQLSTATES = {
     "wrong_type": "22P02",
@@ -90,43 +86,10 @@ def _place(dataset: Dataset, old: bytes, new: bytes) -> tuple[str, str]:
     return child.name, name
 
 
-def _told(folder: Path) -> dict[int, dict[str, Any]]:
-    found = {}
-    for path in folder.rglob("*.json"):
-        lines = path.with_suffix(".ndjson").read_bytes().splitlines()
-        for record, line in zip(json.loads(path.read_bytes())["records"], lines, strict=True):
-            found[record["record"]] = record | {"text": line}
-    return found
-
-
-@pytest.fixture
-def load(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., dict[str, Any]]:
-    """Return a function that loads this content into a dataset by the command, and gives the summary."""
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith(("ETL_", "PG"))]:
-        monkeypatch.delenv(name)
-
-    def loaded(dataset: str, content: bytes, *options: str) -> dict[str, Any]:
-        (tmp_path / "feed").write_bytes(content)
-        capsys.readouterr()
-        code = cli.run(["--database", database_url, "load", dataset, "feed", "--json", *options])
-        out, err = capsys.readouterr()
-        assert "unexpected" not in err
-        summary: dict[str, Any] = json.loads(out.splitlines()[0])
-        assert summary["exit_code"] == code
-        return summary
-
-    return loaded
-
-
 @pytest.mark.parametrize("dataset", generate.DATASETS)
 @pytest.mark.parametrize("format", ["array", "ndjson"])
 def test_each_fault_of_each_dataset_is_found(
-    postgresql: Connection,
-    load: Callable[..., dict[str, Any]],
-    tmp_path: Path,
+    site: Site,
     dataset: str,
     format: Literal["array", "ndjson"],
 ) -> None:
@@ -138,7 +101,8 @@ def test_each_fault_of_each_dataset_is_found(
     faults = _faults(generate.faults(dataset), originals, records)
     assert {name: list(faults.values()).count(name) for name in counts} == counts
     assert min(counts.values()) > 5
-    summary = load(dataset, content, "--batch-rows", "300", "--max-rejected", "50%", "--no-precalculate")
+    (site.folder / "feed").write_bytes(content)
+    summary = site.load(dataset, "feed", "--batch-rows", "300", "--max-rejected", "50%", "--no-precalculate")
     assert (summary["exit_code"], summary["status"]) == (1, "loaded_with_rejects")
     bad = {number: fault for number, fault in faults.items() if fault != "duplicate_key"}
     assert summary["records"] == {
@@ -150,7 +114,7 @@ def test_each_fault_of_each_dataset_is_found(
         "withheld": 0,
         "pending": len(bad),
     }
-    told = _told(tmp_path / "failed")
+    told = {record["record"]: record for record in site.failures.records(summary["run"])}
     assert sorted(told) == sorted(bad)
     key = definition.tables[0].column(definition.key[0])
     assert key is not None
@@ -165,7 +129,7 @@ def test_each_fault_of_each_dataset_is_found(
         assert record["key"] == json.loads(text).get(key.path)
     good = [json.loads(text) for number, text in enumerate(records, 1) if number not in bad]
     newest = {record[key.path]: record for record in good}  # generated duplicates are newer and come later
-    _check_facts(postgresql, definition, newest)
+    _check_facts(site.connection, definition, newest)
 
 
 def _check_facts(connection: Connection, definition: Dataset, newest: Mapping[str, Mapping[str, Any]]) -> None:

@@ -5,25 +5,18 @@ import random
 import re
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from etl.embedded import Server
-from tests.support.breaking import (
-    Case,
-    Databases,
-    Running,
-    Site,
-    assert_sound,
-    clean_case,
-    databases_of,
-    until,
-    write_shipments,
-)
+from tests.support.cases import Case
+from tests.support.commands import Running
+from tests.support.records import write_shipments
+from tests.support.site import Site
+from tests.support.states import assert_sound
+from tests.support.waiting import until
 
 RECORDS = 600
 KEYS = 3_000
@@ -32,25 +25,6 @@ KEYS = 3_000
 BLANK = b" " * (3 << 20)
 SHIPMENTS = ["load", "shipments", "--json", "--no-precalculate"]
 HOLDER = re.compile(r"is held by etl:(\S+) since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC")
-
-
-@pytest.fixture(scope="module")
-def databases(server: Server) -> Databases:
-    """Give fresh databases of the server that all tests share."""
-    return databases_of(server)
-
-
-@pytest.fixture(scope="module")
-def case(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Give a source that is appended."""
-    return clean_case(databases, tmp_path_factory.mktemp("case"), "deliveries", RECORDS)
-
-
-@pytest.fixture
-def site(databases: Databases, tmp_path: Path) -> Iterator[Site]:
-    """Give a site to a test."""
-    with databases.site(tmp_path) as site:
-        yield site
 
 
 def _shipment(key: int, source: str, version: int) -> dict[str, Any]:
@@ -142,24 +116,24 @@ def _assert_busy(site: Site, second: Running, what: str, holder: str) -> None:
         "replace beside replace",
     ],
 )
-def test_one_at_a_time(site: Site, case: Case, first: tuple[str, ...], second: tuple[str, ...], what: str) -> None:
+def test_one_at_a_time(site: Site, appended: Case, first: tuple[str, ...], second: tuple[str, ...], what: str) -> None:
     """What would meet in the same rows is told who holds them since when, at once, and comes when they are free."""
     if first:
-        running = _load_that_waits(site, case, *first)  # Until a replace shows its rows they are elsewhere.
+        running = _load_that_waits(site, appended, *first)  # Until a replace shows its rows they are elsewhere.
         [[run]] = site.ask("select run from etl.runs")
-        _assert_busy(site, site.start(*case.command, *second), what, run)
+        _assert_busy(site, site.start(*appended.command, *second), what, run)
         ended = running.ended()
     else:
         with site.gate("logistics.deliveries", "in COPY", 150_000) as gate:
-            running = site.start(*case.command, "--batch-rows", "100")
+            running = site.start(*appended.command, "--batch-rows", "100")
             gate.reached()
             [[run]] = site.ask("select run from etl.runs")
-            _assert_busy(site, site.start(*case.command, *second), what, run)
+            _assert_busy(site, site.start(*appended.command, *second), what, run)
             gate.open()
             ended = running.ended()
     assert ended.returncode == 1
     assert site.value("select count(*) from etl.runs") == 1
-    case.assert_done(site)
+    appended.assert_done(site)
 
 
 def _load_that_waits(site: Site, case: Case, *more: str) -> Running:
@@ -171,10 +145,10 @@ def _load_that_waits(site: Site, case: Case, *more: str) -> Running:
     return running
 
 
-def test_a_replay_beside_a_load_of_its_source(site: Site, case: Case) -> None:
+def test_a_replay_beside_a_load_of_its_source(site: Site, appended: Case) -> None:
     """What waits of a source is not replayed while the source is loaded; then it is, and once."""
     with site.gate("logistics.deliveries", "in COPY", 450_000) as gate:
-        running = site.start(*case.command, "--batch-rows", "100")
+        running = site.start(*appended.command, "--batch-rows", "100")
         gate.reached()
         [[run]] = site.ask("select run from etl.runs")
         waiting = site.ask("select id from etl.failures where state = 'pending'")
@@ -183,7 +157,7 @@ def test_a_replay_beside_a_load_of_its_source(site: Site, case: Case) -> None:
         assert site.ask("select id from etl.failures where state = 'pending'") == waiting
         gate.open()
         assert running.ended().returncode == 1
-    case.assert_done(site)
+    appended.assert_done(site)
     site.ask("alter table logistics.deliveries drop constraint no_dozen")
     dozens = site.value("select sum(count_records)::integer from etl.failures where sqlstate = '23514'")
     assert dozens
@@ -193,47 +167,47 @@ def test_a_replay_beside_a_load_of_its_source(site: Site, case: Case) -> None:
     assert_sound(site)
 
 
-def test_a_killed_load_holds_nothing(site: Site, case: Case) -> None:
+def test_a_killed_load_holds_nothing(site: Site, appended: Case) -> None:
     """After kill -9 the next load of the source finds it free at once."""
     source = site.folder / "source.json"
-    source.write_bytes(case.source.read_bytes() + BLANK)
-    running = _load_that_waits(site, case)
+    source.write_bytes(appended.source.read_bytes() + BLANK)
+    running = _load_that_waits(site, appended)
     [[run]] = site.ask("select run from etl.runs")
-    load = ["load", case.dataset, str(source), "--json"]
+    load = ["load", appended.dataset, str(source), "--json"]
     _assert_busy(site, site.start(*load), "this source", run)
     assert running.kill()
     ended = site.run(*load)
     assert ended.returncode == 1
     assert (ended.summary["run"], ended.summary["records"]["skipped"]) == (run, RECORDS)
-    replace(case, source=source).assert_done(site)
+    replace(appended, source=source).assert_done(site)
 
 
-def test_a_killed_load_whose_backend_is_at_work(site: Site, case: Case) -> None:
+def test_a_killed_load_whose_backend_is_at_work(site: Site, appended: Case) -> None:
     """A backend that works on for a killed load notices within some seconds, and then the source is free."""
     with site.gate("logistics.deliveries", "in COPY", 150_000) as gate:
-        running = site.start(*case.command, "--batch-rows", "100")
+        running = site.start(*appended.command, "--batch-rows", "100")
         gate.reached()
         assert running.kill()
         started = time.monotonic()
         until(lambda: not site.ask("select 1 from pg_stat_activity where application_name ~ '^etl:'"), "its end")
         assert time.monotonic() - started < 5
         gate.open()
-    assert site.run(*case.command, "--batch-rows", "100").returncode == 1
-    case.assert_done(site)
+    assert site.run(*appended.command, "--batch-rows", "100").returncode == 1
+    appended.assert_done(site)
 
 
 @pytest.mark.parametrize("by", ["a resume", "a replace"])
-def test_a_load_that_was_overtaken(site: Site, case: Case, by: str) -> None:
+def test_a_load_that_was_overtaken(site: Site, appended: Case, by: str) -> None:
     """A load that lost its connection and with it the source does not go on where another load took its place."""
     with site.gate("logistics.deliveries", "in COPY", 150_000) as gate:
-        running = site.start(*case.command, "--batch-rows", "100")
+        running = site.start(*appended.command, "--batch-rows", "100")
         backend = gate.reached()
         running.signal(signal.SIGSTOP)
         site.terminate(backend)
         gate.open()
         other = write_shipments(site.folder / "other.json", 50, seed=99)
         options = ["--batch-rows", "37"] if by == "a resume" else [str(other), "--mode", "replace"]
-        command = [word for word in case.command if by == "a resume" or word != str(case.source)]
+        command = [word for word in appended.command if by == "a resume" or word != str(appended.source)]
         assert site.run(*command, *options).returncode in {0, 1}
         before = site.ask("select * from logistics.deliveries")
         running.signal(signal.SIGCONT)
@@ -242,4 +216,4 @@ def test_a_load_that_was_overtaken(site: Site, case: Case, by: str) -> None:
     assert ended.returncode == 6, ended.stderr
     assert ended.summary["status"] == "busy"
     if by == "a resume":
-        case.assert_done(site)
+        appended.assert_done(site)

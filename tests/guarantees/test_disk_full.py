@@ -8,29 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from etl.embedded import Server
-from tests.support.breaking import Case, Databases, Ended, Site, assert_sound, clean_case, databases_of
+from tests.support.cases import Case
+from tests.support.commands import Ended
+from tests.support.site import Site
+from tests.support.states import assert_sound
 
 RECORDS = 1_200
-
-
-@pytest.fixture(scope="module")
-def databases(server: Server) -> Databases:
-    """Give fresh databases of the server that all tests share."""
-    return databases_of(server)
-
-
-@pytest.fixture(scope="module")
-def case(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Give a source that is appended; most of its batches hold a record that is refused."""
-    return clean_case(databases, tmp_path_factory.mktemp("case"), "deliveries", RECORDS)
-
-
-@pytest.fixture
-def site(databases: Databases, tmp_path: Path) -> Iterator[Site]:
-    """Give a site to a test."""
-    with databases.site(tmp_path) as site:
-        yield site
 
 
 @pytest.fixture
@@ -64,31 +47,31 @@ def _complete(site: Site, case: Case, batch_rows: str = "100") -> None:
 
 
 @pytest.mark.parametrize("batch_rows", ["100", "37"])
-def test_a_full_disk(site: Site, case: Case, small_disk: Path, batch_rows: str) -> None:
+def test_a_full_disk(site: Site, appended: Case, small_disk: Path, batch_rows: str) -> None:
     """A batch whose refused records find no room is in neither tables nor ledger, and comes when there is room."""
-    ended = site.run(*case.command, "--batch-rows", "100")
+    ended = site.run(*appended.command, "--batch-rows", "100")
     _assert_stopped(site, ended)
     assert "no space left" in ended.stderr
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
-    _complete(site, case, batch_rows)
+    _complete(site, appended, batch_rows)
 
 
-def test_files_that_may_not_grow(site: Site, case: Case) -> None:
+def test_files_that_may_not_grow(site: Site, appended: Case) -> None:
     """The same where the limit is that of a single file, which only some batches exceed."""
-    running = site.start(*case.command, "--batch-rows", "100")
+    running = site.start(*appended.command, "--batch-rows", "100")
     resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (4_000, 4_000))
     ended = running.ended()
     _assert_stopped(site, ended)
     assert "file too large" in ended.stderr
-    _complete(site, case)
+    _complete(site, appended)
 
 
 @pytest.mark.parametrize("becomes", ["nothing", "a file"])
-def test_a_failed_store_that_goes_away(site: Site, case: Case, becomes: str) -> None:
+def test_a_failed_store_that_goes_away(site: Site, appended: Case, becomes: str) -> None:
     """Where the folder of the store is gone in the midst of a load, no other is made in its place: it was unmounted."""
     away = site.folder / "away"
     with site.gate("logistics.deliveries", "in COPY", 300_000) as gate:
-        running = site.start(*case.command, "--batch-rows", "100")
+        running = site.start(*appended.command, "--batch-rows", "100")
         gate.reached()
         site.store.rename(away)
         if becomes == "a file":
@@ -100,11 +83,11 @@ def test_a_failed_store_that_goes_away(site: Site, case: Case, becomes: str) -> 
     assert not site.store.exists()
     away.rename(site.store)
     _assert_stopped(site, ended)
-    _complete(site, case)
+    _complete(site, appended)
 
 
 @pytest.mark.parametrize("times", [2, 100])
-def test_a_database_without_room(site: Site, case: Case, times: int) -> None:
+def test_a_database_without_room(site: Site, appended: Case, times: int) -> None:
     """A full disk of the server is retried; where it stays full the load is exit 4, and goes on when there is room."""
     site.ask("create sequence tries")
     site.ask(
@@ -123,7 +106,7 @@ def test_a_database_without_room(site: Site, case: Case, times: int) -> None:
         "create trigger refuse before insert on logistics.deliveries for each row"
         " when (new.etl_batch > 300000 and new.etl_place = 50) execute function refuse(" + str(times) + ")"
     )
-    ended = site.run(*case.command, "--batch-rows", "100", "--retry-attempts", "4")
+    ended = site.run(*appended.command, "--batch-rows", "100", "--retry-attempts", "4")
     assert_sound(site)
     if times < 4:
         assert ended.returncode == 1
@@ -134,5 +117,5 @@ def test_a_database_without_room(site: Site, case: Case, times: int) -> None:
         assert (ended.summary["status"], ended.summary["batches"]["retried"]) == ("incomplete", 3)
         assert 0 < site.count_batches() < RECORDS // 100
         site.ask("drop trigger refuse on logistics.deliveries")
-        _complete(site, case)
-    case.assert_done(site)
+        _complete(site, appended)
+    appended.assert_done(site)

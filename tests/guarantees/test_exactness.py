@@ -1,11 +1,9 @@
 import json
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -18,9 +16,9 @@ from etl.ingestion.framing.decoding import decode
 from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Source
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
 Load = Callable[[bytes], list[tuple[Any, ...]]]
 
 DEFINITION = """
@@ -178,7 +176,7 @@ def _copied(connection: Connection, dataset: Dataset, data: bytes) -> list[tuple
     """Take a source through pieces, records, rows and COPY; return what the tables hold."""
     projection = Projection(dataset)
     with connection.transaction(force_rollback=True):
-        for piece in cut(_Bytes(data), CutOptions(format="auto", records="item", batch_rows=3, known={})):
+        for piece in cut(_Bytes(data), CutOptions(format="auto", records_path="item", batch_rows=3, known={})):
             batch = projection.batch(piece, decode(piece), 1, range(1, piece.count + 1))
             assert batch.rejected == ()
             for table, [rows] in zip(dataset.tables, batch.tables, strict=True):

@@ -2,24 +2,16 @@
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from etl.embedded import Server
 from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
 from etl.precalculation.verify import verify
-from tests.support.breaking import Ended, Site, databases_of
-
-
-@pytest.fixture
-def site(server: Server, tmp_path: Path) -> Iterator[Site]:
-    """Give a fresh database, in which commands run beside the test."""
-    with databases_of(server).site(tmp_path) as site:
-        yield site
+from tests.support.commands import Ended
+from tests.support.site import Site
 
 
 class Feed:

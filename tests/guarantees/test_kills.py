@@ -14,23 +14,16 @@ import psycopg
 import pytest
 
 from etl.embedded import Server
-from tests.support.breaking import (
-    PATIENT,
-    Case,
-    Databases,
-    Running,
-    Site,
-    assert_complete,
-    assert_sound,
-    clean_case,
-    databases_of,
-    durable_server,
-    state,
-    until,
-    write_shipments,
-)
+from tests.support.cases import Case, clean_case
+from tests.support.commands import PATIENT, Running
+from tests.support.databases import Databases, databases_of
+from tests.support.records import write_shipments
+from tests.support.servers import durable_server
+from tests.support.site import Site
+from tests.support.states import assert_complete, assert_sound, state
+from tests.support.waiting import until
 
-SHORT = 1_600
+RECORDS = 1_600
 LONG = 6_000
 BATCH_ROWS = ("37", "100", "250", "1000")
 
@@ -49,25 +42,6 @@ def durable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def databases(durable: Server) -> Databases:
     """Give fresh databases of that server."""
     return databases_of(durable)
-
-
-@pytest.fixture
-def site(databases: Databases, tmp_path: Path) -> Iterator[Site]:
-    """Give a site to a test."""
-    with databases.site(tmp_path) as site:
-        yield site
-
-
-@pytest.fixture(scope="module")
-def merged(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Give a short source that is merged."""
-    return clean_case(databases, tmp_path_factory.mktemp("merged"), "shipments", SHORT)
-
-
-@pytest.fixture(scope="module")
-def appended(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Give a short source that is appended."""
-    return clean_case(databases, tmp_path_factory.mktemp("appended"), "deliveries", SHORT)
 
 
 def _load(site: Site, case: Case, batch_rows: str = "100", *more: str) -> Running:
@@ -116,7 +90,7 @@ def test_a_killed_load_goes_on(site: Site, name: str, request: pytest.FixtureReq
 @pytest.mark.slow
 def test_a_killed_load_of_an_object_by_keys_goes_on(databases: Databases, site: Site, tmp_path: Path) -> None:
     """Records that are members of an object come in exactly once, too, whenever their load is killed."""
-    array = write_shipments(tmp_path / "array.json", SHORT)
+    array = write_shipments(tmp_path / "array.json", RECORDS)
     source = tmp_path / "members.json"
     members = {f"K-{number}": record for number, record in enumerate(json.loads(array.read_bytes(), parse_float=str))}
     source.write_text(json.dumps({"shipments": members}), encoding="utf-8")
@@ -170,13 +144,13 @@ def test_a_backend_that_ends_before_the_source(site: Site, appended: Case, behin
     running = site.start(*words, "--batch-rows", "100")
     # White space enough to be waited for behind all the records.
     running.send(appended.source.read_bytes() + b" " * (2 << 20))
-    _wait_for_batches(site, running, SHORT // 100)
+    _wait_for_batches(site, running, RECORDS // 100)
     site.terminate(site.backend("state = 'idle' and application_name ~ '-'"))
     running.send(behind)
     ended = running.ended()
     assert ended.returncode == exit_code, ended.stderr
     counts = ended.summary["records"]
-    assert (counts["read"], counts["withheld"], counts["pending"]) == (SHORT, 0, appended.clean.refused.total())
+    assert (counts["read"], counts["withheld"], counts["pending"]) == (RECORDS, 0, appended.clean.refused.total())
     assert_sound(site)
     if exit_code == 1:
         appended.assert_done(site)
@@ -297,9 +271,9 @@ def test_a_crash_that_takes_batches(site: Site, merged: Case, appended: Case, du
     assert "crashed and lost batches" in ended.stderr
     assert ended.summary["status"] == "incomplete"
     assert_sound(site)
-    assert site.value("select sum(count_records) from etl.batches") < SHORT
+    assert site.value("select sum(count_records) from etl.batches") < RECORDS
     _load(site, appended).ended()
-    assert site.value("select sum(count_records) from etl.batches") == SHORT
+    assert site.value("select sum(count_records) from etl.batches") == RECORDS
 
 
 def test_a_load_that_comes_back_after_another(site: Site, appended: Case, durable: Server) -> None:

@@ -14,7 +14,11 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl.embedded import Server
-from tests.support.breaking import Case, Databases, Site, assert_sound, clean_case, databases_of, until
+from tests.support.cases import Case
+from tests.support.databases import Databases
+from tests.support.site import Site
+from tests.support.states import assert_sound
+from tests.support.waiting import until
 
 RECORDS = 600
 BATCHES = 6
@@ -156,7 +160,7 @@ class Relay:
         return True
 
     def _cut(self) -> None:
-        """CutOptions all connections, in a way that both sides hear of."""
+        """Cut all connections, in a way that both sides hear of."""
         with self._lock:
             self.cuts += 1
             _end(*self._open)
@@ -172,31 +176,6 @@ def _drop_all(each: socket.socket) -> None:
     if each.family == socket.AF_INET:
         program = struct.pack("HP", 1, ctypes.addressof(_DROP_ALL))
         each.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
-
-
-@pytest.fixture(scope="module")
-def databases(server: Server) -> Databases:
-    """Give fresh databases of the server that all tests share."""
-    return databases_of(server)
-
-
-@pytest.fixture(scope="module")
-def case(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Give a source that is appended."""
-    return clean_case(databases, tmp_path_factory.mktemp("case"), "deliveries", RECORDS)
-
-
-@pytest.fixture(scope="module")
-def merged(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Give a source that is merged, and precalculated."""
-    return clean_case(databases, tmp_path_factory.mktemp("merged"), "shipments", RECORDS)
-
-
-@pytest.fixture
-def site(databases: Databases, tmp_path: Path) -> Iterator[Site]:
-    """Give a site to a test."""
-    with databases.site(tmp_path) as site:
-        yield site
 
 
 @pytest.fixture
@@ -245,36 +224,36 @@ def test_a_connection_that_is_cut(
 
 # The first one enters the run, the last one its end; between them are the batches.
 @pytest.mark.parametrize("number", [1, 2, 4, BATCHES + 1, BATCHES + 2])
-def test_an_answer_to_commit_that_is_lost(site: Site, relay: Relay, case: Case, number: int) -> None:
+def test_an_answer_to_commit_that_is_lost(site: Site, relay: Relay, appended: Case, number: int) -> None:
     """A batch that committed without the loader hearing of it is not loaded again: claiming it again tells."""
     relay.swallow_answer_to_commit = number
-    ended = site.run(*case.command, "--batch-rows", "100", conninfo=relay.conninfo)
+    ended = site.run(*appended.command, "--batch-rows", "100", conninfo=relay.conninfo)
     assert relay.cuts == 1
     assert_sound(site)
     if number == 1:
         assert ended.returncode == 4
-        ended = site.run(*case.command, "--batch-rows", "100", conninfo=relay.conninfo)
+        ended = site.run(*appended.command, "--batch-rows", "100", conninfo=relay.conninfo)
     else:
         assert ended.summary["batches"]["retried"] == 1
     assert ended.returncode == 1
     assert site.value("select count(*) from etl.runs") == 1
-    case.assert_done(site)
+    appended.assert_done(site)
 
 
 @pytest.mark.parametrize("seconds", [0.005, pytest.param(0.05, marks=pytest.mark.slow)])
-def test_a_slow_network(site: Site, relay: Relay, case: Case, seconds: float) -> None:
+def test_a_slow_network(site: Site, relay: Relay, appended: Case, seconds: float) -> None:
     """Milliseconds each way make a load slower, and no other."""
     relay.delay_seconds = seconds
-    ended = site.run(*case.command, "--batch-rows", "300", conninfo=relay.conninfo)
+    ended = site.run(*appended.command, "--batch-rows", "300", conninfo=relay.conninfo)
     assert ended.returncode == 1
     assert ended.summary["batches"]["retried"] == 0
-    case.assert_done(site)
+    appended.assert_done(site)
 
 
 @pytest.mark.parametrize("seconds", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_network_that_is_gone_for_a_while(site: Site, relay: Relay, case: Case, seconds: float) -> None:
+def test_a_network_that_is_gone_for_a_while(site: Site, relay: Relay, appended: Case, seconds: float) -> None:
     """When all packets get lost for some seconds the load waits, and goes on over the same connection."""
-    running = site.start(*case.command, "--batch-rows", "100", conninfo=relay.conninfo)
+    running = site.start(*appended.command, "--batch-rows", "100", conninfo=relay.conninfo)
     until(lambda: site.count_batches() >= 2, "two batches")
     with relay.black_hole():
         time.sleep(seconds)
@@ -284,7 +263,7 @@ def test_a_network_that_is_gone_for_a_while(site: Site, relay: Relay, case: Case
     assert ended.returncode == 1
     assert ended.summary["batches"]["retried"] == 0
     assert ended.summary["seconds"] > seconds
-    case.assert_done(site)
+    appended.assert_done(site)
 
 
 @pytest.fixture(scope="module")
@@ -301,12 +280,12 @@ def tcp_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database
 @pytest.mark.slow
 @pytest.mark.parametrize("gone", ["the connection", "all for 45 s"])
 def test_a_connection_that_both_sides_have_to_give_up(
-    tcp_databases: Databases, case: Case, tmp_path: Path, gone: str
+    tcp_databases: Databases, appended: Case, tmp_path: Path, gone: str
 ) -> None:
     """Where no packet tells of the end the same load goes on: its old backend gives up, and with it the lock."""
     with tcp_databases.site(tmp_path) as site, site.gate("logistics.deliveries", "in COPY", 100_000) as gate:
         relay = Relay(site.conninfo)
-        running = site.start(*case.command, "--batch-rows", "100", conninfo=relay.conninfo)
+        running = site.start(*appended.command, "--batch-rows", "100", conninfo=relay.conninfo)
         gate.reached()
         started = time.monotonic()
         if gone == "the connection":
@@ -322,4 +301,4 @@ def test_a_connection_that_both_sides_have_to_give_up(
         assert ended.returncode == 1
         assert ended.summary["batches"]["retried"] >= 1
         assert seconds < 120
-        case.assert_done(site)
+        appended.assert_done(site)

@@ -7,11 +7,9 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
@@ -21,11 +19,8 @@ from etl.database.tables import create_tables
 from etl.datasets import read
 from etl.errors import UsageError
 from etl.ingestion.failed_store.store import FailedStore
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
+from tests.support.faults import Connection
 
 ODD = """
 name = "odd"
@@ -38,13 +33,6 @@ comment = "it's; drop table logistics.vehicles; --"
 id = { type = "text", required = true, one_of = ["a", "');--"] }
 n = { type = "integer", min = 0, comment = "%s {x} $$ '; drop table logistics.vehicles; --" }
 """
-
-
-@pytest.fixture
-def connection(postgresql: Connection) -> Connection:
-    """Give an autocommit connection to a fresh, migrated database."""
-    postgresql.autocommit = True
-    return postgresql
 
 
 def test_odd_names_inject_nothing(connection: Connection, database_url: str, tmp_path: Path) -> None:
@@ -86,9 +74,9 @@ def test_names_do_not_lead_out_of_the_failed_store(tmp_path: Path) -> None:
             ("/etc", "run", "id"),
             ("d", "", "i"),
         ):
-            with pytest.raises(UsageError, match="is no name"):
+            with pytest.raises(UsageError, match="is not the name of"):
                 store.path(*names)
-            with pytest.raises(UsageError, match="is no name"):
+            with pytest.raises(UsageError, match="is not the name of"):
                 store.remove(*names)
     with pytest.raises(UsageError):
         etl.load("../../etc/passwd", "a.json", database="postgresql://nobody@127.0.0.1:1/nowhere")

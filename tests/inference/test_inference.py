@@ -1,6 +1,5 @@
 import gzip
 import json
-import os
 import random
 import tomllib
 from collections.abc import Callable
@@ -9,40 +8,26 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg import sql
 
-from etl import cli
 from etl.datasets import LINEAGE, TYPES, Column, Dataset, Type, find, read
 from etl.errors import UsageError
 from etl.inference import Proposal, infer, observing
 from etl.inference.finding import find_records
 from etl.inference.identifiers import RESERVED, Names, snake_case
 from etl.ingestion.values import Source
+from tests.support.checkout import REAL_DATA, needs_real_data
+from tests.support.faults import Connection
+from tests.support.site import Site
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 Record = dict[str, Any]
-Etl = Callable[..., int]
-
-REAL_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-
-needs_real_data = pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"the real files are not in {REAL_DATA}")
 
 
 @pytest.fixture
-def no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Etl:
-    """Return a function that runs a command in an empty folder, without a database, and returns its exit code."""
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith(("ETL_", "PG"))]:
-        monkeypatch.delenv(name)
-    return lambda *words: cli.run(["--log-level", "error", *map(str, words)])
-
-
-@pytest.fixture
-def etl(no_database: Etl, database_url: str) -> Etl:
-    """Return a function that runs a command in an empty folder and returns its exit code."""
-    return lambda *words: no_database("--database", database_url, *words)
+def alone(tmp_path: Path) -> Site:
+    """Give a folder in which commands run that need no database."""
+    return Site("postgresql://nobody@127.0.0.1:1/nowhere", tmp_path)
 
 
 def proposed(folder: Path, content: str | list[Record], **how: Any) -> tuple[Dataset, Proposal]:
@@ -124,21 +109,15 @@ def test_a_column_has_a_name_that_sql_reads_without_quotes(words: list[str], nam
     assert snake_case(words) == name
 
 
-def test_names_differ_and_fit(connection_to: Connection) -> None:
+def test_names_differ_and_fit(connection: Connection) -> None:
     """A name that is taken gets a number, one that is too long is cut; no word is reserved that is not known."""
     names = Names({"city"})
     assert [names.new(["city"]), names.new(["City"]), names.new(["etl_run"])] == ["city_2", "city_3", "etl_run_2"]
     long = [names.new([word * 40, "weight"]) for word in ("ab", "ab", "abc")]
     assert [len(name) for name in long] == [63, 63, 63]
     assert len(set(long)) == 3
-    reserved = connection_to.execute("select word from pg_get_keywords() where catcode in ('R', 'T')").fetchall()
+    reserved = connection.execute("select word from pg_get_keywords() where catcode in ('R', 'T')").fetchall()
     assert {word for (word,) in reserved} - RESERVED <= {"authorization"}
-
-
-@pytest.fixture
-def connection_to(postgresql: Connection) -> Connection:
-    """Give the connection to the test's database."""
-    return postgresql
 
 
 KINDS: dict[str, tuple[list[Any], Any]] = {
@@ -343,26 +322,24 @@ def test_a_table_has_no_more_columns_than_postgresql_takes(tmp_path: Path) -> No
     assert (len(columns), columns["big"], columns["small_s499"]) == (502, "jsonb", "bigint")
 
 
-def test_the_command_writes_a_definition_and_says_what_next(
-    no_database: Etl, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_a_definition_and_says_what_next(alone: Site) -> None:
     """It goes to stdout or to a file that is not there yet; what was found and the next commands go to stderr."""
-    (tmp_path / "My Parcels.2026.ndjson").write_text('{"id": 1}\n{"id": 2}\nno json\n')
-    assert no_database("dataset", "infer", "My Parcels.2026.ndjson") == 0
-    out, err = capsys.readouterr()
-    assert ('name = "my_parcels_2026"' in out, err) == (True, "")
-    assert "# 1 of them are no JSON object" in out
+    (alone.folder / "My Parcels.2026.ndjson").write_text('{"id": 1}\n{"id": 2}\nno json\n')
+    done = alone.run("--log-level", "error", "dataset", "infer", "My Parcels.2026.ndjson")
+    assert (done.returncode, 'name = "my_parcels_2026"' in done.stdout, done.stderr) == (0, True, "")
+    assert "# 1 of them are no JSON object" in done.stdout
     words = ("dataset", "infer", "My Parcels.2026.ndjson", "--output", "config/datasets/parcels.toml")
-    assert no_database(*words, "--sample", "1") == 0
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "parcels.toml: 1 records, records that follow one another; key id; logistics.parcels" in err
-    assert "etl dataset create parcels && etl load parcels 'My Parcels.2026.ndjson'" in err
-    assert find("parcels", tmp_path / "config").key == ("id",)
-    before = Path("config/datasets/parcels.toml").read_text()
-    assert no_database(*words) == 2
-    assert "is there already" in capsys.readouterr().err
-    assert Path("config/datasets/parcels.toml").read_text() == before
+    done = alone.run(*words, "--sample", "1")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "parcels.toml: 1 records, records that follow one another; key id; logistics.parcels" in done.stderr
+    assert "etl dataset create parcels && etl load parcels 'My Parcels.2026.ndjson'" in done.stderr
+    assert find("parcels", alone.folder / "config").key == ("id",)
+    path = alone.folder / "config" / "datasets" / "parcels.toml"
+    before = path.read_text()
+    done = alone.run(*words)
+    assert done.returncode == 2
+    assert "exists already" in done.stderr
+    assert path.read_text() == before
 
 
 @pytest.mark.parametrize(
@@ -382,9 +359,7 @@ def test_the_command_writes_a_definition_and_says_what_next(
         (["one.json", "--output", "one.json/a.toml"], 2, "cannot write"),
     ],
 )
-def test_what_cannot_be_proposed_is_told(
-    no_database: Etl, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, told: str
-) -> None:
+def test_what_cannot_be_proposed_is_told(alone: Site, words: list[str], code: int, told: str) -> None:
     """A source without records is exit 3, wrong words are exit 2, both with a sentence."""
     for name, text in (
         ("one", '[{"a": 1}]'),
@@ -393,22 +368,22 @@ def test_what_cannot_be_proposed_is_told(
         ("cut", '[{"a": 1}, {"a'),
         ("text", "a,b"),
     ):
-        (tmp_path / f"{name}.json").write_text(text)
-    assert no_database("dataset", "infer", *words) == code
-    assert told in capsys.readouterr().err
+        (alone.folder / f"{name}.json").write_text(text)
+    done = alone.run("dataset", "infer", *words)
+    assert done.returncode == code
+    assert told in done.stderr
 
 
-def test_only_as_much_is_read_as_is_looked_at(
-    no_database: Etl, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_as_much_is_read_as_is_looked_at(alone: Site) -> None:
     """A fault behind the sample is not met; with --all it is."""
-    (tmp_path / "feed.ndjson").write_text('{"id": 1, "text": "' + "x" * 990 + '"}\n' * 1)
-    with (tmp_path / "feed.ndjson").open("a") as file:
+    (alone.folder / "feed.ndjson").write_text('{"id": 1, "text": "' + "x" * 990 + '"}\n' * 1)
+    with (alone.folder / "feed.ndjson").open("a") as file:
         file.writelines(f'{{"id": {n}, "text": "{"x" * 990}"}}\n' for n in range(2, 4000))
         file.write('{"id": ')
-    assert no_database("dataset", "infer", "feed.ndjson", "--sample", "10") == 0
-    assert "the first 10 records" in capsys.readouterr().out
-    assert no_database("dataset", "infer", "feed.ndjson", "--all") == 3
+    done = alone.run("dataset", "infer", "feed.ndjson", "--sample", "10")
+    assert done.returncode == 0
+    assert "the first 10 records" in done.stdout
+    assert alone.run("dataset", "infer", "feed.ndjson", "--all").returncode == 3
 
 
 @needs_real_data
@@ -419,14 +394,13 @@ def test_only_as_much_is_read_as_is_looked_at(
         pytest.param("flight_legs.ndjson.gz", {"logistics.flight_legs_2": 60_000}, marks=pytest.mark.slow),
     ],
 )
-def test_real_sources_load_as_proposed(etl: Etl, capsys: pytest.CaptureFixture[str], file: str, rows: Any) -> None:
+def test_real_sources_load_as_proposed(site: Site, file: str, rows: Any) -> None:
     """What is proposed for a real export loads every record of it, without an edit, beside the shipped definition."""
     name = file.partition(".")[0] + "_2"
-    assert etl("dataset", "infer", REAL_DATA / file, "--output", f"config/datasets/{name}.toml") == 0
-    assert etl("dataset", "create", name) == 0
-    capsys.readouterr()
-    assert etl("load", name, REAL_DATA / file, "--json", "--no-precalculate") == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[0])["rows"] == rows
+    assert site.run("dataset", "infer", REAL_DATA / file, "--output", f"config/datasets/{name}.toml").returncode == 0
+    assert site.run("dataset", "create", name).returncode == 0
+    summary = site.load(name, REAL_DATA / file, "--no-precalculate")
+    assert (summary["exit_code"], summary["rows"]) == (0, rows)
 
 
 def _random_value(chance: random.Random, depth: int) -> Any:
@@ -578,44 +552,45 @@ def _stored(column: Column, value: Any) -> str:
     return _number_text(value) if column.type in {"bigint", "numeric"} else str(value)
 
 
-def _check(etl: Etl, connection: Connection, seed: int) -> None:
+def _check(site: Site, seed: int) -> None:
     records = _random_records(seed)
     name = f"random_{seed}"
     text = json.dumps(records, default=float)
     records = json.loads(text, parse_float=Decimal)
-    Path(f"{name}.json").write_text(text, encoding="utf-8")
-    assert etl("dataset", "infer", f"{name}.json", "--output", f"config/datasets/{name}.toml", "--all") == 0
-    assert etl("dataset", "create", name) == 0
-    assert etl("load", name, f"{name}.json", "--no-precalculate") == 0, seed
-    _assert_values_came_back(connection, find(name, Path("config")), records)
+    (site.folder / f"{name}.json").write_text(text, encoding="utf-8")
+    assert (
+        site.run("dataset", "infer", f"{name}.json", "--output", f"config/datasets/{name}.toml", "--all").returncode
+        == 0
+    )
+    assert site.run("dataset", "create", name).returncode == 0
+    assert site.run("load", name, f"{name}.json", "--no-precalculate").returncode == 0, seed
+    _assert_values_came_back(site.connection, find(name, site.folder / "config"), records)
 
 
 @pytest.mark.parametrize(
     "seeds", [range(12), pytest.param(range(12, 400), marks=pytest.mark.slow)], ids=["few", "many"]
 )
-def test_what_is_proposed_for_random_records_loads_them(etl: Etl, postgresql: Connection, seeds: range) -> None:
+def test_what_is_proposed_for_random_records_loads_them(site: Site, seeds: range) -> None:
     """Records of any shape load as proposed, all of them, and every value comes back."""
-    postgresql.autocommit = True
     for seed in seeds:
-        _check(etl, postgresql, seed)
+        _check(site, seed)
 
 
-def test_records_by_keys_load_under_their_keys(etl: Etl, postgresql: Connection) -> None:
+def test_records_by_keys_load_under_their_keys(site: Site) -> None:
     """The members of an object that are much alike are records; the name of each is its key, in its child rows too."""
     shipments = {f"S{n}": {"w": n, "items": [{"sku": "A"}, {"sku": "B"}]} for n in range(3)}
-    Path("keyed.json").write_text(json.dumps({"at": "2026-11-21", "shipments": shipments}))
-    assert etl("dataset", "infer", "keyed.json", "--output", "config/datasets/keyed.toml") == 0
-    assert etl("dataset", "create", "keyed") == 0
-    assert etl("load", "keyed", "keyed.json", "--no-precalculate") == 0
-    postgresql.autocommit = True
-    rows = postgresql.execute("select record_key, line_no, sku from logistics.keyed_items order by 1, 2").fetchall()
+    (site.folder / "keyed.json").write_text(json.dumps({"at": "2026-11-21", "shipments": shipments}))
+    assert site.run("dataset", "infer", "keyed.json", "--output", "config/datasets/keyed.toml").returncode == 0
+    assert site.run("dataset", "create", "keyed").returncode == 0
+    assert site.run("load", "keyed", "keyed.json", "--no-precalculate").returncode == 0
+    rows = site.ask("select record_key, line_no, sku from logistics.keyed_items order by 1, 2")
     assert rows == [(f"S{n}", place, sku) for n in range(3) for place, sku in ((1, "A"), (2, "B"))]
 
 
-def test_a_compressed_source_is_named_without_its_endings(no_database: Etl, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_compressed_source_is_named_without_its_endings(alone: Site) -> None:
     """The name of the dataset is that of the file without .json, .gz and the like; one that is taken gets a number."""
-    Path("shipments.json.gz").write_bytes(gzip.compress(b'[{"shipment_id": 1}]'))
-    assert no_database("dataset", "infer", "shipments.json.gz") == 0
-    out = capsys.readouterr().out
-    assert 'name = "shipments_2"' in out
-    assert 'name = "logistics.shipments_2"' in out
+    (alone.folder / "shipments.json.gz").write_bytes(gzip.compress(b'[{"shipment_id": 1}]'))
+    done = alone.run("dataset", "infer", "shipments.json.gz")
+    assert done.returncode == 0
+    assert 'name = "shipments_2"' in done.stdout
+    assert 'name = "logistics.shipments_2"' in done.stdout

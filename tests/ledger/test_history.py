@@ -2,43 +2,23 @@
 
 import gzip
 import json
-import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from etl import __version__, cli
-from etl.embedded import Server
-from tests.support.breaking import Databases, Site, databases_of, until
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Done = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Done]
+from tests.support.commands import Ended, RunEtl
+from tests.support.faults import Connection
+from tests.support.site import Site
+from tests.support.waiting import until
 
 LINE = '{{"vehicle_id": "V{}", "depot": "' + "x" * 100 + '"}}\n'
 
 
-def _lines(done: Done) -> list[dict[str, Any]]:
+def _lines(done: Ended) -> list[dict[str, Any]]:
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-@pytest.fixture
-def connection(postgresql: Connection) -> Connection:
-    """Give an autocommit connection to a fresh, migrated database."""
-    postgresql.autocommit = True
-    return postgresql
-
-
-@pytest.fixture
-def site(server: Server, tmp_path: Path) -> Iterator[Site]:
-    """Give a place where a load runs beside the test."""
-    databases: Databases = databases_of(server)
-    with databases.site(tmp_path) as site:
-        yield site
 
 
 def test_runs_are_listed_as_they_stand(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
@@ -171,11 +151,11 @@ def test_a_row_is_traced_to_its_record(
     assert cli.run(["runs", "trace", "logistics.vehicles", "vehicle_id=W2"]) == 0
     shown = capsys.readouterr().out
     assert "record 3 of values.json, loaded by run " in shown
-    assert "  values.json holds something else now" in shown
+    assert "  values.json has other content now" in shown
     for words, sentence in (
         (["logistics.nothing", "a=1"], "there is no table logistics.nothing"),
         (["logistics.vehicles", "color=red"], "column r.color does not exist"),
-        (["logistics.vehicles", "capacity_kg=much"], "a value is none of its column's type"),
+        (["logistics.vehicles", "capacity_kg=much"], "a value does not fit the type of its column"),
         (["logistics.vehicles", "vehicle_id=V99"], "no row of logistics.vehicles holds these values"),
         (["logistics.vehicles", "vehicle_id"], "expected COLUMN=VALUE"),
     ):

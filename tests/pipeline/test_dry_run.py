@@ -1,38 +1,20 @@
 """`load --dry-run` judges as a load does and leaves nothing behind; `load --limit` brings in the first records."""
 
 import json
-import subprocess
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
-from tests.support.breaking import write_shipments
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def connection(postgresql: Connection) -> Connection:
-    """Give an autocommit connection to a fresh, migrated database."""
-    postgresql.autocommit = True
-    return postgresql
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
+from tests.support.records import write_shipments
 
 
 def _count(connection: Connection, table: str) -> int:
     row = connection.execute(f"select count(*) from {table}").fetchone()  # noqa: S608 - names of this file
     return row[0] if row else 0
-
-
-def _source(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[0])
-    records = summary["records"]
-    assert records["read"] == sum(records[name] for name in ("loaded", "rejected", "failed", "skipped", "withheld"))
-    return summary
 
 
 @pytest.mark.parametrize("decoder", ["auto", pytest.param("ijson", marks=pytest.mark.slow)])
@@ -47,7 +29,7 @@ def test_a_dry_run_refuses_what_a_load_refuses(
     load += ["--workers", "1", "--decoder", decoder, "--max-rejected", "100%"]
     relations = _count(connection, "pg_class")
     done = run_etl(*load, "--dry-run")
-    told = _source(done)
+    told = done.summary
     assert (told["dry_run"], told["run"], told["failed_store"], told["status"]) == (
         True,
         None,
@@ -60,7 +42,7 @@ def test_a_dry_run_refuses_what_a_load_refuses(
     assert _count(connection, "pg_class") == relations
 
     loaded = run_etl(*load)
-    summary = _source(loaded)
+    summary = loaded.summary
     assert loaded.returncode == done.returncode == told["exit_code"] == 1
     assert told["records"]["withheld"] == summary["records"]["loaded"]
     assert told["records"]["rejected"] == summary["records"]["rejected"] == sum(r["count"] for r in told["reasons"])
@@ -109,7 +91,7 @@ def test_a_limit_brings_in_the_first_records(
 
     def brought(*more: str) -> tuple[Any, ...]:
         done = run_etl(*load, *more)
-        told = _source(done)
+        told = done.summary
         assert done.returncode == told["exit_code"] == 0
         return told["status"], told["records"]["loaded"], told["records"]["skipped"]
 
@@ -131,4 +113,4 @@ def test_a_limit_and_a_whole_source_exclude_each_other(run_etl: RunEtl, connecti
     assert (done.returncode, done.stdout) == (2, "")
     assert "--limit brings in a part of a source" in done.stderr
     done = run_etl("load", "vehicles", "fleet.json", "--limit", "1", "--atomic", "--dry-run", "--json")
-    assert (done.returncode, _source(done)["records"]["read"]) == (0, 1)
+    assert (done.returncode, done.summary["records"]["read"]) == (0, 1)

@@ -1,12 +1,9 @@
 """Several tables from one stream, by the kind of record."""
 
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from etl.database.tables import create_tables
@@ -14,9 +11,8 @@ from etl.datasets import read
 from etl.errors import DefinitionError
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Fault, Piece
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 
 EVENTS = """
 name = "events"

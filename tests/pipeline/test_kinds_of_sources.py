@@ -6,33 +6,21 @@ import io
 import json
 import lzma
 import sys
-import time
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
-from etl.database.connecting import Database
-from etl.database.tables import create_tables
-from etl.datasets import Dataset, read
 from etl.errors import EtlError
-from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import runs as ledger
-from etl.ingestion.pipeline.job import Job, Stop
-from etl.ingestion.pipeline.load import load
-from etl.ingestion.pipeline.replay import replay
 from etl.ingestion.values import Source, Summary, hash_of
-from etl.settings import Limit, LoadSettings, RetrySettings
+from tests.support.site import Site
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 
 PARCELS = """
 name = "parcels"
@@ -120,94 +108,50 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lab:
-    """Loads sources in this process."""
-
-    connection: Connection
-    dataset: Dataset
-    database: Database
-    folder: Path
-
-    def load(self, kind: Kind, **others: Any) -> tuple[Summary, EtlError | None]:
-        """Load a source of a kind."""
-        path = self.folder / "source"
-        path.write_bytes(kind.content)
-        settings = LoadSettings(
-            mode=None,
-            format="auto",
-            records=kind.records,
-            decoder="auto",
-            workers=others.get("workers", 1),
-            batch_rows=others.get("batch_rows", 7),
-            failed_dir=self.folder / "failed",
-            atomic=False,
-            allow_empty=False,
-            max_rejected=Limit(percent=100),
-            force=False,
-            precalculate=False,
-            retries=RetrySettings(attempts=1, base_seconds=0.001, cap_seconds=0.001),
-        )
-        job = Job(dataset=self.dataset, database=self.database, settings=settings, stop=Stop())
-        while self.connection.execute("select from pg_locks where locktype = 'advisory'").rowcount:
-            time.sleep(0.001)  # The server notices a moment later that a connection is closed.
-        [end] = load(Source(name="source", path=str(path), encoding=kind.encoding), [job])
-        return end
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        """Return the parcels in the order of the source."""
-        return self.connection.execute(
-            "select key, city, weight_kg, whole from lab.parcels order by etl_batch, etl_place"
-        ).fetchall()
-
-    def clear(self) -> None:
-        """Forget all that was loaded."""
-        self.connection.execute(
-            "delete from lab.parcels; delete from lab.parcel_items; delete from etl.faults; delete from etl.failures;"
-            " delete from etl.batches; delete from etl.attempts; delete from etl.runs"
-        )
-
-
 @pytest.fixture
-def lab(postgresql: Connection, tmp_path: Path) -> Lab:
-    """Give a database with a table for parcels, and a folder."""
-    path = tmp_path / "parcels.toml"
-    path.write_text(PARCELS)
-    postgresql.autocommit = True
-    database = Database(conninfo=postgresql.info.dsn)
-    dataset = read(path)
-    create_tables(postgresql, dataset)
-    with FailedStore(tmp_path / "failed") as store:
-        store.prepare()
-    return Lab(connection=postgresql, dataset=dataset, database=database, folder=tmp_path)
+def site(site: Site) -> Site:
+    """Give a site that has a table for parcels."""
+    site.define(PARCELS)
+    return site
 
 
-def test_each_kind_of_source_is_loaded_and_known_again(lab: Lab) -> None:
+def _load(site: Site, kind: Kind, **settings: Any) -> tuple[Summary, EtlError | None]:
+    """Load a source of a kind."""
+    path = site.folder / "source"
+    path.write_bytes(kind.content)
+    source = Source(name="source", path=str(path), encoding=kind.encoding)
+    return site.bring(source, "parcels", **{"records": kind.records, "batch_rows": 7} | settings)
+
+
+def _rows(site: Site) -> list[tuple[Any, ...]]:
+    """Return the parcels in the order of the source."""
+    return site.ask("select key, city, weight_kg, whole from lab.parcels order by etl_batch, etl_place")
+
+
+def test_each_kind_of_source_is_loaded_and_known_again(site: Site) -> None:
     """All records of each kind are rows, in the order of the source, each with its key; loading it again loads none."""
     for name, kind in KINDS.items():
-        summary, error = lab.load(kind)
+        summary, error = _load(site, kind)
         assert (name, summary.status, error) == (name, "loaded", None)
         chosen = RECORDS if kind.count > 1 else RECORDS[2:3]
         expected = [
             (f"P-{n}" if kind.are_keyed else None, record["city"], record["weight_kg"], record)
             for n, record in enumerate(chosen)
         ]
-        assert (name, lab.rows()) == (name, expected)
-        items = lab.connection.execute("select count(*) from lab.parcel_items").fetchone()
-        assert (name, items) == (name, (sum(len(record["items"]) for record in chosen),))
-        again, _ = lab.load(kind, batch_rows=5)
+        assert (name, _rows(site)) == (name, expected)
+        items = site.value("select count(*) from lab.parcel_items")
+        assert (name, items) == (name, sum(len(record["items"]) for record in chosen))
+        again, _ = _load(site, kind, batch_rows=5)
         assert (name, again.status, again.records.skipped) == (name, "already_loaded", kind.count)
-        lab.clear()
+        site.forget_loads("parcels")
 
 
 @pytest.mark.parametrize("name", ["object by keys in a document", "object by keys over many lines"])
-def test_members_of_an_object_stand_where_the_ledger_says(lab: Lab, name: str) -> None:
+def test_members_of_an_object_stand_where_the_ledger_says(site: Site, name: str) -> None:
     """Numbers and offsets of records by keys are exact, and the bytes of a batch are those of the source."""
     kind = KINDS[name]
-    lab.load(kind)
-    batches = lab.connection.execute(
-        'select "offset", bytes, first_record, count_records, hash from etl.batches order by 1'
-    ).fetchall()
+    _load(site, kind)
+    batches = site.ask('select "offset", bytes, first_record, count_records, hash from etl.batches order by 1')
     assert [row[2] for row in batches] == list(range(1, 51, 7))
     for offset, size, first, count, digest in batches:
         data = kind.content[offset : offset + size]
@@ -215,16 +159,16 @@ def test_members_of_an_object_stand_where_the_ledger_says(lab: Lab, name: str) -
         assert list(json.loads(b"{%b}" % data)) == [f"P-{n}" for n in range(first - 1, first - 1 + count)]
 
 
-def test_a_keyed_source_goes_on_where_it_broke_off(lab: Lab) -> None:
+def test_a_keyed_source_goes_on_where_it_broke_off(site: Site) -> None:
     """Of a cut object the members before the cut are in; the whole file loads the rest, and a fault tells its place."""
     kind = KINDS["object by keys in a document"]
     at = kind.content.index(b'"P-30"')
-    summary, error = lab.load(Kind(content=kind.content[: at + 20], records=kind.records))
+    summary, error = _load(site, Kind(content=kind.content[: at + 20], records=kind.records))
     assert (summary.status, summary.exit_code, summary.records.loaded) == ("incomplete", 3, 30)
     assert str(error) == f"source: the source is cut off in this record, at record 31, byte {at}"
-    summary, error = lab.load(kind, batch_rows=11)
+    summary, error = _load(site, kind, batch_rows=11)
     assert (summary.status, summary.records.skipped, summary.records.loaded) == ("loaded", 30, 20)
-    assert [row[0] for row in lab.rows()] == [f"P-{n}" for n in range(50)]
+    assert [row[0] for row in _rows(site)] == [f"P-{n}" for n in range(50)]
     for spoiled, told in (
         (kind.content.replace(b'"P-30":', b'"P-30";'), "not JSON: expecting ':' delimiter"),
         (kind.content.replace(b'"P-30":', b"P:"), "not JSON: expecting property name enclosed in double quotes"),
@@ -232,13 +176,13 @@ def test_a_keyed_source_goes_on_where_it_broke_off(lab: Lab) -> None:
         (kind.content[: at - 2], "the object is cut off before its }"),
         (kind.content[:-3] + b"]", "not JSON around the records"),
     ):
-        lab.clear()
-        summary, error = lab.load(Kind(content=spoiled, records=kind.records))
+        site.forget_loads("parcels")
+        summary, error = _load(site, Kind(content=spoiled, records=kind.records))
         assert (summary.exit_code, summary.records.loaded) == (3, 50 if spoiled.endswith(b"]") else 30)
         assert told in str(error)
 
 
-def test_a_rejected_member_is_kept_and_replayed_with_its_key(lab: Lab) -> None:
+def test_a_rejected_member_is_kept_and_replayed_with_its_key(site: Site) -> None:
     """A record by its key waits as an object with its key; put right there, it is loaded with both."""
     bad = {
         "ok": {"city": "A", "weight_kg": 1},
@@ -247,35 +191,29 @@ def test_a_rejected_member_is_kept_and_replayed_with_its_key(lab: Lab) -> None:
         "m": {"weight_kg": 3},
     }
     kind = Kind(content=json.dumps({"p": bad}, indent=1).encode(), records="p.*")
-    summary, _ = lab.load(kind)
+    summary, _ = _load(site, kind)
     assert (summary.status, summary.records.loaded, summary.records.rejected) == ("loaded_with_rejects", 2, 2)
-    [failure] = ledger.failures_list(lab.connection, run=summary.run)
-    with FailedStore(lab.folder / "failed") as store:
-        where = ("parcels", str(summary.run), failure["id"])
-        details = store.details(*where)
-        assert details["keyed"] is True
-        assert [kind.content[each["offset"] :][:3] for each in details["records"]] == [b'"S\\', b'"n"']
-        lines = store.content(*where).splitlines()
-        assert [json.loads(line) for line in lines] == [{name: bad[name]} for name in list(bad)[1:3]]
-        lines[0] = lines[0].replace(b'"heavy"', b"2")
-        store.path(*where).write_bytes(b"\n".join(lines) + b"\n")
-        done = replay(
-            failure, lab.dataset, lab.database, store, RetrySettings(attempts=1, base_seconds=1, cap_seconds=1)
-        )
-        assert done is not None
-        assert (done.loaded, done.rejected) == (1, 1)
-        [again] = done.stored
-        assert json.loads(store.content("parcels", str(summary.run), again)) == {"n": 7}
-        assert store.details("parcels", str(summary.run), again)["keyed"] is True
-    assert [(row[0], row[2]) for row in lab.rows()] == [("ok", 1), ("S\\1 \u00e9", 2), ("m", 3)]
+    [failure] = site.failures.waiting()
+    details = site.failures.details(failure)
+    assert details["keyed"] is True
+    assert [kind.content[each["offset"] :][:3] for each in details["records"]] == [b'"S\\', b'"n"']
+    lines = site.failures.path(failure).read_bytes().splitlines()
+    assert [json.loads(line) for line in lines] == [{name: bad[name]} for name in list(bad)[1:3]]
+    site.failures.edit(failure, ('"heavy"', "2"))
+    [done] = site.run("failed", "replay", failure, "--json").lines
+    assert (done["loaded"], done["rejected"]) == (1, 1)
+    [again] = done["stored"]
+    assert json.loads(site.failures.path(again).read_bytes()) == {"n": 7}
+    assert site.failures.details(again)["keyed"] is True
+    assert [(row[0], row[2]) for row in _rows(site)] == [("ok", 1), ("S\\1 \u00e9", 2), ("m", 3)]
 
 
 @pytest.mark.slow
-def test_two_processes_load_a_keyed_source(lab: Lab) -> None:
+def test_two_processes_load_a_keyed_source(site: Site) -> None:
     """Pieces of an object by keys are handed to others like those of an array."""
-    summary, error = lab.load(KINDS["object by keys in a document"], workers=2)
+    summary, error = _load(site, KINDS["object by keys in a document"], workers=2)
     assert (summary.status, error) == ("loaded", None)
-    assert [row[0] for row in lab.rows()] == [f"P-{n}" for n in range(50)]
+    assert [row[0] for row in _rows(site)] == [f"P-{n}" for n in range(50)]
 
 
 @pytest.mark.parametrize(
@@ -287,10 +225,10 @@ def test_two_processes_load_a_keyed_source(lab: Lab) -> None:
     ],
 )
 def test_a_path_that_leads_to_another_kind_is_told(
-    lab: Lab, content: str, records: str, message: str, hint: str
+    site: Site, content: str, records: str, message: str, hint: str
 ) -> None:
     """Where an array is meant and an object is there, or the other way round, the path that leads there is told."""
-    summary, error = lab.load(Kind(content=content.encode(), records=records))
+    summary, error = _load(site, Kind(content=content.encode(), records=records))
     assert (summary.exit_code, str(error).partition(",")[0]) == (3, f"source: {message}")
     assert error is not None
     assert error.hint == hint

@@ -1,8 +1,6 @@
 import gzip
 import json
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +9,9 @@ import pytest
 
 from etl.database.tables import create_tables
 from etl.datasets import read
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Done = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Done]
+from tests.support.faults import Connection
+from tests.support.records import as_lines, vehicles
+from tests.support.site import Site
 
 SUMMARY = {
     "kind": str,
@@ -34,6 +31,15 @@ SUMMARY = {
 }
 RECORDS = ["read", "loaded", "rejected", "failed", "skipped", "withheld", "pending"]
 
+PARCELS = """
+name = "parcels"
+[[table]]
+name = "logistics.parcels"
+[table.columns]
+parcel_id = { type = "text", required = true }
+weight_kg = { type = "numeric", min = 0 }
+"""
+
 NESTED = """
 name = "orders"
 records = "export.orders.item"
@@ -52,59 +58,26 @@ sku = "text"
 """
 
 
-@pytest.fixture
-def connection(postgresql: Connection) -> Connection:
-    """Give an autocommit connection to a fresh, migrated database."""
-    postgresql.autocommit = True
-    return postgresql
-
-
-def _vehicles(first: int, last: int) -> list[dict[str, Any]]:
-    return [{"vehicle_id": f"V{number:03}", "odometer_km": number} for number in range(first, last + 1)]
-
-
 def _array(path: Path, records: list[dict[str, Any]]) -> Path:
     path.write_text(json.dumps(records))
     return path
 
 
-def _lines(records: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(record) + "\n" for record in records)
-
-
-def _ids(connection: Connection) -> list[str]:
-    return [vehicle_id for (vehicle_id,) in connection.execute("select vehicle_id from logistics.vehicles order by 1")]
-
-
-def _summaries(done: Done) -> list[dict[str, Any]]:
-    """Return the summaries of the sources; each balance adds up, and the last line is the total."""
-    assert "Traceback" not in done.stderr
-    *each, total = (json.loads(line) for line in done.stdout.splitlines())
-    for summary in each:
-        assert summary["kind"] == "source"
-        records = summary["records"]
-        assert records["read"] == sum(records[name] for name in RECORDS[1:6])
-    assert (total["kind"], total["sources"], total["exit_code"]) == ("total", len(each), done.returncode)
-    return each
-
-
-def _summary(done: Done) -> dict[str, Any]:
-    [summary] = _summaries(done)
-    assert summary["exit_code"] == done.returncode
-    return summary
+def _ids(site: Site) -> list[str]:
+    return site.column("select vehicle_id from logistics.vehicles order by 1")
 
 
 def _counts(summary: dict[str, Any]) -> tuple[str, int, int]:
     return summary["status"], summary["records"]["loaded"], summary["records"]["skipped"]
 
 
-def test_the_summary_has_its_shape(run_etl: RunEtl, tmp_path: Path) -> None:
+def test_the_summary_has_its_shape(site: Site, tmp_path: Path) -> None:
     """Each source gets one line with all members of the contract, in its order and types, and the total comes last."""
-    _array(tmp_path / "clean.json", _vehicles(1, 5))
-    _array(tmp_path / "spoiled.json", [*_vehicles(6, 9), {"vehicle_id": "V010", "capacity_kg": -1}])
-    done = run_etl("load", "vehicles", "clean.json", "spoiled.json", "--json", "--batch-rows", "2")
+    _array(tmp_path / "clean.json", vehicles(1, 5))
+    _array(tmp_path / "spoiled.json", [*vehicles(6, 9), {"vehicle_id": "V010", "capacity_kg": -1}])
+    done = site.run("load", "vehicles", "clean.json", "spoiled.json", "--json", "--batch-rows", "2")
     assert done.returncode == 1
-    clean, spoiled = _summaries(done)
+    clean, spoiled = done.summaries
     for summary in (clean, spoiled):
         assert list(summary) == list(SUMMARY)
         assert list(summary["records"]) == RECORDS
@@ -129,70 +102,70 @@ def test_the_summary_has_its_shape(run_etl: RunEtl, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("feed.json", json.dumps(_vehicles(1, 9), indent=1).encode()),
-        ("feed.ndjson", _lines(_vehicles(1, 9)).encode()),
-        ("crlf.ndjson", b"\xef\xbb\xbf" + _lines(_vehicles(1, 9)).replace("\n", "\r\n").encode()),
-        ("concatenated.json", "".join(json.dumps(each, indent=1) for each in _vehicles(1, 9)).encode()),
-        ("feed.json.gz", gzip.compress(json.dumps(_vehicles(1, 9)).encode())),
-        ("feed", gzip.compress(_lines(_vehicles(1, 9)).encode())),
-        ("document.json", json.dumps({"made": 1, "fleet": {"vehicles": _vehicles(1, 9)}}).encode()),
+        ("feed.json", json.dumps(vehicles(1, 9), indent=1).encode()),
+        ("feed.ndjson", as_lines(*vehicles(1, 9)).encode()),
+        ("crlf.ndjson", b"\xef\xbb\xbf" + as_lines(*vehicles(1, 9)).replace("\n", "\r\n").encode()),
+        ("concatenated.json", "".join(json.dumps(each, indent=1) for each in vehicles(1, 9)).encode()),
+        ("feed.json.gz", gzip.compress(json.dumps(vehicles(1, 9)).encode())),
+        ("feed", gzip.compress(as_lines(*vehicles(1, 9)).encode())),
+        ("document.json", json.dumps({"made": 1, "fleet": {"vehicles": vehicles(1, 9)}}).encode()),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_every_shape_loads(run_etl: RunEtl, connection: Connection, tmp_path: Path, name: str, content: bytes) -> None:
+def test_every_shape_loads(site: Site, connection: Connection, tmp_path: Path, name: str, content: bytes) -> None:
     """An array, lines, concatenated records and a document all load, also compressed and in small batches."""
     (tmp_path / name).write_bytes(content)
     records = ["--records", "fleet.vehicles.item"] if name == "document.json" else []
-    done = run_etl("load", "vehicles", name, "--json", "--batch-rows", "4", *records)
+    done = site.run("load", "vehicles", name, "--json", "--batch-rows", "4", *records)
     assert done.returncode == 0
-    summary = _summary(done)
+    summary = done.summary
     assert summary["records"] == dict.fromkeys(RECORDS, 0) | {"read": 9, "loaded": 9}
     assert summary["batches"]["loaded"] == 3
     rows = connection.execute("select vehicle_id, odometer_km from logistics.vehicles order by 1").fetchall()
-    assert rows == [(each["vehicle_id"], each["odometer_km"]) for each in _vehicles(1, 9)]
+    assert rows == [(each["vehicle_id"], each["odometer_km"]) for each in vehicles(1, 9)]
     assert connection.execute("select finished_at is not null, source from etl.runs").fetchall() == [(True, name)]
 
 
-def test_standard_input_loads_and_goes_on(run_etl: RunEtl, connection: Connection) -> None:
+def test_standard_input_loads_and_goes_on(site: Site, connection: Connection) -> None:
     """What comes by standard input is a source like a file: a cut stream goes on, a known one is not loaded again."""
-    text = json.dumps(_vehicles(1, 9))
+    text = json.dumps(vehicles(1, 9))
     arguments = ["load", "vehicles", "-", "--json", "--batch-rows", "2"]
-    cut = run_etl(*arguments, stdin=text[: text.index("V006")])
+    cut = site.run(*arguments, stdin=text[: text.index("V006")])
     assert cut.returncode == 3
-    assert _counts(_summary(cut)) == ("incomplete", 5, 0)
-    rest = run_etl(*arguments, stdin=text)
+    assert _counts(cut.summary) == ("incomplete", 5, 0)
+    rest = site.run(*arguments, stdin=text)
     assert rest.returncode == 0
-    assert _counts(_summary(rest)) == ("loaded", 4, 5)
-    again = run_etl(*arguments, stdin=text)
+    assert _counts(rest.summary) == ("loaded", 4, 5)
+    again = site.run(*arguments, stdin=text)
     assert again.returncode == 0
-    assert _counts(_summary(again)) == ("already_loaded", 0, 9)
-    assert len(_ids(connection)) == 9
+    assert _counts(again.summary) == ("already_loaded", 0, 9)
+    assert len(_ids(site)) == 9
 
 
-def test_several_sources_a_folder_and_a_pattern(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_several_sources_a_folder_and_a_pattern(site: Site, connection: Connection, tmp_path: Path) -> None:
     """Files, a folder's finished files and the matches of a pattern load in order, each as a run of its own."""
     (tmp_path / "night").mkdir()
-    _array(tmp_path / "one.json", _vehicles(1, 1))
+    _array(tmp_path / "one.json", vehicles(1, 1))
     for name, first in [("b.json", 3), ("a.json", 2), (".hidden.json", 4), ("c.json.part", 5)]:
-        _array(tmp_path / "night" / name, _vehicles(first, first))
-    _array(tmp_path / "day-2.json", _vehicles(7, 7))
-    _array(tmp_path / "day-1.json", _vehicles(6, 6))
-    done = run_etl("load", "vehicles", "one.json", "night", "day-*.json", "--json")
+        _array(tmp_path / "night" / name, vehicles(first, first))
+    _array(tmp_path / "day-2.json", vehicles(7, 7))
+    _array(tmp_path / "day-1.json", vehicles(6, 6))
+    done = site.run("load", "vehicles", "one.json", "night", "day-*.json", "--json")
     assert done.returncode == 0
-    summaries = _summaries(done)
+    summaries = done.summaries
     expected = ["one.json", "night/a.json", "night/b.json", "day-1.json", "day-2.json"]
     assert [summary["source"] for summary in summaries] == expected
     assert len({summary["run"] for summary in summaries}) == 5
-    assert _ids(connection) == ["V001", "V002", "V003", "V006", "V007"]
+    assert _ids(site) == ["V001", "V002", "V003", "V006", "V007"]
     (tmp_path / "empty").mkdir()
-    done = run_etl("load", "vehicles", "night-*.json", "empty", "--json")
+    done = site.run("load", "vehicles", "night-*.json", "empty", "--json")
     assert done.returncode == 3
-    assert [summary["exit_code"] for summary in _summaries(done)] == [3, 3]
+    assert [summary["exit_code"] for summary in done.summaries] == [3, 3]
     assert "error: cannot read night-*.json: " in done.stderr
     assert "error: the folder empty holds no file" in done.stderr
 
 
-def test_nested_records_and_their_children_load(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_nested_records_and_their_children_load(site: Site, connection: Connection, tmp_path: Path) -> None:
     """The definition's own records path and child table are used; --records names another place of the records."""
     definition = tmp_path / "config" / "datasets" / "orders.toml"
     definition.parent.mkdir(parents=True)
@@ -201,21 +174,21 @@ def test_nested_records_and_their_children_load(run_etl: RunEtl, connection: Con
     orders = [{"order_id": f"O{n}", "lines": [{"sku": f"S{n}-{m}"} for m in range(n)]} for n in range(3)]
     (tmp_path / "own.json").write_text(json.dumps({"made": "today", "export": {"orders": orders, "n": 3}}))
     (tmp_path / "other.json").write_text(json.dumps([{"order_id": "O9", "lines": None}]))
-    done = run_etl("load", "orders", "own.json", "--json")
+    done = site.run("load", "orders", "own.json", "--json")
     assert done.returncode == 0
-    summary = _summary(done)
+    summary = done.summary
     assert summary["records"]["loaded"] == 3
     assert summary["rows"] == {"logistics.orders": 3, "logistics.order_lines": 3}
     lines = connection.execute("select order_id, line_no, sku from logistics.order_lines order by 1, 2").fetchall()
     assert lines == [("O1", 1, "S1-0"), ("O2", 1, "S2-0"), ("O2", 2, "S2-1")]
-    right = run_etl("load", "orders", "other.json", "--json", "--records", "item")
-    assert _counts(_summary(right)) == ("loaded", 1, 0)
+    right = site.run("load", "orders", "other.json", "--json", "--records", "item")
+    assert _counts(right.summary) == ("loaded", 1, 0)
 
 
-def test_a_loaded_source_is_known_by_its_content(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_a_loaded_source_is_known_by_its_content(site: Site, connection: Connection, tmp_path: Path) -> None:
     """Under another name, in other batches and by standard input it is already loaded: exit 0, no row is touched."""
-    feed = _array(tmp_path / "feed.json", _vehicles(1, 9))
-    assert run_etl("load", "vehicles", "feed.json", "--batch-rows", "4").returncode == 0
+    feed = _array(tmp_path / "feed.json", vehicles(1, 9))
+    assert site.run("load", "vehicles", "feed.json", "--batch-rows", "4").returncode == 0
     before = connection.execute("select vehicle_id, xmin, ctid from logistics.vehicles order by 1").fetchall()
     run = connection.execute("select run from etl.runs").fetchone()
     (tmp_path / "copy.json").write_bytes(feed.read_bytes())
@@ -224,9 +197,9 @@ def test_a_loaded_source_is_known_by_its_content(run_etl: RunEtl, connection: Co
         (["copy.json", "--batch-rows", "2"], ""),
         (["-", "--batch-rows", "7"], feed.read_text()),
     ]:
-        done = run_etl("load", "vehicles", *arguments, "--json", stdin=stdin)
+        done = site.run("load", "vehicles", *arguments, "--json", stdin=stdin)
         assert done.returncode == 0
-        summary = _summary(done)
+        summary = done.summary
         assert _counts(summary) == ("already_loaded", 0, 9)
         assert (summary["run"],) == run
         assert summary["rows"] == {"logistics.vehicles": 0}
@@ -235,61 +208,61 @@ def test_a_loaded_source_is_known_by_its_content(run_etl: RunEtl, connection: Co
     assert connection.execute("select count(*) from etl.runs").fetchone() == (1,)
 
 
-def test_the_same_content_compressed_is_known(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_the_same_content_compressed_is_known(site: Site, connection: Connection, tmp_path: Path) -> None:
     """A source is its decompressed content: compressed, or compressed anew, it is already loaded."""
-    feed = _array(tmp_path / "feed.json", _vehicles(1, 9))
-    assert run_etl("load", "vehicles", "feed.json").returncode == 0
+    feed = _array(tmp_path / "feed.json", vehicles(1, 9))
+    assert site.run("load", "vehicles", "feed.json").returncode == 0
     for level in (1, 9):
         (tmp_path / "feed.json.gz").write_bytes(gzip.compress(feed.read_bytes(), level, mtime=level))
-        done = run_etl("load", "vehicles", "feed.json.gz", "--json")
+        done = site.run("load", "vehicles", "feed.json.gz", "--json")
         assert done.returncode == 0
-        assert _counts(_summary(done)) == ("already_loaded", 0, 9)
+        assert _counts(done.summary) == ("already_loaded", 0, 9)
     assert connection.execute("select count(*) from etl.runs").fetchone() == (1,)
 
 
-def test_a_rejected_record_stays_told(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_a_rejected_record_stays_told(site: Site, connection: Connection, tmp_path: Path) -> None:
     """A source of which records wait stays at exit 1 when it is loaded again, and none of them is loaded then."""
-    _array(tmp_path / "feed.json", [*_vehicles(1, 3), {"vehicle_id": "V004", "capacity_kg": -1}])
-    assert run_etl("load", "vehicles", "feed.json").returncode == 1
-    done = run_etl("load", "vehicles", "feed.json", "--json")
+    _array(tmp_path / "feed.json", [*vehicles(1, 3), {"vehicle_id": "V004", "capacity_kg": -1}])
+    assert site.run("load", "vehicles", "feed.json").returncode == 1
+    done = site.run("load", "vehicles", "feed.json", "--json")
     assert done.returncode == 1
-    summary = _summary(done)
+    summary = done.summary
     assert (summary["status"], summary["records"]["pending"]) == ("already_loaded", 1)
     assert summary["failed_store"] == "failed"
-    assert _ids(connection) == ["V001", "V002", "V003"]
+    assert _ids(site) == ["V001", "V002", "V003"]
     assert connection.execute("select count(*) from etl.failures").fetchone() == (1,)
 
 
-def test_of_lines_that_were_added_only_these_load(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_of_lines_that_were_added_only_these_load(site: Site, connection: Connection, tmp_path: Path) -> None:
     """A file of lines that grew goes on as the same run: the tail is loaded, what was there is not touched."""
     feed = tmp_path / "feed.ndjson"
-    feed.write_text(_lines(_vehicles(1, 5)))
-    first = _summary(run_etl("load", "vehicles", "feed.ndjson", "--json", "--batch-rows", "2"))
+    feed.write_text(as_lines(*vehicles(1, 5)))
+    first = site.run("load", "vehicles", "feed.ndjson", "--json", "--batch-rows", "2").summary
     before = connection.execute("select vehicle_id, xmin from logistics.vehicles order by 1").fetchall()
     with feed.open("a") as file:
-        file.write(_lines(_vehicles(6, 8)))
-    done = run_etl("load", "vehicles", "feed.ndjson", "--json", "--batch-rows", "2")
+        file.write(as_lines(*vehicles(6, 8)))
+    done = site.run("load", "vehicles", "feed.ndjson", "--json", "--batch-rows", "2")
     assert done.returncode == 0
-    grown = _summary(done)
+    grown = done.summary
     assert grown["run"] == first["run"]
     assert _counts(grown) == ("loaded", 3, 5)
     after = connection.execute("select vehicle_id, xmin from logistics.vehicles order by 1").fetchall()
     assert after[:5] == before
     assert len(after) == 8
-    assert _counts(_summary(run_etl("load", "vehicles", "feed.ndjson", "--json"))) == ("already_loaded", 0, 8)
+    assert _counts(site.run("load", "vehicles", "feed.ndjson", "--json").summary) == ("already_loaded", 0, 8)
 
 
-def test_a_changed_source_is_another_one(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_a_changed_source_is_another_one(site: Site, connection: Connection, tmp_path: Path) -> None:
     """A file that departs from what was loaded is a run of its own, and the log tells the byte where it departs."""
     # Longer than what identifies a source, so that it begins alike and is looked at batch by batch.
     records = [{"vehicle_id": f"V{number:05}", "name": "x" * 200} for number in range(6000)]
     feed = _array(tmp_path / "feed.json", records)
-    first = _summary(run_etl("load", "vehicles", "feed.json", "--json"))
+    first = site.run("load", "vehicles", "feed.json", "--json").summary
     records[5500]["name"] = "y" * 200
     _array(feed, records)
-    done = run_etl("load", "vehicles", "feed.json", "--json")
+    done = site.run("load", "vehicles", "feed.json", "--json")
     assert done.returncode == 0
-    second = _summary(done)
+    second = done.summary
     assert second["run"] != first["run"]
     assert _counts(second) == ("loaded", 6000, 0)
     [event] = [json.loads(line) for line in done.stderr.splitlines() if "source_departed" in line]
@@ -300,15 +273,15 @@ def test_a_changed_source_is_another_one(run_etl: RunEtl, connection: Connection
     assert changed == (1,)
 
 
-def test_a_resume_may_have_other_batches(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_a_resume_may_have_other_batches(site: Site, connection: Connection, tmp_path: Path) -> None:
     """A run that was cut off goes on with another --batch-rows and doubles nothing, in append too."""
-    _define_parcels(connection, tmp_path)
+    site.define(PARCELS)
     parcels = json.dumps([{"parcel_id": f"P{number}"} for number in range(20)])
     for end, batch_rows, (loaded, skipped) in [("P7", 3, (7, 0)), ("P15", 2, (8, 7)), (None, 100, (5, 15))]:
         (tmp_path / "feed.json").write_text(parcels[: parcels.index(end)] if end else parcels)
-        done = run_etl("load", "parcels", "feed.json", "--json", "--batch-rows", batch_rows)
+        done = site.run("load", "parcels", "feed.json", "--json", "--batch-rows", str(batch_rows))
         assert done.returncode == (3 if end else 0)
-        summary = _summary(done)
+        summary = done.summary
         assert (summary["records"]["loaded"], summary["records"]["skipped"]) == (loaded, skipped)
     assert connection.execute("select count(*), count(distinct parcel_id) from logistics.parcels").fetchone() == (
         20,
@@ -320,26 +293,16 @@ def test_a_resume_may_have_other_batches(run_etl: RunEtl, connection: Connection
     assert [first for first, _ in numbers] == [1 + sum(count for _, count in numbers[:n]) for n in range(len(numbers))]
 
 
-def _define_parcels(connection: Connection, folder: Path) -> None:
-    path = folder / "config" / "datasets" / "parcels.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        'name = "parcels"\n[[table]]\nname = "logistics.parcels"\n[table.columns]\n'
-        'parcel_id = { type = "text", required = true }\nweight_kg = { type = "numeric", min = 0 }\n'
-    )
-    create_tables(connection, read(path))
-
-
-def test_force_loads_again(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_force_loads_again(site: Site, connection: Connection, tmp_path: Path) -> None:
     """--force is a new run of all records, and what waits of the earlier one is superseded: it would come twice."""
-    _define_parcels(connection, tmp_path)
+    site.define(PARCELS)
     (tmp_path / "feed.json").write_text('[{"parcel_id": "P1"}, {"parcel_id": "P2", "weight_kg": -1}]')
     (tmp_path / "other.json").write_text('[{"parcel_id": "P3", "weight_kg": -1}]')
-    first = _summary(run_etl("load", "parcels", "feed.json", "--json"))
-    assert run_etl("load", "parcels", "other.json").returncode == 1
-    done = run_etl("load", "parcels", "feed.json", "--json", "--force")
+    first = site.run("load", "parcels", "feed.json", "--json").summary
+    assert site.run("load", "parcels", "other.json").returncode == 1
+    done = site.run("load", "parcels", "feed.json", "--json", "--force")
     assert done.returncode == 1
-    forced = _summary(done)
+    forced = done.summary
     assert forced["run"] != first["run"]
     assert (forced["status"], forced["records"]["loaded"], forced["records"]["rejected"]) == (
         "loaded_with_rejects",
@@ -349,61 +312,61 @@ def test_force_loads_again(run_etl: RunEtl, connection: Connection, tmp_path: Pa
     assert connection.execute("select count(*) from logistics.parcels").fetchone() == (2,)
     states = connection.execute("select source, state from etl.failures order by created_at, id").fetchall()
     assert states == [("feed.json", "superseded"), ("other.json", "pending"), ("feed.json", "pending")]
-    again = _summary(run_etl("load", "parcels", "feed.json", "--json"))
+    again = site.run("load", "parcels", "feed.json", "--json").summary
     assert (again["run"], again["status"]) == (forced["run"], "already_loaded")
 
 
-def test_a_forced_run_that_was_cut_off_goes_on(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_a_forced_run_that_was_cut_off_goes_on(site: Site, connection: Connection, tmp_path: Path) -> None:
     """The same --force again goes on with the forced run that is not finished, instead of beginning a third."""
-    _define_parcels(connection, tmp_path)
+    site.define(PARCELS)
     text = json.dumps([{"parcel_id": f"P{number}"} for number in range(4)])
     feed = tmp_path / "feed.json"
     feed.write_text(text)
-    assert run_etl("load", "parcels", "feed.json", "--batch-rows", "1").returncode == 0
+    assert site.run("load", "parcels", "feed.json", "--batch-rows", "1").returncode == 0
     feed.write_text(text[: text.index("P3")])
-    cut = run_etl("load", "parcels", "feed.json", "--batch-rows", "1", "--force", "--json")
+    cut = site.run("load", "parcels", "feed.json", "--batch-rows", "1", "--force", "--json")
     assert cut.returncode == 3
     feed.write_text(text)
-    done = run_etl("load", "parcels", "feed.json", "--batch-rows", "1", "--force", "--json")
+    done = site.run("load", "parcels", "feed.json", "--batch-rows", "1", "--force", "--json")
     assert done.returncode == 0
-    assert _summary(done)["run"] == _summary(cut)["run"]
-    assert _counts(_summary(done)) == ("loaded", 1, 3)
+    assert done.summary["run"] == cut.summary["run"]
+    assert _counts(done.summary) == ("loaded", 1, 3)
     assert connection.execute("select count(*) from logistics.parcels").fetchone() == (8,)
 
 
-def test_a_definition_that_changed_is_told(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_a_definition_that_changed_is_told(site: Site, connection: Connection, tmp_path: Path) -> None:
     """A source that was loaded under another definition is not loaded again, and the log says how to do it."""
-    _define_parcels(connection, tmp_path)
+    site.define(PARCELS)
     (tmp_path / "feed.json").write_text('[{"parcel_id": "P1", "weight_kg": 5}]')
-    assert run_etl("load", "parcels", "feed.json").returncode == 0
+    assert site.run("load", "parcels", "feed.json").returncode == 0
     path = tmp_path / "config" / "datasets" / "parcels.toml"
     path.write_text(path.read_text().replace("min = 0", "min = 1"))
-    done = run_etl("load", "parcels", "feed.json", "--json")
+    done = site.run("load", "parcels", "feed.json", "--json")
     assert done.returncode == 0
-    assert _summary(done)["status"] == "already_loaded"
+    assert done.summary["status"] == "already_loaded"
     assert "loaded_under_another_definition" in done.stderr
     assert "--force" in done.stderr
 
 
-def test_a_records_path_put_right_doubles_nothing(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_a_records_path_put_right_doubles_nothing(site: Site, connection: Connection, tmp_path: Path) -> None:
     """A document that was refused as one record, then loaded by its elements, is already loaded the third time."""
-    _define_parcels(connection, tmp_path)
+    site.define(PARCELS)
     (tmp_path / "feed.json").write_text('{"day": 1, "parcels": [{"parcel_id": "P1"}, {"parcel_id": "P2"}]}')
-    assert run_etl("load", "parcels", "feed.json").returncode == 1
+    assert site.run("load", "parcels", "feed.json").returncode == 1
     load = ("load", "parcels", "feed.json", "--records", "parcels.item", "--batch-rows", "1", "--json")
-    assert _counts(_summary(run_etl(*load))) == ("loaded_with_rejects", 2, 0)
-    assert _counts(_summary(run_etl(*load))) == ("already_loaded", 0, 2)
+    assert _counts(site.run(*load).summary) == ("loaded_with_rejects", 2, 0)
+    assert _counts(site.run(*load).summary) == ("already_loaded", 0, 2)
     assert connection.execute("select count(*) from logistics.parcels").fetchone() == (2,)
 
 
-def test_aggregates_follow_unless_told_not_to(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_aggregates_follow_unless_told_not_to(site: Site, connection: Connection, tmp_path: Path) -> None:
     """A load refreshes the aggregates of its facts, with --no-precalculate none, and precalculate catches up."""
     log = {"log_id": "L1", "vehicle_id": "V1", "trip_date": "2026-01-01", "distance_km": 10, "fuel_l": 1}
     _array(tmp_path / "first.json", [log])
     _array(tmp_path / "second.json", [log | {"log_id": "L2"}])
     _array(tmp_path / "third.json", [log | {"log_id": "L3"}])
     query = "select count_trips from analytics.vehicle_days"
-    done = run_etl("load", "vehicle_logs", "first.json", "--json")
+    done = site.run("load", "vehicle_logs", "first.json", "--json")
     _, refreshed = json.loads(done.stdout.splitlines()[-1])["precalculated"]
     assert {name: type(value) for name, value in refreshed.items()} == {
         "aggregate": str,
@@ -413,46 +376,46 @@ def test_aggregates_follow_unless_told_not_to(run_etl: RunEtl, connection: Conne
     }
     assert (refreshed["aggregate"], refreshed["buckets"], refreshed["rows"]) == ("vehicle_days", 1, 1)
     assert connection.execute(query).fetchall() == [(1,)]
-    done = run_etl("load", "vehicle_logs", "second.json", "--json", "--no-precalculate")
+    done = site.run("load", "vehicle_logs", "second.json", "--json", "--no-precalculate")
     assert json.loads(done.stdout.splitlines()[-1])["precalculated"] == []
     assert connection.execute(query).fetchall() == [(1,)]
-    done = run_etl("precalculate", "vehicle_days", "--json")
+    done = site.run("precalculate", "vehicle_days", "--json")
     assert (done.returncode, json.loads(done.stdout)["rows"]) == (0, 1)
     assert connection.execute(query).fetchall() == [(2,)]
-    assert run_etl("load", "vehicle_logs", "third.json", "--no-precalculate").returncode == 0
-    done = run_etl("load", "vehicle_logs", "third.json")
+    assert site.run("load", "vehicle_logs", "third.json", "--no-precalculate").returncode == 0
+    done = site.run("load", "vehicle_logs", "third.json")
     assert done.returncode == 0
     assert "precalculated data_quality, vehicle_days in " in done.stdout
     assert connection.execute(query).fetchall() == [(3,)]
 
 
-def test_a_file_of_the_failed_store_is_not_for_load(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_a_file_of_the_failed_store_is_not_for_load(site: Site, connection: Connection, tmp_path: Path) -> None:
     """What was refused is replayed, never loaded: exit 2 names the command, wherever the store was moved."""
-    _array(tmp_path / "feed.json", [*_vehicles(1, 1), {"vehicle_id": "V002", "capacity_kg": -1}])
-    assert run_etl("load", "vehicles", "feed.json").returncode == 1
+    _array(tmp_path / "feed.json", [*vehicles(1, 1), {"vehicle_id": "V002", "capacity_kg": -1}])
+    assert site.run("load", "vehicles", "feed.json").returncode == 1
     [stored] = (tmp_path / "failed").rglob("*.ndjson")
     for arguments in ([stored], ["feed.json", stored], [stored, "--failed-dir", "elsewhere"]):
-        done = run_etl("load", "vehicles", "--json", *arguments)
+        done = site.run("load", "vehicles", "--json", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert f"error: {stored} is a file of the failed store" in done.stderr
         assert "hint: etl failed replay" in done.stderr
     assert connection.execute("select count(*) from etl.attempts").fetchone() == (1,)
 
 
-def test_a_person_reads_a_sentence(run_etl: RunEtl, tmp_path: Path) -> None:
+def test_a_person_reads_a_sentence(site: Site, tmp_path: Path) -> None:
     """Without --json each source is one line with what became of its records, and where the refused ones are."""
-    _array(tmp_path / "feed.json", [*_vehicles(1, 1500), {"vehicle_id": "V002", "capacity_kg": -1}])
-    done = run_etl("load", "vehicles", "feed.json")
+    _array(tmp_path / "feed.json", [*vehicles(1, 1500), {"vehicle_id": "V002", "capacity_kg": -1}])
+    done = site.run("load", "vehicles", "feed.json")
     line, precalculated = done.stdout.splitlines()
     assert re.fullmatch(r"precalculated data_quality, vehicle_days in \d+\.\d s", precalculated)
     assert line.startswith("loaded_with_rejects vehicles from feed.json: 1,501 read, 1,500 loaded, 1 rejected in ")
     assert "1 wait in the failed store: etl failed list --run " in line
     run = line.split()[-1]
-    listed = run_etl("failed", "list", "--run", run, "--json")
+    listed = site.run("failed", "list", "--run", run, "--json")
     assert json.loads(listed.stdout)["sqlstate"] == "23514"
 
 
-def test_the_planner_knows_what_a_load_brought(run_etl: RunEtl, database_url: str, tmp_path: Path) -> None:
+def test_the_planner_knows_what_a_load_brought(site: Site, database_url: str, tmp_path: Path) -> None:
     """A table that grew by more than a tenth is analyzed before the aggregates are refreshed, and else is not."""
 
     def vehicles(first: int, count: int) -> Path:
@@ -469,5 +432,5 @@ def test_the_planner_knows_what_a_load_brought(run_etl: RunEtl, database_url: st
             (2000, 100, [], 2000),
             (3000, 500, [], 2600),
         ):
-            assert run_etl("load", "vehicles", vehicles(first, count), *options).returncode == 0
+            assert site.run("load", "vehicles", vehicles(first, count), *options).returncode == 0
             assert connection.execute(known).fetchall() == [(expected,)]

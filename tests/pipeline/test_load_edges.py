@@ -1,20 +1,13 @@
 import json
 import os
-import subprocess
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
-from etl.database.tables import create_tables
-from etl.datasets import read
-
-Connection = psycopg.Connection[Any]
-Done = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Done]
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
+from tests.support.site import Site
 
 ORDERS = """
 name = "orders"
@@ -29,19 +22,10 @@ status = { type = "text", max_length = 20 }
 
 
 @pytest.fixture
-def connection(postgresql: Connection, tmp_path: Path) -> Connection:
-    """Give a database with the table of a small dataset, and its definition in the folder of the test."""
-    postgresql.autocommit = True
-    path = tmp_path / "config" / "datasets" / "orders.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(ORDERS)
-    create_tables(postgresql, read(path))
-    return postgresql
-
-
-def _summaries(done: Done) -> list[dict[str, Any]]:
-    assert "Traceback" not in done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def site(site: Site) -> Site:
+    """Give a site that has the table of a small dataset."""
+    site.define(ORDERS)
+    return site
 
 
 @pytest.mark.parametrize("mode", [["--mode", "replace"], ["--atomic"], []])
@@ -56,7 +40,7 @@ def test_a_resumed_replace_is_known_afterwards(
     (tmp_path / "feed.json").write_text(complete)
     assert run_etl(*load).returncode == 1
     again = run_etl(*load)
-    assert (again.returncode, _summaries(again)[0]["status"]) == (1, "already_loaded")
+    assert (again.returncode, again.summaries[0]["status"]) == (1, "already_loaded")
     assert connection.execute("select sum(count_records) from etl.failures where state = 'pending'").fetchone() == (1,)
 
 
@@ -66,7 +50,7 @@ def test_a_wrong_records_path_can_be_corrected(run_etl: RunEtl, connection: Conn
     assert run_etl("load", "orders", "feed.json", "--records", "order.item").returncode == 3
     done = run_etl("load", "orders", "feed.json", "--records", "orders.item", "--json")
     assert done.returncode == 0
-    assert _summaries(done)[0]["records"]["loaded"] == 1
+    assert done.summaries[0]["records"]["loaded"] == 1
 
 
 def test_another_definition_in_the_middle_is_2_before_anything(
@@ -96,7 +80,7 @@ def test_a_server_that_is_not_there_has_a_line(run_etl: RunEtl, connection: Conn
     (tmp_path / "feed.json").write_text("[]")
     done = run_etl("--database", "postgresql://me@127.0.0.1:1/facts", "load", "orders", "feed.json", "--json")
     assert done.returncode == 4
-    source, total = _summaries(done)
+    source, total = done.lines
     assert (source["run"], source["status"], source["exit_code"], source["database"]) == (
         None,
         "incomplete",
@@ -118,7 +102,7 @@ def test_a_fifo_is_a_stream(run_etl: RunEtl, connection: Connection, tmp_path: P
     for status in ("loaded", "already_loaded"):
         threading.Thread(target=feed, daemon=True).start()
         done = run_etl("load", "orders", "pipe", "--json")
-        assert (done.returncode, _summaries(done)[0]["status"]) == (0, status)
+        assert (done.returncode, done.summaries[0]["status"]) == (0, status)
 
 
 def test_a_run_is_told_at_info(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
@@ -139,7 +123,7 @@ def test_a_precalculation_that_fails_is_not_0(run_etl: RunEtl, connection: Conne
     done = run_etl("load", "vehicle_logs", "feed.json", "--json")
     assert "vehicle_days cannot be computed" in done.stderr
     assert done.returncode in {2, 4}
-    assert _summaries(done)[-1]["exit_code"] == done.returncode
+    assert done.lines[-1]["exit_code"] == done.returncode
 
 
 def test_a_merge_into_a_table_without_its_key_is_2(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:

@@ -1,21 +1,11 @@
-import json
-import os
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, LiteralString
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import psycopg
 import pytest
 
-from etl import cli
-from etl.database.tables import create_tables
-from etl.datasets import read
 from etl.errors import UsageError
 from etl.settings import Limit
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.site import Site
 
 PARCELS = """
 name = "parcels"
@@ -29,71 +19,29 @@ weight_kg = { type = "numeric", min = 0 }
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Desk:
-    """A folder in which somebody works, and the database behind it."""
-
-    folder: Path
-    connection: Connection
-    capture: pytest.CaptureFixture[str]
-
-    def etl(self, *arguments: str) -> tuple[int, str, str]:
-        """Run a command in this process and return its exit code and what it wrote."""
-        # The server may notice a moment later that the connection of the command before is closed.
-        while self.one("select exists (select from pg_locks where locktype = 'advisory')"):
-            time.sleep(0.005)
-        self.capture.readouterr()
-        code = cli.run(["--log-level", "error", *arguments])
-        out, err = self.capture.readouterr()
-        assert "unexpected_fault" not in err
-        return code, out, err
-
-    def load(self, name: str, *arguments: str) -> tuple[dict[str, Any], str]:
-        """Load a source; return its summary, whose balance adds up, and what was told on stderr."""
-        code, out, err = self.etl("load", "parcels", name, "--json", *arguments)
-        summary: dict[str, Any] = json.loads(out.splitlines()[0])
-        assert summary["exit_code"] == code
-        records = summary["records"]
-        assert records["read"] == sum(records[name] for name in ("loaded", "rejected", "failed", "skipped", "withheld"))
-        return summary, err
-
-    def write(self, name: str, size: int, bad: Sequence[int]) -> None:
-        """Write `size` parcels of which those with the numbers of `bad` are bad."""
-        signs = dict.fromkeys(bad, "-")
-        lines = (f'{{"parcel_id": "P{n}", "weight_kg": {signs.get(n, "")}1}}\n' for n in range(1, size + 1))
-        (self.folder / name).write_text("".join(lines))
-
-    def one(self, query: LiteralString) -> Any:
-        """Return the only value of a query."""
-        row = self.connection.execute(query).fetchone()
-        assert row is not None
-        return row[0]
-
-    def count(self) -> int:
-        """Count the parcels that are in."""
-        count: int = self.one("select count(*) from lab.parcels")
-        return count
-
-
 @pytest.fixture
-def desk(
-    postgresql: Connection,
-    database_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Desk:
-    """Give a folder with the definition of `parcels` and their table, as the working folder."""
-    postgresql.autocommit = True
-    path = tmp_path / "config" / "datasets" / "parcels.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(PARCELS)
-    create_tables(postgresql, read(path))
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith(("ETL_", "PG"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("ETL_DATABASE_URL", database_url)
-    return Desk(folder=tmp_path, connection=postgresql, capture=capsys)
+def site(site: Site) -> Site:
+    """Give a site that has the table of `parcels`."""
+    site.define(PARCELS)
+    return site
+
+
+def _load(site: Site, name: str, *options: str, env: Mapping[str, str] | None = None) -> tuple[dict[str, Any], str]:
+    """Load a source; return its summary, and the errors on stderr."""
+    done = site.run("--log-level", "error", "load", "parcels", name, "--json", *options, env=env)
+    return done.summary, done.stderr
+
+
+def _write(site: Site, name: str, size: int, bad: Sequence[int]) -> None:
+    """Write `size` parcels of which those with the numbers of `bad` are bad."""
+    signs = dict.fromkeys(bad, "-")
+    lines = (f'{{"parcel_id": "P{n}", "weight_kg": {signs.get(n, "")}1}}\n' for n in range(1, size + 1))
+    (site.folder / name).write_text("".join(lines))
+
+
+def _count(site: Site) -> int:
+    """Count the parcels that are loaded."""
+    return int(site.value("select count(*) from lab.parcels"))
 
 
 def _counts(summary: dict[str, Any]) -> tuple[int, str, int, int, int]:
@@ -101,22 +49,22 @@ def _counts(summary: dict[str, Any]) -> tuple[int, str, int, int, int]:
     return summary["exit_code"], summary["status"], records["read"], records["loaded"], records["rejected"]
 
 
-def test_a_share_is_judged_from_ten_thousand_records_on(desk: Desk) -> None:
+def test_a_share_is_judged_from_ten_thousand_records_on(site: Site) -> None:
     """At 10,000 records read a load with more than 10 % rejected stops, however many were rejected before."""
-    desk.write("many.ndjson", 14_000, range(1, 1_002))
-    summary, err = desk.load("many.ndjson", "--batch-rows", "1000")
+    _write(site, "many.ndjson", 14_000, range(1, 1_002))
+    summary, err = _load(site, "many.ndjson", "--batch-rows", "1000")
     assert _counts(summary) == (5, "aborted", 10_000, 8_999, 1_001)
     assert summary["records"]["pending"] == 1_001
     assert "error: parcels: 1,001 of 10,000 records are rejected, --max-rejected allows 10%" in err
     assert f"hint: etl failed list --run {summary['run']} tells why; a higher --max-rejected goes on" in err
-    assert desk.count() == 8_999
-    assert desk.one("select count(*) from etl.runs where finished_at is null") == 1
+    assert _count(site) == 8_999
+    assert site.value("select count(*) from etl.runs where finished_at is null") == 1
 
 
-def test_a_share_that_falls_in_time_is_no_reason_to_stop(desk: Desk) -> None:
+def test_a_share_that_falls_in_time_is_no_reason_to_stop(site: Site) -> None:
     """Bad records at the beginning, a tenth of the first 10,000 and less of the whole, do not stop the load."""
-    desk.write("few.ndjson", 10_500, range(1, 1_001))
-    summary, err = desk.load("few.ndjson", "--batch-rows", "2000")
+    _write(site, "few.ndjson", 10_500, range(1, 1_001))
+    summary, err = _load(site, "few.ndjson", "--batch-rows", "2000")
     assert (*_counts(summary), err) == (1, "loaded_with_rejects", 10_500, 9_500, 1_000, "")
 
 
@@ -124,138 +72,133 @@ def test_a_share_that_falls_in_time_is_no_reason_to_stop(desk: Desk) -> None:
     ("size", "bad", "exit_code"),
     [(100, 100, 1), (101, 10, 1), (101, 11, 5), (200, 20, 1), (200, 21, 5), (9_999, 1_000, 5), (9_999, 999, 1)],
 )
-def test_a_share_is_judged_at_the_end_of_more_than_a_hundred(desk: Desk, size: int, bad: int, exit_code: int) -> None:
+def test_a_share_is_judged_at_the_end_of_more_than_a_hundred(site: Site, size: int, bad: int, exit_code: int) -> None:
     """Below 10,000 records the share is judged when all are in, and of 100 or fewer not at all."""
-    desk.write("parcels.ndjson", size, range(size - bad + 1, size + 1))
-    summary, _ = desk.load("parcels.ndjson", "--batch-rows", "3000")
+    _write(site, "parcels.ndjson", size, range(size - bad + 1, size + 1))
+    summary, _ = _load(site, "parcels.ndjson", "--batch-rows", "3000")
     status = "aborted" if exit_code == 5 else "loaded_with_rejects"
     assert _counts(summary) == (exit_code, status, size, size - bad, bad)
-    assert desk.count() == size - bad
+    assert _count(site) == size - bad
     # The end that was not noted is noted by the same command with a higher limit, and nothing comes twice.
-    again, _ = desk.load("parcels.ndjson", "--max-rejected", "100%")
+    again, _ = _load(site, "parcels.ndjson", "--max-rejected", "100%")
     assert (again["exit_code"], again["records"]["loaded"], again["records"]["skipped"]) == (1, 0, size)
     assert again["status"] == ("loaded_with_rejects" if exit_code == 5 else "already_loaded")
-    assert desk.count() == size - bad
-    assert desk.one("select count(*) from etl.runs where finished_at is null") == 0
+    assert _count(site) == size - bad
+    assert site.value("select count(*) from etl.runs where finished_at is null") == 0
 
 
 @pytest.mark.parametrize(
     ("limit", "exit_code", "read"), [("0", 5, 10), ("1", 5, 20), ("2", 5, 50), ("3", 1, 60), ("4", 1, 60)]
 )
-def test_a_number_is_judged_after_each_batch(desk: Desk, limit: str, exit_code: int, read: int) -> None:
+def test_a_number_is_judged_after_each_batch(site: Site, limit: str, exit_code: int, read: int) -> None:
     """One rejected record more than the number allows stops the load behind its batch."""
-    desk.write("parcels.ndjson", 60, [4, 15, 46])
-    summary, err = desk.load("parcels.ndjson", "--batch-rows", "10", "--max-rejected", limit)
+    _write(site, "parcels.ndjson", 60, [4, 15, 46])
+    summary, err = _load(site, "parcels.ndjson", "--batch-rows", "10", "--max-rejected", limit)
     rejected = sum(number <= read for number in (4, 15, 46))
     assert _counts(summary)[0] == exit_code
     assert _counts(summary)[2:] == (read, read - rejected, rejected)
-    assert desk.count() == read - rejected
+    assert _count(site) == read - rejected
     assert (f"--max-rejected allows {limit}" in err) == (exit_code == 5)
 
 
-def test_no_rejected_record_is_too_many_of_none(desk: Desk) -> None:
+def test_no_rejected_record_is_too_many_of_none(site: Site) -> None:
     """A limit of 0 or 0 % lets a clean source through, and 100 % any."""
-    desk.write("clean.ndjson", 150, [])
-    assert desk.load("clean.ndjson", "--max-rejected", "0")[0]["exit_code"] == 0
-    desk.write("clean2.ndjson", 151, [])
-    desk.connection.execute("truncate lab.parcels")
-    assert desk.load("clean2.ndjson", "--max-rejected", "0%", "--force")[0]["exit_code"] == 0
-    desk.write("bad.ndjson", 150, range(1, 151))
-    assert desk.load("bad.ndjson", "--max-rejected", "100%")[0]["exit_code"] == 1
+    _write(site, "clean.ndjson", 150, [])
+    assert _load(site, "clean.ndjson", "--max-rejected", "0")[0]["exit_code"] == 0
+    _write(site, "clean2.ndjson", 151, [])
+    site.ask("truncate lab.parcels")
+    assert _load(site, "clean2.ndjson", "--max-rejected", "0%", "--force")[0]["exit_code"] == 0
+    _write(site, "bad.ndjson", 150, range(1, 151))
+    assert _load(site, "bad.ndjson", "--max-rejected", "100%")[0]["exit_code"] == 1
 
 
-def test_all_attempts_of_a_run_count(desk: Desk) -> None:
+def test_all_attempts_of_a_run_count(site: Site) -> None:
     """What an earlier attempt rejected counts; after exit 5 a higher limit goes on and nothing comes twice."""
-    desk.write("parcels.ndjson", 300, [1, 2, 201, 202, 203, 290])
-    text = (desk.folder / "parcels.ndjson").read_text()
-    (desk.folder / "parcels.ndjson").write_text(text[: text.index('"P151"')])
+    _write(site, "parcels.ndjson", 300, [1, 2, 201, 202, 203, 290])
+    text = (site.folder / "parcels.ndjson").read_text()
+    (site.folder / "parcels.ndjson").write_text(text[: text.index('"P151"')])
     options = ("--batch-rows", "50", "--max-rejected")
-    cut, _ = desk.load("parcels.ndjson", *options, "4")
+    cut, _ = _load(site, "parcels.ndjson", *options, "4")
     assert _counts(cut) == (3, "incomplete", 150, 148, 2)
-    (desk.folder / "parcels.ndjson").write_text(text)
-    stopped, err = desk.load("parcels.ndjson", *options, "4")
+    (site.folder / "parcels.ndjson").write_text(text)
+    stopped, err = _load(site, "parcels.ndjson", *options, "4")
     assert "5 of 250 records are rejected, --max-rejected allows 4" in err
     assert _counts(stopped) == (5, "aborted", 250, 97, 3)
     assert (stopped["run"], stopped["records"]["skipped"]) == (cut["run"], 150)
-    more, err = desk.load("parcels.ndjson", *options, "5")
+    more, err = _load(site, "parcels.ndjson", *options, "5")
     assert "6 of 300 records are rejected, --max-rejected allows 5" in err
     assert _counts(more) == (5, "aborted", 300, 49, 1)
-    done, _ = desk.load("parcels.ndjson", *options, "6")
+    done, _ = _load(site, "parcels.ndjson", *options, "6")
     assert _counts(done) == (1, "loaded_with_rejects", 300, 0, 0)
     assert (done["run"], done["records"]["skipped"], done["records"]["pending"]) == (cut["run"], 300, 6)
-    assert desk.count() == 294
-    [shown] = [json.loads(line) for line in desk.etl("runs", "show", cut["run"], "--json")[1].splitlines()]
+    assert _count(site) == 294
+    [shown] = site.run("runs", "show", cut["run"], "--json").lines
     assert [attempt["exit_code"] for attempt in shown["attempts"]] == [3, 5, 5, 1]
 
 
-def test_what_was_put_right_counts_no_more(desk: Desk) -> None:
+def test_what_was_put_right_counts_no_more(site: Site) -> None:
     """A replay takes its records off the count, so that the same command goes on with the same limit."""
-    desk.write("parcels.ndjson", 40, [3, 4, 12])
-    assert desk.load("parcels.ndjson", "--batch-rows", "10", "--max-rejected", "1")[0]["exit_code"] == 5
-    assert desk.count() == 8
-    [path] = (desk.folder / "failed").rglob("*.ndjson")
+    _write(site, "parcels.ndjson", 40, [3, 4, 12])
+    assert _load(site, "parcels.ndjson", "--batch-rows", "10", "--max-rejected", "1")[0]["exit_code"] == 5
+    assert _count(site) == 8
+    [path] = site.store.rglob("*.ndjson")
     path.write_text(path.read_text().replace("-1", "1"))
-    assert desk.etl("failed", "replay", "--all")[0] == 0
-    done, _ = desk.load("parcels.ndjson", "--batch-rows", "10", "--max-rejected", "1")
+    assert site.run("failed", "replay", "--all").returncode == 0
+    done, _ = _load(site, "parcels.ndjson", "--batch-rows", "10", "--max-rejected", "1")
     assert _counts(done) == (1, "loaded_with_rejects", 40, 29, 1)
-    assert desk.count() == 39
+    assert _count(site) == 39
 
 
-def test_what_the_server_rejects_counts_and_a_failed_batch_does_not(desk: Desk) -> None:
+def test_what_the_server_rejects_counts_and_a_failed_batch_does_not(site: Site) -> None:
     """Records that only the server refuses count like others; those of a failed batch are not at fault."""
-    desk.connection.execute("alter table lab.parcels add constraint by_hand check (parcel_id <> 'P7')")
-    desk.connection.execute(
-        "create function lab.stop() returns trigger language plpgsql as"
-        " 'begin if new.parcel_id = $$P15$$ then raise exception $$busy$$ using errcode = $$57014$$; end if;"
-        " return new; end'"
-    )
-    desk.connection.execute("create trigger stop before insert on lab.parcels for each row execute function lab.stop()")
-    desk.write("parcels.ndjson", 30, [3])
+    site.ask("alter table lab.parcels add constraint by_hand check (parcel_id <> 'P7')")
+    site.on_insert("lab.parcels", "new.parcel_id = 'P15'", "raise 'busy' using errcode = '57014';")
+    _write(site, "parcels.ndjson", 30, [3])
     options = ("--batch-rows", "10", "--retry-attempts", "1", "--max-rejected")
-    stopped, err = desk.load("parcels.ndjson", *options, "1")
+    stopped, err = _load(site, "parcels.ndjson", *options, "1")
     assert "2 of 10 records are rejected" in err
     assert _counts(stopped) == (5, "aborted", 10, 8, 2)
-    summary, _ = desk.load("parcels.ndjson", *options, "2")
+    summary, _ = _load(site, "parcels.ndjson", *options, "2")
     assert _counts(summary) == (1, "loaded_with_rejects", 30, 10, 0)
     assert (summary["records"]["failed"], summary["records"]["pending"]) == (10, 12)
 
 
 @pytest.mark.parametrize("arguments", [("--atomic",), ("--mode", "replace")], ids=["atomic", "replace"])
 @pytest.mark.parametrize("limit", ["10%", "20"])
-def test_of_an_atomic_run_nothing_is_in(desk: Desk, arguments: tuple[str, ...], limit: str) -> None:
+def test_of_an_atomic_run_nothing_is_in(site: Site, arguments: tuple[str, ...], limit: str) -> None:
     """With --atomic and replace too many rejected leave the facts as they were; with a higher limit all comes."""
-    (desk.folder / "before.ndjson").write_text('{"parcel_id": "A"} {"parcel_id": "B"} {"parcel_id": "C"}')
-    desk.load("before.ndjson")
-    desk.write("parcels.ndjson", 200, range(101, 130))
-    stopped, _ = desk.load("parcels.ndjson", "--batch-rows", "40", "--max-rejected", limit, *arguments)
+    (site.folder / "before.ndjson").write_text('{"parcel_id": "A"} {"parcel_id": "B"} {"parcel_id": "C"}')
+    _load(site, "before.ndjson")
+    _write(site, "parcels.ndjson", 200, range(101, 130))
+    stopped, _ = _load(site, "parcels.ndjson", "--batch-rows", "40", "--max-rejected", limit, *arguments)
     read = 200 if limit == "10%" else 160
     rejected = min(29, read - 100)
     assert _counts(stopped) == (5, "aborted", read, 0, rejected)
     assert stopped["records"]["withheld"] == read - rejected
-    assert desk.count() == 3
-    done, _ = desk.load("parcels.ndjson", "--batch-rows", "40", "--max-rejected", "29", *arguments)
+    assert _count(site) == 3
+    done, _ = _load(site, "parcels.ndjson", "--batch-rows", "40", "--max-rejected", "29", *arguments)
     assert (done["exit_code"], done["status"], done["records"]["pending"]) == (1, "loaded_with_rejects", 29)
-    assert desk.count() == 171 + (0 if "replace" in arguments else 3)
+    assert _count(site) == 171 + (0 if "replace" in arguments else 3)
 
 
-def test_the_limit_comes_from_the_environment_or_the_file_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_comes_from_the_environment_or_the_file_too(site: Site) -> None:
     """A flag beats ETL_MAX_REJECTED, which beats max_rejected of etl.toml."""
-    (desk.folder / "config" / "etl.toml").write_text('max_rejected = "1"\n')
-    desk.write("parcels.ndjson", 30, [1, 2, 3])
-    assert "allows 1" in desk.load("parcels.ndjson")[1]
-    monkeypatch.setenv("ETL_MAX_REJECTED", "2")
-    assert "allows 2" in desk.load("parcels.ndjson")[1]
-    assert desk.load("parcels.ndjson", "--max-rejected", "3")[0]["exit_code"] == 1
+    (site.folder / "config" / "etl.toml").write_text('max_rejected = "1"\n')
+    _write(site, "parcels.ndjson", 30, [1, 2, 3])
+    assert "allows 1" in _load(site, "parcels.ndjson")[1]
+    env = {"ETL_MAX_REJECTED": "2"}
+    assert "allows 2" in _load(site, "parcels.ndjson", env=env)[1]
+    assert _load(site, "parcels.ndjson", "--max-rejected", "3", env=env)[0]["exit_code"] == 1
 
 
-def test_what_is_no_limit_is_wrong_usage(desk: Desk) -> None:
+def test_what_is_no_limit_is_wrong_usage(site: Site) -> None:
     """A limit that is neither a number nor a percentage up to 100 % is exit 2, and nothing is begun."""
-    desk.write("parcels.ndjson", 3, [])
+    _write(site, "parcels.ndjson", 3, [])
     for limit in ("-1", "101%", "100.1%", "ten", "", "%", "10 %", "1e3", "1.5", "-5%", "0x10", "10%%", "NaN%"):
-        code, out, err = desk.etl("load", "parcels", "parcels.ndjson", f"--max-rejected={limit}")
-        assert (code, out) == (2, ""), limit
-        assert "--max-rejected" in err
-    assert desk.one("select count(*) from etl.runs") == 0
+        done = site.run("load", "parcels", "parcels.ndjson", f"--max-rejected={limit}")
+        assert (done.returncode, done.stdout) == (2, ""), limit
+        assert "--max-rejected" in done.stderr
+    assert site.value("select count(*) from etl.runs") == 0
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,17 @@
 """What a load does with records that are odd, as its policies say."""
 
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from etl.database.tables import create_tables
 from etl.datasets import Dataset, read
 from etl.ingestion.transform.unknown import known, unknown
 from etl.ingestion.values import KEY
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 
 NOTES = """
 name = "notes"

@@ -2,30 +2,19 @@ import hashlib
 import json
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, LiteralString
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
-from etl import cli
-from etl.database.tables import create_tables
-from etl.datasets import read
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Finished = subprocess.CompletedProcess[str]
-RunEtl = Callable[..., Finished]
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.commands import Ended
+from tests.support.faults import Connection, Gate, Moment
+from tests.support.records import as_lines
+from tests.support.site import Site
+from tests.support.waiting import until
 
 ORDERS = """
 name = "orders"
@@ -53,118 +42,44 @@ alter table lab.orders add constraint orders_by_hand check (note <> 'no');
 alter table lab.order_lines add constraint order_lines_by_hand check (sku <> 'no');
 """
 
-HELD = 42
-"""The advisory lock by which a test keeps a replay from going on."""
+
+def _load(site: Site, name: str, records: Sequence[object] | None = None, *options: str) -> dict[str, Any]:
+    """Load lines of orders, written first if there are any, and return the summary."""
+    if records is not None:
+        (site.folder / name).write_text(as_lines(*records))
+    return site.load("orders", name, "--retry-attempts", "1", *options)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def documents(self) -> list[Any]:
-        """What it printed as JSON, line by line."""
-        return [json.loads(line) for line in self.out.splitlines()]
+def _replay(site: Site, *arguments: str) -> Ended:
+    """Replay, and check that every run's balance adds up afterwards."""
+    done = site.run("failed", "replay", *arguments)
+    for run in site.column("select run from etl.runs order by number"):
+        _balance(site, run)
+    return done
 
 
-@dataclass(frozen=True, kw_only=True)
-class Desk:
-    """A folder in which an operator works, and the database behind it."""
+def _balance(site: Site, run: str) -> dict[str, Any]:
+    """Return what `runs show` reports of a run, which adds up and is what the tables and the store hold."""
+    [shown] = site.run("runs", "show", run, "--json").lines
+    assert shown["records"] == shown["loaded"] + shown["rejected"] + shown["failed"]
+    waiting = [each for each in shown["failures"] if each["state"] == "pending"]
+    assert shown["pending"] == sum(each["count_records"] for each in waiting)
+    given_up = [each for each in shown["failures"] if each["state"] in {"discarded", "superseded"}]
+    refused = sum(each["count_records"] for each in waiting + given_up)
+    assert shown["rejected"] + shown["failed"] == refused
+    return dict(shown)
 
-    folder: Path
-    connection: Connection
-    capture: pytest.CaptureFixture[str]
 
-    def etl(self, *arguments: str | Path) -> Done:
-        """Run a command in this process."""
-        # The server may notice a moment later that the connection of the command before is closed.
-        _wait_for(lambda: not self.one("select count(*) from pg_locks where locktype = 'advisory' and granted"))
-        self.capture.readouterr()
-        code = cli.run([str(argument) for argument in arguments])
-        out, err = self.capture.readouterr()
-        assert "unexpected_fault" not in err
-        return Done(code=code, out=out, err=err)
-
-    def load(self, name: str, records: Sequence[object] | None = None, *arguments: str) -> dict[str, Any]:
-        """Load lines of orders, written first if there are any, and return the summary."""
-        if records is not None:
-            (self.folder / name).write_text(_lines(*records))
-        done = self.etl("load", "orders", name, "--json", "--retry-attempts", "1", *arguments)
-        summary: dict[str, Any] = done.documents[0]
-        assert summary["exit_code"] == done.code
-        return summary
-
-    def replay(self, *arguments: str) -> Done:
-        """Replay, and check that every run's balance adds up afterwards."""
-        done = self.etl("failed", "replay", *arguments)
-        for run in self.column("select run from etl.runs order by number"):
-            self.balance(run)
-        return done
-
-    def balance(self, run: str) -> dict[str, Any]:
-        """Return what `runs show` tells of a run, which adds up and is what the tables and the store hold."""
-        [shown] = self.etl("runs", "show", run, "--json").documents
-        assert shown["records"] == shown["loaded"] + shown["rejected"] + shown["failed"]
-        waiting = [each for each in shown["failures"] if each["state"] == "pending"]
-        assert shown["pending"] == sum(each["count_records"] for each in waiting)
-        given_up = [each for each in shown["failures"] if each["state"] in {"discarded", "superseded"}]
-        refused = sum(each["count_records"] for each in waiting + given_up)
-        assert shown["rejected"] + shown["failed"] == refused
-        return dict(shown)
-
-    def one(self, query: LiteralString) -> Any:
-        """Return the only value of a query."""
-        row = self.connection.execute(query).fetchone()
-        assert row is not None
-        return row[0]
-
-    def column(self, query: LiteralString) -> list[Any]:
-        """Return the first column of a query."""
-        return [row[0] for row in self.connection.execute(query)]
-
-    def waiting(self) -> list[str]:
-        """List what waits in the failed store."""
-        return self.column("select id from etl.failures where state = 'pending' order by created_at, id")
-
-    def states(self) -> dict[str, str]:
-        """Return the state of each failure, which its ID.json tells as well."""
-        states: dict[str, str] = dict(self.connection.execute("select id, state from etl.failures").fetchall())
-        for failed_id, state in states.items():
-            assert self.told(failed_id)["state"] == state or state == "superseded"
-        return states
-
-    def path(self, failed_id: str) -> Path:
-        """Return the file of a failure's records."""
-        [path] = (self.folder / "failed").glob(f"*/*/{failed_id}.ndjson")
-        return path
-
-    def told(self, failed_id: str) -> dict[str, Any]:
-        """Return the ID.json of a failure."""
-        document: dict[str, Any] = json.loads(self.path(failed_id).with_suffix(".json").read_bytes())
-        return document
-
-    def edit(self, failed_id: str, *changes: tuple[str, str]) -> None:
-        """Change texts in the file of a failure."""
-        text = self.path(failed_id).read_text()
-        for old, new in changes:
-            assert old in text
-            text = text.replace(old, new)
-        self.path(failed_id).write_text(text)
-
-    def orders(self) -> dict[str, tuple[Any, list[str]]]:
-        """Return version and skus of each order; each stands there once, and no line without its order."""
-        rows = self.connection.execute(
-            "select order_id, version, array(select sku from lab.order_lines l where l.order_id = o.order_id"
-            " order by line_no) from lab.orders o"
-        ).fetchall()
-        found = {order_id: (version, skus) for order_id, version, skus in rows}
-        assert len(found) == len(rows)
-        assert self.one("select count(*) from lab.order_lines") == sum(len(skus) for _, skus in found.values())
-        return found
+def _orders(site: Site) -> dict[str, tuple[Any, list[str]]]:
+    """Return version and skus of each order; each stands there once, and no line without its order."""
+    rows = site.ask(
+        "select order_id, version, array(select sku from lab.order_lines l where l.order_id = o.order_id"
+        " order by line_no) from lab.orders o"
+    )
+    found = {order_id: (version, skus) for order_id, version, skus in rows}
+    assert len(found) == len(rows)
+    assert site.value("select count(*) from lab.order_lines") == sum(len(skus) for _, skus in found.values())
+    return found
 
 
 @pytest.fixture
@@ -174,35 +89,11 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def desk(
-    postgresql: Connection,
-    database_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    mode: str,
-) -> Desk:
-    """Give a folder with the definition of `orders` and their tables, as the working folder."""
-    postgresql.autocommit = True
-    path = tmp_path / "config" / "datasets" / "orders.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(ORDERS.format(mode=mode))
-    create_tables(postgresql, read(path))
-    postgresql.execute(BY_HAND)
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith(("ETL_", "PG"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("ETL_DATABASE_URL", database_url)
-    return Desk(folder=tmp_path, connection=postgresql, capture=capsys)
-
-
-@pytest.fixture
-def in_background(desk: Desk, run_etl: RunEtl) -> Iterator[Callable[..., Future[Finished]]]:
-    """Return a function that runs `etl ARGUMENTS` as a process beside the test."""
-    with ThreadPoolExecutor() as pool:
-        yield lambda *arguments: pool.submit(run_etl, *arguments)
-        # Whatever the test found: what it still holds must not keep the command waiting.
-        desk.connection.execute("select pg_advisory_unlock_all()")
+def site(site: Site, mode: str) -> Site:
+    """Give a site that has the tables of `orders`, with constraints that no definition knows."""
+    site.define(ORDERS.format(mode=mode))
+    site.ask(BY_HAND)
+    return site
 
 
 append = pytest.mark.parametrize("mode", ["append"], indirect=True)
@@ -213,101 +104,90 @@ def _order(number: int | str, *, version: int | None = 1, amount: object = 5, no
     return {"order_id": f"O{number}", "version": version, "amount": amount, "note": note, "lines": lines}
 
 
-def _lines(*records: object) -> str:
-    return "".join(f"{record if isinstance(record, str) else json.dumps(record)}\n" for record in records)
-
-
 def _skus(number: int | str) -> list[str]:
     return [f"{number}a", f"{number}b"]
 
 
-def _wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-
-
-def test_an_edit_is_picked_up(desk: Desk) -> None:
+def test_an_edit_is_picked_up(site: Site) -> None:
     """Records are loaded as the file holds them now, in the place of the originals; the files stay, as replayed."""
     records = [_order(1), _order(2, amount=-2), '{"order_id" "O3"}', _order(4), _order(5, note="no"), _order(6)]
-    summary = desk.load("orders.ndjson", records, "--batch-rows", "5")
+    summary = _load(site, "orders.ndjson", records, "--batch-rows", "5")
     assert (summary["exit_code"], summary["records"]["rejected"]) == (1, 3)
-    [failed_id] = desk.waiting()
-    sha256 = desk.told(failed_id)["sha256"]
-    desk.edit(failed_id, ("-2", "2"), ('{"order_id" "O3"}', json.dumps(_order(3))), ('"no"', '"yes"'))
-    edited = desk.path(failed_id).read_bytes()
-    done = desk.replay(failed_id)
-    assert (done.code, done.out) == (0, f"replayed {failed_id}: 3 loaded, 0 refused again\n")
-    assert desk.orders() == {f"O{number}": (1, _skus(number)) for number in range(1, 7)}
-    places = desk.connection.execute(
+    [failed_id] = site.failures.waiting()
+    sha256 = site.failures.details(failed_id)["sha256"]
+    site.failures.edit(failed_id, ("-2", "2"), ('{"order_id" "O3"}', json.dumps(_order(3))), ('"no"', '"yes"'))
+    edited = site.failures.path(failed_id).read_bytes()
+    done = _replay(site, failed_id)
+    assert (done.returncode, done.stdout) == (0, f"replayed {failed_id}: 3 loaded, 0 refused again\n")
+    assert _orders(site) == {f"O{number}": (1, _skus(number)) for number in range(1, 7)}
+    places = site.ask(
         "select order_id, etl_batch, etl_place from lab.orders union all"
         " select sku, etl_batch, etl_place from lab.order_lines where line_no = 1 order by 1"
-    ).fetchall()
-    second = (desk.folder / "orders.ndjson").read_bytes().index(b'{"order_id": "O6"')
+    )
+    second = (site.folder / "orders.ndjson").read_bytes().index(b'{"order_id": "O6"')
     assert {name: (batch, place) for name, batch, place in places} == {
         **{f"O{number}": (0, number) for number in range(1, 6)},
         **{f"{number}a": (0, number) for number in range(1, 6)},
         "O6": (second, 1),
         "6a": (second, 1),
     }
-    assert desk.column("select distinct etl_run from lab.orders") == desk.column("select number from etl.runs")
-    assert desk.states() == {failed_id: "replayed"}
-    assert desk.path(failed_id).read_bytes() == edited
-    assert desk.told(failed_id)["sha256"] == sha256 != hashlib.sha256(edited).hexdigest()
-    balance = desk.balance(summary["run"])
+    assert site.column("select distinct etl_run from lab.orders") == site.column("select number from etl.runs")
+    assert site.failures.states() == {failed_id: "replayed"}
+    assert site.failures.path(failed_id).read_bytes() == edited
+    assert site.failures.details(failed_id)["sha256"] == sha256 != hashlib.sha256(edited).hexdigest()
+    balance = _balance(site, summary["run"])
     assert (balance["loaded"], balance["rejected"], balance["pending"]) == (6, 0, 0)
-    assert desk.column("select rows from etl.batches order by 1") == [[1, 2], [5, 10]]
-    again = desk.load("orders.ndjson")
+    assert site.column("select rows from etl.batches order by 1") == [[1, 2], [5, 10]]
+    again = _load(site, "orders.ndjson")
     assert (again["exit_code"], again["status"], again["records"]["skipped"]) == (0, "already_loaded", 6)
 
 
-def test_what_is_named_is_replayed_and_nothing_else(desk: Desk) -> None:
+def test_what_is_named_is_replayed_and_nothing_else(site: Site) -> None:
     """Ids, --run, --dataset and --all choose what is replayed; naming nothing is exit 2."""
-    vehicles = desk.folder / "vehicles.ndjson"
-    vehicles.write_text(_lines({"vehicle_id": "V1", "odometer_km": -1}))
-    desk.load("one.ndjson", [_order(1, amount=-1), _order(2), _order(3, amount=-3)], "--batch-rows", "1")
-    two = desk.load("two.ndjson", [_order(4, amount=-4), _order(5), _order(6, amount=-6)], "--batch-rows", "1")
-    assert desk.etl("load", "vehicles", vehicles).code == 1
-    waiting = desk.waiting()
+    vehicles = site.folder / "vehicles.ndjson"
+    vehicles.write_text(as_lines({"vehicle_id": "V1", "odometer_km": -1}))
+    _load(site, "one.ndjson", [_order(1, amount=-1), _order(2), _order(3, amount=-3)], "--batch-rows", "1")
+    two = _load(site, "two.ndjson", [_order(4, amount=-4), _order(5), _order(6, amount=-6)], "--batch-rows", "1")
+    assert site.run("load", "vehicles", vehicles).returncode == 1
+    waiting = site.failures.waiting()
     assert len(waiting) == 5
     for failed_id in waiting:
-        desk.edit(failed_id, (": -", ": "))
-    nothing = desk.replay()
-    assert (nothing.code, desk.waiting()) == (2, waiting)
-    assert "hint: name ids, --run, --dataset or --all" in nothing.err
-    unknown = desk.replay(waiting[0], "no-such-id")
-    assert (unknown.code, desk.waiting()) == (2, waiting)
-    assert desk.replay(waiting[1], waiting[0]).code == 0
-    assert desk.waiting() == waiting[2:]
-    assert set(desk.orders()) == {"O1", "O2", "O3", "O5"}
-    done = desk.replay("--run", two["run"], "--json")
-    assert [(each["id"], each["loaded"]) for each in done.documents] == [(waiting[2], 1), (waiting[3], 1)]
-    assert set(done.documents[0]) == {"id", "dataset", "run", "loaded", "rejected", "failed", "stored"}
-    assert desk.waiting() == waiting[4:]
-    none = desk.replay("--dataset", "orders")
-    assert (none.code, none.out, none.err.splitlines()[-1:]) == (0, "", ["nothing waits of orders"])
-    assert desk.replay("--all").out == f"replayed {waiting[4]}: 1 loaded, 0 refused again\n"
-    assert desk.waiting() == []
-    assert desk.column("select odometer_km from logistics.vehicles") == [1]
-    assert len(desk.orders()) == 6
+        site.failures.edit(failed_id, (": -", ": "))
+    nothing = _replay(site)
+    assert (nothing.returncode, site.failures.waiting()) == (2, waiting)
+    assert "hint: name ids, --run, --dataset or --all" in nothing.stderr
+    unknown = _replay(site, waiting[0], "no-such-id")
+    assert (unknown.returncode, site.failures.waiting()) == (2, waiting)
+    assert _replay(site, waiting[1], waiting[0]).returncode == 0
+    assert site.failures.waiting() == waiting[2:]
+    assert set(_orders(site)) == {"O1", "O2", "O3", "O5"}
+    done = _replay(site, "--run", two["run"], "--json")
+    assert [(each["id"], each["loaded"]) for each in done.lines] == [(waiting[2], 1), (waiting[3], 1)]
+    assert set(done.lines[0]) == {"id", "dataset", "run", "loaded", "rejected", "failed", "stored"}
+    assert site.failures.waiting() == waiting[4:]
+    none = _replay(site, "--dataset", "orders")
+    assert (none.returncode, none.stdout, none.stderr.splitlines()[-1:]) == (0, "", ["nothing waits of orders"])
+    assert _replay(site, "--all").stdout == f"replayed {waiting[4]}: 1 loaded, 0 refused again\n"
+    assert site.failures.waiting() == []
+    assert site.column("select odometer_km from logistics.vehicles") == [1]
+    assert len(_orders(site)) == 6
 
 
-def test_what_is_refused_again_waits_under_a_new_id(desk: Desk) -> None:
+def test_what_is_refused_again_waits_under_a_new_id(site: Site) -> None:
     """What stays at fault is split off: a new id with its parent, one attempt more and its reason of now."""
     records = [_order(1), _order(2, amount=-2), _order(3, amount="x"), _order(4, amount=-4)]
-    summary = desk.load("orders.ndjson", records)
-    [first] = desk.waiting()
-    desk.edit(first, ('"x", "note": ""', '7, "note": "no"'), ("-4", "4"))
-    edited = desk.path(first).read_text().splitlines()
-    done = desk.replay(first)
+    summary = _load(site, "orders.ndjson", records)
+    [first] = site.failures.waiting()
+    site.failures.edit(first, ('"x", "note": ""', '7, "note": "no"'), ("-4", "4"))
+    edited = site.failures.path(first).read_text().splitlines()
+    done = _replay(site, first)
     second = f"{first}r"
-    assert (done.code, done.out) == (1, f"replayed {first}: 1 loaded, 2 refused again; waits as {second}\n")
-    assert desk.states() == {first: "replayed", second: "pending"}
-    assert desk.path(second).read_text().splitlines() == edited[:2]
-    told = desk.told(second)
+    assert (done.returncode, done.stdout) == (1, f"replayed {first}: 1 loaded, 2 refused again; waits as {second}\n")
+    assert site.failures.states() == {first: "replayed", second: "pending"}
+    assert site.failures.path(second).read_text().splitlines() == edited[:2]
+    told = site.failures.details(second)
     assert (told["parent"], told["attempts"], told["kind"], told["batch"]) == (first, 2, "rejected", 0)
-    before = {each["record"]: each for each in desk.told(first)["records"]}
+    before = {each["record"]: each for each in site.failures.details(first)["records"]}
     assert [(each["record"], each["offset"], each["key"]) for each in told["records"]] == [
         (number, before[number]["offset"], f"O{number}") for number in (2, 3)
     ]
@@ -315,222 +195,182 @@ def test_what_is_refused_again_waits_under_a_new_id(desk: Desk) -> None:
         "expected 0 or more",
         "the database refuses it by the constraint orders_by_hand: check violation",
     ]
-    row = desk.connection.execute("select parent, attempts from etl.failures where id = %s", [second]).fetchone()
+    row = site.ask("select parent, attempts from etl.failures where id = %s", [second])[0]
     assert row == (first, 2)
-    assert set(desk.orders()) == {"O1", "O4"}
-    again = desk.load("orders.ndjson")
+    assert set(_orders(site)) == {"O1", "O4"}
+    again = _load(site, "orders.ndjson")
     assert (again["exit_code"], again["status"], again["records"]["pending"]) == (1, "already_loaded", 2)
-    assert desk.replay(second).code == 1
+    assert _replay(site, second).returncode == 1
     third = f"{second}r"
-    assert (desk.told(third)["attempts"], desk.told(third)["parent"]) == (3, second)
-    desk.edit(third, ("-2", "2"), ('"no"', '"yes"'))
-    assert desk.replay("--run", summary["run"]).code == 0
-    assert desk.states() == {first: "replayed", second: "replayed", third: "replayed"}
-    assert desk.orders() == {f"O{number}": (1, _skus(number)) for number in range(1, 5)}
-    assert desk.load("orders.ndjson")["exit_code"] == 0
+    assert (site.failures.details(third)["attempts"], site.failures.details(third)["parent"]) == (3, second)
+    site.failures.edit(third, ("-2", "2"), ('"no"', '"yes"'))
+    assert _replay(site, "--run", summary["run"]).returncode == 0
+    assert site.failures.states() == {first: "replayed", second: "replayed", third: "replayed"}
+    assert _orders(site) == {f"O{number}": (1, _skus(number)) for number in range(1, 5)}
+    assert _load(site, "orders.ndjson")["exit_code"] == 0
 
 
 @append
-def test_replaying_twice_doubles_nothing(desk: Desk) -> None:
+def test_replaying_twice_doubles_nothing(site: Site) -> None:
     """What was replayed waits no more: naming it again tells so, and loads nothing."""
-    desk.load("orders.ndjson", [_order(1, amount=-1), _order(2)])
-    [failed_id] = desk.waiting()
-    desk.edit(failed_id, ("-1", "1"))
-    assert desk.replay(failed_id, failed_id).out.count("replayed") == 1
-    desk.path(failed_id).unlink()  # An operator who tidies up.
-    done = desk.replay(failed_id)
-    assert (done.code, done.out) == (0, "")
-    assert f"{failed_id} does not wait: replayed" in done.err
-    assert desk.replay("--all").out == ""
-    assert desk.orders() == {"O1": (1, _skus(1)), "O2": (1, _skus(2))}
+    _load(site, "orders.ndjson", [_order(1, amount=-1), _order(2)])
+    [failed_id] = site.failures.waiting()
+    site.failures.edit(failed_id, ("-1", "1"))
+    assert _replay(site, failed_id, failed_id).stdout.count("replayed") == 1
+    site.failures.path(failed_id).unlink()  # An operator who tidies up.
+    done = _replay(site, failed_id)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert f"{failed_id} does not wait: replayed" in done.stderr
+    assert _replay(site, "--all").stdout == ""
+    assert _orders(site) == {"O1": (1, _skus(1)), "O2": (1, _skus(2))}
 
 
-def _hold(desk: Desk, *, at_commit: bool = False) -> None:
-    """Let every batch of orders wait until `_release`: before its rows are in, or in its commit."""
-    desk.connection.execute("select pg_advisory_lock(%s)", [HELD])
-    desk.connection.execute(
-        sql.SQL(
-            "create function lab.held() returns trigger language plpgsql as"
-            " 'begin perform pg_advisory_xact_lock_shared({held}); return new; end';"
-        ).format(held=HELD)
-    )
-    if at_commit:
-        desk.connection.execute(
-            "create constraint trigger held after insert on lab.orders deferrable initially deferred"
-            " for each row execute function lab.held()"
-        )
-    else:
-        desk.connection.execute(
-            "create trigger held before insert on lab.orders for each row execute function lab.held()"
-        )
-
-
-def _wait_until_held(desk: Desk) -> None:
-    _wait_for(lambda: desk.one("select count(*) from pg_locks where locktype = 'advisory' and not granted"))
-
-
-def _release(desk: Desk) -> None:
-    desk.connection.execute("select pg_advisory_unlock(%s)", [HELD])
-    desk.connection.execute("drop trigger held on lab.orders")
-    desk.connection.execute("drop function lab.held")
+def _gate(site: Site, moment: Moment = "in COPY") -> AbstractContextManager[Gate]:
+    """Hold up every batch of orders before its rows are in, or in its commit."""
+    return site.gate("lab.orders", moment, when="true")
 
 
 @append
-def test_two_replays_at_once_double_nothing(desk: Desk, in_background: Callable[..., Future[Finished]]) -> None:
+def test_two_replays_at_once_double_nothing(site: Site) -> None:
     """A second replay beside the first is exit 6 and tells who is at it; afterwards all is in once."""
-    desk.load("orders.ndjson", [_order(number, amount=-1) for number in range(1, 5)], "--max-rejected", "100%")
-    [failed_id] = desk.waiting()
-    desk.edit(failed_id, ("-1", "1"))
-    _hold(desk)
-    first = in_background("failed", "replay", failed_id)
-    _wait_until_held(desk)
-    second = in_background("failed", "replay", "--all").result()
-    assert (second.returncode, second.stdout) == (6, "")
-    assert "this source is held by etl:replay since" in second.stderr
-    loading = in_background("load", "orders", "orders.ndjson").result()
-    assert loading.returncode == 6
-    assert desk.waiting() == [failed_id]
-    _release(desk)
-    assert first.result().returncode == 0
-    assert desk.orders() == {f"O{number}": (1, _skus(number)) for number in range(1, 5)}
-    assert desk.replay("--all").code == 0
-    assert len(desk.orders()) == 4
+    _load(site, "orders.ndjson", [_order(number, amount=-1) for number in range(1, 5)], "--max-rejected", "100%")
+    [failed_id] = site.failures.waiting()
+    site.failures.edit(failed_id, ("-1", "1"))
+    with _gate(site) as gate:
+        first = site.start("failed", "replay", failed_id)
+        gate.reached()
+        second = site.run("failed", "replay", "--all")
+        assert (second.returncode, second.stdout) == (6, "")
+        assert "this source is held by etl:replay since" in second.stderr
+        assert site.run("load", "orders", "orders.ndjson").returncode == 6
+        assert site.failures.waiting() == [failed_id]
+        gate.open()
+        assert first.ended().returncode == 0
+    assert _orders(site) == {f"O{number}": (1, _skus(number)) for number in range(1, 5)}
+    assert _replay(site, "--all").returncode == 0
+    assert len(_orders(site)) == 4
 
 
 @append
-def test_many_replays_at_once_double_nothing(desk: Desk, in_background: Callable[..., Future[Finished]]) -> None:
+def test_many_replays_at_once_double_nothing(site: Site) -> None:
     """However many replays of the same files run beside each other, each record comes in once."""
     records = [_order(number, amount=-1) for number in range(1, 25)]
-    desk.load("orders.ndjson", records, "--max-rejected", "100%", "--batch-rows", "4")
-    for failed_id in desk.waiting():
-        desk.edit(failed_id, ("-1", "1"))
-    ends = [in_background("failed", "replay", "--all", "--no-precalculate") for _ in range(3)]
-    assert {end.result().returncode for end in ends} <= {0, 6}
-    assert not any("Traceback" in end.result().stderr for end in ends)
-    assert desk.replay("--all").code == 0
-    assert desk.orders() == {f"O{number}": (1, _skus(number)) for number in range(1, 25)}
-    assert set(desk.states().values()) == {"replayed"}
+    _load(site, "orders.ndjson", records, "--max-rejected", "100%", "--batch-rows", "4")
+    for failed_id in site.failures.waiting():
+        site.failures.edit(failed_id, ("-1", "1"))
+    replays = [site.start("failed", "replay", "--all", "--no-precalculate") for _ in range(3)]
+    assert {replay.ended().returncode for replay in replays} <= {0, 6}
+    assert _replay(site, "--all").returncode == 0
+    assert _orders(site) == {f"O{number}": (1, _skus(number)) for number in range(1, 25)}
+    assert set(site.failures.states().values()) == {"replayed"}
 
 
-def _start(desk: Desk, database_url: str, *arguments: str) -> subprocess.Popen[bytes]:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(desk.folder), "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "etl", *arguments],
-        cwd=desk.folder,
-        env=environment | {"ETL_DATABASE_URL": database_url},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+def _wait_for_no_one(site: Site) -> None:
+    others = (
+        "select count(*) from pg_stat_activity where application_name like 'etl:%' and datname = current_database()"
     )
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    assert process.wait(20) == -signal.SIGKILL
-
-
-def _wait_for_no_one(desk: Desk) -> None:
-    others = "select count(*) from pg_stat_activity where application_name like 'etl:%'"
-    _wait_for(lambda: not desk.one(others))
+    until(lambda: not site.value(others), "the end of the backends")
 
 
 KILLED = [_order(1, amount=-1), _order(2, amount=-2), _order(3)]
 
 
-def _prepare_to_kill(desk: Desk) -> str:
+def _prepare_to_kill(site: Site) -> str:
     """Load orders of which two wait, one of them put right, and return what waits."""
-    desk.load("orders.ndjson", KILLED, "--max-rejected", "100%")
-    [failed_id] = desk.waiting()
-    desk.edit(failed_id, ("-1", "1"))
+    _load(site, "orders.ndjson", KILLED, "--max-rejected", "100%")
+    [failed_id] = site.failures.waiting()
+    site.failures.edit(failed_id, ("-1", "1"))
     return failed_id
 
 
 @append
-@pytest.mark.parametrize("at_commit", [False, True], ids=["before its rows are in", "in its commit"])
-def test_a_replay_that_is_killed_completes_when_run_again(desk: Desk, database_url: str, at_commit: bool) -> None:
+@pytest.mark.parametrize("moment", ["in COPY", "in COMMIT"])
+def test_a_replay_that_is_killed_completes_when_run_again(site: Site, moment: Moment) -> None:
     """Killed while its batch is sent it did nothing, in its commit it did all: run again all is in once."""
-    failed_id = _prepare_to_kill(desk)
-    _hold(desk, at_commit=at_commit)
-    with _start(desk, database_url, "failed", "replay", failed_id) as process:
-        _wait_until_held(desk)
-        _kill(process)
-    assert desk.waiting() == [failed_id]
-    assert desk.told(failed_id)["state"] == "pending"
-    _release(desk)
-    _wait_for_no_one(desk)
-    assert desk.waiting() == ([f"{failed_id}r"] if at_commit else [failed_id])
-    assert set(desk.orders()) == ({"O1", "O3"} if at_commit else {"O3"})
-    desk.edit(desk.waiting()[0], ("-2", "2"))
-    assert desk.replay("--all").code == 0
-    assert desk.orders() == {f"O{number}": (1, _skus(number)) for number in range(1, 4)}
-    assert desk.waiting() == []
+    failed_id = _prepare_to_kill(site)
+    with _gate(site, moment) as gate:
+        replay = site.start("failed", "replay", failed_id)
+        gate.reached()
+        assert replay.kill()
+        assert site.failures.waiting() == [failed_id]
+        assert site.failures.details(failed_id)["state"] == "pending"
+    _wait_for_no_one(site)
+    assert site.failures.waiting() == ([f"{failed_id}r"] if moment == "in COMMIT" else [failed_id])
+    assert set(_orders(site)) == ({"O1", "O3"} if moment == "in COMMIT" else {"O3"})
+    site.failures.edit(site.failures.waiting()[0], ("-2", "2"))
+    assert _replay(site, "--all").returncode == 0
+    assert _orders(site) == {f"O{number}": (1, _skus(number)) for number in range(1, 4)}
+    assert site.failures.waiting() == []
     # What the killed one left of records that then came in is gone.
-    ids = set(desk.column("select id from etl.failures"))
-    assert {path.stem for path in desk.path(failed_id).parent.iterdir()} == ids
+    ids = set(site.column("select id from etl.failures"))
+    assert {path.stem for path in site.failures.path(failed_id).parent.iterdir()} == ids
 
 
 @append
-def test_a_replay_that_is_killed_after_its_commit_is_done(desk: Desk, database_url: str) -> None:
+def test_a_replay_that_is_killed_after_its_commit_is_done(site: Site) -> None:
     """Killed before it told the state beside the records it is in all the same: the ledger's word is the truth."""
-    failed_id = _prepare_to_kill(desk)
+    failed_id = _prepare_to_kill(site)
     # Whoever opens this to write waits until somebody reads.
-    os.mkfifo(desk.path(failed_id).with_name(f".{failed_id}.json.tmp"))
-    with _start(desk, database_url, "failed", "replay", failed_id) as process:
-        _wait_for(lambda: desk.waiting() == [f"{failed_id}r"])
-        _kill(process)
-    _wait_for_no_one(desk)
-    assert desk.told(failed_id)["state"] == "pending"
-    assert f"{failed_id}: 2 rejected records of orders.ndjson, replayed" in desk.etl("failed", "show", failed_id).out
-    done = desk.replay(failed_id)
-    assert (done.code, done.out) == (0, "")
-    assert set(desk.orders()) == {"O1", "O3"}
-    desk.edit(f"{failed_id}r", ("-2", "2"))
-    assert desk.replay("--all").code == 0
-    assert desk.orders() == {f"O{number}": (1, _skus(number)) for number in range(1, 4)}
+    os.mkfifo(site.failures.path(failed_id).with_name(f".{failed_id}.json.tmp"))
+    replay = site.start("failed", "replay", failed_id)
+    until(lambda: site.failures.waiting() == [f"{failed_id}r"], "its commit")
+    assert replay.kill()
+    _wait_for_no_one(site)
+    assert site.failures.details(failed_id)["state"] == "pending"
+    assert f"{failed_id}: 2 rejected records of orders.ndjson, replayed" in site.run("failed", "show", failed_id).stdout
+    done = _replay(site, failed_id)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert set(_orders(site)) == {"O1", "O3"}
+    site.failures.edit(f"{failed_id}r", ("-2", "2"))
+    assert _replay(site, "--all").returncode == 0
+    assert _orders(site) == {f"O{number}": (1, _skus(number)) for number in range(1, 4)}
 
 
 @pytest.mark.slow
 @append
-def test_replays_killed_at_any_moment(desk: Desk, database_url: str) -> None:
+def test_replays_killed_at_any_moment(site: Site) -> None:
     """Killed again and again at random moments and run to the end, a replay brings each record in once."""
     records = [_order(number, amount=-1 if number % 3 else "x") for number in range(1, 1201)]
-    desk.load("orders.ndjson", records, "--max-rejected", "100%", "--batch-rows", "20")
-    for failed_id in desk.waiting():
-        desk.edit(failed_id, ('"x"', "7"))
+    _load(site, "orders.ndjson", records, "--max-rejected", "100%", "--batch-rows", "20")
+    for failed_id in site.failures.waiting():
+        site.failures.edit(failed_id, ('"x"', "7"))
 
     def put_right() -> None:
-        for failed_id in desk.waiting():
+        for failed_id in site.failures.waiting():
             if failed_id.endswith("-rr"):  # refused again
-                desk.path(failed_id).write_text(desk.path(failed_id).read_text().replace(": -1", ": 1"))
+                site.failures.path(failed_id).write_text(
+                    site.failures.path(failed_id).read_text().replace(": -1", ": 1")
+                )
 
     moments = random.Random(8)
-    replaying = "select count(*) from pg_stat_activity where application_name = 'etl:replay'"
+    at_work = "select from pg_stat_activity where application_name = 'etl:replay' and datname = current_database()"
     kills = 0
-    while kills < 25 and desk.waiting():
-        with _start(desk, database_url, "failed", "replay", "--all", "--no-precalculate") as process:
-            _wait_for(lambda: desk.one(replaying))
-            time.sleep(moments.random() * 0.15)
-            _kill(process)
+    while kills < 25 and site.failures.waiting():
+        replay = site.start("failed", "replay", "--all", "--no-precalculate")
+        until(lambda: site.ask(at_work), "the replay to connect")
+        time.sleep(moments.random() * 0.15)
+        assert replay.kill()
         kills += 1
-        _wait_for_no_one(desk)
+        _wait_for_no_one(site)
         put_right()
-        for run in desk.column("select run from etl.runs"):
-            desk.balance(run)
+        for run in site.column("select run from etl.runs"):
+            _balance(site, run)
     assert kills > 10
-    while desk.waiting():
-        assert desk.replay("--all").code in {0, 1}
+    while site.failures.waiting():
+        assert _replay(site, "--all").returncode in {0, 1}
         put_right()
-    assert desk.orders() == {f"O{number}": (1, _skus(number)) for number in range(1, 1201)}
-    ids = set(desk.column("select id from etl.failures"))
-    assert {path.stem for path in (desk.folder / "failed").glob("*/*/*") if path.suffix == ".json"} == ids
+    assert _orders(site) == {f"O{number}": (1, _skus(number)) for number in range(1, 1201)}
+    ids = set(site.column("select id from etl.failures"))
+    assert {path.stem for path in site.store.glob("*/*/*") if path.suffix == ".json"} == ids
 
 
-def test_another_number_of_records_is_refused(desk: Desk) -> None:
+def test_another_number_of_records_is_refused(site: Site) -> None:
     """More or fewer records than there were, or a file that is gone, is exit 2 before anything of all is replayed."""
-    desk.load("orders.ndjson", [_order(number, amount=-number) for number in range(1, 5)], "--max-rejected", "4")
-    desk.load("other.ndjson", [_order(9, amount=-9)])
-    broken, whole = desk.waiting()
-    desk.edit(whole, ("-9", "9"))
-    lines = desk.path(broken).read_text().splitlines(keepends=True)
+    _load(site, "orders.ndjson", [_order(number, amount=-number) for number in range(1, 5)], "--max-rejected", "4")
+    _load(site, "other.ndjson", [_order(9, amount=-9)])
+    broken, whole = site.failures.waiting()
+    site.failures.edit(whole, ("-9", "9"))
+    lines = site.failures.path(broken).read_text().splitlines(keepends=True)
     edits = {
         "".join(lines[:-1]): 3,
         "".join([*lines, lines[0]]): 5,
@@ -540,25 +380,25 @@ def test_another_number_of_records_is_refused(desk: Desk) -> None:
         json.dumps(json.loads(lines[0]), indent=1) + "\n" + "".join(lines[1:]): None,
     }
     for text, count in edits.items():
-        desk.path(broken).write_text(text)
+        site.failures.path(broken).write_text(text)
         for arguments in ((broken,), ("--all",), (whole, broken)):
-            done = desk.replay(*arguments)
-            assert (done.code, done.out) == (2, "")
-            assert "error: expected 4 records in failed/orders/" in done.err
-            assert f"one per line, got {count if count is not None else ''}" in done.err
-            assert f"hint: to give records up: etl failed discard {broken} --reason WHY" in done.err
-    desk.path(broken).unlink()
-    done = desk.replay("--all")
-    assert (done.code, done.out) == (2, "")
-    assert "cannot read failed/orders/" in done.err
-    assert (desk.waiting(), desk.orders()) == ([broken, whole], {})
-    assert desk.etl("failed", "replay", whole, "--failed-dir", "elsewhere").code == 2
-    assert desk.etl("failed", "discard", broken, "--reason", "lost").code == 0
-    assert desk.replay("--all").code == 0
-    assert set(desk.orders()) == {"O9"}
+            done = _replay(site, *arguments)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert "error: expected 4 records in failed/orders/" in done.stderr
+            assert f"one per line, got {count if count is not None else ''}" in done.stderr
+            assert f"hint: to give records up: etl failed discard {broken} --reason WHY" in done.stderr
+    site.failures.path(broken).unlink()
+    done = _replay(site, "--all")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "cannot read failed/orders/" in done.stderr
+    assert (site.failures.waiting(), _orders(site)) == ([broken, whole], {})
+    assert site.run("failed", "replay", whole, "--failed-dir", "elsewhere").returncode == 2
+    assert site.run("failed", "discard", broken, "--reason", "lost").returncode == 0
+    assert _replay(site, "--all").returncode == 0
+    assert set(_orders(site)) == {"O9"}
 
 
-def test_what_editors_do_to_lines_does_no_harm(desk: Desk) -> None:
+def test_what_editors_do_to_lines_does_no_harm(site: Site) -> None:
     """Other line ends, blank lines between, spaces around, a byte-order mark or a missing last line end are no edit."""
     ways: list[Callable[[str], str]] = [
         lambda text: text.replace("\n", "\r\n"),
@@ -568,83 +408,81 @@ def test_what_editors_do_to_lines_does_no_harm(desk: Desk) -> None:
         lambda text: "  " + text.replace("\n", "   \n\t"),
     ]
     for number, way in enumerate(ways):
-        desk.load(f"{number}.ndjson", [_order(f"{number}-{each}", amount=-1) for each in range(3)])
-        [failed_id] = desk.waiting()
-        desk.path(failed_id).write_text(way(desk.path(failed_id).read_text().replace("-1,", "1,")), newline="")
-        assert desk.replay(failed_id).code == 0
-    assert desk.waiting() == []
-    assert len(desk.orders()) == 3 * len(ways)
+        _load(site, f"{number}.ndjson", [_order(f"{number}-{each}", amount=-1) for each in range(3)])
+        [failed_id] = site.failures.waiting()
+        site.failures.path(failed_id).write_text(
+            way(site.failures.path(failed_id).read_text().replace("-1,", "1,")), newline=""
+        )
+        assert _replay(site, failed_id).returncode == 0
+    assert site.failures.waiting() == []
+    assert len(_orders(site)) == 3 * len(ways)
 
 
-def test_a_failed_batch_comes_in_when_its_cause_is_gone(desk: Desk) -> None:
+def test_a_failed_batch_comes_in_when_its_cause_is_gone(site: Site) -> None:
     """A failed batch is replayed as it is; its rejected records wait beside it, and the balance moves with each."""
-    desk.connection.execute(
-        "create function lab.stop() returns trigger language plpgsql as"
-        " 'begin raise exception $$busy$$ using errcode = $$40P01$$; end'"
-    )
-    desk.connection.execute("create trigger stop before insert on lab.orders execute function lab.stop()")
+    site.on_insert("lab.orders", "true", "raise 'busy' using errcode = '40P01';")
     records = [_order(1), _order(2, amount=-2), _order(3), _order(4, note="no")]
-    summary = desk.load("orders.ndjson", records)
-    rejected, failed = sorted(desk.waiting(), reverse=True)
+    summary = _load(site, "orders.ndjson", records)
+    rejected, failed = sorted(site.failures.waiting(), reverse=True)
     assert (summary["records"]["rejected"], summary["records"]["failed"], summary["exit_code"]) == (1, 3, 1)
-    again = desk.replay(failed, "--retry-attempts", "2", "--retry-base-seconds", "0.001")
-    assert again.code == 1
-    assert "batch_retried" in again.err
+    again = _replay(site, failed, "--retry-attempts", "2", "--retry-base-seconds", "0.001")
+    assert again.returncode == 1
+    assert "batch_retried" in again.stderr
     waiting = f"{failed}f"
-    assert desk.states() == {rejected: "pending", failed: "replayed", waiting: "pending"}
-    assert (desk.told(waiting)["kind"], desk.told(waiting)["attempts"]) == ("failed", 2)
-    balance = desk.balance(summary["run"])
+    assert site.failures.states() == {rejected: "pending", failed: "replayed", waiting: "pending"}
+    assert (site.failures.details(waiting)["kind"], site.failures.details(waiting)["attempts"]) == ("failed", 2)
+    balance = _balance(site, summary["run"])
     assert (balance["loaded"], balance["rejected"], balance["failed"]) == (0, 1, 3)
-    desk.connection.execute("drop trigger stop on lab.orders")
-    assert desk.replay(waiting).code == 1
-    assert desk.orders() == {"O1": (1, _skus(1)), "O3": (1, _skus(3))}
-    assert desk.told(f"{waiting}r")["kind"] == "rejected"
-    balance = desk.balance(summary["run"])
+    site.ask("drop trigger fault on lab.orders")
+    assert _replay(site, waiting).returncode == 1
+    assert _orders(site) == {"O1": (1, _skus(1)), "O3": (1, _skus(3))}
+    assert site.failures.details(f"{waiting}r")["kind"] == "rejected"
+    balance = _balance(site, summary["run"])
     assert (balance["loaded"], balance["rejected"], balance["failed"], balance["pending"]) == (2, 2, 0, 2)
-    desk.edit(rejected, ("-2", "2"))
-    desk.edit(f"{waiting}r", ('"no"', '"yes"'))
-    assert desk.replay("--all").code == 0
-    assert desk.orders() == {f"O{number}": (1, _skus(number)) for number in range(1, 5)}
-    assert desk.load("orders.ndjson")["exit_code"] == 0
+    site.failures.edit(rejected, ("-2", "2"))
+    site.failures.edit(f"{waiting}r", ('"no"', '"yes"'))
+    assert _replay(site, "--all").returncode == 0
+    assert _orders(site) == {f"O{number}": (1, _skus(number)) for number in range(1, 5)}
+    assert _load(site, "orders.ndjson")["exit_code"] == 0
 
 
-def test_an_old_record_never_beats_a_newer_one(desk: Desk) -> None:
+def test_an_old_record_never_beats_a_newer_one(site: Site) -> None:
     """A replayed record has the age of its source: a larger version wins, of equals the one of the later source."""
     old = [_order(1, amount=-1), _order(2, amount=-1), _order(3, amount=-1, version=None), _order(4, amount=-1)]
-    desk.load("old.ndjson", [*old, _order(5, version=7, amount=-1)], "--max-rejected", "100%")
+    _load(site, "old.ndjson", [*old, _order(5, version=7, amount=-1)], "--max-rejected", "100%")
     new = [_order(1, version=2), _order(2), _order(3, version=None), _order(5, version=6)]
     for order in new:
         order["lines"] = [{"sku": "new"}]
-    desk.load("new.ndjson", new)
-    [failed_id] = desk.waiting()
-    desk.edit(failed_id, ('"amount": -1', '"amount": 1'))
-    assert desk.replay("--all").code == 0
-    assert desk.orders() == {
+    _load(site, "new.ndjson", new)
+    [failed_id] = site.failures.waiting()
+    site.failures.edit(failed_id, ('"amount": -1', '"amount": 1'))
+    assert _replay(site, "--all").returncode == 0
+    assert _orders(site) == {
         "O1": (2, ["new"]),
         "O2": (1, ["new"]),
         "O3": (None, ["new"]),
         "O4": (1, _skus(4)),
         "O5": (7, _skus(5)),
     }
-    assert desk.load("old.ndjson")["status"] == "already_loaded"
+    assert _load(site, "old.ndjson")["status"] == "already_loaded"
 
 
 @append
-def test_a_key_that_came_meanwhile_is_refused_in_append(desk: Desk) -> None:
+def test_a_key_that_came_meanwhile_is_refused_in_append(site: Site) -> None:
     """A record whose key is there by now is refused again, as it would be by a load."""
-    desk.load("orders.ndjson", [_order(1, amount=-1), _order(2, amount=-1)], "--max-rejected", "100%")
-    desk.load("other.ndjson", [_order(1)])
-    [failed_id] = desk.waiting()
-    desk.edit(failed_id, ("-1", "1"))
-    assert desk.replay(failed_id).code == 1
-    assert set(desk.orders()) == {"O1", "O2"}
-    assert [each["sqlstate"] for each in desk.told(f"{failed_id}r")["records"]] == ["23505"]
+    _load(site, "orders.ndjson", [_order(1, amount=-1), _order(2, amount=-1)], "--max-rejected", "100%")
+    _load(site, "other.ndjson", [_order(1)])
+    [failed_id] = site.failures.waiting()
+    site.failures.edit(failed_id, ("-1", "1"))
+    assert _replay(site, failed_id).returncode == 1
+    assert set(_orders(site)) == {"O1", "O2"}
+    assert [each["sqlstate"] for each in site.failures.details(f"{failed_id}r")["records"]] == ["23505"]
 
 
-def test_what_a_replay_touched_is_precalculated(desk: Desk) -> None:
+def test_what_a_replay_touched_is_precalculated(site: Site) -> None:
     """The aggregates of replayed facts follow, with --no-precalculate not, and then with the next replay."""
-    (desk.folder / "logs.ndjson").write_text(
-        _lines(
+    (site.folder / "logs.ndjson").write_text(
+        as_lines(
             *(
                 {"log_id": f"L{number}", "vehicle_id": "V1", "trip_date": "2026-03-05", "distance_km": distance}
                 for number, distance in enumerate((10, -20, -40))
@@ -652,176 +490,168 @@ def test_what_a_replay_touched_is_precalculated(desk: Desk) -> None:
         )
     )
     distance = "select sum(sum_distance_km) from analytics.vehicle_days"
-    assert desk.etl("load", "vehicle_logs", "logs.ndjson", "--batch-rows", "1", "--max-rejected", "9").code == 1
-    assert desk.one(distance) == 10
-    first, second = desk.waiting()
-    desk.edit(first, ("-20", "20"))
-    desk.edit(second, ("-40", "40"))
-    assert desk.replay(first).code == 0
-    assert desk.one(distance) == 30
-    assert desk.replay(second, "--no-precalculate").code == 0
-    assert desk.one(distance) == 30
+    assert site.run("load", "vehicle_logs", "logs.ndjson", "--batch-rows", "1", "--max-rejected", "9").returncode == 1
+    assert site.value(distance) == 10
+    first, second = site.failures.waiting()
+    site.failures.edit(first, ("-20", "20"))
+    site.failures.edit(second, ("-40", "40"))
+    assert _replay(site, first).returncode == 0
+    assert site.value(distance) == 30
+    assert _replay(site, second, "--no-precalculate").returncode == 0
+    assert site.value(distance) == 30
     # As when it was killed between its commit and the precalculation.
-    assert desk.replay("--dataset", "vehicle_logs").out == ""
-    assert desk.one(distance) == 70
+    assert _replay(site, "--dataset", "vehicle_logs").stdout == ""
+    assert site.value(distance) == 70
 
 
-def test_what_is_discarded_is_given_up_for_a_reason(desk: Desk) -> None:
+def test_what_is_discarded_is_given_up_for_a_reason(site: Site) -> None:
     """Discarding asks for a reason and keeps it; the records stay out, and the load of their source ends with 0."""
-    desk.load("orders.ndjson", [_order(1), _order(2, amount=-2)])
-    [failed_id] = desk.waiting()
-    assert desk.etl("failed", "discard", failed_id).code == 2
-    assert desk.etl("failed", "discard", failed_id, "--reason", " ").code == 2
-    assert desk.etl("failed", "discard", failed_id, "no-such-id", "--reason", "x").code == 2
-    assert desk.states() == {failed_id: "pending"}
-    done = desk.etl("failed", "discard", failed_id, "--reason", "a test order, says Łucja")
-    assert (done.code, done.out) == (0, f"discarded {failed_id}: 1 records\n")
-    assert desk.states() == {failed_id: "discarded"}
-    assert desk.one("select note from etl.failures") == desk.told(failed_id)["note"] == "a test order, says Łucja"
-    assert desk.path(failed_id).exists()
-    again = desk.etl("failed", "discard", failed_id, "--reason", "once more")
-    assert again.code == 2
-    assert f"{failed_id} does not wait: discarded" in again.err
-    replayed = desk.replay(failed_id)
-    assert (replayed.code, replayed.out) == (0, "")
-    assert f"{failed_id} does not wait: discarded" in replayed.err
-    assert desk.replay("--all").out == ""
-    assert set(desk.orders()) == {"O1"}
-    summary = desk.load("orders.ndjson")
+    _load(site, "orders.ndjson", [_order(1), _order(2, amount=-2)])
+    [failed_id] = site.failures.waiting()
+    assert site.run("failed", "discard", failed_id).returncode == 2
+    assert site.run("failed", "discard", failed_id, "--reason", " ").returncode == 2
+    assert site.run("failed", "discard", failed_id, "no-such-id", "--reason", "x").returncode == 2
+    assert site.failures.states() == {failed_id: "pending"}
+    done = site.run("failed", "discard", failed_id, "--reason", "a test order, says Łucja")
+    assert (done.returncode, done.stdout) == (0, f"discarded {failed_id}: 1 records\n")
+    assert site.failures.states() == {failed_id: "discarded"}
+    assert (
+        site.value("select note from etl.failures")
+        == site.failures.details(failed_id)["note"]
+        == "a test order, says Łucja"
+    )
+    assert site.failures.path(failed_id).exists()
+    again = site.run("failed", "discard", failed_id, "--reason", "once more")
+    assert again.returncode == 2
+    assert f"{failed_id} does not wait: discarded" in again.stderr
+    replayed = _replay(site, failed_id)
+    assert (replayed.returncode, replayed.stdout) == (0, "")
+    assert f"{failed_id} does not wait: discarded" in replayed.stderr
+    assert _replay(site, "--all").stdout == ""
+    assert set(_orders(site)) == {"O1"}
+    summary = _load(site, "orders.ndjson")
     assert (summary["exit_code"], summary["status"], summary["records"]["pending"]) == (0, "already_loaded", 0)
-    assert desk.one("select note from etl.failures") == "a test order, says Łucja"
+    assert site.value("select note from etl.failures") == "a test order, says Łucja"
 
 
 @append
-def test_a_load_run_again_leaves_alone_what_waits(desk: Desk) -> None:
+def test_a_load_run_again_leaves_alone_what_waits(site: Site) -> None:
     """However often and in whatever batches a source is loaded again, what waits is not loaded and is told."""
-    desk.load("orders.ndjson", [_order(1), _order(2, amount=-2), _order(3)])
-    [failed_id] = desk.waiting()
-    desk.edit(failed_id, ("-2", "2"))
+    _load(site, "orders.ndjson", [_order(1), _order(2, amount=-2), _order(3)])
+    [failed_id] = site.failures.waiting()
+    site.failures.edit(failed_id, ("-2", "2"))
     for arguments in ((), ("--batch-rows", "1"), ("--batch-rows", "9")):
-        summary = desk.load("orders.ndjson", None, *arguments)
+        summary = _load(site, "orders.ndjson", None, *arguments)
         assert (summary["exit_code"], summary["status"], summary["records"]["pending"]) == (1, "already_loaded", 1)
-    grown = desk.load("orders.ndjson", [_order(1), _order(2, amount=-2), _order(3), _order(4)])
+    grown = _load(site, "orders.ndjson", [_order(1), _order(2, amount=-2), _order(3), _order(4)])
     assert (grown["exit_code"], grown["records"]["loaded"], grown["records"]["skipped"]) == (1, 1, 3)
-    assert desk.waiting() == [failed_id]
-    assert desk.path(failed_id).exists()
-    assert set(desk.orders()) == {"O1", "O3", "O4"}
-    assert desk.replay(failed_id).code == 0
-    assert desk.load("orders.ndjson")["exit_code"] == 0
-    assert set(desk.orders()) == {"O1", "O2", "O3", "O4"}
+    assert site.failures.waiting() == [failed_id]
+    assert site.failures.path(failed_id).exists()
+    assert set(_orders(site)) == {"O1", "O3", "O4"}
+    assert _replay(site, failed_id).returncode == 0
+    assert _load(site, "orders.ndjson")["exit_code"] == 0
+    assert set(_orders(site)) == {"O1", "O2", "O3", "O4"}
 
 
-def test_force_and_replace_supersede_what_waits(desk: Desk) -> None:
+def test_force_and_replace_supersede_what_waits(site: Site) -> None:
     """Where all of a source came again, or a replace removed what it had loaded, the old records are not replayed."""
     records = [_order(1), _order(2, amount=-2)]
-    first = desk.load("orders.ndjson", records)
-    [old] = desk.waiting()
-    second = desk.load("orders.ndjson", None, "--force")
-    [new] = desk.waiting()
+    first = _load(site, "orders.ndjson", records)
+    [old] = site.failures.waiting()
+    second = _load(site, "orders.ndjson", None, "--force")
+    [new] = site.failures.waiting()
     assert old != new
-    assert desk.states() == {old: "superseded", new: "pending"}
-    replayed = desk.replay(old)
-    assert (replayed.code, replayed.out) == (0, "")
-    assert f"{old} does not wait: superseded" in replayed.err
-    other = desk.load("all.ndjson", [_order(7), _order(8, amount=-8)], "--mode", "replace")
+    assert site.failures.states() == {old: "superseded", new: "pending"}
+    replayed = _replay(site, old)
+    assert (replayed.returncode, replayed.stdout) == (0, "")
+    assert f"{old} does not wait: superseded" in replayed.stderr
+    other = _load(site, "all.ndjson", [_order(7), _order(8, amount=-8)], "--mode", "replace")
     assert other["exit_code"] == 1
-    assert desk.states() == {old: "superseded", new: "superseded", f"{other['run']}-0-r": "pending"}
-    assert set(desk.orders()) == {"O7"}
-    desk.edit(f"{other['run']}-0-r", ("-8", "8"))
-    assert [each["id"] for each in desk.replay("--all", "--json").documents] == [f"{other['run']}-0-r"]
-    assert set(desk.orders()) == {"O7", "O8"}
+    assert site.failures.states() == {old: "superseded", new: "superseded", f"{other['run']}-0-r": "pending"}
+    assert set(_orders(site)) == {"O7"}
+    site.failures.edit(f"{other['run']}-0-r", ("-8", "8"))
+    assert [each["id"] for each in _replay(site, "--all", "--json").lines] == [f"{other['run']}-0-r"]
+    assert set(_orders(site)) == {"O7", "O8"}
     for run in (first, second, other):
-        desk.balance(run["run"])
+        _balance(site, run["run"])
 
 
-def test_an_atomic_run_is_replayed_only_when_it_is_visible(desk: Desk) -> None:
+def test_an_atomic_run_is_replayed_only_when_it_is_visible(site: Site) -> None:
     """What waits of a run whose rows are withheld is exit 2 with the hint to complete it, and replayed afterwards."""
-    (desk.folder / "orders.json").write_text(json.dumps([_order(1), _order(2, amount=-2), _order(3)])[:-40])
-    cut = desk.load("orders.json", None, "--atomic", "--batch-rows", "1")
+    (site.folder / "orders.json").write_text(json.dumps([_order(1), _order(2, amount=-2), _order(3)])[:-40])
+    cut = _load(site, "orders.json", None, "--atomic", "--batch-rows", "1")
     assert (cut["exit_code"], cut["records"]["withheld"]) == (3, 1)
-    [failed_id] = desk.waiting()
-    desk.edit(failed_id, ("-2", "2"))
-    early = desk.replay(failed_id)
-    assert early.code == 2
-    assert "belongs to an atomic run that is not finished" in early.err
-    assert "hint: load orders.json again first" in early.err
-    assert desk.states() == {failed_id: "pending"}
-    (desk.folder / "orders.json").write_text(json.dumps([_order(1), _order(2, amount=-2), _order(3)]))
-    assert desk.load("orders.json", None, "--atomic")["exit_code"] == 1
-    assert desk.replay(failed_id).code == 0
-    assert desk.orders() == {f"O{number}": (1, _skus(number)) for number in range(1, 4)}
+    [failed_id] = site.failures.waiting()
+    site.failures.edit(failed_id, ("-2", "2"))
+    early = _replay(site, failed_id)
+    assert early.returncode == 2
+    assert "belongs to an atomic run that is not finished" in early.stderr
+    assert "hint: load orders.json again first" in early.stderr
+    assert site.failures.states() == {failed_id: "pending"}
+    (site.folder / "orders.json").write_text(json.dumps([_order(1), _order(2, amount=-2), _order(3)]))
+    assert _load(site, "orders.json", None, "--atomic")["exit_code"] == 1
+    assert _replay(site, failed_id).returncode == 0
+    assert _orders(site) == {f"O{number}": (1, _skus(number)) for number in range(1, 4)}
 
 
-def test_a_replay_tells_the_listeners(desk: Desk) -> None:
+def test_a_replay_tells_the_listeners(site: Site) -> None:
     """What a replay brings is told as a load tells it, so that aggregates follow that are not refreshed by itself."""
-    desk.load("orders.ndjson", [_order(1), _order(2, amount=-2)])
-    desk.edit(desk.waiting()[0], ("-2", "2"))
-    desk.connection.execute("listen etl_runs")
-    assert desk.replay("--all", "--no-precalculate").code == 0
-    told = desk.connection.notifies(timeout=5, stop_after=1)
+    _load(site, "orders.ndjson", [_order(1), _order(2, amount=-2)])
+    site.failures.edit(site.failures.waiting()[0], ("-2", "2"))
+    site.ask("listen etl_runs")
+    assert _replay(site, "--all", "--no-precalculate").returncode == 0
+    told = site.connection.notifies(timeout=5, stop_after=1)
     assert [notify.payload for notify in told] == ["orders"]
 
 
-def test_a_replay_follows_the_definition_of_now(desk: Desk) -> None:
+def test_a_replay_follows_the_definition_of_now(site: Site) -> None:
     """A definition that was put right takes the records as they are; one that is gone is exit 2."""
-    desk.load("orders.ndjson", [_order(1), _order(2, amount=-2)])
-    [failed_id] = desk.waiting()
-    path = desk.folder / "config" / "datasets" / "orders.toml"
+    _load(site, "orders.ndjson", [_order(1), _order(2, amount=-2)])
+    [failed_id] = site.failures.waiting()
+    path = site.folder / "config" / "datasets" / "orders.toml"
     text = path.read_text()
     path.unlink()
-    gone = desk.replay(failed_id)
-    assert gone.code == 2
-    assert "no dataset is called 'orders'" in gone.err
+    gone = _replay(site, failed_id)
+    assert gone.returncode == 2
+    assert "no dataset is called 'orders'" in gone.stderr
     path.write_text(text.replace(", min = 0", ""))
-    assert desk.replay(failed_id).code == 1  # the table has its check still
-    desk.connection.execute("alter table lab.orders drop constraint orders_amount_min")
-    assert desk.replay("--all").code == 0
-    assert set(desk.orders()) == {"O1", "O2"}
+    assert _replay(site, failed_id).returncode == 1  # the table has its check still
+    site.ask("alter table lab.orders drop constraint orders_amount_min")
+    assert _replay(site, "--all").returncode == 0
+    assert set(_orders(site)) == {"O1", "O2"}
 
 
-def _lose_the_connection(desk: Desk, *, once: bool) -> None:
-    desk.connection.execute("create sequence lab.tries")
-    desk.connection.execute(
-        sql.SQL(
-            """
-            create function lab.lose() returns trigger language plpgsql as $$
-            begin
-                if nextval('lab.tries') = 1 or not {once} then
-                    perform pg_terminate_backend(pg_backend_pid());
-                end if;
-                return new;
-            end
-            $$;
-            create constraint trigger lose after insert on lab.orders deferrable initially deferred
-            for each row execute function lab.lose()
-            """
-        ).format(once=once)
-    )
+def _lose_the_connection(site: Site, *, once: bool) -> None:
+    """End the backend in its commit, the first time or each time."""
+    site.ask("create sequence lab.tries")
+    lose = "perform pg_terminate_backend(pg_backend_pid());"
+    body = f"if nextval('lab.tries') = 1 then {lose} end if;" if once else lose
+    site.on_insert("lab.orders", "true", body, moment="in COMMIT")
 
 
-def test_a_connection_lost_in_a_replay_is_opened_again(desk: Desk) -> None:
+def test_a_connection_lost_in_a_replay_is_opened_again(site: Site) -> None:
     """A replay whose connection is lost tries again on a new one, holds its source again, and doubles nothing."""
-    desk.load("orders.ndjson", [_order(1, amount=-1), _order(2, amount=-2), _order(3)], "--max-rejected", "100%")
-    [failed_id] = desk.waiting()
-    desk.edit(failed_id, ("-1", "1"))
-    _lose_the_connection(desk, once=True)
-    done = desk.replay(failed_id, "--retry-base-seconds", "0.01")
-    assert "batch_retried" in done.err
-    assert (done.code, done.out) == (
+    _load(site, "orders.ndjson", [_order(1, amount=-1), _order(2, amount=-2), _order(3)], "--max-rejected", "100%")
+    [failed_id] = site.failures.waiting()
+    site.failures.edit(failed_id, ("-1", "1"))
+    _lose_the_connection(site, once=True)
+    done = _replay(site, failed_id, "--retry-base-seconds", "0.01")
+    assert "batch_retried" in done.stderr
+    assert (done.returncode, done.stdout) == (
         1,
         f"replayed {failed_id}: 1 loaded, 1 refused again; waits as {failed_id}r\n",
     )
-    assert desk.states() == {failed_id: "replayed", f"{failed_id}r": "pending"}
-    assert set(desk.orders()) == {"O1", "O3"}
+    assert site.failures.states() == {failed_id: "replayed", f"{failed_id}r": "pending"}
+    assert set(_orders(site)) == {"O1", "O3"}
 
 
 @append
-def test_a_commit_that_was_not_answered_is_not_done_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_that_was_not_answered_is_not_done_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is lost after the server committed is resolved by claiming again: nothing is loaded twice."""
-    desk.connection.execute("alter table lab.orders drop constraint orders_pkey")  # it would hide what came twice
-    desk.load("orders.ndjson", [_order(1, amount=-1), _order(2)])
-    [failed_id] = desk.waiting()
-    desk.edit(failed_id, ("-1", "1"))
+    site.ask("alter table lab.orders drop constraint orders_pkey")  # it would hide what came twice
+    _load(site, "orders.ndjson", [_order(1, amount=-1), _order(2)])
+    [failed_id] = site.failures.waiting()
+    site.failures.edit(failed_id, ("-1", "1"))
     transaction = psycopg.Connection.transaction
     lost: list[Connection] = []
 
@@ -835,45 +665,41 @@ def test_a_commit_that_was_not_answered_is_not_done_again(desk: Desk, monkeypatc
             raise psycopg.OperationalError("the server closed the connection unexpectedly")
 
     monkeypatch.setattr(psycopg.Connection, "transaction", unanswered)
-    done = desk.replay(failed_id, "--no-precalculate", "--retry-base-seconds", "0.01")
-    assert (done.code, done.out) == (0, f"replayed {failed_id}: 1 loaded, 0 refused again\n")
+    done = _replay(site, failed_id, "--no-precalculate", "--retry-base-seconds", "0.01")
+    assert (done.returncode, done.stdout) == (0, f"replayed {failed_id}: 1 loaded, 0 refused again\n")
     assert lost
-    assert "batch_retried" in done.err
-    assert desk.orders() == {"O1": (1, _skus(1)), "O2": (1, _skus(2))}
+    assert "batch_retried" in done.stderr
+    assert _orders(site) == {"O1": (1, _skus(1)), "O2": (1, _skus(2))}
 
 
-def test_a_replay_while_the_server_is_away_changes_nothing(
-    desk: Desk, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replay_while_the_server_is_away_changes_nothing(site: Site) -> None:
     """Without a server, or when it goes for good, a replay is exit 4 in one sentence, and what waits still waits."""
-    desk.load("orders.ndjson", [_order(1, amount=-1), _order(2)])
-    [failed_id] = desk.waiting()
-    desk.edit(failed_id, ("-1", "1"))
-    monkeypatch.setenv("ETL_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nowhere")
+    _load(site, "orders.ndjson", [_order(1, amount=-1), _order(2)])
+    [failed_id] = site.failures.waiting()
+    site.failures.edit(failed_id, ("-1", "1"))
     for command in (("replay", failed_id), ("replay", "--all"), ("list",), ("discard", failed_id, "--reason", "x")):
-        done = desk.etl("failed", *command)
-        assert (done.code, done.out) == (4, "")
-        assert done.err.count("error: ") == 1
-    monkeypatch.setenv("ETL_DATABASE_URL", database_url)
-    _lose_the_connection(desk, once=False)
-    done = desk.replay(failed_id, "--retry-attempts", "2", "--retry-base-seconds", "0.01")
-    assert (done.code, done.out) == (4, "")
-    assert done.err.count("error: ") == 1
-    assert desk.states() == {failed_id: "pending"}
-    assert set(desk.orders()) == {"O2"}
-    desk.connection.execute("drop trigger lose on lab.orders")
-    assert desk.replay(failed_id).code == 0
-    assert desk.states() == {failed_id: "replayed"}
-    assert set(desk.orders()) == {"O1", "O2"}
+        done = site.run("failed", *command, conninfo="postgresql://nobody@127.0.0.1:1/nowhere")
+        assert (done.returncode, done.stdout) == (4, "")
+        assert done.stderr.count("error: ") == 1
+    _lose_the_connection(site, once=False)
+    done = _replay(site, failed_id, "--retry-attempts", "2", "--retry-base-seconds", "0.01")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.count("error: ") == 1
+    assert site.failures.states() == {failed_id: "pending"}
+    assert set(_orders(site)) == {"O2"}
+    site.ask("drop trigger fault on lab.orders")
+    assert _replay(site, failed_id).returncode == 0
+    assert site.failures.states() == {failed_id: "replayed"}
+    assert set(_orders(site)) == {"O1", "O2"}
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_after_any_sequence_of_steps_each_record_is_in_one_place(desk: Desk, seed: int) -> None:
+def test_after_any_sequence_of_steps_each_record_is_in_one_place(site: Site, seed: int) -> None:
     """Loads, edits, replays and discards in any order: each record is in the tables once or in one file that counts."""
     dice = random.Random(seed)
     brought = 0
     for _ in range(14):
-        waiting = desk.waiting()
+        waiting = site.failures.waiting()
         step = dice.choice(["load", "load again", "replay", "replay", "edit", "edit", "discard"])
         if step == "load" or not waiting:
             numbers = range(brought + 1, brought + dice.randrange(2, 9))
@@ -881,26 +707,28 @@ def test_after_any_sequence_of_steps_each_record_is_in_one_place(desk: Desk, see
             records = [
                 _order(number, amount=dice.choice([1, -1, "x"]), note=dice.choice(["", "no"])) for number in numbers
             ]
-            desk.load(f"{brought}.ndjson", records, "--max-rejected", "100%", "--batch-rows", str(dice.randrange(1, 6)))
+            _load(
+                site, f"{brought}.ndjson", records, "--max-rejected", "100%", "--batch-rows", str(dice.randrange(1, 6))
+            )
         elif step == "load again":
-            name = dice.choice(sorted(path.name for path in desk.folder.glob("*.ndjson")))
-            assert desk.load(name)["status"] == "already_loaded"
+            name = dice.choice(sorted(path.name for path in site.folder.glob("*.ndjson")))
+            assert _load(site, name)["status"] == "already_loaded"
         elif step == "edit":
             failed_id = dice.choice(waiting)
-            lines = desk.path(failed_id).read_text().splitlines()
+            lines = site.failures.path(failed_id).read_text().splitlines()
             place = dice.randrange(len(lines))
             lines[place] = lines[place].replace(*dice.choice([(": -1", ": 1"), ('"x"', "2"), ('"no"', '"yes"')]))
-            desk.path(failed_id).write_text(_lines(*lines))
+            site.failures.path(failed_id).write_text(as_lines(*lines))
         elif step == "discard":
-            assert desk.etl("failed", "discard", dice.choice(waiting), "--reason", "dice").code == 0
+            assert site.run("failed", "discard", dice.choice(waiting), "--reason", "dice").returncode == 0
         else:
-            assert desk.replay(*dice.choice([("--all",), (dice.choice(waiting),)])).code in {0, 1}
+            assert _replay(site, *dice.choice([("--all",), (dice.choice(waiting),)])).returncode in {0, 1}
         kept = [
             json.loads(line)["order_id"]
-            for failed_id in desk.column("select id from etl.failures where state <> 'replayed'")
-            for line in desk.path(failed_id).read_text().splitlines()
+            for failed_id in site.column("select id from etl.failures where state <> 'replayed'")
+            for line in site.failures.path(failed_id).read_text().splitlines()
         ]
-        assert sorted([*desk.orders(), *kept]) == sorted(f"O{number}" for number in range(1, brought + 1))
-        for run in desk.column("select run from etl.runs"):
-            desk.balance(run)
+        assert sorted([*_orders(site), *kept]) == sorted(f"O{number}" for number in range(1, brought + 1))
+        for run in site.column("select run from etl.runs"):
+            _balance(site, run)
     assert brought > 5

@@ -22,11 +22,14 @@ from etl.embedded import Server
 from etl.errors import SourceError, UsageError
 from etl.generate import generate
 from etl.ingestion.framing.pieces import CutOptions, NoRecordsError, cut
-from etl.ingestion.pipeline.sharing import shared
+from etl.ingestion.pipeline.sharing import shares_of
 from etl.ingestion.values import LoadedRange, Piece, Source
 from etl.settings import Format
-from tests.support import command
-from tests.support.breaking import PATIENT, Ended, Running, Site, State, assert_sound, databases_of, state, until
+from tests.support.commands import PATIENT, Ended, Running
+from tests.support.databases import databases_of
+from tests.support.site import Site
+from tests.support.states import State, assert_sound, state
+from tests.support.waiting import until
 
 BOTH = "deliveries,vehicle_logs"
 TWO = "shipments,vehicle_logs"
@@ -89,9 +92,8 @@ def _load(
 ) -> Ended:
     """Load from the folder of the site, in batches of ten and without its aggregates unless options say otherwise."""
     words = ["load", datasets, source, "--json", "--batch-rows", "10", "--no-precalculate"]
-    env = site._variables(conninfo) | {"ETL_WORKERS": "1", "ETL_MAX_REJECTED": "50%"}
-    done = command.call([*words, *options], env=env, cwd=site.folder, stdin=stdin)
-    return Ended(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+    env = {"ETL_WORKERS": "1", "ETL_MAX_REJECTED": "50%"}
+    return site.run(*words, *options, env=env, stdin=stdin, conninfo=conninfo)
 
 
 def _summaries(ended: Ended) -> dict[str, dict[str, Any]]:
@@ -276,7 +278,7 @@ def test_what_cannot_share_a_source_is_refused(
 ) -> None:
     """Datasets whose records cannot be told apart in one source are wrong usage."""
     with pytest.raises(UsageError, match=re.escape(error)):
-        shared(datasets, records, format, tmp_path)
+        shares_of(datasets, records, format, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -301,15 +303,15 @@ def test_definitions_may_name_their_paths(site: Site) -> None:
     (folder / "a.toml").write_text(
         'name = "a"\nrecords = "x.item"\n[[table]]\nname = "lab.a"\n[table.columns]\nid = "text"'
     )
-    assert [(share.records, share.path) for share in shared("a,vehicle_logs", None, "auto", config)] == [
+    assert [(share.records, share.path) for share in shares_of("a,vehicle_logs", None, "auto", config)] == [
         (None, "x.item"),
         ("vehicle_logs.item", "vehicle_logs.item"),
     ]
-    assert [share.path for share in shared("a,vehicle_logs", "a,b.*", "document", config)] == ["a", "b.*"]
-    [alone] = shared("a", "b,c.item", "ndjson", config)
+    assert [share.path for share in shares_of("a,vehicle_logs", "a,b.*", "document", config)] == ["a", "b.*"]
+    [alone] = shares_of("a", "b,c.item", "ndjson", config)
     assert alone.records == "b,c.item"
     with pytest.raises(UsageError, match=r"the records of a at x\.item and of vehicle_logs at x\.item are the same"):
-        shared("a,vehicle_logs", "x.item,x.item", "auto", config)
+        shares_of("a,vehicle_logs", "x.item,x.item", "auto", config)
 
 
 def test_a_replace_does_not_remove_what_the_other_dataset_brings(site: Site) -> None:
@@ -549,16 +551,18 @@ def test_a_document_is_cut_for_each_path_as_for_it_alone(
     """Several paths give the pieces that each of them gives alone, also of ranges known and of a source cut off."""
     data = json.dumps(dict(members)).encode()
     data = data if cut_off is None else data[:-cut_off]
-    alone = [_cut(data, CutOptions(format="document", records=path, batch_rows=batch_rows, known={})) for path in paths]
+    alone = [
+        _cut(data, CutOptions(format="document", records_path=path, batch_rows=batch_rows, known={})) for path in paths
+    ]
     known = [{each.offset: _range(each) for number, each in enumerate(found) if number in kept} for found, _ in alone]
     alone = [
-        _cut(data, CutOptions(format="document", records=path, batch_rows=batch_rows, known=ranges))
+        _cut(data, CutOptions(format="document", records_path=path, batch_rows=batch_rows, known=ranges))
         for path, ranges in zip(paths, known, strict=True)
     ]
     found, fault = _cut(
         data,
         *(
-            CutOptions(format="document", records=path, batch_rows=batch_rows, known=ranges)
+            CutOptions(format="document", records_path=path, batch_rows=batch_rows, known=ranges)
             for path, ranges in zip(paths, known, strict=True)
         ),
     )

@@ -12,10 +12,9 @@ from psycopg import sql
 from etl.errors import InternalError, UsageError
 from etl.precalculation.catalogue import Aggregate, choose
 from etl.precalculation.refresh import Refreshed, refresh
+from tests.support.faults import Connection
 
 _numbers = count(1)
-
-Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 @pytest.fixture

@@ -1,19 +1,18 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
 from etl.errors import DefinitionError, UsageError
-from etl.precalculation.catalogue import Aggregate, BucketRange, Fact, aggregates_reading, choose, read_all
+from etl.precalculation.buckets import BucketRange
+from etl.precalculation.catalogue import Aggregate, Fact, aggregates_reading, choose, read_all
 from etl.precalculation.installation import install
 from etl.precalculation.pending import is_known
 from etl.precalculation.refresh import refresh
 from etl.settings import shipped
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.faults import Connection
 
 HEAD = [
     "-- One row per day.",
@@ -77,7 +76,7 @@ def test_a_file_becomes_an_aggregate(tmp_path: Path) -> None:
         (1, "-- One row per day", "at line 1"),
         (2, "-- table: days", "at line 2"),
         (2, "-- table: analytics.weeks", r"the table analytics\.days"),
-        (3, "-- bucket: week", "at line 3"),
+        (3, "-- bucket: fortnight", "-- bucket: hour . day . week . month . all.*at line 3"),
         (4, "-- fact shipments: created_at", "at line 4"),
         (4, "-- fact logistics.shipments", "'-- fact SCHEMA.TABLE: DAY'.* at line 4"),
         (4, "-- fact logistics.shipments: log_id -> logistics.vehicle_logs.log_id", "fact logistics.vehicle_logs: DAY"),

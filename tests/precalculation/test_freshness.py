@@ -1,8 +1,7 @@
 """`analytics.freshness`: what a dashboard may say of an aggregate."""
 
 import json
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from psycopg.rows import dict_row
 
 from etl.precalculation.catalogue import choose, read_all
 from etl.precalculation.refresh import refresh
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 
 
 @pytest.fixture

@@ -5,32 +5,26 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from etl.errors import UsageError
-from etl.precalculation.catalogue import EVERYTHING, Aggregate, BucketRange, choose
+from etl.precalculation.buckets import EVERYTHING, BucketRange
+from etl.precalculation.catalogue import choose
 from etl.precalculation.pending import gather, take_due
 from etl.precalculation.refresh import Refreshed, refresh
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-START = date(2026, 1, 28)
-DAYS = 40
+from tests.support.company import START, Company, another, differences, play, ship, trip
+from tests.support.faults import Connection
 
 
 @pytest.fixture
 def connection(postgresql: Connection) -> Iterator[Connection]:
     """Give an autocommit connection to a fresh, migrated database."""
-    with _another(postgresql) as connection:
+    with another(postgresql) as connection:
         yield connection
-
-
-def _another(connection: Connection) -> Connection:
-    return psycopg.connect(connection.info.dsn, password=connection.info.password, autocommit=True)
 
 
 def _refresh(connection: Connection, name: str, **options: bool) -> Refreshed:
@@ -40,33 +34,6 @@ def _refresh(connection: Connection, name: str, **options: bool) -> Refreshed:
 
 def _refresh_all(connection: Connection) -> dict[str, Refreshed]:
     return {aggregate.name: refresh(connection, aggregate, run=None) for aggregate in choose([])}
-
-
-def _differences(connection: Connection, aggregate: Aggregate) -> list[tuple[Any, ...]]:
-    query = sql.SQL(
-        "with fresh as ({select}) (select * from fresh except all table {table}) "
-        "union all (table {table} except all select * from fresh)"
-    )
-    return connection.execute(query.format(select=aggregate.computed(), table=aggregate.identifier)).fetchall()
-
-
-def _ship(
-    connection: Connection, shipment_id: str, created_at: str, log_id: str | None = None, weight: int = 1
-) -> None:
-    connection.execute(
-        "insert into logistics.shipments (shipment_id, created_at, log_id, weight_kg, carrier, etl_run, etl_batch, "
-        "etl_place) values (%s, %s, %s, %s, 'A', 1, 0, 1) on conflict (shipment_id) do update set "
-        "created_at = excluded.created_at, log_id = excluded.log_id, weight_kg = excluded.weight_kg",
-        [shipment_id, created_at, log_id, weight],
-    )
-
-
-def _trip(connection: Connection, log_id: str, day: str) -> None:
-    connection.execute(
-        "insert into logistics.vehicle_logs (log_id, vehicle_id, trip_date, etl_run, etl_batch, etl_place) "
-        "values (%s, 'V1', %s, 1, 0, 1) on conflict (log_id) do update set trip_date = excluded.trip_date",
-        [log_id, day],
-    )
 
 
 def _vehicle_days(connection: Connection) -> list[tuple[Any, ...]]:
@@ -83,10 +50,10 @@ def _pending(connection: Connection) -> dict[str, int]:
 def test_only_touched_buckets_are_recomputed(connection: Connection) -> None:
     """A change of one day recomputes one bucket, and a row altered by hand in another day stays as it is."""
     for number in range(10):
-        _ship(connection, f"S{number}", f"2026-03-{number + 1:02}")
+        ship(connection, f"S{number}", f"2026-03-{number + 1:02}")
     assert _refresh(connection, "daily_shipments").buckets == 10
     connection.execute("update analytics.daily_shipments set sum_weight_kg = 99 where day = '2026-03-02'")
-    _ship(connection, "S5", "2026-03-06", weight=7)
+    ship(connection, "S5", "2026-03-06", weight=7)
     assert vars(_refresh(connection, "daily_shipments")) | {"seconds": 0} == {
         "aggregate": "daily_shipments",
         "buckets": 1,
@@ -94,9 +61,9 @@ def test_only_touched_buckets_are_recomputed(connection: Connection) -> None:
         "seconds": 0,
     }
     (aggregate,) = choose(["daily_shipments"])
-    assert len(_differences(connection, aggregate)) == 2
+    assert len(differences(connection, aggregate)) == 2
     assert _refresh(connection, "daily_shipments", full=True).rows == 1
-    assert not _differences(connection, aggregate)
+    assert not differences(connection, aggregate)
 
 
 INSERT = "insert into logistics.shipments (shipment_id, created_at, etl_run, etl_batch, etl_place) "
@@ -130,7 +97,7 @@ def test_every_way_to_change_a_fact_is_noted(connection: Connection, name: str) 
     """Days and months of old and new rows are recomputed, whichever statement changed them."""
     statement, days, months = CHANGES[name]
     for number in range(10):
-        _ship(connection, f"S{number}", f"2026-03-{number + 1:02}")
+        ship(connection, f"S{number}", f"2026-03-{number + 1:02}")
     _refresh_all(connection)
     if "stdin" in statement:
         with connection.cursor() as cursor, cursor.copy(statement) as copy:
@@ -140,30 +107,30 @@ def test_every_way_to_change_a_fact_is_noted(connection: Connection, name: str) 
     done = _refresh_all(connection)
     assert (done["daily_shipments"].buckets, done["carrier_performance"].buckets) == (days, months)
     for aggregate in choose([]):
-        assert not _differences(connection, aggregate)
+        assert not differences(connection, aggregate)
 
 
 def test_a_day_that_is_no_date_is_in_no_bucket(connection: Connection) -> None:
     """An instant without end, or one that Python cannot tell, neither breaks a refresh nor enters a bucket."""
     _refresh_all(connection)
-    _ship(connection, "S1", "infinity")
-    _ship(connection, "S2", "20226-11-05")
-    _ship(connection, "S3", "0044-03-15 BC")
-    _ship(connection, "S4", "-infinity")
+    ship(connection, "S1", "infinity")
+    ship(connection, "S2", "20226-11-05")
+    ship(connection, "S3", "0044-03-15 BC")
+    ship(connection, "S4", "-infinity")
     assert _refresh(connection, "daily_shipments").buckets == 2
     _refresh(connection, "carrier_performance")
     for aggregate in choose(["daily_shipments", "carrier_performance"]):
-        assert not _differences(connection, aggregate)
+        assert not differences(connection, aggregate)
 
 
 def test_a_day_at_the_end_of_the_calendar_stops_no_refresh(connection: Connection) -> None:
     """A day that no instant follows is recomputed like any other."""
     _refresh_all(connection)
-    _ship(connection, "S1", "294276-12-31 23:00Z")
-    _trip(connection, "L1", "294276-12-31")
+    ship(connection, "S1", "294276-12-31 23:00Z")
+    trip(connection, "L1", "294276-12-31")
     for aggregate in choose(["daily_shipments", "carrier_performance", "vehicle_days"]):
         assert refresh(connection, aggregate, run=None).rows == 1
-        assert not _differences(connection, aggregate)
+        assert not differences(connection, aggregate)
 
 
 def test_ranges_leave_out_what_is_far_from_every_change(connection: Connection) -> None:
@@ -173,7 +140,7 @@ def test_ranges_leave_out_what_is_far_from_every_change(connection: Connection) 
 
     def ranges(*days: str) -> list[BucketRange]:
         for place, day in enumerate(days):
-            _ship(connection, f"{day}-{place}", day)
+            ship(connection, f"{day}-{place}", day)
         gather(connection)
         with connection.transaction():
             return take_due(connection, aggregate)[0]
@@ -194,7 +161,7 @@ def test_months_that_follow_each_other_are_one_range(connection: Connection) -> 
     (aggregate,) = choose(["carrier_performance"])
     _refresh_all(connection)
     for day in ("2026-02-10", "2026-01-31", "2026-03-01"):
-        _ship(connection, day, day)
+        ship(connection, day, day)
     gather(connection)
     with connection.transaction():
         assert take_due(connection, aggregate) == ([BucketRange(first="2026-01-01", until="2026-04-01")], 3)
@@ -208,10 +175,10 @@ def test_months_that_follow_each_other_are_one_range(connection: Connection) -> 
 def test_facts_that_commit_crosswise_meet(connection: Connection, first: str, refreshes: tuple[str, ...]) -> None:
     """A shipment and its trip, each loaded without seeing the other, are together after the next refresh."""
     _refresh(connection, "vehicle_days")
-    with _another(connection) as one, _another(connection) as other:
+    with another(connection) as one, another(connection) as other:
         one.autocommit = other.autocommit = False
-        _ship(one, "S1", "2026-02-27", "L1")
-        _trip(other, "L1", "2026-03-01")
+        ship(one, "S1", "2026-02-27", "L1")
+        trip(other, "L1", "2026-03-01")
         if "begun" in refreshes:
             _refresh(connection, "vehicle_days")
         ordered = [one, other] if first == "shipment" else [other, one]
@@ -227,16 +194,16 @@ def test_facts_that_commit_crosswise_meet(connection: Connection, first: str, re
 def test_a_shipment_that_changes_its_trip_touches_the_days_of_both(connection: Connection) -> None:
     """The old and the new trip's day are recomputed; a shipment without a trip touches none."""
     for number in (1, 2, 3):
-        _trip(connection, f"L{number}", f"2026-03-0{number}")
-    _ship(connection, "S1", "2026-02-27", "L1")
+        trip(connection, f"L{number}", f"2026-03-0{number}")
+    ship(connection, "S1", "2026-02-27", "L1")
     _refresh(connection, "vehicle_days")
-    _ship(connection, "S1", "2026-02-27", "L2")
+    ship(connection, "S1", "2026-02-27", "L2")
     assert _refresh(connection, "vehicle_days").buckets == 2
     assert sorted(_vehicle_days(connection)) == [("2026-03-01", 1, 0), ("2026-03-02", 1, 1), ("2026-03-03", 1, 0)]
-    _ship(connection, "S2", "2026-02-27")
-    _ship(connection, "S3", "2026-02-27", "L9")
+    ship(connection, "S2", "2026-02-27")
+    ship(connection, "S3", "2026-02-27", "L9")
     assert _refresh(connection, "vehicle_days").buckets == 0
-    _trip(connection, "L9", "2026-03-09")
+    trip(connection, "L9", "2026-03-09")
     assert _refresh(connection, "vehicle_days").buckets == 1
     assert ("2026-03-09", 1, 1) in _vehicle_days(connection)
 
@@ -247,7 +214,7 @@ def test_a_shipment_that_changes_its_trip_touches_the_days_of_both(connection: C
 @contextmanager
 def _held_at(connection: Connection, statement: LiteralString) -> Iterator[Connection]:
     """Hold a lock that a refresh comes to, until the block ends."""
-    with _another(connection) as holder, holder.transaction():
+    with another(connection) as holder, holder.transaction():
         holder.execute(statement)
         yield holder
 
@@ -263,16 +230,16 @@ def _wait_until_blocked(connection: Connection, other: Connection) -> None:
 
 def test_what_commits_during_a_refresh_stays_pending(connection: Connection) -> None:
     """A load that commits after the refresh has computed is not in it, is told as pending, and is in the next."""
-    _ship(connection, "S1", "2026-03-01")
+    ship(connection, "S1", "2026-03-01")
     _refresh(connection, "daily_shipments")
-    _ship(connection, "S1", "2026-03-01", weight=2)
-    with _another(connection) as worker:
+    ship(connection, "S1", "2026-03-01", weight=2)
+    with another(connection) as worker:
         with _held_at(connection, "select from analytics.daily_shipments for update"):
             thread = threading.Thread(target=_refresh, args=(worker, "daily_shipments"))
             thread.start()
             _wait_until_blocked(connection, worker)
-            _ship(connection, "S1", "2026-03-01", weight=3)
-            _ship(connection, "S2", "2026-03-02", weight=3)
+            ship(connection, "S1", "2026-03-01", weight=3)
+            ship(connection, "S2", "2026-03-02", weight=3)
         thread.join()
     weights = "select sum(sum_weight_kg) from analytics.daily_shipments"
     assert connection.execute(weights).fetchone() == (2,)
@@ -286,12 +253,12 @@ def test_what_is_noted_after_the_gathering_is_in_and_stays_noted(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A change between the gathering and the snapshot is recomputed at once, and once more by the next refresh."""
-    _trip(connection, "L1", "2026-03-01")
+    trip(connection, "L1", "2026-03-01")
     for name in ("daily_shipments", "vehicle_days"):
         _refresh(connection, name)
     with monkeypatch.context() as patched:
         patched.setattr("etl.precalculation.refresh.gather", lambda _: None)
-        _ship(connection, "S1", "2026-03-02", "L1")
+        ship(connection, "S1", "2026-03-02", "L1")
         for name in ("daily_shipments", "vehicle_days"):
             assert _refresh(connection, name).rows == 1
     for name in ("daily_shipments", "vehicle_days"):
@@ -305,14 +272,14 @@ def test_all_ranges_are_of_one_moment(connection: Connection) -> None:
     (aggregate,) = choose(["daily_shipments"])
     gated = replace(aggregate, select=f"{aggregate.select.rstrip()}, pg_advisory_xact_lock_shared(42)::text")
     refresh(connection, gated, run=None)
-    _ship(connection, "S1", "2026-03-01")
-    _ship(connection, "S2", "2026-12-01")
-    with _another(connection) as worker:
+    ship(connection, "S1", "2026-03-01")
+    ship(connection, "S2", "2026-12-01")
+    with another(connection) as worker:
         with _held_at(connection, "select pg_advisory_xact_lock(42)"):
             thread = threading.Thread(target=refresh, args=(worker, gated), kwargs={"run": None})
             thread.start()
             _wait_until_blocked(connection, worker)
-            _ship(connection, "S1", "2026-12-01")
+            ship(connection, "S1", "2026-12-01")
         thread.join()
     days = "select day::text, count_shipments from analytics.daily_shipments order by day"
     assert connection.execute(days).fetchall() == [("2026-03-01", 1), ("2026-12-01", 1)]
@@ -323,13 +290,13 @@ def test_all_ranges_are_of_one_moment(connection: Connection) -> None:
 def test_a_load_that_is_open_is_not_lost(connection: Connection) -> None:
     """Changes of a transaction that began before a refresh and commits after it are in the next."""
     _refresh(connection, "daily_shipments")
-    with _another(connection) as loader:
+    with another(connection) as loader:
         with loader.transaction():
-            _ship(loader, "S1", "2026-03-01")
-            _ship(connection, "S2", "2026-03-01")
+            ship(loader, "S1", "2026-03-01")
+            ship(connection, "S2", "2026-03-01")
             assert _refresh(connection, "daily_shipments").buckets == 1
         assert _refresh(connection, "daily_shipments").buckets == 1
-    assert not _differences(connection, choose(["daily_shipments"])[0])
+    assert not differences(connection, choose(["daily_shipments"])[0])
 
 
 def test_noting_waits_for_nobody(connection: Connection) -> None:
@@ -337,18 +304,18 @@ def test_noting_waits_for_nobody(connection: Connection) -> None:
     _refresh(connection, "daily_shipments")
     with ExitStack() as stack:
         for number in range(3):
-            loader = stack.enter_context(_another(connection))
+            loader = stack.enter_context(another(connection))
             loader.execute("set lock_timeout = '1ms'")
             stack.enter_context(loader.transaction())
-            _ship(loader, f"S{number}", "2026-03-01")
+            ship(loader, f"S{number}", "2026-03-01")
         connection.execute("set lock_timeout = '1ms'")
         _refresh_all(connection)
 
 
 def test_a_fact_that_is_held_is_not_waited_for_without_end(connection: Connection) -> None:
     """While somebody truncates a fact a refresh gives up after the session's lock timeout, and lets others go on."""
-    _ship(connection, "S1", "2026-03-01", "L1")
-    with _held_at(connection, "truncate logistics.vehicle_logs"), _another(connection) as worker:
+    ship(connection, "S1", "2026-03-01", "L1")
+    with _held_at(connection, "truncate logistics.vehicle_logs"), another(connection) as worker:
         worker.execute("set lock_timeout = '1ms'")
         with pytest.raises(psycopg.errors.LockNotAvailable):
             _refresh(worker, "vehicle_days")
@@ -362,7 +329,7 @@ def test_a_refresh_that_fails_leaves_its_buckets_pending(connection: Connection)
     """What could not be stored is recomputed by the next refresh."""
     _refresh(connection, "daily_shipments")
     connection.execute("alter table analytics.daily_shipments add constraint small check (sum_weight_kg < 5)")
-    _ship(connection, "S1", "2026-03-01", weight=9)
+    ship(connection, "S1", "2026-03-01", weight=9)
     with pytest.raises(UsageError, match=r"CheckViolation of small, SQLSTATE 23514"):
         _refresh(connection, "daily_shipments")
     assert _pending(connection)["daily_shipments"] == 1
@@ -373,12 +340,12 @@ def test_a_refresh_that_fails_leaves_its_buckets_pending(connection: Connection)
 def test_readers_see_whole_states_and_meet_no_exclusive_lock(connection: Connection) -> None:
     """Reads during refreshes give the sum of one state each, none waits, and nobody locks the tables exclusively."""
     for number in range(50):
-        _ship(connection, f"S{number}", str(START + timedelta(days=number % 25)))
+        ship(connection, f"S{number}", str(START + timedelta(days=number % 25)))
     _refresh(connection, "daily_shipments")
     done = threading.Event()
 
     def change_and_refresh() -> None:
-        with _another(connection) as worker:
+        with another(connection) as worker:
             for weight in range(2, 22):
                 # Each moves all shipments by a day: rows come, go and change.
                 worker.execute(
@@ -391,7 +358,7 @@ def test_readers_see_whole_states_and_meet_no_exclusive_lock(connection: Connect
     thread = threading.Thread(target=change_and_refresh)
     sums: set[Any] = set()
     modes: set[str] = set()
-    with _another(connection) as reader, _another(connection) as monitor:
+    with another(connection) as reader, another(connection) as monitor:
         reader.execute("set lock_timeout = '1ms'")
         thread.start()
         while thread.is_alive() or not sums:
@@ -416,135 +383,10 @@ def test_readers_see_whole_states_and_meet_no_exclusive_lock(connection: Connect
 # --- anything at all ----------------------------------------------------------------------------------------
 
 
-class Company:
-    """Does random things to the facts, over connections of which some are in the middle of something."""
-
-    def __init__(self, connection: Connection, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.connection = connection
-        self.open: list[Connection] = []
-        self.story: list[str] = []
-
-    def day(self) -> str:
-        """Return one of forty days."""
-        return str(START + timedelta(days=self.random.randrange(DAYS)))
-
-    def some(self, letter: str, among: int = 60) -> str:
-        """Return one of some names."""
-        return f"{letter}{self.random.randrange(among)}"
-
-    def work(self, connection: Connection) -> None:
-        """Do one thing to the facts."""
-        action = self.random.choice(
-            [
-                self.merge,
-                self.merge,
-                self.trips,
-                self.trips,
-                self.correct,
-                self.move,
-                self.forget,
-                self.replay,
-                self.copy,
-            ]
-        )
-        self.story.append(action.__name__)
-        action(connection)
-
-    def merge(self, connection: Connection) -> None:
-        """Insert shipments, or move them to another day and trip."""
-        rows = sorted({self.some("S"): self.day() for _ in range(self.random.randrange(1, 9))}.items())
-        for shipment, day in rows:
-            log = self.some("L", 20) if self.random.random() < 0.7 else None
-            _ship(connection, shipment, day, log, self.random.randrange(1, 99))
-
-    def replay(self, connection: Connection) -> None:
-        """Load a record again as it was."""
-        connection.execute(
-            "update logistics.shipments set etl_run = etl_run + 1 where shipment_id = %s", [self.some("S")]
-        )
-
-    def copy(self, connection: Connection) -> None:
-        """Append shipments."""
-        lines = "".join(
-            f"C{self.random.getrandbits(60)}\t{self.day()}\t{self.some('L', 20)}\t1\t0\t1\n" for _ in range(5)
-        )
-        statement = (
-            "copy logistics.shipments (shipment_id, created_at, log_id, etl_run, etl_batch, etl_place) from stdin"
-        )
-        with connection.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.write(lines)
-
-    def trips(self, connection: Connection) -> None:
-        """Insert trips, or move them to another day."""
-        for log in sorted({self.some("L", 20) for _ in range(3)}):
-            _trip(connection, log, self.day())
-
-    def correct(self, connection: Connection) -> None:
-        """Deliver shipments."""
-        connection.execute(
-            "update logistics.shipments set delivered_at = created_at + interval '3 days', picked_up_at = created_at "
-            "where shipment_id = any(%s)",
-            [[self.some("S") for _ in range(3)]],
-        )
-
-    def move(self, connection: Connection) -> None:
-        """Give shipments another trip, or a trip another name."""
-        old, new = self.some("L", 20), self.some("L", 20)
-        if self.random.random() < 0.7:
-            connection.execute("update logistics.shipments set log_id = %s where log_id = %s", [new, old])
-        else:
-            connection.execute("delete from logistics.vehicle_logs where log_id = %s", [new])
-            connection.execute("update logistics.vehicle_logs set log_id = %s where log_id = %s", [new, old])
-
-    def forget(self, connection: Connection) -> None:
-        """Delete shipments and a trip, or now and then all trips."""
-        if self.random.random() < 0.05:
-            connection.execute("truncate logistics.vehicle_logs")
-        connection.execute(
-            "delete from logistics.shipments where shipment_id = any(%s)", [[self.some("S"), self.some("S")]]
-        )
-        connection.execute("delete from logistics.vehicle_logs where log_id = %s", [self.some("L", 20)])
-
-
-def _play(connection: Connection, seed: int, steps: int) -> None:
-    """Do random things, with transactions left open and rolled back, and compare after each refresh."""
-    company = Company(connection, seed)
-    aggregates = choose([])
-    with ExitStack() as stack:
-        others = [stack.enter_context(_another(connection)) for _ in range(2)]
-        for other in others:
-            other.execute("set lock_timeout = '1ms'")
-            other.autocommit = False
-        connection.execute("set lock_timeout = '1ms'")
-        for _ in range(steps):
-            choice = company.random.random()
-            worker = company.random.choice([connection, *others])
-            try:
-                if choice < 0.55:
-                    company.work(worker)
-                elif choice < 0.75:
-                    (worker.rollback if company.random.random() < 0.2 else worker.commit)()
-                else:
-                    aggregate = company.random.choice(aggregates)
-                    company.story.append(f"refresh {aggregate.name}")
-                    refresh(connection, aggregate, run=None, full=company.random.random() < 0.05)
-                    assert not _differences(connection, aggregate), (seed, company.story)
-            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation):
-                worker.rollback()
-        for other in others:
-            other.commit()
-        connection.execute("set lock_timeout = '60s'")  # Only the vacuum of the server may be in the way now.
-        for aggregate in aggregates:
-            refresh(connection, aggregate, run=None)
-            assert not _differences(connection, aggregate), (seed, company.story)
-            assert _pending(connection)[aggregate.name] == 0
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_an_incremental_aggregate_equals_a_full_one(connection: Connection, seed: int) -> None:
     """After any sequence of changes, committed in any order, each refreshed aggregate equals its facts row for row."""
-    _play(connection, seed, steps=60)
+    play(connection, seed, choose([]), steps=60)
 
 
 @pytest.mark.slow
@@ -552,7 +394,7 @@ def test_an_incremental_aggregate_equals_a_full_one_at_length(connection: Connec
     """The same over two hundred sequences."""
     for seed in range(1000, 1200):
         connection.execute("truncate logistics.shipments, logistics.vehicle_logs")
-        _play(connection, seed, steps=120)
+        play(connection, seed, choose([]), steps=120)
 
 
 def _storm(connection: Connection, seconds: float) -> int:
@@ -563,7 +405,7 @@ def _storm(connection: Connection, seconds: float) -> int:
 
     def run(act: Callable[[Connection], None]) -> None:
         try:
-            with _another(connection) as mine:
+            with another(connection) as mine:
                 while not stop.is_set():
                     act(mine)
         except BaseException as fault:  # noqa: BLE001 - told by the test's own thread
@@ -571,7 +413,7 @@ def _storm(connection: Connection, seconds: float) -> int:
             stop.set()
 
     def changing(seed: int) -> Callable[[Connection], None]:
-        company = Company(connection, seed)
+        company = Company(seed)
 
         def change(mine: Connection) -> None:
             try:
@@ -598,7 +440,7 @@ def _storm(connection: Connection, seconds: float) -> int:
     assert not faults, faults
     for aggregate in choose([]):
         refresh(connection, aggregate, run=None)
-        assert not _differences(connection, aggregate)
+        assert not differences(connection, aggregate)
     return len(refreshes)
 
 

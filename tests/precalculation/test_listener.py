@@ -2,7 +2,6 @@
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,10 @@ from etl.embedded import Server
 from etl.precalculation import listener
 from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
-from tests.support.breaking import Databases, Running, Site, databases_of, until
-
-
-@pytest.fixture
-def site(server: Server, tmp_path: Path) -> Iterator[Site]:
-    """Give a fresh database, in which commands run beside the test."""
-    with databases_of(server).site(tmp_path) as site:
-        yield site
+from tests.support.commands import Running
+from tests.support.databases import Databases
+from tests.support.site import Site
+from tests.support.waiting import until
 
 
 def _load(site: Site, name: str, day: str, *options: str) -> None:
@@ -39,14 +34,9 @@ def _wait_for(site: Site, days: list[str]) -> None:
     until(lambda: _days(site) == days, f"the days {days}")
 
 
-def _events(running: Running, event: str) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in running.stderr().splitlines() if line.startswith("{")]
-    return [line for line in lines if line["event"] == event]
-
-
 def _listening(site: Site, **variables: str) -> Running:
-    running = site.start("listen", **variables)
-    until(lambda: _events(running, "listening"), "the listener")
+    running = site.start("listen", env=variables)
+    until(lambda: running.events("listening"), "the listener")
     return running
 
 
@@ -97,7 +87,7 @@ def test_runs_that_end_together_are_one_refresh(site: Site) -> None:
     until(lambda: len(_days(site)) == 4, "all four days")
 
     def buckets() -> list[int]:
-        told = _events(running, "aggregate_refreshed")
+        told = running.events("aggregate_refreshed")
         return [each["buckets"] for each in told if each["aggregate"] == "vehicle_days"]
 
     # What is told comes a moment after what was committed.
@@ -129,14 +119,14 @@ def test_a_second_listener_stands_by_and_takes_over(site: Site) -> None:
     """One works at a time; when it is killed by kill -9 the other goes on within seconds."""
     first = _listening(site)
     second = site.start("listen")
-    until(lambda: _events(second, "standing_by"), "the second to stand by")
+    until(lambda: second.events("standing_by"), "the second to stand by")
     _load(site, "first", "2026-03-01")
     _wait_for(site, ["2026-03-01"])
-    assert not _events(second, "listening")
+    assert not second.events("listening")
     first.kill()
     _load(site, "second", "2026-03-02")
     _wait_for(site, ["2026-03-01", "2026-03-02"])
-    assert _events(second, "listening")
+    assert second.events("listening")
     second.signal(signal.SIGTERM)
     assert second.ended(10).returncode == 0
 
@@ -150,7 +140,7 @@ def test_a_check_tells_whether_a_listener_works(site: Site) -> None:
     running = _listening(site)
     found = site.run("listen", "--check")
     assert (found.returncode, found.stderr) == (0, "")
-    assert found.stdout.startswith("a listener works on ")
+    assert found.stdout.startswith("a listener runs on ")
     running.kill()
     alive = "select count(*) from pg_stat_activity where application_name = 'etl:listen'"
     until(lambda: site.value(alive) == 0, "the end of its connection")
@@ -161,7 +151,7 @@ def test_a_standby_ends_with_zero(site: Site) -> None:
     """SIGTERM ends a listener that never had its turn as cleanly."""
     _listening(site)
     second = site.start("listen")
-    until(lambda: _events(second, "standing_by"), "the second to stand by")
+    until(lambda: second.events("standing_by"), "the second to stand by")
     second.signal(signal.SIGTERM)
     assert second.ended(10).returncode == 0
 
@@ -178,13 +168,13 @@ def test_a_server_restart_is_survived(tmp_path: Path) -> None:
             days = ["2026-03-01"]
             for name, day in (("second", "2026-03-02"), ("third", "2026-03-03")):
                 days.append(day)
-                before = len(_events(running, "listening"))
+                before = len(running.events("listening"))
                 server.stop()
-                until(lambda: _events(running, "connection_lost"), "the loss of the connection")
+                until(lambda: running.events("connection_lost"), "the loss of the connection")
                 server.start()
                 _load(site, name, day)
                 _wait_for(site, days)
-                assert len(_events(running, "listening")) > before
+                assert len(running.events("listening")) > before
             running.signal(signal.SIGTERM)
             assert running.ended(10).returncode == 0
     finally:
@@ -199,7 +189,7 @@ def test_a_backend_that_is_ended_is_replaced(site: Site) -> None:
         site.ask("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", [name])
         _load(site, f"after {number}", f"2026-03-0{number}")
         _wait_for(site, [f"2026-03-0{done}" for done in range(1, number + 1)])
-    assert len(_events(running, "listening")) == 3
+    assert len(running.events("listening")) == 3
 
 
 def test_one_aggregate_that_fails_does_not_stop_the_others(site: Site) -> None:
@@ -212,7 +202,7 @@ def test_one_aggregate_that_fails_does_not_stop_the_others(site: Site) -> None:
     site.ask("drop table analytics.carrier_performance")
     running = _listening(site)
     until(lambda: site.value("select count(*) from analytics.lane_performance") == 1, "another aggregate")
-    failed = _events(running, "refresh_failed")
+    failed = running.events("refresh_failed")
     assert {each["aggregate"]: each["reason"].partition("computed: ")[2].partition(",")[0] for each in failed} == {
         "carrier_performance": 'relation "analytics.carrier_performance" does not exist',
         "daily_shipments": "CheckViolation of no_one",

@@ -1,6 +1,5 @@
 import json
-import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import count
@@ -13,9 +12,8 @@ from psycopg import sql
 
 from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
-
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 
 MONTH = date(2026, 3, 1)
 START = datetime(2026, 3, 2, tzinfo=UTC)

@@ -7,9 +7,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from etl.precalculation.catalogue import Aggregate, BucketRange, choose, read_all
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from etl.precalculation.buckets import BucketRange
+from etl.precalculation.catalogue import Aggregate, choose, read_all
+from tests.support.faults import Connection
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
 """The triggers of the facts: that they are there, that they are right, and what happens where they were not."""
 
 import re
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ from etl.precalculation.catalogue import Aggregate, choose, read_all
 from etl.precalculation.installation import _table, install, unwatched
 from etl.precalculation.refresh import refresh
 from etl.provisioning import migrate
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 
 OWN = """\
 -- One row per day and warehouse.

@@ -1,9 +1,8 @@
 """`etl precalculate`: verification, full refreshes, the list and the SQL of the aggregates."""
 
 import json
-import subprocess
-from collections.abc import Callable, Iterator
-from typing import Any, LiteralString
+from collections.abc import Iterator
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -11,9 +10,8 @@ import pytest
 from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
 from etl.precalculation.verify import KEYS_TOLD, Verified, verify
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@ import csv
 import io
 import json
 import re
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,11 +19,10 @@ from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
 from etl.report import charts, display, terminal
 from etl.report.markup import element
+from tests.support.checkout import ROOT
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
-Connection = psycopg.Connection[tuple[Any, ...]]
-
-ROOT = Path(__file__).resolve().parents[2]
 ELEMENTS = re.findall(
     "[a-z0-9]+", "html head meta title style body h1 h2 p div b span table thead tbody tr th td wbr svg rect text line"
 )
@@ -87,7 +85,7 @@ def test_the_newest_rows_come_first(run_etl: RunEtl) -> None:
     assert done.returncode == 0
     assert "2026-03-02" in done.stdout
     assert "2026-03-01" not in done.stdout
-    assert done.stderr == "1 of 2 rows; more by --limit\n"
+    assert done.stderr == "1 of 2 rows; more with --limit\n"
 
 
 @pytest.mark.usefixtures("three")

@@ -29,7 +29,7 @@ CONTENT = random.Random(3).randbytes(HEAD_BYTES).hex().encode()
 
 
 @dataclass(kw_only=True)
-class Site:
+class WebServer:
     """What the server sends: ranges or not, after how many bytes each answer breaks, and another answer first."""
 
     content: bytes = CONTENT
@@ -44,9 +44,9 @@ class Site:
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
+def web() -> Iterator[WebServer]:
     """Serve one file on this machine, whatever its path."""
-    site = Site()
+    web = WebServer()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -59,40 +59,40 @@ def site() -> Iterator[Site]:
                 self._answer()
 
         def _answer(self) -> None:
-            site.asked.append(dict(self.headers))
+            web.asked.append(dict(self.headers))
             self.close_connection = True
-            if site.redirect_to and self.path.startswith("/moved"):
+            if web.redirect_to and self.path.startswith("/moved"):
                 self.send_response(302)
-                self.send_header("Location", site.redirect_to)
+                self.send_header("Location", web.redirect_to)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            if site.answers:
-                self.send_response(site.answers.pop(0))
+            if web.answers:
+                self.send_response(web.answers.pop(0))
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
             begin = 0
-            if site.has_ranges and "Range" in self.headers:
+            if web.has_ranges and "Range" in self.headers:
                 begin = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-            body = site.content[begin:]
+            body = web.content[begin:]
             self.send_response(206 if begin else 200)
             if begin:
-                self.send_header("Content-Range", f"bytes {begin}-{len(site.content) - 1}/{len(site.content)}")
-            if site.has_length:
+                self.send_header("Content-Range", f"bytes {begin}-{len(web.content) - 1}/{len(web.content)}")
+            if web.has_length:
                 self.send_header("Content-Length", str(len(body)))
-            if site.etag:
-                self.send_header("ETag", site.etag)
+            if web.etag:
+                self.send_header("ETag", web.etag)
             self.end_headers()
-            self.wfile.write(body[: site.breaks_after.pop(0)] if site.breaks_after else body)
+            self.wfile.write(body[: web.breaks_after.pop(0)] if web.breaks_after else body)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    site.address = f"127.0.0.1:{server.server_port}"
+    web.address = f"127.0.0.1:{server.server_port}"
     try:
-        yield site
+        yield web
     finally:
         server.shutdown()
         thread.join()
@@ -118,26 +118,26 @@ def _rest(stream: Stream) -> tuple[bytes, str]:
     return b"".join(parts), ""
 
 
-def test_a_url_is_read_like_a_file(site: Site) -> None:
+def test_a_url_is_read_like_a_file(web: WebServer) -> None:
     """Its size is known where the server tells it, compression is told by content, and it can be read again."""
-    url = f"http://{site.address}/a.json"
+    url = f"http://{web.address}/a.json"
     assert _read(url) == (CONTENT, "")
     with opened(named(url)[0]) as stream:
         assert (stream.size, stream.is_repeatable, stream.plain_path) == (len(CONTENT), True, None)
-    site.content = gzip.compress(CONTENT)
+    web.content = gzip.compress(CONTENT)
     assert _read(url) == (CONTENT, "")
-    site.has_length = False
+    web.has_length = False
     assert _read(url) == (CONTENT, "")
 
 
 @pytest.mark.parametrize("has_ranges", [True, False])
-def test_a_broken_transfer_goes_on_where_it_stopped(site: Site, has_ranges: bool) -> None:
+def test_a_broken_transfer_goes_on_where_it_stopped(web: WebServer, has_ranges: bool) -> None:
     """A server with ranges is asked for the rest; what another sends again is passed over; nothing comes twice."""
-    site.has_ranges = has_ranges
-    site.breaks_after = [100_000, 1_500_000, 1_700_000] if not has_ranges else [100_000, 1_400_000, 9]
-    assert _read(f"http://{site.address}/a.json") == (CONTENT, "")
+    web.has_ranges = has_ranges
+    web.breaks_after = [100_000, 1_500_000, 1_700_000] if not has_ranges else [100_000, 1_400_000, 9]
+    assert _read(f"http://{web.address}/a.json") == (CONTENT, "")
     if has_ranges:
-        assert [asked.get("Range") for asked in site.asked] == [
+        assert [asked.get("Range") for asked in web.asked] == [
             None,
             "bytes=100000-",
             "bytes=1500000-",
@@ -145,34 +145,34 @@ def test_a_broken_transfer_goes_on_where_it_stopped(site: Site, has_ranges: bool
         ]
 
 
-def test_a_url_that_changes_while_it_is_read_is_a_fault(site: Site) -> None:
+def test_a_url_that_changes_while_it_is_read_is_a_fault(web: WebServer) -> None:
     """The rest of another version is never taken for the rest of this one; what came before is given out."""
-    site.breaks_after = [1_200_000]
-    url = f"http://{site.address}/a.json"
+    web.breaks_after = [1_200_000]
+    url = f"http://{web.address}/a.json"
     with opened(named(url)[0], PATIENT) as stream:
-        site.etag = '"two"'
+        web.etag = '"two"'
         given, fault = _rest(stream)
     assert fault == f"cannot read {url}: the source changed while it was read"
     assert given == CONTENT[: len(given)]
     assert len(given) > HEAD_BYTES
 
 
-def test_without_a_version_nothing_is_resumed(site: Site) -> None:
+def test_without_a_version_nothing_is_resumed(web: WebServer) -> None:
     """A server that tells neither ETag nor time may have other bytes by now."""
-    site.etag = None
-    site.breaks_after = [1_200_000]
-    given, fault = _read(f"http://{site.address}/a.json")
+    web.etag = None
+    web.breaks_after = [1_200_000]
+    given, fault = _read(f"http://{web.address}/a.json")
     assert given == CONTENT[: len(given)]
     assert "the server tells no version by which it could go on" in fault
 
 
-def test_a_server_that_stays_away_is_a_fault(site: Site) -> None:
+def test_a_server_that_stays_away_is_a_fault(web: WebServer) -> None:
     """After the last try the fault is told behind what came; a try that brings something begins the count anew."""
-    site.breaks_after = [1_200_000, 0, 0, 0, 0]
-    given, fault = _read(f"http://{site.address}/a.json")
+    web.breaks_after = [1_200_000, 0, 0, 0, 0]
+    given, fault = _read(f"http://{web.address}/a.json")
     assert given == CONTENT[: len(given)]
     assert fault.endswith("/a.json: the connection was closed too early")
-    assert len(site.asked) == 1 + PATIENT.attempts - 1
+    assert len(web.asked) == 1 + PATIENT.attempts - 1
 
 
 @pytest.mark.parametrize(
@@ -184,10 +184,10 @@ def test_a_server_that_stays_away_is_a_fault(site: Site) -> None:
         ([401], "the server answers 401 unauthorized"),
     ],
 )
-def test_an_answer_that_is_no_file_is_told(site: Site, answers: list[int], fault: str) -> None:
+def test_an_answer_that_is_no_file_is_told(web: WebServer, answers: list[int], fault: str) -> None:
     """A server that is busy is asked again; another refusal is told at once, with its number."""
-    site.answers = answers
-    url = f"http://{site.address}/a.json"
+    web.answers = answers
+    url = f"http://{web.address}/a.json"
     assert _read(url) == ((b"", f"cannot read {url}: {fault}") if fault else (CONTENT, ""))
 
 
@@ -196,18 +196,18 @@ def test_nobody_at_the_address_is_told_at_once() -> None:
     assert _read("http://127.0.0.1:9/a.json") == (b"", "cannot read http://127.0.0.1:9/a.json: connection refused")
 
 
-def test_a_secret_in_a_url_is_used_and_never_told(site: Site) -> None:
+def test_a_secret_in_a_url_is_used_and_never_told(web: WebServer) -> None:
     """User and password go to the host that they were given for, and to no other; the name of a source has neither."""
-    source = named(f"http://ann:p%40ss@{site.address}/a.json?sig=SECRET#x")[0]
-    assert source.name == f"http://{site.address}/a.json?..."
+    source = named(f"http://ann:p%40ss@{web.address}/a.json?sig=SECRET#x")[0]
+    assert source.name == f"http://{web.address}/a.json?..."
     assert "SECRET" not in repr(source)
     with opened(source):
         pass
-    assert site.asked[0]["Authorization"] == f"Basic {base64.b64encode(b'ann:p@ss').decode()}"
-    site.redirect_to = f"http://{site.address}/elsewhere"
-    with opened(named(f"http://ann:pass@{site.address}/moved")[0]):
+    assert web.asked[0]["Authorization"] == f"Basic {base64.b64encode(b'ann:p@ss').decode()}"
+    web.redirect_to = f"http://{web.address}/elsewhere"
+    with opened(named(f"http://ann:pass@{web.address}/moved")[0]):
         pass
-    assert [("Authorization" in asked) for asked in site.asked[1:]] == [True, False]
+    assert [("Authorization" in asked) for asked in web.asked[1:]] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from etl.errors import SourceError, UsageError
 from etl.ingestion.constants import HEAD_BYTES, READ_BYTES
 from etl.ingestion.sources.encodings import require_known
 from etl.ingestion.sources.naming import named
-from etl.ingestion.sources.recognition import format_of
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Source
 
@@ -326,27 +325,3 @@ def test_a_parallel_zstd_is_read(tmp_path: Path) -> None:
     path.write_bytes(b"\x50\x2a\x4d\x18\x04\0\0\0size" + _zstd(b"[1,") + _zstd(b"2]"))
     with opened(_source(path)) as stream:
         assert _read(stream) == (b"[1,2]", "")
-
-
-@pytest.mark.parametrize(
-    ("beginning", "words"),
-    [
-        (b"PAR1\x15\x04", "Parquet"),
-        (b"Obj\x01\x04", "Avro"),
-        (b"%PDF-1.7", "PDF"),
-        (b"SQLite format 3\0", "an SQLite database"),
-        (b"exports/a.json" + bytes(243) + b"ustar", "a tar archive"),
-        (b"\n<!DOCTYPE html><html>", "HTML, such as an error page"),
-        (b'<?xml version="1.0"?>', "XML"),
-        (b'callback([{"a":1}])', "JavaScript"),
-        (b'var data = [{"a":1}]', "JavaScript"),
-        (b"shipment_id,weight (kg)\nA,1\n", "CSV or another table of text"),
-        (b'"shipment_id";"weight"\r\n', "CSV or another table of text"),
-        (b"null\n", "JSON without an object or array"),
-        (b"---\n- a: 1\n", "YAML"),
-        (b"hello", None),
-    ],
-)
-def test_what_is_no_json_is_told_by_what_it_looks_like(beginning: bytes, words: str | None) -> None:
-    """A file of another format is named in words a person knows."""
-    assert format_of(beginning.decode("latin-1")) == words

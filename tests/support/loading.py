@@ -7,11 +7,12 @@ from typing import Any
 from etl.database.connecting import Database
 from etl.datasets import Dataset
 from etl.errors import EtlError
-from etl.ingestion.pipeline.job import Job, Stop
+from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.pipeline.load import load
+from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.values import Source, Summary
 from etl.settings import Limit, LoadSettings, RetrySettings
-from tests.support.command import connections_closed
+from tests.support.in_process import connections_closed
 
 _SETTINGS = LoadSettings(
     mode=None,
@@ -32,7 +33,10 @@ _SETTINGS = LoadSettings(
 
 def bring(source: Source, dataset: Dataset, database: Database, **asked: Any) -> tuple[Summary, EtlError | None]:
     """Load a source, refusing no number of rejects; `asked` are other settings than those above."""
-    job = Job(dataset=dataset, database=database, settings=replace(_SETTINGS, **asked), stop=Stop())
+    settings = replace(_SETTINGS, **asked)
+    asked_for = Load(
+        database=database, settings=settings, targets=[Target.of(dataset, settings.records, settings)], stop=Stop()
+    )
     with connections_closed():
-        [end] = load(source, [job])
+        [end] = load(source, asked_for)
         return end

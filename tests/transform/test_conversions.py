@@ -20,8 +20,7 @@ from etl.ingestion.transform.conversions import as_text, is_storable
 from etl.ingestion.transform.structures import json_text
 from etl.ingestion.transform.types import converter
 from etl.ingestion.values import Misfit
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.faults import Connection
 
 against_database = settings(
     deadline=None, derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -4,7 +4,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,8 +17,8 @@ from etl.errors import DefinitionError
 from etl.ingestion.transform.paths import fast
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import KEY, Batch, Fault, Piece
+from tests.support.faults import Connection
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 Define = Callable[[str], Dataset]
 
 PARCELS = """

@@ -1,7 +1,8 @@
 """A batch that the server refused -> the rows that load and the records that are rejected.
 
-The rows go as text into temporary tables, and one generated block brings them in by subtransactions, in the
-transaction that the caller holds. Exact for every kind of fault: CHECK, unique, foreign key, trigger, deferred.
+The rows are copied as text into temporary tables, and one generated block writes them to the tables of the run by
+subtransactions, in the transaction that the caller holds. Exact for every kind of fault: CHECK, unique, foreign key,
+trigger, deferred.
 """
 
 from collections.abc import Sequence
@@ -12,9 +13,10 @@ from psycopg import sql
 
 from etl import queries
 from etl.datasets import LINEAGE, Dataset, Table
-from etl.ingestion.destination.duplicates import Settle, count_kept
-from etl.ingestion.destination.merging import WON, Applying, columns
-from etl.ingestion.destination.sending import send
+from etl.ingestion.destination import refusals
+from etl.ingestion.destination.duplicates import JudgeDuplicates, count_kept
+from etl.ingestion.destination.merging import WON, Statements, columns
+from etl.ingestion.destination.sending import Exchange
 from etl.ingestion.values import Batch, CopyResult, Fault
 
 _SQL = queries.load("isolation")
@@ -22,50 +24,59 @@ _REFUSED = sql.Identifier("pg_temp", "etl_refused")
 
 
 def isolate(
-    connection: psycopg.Connection, dataset: Dataset, batch: Batch, applying: Applying, settle: Settle
+    exchange: Exchange, dataset: Dataset, batch: Batch, statements: Statements, judge_duplicates: JudgeDuplicates
 ) -> CopyResult:
-    """Bring in what the server takes of a batch.
+    """Write the records of a batch that the server accepts, and return the faults of the others.
 
-    `applying` gives the statements that bring rows from a source of rows in, and `settle` judges the duplicates among
-    those that came in. Raises psycopg.Error for a fault that is not one of the data.
+    `statements` gives the statements that write the rows of some sources, `judge_duplicates` applies the duplicate
+    policy to the written rows. Raises psycopg.Error for a fault that is not one of the data.
     """
-    texts = [_send(connection, table, number, batch) for number, table in enumerate(dataset.tables)]
+    connection = exchange.connection
+    texts = [_send(exchange, table, number, batch) for number, table in enumerate(dataset.tables)]
     connection.execute(_SQL["make_refused"].format(refused=_REFUSED))
-    sources = [_range(connection, table, text) for table, text in zip(dataset.tables, texts, strict=True)]
-    statements = applying(sources, _SQL["won_of_range"].format(won=WON))
-    first = [
-        sql.SQL("select etl_place from {}").format(text)
-        for table, text in zip(dataset.tables, texts, strict=True)
-        if not table.each
-    ]
-    places = sql.SQL("({}) as record").format(sql.SQL(" union all ").join(first))
-    body = _SQL["body"].format(places=places, refused=_REFUSED, statements=sql.SQL(";\n").join(statements))
+    block = _block(connection, dataset, texts, statements)
     connection.execute(_SQL["prefer_indexes"])
-    connection.execute(_SQL["block"].format(body=sql.Literal(body.as_string(connection))))
-    faults = {
+    connection.execute(_SQL["block"].format(body=sql.Literal(block.as_string(connection))))
+    refused = {
         place: _fault(dataset, sqlstate, *names)
         for place, sqlstate, *names in connection.execute(_SQL["refused"].format(refused=_REFUSED))
     }
-    settled, duplicates = settle(connection, texts, faults)
-    rows = tuple(count_kept(connection, text, settled) for text in texts)
-    return CopyResult(rows=rows, faults=settled, duplicates=duplicates)
+    faults, duplicates = judge_duplicates(connection, texts, refused)
+    rows = tuple(count_kept(connection, text, faults) for text in texts)
+    return CopyResult(rows=rows, faults=faults, duplicates=duplicates)
 
 
-def _send(connection: psycopg.Connection, table: Table, number: int, batch: Batch) -> sql.Identifier:
+def _send(exchange: Exchange, table: Table, number: int, batch: Batch) -> sql.Identifier:
+    """Copy the rows of one table into a temporary table of texts, and return its name."""
     text = sql.Identifier("pg_temp", f"etl_text_{number}")
     typed = [sql.SQL("{} text").format(sql.Identifier(column.name)) for column in table.columns]
     typed += [sql.SQL("{} bigint").format(sql.Identifier(name)) for name in LINEAGE]
-    connection.execute(_SQL["make_text"].format(text=text, columns=sql.SQL(", ").join(typed)))
-    send(connection, batch.tables[number], text, columns(table))
-    connection.execute(_SQL["index_text"].format(text=text))
-    connection.execute(_SQL["analyze_text"].format(text=text))
+    exchange.connection.execute(_SQL["make_text"].format(text=text, columns=sql.SQL(", ").join(typed)))
+    exchange.send(batch.tables[number], text, columns(table))
+    exchange.connection.execute(_SQL["index_text"].format(text=text))
+    exchange.connection.execute(_SQL["analyze_text"].format(text=text))
     return text
 
 
+def _block(
+    connection: psycopg.Connection, dataset: Dataset, texts: Sequence[sql.Identifier], statements: Statements
+) -> sql.Composed:
+    """Return the body of the block that writes the rows of the texts and notes the refused records."""
+    pairs = list(zip(dataset.tables, texts, strict=True))
+    sources = [_range(connection, table, text) for table, text in pairs]
+    records = [sql.SQL("select etl_place from {}").format(text) for table, text in pairs if not table.each]
+    return _SQL["body"].format(
+        places=sql.SQL("({}) as record").format(sql.SQL(" union all ").join(records)),
+        refused=_REFUSED,
+        statements=sql.SQL(";\n").join(statements(sources, _SQL["won_of_range"].format(won=WON))),
+        data_refused=sql.Literal(f"^({'|'.join(refusals.DATA)})"),
+    )
+
+
 def _range(connection: psycopg.Connection, table: Table, text: sql.Identifier) -> sql.Composed:
-    """Return the rows with the types that the table has now: a person may have made another of the definition's."""
-    found = connection.execute(_SQL["types"], {"table": table.identifier.as_string(connection)}).fetchall()
-    types = {name: sql.SQL(cast(LiteralString, spelled)) for name, spelled in found}
+    """Return the rows with the types that the columns have in the database, which may differ from the definition's."""
+    columns_of_table = connection.execute(_SQL["types"], {"table": table.identifier.as_string(connection)}).fetchall()
+    types = {name: sql.SQL(cast(LiteralString, type_name)) for name, type_name in columns_of_table}
     casts: Sequence[sql.Composable] = [
         sql.SQL("{name}::{type} as {name}").format(name=sql.Identifier(column.name), type=types[column.name])
         for column in table.columns
@@ -77,22 +88,12 @@ def _range(connection: psycopg.Connection, table: Table, text: sql.Identifier) -
 def _fault(dataset: Dataset, sqlstate: str, constraint: str, schema: str, table: str, column: str) -> Fault:
     by = f" by the constraint {constraint}" if constraint else ""
     name = f"{schema}.{table}" if table else None
-    if schema == "etl_staging" or schema.startswith(
-        "pg_temp"
-    ):  # Of an atomic run or a rehearsal the table ends with the number of the table it stands for.
+    # The tables of an atomic run and of a dry run end with the number of the dataset's table.
+    if schema == "etl_staging" or schema.startswith("pg_temp"):
         name = dataset.tables[int(table.rpartition("_")[2])].name
     return Fault(
         sqlstate=sqlstate,
-        reason=f"the database refuses it{by}: {_condition(sqlstate)}",
+        reason=f"the database refuses it{by}: {refusals.condition(sqlstate)}",
         table=name,
         column=column or None,
     )
-
-
-def _condition(sqlstate: str) -> str:
-    """Return PostgreSQL's name of a condition in words, as in `unique violation`."""
-    try:
-        name = psycopg.errors.lookup(sqlstate).__name__
-    except KeyError:
-        return f"SQLSTATE {sqlstate}"
-    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()

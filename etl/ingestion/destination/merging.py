@@ -1,7 +1,7 @@
-"""The statements that bring rows from a source of rows into the facts: append, merge, replace. Runs nothing.
+"""The statements that write rows into the facts: append, merge, replace. Runs nothing.
 
-A source of rows is a table or a parenthesized select with the columns and lineage of a fact table, one for each table
-of the dataset. `won` are the records whose version won, by batch and place.
+A source of rows is a table or a parenthesized select with the columns and lineage of a fact table; there is one source
+for each table of the dataset. `won` are the records whose version won, by batch and place.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,12 +19,12 @@ WON = sql.Identifier("pg_temp", "etl_won")
 Sources = Sequence[sql.Composable]
 
 Against = Literal["all", "own", "none"]
-"""What a version is compared with: all rows of its key, those of its own run, or none: the server refuses what is there
-already. To be ready for it costs a third more.
+"""The rows that a version is compared with: all rows of its key, those of its own run, or none. With "none" the server
+refuses a key that exists; being ready for a conflict costs a third more.
 """
 
-Applying = Callable[[Sources, sql.Composable], list[sql.Composed]]
-"""(a source of rows for each table, the records that won) -> the statements that bring the rows in."""
+Statements = Callable[[Sources, sql.Composable], list[sql.Composed]]
+"""Returns the statements that write the rows, given a source for each table and the records that won."""
 
 
 def append(dataset: Dataset, targets: Sources, sources: Sources) -> list[sql.Composed]:
@@ -36,16 +36,16 @@ def append(dataset: Dataset, targets: Sources, sources: Sources) -> list[sql.Com
 
 
 def append_newest(dataset: Dataset, sources: Sources, won: sql.Composable) -> list[sql.Composed]:
-    """Return the statements that insert the newest version of each key, in place of an older one of the same run.
+    """Return the statements that insert the newest version of each key and replace older versions of the same run.
 
-    A row of another run refuses it.
+    The server refuses a key that another run loaded.
     """
-    refusing = [
-        _SQL["insert_unbeaten"].format(**_words(dataset, table, rows, won))
+    insert_others = [
+        _SQL["insert_unbeaten"].format(**_placeholders(dataset, table, rows, won))
         for table, rows in zip(dataset.tables, sources, strict=True)
         if not table.each
     ]
-    return [*merge(dataset, sources, won, against="own"), *refusing]
+    return [*merge(dataset, sources, won, against="own"), *insert_others]
 
 
 def merge(dataset: Dataset, sources: Sources, won: sql.Composable, *, against: Against = "all") -> list[sql.Composed]:
@@ -54,49 +54,50 @@ def merge(dataset: Dataset, sources: Sources, won: sql.Composable, *, against: A
     if not any(table.each for table in dataset.tables):
         pairs = zip(dataset.tables, sources, strict=True)
         return [
-            _SQL["merge_records"].format(**_words(dataset, table, rows, won, against=against)) for table, rows in pairs
+            _SQL["merge_records"].format(**_placeholders(dataset, table, rows, won, against=against))
+            for table, rows in pairs
         ]
-    words = _words(dataset, first, source, won, against=against)
-    statements = [_SQL["merge_records_returning"].format(**words)]
+    placeholders = _placeholders(dataset, first, source, won, against=against)
+    statements = [_SQL["merge_records_returning"].format(**placeholders)]
     for child, rows in children:
-        words = _words(dataset, child, rows, won, child=True)
-        statements += [_SQL[name].format(**words) for name in ("delete_children", "insert_children")]
+        placeholders = _placeholders(dataset, child, rows, won, child=True)
+        statements += [_SQL[name].format(**placeholders) for name in ("delete_children", "insert_children")]
     return statements
 
 
 def replace(dataset: Dataset, sources: Sources) -> list[sql.Composed]:
-    """Return the statements after which the facts hold the sources' rows and no others, rewriting what differs."""
+    """Return the statements after which the facts hold the rows of the sources and no others; equal rows stay."""
     if not dataset.key:
         deletes = [_SQL["delete_all"].format(table=table.identifier) for table in dataset.tables]
         return deletes + append(dataset, [table.identifier for table in dataset.tables], sources)
     statements = [
-        _SQL[name].format(**_words(dataset, table, rows, WON))
+        _SQL[name].format(**_placeholders(dataset, table, rows, WON))
         for table, rows in zip(dataset.tables, sources, strict=True)
         for name in ("delete_absent", "replace_records")
         if not table.each
     ]
     children = [pair for pair in zip(dataset.tables, sources, strict=True) if pair[0].each]
     if children:
-        statements.append(_SQL["keep_newest"].format(**_words(dataset, dataset.tables[0], sources[0], WON)))
+        statements.append(_SQL["keep_newest"].format(**_placeholders(dataset, dataset.tables[0], sources[0], WON)))
     for child, rows in children:
-        words = _words(dataset, child, rows, WON, child=True)
-        statements += [_SQL[name].format(**words) for name in ("delete_losers", "replace_children")]
+        placeholders = _placeholders(dataset, child, rows, WON, child=True)
+        statements += [_SQL[name].format(**placeholders) for name in ("delete_losers", "replace_children")]
     return statements
 
 
 def make_won(dataset: Dataset) -> list[sql.Composed]:
     """Return the statements that make the table of the records that won, once per connection."""
-    words = {"won": WON, "table": dataset.tables[0].identifier, "key": _list(dataset.key)}
-    return [_SQL["make_won"].format(**words), _SQL["index_won"].format(**words)]
+    placeholders = {"won": WON, "table": dataset.tables[0].identifier, "key": _list(dataset.key)}
+    return [_SQL["make_won"].format(**placeholders), _SQL["index_won"].format(**placeholders)]
 
 
 def columns(table: Table, alias: str | None = None, *, lineage: bool = True) -> sql.Composed:
-    """Return the columns of a table as a list, with or without lineage."""
+    """Return the column names of a table as a list, with or without lineage."""
     names = tuple(column.name for column in table.columns)
     return _list(names + (LINEAGE if lineage else ()), alias)
 
 
-def _words(
+def _placeholders(
     dataset: Dataset,
     table: Table,
     source: sql.Composable,
@@ -139,7 +140,7 @@ def _resolution(dataset: Dataset, assignments: sql.Composable, against: Against)
 
 
 def _newest(dataset: Dataset) -> sql.Composable:
-    """Return by what the versions of a record in one batch are sorted, the one that stays first."""
+    """Return the sort order of the versions of one key in a batch; the first version is kept."""
     if dataset.on_duplicate == "first":
         return sql.SQL("etl_batch, etl_place")
     later = sql.SQL("etl_batch desc, etl_place desc")
@@ -149,10 +150,10 @@ def _newest(dataset: Dataset) -> sql.Composable:
 
 
 def _is_not_older(dataset: Dataset) -> sql.Composable:
-    """Compare two versions of a record, as the definition and the policy say.
+    """Return the condition that the version of this batch wins over the row in the table.
 
-    The newer wins (null is oldest), then the later in order of loading. Where the first of a source counts, the earlier
-    of two versions of one run wins: a replay brings in what stands before records that are in.
+    The newer version wins (null is oldest), then the version that was loaded later. With `on_duplicate = "first"` the
+    earlier of two versions of one run wins, because a replay loads records that come before loaded records.
     """
     newer = sql.SQL("({}) >= ({})").format(_list(LINEAGE, "excluded"), _list(LINEAGE, "old"))
     if dataset.newest_by is not None:

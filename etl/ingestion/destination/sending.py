@@ -1,7 +1,7 @@
-"""Statements and rows -> the server, while other work goes on, in the transaction that the caller holds.
+"""Statements and rows -> the server, in the transaction that the caller holds. Other work is done while it works.
 
-libpq's own calls, for those of a cursor wait: here, what the server has no room for yet and what it has not answered
-yet leaves time for other work (PostgreSQL documentation, "Asynchronous Command Processing").
+Uses libpq's own calls, because those of a cursor block until the server has taken the data and has answered (PostgreSQL
+documentation, "Asynchronous Command Processing").
 """
 
 import select
@@ -14,6 +14,7 @@ from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGresult
 
 from etl import queries
+from etl.database.connecting import Session
 from etl.errors import InternalError
 from etl.ingestion.constants import COPY_BYTES
 from etl.ingestion.values import Rows
@@ -21,77 +22,79 @@ from etl.ingestion.values import Rows
 _SQL = queries.load("sending")
 
 _CANCEL_SECONDS = 5.0
-_BROKEN_OFF = b"broken off"
+_CANCELLED = b"cancelled"
 
 Meanwhile = Callable[[], bool]
-"""Does a part of other work; False when there is none."""
+"""Does a part of other work; returns False when there is none."""
 
 
 def do_nothing() -> bool:
-    """Do nothing while the server works."""
+    """Do no other work."""
     return False
 
 
-def run(connection: psycopg.Connection, statement: sql.Composed, meanwhile: Meanwhile) -> None:
-    """Run a statement that returns no rows; `meanwhile` is called until the server is done with it.
+class Wire:
+    """The exchanges over one session, and the other work that is done while its server works; one for each session."""
 
-    Raises psycopg.Error as the server refuses it.
+    def __init__(self, session: Session, meanwhile: Meanwhile = do_nothing) -> None:
+        self.session = session
+        self._meanwhile = meanwhile
+        self._exchange: Exchange | None = None
+
+    def exchange(self) -> "Exchange":
+        """Return the exchange of the session's connection, a new one when the last connection was lost.
+
+        Raises psycopg.OperationalError when the server cannot be reached now.
+        """
+        connection = self.session.connection()
+        if self._exchange is None or self._exchange.connection is not connection:
+            self._exchange = Exchange(connection, self._meanwhile)
+        return self._exchange
+
+
+class Exchange:
+    """Sends statements and rows to the server over one connection, and reads its answers.
+
+    `meanwhile` is called whenever the server takes no more data or has not answered yet.
     """
-    _Exchange(connection, meanwhile).run(statement)
 
-
-def send(
-    connection: psycopg.Connection,
-    parts: Iterable[Rows],
-    target: sql.Identifier,
-    columns: sql.Composable,
-    meanwhile: Meanwhile = do_nothing,
-) -> int:
-    """COPY rows into these columns of a table; return how many the server counted.
-
-    `meanwhile` is called whenever the server has enough to do. Raises psycopg.Error as the server refuses them,
-    InternalError when it counted other rows than were sent.
-    """
-    exchange = _Exchange(connection, meanwhile)
-    counted = 0
-    for rows in parts:
-        if not rows.count:
-            continue
-        named = columns if rows.columns is None else sql.SQL(", ").join(map(sql.Identifier, rows.columns))
-        taken = exchange.copy(_SQL[f"copy_{rows.format}"].format(table=target, columns=named), rows)
-        if taken != rows.count:
-            raise InternalError(f"COPY counted {taken} rows of a table, {rows.count} were sent")
-        counted += taken
-    return counted
-
-
-class _Exchange:
-    """What goes to the server and comes back over one connection."""
-
-    def __init__(self, connection: psycopg.Connection, meanwhile: Meanwhile) -> None:
-        self._connection = connection
+    def __init__(self, connection: psycopg.Connection, meanwhile: Meanwhile = do_nothing) -> None:
+        self.connection = connection
         self._server = connection.pgconn
         self._meanwhile = meanwhile
         self._answers, self._room = select.poll(), select.poll()
         self._answers.register(self._server.socket, select.POLLIN)
         self._room.register(self._server.socket, select.POLLIN | select.POLLOUT)
 
+    def send(self, parts: Iterable[Rows], target: sql.Identifier, columns: sql.Composable) -> int:
+        """COPY rows into these columns of a table; return how many the server counted.
+
+        Raises psycopg.Error as the server refuses them, InternalError when it counted other rows than were sent.
+        """
+        total = 0
+        for rows in parts:
+            if not rows.count:
+                continue
+            names = columns if rows.columns is None else sql.SQL(", ").join(map(sql.Identifier, rows.columns))
+            counted = self._copy(_SQL[f"copy_{rows.format}"].format(table=target, columns=names), rows)
+            if counted != rows.count:
+                raise InternalError(f"COPY counted {counted} rows of a table, {rows.count} were sent")
+            total += counted
+        return total
+
     def run(self, statement: sql.Composed) -> PGresult:
         """Run a statement and return its last result.
 
         Raises psycopg.Error as the server refuses it.
         """
-        with self._left_usable():
-            self._server.send_query(statement.as_bytes(self._connection))
+        with self._cancelling():
+            self._server.send_query(statement.as_bytes(self.connection))
             return self._answer()
 
-    def copy(self, statement: sql.Composed, rows: Rows) -> int:
-        """Send rows by a COPY statement and return how many the server counted.
-
-        Raises psycopg.Error as the server refuses them.
-        """
-        with self._left_usable():
-            self._server.send_query(statement.as_bytes(self._connection))
+    def _copy(self, statement: sql.Composed, rows: Rows) -> int:
+        """Send rows by a COPY statement and return how many the server counted."""
+        with self._cancelling():
+            self._server.send_query(statement.as_bytes(self.connection))
             self._answer()
             for content in rows.encoded():
                 view = memoryview(content)
@@ -102,15 +105,18 @@ class _Exchange:
             return self._answer().command_tuples or 0
 
     def _flush(self) -> None:
-        """Let the server have what waits for it; it has enough to do as long as it takes no more."""
+        """Send what libpq has buffered; do other work while the server takes no more."""
         while self._server.flush():
-            # To try again wakes nobody up, and there is room long before the system says so.
+            # Another try is cheap, and the socket has room long before poll() reports it.
             if not self._meanwhile():
                 self._room.poll()
                 self._server.consume_input()
 
     def _answer(self) -> PGresult:
-        """Wait until the server is done with what it was told, and return its last result."""
+        """Wait for the end of the current statement, and return its last result.
+
+        Raises psycopg.Error as the server refuses the statement, InternalError when there is no result.
+        """
         self._flush()
         answer = refused = None
         while (result := self._next_result()) is not None:
@@ -128,7 +134,7 @@ class _Exchange:
         return answer
 
     def _next_result(self) -> PGresult | None:
-        # AttemptRequest for while it is not there, libpq would wait by itself, and keep all other threads waiting, too.
+        # libpq would wait for a missing result itself, and would block all other threads.
         while self._server.is_busy():
             if self._answers.poll(0) or not self._meanwhile():
                 self._answers.poll()
@@ -136,18 +142,19 @@ class _Exchange:
         return self._server.get_result()
 
     @contextmanager
-    def _left_usable(self) -> Iterator[None]:
-        """Break off what the server does when an interruption ends the wait for it: a rollback can follow."""
+    def _cancelling(self) -> Iterator[None]:
+        """Cancel the statement when an interruption ends the wait for the server, so that a rollback can follow."""
         try:
             yield
         except psycopg.Error:
             raise
         except BaseException:
-            self._meanwhile = do_nothing
+            meanwhile, self._meanwhile = self._meanwhile, do_nothing
             with suppress(psycopg.Error):
-                self._connection.cancel_safe(timeout=_CANCEL_SECONDS)
+                self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
                 with suppress(psycopg.Error):
-                    self._server.put_copy_end(_BROKEN_OFF)
-                while self._answer().status == ExecStatus.COPY_IN:  # which had not come yet
-                    self._server.put_copy_end(_BROKEN_OFF)
+                    self._server.put_copy_end(_CANCELLED)
+                while self._answer().status == ExecStatus.COPY_IN:  # The server begins the COPY only now.
+                    self._server.put_copy_end(_CANCELLED)
+            self._meanwhile = meanwhile
             raise

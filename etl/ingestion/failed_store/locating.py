@@ -11,10 +11,10 @@ from etl.ingestion.sources.recognition import compression_of, encoding_of
 from etl.ingestion.values import LINE_ENDS, Piece, Span
 
 
-class Located(NamedTuple):
-    """Where a record stands in its source (its number from 1, its byte from 0), and its text as it was.
+class RecordLocation(NamedTuple):
+    """A record in its source: its number (from 1), its byte (from 0), and its original text.
 
-    Keyed, the text is an object whose only member is the record with its key.
+    The text of a keyed record is an object with one member: its key and the record.
     """
 
     record: int
@@ -23,22 +23,27 @@ class Located(NamedTuple):
     is_keyed: bool = False
 
 
-def locate(piece: Piece, places: Collection[int], known: Mapping[int, Span] = {}) -> dict[int, Located]:
-    """Return where records of a piece stand in the source, by their places in the piece from 1.
+def locate(piece: Piece, places: Collection[int], known: Mapping[int, Span] = {}) -> dict[int, RecordLocation]:
+    """Return the locations of records of a piece, by their places in the piece (from 1).
 
-    `known` tells where some of them stand in the piece; where it tells it of all, the others are not looked at.
+    `known` holds the spans of some records. Where it holds all, the piece is not searched.
     """
-    found = known.items() if all(place in known for place in places) else spans(piece, places)
+    located = known.items() if all(place in known for place in places) else spans(piece, places)
     return {
-        place: Located(piece.first_record + place - 1, piece.offset + span.start, piece.text(span), piece.is_keyed)
-        for place, span in found
+        place: RecordLocation(
+            record=piece.first_record + place - 1,
+            offset=piece.offset + span.start,
+            text=piece.text(span),
+            is_keyed=piece.is_keyed,
+        )
+        for place, span in located
     }
 
 
 def is_plain(source: str) -> bool:
-    """Tell whether a source is a file whose bytes can be looked at by their offset: there, as it is, and in UTF-8."""
+    """Return whether a source is a file here whose stored bytes are the decompressed ones, in UTF-8."""
     try:
-        if not Path(source).is_file():  # To open a pipe would wait for its writer.
+        if not Path(source).is_file():  # Opening a pipe would wait for its writer.
             return False
         with Path(source).open("rb") as file:
             beginning = file.read(6)
@@ -48,7 +53,10 @@ def is_plain(source: str) -> bool:
 
 
 def length_in(source: str, offset: int, line: bytes, *, is_keyed: bool = False) -> int:
-    """Return how many bytes a record has in a plain source, whatever became of its line in the store since."""
+    """Return the length in bytes of the record at `offset` of a plain source.
+
+    `line` is its line in the failed store, which may have been edited since.
+    """
     line = line[1:-1] if is_keyed else line
     size = max(READ_BYTES, len(line))
     with Path(source).open("rb") as file:

@@ -1,111 +1,61 @@
-"""The failed store: the original records of what was refused, on disk, complete or absent (contract C6).
+"""The failed store: the original text of refused records on disk, each file complete or absent (contract C6).
 
-One writer in the background; the caller commits only after the future of its file is done. The truth about states
-is in the ledger, not here.
+One writer works in the background. A batch commits only after the futures of its files are done. The state of a
+failure is in the ledger; the copy of it here may be older.
 """
 
-import hashlib
 import os
 import re
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 import structlog
 
 from etl.errors import DatabaseError, UsageError, reason_of
 from etl.ingestion.constants import FAILURES_IN_FLIGHT
-from etl.ingestion.failed_store.locating import Located
-from etl.ingestion.values import LINE_ENDS, Failure, Rejected
+from etl.ingestion.failed_store.files import flush_folder, make_folder, open_private, write_file, write_json
+from etl.ingestion.values import Failure, StoredRecord
 
 log = structlog.get_logger(__name__)
 
-
-# Where ID.json tells its id, far within.
+# ID.json begins with its id and its run: this many bytes hold both.
 _BEGINNING = 1024
 
 
-Kind = Literal["rejected", "failed"]
+Document = TypeVar("Document")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where the records of a failure come from; its id is the prefix and the first letter of its kind.
+class FailureDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """The records of a failure as ID.json describes them, in the order of their lines."""
 
-    The prefix is made of run and offset, or is the id of the failure that was replayed: a batch that is tried again
-    writes the same file again.
-    """
-
-    id_prefix: str
-    run: str
-    dataset: str
-    source: str
-    batch: int
-    attempts: int = 1
-    parent: str | None = None
-
-
-def describe(origin: Origin, kind: Kind, kept: Sequence[Rejected], located: Mapping[int, Located]) -> Failure:
-    """Return the failure that keeps these records, at least one; the first one's fault is told of all."""
-    lines = b"".join(located[record.place].text.translate(LINE_ENDS) + b"\n" for record in kept)
-    return Failure(
-        id=f"{origin.id_prefix}{kind[0]}",
-        run=origin.run,
-        dataset=origin.dataset,
-        source=origin.source,
-        batch=origin.batch,
-        kind=kind,
-        sqlstate=kept[0].fault.sqlstate,
-        message=kept[0].fault.reason,
-        records=tuple(
-            {
-                "record": located[record.place].record,
-                "offset": located[record.place].offset,
-                "key": _tellable(record.key),
-                "table": record.fault.table,
-                "column": record.fault.column,
-                "sqlstate": record.fault.sqlstate,
-                "reason": record.fault.reason,
-            }
-            for record in kept
-        ),
-        lines=lines,
-        sha256=hashlib.sha256(lines).hexdigest(),
-        attempts=origin.attempts,
-        parent=origin.parent,
-        is_keyed=located[kept[0].place].is_keyed,
-    )
-
-
-def _tellable(key: str | None) -> str | None:
-    """Return a key as JSON can tell it: half a surrogate pair is no character, and is spelled out."""
-    return None if key is None else key.encode(errors="backslashreplace").decode()
+    records: tuple[StoredRecord, ...]
+    is_keyed: bool = msgspec.field(default=False, name="keyed")
 
 
 class FailedStore:
-    """The folder of the failed store and its background writer; a context that drains at its end."""
+    """The folder of the failed store with its background writer; a context that waits for the writer at its end."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="failed-store")
-        self._waiting = threading.BoundedSemaphore(FAILURES_IN_FLIGHT)
+        self._slots = threading.BoundedSemaphore(FAILURES_IN_FLIGHT)
 
     def prepare(self) -> None:
-        """Make the folder and prove that it can be written.
+        """Make the folder and check that it can be written.
 
         Raises UsageError when it cannot.
         """
         probe = self.folder / f".probe-{os.getpid()}"
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            _make_folder(self.folder)
-            os.close(_private(str(probe), os.O_CREAT | os.O_WRONLY))
+            make_folder(self.folder)
+            os.close(open_private(str(probe), os.O_CREAT | os.O_WRONLY))
             probe.unlink()
         except OSError as error:
             raise UsageError(
@@ -114,89 +64,89 @@ class FailedStore:
             ) from error
 
     def write(self, failure: Failure) -> Future[None]:
-        """Write the two files of a failure in the background; waits when too many wait already.
+        """Write the two files of a failure in the background. Waits while too many failures are in the queue.
 
-        The future raises DatabaseError when the disk does not take them: the batch must not commit then.
+        The future raises DatabaseError when the disk cannot take them: the batch must not commit then.
         """
-        self._waiting.acquire()
+        self._slots.acquire()
         future = self._writer.submit(_write, self.folder, failure)
-        future.add_done_callback(lambda _: self._waiting.release())
+        future.add_done_callback(lambda _: self._slots.release())
         return future
 
-    def sweep(self, dataset: str, run: str, named: Collection[str]) -> None:
-        """Remove the files of a run that the ledger does not name: a crash left them before their batch committed."""
-        self._remove(dataset, run, f"{run}-*", named)
+    def sweep(self, dataset: str, run: str, known: Collection[str]) -> None:
+        """Remove the files of a run whose ids are not in the ledger (`known`): their batches never committed."""
+        self._remove(dataset, run, f"{run}-*", known)
 
     def sweep_replay(self, dataset: str, run: str, id: str) -> None:
-        """Remove what a replay of a failure that still waits left when it was killed before it committed."""
+        """Remove the files of a replay of this pending failure that was killed before its commit."""
         self._remove(dataset, run, f"{id}[rf]", ())
 
-    def _remove(self, dataset: str, run: str, ids: str, named: Collection[str]) -> None:
-        """Remove the failures whose ids match, but for those that are named; other files are somebody's own."""
+    def _remove(self, dataset: str, run: str, ids: str, known: Collection[str]) -> None:
+        """Remove the files whose ids match the pattern and are not known; any other file belongs to someone else."""
         folder = self.folder / dataset / run
         for ending in (".ndjson", ".json"):
             for path in folder.glob(ids + ending):
-                if path.stem not in named:
+                if path.stem not in known:
                     path.unlink(missing_ok=True)
             for path in folder.glob(f".{ids}{ending}.tmp"):
                 path.unlink(missing_ok=True)
 
     def remove(self, dataset: str, run: str, id: str) -> int | None:
-        """Remove the files of a failure, and the folder of its run with the last; return their bytes, None without any.
+        """Remove the files of a failure, and the folder of its run when it is empty then.
 
-        Raises UsageError when they cannot be removed.
+        Returns the bytes of the files, None when there were none. Raises UsageError when they cannot be removed.
         """
         path = self.path(dataset, run, id)
-        there = [each for each in (path, path.with_suffix(".json")) if each.is_file()]
+        files = [file for file in (path, path.with_suffix(".json")) if file.is_file()]
         try:
-            size = sum(each.stat().st_size for each in there)
-            for each in there:
-                each.unlink(missing_ok=True)
-            if there and not any(path.parent.iterdir()):
+            size = sum(file.stat().st_size for file in files)
+            for file in files:
+                file.unlink(missing_ok=True)
+            if files and not any(path.parent.iterdir()):
                 path.parent.rmdir()
         except OSError as error:
             raise UsageError(f"cannot remove {path} of the failed store: {reason_of(error)}") from error
-        return size if there else None
+        return size if files else None
 
-    def tell_state(self, dataset: str, run: str, id: str, state: str, note: str | None) -> None:
-        """Note a state beside the records, for whoever looks at the folder.
+    def note_state(self, dataset: str, run: str, id: str, state: str, note: str | None) -> None:
+        """Copy a state of the ledger into ID.json, for people who read the folder.
 
-        The ledger's word is the truth and stands already: where the file is gone or cannot be written that is logged.
+        The ledger has the state already: a missing or unwritable file is logged and is no error.
         """
         try:
-            document = self.details(dataset, run, id) | {"state": state, "note": note}
-            _write_json(self.path(dataset, run, id).with_suffix(".json"), document)
+            document = self.document(dataset, run, id) | {"state": state, "note": note}
+            write_json(self.path(dataset, run, id).with_suffix(".json"), document)
         except (UsageError, OSError):
-            log.warning("state_not_told", folder=str(self.folder), id=id, state=state)
+            log.warning("state_not_noted", folder=str(self.folder), id=id, state=state)
 
     def path(self, dataset: str, run: str, id: str) -> Path:
-        """Return the file that holds the records of a failure.
+        """Return the file with the records of a failure.
 
-        Raises UsageError for a name that leads out of the store.
+        Raises UsageError for a name that would lead out of the store.
         """
         for name in (dataset, run, id):
             if name in {"", ".", ".."} or "/" in name or "\0" in name:
-                raise UsageError(f"{name!r} is no name of a dataset, a run or a failure")
+                raise UsageError(f"{name!r} is not the name of a dataset, a run or a failure")
         return self.folder / dataset / run / f"{id}.ndjson"
 
-    def details(self, dataset: str, run: str, id: str) -> dict[str, Any]:
-        """Read what is told of the records of a failure.
+    def document(self, dataset: str, run: str, id: str) -> dict[str, Any]:
+        """Read all of ID.json, also members of another version of this tool.
 
-        Raises UsageError when the file is not there or is damaged.
+        Raises UsageError when the file does not exist or is damaged.
         """
-        path = self.path(dataset, run, id).with_suffix(".json")
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-        except (OSError, msgspec.MsgspecError) as error:
-            raise UsageError(
-                f"cannot read {path} of the failed store",
-                hint="name its folder by --failed-dir or ETL_FAILED_DIR; `etl failed purge` may have removed it",
-            ) from error
+        return _read_json(self.path(dataset, run, id), dict[str, Any])
+
+    def details(self, dataset: str, run: str, id: str) -> FailureDetails:
+        """Read the descriptions of the records of a failure from ID.json.
+
+        Raises UsageError when the file does not exist or is damaged.
+        """
+        return _read_json(self.path(dataset, run, id), FailureDetails)
 
     def content(self, dataset: str, run: str, id: str) -> bytes:
         """Read the records of a failure as they are in the store now, one per line.
 
-        Raises UsageError when the file is not there.
+        Raises UsageError when the file does not exist.
         """
         path = self.path(dataset, run, id)
         try:
@@ -216,21 +166,32 @@ class FailedStore:
 
 
 def is_stored(folder: Path, path: Path) -> bool:
-    """Tell whether a file belongs to a failed store: it is for replay and not for load."""
+    """Return whether a file is part of a failed store, in this folder or elsewhere: `load` refuses it."""
     try:
         if path.resolve().is_relative_to(folder.resolve()):
             return True
-        # The file beside it may be anything, of any size.
+        # A file of this name may be anything, of any size.
         with path.with_suffix(".json").open("rb") as file:
             beginning = file.read(_BEGINNING)
-    except (OSError, RuntimeError):  # Of a loop of links Python 3.11 and 3.12 tell by a RuntimeError.
+    except (OSError, RuntimeError):  # Python 3.11 and 3.12 raise a RuntimeError for a loop of links.
         return False
     stored = rb'\{\s*"id":\s*"' + re.escape(os.fsencode(path.stem)) + rb'",\s*"run":\s*"'
     return path.suffix == ".ndjson" and re.match(stored, beginning) is not None
 
 
+def _read_json(records: Path, kind: type[Document]) -> Document:
+    path = records.with_suffix(".json")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UsageError(
+            f"cannot read {path} of the failed store",
+            hint="name its folder by --failed-dir or ETL_FAILED_DIR; `etl failed purge` may have removed it",
+        ) from error
+
+
 def _write(folder: Path, failure: Failure) -> None:
-    parent = folder / failure.dataset / failure.run
+    run_folder = folder / failure.dataset / failure.run
     document = {
         "id": failure.id,
         "run": failure.run,
@@ -249,51 +210,14 @@ def _write(folder: Path, failure: Failure) -> None:
         "records": failure.records,
     }
     try:
-        for made in (parent.parent, parent):  # and not the store: where it is gone, its disk is not mounted
-            _make_folder(made)
-        _replace(parent / f"{failure.id}.ndjson", [failure.lines])
-        _write_json(parent / f"{failure.id}.json", document)
-        _flush_folder(parent)
+        # The folder of the store itself is not made here: where it is missing, its disk is not mounted.
+        make_folder(run_folder.parent)
+        make_folder(run_folder)
+        write_file(run_folder / f"{failure.id}.ndjson", [failure.lines])
+        write_json(run_folder / f"{failure.id}.json", document)
+        flush_folder(run_folder)
     except OSError as error:
         raise DatabaseError(
             f"the failed store {folder} cannot take a file: {reason_of(error)}",
             hint="make room and run the same command; no record is lost",
         ) from error
-
-
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    _replace(path, [msgspec.json.format(msgspec.json.encode(document)), b"\n"])
-
-
-def _replace(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file that is complete or absent, whatever happens in between."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb", opener=_private) as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder where there is none: for its owner alone, whatever the umask, and safe from a crash."""
-    try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        return
-    folder.chmod(0o700)
-    _flush_folder(folder.parent)
-
-
-def _private(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags, 0o600)
-    os.fchmod(descriptor, 0o600)  # The umask may have taken more, a file left by a crash may have less.
-    return descriptor
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -42,4 +42,4 @@ def _first(piece: Piece, count: int) -> Piece:
     [(_, last)] = spans(piece, [count])
     end = last.end
     blocks = tuple((begin, min(stop, end)) for begin, stop in piece.blocks if begin < end)
-    return replace(piece, count=count, parts=(piece.data[:end],), blocks=blocks, made=())
+    return replace(piece, count=count, parts=(piece.data[:end],), blocks=blocks, block_rows=())

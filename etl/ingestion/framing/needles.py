@@ -40,11 +40,11 @@ class BlockStart(NamedTuple):
 class Needle:
     """How records meet in one source, and where the next block of them ends.
 
-    `prove` is asked first what a block holds: whoever needs its records decoded has to decode them once only.
+    The `prover` is asked first what a block holds: it needs the records decoded, and decodes them once only.
     """
 
-    def __init__(self, shape: PieceShape, prove: Prover) -> None:
-        self._prove = prove
+    def __init__(self, shape: PieceShape, prover: Prover | None) -> None:
+        self._prover = prover
         self._needle = b"\n" if shape == "lines" else b""
         self._shape = shape
         self._bytes_each = 0.0
@@ -101,7 +101,7 @@ class Needle:
 
     def _proven(self, data: bytes, at: BlockStart) -> tuple[bytes, Proof] | None:
         block = Block(data=data, shape=self._shape, offset=at.offset, place=at.place)
-        proof = self._prove(block) or _proof(block)
+        proof = (self._prover and self._prover.prove(block)) or _proof(block)
         return None if proof is None else (data, proof)
 
     def _balanced(self, data: bytes, start: int, at: int) -> int:

@@ -9,16 +9,16 @@ import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from etl.errors import SourceError
 from etl.ingestion.constants import BLOCK_BYTES, MAX_RECORD_BYTES, PIECE_BYTES
 from etl.ingestion.framing.boundaries import NotJSON, value_end
 from etl.ingestion.framing.documents import Document, container
+from etl.ingestion.framing.formats import format_of
 from etl.ingestion.framing.needles import BlockStart, Needle
 from etl.ingestion.framing.window import Window
-from etl.ingestion.sources.recognition import format_of
-from etl.ingestion.values import ByteStream, LoadedRange, Piece, PieceShape, Proof, Prover, no_prover
+from etl.ingestion.values import BlockRows, ByteStream, LoadedRange, Piece, PieceShape, Proof, Prover
 from etl.settings import Format
 
 # What is looked at to tell in words what a source is that is no JSON.
@@ -28,18 +28,19 @@ _LOOK_BYTES = 1 << 12
 @dataclass(frozen=True, kw_only=True)
 class CutOptions:
     """How the records of one path are cut: the format of the source, the path, records a piece, the ranges known
-    already, and the bytes that a record may have. `prove` is asked first what a block of records holds.
+    already, and the bytes that a record may have. The `prover` is asked first how many records a block holds; without
+    one the cutter checks the blocks itself.
 
     The first piece has at most `first_rows` records, if they are fewer, and each at most twice as many as the last.
     """
 
     format: Format
-    records: str
+    records_path: str
     batch_rows: int
     known: Mapping[int, LoadedRange]
     max_record_bytes: int = MAX_RECORD_BYTES
     first_rows: int = sys.maxsize
-    prove: Prover = no_prover
+    prover: Prover | None = None
 
 
 class NoRecordsError(SourceError):
@@ -69,7 +70,7 @@ def cutting(stream: ByteStream, *hows: CutOptions) -> Iterator[Piece | None]:
     window = Window(stream, how.max_record_bytes)
     first = _require_json(window)
     has_one = len(hows) == 1  # Lines and values that follow one another have no paths.
-    if has_one and (how.format == "ndjson" or (how.format == "auto" and first == "{" and how.records == "item")):
+    if has_one and (how.format == "ndjson" or (how.format == "auto" and first == "{" and how.records_path == "item")):
         shape: PieceShape = "lines" if _has_lines(window) else "values"
         gathered = _Gathered(window, how, shape)
         yield from _gather(gathered, _walk(gathered, how))
@@ -86,18 +87,19 @@ def _require_json(window: Window) -> str:
     if not first:
         raise window.fault("expected JSON, the source is empty", 0)
     if first not in "[{":
-        found = format_of(window.text_from(window.front)[:_LOOK_BYTES])
+        format_name = format_of(window.text_from(window.front)[:_LOOK_BYTES])
+        actual = f"what looks like {format_name}" if format_name else "something else"
         raise window.fault(
-            f"expected JSON that begins with [ or {{, got {'what looks like ' + found if found else 'something else'}",
+            f"expected JSON that begins with [ or {{, got {actual}",
             window.front,
-            hint="give the file that holds the records as JSON" if found else None,
+            hint="give the file that holds the records as JSON" if format_name else None,
         )
     return first
 
 
 def _contained(window: Window, hows: Sequence[CutOptions]) -> Iterator[Piece | None]:
     """Yield the records of every array or object at the records paths."""
-    wanted = [container(how.records) for how in hows]
+    wanted = [container(how.records_path) for how in hows]
     gathered = [
         _Gathered(window, how, each.shape, which) for which, (how, each) in enumerate(zip(hows, wanted, strict=True))
     ]
@@ -107,14 +109,14 @@ def _contained(window: Window, hows: Sequence[CutOptions]) -> Iterator[Piece | N
     while (which := document.next()) is not None:
         missing.discard(which)
         window.number = numbers[which]
-        window.records = hows[which].records if len(hows) > 1 else None
+        window.records = hows[which].records_path if len(hows) > 1 else None
         yield from _gather(gathered[which], _walk(gathered[which], hows[which], is_alone=wanted[which].is_alone))
         numbers[which] = window.number
         document.end(which)
     window.number, window.records = 1, None
     faults = {
         which: window.fault(
-            f"no {wanted[which].kind} at the records path {hows[which].records or repr('')}",
+            f"no {wanted[which].kind} at the records path {hows[which].records_path or repr('')}",
             window.front,
             hint=document.hint,
         )
@@ -152,7 +154,7 @@ class _Gathered:
         self._first_record = 1
         self._begin = self._end = 0
         self._blocks: list[tuple[int, int]] = []
-        self._made: list[Any] = []
+        self._rows: list[BlockRows | None] = []
         self._is_open = False
         self._parts: list[bytes] = []
 
@@ -182,7 +184,7 @@ class _Gathered:
             self._blocks[-1] = (self._blocks[-1][0], block.end)
         else:
             self._blocks.append((block.offset, block.end))
-            self._made.append(None if proof is None else proof.made)
+            self._rows.append(None if proof is None else proof.rows)
         self._end = block.end
         begin, end = self._blocks[-1]
         self._is_open = proof is None and end - begin < BLOCK_BYTES
@@ -208,13 +210,13 @@ class _Gathered:
             shape=self.shape,
             which=self._which,
             blocks=tuple((begin - self._begin, end - self._begin) for begin, end in self._blocks),
-            made=tuple(self._made),
+            block_rows=tuple(self._rows),
         )
         self._first_record += self.count
         self._most = self._most_of_next
         self.count = 0
         self._is_open = False
-        self._blocks, self._made, self._parts = [], [], []
+        self._blocks, self._rows, self._parts = [], [], []
         return piece
 
 
@@ -243,7 +245,7 @@ def _walk(gathered: _Gathered, how: CutOptions, *, is_alone: bool = False) -> It
     """
     window, shape = gathered.window, gathered.shape
     last = {"array": "]", "members": "}"}.get(shape, "")
-    needle = Needle(shape, how.prove)
+    needle = Needle(shape, how.prover)
     offsets = sorted(how.known)
     at = window.front
     is_first = True

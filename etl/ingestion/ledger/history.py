@@ -1,72 +1,144 @@
-"""What the ledger tells of past runs, and of those that go on: how they stand, what was refused, what to do next.
+"""The history of runs: their status, their attempts, the faults of their records, and the next command.
 
-It only reads.
+This module only reads.
 """
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import psycopg
 
 from etl import queries
+from etl.ingestion.ledger.failures import State
+from etl.settings import Mode
 
 _SQL = queries.load("history")
 
-Standing = Literal["running", "loaded", "loaded_with_rejects", "incomplete", "aborted", "busy", "died"]
-"""How a run stands now. `died`: its process ended without a word, and holds the source no more."""
+RunStatus = Literal["running", "loaded", "loaded_with_rejects", "incomplete", "aborted", "busy", "died"]
+"""The status of a run now. `died`: its process ended without closing the attempt, and holds the source no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """Which runs are asked for: those that match all of it, at most `limit`."""
+class RunFilter:
+    """Which runs to return: the newest `limit` of those that match every given value."""
 
     run: str | None = None
     dataset: str | None = None
-    status: Standing | None = None
+    status: RunStatus | None = None
     since: datetime | None = None
     limit: int = 1
 
 
-def runs(connection: psycopg.Connection, wanted: Wanted, here: Path) -> list[dict[str, Any]]:
-    """List runs, the newest first; `next` is the command, asked in the folder `here`, that puts each right, or null."""
-    return [row | {"next": _next(row, here)} for row in queries.rows(connection, _SQL["runs"], vars(wanted))]
+@dataclass(frozen=True, kw_only=True)
+class RunRow:
+    """A run with its newest attempt, its counts of records, batches and bytes, and the seconds of all its attempts.
 
-
-def attempts(connection: psycopg.Connection, run: str) -> list[dict[str, Any]]:
-    """List the attempts of a run, the first first."""
-    return queries.rows(connection, _SQL["attempts"], {"run": run})
-
-
-def faults(connection: psycopg.Connection, run: str) -> list[dict[str, Any]]:
-    """Count the refused records of a run by what is wrong with them, the most frequent first.
-
-    Of what an older version of this tool refused only the first fault of each file is known, and not where.
+    The columns of the attempt are None for a run without one. `next` is the command that an operator runs next.
     """
-    return queries.rows(connection, _SQL["faults"], {"run": run})
+
+    run: str
+    dataset: str
+    source: str
+    status: RunStatus
+    mode: Mode
+    started_at: datetime
+    finished_at: datetime | None
+    ended_at: datetime | None
+    attempts: int | None
+    exit_code: int | None
+    host: str | None
+    os_user: str | None
+    pid: int | None
+    tool_version: str | None
+    folder: str | None
+    options: str | None
+    records: int
+    loaded: int
+    rejected: int
+    failed: int
+    batches: int
+    pending: int
+    bytes: int
+    seconds: float | None
+    records_per_second: float | None
+    last_batch_at: datetime | None
+    next: str | None = None
 
 
-def _next(row: Mapping[str, Any], here: Path) -> str | None:
+@dataclass(frozen=True, kw_only=True)
+class AttemptRow:
+    """A row of `etl.attempts`. Its end and its counts are None while it runs, and after its process died."""
+
+    attempt: int
+    started_at: datetime
+    ended_at: datetime | None
+    exit_code: int | None
+    count_read: int | None
+    count_retried: int | None
+    bytes_read: int | None
+    host: str
+    os_user: str
+    pid: int
+    source: str | None
+    folder: str | None
+    options: str | None
+    tool_version: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultRow:
+    """A fault of refused records: how many have it, and the number and the byte of the first of them."""
+
+    kind: Literal["rejected", "failed"]
+    state: State
+    sqlstate: str | None
+    table: str | None
+    column: str | None
+    reason: str | None
+    count_records: int
+    first_record: int | None
+    first_offset: int | None
+
+
+def runs(connection: psycopg.Connection, run_filter: RunFilter, here: Path) -> list[RunRow]:
+    """Return runs, the newest first. Their `next` is a command for a shell in the folder `here`, or None."""
+    rows = queries.rows_as(RunRow, connection, _SQL["runs"], vars(run_filter))
+    return [replace(row, next=_next_command(row, here)) for row in rows]
+
+
+def attempts(connection: psycopg.Connection, run: str) -> list[AttemptRow]:
+    """Return the attempts of a run in their order."""
+    return queries.rows_as(AttemptRow, connection, _SQL["attempts"], {"run": run})
+
+
+def faults(connection: psycopg.Connection, run: str) -> list[FaultRow]:
+    """Count the refused records of a run by their fault, the most frequent fault first.
+
+    An older version of this tool entered only the first fault of each file, without its place: the place is None.
+    """
+    return queries.rows_as(FaultRow, connection, _SQL["faults"], {"run": run})
+
+
+def _next_command(row: RunRow, here: Path) -> str | None:
     """Return the command that an operator runs next, or None when nothing is left to do."""
-    status: Standing = row["status"]
-    if status == "running":
-        return f"etl runs show {row['run']}"
-    if status in {"loaded_with_rejects", "aborted"}:
-        return f"etl failed list --run {row['run']}"
-    if status == "loaded":
+    if row.status == "running":
+        return f"etl runs show {row.run}"
+    if row.status in {"loaded_with_rejects", "aborted"}:
+        return f"etl failed list --run {row.run}"
+    if row.status == "loaded":
         return None
     return load_command(row, here)
 
 
-def load_command(row: Mapping[str, Any], here: Path) -> str:
-    """Return the command that goes on with a run, as a shell in the folder `here` takes it."""
-    source = row["source"]
-    words = ["etl", "load", row["dataset"], source if source == "-" or not source.startswith("-") else f"./{source}"]
-    command = f"{shlex.join(words)} {row['options'] or ''}".rstrip()
-    is_elsewhere = row["folder"] and row["folder"] != str(here)
-    if is_elsewhere and source != "-" and not Path(source).is_absolute() and "://" not in source:
-        command = f"cd {shlex.quote(row['folder'])} && {command}"
-    return command
+def load_command(row: RunRow, here: Path) -> str:
+    """Return the command that continues a run, quoted for a shell in the folder `here`."""
+    source = row.source
+    words = ["etl", "load", row.dataset, source if source == "-" or not source.startswith("-") else f"./{source}"]
+    command = f"{shlex.join(words)} {row.options or ''}".rstrip()
+    if not row.folder or row.folder == str(here):
+        return command
+    is_relative = source != "-" and not Path(source).is_absolute() and "://" not in source
+    return f"cd {shlex.quote(row.folder)} && {command}" if is_relative else command

@@ -5,28 +5,29 @@ that it belongs to. The ledger makes each piece exactly once, wherever it is loa
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import psycopg
 import structlog
+from tenacity import Retrying
 
 from etl.database.connecting import Database, Session
 from etl.database.tables import guarded_columns, other_types
 from etl.datasets import Dataset
 from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError, reason_of
-from etl.ingestion.destination.copying import Copier
-from etl.ingestion.destination.duplicates import keys_of
-from etl.ingestion.destination.sending import Meanwhile, do_nothing
-from etl.ingestion.failed_store.locating import Located, locate
-from etl.ingestion.failed_store.store import FailedStore, Origin
-from etl.ingestion.ledger import runs as ledger
-from etl.ingestion.pipeline import outcome
-from etl.ingestion.pipeline.batches import Loader
+from etl.ingestion.destination import refusals
+from etl.ingestion.destination.copying import Copier, copier_of_run
+from etl.ingestion.destination.sending import Wire
+from etl.ingestion.failed_store.failure import Origin
+from etl.ingestion.failed_store.locating import RecordLocation, locate
+from etl.ingestion.failed_store.store import FailedStore
+from etl.ingestion.ledger import batches, locks, runs
+from etl.ingestion.pipeline.batches import LedgerWriter, Loader
 from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.paths import CheckedPath, Paths, fast
 from etl.ingestion.transform.projection import Projection
@@ -45,13 +46,17 @@ class Work:
 
     database: Database
     dataset: Dataset
-    run: ledger.Run
+    run: runs.Run
     source: str
     head_sha256: str
     mode: Mode
     failed_dir: Path
     decoder: Decoder
     retries: RetrySettings
+
+    def copier(self) -> Copier:
+        """Return a copier that writes the rows of the run into their tables."""
+        return copier_of_run(self.dataset, self.mode, self.run.run, is_atomic=self.run.is_atomic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,37 +81,26 @@ class Done:
 
 def worker(
     work: Work,
-    session: Session,
+    wire: Wire,
     store: FailedStore,
-    before_retry: Callable[[], None],
-    *,
-    wait: Callable[[float], None],
-    meanwhile: Meanwhile = do_nothing,
+    copier: Copier,
+    ledger_writer: LedgerWriter,
+    retrying: Retrying,
 ) -> tuple[Paths, Loader]:
-    """Return the paths that makes the batches of a run, and what loads them over a session."""
+    """Return what makes the batches of a run, and what loads them over a wire."""
     projection = Projection(work.dataset)
-    paths = paths_of(session.connection(), projection, work)
+    paths = paths_of(wire.session.connection(), projection, work)
     loader = Loader(
         database=work.database,
-        session=session,
+        wire=wire,
         store=store,
-        copier=copier_of(work),
+        copier=copier,
         projection=projection,
-        books=_RunBooks(run=work.run, dataset=work.dataset.name, source=work.source),
-        retries=work.retries,
-        before_retry=before_retry,
-        wait=wait,
-        again=paths.again,
-        meanwhile=meanwhile,
+        ledger_writer=ledger_writer,
+        retrying=retrying,
+        rebuild=paths.again,
     )
     return paths, loader
-
-
-def copier_of(work: Work) -> Copier:
-    """Return how the batches of a run reach their tables."""
-    run = work.run.run
-    staged_as = run if work.run.is_atomic else None
-    return Copier(work.dataset, work.mode, staged_as=staged_as, keys=keys_of(work.dataset, run))
 
 
 def paths_of(connection: psycopg.Connection, projection: Projection, work: Work) -> Paths:
@@ -125,20 +119,28 @@ def paths_of(connection: psycopg.Connection, projection: Projection, work: Work)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _RunBooks:
+class RunLedgerWriter:
     """Claims and enters the batches of a run."""
 
-    run: ledger.Run
+    run: runs.Run
     dataset: str
     source: str
 
+    @classmethod
+    def of(cls, work: Work) -> Self:
+        """Return the ledger writer of a run."""
+        return cls(run=work.run, dataset=work.dataset.name, source=work.source)
+
     def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
-        return ledger.claim(connection, self.run, batch.piece)
+        """Claim the batch for its run."""
+        return batches.claim(connection, self.run, batch.piece)
 
     def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
-        ledger.enter(connection, self.run, batch.piece, entry, stored)
+        """Enter the outcome of the batch."""
+        batches.enter(connection, self.run, batch.piece, entry, stored)
 
     def origin(self, batch: Batch) -> Origin:
+        """Return the run and the batch of a failure."""
         return Origin(
             id_prefix=f"{self.run.run}-{batch.piece.offset}-",
             run=self.run.run,
@@ -147,7 +149,8 @@ class _RunBooks:
             batch=batch.piece.offset,
         )
 
-    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
+    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, RecordLocation]:
+        """Return the places of records in the source, and their text."""
         return locate(batch.piece, places, batch.spans)
 
 
@@ -163,46 +166,53 @@ class _Here:
         self.runs: dict[str, tuple[Paths, Loader]] = {}
         self.retried = 0
 
-    def take_up(self, work: Work) -> tuple[Paths, Loader]:
+    def loader(self, work: Work) -> tuple[Paths, Loader]:
         if self.head_sha256 != work.head_sha256:
             self.runs.clear()
             self.sessions.close()
             self.head_sha256 = work.head_sha256
         if work.run.run not in self.runs:
             session = self.sessions.enter_context(Session(work.database, f"etl:{work.run.run}"))
-            join = partial(ledger.join_load, run=work.run, dataset=work.dataset.name, head_sha256=work.head_sha256)
+            join = partial(locks.join, run=work.run, dataset=work.dataset.name, head_sha256=work.head_sha256)
             join(session.connection())
             session.when_reopened(join)
             store = FailedStore(work.failed_dir)
-            self.runs[work.run.run] = worker(work, session, store, self.note_retry, wait=self.wait)
+            self.runs[work.run.run] = worker(
+                work,
+                Wire(session),
+                store,
+                work.copier(),
+                RunLedgerWriter.of(work),
+                refusals.policy(work.retries, self.note_retry, self.wait),
+            )
         return self.runs[work.run.run]
 
     def note_retry(self) -> None:
         self.retried += 1
 
     def wait(self, seconds: float) -> None:
-        """Wait before a further try; the parent tells which signal ended it."""
+        """Wait before a further try; the parent reports the signal that ended it."""
         if self.stopping is None:
             time.sleep(seconds)
         elif self.stopping.wait(seconds):
-            raise InterruptedByUserError("stopped", signal_number=0, hint="run the same command to go on")
+            raise InterruptedByUserError("stopped", signal_number=0, hint="run the same command to continue")
 
 
 _here = _Here()
 
 
-def heed(stopping: "Event") -> None:
-    """Let the waits of this process end when its parent wishes so."""
+def set_stop_event(stopping: "Event") -> None:
+    """Let this event of the parent end the waits of this process."""
     _here.stopping = stopping
 
 
-def bring(task: Task) -> Done:
-    """Load one piece and return what became of it; the errors of this tool come as values."""
+def load_task(task: Task) -> Done:
+    """Load one piece and return its result; an error of this tool is a value of it."""
     before = _here.retried
     entry: Entry | None = None
     error: EtlError | None = None
     try:
-        paths, loader = _here.take_up(task.work)
+        paths, loader = _here.loader(task.work)
         for batch in paths.batching(_whole(task)):
             if batch is not None:
                 entry = loader.load(batch)
@@ -211,7 +221,7 @@ def bring(task: Task) -> Done:
     except EtlError as ended:
         error = ended
     except psycopg.Error as ended:
-        error = outcome.lost(ended, task.work.database)
+        error = refusals.as_etl_error(ended, task.work.database)
     return Done(entry=entry, error=error, retried=_here.retried - before)
 
 

@@ -1,7 +1,6 @@
-"""The fate of one batch: COPY with its ledger row, isolation of what the server refuses, the failed store for the rest.
+"""One batch: COPY with its ledger row, isolation when the server refuses it, the failed store for what does not load.
 
-Whatever happens, a batch and its entry in the ledger commit together, and only when what was refused of it is safe on
-disk.
+A batch and its entry in the ledger always commit together, and only when the refused records are safe on disk.
 """
 
 import time
@@ -13,44 +12,43 @@ from typing import Protocol
 
 import psycopg
 import structlog
+from tenacity import Retrying
 
-from etl.database.connecting import Database, Session
+from etl.database.connecting import Database
 from etl.datasets import Dataset
 from etl.errors import BusyError, InternalError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
-from etl.ingestion.destination.isolation import isolate
-from etl.ingestion.destination.sending import Meanwhile, do_nothing
-from etl.ingestion.failed_store.locating import Located
-from etl.ingestion.failed_store.store import FailedStore, Kind, Origin, describe
+from etl.ingestion.destination.sending import Exchange, Wire
+from etl.ingestion.failed_store.failure import Kind, Origin, build_failure
+from etl.ingestion.failed_store.locating import RecordLocation
+from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing import decoding
-from etl.ingestion.pipeline import outcome
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, CopyResult, Entry, Failure, Fault, Rejected
-from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
 
 
-class Books(Protocol):
-    """Where a batch is claimed and entered: by a load as a batch of its run, by a replay as records of a failure."""
+class LedgerWriter(Protocol):
+    """Claims and enters a batch in the ledger: a load as a batch of its run, a replay as records of a failure."""
 
     def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
         """Claim the batch before its rows are sent; False when an earlier transaction did it already."""
 
     def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
-        """Enter what became of it."""
+        """Enter the counts of a batch and its failures."""
 
     def origin(self, batch: Batch) -> Origin:
-        """Return where records of the batch come from, for the failed store."""
+        """Return the origin of the records of a batch, for the failed store."""
 
-    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, Located]:
-        """Return where these records stand in the source, and their text."""
+    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, RecordLocation]:
+        """Return the location of these records in the source, and their text."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Fate:
-    """What a try made of a batch: the rows kept of each table, and what goes to the failed store."""
+class _BatchOutcome:
+    """The outcome of one try: the rows kept of each table, and the records for the failed store."""
 
     rows: tuple[int, ...]
     rejected: Sequence[Rejected]
@@ -58,12 +56,12 @@ class _Fate:
     duplicates: int = 0
 
 
-_Fill = Callable[[psycopg.Connection, Batch], _Fate]
+_Write = Callable[[Exchange, Batch], _BatchOutcome]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Refusal:
-    """Why a batch stays refused, and whether its data is at fault."""
+    """Why a batch stays refused, and whether the fault is in its data."""
 
     fault: Fault
     is_of_data: bool
@@ -73,58 +71,54 @@ class _Refusal:
 class Loader:
     """Loads the batches of one run, one after the other, over one session.
 
-    `again` makes a batch anew by paths that look closer; `meanwhile` is called while the server works.
+    `rebuild` yields a batch that the server refused as each stricter path makes it.
     """
 
     database: Database
-    session: Session
+    wire: Wire
     store: FailedStore
     copier: Copier
     projection: Projection
-    books: Books
-    retries: RetrySettings
-    before_retry: Callable[[], None]
-    wait: Callable[[float], None] = time.sleep
-    again: Callable[[Batch], Iterable[Batch]] = lambda _batch: ()
-    meanwhile: Meanwhile = do_nothing
+    ledger_writer: LedgerWriter
+    retrying: Retrying
+    rebuild: Callable[[Batch], Iterable[Batch]] = lambda _batch: ()
 
     def load(self, batch: Batch) -> Entry:
-        """Load a batch: what is transient is tried again, what the data refuses is isolated, the rest is stored.
+        """Load a batch and return its entry in the ledger.
 
-        Returns what became of it.
-
+        Transient errors are retried, faults of the data are isolated, and a batch that still does not load is stored.
         Raises DatabaseError when the database or the disk of the failed store is away for good.
         """
         started = time.monotonic()
         try:
-            end = self._try(batch, self._copied)
-            if isinstance(end, _Refusal) and end.is_of_data:
-                for again in self.again(batch):
-                    batch, end = again, self._try(again, self._copied)
-                    if not isinstance(end, _Refusal) or not end.is_of_data:
+            result = self._try(batch, self._copy)
+            if isinstance(result, _Refusal) and result.is_of_data:
+                for stricter in self.rebuild(batch):
+                    batch, result = stricter, self._try(stricter, self._copy)
+                    if not isinstance(result, _Refusal) or not result.is_of_data:
                         break
-            if isinstance(end, _Refusal) and end.is_of_data:
-                end = self._try(batch, self._isolated)
-            if isinstance(end, _Refusal):
-                if batch.path == "fast":  # which leaves to the server what can never load
-                    batch = next(iter(self.again(batch)), batch)
-                log.warning("batch_failed", offset=batch.piece.offset, sqlstate=end.fault.sqlstate)
-                end = self._commit(batch, partial(self._stored, fault=end.fault))
+            if isinstance(result, _Refusal) and result.is_of_data:
+                result = self._try(batch, self._isolate)
+            if isinstance(result, _Refusal):
+                if batch.path == "fast":  # The fast path leaves faults of the data to the server.
+                    batch = next(iter(self.rebuild(batch)), batch)
+                log.warning("batch_failed", offset=batch.piece.offset, sqlstate=result.fault.sqlstate)
+                result = self._commit(batch, partial(self._leave_to_store, fault=result.fault))
         except psycopg.Error as error:
-            raise outcome.lost(error, self.database) from error
+            raise refusals.as_etl_error(error, self.database) from error
         log.debug(
             "batch_loaded",
             offset=batch.piece.offset,
             records=batch.piece.count,
-            rejected=end.rejected,
+            rejected=result.rejected,
             seconds=round(time.monotonic() - started, 3),
         )
-        return end
+        return result
 
-    def _try(self, batch: Batch, fill: _Fill) -> Entry | _Refusal:
-        """Commit a batch filled this way, or return why it stays refused."""
+    def _try(self, batch: Batch, write: _Write) -> Entry | _Refusal:
+        """Commit a batch that is written this way, or return why it stays refused."""
         try:
-            return self._commit(batch, fill)
+            return self._commit(batch, write)
         except psycopg.Error as error:
             meaning = refusals.meaning(error)
             if meaning not in {"data", "contended"}:
@@ -133,78 +127,77 @@ class Loader:
             log.debug("batch_refused", offset=batch.piece.offset, sqlstate=refusal.fault.sqlstate)
             return refusal
 
-    def _copied(self, connection: psycopg.Connection, batch: Batch) -> _Fate:
-        return self._fate(batch, self.copier.copy(connection, batch, self.meanwhile))
+    def _copy(self, exchange: Exchange, batch: Batch) -> _BatchOutcome:
+        return self._outcome(batch, self.copier.copy(exchange, batch))
 
-    def _isolated(self, connection: psycopg.Connection, batch: Batch) -> _Fate:
-        self.copier.make_ready(connection)
-        dataset = self.projection.dataset
-        return self._fate(batch, isolate(connection, dataset, batch, self.copier.applying, self.copier.settle))
+    def _isolate(self, exchange: Exchange, batch: Batch) -> _BatchOutcome:
+        return self._outcome(batch, self.copier.isolate(exchange, batch))
 
-    def _fate(self, batch: Batch, taken: CopyResult) -> _Fate:
-        if not taken.faults:
-            return _Fate(rows=taken.rows, rejected=batch.rejected, duplicates=taken.duplicates)
-        refused = self._with_keys(batch, taken.faults)
-        rejected = sorted([*batch.rejected, *refused], key=lambda each: each.place)
-        return _Fate(rows=taken.rows, rejected=rejected, duplicates=taken.duplicates)
+    def _outcome(self, batch: Batch, copied: CopyResult) -> _BatchOutcome:
+        if not copied.faults:
+            return _BatchOutcome(rows=copied.rows, rejected=batch.rejected, duplicates=copied.duplicates)
+        refused = self._with_keys(batch, copied.faults)
+        rejected = sorted([*batch.rejected, *refused], key=lambda record: record.place)
+        return _BatchOutcome(rows=copied.rows, rejected=rejected, duplicates=copied.duplicates)
 
-    def _stored(self, _connection: psycopg.Connection, batch: Batch, *, fault: Fault) -> _Fate:
-        """Leave the batch to the failed store as a whole, but for the records rejected already."""
-        gone = {each.place for each in batch.rejected}
-        failed = self._with_keys(batch, {place: fault for place in batch.places if place not in gone})
-        return _Fate(rows=tuple(0 for _ in batch.rows), rejected=batch.rejected, failed=failed)
+    def _leave_to_store(self, _exchange: Exchange, batch: Batch, *, fault: Fault) -> _BatchOutcome:
+        """Leave all records of the batch to the failed store, except those that are rejected already."""
+        already = {record.place for record in batch.rejected}
+        failed = self._with_keys(batch, {place: fault for place in batch.places if place not in already})
+        return _BatchOutcome(rows=tuple(0 for _ in batch.rows), rejected=batch.rejected, failed=failed)
 
     def _with_keys(self, batch: Batch, faults: Mapping[int, Fault]) -> list[Rejected]:
-        located = self.books.locate(batch, faults)
+        locations = self.ledger_writer.locate(batch, faults)
         refused = []
         for place, fault in faults.items():
-            record = decoding.decode_one(located[place].text, is_keyed=located[place].is_keyed)
+            record = decoding.decode_one(locations[place].text, is_keyed=locations[place].is_keyed)
             key = None if isinstance(record, Fault) else self.projection.key_of(record)
             refused.append(Rejected(place=place, key=key, fault=fault))
         return refused
 
-    def _commit(self, batch: Batch, fill: _Fill) -> Entry:
-        """Claim, fill and enter a batch in one transaction, which commits when its failures are safe on disk."""
+    def _commit(self, batch: Batch, write: _Write) -> Entry:
+        """Claim, write and enter a batch in one transaction, which commits when its failures are safe on disk."""
         entries: list[Entry] = []
 
         def once() -> None:
-            connection = self.session.connection()
+            exchange = self.wire.exchange()
+            connection = exchange.connection
             with connection.transaction():
-                if not self.books.claim(connection, batch):
-                    return  # The try before this one committed although its connection was lost.
-                # What the data checks reject is written while the rows are sent; nearly always that is all.
+                if not self.ledger_writer.claim(connection, batch):
+                    return  # The previous try committed although its connection was lost.
+                # The records that the data checks reject are written while the rows are sent; there are rarely others.
                 stored = self._store(batch, "rejected", batch.rejected)
-                fate = fill(connection, batch)
-                if len(fate.rejected) > len(batch.rejected):
-                    stored = self._store(batch, "rejected", fate.rejected)
-                stored += self._store(batch, "failed", fate.failed)
-                for _, safe in stored:
-                    safe.result()
-                entries.append(_entry(batch, fate, self.projection.dataset))
-                self.books.enter(connection, batch, entries[-1], [failure for failure, _ in stored])
+                outcome = write(exchange, batch)
+                if len(outcome.rejected) > len(batch.rejected):
+                    stored = self._store(batch, "rejected", outcome.rejected)
+                stored += self._store(batch, "failed", outcome.failed)
+                for _, write_to_disk in stored:
+                    write_to_disk.result()
+                entries.append(_entry(batch, outcome, self.projection.dataset))
+                self.ledger_writer.enter(connection, batch, entries[-1], [failure for failure, _ in stored])
 
-        refusals.policy(self.retries, self.before_retry, self.wait)(once)
+        self.retrying(once)
         if not entries:
             raise BusyError(f"the batch at byte {batch.piece.offset} was entered by another load")
         return entries[-1]
 
-    def _store(self, batch: Batch, kind: Kind, kept: Sequence[Rejected]) -> list[tuple[Failure, Future[None]]]:
-        if not kept:
+    def _store(self, batch: Batch, kind: Kind, records: Sequence[Rejected]) -> list[tuple[Failure, Future[None]]]:
+        if not records:
             return []
-        located = self.books.locate(batch, {each.place for each in kept})
-        failure = describe(self.books.origin(batch), kind, kept, located)
+        locations = self.ledger_writer.locate(batch, {record.place for record in records})
+        failure = build_failure(self.ledger_writer.origin(batch), kind, records, locations)
         return [(failure, self.store.write(failure))]
 
 
-def _entry(batch: Batch, fate: _Fate, dataset: Dataset) -> Entry:
-    """Return what is entered of a batch: the records loaded are the rows of records that the server counted."""
-    loaded = sum(count for table, count in zip(dataset.tables, fate.rows, strict=True) if not table.each)
+def _entry(batch: Batch, outcome: _BatchOutcome, dataset: Dataset) -> Entry:
+    """Return the entry of a batch; its loaded records are the rows, child rows aside, that the server counted."""
+    loaded = sum(count for table, count in zip(dataset.tables, outcome.rows, strict=True) if not table.each)
     entry = Entry(
         loaded=loaded,
-        rejected=len(fate.rejected),
-        failed=len(fate.failed),
-        rows=fate.rows,
-        policy_effects=replace(batch.policy_effects, duplicates=fate.duplicates),
+        rejected=len(outcome.rejected),
+        failed=len(outcome.failed),
+        rows=outcome.rows,
+        policy_effects=replace(batch.policy_effects, duplicates=outcome.duplicates),
     )
     if entry.loaded + entry.rejected + entry.failed != batch.piece.count:
         raise InternalError(f"of {batch.piece.count} records at byte {batch.piece.offset} the server counted {entry}")

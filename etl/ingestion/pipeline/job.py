@@ -1,92 +1,37 @@
-"""What a load is asked to do, for each dataset of its sources, how far an attempt came, and the wish to stop it."""
+"""What a load is asked to do: its targets and its options, and what each target's attempt has counted."""
 
 import hashlib
 import os
 import shlex
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from msgspec.structs import replace
 
-from etl.database.connecting import Database, Session
+from etl.database.connecting import Database
 from etl.datasets import Dataset
-from etl.errors import EtlError, InterruptedByUserError
+from etl.errors import EtlError
 from etl.ingestion.constants import BYTES_PER_WORKER, FIRST_BATCH_ROWS, MAX_DEFAULT_WORKERS
 from etl.ingestion.framing.pieces import CutOptions
 from etl.ingestion.ledger.runs import Run
+from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.sources.stream import Stream
-from etl.ingestion.values import LoadedRange, printable_path
+from etl.ingestion.values import LoadedRange, Prover, Source, printable_path
 from etl.logs import Logs
 from etl.precalculation.refresh import Refreshed
 from etl.settings import LoadSettings, Mode
 
-# How long a signal may wait to be seen: Python goes on sleeping after it.
-LOOK_SECONDS = 0.1
-
-
-class Stop:
-    """The wish to stop, set by a signal and asked for before each batch."""
-
-    def __init__(self) -> None:
-        self.signal_number = 0
-        self._is_reading = False
-
-    def note(self, number: int) -> None:
-        """Take a signal: the first is the wish to stop, and ends a wait for the source; the second raises at once."""
-        if self.signal_number:
-            raise KeyboardInterrupt  # psycopg cancels what the server is doing and rolls back
-        self.signal_number = number
-        if self._is_reading:
-            self.check()
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Let a signal interrupt what is done here: to wait for the source, while no batch is in hand.
-
-        Raises InterruptedByUserError.
-        """
-        self._is_reading = True
-        try:
-            self.check()
-            yield
-        finally:
-            self._is_reading = False
-
-    def check(self) -> None:
-        """Raise InterruptedByUserError when a signal came."""
-        if self.signal_number:
-            raise InterruptedByUserError(
-                f"stopped by signal {self.signal_number}",
-                signal_number=self.signal_number,
-                hint="run the same command to go on",
-            )
-
-    def at_once(self) -> InterruptedByUserError:
-        """Return the error that a second signal ends the command with; its exit code is that of the first."""
-        return InterruptedByUserError(
-            "stopped at once", signal_number=self.signal_number, hint="run the same command to go on"
-        )
-
-    def wait(self, seconds: float) -> None:
-        """Sleep; raise InterruptedByUserError soon after a signal came."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self.check()
-            time.sleep(min(left, LOOK_SECONDS))
-        self.check()
-
 
 @dataclass(kw_only=True)
 class Progress:
-    """The run that goes on and what the attempt counted itself, in records and bytes; the ledger must agree.
+    """The open run and what its attempt counted itself, in records and bytes; the ledger must agree.
 
-    `entered` are the records of the batches that it entered, `loaded` and `failed` some of these; `rejected` counts
-    over all attempts of the run. `is_cut` tells that a limit ended it, and the source may hold more; `error` is what
-    ended it although the other datasets of the source went on.
+    `entered` are the records of the batches that the attempt entered, `loaded` and `failed` some of these; `rejected`
+    counts over all attempts of the run. `is_cut`: a limit ended the attempt, and the source may hold more. `error` is
+    the reason why the attempt ended early.
     """
 
     run: Run | None = None
@@ -107,20 +52,20 @@ class Progress:
 
 
 class Watch(Protocol):
-    """Looks at a load while it goes on."""
+    """Displays a load while it works."""
 
     def watching(self, stream: Stream, progress: Sequence[Progress]) -> AbstractContextManager[None]:
-        """Watch a source: what is counted of it for each dataset changes in `progress` until this ends."""
+        """Watch a source: its counts for each target change in `progress` until this context ends."""
 
     def moved(self) -> None:
-        """Look at what is counted, behind each batch."""
+        """Look at the counts, after each batch."""
 
     def refreshing(self, done: Iterable[Refreshed]) -> Iterator[Refreshed]:
-        """Yield the aggregates as they are done, and look at them."""
+        """Yield the aggregates when each is refreshed, and display them."""
 
 
 class Unwatched:
-    """Looks away."""
+    """Displays nothing."""
 
     @contextmanager
     def watching(self, stream: Stream, progress: Sequence[Progress]) -> Iterator[None]:  # noqa: ARG002 - see Watch
@@ -131,44 +76,65 @@ class Unwatched:
         """Do nothing."""
 
     def refreshing(self, done: Iterable[Refreshed]) -> Iterator[Refreshed]:
-        """Yield the aggregates as they are done."""
+        """Yield the aggregates when each is refreshed."""
         yield from done
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """What all sources of one command share for one dataset; for another, dataset and records path differ alone."""
+class Target:
+    """A dataset, with the policies of the load, and the path at which a source holds its records.
+
+    `records` is the path that the command names, None without one: then the definition's path counts.
+    """
 
     dataset: Dataset
+    records: str | None
+    mode: Mode
+    is_atomic: bool
+
+    @classmethod
+    def of(cls, dataset: Dataset, records: str | None, settings: LoadSettings) -> Self:
+        """Return the target of a load with these options, which come before those of the definition."""
+        mode = settings.mode or dataset.mode
+        return cls(
+            dataset=replace(dataset, **settings.policies),
+            records=records,
+            mode=mode,
+            is_atomic=settings.atomic or mode == "replace",
+        )
+
+    @property
+    def records_path(self) -> str:
+        """The path of a record."""
+        return self.dataset.records if self.records is None else self.records
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether the records of a source must load in their order, because the first one of a key counts."""
+        return self.dataset.on_duplicate in {"first", "reject"}
+
+    def definition_hash(self, encoding: str) -> str:
+        """Return a digest of everything that decides which rows a record of a source in this encoding becomes."""
+        text = f"{self.dataset.hash} {self.records_path} {self.mode}"
+        if encoding != "auto":
+            text += f" {encoding}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What all sources of one command share: the database, the options, and the targets in the command's order."""
+
     database: Database
     settings: LoadSettings
+    targets: Sequence[Target]
     stop: Stop
     logs: Logs = field(default_factory=Logs)
     watch: Watch = field(default_factory=Unwatched)
 
-    @property
-    def policed(self) -> Dataset:
-        """The definition with the policies asked for in place of its own."""
-        return replace(self.dataset, **self._policies_asked)
-
-    @property
-    def _policies_asked(self) -> dict[str, str]:
-        asked = {name: getattr(self.settings, name) for name in ("on_nul", "on_duplicate", "on_unknown")}
-        return {name: policy for name, policy in asked.items() if policy}
-
-    @property
-    def is_in_order(self) -> bool:
-        """Whether the records of a source have to come in one after the other, for the first of a key counts."""
-        return self.policed.on_duplicate in {"first", "reject"}
-
-    @property
-    def mode(self) -> Mode:
-        """The mode asked for, else the definition's."""
-        return self.settings.mode or self.dataset.mode
-
-    def crew_size(self, source_bytes: int | None) -> int:
-        """Return how many processes load a source: as many as asked for, else what its size and the cores suggest."""
-        if self.is_in_order:
+    def worker_count(self, source_bytes: int | None) -> int:
+        """Return how many processes load a source: the option, else what the source's size and the cores suggest."""
+        if self.settings.dry_run or any(target.is_in_order for target in self.targets):
             return 1
         if self.settings.workers is not None:
             return self.settings.workers
@@ -176,61 +142,39 @@ class Job:
         most = max(1, min(MAX_DEFAULT_WORKERS, cores - 1))
         return most if source_bytes is None else max(1, min(most, source_bytes // BYTES_PER_WORKER))
 
-    @property
-    def is_atomic(self) -> bool:
-        """Whether all of a source becomes visible at once."""
-        return self.settings.atomic or self.mode == "replace"
-
-    @property
-    def records_path(self) -> str:
-        """The path of a record asked for, else the definition's."""
-        return self.dataset.records if self.settings.records is None else self.settings.records
-
-    def how(self, known: Mapping[int, LoadedRange]) -> CutOptions:
-        """Return how the records of the dataset are cut out of a source of which these ranges are known."""
+    def cut_options(self, target: Target, known: Mapping[int, LoadedRange], prover: Prover | None) -> CutOptions:
+        """Return how a target's records are cut from a source of which the ledger holds the `known` ranges."""
+        settings = self.settings
         return CutOptions(
-            format=self.settings.format,
-            records=self.records_path,
-            batch_rows=min(self.settings.batch_rows, self.settings.limit or self.settings.batch_rows),
+            format=settings.format,
+            records_path=target.records_path,
+            batch_rows=min(settings.batch_rows, settings.limit or settings.batch_rows),
             first_rows=FIRST_BATCH_ROWS,
             known=known,
-            max_record_bytes=self.settings.max_record_bytes,
+            max_record_bytes=settings.max_record_bytes,
+            prover=prover,
         )
 
-    @property
-    def options(self) -> str:
-        """The options without which the same command would not go on with the run, as a shell takes them."""
-        given = {"--mode": self.settings.mode, "--records": self.settings.records, "--failed-dir": None}
-        if self.settings.format != "auto":
-            given["--format"] = self.settings.format
-        if str(self.settings.failed_dir) != "failed":
-            given["--failed-dir"] = printable_path(self.settings.failed_dir)
-        given |= {f"--{name.replace('_', '-')}": policy for name, policy in self._policies_asked.items()}
-        words = [word for name, value in given.items() if value is not None for word in (name, value)]
-        words += ["--atomic"] if self.settings.atomic else []
-        words += ["--allow-empty"] if self.settings.allow_empty else []
+    def options(self, source: Source, target: Target) -> str:
+        """Return the options without which the same command would not continue the run, as a shell takes them."""
+        settings = self.settings
+        options = {
+            "--mode": settings.mode,
+            "--records": target.records,
+            "--failed-dir": None if str(settings.failed_dir) == "failed" else printable_path(settings.failed_dir),
+            "--format": None if settings.format == "auto" else settings.format,
+        }
+        options |= {f"--{name.replace('_', '-')}": policy for name, policy in settings.policies.items()}
+        words = [word for name, value in options.items() if value is not None for word in (name, value)]
+        words += ["--atomic"] if settings.atomic else []
+        words += ["--allow-empty"] if settings.allow_empty else []
+        words += ["--encoding", source.encoding] if source.encoding != "auto" else []
         return shlex.join(words)
 
     @property
     def folder(self) -> str | None:
-        """The working folder, where there is one still."""
+        """The working folder, where it still exists."""
         try:
             return printable_path(Path.cwd())
         except OSError:
             return None
-
-    def definition_hash(self, encoding: str) -> str:
-        """Return a digest of all that decides which rows a record becomes of a source in this encoding."""
-        text = f"{self.policed.hash} {self.records_path} {self.mode}"
-        if encoding != "auto":
-            text += f" {encoding}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """What one source brings to one dataset: the job, the session that holds the source for it, and how far it came."""
-
-    job: Job
-    session: Session
-    progress: Progress = field(default_factory=Progress)

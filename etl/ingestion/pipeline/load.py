@@ -1,173 +1,170 @@
-"""The straight line: source -> pieces -> records -> rows -> batch -> COPY and ledger -> precalculation."""
+"""The line: source -> pieces -> records -> rows -> batch -> COPY and ledger.
+
+`load` reads as the line does. How one process loads the batches is below it; several processes are in `workers`.
+"""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
-import psycopg
 import structlog
 
-from etl.database.connecting import Database, Session, connect
-from etl.errors import BusyError, DatabaseError, EtlError, UsageError
-from etl.ingestion.destination import refusals
-from etl.ingestion.destination.copying import Copier
+from etl.database.connecting import Session
+from etl.errors import EtlError
+from etl.ingestion.constants import PARTS_BEYOND
+from etl.ingestion.destination.sending import do_nothing
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing.limit import Limited
 from etl.ingestion.framing.pieces import NoRecordsError, cutting
-from etl.ingestion.ledger import runs as ledger
-from etl.ingestion.pipeline import outcome
-from etl.ingestion.pipeline.assembly import Work, copier_of
-from etl.ingestion.pipeline.bringing import Attempt, by_crew, by_one
-from etl.ingestion.pipeline.finishing import finish_all
-from etl.ingestion.pipeline.job import Job, Part, Stop
-from etl.ingestion.pipeline.resumption import begin
+from etl.ingestion.pipeline.ahead import Ahead
+from etl.ingestion.pipeline.attempts import Attempt, OpenRun, Recorder, ending
+from etl.ingestion.pipeline.finishing import finish
+from etl.ingestion.pipeline.job import Load
 from etl.ingestion.sources.stream import Stream, opened
-from etl.ingestion.values import LoadedRange, Piece, Prover, Source, Summary
-from etl.precalculation import catalogue
-from etl.precalculation.catalogue import Aggregate
-from etl.precalculation.refresh import Refreshed, refresh_all
+from etl.ingestion.transform.paths import Paths
+from etl.ingestion.values import Batch, Entry, Piece, Prover, Source, Summary
+
+if TYPE_CHECKING:
+    from etl.ingestion.pipeline.workers import Pieces
 
 log = structlog.get_logger(__name__)
 
+Entered = tuple[OpenRun, Piece, Entry]
 
-def load(source: Source, jobs: Sequence[Job]) -> list[tuple[Summary, EtlError | None]]:
-    """Bring one source into its datasets, a job for each, in one pass; return how each ended, and what ended it early.
 
-    What ends the pass is the same error for all. Raises UsageError when nothing could begin; every other end is told by
-    the summaries (contract C3).
+def load(source: Source, load: Load) -> list[tuple[Summary, EtlError | None]]:
+    """Load one source into its targets in one pass; return the summary of each, and the error that ended it.
+
+    A dry run is the same line: its ledger and its failed store keep nothing.
+
+    Raises UsageError when no attempt could begin, DatabaseError when the database cannot be reached. Every other end
+    is in the summaries (contract C3).
     """
     started = time.monotonic()
-    shared = jobs[0]
-    error: EtlError | None = None
+    recorder = _recorder(load)
     with ExitStack() as sessions:
-        try:
-            parts = [Part(job=job, session=sessions.enter_context(Session(job.database, "etl"))) for job in jobs]
-        except DatabaseError as away:
-            return [(outcome.not_begun(source, job.dataset, job.database.name, away), away) for job in jobs]
-        try:
-            with ExitStack() as stack:
-                with shared.stop.reading():
-                    stream = stack.enter_context(opened(source, shared.settings.retries))
-                if stream.encoding != "utf-8":
-                    log.info("source_decoded", source=source.name, encoding=stream.encoding, offsets="in UTF-8")
-                store = stack.enter_context(FailedStore(shared.settings.failed_dir))
-                stack.enter_context(shared.watch.watching(stream, [part.progress for part in parts]))
-                _bring(stream, store, parts)
-        except UsageError:
-            raise
-        except EtlError as ended:
-            error = ended
-        except psycopg.Error as ended:
-            error = outcome.lost(ended, shared.database)
-        except KeyboardInterrupt:
-            error = shared.stop.at_once()
-        return [_told(source, part, part.progress.error or error, time.monotonic() - started) for part in parts]
-
-
-def _bring(stream: Stream, store: FailedStore, parts: Sequence[Part]) -> None:
-    """Load what of the stream is not in yet."""
-    attempts = [
-        _attempt(stream, store, part, work, known)
-        for part, (work, known) in zip(parts, begin(stream, parts), strict=True)
-    ]
-    limited = Limited(parts[0].job.settings.limit, [each.known for each in attempts])
-
-    def pieces(proves: Sequence[Prover]) -> Iterator[Piece | None]:
-        hows = [
-            replace(each.part.job.how(each.known), prove=prove) for each, prove in zip(attempts, proves, strict=True)
+        attempts = [
+            Attempt(
+                load=load,
+                target=target,
+                session=sessions.enter_context(Session(load.database, recorder.application_name)),
+            )
+            for target in load.targets
         ]
-        return limited.of(cutting(stream, *hows))
+        with ending(attempts), load.stop.interrupting(), ExitStack() as stack:
+            stream = stack.enter_context(_opened(source, load))
+            store = stack.enter_context(recorder.failed_store(load))
+            stack.enter_context(load.watch.watching(stream, [attempt.progress for attempt in attempts]))
+            open_runs = recorder.begin(stream, attempts)
+            with _loading(load, stream, open_runs, store) as batches:
+                for run, piece, entry in batches:  # each one a COPY and its ledger entry, committed together
+                    run.note(piece, entry)
+            finish(stream, open_runs)
+        return [_report(recorder, source, attempt, time.monotonic() - started) for attempt in attempts]
 
-    crew_size = min(part.job.crew_size(stream.size) for part in parts)
+
+def _recorder(load: Load) -> Recorder:
+    if load.settings.dry_run:
+        from etl.ingestion.pipeline.dry_run import DryRunRecorder  # noqa: PLC0415 - a load does without it
+
+        return DryRunRecorder()
+    from etl.ingestion.pipeline.recording import LedgerRecorder  # noqa: PLC0415 - a dry run does without it
+
+    return LedgerRecorder()
+
+
+@contextmanager
+def _opened(source: Source, load: Load) -> Iterator[Stream]:
+    with ExitStack() as stack:
+        with load.stop.reading():
+            stream = stack.enter_context(opened(source, load.settings.retries))
+        if stream.encoding != "utf-8":
+            log.info("source_decoded", source=source.name, encoding=stream.encoding, offsets="in UTF-8")
+        yield stream
+
+
+@contextmanager
+def _loading(
+    load: Load, stream: Stream, open_runs: Sequence[OpenRun], store: FailedStore
+) -> Iterator[Iterator[Entered]]:
+    """Yield the new batches of a source as each is loaded, by this process or by several.
+
+    At the end it notes the targets of which the source holds no records, and those that a limit cut off.
+    """
+    limited = Limited(load.settings.limit, [run.known for run in open_runs])
+
+    def pieces(provers: Sequence[Prover | None]) -> Iterator[Piece | None]:
+        options = [
+            load.cut_options(run.attempt.target, run.known, prover)
+            for run, prover in zip(open_runs, provers, strict=True)
+        ]
+        return limited.of(cutting(stream, *options))
+
+    count = load.worker_count(stream.size)
     try:
-        if crew_size == 1:
-            by_one(attempts, pieces, store)
+        if count == 1:
+            yield _load_here(load, stream, open_runs, pieces, store)
         else:
-            by_crew(attempts, pieces, crew_size)
+            from etl.ingestion.pipeline.workers import load_by_pool  # noqa: PLC0415 - costs a single process its start
+
+            with load_by_pool(load, stream, open_runs, pieces, count, store) as batches:
+                yield batches
     except NoRecordsError as none:
         for which, fault in none.faults.items():
-            parts[which].progress.error = fault
+            open_runs[which].attempt.progress.error = fault
     for which in limited.cut:
-        parts[which].progress.is_cut = True
-    finish_all(stream, attempts)
+        open_runs[which].attempt.progress.is_cut = True
 
 
-def _attempt(stream: Stream, store: FailedStore, part: Part, work: Work, known: Mapping[int, LoadedRange]) -> Attempt:
-    job, run = part.job, work.run
-    part.progress.rejected = ledger.totals(part.session.connection(), run.run)[1]
-    again = refusals.policy(job.settings.retries, part.progress.note_retry, job.stop.wait)
-    copier = copier_of(work)
-    return Attempt(
-        part=part,
-        work=work,
-        stream=stream,
-        known=known,
-        copier=copier,
-        before_rows=lambda: again(_open_for_rows, part.session, run, copier, store, job),
-    )
+def _load_here(
+    load: Load, stream: Stream, open_runs: Sequence[OpenRun], pieces: "Pieces", store: FailedStore
+) -> Iterator[Entered]:
+    """Load the batches one after the other; while the server takes a batch, the next one is made."""
+    ahead: Ahead[Piece | Batch]
 
+    def meanwhile() -> bool:
+        return ahead.work()
 
-def _open_for_rows(session: Session, run: ledger.Run, copier: Copier, store: FailedStore, job: Job) -> None:
-    """Make ready for the first new batch of an attempt, and remove what a crash left half done."""
-    connection = session.connection()
-    if run.was_finished:
-        ledger.reopen(connection, run)
-    store.sweep(job.dataset.name, run.run, ledger.named_failures(connection, run.run))
-    copier.drop_given_up(connection)
-    copier.prepare(connection)
-
-
-def _told(source: Source, part: Part, error: EtlError | None, seconds: float) -> tuple[Summary, EtlError | None]:
-    """Log and return the summary, with the error that it tells."""
-    summary, error = _summary(source, part, error, seconds)
-    log.info(
-        "source_ended",
-        run=summary.run,
-        dataset=summary.dataset,
-        source=summary.source,
-        status=summary.status,
-        exit_code=summary.exit_code,
-        **vars(summary.records),
-        seconds=round(summary.seconds, 3),
-    )
-    return summary, error
-
-
-def _summary(source: Source, part: Part, error: EtlError | None, seconds: float) -> tuple[Summary, EtlError | None]:
-    """Return the summary from the ledger, over a new connection where the last is lost, or without it."""
-    job, progress = part.job, part.progress
-    for _ in range(2):  # That an idle connection is lost shows only when it is used.
-        try:
-            if not isinstance(error, BusyError):  # The run is another's now.
-                return outcome.summary(part.session.connection(), source, job, progress, error, seconds)
-        except BusyError as busy:
-            error = error or busy
-        except psycopg.OperationalError:
+    # To wait for a pipe or a network would hold the batch's transaction open.
+    workers = [run.worker(store, do_nothing if stream.waits else meanwhile) for run in open_runs]
+    paths = [paths for paths, _ in workers]
+    ahead = Ahead(_batches(pieces(paths), open_runs, paths), PARTS_BEYOND)
+    for item in ahead.until(load.stop):
+        if isinstance(item, Piece):
+            open_runs[item.which].note_known(item)
             continue
-    return outcome.summary(None, source, job, progress, error, seconds)
+        run, (_, loader) = open_runs[item.piece.which], workers[item.piece.which]
+        if not run.attempt.progress.entered:
+            run.prepare(store)
+        run.attempt.progress.read += item.piece.count
+        yield run, item.piece, loader.load(item)
 
 
-def precalculate(
-    database: Database, config_dir: Path, tables: Iterable[str], run: str | None, stop: Stop
-) -> Iterator[Refreshed]:
-    """Bring the aggregates that read these fact tables, or the ledger, up to date; yield each when it is done.
-
-    Raises DatabaseError when the database refuses or an aggregate cannot be computed, after the others, and
-    InterruptedByUserError on a signal: the records are in, and running the same command again refreshes the others.
-    """
-    try:
-        with connect(database, "etl:precalculate") as connection:
-            chosen = catalogue.aggregates_reading([*tables, "etl.batches"], config_dir)
-            yield from refresh_all(connection, _until_stopped(chosen, stop), run=run)
-    except UsageError as error:
-        raise DatabaseError(str(error), hint=error.hint) from error
-    except psycopg.Error as error:
-        raise outcome.lost(error, database) from error
+def _batches(
+    pieces: Iterable[Piece | None], open_runs: Sequence[OpenRun], paths: Sequence[Paths]
+) -> Iterator[Piece | Batch | None]:
+    """Yield the batch of each new piece, a known piece as it is, and None after each part of the work."""
+    for piece in pieces:
+        if piece is None or piece.offset in open_runs[piece.which].known:
+            yield piece
+        else:
+            piece.hash  # noqa: B018 - computed here and not between two batches, where the server waits for it
+            yield from paths[piece.which].batching(piece)
 
 
-def _until_stopped(aggregates: Iterable[Aggregate], stop: Stop) -> Iterator[Aggregate]:
-    for aggregate in aggregates:
-        stop.check()
-        yield aggregate
+def _report(recorder: Recorder, source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, EtlError | None]:
+    """Return the summary of an attempt and the error that ended it, and log the end of a load."""
+    summary, error = recorder.report(source, attempt, seconds)
+    if not summary.dry_run:
+        log.info(
+            "source_ended",
+            run=summary.run,
+            dataset=summary.dataset,
+            source=summary.source,
+            status=summary.status,
+            exit_code=summary.exit_code,
+            **vars(summary.records),
+            seconds=round(summary.seconds, 3),
+        )
+    return summary, error

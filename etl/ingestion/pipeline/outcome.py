@@ -1,45 +1,45 @@
 """How a source ended: the balance, the status and the exit code, computed from the ledger (C3, C4, G1, G9)."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import psycopg
 import structlog
 
-from etl.database.connecting import Database
 from etl.datasets import Dataset
 from etl.errors import (
     BusyError,
     DatabaseError,
     EtlError,
+    ExitCode,
     InternalError,
     InterruptedByUserError,
     TooManyRejectedError,
 )
-from etl.ingestion.destination import refusals
-from etl.ingestion.ledger import runs as ledger
-from etl.ingestion.pipeline.job import Job, Progress
+from etl.ingestion.ledger import runs, sums
+from etl.ingestion.pipeline.attempts import Attempt
+from etl.ingestion.pipeline.job import Progress
 from etl.ingestion.values import Balance, PolicyEffects, Source, Status, Summary, printable_path
 
 log = structlog.get_logger(__name__)
 
-# Such an end comes at any instant: what had committed may be lost, and what is taken for lost may have committed.
-_ABRUPT = (BusyError, DatabaseError, InterruptedByUserError)
+# After these errors the last commit is in doubt.
+_COMMIT_IN_DOUBT = (BusyError, DatabaseError, InterruptedByUserError)
 
 
-def lost(error: psycopg.Error, database: Database) -> EtlError:
-    """Return the error that ends an attempt when the database refused to go on; it tells no value of the data."""
-    code = error.sqlstate
-    if refusals.meaning(error) == "unexpected" and code is None:
-        return InternalError(f"unexpected {type(error).__name__} of the database driver")
-    what = f"{type(error).__name__}, SQLSTATE {code}" if code else "the connection is lost"
-    return DatabaseError(
-        f"the database {database.name} does not go on: {what}",
-        hint="run the same command to go on where the ledger stops",
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Counts:
+    """The counts of an attempt at its end: records, rows by table, batches, and the effects of policies."""
+
+    balance: Balance
+    rows: Mapping[str, int]
+    batches: Mapping[str, int]
+    policies: PolicyEffects = field(default_factory=PolicyEffects)
 
 
 def not_begun(source: Source, dataset: Dataset, database: str, error: EtlError) -> Summary:
-    """Return the summary of a source that could not even be looked for in the ledger."""
+    """Return the summary of a source that ended before it was looked up in the ledger."""
+    progress = Progress()
     return Summary(
         run=None,
         dataset=dataset.name,
@@ -47,9 +47,9 @@ def not_begun(source: Source, dataset: Dataset, database: str, error: EtlError) 
         database=database,
         status="incomplete",
         exit_code=error.exit_code,
-        records=_counted(Progress()),
-        rows=dict.fromkeys((table.name for table in dataset.tables), 0),
-        batches={"loaded": 0, "failed": 0, "retried": 0},
+        records=_counted(progress),
+        rows=_no_rows(dataset),
+        batches=_no_batches(progress),
         bytes_read=0,
         seconds=0.0,
         failed_store=None,
@@ -59,40 +59,28 @@ def not_begun(source: Source, dataset: Dataset, database: str, error: EtlError) 
 def summary(
     connection: psycopg.Connection | None,
     source: Source,
-    job: Job,
-    progress: Progress,
+    attempt: Attempt,
     error: EtlError | None,
     seconds: float,
 ) -> tuple[Summary, EtlError | None]:
-    """Close the attempt and return its summary, with the error that it tells.
+    """Close the attempt and return its summary, and the error that ended it.
 
-    `connection` is None when the database is away: then what is told is what was counted here, and exit code 4.
+    `connection` is None when the database is away: then the counts are those of this process, and the exit code is 4.
     """
+    dataset, database, progress = attempt.target.dataset, attempt.load.database, attempt.progress
     run = progress.run
-    tables = [table.name for table in job.dataset.tables]
-    rows = dict.fromkeys(tables, 0)
-    batches = {"loaded": 0, "failed": 0, "retried": progress.retried}
-    balance = _counted(progress)
     if connection is not None and run is not None:
-        unentered = progress.read - progress.skipped - progress.entered
-        balance = ledger.balance(connection, run, read=progress.read, skipped=progress.skipped, unentered=unentered)
-        if isinstance(error, _ABRUPT):
-            balance = replace(balance, withheld=balance.withheld + balance.missing)
-        batches |= ledger.batches(connection, run)
-        if not balance.withheld or balance.loaded:
-            rows |= dict(zip(tables, ledger.rows(connection, run), strict=False))
-        error = _unbalanced(run, balance) or error or (None if progress.is_cut else _unfinished(connection, run))
-    elif connection is None and error is None:
-        error = DatabaseError(
-            f"the database {job.database.name} is away and does not tell how the run ended",
-            hint="run the same command to learn it",
-        )
-    policies = ledger.policies(connection, run) if connection is not None and run is not None else PolicyEffects()
-    if policies.document():
-        log.warning("policies_applied", source=source.name, **policies.document())
-    status, exit_code = _end(balance, progress, error)
+        counts = _counts_of_ledger(connection, run, dataset, progress, error)
+        error = _unbalanced(run, counts.balance) or error
+        error = error or (None if progress.is_cut else _unfinished(connection, run))
+    else:
+        counts = _counts_of_process(dataset, progress)
+        error = error or (_end_unknown(database.name) if connection is None else None)
+    if counts.policies.document():
+        log.warning("policies_applied", source=source.name, **counts.policies.document())
+    status, exit_code = _end(counts.balance, progress, error)
     if connection is not None and run is not None:
-        ledger.close_attempt(
+        runs.close_attempt(
             connection,
             run,
             exit_code=exit_code,
@@ -100,25 +88,73 @@ def summary(
             retried=progress.retried,
             bytes_read=progress.bytes_read,
         )
-    told = Summary(
-        run=run.run if run else None,
-        dataset=job.dataset.name,
+    return _summary(source, attempt, counts, (status, exit_code), seconds), error
+
+
+def _counts_of_ledger(
+    connection: psycopg.Connection, run: runs.Run, dataset: Dataset, progress: Progress, error: EtlError | None
+) -> _Counts:
+    """Return the counts of the ledger; records whose commit is in doubt are withheld."""
+    unentered = progress.read - progress.skipped - progress.entered
+    balance = sums.balance(connection, run, read=progress.read, skipped=progress.skipped, unentered=unentered)
+    if isinstance(error, _COMMIT_IN_DOUBT):
+        balance = replace(balance, withheld=balance.withheld + balance.missing)
+    rows = _no_rows(dataset)
+    if not balance.withheld or balance.loaded:
+        rows |= dict(zip(rows, sums.rows(connection, run), strict=False))
+    return _Counts(
+        balance=balance,
+        rows=rows,
+        batches=_no_batches(progress) | sums.batch_counts(connection, run),
+        policies=sums.policy_effects(connection, run),
+    )
+
+
+def _counts_of_process(dataset: Dataset, progress: Progress) -> _Counts:
+    """Return the counts of this process, when the run is not in the ledger or the ledger cannot be read."""
+    return _Counts(balance=_counted(progress), rows=_no_rows(dataset), batches=_no_batches(progress))
+
+
+def _no_rows(dataset: Dataset) -> dict[str, int]:
+    return dict.fromkeys((table.name for table in dataset.tables), 0)
+
+
+def _no_batches(progress: Progress) -> dict[str, int]:
+    return {"loaded": 0, "failed": 0, "retried": progress.retried}
+
+
+def _summary(
+    source: Source, attempt: Attempt, counts: _Counts, end: tuple[Status, ExitCode], seconds: float
+) -> Summary:
+    load, progress = attempt.load, attempt.progress
+    status, exit_code = end
+    return Summary(
+        run=progress.run.run if progress.run else None,
+        dataset=attempt.target.dataset.name,
         source=source.name,
-        database=job.database.name,
+        database=load.database.name,
         status=status,
         exit_code=exit_code,
-        records=balance,
-        rows=rows,
-        batches=batches,
+        records=counts.balance,
+        rows=counts.rows,
+        batches=counts.batches,
         bytes_read=progress.bytes_read,
         seconds=seconds,
-        policies=policies,
-        failed_store=printable_path(job.settings.failed_dir) if balance.pending else None,
+        policies=counts.policies,
+        failed_store=printable_path(load.settings.failed_dir) if counts.balance.pending else None,
     )
-    return told, error
+
+
+def _end_unknown(database: str) -> EtlError:
+    """Return the error that the ledger cannot be read at the end of an attempt."""
+    return DatabaseError(
+        f"the database {database} is away: how the run ended is unknown",
+        hint="run the same command to find out",
+    )
 
 
 def _counted(progress: Progress) -> Balance:
+    """Return the balance as this process counted it."""
     return Balance(
         read=progress.read,
         loaded=progress.loaded,
@@ -130,7 +166,7 @@ def _counted(progress: Progress) -> Balance:
     )
 
 
-def _unbalanced(run: ledger.Run, balance: Balance) -> EtlError | None:
+def _unbalanced(run: runs.Run, balance: Balance) -> EtlError | None:
     """Return the error that the balance does not add up (G1)."""
     if balance.adds_up():
         return None
@@ -140,27 +176,31 @@ def _unbalanced(run: ledger.Run, balance: Balance) -> EtlError | None:
     )
 
 
-def _unfinished(connection: psycopg.Connection, run: ledger.Run) -> EtlError | None:
-    if ledger.is_complete(connection, run.run):
+def _unfinished(connection: psycopg.Connection, run: runs.Run) -> EtlError | None:
+    """Return the error that the ledger does not hold the end of a source that was read to its end."""
+    if runs.is_complete(connection, run.run):
         return None
     return InternalError(f"the source was read to its end and run {run.run} is not finished in the ledger")
 
 
-def _end(balance: Balance, progress: Progress, error: EtlError | None) -> tuple[Status, int]:
+def _end(balance: Balance, progress: Progress, error: EtlError | None) -> tuple[Status, ExitCode]:
     if error is None and progress.run is not None and progress.run.was_finished and not progress.entered:
-        return "already_loaded", 1 if balance.pending else 0
+        return "already_loaded", ExitCode.FINDINGS if balance.pending else ExitCode.SUCCESS
     return end_of(error, is_cut=progress.is_cut, refused=balance.pending)
 
 
-def end_of(error: EtlError | None, *, is_cut: bool, refused: int) -> tuple[Status, int]:
-    """Return status and exit code of a source of which all records but those refused are in, or what ended it."""
+def end_of(error: EtlError | None, *, is_cut: bool, refused: int) -> tuple[Status, ExitCode]:
+    """Return the status and the exit code of a source by the error that ended it.
+
+    Without an error all of its records are loaded, but the `refused` ones. `is_cut`: --limit left the rest unread.
+    """
     if isinstance(error, BusyError):
         return "busy", error.exit_code
     if isinstance(error, TooManyRejectedError):
         return "aborted", error.exit_code
     if error is not None:
         return "incomplete", error.exit_code
-    exit_code = 1 if refused else 0
-    if is_cut:  # by --limit, as it was asked for
+    exit_code = ExitCode.FINDINGS if refused else ExitCode.SUCCESS
+    if is_cut:
         return "incomplete", exit_code
-    return ("loaded_with_rejects" if exit_code else "loaded"), exit_code
+    return ("loaded_with_rejects" if refused else "loaded"), exit_code

@@ -1,4 +1,4 @@
-"""Several processes that load the pieces of a run as they are handed to them, and end with this one."""
+"""Several processes that load the pieces of a run as these are submitted, and end with this process."""
 
 import multiprocessing
 import os
@@ -15,52 +15,52 @@ from multiprocessing.connection import wait
 from multiprocessing.synchronize import Event
 
 from etl.errors import DatabaseError
-from etl.ingestion.pipeline.assembly import Done, Task, Work, bring, heed
-from etl.ingestion.pipeline.job import LOOK_SECONDS, Stop
+from etl.ingestion.pipeline.assembly import Done, Task, Work, load_task, set_stop_event
+from etl.ingestion.pipeline.stopping import LOOK_SECONDS, Stop
 from etl.ingestion.values import Piece
 from etl.logs import Logs, set_up
 
 _AHEAD = 2
-"""Tasks that each process has: the one in its hands and the next."""
+"""Tasks that each process has: the one that it loads and the next."""
 
 
-class Crew:
-    """Processes that load the pieces handed to them; `first` gives back what became of each, in order."""
+class WorkerPool:
+    """Processes that load the submitted pieces; `first` returns the result of each, in order."""
 
     def __init__(self, executor: Executor, size: int, stopping: Event) -> None:
         self._executor = executor
         self._size = size
         self._stopping = stopping
-        self._handed: deque[tuple[Piece, Future[Done]]] = deque()
+        self._submitted: deque[tuple[Piece, Future[Done]]] = deque()
         self.is_broken = False
 
     @property
     def is_busy(self) -> bool:
         """Whether no further piece should be cut before one is done."""
-        return len(self._handed) >= _AHEAD * self._size
+        return len(self._submitted) >= _AHEAD * self._size
 
     @property
     def has_more(self) -> bool:
         """Whether a piece is still to be given back."""
-        return bool(self._handed)
+        return bool(self._submitted)
 
-    def hand(self, work: Work, piece: Piece, path: str | None) -> None:
-        """Hand a piece to whoever is free; of a plain file at `path` only where it stands."""
+    def submit(self, work: Work, piece: Piece, path: str | None) -> None:
+        """Submit a piece; of a plain file at `path` only its place, which the process reads itself."""
         carried = replace(piece, parts=()) if path else piece
         task = Task(work=work, piece=carried, path=path, length=piece.length, hash=piece.hash)
         try:
-            future = self._executor.submit(bring, task)
+            future = self._executor.submit(load_task, task)
         except BrokenProcessPool as error:
             raise self._died() from error
-        # What is told of the piece later needs no bytes.
-        self._handed.append((replace(piece, parts=()), future))
+        # Its counts are needed later, its bytes are not.
+        self._submitted.append((replace(piece, parts=()), future))
 
     def first(self, stop: Stop) -> tuple[Piece, Done]:
-        """Wait for the piece that was handed first; return it without its bytes, and what became of it.
+        """Wait for the piece that was submitted first; return it without its bytes, and its result.
 
-        The wish to stop ends the waits before further tries. Raises DatabaseError when its process died.
+        The stop event ends the waits before further tries. Raises DatabaseError when its process died.
         """
-        piece, future = self._handed.popleft()
+        piece, future = self._submitted.popleft()
         while True:
             try:
                 return piece, future.result(timeout=LOOK_SECONDS)
@@ -70,31 +70,31 @@ class Crew:
                 if stop.signal_number:
                     self._stopping.set()
 
-    def call_back(self) -> list[Piece]:
-        """Take back the pieces that nobody has begun with."""
-        handed, self._handed = self._handed, deque()
-        called_back = []
-        for piece, future in handed:
+    def cancel_unstarted(self) -> list[Piece]:
+        """Take back the pieces that no process has begun, and return them."""
+        submitted, self._submitted = self._submitted, deque()
+        cancelled = []
+        for piece, future in submitted:
             if future.cancel():
-                called_back.append(piece)
+                cancelled.append(piece)
             else:
-                self._handed.append((piece, future))
-        return called_back
+                self._submitted.append((piece, future))
+        return cancelled
 
     def _died(self) -> DatabaseError:
         self.is_broken = True
-        return DatabaseError("a worker process ended unexpectedly", hint="run the same command to go on")
+        return DatabaseError("a worker process ended unexpectedly", hint="run the same command to continue")
 
 
 @contextmanager
-def crew(size: int, logs: Logs) -> Iterator[Crew]:
-    """Start processes and end them: after the pieces in their hands, at once where an interruption ends this one."""
-    with _deaf_to_broken_pipes():
-        yield from _crew(size, logs)
+def worker_pool(size: int, logs: Logs) -> Iterator[WorkerPool]:
+    """Start processes and end them: after the pieces that they have begun, at once after an interruption."""
+    with _ignoring_broken_pipes():
+        yield from _worker_pool(size, logs)
 
 
 @contextmanager
-def _deaf_to_broken_pipes() -> Iterator[None]:
+def _ignoring_broken_pipes() -> Iterator[None]:
     """Let the death of a process be an error of the executor: its pipe would end this process, too."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -106,18 +106,18 @@ def _deaf_to_broken_pipes() -> Iterator[None]:
         signal.signal(signal.SIGPIPE, before)
 
 
-def _crew(size: int, logs: Logs) -> Iterator[Crew]:
+def _worker_pool(size: int, logs: Logs) -> Iterator[WorkerPool]:
     context = multiprocessing.get_context("spawn")  # A fork would share the connection of this process.
     theirs, ours = context.Pipe(duplex=False)
     stopping = context.Event()
     executor = ProcessPoolExecutor(size, mp_context=context, initializer=_begin, initargs=(theirs, stopping, logs))
-    hands = Crew(executor, size, stopping)
+    pool = WorkerPool(executor, size, stopping)
     try:
-        yield hands
+        yield pool
         executor.shutdown(wait=True)
     except BaseException as error:
-        # Whereupon they end: the one that died may have held the lock of the queue by which they are told to.
-        if hands.is_broken or not isinstance(error, Exception):
+        # The closed pipe ends them: the one that died may have held the lock of the queue that carries the request.
+        if pool.is_broken or not isinstance(error, Exception):
             ours.close()
         executor.shutdown(wait=True, cancel_futures=True)
         raise
@@ -127,13 +127,13 @@ def _crew(size: int, logs: Logs) -> Iterator[Crew]:
 
 
 def _begin(parent: Pipe, stopping: Event, logs: Logs) -> None:
-    """Begin a process: signals are its parent's business, and it ends with it."""
-    heed(stopping)
+    """Set up a worker process: its parent takes the signals, and it ends with its parent."""
+    set_stop_event(stopping)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     set_up(logs)
-    for target, arguments in ((_end_with, (parent,)), (_end_as_told, ())):
+    for target, arguments in ((_end_with, (parent,)), (_end_on_sigterm, ())):
         threading.Thread(target=target, args=arguments, daemon=True).start()
 
 
@@ -144,7 +144,7 @@ def _end_with(parent: Pipe) -> None:
     os._exit(1)
 
 
-def _end_as_told() -> None:
+def _end_on_sigterm() -> None:
     """End this process when its parent terminates it; a SIGTERM of anybody else is meant for all of them.
 
     The executor does so when another process died, and waits for it with a lock held that handing out needs: the lock

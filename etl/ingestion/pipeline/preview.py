@@ -1,4 +1,4 @@
-"""The first records of a source as the rows that they become, and what does not fit; no database is needed."""
+"""The rows that the first records of a source become, and the faults of these records; needs no database."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, Fault, Rows, Source
 from etl.settings import Format
 
-# How COPY's text format spells what would end a field or a row.
+# The escapes of COPY's text format for characters that would end a field or a row.
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Previewed:
-    """One record: its number from 1 and byte from 0, its rows as (table, values by column), or why it does not fit."""
+class RecordPreview:
+    """One record: its number (from 1), its byte (from 0), its rows as (table, values by column), and its fault."""
 
     record: int
     offset: int
@@ -28,40 +28,40 @@ class Previewed:
     fault: Fault | None
 
 
-def preview(source: Source, dataset: Dataset, format: Format, records: str, limit: int) -> Iterator[Previewed]:
-    """Yield the first `limit` records.
+def preview(source: Source, dataset: Dataset, format: Format, records: str, limit: int) -> Iterator[RecordPreview]:
+    """Yield previews of the first `limit` records.
 
-    Raises UsageError for a records path that names no array, SourceError when the source cannot be read so far.
+    Raises UsageError for a records path that names no array, SourceError when the source cannot be read that far.
     """
     require_path(records)
     with opened(source) as stream:
         of_source = dataset.of_source(source.name)
         path = CheckedPath(Projection(of_source), 0)
-        how = CutOptions(format=format, records=records, batch_rows=limit, known={})
+        how = CutOptions(format=format, records_path=records, batch_rows=limit, known={})
         for piece in Limited(limit, [()]).of(cutting(stream, how)):
             for batch in path.batching(piece) if piece else ():
                 if batch is not None:
-                    yield from _previewed(batch, of_source)
+                    yield from _previews(batch, of_source)
 
 
-def _previewed(batch: Batch, dataset: Dataset) -> Iterator[Previewed]:
-    faults = {each.place: each.fault for each in batch.rejected}
+def _previews(batch: Batch, dataset: Dataset) -> Iterator[RecordPreview]:
+    faults = {record.place: record.fault for record in batch.rejected}
     rows: dict[int, list[tuple[str, dict[str, str | None]]]] = {}
     for table, parts in zip(dataset.tables, batch.tables, strict=True):
         for part in parts:
             for place, values in _values(table, part):
                 rows.setdefault(place, []).append((table.name, values))
-    for place, located in locate(batch.piece, batch.places).items():
-        yield Previewed(
-            record=located.record,
-            offset=located.offset,
+    for place, location in locate(batch.piece, batch.places).items():
+        yield RecordPreview(
+            record=location.record,
+            offset=location.offset,
             rows=tuple(rows.get(place, ())),
             fault=faults.get(place),
         )
 
 
 def _values(table: Table, part: Rows) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """Yield the place of the record and the values by column of each row in COPY's text format."""
+    """Yield each row in COPY's text format: the place of its record, and its values by column."""
     names = [column.name for column in table.columns]
     for line in b"".join(part.encoded()).decode().split("\n")[:-1]:
         *fields, _run, _batch, place = line.split("\t")
@@ -76,5 +76,5 @@ def _plain(field: str) -> str | None:
 
 
 def _unescaped(part: str) -> str:
-    first, *others = part.split("\\")
-    return first + "".join(_ESCAPES.get(each[:1], each[:1]) + each[1:] for each in others)
+    first, *escaped = part.split("\\")
+    return first + "".join(_ESCAPES.get(text[:1], text[:1]) + text[1:] for text in escaped)

@@ -1,33 +1,62 @@
-"""Loading from the failed store again: the same batch, the same ledger, the records as they are in the store now."""
+"""Replay: loading from the failed store again, into the same batch and ledger, the records as the store has them now.
 
-import codecs
-from collections.abc import Collection, Iterable, Mapping
+A command replays several failures: `select` checks all of them before `replay_all` begins with the first.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import psycopg
 from msgspec.structs import replace
 from psycopg import sql
 
-from etl.database.connecting import Database, Session
+from etl import datasets
+from etl.database.connecting import Database, Session, connect
+from etl.database.pooling import require_own_session
 from etl.datasets import Dataset
-from etl.errors import UsageError
-from etl.ingestion.destination.copying import Copier
-from etl.ingestion.failed_store.locating import Located
-from etl.ingestion.failed_store.store import FailedStore, Origin
-from etl.ingestion.framing import decoding
-from etl.ingestion.framing.boundaries import piece_spans
-from etl.ingestion.ledger import runs as ledger
+from etl.errors import BusyError, ExitCode, UsageError
+from etl.ingestion.destination import refusals
+from etl.ingestion.destination.copying import copier_of_replay
+from etl.ingestion.destination.sending import Wire
+from etl.ingestion.failed_store.store import FailedStore
+from etl.ingestion.ledger import batches, failures, locks, runs
+from etl.ingestion.ledger.failures import State, StoredFailure
 from etl.ingestion.pipeline.batches import Loader
+from etl.ingestion.pipeline.refreshing import precalculate
+from etl.ingestion.pipeline.replay_batch import ReplayLedgerWriter, batch_of, require_whole
+from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Batch, Entry, Failure, Piece, Span
+from etl.precalculation.refresh import Refreshed
 from etl.settings import Mode, RetrySettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replayed:
-    """What a replay made of one failure: records loaded, and what is refused again under a new id."""
+class ReplayFilter:
+    """Which failures to replay: those with these ids, or all pending ones (of a run, of a dataset)."""
+
+    ids: tuple[str, ...] = ()
+    run: str | None = None
+    dataset: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The failures to replay, the definitions of their datasets, and the datasets to precalculate afterwards.
+
+    `touched` also names datasets without a pending failure: an earlier replay may have been killed before its
+    precalculation.
+    """
+
+    failures: tuple[StoredFailure, ...]
+    definitions: Mapping[str, Dataset]
+    touched: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayResult:
+    """The result of one replay: records loaded, and records refused again, which are `stored` under new ids."""
 
     id: str
     dataset: str
@@ -37,139 +66,131 @@ class Replayed:
     failed: int
     stored: tuple[str, ...]
 
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code for this failure."""
+        return ExitCode.FINDINGS if self.stored else ExitCode.SUCCESS
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotPending:
+    """A failure that was not replayed, because it is not pending any more."""
+
+    id: str
+    state: State
+
+
+def select(replay_filter: ReplayFilter, database: Database, config_dir: Path, store: FailedStore) -> Selection:
+    """Find the failures to replay, and check before any replay what would end with exit code 2.
+
+    Raises UsageError when an id is unknown, a definition is missing, a file of the failed store does not hold its
+    records, the failed store cannot be written, or a pooler shares the connection.
+    """
+    with connect(database) as connection:
+        require_own_session(connection, database)
+        store.prepare()
+        if replay_filter.ids:
+            matching = [failures.named(connection, failed_id) for failed_id in replay_filter.ids]
+        else:
+            matching = failures.find(connection, run=replay_filter.run, dataset=replay_filter.dataset)
+    pending = [failure for failure in matching if failure.state == "pending"]
+    chosen = matching if replay_filter.ids else pending
+    definitions = {name: datasets.find(name, config_dir) for name in {failure.dataset for failure in chosen}}
+    for failure in pending:
+        require_whole(failure, store)
+    touched = frozenset(failure.dataset for failure in matching if failure.state in {"pending", "replayed"})
+    return Selection(failures=tuple(chosen), definitions=definitions, touched=touched)
+
+
+def replay_all(
+    selection: Selection,
+    database: Database,
+    config_dir: Path,
+    store: FailedStore,
+    settings: RetrySettings,
+    *,
+    precalculates: bool = True,
+) -> Iterator[ReplayResult | NotPending | BusyError | Refreshed]:
+    """Replay the failures one after the other, then precalculate; yield each result when it is there.
+
+    A BusyError is yielded when a load holds the source of a failure, and the others are still replayed. Raises
+    UsageError and DatabaseError as `replay` does, and DatabaseError when an aggregate cannot be refreshed.
+    """
+    run = None
+    for failure in selection.failures:
+        try:
+            result = replay(failure, selection.definitions[failure.dataset], database, store, settings)
+        except BusyError as error:
+            yield error
+            continue
+        if result is None:
+            with connect(database) as connection:
+                yield NotPending(id=failure.id, state=failures.named(connection, failure.id).state)
+            continue
+        run = result.run
+        yield result
+    if precalculates:
+        readable = [dataset for dataset in datasets.readable(config_dir) if dataset.name in selection.touched]
+        tables = {table.name for dataset in readable for table in dataset.tables}
+        yield from precalculate(database, config_dir, tables, run, Stop())
+
 
 def replay(
-    failure: Mapping[str, Any], dataset: Dataset, database: Database, store: FailedStore, settings: RetrySettings
-) -> Replayed | None:
-    """Load the records of a failure as its file holds them now; None when it waits no more.
+    failure: StoredFailure, dataset: Dataset, database: Database, store: FailedStore, settings: RetrySettings
+) -> ReplayResult | None:
+    """Load the records of a failure as its file holds them now; None when it is not pending any more.
 
-    Raises UsageError when its file is gone or has other lines than records, BusyError when a load holds the source,
-    DatabaseError when the database or the disk is away.
+    Raises UsageError when its file is missing or does not hold its records, one per line, BusyError when a load holds
+    the source, DatabaseError when the database or the disk is away.
     """
     with Session(database, "etl:replay") as session:
         connection = session.connection()
-        run = ledger.run_of_failure(connection, failure["run"])
-        if not run["is_visible"]:
+        run = runs.for_replay(connection, failure.run)
+        if not run.is_visible:
             raise UsageError(
-                f"{failure['id']} belongs to an atomic run that is not finished",
-                hint=f"load {run['source']} again first",
+                f"{failure.id} belongs to an atomic run that is not finished", hint=f"load {run.source} again first"
             )
-        mode = _mode(run["mode"], dataset)
-        ledger.lock_source(connection, dataset.name, run["head_sha256"], mode)
-        session.when_reopened(partial(_hold_again, dataset=dataset.name, head_sha256=run["head_sha256"], mode=mode))
-        if not _waits(connection, failure["id"]):
+        mode = _mode(run.mode, dataset)
+        locks.acquire(connection, dataset.name, run.head_sha256, mode)
+        session.when_reopened(partial(locks.reacquire, dataset=dataset.name, head_sha256=run.head_sha256, mode=mode))
+        if not _is_pending(connection, failure.id):
             return None
-        store.sweep_replay(failure["dataset"], failure["run"], failure["id"])
-        first_record = ledger.first_record(connection, failure["run"], failure["batch"])
-        projection = Projection(dataset.of_source(run["source"]))
-        batch, located = _batch(failure, store, projection, run["number"], first_record)
-        books = _ReplayBooks(failure=failure, located=located, stored=[])
+        store.sweep_replay(*failure.key)
+        first_record = batches.first_record(connection, failure.run, failure.batch)
+        projection = Projection(dataset.of_source(run.source))
+        batch, locations = batch_of(failure, store, projection, run.number, first_record)
+        writer = ReplayLedgerWriter(failure=failure, locations=locations)
         loader = Loader(
             database=database,
-            session=session,
+            wire=Wire(session),
             store=store,
-            copier=Copier(replace(dataset, on_duplicate=run["on_duplicate"]), mode, staged_as=None),
+            copier=copier_of_replay(replace(dataset, on_duplicate=run.on_duplicate), mode),
             projection=projection,
-            books=books,
-            retries=settings,
-            before_retry=lambda: None,
+            ledger_writer=writer,
+            retrying=refusals.policy(settings, lambda: None),
         )
         entry = loader.load(batch)
         # The server notices late that a connection is closed, and the next failure may be of the same source.
         session.connection().execute(sql.SQL("select pg_advisory_unlock_all()"))
-    store.tell_state(failure["dataset"], failure["run"], failure["id"], "replayed", None)
-    return Replayed(
-        id=failure["id"],
-        dataset=failure["dataset"],
-        run=failure["run"],
+    store.note_state(*failure.key, "replayed", None)
+    return ReplayResult(
+        id=failure.id,
+        dataset=failure.dataset,
+        run=failure.run,
         loaded=entry.loaded,
         rejected=entry.rejected,
         failed=entry.failed,
-        stored=tuple(books.stored),
+        stored=tuple(writer.refused_again),
     )
 
 
-def _hold_again(connection: psycopg.Connection, *, dataset: str, head_sha256: str, mode: Mode) -> None:
-    ledger.lock_source_again(connection, dataset, head_sha256, mode)
-
-
-def _waits(connection: psycopg.Connection, id: str) -> bool:
-    """Tell whether a failure still waits; the lock of its source is held, so nobody changes that but us."""
-    return any(row["state"] == "pending" for row in ledger.failures_list(connection, id=id))
+def _is_pending(connection: psycopg.Connection, id: str) -> bool:
+    """Return whether a failure is still pending; nobody else can change that while this session locks its source."""
+    return any(failure.state == "pending" for failure in failures.find(connection, id=id))
 
 
 def _mode(mode: Mode, dataset: Dataset) -> Mode:
-    """Return how the records of a run come in afterwards: those of a replace are merged where there is a key."""
+    """Return the mode in which records of a run are replayed: those of a replace are merged if there is a key."""
     if mode != "replace":
         return mode
     return "merge" if dataset.key else "append"
-
-
-def require_whole(failure: Mapping[str, Any], store: FailedStore) -> None:
-    """Raise UsageError when the file of a failure is gone or holds other than its records, one per line."""
-    _piece(failure, store, first_record=1)
-
-
-def _piece(
-    failure: Mapping[str, Any], store: FailedStore, first_record: int
-) -> tuple[Piece, list[tuple[Mapping[str, Any], Span]]]:
-    """Return the records of a failure as a piece, and what is told of each with where it stands there."""
-    where = (failure["dataset"], failure["run"], failure["id"])
-    details = store.details(*where)
-    told = details["records"]
-    piece = Piece(
-        offset=failure["batch"],
-        count=len(told),
-        first_record=first_record,
-        parts=(store.content(*where).removeprefix(codecs.BOM_UTF8),),  # which some editors add
-        shape="keyed" if details.get("keyed") else "lines",
-    )
-    spans = list(piece_spans(piece))
-    if len(spans) != len(told):
-        raise UsageError(
-            f"expected {len(told)} records in {store.path(*where)}, one per line, got {len(spans)}",
-            hint=f"to give records up: etl failed discard {failure['id']} --reason WHY",
-        )
-    return piece, list(zip(told, spans, strict=True))
-
-
-def _batch(
-    failure: Mapping[str, Any], store: FailedStore, projection: Projection, run_number: int, first_record: int
-) -> tuple[Batch, dict[int, Located]]:
-    piece, records_told = _piece(failure, store, first_record)
-    located = {
-        each["record"] - first_record + 1: Located(each["record"], each["offset"], piece.text(span), piece.is_keyed)
-        for each, span in records_told
-    }
-    return projection.batch(piece, decoding.decode(piece), run_number, list(located)), located
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ReplayBooks:
-    """Claims a failure instead of a batch, and moves the counts of its batch. `stored` gathers the new ids."""
-
-    failure: Mapping[str, Any]
-    located: Mapping[int, Located]
-    stored: list[str]
-
-    def claim(self, connection: psycopg.Connection, _batch: Batch) -> bool:
-        return ledger.claim_replay(connection, self.failure["id"])
-
-    def enter(self, connection: psycopg.Connection, _batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
-        stored = list(stored)
-        ledger.enter_replay(connection, self.failure, entry, stored)
-        self.stored[:] = [failure.id for failure in stored]
-
-    def origin(self, _batch: Batch) -> Origin:
-        return Origin(
-            id_prefix=self.failure["id"],
-            run=self.failure["run"],
-            dataset=self.failure["dataset"],
-            source=self.failure["source"],
-            batch=self.failure["batch"],
-            attempts=self.failure["attempts"] + 1,
-            parent=self.failure["id"],
-        )
-
-    def locate(self, _batch: Batch, _places: Collection[int]) -> Mapping[int, Located]:
-        return self.located

@@ -11,65 +11,67 @@ import structlog
 
 from etl.database.connecting import Session
 from etl.errors import SourceError, UsageError
-from etl.ingestion.ledger import runs as ledger
+from etl.ingestion.ledger import batches, locks, runs
 from etl.ingestion.pipeline.assembly import Work
-from etl.ingestion.pipeline.job import Job, Part
+from etl.ingestion.pipeline.attempts import Attempt
+from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.sources.stream import Stream, opened
-from etl.ingestion.values import LoadedRange, Piece, Source, hash_of
+from etl.ingestion.values import LoadedRange, Source, hash_of
 from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
 
-_Found = tuple[ledger.KnownRun, dict[int, LoadedRange]] | None
+_Match = tuple[runs.KnownRun, dict[int, LoadedRange]] | None
 
 
-def begin(stream: Stream, parts: Sequence[Part]) -> list[tuple[Work, dict[int, LoadedRange]]]:
-    """Hold the source for each dataset, and enter an attempt: of the run that it belongs to, or of a new one.
+def begin(stream: Stream, attempts: Sequence[Attempt]) -> list[tuple[Work, dict[int, LoadedRange]]]:
+    """Lock the source for each target, and enter an attempt: of the run that the source belongs to, or of a new one.
 
-    Returns for each what whoever loads a piece of it has to know, and the ranges that are in, by offset.
+    Returns for each target the context of its run, and the ranges that are loaded already, by offset.
 
     Raises BusyError when another load holds the source, UsageError when a run began under another definition; no
     attempt is entered then for any of them.
     """
     head_sha256 = hashlib.sha256(stream.head).hexdigest()
-    # In one order whatever the command's: of two loads that begin at once, one gets hold of all.
-    for part in sorted(parts, key=lambda part: part.job.dataset.name):
-        ledger.lock_source(part.session.connection(), part.job.dataset.name, head_sha256, part.job.mode)
-    found = [_find(part.session.connection(), stream, part.job) for part in parts]
-    return [_enter(stream, head_sha256, part, known) for part, known in zip(parts, found, strict=True)]
+    # In one order, whatever the command's: of two loads that begin at once, one gets all of the locks.
+    for attempt in sorted(attempts, key=lambda attempt: attempt.target.dataset.name):
+        target = attempt.target
+        locks.acquire(attempt.session.connection(), target.dataset.name, head_sha256, target.mode)
+    matches = [_find(attempt.session.connection(), stream, attempt.load, attempt.target) for attempt in attempts]
+    return [_enter(stream, head_sha256, attempt, match) for attempt, match in zip(attempts, matches, strict=True)]
 
 
-def _enter(stream: Stream, head_sha256: str, part: Part, found: _Found) -> tuple[Work, dict[int, LoadedRange]]:
-    job, session = part.job, part.session
-    run = part.progress.run = _open(session.connection(), stream, head_sha256, job, found)
+def _enter(stream: Stream, head_sha256: str, attempt: Attempt, match: _Match) -> tuple[Work, dict[int, LoadedRange]]:
+    load, target, session = attempt.load, attempt.target, attempt.session
+    run = attempt.progress.run = _open(session.connection(), stream, head_sha256, attempt, match)
     work = Work(
-        database=job.database,
-        dataset=job.policed.of_source(stream.source.name),
+        database=load.database,
+        dataset=target.dataset.of_source(stream.source.name),
         run=run,
         source=stream.source.name,
         head_sha256=head_sha256,
-        mode=job.mode,
-        failed_dir=job.settings.failed_dir,
-        decoder=job.settings.decoder,
-        retries=job.settings.retries,
+        mode=target.mode,
+        failed_dir=load.settings.failed_dir,
+        decoder=load.settings.decoder,
+        retries=load.settings.retries,
     )
     session.when_reopened(partial(_hold_again, work=work, has_workers=False))
-    return work, found[1] if found else {}
+    return work, match[1] if match else {}
 
 
 def admit_workers(session: Session, work: Work) -> None:
     """Let other sessions load pieces of the source beside this one, which goes on to hold it."""
-    ledger.admit_workers(session.connection(), work.dataset.name, work.head_sha256)
+    locks.admit_workers(session.connection(), work.dataset.name, work.head_sha256)
     session.when_reopened(partial(_hold_again, work=work, has_workers=True))
 
 
 def _hold_again(connection: psycopg.Connection, *, work: Work, has_workers: bool) -> None:
-    ledger.lock_source_again(connection, work.dataset.name, work.head_sha256, work.mode, has_workers=has_workers)
-    ledger.require_current(connection, work.run)
-    ledger.name_session(connection, work.run.run)
+    locks.reacquire(connection, work.dataset.name, work.head_sha256, work.mode, has_workers=has_workers)
+    runs.require_current(connection, work.run)
+    runs.name_session(connection, work.run.run)
 
 
-def judge(connection: psycopg.Connection, source: Source, job: Job) -> None:
+def judge(connection: psycopg.Connection, source: Source, load: Load, target: Target) -> None:
     """Raise UsageError when the run that the source belongs to began under another definition.
 
     A stream that can be read once only, a URL, and what cannot be read, is judged when its turn comes.
@@ -77,87 +79,79 @@ def judge(connection: psycopg.Connection, source: Source, job: Job) -> None:
     with suppress(SourceError, OSError):
         if source.path is not None and Path(source.path).is_file():
             with opened(source) as stream:
-                _find(connection, stream, job)
+                _find(connection, stream, load, target)
 
 
-def _find(connection: psycopg.Connection, stream: Stream, job: Job) -> _Found:
+def _find(connection: psycopg.Connection, stream: Stream, load: Load, target: Target) -> _Match:
     """Return the run that the stream belongs to, with its ranges.
 
     Raises UsageError when it began under another definition.
     """
-    for known in ledger.known_runs(connection, job.dataset.name, stream.head):
-        if job.settings.force and not _goes_on_by_force(known, stream, job):
+    for known in runs.known(connection, target.dataset.name, stream.head):
+        if load.settings.force and not _is_same_forced_run(known, stream, target):
             return None
-        ranges = ledger.ranges(connection, known.run)
-        if _is_candidate(known, ranges, stream, job):
-            _require_definition(known, stream, job)
+        ranges = batches.ranges(connection, known.run)
+        if _is_candidate(known, ranges, stream, load, target):
+            _require_definition(known, stream, target)
             return known, ranges
     return None
 
 
-def _goes_on_by_force(known: ledger.KnownRun, stream: Stream, job: Job) -> bool:
-    """Tell whether this --force is the one by which an unfinished run began, asked again."""
+def _is_same_forced_run(known: runs.KnownRun, stream: Stream, target: Target) -> bool:
+    """Tell whether the run is unfinished and began by the same command with --force."""
     return (
         known.is_forced
         and not known.is_finished
-        and known.is_atomic == job.is_atomic
-        and known.definition_hash == job.definition_hash(stream.source.encoding)
+        and known.is_atomic == target.is_atomic
+        and known.definition_hash == target.definition_hash(stream.source.encoding)
     )
 
 
-def _open(connection: psycopg.Connection, stream: Stream, head_sha256: str, job: Job, found: _Found) -> ledger.Run:
-    asked = ledger.AttemptRequest(source=stream.source.name, folder=job.folder, options=_options(stream.source, job))
-    if found is not None:
-        return ledger.resume_run(connection, found[0], asked)
-    identity = ledger.Identity(
-        dataset=job.dataset.name,
-        source=stream.source.name,
+def _open(
+    connection: psycopg.Connection, stream: Stream, head_sha256: str, attempt: Attempt, match: _Match
+) -> runs.Run:
+    load, target, source = attempt.load, attempt.target, stream.source
+    request = runs.AttemptRequest(source=source.name, folder=load.folder, options=load.options(source, target))
+    if match is not None:
+        return runs.resume(connection, match[0], request)
+    identity = runs.Identity(
+        dataset=target.dataset.name,
+        source=source.name,
         head_sha256=head_sha256,
         head_bytes=len(stream.head),
         source_bytes=stream.size,
-        definition_hash=job.definition_hash(stream.source.encoding),
-        mode=job.mode,
-        on_duplicate=job.policed.on_duplicate,
-        is_atomic=job.is_atomic,
-        is_forced=job.settings.force,
+        definition_hash=target.definition_hash(source.encoding),
+        mode=target.mode,
+        on_duplicate=target.dataset.on_duplicate,
+        is_atomic=target.is_atomic,
+        is_forced=load.settings.force,
     )
-    return ledger.open_run(connection, identity, asked)
+    return runs.start(connection, identity, request)
 
 
-def _options(source: Source, job: Job) -> str:
-    return job.options if source.encoding == "auto" else f"{job.options} --encoding {source.encoding}".lstrip()
-
-
-def require_same(stream: Stream, piece: Piece, known: LoadedRange) -> None:
-    """Raise SourceError when a piece is not what an earlier attempt read in its place."""
-    if piece.hash != known.hash:
-        raise SourceError(
-            f"{stream.source.name}: departs from what an earlier attempt read, at byte {piece.offset}",
-            hint="--force loads it as a source of its own",
-        )
-
-
-def _is_candidate(known: ledger.KnownRun, ranges: Mapping[int, LoadedRange], stream: Stream, job: Job) -> bool:
+def _is_candidate(
+    known: runs.KnownRun, ranges: Mapping[int, LoadedRange], stream: Stream, load: Load, target: Target
+) -> bool:
     if not ranges and known.head_bytes != len(stream.head):
         return False  # Too little was read to know it by.
-    if not ranges and not known.is_finished and known.definition_hash != job.definition_hash(stream.source.encoding):
+    if not ranges and not known.is_finished and known.definition_hash != target.definition_hash(stream.source.encoding):
         return False  # Nothing of it is in yet that binds it.
-    if known.is_finished and "replace" in (known.mode, job.mode) and known.source_bytes != stream.size:
+    if known.is_finished and "replace" in (known.mode, target.mode) and known.source_bytes != stream.size:
         return False  # It may have grown, and a tail alone replaces nothing.
-    if job.mode == "replace" and known.mode != "replace":
+    if target.mode == "replace" and known.mode != "replace":
         return False  # Its rows are in, and so may be others that a replace removes.
-    departs_at = _departure(stream, ranges, job.settings.retries)
+    departs_at = _departure(stream, ranges, load.settings.retries)
     if departs_at is not None:
         log.warning("source_departed", source=stream.source.name, run=known.run, offset=departs_at)
     return departs_at is None
 
 
-def _require_definition(known: ledger.KnownRun, stream: Stream, job: Job) -> None:
-    if known.definition_hash == job.definition_hash(stream.source.encoding):
+def _require_definition(known: runs.KnownRun, stream: Stream, target: Target) -> None:
+    if known.definition_hash == target.definition_hash(stream.source.encoding):
         return
     if not known.is_finished:
         raise UsageError(
-            f"{stream.source.name}: run {known.run} began under another definition or mode of {job.dataset.name}",
+            f"{stream.source.name}: run {known.run} began under another definition or mode of {target.dataset.name}",
             hint="those of then go on where it stopped; --force loads all of it again under those of now",
         )
     log.warning(
@@ -168,10 +162,20 @@ def _require_definition(known: ledger.KnownRun, stream: Stream, job: Job) -> Non
     )
 
 
+def require_mode(run: runs.Run, target: Target, source: Source) -> None:
+    """Raise UsageError when the rest of a source that grew would load by another mode than its run did."""
+    if run.was_finished and run.mode != target.mode:
+        raise UsageError(
+            f"{source.name}: its beginning is run {run.run}, which was loaded by mode {run.mode};"
+            f" the rest cannot load by mode {target.mode}",
+            hint=f"--mode {run.mode} loads the rest; --force loads the whole source by mode {target.mode}",
+        )
+
+
 def _departure(stream: Stream, ranges: Mapping[int, LoadedRange], retries: RetrySettings) -> int | None:
     """Return the offset of the first range whose bytes are others now, or None.
 
-    What can be read once only, such as standard input, is compared while it is loaded (`require_same`).
+    What can be read once only, such as standard input, is compared while it is loaded (`OpenRun.note_known`).
     """
     if not stream.is_repeatable:
         return None

@@ -1,4 +1,4 @@
-"""Datasets that share a source: which ones are meant, and at which path each has its records. Opens no source."""
+"""The datasets that share a source, and the path of the records of each. This module opens no source."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,70 +14,73 @@ from etl.settings import Format
 
 
 class Share(NamedTuple):
-    """A dataset, and the path at which its records are asked for; None: the definition's own."""
+    """A dataset, and the path of its records in this load; None: the path in the definition."""
 
     dataset: Dataset
     records: str | None
 
     @property
     def path(self) -> str:
-        """The path at which its records are."""
+        """The path of its records."""
         return self.dataset.records if self.records is None else self.records
 
 
-def shared(names: str, records: str | None, format: Format, config_dir: Path) -> list[Share]:
-    """Return the datasets that `names` are, separated by commas; so are the paths of several in `records`.
+def shares_of(names: str, records: str | None, format: Format, config_dir: Path) -> list[Share]:
+    """Return a share for each dataset in `names`.
 
-    Without these, a definition whose records are the elements of the whole source has them at its name: one array
-    cannot hold the records of several. Raises UsageError when the datasets cannot share a source.
+    `names` are separated by commas, and so are the paths in `records`. Without `records`, a dataset whose definition
+    reads the top-level array (`item`) reads the array under its own name instead, because several datasets cannot
+    share one array. Raises UsageError when the datasets cannot share a source.
     """
-    given = names.split(",")
-    if len(given) == 1:
+    dataset_names = names.split(",")
+    if len(dataset_names) == 1:
         return [Share(datasets.find(names, config_dir), records)]
-    _require_apart(given, names)
+    _require_distinct(dataset_names, names)
     if format == "ndjson":
         raise UsageError(
-            "--format ndjson has no paths by which several datasets could tell their records",
-            hint="load such a source into each dataset by a command of its own",
+            "--format ndjson has no paths that could separate the records of several datasets",
+            hint="load such a source by one command for each dataset",
         )
-    definitions = [datasets.find(name, config_dir) for name in given]
+    definitions = [datasets.find(name, config_dir) for name in dataset_names]
     if records is None:
-        found = [Share(each, f"{each.name}.item" if each.records == "item" else None) for each in definitions]
+        shares = [
+            Share(dataset, f"{dataset.name}.item" if dataset.records == "item" else None) for dataset in definitions
+        ]
     else:
         paths = records.split(",")
-        if len(paths) != len(given):
+        if len(paths) != len(dataset_names):
             raise UsageError(
-                f"--records expects {len(given)} paths, one for each dataset, got {len(paths)}",
-                hint=f"separate them by commas, as in {','.join(f'{name}.item' for name in given)}",
+                f"--records expects {len(dataset_names)} paths, one for each dataset, got {len(paths)}",
+                hint=f"separate them by commas, as in {','.join(f'{name}.item' for name in dataset_names)}",
             )
-        found = [Share(each, path) for each, path in zip(definitions, paths, strict=True)]
-    _require_disjoint(found)
-    return found
+        shares = [Share(dataset, path) for dataset, path in zip(definitions, paths, strict=True)]
+    _require_disjoint(shares)
+    return shares
 
 
-def _require_apart(given: Sequence[str], names: str) -> None:
-    if "" in given:
+def _require_distinct(dataset_names: Sequence[str], names: str) -> None:
+    if "" in dataset_names:
         raise UsageError(f"a dataset has no name in {names!r}", hint="separate names by one comma, as in a,b")
-    name, count = Counter(given).most_common(1)[0]
+    name, count = Counter(dataset_names).most_common(1)[0]
     if count > 1:
         raise UsageError(f"the dataset {name} is named twice", hint="name each dataset once")
 
 
 def _require_disjoint(shares: Sequence[Share]) -> None:
-    for each in shares:
-        require_path(each.path)
-    for one, other in combinations(shares, 2):
-        if _is_within(one.path, other.path) or _is_within(other.path, one.path):
+    for share in shares:
+        require_path(share.path)
+    for first, second in combinations(shares, 2):
+        if _is_within(first.path, second.path) or _is_within(second.path, first.path):
             raise UsageError(
-                f"the records of {one.dataset.name} at {one.path or repr('')} and of {other.dataset.name} at"
-                f" {other.path or repr('')} are the same or within each other",
-                hint="--records names a path of its own for each dataset, separated by commas",
+                f"the records of {first.dataset.name} at {first.path or repr('')} and of {second.dataset.name} at"
+                f" {second.path or repr('')} are the same or within each other",
+                hint="--records takes a separate path for each dataset, separated by commas",
             )
 
 
 def _is_within(path: str, other: str) -> bool:
-    """Tell whether records at `path` are, or may be, records at `other` or within them."""
-    names, others = path.split(".") if path else [], other.split(".") if other else []
-    return len(names) >= len(others) and all(
-        name == each or "*" in {name, each} for name, each in zip(names, others, strict=False)
+    """Return whether records at `path` are, or may be, records at `other` or parts of them."""
+    steps, other_steps = path.split(".") if path else [], other.split(".") if other else []
+    return len(steps) >= len(other_steps) and all(
+        step == other_step or "*" in {step, other_step} for step, other_step in zip(steps, other_steps, strict=False)
     )

@@ -1,22 +1,24 @@
-"""From a row back to its record: the source, the record's number and byte, and its text while the source is there.
+"""From a row back to its record: the source, the number, byte and text of the record, as long as the source exists.
 
-The ledger knows the batch that a row came with, and the row its place in it. The bytes are shown only when they are
-those that were loaded.
+The lineage columns of the row name its batch and the place of the record in it; the ledger knows the batch. The text
+is shown only when the bytes of the batch are still those that were loaded.
 """
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import psycopg
 from psycopg import sql
 
 from etl import queries
 from etl.errors import SourceError, UsageError
-from etl.ingestion.failed_store.locating import Located, locate
+from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.framing.boundaries import NotJSON
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Piece, PieceShape, Source, hash_of
@@ -27,77 +29,109 @@ _SQL = queries.load("history")
 _ENCODING = re.compile(r"--encoding (\S+)")
 
 
-def trace(
-    connection: psycopg.Connection, table: str, wanted: Sequence[tuple[str, str]]
-) -> tuple[list[dict[str, Any]], bool]:
-    """Return where the rows came from that hold these values, by column, and whether more do than MAX_ROWS.
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """The record that a row came from. `text` is the record, or None with the reason in `missing`.
 
-    `text` is the record as its source holds it, or null with the reason in `missing`. Raises UsageError when there is
-    no such table, column or value.
+    Without a run of this ledger all other fields are None.
     """
-    conditions = [sql.SQL("r.{} = %s").format(sql.Identifier(column)) for column, _ in wanted]
+
+    run: str | None
+    dataset: str | None
+    source: str | None
+    loaded_at: datetime | None
+    record: int | None = None
+    offset: int | None = None
+    text: str | None = None
+    missing: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lineage:
+    """The batch of a row, and the place of its record there (from 1).
+
+    Where the ledger has no such run, `run` is None, and so are all other columns but `place`.
+    """
+
+    run: str | None
+    dataset: str
+    source: str
+    folder: str | None
+    options: str | None
+    loaded_at: datetime
+    offset: int
+    length: int
+    first_record: int
+    count_records: int
+    hash: bytes
+    place: int
+
+
+def trace(
+    connection: psycopg.Connection, table: str, conditions: Sequence[tuple[str, str]]
+) -> tuple[list[Trace], bool]:
+    """Return the records of the rows that hold these values, and whether there are more than MAX_ROWS.
+
+    `conditions` are pairs of column and value. Raises UsageError when there is no such table, column or value.
+    """
+    comparisons = [sql.SQL("r.{} = %s").format(sql.Identifier(column)) for column, _ in conditions]
     statement = _SQL["trace"].format(
-        table=sql.Identifier(*table.split(".")), conditions=sql.SQL(" and ").join(conditions), limit=MAX_ROWS + 1
+        table=sql.Identifier(*table.split(".")), conditions=sql.SQL(" and ").join(comparisons), limit=MAX_ROWS + 1
     )
     try:
-        rows = queries.rows(connection, statement, [value for _, value in wanted])
+        rows = queries.rows_as(_Lineage, connection, statement, [value for _, value in conditions])
     except psycopg.errors.UndefinedTable:
         raise UsageError(f"there is no table {table}", hint="name it with its schema, as logistics.shipments") from None
     except psycopg.errors.UndefinedColumn as error:
         raise UsageError(f"{table}: {error.diag.message_primary}", hint="only tables of a dataset are traced") from None
     except psycopg.errors.DataError:
-        raise UsageError(f"{table}: a value is none of its column's type") from None
+        raise UsageError(f"{table}: a value does not fit the type of its column") from None
     if not rows:
         raise UsageError(f"no row of {table} holds these values")
-    return [_traced(row) for row in rows[:MAX_ROWS]], len(rows) > MAX_ROWS
+    return [_trace(row) for row in rows[:MAX_ROWS]], len(rows) > MAX_ROWS
 
 
-def _traced(row: Mapping[str, Any]) -> dict[str, Any]:
-    told: dict[str, Any] = {name: row[name] for name in ("run", "dataset", "source", "loaded_at")}
-    told |= {"record": None, "offset": None, "text": None, "missing": None}
-    if row["run"] is None:
-        return told | {"missing": "the row was not loaded by a run that this ledger knows"}
-    told["record"] = row["first_record"] + row["place"] - 1
+def _trace(row: _Lineage) -> Trace:
+    if row.run is None:
+        missing = "the row was not loaded by a run that this ledger knows"
+        return Trace(run=None, dataset=None, source=None, loaded_at=None, missing=missing)
+    record = row.first_record + row.place - 1
+    result = Trace(run=row.run, dataset=row.dataset, source=row.source, loaded_at=row.loaded_at, record=record)
     try:
-        located = _located(row)
+        location = _locate(row)
     except SourceError as error:
-        return told | {"missing": str(error)}
-    return told | {"offset": located.offset, "text": located.text.decode("utf-8", errors="replace")}
+        return replace(result, missing=str(error))
+    return replace(result, offset=location.offset, text=location.text.decode("utf-8", errors="replace"))
 
 
-def _located(row: Mapping[str, Any]) -> Located:
-    """Return where the record stands in its source.
+def _locate(row: _Lineage) -> RecordLocation:
+    """Return the record of a row in its source.
 
-    Raises SourceError when the source is not there any more, or is another one.
+    Raises SourceError when the source does not exist any more, or has changed.
     """
-    source = row["source"]
-    path = Path(row["folder"] or "", source)
-    if source == "-" or "://" in source or not path.is_file():
-        raise SourceError(f"{source} is not a file that is there now")
-    encoding = _ENCODING.search(row["options"] or "")
-    name = shlex.split(encoding[1])[0] if encoding else "auto"
-    with opened(Source(name=source, path=str(path), encoding=name)) as stream:
-        data = _range(stream, row["offset"], row["bytes"])
-    if hash_of(data) != bytes(row["hash"]):
-        raise SourceError(f"{source} holds something else now")
+    path = Path(row.folder or "", row.source)
+    if row.source == "-" or "://" in row.source or not path.is_file():
+        raise SourceError(f"{row.source} is not a file that exists now")
+    option = _ENCODING.search(row.options or "")
+    encoding = shlex.split(option[1])[0] if option else "auto"
+    with opened(Source(name=row.source, path=str(path), encoding=encoding)) as stream:
+        data = _range(stream, row.offset, row.length)
+    if hash_of(data) != row.hash:
+        raise SourceError(f"{row.source} has other content now")
     for shape in get_args(PieceShape):
         piece = Piece(
-            offset=row["offset"],
-            count=row["count_records"],
-            first_record=row["first_record"],
-            parts=(data,),
-            shape=shape,
+            offset=row.offset, count=row.count_records, first_record=row.first_record, parts=(data,), shape=shape
         )
-        # How its records are set apart is not in the ledger: it is the way by which there are as many.
+        # The ledger does not hold the shape of the piece: the right shape gives the right number of records.
         with suppress(NotJSON, ValueError):
-            found = locate(piece, range(1, row["count_records"] + 2))
-            if len(found) == row["count_records"]:
-                return found[row["place"]]
-    raise SourceError(f"the records of {source} cannot be told apart")
+            locations = locate(piece, range(1, row.count_records + 2))
+            if len(locations) == row.count_records:
+                return locations[row.place]
+    raise SourceError(f"the records of {row.source} cannot be separated")
 
 
 def _range(stream: Stream, offset: int, length: int) -> bytes:
-    """Return bytes of the content: at once where they stand as they are stored, else by reading up to them."""
+    """Return bytes of the decompressed source: by a seek in a plain file, else by reading up to them."""
     if stream.plain_path:
         with Path(stream.plain_path).open("rb") as file:
             file.seek(offset)

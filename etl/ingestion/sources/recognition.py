@@ -1,6 +1,5 @@
-"""What the first bytes of a file tell about it: compression, encoding, or a format that is no JSON. Pure."""
+"""The compression and the encoding of a file, recognised by its first bytes. Pure."""
 
-import re
 from typing import Literal, NamedTuple
 
 Compression = Literal["gzip", "bzip2", "xz", "zstd", "zip"]
@@ -38,24 +37,6 @@ ENCODINGS = {
 }
 """How decompressed files begin that are not in UTF-8."""
 
-FORMATS: dict[str, str] = {
-    "Parquet": r"PAR1",
-    "Avro": r"Obj\x01",
-    "ORC": r"ORC",
-    "an SQLite database": r"SQLite format 3\x00",
-    "PDF": r"%PDF-",
-    "an old Excel workbook": r"\xd0\xcf\x11\xe0",
-    "7-Zip": r"7z\xbc\xaf",
-    "a tar archive": r"(?s).{257}ustar",
-    "HTML, such as an error page": r"(?i)\s*<(!doctype html|html|head|body)\b",
-    "XML": r"\s*<",
-    "JavaScript": r"\s*((var|let|const)\s|[A-Za-z_$][\w$.]*\s*[=(]\s*[\[{])",
-    "JSON without an object or array": r"\s*(\"[^\"\n]*\"|-?[0-9.eE+-]+|true|false|null)\s*\Z",
-    "CSV or another table of text": r"[^\n\r\x00]*[,;\t|][^\n\r\x00]*[\n\r]",
-    "YAML": r"---\s|[\w-]+:\s",
-}
-"""What is no JSON, by the regular expression that its beginning matches as latin-1 text; the first that does."""
-
 
 def compression_of(beginning: bytes) -> Compression | None:
     """Return how a file is compressed that begins so, or None."""
@@ -70,8 +51,3 @@ def encoding_of(beginning: bytes) -> Encoding | None:
         second = beginning[2:4]
         return found if len(second) == 2 and second.count(0) == 1 and second.index(0) == beginning.index(0) else None
     return found
-
-
-def format_of(beginning: str) -> str | None:
-    """Return in words what a file looks like that is no JSON, or None; its bytes come as latin-1 text."""
-    return next((words for words, pattern in FORMATS.items() if re.match(pattern, beginning)), None)

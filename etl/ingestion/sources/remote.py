@@ -19,8 +19,9 @@ from typing import Any, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 import structlog
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import RetryCallState
 
+from etl import retrying
 from etl.errors import SourceError, UsageError
 from etl.ingestion.constants import NETWORK_SECONDS, READ_BYTES, STORE_BLOCK_BYTES
 from etl.settings import RetrySettings
@@ -212,16 +213,7 @@ class _Resuming(io.RawIOBase):
 
         Raises SourceError.
         """
-        policy = Retrying(
-            retry=retry_if_exception_type(transient),
-            stop=stop_after_attempt(self._retries.attempts),
-            wait=wait_exponential_jitter(
-                multiplier=self._retries.base_seconds, max=self._retries.cap_seconds, jitter=self._retries.base_seconds
-            ),
-            before_sleep=self._note,
-            sleep=self._sleep,
-            reraise=True,
-        )
+        policy = retrying.policy(self._retries, lambda error: isinstance(error, transient), self._note, self._sleep)
         try:
             return policy(attempt)
         except (_Broken, _Gone) as error:

@@ -1,11 +1,11 @@
 """The fast path: blocks of records are decoded into JSON tokens, and those accepted are sent as they stand.
 
-A record that holds another token is suspect, and is converted value by value.
+A record that holds another token is suspect, and is converted value by value. `docs/explain/fast-path.md` follows one
+record through each step, with its bytes.
 """
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from itertools import chain, compress, repeat
@@ -24,7 +24,7 @@ from etl.ingestion.transform.projection import Projection
 from etl.ingestion.transform.rules import Group, Token
 from etl.ingestion.transform.shapes import Seen, Shape
 from etl.ingestion.transform.tokens import SEPARATOR
-from etl.ingestion.values import Batch, Block, Piece, PieceShape, Proof, Rows, Span
+from etl.ingestion.values import Batch, Block, BlockRows, Piece, PieceShape, Proof, Rows, Span
 
 Columns = frozenset[tuple[str, str]]
 
@@ -84,10 +84,10 @@ class FastPath:
         spans: dict[int, Span] = {}
         place = 1
         blocks = piece.blocks or ((0, piece.length),)
-        for (begin, end), made in zip(blocks, piece.made or repeat(None), strict=False):
-            rows = made
-            if not isinstance(rows, _Made) or rows.path is not self:
-                rows = self._made(piece.between(begin, end), piece.shape, piece.offset, place)
+        for (begin, end), proven in zip(blocks, piece.block_rows or repeat(None), strict=False):
+            rows = proven
+            if rows is None or rows.maker is not self:
+                rows = self._rows(piece.between(begin, end), piece.shape, piece.offset, place)
                 yield None
             place += rows.count
             for table, (lines, count) in enumerate(rows.tables):
@@ -143,19 +143,21 @@ class FastPath:
             return None
         return Proof(len(found), made)
 
-    def _made(self, data: bytes, shape: PieceShape, offset: int, first: int) -> "_Made":
+    def _rows(self, data: bytes, shape: PieceShape, offset: int, first: int) -> BlockRows:
         block = _Block(data, shape)
         found, suspects = self._decoded(block)
         return self._looked_at(block, found, suspects, offset, first)
 
-    def _looked_at(self, block: "_Block", found: Sequence[Any], suspects: set[int], offset: int, first: int) -> "_Made":
+    def _looked_at(
+        self, block: "_Block", found: Sequence[Any], suspects: set[int], offset: int, first: int
+    ) -> BlockRows:
         """Return the rows of a block whose first record has the place `first` in the piece at `offset`."""
         head = b"%d\x1f%d\x1f" % (self._run_number, offset)
         last = first + len(found)
         tails = [head + number for number in _numbers(last)[first - 1 : last - 1]]
         taken = [table.rows(found, tails, suspects) for table in self._tables]
-        return _Made(
-            path=self,
+        return BlockRows(
+            maker=self,
             count=len(found),
             tables=[lines.but(suspects) for lines in taken],
             suspects=[(first + suspect, block.spans[suspect]) for suspect in sorted(suspects)],
@@ -181,18 +183,6 @@ class FastPath:
             return self._decoders.one.decode(text)
         except _UNDECODED:
             return None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Made:
-    """The rows of a block: for each table its lines of CSV and how many; suspects by their places in the piece, with
-    where they stand in the block.
-    """
-
-    path: FastPath
-    count: int
-    tables: list[tuple[bytes, int]]
-    suspects: list[tuple[int, Span]]
 
 
 class _Decoders:

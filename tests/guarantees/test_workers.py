@@ -1,73 +1,21 @@
 """Loads by several processes: the same tables as by one, whatever number, and whichever of them dies."""
 
 import gzip
-import os
-import pickle
 import random
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from pathlib import Path
-from threading import Event
-from typing import Any, cast
+from typing import Any
 
 import psutil
-import psycopg
 import pytest
 
-from etl.database.connecting import Database
-from etl.datasets import find
-from etl.embedded import Server
-from etl.errors import DatabaseError, InterruptedByUserError, SourceError
-from etl.ingestion.ledger import runs as ledger
-from etl.ingestion.pipeline.assembly import Done, Task, Work, bring
-from etl.ingestion.pipeline.job import Stop
-from etl.ingestion.pipeline.pool import Crew, crew
-from etl.ingestion.values import Piece, hash_of
-from etl.logs import Logs
-from etl.settings import RetrySettings
-from tests.support.breaking import (
-    PATIENT,
-    Case,
-    Databases,
-    Running,
-    Site,
-    assert_sound,
-    clean_case,
-    databases_of,
-    until,
-)
+from tests.support.cases import Case
+from tests.support.commands import PATIENT, Running
+from tests.support.site import Site
+from tests.support.states import assert_sound
+from tests.support.waiting import until
 
 RECORDS = 1_600
-
-
-@pytest.fixture(scope="module")
-def databases(server: Server) -> Databases:
-    """Give fresh databases of the server."""
-    return databases_of(server)
-
-
-@pytest.fixture
-def site(databases: Databases, tmp_path: Path) -> Iterator[Site]:
-    """Give a site to a test."""
-    with databases.site(tmp_path) as site:
-        yield site
-
-
-@pytest.fixture(scope="module")
-def merged(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Give a source that is merged."""
-    return clean_case(databases, tmp_path_factory.mktemp("merged"), "shipments", RECORDS)
-
-
-@pytest.fixture(scope="module")
-def appended(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Give a source that is appended."""
-    return clean_case(databases, tmp_path_factory.mktemp("appended"), "deliveries", RECORDS)
 
 
 def _start(site: Site, case: Case, *options: str) -> Running:
@@ -250,126 +198,3 @@ def test_a_database_that_is_away_ends_all_of_them(site: Site, appended: Case) ->
     assert_sound(site)
     assert site.run(*appended.command, "--batch-rows", "70").returncode == 1
     appended.assert_done(site)
-
-
-def _work(site: Site, run: ledger.Run) -> Work:
-    return Work(
-        database=Database(conninfo=site.conninfo),
-        dataset=find("vehicles", site.folder / "config"),
-        run=run,
-        source="vehicles.ndjson",
-        head_sha256="0" * 64,
-        mode="append",
-        failed_dir=site.store,
-        decoder="auto",
-        retries=RetrySettings(attempts=1, base_seconds=0.001, cap_seconds=0.001),
-    )
-
-
-def _open_run(connection: psycopg.Connection[Any]) -> ledger.Run:
-    identity = ledger.Identity(
-        dataset="vehicles",
-        source="vehicles.ndjson",
-        head_sha256="0" * 64,
-        head_bytes=0,
-        source_bytes=0,
-        definition_hash="0",
-        mode="append",
-        is_atomic=False,
-        is_forced=False,
-    )
-    return ledger.open_run(
-        connection, identity, ledger.AttemptRequest(source="vehicles.ndjson", folder="/", options="")
-    )
-
-
-def test_any_executor_loads_what_is_plain_values(site: Site) -> None:
-    """A task survives pickling, is small where the file can be read again, and any executor of Python brings it in."""
-    path = site.folder / "vehicles.ndjson"
-    path.write_bytes(b"".join(b'{"vehicle_id":"V%d"}\n' % number for number in range(100)))
-    data = path.read_bytes().rstrip()
-    with site.connect() as connection:
-        run = _open_run(connection)
-        piece = Piece(offset=0, count=100, first_record=1, parts=(data,), shape="lines", blocks=((0, len(data)),))
-        with ThreadPoolExecutor(1) as executor:
-            hands = Crew(executor, 1, cast(Any, Event()))
-            hands.hand(_work(site, run), piece, str(path))
-            [(_, future)] = hands._handed
-            assert hands.has_more
-            found, done = hands.first(Stop())
-        assert (found.offset, done.error, future.done()) == (0, None, True)
-        assert done.entry is not None
-        assert (done.entry.loaded, done.entry.rows) == (100, (100,))
-        assert site.value("select count(*) from logistics.vehicles") == 100
-    task = Task(work=_work(site, run), piece=piece, path=None, length=len(data), hash=hash_of(data))
-    assert pickle.loads(pickle.dumps(task)) == task  # noqa: S301 - our own
-    assert task.work.database.conninfo not in repr(piece)
-
-
-def test_a_file_that_changes_under_its_workers_is_told(site: Site) -> None:
-    """A worker that finds other bytes than the ones that were proven loads none of them."""
-    path = site.folder / "vehicles.ndjson"
-    path.write_bytes(b'{"vehicle_id":"V1"}\n')
-    with site.connect() as connection:
-        work = _work(site, _open_run(connection))
-    piece = Piece(offset=0, count=1, first_record=1, parts=(), shape="lines", blocks=((0, 19),))
-    done = bring(Task(work=work, piece=piece, path=str(path), length=19, hash=hash_of(b'{"vehicle_id":"V2"}')))
-    assert isinstance(done.error, SourceError)
-    assert "changed while it was read, at byte 0" in str(done.error)
-    assert site.value("select count(*) from logistics.vehicles") == 0
-
-
-@pytest.mark.parametrize(
-    "error",
-    [DatabaseError("away", hint="later"), InterruptedByUserError("stopped", signal_number=15, hint="again")],
-)
-def test_an_error_travels_with_all_that_it_tells(error: DatabaseError | InterruptedByUserError) -> None:
-    """Message, hint and exit code of an error are the same on the other side of a process."""
-    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    assert (type(again), str(again), again.hint, again.exit_code) == (
-        type(error),
-        str(error),
-        error.hint,
-        error.exit_code,
-    )
-
-
-def _lose_one(hands: Crew, which: int) -> None:
-    """Kill one of two processes that wait for work, and wait for what was handed to it."""
-    assert isinstance(hands._executor, ProcessPoolExecutor)
-    for each in [hands._executor.submit(time.sleep, 0.5) for _ in range(2)]:
-        each.result()
-    time.sleep(0.3)
-    os.kill(list(hands._executor._processes)[which], signal.SIGKILL)
-    with suppress(BrokenProcessPool):
-        for _ in range(100):
-            time.sleep(0.05)
-            hands._executor.submit(os.getpid)
-    broken: Future[Done] = Future()
-    broken.set_exception(BrokenProcessPool())
-    hands._handed.append((Piece(offset=0, count=0, first_record=1, parts=(), shape="lines"), broken))
-    hands.first(Stop())
-
-
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_worker_that_dies_while_it_waits_for_work_keeps_nobody(which: int) -> None:
-    """The one that waits first holds the lock of the queue: whichever of them is killed, the others end, too."""
-    began = time.monotonic()
-    with pytest.raises(DatabaseError), crew(2, Logs(level="warning")) as hands:
-        _lose_one(hands, which)
-    assert time.monotonic() - began < 30
-
-
-def test_only_the_parent_can_terminate_a_worker() -> None:
-    """A SIGTERM to all processes leaves the batches in their hands to the parent; the executor's own ends one."""
-    with crew(1, Logs(level="warning")) as hands:
-        executor = hands._executor
-        assert isinstance(executor, ProcessPoolExecutor)
-        executor.submit(os.getpid).result()
-        [(pid, process)] = executor._processes.items()
-        for _ in range(2):
-            subprocess.run(["kill", "-TERM", str(pid)], check=True)
-            assert executor.submit(os.getpid).result() == pid
-        process.terminate()
-        process.join(10)
-        assert process.exitcode == 1

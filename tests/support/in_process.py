@@ -6,7 +6,6 @@ ended, so have its connections.
 
 import logging
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,11 +19,10 @@ import psutil
 import psycopg
 
 from etl import cli
+from tests.support.commands import Ended
 
 
-def call(
-    arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
+def call(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdin: str = "") -> Ended:
     """Run `etl ARGUMENTS` to its end."""
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         given.write(stdin.encode())
@@ -39,7 +37,7 @@ def call(
             code = cli.run(list(arguments))
         out.seek(0)
         err.seek(0)
-        return subprocess.CompletedProcess(arguments, code, out.read().decode(), err.read().decode())
+        return Ended(returncode=code, stdout=out.read().decode(), stderr=err.read().decode())
 
 
 @contextmanager

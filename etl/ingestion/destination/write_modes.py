@@ -1,0 +1,241 @@
+"""The write modes: which tables the rows of a run go to, by which statements, and when they become visible.
+
+Everything here runs in a transaction that the caller holds.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import psycopg
+from psycopg import sql
+
+from etl import queries
+from etl.datasets import Dataset
+from etl.errors import InternalError
+from etl.ingestion.destination import merging
+from etl.ingestion.destination.sending import Exchange
+from etl.settings import Mode
+
+_SQL = queries.load("copying")
+
+
+class TemporaryTables:
+    """The temporary tables that the rows of a batch go through, one for each table of the dataset."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.identifiers = [sql.Identifier("pg_temp", f"etl_batch_{number}") for number in range(len(dataset.tables))]
+        self._dataset = dataset
+
+    def make(self, connection: psycopg.Connection) -> None:
+        """Make the tables that the connection does not have yet."""
+        connection.execute(queries.load("database")["hush_notices"])
+        for temporary, fact in zip(self.identifiers, facts_of(self._dataset), strict=True):
+            connection.execute(_SQL["make_temporary"].format(temporary=temporary, table=fact))
+        if len(self.identifiers) > 1:
+            _execute(connection, merging.make_won(self._dataset))
+
+    def drop(self, connection: psycopg.Connection) -> None:
+        """Drop the tables."""
+        for temporary in (*self.identifiers, merging.WON):
+            connection.execute(_SQL["drop_temporary"].format(temporary=temporary))
+
+
+class WriteMode(Protocol):
+    """How the rows of a run reach the facts.
+
+    `copy_targets` are the tables that COPY fills without a detour, one for each table of the dataset; None: the rows of
+    each batch go through temporary tables.
+    """
+
+    copy_targets: Sequence[sql.Identifier] | None
+
+    def statements(self, sources: merging.Sources, won: sql.Composable) -> list[sql.Composed]:
+        """Return the statements that write the rows of these sources, one source for each table of the dataset.
+
+        `won` are the records whose version won.
+        """
+
+    def prepare(self, _connection: psycopg.Connection) -> None:
+        """Make the tables of the mode that are missing."""
+        return
+
+    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> None:  # noqa: ARG002 - see AppendNewest
+        """Write the rows of a batch; `are_first`: no earlier record of the run has one of their keys.
+
+        Raises psycopg.Error as the server refuses them.
+        """
+        _run(exchange, self.statements(sources, merging.WON))
+
+    def publish(self, _connection: psycopg.Connection) -> None:
+        """Make the rows of the run visible that are not visible yet."""
+        return
+
+
+class Append(WriteMode):
+    """Inserts every row; a batch is visible when it commits."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self.copy_targets = self._facts = facts_of(dataset)
+
+    def statements(self, sources: merging.Sources, _won: sql.Composable) -> list[sql.Composed]:
+        """Return the statements that insert the rows."""
+        return merging.append(self._dataset, self._facts, sources)
+
+
+class AppendNewest(WriteMode):
+    """Inserts the newest version of each key of a run; a row of another run refuses the record."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self.copy_targets = None
+
+    def statements(self, sources: merging.Sources, won: sql.Composable) -> list[sql.Composed]:
+        """Return the statements that insert the rows, and replace older versions of the same run."""
+        return merging.append_newest(self._dataset, sources, won)
+
+    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> None:
+        """Write the rows of a batch; records that are the first of their keys replace no version."""
+        if are_first:
+            _run(exchange, merging.append(self._dataset, facts_of(self._dataset), sources))
+        else:
+            super().write(exchange, sources, are_first=are_first)
+
+
+class Merge(WriteMode):
+    """Keeps the newest version of each key, whichever run loaded it."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self.copy_targets = None
+        self._are_new: bool | None = None
+
+    def statements(self, sources: merging.Sources, won: sql.Composable) -> list[sql.Composed]:
+        """Return the statements that insert new keys and update older versions."""
+        return merging.merge(self._dataset, sources, won)
+
+    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> None:
+        """Write the rows of a batch.
+
+        If the tables were empty before the first batch, the rows are only inserted until a key comes twice: being ready
+        for a conflict costs a third more.
+        """
+        if self._are_new is None:
+            self._are_new = _are_empty(exchange.connection, facts_of(self._dataset))
+        if self._are_new:
+            try:
+                with exchange.connection.transaction():
+                    _run(exchange, merging.merge(self._dataset, sources, merging.WON, against="none"))
+            except psycopg.errors.UniqueViolation:
+                self._are_new = False
+            else:
+                return
+        super().write(exchange, sources, are_first=are_first)
+
+
+class Replace(WriteMode):
+    """Leaves the rows of one run and no others; only a `Staged` run is written so, at its end."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self.copy_targets = None
+
+    def statements(self, sources: merging.Sources, _won: sql.Composable) -> list[sql.Composed]:
+        """Return the statements that delete absent rows, insert new rows and update rows that differ."""
+        return merging.replace(self._dataset, sources)
+
+
+class Staged(WriteMode):
+    """Gathers the rows of an atomic run in staging tables, and writes them by another mode when they are published."""
+
+    def __init__(self, dataset: Dataset, run: str, publication: WriteMode) -> None:
+        self._dataset = dataset
+        self._publication = publication
+        self._staging = [sql.Identifier("etl_staging", f"{run}_{number}") for number in range(len(dataset.tables))]
+        self.copy_targets = self._staging
+
+    def statements(self, sources: merging.Sources, _won: sql.Composable) -> list[sql.Composed]:
+        """Return the statements that insert the rows into the staging tables."""
+        return merging.append(self._dataset, self._staging, sources)
+
+    def prepare(self, connection: psycopg.Connection) -> None:
+        """Make the staging tables that are missing."""
+        _make_like_facts(connection, "make_staging", self._dataset, self._staging)
+
+    def publish(self, connection: psycopg.Connection) -> None:
+        """Make the rows of the run visible, all at once, and drop its staging tables."""
+        for staging in self._staging:
+            connection.execute(_SQL["analyze_staging"].format(staging=staging))
+        temporary = TemporaryTables(self._dataset)
+        if self._dataset.key:
+            temporary.make(connection)
+        _execute(connection, self._publication.statements(self._staging, merging.WON))
+        for staging in self._staging:
+            connection.execute(_SQL["drop_staging"].format(staging=staging))
+        # Another dataset of the source may become visible by the same transaction.
+        temporary.drop(connection)
+
+
+class DryRun(WriteMode):
+    """Lets the server check the rows in temporary tables with the columns and checks of the facts, and keeps none."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._checking = [sql.Identifier("pg_temp", f"etl_dry_run_{number}") for number in range(len(dataset.tables))]
+        self.copy_targets = self._checking
+
+    def statements(self, sources: merging.Sources, _won: sql.Composable) -> list[sql.Composed]:
+        """Return the statements that insert the rows into the temporary tables."""
+        return merging.append(self._dataset, self._checking, sources)
+
+    def prepare(self, connection: psycopg.Connection) -> None:
+        """Make the temporary tables that the connection does not have yet."""
+        _make_like_facts(connection, "make_checking", self._dataset, self._checking)
+
+
+def write_mode_of(dataset: Dataset, mode: Mode, *, staged_as: str | None) -> WriteMode:
+    """Return how a run of this mode is written; `staged_as` is its name when all of it becomes visible at once.
+
+    Raises InternalError for a replace that is not staged.
+    """
+    if staged_as is None and mode == "replace":
+        raise InternalError("a replace writes its rows all at once")
+    direct = _direct(dataset, mode)
+    return direct if staged_as is None else Staged(dataset, staged_as, direct)
+
+
+def _direct(dataset: Dataset, mode: Mode) -> WriteMode:
+    if mode == "replace":
+        return Replace(dataset)
+    if mode == "merge":
+        return Merge(dataset)
+    return AppendNewest(dataset) if dataset.on_duplicate == "newest" else Append(dataset)
+
+
+def facts_of(dataset: Dataset) -> list[sql.Identifier]:
+    """Return the tables that a dataset fills."""
+    return [table.identifier for table in dataset.tables]
+
+
+def _make_like_facts(
+    connection: psycopg.Connection, statement: str, dataset: Dataset, tables: Sequence[sql.Identifier]
+) -> None:
+    with connection.transaction():
+        connection.execute(queries.load("database")["hush_notices"])
+        for table, fact in zip(tables, facts_of(dataset), strict=True):
+            connection.execute(_SQL[statement].format(staging=table, table=fact))
+
+
+def _are_empty(connection: psycopg.Connection, tables: Iterable[sql.Identifier]) -> bool:
+    rows = (connection.execute(_SQL["has_rows"].format(table=table)).fetchone() for table in tables)
+    return not any(row is not None and row[0] for row in rows)
+
+
+def _run(exchange: Exchange, statements: Iterable[sql.Composed]) -> None:
+    for statement in statements:
+        exchange.run(statement)
+
+
+def _execute(connection: psycopg.Connection, statements: Iterable[sql.Composed]) -> None:
+    for statement in statements:
+        connection.execute(statement)

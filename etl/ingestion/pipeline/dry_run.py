@@ -1,0 +1,181 @@
+"""A dry run: a load whose ledger and failed store keep nothing.
+
+The line is that of a load: the same paths and the same server judge every record. The rows go into temporary tables
+with the columns and checks of the facts, which are emptied at the end of each batch. The keys of a source are compared
+where a policy asks for duplicates; keys of other sources, foreign keys and triggers belong to the facts alone and are
+not judged. No lock is taken.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import psycopg
+
+from etl.errors import EtlError
+from etl.ingestion.destination.copying import copier_of_dry_run
+from etl.ingestion.failed_store.failure import Kind, Origin
+from etl.ingestion.failed_store.locating import RecordLocation, locate
+from etl.ingestion.failed_store.store import FailedStore
+from etl.ingestion.ledger import runs
+from etl.ingestion.pipeline import outcome
+from etl.ingestion.pipeline.assembly import Work
+from etl.ingestion.pipeline.attempts import Attempt, OpenRun
+from etl.ingestion.pipeline.job import Load
+from etl.ingestion.sources.stream import Stream
+from etl.ingestion.values import Balance, Batch, Entry, Failure, PolicyEffects, Reason, Source, StoredRecord, Summary
+
+_RUN: Final = runs.Run(run="dry-run", number=0, attempt=0, mode="append", is_atomic=False, was_finished=False)
+_NUMBER = re.compile(r"\d+")
+_MAX_NAMES = 100
+
+
+class DryRunRecorder:
+    """Keeps nothing of an attempt (`attempts.Recorder`)."""
+
+    application_name = "etl:dry-run"
+
+    def __init__(self) -> None:
+        self._writers: dict[str, _DryRunLedgerWriter] = {}
+
+    def failed_store(self, load: Load) -> FailedStore:
+        """Return a store that writes nothing."""
+        return _NoStore(load.settings.failed_dir)
+
+    def begin(self, stream: Stream, attempts: Sequence[Attempt]) -> list[OpenRun]:
+        """Begin with nothing loaded, in a run that is not in the ledger."""
+        return [self._open_run(stream, attempt) for attempt in attempts]
+
+    def _open_run(self, stream: Stream, attempt: Attempt) -> OpenRun:
+        settings = attempt.load.settings
+        dataset = attempt.target.dataset.of_source(stream.source.name)
+        writer = self._writers[dataset.name] = _DryRunLedgerWriter()
+        work = Work(
+            database=attempt.load.database,
+            dataset=dataset,
+            run=_RUN,
+            source=stream.source.name,
+            head_sha256="",
+            mode=_RUN.mode,
+            failed_dir=settings.failed_dir,
+            decoder=settings.decoder,
+            retries=settings.retries,
+        )
+        return OpenRun(
+            attempt=attempt,
+            recorder=self,
+            ledger_writer=writer,
+            stream=stream,
+            work=work,
+            copier=copier_of_dry_run(dataset),
+            known={},
+        )
+
+    def prepare(self, run: OpenRun, _store: FailedStore) -> None:
+        """Make the temporary tables, and make them again on a connection that replaces a lost one."""
+        run.copier.prepare(run.attempt.session.connection())
+        run.attempt.session.when_reopened(run.copier.prepare)
+
+    def publish(self, _stream: Stream, group: Sequence[OpenRun]) -> None:
+        """Judge the records of the source as a load does before it finishes.
+
+        Raises TooManyRejectedError.
+        """
+        for run in group:
+            progress = run.attempt.progress
+            run.attempt.require_records()
+            run.attempt.judge_rejected(progress.rejected, progress.read, at_end=True)
+
+    def report(self, source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, EtlError | None]:
+        """Return the summary of what was judged, with the reasons of the refusals, and the error that ended it."""
+        progress, dataset = attempt.progress, attempt.target.dataset
+        writer = self._writers.get(dataset.name, _DryRunLedgerWriter())
+        refused = progress.rejected + progress.failed
+        status, exit_code = outcome.end_of(progress.error, is_cut=progress.is_cut, refused=refused)
+        balance = Balance(
+            read=progress.read,
+            loaded=0,
+            rejected=progress.rejected,
+            failed=progress.failed,
+            skipped=0,
+            withheld=progress.read - refused,
+            pending=0,
+        )
+        return Summary(
+            run=None,
+            dataset=dataset.name,
+            source=source.name,
+            database=attempt.load.database.name,
+            status=status,
+            exit_code=exit_code,
+            dry_run=True,
+            records=balance,
+            rows=dict.fromkeys((table.name for table in dataset.tables), 0),
+            batches={"loaded": 0, "failed": 0, "retried": progress.retried},
+            bytes_read=progress.bytes_read,
+            seconds=seconds,
+            failed_store=None,
+            reasons=tuple(sorted(writer.reasons.values(), key=lambda reason: -reason.count)),
+            policies=writer.policies,
+        ), progress.error
+
+
+class _NoStore(FailedStore):
+    """A failed store that writes nothing."""
+
+    def write(self, failure: Failure) -> Future[None]:  # noqa: ARG002 - as the store itself
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DryRunLedgerWriter:
+    """Enters nothing, and collects the reasons of refusals; how many there are depends on the definition."""
+
+    reasons: dict[tuple[Any, ...], Reason] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    unknown: set[str] = field(default_factory=set)
+
+    @property
+    def policies(self) -> PolicyEffects:
+        """What policies would do with the records."""
+        return PolicyEffects(unknown=tuple(sorted(self.unknown)[:_MAX_NAMES]), **self.counts)
+
+    def claim(self, _connection: psycopg.Connection, _batch: Batch) -> bool:
+        return True
+
+    def enter(self, _connection: psycopg.Connection, _batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
+        self.counts.update(nul_stripped=entry.policy_effects.nul_stripped, duplicates=entry.policy_effects.duplicates)
+        self.unknown.update(entry.policy_effects.unknown)
+        for failure in stored:
+            for record in failure.records:
+                self._count(failure.kind, record)
+
+    def _count(self, kind: Kind, record: StoredRecord) -> None:
+        # "got 2500" and "element 3 of items" are of one kind whatever the number.
+        place = (kind, record.sqlstate, record.table, record.column, _NUMBER.sub("", record.reason))
+        known = self.reasons.get(place)
+        self.reasons[place] = (
+            replace(known, count=known.count + 1)
+            if known
+            else Reason(
+                kind=kind,
+                sqlstate=record.sqlstate,
+                table=record.table,
+                column=record.column,
+                reason=record.reason,
+                count=1,
+                first_record=record.record,
+                first_offset=record.offset,
+            )
+        )
+
+    def origin(self, batch: Batch) -> Origin:
+        return Origin(id_prefix="", run="dry-run", dataset="", source="", batch=batch.piece.offset)
+
+    def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, RecordLocation]:
+        return locate(batch.piece, places, batch.spans)

@@ -1,0 +1,29 @@
+"""Formats that are no JSON, by how they begin."""
+
+import pytest
+
+from etl.ingestion.framing.formats import format_of
+
+
+@pytest.mark.parametrize(
+    ("beginning", "name"),
+    [
+        (b"PAR1\x15\x04", "Parquet"),
+        (b"Obj\x01\x04", "Avro"),
+        (b"%PDF-1.7", "PDF"),
+        (b"SQLite format 3\0", "an SQLite database"),
+        (b"exports/a.json" + bytes(243) + b"ustar", "a tar archive"),
+        (b"\n<!DOCTYPE html><html>", "HTML, such as an error page"),
+        (b'<?xml version="1.0"?>', "XML"),
+        (b'callback([{"a":1}])', "JavaScript"),
+        (b'var data = [{"a":1}]', "JavaScript"),
+        (b"shipment_id,weight (kg)\nA,1\n", "CSV or another table of text"),
+        (b'"shipment_id";"weight"\r\n', "CSV or another table of text"),
+        (b"null\n", "JSON without an object or array"),
+        (b"---\n- a: 1\n", "YAML"),
+        (b"hello", None),
+    ],
+)
+def test_a_format_that_is_no_json_is_recognised(beginning: bytes, name: str | None) -> None:
+    """A file of another format is called by the name that a person knows."""
+    assert format_of(beginning.decode("latin-1")) == name

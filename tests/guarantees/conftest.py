@@ -1,0 +1,39 @@
+"""Sites in which every record that comes is a row, and sources with what a clean load of them leaves.
+
+A module says by `RECORDS` how many records its sources hold.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from etl.embedded import Server
+from tests.support.cases import Case, clean_case
+from tests.support.databases import Databases, databases_of
+from tests.support.site import Site
+
+
+@pytest.fixture(scope="module")
+def databases(server: Server) -> Databases:
+    """Give fresh databases of the server that all tests share."""
+    return databases_of(server)
+
+
+@pytest.fixture
+def site(databases: Databases, tmp_path: Path) -> Iterator[Site]:
+    """Give one of these databases, and the test's folder."""
+    with databases.site(tmp_path) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def appended(databases: Databases, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Case:
+    """Give a source that is appended; most of its batches hold a record that is refused."""
+    return clean_case(databases, tmp_path_factory.mktemp("appended"), "deliveries", request.module.RECORDS)
+
+
+@pytest.fixture(scope="module")
+def merged(databases: Databases, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Case:
+    """Give a source that is merged, and precalculated."""
+    return clean_case(databases, tmp_path_factory.mktemp("merged"), "shipments", request.module.RECORDS)

@@ -1,0 +1,545 @@
+"""The two paths give the same rows and the same rejected records: one by one, and in random documents."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, LiteralString
+from unittest.mock import patch
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+from structlog.testing import capture_logs
+
+from etl.ingestion.constants import MAX_NESTING
+from etl.ingestion.framing import pieces, window
+from etl.ingestion.transform import fastpath as fastlane
+from etl.ingestion.transform.projection import Projection
+from etl.settings import Decoder
+from tests.support.site import Site
+
+COLUMNS = {
+    "words": '"text"',
+    "short": '{ type = "text", max_length = 5 }',
+    "word": '{ type = "text", one_of = ["a", "b/c", "\\"", "é"] }',
+    "small": '"smallint"',
+    "whole": '{ type = "integer", min = -3, max = 100 }',
+    "big": '"bigint"',
+    "exact": '"numeric"',
+    "weight": '{ type = "numeric", above = 0 }',
+    "volume": '{ type = "numeric", min = 0 }',
+    "share": '{ type = "numeric", min = "-0.5", max = "0.5" }',
+    "near": '"double"',
+    "bounded": '{ type = "double", above = "0.1", max = 1000 }',
+    "yes": '"boolean"',
+    "day": '"date"',
+    "at": '"timestamptz"',
+    "doc": '"jsonb"',
+    "deep": '{ path = "o.p.q", type = "text" }',
+    "deeper": '{ path = "o.n", type = "integer" }',
+    "none_text": '{ type = "text", null_if = ["N/A", ""] }',
+    "none_number": '{ type = "numeric", null_if = [0, -1.5] }',
+    "moved": '{ type = "numeric", misfits_to = "note" }',
+    "moved_at": '{ type = "timestamptz", misfits_to = "late" }',
+    "needed": '{ type = "integer", required = true }',
+    "local": '"timestamp"',
+    "zoned": '{ type = "timestamptz", timezone = "Europe/Berlin" }',
+    "written": '{ type = "date", formats = ["%d.%m.%Y", "%d/%m/%y", "epoch"] }',
+    "stamped": '{ type = "timestamptz", timezone = "UTC", formats = ["epoch_ms", "%d.%m.%Y %H:%M"] }',
+    "trimmed": '{ type = "text", trim = true, null_if = ["N/A", ""], max_length = 5 }',
+    "trimmed_day": '{ type = "date", trim = true, default = "2026-01-01" }',
+    "filled": '{ type = "text", default = "a \\"b\\"", null_if = ["null"], required = true }',
+    "filled_number": '{ type = "integer", default = 7, min = 0 }',
+    "tags": '"text[]"',
+    "number": '"uuid"',
+    "other_number": '{ type = "uuid", null_if = ["N/A"], trim = true }',
+    "filled_uuid": '{ type = "uuid", default = "0F8FAD5B-d9cb-469f-a165-70867728950e" }',
+    "clock": '"time"',
+    "opened": '{ type = "time", min = "08:15:00.5", max = "22:00" }',
+    "closed": '{ type = "time", above = "08:15", formats = ["%I:%M %p", "%H.%M", "epoch"] }',
+    "other_clock": '{ type = "time", null_if = ["24:00"], default = "06:30", trim = true }',
+    "moved_clock": '{ type = "time", misfits_to = "spoiled_clock" }',
+    "moved_uuid": '{ type = "uuid", misfits_to = "spoiled" }',
+    "quoted": """{ path = '"a.b"."#"', type = "text" }""",
+    "odd": '{ path = "a b-ü", type = "text" }',
+}
+
+DEFINITION = f"""
+name = "mixed"
+[[table]]
+name = "lab.mixed"
+[table.columns]
+id = {{ type = "text", required = true }}
+feed = {{ value = "a \\"feed\\"", type = "text" }}
+note = "text"
+late = "text"
+spoiled = "text"
+spoiled_clock = "text"
+{chr(10).join(f"{name} = {options}" for name, options in COLUMNS.items())}
+[[table]]
+name = "lab.mixed_items"
+each = "items"
+[table.columns]
+id = {{ path = "^.id", type = "text" }}
+line_no = {{ path = "#", type = "integer" }}
+sku = {{ type = "text", required = true, max_length = 4 }}
+quantity = {{ type = "integer", min = 0 }}
+size = {{ path = "size.cm", type = "numeric" }}
+outer = {{ path = "^.o.n", type = "integer" }}
+"""
+
+MEMBERS = {"deep": ["o", "p", "q"], "deeper": ["o", "n"], "odd": ["a b-ü"], "quoted": ["a.b", "#"]}
+
+TOKENS = [
+    *("null", "true", "false", "{}", "[]", "[[]]", '{"a":1}', '{"x": [1, {"y": null}]}', '[{"id":1},{"id":2}]'),
+    *(
+        "0",
+        "-0",
+        "0.0",
+        "-0.0",
+        "1",
+        "-1",
+        "7",
+        "-7",
+        "42",
+        "100",
+        "101",
+        "800.0",
+        "8e2",
+        "8E+2",
+        "1.50",
+        "-1.5",
+        "1e-7",
+    ),
+    *("0.5", "0.50000000000000000001", "-0.5", "0.1", "0.1000000000000000000001", "0.09999999999999999999999", "1000"),
+    *("32767", "32768", "-32768", "2147483647", "2147483648", "9223372036854775807", "9223372036854775808"),
+    *("999999999999999999", "123456789012345678901234567890.123456789", "1e400", "1e-400", "-1e-400", "1e200000"),
+    *("1e1000000000000000000", "9" * 5000, "0." + "1" * 400, "1e5", "12345678901234567"),
+    *(
+        '""',
+        '"a"',
+        '"b/c"',
+        '"b\\/c"',
+        '"\\""',
+        '"é"',
+        '"\\u00e9"',
+        '"\\u0061"',
+        '"N/A"',
+        '"N\\/A"',
+        '"abcde"',
+        '"abcdef"',
+    ),
+    *(
+        '"ééééé"',
+        '"éééééé"',
+        '"\\u00e9\\u00e9\\u00e9\\u00e9\\u00e9"',
+        '"null"',
+        '"\\\\N"',
+        '"\\\\."',
+        '"."',
+        '"\\\\"',
+        '"true"',
+    ),
+    *(
+        '"a\\nb"',
+        '"\\n\\\\.\\n"',
+        '"a\\r\\nb"',
+        '"\\t"',
+        '"\\b\\f"',
+        '"\\u001f"',
+        '"\\u007f"',
+        '"\\u0000"',
+        '"a\\u0000b"',
+    ),
+    *(
+        '"\\ud83d\\ude00"',
+        '"😀"',
+        '"\\ud83d"',
+        '"\\ude00\\ud83d"',
+        '"\\\\u0000"',
+        '"\\\\ud800"',
+        '"},{\\"id\\":1"',
+        '"{"',
+        '"["',
+    ),
+    *(
+        '"\\u0022\\u005c"',
+        '"a,b;c|d"',
+        '"  a  "',
+        '"\u2028"',
+        '"x\u0085y"',
+        "1.0E+2",
+        '"now"',
+        '"infinity"',
+        '"NaN"',
+        '"nan"',
+    ),
+    *(
+        '"inf"',
+        '"42"',
+        '" 42 "',
+        '"+42"',
+        '"-42"',
+        '"0042"',
+        '"4.2"',
+        '".5"',
+        '"5."',
+        '"1_000"',
+        '"0x1F"',
+        '"0b1"',
+        '"1e2"',
+    ),
+    *(
+        '"12,5"',
+        '"-0"',
+        '"0"',
+        '"1e400"',
+        '"t"',
+        '"yes"',
+        '"on"',
+        '"1"',
+        '"FALSE"',
+        '"true "',
+        "20260105",
+        '"20260105"',
+    ),
+    *('"2026-01-05"', '"2026-1-5"', '"2026-02-29"', '"2024-02-29"', '"2026-02-30"', '"2026-13-01"', '"0000-01-01"'),
+    *('"9/11/14"', '"Jan 5 2026"', '"2026-01-05T10:00:00Z"', '"2026-01-05 10:00:00Z"', '"2026-01-05T10:00:00z"'),
+    *('"2026-01-05T10:00:00"', '"2026-01-05T10:00:00+02:00"', '"2026-01-05T10:00:00-0330"', '"2026-01-05T10:00:00+02"'),
+    *('"2026-01-05T10:00:00+16:00"', '"2026-01-05T10:00:00+02:60"', '"2026-01-05T24:00:00Z"', '"2026-01-05T24:00:01Z"'),
+    *('"2026-01-05T23:59:60Z"', '"2026-01-05T23:59:60.5Z"', '"2026-01-05T23:59:61Z"', '"2026-01-05T10:60:00Z"'),
+    *(
+        '"2026-01-05T10:00Z"',
+        '"2026-01-05T10:15.5Z"',
+        '"2026-01-05T10:00:00.123456Z"',
+        '"2026-01-05T10:00:00.1234567Z"',
+    ),
+    *('"2026-01-05T10:00:00.9999995Z"', '"2026-01-05T10:00:00.Z"', '"2026-01-05T10:00:00 Z"', '"2026-02-30T10:00:00Z"'),
+    *(
+        '["a","b"]',
+        '["a", null , "c,\\"\\\\}"]',
+        '["\\n\\u00e9","NULL","{}"]',
+        '["\\u0000"]',
+        "[1, true]",
+        '[["a"]]',
+        '[""]',
+    ),
+    *(
+        '"08:15"',
+        '"08:15:30"',
+        '"08:15:00.5"',
+        '"08:15:00.1234565"',
+        '"08:15:00.4999996"',
+        '"24:00"',
+        '"24:00:00.000001"',
+    ),
+    *(
+        '"24:01"',
+        '"25:00"',
+        '"08:60"',
+        '"08:15:60"',
+        '"08:15:60.5"',
+        '"23:59:60"',
+        '"23:59:60.5"',
+        '"23:59:59.9999999"',
+    ),
+    *(
+        '"8:15"',
+        '"8:15 AM"',
+        '"08.15"',
+        '" 08:15 "',
+        '"08:15Z"',
+        '"08:15:00+02:00"',
+        '"08:15 -03"',
+        '"0815"',
+        '"08:15:00."',
+    ),
+    *('"22:00:00.0000001"', '"22:00:00.000001"', '"08\\u003a15"', '"08:15 PM"', '"allballs"', '"T08:15"', '"30600.25"'),
+    *('"0f8fad5b-d9cb-469f-a165-70867728950e"', '"0F8FAD5B-D9CB-469F-a165-70867728950E"', '"\\u0030f8fad5b"'),
+    *('"\\u0030f8fad5b-d9cb-469f-a165-70867728950e"', '" 0f8fad5b-d9cb-469f-a165-70867728950e "'),
+    *('"0f8fad5bd9cb469fa16570867728950e"', '"{0f8fad5b-d9cb-469f-a165-70867728950e}"'),
+    *('"0f8fad5b-d9cb-469f-a165-70867728950"', '"0f8fad5b-d9cb-469f-a165-70867728950g"'),
+    *('" a"', '"a "', '"\\u00a0a"', '"　abcde　"', '"a\\u0020"', '"  "', '" N/A "', '"　\\n a"', '" 2026-01-05 "'),
+    *(
+        '"05.01.2026"',
+        '"5.1.2026"',
+        '"03/04/14"',
+        '"13/02/69"',
+        '"31.02.2026"',
+        '"05.01.2026 10:30"',
+        '"1767607200"',
+        "1767607200123",
+    ),
+    *("1767607200.1234565", "-1", '" 86400 "', "1e9", "1e30", '"99999999999999999999"', '"\\u0030"'),
+    *(
+        '"2025-10-26T02:30:00"',
+        '"2025-03-30 02:30:00.5"',
+        '"2025-03-30 02:30"',
+        '"2026-01-05T24:00:00"',
+        '"2026-01-05T23:59:60"',
+    ),
+    *('"2026-01-05T10:00:00ZZ"', '"\\u0032026-01-05T10:00:00Z"', '"2026-01-05T10:00:00\\u005a"', '"2026-01-05BC"'),
+]
+
+
+# Rows as text but for their lineage; JSON would lose the sign of a zero.
+MIXED: LiteralString = """
+select ((to_jsonb(t) - '{etl_run,etl_batch,etl_place}'::text[]) || jsonb_build_object('near', near::text))::text
+from lab.mixed t order by 1
+"""
+MIXED_ITEMS: LiteralString = """
+select (to_jsonb(t) - '{etl_run,etl_batch,etl_place}'::text[])::text from lab.mixed_items t order by 1
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What became of a document: the rows of each table, the rejected records as told and as written, the end."""
+
+    rows: list[list[str]]
+    rejected: list[dict[str, Any]]
+    exit_code: int
+    error: str
+    read: int
+
+
+@pytest.fixture
+def site(site: Site) -> Site:
+    """Give a site that has the tables of `mixed`."""
+    site.define(DEFINITION)
+    return site
+
+
+def _load(site: Site, content: bytes, *, decoder: Decoder = "auto", batch_rows: int = 100, workers: int = 1) -> Found:
+    """Load a source into empty tables; return all that became of it."""
+    site.forget_loads("mixed")
+    path = site.folder / "source"
+    path.write_bytes(content)
+    summary, error = site.bring(path, "mixed", decoder=decoder, workers=workers, batch_rows=batch_rows)
+    return Found(
+        rows=[site.column(query) for query in (MIXED, MIXED_ITEMS)],
+        rejected=site.failures.records(summary.run),
+        exit_code=summary.exit_code,
+        error=str(error or ""),
+        read=summary.records.read,
+    )
+
+
+def _member(column: str, token: str) -> str:
+    """Return the member, or the members around it, in which a column finds its token."""
+    names = MEMBERS.get(column, [column])
+    for name in reversed(names):
+        token = f"{json.dumps(name)}:{token}" if name is names[-1] else f"{json.dumps(name)}:{{{token}}}"
+    return token
+
+
+@contextmanager
+def _counting_fast_rows() -> Iterator[list[int]]:
+    """Count the rows that the fast path sends."""
+    counts: list[int] = []
+    but = fastlane._Lines.but
+
+    def counting(self: Any, suspects: set[int]) -> tuple[bytes, int]:
+        kept = but(self, suspects)
+        counts.append(kept[1])
+        return kept
+
+    with patch.object(fastlane._Lines, "but", counting):
+        yield counts
+
+
+@pytest.mark.parametrize("batch_rows", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_each_token_comes_to_the_same(site: Site, batch_rows: int) -> None:
+    """Whatever stands in a column, both paths load the same value or reject the record for the same reason."""
+    for column in [*COLUMNS, "sku", "quantity", "size", "o", "items"]:
+        document = f"[{','.join(_with_token(column, number, token) for number, token in enumerate(TOKENS))}]".encode()
+        careful = _load(site, document, decoder="ijson", batch_rows=1000)
+        assert careful.read == len(TOKENS)
+        with _counting_fast_rows() as counts:
+            # Few at a time, or one by one: hardly a token hides behind another that the server refuses.
+            assert _load(site, document, batch_rows=batch_rows) == careful, column
+        # What does not fit is moved.
+        assert sum(counts) > len(careful.rows[0]) / 4 or column.startswith("moved"), column
+
+
+def _with_token(column: str, number: int, token: str) -> str:
+    """Return a good record but for the token that one of its columns finds."""
+    needed = "" if column == "needed" else ',"needed":1'
+    if column not in {"sku", "quantity", "size"}:
+        return f'{{"id":"{number}"{needed},{_member(column, token)}}}'
+    item = f'{{"size":{{"cm":{token}}},"sku":"s"}}' if column == "size" else f'{{"sku":"s","{column}":{token}}}'
+    return f'{{"id":"{number}"{needed},"items":[{{"sku":"a"}},{item}]}}'
+
+
+def test_what_nothing_is_wrong_with_does_not_need_the_careful_lane(site: Site) -> None:
+    """Good records, with nulls, escapes, numbers in texts and all usual spellings of times, are sent as they stand."""
+    good = {
+        "words": ['"a\\"b\\\\c\\nd"', "17", "1.50", "true", "null", '"é"'],
+        "short": ['"abcde"', "null", "12345"],
+        "whole": ["5", "-3", "null"],
+        "big": ["123456789012345678"],
+        "exact": ["1.5", "1e5", "-0.0", '"12.50"', "null"],
+        "weight": ["0.001", "12"],
+        "volume": ["0", "0.00", "3.5"],
+        "share": ["0.5", "-0.5", "0"],
+        "near": ["1.5", "1e300"],
+        "yes": ["true", "false", "null", '"true"'],
+        "clock": ['"08:15:30.123"', '"23:59:59"', "null", '"24:00"', '"00:00"'],
+        "other_clock": ['"24:00"', "null", '"08:15"'],
+        "opened": ['"08:15:00.5"', '"22:00"', '"12:30:00"'],
+        "number": ['"0f8fad5b-d9cb-469f-a165-70867728950e"', '"0F8FAD5B-D9CB-469F-A165-70867728950E"', "null"],
+        "other_number": ['"0f8fad5b-d9cb-469f-a165-70867728950e"', '"N/A"'],
+        "day": ['"2026-01-05"', "null"],
+        "at": ['"2026-01-05T10:00:00Z"', '"2026-01-05 10:00:00.123+02:00"', '"2024-02-29T10:00:00-0330"', "null"],
+        "doc": ['{"a": [1, "x"]}', "null", '"x"', "1"],
+        "deep": ['"x"'],
+        "none_text": ['"N/A"', '"x"'],
+        "none_number": ["0", "-1.5", "2"],
+        "needed": ["1"],
+    }
+    records = []
+    for number in range(60):
+        chosen = {name: tokens[number % len(tokens)] for name, tokens in good.items()}
+        members = ",".join(_member(name, token) for name, token in chosen.items())
+        records.append(f'{{"id":"{number}",{members},"more":[{{"id":1}}],"items":[{{"sku":"a","quantity":{number}}}]}}')
+    for text in (f"[{','.join(records)}]", "\n".join(records), "\r\n".join(records)):
+        with _counting_fast_rows() as counts, patch.object(Projection, "rows_of", side_effect=AssertionError):
+            found = _load(site, text.encode())
+        assert (found.exit_code, found.rejected, sum(counts)) == (0, [], 120)
+        assert found.rows == _load(site, text.encode(), decoder="ijson").rows
+
+
+def test_a_column_that_the_server_refused_is_looked_at_from_then_on(site: Site) -> None:
+    """Of a limit and of a range of a type that records break again and again, the server refuses the first alone."""
+    records = []
+    for number in range(800):
+        weight = -1 if number % 20 == 7 else 2.5
+        big = 10**20 if number % 20 == 13 else number
+        exact = '"none"' if number % 20 == 3 else 1.5
+        records.append(f'{{"id":"{number}","needed":1,"weight":{weight},"big":{big},"exact":{exact}}}')
+    document = f"[{','.join(records)}]".encode()
+    careful = _load(site, document, decoder="ijson")
+    assert len(careful.rejected) == 120
+    with capture_logs() as logs, _counting_fast_rows() as counts:
+        assert _load(site, document, batch_rows=20) == careful
+    # For each of the two: the first that is refused, and those that were made already by then.
+    assert 2 <= sum(told["event"] == "batch_refused" for told in logs) <= 2 * 3
+    assert sum(counts) > 2 * 650  # of two tables, one of which gets none
+
+
+TOKEN = st.sampled_from(TOKENS)
+ANY_COLUMN = st.sampled_from([*COLUMNS, "id", "note", "unknown"])
+GOOD = {"needed": "1", "weight": "2.5", "at": '"2026-01-05T10:00:00Z"', "words": '"x"', "whole": "7"}
+
+
+@st.composite
+def records(draw: st.DrawFn) -> str:
+    """Draw a record: mostly good, some members odd, some twice, names escaped, blanks anywhere."""
+    blank = draw(st.sampled_from(["", " ", "\t", "  "]))
+    chosen = GOOD | draw(st.dictionaries(ANY_COLUMN, TOKEN, max_size=2))
+    members = [_member(name, token) for name, token in chosen.items()]
+    if draw(st.booleans()):
+        skus = draw(st.lists(st.sampled_from(['"a"', '"b"', "7", '"toolong"', "null", '"\\u0061"']), max_size=3))
+        more = draw(st.sampled_from(["", '"id":"x",']))
+        items = [f'{{{more}"sku":{sku},"quantity":{number}}}' for number, sku in enumerate(skus)]
+        members.append(f'"items":[{",".join([*items, *draw(st.sampled_from([[], [], ["{}"], ["null"], ["5"]]))])}]')
+    members += draw(
+        st.lists(st.sampled_from([_member("words", '"y"'), '"wor\\u0064s":"z"', '"o":{"n":1}', '"o":null']), max_size=2)
+    )
+    first = '"id":' + draw(st.sampled_from(['"0"', '"0"', '"0"', '"1"', "3", "null"]))
+    joined = f"{blank},{blank}".join([first, *draw(st.permutations(members))])
+    return "{" + blank + joined.replace('":', f'"{blank}:{blank}') + "}"
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> bytes:
+    """Draw a document of records, whole or spoiled."""
+    held = draw(st.lists(records() | st.sampled_from(["{}", "5", "[]", '"x"']), min_size=1, max_size=25))
+    if draw(st.booleans()):
+        text = "[" + draw(st.sampled_from([",", ", ", ",\n", "\n,\n  "])).join(held) + "]"
+    else:
+        lines = [
+            *held,
+            *draw(st.lists(st.sampled_from(["x", '{"id":', "", "{} {}", '{"a":1},{"b":2}', "[1,2"]), max_size=2)),
+        ]
+        text = '{"id":"first","needed":1}\n' + draw(st.sampled_from(["\n", "\r\n"])).join(draw(st.permutations(lines)))
+    content = bytearray(text.encode(errors="surrogatepass"))
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+        at = draw(st.integers(0, len(content) - 1))
+        content[at : at + draw(st.integers(0, 1))] = draw(
+            st.sampled_from([b"", b"}", b'"', b"\\", b"\xff", b"\n", b"1", b","])
+        )
+    return bytes(content)
+
+
+@settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(documents(), st.sampled_from([1, 3, 100]), st.sampled_from([200, 1 << 17]))
+def test_random_documents_come_to_the_same(site: Site, document: bytes, batch_rows: int, block: int) -> None:
+    """Any document, spoiled or not, ends in the same rows, the same rejected records and the same end in both paths."""
+    careful = _load(site, document, decoder="ijson", batch_rows=100)
+    with patch.object(window, "BLOCK_BYTES", block), patch.object(pieces, "BLOCK_BYTES", block):
+        fast = _load(site, document, batch_rows=batch_rows)
+    assert fast == careful
+
+
+def test_a_value_nested_too_deep_ends_the_source_in_both_lanes(site: Site) -> None:
+    """Where a value is nested too deep, both paths load what is before it; one less deep is no matter."""
+    for depth, ends in ((MAX_NESTING + 1, 3), (MAX_NESTING - 8, None)):
+        for token in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
+            for column in ("words", "doc", "deep", "unknown", "items"):
+                held = [f'{{"id":"{number}","needed":1}}' for number in range(40)]
+                held[30] = _with_token(column, 30, token)
+                document = f"[{','.join(held)}]".encode()
+                careful = _load(site, document, decoder="ijson", batch_rows=10)
+                assert _load(site, document, batch_rows=10) == careful, (depth, column)
+                assert careful.exit_code == ends or ends is None
+                assert careful.read == (30 if ends else 40), (depth, column)
+
+
+@pytest.mark.parametrize("decoder", ["auto", pytest.param("ijson", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("shape", [pytest.param("array", marks=pytest.mark.slow), "lines", "cut off"])
+def test_any_number_of_workers_comes_to_the_same(site: Site, shape: str, decoder: Decoder) -> None:
+    """With 1, 2 and 5 workers: the same rows, the same rejected records at the same places, the same end."""
+    columns = list(COLUMNS)
+    held = [
+        f'{{"id":"{number}","needed":1,{_member(columns[number % len(columns)], token)}}}'
+        for number, token in enumerate(TOKENS * 4)
+    ]
+    text = "\n".join([*held, '{"id":', "no JSON"]) if shape == "lines" else f"[{','.join(held)}]"
+    document = (text[:-50] if shape == "cut off" else text).encode()
+    careful = _load(site, document, decoder="ijson", batch_rows=1000)
+    assert careful.exit_code == (3 if shape == "cut off" else 1)
+    for workers, batch_rows in ((1, 60), (2, 50), (5, 70)) if decoder == "auto" else ((2, 60),):
+        assert _load(site, document, workers=workers, batch_rows=batch_rows, decoder=decoder) == careful
+
+
+@pytest.mark.parametrize(
+    ("column", "server_name", "value", "exit_code"),
+    [
+        ("big", "bigint", "5", 0),
+        ("at", "timestamp with time zone", '"2026-13-05T10:00:00Z"', 1),
+        ("day", "date", '"2026-02-30"', 1),
+        ("clock", "time without time zone", '"25:00"', 1),
+    ],
+)
+def test_a_table_with_other_types_is_loaded_by_the_checked_path(
+    site: Site, column: str, server_name: str, value: str, exit_code: int
+) -> None:
+    """Where a person gave the column another type, its values are converted before they are sent."""
+    document = f'[{{"id":"1","needed":800.0,"{column}":{value}}}]'.encode()
+    site.ask(sql.SQL("alter table lab.mixed alter {} type text").format(sql.Identifier(column)))
+    with capture_logs() as logs:
+        result = _load(site, document)
+    [event] = [entry for entry in logs if entry["event"] == "checked_path_only"]
+    assert event["reason"] == f"column {column} of lab.mixed is text and not {server_name}"
+    assert result.exit_code == exit_code
+
+
+def test_a_precision_keeps_the_fast_path(site: Site) -> None:
+    """A type with a precision is the type of the definition: PostgreSQL rounds what either path sends."""
+    site.ask("alter table lab.mixed alter at type timestamptz(3), alter exact type numeric(9, 2)")
+    with capture_logs() as logs:
+        _load(site, b'[{"id":"1","needed":1,"at":"2026-01-05T10:00:00.1234Z","exact":1.005}]')
+    assert "checked_path_only" not in {entry["event"] for entry in logs}

@@ -1,0 +1,24 @@
+"""The rows of the ledger as values."""
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from etl.errors import InternalError, UsageError
+from etl.ingestion.ledger import failures, runs, sums
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def test_a_row_that_must_exist_and_does_not_is_a_fault_of_this_tool(postgresql: Connection) -> None:
+    """A run that a failure names is in the ledger; an id that a user names may be wrong."""
+    with pytest.raises(InternalError, match="expected a row of a statement, got none"):
+        runs.for_replay(postgresql, "nothing")
+    with pytest.raises(UsageError, match="nothing in the failed store is called nothing"):
+        failures.named(postgresql, "nothing")
+
+
+def test_sums_of_a_run_without_batches_are_zero(postgresql: Connection) -> None:
+    """A sum over no batch is zero, not null."""
+    assert sums.totals(postgresql, "nothing") == sums.Totals(records=0, rejected=0)

@@ -1,0 +1,11 @@
+"""Where the checkout is, and the data beside it that some tests want."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "tests" / "support" / "samples"
+
+REAL_DATA = ROOT.parent / "shared" / "data"
+needs_real_data = pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"the real files are not in {REAL_DATA}")

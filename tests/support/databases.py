@@ -1,0 +1,103 @@
+"""Fresh databases of one server, in which every record that comes is a row, and the server refuses some."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from etl.database.connecting import Database
+from etl.database.tables import create_tables
+from etl.datasets import read
+from etl.embedded import Server
+from etl.provisioning import migrate
+from tests.support.checkout import ROOT
+from tests.support.faults import Connection
+from tests.support.site import Site
+
+# The shipments of the generator once more, but every record that comes is a row: what is loaded twice shows.
+DELIVERIES = """
+name = "deliveries"
+mode = "append"
+[[table]]
+name = "logistics.deliveries"
+[table.columns]
+shipment_id = { type = "text", required = true, max_length = 50 }
+carrier = { type = "text", max_length = 100 }
+created_at = { type = "timestamptz", required = true }
+promised_at = "timestamptz"
+updated_at = "timestamptz"
+origin_city = { path = "origin.city", type = "text", max_length = 100 }
+destination_city = { path = "destination.city", type = "text", max_length = 100 }
+weight_kg = { type = "numeric", above = 0 }
+pieces = { type = "integer", min = 0 }
+note = { type = "text", max_length = 500 }
+[[table]]
+name = "logistics.delivery_items"
+each = "items"
+[table.columns]
+shipment_id = { path = "^.shipment_id", type = "text" }
+line_no = { path = "#", type = "integer" }
+sku = { type = "text", max_length = 50 }
+description = { type = "text", max_length = 200 }
+quantity = { type = "integer", min = 0 }
+weight_kg = { type = "numeric", min = 0 }
+"""
+
+# What no definition tells of: only the server refuses these records, one in some hundreds.
+_REFUSED_BY_THE_SERVER = """
+alter table logistics.shipments add constraint no_dozen check (pieces <> 12);
+alter table logistics.deliveries add constraint no_dozen check (pieces <> 12);
+"""
+
+
+class Databases:
+    """Fresh migrated databases of one server, with the tables of `deliveries`."""
+
+    def __init__(self, server: Server, *, tcp: bool = False) -> None:
+        self._address = server.url(tcp=tcp)
+        self._count = 0
+        self._make("breaking", "template1")
+        template = self._conninfo("breaking")
+        migrate(Database(conninfo=template), ROOT / "config")
+        with tempfile.TemporaryDirectory() as folder, psycopg.connect(template, autocommit=True) as connection:
+            definition = Path(folder) / "deliveries.toml"
+            definition.write_text(DELIVERIES)
+            create_tables(connection, read(definition))
+            connection.execute(_REFUSED_BY_THE_SERVER)
+
+    @contextmanager
+    def site(self, folder: Path) -> Iterator[Site]:
+        """Give a site that is gone afterwards, but for its folder."""
+        self._count += 1
+        name = f"breaking_{self._count}"
+        self._make(name, "breaking")
+        site = Site(self._conninfo(name), folder)
+        site.write_definition(DELIVERIES)
+        try:
+            yield site
+        finally:
+            site.close()
+            with self._maintenance() as connection:
+                connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+    def _make(self, name: str, template: str) -> None:
+        statement = sql.SQL("create database {} template {}")
+        with self._maintenance() as connection:
+            connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+
+    def _conninfo(self, name: str) -> str:
+        return make_conninfo(self._address, dbname=name)
+
+    def _maintenance(self) -> Connection:
+        return psycopg.connect(self._conninfo("postgres"), autocommit=True)
+
+
+@cache
+def databases_of(server: Server) -> Databases:
+    """Return the fresh databases of a server; their template is made once."""
+    return Databases(server)

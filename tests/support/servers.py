@@ -1,0 +1,74 @@
+"""Servers of the tests' own: one that is quick, one that is as safe as in service, and a free port for one."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import disk_usage, rmtree
+
+import psutil
+import psycopg
+import pytest
+
+from etl.embedded import VERSION, Server
+
+
+@contextmanager
+def quick_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give a folder in memory where there is room: to make and drop a database there costs a third."""
+    memory = Path("/dev/shm")  # noqa: S108 - the folder made there is private
+    if not memory.is_dir() or not os.access(memory, os.W_OK) or disk_usage(memory).free < 4 << 30:
+        yield tmp_path_factory.mktemp("server")
+        return
+    for left in memory.glob("etl-test-*"):
+        if not psutil.pid_exists(int(left.name.rpartition("-")[2])):
+            rmtree(left, ignore_errors=True)  # of tests that were killed
+    folder = memory / f"etl-test-{os.getpid()}"
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        rmtree(folder)
+
+
+@contextmanager
+def quick_server(folder: Path) -> Iterator[Server]:
+    """Run a server that does not wait for the disk, of the version that ETL_TEST_POSTGRES names."""
+    server = Server(folder, version=int(os.environ.get("ETL_TEST_POSTGRES", VERSION)))
+    server.start()
+    try:
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            # No test pulls the plug: what a killed process leaves is safe without waiting for the disk.
+            connection.execute("alter system set fsync = off")
+            connection.execute("alter system set full_page_writes = off")
+            # Each page of a new database is logged: to compress them took three quarters of making one.
+            connection.execute("alter system set wal_compression = off")
+            connection.execute("alter system set max_wal_size = '256MB'")
+            connection.execute("select pg_reload_conf()")
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def durable_server(folder: Path) -> Iterator[Server]:
+    """Run a server in a folder which waits for the disk as in service, and from which a crash can take much."""
+    server = Server(folder / "postgres")
+    server.start()
+    try:
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            # Whatever flushes the log of the server beside the loads would hide what a crash can take.
+            connection.execute("alter system set autovacuum = off")
+            connection.execute("alter system set bgwriter_lru_maxpages = 0")
+            connection.execute("select pg_reload_conf()")
+        yield server
+    finally:
+        server.stop()
+
+
+def free_port() -> int:
+    """Return a port of this machine on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
