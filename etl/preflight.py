@@ -193,9 +193,9 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
         found=f"{connection.info.user} lacks {', '.join(missing)}" if missing else "may be kept",
         remedy=f"grant etl_loader to {connection.info.user}",
     )
-    standing = set(datasets.standing(config_dir))
+    migrated = set(datasets.default_names(config_dir))
     for dataset in datasets.readable(config_dir):
-        if dataset.name not in standing:
+        if dataset.name not in migrated:
             continue
         try:
             tables.require_tables(connection, dataset)

@@ -16,7 +16,7 @@ def migrate(target: Database, config_dir: Path) -> None:
 
     Raises UsageError when the server is too old or denies it, DefinitionError when a definition is wrong.
     """
-    found = [datasets.find(name, config_dir) for name in datasets.standing(config_dir)]
+    found = [datasets.find(name, config_dir) for name in datasets.default_names(config_dir)]
     for dataset in found:
         require_fitting(dataset)
     with connecting.connect(target, "etl:migrate") as connection, migrations.one_migration_at_a_time(connection):
