@@ -1,5 +1,4 @@
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ from psycopg import sql
 
 from etl.datasets import TYPES, Column, Dataset, Table, ddl, find, names, read, readable
 from etl.errors import DefinitionError
+from tests.support.definitions import Define
 from tests.support.faults import Connection
-
-Define = Callable[[str], Dataset]
 
 PARCELS = """
 name = "parcels"
@@ -45,18 +43,6 @@ parcel_id = { path = "^.id", type = "text" }
 line_no = { path = "#", type = "integer" }
 sku = { type = "text" }
 """
-
-
-@pytest.fixture
-def define(tmp_path: Path) -> Define:
-    """Return a function that reads the text of a definition called `parcels`."""
-
-    def define(text: str) -> Dataset:
-        path = tmp_path / "parcels.toml"
-        path.write_text(text, encoding="utf-8")
-        return read(path)
-
-    return define
 
 
 def test_a_definition_is_a_value(define: Define) -> None:

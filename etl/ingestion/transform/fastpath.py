@@ -78,7 +78,8 @@ class FastPath:
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each block that had no rows yet, and the batch at the end of the piece."""
         builder = self._projection.builder(piece, self._run_number)
-        builder.note_unknown(decoding.first(piece))
+        if self._projection.warns_of_unknown:
+            builder.note_unknown(decoding.first(piece))
         buffers: list[list[BytesIO]] = [[] for _ in self._tables]
         counts = [0] * len(self._tables)
         spans: dict[int, Span] = {}
@@ -113,35 +114,27 @@ class FastPath:
         )
 
     def prove(self, block: Block) -> Proof | None:
-        """Return how many records a block holds and their rows, or None where the cutter has to check the block itself.
+        """Return the number of records in a block and their rows, or None where the cutter must check the block.
 
-        Decoding proves that a block is JSON. It does not show how deep the unnamed members are nested, or whether a
-        value is of an unexpected kind: both are checked here.
+        Decoding a block proves that it is JSON. It does not prove how deep the unnamed members are nested, or that each
+        value is of the kind of its column: both are checked here.
         """
         if self._pause:
             self._pause -= 1
             return None
-        proof = self._proof(block)
-        self._misses = self._misses + 1 if proof is None else 0
-        if self._misses >= _MAX_MISSES:
-            self._misses, self._pause = 0, _PAUSE_AFTER_MISSES
-        return proof
-
-    def _proof(self, block: Block) -> Proof | None:
         text = _Block(block.data, block.shape)
         try:
             records = text.decoded(self._known)
         except _DECODE_ERRORS:
-            return None
-        if not records:
-            return None
-        rows = self._block_rows(text, records, set(), block.offset, block.place)
-        # Each suspect is converted value by value, and the bytes that are neither in a row nor in a suspect are ASCII.
-        if not all(is_utf8(lines) for lines, _ in rows.tables):
-            return None
-        if any(is_nested_deeper(block.data[span.start : span.end], MAX_NESTING) for _, span in rows.suspects):
-            return None
-        return Proof(len(records), rows)
+            records = []
+        rows = self._block_rows(text, records, set(), block.offset, block.place) if records else None
+        if rows is not None and _is_sound(block, rows):
+            self._misses = 0
+            return Proof(len(records), rows)
+        self._misses += 1
+        if self._misses >= _MAX_MISSES:
+            self._misses, self._pause = 0, _PAUSE_AFTER_MISSES
+        return None
 
     def _rows(self, data: bytes, shape: PieceShape, offset: int, first: int) -> BlockRows:
         block = _Block(data, shape)
@@ -156,7 +149,9 @@ class FastPath:
         last = first + len(records)
         tails = [head + number for number in _numbers(last)[first - 1 : last - 1]]
         # All tables add their suspects before any of them leaves a suspect out.
-        lines_of_tables = [table.rows(records, tails, suspects) for table in self._tables]
+        lines_of_tables = []
+        for table in self._tables:
+            lines_of_tables.append(table.rows(records, tails, suspects))  # noqa: PERF401 - the stack is deepest here: no frame more
         return BlockRows(
             maker=self,
             count=len(records),
@@ -184,6 +179,16 @@ class FastPath:
             return self._decoders.one.decode(text)
         except _DECODE_ERRORS:
             return None
+
+
+def _is_sound(block: Block, rows: BlockRows) -> bool:
+    """Return whether a decoded block is UTF-8 throughout and nested no deeper than MAX_NESTING.
+
+    Each suspect is checked; bytes that are neither in a row nor in a suspect are ASCII.
+    """
+    if not all(is_utf8(lines) for lines, _ in rows.tables):
+        return False
+    return not any(is_nested_deeper(block.data[span.start : span.end], MAX_NESTING) for _, span in rows.suspects)
 
 
 class _Decoders:
@@ -253,10 +258,9 @@ class _Table:
         if not fields:
             return _Lines([], sizes)
         odd_rows: set[int] = set()
-        groups = [
-            _accepted(group, columns, rows, odd_rows)
-            for (group, columns), rows in zip(self._groups, zip(*fields, strict=True), strict=True)
-        ]
+        groups = []
+        for (group, columns), rows in zip(self._groups, zip(*fields, strict=True), strict=True):
+            groups.append(_accepted(group, columns, rows, odd_rows))
         if sizes is not None:
             tails = list(chain.from_iterable(map(repeat, tails, sizes)))
         lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes)

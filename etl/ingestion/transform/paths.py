@@ -33,7 +33,8 @@ class CheckedPath:
         """Yield None after each part of the work, and the batch at its end."""
         places = range(1, piece.count + 1)
         builder = self._projection.builder(piece, self._run_number)
-        builder.note_unknown(decoding.first(piece))
+        if self._projection.warns_of_unknown:
+            builder.note_unknown(decoding.first(piece))
         records = zip(places, decoding.decode(piece), strict=True)
         while chunk := list(islice(records, _RECORDS_TOGETHER)):
             builder.add_all(chunk)
