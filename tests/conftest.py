@@ -13,10 +13,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql import factories
 
 from etl.database.connecting import Database
+from etl.datasets import Dataset, read
 from etl.embedded import Server
 from etl.provisioning import migrate
 from tests.support.checkout import ROOT
 from tests.support.commands import RunEtl
+from tests.support.definitions import Define
 from tests.support.faults import Connection
 from tests.support.servers import quick_folder, quick_server
 from tests.support.site import Site
@@ -88,6 +90,18 @@ def database_url(postgresql: Connection) -> str:
     """Return the address of the test's database."""
     info = postgresql.info
     return f"postgresql://{info.user}@/{info.dbname}?host={quote(info.host, safe='')}&port={info.port}"
+
+
+@pytest.fixture
+def define(tmp_path: Path) -> Define:
+    """Return a function that reads the text of a definition called `parcels`."""
+
+    def define(text: str) -> Dataset:
+        path = tmp_path / "parcels.toml"
+        path.write_text(text, encoding="utf-8")
+        return read(path)
+
+    return define
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from etl.cli.progress import Lines, Pace
 from etl.cli.summary import sentence, total_of
 from etl.ingestion.pipeline.job import Progress
 from etl.ingestion.values import Balance, Summary
-from tests.support.checkout import ROOT
+from tests.support.site import Site
 
 NAME = "a-name-that-is-seen-in-the-bar"
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
@@ -33,17 +33,15 @@ def _vehicles(first: int, count: int) -> bytes:
     return b"".join(b'{"vehicle_id": "V%d", "depot": "%s"}\n' % (number, b"x" * 60) for number in range(first, count))
 
 
-def _on_a_terminal(words: list[str], folder: Path, database_url: str, **env: str) -> tuple[str, str, int]:
+def _on_a_terminal(words: list[str], site: Site, **env: str) -> tuple[str, str, int]:
     """Run a command whose stderr is a terminal of 110 columns; return what came there, stdout and the exit code."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 110, 0, 0))
-    variables = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
-    variables |= {"ETL_DATABASE_URL": database_url} | env
     told = b""
     with subprocess.Popen(
         [sys.executable, "-m", "etl", *words],
-        cwd=folder,
-        env=variables,
+        cwd=site.folder,
+        env=site.environment({"TERM": "xterm-256color"} | env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=theirs,
@@ -79,12 +77,12 @@ def _screen(told: str) -> list[str]:
     return [line.rstrip() for line in lines if line.strip()]
 
 
-def test_a_terminal_shows_bars_and_whole_lines_of_the_log(database_url: str, tmp_path: Path) -> None:
+def test_a_terminal_shows_bars_and_whole_lines_of_the_log(site: Site) -> None:
     """Each source has a bar, several a second one for all; lines of the log, also of workers, stand whole above it."""
-    (tmp_path / f"{NAME}.ndjson.gz").write_bytes(gzip.compress(_vehicles(0, 6_000)))
-    (tmp_path / "b.ndjson").write_bytes(_vehicles(6_000, 9_000))
+    (site.folder / f"{NAME}.ndjson.gz").write_bytes(gzip.compress(_vehicles(0, 6_000)))
+    (site.folder / "b.ndjson").write_bytes(_vehicles(6_000, 9_000))
     words = ["--log-level", "debug", "load", "vehicles", f"{NAME}.ndjson.gz", "b.ndjson", "--batch-rows", "1000"]
-    told, stdout, exit_code = _on_a_terminal([*words, "--workers", "2"], tmp_path, database_url, NO_COLOR="1")
+    told, stdout, exit_code = _on_a_terminal([*words, "--workers", "2"], site, NO_COLOR="1")
     assert exit_code == 0
     assert re.search(NAME + r".*━.* \d+ % [\d,]+ records [\d,]+/s 0 rejected", told)
     assert "2 of 2 sources" in told
@@ -99,11 +97,11 @@ def test_a_terminal_shows_bars_and_whole_lines_of_the_log(database_url: str, tmp
     assert of_all.startswith("2 sources, 2 loaded: 9,000 read, 9,000 loaded in ")
 
 
-def test_a_log_for_programs_has_no_bar(database_url: str, tmp_path: Path) -> None:
+def test_a_log_for_programs_has_no_bar(site: Site) -> None:
     """With --log-format json nothing is drawn on a terminal."""
-    (tmp_path / "a.ndjson").write_bytes(_vehicles(0, 10))
+    (site.folder / "a.ndjson").write_bytes(_vehicles(0, 10))
     words = ["--log-format", "json", "load", "vehicles", "a.ndjson", "--no-precalculate"]
-    told, _, exit_code = _on_a_terminal(words, tmp_path, database_url)
+    told, _, exit_code = _on_a_terminal(words, site)
     assert exit_code == 0
     assert "\x1b" not in told
     assert [json.loads(line)["event"] for line in told.splitlines()] == ["source_ended"]

@@ -1,5 +1,4 @@
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ from psycopg import sql
 
 from etl.datasets import TYPES, Column, Dataset, Table, ddl, find, names, read, readable
 from etl.errors import DefinitionError
+from tests.support.definitions import Define
 from tests.support.faults import Connection
-
-Define = Callable[[str], Dataset]
 
 PARCELS = """
 name = "parcels"
@@ -45,18 +43,6 @@ parcel_id = { path = "^.id", type = "text" }
 line_no = { path = "#", type = "integer" }
 sku = { type = "text" }
 """
-
-
-@pytest.fixture
-def define(tmp_path: Path) -> Define:
-    """Return a function that reads the text of a definition called `parcels`."""
-
-    def define(text: str) -> Dataset:
-        path = tmp_path / "parcels.toml"
-        path.write_text(text, encoding="utf-8")
-        return read(path)
-
-    return define
 
 
 def test_a_definition_is_a_value(define: Define) -> None:
@@ -256,13 +242,20 @@ WRONG: list[tuple[str, str, str]] = [
                 "timezone expects a name .*, got 'Europe/Berln'; did you mean Europe/Berlin\\?",
             ),
             ('type = "timestamptz", timezone = "CET"', "timezone expects a name"),
-            ('type = "text", formats = ["%Y"]', "formats expects type date, timestamp or timestamptz, not text"),
+            ('type = "text", formats = ["%Y"]', "formats expects type date, time, timestamp or timestamptz, not text"),
             ('type = "date", formats = ["%Y-%m-%e"]', "format '%Y-%m-%e' has %e, which is none of"),
             ('type = "date", formats = ["%d.%m."]', "format '%d.%m.' tells no year: expected %Y or %y"),
             ('type = "date", formats = ["%m/%Y"]', "format '%m/%Y' tells no day"),
             ('type = "date", formats = ["iso"]', "format 'iso' tells no year"),
             ('type = "timestamp", formats = ["%Y-%m-%d %z"]', "format .* has a zone, %z, and a timestamp has none"),
             ('type = "timestamptz", formats = ["%d.%m.%Y"]', "format '%d.%m.%Y' has no zone: expected %z"),
+            ('type = "time", formats = ["%M:%S"]', "format '%M:%S' tells no hour: expected %H or %I"),
+            ('type = "time", formats = ["%H:%M %z"]', "format .* has a zone, %z, and a time has none"),
+            ('type = "time", timezone = "UTC"', "timezone expects type timestamptz, not time"),
+            ('type = "time", min = "8:15"', "min expects a time of day such as 08:15, got '8:15'"),
+            ('type = "time", max = 24', "max expects a time of day such as 08:15, got 24"),
+            ('type = "time", min = "22:00", max = "06:00"', "no value is at least 22:00 and at most 06:00"),
+            ('type = "time", above = "24:00", max = "24:00:00"', "no value is more than 24:00 and at most 24:00:00"),
             ('type = "jsonb", trim = true', "trim expects a type of single values, not jsonb"),
             ('type = "text[]", null_if = ["x"]', r"null_if expects a type of single values, not text\[\]"),
             ('type = "text[]", default = "x"', r"default expects a type of single values, not text\[\]"),
@@ -312,7 +305,7 @@ WRONG: list[tuple[str, str, str]] = [
     (
         "bound on text",
         _with('carrier = "text"', 'carrier = { type = "text", min = 0 }'),
-        "column carrier: min expects type smallint, integer, bigint, numeric or double, not text",
+        "column carrier: min expects type smallint, integer, bigint, numeric, double or time, not text",
     ),
     (
         "bound is no number",

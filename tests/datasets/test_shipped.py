@@ -1,7 +1,7 @@
 import gzip
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -21,14 +21,6 @@ from tests.support.faults import Connection
 Record = dict[str, Any]
 
 NO_CONFIG = Path("no-such-folder")
-
-
-@pytest.fixture
-def connection(postgresql: Connection) -> Iterator[Connection]:
-    """Give an autocommit connection to a fresh, migrated database."""
-    info = postgresql.info
-    with psycopg.connect(info.dsn, password=info.password, autocommit=True) as connection:
-        yield connection
 
 
 def _batch(dataset: Dataset, records: Iterable[Record]) -> Batch:

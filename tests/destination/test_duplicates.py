@@ -5,9 +5,8 @@ import json
 import os
 import random
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from etl.database.connecting import Database
-from etl.database.tables import create_tables
-from etl.datasets import Dataset, read
-from etl.embedded import Server
+from etl.datasets import read
 from etl.errors import DefinitionError
-from etl.ingestion.values import Source, Summary
+from etl.ingestion.values import Summary
 from etl.settings import Mode, OnDuplicate
-from tests.support.commands import PATIENT, RunEtl, Running
+from tests.support.commands import PATIENT
 from tests.support.databases import databases_of
-from tests.support.faults import Connection
-from tests.support.loading import bring
 from tests.support.servers import durable_server
 from tests.support.site import Site
 from tests.support.waiting import until
@@ -58,74 +52,50 @@ def _crate(name: str, version: int | None, weight: int, *items: str) -> dict[str
     return {"crate_no": name, "version": version, "weight": weight, "items": [{"sku": sku} for sku in items]}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Crates:
-    """A database with the tables of the dataset, and a folder."""
-
-    connection: Connection
-    dataset: Dataset
-    folder: Path
-    serial: Iterator[int] = field(default_factory=itertools.count)
-
-    def held(self) -> dict[str, tuple[int | None, int, list[str]]]:
-        """Return version, weight and items of each crate; no item is left of what is not there."""
-        rows = self.connection.execute("select crate_no, version, weight from logistics.crates").fetchall()
-        found: dict[str, tuple[int | None, int, list[str]]] = {name: (*rest, []) for name, *rest in rows}
-        assert len(found) == len(rows)
-        for name, sku in self.connection.execute("select crate_no, sku from logistics.crate_items order by sku"):
-            found[name][2].append(sku)
-        return found
-
-    def staged(self, run: str | None = None) -> list[str]:
-        """Return what is left, of a run or of any, in the schema of what is not finished."""
-        query = "select relname from pg_class where relnamespace = 'etl_staging'::regnamespace and relkind = 'r'"
-        return [name for (name,) in self.connection.execute(query) if name.startswith(run or "")]
-
-    def write(self, name: str, records: Sequence[dict[str, Any]]) -> Path:
-        """Write records as a source that no other begins like."""
-        path = self.folder / name
-        lines = [json.dumps({"serial": next(self.serial)} | record) for record in records]
-        path.write_text("\n".join([*lines, ""]) if path.suffix == ".ndjson" else f"[{', '.join(lines)}]")
-        return path
-
-    def bring(self, path: Path, **asked: Any) -> Summary:
-        """Load a source to its end."""
-        database = Database(conninfo=self.connection.info.dsn)
-        summary, error = bring(
-            Source(name=path.name, path=str(path)),
-            self.dataset,
-            database,
-            failed_dir=self.folder / "failed",
-            **asked,
-        )
-        assert error is None
-        assert summary.records.adds_up()
-        return summary
-
-    def refused(self, run: str | None) -> list[dict[str, Any]]:
-        """Return what the failed store tells of the records of a run, in the order of the source."""
-        told = [
-            record
-            for path in (self.folder / "failed").rglob("*.json")
-            for details in [json.loads(path.read_text())]
-            if details["run"] == run
-            for record in details["records"]
-        ]
-        return sorted(told, key=lambda each: int(each["record"]))
+SERIAL = itertools.count()
 
 
 @pytest.fixture
-def crates(postgresql: Connection, tmp_path: Path) -> Crates:
-    """Give a database and a folder with the dataset."""
-    postgresql.autocommit = True
-    path = tmp_path / "config" / "datasets" / "crates.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(CRATES)
-    (tmp_path / "failed").mkdir(mode=0o700)
-    dataset = read(path)
-    create_tables(postgresql, dataset)
-    postgresql.execute("alter table logistics.crates add constraint no_dozen check (weight <> 12)")
-    return Crates(connection=postgresql, dataset=dataset, folder=tmp_path)
+def site(site: Site) -> Site:
+    """Give a site that has the tables of the dataset."""
+    _define(site)
+    return site
+
+
+def _define(site: Site) -> None:
+    site.define(CRATES)
+    site.ask("alter table logistics.crates add constraint no_dozen check (weight <> 12)")
+
+
+def _held(site: Site) -> dict[str, tuple[int | None, int, list[str]]]:
+    """Return version, weight and items of each crate; no item is left of what is not there."""
+    rows = site.ask("select crate_no, version, weight from logistics.crates")
+    found: dict[str, tuple[int | None, int, list[str]]] = {name: (*rest, []) for name, *rest in rows}
+    assert len(found) == len(rows)
+    for name, sku in site.ask("select crate_no, sku from logistics.crate_items order by sku"):
+        found[name][2].append(sku)
+    return found
+
+
+def _staged(site: Site, run: str | None = None) -> list[str]:
+    """Return what is left, of a run or of any, in the schema of what is not finished."""
+    query = "select relname from pg_class where relnamespace = 'etl_staging'::regnamespace and relkind = 'r'"
+    return [name for name in site.column(query) if name.startswith(run or "")]
+
+
+def _write(site: Site, name: str, records: Sequence[dict[str, Any]]) -> Path:
+    """Write records as a source that no other begins like."""
+    path = site.folder / name
+    lines = [json.dumps({"serial": next(SERIAL)} | record) for record in records]
+    path.write_text("\n".join([*lines, ""]) if path.suffix == ".ndjson" else f"[{', '.join(lines)}]")
+    return path
+
+
+def _bring(site: Site, path: Path, dataset: str = "crates", **settings: Any) -> Summary:
+    """Load a source to its end."""
+    summary, error = site.bring(path, dataset, **settings)
+    assert error is None
+    return summary
 
 
 @dataclass(kw_only=True)
@@ -200,34 +170,39 @@ class Trial:
     batch_rows: tuple[int, int]
     decoder: str
 
-    def judge(self, crates: Crates) -> None:
+    def judge(self, site: Site) -> None:
         """Compare what a load leaves with the model."""
         mode, is_atomic = self.way
-        crates.connection.execute("truncate logistics.crates, logistics.crate_items")
+        site.ask("truncate logistics.crates, logistics.crate_items")
         model = Model(policy=self.policy, mode=mode, facts={})
         # What the table refuses at the end of an atomic append cannot become visible at all.
         for number, (name, version) in enumerate(self.old.items() if self.way != ("append", True) else ()):
             model.facts[name] = _crate(name, version, number)
             insert = "insert into logistics.crates values (%s, %s, %s, 0, 0, %s)"
-            crates.connection.execute(insert, [name, version, number, number])
+            site.ask(insert, [name, version, number, number])
         if mode == "replace":
             model.facts.clear()
         for record in self.records:
             model.take(record)
-        path = crates.write("crates.json", self.records)
-        asked = {"mode": mode, "atomic": is_atomic, "on_duplicate": self.policy, "decoder": self.decoder}
+        path = _write(site, "crates.json", self.records)
+        asked: dict[str, Any] = {
+            "mode": mode,
+            "atomic": is_atomic,
+            "on_duplicate": self.policy,
+            "decoder": self.decoder,
+        }
         first, last = self.batch_rows
-        summaries = [crates.bring(path, limit=self.limit, batch_rows=first, **asked)] if self.limit else []
-        summaries.append(crates.bring(path, batch_rows=last, **asked))
-        assert crates.held() == model.held()
+        summaries = [_bring(site, path, limit=self.limit, batch_rows=first, **asked)] if self.limit else []
+        summaries.append(_bring(site, path, batch_rows=last, **asked))
+        assert _held(site) == model.held()
         assert sum(summary.records.rejected for summary in summaries) == model.rejected
         assert sum(summary.policies.duplicates for summary in summaries) == model.duplicates
-        assert len(crates.refused(summaries[-1].run)) == model.rejected
-        assert crates.staged(summaries[-1].run) == []
+        assert len(site.failures.records(summaries[-1].run)) == model.rejected
+        assert _staged(site, summaries[-1].run) == []
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_each_policy_comes_to_what_a_plain_loop_makes_of_it(crates: Crates, policy: OnDuplicate) -> None:
+def test_each_policy_comes_to_what_a_plain_loop_makes_of_it(site: Site, policy: OnDuplicate) -> None:
     """In every mode, within a batch, across batches and across attempts, beside rows of another run."""
     dice = random.Random(5)
     for number, way in enumerate(WAYS * 2):
@@ -241,7 +216,7 @@ def test_each_policy_comes_to_what_a_plain_loop_makes_of_it(crates: Crates, poli
         decoder = "ijson" if number == 1 else "auto"
         Trial(
             policy=policy, way=way, records=records, old=old, limit=limit, batch_rows=batch_rows, decoder=decoder
-        ).judge(crates)
+        ).judge(site)
 
 
 @st.composite
@@ -267,29 +242,27 @@ def _trials(draw: st.DrawFn) -> Trial:
 
 @settings(deadline=None, derandomize=True, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_trials())
-def test_any_source_comes_to_what_a_plain_loop_makes_of_it(crates: Crates, trial: Trial) -> None:
+def test_any_source_comes_to_what_a_plain_loop_makes_of_it(site: Site, trial: Trial) -> None:
     """Whatever the policy, the mode, the batches and an end between two attempts: facts and counts are the model's."""
-    trial.judge(crates)
+    trial.judge(site)
 
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_trials())
-def test_many_sources_come_to_what_a_plain_loop_makes_of_them(crates: Crates, trial: Trial) -> None:
+def test_many_sources_come_to_what_a_plain_loop_makes_of_them(site: Site, trial: Trial) -> None:
     """The same for hundreds of sources, others each time."""
-    trial.judge(crates)
+    trial.judge(site)
 
 
-def _load(run_etl: RunEtl, *words: str | Path, code: int) -> dict[str, Any]:
+def _load(site: Site, *words: str | Path, code: int) -> dict[str, Any]:
     told = ("--log-level", "debug", "--log-format", "json")
-    done = run_etl(*told, "load", "crates", *words, "--json", "--no-precalculate", "--max-rejected", "100%")
+    done = site.run(*told, "load", "crates", *words, "--json", "--no-precalculate", "--max-rejected", "100%")
     assert done.returncode == code, done.stderr
-    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[0])
-    events = [json.loads(line) for line in done.stderr.splitlines() if '"event": "batch_refused"' in line]
-    return summary | {"refused_at": {event["offset"] for event in events}}
+    return done.summary | {"refused_at": {event["offset"] for event in done.events("batch_refused")}}
 
 
-def test_a_duplicate_that_is_refused_is_told_and_can_be_replayed(run_etl: RunEtl, crates: Crates) -> None:
+def test_a_duplicate_that_is_refused_is_told_and_can_be_replayed(site: Site) -> None:
     """It is a rejected record with its place and a sentence of ours, counted; to replay it asks for no duplicate."""
     records = [
         _crate("A", 1, 10, "a1"),
@@ -299,36 +272,37 @@ def test_a_duplicate_that_is_refused_is_told_and_can_be_replayed(run_etl: RunEtl
         _crate("C", 1, 14),
         _crate("A", None, 15),
     ]
-    path = crates.write("feed.json", records)
-    rehearsed = _load(run_etl, path, "--on-duplicate", "reject", "--batch-rows", "2", "--dry-run", code=1)
+    path = _write(site, "feed.json", records)
+    rehearsed = _load(site, path, "--on-duplicate", "reject", "--batch-rows", "2", "--dry-run", code=1)
     assert (rehearsed["records"]["rejected"], rehearsed["policies"]) == (3, {"duplicates": 2})
-    assert crates.held() == {}
-    (crates.folder / "config" / "datasets" / "crates.toml").write_text('on_duplicate = "reject"\n' + CRATES)
-    summary = _load(run_etl, path, "--batch-rows", "2", code=1)
+    assert _held(site) == {}
+    (site.folder / "config" / "datasets" / "crates.toml").write_text('on_duplicate = "reject"\n' + CRATES)
+    summary = _load(site, path, "--batch-rows", "2", code=1)
     assert (summary["records"]["loaded"], summary["records"]["rejected"]) == (3, 3)
     assert summary["policies"] == {"duplicates": 2}
     assert summary["rows"] == {"logistics.crates": 3, "logistics.crate_items": 1}
     assert len(summary["refused_at"]) == 1, "only for the dozen the server had to refuse a batch"
-    assert crates.held() == {"A": (1, 10, ["a1"]), "B": (1, 11, []), "C": (1, 14, [])}
+    assert _held(site) == {"A": (1, 10, ["a1"]), "B": (1, 11, []), "C": (1, 14, [])}
     places = {"record", "offset", "table", "column", "sqlstate", "reason"}
-    first, _, last = ({name: told[name] for name in places} for told in crates.refused(summary["run"]))
+    first, _, last = ({name: told[name] for name in places} for told in site.failures.records(summary["run"]))
     assert (first["record"], last["record"]) == (3, 6)
-    assert json.JSONDecoder().raw_decode(path.read_text(), last["offset"])[0] == {"serial": 5} | records[5]
+    text = path.read_text()
+    assert json.JSONDecoder().raw_decode(text, last["offset"])[0] == json.loads(text)[5]
     assert (first["sqlstate"], first["table"], first["column"]) == ("23505", "logistics.crates", "crate_no")
     assert first["reason"] == "an earlier record of this source has the same key (crate_no)"
     counted = "select on_duplicate, sum((policies ->> 'duplicates')::int) from etl.runs join etl.batches using (run)"
-    assert crates.connection.execute(f"{counted} group by 1").fetchall() == [("reject", 2)]
-    assert crates.staged() == []
-    assert run_etl("failed", "replay", "--all").returncode == 1  # the server goes on to refuse a dozen
-    assert crates.held()["A"] == (2, 13, ["a2"])
+    assert site.ask(f"{counted} group by 1") == [("reject", 2)]
+    assert _staged(site) == []
+    assert site.run("failed", "replay", "--all").returncode == 1  # the server goes on to refuse a dozen
+    assert _held(site)["A"] == (2, 13, ["a2"])
 
 
-def test_what_stands_before_counts_as_the_first_when_it_is_replayed(run_etl: RunEtl, crates: Crates) -> None:
+def test_what_stands_before_counts_as_the_first_when_it_is_replayed(site: Site) -> None:
     """A record that waited in the failed store is the first of its key, or is not, by its place in the source."""
     records = [_crate("A", 1, NEGATIVE, "a1"), _crate("A", 2, 10, "a2"), _crate("B", 1, 11), _crate("B", 2, NEGATIVE)]
     records += [_crate("C", 1, 777, "c1"), _crate("C", 2, 13, "c2")]
-    path = crates.write("feed.json", records)
-    crates.connection.execute(
+    path = _write(site, "feed.json", records)
+    site.ask(
         """
         create function busy() returns trigger language plpgsql as
         'begin raise exception using errcode = ''40001''; end';
@@ -337,50 +311,49 @@ def test_what_stands_before_counts_as_the_first_when_it_is_replayed(run_etl: Run
         """
     )
     words = ("--on-duplicate", "first", "--batch-rows", "1", "--retry-attempts", "1", "--max-rejected", "100%")
-    done = run_etl("load", "crates", path, *words, "--no-precalculate")
+    done = site.run("load", "crates", path, *words, "--no-precalculate")
     assert "2 rejected, 1 failed" in done.stdout
-    assert crates.held() == {"A": (2, 10, ["a2"]), "B": (1, 11, []), "C": (2, 13, ["c2"])}
-    crates.connection.execute("drop trigger busy on logistics.crates")
-    for stored in (crates.folder / "failed").rglob("*.ndjson"):
+    assert _held(site) == {"A": (2, 10, ["a2"]), "B": (1, 11, []), "C": (2, 13, ["c2"])}
+    site.ask("drop trigger busy on logistics.crates")
+    for stored in (site.folder / "failed").rglob("*.ndjson"):
         stored.write_text(stored.read_text().replace(f'"weight": {NEGATIVE}', '"weight": 7'))
-    assert run_etl("failed", "replay", "--all").returncode == 0
-    assert crates.held() == {"A": (1, 7, ["a1"]), "B": (1, 11, []), "C": (1, 777, ["c1"])}
+    assert site.run("failed", "replay", "--all").returncode == 0
+    assert _held(site) == {"A": (1, 7, ["a1"]), "B": (1, 11, []), "C": (1, 777, ["c1"])}
 
 
-def test_the_keys_of_a_run_live_as_long_as_it_can_go_on(run_etl: RunEtl, crates: Crates) -> None:
+def test_the_keys_of_a_run_live_as_long_as_it_can_go_on(site: Site) -> None:
     """A later attempt knows them, a source that grew knows its rows again, and --force lets go of them."""
     records = [_crate("A", 1, 10), _crate("A", 2, 11), _crate("B", 1, 13), _crate("A", 3, 14), _crate("C", 1, 15)]
-    path = crates.write("feed.ndjson", records)
+    path = _write(site, "feed.ndjson", records)
     first = ["--on-duplicate", "first", "--batch-rows", "1"]
-    cut = _load(run_etl, path, *first, "--limit", "2", code=0)
+    cut = _load(site, path, *first, "--limit", "2", code=0)
     assert cut["policies"] == {"duplicates": 1}
-    assert crates.staged() == [f"{cut['run']}_keys_0"]
-    other = run_etl("load", "crates", path, "--batch-rows", "1", "--limit", "3", "--no-precalculate")
+    assert _staged(site) == [f"{cut['run']}_keys_0"]
+    other = site.run("load", "crates", path, "--batch-rows", "1", "--limit", "3", "--no-precalculate")
     assert (other.returncode, "began under another definition" in other.stderr) == (2, True)
-    shown = run_etl("runs", "show", cut["run"]).stdout
+    shown = site.run("runs", "show", cut["run"]).stdout
     assert "--on-duplicate first" in shown
-    forced = _load(run_etl, path, *first, "--limit", "3", "--force", code=0)
-    assert crates.staged() == [f"{forced['run']}_keys_0"]
-    done = run_etl("load", "crates", path, *first, "--no-precalculate")
+    forced = _load(site, path, *first, "--limit", "3", "--force", code=0)
+    assert _staged(site) == [f"{forced['run']}_keys_0"]
+    done = site.run("load", "crates", path, *first, "--no-precalculate")
     assert "2 loaded, 3 skipped" in done.stdout
     assert "; 1 with the key of an earlier record" in done.stdout
-    assert crates.staged() == []
-    tail = crates.write("tail.ndjson", [_crate("B", 9, 16), _crate("D", 1, 17)])
+    assert _staged(site) == []
+    tail = _write(site, "tail.ndjson", [_crate("B", 9, 16), _crate("D", 1, 17)])
     path.write_text(path.read_text() + tail.read_text())
-    again = _load(run_etl, path, *first, code=0)
+    again = _load(site, path, *first, code=0)
     assert (again["run"], again["records"]["skipped"], again["policies"]) == (forced["run"], 5, {"duplicates": 1})
-    assert crates.held() == {name: (1, weight, []) for name, weight in zip("ABCD", (10, 13, 15, 17), strict=True)}
-    assert crates.staged() == []
+    assert _held(site) == {name: (1, weight, []) for name, weight in zip("ABCD", (10, 13, 15, 17), strict=True)}
+    assert _staged(site) == []
 
 
-def test_what_the_server_refuses_leaves_its_key_to_the_next(crates: Crates) -> None:
+def test_what_the_server_refuses_leaves_its_key_to_the_next(site: Site) -> None:
     """The newest version that a constraint refuses is no duplicate, nor is one of another kind of record."""
     records = [_crate("A", 2, 10, "a1"), _crate("A", 3, DOZEN), _crate("B", 1, 11), _crate("B", 2, 13, "b2")]
-    summary = crates.bring(crates.write("feed.json", records), on_duplicate="newest", mode="append")
+    summary = _bring(site, _write(site, "feed.json", records), on_duplicate="newest", mode="append")
     assert (summary.records.rejected, summary.policies.duplicates) == (1, 1)
-    assert crates.held() == {"A": (2, 10, ["a1"]), "B": (2, 13, ["b2"])}
-    kinds = crates.folder / "kinds.toml"
-    kinds.write_text(
+    assert _held(site) == {"A": (2, 10, ["a1"]), "B": (2, 13, ["b2"])}
+    site.define(
         'name = "kinds"\nkey = ["no"]\n'
         + "".join(
             f'[[table]]\nname = "logistics.kind_{kind}"\nwhere = {{ kind = "{kind}" }}\n'
@@ -388,51 +361,41 @@ def test_what_the_server_refuses_leaves_its_key_to_the_next(crates: Crates) -> N
             for kind in "xy"
         )
     )
-    dataset = read(kinds)
-    create_tables(crates.connection, dataset)
-    path = crates.write("kinds.json", [{"no": no, "kind": kind} for no, kind in ("1x", "1y", "2x", "1x", "2x")])
+    path = _write(site, "kinds.json", [{"no": no, "kind": kind} for no, kind in ("1x", "1y", "2x", "1x", "2x")])
     for policy, loaded in (("reject", 3), ("newest", 5)):
-        crates.connection.execute("truncate logistics.kind_x, logistics.kind_y")
-        summary = Crates(connection=crates.connection, dataset=dataset, folder=crates.folder).bring(
-            path, on_duplicate=policy, batch_rows=2, force=True
-        )
+        site.ask("truncate logistics.kind_x, logistics.kind_y")
+        summary = _bring(site, path, "kinds", on_duplicate=policy, batch_rows=2, force=True)
         assert (summary.records.loaded, summary.policies.duplicates) == (loaded, 2)
-        rows = crates.connection.execute(
-            "select no, 'x' from logistics.kind_x union select no, 'y' from logistics.kind_y"
-        )
+        rows = site.ask("select no, 'x' from logistics.kind_x union select no, 'y' from logistics.kind_y")
         assert sorted(rows) == [("1", "x"), ("1", "y"), ("2", "x")]
 
 
 @pytest.mark.parametrize("mode", ["merge", "append"])
-def test_several_workers_keep_the_newest(crates: Crates, mode: Mode) -> None:
+def test_several_workers_keep_the_newest(site: Site, mode: Mode) -> None:
     """Whichever worker comes first, the newest version stays, and the count is that of one worker."""
     records = [_crate(f"C{number * 7 % 20}", number * 13 % 50, 100 + number, f"{number}") for number in range(120)]
     model = Model(policy="newest", mode=mode, facts={})
     for record in records:
         model.take(record)
-    path = crates.write("feed.json", records)
-    summary = crates.bring(path, mode=mode, on_duplicate="newest", workers=2, batch_rows=7)
+    path = _write(site, "feed.json", records)
+    summary = _bring(site, path, mode=mode, on_duplicate="newest", workers=2, batch_rows=7)
     assert (summary.records.loaded, summary.policies.duplicates) == (120, 100)
-    assert crates.held() == model.held()
+    assert _held(site) == model.held()
 
 
-def test_a_policy_that_cannot_be_kept_is_refused(run_etl: RunEtl, crates: Crates, tmp_path: Path) -> None:
+def test_a_policy_that_cannot_be_kept_is_refused(site: Site) -> None:
     """Without a key there are no duplicates, and with two workers no first: exit code 2, in the definition likewise."""
-    path = crates.write("feed.json", [_crate("A", 1, 10)])
-    done = run_etl("load", "crates", path, "--on-duplicate", "first", "--workers", "2")
+    path = _write(site, "feed.json", [_crate("A", 1, 10)])
+    done = site.run("load", "crates", path, "--on-duplicate", "first", "--workers", "2")
     assert (done.returncode, "takes one worker" in done.stderr, "hint: --workers 1" in done.stderr) == (2, True, True)
-    folder = tmp_path / "config" / "datasets"
+    folder = site.folder / "config" / "datasets"
     keyless = CRATES.replace('key = ["crate_no"]\nnewest_by = "version"\n', "").replace("merge", "append")
     (folder / "keyless.toml").write_text(keyless.replace('"crates"', '"keyless"'))
-    done = run_etl("load", "keyless", path, env={"ETL_ON_DUPLICATE": "newest"})
+    done = site.run("load", "keyless", path, env={"ETL_ON_DUPLICATE": "newest"})
     assert (done.returncode, "on-duplicate newest expects a key" in done.stderr) == (2, True)
     (folder / "keyless.toml").write_text('on_duplicate = "first"\n' + keyless.replace('"crates"', '"keyless"'))
     with pytest.raises(DefinitionError, match="on_duplicate expects `key`"):
         read(folder / "keyless.toml")
-
-
-def _came_to(site: Site, running: Running, batches: int) -> bool:
-    return site.count_batches() >= batches or not running.is_running()
 
 
 @pytest.mark.slow
@@ -447,9 +410,7 @@ def _came_to(site: Site, running: Running, batches: int) -> bool:
         ("first", "replace", ()),
     ],
 )
-def test_a_killed_load_forgets_no_key(
-    server: Server, tmp_path: Path, policy: OnDuplicate, mode: Mode, options: tuple[str, ...]
-) -> None:
+def test_a_killed_load_forgets_no_key(site: Site, policy: OnDuplicate, mode: Mode, options: tuple[str, ...]) -> None:
     """However often a load is killed, the last attempt ends with the facts and counts of one plain loop."""
     records = [
         _crate(f"C{number * 733 % 1_500}", number * 389 % 50, DOZEN if number % 97 == 5 else 100 + number, f"{number}")
@@ -459,28 +420,22 @@ def test_a_killed_load_forgets_no_key(
     model = Model(policy=policy, mode=mode, facts={})
     for record in records:
         model.take(record)
-    with databases_of(server).site(tmp_path) as site, site.connect() as connection:
-        path = tmp_path / "config" / "datasets" / "crates.toml"
-        path.write_text(CRATES)
-        crates = Crates(connection=connection, dataset=read(path), folder=tmp_path)
-        create_tables(connection, crates.dataset)
-        connection.execute("alter table logistics.crates add constraint no_dozen check (weight <> 12)")
-        source = str(crates.write("feed.json", records))
-        words = ["load", "crates", source, "--mode", mode, "--on-duplicate", policy, *options, *PATIENT]
-        words += ["--json", "--max-rejected", "100%", "--batch-rows", "50"]
-        kills = 0
-        for share in (1, 3, 7, 12, 20, 30, 45, 60):
-            running = site.start(*words)
-            until(partial(_came_to, site, running, share), "some batches")
-            kills += running.kill()
-        ended = site.start(*words).ended()
-        assert kills >= 4
-        assert ended.returncode in {0, 1}, ended.stderr
-        assert crates.held() == model.held()
-        counted = "select sum((policies ->> 'duplicates')::int), sum(count_rejected) from etl.batches"
-        assert connection.execute(counted).fetchall() == [(model.duplicates, model.rejected)]
-        assert len(crates.refused(ended.summary["run"])) == model.rejected
-        assert crates.staged() == []
+    source = str(_write(site, "feed.json", records))
+    words = ["load", "crates", source, "--mode", mode, "--on-duplicate", policy, *options, *PATIENT]
+    words += ["--json", "--max-rejected", "100%", "--batch-rows", "50"]
+    kills = 0
+    for share in (1, 3, 7, 12, 20, 30, 45, 60):
+        running = site.start(*words)
+        site.wait_for_batches(share, running)
+        kills += running.kill()
+    ended = site.start(*words).ended()
+    assert kills >= 4
+    assert ended.returncode in {0, 1}, ended.stderr
+    assert _held(site) == model.held()
+    counted = "select sum((policies ->> 'duplicates')::int), sum(count_rejected) from etl.batches"
+    assert site.ask(counted) == [(model.duplicates, model.rejected)]
+    assert len(site.failures.records(ended.summary["run"])) == model.rejected
+    assert _staged(site) == []
 
 
 @pytest.mark.slow
@@ -497,17 +452,13 @@ def test_a_server_that_crashes_changes_no_order(
         for record in records:
             model.take(record)
         with databases_of(server).site(tmp_path) as site:
-            path = tmp_path / "config" / "datasets" / "crates.toml"
-            path.write_text(CRATES)
-            dataset = read(path)
-            with site.connect() as connection:
-                create_tables(connection, dataset)
-                source = Crates(connection=connection, dataset=dataset, folder=tmp_path).write("feed.json", records)
+            _define(site)
+            source = _write(site, "feed.json", records)
             words = ["load", "crates", str(source), "--mode", mode, "--on-duplicate", policy, *PATIENT]
             words += ["--json", "--max-rejected", "100%", "--batch-rows", "20"]
             for share in (5, 40, 90):
                 running = site.start(*words)
-                until(partial(_came_to, site, running, share), "some batches")
+                site.wait_for_batches(share, running)
                 pid = server.status().pid
                 assert pid is not None
                 os.kill(pid, signal.SIGQUIT)
@@ -515,9 +466,6 @@ def test_a_server_that_crashes_changes_no_order(
                 server.start()
                 running.ended()
             assert site.start(*words).ended().returncode in {0, 1}
-            with site.connect() as connection:
-                crates = Crates(connection=connection, dataset=dataset, folder=tmp_path)
-                assert crates.held() == model.held()
-                counted = "select sum((policies ->> 'duplicates')::int) from etl.batches"
-                assert connection.execute(counted).fetchall() == [(model.duplicates,)]
-                assert crates.staged() == []
+            assert _held(site) == model.held()
+            assert site.ask("select sum((policies ->> 'duplicates')::int) from etl.batches") == [(model.duplicates,)]
+            assert _staged(site) == []

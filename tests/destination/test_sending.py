@@ -10,6 +10,7 @@ from psycopg import sql
 from etl.ingestion.constants import COPY_BYTES
 from etl.ingestion.destination.sending import Exchange, wait_for
 from etl.ingestion.pipeline.ahead import Ahead, interleave
+from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.values import Rows
 from tests.support.faults import Connection
 
@@ -138,14 +139,15 @@ def _making(*made: str | None) -> Iterator[str | None]:
 def test_work_ahead_stays_within_its_bounds() -> None:
     """One is made, and so many parts of the next; never a third, and the error comes last."""
     ahead = Ahead(_making(None, "a", None, None, None, "b", "c"), beyond=2)
+    items = ahead.until(Stop())
     assert [ahead.work() for _ in range(6)] == [True, True, True, True, False, False]
-    assert ahead.next() == "a"
+    assert next(items) == "a"
     assert [ahead.work() for _ in range(5)] == [True, True, True, False, False]
-    assert ahead.next() == "b"
+    assert next(items) == "b"
     assert [ahead.work() for _ in range(2)] == [True, False]
-    assert ahead.next() == "c"
+    assert next(items) == "c"
     with pytest.raises(ValueError, match="the end"):
-        ahead.next()
+        next(items)
 
 
 def test_nothing_is_lost_of_a_source_that_breaks_off() -> None:
@@ -153,6 +155,7 @@ def test_nothing_is_lost_of_a_source_that_breaks_off() -> None:
     ahead = Ahead(_making(*"abc"), beyond=5)
     while ahead.work():
         pass
-    assert [ahead.next(), ahead.next(), ahead.next()] == ["a", "b", "c"]
+    items = ahead.until(Stop())
+    assert [next(items), next(items), next(items)] == ["a", "b", "c"]
     with pytest.raises(ValueError, match="the end"):
-        ahead.next()
+        next(items)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import get_args
 
 import click
-import psycopg
 import pytest
 
 from etl import datasets, queries
@@ -47,14 +46,6 @@ def table_words(path: Path) -> set[str]:
     """Return the words in backticks of the first column of all tables in a page."""
     first = re.findall(r"^\| (`[^|]+`) \|", text_of(path), re.MULTILINE)
     return {word for cell in first for word in re.findall(r"`([^`]+)`", cell)}
-
-
-@pytest.fixture
-def connection(postgresql: Connection) -> Iterator[Connection]:
-    """Give an autocommit connection to a fresh, migrated database."""
-    info = postgresql.info
-    with psycopg.connect(info.dsn, password=info.password, autocommit=True) as connection:
-        yield connection
 
 
 def test_the_generated_parts_are_what_the_code_says_now(connection: Connection) -> None:

@@ -3,7 +3,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,6 +21,7 @@ from etl.ingestion.framing.spans import spans
 from etl.ingestion.sources.stream import opened
 from etl.ingestion.values import LoadedRange, Piece, Source
 from etl.settings import Format
+from tests.support.streams import Bytes, range_of
 
 quick = settings(deadline=None, derandomize=True, max_examples=100)
 
@@ -34,21 +35,6 @@ VALUE = st.recursive(
 )
 RECORD = st.dictionaries(TEXT, VALUE, max_size=4)
 BLANK = st.text(" \t\r\n", max_size=3)
-
-
-@dataclass
-class Bytes:
-    """A stream of bytes in memory; `asked` gathers how much was asked for."""
-
-    data: bytes
-    source: Source = field(default=Source(name="a.json", path=None))
-    asked: list[int] = field(default_factory=list)
-
-    def read(self, size: int) -> bytes:
-        """Return the next bytes."""
-        self.asked.append(size)
-        given, self.data = self.data[:size], self.data[size:]
-        return given
 
 
 @dataclass(frozen=True)
@@ -213,12 +199,6 @@ def _is_object(data: bytes) -> bool:
         return False
 
 
-def _range(piece: Piece) -> LoadedRange:
-    return LoadedRange(
-        offset=piece.offset, length=len(piece.data), count=piece.count, first_record=piece.first_record, hash=b""
-    )
-
-
 def _until_fault(data: bytes, document: Document) -> tuple[list[Piece], str]:
     """Cut other bytes as a document; return the pieces, and the fault that ended them."""
     how = CutOptions(format=document.format, records_path=document.records, batch_rows=2, known={})
@@ -255,7 +235,7 @@ def test_known_ranges_come_again_and_the_rest_is_cut_between_them(
     earlier = document.cut(before)
     kept = data.draw(st.lists(st.sampled_from(earlier), unique_by=id)) if earlier else []
     with _read_in(read_bytes):
-        found = document.cut(now, {piece.offset: _range(piece) for piece in kept})
+        found = document.cut(now, {piece.offset: range_of(piece) for piece in kept})
     _assert_whole(document, found)
     again = [_told(piece) for piece in found]
     assert all(_told(piece) in again for piece in kept)
@@ -325,8 +305,8 @@ def test_every_cut_and_every_spoiled_byte_is_a_source_error_or_data(document: Do
         (b"[{}, 12", "the source is cut off in this record, at record 2, byte 5"),
         (b"[{},]", "not JSON: expecting value, at record 2, byte 4"),
         (b"[,{}]", "not JSON: expecting value, at record 1, byte 1"),
-        (b"[{} {}]", "expected , or ] behind a record, got something else, at record 2, byte 4"),
-        (b"[{},{}}", "expected , or ] behind a record, got something else, at record 3, byte 6"),
+        (b"[{} {}]", "expected , or ] after a record, got something else, at record 2, byte 4"),
+        (b"[{},{}}", "expected , or ] after a record, got something else, at record 3, byte 6"),
         (b'[{"a":NaN}]', "not JSON: NaN is not JSON, at record 1, byte 1"),
         (b'[{},{"a":"x]', "the source is cut off in this record, at record 2, byte 4"),
         (b"[{}] x", "not JSON around the records, at record 2, byte 6"),
@@ -358,7 +338,7 @@ def test_a_fault_names_record_and_byte(data: bytes, message: str | None) -> None
         (
             b'{"x":[{}],"y":[]}\n{"x":[{}]}',
             "more than one document",
-            "give each to a load of its own; where each is a record, --records item",
+            "load each document by itself; if each document is a record, --records item",
         ),
         (b'{"y":"\xff","x":[]}', "not JSON around the records", "get the file again"),
         (b'{"y":1e99999999999999999999,"x":[]}', "not JSON around the records", "get the file again"),

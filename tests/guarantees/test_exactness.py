@@ -15,9 +15,9 @@ from etl.datasets import LINEAGE, Dataset, read
 from etl.ingestion.framing.decoding import decode
 from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Source
 from tests.support.commands import RunEtl
 from tests.support.faults import Connection
+from tests.support.streams import Bytes
 
 Load = Callable[[bytes], list[tuple[Any, ...]]]
 
@@ -159,24 +159,11 @@ def connection(postgresql: Connection, exact: Dataset) -> Iterator[Connection]:
         yield connection
 
 
-class _Bytes:
-    """A stream of bytes in memory."""
-
-    source = Source(name="exact.json", path=None)
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def read(self, size: int) -> bytes:
-        given, self._data = self._data[:size], self._data[size:]
-        return given
-
-
 def _copied(connection: Connection, dataset: Dataset, data: bytes) -> list[tuple[Any, ...]]:
     """Take a source through pieces, records, rows and COPY; return what the tables hold."""
     projection = Projection(dataset)
     with connection.transaction(force_rollback=True):
-        for piece in cut(_Bytes(data), CutOptions(format="auto", records_path="item", batch_rows=3, known={})):
+        for piece in cut(Bytes(data), CutOptions(format="auto", records_path="item", batch_rows=3, known={})):
             batch = projection.batch(piece, decode(piece), 1, range(1, piece.count + 1))
             assert batch.rejected == ()
             for table, [rows] in zip(dataset.tables, batch.tables, strict=True):

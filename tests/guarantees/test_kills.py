@@ -59,18 +59,6 @@ def _go_on(site: Site, case: Case, rng: random.Random) -> list[int]:
     return codes
 
 
-def _wait_for_batches(site: Site, running: Running, batches: int) -> None:
-    """Wait until so many batches are in, or the load has ended."""
-    with site.connect() as connection:
-        until(
-            lambda: (
-                not running.is_running()
-                or connection.execute("select from etl.batches having count(*) >= %s", [batches]).fetchone() is not None
-            ),
-            f"{batches} batches",
-        )
-
-
 @pytest.mark.parametrize("name", ["merged", pytest.param("appended", marks=pytest.mark.slow)])
 def test_a_killed_load_goes_on(site: Site, name: str, request: pytest.FixtureRequest) -> None:
     """A load that is killed again and again, and resumed in other batches, ends with the tables of a clean one."""
@@ -78,7 +66,7 @@ def test_a_killed_load_goes_on(site: Site, name: str, request: pytest.FixtureReq
     rng = random.Random(11)
     for _ in range(3):
         running = _load(site, case, rng.choice(("40", "60")))
-        _wait_for_batches(site, running, site.count_batches() + rng.randint(1, 4))
+        site.wait_for_batches(site.count_batches() + rng.randint(1, 4), running)
         time.sleep(rng.random() * 0.02)
         assert running.kill()
         assert_sound(site)
@@ -102,7 +90,7 @@ def test_a_killed_load_of_an_object_by_keys_goes_on(databases: Databases, site: 
     rng = random.Random(17)
     for _ in range(6):
         running = site.start(*command, "--batch-rows", rng.choice(("40", "60")))
-        _wait_for_batches(site, running, site.count_batches() + rng.randint(1, 3))
+        site.wait_for_batches(site.count_batches() + rng.randint(1, 3), running)
         time.sleep(rng.random() * 0.02)
         running.kill()
         assert_sound(site)
@@ -144,7 +132,7 @@ def test_a_backend_that_ends_before_the_source(site: Site, appended: Case, behin
     running = site.start(*words, "--batch-rows", "100")
     # White space enough to be waited for behind all the records.
     running.send(appended.source.read_bytes() + b" " * (2 << 20))
-    _wait_for_batches(site, running, RECORDS // 100)
+    site.wait_for_batches(RECORDS // 100, running)
     site.terminate(site.backend("state = 'idle' and application_name ~ '-'"))
     running.send(behind)
     ended = running.ended()
@@ -244,7 +232,7 @@ RESTARTS: dict[str, Callable[[Server], None]] = {
 def test_a_server_that_goes_away_for_a_moment(site: Site, merged: Case, durable: Server, name: str) -> None:
     """A load whose server restarts goes on by its retries, or is exit 4 and the next one completes it."""
     running = _load(site, merged)
-    _wait_for_batches(site, running, 3)
+    site.wait_for_batches(3, running)
     RESTARTS[name](durable)
     ended = running.ended()
     assert ended.returncode in {1, 4}
@@ -375,10 +363,10 @@ def _wait_for_moment(site: Site, running: Running, moment: float) -> None:
     if moment < 0.12:
         time.sleep(moment / 0.12 * 0.4)
     elif moment < 0.88:
-        _wait_for_batches(site, running, int((moment - 0.12) / 0.76 * LONG / 100) + 1)
+        site.wait_for_batches(int((moment - 0.12) / 0.76 * LONG / 100) + 1, running)
         time.sleep(moment * 100 % 1 * 0.03)
     else:
-        _wait_for_batches(site, running, LONG // 100)
+        site.wait_for_batches(LONG // 100, running)
         time.sleep((moment - 0.88) / 0.12 * 0.4)
 
 

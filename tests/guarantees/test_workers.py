@@ -31,11 +31,6 @@ def _workers(running: Running) -> list[psutil.Process]:
         return []
 
 
-def _wait_for_batches(site: Site, running: Running, batches: int) -> None:
-    """Wait until so many batches are in, or the load has ended."""
-    until(lambda: site.count_batches() >= batches or not running.is_running(), f"{batches} batches")
-
-
 @pytest.mark.parametrize(
     ("name", "workers"),
     [("merged", "2"), *(pytest.param(*each, marks=pytest.mark.slow) for each in (("merged", "5"), ("appended", "5")))],
@@ -111,7 +106,7 @@ def test_killed_again_and_again_and_resumed_by_other_numbers(site: Site, merged:
     rng = random.Random(5)
     for _ in range(8):
         running = _start(site, merged, "--workers", rng.choice(["2", "3"]), "--batch-rows", rng.choice(["40", "60"]))
-        _wait_for_batches(site, running, site.count_batches() + rng.randint(1, 5))
+        site.wait_for_batches(site.count_batches() + rng.randint(1, 5), running)
         time.sleep(rng.random() * 0.02)
         workers = _workers(running)
         if rng.random() < 0.5 or not workers:

@@ -1,14 +1,10 @@
 """The rows of the ledger as values."""
 
-from typing import Any
-
-import psycopg
 import pytest
 
 from etl.errors import InternalError, UsageError
 from etl.ingestion.ledger import failures, runs, sums
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.faults import Connection
 
 
 def test_a_row_that_must_exist_and_does_not_is_a_fault_of_this_tool(postgresql: Connection) -> None:

@@ -7,7 +7,7 @@ import shlex
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from etl.errors import SourceError, UsageError
 from etl.generate import generate
 from etl.ingestion.framing.pieces import CutOptions, NoRecordsError, cut
 from etl.ingestion.pipeline.sharing import shares_of
-from etl.ingestion.values import LoadedRange, Piece, Source
+from etl.ingestion.values import Piece
 from etl.settings import Format
-from tests.support.commands import PATIENT, Ended, Running
+from tests.support.commands import PATIENT, Ended
 from tests.support.databases import databases_of
 from tests.support.site import Site
 from tests.support.states import State, assert_sound, state
+from tests.support.streams import Bytes, range_of
 from tests.support.waiting import until
 
 BOTH = "deliveries,vehicle_logs"
@@ -503,19 +504,6 @@ def test_the_last_of_several_names_is_completed() -> None:
     assert [each.value for each in offered] == ["vehicle_logs,vehicles"]
 
 
-@dataclass
-class Bytes:
-    """A stream of bytes in memory."""
-
-    data: bytes
-    source: Source = field(default_factory=lambda: Source(name="a.json", path=None))
-
-    def read(self, size: int) -> bytes:
-        """Return the next bytes."""
-        given, self.data = self.data[:size], self.data[size:]
-        return given
-
-
 RECORD = st.dictionaries(st.sampled_from("abc"), st.none() | st.integers() | st.text(max_size=3), max_size=2)
 ARRAYS = st.lists(RECORD, max_size=6)
 DOCUMENTS = st.lists(
@@ -554,7 +542,7 @@ def test_a_document_is_cut_for_each_path_as_for_it_alone(
     alone = [
         _cut(data, CutOptions(format="document", records_path=path, batch_rows=batch_rows, known={})) for path in paths
     ]
-    known = [{each.offset: _range(each) for number, each in enumerate(found) if number in kept} for found, _ in alone]
+    known = [{each.offset: range_of(each) for number, each in enumerate(found) if number in kept} for found, _ in alone]
     alone = [
         _cut(data, CutOptions(format="document", records_path=path, batch_rows=batch_rows, known=ranges))
         for path, ranges in zip(paths, known, strict=True)
@@ -583,16 +571,6 @@ def test_a_document_is_cut_for_each_path_as_for_it_alone(
             assert told == expected[: len(told)]
 
 
-def _range(piece: Piece) -> LoadedRange:
-    return LoadedRange(
-        offset=piece.offset, length=len(piece.data), count=piece.count, first_record=piece.first_record, hash=b""
-    )
-
-
-def _wait_for_batches(site: Site, running: Running, batches: int) -> None:
-    until(lambda: not running.is_running() or site.count_batches() >= batches, f"{batches} batches")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_killed_load_of_several_datasets_goes_on(server: Server, site: Site, tmp_path: Path, workers: str) -> None:
@@ -608,7 +586,7 @@ def test_a_killed_load_of_several_datasets_goes_on(server: Server, site: Site, t
     words = ["load", BOTH, FILE, "--json", "--no-precalculate", "--workers", workers]
     for _ in range(6):
         running = site.start(*words, "--batch-rows", rng.choice(("40", "60", "90")))
-        _wait_for_batches(site, running, site.count_batches() + rng.randint(2, 12))
+        site.wait_for_batches(site.count_batches() + rng.randint(2, 12), running)
         time.sleep(rng.random() * 0.02)
         running.kill()
         assert_sound(site)
@@ -636,7 +614,7 @@ def test_connections_that_are_lost_are_taken_up_again(server: Server, site: Site
         if pids and running.is_running():
             site.terminate(int(rng.choice(pids)[0]))
             count_lost += 1
-        _wait_for_batches(site, running, site.count_batches() + rng.randint(2, 8))
+        site.wait_for_batches(site.count_batches() + rng.randint(2, 8), running)
     ended = running.ended()
     assert (ended.returncode, _ends(ended)) == (1, LOADED), ended.stderr
     assert count_lost > 5
@@ -652,7 +630,7 @@ def test_a_signal_ends_all_datasets(site: Site, number: signal.Signals, workers:
     _put(site, _document(4_000, 2_000, bad=0))
     words = ["load", BOTH, FILE, "--json", "--no-precalculate", "--workers", workers, "--batch-rows", "50"]
     running = site.start(*words)
-    _wait_for_batches(site, running, 10)
+    site.wait_for_batches(10, running)
     running.signal(number)
     ended = running.ended()
     code = 128 + number

@@ -1,16 +1,12 @@
 """A column of type uuid, from the definition to the table."""
 
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-RunEtl = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.commands import RunEtl
+from tests.support.faults import Connection
 
 PARCELS = """
 name = "parcels"

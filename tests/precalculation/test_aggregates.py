@@ -1,72 +1,29 @@
 import threading
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg import sql
 
 from etl.errors import InternalError, UsageError
 from etl.precalculation.catalogue import Aggregate, choose
 from etl.precalculation.refresh import RefreshResult, refresh
+from tests.support.facts import add, another, differences, refreshed, rows_of, wait_until_blocked
 from tests.support.faults import Connection
 
 _numbers = count(1)
 
 
-@pytest.fixture
-def connection(postgresql: Connection) -> Iterator[Connection]:
-    """Give an autocommit connection to a fresh, migrated database."""
-    with _another(postgresql) as connection:
-        yield connection
-
-
-def _another(connection: Connection) -> Connection:
-    return psycopg.connect(connection.info.dsn, password=connection.info.password, autocommit=True)
-
-
-def _add(connection: Connection, table: str, **values: object) -> None:
-    values |= {"etl_run": 1, "etl_batch": 0, "etl_place": 1}
-    connection.execute(
-        sql.SQL("insert into logistics.{} ({}) values ({})").format(
-            sql.Identifier(table),
-            sql.SQL(", ").join(map(sql.Identifier, values)),
-            sql.SQL(", ").join(map(sql.Placeholder, values)),
-        ),
-        values,
-    )
-
-
 def _ship(connection: Connection, created_at: object, **values: object) -> None:
     values.setdefault("shipment_id", f"S{next(_numbers)}")
-    _add(connection, "shipments", created_at=created_at, **values)
-
-
-def _refresh(connection: Connection, name: str) -> RefreshResult:
-    (aggregate,) = choose([name])
-    return refresh(connection, aggregate, run=None)
-
-
-def _rows(connection: Connection, table: str, columns: str) -> list[tuple[Any, ...]]:
-    names = [sql.Identifier(name) for name in columns.split()]
-    query = sql.SQL("select {0} from analytics.{1} order by {0}")
-    return connection.execute(query.format(sql.SQL(", ").join(names), sql.Identifier(table))).fetchall()
+    add(connection, "shipments", created_at=created_at, **values)
 
 
 def _versions(connection: Connection, table: str) -> dict[str, Any]:
     query = sql.SQL("select (t.*)::text, t.xmin::text from analytics.{} as t").format(sql.Identifier(table))
     return dict(connection.execute(query).fetchall())
-
-
-def _differences(connection: Connection, aggregate: Aggregate) -> list[tuple[Any, ...]]:
-    query = sql.SQL(
-        "with fresh as ({select}) (select * from fresh except all table {table}) "
-        "union all (table {table} except all select * from fresh)"
-    )
-    return connection.execute(query.format(select=aggregate.computed(), table=aggregate.identifier)).fetchall()
 
 
 def _at(text: str) -> datetime:
@@ -82,8 +39,8 @@ def test_a_shipment_counts_on_the_utc_day_of_its_creation(connection: Connection
     _ship(connection, "2026-03-01T01:30:00+02:00")
     _ship(connection, "2026-02-28T23:59:59.999999Z")
     _ship(connection, "2026-03-01T00:00:00Z")
-    _refresh(connection, "daily_shipments")
-    assert _rows(connection, "daily_shipments", "day count_shipments") == [
+    refreshed(connection, "daily_shipments")
+    assert rows_of(connection, "daily_shipments", "day count_shipments") == [
         (date(2026, 2, 28), 2),
         (date(2026, 3, 1), 1),
     ]
@@ -95,8 +52,8 @@ def test_a_shipment_counts_in_the_utc_month_of_its_creation(connection: Connecti
     _ship(connection, "2026-01-01T00:30:00+01:00")
     _ship(connection, "2025-12-31T23:00:00-05:00")
     _ship(connection, "2026-01-31T23:59:59.999999Z")
-    _refresh(connection, name)
-    assert _rows(connection, name, "month count_shipments") == [(date(2025, 12, 1), 1), (date(2026, 1, 1), 2)]
+    refreshed(connection, name)
+    assert rows_of(connection, name, "month count_shipments") == [(date(2025, 12, 1), 1), (date(2026, 1, 1), 2)]
 
 
 def test_a_missing_name_is_a_row_of_its_own(connection: Connection) -> None:
@@ -105,8 +62,8 @@ def test_a_missing_name_is_a_row_of_its_own(connection: Connection) -> None:
     _ship(connection, "2026-03-01T00:00:00Z", carrier="A")
     _ship(connection, "2026-03-01T00:00:00Z")
     for name in ("daily_shipments", "carrier_performance"):
-        _refresh(connection, name)
-        assert _rows(connection, name, "carrier service_level count_shipments") == [
+        refreshed(connection, name)
+        assert rows_of(connection, name, "carrier service_level count_shipments") == [
             ("(none)", "(none)", 1),
             ("A", "(none)", 1),
             ("A", "express", 1),
@@ -120,9 +77,9 @@ def test_sums_take_what_is_known(connection: Connection) -> None:
     _ship(connection, day, carrier="A", pieces=3, weight_kg="0.125", freight_cost="0.01")
     _ship(connection, day, carrier="A")
     _ship(connection, day, carrier="B")
-    _refresh(connection, "daily_shipments")
+    refreshed(connection, "daily_shipments")
     columns = "carrier count_shipments sum_pieces sum_weight_kg sum_volume_m3 sum_freight_cost"
-    assert _rows(connection, "daily_shipments", columns) == [
+    assert rows_of(connection, "daily_shipments", columns) == [
         ("A", 3, 5, Decimal("10.625"), Decimal("0.25"), Decimal("10.00")),
         ("B", 1, 0, 0, 0, 0),
     ]
@@ -138,12 +95,12 @@ def test_on_time_is_delivered_at_or_before_the_promise(connection: Connection) -
     _ship(connection, day, carrier="B", promised_at=promised)
     columns = "carrier count_delivered count_on_time count_late on_time_share"
     for name in ("daily_shipments", "carrier_performance", "lane_performance"):
-        _refresh(connection, name)
-        assert _rows(connection, name, columns) == [
+        refreshed(connection, name)
+        assert rows_of(connection, name, columns) == [
             ("A", 4, 2, 1, Decimal("0.6667")),
             ("B", 0, 0, 0, None),
         ]
-    assert _rows(connection, "carrier_performance", "carrier sum_late_hours") == [
+    assert rows_of(connection, "carrier_performance", "carrier sum_late_hours") == [
         ("A", Decimal("1.5")),
         ("B", 0),
     ]
@@ -165,8 +122,8 @@ def test_transit_hours_lie_between_pick_up_and_delivery(connection: Connection) 
     )
     third = Decimal("0.333")
     for name in ("daily_shipments", "carrier_performance", "lane_performance"):
-        _refresh(connection, name)
-        assert _rows(connection, name, columns) == [
+        refreshed(connection, name)
+        assert rows_of(connection, name, columns) == [
             ("A", 3, 70, 2100, Decimal("23.333"), Decimal("15.275"), 20, 36, 38),
             ("B", 1, Decimal("0.333333"), Decimal("0.333333") ** 2, third, None, third, third, third),
             ("C", 0, 0, 0, None, None, None, None, None),
@@ -181,8 +138,8 @@ def test_cost_per_kg_is_a_ratio_of_sums(connection: Connection) -> None:
     _ship(connection, day, carrier="B", weight_kg="5")
     columns = "carrier sum_weight_kg sum_freight_cost sum_costed_weight_kg sum_costed_freight_cost cost_per_kg"
     for name in ("daily_shipments", "carrier_performance", "lane_performance"):
-        _refresh(connection, name)
-        assert _rows(connection, name, columns) == [
+        refreshed(connection, name)
+        assert rows_of(connection, name, columns) == [
             ("A", 45, 149, 40, 50, Decimal("1.25")),
             ("B", 5, 0, 0, 0, None),
         ]
@@ -196,9 +153,9 @@ def test_a_lane_is_countries_and_cities_of_both_ends(connection: Connection) -> 
     _ship(connection, day, **lodz, destination_country="FR", destination_city="Paris")
     _ship(connection, day, **lodz, destination_country="FR", destination_city="Paris", status="cancelled")
     _ship(connection, day)
-    _refresh(connection, "lane_performance")
+    refreshed(connection, "lane_performance")
     columns = "origin_country origin_city destination_country destination_city carrier count_shipments"
-    assert _rows(connection, "lane_performance", columns) == [
+    assert rows_of(connection, "lane_performance", columns) == [
         ("(none)", "(none)", "(none)", "(none)", "(none)", 1),
         ("PL", "Łódź", "FR", "Paris", "A", 2),
         ("PL", "Łódź", "US", "Paris", "A", 1),
@@ -213,9 +170,9 @@ def test_open_shipments_are_grouped_by_age_at_the_newest_event(connection: Conne
     for days in (3, 8, 15):
         _ship(connection, newest - timedelta(days=days) + second, carrier="A")
         _ship(connection, newest - timedelta(days=days), carrier="A", picked_up_at=newest - second)
-    _refresh(connection, "open_shipments")
+    refreshed(connection, "open_shipments")
     columns = "as_of age_bucket count_shipments count_picked_up"
-    assert _rows(connection, "open_shipments", columns) == [
+    assert rows_of(connection, "open_shipments", columns) == [
         (newest, "0-2", 1, 0),
         (newest, "15+", 1, 1),
         (newest, "3-7", 2, 1),
@@ -229,12 +186,12 @@ def test_an_open_shipment_is_overdue_after_its_promise(connection: Connection) -
     created = newest - timedelta(hours=10)
     for promised in (newest, newest + timedelta(days=1), None, newest - timedelta(minutes=90)):
         _ship(connection, created, carrier="A", promised_at=promised, updated_at=newest, weight_kg="2")
-    _refresh(connection, "open_shipments")
+    refreshed(connection, "open_shipments")
     columns = (
         "carrier age_bucket is_overdue count_shipments count_unpromised oldest_created_at "
         "sum_age_hours sum_overdue_hours sum_pieces sum_weight_kg sum_freight_cost"
     )
-    assert _rows(connection, "open_shipments", columns) == [
+    assert rows_of(connection, "open_shipments", columns) == [
         ("A", "0-2", False, 3, 1, created, 30, 0, 0, 6, 0),
         ("A", "0-2", True, 1, 0, created, 10, Decimal("1.5"), 0, 2, 0),
     ]
@@ -248,8 +205,8 @@ def test_an_ended_shipment_is_not_open(connection: Connection) -> None:
     _ship(connection, day, carrier="ended", status="in_transit", delivered_at=day)
     _ship(connection, day, carrier="open", status="in_transit")
     _ship(connection, day)
-    _refresh(connection, "open_shipments")
-    assert _rows(connection, "open_shipments", "carrier count_shipments") == [("(none)", 1), ("open", 1)]
+    refreshed(connection, "open_shipments")
+    assert rows_of(connection, "open_shipments", "carrier count_shipments") == [("(none)", 1), ("open", 1)]
 
 
 def test_vehicle_days_add_up_trips_and_what_they_carried(connection: Connection) -> None:
@@ -264,7 +221,7 @@ def test_vehicle_days_add_up_trips_and_what_they_carried(connection: Connection)
     ]
     names = ("log_id", "vehicle_id", "trip_date", "distance_km", "fuel_l")
     for trip in trips:
-        _add(connection, "vehicle_logs", **dict(zip(names, trip, strict=True)))
+        add(connection, "vehicle_logs", **dict(zip(names, trip, strict=True)))
     carried: list[tuple[object, ...]] = [
         ("L1", "1.5", 1),
         ("L1", "2", 2),
@@ -274,15 +231,15 @@ def test_vehicle_days_add_up_trips_and_what_they_carried(connection: Connection)
     ]
     for log_id, weight, pieces in carried:
         _ship(connection, "2026-02-27T00:00:00Z", log_id=log_id, weight_kg=weight, pieces=pieces)
-    _refresh(connection, "vehicle_days")
+    refreshed(connection, "vehicle_days")
     columns = "day vehicle_id count_trips sum_distance_km sum_fuel_l count_shipments sum_pieces sum_weight_kg"
-    assert _rows(connection, "vehicle_days", columns) == [
+    assert rows_of(connection, "vehicle_days", columns) == [
         (day, "(none)", 1, 0, 0, 0, 0, 0),
         (day, "V1", 3, 207, 18, 3, 7, Decimal("3.5")),
         (next_day, "V1", 1, 0, 1, 0, 0, 0),
     ]
     metered = "vehicle_id day sum_metered_distance_km sum_metered_fuel_l fuel_l_per_100_km"
-    assert _rows(connection, "vehicle_days", metered) == [
+    assert rows_of(connection, "vehicle_days", metered) == [
         ("(none)", day, 0, 0, None),
         ("V1", day, 200, 18, 9),
         ("V1", next_day, 0, 1, None),
@@ -304,8 +261,8 @@ def test_days_add_up_to_their_month(connection: Connection) -> None:
             weight_kg=Decimal(number * 37 % 1000 + 1) / 7,
             freight_cost=Decimal(number) / 3,
         )
-    _refresh(connection, "daily_shipments")
-    _refresh(connection, "carrier_performance")
+    refreshed(connection, "daily_shipments")
+    refreshed(connection, "carrier_performance")
     added = """
         select carrier, sum(count_shipments), sum(sum_weight_kg), sum(sum_costed_freight_cost),
             sum(sum_transit_hours), sum(sum_squared_transit_hours)
@@ -313,8 +270,8 @@ def test_days_add_up_to_their_month(connection: Connection) -> None:
     columns = (
         "carrier count_shipments sum_weight_kg sum_costed_freight_cost sum_transit_hours sum_squared_transit_hours"
     )
-    assert connection.execute(added).fetchall() == _rows(connection, "carrier_performance", columns)
-    assert len(_rows(connection, "daily_shipments", "day")) > 40
+    assert connection.execute(added).fetchall() == rows_of(connection, "carrier_performance", columns)
+    assert len(rows_of(connection, "daily_shipments", "day")) > 40
 
 
 # --- what a refresh does ------------------------------------------------------------------------------------
@@ -332,7 +289,7 @@ def _fill(connection: Connection) -> None:
         values ('R', 0, 9, 1, 9, '', 1, '2026-04-01'), ('R', 9, 9, 1, 9, '', 1, '2026-04-02')""")
     start = _at("2026-03-30T00:00:00")
     for number in range(20):
-        _add(
+        add(
             connection,
             "vehicle_logs",
             log_id=f"L{number}",
@@ -357,7 +314,7 @@ def _fill(connection: Connection) -> None:
             freight_cost=number * 2,
         )
         for hours, code in enumerate(("PICKED_UP", "HUB_ARRIVED", "EXCEPTION", "DELIVERED")):
-            _add(
+            add(
                 connection,
                 "tracking_events",
                 event_id=f"{number}-{code}",
@@ -383,10 +340,10 @@ def test_a_refresh_without_a_change_writes_no_row(connection: Connection, aggreg
 def test_a_refresh_writes_only_the_rows_that_change(connection: Connection) -> None:
     """One corrected weight rewrites the one row that holds it."""
     _fill(connection)
-    _refresh(connection, "daily_shipments")
+    refreshed(connection, "daily_shipments")
     before = _versions(connection, "daily_shipments")
     connection.execute("update logistics.shipments set weight_kg = 1000.25 where shipment_id = 'F7'")
-    assert _refresh(connection, "daily_shipments").rows == 1
+    assert refreshed(connection, "daily_shipments").rows == 1
     after = _versions(connection, "daily_shipments")
     assert len(before.items() - after.items()) == len(after.items() - before.items()) == 1
 
@@ -407,18 +364,18 @@ def test_an_aggregate_equals_its_facts_after_any_change(connection: Connection, 
     )
     for change in changes:
         connection.execute(change)
-    assert _differences(connection, aggregate)
+    assert differences(connection, aggregate)
     assert refresh(connection, aggregate, run=None).rows > 0
-    assert not _differences(connection, aggregate)
+    assert not differences(connection, aggregate)
 
 
 def test_an_aggregate_of_no_facts_is_empty(connection: Connection) -> None:
     """Rows whose facts are all gone are deleted and counted."""
     _fill(connection)
-    rows = _refresh(connection, "daily_shipments").rows
+    rows = refreshed(connection, "daily_shipments").rows
     connection.execute("delete from logistics.shipments")
-    assert _refresh(connection, "daily_shipments").rows == rows
-    assert _rows(connection, "daily_shipments", "day") == []
+    assert refreshed(connection, "daily_shipments").rows == rows
+    assert rows_of(connection, "daily_shipments", "day") == []
 
 
 def test_a_refresh_notes_how_fresh_the_aggregate_is(connection: Connection) -> None:
@@ -440,41 +397,41 @@ def test_a_refresh_notes_how_fresh_the_aggregate_is(connection: Connection) -> N
 def test_a_reader_sees_the_old_rows_without_waiting_until_the_refresh_commits(connection: Connection) -> None:
     """A refresh that has written all its rows but not committed neither shows a row nor holds up a reader."""
     _fill(connection)
-    _refresh(connection, "daily_shipments")
+    refreshed(connection, "daily_shipments")
     old = _versions(connection, "daily_shipments")
     connection.execute("update logistics.shipments set weight_kg = 5000, created_at = created_at + interval '1 day'")
-    with _another(connection) as holder, _another(connection) as worker, _another(connection) as reader:
+    with another(connection) as holder, another(connection) as worker, another(connection) as reader:
         reader.execute("set lock_timeout = '1ms'")
         with holder.transaction():
             # The freshness is noted last: held there, the refresh has done all but commit.
             holder.execute("select from etl.refreshes for update")
-            thread = threading.Thread(target=_refresh, args=(worker, "daily_shipments"))
+            thread = threading.Thread(target=refreshed, args=(worker, "daily_shipments"))
             thread.start()
-            _wait_until_blocked(connection, worker)
+            wait_until_blocked(connection, worker)
             assert _versions(reader, "daily_shipments") == old
         thread.join()
         new = _versions(reader, "daily_shipments")
     assert not new.keys() & old.keys()
     assert new
-    assert not _differences(connection, choose(["daily_shipments"])[0])
+    assert not differences(connection, choose(["daily_shipments"])[0])
 
 
 def test_readers_see_whole_states_while_refreshes_go_on(connection: Connection) -> None:
     """Every read during refreshes adds up to one state of the facts, and none waits for a lock."""
     _fill(connection)
-    _refresh(connection, "daily_shipments")
+    refreshed(connection, "daily_shipments")
     seen: set[Decimal] = set()
     done = threading.Event()
 
     def refresh_often() -> None:
-        with _another(connection) as worker:
+        with another(connection) as worker:
             for weight in range(1, 21):
                 worker.execute("update logistics.shipments set weight_kg = %s", [weight])
-                _refresh(worker, "daily_shipments")
+                refreshed(worker, "daily_shipments")
         done.set()
 
     thread = threading.Thread(target=refresh_often)
-    with _another(connection) as reader:
+    with another(connection) as reader:
         reader.execute("set lock_timeout = '1ms'")
         query = "select sum(sum_weight_kg) from analytics.daily_shipments"
         seen.update(weight for (weight,) in reader.execute(query))
@@ -491,8 +448,8 @@ def test_readers_see_whole_states_while_refreshes_go_on(connection: Connection) 
 def test_refreshes_of_one_aggregate_queue(connection: Connection) -> None:
     """The second waits for the first, longer than the session's lock timeout, and loses no change."""
     _fill(connection)
-    with _another(connection) as holder, _another(connection) as first, _another(connection) as second:
-        _refresh(connection, "daily_shipments")
+    with another(connection) as holder, another(connection) as first, another(connection) as second:
+        refreshed(connection, "daily_shipments")
         second.execute("set lock_timeout = '1ms'")
         with holder.transaction():
             holder.execute("select from etl.refreshes for update")
@@ -500,31 +457,22 @@ def test_refreshes_of_one_aggregate_queue(connection: Connection) -> None:
             threads = [
                 threading.Thread(
                     target=lambda number=number, worker=worker: results.update(
-                        {number: _refresh(worker, "daily_shipments")}
+                        {number: refreshed(worker, "daily_shipments")}
                     )
                 )
                 for number, worker in enumerate((first, second))
             ]
             threads[0].start()
-            _wait_until_blocked(connection, first)
+            wait_until_blocked(connection, first)
             # Committed after the first took its snapshot: the second has to bring it in.
             connection.execute("update logistics.shipments set weight_kg = 5000 where shipment_id = 'F7'")
             threads[1].start()
-            _wait_until_blocked(connection, second)
+            wait_until_blocked(connection, second)
         for thread in threads:
             thread.join()
         assert (results[0].rows, results[1].rows) == (0, 1)
         assert second.execute("show lock_timeout").fetchone() == ("1ms",)
-    assert not _differences(connection, choose(["daily_shipments"])[0])
-
-
-def _wait_until_blocked(connection: Connection, other: Connection) -> None:
-    query = "select coalesce(wait_event_type = 'Lock', false) from pg_stat_activity where pid = %s"
-    for _ in range(2000):
-        if connection.execute(query, [other.info.backend_pid]).fetchone() == (True,):
-            return
-        connection.execute("select pg_sleep(0.005)")
-    pytest.fail("the session never waited for a lock")
+    assert not differences(connection, choose(["daily_shipments"])[0])
 
 
 def test_a_refresh_that_fails_changes_nothing_and_lets_the_next_begin(connection: Connection) -> None:
@@ -534,7 +482,7 @@ def test_a_refresh_that_fails_changes_nothing_and_lets_the_next_begin(connection
     refresh(connection, aggregate, run="good")
     before = _versions(connection, aggregate.name)
     connection.execute("update logistics.shipments set weight_kg = 5000")
-    with _another(connection) as holder:
+    with another(connection) as holder:
         holder.execute("alter table analytics.daily_shipments add check (sum_weight_kg < 5000) not valid")
     with pytest.raises(UsageError, match="CheckViolation"):
         refresh(connection, aggregate, run="bad")
@@ -547,14 +495,14 @@ def test_a_refresh_that_fails_changes_nothing_and_lets_the_next_begin(connection
 def test_a_refresh_inside_a_transaction_is_refused(connection: Connection) -> None:
     """The lock must come before the transaction, so a refresh takes none that is open."""
     with connection.transaction(), pytest.raises(InternalError, match="outside a transaction"):
-        _refresh(connection, "daily_shipments")
+        refreshed(connection, "daily_shipments")
 
 
 def test_a_missing_table_is_named_with_the_remedy(connection: Connection) -> None:
     """A refresh without its table tells which table is missing and which command makes it."""
     connection.execute("drop table analytics.daily_shipments")
     with pytest.raises(UsageError, match=r"analytics\.daily_shipments") as caught:
-        _refresh(connection, "daily_shipments")
+        refreshed(connection, "daily_shipments")
     assert caught.value.hint == "etl db migrate"
 
 
@@ -565,6 +513,6 @@ def test_a_loader_may_refresh_and_an_analyst_may_only_read(connection: Connectio
     for aggregate in choose([]):
         refresh(connection, aggregate, run=None)
     connection.execute("set role etl_analyst")
-    assert _rows(connection, "daily_shipments", "day")
+    assert rows_of(connection, "daily_shipments", "day")
     with pytest.raises(UsageError, match="may not refresh daily_shipments"):
-        _refresh(connection, "daily_shipments")
+        refreshed(connection, "daily_shipments")

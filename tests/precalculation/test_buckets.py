@@ -1,7 +1,6 @@
 """Kinds of buckets: the one table of them, weeks and hours as examples, and kinds that nobody knows."""
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -24,8 +23,10 @@ from etl.precalculation.pending import gather, take_due
 from etl.precalculation.refresh import refresh
 from etl.precalculation.verify import verify
 from etl.provisioning import migrate
+from tests.support.checkout import ROOT
 from tests.support.commands import RunEtl
-from tests.support.company import another, differences, play, ship, trip
+from tests.support.company import play, ship, trip
+from tests.support.facts import differences
 from tests.support.faults import Connection
 
 OWN = {
@@ -130,19 +131,12 @@ def own(tmp_path: Path) -> tuple[Aggregate, ...]:
     return tuple(_write(tmp_path / "config", name) for name in OWN)
 
 
-@pytest.fixture
-def connection(postgresql: Connection) -> Iterator[Connection]:
-    """Give an autocommit connection to a fresh, migrated database."""
-    with another(postgresql) as connection:
-        yield connection
-
-
 # --- the table of kinds -------------------------------------------------------------------------------------
 
 
 def test_each_kind_is_documented() -> None:
     """The page on own aggregates names the kinds of the table, with their descriptions and types."""
-    page = (Path(__file__).parents[2] / "docs" / "how-to" / "fresh-aggregates.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "fresh-aggregates.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(hour|day|week|month|all|[a-z]+)` \| (.+) \| (.+) \| (.+) \|$", page, re.MULTILINE)
     expected = [
         (

@@ -1,8 +1,6 @@
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from etl.errors import DefinitionError, UsageError
@@ -30,14 +28,6 @@ SELECT = [
     "where created_at >= :from_utc and created_at < :until_utc",
     "group by day",
 ]
-
-
-@pytest.fixture
-def connection(postgresql: Connection) -> Iterator[Connection]:
-    """Give an autocommit connection to a fresh, migrated database."""
-    info = postgresql.info
-    with psycopg.connect(info.dsn, password=info.password, autocommit=True) as connection:
-        yield connection
 
 
 def _write(config_dir: Path, lines: list[str], name: str = "days") -> Path:

@@ -1,27 +1,17 @@
 """`analytics.freshness`: what a dashboard may say of an aggregate."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psycopg
-import pytest
 from psycopg.rows import dict_row
 
-from etl.precalculation.catalogue import choose, read_all
+from etl.precalculation.catalogue import read_all
 from etl.precalculation.refresh import refresh
 from tests.support.commands import RunEtl
+from tests.support.facts import refreshed
 from tests.support.faults import Connection
-
-
-@pytest.fixture
-def connection(postgresql: Connection) -> Iterator[Connection]:
-    """Give an autocommit connection to a fresh, migrated database."""
-    info = postgresql.info
-    with psycopg.connect(info.dsn, password=info.password, autocommit=True) as connection:
-        yield connection
 
 
 def _freshness(connection: Connection, name: str = "vehicle_days") -> dict[str, Any]:
@@ -29,11 +19,6 @@ def _freshness(connection: Connection, name: str = "vehicle_days") -> dict[str, 
         cursor.execute("select * from analytics.freshness where aggregate = %s", [name])
         (row,) = cursor.fetchall()
     return row
-
-
-def _refresh(connection: Connection, name: str = "vehicle_days", **options: bool) -> None:
-    (aggregate,) = choose([name])
-    refresh(connection, aggregate, run=None, **options)
 
 
 def _load(run_etl: RunEtl, folder: Path, name: str, *trips: tuple[str, str | None], options: str = "") -> str:
@@ -91,7 +76,7 @@ def test_a_load_tells_how_fresh_it_left_the_aggregate(connection: Connection, ru
     third = _load(run_etl, tmp_path, "c.json", ("L6", "2026-03-10"), options="--no-precalculate")
     found = _freshness(connection)
     assert (found["run"], found["pending_buckets"]) == (second, 1)
-    _refresh(connection)
+    refreshed(connection, "vehicle_days")
     assert _freshness(connection)["run"] == third
 
 
@@ -124,7 +109,7 @@ def test_pending_buckets_are_counted_before_and_after_they_are_gathered(connecti
     months = ("carrier_performance", "carrier_scorecard", "lane_performance", "lane_reliability", "milestone_durations")
     expected = dict.fromkeys([*months, "data_quality", "open_shipments"], 1) | {"daily_shipments": 2}
     assert pending() == expected | {"vehicle_days": 1}
-    _refresh(connection, "daily_shipments")
+    refreshed(connection, "daily_shipments")
     del expected["daily_shipments"]
     assert pending() == expected
     connection.execute("truncate logistics.vehicle_logs")

@@ -16,20 +16,9 @@ from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import choose
 from etl.precalculation.pending import gather, take_due
 from etl.precalculation.refresh import RefreshResult, refresh
-from tests.support.company import START, Company, another, differences, play, ship, trip
+from tests.support.company import START, Company, play, ship, trip
+from tests.support.facts import another, differences, refreshed, wait_until_blocked
 from tests.support.faults import Connection
-
-
-@pytest.fixture
-def connection(postgresql: Connection) -> Iterator[Connection]:
-    """Give an autocommit connection to a fresh, migrated database."""
-    with another(postgresql) as connection:
-        yield connection
-
-
-def _refresh(connection: Connection, name: str, **options: bool) -> RefreshResult:
-    (aggregate,) = choose([name])
-    return refresh(connection, aggregate, run=None, **options)
 
 
 def _refresh_all(connection: Connection) -> dict[str, RefreshResult]:
@@ -51,10 +40,10 @@ def test_only_touched_buckets_are_recomputed(connection: Connection) -> None:
     """A change of one day recomputes one bucket, and a row altered by hand in another day stays as it is."""
     for number in range(10):
         ship(connection, f"S{number}", f"2026-03-{number + 1:02}")
-    assert _refresh(connection, "daily_shipments").buckets == 10
+    assert refreshed(connection, "daily_shipments").buckets == 10
     connection.execute("update analytics.daily_shipments set sum_weight_kg = 99 where day = '2026-03-02'")
     ship(connection, "S5", "2026-03-06", weight=7)
-    assert vars(_refresh(connection, "daily_shipments")) | {"seconds": 0} == {
+    assert vars(refreshed(connection, "daily_shipments")) | {"seconds": 0} == {
         "aggregate": "daily_shipments",
         "buckets": 1,
         "rows": 1,
@@ -62,7 +51,7 @@ def test_only_touched_buckets_are_recomputed(connection: Connection) -> None:
     }
     (aggregate,) = choose(["daily_shipments"])
     assert len(differences(connection, aggregate)) == 2
-    assert _refresh(connection, "daily_shipments", full=True).rows == 1
+    assert refreshed(connection, "daily_shipments", full=True).rows == 1
     assert not differences(connection, aggregate)
 
 
@@ -117,8 +106,8 @@ def test_a_day_that_is_no_date_is_in_no_bucket(connection: Connection) -> None:
     ship(connection, "S2", "20226-11-05")
     ship(connection, "S3", "0044-03-15 BC")
     ship(connection, "S4", "-infinity")
-    assert _refresh(connection, "daily_shipments").buckets == 2
-    _refresh(connection, "carrier_performance")
+    assert refreshed(connection, "daily_shipments").buckets == 2
+    refreshed(connection, "carrier_performance")
     for aggregate in choose(["daily_shipments", "carrier_performance"]):
         assert not differences(connection, aggregate)
 
@@ -174,20 +163,20 @@ def test_months_that_follow_each_other_are_one_range(connection: Connection) -> 
 @pytest.mark.parametrize("refreshes", [(), ("begun",), ("first",), ("begun", "first", "second")])
 def test_facts_that_commit_crosswise_meet(connection: Connection, first: str, refreshes: tuple[str, ...]) -> None:
     """A shipment and its trip, each loaded without seeing the other, are together after the next refresh."""
-    _refresh(connection, "vehicle_days")
+    refreshed(connection, "vehicle_days")
     with another(connection) as one, another(connection) as other:
         one.autocommit = other.autocommit = False
         ship(one, "S1", "2026-02-27", "L1")
         trip(other, "L1", "2026-03-01")
         if "begun" in refreshes:
-            _refresh(connection, "vehicle_days")
+            refreshed(connection, "vehicle_days")
         ordered = [one, other] if first == "shipment" else [other, one]
         ordered[0].commit()
         if "first" in refreshes:
-            _refresh(connection, "vehicle_days")
+            refreshed(connection, "vehicle_days")
         ordered[1].commit()
     for _ in range(1 + ("second" in refreshes)):
-        _refresh(connection, "vehicle_days")
+        refreshed(connection, "vehicle_days")
     assert _vehicle_days(connection) == [("2026-03-01", 1, 1)]
 
 
@@ -196,15 +185,15 @@ def test_a_shipment_that_changes_its_trip_touches_the_days_of_both(connection: C
     for number in (1, 2, 3):
         trip(connection, f"L{number}", f"2026-03-0{number}")
     ship(connection, "S1", "2026-02-27", "L1")
-    _refresh(connection, "vehicle_days")
+    refreshed(connection, "vehicle_days")
     ship(connection, "S1", "2026-02-27", "L2")
-    assert _refresh(connection, "vehicle_days").buckets == 2
+    assert refreshed(connection, "vehicle_days").buckets == 2
     assert sorted(_vehicle_days(connection)) == [("2026-03-01", 1, 0), ("2026-03-02", 1, 1), ("2026-03-03", 1, 0)]
     ship(connection, "S2", "2026-02-27")
     ship(connection, "S3", "2026-02-27", "L9")
-    assert _refresh(connection, "vehicle_days").buckets == 0
+    assert refreshed(connection, "vehicle_days").buckets == 0
     trip(connection, "L9", "2026-03-09")
-    assert _refresh(connection, "vehicle_days").buckets == 1
+    assert refreshed(connection, "vehicle_days").buckets == 1
     assert ("2026-03-09", 1, 1) in _vehicle_days(connection)
 
 
@@ -219,32 +208,23 @@ def _held_at(connection: Connection, statement: LiteralString) -> Iterator[Conne
         yield holder
 
 
-def _wait_until_blocked(connection: Connection, other: Connection) -> None:
-    query = "select coalesce(wait_event_type = 'Lock', false) from pg_stat_activity where pid = %s"
-    for _ in range(2000):
-        if connection.execute(query, [other.info.backend_pid]).fetchone() == (True,):
-            return
-        connection.execute("select pg_sleep(0.005)")
-    pytest.fail("the session never waited for a lock")
-
-
 def test_what_commits_during_a_refresh_stays_pending(connection: Connection) -> None:
     """A load that commits after the refresh has computed is not in it, is told as pending, and is in the next."""
     ship(connection, "S1", "2026-03-01")
-    _refresh(connection, "daily_shipments")
+    refreshed(connection, "daily_shipments")
     ship(connection, "S1", "2026-03-01", weight=2)
     with another(connection) as worker:
         with _held_at(connection, "select from analytics.daily_shipments for update"):
-            thread = threading.Thread(target=_refresh, args=(worker, "daily_shipments"))
+            thread = threading.Thread(target=refreshed, args=(worker, "daily_shipments"))
             thread.start()
-            _wait_until_blocked(connection, worker)
+            wait_until_blocked(connection, worker)
             ship(connection, "S1", "2026-03-01", weight=3)
             ship(connection, "S2", "2026-03-02", weight=3)
         thread.join()
     weights = "select sum(sum_weight_kg) from analytics.daily_shipments"
     assert connection.execute(weights).fetchone() == (2,)
     assert _pending(connection)["daily_shipments"] == 2
-    assert _refresh(connection, "daily_shipments").buckets == 2
+    assert refreshed(connection, "daily_shipments").buckets == 2
     assert connection.execute(weights).fetchone() == (6,)
     assert _pending(connection)["daily_shipments"] == 0
 
@@ -255,15 +235,15 @@ def test_what_is_noted_after_the_gathering_is_in_and_stays_noted(
     """A change between the gathering and the snapshot is recomputed at once, and once more by the next refresh."""
     trip(connection, "L1", "2026-03-01")
     for name in ("daily_shipments", "vehicle_days"):
-        _refresh(connection, name)
+        refreshed(connection, name)
     with monkeypatch.context() as patched:
         patched.setattr("etl.precalculation.refresh.gather", lambda _: None)
         ship(connection, "S1", "2026-03-02", "L1")
         for name in ("daily_shipments", "vehicle_days"):
-            assert _refresh(connection, name).rows == 1
+            assert refreshed(connection, name).rows == 1
     for name in ("daily_shipments", "vehicle_days"):
         assert _pending(connection)[name] == 1
-        done = _refresh(connection, name)
+        done = refreshed(connection, name)
         assert (done.buckets, done.rows) == (1, 0)
 
 
@@ -278,7 +258,7 @@ def test_all_ranges_are_of_one_moment(connection: Connection) -> None:
         with _held_at(connection, "select pg_advisory_xact_lock(42)"):
             thread = threading.Thread(target=refresh, args=(worker, gated), kwargs={"run": None})
             thread.start()
-            _wait_until_blocked(connection, worker)
+            wait_until_blocked(connection, worker)
             ship(connection, "S1", "2026-12-01")
         thread.join()
     days = "select day::text, count_shipments from analytics.daily_shipments order by day"
@@ -289,19 +269,19 @@ def test_all_ranges_are_of_one_moment(connection: Connection) -> None:
 
 def test_a_load_that_is_open_is_not_lost(connection: Connection) -> None:
     """Changes of a transaction that began before a refresh and commits after it are in the next."""
-    _refresh(connection, "daily_shipments")
+    refreshed(connection, "daily_shipments")
     with another(connection) as loader:
         with loader.transaction():
             ship(loader, "S1", "2026-03-01")
             ship(connection, "S2", "2026-03-01")
-            assert _refresh(connection, "daily_shipments").buckets == 1
-        assert _refresh(connection, "daily_shipments").buckets == 1
+            assert refreshed(connection, "daily_shipments").buckets == 1
+        assert refreshed(connection, "daily_shipments").buckets == 1
     assert not differences(connection, choose(["daily_shipments"])[0])
 
 
 def test_noting_waits_for_nobody(connection: Connection) -> None:
     """Two loads of the same days, a refresh and the one that holds its buckets do not wait for each other."""
-    _refresh(connection, "daily_shipments")
+    refreshed(connection, "daily_shipments")
     with ExitStack() as stack:
         for number in range(3):
             loader = stack.enter_context(another(connection))
@@ -318,7 +298,7 @@ def test_a_fact_that_is_held_is_not_waited_for_without_end(connection: Connectio
     with _held_at(connection, "truncate logistics.vehicle_logs"), another(connection) as worker:
         worker.execute("set lock_timeout = '1ms'")
         with pytest.raises(psycopg.errors.LockNotAvailable):
-            _refresh(worker, "vehicle_days")
+            refreshed(worker, "vehicle_days")
         held = "select count(*) from pg_locks where locktype = 'advisory'"
         assert connection.execute(held).fetchone() == (0,)
     _refresh_all(connection)
@@ -327,21 +307,21 @@ def test_a_fact_that_is_held_is_not_waited_for_without_end(connection: Connectio
 
 def test_a_refresh_that_fails_leaves_its_buckets_pending(connection: Connection) -> None:
     """What could not be stored is recomputed by the next refresh."""
-    _refresh(connection, "daily_shipments")
+    refreshed(connection, "daily_shipments")
     connection.execute("alter table analytics.daily_shipments add constraint small check (sum_weight_kg < 5)")
     ship(connection, "S1", "2026-03-01", weight=9)
     with pytest.raises(UsageError, match=r"CheckViolation of small, SQLSTATE 23514"):
-        _refresh(connection, "daily_shipments")
+        refreshed(connection, "daily_shipments")
     assert _pending(connection)["daily_shipments"] == 1
     connection.execute("alter table analytics.daily_shipments drop constraint small")
-    assert _refresh(connection, "daily_shipments").rows == 1
+    assert refreshed(connection, "daily_shipments").rows == 1
 
 
 def test_readers_see_whole_states_and_meet_no_exclusive_lock(connection: Connection) -> None:
     """Reads during refreshes give the sum of one state each, none waits, and nobody locks the tables exclusively."""
     for number in range(50):
         ship(connection, f"S{number}", str(START + timedelta(days=number % 25)))
-    _refresh(connection, "daily_shipments")
+    refreshed(connection, "daily_shipments")
     done = threading.Event()
 
     def change_and_refresh() -> None:
@@ -352,7 +332,7 @@ def test_readers_see_whole_states_and_meet_no_exclusive_lock(connection: Connect
                     "update logistics.shipments set weight_kg = %s, created_at = created_at + interval '1 day'",
                     [weight],
                 )
-                _refresh(worker, "daily_shipments", full=weight % 2 == 0)
+                refreshed(worker, "daily_shipments", full=weight % 2 == 0)
         done.set()
 
     thread = threading.Thread(target=change_and_refresh)

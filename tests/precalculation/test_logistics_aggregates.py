@@ -1,45 +1,21 @@
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import psycopg
-import pytest
 from psycopg import sql
 
-from etl.precalculation.catalogue import choose
-from etl.precalculation.refresh import refresh
 from tests.support.commands import RunEtl
+from tests.support.facts import add, refreshed, rows_of
 from tests.support.faults import Connection
 
 MONTH = date(2026, 3, 1)
 START = datetime(2026, 3, 2, tzinfo=UTC)
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
 _numbers = count(1)
-
-
-@pytest.fixture
-def connection(postgresql: Connection) -> Iterator[Connection]:
-    """Give an autocommit connection to a fresh, migrated database."""
-    info = postgresql.info
-    with psycopg.connect(info.dsn, password=info.password, autocommit=True) as connection:
-        yield connection
-
-
-def add(connection: Connection, table: str, **values: object) -> None:
-    """Add a row to a fact."""
-    values |= {"etl_run": 1, "etl_batch": 0, "etl_place": 1}
-    connection.execute(
-        sql.SQL("insert into logistics.{} ({}) values ({})").format(
-            sql.Identifier(table),
-            sql.SQL(", ").join(map(sql.Identifier, values)),
-            sql.SQL(", ").join(map(sql.Placeholder, values)),
-        ),
-        values,
-    )
 
 
 def ship(connection: Connection, **values: object) -> str:
@@ -57,11 +33,8 @@ def happen(connection: Connection, shipment: str | None, code: str | None, at: d
 
 def rows(connection: Connection, aggregate: str, columns: str) -> list[tuple[Any, ...]]:
     """Refresh an aggregate and return columns of its rows, in the order of these."""
-    (chosen,) = choose([aggregate])
-    refresh(connection, chosen, run=None)
-    names = sql.SQL(", ").join(sql.Identifier(name) for name in columns.split())
-    query = sql.SQL("select {0} from analytics.{1} order by {0}").format(names, sql.Identifier(aggregate))
-    return connection.execute(query).fetchall()
+    refreshed(connection, aggregate)
+    return rows_of(connection, aggregate, columns)
 
 
 # --- lane_reliability ---------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg import sql
 
@@ -13,31 +12,29 @@ from tests.support.faults import Connection
 
 
 @pytest.fixture
-def connection(postgresql: Connection) -> Iterator[Connection]:
-    """Give an autocommit connection to a fresh database with facts of four hundred days."""
-    info = postgresql.info
-    with psycopg.connect(info.dsn, password=info.password, autocommit=True) as connection:
-        connection.execute(
-            """
-            set session_replication_role = replica;
-            insert into logistics.vehicle_logs (log_id, vehicle_id, trip_date, etl_run, etl_batch, etl_place)
-            select 'L' || n, 'V' || n % 50, date '2025-01-01' + n / 10, 1, 0, n from generate_series(0, 3999) as n;
-            insert into logistics.vehicles (vehicle_id, capacity_kg, etl_run, etl_batch, etl_place)
-            select 'V' || n, 1000, 1, 0, n from generate_series(0, 4999) as n;
-            insert into logistics.shipments
-                (shipment_id, log_id, carrier, origin_warehouse, created_at, etl_run, etl_batch, etl_place)
-            select 'S' || n, 'L' || n / 10, 'C' || n % 9, 'W' || n % 9,
-                timestamptz '2025-01-01' + n / 100.0 * interval '1 day', 1, 0, n
-            from generate_series(0, 39999) as n;
-            insert into logistics.tracking_events
-                (event_id, shipment_id, event_code, exception_code, occurred_at, etl_run, etl_batch, etl_place)
-            select 'E' || n, 'S' || n / 2, 'PICKED_UP', 'DAMAGED',
-                timestamptz '2025-01-01' + n / 200.0 * interval '1 day', 1, 0, n
-            from generate_series(0, 79999) as n;
-            analyze;
-            """
-        )
-        yield connection
+def connection(connection: Connection) -> Connection:
+    """Give a database with facts of four hundred days."""
+    connection.execute(
+        """
+        set session_replication_role = replica;
+        insert into logistics.vehicle_logs (log_id, vehicle_id, trip_date, etl_run, etl_batch, etl_place)
+        select 'L' || n, 'V' || n % 50, date '2025-01-01' + n / 10, 1, 0, n from generate_series(0, 3999) as n;
+        insert into logistics.vehicles (vehicle_id, capacity_kg, etl_run, etl_batch, etl_place)
+        select 'V' || n, 1000, 1, 0, n from generate_series(0, 4999) as n;
+        insert into logistics.shipments
+            (shipment_id, log_id, carrier, origin_warehouse, created_at, etl_run, etl_batch, etl_place)
+        select 'S' || n, 'L' || n / 10, 'C' || n % 9, 'W' || n % 9,
+            timestamptz '2025-01-01' + n / 100.0 * interval '1 day', 1, 0, n
+        from generate_series(0, 39999) as n;
+        insert into logistics.tracking_events
+            (event_id, shipment_id, event_code, exception_code, occurred_at, etl_run, etl_batch, etl_place)
+        select 'E' || n, 'S' || n / 2, 'PICKED_UP', 'DAMAGED',
+            timestamptz '2025-01-01' + n / 200.0 * interval '1 day', 1, 0, n
+        from generate_series(0, 79999) as n;
+        analyze;
+        """
+    )
+    return connection
 
 
 def _scans(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:

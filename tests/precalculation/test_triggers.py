@@ -2,7 +2,6 @@
 
 import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from etl.precalculation.installation import _table, install, unwatched
 from etl.precalculation.refresh import refresh
 from etl.provisioning import migrate
 from tests.support.commands import RunEtl
+from tests.support.facts import another
 from tests.support.faults import Connection
 
 OWN = """\
@@ -43,17 +43,6 @@ where promised_at >= :from_utc and promised_at < :until_utc and shipment_id not 
 group by 1, 2
 """
 PROMISED = "(promised_at at time zone 'UTC')::date"
-
-
-@pytest.fixture
-def connection(postgresql: Connection) -> Iterator[Connection]:
-    """Give an autocommit connection to a fresh, migrated database."""
-    with _another(postgresql) as connection:
-        yield connection
-
-
-def _another(connection: Connection) -> Connection:
-    return psycopg.connect(connection.info.dsn, password=connection.info.password, autocommit=True)
 
 
 def _own(config_dir: Path, noted: str = PROMISED) -> Aggregate:
@@ -153,7 +142,7 @@ def test_a_day_that_cannot_be_noted_is_refused(connection: Connection, tmp_path:
 def test_a_new_aggregate_waits_for_loads_that_note_nothing_for_it(connection: Connection, tmp_path: Path) -> None:
     """A load that began before the aggregate was installed is in its first or in its second refresh."""
     aggregate = _own(tmp_path)
-    with _another(connection) as loader, _another(connection) as installer:
+    with another(connection) as loader, another(connection) as installer:
         with loader.transaction():
             _promise(loader, "S1", "2026-03-01")
             thread = threading.Thread(target=install, args=(installer, [aggregate], {}))
@@ -281,7 +270,7 @@ def test_a_key_is_noted_in_one_style(connection: Connection, tmp_path: Path) -> 
     install(connection, [aggregate], {})
     connection.execute("insert into logistics.rates values ('2026-03-25', 3)")
     refresh(connection, aggregate, run=None)
-    with _another(connection) as german:
+    with another(connection) as german:
         german.execute("set datestyle to 'German'")
         _promise(german, "S1", "2026-03-01")
         german.execute("update logistics.shipments set ordered_on = '25.03.2026'")

@@ -1,10 +1,8 @@
 """`etl precalculate`: verification, full refreshes, the list and the SQL of the aggregates."""
 
 import json
-from collections.abc import Iterator
 from typing import LiteralString
 
-import psycopg
 import pytest
 
 from etl.precalculation.catalogue import choose
@@ -15,19 +13,17 @@ from tests.support.faults import Connection
 
 
 @pytest.fixture
-def connection(postgresql: Connection) -> Iterator[Connection]:
-    """Give an autocommit connection to a fresh, migrated database with ten shipments and refreshed aggregates."""
-    info = postgresql.info
-    with psycopg.connect(info.dsn, password=info.password, autocommit=True) as connection:
-        connection.execute(
-            "insert into logistics.shipments "
-            "(shipment_id, created_at, carrier, weight_kg, etl_run, etl_batch, etl_place) "
-            "select 'S' || n, timestamptz '2026-03-01' + n * interval '1 day', 'A', n + 1, 1, 0, n "
-            "from generate_series(0, 9) as n"
-        )
-        for aggregate in choose([]):
-            refresh(connection, aggregate, run=None)
-        yield connection
+def connection(connection: Connection) -> Connection:
+    """Give a database with ten shipments and refreshed aggregates."""
+    connection.execute(
+        "insert into logistics.shipments "
+        "(shipment_id, created_at, carrier, weight_kg, etl_run, etl_batch, etl_place) "
+        "select 'S' || n, timestamptz '2026-03-01' + n * interval '1 day', 'A', n + 1, 1, 0, n "
+        "from generate_series(0, 9) as n"
+    )
+    for aggregate in choose([]):
+        refresh(connection, aggregate, run=None)
+    return connection
 
 
 def _verify(connection: Connection, name: str = "daily_shipments") -> Verification:

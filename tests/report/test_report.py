@@ -2,14 +2,12 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
 from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import psycopg
 import pytest
 from psycopg import sql
 from pyarrow import parquet
@@ -27,14 +25,6 @@ ELEMENTS = re.findall(
     "[a-z0-9]+", "html head meta title style body h1 h2 p div b span table thead tbody tr th td wbr svg rect text line"
 )
 HOSTILE = """<script>alert("1")</script>'&amp;</td>\x1b[31m\u202e"""
-
-
-@pytest.fixture
-def connection(postgresql: Connection) -> Iterator[Connection]:
-    """Give an autocommit connection to a fresh, migrated database."""
-    info = postgresql.info
-    with psycopg.connect(info.dsn, password=info.password, autocommit=True) as connection:
-        yield connection
 
 
 def ship(connection: Connection, *shipments: tuple[str, str, str, str]) -> None:

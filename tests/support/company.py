@@ -4,31 +4,16 @@ import random
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import date, timedelta
-from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.refresh import refresh
+from tests.support.facts import another, differences
 from tests.support.faults import Connection
 
 START = date(2026, 1, 28)
 DAYS = 40
-
-
-def another(connection: Connection) -> Connection:
-    """Open an autocommit connection to the same database."""
-    return psycopg.connect(connection.info.dsn, password=connection.info.password, autocommit=True)
-
-
-def differences(connection: Connection, aggregate: Aggregate) -> list[tuple[Any, ...]]:
-    """Return the rows that an aggregate has too many or too few, by a computation of all of it."""
-    query = sql.SQL(
-        "with fresh as ({select}) (select * from fresh except all table {table}) "
-        "union all (table {table} except all select * from fresh)"
-    )
-    return connection.execute(query.format(select=aggregate.computed(), table=aggregate.identifier)).fetchall()
 
 
 def ship(connection: Connection, shipment_id: str, created_at: str, log_id: str | None = None, weight: int = 1) -> None:

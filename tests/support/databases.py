@@ -16,37 +16,9 @@ from etl.datasets import read
 from etl.embedded import Server
 from etl.provisioning import migrate
 from tests.support.checkout import ROOT
+from tests.support.definitions import DELIVERIES
 from tests.support.faults import Connection
 from tests.support.site import Site
-
-# The shipments of the generator once more, but every record that comes is a row: what is loaded twice shows.
-DELIVERIES = """
-name = "deliveries"
-mode = "append"
-[[table]]
-name = "logistics.deliveries"
-[table.columns]
-shipment_id = { type = "text", required = true, max_length = 50 }
-carrier = { type = "text", max_length = 100 }
-created_at = { type = "timestamptz", required = true }
-promised_at = "timestamptz"
-updated_at = "timestamptz"
-origin_city = { path = "origin.city", type = "text", max_length = 100 }
-destination_city = { path = "destination.city", type = "text", max_length = 100 }
-weight_kg = { type = "numeric", above = 0 }
-pieces = { type = "integer", min = 0 }
-note = { type = "text", max_length = 500 }
-[[table]]
-name = "logistics.delivery_items"
-each = "items"
-[table.columns]
-shipment_id = { path = "^.shipment_id", type = "text" }
-line_no = { path = "#", type = "integer" }
-sku = { type = "text", max_length = 50 }
-description = { type = "text", max_length = 200 }
-quantity = { type = "integer", min = 0 }
-weight_kg = { type = "numeric", min = 0 }
-"""
 
 # What no definition tells of: only the server refuses these records, one in some hundreds.
 _REFUSED_BY_THE_SERVER = """

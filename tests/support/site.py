@@ -156,6 +156,10 @@ class Site:
         """Count the batches in the ledger."""
         return int(self.value("select count(*) from etl.batches"))
 
+    def wait_for_batches(self, batches: int, running: Running) -> None:
+        """Wait until so many batches are in the ledger, or the command has ended."""
+        until(lambda: self.count_batches() >= batches or not running.is_running(), f"{batches} batches")
+
     def forget_loads(self, dataset: str) -> None:
         """Empty the tables of a dataset, and the ledger."""
         for table in find(dataset, self.folder / "config").tables:

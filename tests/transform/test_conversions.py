@@ -168,6 +168,12 @@ DATES = (
         ]
     )
 )
+CLOCKS = (
+    st.times().map(lambda clock: clock.isoformat())
+    | st.builds("{:02}:{:02}".format, st.integers(0, 24), st.integers(0, 60))
+    | times().map(lambda text: text[11:])
+    | st.sampled_from(["24:00", "24:00:00.0", "23:59:60", "8:15", "0815", "08:15 PM", "now", "allballs", "", "08:15Z"])
+)
 UUIDS = st.uuids().map(str) | st.uuids().flatmap(
     lambda number: st.sampled_from(
         [str(number).upper(), number.hex, f"{{{number}}}", f" {number}", f"{number}\n", str(number)[:-1], f"{number}0"]
@@ -189,6 +195,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "boolean": OTHERS | st.sampled_from([0, 1, Decimal("1.0"), "true", "false", "TRUE", "t", "yes", "1", ""]),
     "uuid": UUIDS | OTHERS,
     "date": DATES | OTHERS,
+    "time": CLOCKS | OTHERS,
     "timestamptz": TIMES | TIMES | OTHERS,
     "jsonb": JSON,
 }
@@ -226,6 +233,8 @@ def _assert_is(kind: str, value: Any, stored: Any) -> None:
         assert str(stored) == value.lower()
     elif kind == "date":
         assert stored == value
+    elif kind == "time":
+        assert abs(Fraction(stored) - _instant(f"1970-01-01T{value}Z")) <= Fraction(1, 2)
     elif kind == "timestamptz":
         assert abs(Fraction(stored) - _instant(value)) <= Fraction(1, 2)
     elif kind == "jsonb":
@@ -240,6 +249,7 @@ def _assert_is(kind: str, value: Any, stored: Any) -> None:
 READ: dict[str, LiteralString] = {
     "date": "select value::text from converted order by id",
     "timestamptz": "select extract(epoch from value) * 1000000 from converted order by id",
+    "time": "select extract(epoch from value) * 1000000 from converted order by id",
     "jsonb": "select value::text from converted order by id",
 }
 
@@ -360,6 +370,28 @@ MISFITS: list[tuple[Type, Any, str]] = [
     ("date", "infinity", "22007"),
     ("date", "", "22007"),
     ("date", 20261121, "22007"),
+    ("time", "25:00", "22008"),
+    ("time", "08:60", "22008"),
+    ("time", "08:15:61", "22008"),
+    ("time", "24:00:01", "22008"),
+    ("time", "24:01", "22008"),
+    ("time", "08:15:60.5", "22008"),
+    ("time", "23:59:60.5", "22008"),
+    ("time", "08:15Z", "22007"),
+    ("time", "08:15:00+02:00", "22007"),
+    ("time", "08:15 -03", "22007"),
+    ("time", "8:15", "22007"),
+    ("time", "0815", "22007"),
+    ("time", "T08:15", "22007"),
+    ("time", "08:15 PM", "22007"),
+    ("time", "08:15:00.", "22007"),
+    ("time", "08:15.5", "22007"),
+    ("time", "now", "22007"),
+    ("time", "allballs", "22007"),
+    ("time", "", "22007"),
+    ("time", "2026-11-21T08:15:00", "22007"),
+    ("time", 815, "22007"),
+    ("time", ["08:15"], "22007"),
     ("timestamptz", "2026-11-21T08:15:00", "22007"),
     ("timestamptz", "2026-11-21", "22007"),
     ("timestamptz", "now", "22007"),
@@ -459,6 +491,11 @@ FITTING: list[tuple[Type, Any, str]] = [
     ("uuid", "0f8fad5b-d9cb-469f-a165-70867728950e", "0f8fad5b-d9cb-469f-a165-70867728950e"),
     ("uuid", "0F8FAD5B-d9cb-469f-A165-70867728950E", "0F8FAD5B-d9cb-469f-A165-70867728950E"),
     ("date", "2024-02-29", "2024-02-29"),
+    ("time", "08:15", "08:15"),
+    ("time", "08:15:30.1234567", "08:15:30.1234567"),
+    ("time", "08:15:30." + "1" * 200, "08:15:30." + "1" * 15),
+    ("time", "24:00:00.000", "24:00:00.000"),
+    ("time", "23:59:60", "23:59:60"),
     ("timestamptz", "2026-11-21T08:15:00.1234567Z", "2026-11-21T08:15:00.1234567Z"),
     ("timestamptz", "2026-11-21T08:15:00." + "1" * 200 + "+0530", "2026-11-21T08:15:00." + "1" * 15 + "+0530"),
     ("timestamptz", "2016-12-31T23:59:60Z", "2016-12-31T23:59:60Z"),
@@ -495,6 +532,13 @@ NEAR = (
 )
 
 
+CLOCK_BOUNDS = st.sampled_from(["00:00", "08:15", "08:15:00.5", "08:15:00.000001", "23:59:59", "24:00"])
+NEAR_CLOCKS = st.sampled_from(
+    [
+        *("00:00", "07:59:60", "08:14:59.9999995", "08:15", "08:15:00.0000005", "08:15:00.0000015", "08:15:00.4999996"),
+        *("08:15:00.5", "08:15:00.50000049", "22:00:00.0", "23:59:59.9999994", "23:59:59.9999996", "23:59:60", "24:00"),
+    ]
+)
 NUMBER_TYPES: list[Type] = ["smallint", "integer", "bigint", "numeric", "double"]
 
 
@@ -510,6 +554,11 @@ def bounded(draw: st.DrawFn) -> tuple[Column, list[Any]]:
         options = draw(st.fixed_dictionaries({}, optional={"max_length": st.integers(1, 3), "one_of": one_of}))
         texts = st.text("a'\\\U0001f69a\u0301%s", max_size=5)
         return _column(options | {"type": "text"}), draw(st.lists(texts, max_size=12))
+    if draw(st.booleans()):
+        options = draw(
+            st.fixed_dictionaries({}, optional={"min": CLOCK_BOUNDS, "above": CLOCK_BOUNDS, "max": CLOCK_BOUNDS})
+        )
+        return _column(options | {"type": "time"}), draw(st.lists(NEAR_CLOCKS, max_size=12))
     options = draw(st.fixed_dictionaries({}, optional={"min": BOUNDS, "above": BOUNDS, "max": BOUNDS}))
     return _column(options | {"type": draw(st.sampled_from(NUMBER_TYPES))}), draw(st.lists(NEAR, max_size=12))
 
@@ -560,6 +609,9 @@ def _refuses(connection: Connection, kind: Type, text: str) -> bool:
         ({"type": "numeric", "min": "0.10"}, Decimal("0.09"), "expected 0.10 or more"),
         ({"type": "integer", "above": 0}, 0, "expected more than 0"),
         ({"type": "double", "max": 1.5}, 2, "expected 1.5 or less"),
+        ({"type": "time", "min": "08:00"}, "07:59:59.9999994", "expected 08:00 or more"),
+        ({"type": "time", "above": "08:00"}, "08:00:00.0000004", "expected more than 08:00"),
+        ({"type": "time", "max": "22:00"}, "24:00", "expected 22:00 or less"),
         ({"type": "text", "max_length": 2}, "abc", "expected at most 2 characters, got 3"),
         ({"type": "text", "one_of": ("a", "b")}, "c", "expected one of a, b, got something else"),
     ],

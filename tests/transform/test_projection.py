@@ -1,7 +1,6 @@
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +11,13 @@ from psycopg.rows import dict_row
 
 from etl.database.connecting import Database, connect
 from etl.database.tables import create_tables
-from etl.datasets import LINEAGE, Dataset, Table, read
+from etl.datasets import LINEAGE, Dataset, Table
 from etl.errors import DefinitionError
 from etl.ingestion.transform.paths import fast
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import KEY, Batch, Fault, Piece
+from tests.support.definitions import Define
 from tests.support.faults import Connection
-
-Define = Callable[[str], Dataset]
 
 PARCELS = """
 name = "parcels"
@@ -56,18 +54,6 @@ grams = { path = "mass.grams", type = "integer", min = 0 }
 whole = { path = ".", type = "jsonb" }
 """
 GOOD: dict[str, Any] = {"id": "P1", "to": {"address": {"city": "Łódź"}}, "box": {"items": [{"sku": "S"}]}}
-
-
-@pytest.fixture
-def define(tmp_path: Path) -> Define:
-    """Return a function that reads the text of a definition called `parcels`."""
-
-    def define(text: str) -> Dataset:
-        path = tmp_path / "parcels.toml"
-        path.write_text(text, encoding="utf-8")
-        return read(path)
-
-    return define
 
 
 def _batch(dataset: Dataset, records: Sequence[dict[str, Any] | Fault], places: Sequence[int] = ()) -> Batch:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any, get_args
+from typing import get_args
 
 import psycopg
 import pytest
@@ -16,8 +16,7 @@ from etl.ingestion.transform.rules import Token
 from etl.ingestion.transform.tokens import SEPARATOR
 from etl.ingestion.transform.types import converter, rules_of
 from etl.ingestion.values import Misfit
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.support.faults import Connection
 
 _COPY_TEXT = "copy stored from stdin"
 _COPY_FIELDS = "copy stored from stdin (format csv, null 'null', escape '\\')"

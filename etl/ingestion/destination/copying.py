@@ -25,7 +25,7 @@ _NOTEWORTHY_SHARE = 0.1
 
 
 class Copier:
-    """Writes the batches of one run into its tables, one for each run."""
+    """Writes the batches of one run into its tables; each run has one copier."""
 
     def __init__(self, dataset: Dataset, write_mode: WriteMode, keys: RunKeys | None) -> None:
         """`keys` are those that the records of a batch are compared with; None: duplicates are not counted."""
@@ -63,7 +63,7 @@ class Copier:
             for statement in self._keys.note(temporary):
                 yield from exchange.run(statement)
         faults, duplicates = self._judge_duplicates(connection, temporary, {})
-        sources = self._keys.kept(temporary) if self._keys and duplicates else temporary
+        sources = self._keys.filter_duplicates(temporary) if self._keys and duplicates else temporary
         yield from self._write_mode.write(exchange, sources, are_first=self._keys is not None and not duplicates)
         if faults:
             counts = tuple(count_kept(connection, table, faults) for table in temporary)
@@ -116,7 +116,7 @@ class Copier:
         """Return the statements that write the rows of these sources, and note their keys before."""
         if self._keys is None:
             return self._write_mode.statements(sources, won)
-        return [*self._keys.note(sources), *self._write_mode.statements(self._keys.kept(sources), won)]
+        return [*self._keys.note(sources), *self._write_mode.statements(self._keys.filter_duplicates(sources), won)]
 
     def _judge_duplicates(
         self, connection: psycopg.Connection, tables: Sequence[sql.Identifier], faults: Mapping[int, Fault]

@@ -68,7 +68,7 @@ class RunKeys:
             for number, _ in self._tables
         ]
 
-    def kept(self, sources: Sequence[sql.Composable]) -> Sequence[sql.Composable]:
+    def filter_duplicates(self, sources: Sequence[sql.Composable]) -> Sequence[sql.Composable]:
         """Return the rows of these sources that the policy lets into the facts, once their keys are noted."""
         if self._policy == "newest":
             return sources

@@ -135,7 +135,7 @@ class Merge(WriteMode):
 
 
 class Replace(WriteMode):
-    """Leaves the rows of one run and no others; only a `Staged` run is written so, at its end."""
+    """Leaves the rows of one run and no others; only a `Staging` run is written so, at its end."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -146,7 +146,7 @@ class Replace(WriteMode):
         return merging.replace(self._dataset, sources)
 
 
-class Staged(WriteMode):
+class Staging(WriteMode):
     """Gathers the rows of an atomic run in staging tables, and writes them by another mode when they are published."""
 
     def __init__(self, dataset: Dataset, run: str, publication: WriteMode) -> None:
@@ -202,7 +202,7 @@ def write_mode_of(dataset: Dataset, mode: Mode, *, staged_as: str | None) -> Wri
     if staged_as is None and mode == "replace":
         raise InternalError("a replace writes its rows all at once")
     direct = _direct(dataset, mode)
-    return direct if staged_as is None else Staged(dataset, staged_as, direct)
+    return direct if staged_as is None else Staging(dataset, staged_as, direct)
 
 
 def _direct(dataset: Dataset, mode: Mode) -> WriteMode:

@@ -5,7 +5,7 @@ that it belongs to. The ledger makes each piece exactly once, wherever it is loa
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -135,7 +135,7 @@ class RunLedgerWriter:
         """Claim the batch for its run."""
         return batches.claim(connection, self.run, batch.piece)
 
-    def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
+    def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
         """Enter the outcome of the batch."""
         batches.enter(connection, self.run, batch.piece, entry, stored)
 
@@ -242,6 +242,6 @@ def _whole(task: Task) -> Piece:
     if piece.hash != task.hash:
         raise SourceError(
             f"{task.work.source}: the file changed while it was read, at byte {task.piece.offset}",
-            hint="get the file again and run the same command; what is in is not loaded twice",
+            hint="get the file again and run the same command; loaded records are not loaded twice",
         )
     return piece

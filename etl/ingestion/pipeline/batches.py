@@ -36,7 +36,7 @@ class LedgerWriter(Protocol):
     def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
         """Claim the batch before its rows are sent; False when an earlier transaction did it already."""
 
-    def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
+    def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
         """Enter the counts of a batch and its failures."""
 
     def origin(self, batch: Batch) -> Origin:

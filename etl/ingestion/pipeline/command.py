@@ -109,7 +109,12 @@ def load_all(load: Load, sources: Sequence[Source], result: CommandResult, repor
     """
     for source in sources:
         codes = set()
-        for summary, error in _load_one(load, source):
+        try:
+            ends = load_source(source, load)
+        except DatabaseError as away:
+            name = load.database.name
+            ends = [(outcome.not_begun(source, target.dataset, name, away), away) for target in load.targets]
+        for summary, error in ends:
             is_new = error is not None and not any(error is known for known in result.errors)
             result.summaries.append(summary)
             result.errors += [error] if error and is_new else []
@@ -118,15 +123,6 @@ def load_all(load: Load, sources: Sequence[Source], result: CommandResult, repor
         result.codes |= codes
         if codes & ({ExitCode.DATABASE_AWAY, ExitCode.INTERNAL_FAULT} | SIGNALS):
             break
-
-
-def _load_one(load: Load, source: Source) -> list[tuple[Summary, EtlError | None]]:
-    try:
-        return load_source(source, load)
-    except DatabaseError as error:
-        return [
-            (outcome.not_begun(source, target.dataset, load.database.name, error), error) for target in load.targets
-        ]
 
 
 def precalculate_all(

@@ -15,11 +15,11 @@ from etl.errors import EtlError
 from etl.ingestion.constants import PARTS_BEYOND
 from etl.ingestion.destination.sending import wait_for
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.framing.limit import Limited
+from etl.ingestion.framing.limit import RecordLimit
 from etl.ingestion.framing.pieces import NoRecordsError, cutting
-from etl.ingestion.pipeline.ahead import Ahead
+from etl.ingestion.pipeline import finishing, outcome, resumption
+from etl.ingestion.pipeline.ahead import Ahead, interleave
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun, Recorder, ending
-from etl.ingestion.pipeline.finishing import finish
 from etl.ingestion.pipeline.job import Load
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.transform.paths import Paths
@@ -48,30 +48,36 @@ def load(source: Source, load: Load) -> list[tuple[Summary, EtlError | None]]:
             Attempt(
                 load=load,
                 target=target,
+                recorder=recorder,
                 session=sessions.enter_context(Session(load.database, recorder.application_name)),
             )
             for target in load.targets
         ]
         with ending(attempts), load.stop.interrupting(), ExitStack() as stack:
             stream = stack.enter_context(_opened(source, load))
-            store = stack.enter_context(recorder.failed_store(load))
+            store = stack.enter_context(recorder.failed_store(load.settings.failed_dir))
             stack.enter_context(load.watch.watching(stream, [attempt.progress for attempt in attempts]))
             open_runs = recorder.begin(stream, attempts)
             with _loading(load, stream, open_runs, store) as batches:
                 for run, piece, entry in batches:  # each one a COPY and its ledger entry, committed together
                     run.note(piece, entry)
-            finish(stream, open_runs)
-        return [_report(recorder, source, attempt, time.monotonic() - started) for attempt in attempts]
+            finishing.finish(stream, open_runs)
+        return [_report(source, attempt, time.monotonic() - started) for attempt in attempts]
 
 
 def _recorder(load: Load) -> Recorder:
     if load.settings.dry_run:
-        from etl.ingestion.pipeline.dry_run import DryRunRecorder  # noqa: PLC0415 - a load does without it
+        from etl.ingestion.pipeline import dry_run  # noqa: PLC0415 - a load does without it
 
-        return DryRunRecorder()
-    from etl.ingestion.pipeline.recording import LedgerRecorder  # noqa: PLC0415 - a dry run does without it
-
-    return LedgerRecorder()
+        return dry_run.recorder()
+    return Recorder(
+        application_name="etl",
+        failed_store=FailedStore,
+        begin=resumption.begin,
+        prepare=resumption.prepare,
+        publish=finishing.publish,
+        report=outcome.report,
+    )
 
 
 @contextmanager
@@ -92,14 +98,16 @@ def _loading(
 
     At the end it notes the targets of which the source holds no records, and those that a limit cut off.
     """
-    limited = Limited(load.settings.limit, [run.known for run in open_runs])
+    limit = load.settings.limit
+    limited = None if limit is None else RecordLimit(limit, [run.known for run in open_runs])
 
     def pieces(provers: Sequence[Prover | None]) -> Iterator[Piece | None]:
         options = [
             load.cut_options(run.attempt.target, run.known, prover)
             for run, prover in zip(open_runs, provers, strict=True)
         ]
-        return limited.of(cutting(stream, *options))
+        pieces = cutting(stream, *options)
+        return pieces if limited is None else limited.of(pieces)
 
     count = load.worker_count(stream.size)
     try:
@@ -113,7 +121,7 @@ def _loading(
     except NoRecordsError as none:
         for which, fault in none.faults.items():
             open_runs[which].attempt.progress.error = fault
-    for which in limited.cut:
+    for which in limited.cut if limited else ():
         open_runs[which].attempt.progress.is_cut = True
 
 
@@ -133,7 +141,7 @@ def _load_here(
             run.prepare(store)
         run.attempt.progress.read += item.piece.count
         # To wait for a pipe or a network would hold the batch's transaction open.
-        entry = wait_for(loader.load(item)) if stream.waits else ahead.during(loader.load(item))
+        entry = wait_for(loader.load(item)) if stream.waits else interleave(loader.load(item), ahead.work)
         yield run, item.piece, entry
 
 
@@ -149,9 +157,9 @@ def _batches(
             yield from paths[piece.which].batching(piece)
 
 
-def _report(recorder: Recorder, source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, EtlError | None]:
+def _report(source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, EtlError | None]:
     """Return the summary of an attempt and the error that ended it, and log the end of a load."""
-    summary, error = recorder.report(source, attempt, seconds)
+    summary, error = attempt.recorder.report(source, attempt, seconds)
     if not summary.dry_run:
         log.info(
             "source_ended",

@@ -8,7 +8,7 @@ import psycopg
 from etl.database.connecting import Database, connect
 from etl.errors import DatabaseError, UsageError
 from etl.ingestion.destination import refusals
-from etl.ingestion.pipeline.stopping import Stop
+from etl.ingestion.pipeline.job import Stop
 from etl.precalculation import catalogue
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.refresh import RefreshResult, refresh_all

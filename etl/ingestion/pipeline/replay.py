@@ -24,9 +24,9 @@ from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import batches, failures, locks, runs
 from etl.ingestion.ledger.failures import State, StoredFailure
 from etl.ingestion.pipeline.batches import Loader
+from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.refreshing import precalculate
 from etl.ingestion.pipeline.replay_batch import ReplayLedgerWriter, batch_of, require_whole
-from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.transform.projection import Projection
 from etl.precalculation.refresh import RefreshResult
 from etl.settings import Mode, RetrySettings

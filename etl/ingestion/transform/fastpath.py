@@ -78,7 +78,8 @@ class FastPath:
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each block whose rows are not made yet, and the batch at the end of the piece."""
         gathered = self._projection.gather(piece, self._run_number)
-        gathered.look_at(decoding.first(piece))
+        if self._projection.warns_of_unknown:
+            gathered.look_at(decoding.first(piece))
         buffers: list[list[BytesIO]] = [[] for _ in self._tables]
         counts = [0] * len(self._tables)
         spans: dict[int, Span] = {}
@@ -113,49 +114,43 @@ class FastPath:
         )
 
     def prove(self, block: Block) -> Proof | None:
-        """Return how many records a block holds and their rows, or None where another proof is to be looked for.
+        """Return the number of records in a block and their rows, or None where the cutter must check the block.
 
-        To decode a block proves that it is JSON, but not how deep the members are nested that the dataset does not
-        name, nor a value that stands where none of its kind is expected: these are looked at.
+        Decoding a block proves that it is JSON. It does not prove how deep the members are nested that the dataset
+        does not name, nor that each value is of the kind of its column: these are looked at.
         """
         if self._unasked:
             self._unasked -= 1
             return None
-        proof = self._proof(block)
-        self._misses = self._misses + 1 if proof is None else 0
-        if self._misses >= _MISSES:
-            self._misses, self._unasked = 0, _UNASKED_AFTER_MISSES
-        return proof
-
-    def _proof(self, block: Block) -> Proof | None:
         text = _Block(block.data, block.shape)
         try:
-            found = text.decoded(self._known)
+            records = text.decoded(self._known)
         except _UNDECODED:
-            return None
-        if not found:
-            return None
-        made = self._looked_at(text, found, set(), block.offset, block.place)
-        # Of the suspects each is looked at, and what is neither in a row nor in one of them is ASCII.
-        if not all(is_utf8(lines) for lines, _ in made.tables):
-            return None
-        if any(is_nested_deeper(block.data[span.start : span.end], MAX_NESTING) for _, span in made.suspects):
-            return None
-        return Proof(len(found), made)
+            records = []
+        rows = self._block_rows(text, records, set(), block.offset, block.place) if records else None
+        if rows is not None and _is_sound(block, rows):
+            self._misses = 0
+            return Proof(len(records), rows)
+        self._misses += 1
+        if self._misses >= _MISSES:
+            self._misses, self._unasked = 0, _UNASKED_AFTER_MISSES
+        return None
 
     def _rows(self, data: bytes, shape: PieceShape, offset: int, first: int) -> BlockRows:
         block = _Block(data, shape)
         found, suspects = self._decoded(block)
-        return self._looked_at(block, found, suspects, offset, first)
+        return self._block_rows(block, found, suspects, offset, first)
 
-    def _looked_at(
+    def _block_rows(
         self, block: "_Block", found: Sequence[Any], suspects: set[int], offset: int, first: int
     ) -> BlockRows:
         """Return the rows of a block whose first record has the place `first` in the piece at `offset`."""
         head = b"%d\x1f%d\x1f" % (self._run_number, offset)
         last = first + len(found)
         tails = [head + number for number in _numbers(last)[first - 1 : last - 1]]
-        taken = [table.rows(found, tails, suspects) for table in self._tables]
+        taken = []
+        for table in self._tables:
+            taken.append(table.rows(found, tails, suspects))  # noqa: PERF401 - this is where the stack is deepest: no frame more
         return BlockRows(
             maker=self,
             count=len(found),
@@ -183,6 +178,16 @@ class FastPath:
             return self._decoders.one.decode(text)
         except _UNDECODED:
             return None
+
+
+def _is_sound(block: Block, rows: BlockRows) -> bool:
+    """Tell whether a decoded block is UTF-8 throughout and nested no deeper than MAX_NESTING.
+
+    Each suspect is looked at; bytes that are neither in a row nor in a suspect are ASCII.
+    """
+    if not all(is_utf8(lines) for lines, _ in rows.tables):
+        return False
+    return not any(is_nested_deeper(block.data[span.start : span.end], MAX_NESTING) for _, span in rows.suspects)
 
 
 class _Decoders:
@@ -250,10 +255,9 @@ class _Table:
         if not fields:
             return _Lines([], sizes)
         found: set[int] = set()
-        groups = [
-            _accepted(group, columns, rows, found)
-            for (group, columns), rows in zip(self._groups, zip(*fields, strict=True), strict=True)
-        ]
+        groups = []
+        for (group, columns), rows in zip(self._groups, zip(*fields, strict=True), strict=True):
+            groups.append(_accepted(group, columns, rows, found))
         if sizes is not None:
             tails = list(chain.from_iterable(map(repeat, tails, sizes)))
         lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes)

@@ -33,7 +33,8 @@ class CheckedPath:
         """Yield None after each part of the work, and the batch at its end."""
         places = range(1, piece.count + 1)
         gathered = self._projection.gather(piece, self._run_number)
-        gathered.look_at(decoding.first(piece))
+        if self._projection.warns_of_unknown:
+            gathered.look_at(decoding.first(piece))
         found = zip(places, decoding.decode(piece), strict=True)
         while taken := list(islice(found, _AT_ONCE)):
             gathered.add_all(taken)

@@ -7,6 +7,7 @@ PostgreSQL would give.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from io import StringIO
 from itertools import chain
 from typing import Any, NamedTuple
@@ -69,10 +70,25 @@ class Projection:
         self.dataset = dataset
         self.members = known(dataset) if dataset.on_unknown != "ignore" else None
         _require_fitting(dataset)
-        self._tables = [_compile_table(table) for table in dataset.tables]
         self._record_tables = [number for number, table in enumerate(dataset.tables) if not table.each]
-        self._is_sorted = any(self._tables[number].takes for number in self._record_tables)
-        self._keys = {number: _keys(dataset, dataset.tables[number]) for number in self._record_tables}
+
+    # Compiled for the first record that the checked path takes: many loads have none.
+    @cached_property
+    def _tables(self) -> list[_CompiledTable]:
+        return [_compile_table(table) for table in self.dataset.tables]
+
+    @cached_property
+    def _is_sorted(self) -> bool:
+        return any(self._tables[number].takes for number in self._record_tables)
+
+    @cached_property
+    def _keys(self) -> dict[int, list[Getter]]:
+        return {number: _keys(self.dataset, self.dataset.tables[number]) for number in self._record_tables}
+
+    @property
+    def warns_of_unknown(self) -> bool:
+        """Whether members that the definition does not know are to be named."""
+        return self.dataset.on_unknown == "warn"
 
     def batch(
         self,
@@ -191,8 +207,8 @@ class Gathered:
             return texts
 
     def look_at(self, found: Iterable[dict[str, Any] | Fault]) -> None:
-        """Note the members of some records that the definition does not know, where it is to warn of them."""
-        for record in found if self._projection.dataset.on_unknown == "warn" else ():
+        """Note the members of some records that the definition does not know."""
+        for record in found:
             for name in unknown(record, self._projection.members):
                 if len(self._unknown) < _NAMES_NOTED:
                     self._unknown.add(name[:_NAME_SHOWN])

@@ -1,0 +1,36 @@
+"""Definitions of datasets that several rooms of tests use."""
+
+from collections.abc import Callable
+
+from etl.datasets import Dataset
+
+Define = Callable[[str], Dataset]
+
+# The shipments of the generator once more, but every record that comes is a row: what is loaded twice shows.
+DELIVERIES = """
+name = "deliveries"
+mode = "append"
+[[table]]
+name = "logistics.deliveries"
+[table.columns]
+shipment_id = { type = "text", required = true, max_length = 50 }
+carrier = { type = "text", max_length = 100 }
+created_at = { type = "timestamptz", required = true }
+promised_at = "timestamptz"
+updated_at = "timestamptz"
+origin_city = { path = "origin.city", type = "text", max_length = 100 }
+destination_city = { path = "destination.city", type = "text", max_length = 100 }
+weight_kg = { type = "numeric", above = 0 }
+pieces = { type = "integer", min = 0 }
+note = { type = "text", max_length = 500 }
+[[table]]
+name = "logistics.delivery_items"
+each = "items"
+[table.columns]
+shipment_id = { path = "^.shipment_id", type = "text" }
+line_no = { path = "#", type = "integer" }
+sku = { type = "text", max_length = 50 }
+description = { type = "text", max_length = 200 }
+quantity = { type = "integer", min = 0 }
+weight_kg = { type = "numeric", min = 0 }
+"""
