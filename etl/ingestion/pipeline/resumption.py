@@ -13,7 +13,7 @@ from etl.database.connecting import Session
 from etl.errors import SourceError, UsageError
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import batches, failures, locks, runs, sums
-from etl.ingestion.pipeline.assembly import RunLedgerWriter, Work
+from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun
 from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.sources.stream import Stream, opened
@@ -43,7 +43,7 @@ def begin(stream: Stream, attempts: Sequence[Attempt]) -> list[OpenRun]:
 def _enter(stream: Stream, head_sha256: str, attempt: Attempt, match: _Match) -> OpenRun:
     load, target, session = attempt.load, attempt.target, attempt.session
     run = attempt.progress.run = _open(session.connection(), stream, head_sha256, attempt, match)
-    work = Work(
+    context = RunContext(
         database=load.database,
         dataset=target.dataset.of_source(stream.source.name),
         run=run,
@@ -54,40 +54,40 @@ def _enter(stream: Stream, head_sha256: str, attempt: Attempt, match: _Match) ->
         decoder=load.settings.decoder,
         retries=load.settings.retries,
     )
-    session.when_reopened(partial(_hold_again, work=work, has_workers=False))
+    session.when_reopened(partial(_hold_again, context=context, has_workers=False))
     attempt.progress.rejected = sums.totals(session.connection(), run.run).rejected
     return OpenRun(
         attempt=attempt,
-        ledger_writer=RunLedgerWriter.of(work),
+        ledger_writer=RunLedgerWriter.of(context),
         stream=stream,
-        work=work,
-        copier=work.copier(),
+        context=context,
+        copier=context.copier(),
         known=match[1] if match else {},
     )
 
 
 def prepare(run: OpenRun, store: FailedStore) -> None:
     """Make everything ready for the first new batch of an attempt, and remove the leftovers of a crash."""
-    connection, work = run.attempt.session.connection(), run.work
-    _require_mode(work.run, run.attempt.target, run.stream.source)
-    if work.run.was_finished:
-        runs.reopen(connection, work.run)
-    if work.run.attempt > 1:
-        store.sweep(work.dataset.name, work.run.run, failures.ids_of(connection, work.run.run))
+    connection, context = run.attempt.session.connection(), run.context
+    _require_mode(context.run, run.attempt.target, run.stream.source)
+    if context.run.was_finished:
+        runs.reopen(connection, context.run)
+    if context.run.attempt > 1:
+        store.sweep(context.dataset.name, context.run.run, failures.ids_of(connection, context.run.run))
     run.copier.drop_abandoned(connection)
     run.copier.prepare(connection)
 
 
-def admit_workers(session: Session, work: Work) -> None:
-    """Let other sessions load pieces of the source beside this one, which goes on to hold it."""
-    locks.admit_workers(session.connection(), work.dataset.name, work.head_sha256)
-    session.when_reopened(partial(_hold_again, work=work, has_workers=True))
+def admit_workers(session: Session, context: RunContext) -> None:
+    """Let other sessions load pieces of the source; this session keeps its locks."""
+    locks.admit_workers(session.connection(), context.dataset.name, context.head_sha256)
+    session.when_reopened(partial(_hold_again, context=context, has_workers=True))
 
 
-def _hold_again(connection: psycopg.Connection, *, work: Work, has_workers: bool) -> None:
-    locks.reacquire(connection, work.dataset.name, work.head_sha256, work.mode, has_workers=has_workers)
-    runs.require_current(connection, work.run)
-    runs.name_session(connection, work.run.run)
+def _hold_again(connection: psycopg.Connection, *, context: RunContext, has_workers: bool) -> None:
+    locks.reacquire(connection, context.dataset.name, context.head_sha256, context.mode, has_workers=has_workers)
+    runs.require_current(connection, context.run)
+    runs.name_session(connection, context.run.run)
 
 
 def judge(connection: psycopg.Connection, source: Source, load: Load, target: Target) -> None:
@@ -152,13 +152,13 @@ def _is_candidate(
     known: runs.KnownRun, ranges: Mapping[int, LoadedRange], stream: Stream, load: Load, target: Target
 ) -> bool:
     if not ranges and known.head_bytes != len(stream.head):
-        return False  # Too little was read to know it by.
+        return False  # Too little was read to recognise it.
     if not ranges and not known.is_finished and known.definition_hash != target.definition_hash(stream.source.encoding):
-        return False  # Nothing of it is in yet that binds it.
+        return False  # It has loaded nothing yet.
     if known.is_finished and "replace" in (known.mode, target.mode) and known.source_bytes != stream.size:
-        return False  # It may have grown, and a tail alone replaces nothing.
+        return False  # It may have grown, and the rest alone replaces nothing.
     if target.mode == "replace" and known.mode != "replace":
-        return False  # Its rows are in, and so may be others that a replace removes.
+        return False  # A replace removes the rows of other runs, too, so it is a run of its own.
     departs_at = _departure(stream, ranges, load.settings.retries)
     if departs_at is not None:
         log.warning("source_departed", source=stream.source.name, run=known.run, offset=departs_at)
@@ -171,13 +171,13 @@ def _require_definition(known: runs.KnownRun, stream: Stream, target: Target) ->
     if not known.is_finished:
         raise UsageError(
             f"{stream.source.name}: run {known.run} began under another definition or mode of {target.dataset.name}",
-            hint="those of then go on where it stopped; --force loads all of it again under those of now",
+            hint="the definition and mode of that run continue it; --force loads all of it again by the present ones",
         )
     log.warning(
         "loaded_under_another_definition",
         source=stream.source.name,
         run=known.run,
-        hint="--force loads all of it under the definition and mode of now",
+        hint="--force loads all of it by the present definition and mode",
     )
 
 
