@@ -23,7 +23,7 @@ from etl.cli.progress import Lines, Pace
 from etl.cli.summary import sentence, total_of
 from etl.ingestion.pipeline.job import Progress
 from etl.ingestion.values import Balance, Summary
-from tests.support.checkout import ROOT
+from tests.support.checkout import MEASURED, ROOT
 
 NAME = "a-name-that-is-seen-in-the-bar"
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
@@ -38,7 +38,7 @@ def _on_a_terminal(words: list[str], folder: Path, database_url: str, **env: str
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 110, 0, 0))
     variables = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
-    variables |= {"ETL_DATABASE_URL": database_url} | env
+    variables |= {"ETL_DATABASE_URL": database_url} | MEASURED | env
     told = b""
     with subprocess.Popen(
         [sys.executable, "-m", "etl", *words],
