@@ -19,7 +19,7 @@ from etl.database.tables import create_tables
 from etl.datasets import read
 from etl.errors import UsageError
 from etl.ingestion.failed_store.store import FailedStore
-from tests.support.checkout import ROOT
+from tests.support.checkout import MEASURED, ROOT
 from tests.support.faults import Connection
 
 ODD = """
@@ -188,7 +188,7 @@ def test_a_compressed_file_that_explodes_takes_no_memory(
     done = subprocess.run(
         [sys.executable, "-c", program, "--database", database_url, *words],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"} | MEASURED,
         capture_output=True,
         text=True,
         check=False,
