@@ -5,9 +5,9 @@ import pickle
 import signal
 import subprocess
 import time
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from functools import partial
 from threading import Event
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from etl.ingestion.values import Piece, hash_of
 from etl.logs import Logs
 from etl.settings import RetrySettings
 from tests.support.site import Site
+from tests.support.waiting import until
 
 
 def _work(site: Site, run: runs.Run) -> RunContext:
@@ -107,17 +108,22 @@ def test_an_error_travels_with_all_that_it_tells(error: DatabaseError | Interrup
     )
 
 
+def _is_broken(executor: Executor) -> bool:
+    try:
+        executor.submit(os.getpid)
+    except BrokenProcessPool:
+        return True
+    return False
+
+
 def _lose_one(pool: WorkerPool, which: int) -> None:
     """Kill one of two processes that wait for work, and wait for what was handed to it."""
     assert isinstance(pool._executor, ProcessPoolExecutor)
     for each in [pool._executor.submit(time.sleep, 0.5) for _ in range(2)]:
         each.result()
-    time.sleep(0.3)
+    time.sleep(0.3)  # Both wait for work then, and nothing shows that they do.
     os.kill(list(pool._executor._processes)[which], signal.SIGKILL)
-    with suppress(BrokenProcessPool):
-        for _ in range(100):
-            time.sleep(0.05)
-            pool._executor.submit(os.getpid)
+    until(partial(_is_broken, pool._executor), "the executor to notice", pause=0.05)
     broken: Future[TaskResult] = Future()
     broken.set_exception(BrokenProcessPool())
     pool._submitted.append((Piece(offset=0, count=0, first_record=1, parts=(), shape="lines"), broken))

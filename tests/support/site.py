@@ -160,6 +160,14 @@ class Site:
         """Wait until so many batches are in the ledger, or the command has ended."""
         until(lambda: self.count_batches() >= batches or not running.is_running(), f"{batches} batches")
 
+    def wait_for_locks(self) -> None:
+        """Wait until no load holds a source: a backend notices a moment later that its client is gone."""
+        query = (
+            "select from pg_locks join pg_stat_activity using (pid)"
+            " where locktype = 'advisory' and application_name ~ '^etl' and datname = current_database()"
+        )
+        until(lambda: not self.ask(query), "the locks of the loads")
+
     def forget_loads(self, dataset: str) -> None:
         """Empty the tables of a dataset, and the ledger."""
         for table in find(dataset, self.folder / "config").tables:
