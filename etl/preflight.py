@@ -193,7 +193,7 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
         found=f"{connection.info.user} lacks {', '.join(missing)}" if missing else "can be written",
         remedy=f"grant etl_loader to {connection.info.user}",
     )
-    with_tables = set(datasets.standing(config_dir))
+    with_tables = set(datasets.default_names(config_dir))
     for dataset in datasets.readable(config_dir):
         if dataset.name not in with_tables:
             continue

@@ -16,7 +16,7 @@ def migrate(target: Database, config_dir: Path) -> None:
 
     Raises UsageError when the server is too old or denies a statement, DefinitionError when a definition is wrong.
     """
-    definitions = [datasets.find(name, config_dir) for name in datasets.standing(config_dir)]
+    definitions = [datasets.find(name, config_dir) for name in datasets.default_names(config_dir)]
     for dataset in definitions:
         require_fitting(dataset)
     with connecting.connect(target, "etl:migrate") as connection, migrations.one_migration_at_a_time(connection):

@@ -26,7 +26,7 @@ _CLOCK = re.compile(r"((?:[01][0-9]|2[0-3]):[0-5][0-9])(?::([0-5][0-9])(?:\.([0-
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """What all entries of the table have.
+    """The parts that all entries of the table have.
 
     `sql` is the type in a statement, `long_name` is the name that PostgreSQL's catalogue gives it where that differs.
     `synonyms` are names from elsewhere: an error for one of them proposes this type. `options` are the options of a
@@ -254,7 +254,7 @@ INFERRED_TIMES: Final[tuple[TimeName, ...]] = tuple(
 """The dates and times that `etl dataset infer` looks for in texts."""
 
 SYNONYMS: Final = MappingProxyType({synonym: entry.name for entry in _TABLE for synonym in entry.synonyms})
-"""What the types are called elsewhere, with the type that is meant."""
+"""Names of types elsewhere, each with the type that is meant."""
 
 OPTIONS: Final[frozenset[str]] = frozenset().union(*(entry.options for entry in _TABLE))
 """The options of a column that not every type has."""

@@ -339,14 +339,14 @@ def _member(column: str, token: str) -> str:
 def _counting_fast_rows() -> Iterator[list[int]]:
     """Count the rows that the fast path sends."""
     counts: list[int] = []
-    but = fastlane._Lines.but
+    without = fastlane._Lines.without
 
     def counting(self: Any, suspects: set[int]) -> tuple[bytes, int]:
-        kept = but(self, suspects)
+        kept = without(self, suspects)
         counts.append(kept[1])
         return kept
 
-    with patch.object(fastlane._Lines, "but", counting):
+    with patch.object(fastlane._Lines, "without", counting):
         yield counts
 
 

@@ -51,7 +51,7 @@ _CLOCK_TOKEN_FORM = re.compile(rb'"00:00(?::00(?:\.0{1,6})?)?"')
 _LOCAL_TOKEN_FORM = re.compile(rb'"0000-00-00[T ]00:00:00(?:\.0{1,6})?"')
 _INSTANT_TOKEN_FORM = re.compile(rb'"0000-00-00[T ]00:00:00(?:\.0{1,6})?(?:Z|[+-]00:?00)"')
 _FORMS = 8
-"""So many different forms in one column are accepted without a look at each value."""
+"""A column with more different forms is checked value by value."""
 
 # PostgreSQL reads a fraction as a double, and no time that is longer than 128 characters.
 _FRACTION_DIGITS = 15
@@ -313,7 +313,7 @@ def _are_of_form(form: re.Pattern[bytes], joined: bytes) -> bool:
     rest = rest.replace(NULL_FIELD, b"")
     for _ in range(_FORMS):
         if not rest:
-            # PostgreSQL takes a part of a leap second, which C5 does not.
+            # PostgreSQL accepts a fraction of a leap second; the conversion does not.
             return b":60." not in joined
         field = rest[: rest.index(SEPARATOR) + 1]
         if not form.fullmatch(field[:-1]):
