@@ -1,7 +1,7 @@
 """Which run a source belongs to: a source is known by its content, whatever its name (design of the ledger)."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from etl.ingestion.pipeline.attempts import Attempt, OpenRun
 from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import LoadedRange, Source, hash_of
-from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
 
@@ -159,7 +158,7 @@ def _is_candidate(
         return False  # It may have grown, and the rest alone replaces nothing.
     if target.mode == "replace" and known.mode != "replace":
         return False  # A replace removes the rows of other runs, too, so it is a run of its own.
-    departs_at = _departure(stream, ranges, load.settings.retries)
+    departs_at = _departure(stream, ranges, load)
     if departs_at is not None:
         log.warning("source_departed", source=stream.source.name, run=known.run, offset=departs_at)
     return departs_at is None
@@ -191,36 +190,41 @@ def _require_mode(run: runs.Run, target: Target, source: Source) -> None:
         )
 
 
-def _departure(stream: Stream, ranges: Mapping[int, LoadedRange], retries: RetrySettings) -> int | None:
-    """Return the offset of the first range whose bytes are others now, or None.
+def _departure(stream: Stream, ranges: Mapping[int, LoadedRange], load: Load) -> int | None:
+    """Return the offset of a range whose bytes differ now, or None.
 
-    What can be read once only, such as standard input, is compared while it is loaded (`OpenRun.note_known`).
+    A source is read once for this, however often a command asks. What can be read once only, such as standard input,
+    is compared while it is loaded (`OpenRun.note_known`).
     """
     if not stream.is_repeatable:
         return None
-    for offsets in _side_by_side(ranges):
-        with opened(stream.source, retries) as again:
-            for offset in offsets:
-                _exactly(again, offset - again.position)
-                if hash_of(_exactly(again, ranges[offset].length)) != ranges[offset].hash:
-                    return offset
-    return None
+    hashes = load.hashes_of(stream)
+    unread = [loaded for loaded in ranges.values() if (loaded.offset, loaded.length) not in hashes]
+    for ranges_in_order in _side_by_side(unread):
+        with opened(stream.source, load.settings.retries) as again:
+            for loaded in ranges_in_order:
+                _exactly(again, loaded.offset - again.position)
+                found = hashes[loaded.offset, loaded.length] = hash_of(_exactly(again, loaded.length))
+                if found != loaded.hash:
+                    return loaded.offset
+    differing = (loaded for loaded in ranges.values() if hashes[loaded.offset, loaded.length] != loaded.hash)
+    return next((loaded.offset for loaded in differing), None)
 
 
-def _side_by_side(ranges: Mapping[int, LoadedRange]) -> list[list[int]]:
-    """Part ranges into lists that can each be read in one go.
+def _side_by_side(ranges: Iterable[LoadedRange]) -> list[list[LoadedRange]]:
+    """Part ranges into lists that can each be read in one pass.
 
-    Those of one records path lie side by side; those of another may lie within them, as the elements of an array that
-    a record of the first path holds.
+    The ranges of one records path follow one another. Those of another path may be within them, as the elements of an
+    array that a record of the first path holds.
     """
-    lists: list[list[int]] = []
-    for offset in sorted(ranges):
-        for offsets in lists:
-            if offsets[-1] + ranges[offsets[-1]].length <= offset:
-                offsets.append(offset)
+    lists: list[list[LoadedRange]] = []
+    for loaded in sorted(ranges, key=lambda loaded: loaded.offset):
+        for earlier in lists:
+            if earlier[-1].end <= loaded.offset:
+                earlier.append(loaded)
                 break
         else:
-            lists.append([offset])
+            lists.append([loaded])
     return lists
 
 
