@@ -12,7 +12,7 @@ import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql import factories
 
-from etl.database.connecting import Database
+from etl.database.connecting import Database, connect
 from etl.datasets import Dataset, read
 from etl.embedded import Server
 from etl.provisioning import migrate
@@ -90,6 +90,13 @@ def database_url(postgresql: Connection) -> str:
     """Return the address of the test's database."""
     info = postgresql.info
     return f"postgresql://{info.user}@/{info.dbname}?host={quote(info.host, safe='')}&port={info.port}"
+
+
+@pytest.fixture
+def loader_session(database_url: str) -> Iterator[Connection]:
+    """Give a connection with the session settings of the loader."""
+    with connect(Database(conninfo=database_url)) as connection:
+        yield connection
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from etl.precalculation.catalogue import Aggregate, Fact
 from etl.precalculation.pending import is_known
 
 _SQL = queries.load("installation")
+_TABLES = queries.load("tables")
 
 
 def install(connection: psycopg.Connection, aggregates: Sequence[Aggregate], datasets: Mapping[str, str]) -> list[str]:
@@ -78,7 +79,7 @@ def _make(connection: psycopg.Connection, aggregate: Aggregate) -> bool:
         return False
     connection.execute(_SQL["lock_for_change"], {"aggregate": aggregate.name})
     try:
-        connection.execute(_SQL["drop_aggregate"].format(table=aggregate.identifier))
+        connection.execute(_TABLES["drop"].format(table=aggregate.identifier))
     except psycopg.errors.DependentObjectsStillExist as error:
         raise UsageError(
             f"{aggregate.table} has other columns now, and other objects depend on the old ones: "
@@ -95,7 +96,7 @@ def _table(aggregate: Aggregate) -> list[sql.Composed]:
     key = sql.SQL(", ").join(map(sql.Identifier, aggregate.key))
     return [
         _SQL["create_aggregate"].format(table=aggregate.identifier, select=aggregate.computed()),
-        _SQL["add_primary_key"].format(table=aggregate.identifier, key=key),
+        _TABLES["add_primary_key"].format(table=aggregate.identifier, key=key),
     ]
 
 
@@ -129,7 +130,7 @@ def _computed_shape(connection: psycopg.Connection, aggregate: Aggregate) -> lis
 def _table_shape(
     connection: psycopg.Connection, aggregate: Aggregate
 ) -> tuple[list[tuple[str, str]], tuple[str, ...]] | None:
-    row = connection.execute(_SQL["table_exists"], {"table": aggregate.table}).fetchone()
+    row = connection.execute(_TABLES["exists"], {"table": aggregate.table}).fetchone()
     if not row or not row[0]:
         return None
     shape = _shape(connection.execute(_SQL["table_shape"].format(table=aggregate.identifier)))

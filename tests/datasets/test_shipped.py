@@ -1,7 +1,6 @@
 import gzip
 import io
 import json
-from collections.abc import Iterable
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -13,33 +12,21 @@ from psycopg import sql
 
 from etl import generate
 from etl.datasets import LINEAGE, Dataset, default_names, find, names
-from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Batch, Piece
 from tests.support.checkout import REAL_DATA, needs_real_data
 from tests.support.faults import Connection
+from tests.support.parcels import batch_of, copy_rows
 
 Record = dict[str, Any]
 
 NO_CONFIG = Path("no-such-folder")
 
 
-def _batch(dataset: Dataset, records: Iterable[Record]) -> Batch:
-    piece = Piece(offset=0, count=0, first_record=1, parts=(), shape="array")
-    records = list(records)
-    return Projection(dataset).batch(piece, records, 1, range(1, len(records) + 1))
-
-
 def _load(connection: Connection, dataset: Dataset, records: list[Record]) -> None:
     """Project the records, none of which may be refused, and COPY their rows."""
-    batch = _batch(dataset, records)
+    batch = batch_of(dataset, records)
     assert [rejected.fault for rejected in batch.rejected] == []
     for table, [rows] in zip(dataset.tables, batch.tables, strict=True):
-        columns = [column.name for column in table.columns] + list(LINEAGE)
-        copy = sql.SQL("copy {} ({}) from stdin").format(
-            table.identifier, sql.SQL(", ").join(map(sql.Identifier, columns))
-        )
-        with connection.cursor() as cursor, cursor.copy(copy) as stream:
-            stream.write(b"".join(rows.encoded()))
+        copy_rows(connection, table, b"".join(rows.encoded()))
 
 
 def _stored(connection: Connection, table: str, order: str) -> list[Record]:

@@ -11,6 +11,7 @@ import pytest
 from etl.embedded import Server
 from tests.support.cases import Case, clean_case
 from tests.support.databases import Databases, databases_of
+from tests.support.faults import Connection
 from tests.support.site import Site
 
 
@@ -25,6 +26,18 @@ def site(databases: Databases, tmp_path: Path) -> Iterator[Site]:
     """Give one of these databases, and the test's folder."""
     with databases.site(tmp_path) as site:
         yield site
+
+
+@pytest.fixture
+def database_url(site: Site) -> str:
+    """Return the address of the site's database."""
+    return site.conninfo
+
+
+@pytest.fixture
+def connection(site: Site) -> Connection:
+    """Give the connection of the site."""
+    return site.connection
 
 
 @pytest.fixture(scope="module")

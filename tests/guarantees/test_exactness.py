@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from psycopg import sql
 
-from etl.database.connecting import Database, connect
 from etl.database.tables import create_tables
-from etl.datasets import LINEAGE, Dataset, read
+from etl.datasets import Dataset, read
 from etl.ingestion.framing.decoding import decode
 from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.ingestion.transform.projection import Projection
 from tests.support.commands import RunEtl
 from tests.support.faults import Connection
+from tests.support.parcels import copy_rows
+from tests.support.site import Site
 from tests.support.streams import Bytes
 
 Load = Callable[[bytes], list[tuple[Any, ...]]]
@@ -143,20 +143,16 @@ def _stored(connection: Connection) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture
-def exact(tmp_path: Path) -> Dataset:
+def exact(site: Site) -> Dataset:
     """Write and read the definition of the dataset."""
-    path = tmp_path / "config/datasets/exact.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(DEFINITION)
-    return read(path)
+    return read(site.write_definition(DEFINITION))
 
 
 @pytest.fixture
-def connection(postgresql: Connection, exact: Dataset) -> Iterator[Connection]:
+def connection(loader_session: Connection, exact: Dataset) -> Connection:
     """Give a connection with the session settings of the loader, and the tables of the dataset."""
-    with connect(Database(conninfo=postgresql.info.dsn)) as connection:
-        create_tables(connection, exact)
-        yield connection
+    create_tables(loader_session, exact)
+    return loader_session
 
 
 def _copied(connection: Connection, dataset: Dataset, data: bytes) -> list[tuple[Any, ...]]:
@@ -167,12 +163,7 @@ def _copied(connection: Connection, dataset: Dataset, data: bytes) -> list[tuple
             batch = projection.batch(piece, decode(piece), 1, range(1, piece.count + 1))
             assert batch.rejected == ()
             for table, [rows] in zip(dataset.tables, batch.tables, strict=True):
-                names = [*(column.name for column in table.columns), *LINEAGE]
-                statement = sql.SQL("copy {} ({}) from stdin").format(
-                    table.identifier, sql.SQL(", ").join(map(sql.Identifier, names))
-                )
-                with connection.cursor() as cursor, cursor.copy(statement) as copy:
-                    copy.write(b"".join(rows.encoded()))
+                copy_rows(connection, table, b"".join(rows.encoded()))
         return _stored(connection)
 
 

@@ -46,7 +46,7 @@ class Copier:
         """Drop the keys and the staging tables of earlier runs of the dataset that never continue."""
         with connection.transaction():
             for (name,) in connection.execute(_SQL["staging_abandoned"], {"dataset": self._dataset.name}).fetchall():
-                connection.execute(_SQL["drop_staging"].format(staging=sql.Identifier("etl_staging", name)))
+                connection.execute(queries.load("tables")["drop"].format(table=sql.Identifier("etl_staging", name)))
 
     def copy(self, exchange: Exchange, batch: Batch) -> Waiting[CopyResult]:
         """Write a batch and return how many rows COPY counted for each table.

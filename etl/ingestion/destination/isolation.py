@@ -56,7 +56,7 @@ def _send(exchange: Exchange, table: Table, number: int, batch: Batch) -> Waitin
     exchange.connection.execute(_SQL["make_text"].format(text=text, columns=sql.SQL(", ").join(typed)))
     yield from exchange.send(batch.tables[number], text, columns(table))
     exchange.connection.execute(_SQL["index_text"].format(text=text))
-    exchange.connection.execute(_SQL["analyze_text"].format(text=text))
+    exchange.connection.execute(queries.load("tables")["analyze"].format(table=text))
     return text
 
 

@@ -17,6 +17,7 @@ from etl.ingestion.destination.sending import Exchange, Waiting
 from etl.settings import Mode
 
 _SQL = queries.load("copying")
+_TABLES = queries.load("tables")
 
 
 class TemporaryTables:
@@ -30,14 +31,14 @@ class TemporaryTables:
         """Make the tables that the connection does not have yet."""
         connection.execute(queries.load("database")["hush_notices"])
         for temporary, fact in zip(self.identifiers, facts_of(self._dataset), strict=True):
-            connection.execute(_SQL["make_temporary"].format(temporary=temporary, table=fact))
+            connection.execute(_SQL["make_temporary"].format(new=temporary, table=fact))
         if len(self.identifiers) > 1:
             _execute(connection, merging.make_won(self._dataset))
 
     def drop(self, connection: psycopg.Connection) -> None:
         """Drop the tables."""
         for temporary in (*self.identifiers, merging.WON):
-            connection.execute(_SQL["drop_temporary"].format(temporary=temporary))
+            connection.execute(_TABLES["drop"].format(table=temporary))
 
 
 class WriteMode(Protocol):
@@ -165,13 +166,13 @@ class Staging(WriteMode):
     def publish(self, connection: psycopg.Connection) -> None:
         """Make the rows of the run visible, all at once, and drop its staging tables."""
         for staging in self._staging:
-            connection.execute(_SQL["analyze_staging"].format(staging=staging))
+            connection.execute(_TABLES["analyze"].format(table=staging))
         temporary = TemporaryTables(self._dataset)
         if self._dataset.key:
             temporary.make(connection)
         _execute(connection, self._publication.statements(self._staging, merging.WON))
         for staging in self._staging:
-            connection.execute(_SQL["drop_staging"].format(staging=staging))
+            connection.execute(_TABLES["drop"].format(table=staging))
         # Another dataset of the source may become visible by the same transaction.
         temporary.drop(connection)
 
@@ -190,7 +191,7 @@ class DryRun(WriteMode):
 
     def prepare(self, connection: psycopg.Connection) -> None:
         """Make the temporary tables that the connection does not have yet."""
-        _make_like_facts(connection, "make_checking", self._dataset, self._checking)
+        _make_like_facts(connection, "make_temporary", self._dataset, self._checking)
 
 
 def write_mode_of(dataset: Dataset, mode: Mode, *, staged_as: str | None) -> WriteMode:
@@ -223,7 +224,7 @@ def _make_like_facts(
     with connection.transaction():
         connection.execute(queries.load("database")["hush_notices"])
         for table, fact in zip(tables, facts_of(dataset), strict=True):
-            connection.execute(_SQL[statement].format(staging=table, table=fact))
+            connection.execute(_SQL[statement].format(new=table, table=fact))
 
 
 def _are_empty(connection: psycopg.Connection, tables: Iterable[sql.Identifier]) -> bool:
