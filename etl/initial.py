@@ -1,4 +1,4 @@
-"""A first configuration folder of one's own: a commented etl.toml and one dataset to begin with."""
+"""A first configuration folder: a commented etl.toml and one dataset to begin with."""
 
 from pathlib import Path
 
@@ -34,14 +34,14 @@ _SAMPLE = """\
 
 
 def write(folder: Path, name: str) -> tuple[Path, ...]:
-    """Write a definition called `name`, a sample of its records, and etl.toml where there is none; return the files.
+    """Write a definition called `name`, a sample of its records, and etl.toml if it is missing; return the files.
 
-    Raises UsageError when the definition or the sample is there, or the folder cannot be written.
+    Raises UsageError when the definition or the sample exists already, or the folder cannot be written.
     """
     if not name.isidentifier() or not name.isascii() or name != name.lower():
-        raise UsageError(f"expected a name of small letters, digits and _, got {name!r}")
+        raise UsageError(f"expected a name of lower-case letters, digits and _, got {name!r}")
     if name in datasets.names(folder):
-        raise UsageError(f"a dataset called {name} is there already", hint="--dataset NAME names another")
+        raise UsageError(f"a dataset called {name} exists already", hint="--dataset NAME names another")
     contents = {
         folder / "datasets" / f"{name}.toml": _DATASET.format(name=name),
         folder / "samples" / f"{name}.ndjson": _SAMPLE,
@@ -49,9 +49,11 @@ def write(folder: Path, name: str) -> tuple[Path, ...]:
     settings = folder / "etl.toml"
     if not settings.exists():
         contents = {settings: (shipped("config") / "etl.toml").read_text(encoding="utf-8"), **contents}
-    there = next((path for path in contents if path.exists()), None)
-    if there is not None:
-        raise UsageError(f"{there} is there already", hint="nothing was written; --config-dir DIR names another folder")
+    existing = next((path for path in contents if path.exists()), None)
+    if existing is not None:
+        raise UsageError(
+            f"{existing} exists already", hint="nothing was written; --config-dir DIR names another folder"
+        )
     try:
         for path, text in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, TypeVar, Unpack
+from typing import Annotated, Any, TypedDict, TypeVar, Unpack, get_type_hints
 
 import msgspec
 import psycopg
@@ -19,20 +19,18 @@ import structlog
 from etl import provisioning
 from etl.database import connecting
 from etl.errors import DONE, BusyError, EtlError, ExitCode, UsageError, gravest
-from etl.ingestion.constants import RETRY_ATTEMPTS, RETRY_BASE_SECONDS, RETRY_CAP_SECONDS
 from etl.ingestion.destination import refusals
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
-from etl.ingestion.pipeline.job import Load, Target
+from etl.ingestion.pipeline.job import Load, Stop, Target
 from etl.ingestion.pipeline.replay import ReplayFilter, ReplayResult, replay_all, select
 from etl.ingestion.pipeline.sharing import shares_of
-from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Summary
 from etl.logs import Logs
 from etl.options import settings_of
 from etl.precalculation import catalogue
-from etl.precalculation.refresh import Refreshed, refresh_all
+from etl.precalculation.refresh import RefreshResult, refresh_all
 from etl.settings import (
     Decoder,
     Format,
@@ -50,8 +48,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS: dict[str, Any] = {"workers": 1}
 
 
-class LoadOptions(TypedDict, total=False):
-    """The options of `load` for type checkers; `LoadSettings` has their help texts, bounds and defaults."""
+class ReplayOptions(TypedDict, total=False):
+    """The options of `replay` for type checkers; `LoadSettings` has their help texts, bounds and defaults."""
+
+    precalculate: bool
+    failed_dir: str | Path
+    retry_attempts: int
+    retry_base_seconds: float
+    retry_cap_seconds: float
+
+
+class LoadOptions(ReplayOptions, total=False):
+    """The options of `load` for type checkers: all of `LoadSettings`."""
 
     mode: Mode | None
     format: Format
@@ -69,12 +77,7 @@ class LoadOptions(TypedDict, total=False):
     on_nul: OnNul | None
     on_duplicate: OnDuplicate | None
     on_unknown: OnUnknown | None
-    precalculate: bool
-    failed_dir: str | Path
     force: bool
-    retry_attempts: int
-    retry_base_seconds: float
-    retry_cap_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,26 +86,33 @@ class Loaded:
 
     exit_code: ExitCode
     sources: tuple[Summary, ...]
-    precalculated: tuple[Refreshed, ...]
+    precalculated: tuple[RefreshResult, ...]
 
 
-def _with_options(function: F) -> F:
+def _with_options(typed: type) -> Callable[[F], F]:
     """Add the options and their defaults to the signature, so that `help` and notebooks show them."""
-    *named, _ = inspect.signature(function).parameters.values()
+    kinds = get_type_hints(typed)
     options = [
         inspect.Parameter(
             setting.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=_DEFAULTS.get(setting.name, setting.default_written),
-            annotation=LoadOptions.__annotations__[setting.name],
+            annotation=kinds[setting.name],
         )
         for setting in settings_of(LoadSettings)
+        if setting.name in kinds
     ]
-    vars(function)["__signature__"] = inspect.Signature([*named, *options], return_annotation=Loaded)
-    return function
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        *named, _ = signature.parameters.values()
+        vars(function)["__signature__"] = signature.replace(parameters=[*named, *options])
+        return function
+
+    return decorate
 
 
-@_with_options
+@_with_options(LoadOptions)
 def load(
     dataset: str,
     *sources: str | Path,
@@ -164,21 +174,18 @@ class Replays:
 
     exit_code: ExitCode
     replayed: tuple[ReplayResult, ...]
-    precalculated: tuple[Refreshed, ...]
+    precalculated: tuple[RefreshResult, ...]
 
 
-def replay(  # noqa: PLR0913 - the options of the command
+@_with_options(ReplayOptions)
+def replay(
     *ids: str,
     run: str | None = None,
     dataset: str | None = None,
     all: bool = False,
     database: str | None = None,
     config_dir: str | Path = "config",
-    failed_dir: str | Path = "failed",
-    precalculate: bool = True,
-    retry_attempts: int = RETRY_ATTEMPTS,
-    retry_base_seconds: float = RETRY_BASE_SECONDS,
-    retry_cap_seconds: float = RETRY_CAP_SECONDS,
+    **options: Unpack[ReplayOptions],
 ) -> Replays:
     """Load records of the failed store again as `etl failed replay` does; return the results, with exit code 0 or 1.
 
@@ -187,17 +194,16 @@ def replay(  # noqa: PLR0913 - the options of the command
     """
     if not (ids or run or dataset or all):
         raise UsageError("nothing is named to replay", hint="give ids, run, dataset or all=True")
-    given = {
-        "retry_attempts": retry_attempts,
-        "retry_base_seconds": retry_base_seconds,
-        "retry_cap_seconds": retry_cap_seconds,
-    }
-    _require_expected(given)
-    settings = LoadSettings.read(given).retries
+    if unknown := sorted(options.keys() - get_type_hints(ReplayOptions).keys()):
+        raise TypeError(f"unexpected option {unknown[0]!r}")
+    _require_expected(options)
+    settings = LoadSettings.read(options)
     folder = Path(config_dir)
-    with _opened(database, folder) as target, FailedStore(Path(failed_dir)) as store:
+    with _opened(database, folder) as target, FailedStore(settings.failed_dir) as store:
         selection = select(ReplayFilter(ids=ids, run=run, dataset=dataset), target, folder, store)
-        results = list(replay_all(selection, target, folder, store, settings, precalculates=precalculate))
+        results = list(
+            replay_all(selection, target, folder, store, settings.retries, precalculates=settings.precalculate)
+        )
     for result in results:
         if isinstance(result, BusyError):
             raise result
@@ -205,13 +211,13 @@ def replay(  # noqa: PLR0913 - the options of the command
     return Replays(
         exit_code=gravest(result.exit_code for result in replayed),
         replayed=replayed,
-        precalculated=tuple(result for result in results if isinstance(result, Refreshed)),
+        precalculated=tuple(result for result in results if isinstance(result, RefreshResult)),
     )
 
 
 def precalculate(
     *aggregates: str, database: str | None = None, config_dir: str | Path = "config", full: bool = False
-) -> tuple[Refreshed, ...]:
+) -> tuple[RefreshResult, ...]:
     """Bring all aggregates, or the named ones, up to date with the facts as `etl precalculate` does.
 
     Raises EtlError.

@@ -1,4 +1,4 @@
-"""The story on stderr: structlog set up once, console on a terminal, JSON elsewhere, stdlib loggers routed in.
+"""Logging to stderr: structlog, set up once. On a terminal it writes text, elsewhere JSON; stdlib loggers use it too.
 
 Events are past-tense facts with keys. Never bind or log the content of a record, nor a password.
 """
@@ -13,18 +13,18 @@ from typing import Literal, TextIO
 
 @contextmanager
 def _without(module: str) -> Iterator[None]:
-    """Let an import that can do without a module do so."""
+    """Hide an optional module from an import."""
     if module in sys.modules:
         yield
         return
-    sys.modules[module] = None  # type: ignore[assignment] # which the import system takes for: not installed
+    sys.modules[module] = None  # type: ignore[assignment] # for the import system: not installed
     try:
         yield
     finally:
         del sys.modules[module]
 
 
-with _without("rich"):  # It would draw tracebacks, which are told in one line here, and takes a tenth of the start.
+with _without("rich"):  # It would draw tracebacks, which are one line here, and needs a tenth of the start.
     import structlog
 
 LogFormat = Literal["auto", "console", "json"]
@@ -32,9 +32,9 @@ LogFormat = Literal["auto", "console", "json"]
 
 @dataclass(frozen=True, kw_only=True)
 class Logs:
-    """How the story is told: its format, its least level, and whether in colours.
+    """How log lines are written: their format, the lowest level, and whether in colours.
 
-    `below` are the lines at the end of the terminal that another process draws again and again: the story goes above.
+    `below` is the number of lines at the end of the terminal that another process draws: log lines go above them.
     """
 
     format: LogFormat = "auto"
@@ -44,10 +44,10 @@ class Logs:
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to what stderr is at that moment: while a bar is drawn, that lets lines pass above it.
+    """Writes to the present stderr, which lets lines pass above a progress bar.
 
-    The process that draws cannot see what another one writes. There a line takes the place of what is drawn, leaves
-    the cursor where the drawing would have left it, and is one write.
+    The process that draws a bar cannot see what another process writes. There a line replaces the bar, leaves the
+    cursor where the bar left it, and is one write.
     """
 
     def __init__(self, below: int) -> None:
@@ -85,7 +85,7 @@ def set_up(logs: Logs) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logs.level.upper())
-    # Alembic tells every step at info; psycopg warns of what the loader itself handles and reports.
+    # Alembic logs every step at info; psycopg warns of errors that the loader itself handles and reports.
     logging.getLogger("alembic").setLevel("WARNING")
     logging.getLogger("psycopg").setLevel("ERROR")
     structlog.configure(

@@ -1,6 +1,6 @@
-"""Metrics of the commands for Prometheus: one text file, as node_exporter's textfile collector reads it.
+"""Metrics of the commands for Prometheus: one text file in the format of node_exporter's textfile collector.
 
-Several commands and datasets share a file over time: each replaces what is told of itself, and keeps the rest.
+Several commands and datasets share one file: each command replaces its own metrics and keeps the others.
 """
 
 import fcntl
@@ -29,9 +29,9 @@ Command = Literal["load", "replay", "precalculate", "listen"]
 
 
 class Metric(NamedTuple):
-    """What a metric tells, and its labels beside that of its dataset."""
+    """The meaning of a metric, and its labels."""
 
-    told: str
+    meaning: str
     labels: tuple[str, ...]
 
 
@@ -40,26 +40,26 @@ _OF_COMMAND = ("command", "dataset")
 METRICS: Mapping[str, Metric] = {
     "etl_last_run_timestamp_seconds": Metric("When the command last ended.", _OF_COMMAND),
     "etl_last_success_timestamp_seconds": Metric(
-        "When the command last ended with exit code 0 or 1: all is in, or waits in the failed store.", _OF_COMMAND
+        "When the command last ended with exit code 0 or 1: all records are loaded or in the failed store.", _OF_COMMAND
     ),
     "etl_last_exit_code": Metric("Exit code of the last command.", _OF_COMMAND),
     "etl_last_duration_seconds": Metric("How long the last command took.", _OF_COMMAND),
-    "etl_last_records": Metric("Records of the last command by what became of them.", (*_OF_COMMAND, "outcome")),
+    "etl_last_records": Metric("Records of the last command by outcome.", (*_OF_COMMAND, "outcome")),
     "etl_last_rows": Metric("Rows that the last command sent, by table.", (*_OF_COMMAND, "table")),
     "etl_last_bytes": Metric("Bytes of decompressed sources that the last command read.", _OF_COMMAND),
-    "etl_last_batches": Metric("Batches of the last command by what became of them.", (*_OF_COMMAND, "outcome")),
-    "etl_last_retries": Metric("Tries of a batch beyond its first, in the last command.", _OF_COMMAND),
-    "etl_pending_records": Metric("Records that wait in the failed store.", ("dataset",)),
+    "etl_last_batches": Metric("Batches of the last command by outcome.", (*_OF_COMMAND, "outcome")),
+    "etl_last_retries": Metric("Retries of batches in the last command.", _OF_COMMAND),
+    "etl_pending_records": Metric("Records that are pending in the failed store.", ("dataset",)),
     "etl_aggregate_refreshed_timestamp_seconds": Metric("When the aggregate was last refreshed.", ("aggregate",)),
-    "etl_aggregate_pending_buckets": Metric("Buckets that wait for the next refresh.", ("aggregate",)),
+    "etl_aggregate_pending_buckets": Metric("Buckets that the next refresh recomputes.", ("aggregate",)),
 }
-"""All metrics: the names that alerts and dashboards are made of."""
+"""All metrics by name. Alerts and dashboards use these names."""
 
 _Samples = dict[str, dict[tuple[str, ...], float]]
 
 
 def require_writable(path: Path) -> None:
-    """Prove that a metrics file can be written.
+    """Check that a metrics file can be written.
 
     Raises UsageError when it cannot.
     """
@@ -72,19 +72,19 @@ def require_writable(path: Path) -> None:
     except OSError as error:
         raise UsageError(
             f"the metrics file {path} cannot be written: {reason_of(error)}",
-            hint="name another by --metrics-file or ETL_METRICS_FILE; its folder must be there",
+            hint="name another by --metrics-file or ETL_METRICS_FILE; its folder must exist",
         ) from error
 
 
 class Report:
-    """What one command tells: a context that writes the file at its end, whatever the end is.
+    """The metrics of one command: a context that writes the file when the command ends, in whatever way.
 
-    `exit_code` is the command's to set; an error that ends it tells its own. A file that cannot be written then is a
-    warning: the work is done, and its exit code is worth more.
+    The command sets `exit_code`; an error that ends the command sets its own. If the file cannot be written then, that
+    is a warning only: the work is done, and its exit code is more important.
     """
 
     def __init__(self, path: Path | None, command: Command, datasets: str = "") -> None:
-        """`datasets` are separated by commas, as a load takes them."""
+        """`datasets` are separated by commas, as on the command line of a load."""
         self.exit_code: int = ExitCode.SUCCESS
         self._path = path
         self._command = command
@@ -106,32 +106,32 @@ class Report:
         self.write()
 
     def withdraw(self) -> None:
-        """Tell nothing: what the command does is no work whose end somebody waits for."""
+        """Write no metrics: this use of the command is no work that somebody monitors."""
         self._path = None
 
     def count(self, dataset: str, outcomes: Mapping[str, int]) -> None:
-        """Add records of a dataset by what became of them."""
+        """Add records of a dataset by outcome."""
         for outcome, count in outcomes.items():
             self._add("etl_last_records", dataset, count, outcome)
 
     def count_sources(self, summaries: Sequence[Summary]) -> None:
-        """Add what became of sources."""
-        for each in summaries:
-            self.count(each.dataset, {name: n for name, n in vars(each.records).items() if name != "pending"})
-            for table, rows in each.rows.items():
-                self._add("etl_last_rows", each.dataset, rows, table)
+        """Add the records, rows, batches and bytes of sources."""
+        for summary in summaries:
+            self.count(summary.dataset, {name: n for name, n in vars(summary.records).items() if name != "pending"})
+            for table, rows in summary.rows.items():
+                self._add("etl_last_rows", summary.dataset, rows, table)
             for outcome in ("loaded", "failed"):
-                self._add("etl_last_batches", each.dataset, each.batches[outcome], outcome)
-            self._add("etl_last_retries", each.dataset, each.batches["retried"])
-            self._add("etl_last_bytes", each.dataset, each.bytes_read)
+                self._add("etl_last_batches", summary.dataset, summary.batches[outcome], outcome)
+            self._add("etl_last_retries", summary.dataset, summary.batches["retried"])
+            self._add("etl_last_bytes", summary.dataset, summary.bytes_read)
 
     def _add(self, name: str, dataset: str, value: float, *more: str) -> None:
-        told = self._samples.setdefault(name, {})
+        values = self._samples.setdefault(name, {})
         labels = (self._command, dataset, *more)
-        told[labels] = told.get(labels, 0) + value
+        values[labels] = values.get(labels, 0) + value
 
     def look(self, connection: psycopg.Connection) -> None:
-        """Note what the database tells of now: what waits, and how fresh the aggregates are."""
+        """Read the present state of the database: pending records, and how fresh the aggregates are."""
         if self._path is None:
             return
         pending: dict[tuple[str, ...], float] = {}
@@ -145,7 +145,7 @@ class Report:
             for aggregate, refreshed_at, count in connection.execute(_SQL["aggregates"]):
                 buckets[(aggregate,)] = float(count)
                 refreshed[(aggregate,)] = refreshed_at or 0.0
-        except psycopg.Error as error:  # What was known of it before stays in the file.
+        except psycopg.Error as error:  # The file keeps the values of an earlier command.
             log.warning("metrics_incomplete", sqlstate=error.sqlstate)
             return
         self._samples["etl_pending_records"] = pending
@@ -153,7 +153,7 @@ class Report:
         self._samples["etl_aggregate_pending_buckets"] = buckets
 
     def look_at(self, database: Database) -> None:
-        """Look at a database that this command has no connection to now."""
+        """Read the state of a database through a connection of its own."""
         if self._path is None:
             return
         try:
@@ -163,11 +163,11 @@ class Report:
             log.warning("metrics_incomplete", reason=str(error))
 
     def write(self) -> None:
-        """Write the file now: what is told here, and what was told before of other commands and datasets."""
+        """Write the file now: the metrics of this command, and the earlier metrics of other commands and datasets."""
         if self._path is None:
             return
         try:
-            with _alone(self._path.parent):
+            with _exclusively(self._path.parent):
                 self._write(self._path)
         except OSError as error:
             log.warning("metrics_not_written", file=str(self._path), reason=reason_of(error))
@@ -176,22 +176,23 @@ class Report:
         from prometheus_client import CollectorRegistry, Gauge, write_to_textfile  # noqa: PLC0415 - few ask for it
 
         before, now = _read(path), time.time()
-        told = self._samples
-        datasets = {labels[1] for labels in told.get("etl_last_records", {})} | self._datasets
+        samples = self._samples
+        datasets = {labels[1] for labels in samples.get("etl_last_records", {})} | self._datasets
         datasets -= {""} if len(datasets) > 1 else set()
         for dataset in datasets:
             labels = (self._command, dataset)
-            told.setdefault("etl_last_run_timestamp_seconds", {})[labels] = now
-            told.setdefault("etl_last_exit_code", {})[labels] = self.exit_code
-            told.setdefault("etl_last_duration_seconds", {})[labels] = now - self._began
+            samples.setdefault("etl_last_run_timestamp_seconds", {})[labels] = now
+            samples.setdefault("etl_last_exit_code", {})[labels] = self.exit_code
+            samples.setdefault("etl_last_duration_seconds", {})[labels] = now - self._began
             success = self._success(before, labels, now)
             if success is not None:
-                told.setdefault("etl_last_success_timestamp_seconds", {})[labels] = success
+                samples.setdefault("etl_last_success_timestamp_seconds", {})[labels] = success
         registry = CollectorRegistry()
         for name, metric in METRICS.items():
-            gauge = Gauge(name, metric.told, metric.labels, registry=registry)
-            for known, value in _merged(name, before, told, {(self._command, dataset) for dataset in datasets}).items():
-                gauge.labels(*known).set(value)
+            gauge = Gauge(name, metric.meaning, metric.labels, registry=registry)
+            ours: set[tuple[str, str]] = {(self._command, dataset) for dataset in datasets}
+            for values, value in _merged(name, before, samples, ours).items():
+                gauge.labels(*values).set(value)
         write_to_textfile(str(path), registry)
 
     def _success(self, before: _Samples, labels: tuple[str, str], now: float) -> float | None:
@@ -202,36 +203,36 @@ class Report:
         return max((value for value in known if value is not None), default=None)
 
 
-def _merged(name: str, before: _Samples, told: _Samples, ours: set[tuple[str, str]]) -> dict[tuple[str, ...], float]:
-    """Return the samples of a metric: those of this command, and those of others as they were."""
+def _merged(name: str, before: _Samples, now: _Samples, ours: set[tuple[str, str]]) -> dict[tuple[str, ...], float]:
+    """Return the samples of a metric: new ones of this command, and unchanged ones of other commands."""
     if METRICS[name].labels[:2] != _OF_COMMAND:
-        return told.get(name, before.get(name, {}))
-    kept = {labels: value for labels, value in before.get(name, {}).items() if labels[:2] not in ours}
-    return kept | told.get(name, {})
+        return now.get(name, before.get(name, {}))
+    others = {labels: value for labels, value in before.get(name, {}).items() if labels[:2] not in ours}
+    return others | now.get(name, {})
 
 
 def _read(path: Path) -> _Samples:
-    """Return what a metrics file tells, nothing where there is none or another program wrote it."""
+    """Return the samples of a metrics file; none when it is missing or another program wrote it."""
     from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415 - few ask for it
 
-    found: _Samples = {}
+    samples: _Samples = {}
     try:
         for family in text_string_to_metric_families(path.read_text(encoding="utf-8")):
             metric = METRICS.get(family.name)
             for sample in family.samples if metric else ():
                 labels = tuple(sample.labels.get(label, "") for label in metric.labels) if metric else ()
                 if math.isfinite(sample.value):
-                    found.setdefault(family.name, {})[labels] = sample.value
+                    samples.setdefault(family.name, {})[labels] = sample.value
     except FileNotFoundError:
         pass
     except ValueError:
-        log.warning("metrics_begun_anew", file=str(path), reason="it is no metrics file")
-    return found
+        log.warning("metrics_file_replaced", file=str(path), reason="it is not a metrics file")
+    return samples
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time read and write the files of a folder; the lock leaves no file behind."""
+def _exclusively(folder: Path) -> Iterator[None]:
+    """Let one process at a time read and write the files of a folder. The lock needs no file."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""What loads need of a database and its server, looked at before a load needs it; changes nothing."""
+"""Checks of everything that a load needs of a database and its server, before a load. Changes nothing."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,12 +25,12 @@ _LEAST_FREE_BYTES = 1 * _GIB
 _ENOUGH_FREE_BYTES = 10 * _GIB
 
 _LONGEST_BATCH_SECONDS = 60
-"""A batch that waits for locks, and is merged, takes no longer."""
+"""The longest time of a batch that waits for locks and is merged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at; what is not "ok" has a remedy. A load ends with exit code 2 or 4 where it fails."""
+    """The result of one check. If it is not "ok" it has a remedy. With "fail", a load ends with exit code 2 or 4."""
 
     what: str
     state: State
@@ -39,16 +39,16 @@ class Finding:
 
 
 def inspect(target: Database, config_dir: Path, folder: Path | None, sessions: int) -> Iterator[Finding]:
-    """Yield what is found of all that loads need, the server first.
+    """Yield the results of all checks, those of the server first.
 
-    `folder` is that of an embedded server, `sessions` how many a load opens. Raises UsageError or DatabaseError when
-    the database cannot be reached.
+    `folder` is the folder of an embedded server, `sessions` the number of sessions that a load opens. Raises UsageError
+    or DatabaseError when the database cannot be reached.
     """
     with connecting.connect(target, "etl:check") as connection:
         server = list(_server(connection, target))
         yield from server
-        if any(each.state == "fail" for each in server):
-            return  # What follows may not even be asked.
+        if any(finding.state == "fail" for finding in server):
+            return  # The other checks may fail for the same reason.
         yield from _settings(connection)
         yield _room(connection, sessions)
         if folder is not None:
@@ -56,7 +56,7 @@ def inspect(target: Database, config_dir: Path, folder: Path | None, sessions: i
         yield from _contents(connection, config_dir)
 
 
-def _judged(what: str, *, is_right: bool, found: str, remedy: str, otherwise: State = "fail") -> Finding:
+def _finding(what: str, *, is_right: bool, found: str, remedy: str, otherwise: State = "fail") -> Finding:
     if is_right:
         return Finding(what=what, state="ok", found=found)
     return Finding(what=what, state=otherwise, found=found, remedy=remedy)
@@ -64,7 +64,7 @@ def _judged(what: str, *, is_right: bool, found: str, remedy: str, otherwise: St
 
 def _server(connection: psycopg.Connection, target: Database) -> Iterator[Finding]:
     major = connection.info.server_version // 10000
-    yield _judged(
+    yield _finding(
         "server",
         is_right=major >= 16,
         found=f"{target.name}, PostgreSQL {major}",
@@ -72,36 +72,36 @@ def _server(connection: psycopg.Connection, target: Database) -> Iterator[Findin
     )
     facts = queries.one(connection, _SQL["server_facts"])
     way = pooling(connection, target)
-    yield _judged(
+    yield _finding(
         "connection",
         is_right=way != "transaction",
         found={
             "none": "a session of its own",
             "session": "by a pooler, a session of its own",
-            "transaction": "by a pooler that gives each transaction another session",
+            "transaction": "by a pooler that can give each transaction another session",
         }[way],
         remedy="name the server itself, or a pool with pool_mode = session",
     )
-    yield _judged(
+    yield _finding(
         "writing",
         is_right=not facts["is_read_only"],
         found="the server is a standby or read-only" if facts["is_read_only"] else "the server takes writes",
         remedy="name the primary server (target_session_attrs=read-write)",
     )
-    yield _judged(
+    yield _finding(
         "encoding",
         is_right=facts["encoding"] == "UTF8",
         found=facts["encoding"],
         remedy="create database NAME encoding 'UTF8' template template0",
     )
-    yield _judged(
+    yield _finding(
         "temporary tables",
         is_right=facts["may_make_temporary"],
         found=f"{facts['user_name']} {'may' if facts['may_make_temporary'] else 'may not'} make them",
         remedy=f"grant temporary on database {facts['database_name']} to {facts['user_name']}",
     )
     if _is_remote(connection):
-        yield _judged(
+        yield _finding(
             "encryption",
             is_right=bool(connection.pgconn.ssl_in_use),
             found="TLS" if connection.pgconn.ssl_in_use else "none, over the network",
@@ -115,11 +115,11 @@ def _is_remote(connection: psycopg.Connection) -> bool:
     return not (host.startswith(("/", "127.")) or host in {"", "localhost", "::1"})
 
 
-# What a setting should be, and what to do: (name, is it right, remedy). Sizes are bytes, times are seconds.
-_WANTED: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+# Settings of the server: (name, whether a value is right, remedy). Sizes are bytes, times are seconds.
+_EXPECTED: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("fsync", bool, "on: without it a crash of the machine may destroy the database"),
     ("full_page_writes", bool, "on: without it a crash of the machine may destroy the database"),
-    ("autovacuum", bool, "on: merges leave dead rows behind"),
+    ("autovacuum", bool, "on: merges leave dead rows"),
     ("max_wal_size", lambda size: size >= 4 * _GIB, "4GB or more: else checkpoints slow loads down"),
     ("checkpoint_timeout", lambda seconds: seconds >= 300, "5min or more: else checkpoints slow loads down"),
     ("shared_buffers", lambda size: size >= _GIB / 8, "a quarter of the memory, and 128MB at least"),
@@ -140,17 +140,17 @@ _WANTED: tuple[tuple[str, Callable[[float], bool], str], ...] = (
 
 
 def _settings(connection: psycopg.Connection) -> Iterator[Finding]:
-    found = {name: (value, written) for name, value, written in connection.execute(_SQL["settings"])}
-    for name, is_right, remedy in _WANTED:
-        if name in found:  # transaction_timeout came with PostgreSQL 17
-            value, written = found[name]
-            yield _judged(name, is_right=is_right(value), found=written, remedy=remedy, otherwise="warn")
-    synchronous = found["synchronous_commit"][1]
-    yield _judged(
+    settings = {name: (value, written) for name, value, written in connection.execute(_SQL["settings"])}
+    for name, is_right, remedy in _EXPECTED:
+        if name in settings:  # transaction_timeout came with PostgreSQL 17
+            value, written = settings[name]
+            yield _finding(name, is_right=is_right(value), found=written, remedy=remedy, otherwise="warn")
+    synchronous = settings["synchronous_commit"][1]
+    yield _finding(
         "synchronous_commit",
         is_right=synchronous != "off",
         found=synchronous,
-        remedy="on: a run that was told to be loaded may be lost in a crash",
+        remedy="on: a crash may lose a run that was reported as loaded",
         otherwise="warn",
     )
 
@@ -158,28 +158,28 @@ def _settings(connection: psycopg.Connection) -> Iterator[Finding]:
 def _room(connection: psycopg.Connection, sessions: int) -> Finding:
     row = connection.execute(_SQL["room_for_connections"]).fetchone()
     room = row[0] if row else 0
-    return _judged(
+    return _finding(
         "connections",
         is_right=room >= sessions,
         found=f"room for {room:,} more; a load by default takes {sessions}",
-        remedy="raise max_connections or the limit of the role, or take fewer --workers",
+        remedy="raise max_connections or the limit of the role, or use fewer --workers",
         otherwise="warn" if room > 1 else "fail",
     )
 
 
 def _disk(folder: Path) -> Finding:
     free = shutil.disk_usage(folder).free
-    return _judged(
+    return _finding(
         "disk",
         is_right=free >= _ENOUGH_FREE_BYTES,
         found=f"{free / _GIB:,.1f} GiB free for {folder}",
-        remedy="make room: tables take about twice the bytes of a plain source",
+        remedy="free disk space: tables need about twice the bytes of a plain source",
         otherwise="warn" if free >= _LEAST_FREE_BYTES else "fail",
     )
 
 
 def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Finding]:
-    """Look at what `db migrate` brings: the ledger, the tables, the triggers, and the rights to all of them."""
+    """Check what `db migrate` makes: the ledger, the tables, the triggers, and the rights on them."""
     try:
         migrations.require_migrated(connection)
     except UsageError as error:
@@ -187,15 +187,15 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
         return
     yield Finding(what="migrations", state="ok", found=f"at {migrations.latest_migration()}")
     missing = [right for (right,) in connection.execute(_SQL["ledger_rights"])]
-    yield _judged(
+    yield _finding(
         "ledger",
         is_right=not missing,
-        found=f"{connection.info.user} lacks {', '.join(missing)}" if missing else "may be kept",
+        found=f"{connection.info.user} lacks {', '.join(missing)}" if missing else "can be written",
         remedy=f"grant etl_loader to {connection.info.user}",
     )
-    standing = set(datasets.standing(config_dir))
+    with_tables = set(datasets.default_names(config_dir))
     for dataset in datasets.readable(config_dir):
-        if dataset.name not in standing:
+        if dataset.name not in with_tables:
             continue
         try:
             tables.require_tables(connection, dataset)
@@ -204,7 +204,7 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
         except UsageError as error:
             yield _refused(f"dataset {dataset.name}", error)
         else:
-            yield Finding(what=f"dataset {dataset.name}", state="ok", found="its tables are there and may be loaded")
+            yield Finding(what=f"dataset {dataset.name}", state="ok", found="its tables exist and can be loaded")
     for fact in installation.unwatched(connection):
         yield Finding(
             what=f"triggers of {fact}",

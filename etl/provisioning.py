@@ -1,4 +1,4 @@
-"""Bring a database to what this installation needs: ledger, roles, the tables of the datasets, the aggregates."""
+"""Make in a database what this installation needs: ledger, roles, the tables of the datasets, and the aggregates."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,17 +12,17 @@ from etl.precalculation import catalogue, installation
 
 
 def migrate(target: Database, config_dir: Path) -> None:
-    """Run the migrations and make what is missing of every dataset and aggregate found; again, it changes nothing.
+    """Run the migrations and make what is missing of all datasets and aggregates. Running it again changes nothing.
 
-    Raises UsageError when the server is too old or denies it, DefinitionError when a definition is wrong.
+    Raises UsageError when the server is too old or denies a statement, DefinitionError when a definition is wrong.
     """
-    found = [datasets.find(name, config_dir) for name in datasets.standing(config_dir)]
-    for dataset in found:
+    definitions = [datasets.find(name, config_dir) for name in datasets.default_names(config_dir)]
+    for dataset in definitions:
         require_fitting(dataset)
     with connecting.connect(target, "etl:migrate") as connection, migrations.one_migration_at_a_time(connection):
         migrations.run_migrations(connection)
         migrations.grant_ledger(connection)
-        for dataset in found:
+        for dataset in definitions:
             tables.create_tables(connection, dataset)
         known = datasets.readable(config_dir)
         owners = {table.name: dataset.name for dataset in known for table in dataset.tables}
@@ -30,9 +30,9 @@ def migrate(target: Database, config_dir: Path) -> None:
 
 
 def create(target: Database, dataset: Dataset) -> None:
-    """Make what is missing of one dataset's tables, and the triggers that a table lost when it was made anew.
+    """Make what is missing of the tables of one dataset, and the triggers of a table that was dropped and made again.
 
-    Raises UsageError when the server denies it, DefinitionError when a constant does not fit its column.
+    Raises UsageError when the server denies a statement, DefinitionError when a constant does not fit its column.
     """
     require_fitting(dataset)
     with connecting.connect(target, "etl:migrate") as connection:
@@ -49,9 +49,9 @@ def require_fitting(dataset: Dataset) -> None:
 
 @contextmanager
 def opened(address: str, config_dir: Path) -> Iterator[Database]:
-    """Yield the database behind an address, served for as long as it is used; a new embedded one is migrated.
+    """Yield the database of an address, with its embedded server running; a new embedded database is migrated.
 
-    Raises UsageError when another database was not migrated to what this installation needs.
+    Raises UsageError when another database is not at the migration that this installation needs.
     """
     with connecting.serving(address) as target:
         with connecting.connect(target) as connection:

@@ -21,7 +21,7 @@ from etl.version import __version__
 _COMMANDS = {
     "load": "Load sources into a dataset: files, globs, folders, URLs, or - for standard input.",
     "runs": "Show what was loaded, when, from where, and how it ended.",
-    "failed": "Look at the records that were refused, put them right, and load them again.",
+    "failed": "Show the records that were refused, correct them, and load them again.",
     "precalculate": "Bring all aggregates, or the named ones, up to date with the facts.",
     "listen": "Refresh the aggregates whenever a load finishes, until a signal arrives.",
     "report": "Show an aggregate, newest rows first. Without a name: when each was refreshed, in html also charts.",

@@ -25,7 +25,7 @@ command.add_command(infer.command)
 @click.pass_obj
 def list_command(common: Common, as_json: bool) -> None:
     """List all definitions: those whose tables `db migrate` creates, and the optional ones."""
-    migrated = set(datasets.standing(common.config_dir))
+    migrated = set(datasets.default_names(common.config_dir))
     found = [datasets.find(name, common.config_dir) for name in datasets.names(common.config_dir)]
     if as_json:
         print_json(
@@ -67,7 +67,9 @@ def show_command(common: Common, name: str, projection: bool, as_json: bool) -> 
         from etl.ingestion.transform import paths
 
         fast = paths.fast(dataset)
-        click.echo(f"every value is converted before it is sent: {fast}" if isinstance(fast, str) else fast.told())
+        click.echo(
+            f"every value is converted before it is sent: {fast}" if isinstance(fast, str) else fast.description()
+        )
         return
     if as_json:
         print_json([msgspec.to_builtins(dataset)])
@@ -75,7 +77,7 @@ def show_command(common: Common, name: str, projection: bool, as_json: bool) -> 
     click.echo(f"{dataset.path}\nmode {dataset.mode}, key {', '.join(dataset.key) or 'none'}")
     for table in dataset.tables:
         print_table(
-            f"{table.name}{f', one row per element of {table.told_each}' if table.each else ''}",
+            f"{table.name}{f', one row per element of {table.arrays_text}' if table.each else ''}",
             ["column", "type", "path", "required", "comment"],
             [
                 (column.name, column.type, column.value or column.path, column.required, column.comment)

@@ -13,6 +13,7 @@ from etl.cli.options import (
     failed_dir_option,
     json_option,
     metrics_option,
+    no_precalculate_option,
     option,
     outlive_reader,
     print_json,
@@ -101,7 +102,7 @@ def _print_record(source: str, record: StoredRecord, line: bytes, *, is_keyed: b
 @option("--run", shell_complete=completion.runs, help="All pending files of this run.")
 @option("--dataset", shell_complete=completion.datasets, help="All pending files of this dataset.")
 @option("--all", "replay_all", is_flag=True, help="All pending files.")
-@option("--no-precalculate", is_flag=True, help="Leave the aggregates as they are.")
+@no_precalculate_option
 @failed_dir_option
 @metrics_option("replay")
 @retry_options

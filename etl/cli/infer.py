@@ -66,7 +66,7 @@ def command(
         name=chosen,
         records=records,
         sample=None if look_at_all else sample,
-        taken=frozenset(table.name for dataset in known for table in dataset.tables),
+        used_names=frozenset(table.name for dataset in known for table in dataset.tables),
     )
     if path is None:
         click.echo(proposal.text)

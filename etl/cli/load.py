@@ -27,9 +27,8 @@ from etl.cli.summary import sentence, total_of
 from etl.errors import SIGNALS, EtlError, ExitCode, UsageError
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
-from etl.ingestion.pipeline.job import Load, Target
+from etl.ingestion.pipeline.job import Load, Stop, Target
 from etl.ingestion.pipeline.sharing import shares_of
-from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Summary
 from etl.metrics import Report

@@ -89,6 +89,7 @@ def _type_of(setting: Setting) -> Any:
 
 json_option = _option_of(setting_of(OutputSettings, "as_json"))
 failed_dir_option = _option_of(setting_of(LoadSettings, "failed_dir"))
+no_precalculate_option = _option_of(setting_of(LoadSettings, "precalculate"))
 
 
 def retry_options(command: Callable[..., Any]) -> Callable[..., Any]:

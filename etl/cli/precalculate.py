@@ -64,14 +64,14 @@ def command(
 
 
 def _refresh(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, full: bool, as_json: bool) -> None:
-    done: list[refresh.Refreshed] = []
+    done: list[refresh.RefreshResult] = []
     try:
         done.extend(refresh.refresh_all(connection, chosen, run=None, full=full))
     finally:  # Aggregates that were refreshed before an error are reported, too.
         _print_done(done, as_json=as_json)
 
 
-def _print_done(done: Sequence[refresh.Refreshed], *, as_json: bool) -> None:
+def _print_done(done: Sequence[refresh.RefreshResult], *, as_json: bool) -> None:
     if as_json:
         print_json(vars(refreshed) for refreshed in done)
     elif done:

@@ -16,7 +16,7 @@ import structlog
 from etl.ingestion.pipeline.job import Progress, Watch
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.values import Source
-from etl.precalculation.refresh import Refreshed
+from etl.precalculation.refresh import RefreshResult
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -123,7 +123,7 @@ class Lines:
             self._due = now + SECONDS_BETWEEN_LINES
             self._report(now)
 
-    def refreshing(self, done: Iterable[Refreshed]) -> Iterator[Refreshed]:
+    def refreshing(self, done: Iterable[RefreshResult]) -> Iterator[RefreshResult]:
         """Yield the aggregates as they are done; the summary reports them."""
         yield from done
 
@@ -181,7 +181,7 @@ class Bars:
             )
         return grid
 
-    def refreshing(self, done: Iterable[Refreshed]) -> Iterator[Refreshed]:
+    def refreshing(self, done: Iterable[RefreshResult]) -> Iterator[RefreshResult]:
         """Draw the number of refreshed aggregates, and the last one."""
         last: list[str] = []
 

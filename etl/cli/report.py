@@ -47,32 +47,32 @@ def command(
     """Show an aggregate, newest rows first. Without a name: when each was refreshed, in html also charts."""
     (chosen,) = catalogue.choose([aggregate], common.config_dir) if aggregate else (None,)
     names = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
-    wanted = report.Wanted(aggregate=chosen, columns=names, limit=limit)
+    request = report.ReportRequest(aggregate=chosen, columns=names, limit=limit)
     chosen_format = format or _ENDINGS.get(Path(output).suffix.lower(), "table")
     if chosen_format == "table" and output != "-":
         raise UsageError(f"the ending of {output} names no format", hint="give --format csv, json, parquet or html")
     # Not `database()`, which reads the ledger: an analyst has no right to, and needs none.
     with common.server() as database, connect(database, "etl:report") as connection:
         if chosen_format == "table":
-            _show(report.draw(connection, wanted, _width()))
+            _show(report.draw(connection, request, _width()))
             return
         with _opened(output, chosen_format) as file:
-            report.write(connection, wanted, chosen_format, file, database=database.name)
+            report.write(connection, request, chosen_format, file, database=database.name)
 
 
 def _width() -> int | None:
     return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else None
 
 
-def _show(drawn: report.Drawn) -> None:
+def _show(shown: report.TerminalReport) -> None:
     from rich.console import Console
 
-    click.echo(drawn.title)
-    Console(highlight=False, markup=False, width=_width() or 10_000).print(drawn.table)
-    if drawn.count_rows < drawn.count_all:
-        click.echo(f"{drawn.count_rows:,} of {drawn.count_all:,} rows; more with --limit", err=True)
-    if drawn.left_out:
-        click.echo(f"no room for {', '.join(drawn.left_out)}; choose with --columns", err=True)
+    click.echo(shown.title)
+    Console(highlight=False, markup=False, width=_width() or 10_000).print(shown.table)
+    if shown.count_rows < shown.count_all:
+        click.echo(f"{shown.count_rows:,} of {shown.count_all:,} rows; more with --limit", err=True)
+    if shown.left_out:
+        click.echo(f"no room for {', '.join(shown.left_out)}; choose with --columns", err=True)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Where the tables of a dataset differ from its definition, and what puts it right. Looks, and changes nothing."""
+"""The differences between the tables of a dataset and its definition, with remedies. Reads, and changes nothing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _EXPECTED = "etl_expected"
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One thing in which a table is not as the definition says; without a remedy it is as it may be."""
+    """One difference of a table from its definition; a difference without a remedy is allowed."""
 
     table: str
     column: str | None
@@ -25,16 +25,16 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Held:
+class _TableColumn:
     type: str
     is_required: bool
     has_default: bool
 
 
 def compare(connection: psycopg.Connection, dataset: Dataset) -> list[Difference]:
-    """Return where the tables differ; a column that the definition does not name is told, and stays.
+    """Return the differences of the tables; a column that the definition does not name is one, and stays.
 
-    Raises UsageError when the server denies to look.
+    Raises UsageError if the user may not read the catalogue.
     """
     try:
         with connection.transaction(force_rollback=True):
@@ -46,66 +46,65 @@ def compare(connection: psycopg.Connection, dataset: Dataset) -> list[Difference
 
 
 def _of_table(connection: psycopg.Connection, dataset: Dataset, table: Table) -> Iterator[Difference]:
-    held = _columns(connection, table.quoted)
+    columns = _columns(connection, table.quoted)
     create = f"etl dataset create {dataset.name}"
-    if not held:
+    if not columns:
         yield Difference(table=table.name, column=None, found="the table is missing", remedy=create)
         return
     for name in (*(column.name for column in table.columns), *LINEAGE):
-        if name not in held:
+        if name not in columns:
             yield Difference(table=table.name, column=name, found="the column is missing", remedy=create)
-    yield from _of_columns(connection, table, held)
-    yield from _of_checks(connection, table, held)
+    yield from _of_columns(connection, table, columns)
+    yield from _of_checks(connection, table, columns)
     yield from _of_indexes(connection, dataset, table, create)
 
 
-def _of_columns(connection: psycopg.Connection, table: Table, held: dict[str, _Held]) -> Iterator[Difference]:
+def _of_columns(connection: psycopg.Connection, table: Table, columns: dict[str, _TableColumn]) -> Iterator[Difference]:
     for column in table.columns:
-        found = held.get(column.name)
-        if found is None:
+        existing = columns.get(column.name)
+        if existing is None:
             continue
-        wanted = sql_type(column.type)
-        written = wanted.as_string(connection)
-        if found.type != column.column_type.server_name:
-            change = sql.SQL("type {}").format(wanted)
-            yield _difference(table, column.name, f"is {found.type}, and not {written}", change)
-        if column.required and not found.is_required:
+        type_ = sql_type(column.type)
+        if existing.type != column.column_type.server_name:
+            text = f"is {existing.type}, and not {type_.as_string(connection)}"
+            yield _difference(table, column.name, text, sql.SQL("type {}").format(type_))
+        if column.required and not existing.is_required:
             yield _difference(table, column.name, "takes null, and is required", sql.SQL("set not null"))
-        if found.is_required and not column.required:
+        if existing.is_required and not column.required:
             yield _difference(table, column.name, "refuses null, and is not required", sql.SQL("drop not null"))
     named = {*(column.name for column in table.columns), *LINEAGE}
-    for name, found in held.items():
+    for name, existing in columns.items():
         if name in named:
             continue
-        if found.is_required and not found.has_default:
-            told = "is not in the definition, refuses null and has no default: no record loads"
-            yield _difference(table, name, told, sql.SQL("drop not null"))
+        if existing.is_required and not existing.has_default:
+            text = "is not in the definition, refuses null and has no default: no record loads"
+            yield _difference(table, name, text, sql.SQL("drop not null"))
         else:
             yield Difference(table=table.name, column=name, found="is not in the definition, and stays", remedy="")
 
 
-def _of_checks(connection: psycopg.Connection, table: Table, held: dict[str, _Held]) -> Iterator[Difference]:
+def _of_checks(connection: psycopg.Connection, table: Table, columns: dict[str, _TableColumn]) -> Iterator[Difference]:
     connection.execute(limits_ddl(table, sql.Identifier("pg_temp", _EXPECTED)))
     expected = connection.execute(_SQL["checks"], {"table": f"pg_temp.{_EXPECTED}"}).fetchall()
     connection.execute(sql.SQL("drop table {}").format(sql.Identifier("pg_temp", _EXPECTED)))
-    found = set(connection.execute(_SQL["checks"], {"table": table.quoted}).fetchall())
+    existing = set(connection.execute(_SQL["checks"], {"table": table.quoted}).fetchall())
     for name, check in expected:
-        if name in held and (name, check) not in found:
+        if name in columns and (name, check) not in existing:
             alter = f"alter table {table.quoted} add {check};"
             yield Difference(table=table.name, column=name, found=f"lacks the {check}", remedy=alter)
 
 
 def _of_indexes(connection: psycopg.Connection, dataset: Dataset, table: Table, create: str) -> Iterator[Difference]:
-    found = connection.execute(_SQL["indexes"], {"table": table.quoted}).fetchall()
+    indexes = connection.execute(_SQL["indexes"], {"table": table.quoted}).fetchall()
     key = list(dataset.key)
-    told = ", ".join(key)
-    if key and not table.each and not any(is_unique and set(names) == set(key) for is_unique, names in found):
+    key_text = ", ".join(key)
+    if key and not table.each and not any(is_unique and set(names) == set(key) for is_unique, names in indexes):
         alter = f"alter table {table.quoted} add primary key ({quoted(key)});"
-        yield Difference(table=table.name, column=None, found=f"no unique index of the key ({told})", remedy=alter)
-    for wanted in [*table.index, *([dataset.key] if key and table.each else [])]:
-        if not any(names[: len(wanted)] == list(wanted) for _, names in found):
-            lacking = f"no index on ({', '.join(wanted)})"
-            yield Difference(table=table.name, column=None, found=lacking, remedy=create)
+        yield Difference(table=table.name, column=None, found=f"no unique index of the key ({key_text})", remedy=alter)
+    for index in [*table.index, *([dataset.key] if key and table.each else [])]:
+        if not any(names[: len(index)] == list(index) for _, names in indexes):
+            missing = f"no index on ({', '.join(index)})"
+            yield Difference(table=table.name, column=None, found=missing, remedy=create)
 
 
 def _difference(table: Table, column: str, found: str, change: sql.Composable) -> Difference:
@@ -113,8 +112,8 @@ def _difference(table: Table, column: str, found: str, change: sql.Composable) -
     return Difference(table=table.name, column=column, found=found, remedy=alter.as_string(None))
 
 
-def _columns(connection: psycopg.Connection, table: str) -> dict[str, _Held]:
+def _columns(connection: psycopg.Connection, table: str) -> dict[str, _TableColumn]:
     return {
-        name: _Held(type=type_, is_required=is_required, has_default=has_default)
+        name: _TableColumn(type=type_, is_required=is_required, has_default=has_default)
         for name, type_, is_required, has_default in connection.execute(_SQL["columns"], {"table": table})
     }

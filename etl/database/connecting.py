@@ -1,4 +1,4 @@
-"""The database: which one, a connection with pinned settings, and the migration to what this installation needs."""
+"""The database of a command: its address, its embedded server, and connections with pinned settings."""
 
 import os
 import re
@@ -20,7 +20,7 @@ EMBEDDED = "embedded:"
 
 EMBEDDED_FOLDER = Path(".etl/postgres")
 
-# libpq's own variables that say where a server is (C2); the others of its family only refine.
+# The variables of libpq that name a server (C2); its other variables only add details.
 _LIBPQ_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")
 
 # Ends a dead connection in half a minute; without it a cut cable holds a COPY for hours.
@@ -35,7 +35,7 @@ _CONNECTION = {
 
 _LOCK_TIMEOUT = "60s"
 
-# The server's answer to a first connection carries no SQLSTATE through libpq, only its text.
+# libpq passes on the text of the server's answer to a first connection, but not its SQLSTATE.
 _REFUSALS = re.compile(
     r"password authentication failed|no password supplied|does not exist|no pg_hba\.conf entry"
     r"|not permitted to log in|authentication failed|invalid connection option|invalid .*value|invalid port number"
@@ -60,19 +60,19 @@ class Database:
         """`host/dbname` for logs and the summary; never a password."""
         if self.embedded:
             return "embedded/etl"
-        found = conninfo_to_dict(self.conninfo)
-        host = found.get("host") or found.get("hostaddr") or os.environ.get("PGHOST") or "local"
-        service = found.get("service") or os.environ.get("PGSERVICE")
-        dbname = found.get("dbname") or os.environ.get("PGDATABASE") or (f"service {service}" if service else "")
-        return f"{host}/{dbname or found.get('user') or os.environ.get('PGUSER') or 'default'}"
+        parameters = conninfo_to_dict(self.conninfo)
+        host = parameters.get("host") or parameters.get("hostaddr") or os.environ.get("PGHOST") or "local"
+        service = parameters.get("service") or os.environ.get("PGSERVICE")
+        dbname = parameters.get("dbname") or os.environ.get("PGDATABASE") or (f"service {service}" if service else "")
+        return f"{host}/{dbname or parameters.get('user') or os.environ.get('PGUSER') or 'default'}"
 
 
 def choose(given: str | None, from_file: str | None, environ: Mapping[str, str]) -> str:
-    """Return the database that is meant: an address, `embedded:[FOLDER]`, or "" for libpq's own variables.
+    """Return the address of the database: a URL, `embedded:[FOLDER]`, or "" for the variables of libpq.
 
-    `given` is the flag or its environment twin, `from_file` the value of `etl.toml` (C2).
+    `given` is the flag or its environment variable, `from_file` the value of `etl.toml` (C2).
 
-    Raises UsageError for an empty flag: what was meant for a server would come into another one.
+    Raises UsageError for an empty flag, because records meant for one server would be loaded into another.
     """
     if given == "":
         raise UsageError("the database has no address", hint="is a variable of the calling script empty?")
@@ -84,7 +84,7 @@ def choose(given: str | None, from_file: str | None, environ: Mapping[str, str])
 
 
 def embedded_folder(address: str) -> Path | None:
-    """Return the data folder that an `embedded:` address names, or None when it is no such address."""
+    """Return the data folder of an `embedded:` address, or None for another address."""
     if not address.startswith(EMBEDDED):
         return None
     return Path(address.removeprefix(EMBEDDED) or EMBEDDED_FOLDER)
@@ -92,7 +92,7 @@ def embedded_folder(address: str) -> Path | None:
 
 @contextmanager
 def serving(address: str) -> Iterator[Database]:
-    """Yield the database behind an address, with the embedded server running for as long as it is used.
+    """Yield the database of an address; an embedded server runs until the context ends.
 
     Raises UsageError for an address that cannot be read.
     """
@@ -115,11 +115,11 @@ def _require_readable(address: str) -> None:
             "the database address cannot be read",
             hint="expected postgresql://USER@HOST:PORT/NAME, libpq keywords, or embedded:[FOLDER]",
         ) from error
-    # Of postgresql://me:p@ss@host libpq takes ss@host for the host, and every message would tell it.
+    # In postgresql://me:p@ss@host, libpq takes ss@host for the host, and every message would show it.
     credentials = address.partition("://")[2].partition("?")[0].rpartition("@")[0]
     if "@" in credentials or "/" in credentials:
         raise UsageError(
-            "the database address cannot be read: before its host stands an @ or a / too many",
+            "the database address cannot be read: its user or password contains @ or /",
             hint="write @ as %40 and / as %2F, or give the password by ~/.pgpass, PGPASSWORD or a service file",
         )
 
@@ -160,7 +160,7 @@ def _open(database: Database, application_name: str) -> psycopg.Connection:
 
 
 def _first_line(error: psycopg.Error) -> str:
-    """Return the first telling line of libpq's message, which names hosts and users but no password."""
+    """Return the first line of libpq's message; it names hosts and users, but no password."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else "no reason given"
     return text.removeprefix("connection failed: ").removeprefix("FATAL: ").strip()
@@ -177,7 +177,7 @@ def _remedy(text: str) -> str:
 
 
 class Session:
-    """One connection that is opened again after it was lost; what it had prepared is then gone too."""
+    """One connection that is opened again after it was lost, without what the lost one had prepared."""
 
     def __init__(self, database: Database, application_name: str) -> None:
         self._database = database
@@ -186,11 +186,11 @@ class Session:
         self._connection: psycopg.Connection | None = connect(database, application_name)
 
     def when_reopened(self, action: Callable[[psycopg.Connection], None]) -> None:
-        """Do this with each connection that is opened in place of a lost one, such as taking its locks again."""
+        """Run an action with each connection that replaces a lost one, such as taking its locks again."""
         self._reopened = action
 
     def connection(self) -> psycopg.Connection:
-        """Return the connection, a new one when the last was lost.
+        """Return the connection, or a new one after it was lost.
 
         Raises psycopg.OperationalError when the server cannot be reached now, and what `when_reopened` raises.
         """

@@ -1,4 +1,4 @@
-"""The migrations of a database to what this installation needs: the ledger, its roles and its schemas."""
+"""The migrations of a database: the ledger, its roles and its schemas, as this installation needs them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,43 +18,43 @@ log = structlog.get_logger(__name__)
 
 
 def latest_migration() -> str:
-    """Return the newest migration that this installation brings."""
+    """Return the newest migration of this installation."""
     return max(path.stem.split("_")[0] for path in (shipped("sql") / "migrations").glob("[0-9]*.sql"))
 
 
 def is_migrated(connection: psycopg.Connection) -> bool:
-    """Tell whether the database was ever migrated.
+    """Return whether the database was ever migrated.
 
-    Raises UsageError when the user may not look at the ledger.
+    Raises UsageError when the user may not read the ledger.
     """
     try:
         return bool(_value(connection, "schema_version_exists"))
     except psycopg.errors.InsufficientPrivilege as error:
         user = connection.info.user
-        raise UsageError(f"the user {user} may not look at the ledger", hint=f"grant etl_loader to {user}") from error
+        raise UsageError(f"the user {user} may not read the ledger", hint=f"grant etl_loader to {user}") from error
 
 
 def require_migrated(connection: psycopg.Connection) -> None:
     """Raise UsageError when the database is not at the newest migration of this installation."""
-    found = _value(connection, "schema_version") if is_migrated(connection) else None
-    if found != latest_migration():
-        _refuse_newer(found)
+    version = _value(connection, "schema_version") if is_migrated(connection) else None
+    if version != latest_migration():
+        _refuse_newer(version)
         raise UsageError(
-            f"the database is at migration {found or 'none'}, this installation needs {latest_migration()}",
+            f"the database is at migration {version or 'none'}, this installation needs {latest_migration()}",
             hint="etl db migrate",
         )
 
 
-def _refuse_newer(found: str | None) -> None:
-    if found is not None and found > latest_migration():
+def _refuse_newer(version: str | None) -> None:
+    if version is not None and version > latest_migration():
         raise UsageError(
-            f"the database is at migration {found}, the newest that this installation knows is {latest_migration()}",
+            f"the database is at migration {version}, the newest that this installation knows is {latest_migration()}",
             hint="use the version of this tool that migrated it, or a later one",
         )
 
 
 def grant_ledger(connection: psycopg.Connection) -> None:
-    """Grant the ledger and the schemas to the group roles that there are; one may have come after the migration."""
+    """Grant the ledger and the schemas to the existing group roles; a role may be newer than the migration."""
     present = {role for (role,) in connection.execute(_SQL["roles_present"])}
     for role in ("etl_loader", "etl_analyst"):
         if role in present:
@@ -69,7 +69,7 @@ def grant_ledger(connection: psycopg.Connection) -> None:
 
 @contextmanager
 def one_migration_at_a_time(connection: psycopg.Connection) -> Iterator[None]:
-    """Hold the right to migrate.
+    """Hold the lock of migrations.
 
     Raises UsageError when the server is older than PostgreSQL 16 or denies a statement of the migration.
     """
@@ -90,15 +90,15 @@ def one_migration_at_a_time(connection: psycopg.Connection) -> Iterator[None]:
 
 
 def run_migrations(connection: psycopg.Connection) -> None:
-    """Run the migrations that the database has not seen, in one transaction.
+    """Run the migrations that the database does not have yet, in one transaction.
 
-    Raises UsageError when a later version of this tool migrated it.
+    Raises UsageError when a later version of this tool migrated the database.
     """
-    found = _value(connection, "schema_version") if is_migrated(connection) else None
-    if found == latest_migration():
+    version = _value(connection, "schema_version") if is_migrated(connection) else None
+    if version == latest_migration():
         return
-    _refuse_newer(found)
-    # Imported here: only a migration needs them, and they cost every other command a third of a second.
+    _refuse_newer(version)
+    # Imported here: only a migration needs them, and they would cost every other command a third of a second.
     import sqlalchemy  # noqa: PLC0415
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415

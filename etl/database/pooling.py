@@ -1,7 +1,7 @@
-"""Whether a connection is a session of its own, or shares sessions of the server with others by a pooler.
+"""Whether a connection has a session of the server for itself, or shares sessions with others through a pooler.
 
-A load needs its own: it holds advisory locks, pins settings and keeps temporary tables from one transaction to the
-next. PgBouncer's transaction and statement pooling give each transaction to whatever session is free.
+A load needs its own session: it holds advisory locks, pins settings, and keeps temporary tables between transactions.
+PgBouncer's transaction and statement pooling give each transaction to any free session.
 """
 
 from typing import Literal
@@ -20,10 +20,11 @@ _TRIES = 3
 
 
 def pooling(connection: psycopg.Connection, database: Database) -> Pooling:
-    """Tell how this connection reaches the server.
+    """Return how this connection reaches the server.
 
-    A pooler names a process at the login that is none of the server's. Whether it shares sessions shows when another
-    connection holds a transaction open: it has the session that was ours, or ours is another afterwards.
+    At the login, a pooler reports the id of a process that does not exist on the server. A pooler that shares sessions
+    is found by a second connection with an open transaction: it gets the session of the first, or the first gets
+    another session.
     """
     before = _backend(connection)
     if before == connection.info.backend_pid:

@@ -1,11 +1,11 @@
 """A dataset definition as a value: read from TOML, validated, and turned into its DDL.
 
-The grammar is the contract C5 (`docs/reference/dataset-definitions.md`). Knows no database connection: it
-returns statements, others run them.
+The grammar is `docs/reference/dataset-definitions.md`. This package has no database connection: it returns statements,
+and others run them.
 """
 
 from etl.datasets.definition import LINEAGE, SOURCE, Column, Condition, Dataset, Table
-from etl.datasets.reading import find, folders, names, read, readable, standing
+from etl.datasets.reading import default_names, find, folders, names, read, readable
 from etl.datasets.tables import additions, ddl, limits_ddl, quoted, sql_type
 from etl.datasets.types import TYPES, Type
 
@@ -20,6 +20,7 @@ __all__ = [
     "Type",
     "additions",
     "ddl",
+    "default_names",
     "find",
     "folders",
     "limits_ddl",
@@ -28,5 +29,4 @@ __all__ = [
     "read",
     "readable",
     "sql_type",
-    "standing",
 ]

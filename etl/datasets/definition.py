@@ -1,4 +1,4 @@
-"""What a definition is once it is read: a dataset with its tables and their columns. Values, and nothing else."""
+"""The values of a definition: a dataset, its tables and their columns. Nothing here reads or writes."""
 
 import hashlib
 import re
@@ -13,11 +13,11 @@ from etl.settings import Mode, OnDuplicate, OnNul, OnUnknown
 LINEAGE = ("etl_run", "etl_batch", "etl_place")
 
 SOURCE = "$source"
-"""As the value of a column: the name of the source that its record is from."""
+"""As the value of a column: the name of the source of the record."""
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One column: where its value stands in the record (or in the element of `each`), its type and its checks."""
+    """One column: the path of its value in the record (or in the element of `each`), its type and its checks."""
 
     type: Type
     name: str = ""
@@ -39,8 +39,8 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     comment: str | None = None
 
     @property
-    def way(self) -> paths.ValuePath:
-        """The path, read."""
+    def value_path(self) -> paths.ValuePath:
+        """The path in its parts."""
         return paths.parse(self.path)
 
     @property
@@ -50,19 +50,19 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """What an object must hold for a table to take it: one of these values at a path."""
+    """A condition of a table on an object: the object has one of these values at the path."""
 
     path: str
     values: tuple[str | bool | int | float, ...]
 
     @property
-    def way(self) -> paths.ValuePath:
-        """The path, read."""
+    def value_path(self) -> paths.ValuePath:
+        """The path in its parts."""
         return paths.parse(self.path)
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One table of a dataset; `each` are the paths of the arrays whose elements become its rows, outer one first."""
+    """One table of a dataset; `each` are the paths of the arrays whose elements become its rows, outer array first."""
 
     name: str
     columns: tuple[Column, ...]
@@ -73,34 +73,34 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def schema(self) -> str:
-        """The schema of its name."""
+        """The schema in the name of the table."""
         return self.name.split(".")[0]
 
     @property
     def identifier(self) -> sql.Identifier:
-        """The qualified name, quoted."""
+        """The qualified name as an SQL identifier."""
         return sql.Identifier(*self.name.split("."))
 
     @property
     def quoted(self) -> str:
-        """The qualified name as the server reads it in a text, capitals kept."""
+        """The qualified name as text that the server can read; it keeps capitals."""
         return self.identifier.as_string(None)
 
     @property
-    def told_each(self) -> str:
-        """The arrays for a person to read."""
+    def arrays_text(self) -> str:
+        """The arrays as a message names them, the inner one first."""
         return ", each of ".join(reversed(self.each))
 
     def column(self, name: str) -> Column | None:
-        """Return the column of that name, or None."""
+        """Return the column of that name, or None if there is none."""
         return next((column for column in self.columns if column.name == name), None)
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     """A named description of records and of the tables that they become.
 
-    A record is one row of the first table without `each` that takes it, and the elements of its arrays are the rows of
-    the others.
+    A record becomes one row: in the first table without `each` whose `where` holds for the record. The elements of its
+    arrays become the rows of the tables with `each`.
     """
 
     name: str
@@ -116,7 +116,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def hash(self) -> str:
-        """A digest of all that decides which rows a record becomes: no comment, no index, no order of columns."""
+        """A digest of everything that decides which rows a record becomes: no comment, index or order of columns."""
         tables = [
             msgspec.structs.replace(
                 table,
@@ -130,7 +130,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
             for table in self.tables
         ]
         content = msgspec.json.encode((self.records, self.key, self.newest_by, tables), order="deterministic")
-        # Only what changes rows counts, and nothing where it is as it always was.
+        # An option counts only if it changes rows; an option with its default value leaves older digests as they are.
         content += b"strip" if self.on_nul == "strip" else b""
         content += b"reject" if self.on_unknown == "reject" else b""
         content += f" on_duplicate={self.on_duplicate}".encode() if self.on_duplicate else b""
@@ -138,27 +138,27 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def record_tables(self) -> tuple[Table, ...]:
-        """The tables without `each`, of which a record is a row of one."""
+        """The tables without `each`: a record becomes a row of one of them."""
         return tuple(table for table in self.tables if not table.each)
 
     def of_source(self, name: str) -> "Dataset":
-        """Return the definition with what it takes from the name of a source filled in."""
+        """Return the definition for a source: columns with `$source` get their value from the name of the source."""
         return msgspec.structs.replace(
             self,
             tables=tuple(
-                msgspec.structs.replace(table, columns=tuple(_filled_in(column, name) for column in table.columns))
+                msgspec.structs.replace(table, columns=tuple(_with_source(column, name) for column in table.columns))
                 for table in self.tables
             ),
         )
 
 
-def _filled_in(column: Column, source: str) -> Column:
+def _with_source(column: Column, source: str) -> Column:
     if column.value != SOURCE:
         return column
     if column.match is None:
         return msgspec.structs.replace(column, value=source)
-    found = re.search(column.match, source)
-    value = found[found.re.groups] if found else None
+    match = re.search(column.match, source)
+    value = match[match.re.groups] if match else None
     if value is None:
         return msgspec.structs.replace(column, value="", null_if=("",), match=None)
     return msgspec.structs.replace(column, value=value, match=None)

@@ -1,8 +1,8 @@
-"""How a definition spells where a value stands. Pure: knows the spelling, and no record.
+"""The paths of values in a record, as a definition spells them. Pure: this module reads paths, and no record.
 
-A path is names joined by dots. A name in quotes is read as JSON reads it, and so may hold dots; a number is also the
-position in an array, from 0. `.` is the whole object, `#` its position in its array, `@` the key of its record in an
-object of records, and each `^` in front leads to the object around it.
+A path consists of names joined by dots. A name in quotes is read as JSON reads it, so it may contain dots. A number is
+also a position in an array, from 0. `.` is the whole object, `#` is its position in its array, and `@` is the key of
+its record in an object of records. Each `^` at the beginning leads one object outwards.
 """
 
 import json
@@ -17,7 +17,7 @@ _SIGNS = frozenset({"^", "#", "@"})
 
 
 class ValuePath(NamedTuple):
-    """A path, read: `up` objects outwards, then these steps, or what the sign stands for ("." the whole)."""
+    """A path in its parts: `up` objects outwards, then these steps, or the meaning of the sign (such as ".")."""
 
     up: int
     steps: tuple[Step, ...]
@@ -25,7 +25,7 @@ class ValuePath(NamedTuple):
 
     @property
     def member(self) -> str | None:
-        """The name of the item's own member that is meant, or None."""
+        """The name, if the path is a single member of the object itself; else None."""
         if self.up or len(self.steps) != 1 or isinstance(self.steps[0], int):
             return None
         return self.steps[0]
@@ -34,7 +34,7 @@ class ValuePath(NamedTuple):
 def parse(text: str) -> ValuePath:
     """Read the path of a value.
 
-    Raises ValueError with a sentence.
+    Raises ValueError with a message for the user.
     """
     up, rest = 0, text
     while rest == "^" or rest.startswith("^."):
@@ -42,31 +42,31 @@ def parse(text: str) -> ValuePath:
         if not rest and not text.endswith("."):
             return ValuePath(up, (), ".")
     if rest in {".", "#", "@"} and not (up and rest != "#"):
-        return ValuePath(up, (), rest)  # type: ignore[arg-type] # one of its signs
+        return ValuePath(up, (), rest)  # type: ignore[arg-type] # one of the signs
     return ValuePath(up, steps(rest, text))
 
 
 def steps(text: str, whole: str = "") -> tuple[Step, ...]:
-    """Read the path of a member below an object; `whole` is what an error quotes.
+    """Read the path of a member below an object; `whole` is the text that an error quotes.
 
-    Raises ValueError with a sentence.
+    Raises ValueError with a message for the user.
     """
-    found: list[Step] = []
-    at = 0
-    while match := _SEGMENT.match(text, at):
-        found.append(_step(match.group()))
-        at = match.end()
-        if at == len(text) and match.group() not in _SIGNS:
-            return tuple(found)
-        if match.group() in _SIGNS or text[at] != ".":
+    path: list[Step] = []
+    start = 0
+    while match := _SEGMENT.match(text, start):
+        path.append(_step(match.group()))
+        start = match.end()
+        if start == len(text) and match.group() not in _SIGNS:
+            return tuple(path)
+        if match.group() in _SIGNS or text[start] != ".":
             break
-        at += 1
+        start += 1
     raise ValueError(f"expected a path such as origin.city, got {whole or text!r}")
 
 
-def told(path: tuple[Step, ...]) -> str:
-    """Return steps as a person reads them, which `steps` reads again."""
-    return ".".join(_told(step) for step in path)
+def spelling(path: tuple[Step, ...]) -> str:
+    """Return the text of a path, from which `steps` reads the same path."""
+    return ".".join(_spelling_of(step) for step in path)
 
 
 def _step(segment: str) -> Step:
@@ -78,10 +78,10 @@ def _step(segment: str) -> Step:
     return int(segment) if _POSITION.fullmatch(segment) else segment
 
 
-def _told(step: Step) -> str:
+def _spelling_of(step: Step) -> str:
     if isinstance(step, int):
         return str(step)
-    if not step.isprintable():  # NUL or half a surrogate pair can stand in no text of the ledger, and hardly in a file
+    if not step.isprintable():  # the ledger cannot store NUL or half a surrogate pair
         return json.dumps(step)
     is_plain = _SEGMENT.fullmatch(step) and not step.startswith('"') and step not in _SIGNS
     return step if is_plain and not _POSITION.fullmatch(step) else json.dumps(step, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""What can be wrong with a definition that is read: each problem in one sentence, with table and column."""
+"""The problems of a definition: each in one sentence, with table and column."""
 
 import difflib
 import re
@@ -15,15 +15,15 @@ _NAME_LENGTH = 63
 _OTHERS_SCHEMA = re.compile(r"(etl|etl_staging|pg_.*|information_schema)\.")
 _SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 
-# Not those whose meaning the locale of the process decides.
+# Without those that depend on the locale of the process.
 _DIRECTIVES = frozenset(f"%{letter}" for letter in "YymbBdjaAHIpMSfz%")
 _DIRECTIVES_OF = {"year": {"%Y", "%y"}, "month": {"%m", "%b", "%B", "%j"}, "day": {"%d", "%j"}, "hour": {"%H", "%I"}}
 
 
 def problems(dataset: Dataset, path: Path) -> Iterator[str]:
-    """Yield what is wrong with a definition that was read from this file."""
+    """Yield the problems of a definition that was read from this file."""
     if dataset.name != path.stem:
-        yield f"expected name = {path.stem!r} as the file is called, got {dataset.name!r}"
+        yield f"expected name = {path.stem!r}, as the file is named, got {dataset.name!r}"
     if not _NAME.fullmatch(dataset.name):
         yield f"expected a name of letters, digits and _, at most {_NAME_LENGTH} long, got {dataset.name!r}"
     if not dataset.tables:
@@ -35,12 +35,12 @@ def problems(dataset: Dataset, path: Path) -> Iterator[str]:
     *before, _ = dataset.record_tables or dataset.tables[:1]
     for table in before:
         if not table.where:
-            yield f"table {table.name}: expected `where`, for a later table without `each` would get no record"
+            yield f"table {table.name}: expected `where`: without it a later table without `each` gets no record"
     for number, table in enumerate(dataset.tables):
         if not re.fullmatch(rf"{_NAME.pattern}\.{_NAME.pattern}", table.name):
             yield f"table {number + 1}: expected a name such as logistics.shipments, got {table.name!r}"
         if _OTHERS_SCHEMA.match(table.name):
-            yield f"table {table.name}: the schema is not for facts: PostgreSQL and the ledger have theirs"
+            yield f"table {table.name}: the schema is not for facts: PostgreSQL or the ledger uses it"
         if table.each and not number:
             yield f"table {table.name}: only later tables have `each`"
         yield from (f"table {table.name}{problem}" for problem in _table_problems(table))
@@ -52,11 +52,11 @@ def problems(dataset: Dataset, path: Path) -> Iterator[str]:
 def _table_problems(table: Table) -> Iterator[str]:
     if "\0" in (table.comment or ""):
         yield ": PostgreSQL holds no NUL character"
-    for each in table.each:
+    for path in table.each:
         try:
-            paths.steps(each)
+            paths.steps(path)
         except ValueError:
-            yield f": each expects a path such as items, got {each!r}"
+            yield f": each expects a path such as items, got {path!r}"
     for condition in table.where:
         yield from (f": where: {problem}" for problem in _misused_path(condition, table))
         if not condition.values:
@@ -80,7 +80,10 @@ def _key_problems(dataset: Dataset) -> Iterator[str]:
     if dataset.mode == "merge" and not dataset.key:
         yield "mode merge expects `key`"
     if dataset.key and len(dataset.record_tables) > 1 and any(table.each for table in dataset.tables):
-        yield "a dataset with `key` and several tables without `each` has none with it: divide it into several datasets"
+        yield (
+            "a dataset with `key` and several tables without `each` cannot have tables with `each`:"
+            " divide it into several datasets"
+        )
     for name in dataset.key:
         yield from _key_column_problems(dataset, name)
     for table in dataset.record_tables if dataset.newest_by else ():
@@ -104,10 +107,10 @@ def _key_column_problems(dataset: Dataset, name: str) -> Iterator[str]:
     elif not column.column_type.is_single:
         yield f"table {first.name}, column {name}: a key column cannot be {column.type}"
     for table in others:
-        held = table.column(name)
-        if held is None or held.type != column.type:
+        key_column = table.column(name)
+        if key_column is None or key_column.type != column.type:
             yield f"table {table.name}: expected the key column {name} of type {column.type}"
-        elif not table.each and not held.required:
+        elif not table.each and not key_column.required:
             yield f"table {table.name}, column {name}: a key column expects required = true"
 
 
@@ -115,9 +118,9 @@ def _misuses(column: Column, table: Table) -> Iterator[str]:
     if not _NAME.fullmatch(column.name):
         yield f"expected a name of letters, digits and _, at most {_NAME_LENGTH} long"
     if column.name in LINEAGE:
-        yield "the name is taken by the lineage of each row"
+        yield "the name is used by the lineage of each row"
     if column.name in _SYSTEM_COLUMNS:
-        yield "the name is taken by PostgreSQL"
+        yield "the name is used by PostgreSQL"
     yield from _misused_texts(column, table)
     yield from _misused_options(column)
     yield from _misused_bounds(column)
@@ -153,31 +156,31 @@ def _misused_texts(column: Column, table: Table) -> Iterator[str]:
         try:
             groups = re.compile(column.match).groups
         except re.error as error:
-            yield f"match expects a regular expression, got one that is none: {error}"
+            yield f"match expects a regular expression, got an invalid one: {error}"
         else:
             if groups > 1:
-                yield "match expects at most one group: what it finds is the value"
+                yield "match expects at most one group: the group is the value"
     yield from _misused_path(column, table)
 
 
-def _misused_path(found: Column | Condition, table: Table) -> Iterator[str]:
+def _misused_path(part: Column | Condition, table: Table) -> Iterator[str]:
     try:
-        way = found.way
+        path = part.value_path
     except ValueError as error:
         yield str(error)
         return
     depth = len(table.each)
-    if (way.up or way.sign == "#") and not depth:
-        yield f"path {found.path!r} has a meaning only in a table with `each`"
-    elif way.up > depth or (way.sign == "#" and way.up == depth):
-        yield f"path {found.path!r} leads beyond the record"
+    if (path.up or path.sign == "#") and not depth:
+        yield f"path {part.path!r} has a meaning only in a table with `each`"
+    elif path.up > depth or (path.sign == "#" and path.up == depth):
+        yield f"path {part.path!r} leads beyond the record"
 
 
 def _misused_times(column: Column) -> Iterator[str]:
     if column.timezone is not None and column.timezone not in _zones():
         close = difflib.get_close_matches(column.timezone, _zones(), n=1)
-        meant = f"; did you mean {close[0]}?" if close else ""
-        yield f"timezone expects a name such as America/Sao_Paulo or UTC, got {column.timezone!r}{meant}"
+        proposal = f"; did you mean {close[0]}?" if close else ""
+        yield f"timezone expects a name such as America/Sao_Paulo or UTC, got {column.timezone!r}{proposal}"
     type_ = column.column_type
     if isinstance(type_, TimeType):
         for form in column.formats:
@@ -191,10 +194,10 @@ def _misused_format(form: str, type_: TimeType, *, has_zone: bool) -> Iterator[s
     signs = re.findall("%.?", form)
     unknown = [sign for sign in signs if sign not in _DIRECTIVES]
     if unknown:
-        yield f"has {unknown[0]}, which is none of {' '.join(sorted(_DIRECTIVES))}"
+        yield f"has {unknown[0]}, expected only {' '.join(sorted(_DIRECTIVES))}"
     for part in type_.parts:
         if not _DIRECTIVES_OF[part] & set(signs):
-            yield f"tells no {part}: expected {' or '.join(sorted(_DIRECTIVES_OF[part]))}"
+            yield f"names no {part}: expected {' or '.join(sorted(_DIRECTIVES_OF[part]))}"
     if "%z" in signs and type_.zone == "refused":
         yield f"has a zone, %z, and a {type_.name} has none: the type of an instant is timestamptz"
     if "%z" not in signs and type_.zone == "required" and not has_zone:
@@ -202,8 +205,8 @@ def _misused_format(form: str, type_: TimeType, *, has_zone: bool) -> Iterator[s
 
 
 def _zones() -> frozenset[str]:
-    # Imported where it is needed: most definitions name no zone. A name without a slash is an abbreviation of a fixed
-    # offset to PostgreSQL (CET has no summer), but for UTC.
+    # Imported here because most definitions name no zone. PostgreSQL takes a name without a slash for the abbreviation
+    # of a fixed offset (CET has no summer time); UTC is the exception.
     from zoneinfo import available_timezones  # noqa: PLC0415
 
     return frozenset(name for name in available_timezones() if "/" in name or name == "UTC")

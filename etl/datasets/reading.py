@@ -1,4 +1,4 @@
-"""Definitions as they are written: where the TOML files are, and how one is read."""
+"""The TOML files of definitions: their folders, and how one file is read."""
 
 import difflib
 import re
@@ -42,29 +42,29 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def folders(config_dir: Path) -> tuple[Path, Path, Path]:
-    """Return where definitions are looked for: the user's folder, the shipped one, and that of those only offered."""
-    ours = shipped("config") / "datasets"
-    return config_dir / "datasets", ours, ours / "industry"
+    """Return the folders of definitions: the user's, the shipped one, and that of the definitions of the industry."""
+    shipped_folder = shipped("config") / "datasets"
+    return config_dir / "datasets", shipped_folder, shipped_folder / "industry"
 
 
 def names(config_dir: Path) -> list[str]:
-    """Return the names of all datasets that are defined, sorted."""
+    """Return the names of all defined datasets, sorted."""
     return _names(folders(config_dir))
 
 
-def standing(config_dir: Path) -> list[str]:
-    """Return the names of the datasets whose tables every migrated database has: all but those only offered, sorted."""
+def default_names(config_dir: Path) -> list[str]:
+    """Return the names, sorted, of the datasets whose tables every migrated database has: all but the industry's."""
     return _names(folders(config_dir)[:2])
 
 
-def _names(where: Iterable[Path]) -> list[str]:
-    return sorted({path.stem for folder in where for path in folder.glob("*.toml")})
+def _names(directories: Iterable[Path]) -> list[str]:
+    return sorted({path.stem for folder in directories for path in folder.glob("*.toml")})
 
 
 def find(name: str, config_dir: Path) -> Dataset:
     """Return the definition called `name`.
 
-    Raises DefinitionError when there is none or when it is wrong.
+    Raises DefinitionError if there is no such definition, or if it is wrong.
     """
     known = names(config_dir)
     for folder in folders(config_dir):
@@ -76,18 +76,18 @@ def find(name: str, config_dir: Path) -> Dataset:
 
 
 def readable(config_dir: Path) -> list[Dataset]:
-    """Return all definitions that are right; a wrong one is told when it is used."""
-    found = []
+    """Return all valid definitions; the command that uses a wrong one reports it."""
+    valid = []
     for name in names(config_dir):
         with suppress(DefinitionError):
-            found.append(find(name, config_dir))
-    return found
+            valid.append(find(name, config_dir))
+    return valid
 
 
 def read(path: Path) -> Dataset:
     """Read and validate one definition.
 
-    Raises DefinitionError; its message names the file and, where there is one, the table and the column.
+    Raises DefinitionError; its message names the file, and the table and the column of the problem.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -96,7 +96,7 @@ def read(path: Path) -> Dataset:
     except OSError as error:
         raise DefinitionError(f"cannot read {path}: {reason_of(error)}") from error
     except msgspec.ValidationError as error:
-        raise DefinitionError(f"{path}: {error}", hint=_meant(error, _Document.__struct_fields__)) from error
+        raise DefinitionError(f"{path}: {error}", hint=_proposal(error, _Document.__struct_fields__)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DefinitionError(f"{path}: {error}") from error
     dataset = Dataset(
@@ -120,7 +120,7 @@ def _table(raw: dict[str, Any], where: str) -> Table:
     try:
         document = msgspec.convert(raw, _TableDocument)
     except msgspec.ValidationError as error:
-        raise DefinitionError(f"{where}: {error}", hint=_meant(error, _TableDocument.__struct_fields__)) from error
+        raise DefinitionError(f"{where}: {error}", hint=_proposal(error, _TableDocument.__struct_fields__)) from error
     where = f"{where.rsplit(':', 1)[0]}: table {document.name}"
     return Table(
         name=document.name,
@@ -136,23 +136,23 @@ def _table(raw: dict[str, Any], where: str) -> Table:
 
 
 def _column(name: str, options: str | dict[str, Any], where: str) -> Column:
-    written = {"type": options} if isinstance(options, str) else dict(options)
-    if "name" in written:
+    document = {"type": options} if isinstance(options, str) else dict(options)
+    if "name" in document:
         raise DefinitionError(f"{where}, column {name}: unknown option `name`")
     try:
-        column = msgspec.convert(written, Column)
+        column = msgspec.convert(document, Column)
     except msgspec.ValidationError as error:
         known = (*TYPES, *(option for option in Column.__struct_fields__ if option != "name"))
-        raise DefinitionError(f"{where}, column {name}: {error}", hint=_meant(error, known)) from error
+        raise DefinitionError(f"{where}, column {name}: {error}", hint=_proposal(error, known)) from error
     return msgspec.structs.replace(column, name=name, path=column.path or name)
 
 
-def _meant(error: msgspec.ValidationError, known: Iterable[str]) -> str | None:
-    """Return the word that was probably meant by one that is not known."""
-    found = _UNKNOWN.search(str(error))
-    if found is None:
+def _proposal(error: msgspec.ValidationError, known: Iterable[str]) -> str | None:
+    """Return a hint with the known word that an unknown word resembles, or None."""
+    match = _UNKNOWN.search(str(error))
+    if match is None:
         return None
-    word = found[1]
+    word = match[1]
     if word.lower() in SYNONYMS and "enum" in str(error):
         return f"did you mean {SYNONYMS[word.lower()]}?"
     return _did_you_mean(word, known)

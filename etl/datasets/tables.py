@@ -1,4 +1,4 @@
-"""The tables of a definition: its DDL. Composes statements, and runs none."""
+"""The DDL of the tables of a definition. Composes statements, and runs none."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
@@ -16,7 +16,7 @@ _LINEAGE_COLUMNS = {
 
 
 def ddl(dataset: Dataset) -> list[sql.Composed]:
-    """Return the statements that make the dataset's tables; running them again changes nothing."""
+    """Return the statements that create the tables of a dataset; running them again changes nothing."""
     statements = [
         sql.SQL("create schema if not exists {}").format(sql.Identifier(schema))
         for schema in sorted({table.schema for table in dataset.tables})
@@ -36,12 +36,12 @@ def ddl(dataset: Dataset) -> list[sql.Composed]:
     return statements
 
 
-def additions(table: Table, held: Collection[str]) -> list[sql.Composed]:
-    """Return the statements that add the columns which a table does not hold yet, with their checks.
+def additions(table: Table, existing: Collection[str]) -> list[sql.Composed]:
+    """Return the statements that add the columns that a table does not have yet, with their checks.
 
-    What a definition does not name any more stays.
+    A column that the definition does not name any more stays in the table.
     """
-    wanted = {
+    columns = {
         column.name: sql.SQL(" ").join(
             [_column(column), *(_constraint(table, column, *check) for check in _checks(column))]
         )
@@ -49,8 +49,8 @@ def additions(table: Table, held: Collection[str]) -> list[sql.Composed]:
     }
     return [
         sql.SQL("alter table {} add column {}").format(table.identifier, column)
-        for name, column in (wanted | _LINEAGE_COLUMNS).items()
-        if name not in held
+        for name, column in (columns | _LINEAGE_COLUMNS).items()
+        if name not in existing
     ]
 
 
@@ -74,14 +74,14 @@ def _create_table(table: Table, key: tuple[str, ...]) -> sql.Composed:
 def _column(column: Column) -> sql.Composed:
     default: sql.Composable = sql.SQL("")
     if column.default is not None:
-        written = str(column.default).lower() if isinstance(column.default, bool) else str(column.default)
-        default = sql.SQL(" default {}").format(sql.Literal(written))
+        text = str(column.default).lower() if isinstance(column.default, bool) else str(column.default)
+        default = sql.SQL(" default {}").format(sql.Literal(text))
     null = sql.SQL(" not null" if column.required else "")
     return sql.Composed([sql.Identifier(column.name), sql.SQL(" "), sql_type(column.type), default, null])
 
 
 def limits_ddl(table: Table, name: sql.Identifier) -> sql.Composed:
-    """Return the statement that makes a temporary table with the limits that a table of this definition checks."""
+    """Return the statement that creates a temporary table with the checks of a table of the definition."""
     lines = [
         sql.Identifier(column.name)
         + sql.SQL(" ")
@@ -93,18 +93,18 @@ def limits_ddl(table: Table, name: sql.Identifier) -> sql.Composed:
     return sql.SQL("create temporary table {} ({})").format(name, sql.SQL(", ").join(lines))
 
 
-def _index_name(table: Table, columns: tuple[str, ...], taken: set[str]) -> str:
-    """Return the name of an index, and note it: (b_c) and (b, c) would have the same one."""
+def _index_name(table: Table, columns: tuple[str, ...], used: set[str]) -> str:
+    """Return the name of an index, and add it to the used ones: (b_c) and (b, c) would have the same name."""
     name = _joined(table.name.split(".")[1], *columns, "idx")
-    if f"{table.name.split('.')[0]}.{name}" in taken:
+    if f"{table.name.split('.')[0]}.{name}" in used:
         digest = hashlib.sha256("\n".join((table.name, *columns)).encode()).hexdigest()[:8]
         name = _joined(table.name.split(".")[1], *columns, digest, "idx")
-    taken.add(f"{table.name.split('.')[0]}.{name}")
+    used.add(f"{table.name.split('.')[0]}.{name}")
     return name
 
 
 def _joined(*parts: str) -> str:
-    """Return the name of a constraint or an index; one that is too long is cut, and stays different from the others."""
+    """Return the name of a constraint or an index; a name that is too long is cut and ends with its digest."""
     name = "_".join(parts)
     if len(name) <= _NAME_LENGTH:
         return name
@@ -113,12 +113,12 @@ def _joined(*parts: str) -> str:
 
 
 def quoted(columns: Iterable[str]) -> str:
-    """Return names of columns as they stand in a statement for a person."""
+    """Return names of columns as a statement quotes them."""
     return sql.SQL(", ").join(map(sql.Identifier, columns)).as_string(None)
 
 
 def sql_type(name: Type) -> sql.SQL:
-    """Return PostgreSQL's spelling of a type of the definition."""
+    """Return the type of a definition as a statement spells it."""
     return sql.SQL(TYPES[name].sql)
 
 

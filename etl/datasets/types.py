@@ -14,18 +14,19 @@ from typing import Final, Literal, LiteralString
 TextName = Literal["text"]
 NumberName = Literal["smallint", "integer", "bigint", "numeric", "double"]
 WordName = Literal["boolean", "uuid"]
-TimeName = Literal["date", "timestamp", "timestamptz"]
+TimeName = Literal["date", "time", "timestamp", "timestamptz"]
 StructureName = Literal["jsonb", "text[]"]
 
 Type = Literal[TextName, NumberName, WordName, TimeName, StructureName]
 
 _BOUNDS: Final = frozenset({"min", "above", "max"})
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_CLOCK = re.compile(r"((?:[01][0-9]|2[0-3]):[0-5][0-9])(?::([0-5][0-9])(?:\.([0-9]{1,6}))?)?|24:00(?::00)?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """What all entries of the table have.
+    """The parts that all entries of the table have.
 
     `sql` is the type in a statement, `long_name` is the name that PostgreSQL's catalogue gives it where that differs.
     `synonyms` are names from elsewhere: an error for one of them proposes this type. `options` are the options of a
@@ -98,10 +99,18 @@ class TimeType(_Entry):
     """
 
     name: TimeName
-    parts: tuple[Literal["year", "month", "day"], ...] = ("year", "month", "day")
+    parts: tuple[Literal["year", "month", "day", "hour"], ...] = ("year", "month", "day")
     zone: Literal["ignored", "refused", "required"]
     options: frozenset[str] = frozenset({"formats"})
     is_read_from_tokens: bool = True
+
+    def bound(self, text: str) -> str:
+        """Read a bound: a time of day, which becomes a text of hours to microseconds."""
+        match = _CLOCK.fullmatch(text)
+        if match is None:
+            raise ValueError("a time of day such as 08:15")
+        minutes, seconds, fraction = match.groups()
+        return f"{minutes or '24:00'}:{seconds or '00'}.{fraction or '':0<6}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +196,18 @@ _TABLE: Final[tuple[ColumnType, ...]] = (
         is_inferred=True,
     ),
     TimeType(
+        name="time",
+        sql="time",
+        long_name="time without time zone",
+        zone="refused",
+        parts=("hour",),
+        options=frozenset({"formats"}) | _BOUNDS,
+        examples=(
+            *('"08:15"', '"08:15:30"', '"08:15:30.1234567"', '"24:00"', '"24:01"', '"8:15"', '"08:15:30Z"'),
+            *('"2026-11-21T08:15:00"', "815"),
+        ),
+    ),
+    TimeType(
         name="timestamp",
         sql="timestamp",
         long_name="timestamp without time zone",
@@ -198,7 +219,7 @@ _TABLE: Final[tuple[ColumnType, ...]] = (
         name="timestamptz",
         sql="timestamptz",
         long_name="timestamp with time zone",
-        synonyms=("datetime", "time"),
+        synonyms=("datetime",),
         zone="required",
         options=frozenset({"formats", "timezone"}),
         examples=(
@@ -233,7 +254,7 @@ INFERRED_TIMES: Final[tuple[TimeName, ...]] = tuple(
 """The dates and times that `etl dataset infer` looks for in texts."""
 
 SYNONYMS: Final = MappingProxyType({synonym: entry.name for entry in _TABLE for synonym in entry.synonyms})
-"""What the types are called elsewhere, with the type that is meant."""
+"""Names of types elsewhere, each with the type that is meant."""
 
 OPTIONS: Final[frozenset[str]] = frozenset().union(*(entry.options for entry in _TABLE))
 """The options of a column that not every type has."""

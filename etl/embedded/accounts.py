@@ -1,4 +1,4 @@
-"""The user of the operating system who runs the server: never root, and able to reach its files."""
+"""The user of the operating system that runs the server: never root, and able to reach its files."""
 
 import os
 import pwd
@@ -20,23 +20,23 @@ _KEEP_CAPABILITY = [
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """The user of the operating system that runs the server: the caller, but never root."""
+    """The user of the operating system that runs the server: the caller, except root."""
 
     uid: int
     gid: int
     overrides: bool = False
 
     def run(self, *command: str | Path, text: str = "", pass_fds: tuple[int, ...] = ()) -> str | None:
-        """Run a program as this account; return None when it succeeded, else the line that tells why not.
+        """Run a program as this account; return None on success, else the line with its error.
 
-        It gets a session of its own, so that Ctrl-C at the terminal reaches the caller alone.
+        It gets a session of its own, so that Ctrl-C at the terminal reaches only the caller.
         """
         words = [str(word) for word in command]
         switches = os.geteuid() == 0 and not self.overrides
         if self.overrides:
             ids = [f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
             words = ["setpriv", *ids, *_KEEP_CAPABILITY, *words]
-        done = subprocess.run(  # noqa: S603 - our own binaries, no shell
+        process = subprocess.run(  # noqa: S603 - our own binaries, no shell
             words,
             input=text,
             stdout=subprocess.PIPE,
@@ -45,7 +45,7 @@ class Account:
             errors="replace",
             check=False,
             cwd="/",
-            # PG* variables would lead it elsewhere, and the caller's secrets are none of its business.
+            # PG* variables would name another server, and the program does not need the secrets of the caller.
             env={name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ},
             umask=0o077,
             start_new_session=True,
@@ -54,12 +54,12 @@ class Account:
             group=self.gid if switches else None,
             extra_groups=[] if switches else None,
         )
-        lines = done.stdout.strip().splitlines() or [f"exit code {done.returncode}"]
-        telling = [line for line in lines if "FATAL" in line or "error" in line]
-        return None if done.returncode == 0 else (telling or lines)[0]
+        lines = process.stdout.strip().splitlines() or [f"exit code {process.returncode}"]
+        errors = [line for line in lines if "FATAL" in line or "error" in line]
+        return None if process.returncode == 0 else (errors or lines)[0]
 
     def give(self, path: Path) -> None:
-        """Make the account the owner of a file or folder of ours."""
+        """Make the account the owner of a file or folder."""
         if os.geteuid() == 0:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
@@ -76,12 +76,11 @@ def account_of(folder: Path, data: Path, version: int) -> Account:
             raise UsageError(f"{data} belongs to another user", hint=ELSEWHERE)
         return Account(uid=uid, gid=gid)
     account = Account(uid=owner.st_uid, gid=owner.st_gid) if owner and owner.st_uid else _unprivileged()
-    # A folder that only root can enter may be above our files or the binaries. To open it would expose
-    # what else is there; so the server keeps the one capability of root that leads past it, which a
-    # container has too.
+    # Our files or the binaries may be below a folder that only root can enter. Opening that folder would expose its
+    # other contents. So the server keeps the one capability of root that ignores permissions; containers have it too.
     for candidate in (account, replace(account, overrides=True)):
         with suppress(OSError, subprocess.SubprocessError):
-            probe = 'cd "$1" && exec "$2" --bindir'  # pg_config looks for itself as the server does
+            probe = 'cd "$1" && exec "$2" --bindir'  # pg_config searches its own files as the server does
             program = binary("pg_config", version)
             if candidate.run("/bin/sh", "-c", probe, "sh", folder, program) is None:
                 return candidate

@@ -1,4 +1,4 @@
-"""The settings of the server, from the memory and the file systems that it finds."""
+"""The settings of the server, for the memory and the file systems of the machine."""
 
 import shutil
 from contextlib import suppress
@@ -9,28 +9,28 @@ import psutil
 from etl.embedded.sockets import SOCKET_PORT
 
 _SETTINGS = """\
-# Written at each start. Change a setting by `alter system`, which beats this file.
+# Written at each start. Change a setting by `alter system`, which overrides this file.
 
-# Who can connect: the owner of the socket's folder; over TCP this machine, with the password.
+# Only the owner of the folder of the socket can connect; over TCP, only this machine with the password.
 unix_socket_directories = '{socket_folder}'
 unix_socket_permissions = 0700
 listen_addresses = '{listen_addresses}'
 port = {port}
 
-# An eighth of the memory that we may use: commands and the operating system's cache need the rest.
+# An eighth of the available memory: the commands and the cache of the operating system need the rest.
 shared_buffers = {shared_buffers_mb}MB
-# `try` ends the server by SIGBUS in a container that is allowed no huge pages.
+# With `try`, SIGBUS ends the server in a container without huge pages.
 huge_pages = off
-# A container's /dev/shm is too small for a parallel query; files in the data folder are not.
+# The /dev/shm of a container is too small for a parallel query; files in the data folder are not.
 dynamic_shared_memory_type = {dynamic_shared_memory_type}
 
-# Loads write much and steadily: fewer checkpoints write fewer full pages, and these compressed.
+# Loads write much without a pause: with fewer checkpoints, fewer full pages are written, and they are compressed.
 max_wal_size = 4GB
 checkpoint_timeout = 15min
 checkpoint_warning = 0
 wal_compression = on
 
-# The log tells of the server, never of data: a failed statement would be quoted with its values.
+# The log is about the server, never about data: it would quote a failed statement with its values.
 log_min_messages = log
 log_min_error_statement = panic
 log_error_verbosity = terse
@@ -41,7 +41,7 @@ timezone = 'UTC'
 
 
 def server_conf(port: int | None, socket_folder: Path) -> str:
-    """Return the text of server.conf; without a port the server listens on its socket only."""
+    """Return the text of server.conf. Without a port the server listens only on its socket."""
     megabytes = _memory_bytes() // 8 // 1024**2
     shared_memory = Path("/dev/shm")  # noqa: S108 - only measured
     small = shared_memory.is_dir() and shutil.disk_usage(shared_memory).total < 256 * 1024**2
@@ -55,7 +55,7 @@ def server_conf(port: int | None, socket_folder: Path) -> str:
 
 
 def _memory_bytes() -> int:
-    """Return the memory that this machine or container allows."""
+    """Return the bytes of memory that this machine or container may use."""
     allowed = [psutil.virtual_memory().total]
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):  # no such cgroup, or the word `max`

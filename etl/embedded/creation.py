@@ -1,4 +1,4 @@
-"""A new server: what initdb makes gets its name last, so that it is complete or absent."""
+"""The creation of a server: the data folder gets its name last, so it is complete or absent."""
 
 import os
 import pwd
@@ -21,12 +21,12 @@ _log = structlog.get_logger(__name__)
 
 
 def create(folder: Path, version: int, account: Account, processes: int) -> None:
-    """Make the data folder of a new server; `processes` is the lock that its programs hold.
+    """Make the data folder of a new server. `processes` is the descriptor of the lock of its processes.
 
-    Raises UsageError where the account has no name, DatabaseError when a program fails.
+    Raises UsageError when the account has no name, DatabaseError when a program fails.
     """
-    for killed in folder.glob("data.partial-*"):
-        shutil.rmtree(killed, ignore_errors=True)
+    for unfinished in folder.glob("data.partial-*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
     try:
         pwd.getpwuid(account.uid)
     except KeyError:
@@ -38,13 +38,13 @@ def create(folder: Path, version: int, account: Account, processes: int) -> None
     account.give(partial)
 
     def run(program: str, *arguments: str | Path, text: str = "") -> None:
-        # The lock goes along: when we are killed the next command waits until this program has ended too.
+        # The program shares the lock: if this process is killed, the next command waits until the program ends too.
         path = binary(program, version)
         refused = account.run(path, *arguments, text=text, pass_fds=(processes,))
         if refused is not None:
             raise DatabaseError(f"{program} could not create the embedded server: {refused}")
 
-    # The builtin provider sorts the same on every machine and needs no locale of the operating system.
+    # The builtin provider sorts in the same way on every machine and needs no locale of the operating system.
     unicode = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if version >= 17 else []
     access = [f"--username={SUPERUSER}", "--auth-local=trust", "--auth-host=scram-sha-256"]
     run("initdb", "-D", partial, "--no-sync", "--encoding=UTF8", "--locale=C", *unicode, *access)

@@ -1,4 +1,4 @@
-"""Files of the server's folder: opened without following links, locked by flock(2), and refusals told as sentences."""
+"""The files of the server's folder: opened without following links, locked by flock(2), with errors as sentences."""
 
 import errno
 import fcntl
@@ -16,20 +16,20 @@ _EXHAUSTED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE,
 
 @contextmanager
 def own_files() -> Iterator[None]:
-    """Turn what the operating system refuses into a sentence with the path: mostly the folder is to blame."""
+    """Turn an error of the operating system into a sentence with the path; mostly the folder is the cause."""
     try:
         yield
     except OSError as error:
         place = f" {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
-        said = f"the embedded server cannot use its files{place}: {error.strerror}"
+        message = f"the embedded server cannot use its files{place}: {error.strerror}"
         if error.errno in _EXHAUSTED:
-            raise DatabaseError(said, hint="free what is used up, then run again") from error
-        raise UsageError(said, hint=ELSEWHERE) from error
+            raise DatabaseError(message, hint="free disk space, memory or file handles, then run again") from error
+        raise UsageError(message, hint=ELSEWHERE) from error
 
 
 @contextmanager
 def opened(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> Iterator[int]:
-    """Open a file and give its descriptor, until the context ends."""
+    """Open a file and yield its descriptor until the context ends."""
     # Root must not follow a link that the owner of the folder put there.
     descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o600)
     try:
@@ -39,7 +39,7 @@ def opened(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> Iterator[int]:
 
 
 def take(descriptor: int) -> bool:
-    """Take the lock alone if nobody else holds it."""
+    """Take the exclusive lock if no other process holds a lock; return whether it is taken."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -48,7 +48,7 @@ def take(descriptor: int) -> bool:
 
 
 def write(path: Path, text: str, *, mode: int = 0o600) -> None:
-    """Write a file anew, with this mode whatever the umask."""
+    """Replace the content of a file; it gets this mode, whatever the umask."""
     with opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
         os.fchmod(descriptor, mode)
         os.write(descriptor, text.encode())

@@ -1,4 +1,4 @@
-"""The postmaster of a data folder, as its postmaster.pid tells of it."""
+"""The postmaster of a data folder, from its postmaster.pid."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from etl.embedded.sockets import SOCKET_PORT, socket_folder
 
 @dataclass(frozen=True, kw_only=True)
 class Postmaster:
-    """A living postmaster, as its postmaster.pid tells of it."""
+    """A running postmaster, from its postmaster.pid."""
 
     pid: int
     started: str
@@ -21,12 +21,12 @@ class Postmaster:
 
     @property
     def identity(self) -> str:
-        """A line that no other postmaster of the folder has, also where it gets the same process id."""
+        """A line that is different for every postmaster of the folder, even with the same process id."""
         return f"{self.pid} {self.started}\n"
 
 
 def living(data: Path) -> Postmaster | None:
-    """Return the postmaster if it lives; a process that got the number of a dead one is none."""
+    """Return the running postmaster, or None. Another process with its old id is not taken for it."""
     try:
         text = (data / "postmaster.pid").read_text(encoding="utf-8", errors="surrogateescape")
         lines = [line.strip() for line in text.splitlines()] + [""] * 8

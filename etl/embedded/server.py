@@ -1,4 +1,4 @@
-"""A server and who uses it: start it, share it, stop it."""
+"""A server: start it, share it between commands, stop it."""
 
 import fcntl
 import os
@@ -25,7 +25,7 @@ from etl.embedded.sockets import SOCKET_PORT, make_private, socket_folder
 from etl.errors import BusyError, DatabaseError, UsageError
 
 _WAIT_SECONDS = 600  # recovery after a crash replays up to max_wal_size
-_DYING_SECONDS = 60  # the processes of a killed server end by themselves, but not at once
+_DYING_SECONDS = 60  # the processes of a killed server end on their own, but not at once
 _LOG_BYTES = 20 * 1024**2
 
 _log = structlog.get_logger(__name__)
@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What is known of a server: `port` is that of TCP, `keep` tells that `etl db start` left it running."""
+    """The state of a server: `port` is its TCP port; `keep` says that `etl db start` left it running."""
 
     running: bool
     pid: int | None
@@ -51,7 +51,7 @@ class Server:
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        # Two spellings of one folder must mean the same locks and the same postmaster.
+        # Two spellings of one folder must lead to the same locks and the same postmaster.
         object.__setattr__(self, "folder", self.folder.resolve())
 
     @property
@@ -60,12 +60,12 @@ class Server:
         return self.status().socket_folder
 
     def start(self, *, port: int | None = None, keep: bool = False) -> None:
-        """Create the server if it is new and start it if it does not run.
+        """Create the server if it is new, and start it if it does not run.
 
-        With `port` it listens on 127.0.0.1 too, where the superuser needs the password of `url(tcp=True)`;
-        one that runs without is restarted. With `keep` it stays when the last command that uses it ends.
+        With `port` it listens on 127.0.0.1 too, where the superuser needs the password of `url(tcp=True)`; a server
+        that runs without this port is restarted. With `keep` it continues after the last command that uses it.
 
-        Raises UsageError for an unusable folder, BusyError when a restart would cut off another command,
+        Raises UsageError for an unusable folder, BusyError when a restart would interrupt another command,
         DatabaseError when the server does not start.
         """
         with own_files():
@@ -77,7 +77,7 @@ class Server:
                     write(self.folder / "server.keep", postmaster.identity)
 
     def stop(self) -> bool:
-        """Stop the server, also under a command that is using it, and tell whether it ran."""
+        """Stop the server, even while a command uses it, and return whether it ran."""
         with own_files():
             if not (self.folder / "change.lock").exists():
                 return False
@@ -86,7 +86,7 @@ class Server:
 
     @contextmanager
     def serving(self) -> Iterator[str]:
-        """Yield the address of the server; see the function of this name."""
+        """Yield the address of the server; see the function `serving`."""
         with own_files():
             self._prepare()
         with opened(self.folder / "users.lock") as users:
@@ -99,11 +99,11 @@ class Server:
                 with own_files(), self._changing():
                     if take(users) and not self.status().keep:
                         self._stop()
-                    # A worker process that is still ending shares the descriptor; it must not hold the lock.
+                    # A worker process that is still ending shares the descriptor; it must not keep the lock.
                     fcntl.flock(users, fcntl.LOCK_UN)
 
     def status(self) -> Status:
-        """Tell whether the server runs, and where; changes nothing."""
+        """Return whether the server runs, and where. Changes nothing."""
         with own_files():
             postmaster = living(self._data)
             version = self._version()
@@ -122,9 +122,9 @@ class Server:
     def url(self, *, tcp: bool = False) -> str:
         """Return the superuser's address of the database `etl`, over the unix socket and without a password.
 
-        `tcp=True` gives the one for other programs. It holds the password: print it only where a person asks.
+        `tcp=True` returns the address for other programs. It contains the password: print it only on request.
 
-        Raises UsageError when `tcp` is asked of a server that does not listen there.
+        Raises UsageError for `tcp` when the server has no TCP port.
         """
         with own_files():
             postmaster = living(self._data)
@@ -148,23 +148,23 @@ class Server:
             yield
 
     def _prepare(self) -> None:
-        """Make the folder; take no folder that holds other things or that everyone can write to."""
+        """Make the folder. Refuse a folder that contains other files or that every user can write to."""
         if set('"$`\\\n') & set(str(self.folder)):  # pg_ctl hands the name to a shell, in double quotes
             raise UsageError(f"the folder {self.folder} has a name that pg_ctl cannot use", hint=ELSEWHERE)
         try:
-            # Run by root, the server's account must come through to its data, and write nothing beside it.
+            # Started by root, the account of the server must reach its data and write nothing else in the folder.
             self.folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True)
         except FileExistsError:
-            found = os.listdir(self.folder)  # noqa: PTH208 - names are all that is wanted
-            if found and "change.lock" not in found:
-                raise UsageError(f"expected a server or nothing in {self.folder}", hint=ELSEWHERE) from None
+            names = os.listdir(self.folder)  # noqa: PTH208 - only names are needed
+            if names and "change.lock" not in names:
+                raise UsageError(f"expected a server or an empty folder in {self.folder}", hint=ELSEWHERE) from None
             if self.folder.stat().st_mode & stat.S_IWOTH:
                 raise UsageError(f"every user can write to {self.folder}", hint=ELSEWHERE) from None
-        with opened(self.folder / "change.lock"):  # the first file: it tells that the folder is ours
+        with opened(self.folder / "change.lock"):  # the first file: it marks the folder as ours
             pass
 
     def _version(self) -> int:
-        """Return the major version of the data that is there, else that of a new server."""
+        """Return the major version of the existing data, or of a new server."""
         try:
             return int((self._data / "PG_VERSION").read_text())
         except FileNotFoundError:
@@ -177,7 +177,7 @@ class Server:
             return ""
 
     def _start(self, port: int | None) -> None:
-        """Leave a server that is ready, whatever it was doing; the caller holds change.lock."""
+        """Start the server, or wait until it is ready. The caller holds change.lock."""
         postmaster = living(self._data)
         if postmaster is not None and port not in {None, postmaster.tcp_port}:
             with opened(self.folder / "users.lock") as users:
@@ -207,8 +207,8 @@ class Server:
         sockets = socket_folder(self._data)
         if sockets != self._data:
             make_private(sockets, account)
-        # The processes of the last server are gone, for their lock is ours. But another process may have got
-        # the number that these files hold, and PostgreSQL would take it for a living server.
+        # The processes of the last server have ended, because their lock is free. But another process may have the
+        # id in these files, and PostgreSQL would take it for a running server.
         for stale in [self._data / "postmaster.pid", *sockets.glob(".s.PGSQL.*")]:
             stale.unlink(missing_ok=True)
         write(self.folder / "server.conf", server_conf(port, sockets), mode=0o644)
@@ -220,15 +220,15 @@ class Server:
         refused = self._pg_ctl(account, "start", "-l", log, pass_fds=(processes,))
         if refused is not None:
             lines = log.read_bytes()[size:].decode(errors="replace").splitlines()[-3:]
-            said = "; ".join(line.split("] ", 1)[-1] for line in lines)  # without time and process
-            raise DatabaseError(f"the embedded server did not start: {said or refused}", hint=f"read {log}")
+            reason = "; ".join(line.split("] ", 1)[-1] for line in lines)  # without time and process
+            raise DatabaseError(f"the embedded server did not start: {reason or refused}", hint=f"read {log}")
         if port is not None:
             self._set_password()
         seconds = round(time.monotonic() - began, 2)
         _log.debug("embedded_server_started", folder=str(self.folder), seconds=seconds)
 
     def _stop(self) -> bool:
-        """Stop the server if it runs; the caller holds change.lock."""
+        """Stop the server if it runs. The caller holds change.lock."""
         (self.folder / "server.keep").unlink(missing_ok=True)
         postmaster = living(self._data)
         if postmaster is None:
@@ -266,14 +266,14 @@ class Server:
             with psycopg.connect(self.url(), autocommit=True) as connection:
                 connection.execute(statement)
         except psycopg.Error as error:
-            raise DatabaseError("the embedded server takes no password for TCP") from error
+            raise DatabaseError("the embedded server accepts no password for TCP") from error
 
 
 def serving(folder: Path) -> AbstractContextManager[str]:
-    """Give the address of the server in `folder`, which runs at least until the context ends.
+    """Return a context with the address of the server in `folder`, which runs at least until the context ends.
 
-    It is started when it does not run. The last command that uses it stops it, but not what
-    `Server.start(keep=True)` left running; a command that was killed uses it no more.
+    The server is started if it does not run. The last command that uses it stops it, except after
+    `Server.start(keep=True)`. A killed command no longer counts as a user.
 
     Raises UsageError for an unusable folder, DatabaseError when the server does not start.
     """

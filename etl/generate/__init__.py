@@ -1,9 +1,9 @@
 """Sample data: shipments with items, tracking events, vehicle logs and vehicles that fit together.
 
 The records are the state of a network on the morning after the last of 731 days; the clock is never read.
-The same arguments give the same bytes on every machine and version of Python. Datasets fit by their numbers
-whatever the seed (a shipment names an existing log, a log an existing vehicle), and by their content (an
-event tells what happened to its shipment) when they are generated with the same seed and sizes.
+The same arguments give the same bytes on every machine and version of Python. The numbers of the datasets fit with any
+seed (a shipment names an existing log, a log names an existing vehicle). Their content fits if they are generated with
+the same seed and sizes: an event then describes its shipment.
 """
 
 from collections.abc import Mapping
@@ -17,22 +17,22 @@ from etl.generate.faults import FAULTS, faults, spoiled
 from etl.generate.network import Sizes
 from etl.generate.records import RECORDS
 
-__all__ = ["DATASETS", "FAULTS", "Generated", "Sizes", "faults", "generate"]
+__all__ = ["DATASETS", "FAULTS", "GenerateResult", "Sizes", "faults", "generate"]
 
 DATASETS = tuple(RECORDS)
-BLOCK = 500  # records a write; larger blocks are no faster
+BLOCK = 500  # records of one write; larger blocks are no faster
 _SIZES = Sizes()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generated:
-    """What was written: all records, and of these the spoiled ones by the name of their fault."""
+class GenerateResult:
+    """The number of written records, and of the spoiled ones among them by the name of their fault."""
 
     records: int
     bad: Mapping[str, int]
 
 
-def generate(  # noqa: PLR0913 - one parameter an option of the command
+def generate(  # noqa: PLR0913 - one parameter for each option of the command
     dataset: str,
     *,
     records: int,
@@ -42,12 +42,12 @@ def generate(  # noqa: PLR0913 - one parameter an option of the command
     bad: float = 0.0,
     first: int = 1,
     sizes: Sizes = _SIZES,
-) -> Generated:
+) -> GenerateResult:
     """Write records number `first` to `first + records - 1` of a dataset as UTF-8 JSON, one per line.
 
-    `bad` is the share (0 to 1) of records to spoil. Each fault that makes sense in the dataset (see `faults`)
-    gets an equal part; only duplicate_key has none before the first unspoiled record. Memory does not depend
-    on `records`. Raises UsageError for an unknown dataset or format and a number out of its range.
+    `bad` is the share (0 to 1) of records to spoil. Each fault that makes sense in the dataset (see `faults`) gets an
+    equal part; only duplicate_key has none before the first unspoiled record. Memory does not depend on `records`.
+    Raises UsageError for an unknown dataset or format, and for a number out of its range.
     """
     counts = dict.fromkeys(faults(dataset), 0)
     if format not in ("array", "ndjson"):
@@ -68,4 +68,4 @@ def generate(  # noqa: PLR0913 - one parameter an option of the command
         output.write(end.encode())
     elif format == "array":
         output.write(b"[]\n")
-    return Generated(records=records, bad=MappingProxyType(counts))
+    return GenerateResult(records=records, bad=MappingProxyType(counts))

@@ -1,4 +1,4 @@
-"""Faults: ten named ways to spoil a record, and where each can be in a dataset's record."""
+"""Faults: ten named ways to spoil a record, and the places of each in the records of a dataset."""
 
 import json
 from collections.abc import Iterator
@@ -26,8 +26,8 @@ _HUGE = "1e200000"  # beyond numeric and double; written without its quotes
 _LONG = "Łódź " * 500
 _NUL = "Łó\0dź"
 
-# Where a fault can be, and the value that it puts there, if it puts one. tracking_events have no number, so
-# no wrong_type, negative_weight and number_too_large; vehicles have no date, so no bad_date.
+# The places of a fault, and its value there, if it has one. tracking_events have no numbers, and so no wrong_type,
+# negative_weight and number_too_large; vehicles have no dates, and so no bad_date.
 _PLACES: dict[str, dict[str, tuple[tuple[str, Any], ...]]] = {
     "shipments": {
         "wrong_type": (("weight_kg", "heavy"), ("pieces", "a few"), ("items.0.quantity", "two")),
@@ -85,7 +85,7 @@ _PLACES: dict[str, dict[str, tuple[tuple[str, Any], ...]]] = {
 
 
 def faults(dataset: str) -> tuple[str, ...]:
-    """Name the faults that make sense in a dataset, in the order of FAULTS.
+    """Return the faults that make sense in a dataset, in the order of FAULTS.
 
     Raises UsageError for a dataset that cannot be generated.
     """
@@ -117,9 +117,9 @@ def spoiled(
 ) -> Iterator[str]:
     """Spoil a share of the records, one fault after the other, and count them by fault.
 
-    A duplicate is a newer version of one of 256 unspoiled records out of the last 8,000: some meet their
-    original in the same batch, some across batches. Every other fault is one that the shipped definition
-    refuses. So a merge of the whole ends with exactly the keys of the unspoiled records.
+    A duplicate is a newer version of one of 256 unspoiled records out of the last 8,000: its original is in the same
+    batch, or in an earlier one. The shipped definition refuses every other fault. A merge of all records therefore ends
+    with exactly the keys of the unspoiled records.
     """
     limit = int(bad * 2**32)
     names, kept, turn = faults(dataset), list[str](), 0

@@ -1,7 +1,7 @@
-"""What the sampled network consists of: places, carriers, services, goods, vehicles, and its calendar.
+"""The sampled network: places, carriers, services, goods, vehicles, and its calendar.
 
-Tables only, made once. What stands in records as it is, is kept as JSON text: encoding it again for each
-record costs more than all the rest of the record.
+Tables only, built once. Parts of a record that never change are kept as JSON text: to encode them again for each record
+costs more than the rest of the record.
 """
 
 import json
@@ -18,7 +18,7 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How many records of a dataset the others may name; a file may hold fewer or more."""
+    """The number of records of each dataset that other datasets may name; a file may have fewer or more."""
 
     shipments: int = 200_000
     vehicle_logs: int = 50_000
@@ -153,7 +153,7 @@ class Item(NamedTuple):
 
 
 def dumps(value: object) -> str:
-    """Give a value as compact JSON text, with every character as itself."""
+    """Return a value as compact JSON text, with every character as itself."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -215,7 +215,7 @@ def _items() -> list[Item]:
 
 
 def _days() -> list[int]:
-    """Weigh the days: quiet week-ends, a busy end of the year, a larger second year."""
+    """Return the days by their weights: quiet weekends, a busy end of the year, a larger second year."""
     days = []
     for day in range(DAYS):
         date = START + timedelta(days=day)

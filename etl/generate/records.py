@@ -1,8 +1,7 @@
-"""Records as JSON text: each is computed from the seed and its number, by a hash and integers.
+"""Records as JSON text: each record is computed from the seed and its number, by a hash and integers.
 
-A shipment's journey is worked out from its words alone, so that its events tell the same journey without
-having seen the shipment. Which word serves what is arbitrary, but the same bits for two members would tie
-them together.
+A shipment's journey is computed from its random words alone, so that its events describe the same journey without the
+shipment. The choice of a word for a member is arbitrary, but two members with the same bits would depend on each other.
 """
 
 from collections.abc import Callable, Iterator
@@ -53,10 +52,10 @@ _unpack = Struct("<32H").unpack
 
 
 def words_of(stream: str, seed: int, number: int) -> tuple[int, ...]:
-    """Give the 32 random words of 16 bits that belong to one record.
+    """Return the 32 random words of 16 bits of one record.
 
-    A hash and not random.Random, whose record N would depend on all before it, and whose methods may give
-    another sequence in another version of Python.
+    They come from a hash and not from random.Random: its record N would depend on all records before it, and its
+    methods may give another sequence in another version of Python.
     """
     return _unpack(blake2b(b"%d %d " % (seed, number) + stream.encode()).digest())
 
@@ -70,7 +69,7 @@ def _tenths(value: int | None) -> str:
 
 
 class _Journey(NamedTuple):
-    """One shipment's way; instants in seconds from the start, also those that lie after the export."""
+    """One shipment's journey; instants are seconds from the start, and some of them are after the export."""
 
     carrier: Carrier
     service: Service
@@ -95,7 +94,7 @@ def _journey(words: tuple[int, ...]) -> _Journey:
     promised = (day + service.days[reach]) * DAY + 18 * 3600
     if words[6] < carrier.on_time:
         ended = picked_up + ((promised - picked_up) * (22_000 + (words[7] * 43_000 >> 16)) >> 16)
-    else:  # short delays are the most
+    else:  # short delays are the most common
         ended = promised + 600 + (words[7] * words[8] * (reach + 2) * DAY >> 32)
     outcome: Literal["delivered", "stuck", "cancelled"] = "delivered"
     if words[9] < 1900:
@@ -104,7 +103,7 @@ def _journey(words: tuple[int, ...]) -> _Journey:
 
 
 def _steps(journey: _Journey) -> list[tuple[int, str]]:
-    """Give what happened until the export, oldest first, as (instant, event code)."""
+    """Return the events until the export, oldest first, as (instant, event code)."""
     if journey.outcome == "cancelled":
         return []
     start, span = journey.picked_up, journey.ended - journey.picked_up
@@ -121,7 +120,7 @@ def _steps(journey: _Journey) -> list[tuple[int, str]]:
 
 
 def _log(words: tuple[int, ...], picked_up: int, sizes: Sizes) -> int:
-    """Give the log of a trip on the day of pickup (0: none is known); log N is of day (N - 1) % 731."""
+    """Return the log of a trip on the day of pickup (0: there is none); log N is of day (N - 1) % 731."""
     day = picked_up // DAY
     count_logs = (sizes.vehicle_logs - day + DAYS - 1) // DAYS
     if count_logs <= 0 or words[10] < 13_000:
@@ -135,9 +134,9 @@ def _vehicle(log: int, sizes: Sizes) -> int:
 
 
 def _state(journey: _Journey) -> tuple[str, int]:
-    """Give the status at the export, and the instant since which it is so."""
+    """Return the status at the export, and the instant of the last change."""
     if journey.outcome == "delivered" and journey.ended < NOW:
-        return "delivered", journey.ended  # by far the most: no need to go through the steps
+        return "delivered", journey.ended  # by far the most common: no need to go through the steps
     if steps := _steps(journey):
         last, code = steps[-1]
         return _STATUS_AFTER[code], last
@@ -193,7 +192,7 @@ def _exception_code(journey: _Journey, word: int) -> str:
 
 
 def _events_of(shipment: int, seed: int, sizes: Sizes) -> Iterator[str]:
-    """Tell one shipment's journey: its events without the braces and the event_id."""
+    """Yield the events of one shipment's journey, without the braces and the event_id."""
     words = words_of("shipments", seed, shipment)
     journey = _journey(words)
     log = _log(words, journey.picked_up, sizes)
@@ -218,8 +217,8 @@ def _events_of(shipment: int, seed: int, sizes: Sizes) -> Iterator[str]:
 
 
 def _tracking_events(seed: int, first: int, sizes: Sizes) -> Iterator[str]:
-    """Tell the journeys of all shipments; then again under new event ids, like a feed that is sent twice."""
-    number = 0  # counted, not computed: how many events a shipment has is known only from its journey
+    """Yield the journeys of all shipments; then again with new event ids, like a feed that is sent twice."""
+    number = 0  # counted, because only its journey shows how many events a shipment has
     while True:
         for shipment in range(1, sizes.shipments + 1):
             for event in _events_of(shipment, seed, sizes):

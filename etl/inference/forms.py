@@ -1,4 +1,4 @@
-"""What a text is written like: a number, a date, a word for no value. Pure; what fits a type is the loader's word."""
+"""The forms of texts: a number, a date, a word for no value. Pure; the loader's conversions decide what fits a type."""
 
 import re
 from datetime import datetime
@@ -29,10 +29,10 @@ NO_VALUE = frozenset(
         "?",
     }
 )
-"""Words that stand for no value where a number, a day or an instant is expected; elsewhere they may be texts."""
+"""Words that mean no value where a number, a day or an instant is expected; elsewhere they may be texts."""
 
 _LONGEST = 40
-"""No number, day or instant is written longer."""
+"""No number, day or instant is longer."""
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _PADDED = re.compile(r"0[0-9]+")
@@ -61,7 +61,7 @@ _TIMES = (
 
 
 def forms_of(text: str) -> tuple[str, ...]:
-    """Return what a text is written like: a type's name, `none`, `padded` (digits behind a 0), `other`, or formats.
+    """Return the form of a text: the name of a type, `none`, `padded` (digits after a 0), `other`, or formats of days.
 
     A day that can be read in two ways has two formats, such as %d/%m/%Y and %m/%d/%Y.
     """
@@ -85,7 +85,7 @@ def forms_of(text: str) -> tuple[str, ...]:
 
 
 def is_format(form: str) -> bool:
-    """Tell whether a form is a format of days or instants."""
+    """Return whether a form is a format of days or instants."""
     return form.startswith("%")
 
 
@@ -99,13 +99,13 @@ def _formats(text: str) -> list[str]:
         if rest and time is None:
             continue
         formats = [f"{day}{rest[0]}{time}" if time else day for day in days]
-        return [each for each in formats if _is_written(text, each)]
+        return [form for form in formats if _is_of_format(text, form)]
     return []
 
 
-def _is_written(text: str, format: str) -> bool:
+def _is_of_format(text: str, format: str) -> bool:
     try:
-        datetime.strptime(text, format)  # noqa: DTZ007 - whether it can be read is asked, not when it is
+        datetime.strptime(text, format)  # noqa: DTZ007 - only whether it can be read matters
     except ValueError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Names of columns and tables made of the names of members: what PostgreSQL reads without quotes. Pure."""
+"""Names of columns and tables from the names of members: PostgreSQL reads them without quotes. Pure."""
 
 import hashlib
 import re
@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from etl.datasets import LINEAGE
 
 LONGEST = 63
-"""PostgreSQL cuts what is longer, in bytes; the names made here are ASCII."""
+"""PostgreSQL cuts longer names, in bytes; the names made here are ASCII."""
 
 _WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NO_NAME = re.compile(r"[^a-z0-9]+")
@@ -19,7 +19,7 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Those that need quotes as the name of a column (pg_get_keywords(), catcode R and T), and those of the system.
+# Keywords that need quotes as the name of a column (pg_get_keywords(), catcode R and T), and the system's columns.
 RESERVED = words(
     """
     all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate
@@ -35,24 +35,24 @@ RESERVED = words(
 
 
 class Names:
-    """Names that differ from one another and from those that are taken."""
+    """Gives names that differ from one another and from the used ones."""
 
-    def __init__(self, taken: Collection[str] = ()) -> None:
-        self._taken = {*taken, *LINEAGE}
+    def __init__(self, used: Collection[str] = ()) -> None:
+        self._used = {*used, *LINEAGE}
 
     def new(self, words: Iterable[str]) -> str:
-        """Return a new name made of words, with a number behind it where the name alone is taken."""
-        wanted = snake_case(words)
-        name, number = wanted, 1
-        while name in self._taken:
+        """Return a new name made of words, with a number at its end if the name alone is used."""
+        stem = snake_case(words)
+        name, number = stem, 1
+        while name in self._used:
             number += 1
-            name = _cut(wanted, LONGEST - len(f"_{number}")) + f"_{number}"
-        self._taken.add(name)
+            name = _cut(stem, LONGEST - len(f"_{number}")) + f"_{number}"
+        self._used.add(name)
         return name
 
 
 def snake_case(words: Iterable[str]) -> str:
-    """Return words as one name: small letters, digits and _, no word of SQL, never empty, at most 63 bytes."""
+    """Return words as one name: small letters, digits and _, no keyword of SQL, never empty, at most 63 bytes."""
     name = "_".join(filter(None, map(_word, words))) or "member"
     if name[0].isdigit():
         name = f"n{name}"
@@ -67,7 +67,7 @@ def _word(name: str) -> str:
 
 
 def _cut(name: str, length: int) -> str:
-    """Return a name that is not longer; one that is cut stays different from the others."""
+    """Return a name of at most this length; a longer name is cut and ends with its digest."""
     if len(name) <= length:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""Which column identifies a record, and which tells its newest version, by what was seen and by their names. Pure."""
+"""The column that identifies a record, and the one that orders its versions, by values and names. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _NEWER = words(
     changed edited last lastmodified modified received recorded refreshed revised updated
     """
 )
-_COUNTED = frozenset(["revision", "sequence", "version"])
+_COUNTERS = frozenset(["revision", "sequence", "version"])
 _FEWEST_FOR_CODES = 20
 _FEWEST_FOR_ANY = 100
 _LONGEST_KEY = 100
@@ -26,7 +26,7 @@ _LONGEST_KEY = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """The column that identifies a record, or None; the others that could; those that tell which version is newer."""
+    """The column that identifies a record, or None; the other candidates; the columns that order versions."""
 
     key: str | None
     others: tuple[str, ...]
@@ -34,7 +34,7 @@ class Keys:
 
 
 def choose(leaves: Mapping[str, Leaf], dataset: str, records: int) -> Keys:
-    """Choose among the columns of the first table, by name; `records` is how many were seen."""
+    """Choose among the columns of the first table, by name; `records` is the number of observed records."""
     unique = [name for name, leaf in leaves.items() if _identifies(leaf, records)]
     ranked = sorted(unique, key=lambda name: _rank(name, dataset))
     fewest = {0: 1, 1: 1, 2: _FEWEST_FOR_CODES, 3: _FEWEST_FOR_ANY}
@@ -48,8 +48,8 @@ def choose(leaves: Mapping[str, Leaf], dataset: str, records: int) -> Keys:
 
 def _identifies(leaf: Leaf, records: int) -> bool:
     place, kind = leaf.place, leaf.kind
-    is_always_there = place.values == place.count == records > 0
-    if not is_always_there or place.distinct is None or not place.distinct.is_unique or kind.has_misfits:
+    is_never_null = place.values == place.count == records > 0
+    if not is_never_null or place.distinct is None or not place.distinct.is_unique or kind.has_misfits:
         return False
     is_short_text = kind.type == "text" and place.texts.longest <= _LONGEST_KEY and not place.booleans
     return (is_short_text and not place.texts.none_words) or (kind.type in {"bigint", "numeric"} and not kind.null_if)
@@ -66,4 +66,4 @@ def _is_newer(name: str, leaf: Leaf) -> bool:
     parts = set(name.split("_"))
     if leaf.kind.type in INFERRED_TIMES:
         return bool(parts & _NEWER)
-    return leaf.kind.type == "bigint" and bool(parts & _COUNTED)
+    return leaf.kind.type == "bigint" and bool(parts & _COUNTERS)

@@ -1,6 +1,6 @@
-"""What the values at one place become: a column with its type and options, child rows, or columns of their own. Pure.
+"""The kind of the values at one place: a column with its type and options, child rows, or columns of their own. Pure.
 
-What is uncertain stays text or jsonb, which lose nothing; a remark tells what a person may know better.
+Uncertain values become text or jsonb, which lose nothing; a remark says what the user should check.
 """
 
 from dataclasses import dataclass, replace
@@ -19,11 +19,11 @@ _BIGINT_DIGITS = 18
 
 _MAP_MEMBERS = 20
 _MAP_SHARE = 0.2
-"""An object of so many members, each of them in so few of the objects, is data under names that are data, too."""
+"""An object with many members, each of them in few of the objects: the names of its members are data, too."""
 
 _MOST = 0.5
 _SOME = 0.1
-"""Values of one type make a column of it if they are most, or some where the others are a few words again and again."""
+"""A column gets a type if most values fit it, or if some fit it and the others are a few repeated words."""
 
 _CODE_WORDS = words(
     """
@@ -37,10 +37,10 @@ _MEASURE_WORDS = words(
     mi miles price rate tax temperature total usd eur value volume weight width
     """
 )
-"""What is measured or paid may have a fraction one day, even if no value that was seen has one."""
+"""A measure or an amount may have a fraction later, even if no observed value has one."""
 
 _CODE_DIGITS = 8
-"""Digits in texts that are all so long, or longer, are a code: nobody adds them up."""
+"""Texts of digits that all have the same length, of at least so many digits, are codes and not numbers."""
 
 _EPOCH_WORDS = words("at date epoch time timestamp ts")
 _EPOCHS = (("epoch", (946_684_800, 4_102_444_799)), ("epoch_ms", (946_684_800_000, 4_102_444_799_999)))
@@ -49,7 +49,7 @@ _EPOCHS = (("epoch", (946_684_800, 4_102_444_799)), ("epoch_ms", (946_684_800_00
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a place becomes. `has_misfits`: some values do not fit the type, and want a column of their own."""
+    """What a place becomes. `has_misfits`: some values do not fit the type, and need a column of their own."""
 
     type: Type = "jsonb"
     shape: ValueShape = "value"
@@ -60,15 +60,14 @@ class Kind:
 
 
 def kind_of(place: Observation, name: str) -> Kind:
-    """Return what the values at a place, which has this name, become."""
+    """Return the kind of the values at a place of this name."""
     if place.objects or place.arrays:
         return _structure(place)
     if not place.values:
         return Kind(type="text", remark="always null")
     none = tuple(sorted(place.texts.none_words))
     if place.booleans:
-        said = place.texts.count - place.texts.forms["none"]
-        if not place.numbers.count and place.texts.forms["boolean"] == said:
+        if not place.numbers.count and place.texts.forms["boolean"] == place.texts.values:
             return Kind(type="boolean", null_if=none)
         return Kind(type="text", remark="true or false, and other values")
     kind = _numbers(place, name) if place.numbers.count else _texts(place, name)
@@ -104,25 +103,24 @@ def _array(place: Observation) -> Kind:
 
 
 def _numbers(place: Observation, name: str) -> Kind:
-    """Decide about a place that holds numbers, and maybe texts."""
+    """Return the kind of a place with numbers, and perhaps texts."""
     numbers, texts = place.numbers, place.texts
-    said = texts.count - texts.forms["none"]
-    written = texts.forms["integer"] + texts.forms["numeric"]
+    in_quotes = texts.forms["integer"] + texts.forms["numeric"]
     is_whole = numbers.whole == numbers.count and not texts.forms["numeric"]
-    is_short = _is_within(numbers, _BIGINT) and (not written or texts.longest <= _BIGINT_DIGITS)
-    found: Type = "bigint" if is_whole and is_short else "numeric"
-    if found == "bigint" and set(snake_case([name]).split("_")) & _MEASURE_WORDS:
-        found = "numeric"
-    if not said:
+    is_short = _is_within(numbers, _BIGINT) and (not in_quotes or texts.longest <= _BIGINT_DIGITS)
+    number: Type = "bigint" if is_whole and is_short else "numeric"
+    if number == "bigint" and set(snake_case([name]).split("_")) & _MEASURE_WORDS:
+        number = "numeric"
+    if not texts.values:
         for epoch, years in _EPOCHS:
             if is_whole and _last_word(name) in _EPOCH_WORDS and _is_within(numbers, years):
                 return Kind(type="timestamptz", formats=(epoch,))
-        return Kind(type=found)
+        return Kind(type=number)
     if texts.forms["padded"]:
         return Kind(type="text", remark="numbers, and texts of digits that begin with 0")
-    if written == said:
-        return Kind(type=found, remark="some of the numbers are in quotes")
-    if _is_enough(numbers.count + written, place):
+    if in_quotes == texts.values:
+        return Kind(type=number, remark="some of the numbers are in quotes")
+    if _is_enough(numbers.count + in_quotes, place):
         return Kind(type="numeric", has_misfits=True)
     return Kind(type="text", remark="numbers and texts")
 
@@ -132,31 +130,30 @@ def _is_within(numbers: Numbers, bounds: tuple[int, int]) -> bool:
 
 
 def _texts(place: Observation, name: str) -> Kind:
-    """Decide about a place that holds nothing but texts."""
+    """Return the kind of a place with texts only."""
     texts = place.texts
-    said = texts.count - texts.forms["none"]
-    if not said:
+    if not texts.values:
         return Kind(type="text")
-    if texts.forms["integer"] + texts.forms["numeric"] == said:
-        return _written_numbers(place, name)
-    if texts.forms["boolean"] == said:
+    if texts.forms["integer"] + texts.forms["numeric"] == texts.values:
+        return _numbers_in_quotes(place, name)
+    if texts.forms["boolean"] == texts.values:
         return Kind(type="boolean")
     for time in INFERRED_TIMES:
-        if texts.forms[time] == said:
+        if texts.forms[time] == texts.values:
             return Kind(type=time)
     for time in INFERRED_TIMES:
-        # A column of the one kind would lose the other: a day has no time, an instant needs a zone.
+        # A column of one of these types cannot hold the others: a day has no time, an instant needs a zone.
         others = [other for other in INFERRED_TIMES if other != time]
         if _is_enough(texts.forms[time], place) and not any(texts.forms[other] for other in others):
             return Kind(type=time, has_misfits=True)
     return _formatted(place)
 
 
-def _written_numbers(place: Observation, name: str) -> Kind:
+def _numbers_in_quotes(place: Observation, name: str) -> Kind:
     texts = place.texts
     is_code = texts.shortest >= _CODE_DIGITS and texts.shortest == texts.longest
     if is_code or _last_word(name) in _CODE_WORDS:
-        return Kind(type="text", remark="digits, kept as the text that they are")
+        return Kind(type="text", remark="digits, kept as text")
     is_short = texts.longest <= _BIGINT_DIGITS and not texts.forms["numeric"]
     return Kind(type="bigint" if is_short else "numeric", remark="numbers in quotes")
 
@@ -171,16 +168,16 @@ def _formatted(place: Observation) -> Kind:
     if len(formats) > 1 and forms[formats[1]] == forms[best]:
         return Kind(type="text", remark=f"days that may be {best} or {formats[1]}: give formats, and type date")
     is_day = "%H" not in best and "%I" not in best
-    said = place.texts.count - forms["none"]
-    return Kind(type="date" if is_day else "timestamp", formats=(best,), has_misfits=forms[best] < said)
+    has_misfits = forms[best] < place.texts.values
+    return Kind(type="date" if is_day else "timestamp", formats=(best,), has_misfits=has_misfits)
 
 
 def _is_enough(fitting: int, place: Observation) -> bool:
-    """Tell whether values that fit a type are enough for it, for the others are fewer or a few words."""
-    said = place.values - place.texts.forms["none"]
-    if fitting >= said * _MOST and fitting:
+    """Return whether enough values fit a type: most of them, or some where the others are a few words."""
+    values = place.values - place.texts.forms["none"]
+    if fitting >= values * _MOST and fitting:
         return True
-    return fitting > said * _SOME and place.texts.has_few_words
+    return fitting > values * _SOME and place.texts.has_few_words
 
 
 def _last_word(name: str) -> str:

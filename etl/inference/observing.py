@@ -1,6 +1,6 @@
-"""What is seen of the values at each place of the records: how many, of which kinds, written how. Pure.
+"""Observations of the values at each place of the records: their number, their types and their forms. Pure.
 
-Memory is bounded whatever the records hold: by the number of places, of values that are compared, of texts kept.
+Memory is bounded for any records: by the number of places, of compared values, and of kept texts.
 """
 
 from collections import Counter
@@ -12,19 +12,19 @@ from etl.inference.forms import forms_of
 MAX_LEVELS = 16
 MAX_MEMBERS = 1_000
 MAX_PLACES = 5_000
-"""Objects that are deeper, have more members, or would add more places than these stay whole."""
+"""Objects that are deeper, have more members, or would add more places stay whole."""
 
 MAX_COMPARED = 500_000
-"""Values held at once, over all places, to tell whether a place has a value twice."""
+"""Values kept at once, over all places, to detect whether a place has a value twice."""
 
 _TEXTS_KEPT = 4
 _WORDS_KEPT = 50
 _TEXT_COMPARED = 200
-"""What is longer than this identifies nothing."""
+"""A longer text identifies nothing."""
 
 
 class Budget:
-    """What may still be kept: places, and values that are compared."""
+    """The places and compared values that may still be kept."""
 
     def __init__(self) -> None:
         self.places = MAX_PLACES
@@ -32,7 +32,7 @@ class Budget:
 
 
 class Texts:
-    """The texts at one place: their lengths, what they are written like, and a few that are like nothing known."""
+    """The texts at one place: their lengths, their forms, and a few of no known form."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -45,7 +45,7 @@ class Texts:
         self.none_words: set[str] = set()
 
     def add(self, text: str) -> None:
-        """Look at one text."""
+        """Add one text."""
         forms = forms_of(text)
         if not self.count or text < self.least:
             self.least = text[:_TEXT_COMPARED]
@@ -62,13 +62,18 @@ class Texts:
             self.words[text[:_TEXT_COMPARED]] += 1
 
     @property
+    def values(self) -> int:
+        """The number of texts that are not a word for no value."""
+        return self.count - self.forms["none"]
+
+    @property
     def examples(self) -> list[str]:
-        """The first few texts that are like nothing known."""
+        """The first few texts of no known form."""
         return list(self.words)[:_TEXTS_KEPT]
 
     @property
     def has_few_words(self) -> bool:
-        """Tell whether the texts that are like nothing known are a few words, each of them again and again."""
+        """Whether the texts of no known form are a few words that repeat."""
         return len(self.words) <= _WORDS_KEPT // 5
 
 
@@ -82,7 +87,7 @@ class Numbers:
         self.most: int | Decimal = 0
 
     def add(self, number: int | Decimal) -> None:
-        """Look at one number."""
+        """Add one number."""
         if not self.count or number < self.least:
             self.least = number
         if not self.count or number > self.most:
@@ -92,7 +97,7 @@ class Numbers:
 
 
 class Distinct:
-    """Whether values differ from one another: hashes of them, until one comes twice or the budget is used up."""
+    """Whether values differ from one another: keeps their hashes until one comes twice or the budget is used up."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
@@ -105,7 +110,7 @@ class Distinct:
         return self._hashes is not None
 
     def add(self, value: str | int) -> None:
-        """Compare one value with those before it."""
+        """Compare one value with the values before it."""
         if self._hashes is None or not self.is_complete:
             return
         digest = hash(str(value))
@@ -118,17 +123,18 @@ class Distinct:
             self._budget.values -= 1
 
     def forget(self) -> None:
-        """Compare no more: the values identify nothing."""
+        """Stop to compare: the values identify nothing."""
         if self._hashes is not None:
             self._budget.values += len(self._hashes)
             self._hashes = None
 
 
 class Observation:
-    """What was seen at one place: a member of all records, or the elements of an array.
+    """The values at one place: a member of all records, or the elements of an array.
 
-    `members` are those of its objects in the order in which they came, `elements` what its arrays hold; both are empty
-    where `is_whole`: there is too much to look into. `distinct` is None where a record can have several values.
+    `members` are the members of its objects in the order of their first occurrence, `elements` are the elements of its
+    arrays. Both are empty if `is_whole`: the place has too many parts. `distinct` is None where a record can have
+    several values.
     """
 
     def __init__(self, budget: Budget, *, level: int = 0, is_single: bool = True) -> None:
@@ -143,8 +149,8 @@ class Observation:
         self._level = level
         self._budget = budget
 
-    def see(self, value: Any) -> None:
-        """Look at one value."""
+    def add(self, value: Any) -> None:
+        """Add one value."""
         self.count += 1
         kind = type(value)
         if kind is str:
@@ -161,7 +167,7 @@ class Observation:
             self._compare(None)
         else:
             self._compare(None)
-            self._look_into(value)
+            self._add_parts(value)
 
     def _compare(self, value: str | int | None) -> None:
         if self.distinct is not None:
@@ -170,23 +176,23 @@ class Observation:
             else:
                 self.distinct.add(value)
 
-    def _look_into(self, value: dict[str, Any] | list[Any]) -> None:
+    def _add_parts(self, value: dict[str, Any] | list[Any]) -> None:
         if isinstance(value, dict):
             self.objects += 1
-            for name, held in value.items():
+            for name, inner in value.items():
                 if self.is_whole:
                     break
                 member = self.members.get(name) or self._new(name)
                 if member:
-                    member.see(held)
+                    member.add(inner)
             return
         self.arrays += 1
         self.most_elements = max(self.most_elements, len(value))
         if value and self.elements is None and not self.is_whole:
             self.elements = self._place(is_single=False)
         if self.elements:
-            for held in value:
-                self.elements.see(held)
+            for element in value:
+                self.elements.add(element)
 
     def _new(self, name: str) -> "Observation | None":
         place = self._place(is_single=self.distinct is not None) if len(self.members) < MAX_MEMBERS else None
@@ -204,7 +210,7 @@ class Observation:
         return Observation(self._budget, level=self._level + 1, is_single=is_single)
 
     def _keep_whole(self) -> None:
-        """Look into it no more, and give back what was kept of it."""
+        """Ignore the members from now on, and return their part of the budget."""
         self.is_whole = True
         for member in self.members.values():
             member.forget()
@@ -212,7 +218,7 @@ class Observation:
         self.members = {}
 
     def forget(self) -> None:
-        """Give back all that was kept of it."""
+        """Return the whole part of the budget that the place uses."""
         self._keep_whole()
         if self.distinct:
             self.distinct.forget()
@@ -221,8 +227,3 @@ class Observation:
     def values(self) -> int:
         """The values that are not null."""
         return self.count - self.nulls
-
-    @property
-    def scalars(self) -> int:
-        """The texts, numbers, true and false."""
-        return self.texts.count + self.numbers.count + self.booleans

@@ -1,4 +1,4 @@
-"""What was seen of records -> the definition that is proposed, and what was seen of each of its columns. Pure."""
+"""Observations of records -> the proposed definition, with the observation of each of its columns. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,35 +16,34 @@ _SCHEMA = "logistics"
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A definition as it is proposed: for each table and column what was seen of it, and what else could be its key."""
+    """A proposed definition: the observation of each column, the rows of each table, the candidates for the key."""
 
     dataset: Dataset
-    seen: Mapping[tuple[str, str], Leaf]
+    leaves: Mapping[tuple[str, str], Leaf]
     rows: Mapping[str, int]
     keys: keys.Keys
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Drafting:
-    """What grows while tables are drafted, one after the other."""
+class _DraftState:
+    """The state of a draft: it grows table by table."""
 
     dataset: str
     names: Names
-    seen: dict[tuple[str, str], Leaf] = field(default_factory=dict)
+    leaves: dict[tuple[str, str], Leaf] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
 
 
-def draft(root: Observation, name: str, records: str, taken: frozenset[str]) -> Draft:
-    """Propose a definition called `name` for records of which `root` was seen; no table gets a name that is taken."""
-    own = {table.partition(".")[2] for table in taken if table.startswith(f"{_SCHEMA}.")}
-    drafting = _Drafting(dataset=name, names=Names(own))
+def draft_of(root: Observation, name: str, records: str, used_names: frozenset[str]) -> Draft:
+    """Propose a definition called `name` for the observed records; no table gets one of the used names."""
+    own = {table.partition(".")[2] for table in used_names if table.startswith(f"{_SCHEMA}.")}
+    state = _DraftState(dataset=name, names=Names(own))
     leaves, arrays = within(root)
     fixed = [Column(type="text", name="record_key", path="@", required=True)] if records.endswith("*") else []
-    first = _table(drafting, (), fixed, leaves)
-    drafting.rows[first.name] = root.count
-    seen = {column: leaf for (_, column), leaf in drafting.seen.items()}
-    chosen = keys.choose(seen, name, root.count)
-    key = fixed[0].name if fixed else chosen.key
+    first = _table(state, (), fixed, leaves)
+    state.rows[first.name] = root.count
+    candidates = keys.choose({column: leaf for (_, column), leaf in state.leaves.items()}, name, root.count)
+    key = fixed[0].name if fixed else candidates.key
     columns = tuple(_required(column) if column.name == key else column for column in first.columns)
     first = msgspec.structs.replace(first, columns=columns)
     dataset = Dataset(
@@ -53,10 +52,10 @@ def draft(root: Observation, name: str, records: str, taken: frozenset[str]) -> 
         mode="merge" if key else "append",
         key=(key,) if key else (),
         newest_by=None,
-        tables=(first, *_children(drafting, (), arrays, first.column(key) if key else None)),
+        tables=(first, *_children(state, (), arrays, first.column(key) if key else None)),
         path="",
     )
-    return Draft(dataset=dataset, seen=drafting.seen, rows=drafting.rows, keys=chosen)
+    return Draft(dataset=dataset, leaves=state.leaves, rows=state.rows, keys=candidates)
 
 
 def _required(column: Column) -> Column:
@@ -64,16 +63,16 @@ def _required(column: Column) -> Column:
 
 
 def _children(
-    drafting: _Drafting, outer: tuple[tuple[str, ...], ...], arrays: list[Array], key: Column | None
+    state: _DraftState, outer: tuple[tuple[str, ...], ...], arrays: list[Array], key: Column | None
 ) -> Iterator[Table]:
-    """Propose a table for each array, and behind it those of the arrays in its elements; `outer` are those around."""
+    """Propose a table for each array, each followed by those of the arrays in its elements; `outer` encloses them."""
     for array in arrays:
-        ways = (*outer, array.way)
+        array_paths = (*outer, array.path)
         leaves, inner = within(array.elements)
-        table = _table(drafting, ways, [*_from_record(key, len(ways)), *_positions(ways)], leaves)
-        drafting.rows[table.name] = array.elements.count
+        table = _table(state, array_paths, [*_from_record(key, len(array_paths)), *_positions(array_paths)], leaves)
+        state.rows[table.name] = array.elements.count
         yield table
-        yield from _children(drafting, ways, inner, key)
+        yield from _children(state, array_paths, inner, key)
 
 
 def _from_record(key: Column | None, levels: int) -> Iterator[Column]:
@@ -83,20 +82,22 @@ def _from_record(key: Column | None, levels: int) -> Iterator[Column]:
         yield msgspec.structs.replace(key, path=path, required=False)
 
 
-def _positions(ways: tuple[tuple[str, ...], ...]) -> Iterator[Column]:
+def _positions(array_paths: tuple[tuple[str, ...], ...]) -> Iterator[Column]:
     """Yield the columns that number the elements: those of the outer arrays first, then the row's own."""
     names = Names()
-    for up in range(len(ways) - 1, -1, -1):
-        words = (*ways[-1 - up], "line_no") if up else ("line_no",)
+    for up in range(len(array_paths) - 1, -1, -1):
+        words = (*array_paths[-1 - up], "line_no") if up else ("line_no",)
         yield Column(type="integer", name=names.new(words), path="^." * up + "#")
 
 
-def _table(drafting: _Drafting, ways: tuple[tuple[str, ...], ...], fixed: list[Column], leaves: list[Leaf]) -> Table:
-    """Return a table of the columns that stand in it anyway, and of one for each leaf, its misfits behind it."""
-    words = [drafting.dataset, *(name for way in ways for name in way)]
-    table = f"{_SCHEMA}.{drafting.names.new(words)}"
+def _table(
+    state: _DraftState, array_paths: tuple[tuple[str, ...], ...], fixed: list[Column], leaves: list[Leaf]
+) -> Table:
+    """Return a table of the fixed columns and of one for each leaf, followed by the column of its misfits."""
+    words = [state.dataset, *(name for path in array_paths for name in path)]
+    table = f"{_SCHEMA}.{state.names.new(words)}"
     names = Names({column.name for column in fixed})
-    named = [(names.new(leaf.way or ("record",)), leaf) for leaf in leaves]
+    named = [(names.new(leaf.path or ("record",)), leaf) for leaf in leaves]
     columns = list(fixed)
     for name, leaf in named:
         kind = leaf.kind
@@ -104,7 +105,7 @@ def _table(drafting: _Drafting, ways: tuple[tuple[str, ...], ...], fixed: list[C
         column = Column(
             type=kind.type,
             name=name,
-            path=paths.told(leaf.way) if leaf.way else ".",
+            path=paths.spelling(leaf.path) if leaf.path else ".",
             null_if=kind.null_if,
             formats=kind.formats,
             misfits_to=note,
@@ -112,5 +113,5 @@ def _table(drafting: _Drafting, ways: tuple[tuple[str, ...], ...], fixed: list[C
         columns.append(column)
         if note:
             columns.append(Column(type="text", name=note, path=note))
-        drafting.seen[table, name] = leaf
-    return Table(name=table, each=tuple(map(paths.told, ways)), columns=tuple(columns))
+        state.leaves[table, name] = leaf
+    return Table(name=table, each=tuple(map(paths.spelling, array_paths)), columns=tuple(columns))

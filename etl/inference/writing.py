@@ -1,4 +1,4 @@
-"""A proposed definition -> TOML with what was seen of each column behind it. Pure."""
+"""A proposed definition -> TOML, with a comment that describes the values of each column. Pure."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ _LONGEST_SHOWN = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What was looked at: the source, how its records were found, how many there were, and how many were no record."""
+    """The sample of a proposal: its source, the reason for the path of its records, their number, and the faults."""
 
     source: str
     reason: str
@@ -35,25 +35,24 @@ def _head(draft: Draft, sample: Sample) -> Iterator[str]:
     dataset = draft.dataset
     which = "all" if sample.is_all else "the first"
     yield f"# Proposed from {which} {sample.records:,} records of {_shown(sample.source)} ({sample.reason})."
-    yield "# Behind each column stands what was seen of it. `required = true` rejects a record without a value, and"
-    yield '# `comment = "..."` tells in the database what the column is.'
+    yield "# A comment after each column describes its values. `required = true` rejects a record without a value."
+    yield '# `comment = "..."` becomes the comment of the column in the database.'
     if sample.no_records:
-        yield f"# {sample.no_records:,} of them are no JSON object: they will be rejected."
+        yield f"# {sample.no_records:,} of them are not JSON objects: a load rejects them."
     yield f"name = {_text(dataset.name)}"
     yield f"records = {_text(dataset.records)}"
     yield f'mode = "{dataset.mode}"'
     others = ", ".join(draft.keys.others[:5])
     if dataset.key:
-        yield f"key = {_value(dataset.key)}{_remark('also never null and never twice: ' + others if others else '')}"
+        yield f"key = {_value(dataset.key)}{_remark('also unique and never null: ' + others if others else '')}"
         if draft.keys.newest:
-            yield f"# newest_by = {_text(draft.keys.newest[0])}  # of two versions of a record the larger would win"
+            yield f"# newest_by = {_text(draft.keys.newest[0])}  # of two versions of a record, the larger one stays"
             yield from (f"# newest_by = {_text(name)}" for name in draft.keys.newest[1:3])
     elif others:
-        yield f"# No key: few records were seen. Never null, never twice: {others}. With one of them `required`,"
+        yield f"# No key: the sample is small. Unique and never null: {others}. If one of them is `required`,"
         yield f'# `mode = "merge"` and `key = [{_text(draft.keys.others[0])}]` keep the last version of each record.'
     else:
-        yield "# No key: no column was always there and never twice the same. A file that is loaded again under another"
-        yield "# name adds its rows again."
+        yield "# No key: no column is unique and never null. Records that come again in another file are added again."
 
 
 def _table(draft: Draft, table: Table) -> Iterator[str]:
@@ -65,8 +64,8 @@ def _table(draft: Draft, table: Table) -> Iterator[str]:
         yield f"each = {_value(each)}{_remark(f'{draft.rows[table.name]:,} elements')}"
     yield "[table.columns]"
     for column in table.columns:
-        leaf = draft.seen.get((table.name, column.name))
-        yield f"{column.name} = {_column(column)}{_remark(_seen(leaf, draft.rows[table.name]) if leaf else '')}"
+        leaf = draft.leaves.get((table.name, column.name))
+        yield f"{column.name} = {_column(column)}{_remark(_description(leaf, draft.rows[table.name]) if leaf else '')}"
 
 
 def _column(column: Column) -> str:
@@ -80,19 +79,18 @@ def _column(column: Column) -> str:
     return "{ " + ", ".join(f"{name} = {_value(value)}" for name, value in options.items()) + " }"
 
 
-def _seen(leaf: Leaf, rows: int) -> str:
+def _description(leaf: Leaf, rows: int) -> str:
     place, texts, numbers = leaf.place, leaf.place.texts, leaf.place.numbers
     parts = ["always" if place.values == rows else f"in {place.values:,} of {rows:,}"]
     if numbers.count:
         parts.append(_range("", _number(numbers.least), _number(numbers.most)))
-    said = texts.count - texts.forms["none"]
     if leaf.kind.type in INFERRED_TIMES and not numbers.count and not leaf.kind.has_misfits:
         if not leaf.kind.formats and not texts.none_words:
             parts.append(_range("", _shown(texts.least), _shown(texts.most)))
     elif texts.count:
         parts.append(_range("", f"{texts.shortest:,}", f"{texts.longest:,}") + " characters")
-    if leaf.kind.type == "text" and texts.none_words and said:
-        parts.append(f"maybe null_if = {_value(sorted(texts.none_words))}")
+    if leaf.kind.type == "text" and texts.none_words and texts.values:
+        parts.append(f"perhaps null_if = {_value(sorted(texts.none_words))}")
     if leaf.kind.has_misfits or (numbers.count and texts.examples):
         parts.append("others such as " + ", ".join(map(_shown, texts.examples)))
     if leaf.kind.remark:
@@ -110,9 +108,11 @@ def _number(number: Any) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return a text for a comment: short, on one line, and with nothing in it that changes how the line is shown."""
+    """Return a text for a comment: short, on one line, and without characters that change how the line is shown."""
     cut = text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
-    return '"' + "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in cut) + '"'
+    return (
+        '"' + "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in cut) + '"'
+    )
 
 
 def _remark(text: str) -> str:
@@ -130,5 +130,5 @@ def _value(value: Any) -> str:
 
 
 def _text(text: str) -> str:
-    """Return a basic string of TOML: JSON's escapes, and one more."""
+    """Return a basic string of TOML: JSON's escapes, and that of the character DEL."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

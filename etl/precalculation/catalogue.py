@@ -1,6 +1,6 @@
-"""The catalogue of aggregates: each `NAME.sql` of the shipped and of the user's own folder as a value.
+"""The catalogue of aggregates: each file `NAME.sql`, of this package or of the user, becomes a value.
 
-A file is one `select` under a head, of which every line is read:
+A file is one `select` after a head. Every line of the head has a meaning:
 
     -- One row per day and vehicle.
     -- table: analytics.vehicle_days
@@ -52,10 +52,10 @@ _PARAMETER = re.compile(r"(?<![:\w]):(from_utc|until_utc|from|until)\b")
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """A table that an aggregate reads, and what is noted of its rows when they change.
+    """A table that an aggregate reads, and what triggers note when its rows change.
 
-    `noted` is an expression that gives a day, or where `via` names a column of another table, the column whose value
-    leads to the rows there; it is empty where the whole aggregate is one bucket.
+    `noted` is an expression for a day or a time. Where `via` names a table and a column, `noted` is the column with the
+    key of rows there. It is empty where the whole aggregate is one bucket.
     """
 
     table: str
@@ -70,7 +70,7 @@ class Fact:
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregate:
-    """A precomputed table: what one row is, the facts it reads, its key and the select that computes it.
+    """A precomputed table: the meaning of a row, the facts that it reads, its key, and the select that computes it.
 
     `bucket` is the name of its kind of buckets; but for `all` it is the key column that holds them. `newest` is the
     table and the column whose maximum is the newest event of the facts; `columns` are pairs of name and comment, in the
@@ -113,16 +113,16 @@ class Aggregate:
 
     @property
     def hash(self) -> str:
-        """A digest of all that decides which rows the aggregate has, and which changes it follows."""
+        """A digest of everything that decides which rows the aggregate has and which changes it follows."""
         definition = "\n".join([self.bucket, *map(repr, self.facts), self.select])
         return hashlib.sha256(definition.encode()).hexdigest()[:16]
 
 
 def read_all(config_dir: Path | None = None) -> tuple[Aggregate, ...]:
-    """Return the shipped aggregates and those of `aggregates/` in the configuration folder, by name.
+    """Return the shipped aggregates and those of `aggregates/` in the configuration folder, ordered by name.
 
-    One of the user's own comes before the shipped one of its name. Raises DefinitionError for a file whose head is not
-    as it must be.
+    An aggregate of the user replaces the shipped aggregate of the same name. Raises DefinitionError for a file with an
+    invalid head.
     """
     paths = {path.stem: path for folder in _folders(config_dir) for path in folder.glob("*.sql")}
     return tuple(_read(paths[name]) for name in sorted(paths))
@@ -135,9 +135,9 @@ def _folders(config_dir: Path | None) -> Iterator[Path]:
 
 
 def choose(names: Sequence[str], config_dir: Path | None = None) -> tuple[Aggregate, ...]:
-    """Return the aggregates of these names, all of them for no name.
+    """Return the aggregates with these names, all of them without names.
 
-    Raises UsageError for a name that no aggregate has.
+    Raises UsageError for an unknown name.
     """
     known = {aggregate.name: aggregate for aggregate in read_all(config_dir)}
     for name in names:
@@ -150,9 +150,9 @@ def choose(names: Sequence[str], config_dir: Path | None = None) -> tuple[Aggreg
 
 def aggregates_reading(facts: Iterable[str], config_dir: Path | None = None) -> tuple[Aggregate, ...]:
     """Return the aggregates that read at least one of these tables."""
-    wanted = set(facts)
+    tables = set(facts)
     return tuple(
-        aggregate for aggregate in read_all(config_dir) if wanted.intersection(fact.table for fact in aggregate.facts)
+        aggregate for aggregate in read_all(config_dir) if tables.intersection(fact.table for fact in aggregate.facts)
     )
 
 
@@ -167,7 +167,7 @@ def _text(path: Path) -> str:
 
 
 class _Head:
-    """The lines of a file, taken one by one."""
+    """The lines of a file, read one after another."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""What the aggregates need in the database: a table each, their entry in the ledger, the triggers of their facts."""
+"""What aggregates need in the database: their tables, their registration, and the triggers of their facts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,18 +14,19 @@ from etl.precalculation.catalogue import Aggregate, Fact
 from etl.precalculation.pending import is_known
 
 _SQL = queries.load("installation")
+_TABLES = queries.load("tables")
 
 
 def install(connection: psycopg.Connection, aggregates: Sequence[Aggregate], datasets: Mapping[str, str]) -> list[str]:
-    """Make tables, keys, comments, grants and triggers; running it again changes nothing.
+    """Make tables, keys, comments, grants and triggers. Running it again changes nothing.
 
-    `datasets` gives the dataset that loads each fact. A table whose columns or key are no longer those of its
-    definition is made anew, empty and due for a refresh: all of it can be computed again. Returns the names of the
-    tables made. Raises DefinitionError when a file does not fit the facts, UsageError when something depends on an
-    old table.
+    `datasets` maps each fact to the dataset that loads it. A table whose columns or key differ from its definition is
+    made again, empty and due for a refresh: all of it can be computed again. Returns the names of the new tables.
+
+    Raises DefinitionError when a file does not fit the facts, UsageError when other objects depend on an old table.
     """
     roles = sorted(name for (name,) in connection.execute(queries.load("database")["roles_present"]))
-    made = []
+    new_tables = []
     facts: list[str] = []
     with connection.transaction():
         connection.execute(queries.load("database")["hush_notices"])
@@ -33,7 +34,7 @@ def install(connection: psycopg.Connection, aggregates: Sequence[Aggregate], dat
         connection.execute(_SQL["make_bucket_of"].format(kinds=kinds))
         for aggregate in aggregates:
             if _make(connection, aggregate):
-                made.append(aggregate.table)
+                new_tables.append(aggregate.table)
             _describe(connection, aggregate)
             for role in roles:
                 connection.execute(_SQL[f"grant_to_{role}"].format(table=aggregate.identifier))
@@ -42,23 +43,23 @@ def install(connection: psycopg.Connection, aggregates: Sequence[Aggregate], dat
         for fact in triggers.install(connection, facts):
             connection.execute(_SQL["add_pending_all"], {"fact": fact})
         for aggregate in aggregates:
-            # It would be recomputed all the same: here it is told to those who ask how fresh it is.
+            # The refresh would recompute it anyway. With this entry analytics.freshness shows that it is pending.
             if not is_known(connection, aggregate):
                 connection.execute(_SQL["add_pending_whole"], {"aggregate": aggregate.name})
         for role in roles:
             connection.execute(_SQL["grant_freshness"].format(role=sql.Identifier(role)))
-    return made
+    return new_tables
 
 
 def watch_again(connection: psycopg.Connection) -> None:
-    """Make the triggers that are missing, such as those of a fact that was made anew; what reads it is due then."""
+    """Make the missing triggers of facts, and make the aggregates that read such a fact pending as a whole."""
     with connection.transaction():
         for fact in triggers.install(connection, unwatched(connection)):
             connection.execute(_SQL["add_pending_all"], {"fact": fact})
 
 
 def unwatched(connection: psycopg.Connection) -> list[str]:
-    """List the facts whose changes are not noted: a trigger is missing or disabled."""
+    """List the facts whose changes are not noted, because a trigger is missing or disabled."""
     return [fact for (fact,) in connection.execute(_SQL["unwatched"])]
 
 
@@ -78,12 +79,12 @@ def _make(connection: psycopg.Connection, aggregate: Aggregate) -> bool:
         return False
     connection.execute(_SQL["lock_for_change"], {"aggregate": aggregate.name})
     try:
-        connection.execute(_SQL["drop_aggregate"].format(table=aggregate.identifier))
+        connection.execute(_TABLES["drop"].format(table=aggregate.identifier))
     except psycopg.errors.DependentObjectsStillExist as error:
         raise UsageError(
-            f"{aggregate.table} has other columns now, and something depends on the old ones: "
+            f"{aggregate.table} has other columns now, and other objects depend on the old ones: "
             f"{error.diag.message_detail}",
-            hint="drop what depends on it, run etl db migrate, and make it again",
+            hint="drop these objects, run etl db migrate, and create them again",
         ) from error
     for statement in _table(aggregate):
         connection.execute(statement)
@@ -95,7 +96,7 @@ def _table(aggregate: Aggregate) -> list[sql.Composed]:
     key = sql.SQL(", ").join(map(sql.Identifier, aggregate.key))
     return [
         _SQL["create_aggregate"].format(table=aggregate.identifier, select=aggregate.computed()),
-        _SQL["add_primary_key"].format(table=aggregate.identifier, key=key),
+        _TABLES["add_primary_key"].format(table=aggregate.identifier, key=key),
     ]
 
 
@@ -107,7 +108,7 @@ def _computed_shape(connection: psycopg.Connection, aggregate: Aggregate) -> lis
             f"{aggregate.name} cannot be computed: {error.diag.message_primary}, in {aggregate.path}",
             hint="compare the dataset definitions with the facts that it reads",
         ) from error
-    except psycopg.errors.DataError as error:  # Already without a row: of constants, such as 'x'::date.
+    except psycopg.errors.DataError as error:  # An invalid constant such as 'x'::date fails without any row.
         raise DefinitionError(
             f"{aggregate.name} cannot be computed: {type(error).__name__}, SQLSTATE {error.sqlstate},"
             f" in {aggregate.path}"
@@ -129,7 +130,7 @@ def _computed_shape(connection: psycopg.Connection, aggregate: Aggregate) -> lis
 def _table_shape(
     connection: psycopg.Connection, aggregate: Aggregate
 ) -> tuple[list[tuple[str, str]], tuple[str, ...]] | None:
-    row = connection.execute(_SQL["table_exists"], {"table": aggregate.table}).fetchone()
+    row = connection.execute(_TABLES["exists"], {"table": aggregate.table}).fetchone()
     if not row or not row[0]:
         return None
     shape = _shape(connection.execute(_SQL["table_shape"].format(table=aggregate.identifier)))
@@ -156,22 +157,22 @@ def _comments(aggregate: Aggregate) -> list[sql.Composed]:
 
 
 def _register(connection: psycopg.Connection, aggregate: Aggregate, datasets: Mapping[str, str]) -> None:
-    """Enter the aggregate and how its facts lead to its buckets."""
-    named = {"aggregate": aggregate.name}
+    """Register the aggregate and how its facts lead to its buckets."""
+    name = {"aggregate": aggregate.name}
     loaders = sorted({datasets[fact.table] for fact in aggregate.facts if fact.table in datasets})
     connection.execute(
-        _SQL["register"], named | {"grain": aggregate.grain, "bucket": aggregate.bucket, "datasets": loaders}
+        _SQL["register"], name | {"grain": aggregate.grain, "bucket": aggregate.bucket, "datasets": loaders}
     )
     watches = [_watch(connection, aggregate, fact) for fact in aggregate.facts]
-    registered = connection.execute(_SQL["watches"], named).fetchall()
+    registered = connection.execute(_SQL["watches"], name).fetchall()
     if sorted(registered, key=_in_order) == sorted((tuple(watch.values()) for watch in watches), key=_in_order):
         return
     if not registered:
-        # What changed while it was not entered was not noted for it.
-        connection.execute(_SQL["add_pending_whole"], named)
-    connection.execute(_SQL["forget_watches"], named)
+        # Changes before the registration were not noted for it.
+        connection.execute(_SQL["add_pending_whole"], name)
+    connection.execute(_SQL["forget_watches"], name)
     for watch in watches:
-        connection.execute(_SQL["watch"], named | watch)
+        connection.execute(_SQL["watch"], name | watch)
     for fact in aggregate.facts:
         _try(connection, aggregate, fact)
 
@@ -218,9 +219,9 @@ def _try(connection: psycopg.Connection, aggregate: Aggregate, fact: Fact) -> No
 
 
 def _try_key(connection: psycopg.Connection, aggregate: Aggregate, fact: Fact, via: tuple[str, str]) -> None:
-    """Raise DefinitionError when a noted key might be no value of the column in which it is looked for."""
+    """Raise DefinitionError when a noted key may not be a value of the column that is searched for it."""
     table, column = via
-    noted, sought = _shape(
+    noted, searched = _shape(
         connection.execute(
             _SQL["try_key"].format(
                 fact=fact.identifier,
@@ -230,7 +231,7 @@ def _try_key(connection: psycopg.Connection, aggregate: Aggregate, fact: Fact, v
             )
         )
     )
-    kinds = [kind.partition("(")[0] for _, kind in (noted, sought)]
+    kinds = [kind.partition("(")[0] for _, kind in (noted, searched)]
     if kinds[0] != kinds[1] and kinds[1] not in {"text", "varchar"}:
         raise DefinitionError(
             f"expected {fact.noted} of {fact.table} to be of the type of {table}.{column}, "

@@ -1,7 +1,7 @@
-"""The listener: aggregates follow each run that finishes, and within a minute what was changed by hand.
+"""The listener: it refreshes the aggregates after each run that finishes, and within a minute after changes by hand.
 
-A notification only wakes it: what there is to do it finds in the database, so that none which is lost, or was sent
-while nobody listened, is a refresh lost.
+A notification only wakes it. It finds its work in the database, so a notification that is lost, or sent while no
+listener works, loses no refresh.
 """
 
 import time
@@ -17,11 +17,11 @@ from etl.errors import DatabaseError, UsageError
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.refresh import refresh
 
-# Changes by hand notify nobody.
+# A change by hand sends no notification.
 POLL_SECONDS = 60.0
-# Runs that end together are one refresh.
+# Runs that end within this time share one refresh.
 SETTLE_SECONDS = 0.2
-# To wait in the server for the lock would hold a snapshot for days, and vacuum could remove nothing.
+# Waiting for the lock in the server would hold a snapshot for days, and vacuum could not remove any row.
 STANDBY_SECONDS = 1.0
 RECONNECT_SECONDS = (0.5, 15.0)
 
@@ -37,21 +37,22 @@ def listen(
     poll_seconds: float = POLL_SECONDS,
     after_round: Callable[[psycopg.Connection], None] = lambda _connection: None,
 ) -> NoReturn:
-    """Keep the aggregates up to date until KeyboardInterrupt, which rolls back the refresh in hand.
+    """Keep the aggregates up to date until KeyboardInterrupt, which rolls back the current refresh.
 
-    One listener of a database works at a time, another stands by. A lost connection is opened again for as long as it
-    takes. `after_round` is called when all of them were looked after. Raises UsageError when the server refuses the
-    connection.
+    One listener of a database works at a time; others wait. A lost connection is opened again, however long that takes.
+    `after_round` is called with the connection after each refresh of all aggregates.
+
+    Raises UsageError when the server refuses the connection.
     """
     shortest, longest = RECONNECT_SECONDS
     pause = shortest
     while True:
         try:
-            # What is heard must not wait for what is being done, and the lock goes with the ear.
-            with connect(database, "etl:listen") as ear, connect(database, "etl:precalculate") as hand:
+            # Notifications must arrive during a refresh. The connection that receives them holds the listener's lock.
+            with connect(database, "etl:listen") as receiver, connect(database, "etl:precalculate") as worker:
                 pause = shortest
-                _take_turn(ear)
-                _follow(ear, hand, aggregates, poll_seconds, after_round)
+                _take_lock(receiver)
+                _follow(receiver, worker, aggregates, poll_seconds, after_round)
         except (DatabaseError, psycopg.Error) as error:
             reason = (
                 str(error) if isinstance(error, DatabaseError) else f"{type(error).__name__} {error.sqlstate or ''}"
@@ -62,9 +63,9 @@ def listen(
 
 
 def check(database: Database) -> int:
-    """Return the number of the backend that serves the working listener of a database.
+    """Return the process id of the server process that serves the working listener of a database.
 
-    Raises DatabaseError when there is none: no listener, only a standby, or one whose connection is lost.
+    Raises DatabaseError when no listener works: there is none, or only a waiting one, or its connection is lost.
     """
     with connect(database, "etl:check") as connection:
         row = connection.execute(_SQL["listener"]).fetchone()
@@ -73,48 +74,48 @@ def check(database: Database) -> int:
     return int(row[0])
 
 
-def _take_turn(ear: psycopg.Connection) -> None:
-    is_told = False
-    while not _is_alone(ear):
-        if not is_told:
-            log.info("standing_by", because="another listener works")
-            is_told = True
+def _take_lock(receiver: psycopg.Connection) -> None:
+    is_logged = False
+    while not _try_lock(receiver):
+        if not is_logged:
+            log.info("listener_waiting", reason="another listener works")
+            is_logged = True
         time.sleep(STANDBY_SECONDS)
 
 
-def _is_alone(ear: psycopg.Connection) -> bool:
-    row = ear.execute(_SQL["try_listener_lock"]).fetchone()
+def _try_lock(receiver: psycopg.Connection) -> bool:
+    row = receiver.execute(_SQL["try_listener_lock"]).fetchone()
     return bool(row and row[0])
 
 
 def _follow(
-    ear: psycopg.Connection,
-    hand: psycopg.Connection,
+    receiver: psycopg.Connection,
+    worker: psycopg.Connection,
     aggregates: Sequence[Aggregate],
     poll_seconds: float,
     after_round: Callable[[psycopg.Connection], None],
 ) -> NoReturn:
-    ear.execute(_SQL["listen"])
+    receiver.execute(_SQL["listen"])
     log.info("listening", aggregates=len(aggregates))
     while True:
         for aggregate in aggregates:
-            _refresh(hand, aggregate)
-        after_round(hand)
-        if list(ear.notifies(timeout=poll_seconds, stop_after=1)):
-            list(ear.notifies(timeout=SETTLE_SECONDS))
+            _refresh(worker, aggregate)
+        after_round(worker)
+        if list(receiver.notifies(timeout=poll_seconds, stop_after=1)):
+            list(receiver.notifies(timeout=SETTLE_SECONDS))
 
 
-def _refresh(hand: psycopg.Connection, aggregate: Aggregate) -> None:
-    """Refresh one aggregate; what is wrong with it alone is told and tried again at the next turn."""
+def _refresh(worker: psycopg.Connection, aggregate: Aggregate) -> None:
+    """Refresh one aggregate. An error of this aggregate is logged, and the next round tries again."""
     try:
-        done = refresh(hand, aggregate, run=None)
+        result = refresh(worker, aggregate, run=None)
     except UsageError as error:
-        log.error("refresh_failed", aggregate=aggregate.name, reason=str(error), hint=error.hint)  # noqa: TRY400 - its trace tells nothing
+        log.error("refresh_failed", aggregate=aggregate.name, reason=str(error), hint=error.hint)  # noqa: TRY400 - the reason says all
     except psycopg.Error as error:
-        if hand.closed:
+        if worker.closed:
             raise
         # Its message may quote a value.
         log.error("refresh_failed", aggregate=aggregate.name, sqlstate=error.sqlstate)  # noqa: TRY400
     else:
-        if done.buckets:
-            log.info("aggregate_refreshed", **vars(done))
+        if result.buckets:
+            log.info("aggregate_refreshed", **vars(result))

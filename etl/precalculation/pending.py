@@ -1,13 +1,16 @@
-"""What is pending: the changes that triggers noted become buckets, and buckets become ranges to be recomputed.
+"""Pending work: noted changes become pending buckets, and buckets become ranges to recompute.
 
-Knows no aggregate but those that the database knows: another installation may have entered its own.
+Knows only the aggregates that are registered in the database; another installation may have registered its own.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import class_row
 
 from etl import queries
 from etl.precalculation.buckets import EVERYTHING, BucketRange
@@ -16,12 +19,26 @@ from etl.precalculation.catalogue import Aggregate
 _SQL = queries.load("precalculation")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Due:
+    """Buckets that are due and follow one another. `first` and `until` are None where all buckets are due.
+
+    `seconds` is the length of the range, `seconds_of_all` the time from the first range to the end of the last.
+    """
+
+    first: str | None
+    until: str | None
+    buckets: int
+    seconds: Decimal
+    seconds_of_all: Decimal
+
+
 def gather(connection: psycopg.Connection) -> None:
-    """Bring what was noted so far to the aggregates that read it, in a short transaction of its own."""
+    """Turn the changes noted so far into pending buckets, in a short transaction of its own."""
     row = connection.execute(_SQL["is_touched"]).fetchone()
     if not row or not row[0]:
         return
-    # Outside of the transaction, in which whoever holds a fact exclusively is waited for no longer than usual.
+    # The lock is taken outside the transaction, so that waiting for an exclusively locked fact ends as usual.
     connection.execute(_SQL["lock_gathering"])
     try:
         with connection.transaction():
@@ -32,33 +49,33 @@ def gather(connection: psycopg.Connection) -> None:
 
 
 def take_due(connection: psycopg.Connection, aggregate: Aggregate) -> tuple[list[BucketRange], int]:
-    """Take what is pending; return the ranges of buckets to recompute, and how many buckets were touched.
+    """Take the pending buckets; return the ranges to recompute, and how many buckets were touched.
 
-    Those noted since `gather` are among them, for the snapshot of this transaction sees their facts already; they stay
-    for the next refresh. Ranges that cover half of the time between them become one: fewer executions, and at most
-    twice the facts.
+    Buckets noted since `gather` are included, because the snapshot of this transaction sees their facts already; they
+    stay noted for the next refresh. Ranges that cover half of the time between them become one range: fewer
+    executions, which read at most twice the facts.
     """
-    rows = _due(connection, aggregate, "take_pending")
-    ranges = _ranges(rows)
-    if len(rows) > 1 and EVERYTHING not in ranges and 2 * sum(row[3] for row in rows) >= rows[0][4]:
+    due = _due(connection, aggregate, "take_pending")
+    ranges = _ranges(due)
+    if len(due) > 1 and EVERYTHING not in ranges and 2 * sum(part.seconds for part in due) >= due[0].seconds_of_all:
         ranges = [BucketRange(first=ranges[0].first, until=ranges[-1].until)]
-    return ranges, sum(row[2] for row in rows)
+    return ranges, sum(part.buckets for part in due)
 
 
 def see_due(connection: psycopg.Connection, aggregate: Aggregate) -> list[BucketRange]:
-    """Return the ranges of buckets that the snapshot of this transaction knows as changed, and leave them."""
+    """Return the ranges of buckets that are changed in the snapshot of this transaction, and leave them pending."""
     return _ranges(_due(connection, aggregate, "see_pending"))
 
 
 def is_known(connection: psycopg.Connection, aggregate: Aggregate) -> bool:
-    """Tell whether the aggregate was refreshed before, by this definition; else all of it is due."""
+    """Return whether the aggregate was refreshed before by this definition; otherwise all of it is due."""
     row = connection.execute(
         _SQL["is_known"], {"aggregate": aggregate.name, "definition_hash": aggregate.hash}
     ).fetchone()
     return bool(row and row[0])
 
 
-def _due(connection: psycopg.Connection, aggregate: Aggregate, pending: str) -> list[tuple[Any, ...]]:
+def _due(connection: psycopg.Connection, aggregate: Aggregate, pending: str) -> list[_Due]:
     name = sql.Literal(aggregate.name)
     statement = _SQL["due"].format(
         touched=_touched(connection),
@@ -68,27 +85,27 @@ def _due(connection: psycopg.Connection, aggregate: Aggregate, pending: str) -> 
         step=aggregate.kind.step,
         type=aggregate.kind.limit_type,
     )
-    return connection.execute(statement).fetchall()
+    with connection.cursor(row_factory=class_row(_Due)) as cursor:
+        return cursor.execute(statement).fetchall()
 
 
-def _ranges(rows: Sequence[tuple[Any, ...]]) -> list[BucketRange]:
-    if any(first is None for first, *_ in rows):
-        return [EVERYTHING]
-    return [BucketRange(first=first, until=until) for first, until, *_ in rows]
+def _ranges(due: Sequence[_Due]) -> list[BucketRange]:
+    ranges = [BucketRange(first=part.first, until=part.until) for part in due if part.first and part.until]
+    return ranges if len(ranges) == len(due) else [EVERYTHING]
 
 
 def _touched(connection: psycopg.Connection) -> sql.Composed:
-    via = [_via(way) for way in connection.execute(_SQL["ways_via"])]
+    via = [_via(join) for join in connection.execute(_SQL["joins"])]
     return _SQL["touched"].format(via=sql.SQL("\n").join(via))
 
 
-def _via(way: tuple[Any, ...]) -> sql.Composed:
-    aggregates, fact, noted, table, column, kind, day, is_there = way
-    named = {"aggregates": sql.Literal(aggregates), "fact": sql.Literal(fact), "noted": sql.Literal(noted)}
-    if not is_there:
-        return _SQL["touched_via_lost"].format(**named)
+def _via(join: tuple[Any, ...]) -> sql.Composed:
+    aggregates, fact, noted, table, column, kind, day, column_exists = join
+    key = {"aggregates": sql.Literal(aggregates), "fact": sql.Literal(fact), "noted": sql.Literal(noted)}
+    if not column_exists:
+        return _SQL["touched_via_missing"].format(**key)
     return _SQL["touched_via"].format(
-        **named,
+        **key,
         day=sql.SQL(day),
         table=sql.Identifier(*table.split(".")),
         column=sql.Identifier(column),

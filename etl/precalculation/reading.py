@@ -1,6 +1,6 @@
-"""What a report is about: one aggregate, or the freshness of all, read in one snapshot.
+"""Reading an aggregate, or the freshness of all aggregates, in one snapshot.
 
-Knows tables and their rows, no format.
+Knows tables and their rows, and no format.
 """
 
 import datetime as dt
@@ -25,7 +25,7 @@ _SQL = queries.load("reading")
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A table or view of schema analytics: what a row of it is, its columns with what they are, and their order."""
+    """A table or view of schema analytics: the meaning of a row, columns with their comments, and the order of rows."""
 
     name: str
     grain: str
@@ -40,7 +40,7 @@ class Subject:
 
 @contextmanager
 def snapshot(connection: psycopg.Connection) -> Iterator[None]:
-    """Read in one snapshot, so that rows and freshness belong together.
+    """Read rows and freshness in one snapshot.
 
     Raises UsageError when a table is missing or the user may not read it.
     """
@@ -50,7 +50,9 @@ def snapshot(connection: psycopg.Connection) -> Iterator[None]:
             connection.execute(_SQL["forbid_writing"])
             yield
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
-        raise UsageError(f"the report cannot be made: {error.diag.message_primary}", hint="etl db migrate") from error
+        raise UsageError(
+            f"the aggregates cannot be read: {error.diag.message_primary}", hint="etl db migrate"
+        ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         user = connection.info.user
         raise UsageError(
@@ -60,9 +62,9 @@ def snapshot(connection: psycopg.Connection) -> Iterator[None]:
 
 
 def of_aggregate(connection: psycopg.Connection, aggregate: Aggregate, columns: Sequence[str] = ()) -> Subject:
-    """Return an aggregate as the subject of a report: these columns, or all; the newest buckets first.
+    """Return an aggregate as a subject: these columns, or all; the newest buckets first.
 
-    Raises UsageError when it was never computed, and for a column that it does not have.
+    Raises UsageError when it was never computed, and for an unknown column.
     """
     freshness_of(connection, aggregate.name)
     order = [
@@ -73,9 +75,9 @@ def of_aggregate(connection: psycopg.Connection, aggregate: Aggregate, columns: 
 
 
 def of_freshness(connection: psycopg.Connection, columns: Sequence[str] = ()) -> Subject:
-    """Return the freshness of all aggregates as the subject of a report: these columns, or all.
+    """Return the freshness of all aggregates as a subject: these columns, or all.
 
-    Raises UsageError for a column that it does not have.
+    Raises UsageError for an unknown column.
     """
     grain = "One row per aggregate."
     return _subject(connection, "freshness", grain, sql.Identifier("aggregate"), columns)
@@ -90,14 +92,14 @@ def _subject(
     for column in columns:
         if column not in comments:
             raise UsageError(f"{name} has no column {column!r}", hint=f"its columns: {', '.join(comments)}")
-    wanted = tuple((column, comments[column]) for column in columns or comments)
-    return Subject(name=name, grain=grain, columns=wanted, order=order)
+    chosen = tuple((column, comments[column]) for column in columns or comments)
+    return Subject(name=name, grain=grain, columns=chosen, order=order)
 
 
 def freshness_of(connection: psycopg.Connection, aggregate: str) -> Row:
-    """Return the line of an aggregate in analytics.freshness.
+    """Return the row of an aggregate in analytics.freshness.
 
-    Raises UsageError when it was never computed: its table is empty, and looks as if there were no facts.
+    Raises UsageError when it was never computed, because then its empty table looks as if there were no facts.
     """
     rows = queries.rows(connection, _SQL["freshness_of"], {"aggregate": aggregate})
     if not rows or rows[0]["refreshed_at"] is None:
@@ -122,7 +124,7 @@ def count_rows(connection: psycopg.Connection, subject: Subject) -> int:
 
 def read(connection: psycopg.Connection, subject: Subject, limit: int | None) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a subject, at most `limit`, in constant memory; the connection is in a snapshot."""
-    with connection.cursor(name="etl_report") as cursor:
+    with connection.cursor(name="etl_reading") as cursor:
         cursor.itersize = ROWS_A_FETCH
         cursor.execute(_statement(_SQL["rows"], subject, limit))
         yield from cursor
@@ -141,7 +143,7 @@ def types(connection: psycopg.Connection, subject: Subject) -> list[str]:
 
 
 def digits(connection: psycopg.Connection, subject: Subject, column: str) -> tuple[int, int]:
-    """Return the most digits before and behind the point that a numeric column holds."""
+    """Return the most digits that a numeric column has before and after the point."""
     query = _SQL["digits"].format(table=subject.identifier, column=sql.Identifier(column))
     row = connection.execute(query).fetchone()
     return (row[0] or 1, row[1] or 0) if row else (1, 0)

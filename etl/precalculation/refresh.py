@@ -1,4 +1,4 @@
-"""Refresh of one aggregate: its changed buckets are recomputed, in one transaction that no reader waits for."""
+"""The refresh of an aggregate: its changed buckets are recomputed in one transaction. Readers do not wait for it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,13 +16,13 @@ from etl.precalculation.pending import gather, is_known, take_due
 
 _SQL = queries.load("precalculation")
 _COMMA = sql.SQL(", ")
-# SQLSTATE classes of rows that the select or the table of an aggregate cannot take: cardinality, data, constraints.
+# SQLSTATE classes of rows that the select or the table of an aggregate refuses: cardinality, data, constraints.
 _BY_DATA = {"21", "22", "23"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refreshed:
-    """What a refresh did: buckets recomputed, rows inserted, updated or deleted, and the seconds it took."""
+class RefreshResult:
+    """What a refresh did: buckets recomputed; rows inserted, updated or deleted; and its duration in seconds."""
 
     aggregate: str
     buckets: int
@@ -30,18 +30,22 @@ class Refreshed:
     seconds: float
 
 
-def refresh(connection: psycopg.Connection, aggregate: Aggregate, *, run: str | None, full: bool = False) -> Refreshed:
-    """Bring an aggregate up to date with the facts, all of it or nothing.
+def refresh(
+    connection: psycopg.Connection, aggregate: Aggregate, *, run: str | None, full: bool = False
+) -> RefreshResult:
+    """Bring an aggregate up to date with the facts, as a whole or not at all.
 
-    Buckets that did not change are left alone, unless `full` or another definition asks for all. `connection` is in
-    autocommit mode and outside a transaction; `run` is the run that asks, or None. Refreshes of one aggregate queue.
-    Readers see the old rows until the commit; a row that does not change is not written. Raises UsageError when a
-    table or the right to it is missing or the rows of the select do not fit, psycopg's errors for all else.
+    Only changed buckets are recomputed; with `full`, or after a change of the definition, all of them. `connection` is
+    in autocommit mode and outside a transaction; `run` is the run that caused the refresh, or None. Refreshes of one
+    aggregate wait for each other. Readers see the old rows until the commit; unchanged rows are not written.
+
+    Raises UsageError when a table or a right on it is missing, or the rows of the select do not fit; psycopg's errors
+    otherwise.
     """
     if not connection.autocommit or connection.info.transaction_status != TransactionStatus.IDLE:
         raise InternalError("expected an autocommit connection outside a transaction for a refresh")
-    # The lock comes before BEGIN: an older snapshot could not update what the refresh before has written.
-    with refusals_told(connection, aggregate), _turn(connection, aggregate):
+    # The lock comes before BEGIN: an older snapshot could not update the rows that the previous refresh wrote.
+    with explain_errors(connection, aggregate), _refresh_lock(connection, aggregate):
         gather(connection)
         with connection.transaction():
             connection.execute(queries.load("database")["see_one_snapshot"])
@@ -50,29 +54,29 @@ def refresh(connection: psycopg.Connection, aggregate: Aggregate, *, run: str | 
 
 def refresh_all(
     connection: psycopg.Connection, aggregates: Iterable[Aggregate], *, run: str | None, full: bool = False
-) -> Iterator[Refreshed]:
-    """Refresh one aggregate after the other; yield each when it is done.
+) -> Iterator[RefreshResult]:
+    """Refresh one aggregate after another; yield the result of each.
 
-    One that cannot be computed keeps no other from its refresh: UsageError is raised at the end, with what is wrong
-    with the first and the names of the rest.
+    An aggregate that cannot be computed does not stop the others. Raises UsageError at the end, with the error of the
+    first such aggregate and the names of the others.
     """
     failed: dict[str, UsageError] = {}
     for aggregate in aggregates:
         try:
-            done = refresh(connection, aggregate, run=run, full=full)
+            result = refresh(connection, aggregate, run=run, full=full)
         except UsageError as error:
             failed[aggregate.name] = error
         else:
-            yield done
+            yield result
     if failed:
         first, *others = failed
-        also = f"; nor could these be refreshed: {', '.join(others)}" if others else ""
+        also = f"; these could not be refreshed either: {', '.join(others)}" if others else ""
         raise type(failed[first])(f"{failed[first]}{also}", hint=failed[first].hint) from failed[first]
 
 
 @contextmanager
-def refusals_told(connection: psycopg.Connection, aggregate: Aggregate) -> Iterator[None]:
-    """Turn what is wrong with one aggregate, and not with the database, into UsageError with the remedy."""
+def explain_errors(connection: psycopg.Connection, aggregate: Aggregate) -> Iterator[None]:
+    """Turn an error of one aggregate (not of the database) into a UsageError with the remedy."""
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
@@ -83,58 +87,63 @@ def refusals_told(connection: psycopg.Connection, aggregate: Aggregate) -> Itera
     except psycopg.Error as error:
         kind = (error.sqlstate or "")[:2]
         if kind == "42":
-            told = f"{aggregate.name} cannot be computed: {error.diag.message_primary}"
-            raise UsageError(told, hint="etl db migrate") from error
+            message = f"{aggregate.name} cannot be computed: {error.diag.message_primary}"
+            raise UsageError(message, hint="etl db migrate") from error
         if kind in _BY_DATA:
-            told, hint = _misfit(aggregate, error)
+            reason, hint = _reason(aggregate, error)
             raise DefinitionError(
-                f"{aggregate.name} cannot be computed: {told}, in {aggregate.path}", hint=hint
+                f"{aggregate.name} cannot be computed: {reason}, in {aggregate.path}", hint=hint
             ) from error
         raise
 
 
-def _misfit(aggregate: Aggregate, error: psycopg.Error) -> tuple[str, str]:
-    """Tell why rows cannot be computed or stored, and the remedy; the server's sentence may quote a value."""
+def _reason(aggregate: Aggregate, error: psycopg.Error) -> tuple[str, str]:
+    """Return why rows cannot be computed or stored, and the remedy. The server's own message may quote a value."""
     if isinstance(error, psycopg.errors.NotNullViolation) and error.diag.column_name in aggregate.key:
         name = error.diag.column_name
         return f"{name} of the key is null in a row", f"coalesce({name}, '(none)'), or leave such rows out"
     constraint = error.diag.constraint_name or ""
     if isinstance(error, psycopg.errors.UniqueViolation) and constraint.endswith("_pkey"):
-        return f"several rows have the same key ({', '.join(aggregate.key)})", "group by the key, and by nothing else"
+        return f"several rows have the same key ({', '.join(aggregate.key)})", "group by the key only"
     if isinstance(error, psycopg.errors.CardinalityViolation):
-        return str(error.diag.message_primary), "group by the key, and let each subquery give one row"
+        return str(error.diag.message_primary), "group by the key; each subquery must return one row"
     of = f" of {constraint}" if constraint else ""
-    return f"{type(error).__name__}{of}, SQLSTATE {error.sqlstate}", "let the select take whatever the facts hold"
+    return (
+        f"{type(error).__name__}{of}, SQLSTATE {error.sqlstate}",
+        "make the select accept every value of the facts",
+    )
 
 
 @contextmanager
-def _turn(connection: psycopg.Connection, aggregate: Aggregate) -> Iterator[None]:
+def _refresh_lock(connection: psycopg.Connection, aggregate: Aggregate) -> Iterator[None]:
     connection.execute(_SQL["lock"], {"aggregate": aggregate.name})
     try:
         yield
     finally:
-        # A connection that was lost has released the lock already.
+        # A lost connection has released the lock already.
         if not connection.closed:
             connection.execute(_SQL["unlock"], {"aggregate": aggregate.name})
 
 
-def _recompute(connection: psycopg.Connection, aggregate: Aggregate, run: str | None, *, full: bool) -> Refreshed:
+def _recompute(connection: psycopg.Connection, aggregate: Aggregate, run: str | None, *, full: bool) -> RefreshResult:
     ranges, buckets = take_due(connection, aggregate)
     if full or not is_known(connection, aggregate):
         ranges = [EVERYTHING]
     if not ranges:
-        return Refreshed(aggregate=aggregate.name, buckets=0, rows=0, seconds=_note(connection, aggregate))
+        return RefreshResult(aggregate=aggregate.name, buckets=0, rows=0, seconds=_record(connection, aggregate))
     compute(connection, aggregate, ranges)
     rows = _store(connection, aggregate, ranges)
     is_full = EVERYTHING in ranges
     if is_full:
         buckets = _count_buckets(connection, aggregate)
-    did = {"run": run, "mode": "full" if is_full else "incremental", "buckets": buckets}
-    return Refreshed(aggregate=aggregate.name, buckets=buckets, rows=rows, seconds=_note(connection, aggregate, did))
+    work = {"run": run, "mode": "full" if is_full else "incremental", "buckets": buckets}
+    return RefreshResult(
+        aggregate=aggregate.name, buckets=buckets, rows=rows, seconds=_record(connection, aggregate, work)
+    )
 
 
 def compute(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequence[BucketRange]) -> None:
-    """Compute these buckets into the temporary table `etl_fresh`, which goes with the transaction."""
+    """Compute these buckets into the temporary table `etl_fresh`, which the end of the transaction drops."""
     connection.execute(_SQL["use_one_processor"])
     connection.execute(_SQL["make_fresh"].format(select=aggregate.computed(ranges[0])))
     for buckets in ranges[1:]:
@@ -171,11 +180,11 @@ def _count_buckets(connection: psycopg.Connection, aggregate: Aggregate) -> int:
     return int(row[0]) if row else 0
 
 
-def _note(connection: psycopg.Connection, aggregate: Aggregate, did: Mapping[str, object] | None = None) -> float:
-    """Note how fresh the aggregate is now, and what was done if anything was; return the seconds it took."""
+def _record(connection: psycopg.Connection, aggregate: Aggregate, work: Mapping[str, object] | None = None) -> float:
+    """Record how fresh the aggregate is now, with the work of a refresh that had some; return its seconds."""
     name = sql.Literal(aggregate.name)
     table, column = aggregate.newest
-    statement = _SQL["note_refresh" if did else "note_nothing_to_do"].format(
+    statement = _SQL["record_refresh" if work else "record_nothing_to_do"].format(
         aggregate=name,
         table=aggregate.identifier,
         definition_hash=sql.Literal(aggregate.hash),
@@ -183,14 +192,14 @@ def _note(connection: psycopg.Connection, aggregate: Aggregate, did: Mapping[str
         newest_event_at=_SQL["newest_event"].format(
             column=sql.Identifier(column), table=sql.Identifier(*table.split("."))
         ),
-        **{word: sql.Literal(value) for word, value in (did or {}).items()},
+        **{word: sql.Literal(value) for word, value in (work or {}).items()},
     )
     row = connection.execute(statement).fetchone()
     if row is None:
-        raise InternalError(f"expected the freshness of {aggregate.name} to be noted, got no row")
+        raise InternalError(f"expected the freshness of {aggregate.name} to be recorded, got no row")
     return float(row[0])
 
 
 def joined(names: Iterable[str], pattern: sql.SQL, separator: sql.SQL = _COMMA) -> sql.Composed:
-    """Return a list of columns, each as the pattern has it."""
+    """Return a list of columns, each in the form of the pattern."""
     return separator.join(pattern.format(sql.Identifier(name)) for name in names)

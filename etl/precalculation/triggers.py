@@ -1,8 +1,8 @@
-"""The triggers of the facts: what a statement changed is noted, by SQL that is generated here and can be read.
+"""The triggers of the facts, which note the changes of each statement. Their SQL is generated here.
 
 Each statement that inserts, updates, deletes or truncates rows enters, in its own transaction, the days, hours or keys
-of these rows in `etl.touched`, which has no unique key: noting waits for nobody. What is noted of a fact is what any
-aggregate of the database watches.
+of these rows in `etl.touched`, which has no unique key: noting never waits. The triggers of a fact note what all
+aggregates of the database watch.
 """
 
 import hashlib
@@ -36,10 +36,10 @@ class _Note:
 def install(connection: psycopg.Connection, facts: Iterable[str]) -> list[str]:
     """Make the triggers of these facts, inside a transaction; return the facts whose changes were not noted before.
 
-    Where something changes it waits for the transactions that are writing to the fact: what they had noted was not
-    what the aggregates watch now.
+    Before a change it waits for the transactions that are writing to the fact, because their triggers did not note what
+    the aggregates watch now.
     """
-    unnoted = []
+    without_triggers = []
     for fact in sorted(set(facts)):
         body = _body(connection, fact)
         installed = connection.execute(_SQL["installed_triggers"], {"function": _name(fact), "fact": fact}).fetchone()
@@ -49,8 +49,8 @@ def install(connection: psycopg.Connection, facts: Iterable[str]) -> list[str]:
         for statement in _statements(fact, body):
             connection.execute(statement)
         if installed is None or installed[1] != _TRIGGERS:
-            unnoted.append(fact)
-    return unnoted
+            without_triggers.append(fact)
+    return without_triggers
 
 
 def ddl(connection: psycopg.Connection, fact: str) -> list[sql.Composed]:

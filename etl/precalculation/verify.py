@@ -1,4 +1,4 @@
-"""Verification of one aggregate: recomputed beside its table and compared row for row. Changes nothing."""
+"""The verification of an aggregate: it is recomputed and compared with its table row by row. Changes nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from etl import queries
 from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.pending import is_known, see_due
-from etl.precalculation.refresh import compute, joined, refusals_told
+from etl.precalculation.refresh import compute, explain_errors, joined
 
 _SQL = queries.load("precalculation")
 
-# More keys than a person reads help nobody; the count is exact.
-KEYS_TOLD = 100
+# Nobody reads more keys. The count is exact.
+KEYS_SHOWN = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verified:
-    """How an aggregate compares to its facts.
+class Verification:
+    """How an aggregate differs from its facts.
 
-    `differences` counts the rows that are missing, surplus or different, but for buckets that are pending: these are to
-    be recomputed, as `pending` tells. `keys` are the first of them, each with its key and what is wrong.
+    `differences` counts the rows that are missing, surplus or different. Pending buckets are not compared; `pending`
+    says whether there are any. `keys` are the keys of the first of these rows, each with the kind of difference.
     """
 
     aggregate: str
@@ -33,20 +33,20 @@ class Verified:
     keys: tuple[tuple[dict[str, Any], str], ...]
 
 
-def verify(connection: psycopg.Connection, aggregate: Aggregate) -> Verified:
-    """Compare an aggregate with its facts in one snapshot; readers and refreshes go on.
+def verify(connection: psycopg.Connection, aggregate: Aggregate) -> Verification:
+    """Compare an aggregate with its facts in one snapshot; readers and refreshes do not wait.
 
-    Raises UsageError when a table or the right to it is missing, psycopg's errors for all else.
+    Raises UsageError when a table or a right on it is missing, psycopg's errors otherwise.
     """
-    with refusals_told(connection, aggregate), connection.transaction(force_rollback=True):
+    with explain_errors(connection, aggregate), connection.transaction(force_rollback=True):
         connection.execute(queries.load("database")["see_one_snapshot"])
         connection.execute(_SQL["see_table"].format(table=aggregate.identifier))
         pending = see_due(connection, aggregate) if is_known(connection, aggregate) else [EVERYTHING]
         if EVERYTHING in pending:
-            return Verified(aggregate=aggregate.name, differences=0, pending=True, keys=())
+            return Verification(aggregate=aggregate.name, differences=0, pending=True, keys=())
         compute(connection, aggregate, [EVERYTHING])
         rows = connection.execute(_differences(aggregate, pending)).fetchall()
-    return Verified(
+    return Verification(
         aggregate=aggregate.name,
         differences=rows[0][2] if rows else 0,
         pending=bool(pending),
@@ -65,12 +65,12 @@ def _differences(aggregate: Aggregate, pending: Sequence[BucketRange]) -> sql.Co
         kept_values=joined(values, sql.SQL("kept.{0}")),
         fresh_values=joined(values, sql.SQL("fresh.{0}")),
         pending=sql.SQL(" or ").join([aggregate.within(buckets) for buckets in pending] or [sql.SQL("false")]),
-        limit=sql.Literal(KEYS_TOLD),
+        limit=sql.Literal(KEYS_SHOWN),
     )
 
 
 def _as_object(key: Sequence[str], row: str) -> sql.Composed:
-    """Return an object of the key's columns as they stand in one row, null where there is no such row."""
+    """Return a JSON object of the key of one row, null where the row is missing."""
     pairs = (sql.SQL("{}, {}").format(sql.Literal(name), sql.Identifier(row, name)) for name in key)
     first = sql.Identifier(row, key[0])
     return sql.SQL("case when {} is not null then jsonb_build_object({}) end").format(first, sql.SQL(", ").join(pairs))

@@ -1,6 +1,6 @@
-"""Reports: what an analyst sees of the aggregates, on a terminal, in a file or in a browser.
+"""Reports on the aggregates: on a terminal, in a file, or in a browser.
 
-Without the name of an aggregate a report is about all: how fresh each is; as HTML with the figures of the network.
+A report without the name of an aggregate shows how fresh all aggregates are; in HTML also the figures of the network.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Format = Literal["table", "csv", "json", "parquet", "html"]
 ROWS_OF_A_TABLE = 20
 ROWS_OF_A_PAGE = 1_000  # a browser shows ten times as many, but nobody reads them
 
-# What a reader wants to know first, and no more than a page is wide.
+# The columns that a reader needs first; more do not fit on the page.
 _COLUMNS_OF_THE_OVERVIEW = (
     "aggregate",
     "pending_buckets",
@@ -42,8 +42,8 @@ _WRITERS: dict[str, Callable[[psycopg.Connection, Subject, int | None, BinaryIO]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What is to be reported: an aggregate, or all; these columns, or each; at most so many rows."""
+class ReportRequest:
+    """The content of a report: one aggregate, or all; these columns, or all; at most `limit` rows."""
 
     aggregate: Aggregate | None
     columns: tuple[str, ...] = ()
@@ -51,8 +51,8 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """A table for the terminal: how many rows it shows of how many, and the columns that it has no room for."""
+class TerminalReport:
+    """A table for the terminal: its rows, all rows, and the columns that do not fit."""
 
     title: str
     table: Table
@@ -61,61 +61,65 @@ class Drawn:
     left_out: list[str]
 
 
-def draw(connection: psycopg.Connection, wanted: Wanted, width: int | None) -> Drawn:
-    """Return a table of at most `width` characters; None: as wide as it gets.
+def draw(connection: psycopg.Connection, request: ReportRequest, width: int | None) -> TerminalReport:
+    """Return a table of at most `width` characters; None: without a limit.
 
-    Raises UsageError when there is nothing to report, a column is unknown or the user may not read it.
+    Raises UsageError when the aggregate was never computed, a column is unknown, or the user may not read it.
     """
     with reading.snapshot(connection):
-        of = _subject(connection, wanted)
-        rows = list(reading.read(connection, of, wanted.limit or ROWS_OF_A_TABLE))
-        table, left_out = terminal.drawn([name for name, _ in of.columns], rows, width)
-        return Drawn(
-            title=_title(connection, wanted),
+        subject = _subject(connection, request)
+        rows = list(reading.read(connection, subject, request.limit or ROWS_OF_A_TABLE))
+        table, left_out = terminal.draw([name for name, _ in subject.columns], rows, width)
+        return TerminalReport(
+            title=_title(connection, request),
             table=table,
             count_rows=len(rows),
-            count_all=reading.count_rows(connection, of),
+            count_all=reading.count_rows(connection, subject),
             left_out=left_out,
         )
 
 
-def write(connection: psycopg.Connection, wanted: Wanted, format: Format, output: BinaryIO, *, database: str) -> None:
-    """Write a report in a format other than the table; `database` is the name that an HTML page shows.
+def write(
+    connection: psycopg.Connection, request: ReportRequest, format: Format, output: BinaryIO, *, database: str
+) -> None:
+    """Write a report in any format but the table; `database` is the name that an HTML page shows.
 
     Raises UsageError as `draw` does, and when pyarrow is missing for Parquet.
     """
     with reading.snapshot(connection):
         if format != "html":
-            _WRITERS[format](connection, _subject(connection, wanted), wanted.limit, output)
-        elif wanted.aggregate is None:
-            output.write(_overview(connection, wanted, database).encode())
+            _WRITERS[format](connection, _subject(connection, request), request.limit, output)
+        elif request.aggregate is None:
+            output.write(_overview(connection, request, database).encode())
         else:
-            output.write(_page_of(connection, wanted, wanted.aggregate, database).encode())
+            output.write(_page_of(connection, request, request.aggregate, database).encode())
 
 
-def _subject(connection: psycopg.Connection, wanted: Wanted) -> Subject:
-    if wanted.aggregate is None:
-        return reading.of_freshness(connection, wanted.columns)
-    return reading.of_aggregate(connection, wanted.aggregate, wanted.columns)
+def _subject(connection: psycopg.Connection, request: ReportRequest) -> Subject:
+    if request.aggregate is None:
+        return reading.of_freshness(connection, request.columns)
+    return reading.of_aggregate(connection, request.aggregate, request.columns)
 
 
-def _title(connection: psycopg.Connection, wanted: Wanted) -> str:
-    if wanted.aggregate is None:
+def _title(connection: psycopg.Connection, request: ReportRequest) -> str:
+    if request.aggregate is None:
         return "freshness of the aggregates"
-    freshness = reading.freshness_of(connection, wanted.aggregate.name)
-    return "; ".join([wanted.aggregate.name, *(each.text for each in state.of_one(freshness))])
+    freshness = reading.freshness_of(connection, request.aggregate.name)
+    return "; ".join([request.aggregate.name, *(sentence.text for sentence in state.of_one(freshness))])
 
 
-def _overview(connection: psycopg.Connection, wanted: Wanted, database: str) -> str:
-    if wanted.columns or wanted.limit:
-        raise UsageError("the page over all aggregates takes neither --columns nor --limit", hint="name an aggregate")
+def _overview(connection: psycopg.Connection, request: ReportRequest, database: str) -> str:
+    if request.columns or request.limit:
+        raise UsageError("the page on all aggregates has neither --columns nor --limit", hint="name an aggregate")
     freshness = reading.of_freshness(connection, _COLUMNS_OF_THE_OVERVIEW)
     rows = list(reading.read(connection, freshness, None))
     return page.overview(database, reading.read_at(connection), figures.read(connection), freshness, rows)
 
 
-def _page_of(connection: psycopg.Connection, wanted: Wanted, aggregate: Aggregate, database: str) -> str:
-    of = _subject(connection, wanted)
-    rows = list(reading.read(connection, of, wanted.limit or ROWS_OF_A_PAGE))
+def _page_of(connection: psycopg.Connection, request: ReportRequest, aggregate: Aggregate, database: str) -> str:
+    subject = _subject(connection, request)
+    rows = list(reading.read(connection, subject, request.limit or ROWS_OF_A_PAGE))
     freshness = reading.freshness_of(connection, aggregate.name)
-    return page.of_rows(database, reading.read_at(connection), of, freshness, rows, reading.count_rows(connection, of))
+    return page.of_rows(
+        database, reading.read_at(connection), subject, freshness, rows, reading.count_rows(connection, subject)
+    )

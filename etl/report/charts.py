@@ -8,13 +8,13 @@ from etl.report.markup import Markup, element, joined
 
 _WIDTH = 960
 _LABEL = 320  # room for the names of horizontal bars
-_VALUE = 190  # room for the values behind them
+_VALUE = 190  # room for the values after the bars
 _BAR = 30  # height of a horizontal bar with the gap to the next
 _LONGEST_LABEL = 44
 
 
 def per_day(days: Sequence[tuple[dt.date, int]]) -> Markup:
-    """Draw a count for each of some days in a row: a bar a day, week-ends paler, a tick a month."""
+    """Draw the counts of successive days: one bar for each day, weekends paler, one tick for each month."""
     height, left, right, top, bottom = 260, 56, 8, 12, 28
     highest = _round_up(max(count for _, count in days))
     room = height - top - bottom
@@ -48,7 +48,7 @@ def per_day(days: Sequence[tuple[dt.date, int]]) -> Markup:
 
 
 def bars(title: str, rows: Sequence[tuple[str, float, str]], full: float) -> Markup:
-    """Draw horizontal bars of (name, value, the value in words), of which `full` takes the whole width."""
+    """Draw horizontal bars of (name, value, text of the value). The value `full` has the whole width."""
     parts = []
     room = _WIDTH - _LABEL - _VALUE
     for place, (name, value, words) in enumerate(rows):
@@ -78,7 +78,7 @@ def _svg(title: str, height: int, content: Markup) -> Markup:
 
 
 def _round_up(highest: int) -> int:
-    """Return the next number whose quarters are round."""
+    """Return the smallest number from `highest` whose quarters are round."""
     quarter = max(1.0, highest / 4)
     unit = 10.0 ** math.floor(math.log10(quarter))
     return 4 * math.ceil(

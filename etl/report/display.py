@@ -1,6 +1,6 @@
 """Values as people read them. Pure.
 
-What comes from data may hold anything: control characters, which a terminal would obey, are shown as codes.
+A text of the data may contain control characters, which a terminal would obey: they are shown as codes.
 """
 
 import datetime as dt
@@ -15,29 +15,29 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 
 def plain(text: str) -> str:
-    """Return a text with its control characters as codes, those that change the direction of writing too."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    """Return a text with control characters, and characters that change the writing direction, as codes."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value is shown as a number."""
+    """Return whether a value is shown as a number."""
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
 def texts(values: Iterable[Any]) -> list[str]:
-    """Return the values of one column as text, its numbers with the same decimals."""
+    """Return the values of a column as text, numbers with the same decimals."""
     values = list(values)
     decimals = max((_decimals(value) for value in values), default=0)
     return [_text(value, decimals) for value in values]
 
 
 def by_column(rows: Sequence[Sequence[Any]], count_columns: int) -> list[list[str]]:
-    """Return the texts of each column of some rows."""
+    """Return the texts of the rows by column."""
     return [texts(row[place] for row in rows) for place in range(count_columns)]
 
 
 def numeric_columns(rows: Sequence[Sequence[Any]], count_columns: int) -> list[bool]:
-    """Tell of each column whether it holds numbers and nothing else."""
+    """Return for each column whether it holds numbers only."""
     columns = [[row[place] for row in rows if row[place] is not None] for place in range(count_columns)]
     return [bool(column) and all(map(is_number, column)) for column in columns]
 

@@ -1,4 +1,4 @@
-"""The figures of the report over all aggregates, as values. Knows the aggregates that it reads, no format."""
+"""The figures of the report on all aggregates, as values. Knows the aggregates that it reads, and no format."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _SQL = queries.load("report")
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What a carrier delivered on time, of the deliveries with a promise."""
+    """The deliveries of a carrier with a promise, and how many of these were on time."""
 
     carrier: str
     count_on_time: int
@@ -36,7 +36,7 @@ class Lane:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Shipments per day; shares and lanes of the twelve months to `month`; what is open as of `open_as_of`."""
+    """Shipments per day; shares and lanes of the twelve months to `month`; open shipments as of `open_as_of`."""
 
     days: tuple[tuple[dt.date, int], ...]
     month: dt.date | None
@@ -57,7 +57,9 @@ def read(connection: psycopg.Connection) -> Figures:
     return Figures(
         days=tuple((day, count) for day, count in days),
         month=month,
-        shares=tuple(Share(carrier=carrier, count_on_time=on_time, count_judged=of) for carrier, on_time, of in shares),
+        shares=tuple(
+            Share(carrier=carrier, count_on_time=on_time, count_judged=judged) for carrier, on_time, judged in shares
+        ),
         lanes=tuple(
             Lane(
                 origin=f"{origin} ({origin_country})",

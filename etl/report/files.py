@@ -1,4 +1,4 @@
-"""A report as CSV, JSON or Parquet: every row and every digit, in constant memory."""
+"""Reports as CSV, JSON or Parquet: all rows and all digits, in constant memory."""
 
 from itertools import islice
 from typing import Any, BinaryIO
@@ -15,21 +15,21 @@ _ROWS_A_GROUP = 50_000
 _MOST_DIGITS = 76  # of a Parquet decimal
 
 
-def write_csv(connection: psycopg.Connection, of: Subject, limit: int | None, output: BinaryIO) -> None:
+def write_csv(connection: psycopg.Connection, subject: Subject, limit: int | None, output: BinaryIO) -> None:
     """Write CSV as PostgreSQL does, with a header: a null is empty, an empty text is two quotes."""
-    output.writelines(reading.read_csv(connection, of, limit))
+    output.writelines(reading.read_csv(connection, subject, limit))
 
 
-def write_json(connection: psycopg.Connection, of: Subject, limit: int | None, output: BinaryIO) -> None:
+def write_json(connection: psycopg.Connection, subject: Subject, limit: int | None, output: BinaryIO) -> None:
     """Write one JSON object per line; numbers keep their digits."""
     encoder = msgspec.json.Encoder(decimal_format="number")
-    names = [name for name, _ in of.columns]
-    rows = reading.read(connection, of, limit)
+    names = [name for name, _ in subject.columns]
+    rows = reading.read(connection, subject, limit)
     output.writelines(encoder.encode(dict(zip(names, row, strict=True))) + b"\n" for row in rows)
 
 
-def write_parquet(connection: psycopg.Connection, of: Subject, limit: int | None, output: BinaryIO) -> None:
-    """Write Parquet: numeric becomes a decimal of as many digits as the column needs, the comments metadata.
+def write_parquet(connection: psycopg.Connection, subject: Subject, limit: int | None, output: BinaryIO) -> None:
+    """Write Parquet. A numeric column becomes a decimal with the digits that it needs, and comments become metadata.
 
     Raises UsageError when pyarrow is missing, and for a number with more digits than Parquet can hold.
     """
@@ -39,15 +39,15 @@ def write_parquet(connection: psycopg.Connection, of: Subject, limit: int | None
     except ImportError as error:
         raise UsageError("Parquet needs pyarrow, which is not installed", hint=PARQUET_EXTRA) from error
     kinds = [
-        _kind(pa, connection, of, name, kind)
-        for (name, _), kind in zip(of.columns, reading.types(connection, of), strict=True)
+        _kind(pa, connection, subject, name, kind)
+        for (name, _), kind in zip(subject.columns, reading.types(connection, subject), strict=True)
     ]
     fields = [
         pa.field(name, kind, metadata={"comment": comment}) if comment else pa.field(name, kind)
-        for (name, comment), kind in zip(of.columns, kinds, strict=True)
+        for (name, comment), kind in zip(subject.columns, kinds, strict=True)
     ]
-    schema = pa.schema(fields, metadata={"table": f"analytics.{of.name}", "grain": of.grain})
-    rows = reading.read(connection, of, limit)
+    schema = pa.schema(fields, metadata={"table": f"analytics.{subject.name}", "grain": subject.grain})
+    rows = reading.read(connection, subject, limit)
     with parquet.ParquetWriter(output, schema) as writer:
         while group := list(islice(rows, _ROWS_A_GROUP)):
             columns = [
@@ -57,16 +57,16 @@ def write_parquet(connection: psycopg.Connection, of: Subject, limit: int | None
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-def _kind(pa: Any, connection: psycopg.Connection, of: Subject, name: str, kind: str) -> Any:
+def _kind(pa: Any, connection: psycopg.Connection, subject: Subject, name: str, kind: str) -> Any:
     if kind == "numeric":
-        before, behind = reading.digits(connection, of, name)
-        if before + behind > _MOST_DIGITS:
+        before, after = reading.digits(connection, subject, name)
+        if before + after > _MOST_DIGITS:
             raise UsageError(
-                f"analytics.{of.name}.{name} needs {before + behind} digits, Parquet has at most {_MOST_DIGITS}",
+                f"analytics.{subject.name}.{name} needs {before + after} digits, Parquet has at most {_MOST_DIGITS}",
                 hint="use --format csv, or choose other columns by --columns",
             )
-        return (pa.decimal128 if before + behind <= 38 else pa.decimal256)(max(before + behind, 1), behind)
-    known = {
+        return (pa.decimal128 if before + after <= 38 else pa.decimal256)(max(before + after, 1), after)
+    types = {
         "smallint": pa.int16(),
         "int2": pa.int16(),
         "int4": pa.int32(),
@@ -78,7 +78,7 @@ def _kind(pa: Any, connection: psycopg.Connection, of: Subject, name: str, kind:
         "date": pa.date32(),
         "timestamptz": pa.timestamp("us", tz="UTC"),
     }
-    return known.get(kind, pa.string())
+    return types.get(kind, pa.string())
 
 
 def _value(value: Any, *, is_text: bool) -> Any:

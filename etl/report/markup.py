@@ -1,4 +1,4 @@
-"""HTML and SVG elements. Pure; the one place that writes a `<`: a text is escaped unless it is Markup already."""
+"""HTML and SVG elements. Pure. Only this module writes `<`; a text is escaped unless it is Markup."""
 
 import html
 import re
@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 _VOID = frozenset({"meta", "wbr"})
-# Characters that HTML and XML do not take, escaped or not.
+# Characters that HTML and XML do not allow, escaped or not.
 _IMPOSSIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 class Markup(str):
-    """Text that is HTML or SVG as it stands; made by `element` and of constants of this program only."""
+    """Text that is HTML or SVG. Only `element` and constants of this program make it."""
 
     __slots__ = ()
 
@@ -24,7 +24,7 @@ def text(value: object) -> Markup:
 
 
 def joined(parts: Iterable[object]) -> Markup:
-    """Return parts one behind the other, each as `text` does."""
+    """Return the parts joined, each converted by `text`."""
     return Markup("".join(map(text, parts)))
 
 

@@ -1,4 +1,4 @@
-"""A report as one HTML file that opens without a network: no script, no font, no picture from elsewhere. Pure."""
+"""A report as one HTML file that opens without a network: no script, and no font or image from elsewhere. Pure."""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -47,20 +47,18 @@ dt { font-weight: 600; } dd { margin: 0; color: var(--soft); }
 
 
 def overview(
-    database: str, made_at: dt.datetime, figures: Figures, freshness: Subject, rows: Sequence[Sequence[Any]]
+    database: str, read_at: dt.datetime, figures: Figures, freshness: Subject, rows: Sequence[Sequence[Any]]
 ) -> str:
-    """Return the page over all aggregates: how fresh they are, then volume, punctuality and the slowest lanes."""
+    """Return the page on all aggregates: how fresh they are, volume, punctuality, and the slowest lanes."""
     return _page(
         "Logistics report",
         [
             element("h1", "Logistics report"),
-            element("p", f"Database {database}, read {instant(made_at)}."),
+            element("p", f"Database {database}, read {instant(read_at)}."),
             *_state(of_all([dict(zip([name for name, _ in freshness.columns], row, strict=True)) for row in rows])),
             _tiles(figures),
             element("h2", "Freshness"),
-            element(
-                "p", "An aggregate without pending buckets equals its facts, but for the records that were rejected."
-            ),
+            element("p", "An aggregate without pending buckets equals its facts. Rejected records are missing."),
             _table(freshness, rows),
             *_volume(figures),
             *_shares(figures),
@@ -70,20 +68,20 @@ def overview(
 
 
 def of_rows(
-    database: str, made_at: dt.datetime, of: Subject, freshness: Row, rows: Sequence[Sequence[Any]], count_all: int
+    database: str, read_at: dt.datetime, subject: Subject, freshness: Row, rows: Sequence[Sequence[Any]], count_all: int
 ) -> str:
-    """Return the page of one aggregate: how fresh it is, its rows as far as they are given, and its columns."""
+    """Return the page on one aggregate: how fresh it is, the given rows, and its columns."""
     shown = f"The first {len(rows):,} of {count_all:,} rows." if len(rows) < count_all else f"{count_all:,} rows."
-    meanings = [part for name, comment in of.columns for part in (element("dt", name), element("dd", comment))]
+    meanings = [part for name, comment in subject.columns for part in (element("dt", name), element("dd", comment))]
     return _page(
-        of.name,
+        subject.name,
         [
-            element("h1", of.name),
-            element("p", f"{of.grain} Database {database}, read {instant(made_at)}."),
+            element("h1", subject.name),
+            element("p", f"{subject.grain} Database {database}, read {instant(read_at)}."),
             *_state(of_one(freshness)),
             element("h2", "Rows"),
             element("p", shown),
-            _table(of, rows),
+            _table(subject, rows),
             element("h2", "Columns"),
             element("dl", *meanings),
         ],
@@ -95,7 +93,7 @@ def _page(title: str, content: Sequence[Markup]) -> str:
         "head",
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        # The browser itself refuses whatever a page could be made to fetch or run.
+        # The browser then refuses anything that the page may be made to fetch or run.
         element("meta", http_equiv="Content-Security-Policy", content="default-src 'none'; style-src 'unsafe-inline'"),
         element("title", title),
         element("style", _STYLE),
@@ -105,8 +103,12 @@ def _page(title: str, content: Sequence[Markup]) -> str:
 
 def _state(sentences: Sequence[Sentence]) -> list[Markup]:
     return [
-        element("p", f"{each.text[0].upper()}{each.text[1:]}.", class_="state warn" if each.is_warning else "state")
-        for each in sentences
+        element(
+            "p",
+            f"{sentence.text[0].upper()}{sentence.text[1:]}.",
+            class_="state warn" if sentence.is_warning else "state",
+        )
+        for sentence in sentences
     ]
 
 
@@ -132,27 +134,27 @@ def _volume(figures: Figures) -> list[Markup]:
     if not figures.days:
         return [title, element("p", "No shipments yet.")]
     first, last = figures.days[0][0], figures.days[-1][0]
-    told = element("p", f"Created {first} to {last} (UTC); week-ends are paler.")
-    return [title, told, charts.per_day(figures.days)]
+    note = element("p", f"Created {first} to {last} (UTC); weekends are paler.")
+    return [title, note, charts.per_day(figures.days)]
 
 
 def _shares(figures: Figures) -> list[Markup]:
     title = element("h2", "On-time share per carrier")
     if not figures.shares:
         return [title, element("p", "No deliveries with a promise yet.")]
-    told = f"Of deliveries with a promise in {_months(figures)}; the largest carriers first."
+    note = f"Of deliveries with a promise in {_months(figures)}; the largest carriers first."
     rows = [
         (display.plain(share.carrier), share.share, f"{100 * share.share:.1f} % of {share.count_judged:,}")
         for share in figures.shares
     ]
-    return [title, element("p", told), charts.bars("On-time share per carrier", rows, 1.0)]
+    return [title, element("p", note), charts.bars("On-time share per carrier", rows, 1.0)]
 
 
 def _lanes(figures: Figures) -> list[Markup]:
     title = element("h2", "Slowest lanes")
     if not figures.lanes:
         return [title, element("p", "No lane has ten transits yet.")]
-    told = f"Mean hours from pick-up to delivery in {_months(figures)}; lanes with ten transits or more."
+    note = f"Mean hours from pick-up to delivery in {_months(figures)}; lanes with ten transits or more."
     rows = [
         (
             display.plain(f"{lane.origin} → {lane.destination}"),
@@ -162,19 +164,19 @@ def _lanes(figures: Figures) -> list[Markup]:
         for lane in figures.lanes
     ]
     longest = max(lane.avg_transit_hours for lane in figures.lanes)
-    return [title, element("p", told), charts.bars("Slowest lanes", rows, longest)]
+    return [title, element("p", note), charts.bars("Slowest lanes", rows, longest)]
 
 
 def _months(figures: Figures) -> str:
     return f"the twelve months to {figures.month:%B %Y} (by creation)"
 
 
-def _table(of: Subject, rows: Sequence[Sequence[Any]]) -> Markup:
-    columns = display.by_column(rows, len(of.columns))
-    classes = ["right" if is_right else None for is_right in display.numeric_columns(rows, len(of.columns))]
+def _table(subject: Subject, rows: Sequence[Sequence[Any]]) -> Markup:
+    columns = display.by_column(rows, len(subject.columns))
+    classes = ["right" if is_right else None for is_right in display.numeric_columns(rows, len(subject.columns))]
     heads = [
         element("th", _breakable(name), title=comment, class_=kind)
-        for (name, comment), kind in zip(of.columns, classes, strict=True)
+        for (name, comment), kind in zip(subject.columns, classes, strict=True)
     ]
     lines = (
         element("tr", *(element("td", cell, class_=kind) for cell, kind in zip(line, classes, strict=True)))

@@ -1,4 +1,4 @@
-"""A report on the terminal: as many columns as its width holds. Prints nothing itself."""
+"""A report on the terminal, with as many columns as fit. Prints nothing itself."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,31 +13,34 @@ from etl.report import display
 _GAP = 2
 
 
-def drawn(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int | None) -> tuple[Table, list[str]]:
-    """Return the rows as a table, and the columns that were left out because `width` does not hold them.
+def draw(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int | None) -> tuple[Table, list[str]]:
+    """Return the rows as a table, and the columns that do not fit in `width` characters.
 
-    Columns keep their order; the names break behind an underscore, so that they are seldom wider than the values.
+    Columns keep their order. Names break after underscores, so that they are seldom wider than the values.
     """
     cells = display.by_column(rows, len(columns))
     right = display.numeric_columns(rows, len(columns))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP // 2))
-    kept, used = list[int](), 0
+    shown, used = list[int](), 0
     for place, name in enumerate(columns):
         widest = max([cell_len(text) for text in cells[place]], default=0)
         header = _broken(name, max(widest, *map(len, name.split("_"))) + 1)
         needed = max([widest, *map(len, header.split("\n"))]) + _GAP + 1
-        if width is not None and used + needed > width and kept:
+        if width is not None and used + needed > width and shown:
             break
-        kept.append(place)
+        shown.append(place)
         used += needed
         table.add_column(Text(header), justify="right" if right[place] else "left", vertical="top", no_wrap=True)
     for number in range(len(rows)):
-        table.add_row(*(Text(cells[place][number]) for place in kept))
-    return table, list(columns[len(kept) :])
+        table.add_row(*(Text(cells[place][number]) for place in shown))
+    return table, list(columns[len(shown) :])
 
 
 def _broken(name: str, width: int) -> str:
-    """Break a column's name behind underscores into lines of at most `width`, which its longest word has."""
+    """Break the name of a column after underscores into lines of at most `width` characters.
+
+    `width` is at least the length of its longest word.
+    """
     lines = [""]
     parts = name.split("_")
     for place, part in enumerate(parts):

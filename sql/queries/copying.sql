@@ -7,30 +7,16 @@ set local synchronous_commit = off;
 set local synchronous_commit = on;
 
 -- name: make_temporary
--- Make the table that the rows of a batch go through, once per connection.
-create temporary table if not exists {temporary} (
+-- Make a table that the rows of a batch go through, or that checks them, once per connection; a commit empties it.
+create temporary table if not exists {new} (
     like {table} including constraints including defaults including generated
 ) on commit delete rows;
-
--- name: drop_temporary
--- Drop a table that the rows of a batch or of a publication went through.
-drop table if exists {temporary};
 
 -- name: make_staging
 -- Make the logged table that gathers the rows of an atomic run.
-create table if not exists {staging} (
+create table if not exists {new} (
     like {table} including constraints including defaults including generated
 );
-
--- name: make_checking
--- Make the table that checks the rows of a dry run and keeps none of them.
-create temporary table if not exists {staging} (
-    like {table} including constraints including defaults including generated
-) on commit delete rows;
-
--- name: drop_staging
--- Drop a staging table.
-drop table if exists {staging};
 
 -- name: staging_abandoned
 -- List the staging tables of a dataset's atomic runs that never become visible, and the keys of runs that never
@@ -50,10 +36,6 @@ where c.relnamespace = to_regnamespace('etl_staging') and c.relkind = 'r' and pg
             or (later.is_forced and later.head_sha256 = r.head_sha256)
         )
     );
-
--- name: analyze_staging
--- Update the planner's statistics of a staging table.
-analyze {staging};
 
 -- name: rows_known
 -- Return the planner's number of rows of a table; -1: unknown.

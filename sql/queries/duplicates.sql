@@ -1,14 +1,6 @@
--- name: has_keys
--- Return whether the table of a run's keys exists.
-select to_regclass(%(keys)s) is not null;
-
 -- name: make_keys
 -- Make the table of the keys of a run's records, with the types of the facts.
 create table {keys} as select {key}, etl_batch, etl_place from {table} with no data;
-
--- name: make_keys_unique
--- Allow each key once.
-alter table {keys} add primary key ({key});
 
 -- name: has_batches
 -- Return whether a run has batches.
@@ -21,10 +13,6 @@ select distinct on ({key}) {key}, etl_batch, etl_place
 from {table}
 where etl_run = (select number from etl.runs where run = %(run)s)
 order by {key}, etl_batch, etl_place;
-
--- name: drop_keys
--- Drop the keys of a run.
-drop table if exists {keys};
 
 -- name: make_firsts
 -- Make the table of the records of a batch that are the first with their key, once per connection.

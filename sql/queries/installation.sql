@@ -1,7 +1,3 @@
--- name: table_exists
--- Return whether a table of this name exists.
-select to_regclass(%(table)s) is not null;
-
 -- name: table_shape
 -- Return no row of a table, but its columns.
 select * from {table} limit 0;
@@ -25,10 +21,6 @@ order by place;
 -- Let no refresh run while the table of an aggregate is made again; the lock ends with the transaction.
 select pg_advisory_xact_lock(hashtextextended('etl:refresh:' || %(aggregate)s, 0));
 
--- name: drop_aggregate
--- Drop the table of an aggregate whose definition has changed its columns or key.
-drop table if exists {table};
-
 -- name: forget_refresh
 -- Forget the last refresh of an aggregate.
 delete from etl.refreshes where aggregate = %(aggregate)s;
@@ -38,10 +30,6 @@ delete from etl.refreshes where aggregate = %(aggregate)s;
 create table {table} as
 {select}
 with no data;
-
--- name: add_primary_key
--- Make the columns that identify a row the primary key of a table.
-alter table {table} add primary key ({key});
 
 -- name: comment_table
 -- Describe a row of an aggregate in the database.

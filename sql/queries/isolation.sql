@@ -6,10 +6,6 @@ create temporary table {text} ({columns}) on commit drop;
 -- Find the rows of one record without reading the whole table.
 create index on {text} (etl_place);
 
--- name: analyze_text
--- Update the planner's statistics, so that it uses the index.
-analyze {text};
-
 -- name: types
 -- Return the type of each column without its modifier, and the type of a domain without its checks: a cast to varchar(5)
 -- would cut the text, but the assignment that follows refuses it as COPY does.

@@ -22,7 +22,7 @@ select
 -- Release the session lock of turning noted changes into pending buckets.
 select pg_advisory_unlock(hashtextextended('etl:gather', 0));
 
--- name: ways_via
+-- name: joins
 -- List how noted keys lead to rows of other tables, the aggregates that need it, and whether the key column exists.
 select
     array_agg(aggregate order by aggregate),
@@ -72,7 +72,7 @@ from (
 ) as times (noted)
 where isfinite(times.noted)
 
--- name: touched_via_lost
+-- name: touched_via_missing
 -- Add all of an aggregate where the table is missing to which noted keys led: no other aggregate waits for it.
 union
 select unnest({aggregates}::text[]), null
@@ -130,11 +130,11 @@ numbered as (
     from followed
 )
 select
-    min(bucket)::{type}::text,
-    max(next)::{type}::text,
-    count(*)::integer,
-    extract(epoch from max(next) - min(bucket)) as seconds,
-    extract(epoch from max(max(next)) over () - min(min(bucket)) over ()) as seconds_of_all
+    min(bucket)::{type}::text as first,
+    max(next)::{type}::text as until,
+    count(*)::integer as buckets,
+    coalesce(extract(epoch from max(next) - min(bucket)), 0) as seconds,
+    coalesce(extract(epoch from max(max(next)) over () - min(min(bucket)) over ()), 0) as seconds_of_all
 from numbered
 group by number
 order by min(bucket) nulls first;
@@ -185,7 +185,7 @@ when not matched then
 -- Count the buckets that were computed.
 select count(distinct {bucket})::integer from pg_temp.etl_fresh;
 
--- name: note_refresh
+-- name: record_refresh
 -- Record what a refresh did, in its transaction.
 insert into etl.refreshes (
     aggregate, definition_hash, refreshed_at, run, mode, buckets, rows, seconds, facts_through, newest_event_at
@@ -215,7 +215,7 @@ on conflict (aggregate) do update set
     newest_event_at = excluded.newest_event_at
 returning seconds;
 
--- name: note_nothing_to_do
+-- name: record_nothing_to_do
 -- Record that an aggregate equals its facts already.
 update etl.refreshes
 set

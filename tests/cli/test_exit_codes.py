@@ -66,7 +66,7 @@ UNREADABLE = {
     "page.html": (b"<!doctype html><p>502</p>", "page.html: expected JSON that begins with [ or {"),
     "null.json": (b"null", "null.json: expected JSON that begins with [ or {"),
     "bracket.json": (b"[", "bracket.json: the array is cut off before its ], at record 1, byte 1"),
-    "comma.json": (b'[{"vehicle_id": "V1"} 5]', "comma.json: expected , or ] behind a record"),
+    "comma.json": (b'[{"vehicle_id": "V1"} 5]', "comma.json: expected , or ] after a record"),
     "cut.json.gz": (gzip.compress(b"[{}]")[:-9], "cut.json.gz: the compressed data ends too early"),
 }
 

@@ -41,7 +41,7 @@ def test_what_init_writes_can_be_checked_and_loaded(run_etl: RunEtl, postgresql:
     settings.write_text("batch_rows = 7\n")
     again = run_etl("init", "--dataset", "boxes")
     assert (again.returncode, again.stdout) == (2, "")
-    assert "a dataset called boxes is there already" in again.stderr
+    assert "a dataset called boxes exists already" in again.stderr
     assert run_etl("init", "--dataset", "../out").returncode == 2
     assert run_etl("init", "--dataset", "crates").returncode == 0
     assert settings.read_text() == "batch_rows = 7\n"

@@ -79,10 +79,20 @@ def test_another_field_is_an_argument_of_the_function(monkeypatch: pytest.Monkey
         etl.load("vehicle", "missing.json", **options | {"colour": "green"})
 
 
+def test_a_replay_has_its_share_of_the_list() -> None:
+    """The keywords of `etl.replay` have the bounds of the options; an option of a load alone is none of them."""
+    wrong: Any = {"retry_attempts": 0}
+    with pytest.raises(UsageError, match=r"^retry_attempts: Expected `int` >= 1"):
+        etl.replay(all=True, **wrong)
+    other: Any = {"mode": "append"}
+    with pytest.raises(TypeError, match="unexpected option 'mode'"):
+        etl.replay(all=True, **other)
+
+
 def test_a_type_checker_sees_the_list() -> None:
     """The keywords of `etl.load` that a type checker knows are the fields, with their types."""
     typed = get_type_hints(library.LoadOptions)
-    assert list(typed) == [setting.name for setting in settings_of(LoadSettings)]
+    assert set(typed) == {setting.name for setting in settings_of(LoadSettings)}
     for setting in settings_of(LoadSettings):
         alternatives = set(get_args(typed[setting.name]) if _is_union(typed[setting.name]) else [typed[setting.name]])
         assert (type(None) in alternatives) == setting.is_optional, setting.name

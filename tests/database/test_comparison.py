@@ -138,7 +138,7 @@ def test_a_table_that_this_tool_did_not_make_is_completed_or_refused(connection:
     connection.execute("insert into logistics.parcels values ('A')")
     with pytest.raises(UsageError, match="holds rows") as caught:
         create_tables(connection, dataset)
-    assert "one of its own" in (caught.value.hint or "")
+    assert "a table of its own" in (caught.value.hint or "")
     connection.execute("truncate logistics.parcels")
     create_tables(connection, dataset)
     assert [each for each in compare(connection, dataset) if each.remedy] == []

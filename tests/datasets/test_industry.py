@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
-from etl.datasets import find, names, standing
+from etl.datasets import default_names, find, names
 from tests.support.checkout import ROOT, SAMPLES
 from tests.support.records import as_lines
 from tests.support.site import Site
 
-OFFERED = sorted(set(names(Path("no-such-folder"))) - set(standing(Path("no-such-folder"))))
+OFFERED = sorted(set(names(Path("no-such-folder"))) - set(default_names(Path("no-such-folder"))))
 
 ROWS = {
     "aftership_tracking": {"aftership_trackings": 1, "aftership_checkpoints": 2},
@@ -61,13 +61,13 @@ def test_offered_datasets_have_no_tables_until_they_are_created(site: Site) -> N
 
 
 def test_the_list_tells_which_datasets_are_offered(site: Site) -> None:
-    """The offered ones are listed as such, and a definition of one's own makes one of that name a standing one."""
+    """The offered ones are listed as such, and a definition of one's own makes one of that name a default_names one."""
     listed = site.run("dataset", "list", "--json").lines
     assert sorted(each["dataset"] for each in listed if each["offered"]) == OFFERED
     folder = site.folder / "config" / "datasets"
     folder.mkdir(parents=True)
     shutil.copy(ROOT / "config" / "datasets" / "industry" / "un_locodes.toml", folder)
-    assert "un_locodes" in standing(site.folder / "config")
+    assert "un_locodes" in default_names(site.folder / "config")
     assert find("un_locodes", site.folder / "config").path == str(folder / "un_locodes.toml")
 
 

@@ -2,21 +2,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.datasets.paths import ValuePath, parse, steps, told
+from etl.datasets.paths import ValuePath, parse, spelling, steps
 
 
 @given(st.lists(st.text(min_size=0, max_size=6) | st.sampled_from(["#", "^", "@", "0", "a.b", '"', "\\"]), min_size=1))
-def test_what_is_told_is_read_again(names: list[str]) -> None:
+def test_a_spelled_path_is_read_again(names: list[str]) -> None:
     """Any names of members can be spelled as a path, and are read from it again."""
-    assert steps(told(tuple(names))) == tuple(names)
+    assert steps(spelling(tuple(names))) == tuple(names)
 
 
 @pytest.mark.parametrize("name", ["\ud800", "a\0b", "\u202egpj", "line\nend"])
-def test_a_name_that_no_text_holds_is_told_in_ascii(name: str) -> None:
+def test_a_name_that_no_text_can_hold_is_spelled_in_ascii(name: str) -> None:
     """NUL, half a surrogate pair, and what changes how a line is shown are spelled by JSON's escapes."""
-    assert told((name,)).isascii()
-    assert told((name,)).isprintable()
-    assert steps(told((name,))) == (name,)
+    assert spelling((name,)).isascii()
+    assert spelling((name,)).isprintable()
+    assert steps(spelling((name,))) == (name,)
 
 
 def test_signs_and_positions_are_read() -> None:

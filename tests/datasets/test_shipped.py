@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 
 from etl import generate
-from etl.datasets import LINEAGE, Dataset, find, names, standing
+from etl.datasets import LINEAGE, Dataset, default_names, find, names
 from tests.support.checkout import REAL_DATA, needs_real_data
 from tests.support.faults import Connection
 from tests.support.parcels import batch_of, copy_rows
@@ -66,7 +66,7 @@ def test_the_shipped_datasets_are_these() -> None:
     }
     found = {name: find(name, NO_CONFIG) for name in names(NO_CONFIG)}
     assert {name: dataset.key for name, dataset in found.items()} == expected | offered
-    assert set(standing(NO_CONFIG)) == set(expected)
+    assert set(default_names(NO_CONFIG)) == set(expected)
     assert {dataset.mode for dataset in found.values()} == {"merge"}
 
 

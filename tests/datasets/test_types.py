@@ -62,6 +62,25 @@ def test_a_type_with_bounds_can_read_them(entry: ColumnType) -> None:
     if "min" in entry.options:
         with pytest.raises(ValueError, match="a "):
             entry.bound("lots")
-    else:
-        with pytest.raises(NotImplementedError):
-            entry.bound("1")
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [
+        ("08:15", "08:15:00.000000"),
+        ("08:15:30", "08:15:30.000000"),
+        ("08:15:30.5", "08:15:30.500000"),
+        ("24:00", "24:00:00.000000"),
+        ("24:00:00", "24:00:00.000000"),
+    ],
+)
+def test_bounds_of_a_time_compare_as_texts(text: str, bound: str) -> None:
+    """Each spelling of a time of day becomes one form, in which the later time is the larger text."""
+    assert TYPES["time"].bound(text) == bound
+
+
+@pytest.mark.parametrize("text", ["", "8:15", "24:01", "25:00", "08:60", "08:15Z", "815", "08:15:30.1234567"])
+def test_a_bound_of_a_time_is_a_time_of_day(text: str) -> None:
+    """Any other text is refused."""
+    with pytest.raises(ValueError, match="a time of day"):
+        TYPES["time"].bound(text)

@@ -8,8 +8,9 @@ import pytest
 from psycopg import sql
 
 from etl.ingestion.constants import COPY_BYTES
-from etl.ingestion.destination.sending import Exchange, Meanwhile
-from etl.ingestion.pipeline.ahead import Ahead
+from etl.ingestion.destination.sending import Exchange, wait_for
+from etl.ingestion.pipeline.ahead import Ahead, interleave
+from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.values import Rows
 from tests.support.faults import Connection
 
@@ -36,7 +37,7 @@ def _rows(*numbers: int) -> list[Rows]:
     return [Rows(format="csv", buffers=(lines,), count=len(numbers))]
 
 
-def _calls(most: int, then: Callable[[], object]) -> tuple[list[int], Meanwhile]:
+def _calls(most: int, then: Callable[[], object]) -> tuple[list[int], Callable[[], bool]]:
     """Return the calls that were made of a piece of other work, and that work: `then` comes after so many."""
     made: list[int] = []
 
@@ -61,7 +62,7 @@ def test_rows_of_all_buffers_are_sent_in_order(table: Connection) -> None:
         Rows(format="text", buffers=(StringIO("3\n"), StringIO("\\N\n")), count=2),
         Rows(format="text", buffers=(StringIO(),), count=0),
     ]
-    assert Exchange(table).send(parts, NUMBERS, COLUMN) == len(first) + 4
+    assert wait_for(Exchange(table).send(parts, NUMBERS, COLUMN)) == len(first) + 4
     [(count, total)] = table.execute("select count(n), sum(n) from numbers").fetchall()
     assert (count, total) == (len(first) + 3, sum(first) + 6)
 
@@ -71,7 +72,7 @@ def test_other_work_goes_on_while_the_server_waits(table: Connection, connect: C
     with connect() as other:
         other.execute("insert into numbers values (5)")
         made, work = _calls(50, other.rollback)
-        assert Exchange(table, work).send(_rows(4, 5, 6), NUMBERS, COLUMN) == 3
+        assert interleave(Exchange(table).send(_rows(4, 5, 6), NUMBERS, COLUMN), work) == 3
     assert len(made) >= 50
 
 
@@ -88,7 +89,7 @@ def test_an_interruption_leaves_a_connection_that_goes_on(
         other.execute("insert into numbers values (5)")
         _, work = _calls(50, interrupt)
         with pytest.raises(KeyboardInterrupt), table.transaction():
-            Exchange(table, work).send(_rows(*range(5, 5 + size)), NUMBERS, COLUMN)
+            interleave(Exchange(table).send(_rows(*range(5, 5 + size)), NUMBERS, COLUMN), work)
         assert table.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         assert table.execute("select count(*) from numbers").fetchone() == (0,)
 
@@ -101,17 +102,17 @@ def test_an_interruption_ends_a_statement_too(table: Connection) -> None:
 
     _, work = _calls(50, interrupt)
     with pytest.raises(KeyboardInterrupt), table.transaction():
-        Exchange(table, work).run(sql.SQL("select pg_sleep(600)").format())
+        interleave(Exchange(table).run(sql.SQL("select pg_sleep(600)").format()), work)
     assert table.execute("select 1").fetchone() == (1,)
 
 
 def test_what_the_server_refuses_is_told_with_its_state(table: Connection) -> None:
     """The error is the one of the server, and the transaction can be rolled back."""
     with pytest.raises(psycopg.errors.CheckViolation), table.transaction():
-        Exchange(table).send(_rows(*range(COPY_BYTES), -1), NUMBERS, COLUMN)
+        wait_for(Exchange(table).send(_rows(*range(COPY_BYTES), -1), NUMBERS, COLUMN))
     with pytest.raises(psycopg.errors.UndefinedTable), table.transaction():
-        Exchange(table).send(_rows(1), sql.Identifier("none"), COLUMN)
-    assert Exchange(table).send(_rows(1), NUMBERS, COLUMN) == 1
+        wait_for(Exchange(table).send(_rows(1), sql.Identifier("none"), COLUMN))
+    assert wait_for(Exchange(table).send(_rows(1), NUMBERS, COLUMN)) == 1
 
 
 def test_a_connection_that_is_lost_is_told(table: Connection, connect: Callable[[], Connection]) -> None:
@@ -126,7 +127,7 @@ def test_a_connection_that_is_lost_is_told(table: Connection, connect: Callable[
 
         _, work = _calls(50, end)
         with pytest.raises(psycopg.OperationalError):
-            Exchange(table, work).send(_rows(*range(5, 5 + COPY_BYTES)), NUMBERS, COLUMN)
+            interleave(Exchange(table).send(_rows(*range(5, 5 + COPY_BYTES)), NUMBERS, COLUMN), work)
     assert table.closed
 
 
@@ -138,14 +139,15 @@ def _making(*made: str | None) -> Iterator[str | None]:
 def test_work_ahead_stays_within_its_bounds() -> None:
     """One is made, and so many parts of the next; never a third, and the error comes last."""
     ahead = Ahead(_making(None, "a", None, None, None, "b", "c"), beyond=2)
+    items = ahead.until(Stop())
     assert [ahead.work() for _ in range(6)] == [True, True, True, True, False, False]
-    assert ahead.next() == "a"
+    assert next(items) == "a"
     assert [ahead.work() for _ in range(5)] == [True, True, True, False, False]
-    assert ahead.next() == "b"
+    assert next(items) == "b"
     assert [ahead.work() for _ in range(2)] == [True, False]
-    assert ahead.next() == "c"
+    assert next(items) == "c"
     with pytest.raises(ValueError, match="the end"):
-        ahead.next()
+        next(items)
 
 
 def test_nothing_is_lost_of_a_source_that_breaks_off() -> None:
@@ -153,6 +155,7 @@ def test_nothing_is_lost_of_a_source_that_breaks_off() -> None:
     ahead = Ahead(_making(*"abc"), beyond=5)
     while ahead.work():
         pass
-    assert [ahead.next(), ahead.next(), ahead.next()] == ["a", "b", "c"]
+    items = ahead.until(Stop())
+    assert [next(items), next(items), next(items)] == ["a", "b", "c"]
     with pytest.raises(ValueError, match="the end"):
-        ahead.next()
+        next(items)

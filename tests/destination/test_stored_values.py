@@ -53,6 +53,8 @@ def _assert_is(kind: str, value: Any, stored: Any) -> None:
         assert str(stored) == value.lower()
     elif kind == "date":
         assert stored == value
+    elif kind == "time":
+        assert abs(Fraction(stored) - _instant(f"1970-01-01T{value}Z")) <= Fraction(1, 2)
     elif kind == "timestamptz":
         assert abs(Fraction(stored) - _instant(value)) <= Fraction(1, 2)
     elif kind == "jsonb":
@@ -67,6 +69,7 @@ def _assert_is(kind: str, value: Any, stored: Any) -> None:
 READ: dict[str, LiteralString] = {
     "date": "select value::text from converted order by id",
     "timestamptz": "select extract(epoch from value) * 1000000 from converted order by id",
+    "time": "select extract(epoch from value) * 1000000 from converted order by id",
     "jsonb": "select value::text from converted order by id",
 }
 
@@ -151,6 +154,13 @@ NEAR = (
 )
 
 
+CLOCK_BOUNDS = st.sampled_from(["00:00", "08:15", "08:15:00.5", "08:15:00.000001", "23:59:59", "24:00"])
+NEAR_CLOCKS = st.sampled_from(
+    [
+        *("00:00", "07:59:60", "08:14:59.9999995", "08:15", "08:15:00.0000005", "08:15:00.0000015", "08:15:00.4999996"),
+        *("08:15:00.5", "08:15:00.50000049", "22:00:00.0", "23:59:59.9999994", "23:59:59.9999996", "23:59:60", "24:00"),
+    ]
+)
 NUMBER_TYPES: list[Type] = ["smallint", "integer", "bigint", "numeric", "double"]
 
 
@@ -166,6 +176,11 @@ def bounded(draw: st.DrawFn) -> tuple[Column, list[Any]]:
         options = draw(st.fixed_dictionaries({}, optional={"max_length": st.integers(1, 3), "one_of": one_of}))
         texts = st.text("a'\\\U0001f69a\u0301%s", max_size=5)
         return _column(options | {"type": "text"}), draw(st.lists(texts, max_size=12))
+    if draw(st.booleans()):
+        options = draw(
+            st.fixed_dictionaries({}, optional={"min": CLOCK_BOUNDS, "above": CLOCK_BOUNDS, "max": CLOCK_BOUNDS})
+        )
+        return _column(options | {"type": "time"}), draw(st.lists(NEAR_CLOCKS, max_size=12))
     options = draw(st.fixed_dictionaries({}, optional={"min": BOUNDS, "above": BOUNDS, "max": BOUNDS}))
     return _column(options | {"type": draw(st.sampled_from(NUMBER_TYPES))}), draw(st.lists(NEAR, max_size=12))
 

@@ -19,7 +19,7 @@ from etl.ingestion.transform.acceptance import group_of
 from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.transform.rules import Token
-from etl.ingestion.transform.shapes import Seen, shape
+from etl.ingestion.transform.shapes import TokenColumn, shape
 from etl.ingestion.transform.tokens import SEPARATOR
 from etl.ingestion.values import Source
 from scripts.update_docs import ROOT
@@ -42,21 +42,21 @@ class Example:
     """The source of the page, cut and made into a batch by the code."""
 
     def __init__(self, dataset: Dataset) -> None:
-        seen = shape(dataset)
-        self.shape = seen
-        ((self.table, self.columns),) = seen.tables
-        guarded = frozenset((self.table.name, column.column.name) for column in self.columns)
-        path = FastPath(seen, Projection(dataset), RUN_NUMBER, guarded)
+        compiled = shape(dataset)
+        self.shape = compiled
+        ((self.table, self.columns),) = compiled.tables
+        guarded = frozenset((self.table.name, column.name) for column in self.columns)
+        path = FastPath(compiled, Projection(dataset), RUN_NUMBER, guarded)
         options = CutOptions(format="auto", records_path="item", batch_rows=20_000, known={}, prover=path)
         (self.piece,) = cut(Stream(SOURCE), options)
         (self.batch,) = [batch for batch in path.batching(self.piece) if batch is not None]
         (block,) = [span for span in self.piece.blocks if self.piece.between(*span).count(b'"id"') > 1]
-        decoder = msgspec.json.Decoder(cast(Any, list)[seen.record])
+        decoder = msgspec.json.Decoder(cast(Any, list)[compiled.record])
         self.records: list[Any] = decoder.decode(b"[%b]" % self.piece.between(*block))
 
-    def fields(self, groups: Sequence[Sequence[Seen]]) -> list[tuple[Token, ...]]:
+    def fields(self, groups: Sequence[Sequence[TokenColumn]]) -> list[tuple[Token, ...]]:
         """Return the tokens of the rows of the block, those of each group of columns joined."""
-        return self.shape.taking(self.table, groups).fields(self.records, ())
+        return self.shape.extractor(self.table, groups).fields(self.records, ())
 
 
 def piece(example: Example) -> Iterator[str]:
@@ -84,17 +84,17 @@ def blocks(example: Example) -> Iterator[str]:
 
 def tokens(example: Example) -> Iterator[str]:
     """Yield column, path and token of the record that the page follows."""
-    row, *_ = example.fields([[seen] for seen in example.columns])
-    for seen, token in zip(example.columns, row, strict=True):
-        yield f"{seen.column.name:11} {'.'.join(seen.names):11} {bytes(token).decode()}"
+    row, *_ = example.fields([[column] for column in example.columns])
+    for column, token in zip(example.columns, row, strict=True):
+        yield f"{column.name:11} {'.'.join(column.names):11} {bytes(token).decode()}"
 
 
 def columns(example: Example) -> Iterator[str]:
     """Yield the tokens of the block by groups of columns, and which are accepted."""
-    groups: dict[str, list[Seen]] = {}
-    for seen in example.columns:
-        group = group_of(seen.column, is_guarded=True)
-        groups.setdefault(group.name if group else seen.column.name, []).append(seen)
+    groups: dict[str, list[TokenColumn]] = {}
+    for column in example.columns:
+        group = group_of(column.column, is_guarded=True)
+        groups.setdefault(group.name if group else column.name, []).append(column)
     rows_by_group = zip(*example.fields(list(groups.values())), strict=True)
     for (name, members), rows in zip(groups.items(), rows_by_group, strict=True):
         group = group_of(members[0].column, is_guarded=True)
@@ -105,11 +105,11 @@ def columns(example: Example) -> Iterator[str]:
             yield f"{'' if place else name:12} {shown(bytes(row)):28} {verdict}"
 
 
-def alone(seen: Seen, token: Token) -> str:
+def alone(column: TokenColumn, token: Token) -> str:
     """Return what becomes of a token that is checked by itself."""
     suspects: set[int] = set()
-    assert seen.accept is not None
-    seen.accept([token], suspects)
+    assert column.accept is not None
+    column.accept([token], suspects)
     return "checked alone: " + ("suspect" if suspects else "accepted")
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.ingestion.constants import MAX_NESTING
-from etl.ingestion.framing.boundaries import NotJSON, line_span, may_go_on, piece_spans, value_end
+from etl.ingestion.framing.boundaries import NotJSON, line_span, may_continue, piece_spans, value_end
 from etl.ingestion.values import Piece, PieceShape
 
 quick = settings(deadline=None, derandomize=True, max_examples=150)
@@ -58,15 +58,15 @@ def test_a_value_cut_anywhere_is_told_to_be_cut_off(value: str) -> None:
 
 @quick
 @given(NUMBER.map(json.dumps))
-def test_a_number_cut_anywhere_may_go_on(value: str) -> None:
+def test_a_number_cut_anywhere_may_continue(value: str) -> None:
     """Where the text ends within a number, what was found of it is not taken for all of it."""
     for length in range(1, len(value)):
         text = f"[{value[:length]}"
         if value[:length] != "-":
-            assert may_go_on(text, 1, value_end(text, 1))
+            assert may_continue(text, 1, value_end(text, 1))
     for behind in (",", "]", " ", "\n", "}"):
-        assert not may_go_on(value + behind, 0, value_end(value + behind, 0))
-    assert not may_go_on('{"a":1}', 0, 7)
+        assert not may_continue(value + behind, 0, value_end(value + behind, 0))
+    assert not may_continue('{"a":1}', 0, 7)
 
 
 @pytest.mark.parametrize(

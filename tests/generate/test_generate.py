@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 import pytest
 
 from etl.errors import UsageError
-from etl.generate import DATASETS, FAULTS, Generated, Sizes, faults, generate
+from etl.generate import DATASETS, FAULTS, GenerateResult, Sizes, faults, generate
 from etl.settings import shipped
 
 Record = dict[str, Any]
@@ -38,7 +38,7 @@ CODES = {  # the status of a shipment after an event
 }
 
 
-def made(dataset: str, records: int, **options: Any) -> tuple[bytes, Generated]:
+def made(dataset: str, records: int, **options: Any) -> tuple[bytes, GenerateResult]:
     """Generate into memory."""
     output = io.BytesIO()
     generated = generate(dataset, records=records, output=output, **options)

@@ -34,7 +34,7 @@ def proposed(folder: Path, content: str | list[Record], **how: Any) -> tuple[Dat
     """Return the definition that is proposed for this content, as its own file reads."""
     path = folder / "feed.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    how = {"name": "feed", "records": None, "sample": None, "taken": frozenset()} | how
+    how = {"name": "feed", "records": None, "sample": None, "used_names": frozenset()} | how
     proposal = infer(Source(name=str(path), path=str(path)), **how)
     (folder / f"{how['name']}.toml").write_text(proposal.text, encoding="utf-8")
     return read(folder / f"{how['name']}.toml"), proposal
@@ -76,7 +76,7 @@ def test_the_table_of_types_says_what_is_proposed(tmp_path: Path, name: Type) ->
 )
 def test_the_records_of_a_source_are_found(content: str, records: str) -> None:
     """The path of one record is told by how the source begins, whole or cut off."""
-    assert find_records(content.encode()).records == records
+    assert find_records(content.encode()).path == records
 
 
 def test_a_document_that_shows_no_records_asks_for_their_path() -> None:
@@ -204,9 +204,9 @@ def test_nested_records_become_tables(tmp_path: Path) -> None:
         }
         for number in range(2)
     ]
-    dataset, proposal = proposed(tmp_path, records, taken=frozenset({"logistics.feed_items", "other.feed"}))
+    dataset, proposal = proposed(tmp_path, records, used_names=frozenset({"logistics.feed_items", "other.feed"}))
     assert (dataset.mode, dataset.key) == ("merge", ("shipment_id",))
-    assert "also never null and never twice: shipment_id_2" in proposal.text
+    assert "also unique and never null: shipment_id_2" in proposal.text
     shape = [(t.name, t.each, [(c.name, c.path, c.type) for c in t.columns]) for t in dataset.tables]
     key = ("shipment_id", "text")
     assert shape == [
@@ -285,7 +285,7 @@ def test_what_was_seen_stands_behind_each_column(tmp_path: Path) -> None:
     assert proposed(tmp_path, records)[1].text == proposal.text
     assert "# Proposed from all 5 records" in proposal.text
     assert '# newest_by = "updated_at"' in proposal.text
-    assert 'c = "text"  # in 2 of 5; 2 to 3 characters; maybe null_if = ["N/A"]' in proposal.text
+    assert 'c = "text"  # in 2 of 5; 2 to 3 characters; perhaps null_if = ["N/A"]' in proposal.text
     assert f'others such as "see\\u000a\\u202e{"x" * 35}..."' in proposal.text
     assert "id = " in proposal.text
     assert "# always; 0 to 5" in proposal.text
@@ -327,7 +327,7 @@ def test_the_command_writes_a_definition_and_says_what_next(alone: Site) -> None
     (alone.folder / "My Parcels.2026.ndjson").write_text('{"id": 1}\n{"id": 2}\nno json\n')
     done = alone.run("--log-level", "error", "dataset", "infer", "My Parcels.2026.ndjson")
     assert (done.returncode, 'name = "my_parcels_2026"' in done.stdout, done.stderr) == (0, True, "")
-    assert "# 1 of them are no JSON object" in done.stdout
+    assert "# 1 of them are not JSON objects" in done.stdout
     words = ("dataset", "infer", "My Parcels.2026.ndjson", "--output", "config/datasets/parcels.toml")
     done = alone.run(*words, "--sample", "1")
     assert (done.returncode, done.stdout) == (0, "")

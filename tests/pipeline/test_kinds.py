@@ -95,7 +95,7 @@ def test_each_record_goes_to_the_first_table_that_takes_it(
         for stored in (tmp_path / "failed").rglob("*.json")
         for each in json.loads(stored.read_text())["records"]
     )
-    assert reasons.count("no table takes it: `where` holds for none") == 4
+    assert reasons.count("no table takes the record: `where` holds in none") == 4
     assert "expected a value, got none" in reasons
 
     load("second.json", [_event("A", "TRANSPORT", version=2, port="DE"), _event("C", "BOX", **_box("old"))])

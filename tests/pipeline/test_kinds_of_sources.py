@@ -172,7 +172,7 @@ def test_a_keyed_source_goes_on_where_it_broke_off(site: Site) -> None:
     for spoiled, told in (
         (kind.content.replace(b'"P-30":', b'"P-30";'), "not JSON: expecting ':' delimiter"),
         (kind.content.replace(b'"P-30":', b"P:"), "not JSON: expecting property name enclosed in double quotes"),
-        (kind.content.replace(b', "P-30":', b' "P-30":'), "expected , or } behind a record, got something else"),
+        (kind.content.replace(b', "P-30":', b' "P-30":'), "expected , or } after a record, got something else"),
         (kind.content[: at - 2], "the object is cut off before its }"),
         (kind.content[:-3] + b"]", "not JSON around the records"),
     ):

@@ -19,8 +19,8 @@ from etl.datasets import find
 from etl.errors import DatabaseError, InterruptedByUserError, SourceError
 from etl.ingestion.ledger import runs
 from etl.ingestion.pipeline.assembly import Done, Task, Work, load_task
+from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.pool import WorkerPool, worker_pool
-from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.values import Piece, hash_of
 from etl.logs import Logs
 from etl.settings import RetrySettings

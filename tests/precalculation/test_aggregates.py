@@ -9,7 +9,7 @@ from psycopg import sql
 
 from etl.errors import InternalError, UsageError
 from etl.precalculation.catalogue import Aggregate, choose
-from etl.precalculation.refresh import Refreshed, refresh
+from etl.precalculation.refresh import RefreshResult, refresh
 from tests.support.facts import add, another, differences, refreshed, rows_of, wait_until_blocked
 from tests.support.faults import Connection
 
@@ -453,7 +453,7 @@ def test_refreshes_of_one_aggregate_queue(connection: Connection) -> None:
         second.execute("set lock_timeout = '1ms'")
         with holder.transaction():
             holder.execute("select from etl.refreshes for update")
-            results: dict[int, Refreshed] = {}
+            results: dict[int, RefreshResult] = {}
             threads = [
                 threading.Thread(
                     target=lambda number=number, worker=worker: results.update(

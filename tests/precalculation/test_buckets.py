@@ -434,7 +434,7 @@ def test_a_database_without_weeks_and_hours_is_brought_up(
             with monkeypatch.context() as patched:
                 patched.setattr(command, "upgrade", lambda config, _: upgrade(config, "0006"))
                 run_migrations(before)
-            for name in datasets.standing(tmp_path):
+            for name in datasets.default_names(tmp_path):
                 create_tables(before, datasets.find(name, tmp_path))
             before.execute(
                 """

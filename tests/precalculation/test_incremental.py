@@ -15,13 +15,13 @@ from etl.errors import UsageError
 from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import choose
 from etl.precalculation.pending import gather, take_due
-from etl.precalculation.refresh import Refreshed, refresh
+from etl.precalculation.refresh import RefreshResult, refresh
 from tests.support.company import START, Company, play, ship, trip
 from tests.support.facts import another, differences, refreshed, wait_until_blocked
 from tests.support.faults import Connection
 
 
-def _refresh_all(connection: Connection) -> dict[str, Refreshed]:
+def _refresh_all(connection: Connection) -> dict[str, RefreshResult]:
     return {aggregate.name: refresh(connection, aggregate, run=None) for aggregate in choose([])}
 
 
@@ -380,7 +380,7 @@ def test_an_incremental_aggregate_equals_a_full_one_at_length(connection: Connec
 def _storm(connection: Connection, seconds: float) -> int:
     """Let four sessions change the facts while three refresh; return how many refreshes there were."""
     stop = threading.Event()
-    refreshes: list[Refreshed] = []
+    refreshes: list[RefreshResult] = []
     faults: list[BaseException] = []
 
     def run(act: Callable[[Connection], None]) -> None:

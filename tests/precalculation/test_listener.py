@@ -119,7 +119,7 @@ def test_a_second_listener_stands_by_and_takes_over(site: Site) -> None:
     """One works at a time; when it is killed by kill -9 the other goes on within seconds."""
     first = _listening(site)
     second = site.start("listen")
-    until(lambda: second.events("standing_by"), "the second to stand by")
+    until(lambda: second.events("listener_waiting"), "the second to wait")
     _load(site, "first", "2026-03-01")
     _wait_for(site, ["2026-03-01"])
     assert not second.events("listening")
@@ -151,7 +151,7 @@ def test_a_standby_ends_with_zero(site: Site) -> None:
     """SIGTERM ends a listener that never had its turn as cleanly."""
     _listening(site)
     second = site.start("listen")
-    until(lambda: second.events("standing_by"), "the second to stand by")
+    until(lambda: second.events("listener_waiting"), "the second to wait")
     second.signal(signal.SIGTERM)
     assert second.ended(10).returncode == 0
 

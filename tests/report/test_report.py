@@ -91,7 +91,7 @@ def test_columns_are_chosen_by_name(run_etl: RunEtl) -> None:
 
 def printed(columns: list[str], rows: list[tuple[Any, ...]], width: int | None) -> tuple[str, list[str]]:
     """Return a table as a terminal of this width shows it, and the columns that were left out."""
-    table, left_out = terminal.drawn(columns, rows, width)
+    table, left_out = terminal.draw(columns, rows, width)
     output = io.StringIO()
     Console(file=output, width=width or 1000, highlight=False, markup=False).print(table)
     return output.getvalue(), left_out
@@ -325,7 +325,7 @@ def test_a_report_tells_what_is_behind_and_what_is_missing(
     text = page_of(run_etl).text
     assert "Behind their facts" not in text
     assert "Never computed: carrier_performance, carrier_scorecard, " in text
-    assert "Rejected records: 1 or more wait in the failed store (etl failed list)." in text
+    assert "Rejected records: 1 or more are in the failed store (etl failed list)." in text
     connection.execute(
         "insert into logistics.shipments (shipment_id, created_at, etl_run, etl_batch, etl_place) "
         "values ('S1', '2026-03-01', 1, 0, 1)"

@@ -7,7 +7,7 @@ from io import BufferedReader
 
 import pytest
 
-from etl.ingestion.sources.compression import DAMAGED, Reader, decompressed
+from etl.ingestion.sources.compression import DAMAGE_ERRORS, Reader, decompressed
 
 TEXT = b"".join(b'{"id": %d, "name": "N-%d"}\n' % (number, number * number) for number in range(4_000))
 FIRST, SECOND = gzip.compress(TEXT), gzip.compress(TEXT[::-1], 1)
@@ -21,7 +21,7 @@ def _read(reader: Reader, size: int = 5_000) -> tuple[bytes, type[Exception] | N
             given += data
     except EOFError:
         return given, EOFError
-    except (*DAMAGED, OSError, zlib.error):
+    except (*DAMAGE_ERRORS, OSError, zlib.error):
         return given, ValueError
     return given, None
 

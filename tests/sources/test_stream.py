@@ -310,7 +310,7 @@ def test_a_zip_archive_is_read_when_it_holds_one_file(tmp_path: Path, monkeypatc
     os.close(other)
     with io.TextIOWrapper(os.fdopen(pipe_end, "rb")) as pipe:
         monkeypatch.setattr(sys, "stdin", pipe)
-        with pytest.raises(SourceError, match="stands at its end"), opened(named("-")[0]):
+        with pytest.raises(SourceError, match="table of contents at its end"), opened(named("-")[0]):
             pass
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a", b"")

@@ -6,7 +6,7 @@ import psycopg
 from psycopg import sql
 
 from etl.precalculation.catalogue import Aggregate, choose
-from etl.precalculation.refresh import Refreshed, refresh
+from etl.precalculation.refresh import RefreshResult, refresh
 from tests.support.faults import Connection
 from tests.support.waiting import until
 
@@ -29,7 +29,7 @@ def add(connection: Connection, table: str, **values: object) -> None:
     )
 
 
-def refreshed(connection: Connection, name: str, **options: bool) -> Refreshed:
+def refreshed(connection: Connection, name: str, **options: bool) -> RefreshResult:
     """Refresh an aggregate, and return what that did."""
     (aggregate,) = choose([name])
     return refresh(connection, aggregate, run=None, **options)

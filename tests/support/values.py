@@ -155,6 +155,12 @@ DATES = (
         ]
     )
 )
+CLOCKS = (
+    st.times().map(lambda clock: clock.isoformat())
+    | st.builds("{:02}:{:02}".format, st.integers(0, 24), st.integers(0, 60))
+    | times().map(lambda text: text[11:])
+    | st.sampled_from(["24:00", "24:00:00.0", "23:59:60", "8:15", "0815", "08:15 PM", "now", "allballs", "", "08:15Z"])
+)
 UUIDS = st.uuids().map(str) | st.uuids().flatmap(
     lambda number: st.sampled_from(
         [str(number).upper(), number.hex, f"{{{number}}}", f" {number}", f"{number}\n", str(number)[:-1], f"{number}0"]
@@ -176,6 +182,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "boolean": OTHERS | st.sampled_from([0, 1, Decimal("1.0"), "true", "false", "TRUE", "t", "yes", "1", ""]),
     "uuid": UUIDS | OTHERS,
     "date": DATES | OTHERS,
+    "time": CLOCKS | OTHERS,
     "timestamptz": TIMES | TIMES | OTHERS,
     "jsonb": JSON,
 }
@@ -261,6 +268,28 @@ MISFITS: list[tuple[Type, Any, str]] = [
     ("date", "infinity", "22007"),
     ("date", "", "22007"),
     ("date", 20261121, "22007"),
+    ("time", "25:00", "22008"),
+    ("time", "08:60", "22008"),
+    ("time", "08:15:61", "22008"),
+    ("time", "24:00:01", "22008"),
+    ("time", "24:01", "22008"),
+    ("time", "08:15:60.5", "22008"),
+    ("time", "23:59:60.5", "22008"),
+    ("time", "08:15Z", "22007"),
+    ("time", "08:15:00+02:00", "22007"),
+    ("time", "08:15 -03", "22007"),
+    ("time", "8:15", "22007"),
+    ("time", "0815", "22007"),
+    ("time", "T08:15", "22007"),
+    ("time", "08:15 PM", "22007"),
+    ("time", "08:15:00.", "22007"),
+    ("time", "08:15.5", "22007"),
+    ("time", "now", "22007"),
+    ("time", "allballs", "22007"),
+    ("time", "", "22007"),
+    ("time", "2026-11-21T08:15:00", "22007"),
+    ("time", 815, "22007"),
+    ("time", ["08:15"], "22007"),
     ("timestamptz", "2026-11-21T08:15:00", "22007"),
     ("timestamptz", "2026-11-21", "22007"),
     ("timestamptz", "now", "22007"),

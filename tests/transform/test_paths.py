@@ -9,9 +9,9 @@ from etl.ingestion.transform.paths import fast
 @pytest.mark.parametrize(
     ("column", "reason"),
     [
-        ('{ path = ".", type = "jsonb" }', "column c takes the whole of an object"),
-        ('{ path = "a.b", type = "text" }\na = "jsonb"', "b is looked for in a member that is a column itself"),
-        ('{ value = "x\\ty", type = "text" }', "column c has a constant that is to be converted"),
+        ('{ path = ".", type = "jsonb" }', "column c takes a whole object"),
+        ('{ path = "a.b", type = "text" }\na = "jsonb"', "a path leads to b in a member that is itself a column"),
+        ('{ value = "x\\ty", type = "text" }', "column c has a constant that needs a conversion"),
     ],
 )
 def test_a_dataset_that_tokens_do_not_give_is_told(tmp_path: Path, column: str, reason: str) -> None:

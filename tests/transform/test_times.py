@@ -22,6 +22,14 @@ from etl.ingestion.values import Misfit
         ({"type": "date", "formats": ("%Y%m%d", "epoch")}, "20260105", "2026-01-05"),
         ({"type": "date", "formats": ("epoch", "%Y%m%d")}, "20260105", "1970-08-23"),
         ({"type": "date", "formats": ("%Y-%m-%d %H:%M",)}, "2026-01-05 23:59", "2026-01-05"),
+        ({"type": "time", "formats": ("%H.%M",)}, "8.15", "08:15:00"),
+        ({"type": "time", "formats": ("%H.%M",)}, "08:15:00.1234567", "08:15:00.1234567"),
+        ({"type": "time", "formats": ("%I:%M %p",)}, "8:15 PM", "20:15:00"),
+        ({"type": "time", "formats": ("%d.%m.%Y %H:%M",)}, "5.1.2026 08:15", "08:15:00"),
+        ({"type": "time", "formats": ("%H%M",)}, 1830, "18:30:00"),
+        ({"type": "time", "formats": ("epoch",)}, Decimal("30600.5"), "08:30:00.500000"),
+        ({"type": "time", "formats": ("epoch_ms",)}, 1767607200123, "10:00:00.123000"),
+        ({"type": "time", "formats": ("%H.%M",), "max": "09:00"}, "9.00", "09:00:00"),
         ({"type": "timestamp", "formats": ("epoch",)}, Decimal("0.5"), "1970-01-01T00:00:00.500000"),
         ({"type": "timestamp", "formats": ("%m/%d/%Y %I:%M %p",)}, "1/5/2026 12:30 am", "2026-01-05T00:30:00"),
         ({"type": "timestamptz", "formats": ("epoch",)}, 1767607200, "2026-01-05T10:00:00+00:00"),
@@ -55,6 +63,20 @@ def test_what_no_format_reads_is_a_misfit(value: Any) -> None:
         converter(Column(type="date", formats=("%d.%m.%Y", "epoch_ms")))(value)
     assert caught.value.sqlstate == "22007"
     assert caught.value.reason == "expected ISO 8601 or one of %d.%m.%Y, epoch_ms, got something else"
+
+
+@pytest.mark.parametrize(
+    ("value", "sqlstate"), [("9.01", "23514"), ("09:00:00.0000005", None), ("9:00 PM", "22007"), (True, "22007")]
+)
+def test_bounds_hold_for_what_a_format_reads(value: Any, sqlstate: str | None) -> None:
+    """A time of day beyond its bounds is a violation, however it is written; half a microsecond rounds to the even."""
+    convert = converter(Column(type="time", formats=("%H.%M",), max="09:00"))
+    if sqlstate is None:
+        assert convert(value) == value
+    else:
+        with pytest.raises(Misfit) as caught:
+            convert(value)
+        assert caught.value.sqlstate == sqlstate
 
 
 @pytest.mark.parametrize(

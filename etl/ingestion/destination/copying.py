@@ -13,7 +13,7 @@ from etl.datasets import Dataset
 from etl.ingestion.destination import merging
 from etl.ingestion.destination.duplicates import RunKeys, count_kept
 from etl.ingestion.destination.isolation import isolate
-from etl.ingestion.destination.sending import Exchange
+from etl.ingestion.destination.sending import Exchange, Waiting
 from etl.ingestion.destination.write_modes import DryRun, TemporaryTables, WriteMode, facts_of, write_mode_of
 from etl.ingestion.values import Batch, CopyResult, Fault
 from etl.settings import Mode
@@ -25,7 +25,7 @@ _NOTEWORTHY_SHARE = 0.1
 
 
 class Copier:
-    """Writes the batches of one run into its tables, one for each run."""
+    """Writes the batches of one run into its tables; each run has one copier."""
 
     def __init__(self, dataset: Dataset, write_mode: WriteMode, keys: RunKeys | None) -> None:
         """`keys` are those that the records of a batch are compared with; None: duplicates are not counted."""
@@ -46,9 +46,9 @@ class Copier:
         """Drop the keys and the staging tables of earlier runs of the dataset that never continue."""
         with connection.transaction():
             for (name,) in connection.execute(_SQL["staging_abandoned"], {"dataset": self._dataset.name}).fetchall():
-                connection.execute(_SQL["drop_staging"].format(staging=sql.Identifier("etl_staging", name)))
+                connection.execute(queries.load("tables")["drop"].format(table=sql.Identifier("etl_staging", name)))
 
-    def copy(self, exchange: Exchange, batch: Batch) -> CopyResult:
+    def copy(self, exchange: Exchange, batch: Batch) -> Waiting[CopyResult]:
         """Write a batch and return how many rows COPY counted for each table.
 
         Raises psycopg.Error as the server refuses it, InternalError when COPY counted other rows than were sent.
@@ -56,26 +56,26 @@ class Copier:
         connection = exchange.connection
         self._make_batch_tables(connection)
         if self._copy_targets is not None:
-            return CopyResult(rows=self._send(exchange, batch, self._copy_targets))
+            return CopyResult(rows=(yield from self._send(exchange, batch, self._copy_targets)))
         temporary = self._temporary.identifiers
-        counts = self._send(exchange, batch, temporary)
+        counts = yield from self._send(exchange, batch, temporary)
         if self._keys is not None:
             for statement in self._keys.note(temporary):
-                exchange.run(statement)
+                yield from exchange.run(statement)
         faults, duplicates = self._judge_duplicates(connection, temporary, {})
-        sources = self._keys.kept(temporary) if self._keys and duplicates else temporary
-        self._write_mode.write(exchange, sources, are_first=self._keys is not None and not duplicates)
+        sources = self._keys.filter_duplicates(temporary) if self._keys and duplicates else temporary
+        yield from self._write_mode.write(exchange, sources, are_first=self._keys is not None and not duplicates)
         if faults:
             counts = tuple(count_kept(connection, table, faults) for table in temporary)
         return CopyResult(rows=counts, faults=faults, duplicates=duplicates)
 
-    def isolate(self, exchange: Exchange, batch: Batch) -> CopyResult:
+    def isolate(self, exchange: Exchange, batch: Batch) -> Waiting[CopyResult]:
         """Write the records of a batch that the server accepts, and return the faults of the others.
 
         Raises psycopg.Error for a fault that is not one of the data.
         """
         self._make_batch_tables(exchange.connection)
-        return isolate(exchange, self._dataset, batch, self._statements, self._judge_duplicates)
+        return (yield from isolate(exchange, self._dataset, batch, self._statements, self._judge_duplicates))
 
     def publish(self, connection: psycopg.Connection) -> None:
         """Make the rows of an atomic run visible, all at once, and drop its staging tables."""
@@ -106,17 +106,17 @@ class Copier:
         if self._keys is not None:
             self._keys.make_batch_tables(connection)
 
-    def _send(self, exchange: Exchange, batch: Batch, targets: Sequence[sql.Identifier]) -> tuple[int, ...]:
-        return tuple(
-            exchange.send(rows, target, merging.columns(table))
-            for table, rows, target in zip(self._dataset.tables, batch.tables, targets, strict=True)
-        )
+    def _send(self, exchange: Exchange, batch: Batch, targets: Sequence[sql.Identifier]) -> Waiting[tuple[int, ...]]:
+        counts = []
+        for table, rows, target in zip(self._dataset.tables, batch.tables, targets, strict=True):
+            counts.append((yield from exchange.send(rows, target, merging.columns(table))))
+        return tuple(counts)
 
     def _statements(self, sources: merging.Sources, won: sql.Composable) -> list[sql.Composed]:
         """Return the statements that write the rows of these sources, and note their keys before."""
         if self._keys is None:
             return self._write_mode.statements(sources, won)
-        return [*self._keys.note(sources), *self._write_mode.statements(self._keys.kept(sources), won)]
+        return [*self._keys.note(sources), *self._write_mode.statements(self._keys.filter_duplicates(sources), won)]
 
     def _judge_duplicates(
         self, connection: psycopg.Connection, tables: Sequence[sql.Identifier], faults: Mapping[int, Fault]

@@ -15,6 +15,7 @@ from etl.datasets import Dataset, Table
 from etl.ingestion.values import Fault
 
 _SQL = queries.load("duplicates")
+_TABLES = queries.load("tables")
 
 JudgeDuplicates = Callable[
     [psycopg.Connection, Sequence[sql.Identifier], Mapping[int, Fault]], tuple[Mapping[int, Fault], int]
@@ -47,11 +48,11 @@ class RunKeys:
         for number, table in self._tables:
             keys = self._keys(number)
             with connection.transaction():
-                if _is(connection, _SQL["has_keys"], {"keys": keys.as_string(connection)}):
+                if _is(connection, _TABLES["exists"], {"table": keys.as_string(connection)}):
                     continue
                 identifiers = self._identifiers | {"keys": keys, "table": table.identifier}
                 connection.execute(_SQL["make_keys"].format(**identifiers))
-                connection.execute(_SQL["make_keys_unique"].format(**identifiers))
+                connection.execute(_TABLES["add_primary_key"].format(**identifiers | {"table": keys}))
                 if not self._is_dry_run and _is(connection, _SQL["has_batches"], {"run": self._run}):
                     connection.execute(_SQL["fill_keys"].format(**identifiers), {"run": self._run})
 
@@ -67,7 +68,7 @@ class RunKeys:
             for number, _ in self._tables
         ]
 
-    def kept(self, sources: Sequence[sql.Composable]) -> Sequence[sql.Composable]:
+    def filter_duplicates(self, sources: Sequence[sql.Composable]) -> Sequence[sql.Composable]:
         """Return the rows of these sources that the policy lets into the facts, once their keys are noted."""
         if self._policy == "newest":
             return sources
@@ -94,7 +95,7 @@ class RunKeys:
     def drop(self, connection: psycopg.Connection) -> None:
         """Drop the keys, in the transaction that finishes the run."""
         for number, _ in self._tables:
-            connection.execute(_SQL["drop_keys"].format(keys=self._keys(number)))
+            connection.execute(_TABLES["drop"].format(table=self._keys(number)))
 
     def _keys(self, number: int) -> sql.Identifier:
         return sql.Identifier("pg_temp" if self._is_dry_run else "etl_staging", f"{self._run}_keys_{number}")

@@ -16,7 +16,7 @@ from etl.datasets import LINEAGE, Dataset, Table
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.duplicates import JudgeDuplicates, count_kept
 from etl.ingestion.destination.merging import WON, Statements, columns
-from etl.ingestion.destination.sending import Exchange
+from etl.ingestion.destination.sending import Exchange, Waiting
 from etl.ingestion.values import Batch, CopyResult, Fault
 
 _SQL = queries.load("isolation")
@@ -25,14 +25,16 @@ _REFUSED = sql.Identifier("pg_temp", "etl_refused")
 
 def isolate(
     exchange: Exchange, dataset: Dataset, batch: Batch, statements: Statements, judge_duplicates: JudgeDuplicates
-) -> CopyResult:
+) -> Waiting[CopyResult]:
     """Write the records of a batch that the server accepts, and return the faults of the others.
 
     `statements` gives the statements that write the rows of some sources, `judge_duplicates` applies the duplicate
     policy to the written rows. Raises psycopg.Error for a fault that is not one of the data.
     """
     connection = exchange.connection
-    texts = [_send(exchange, table, number, batch) for number, table in enumerate(dataset.tables)]
+    texts = []
+    for number, table in enumerate(dataset.tables):
+        texts.append((yield from _send(exchange, table, number, batch)))
     connection.execute(_SQL["make_refused"].format(refused=_REFUSED))
     block = _block(connection, dataset, texts, statements)
     connection.execute(_SQL["prefer_indexes"])
@@ -46,15 +48,15 @@ def isolate(
     return CopyResult(rows=rows, faults=faults, duplicates=duplicates)
 
 
-def _send(exchange: Exchange, table: Table, number: int, batch: Batch) -> sql.Identifier:
+def _send(exchange: Exchange, table: Table, number: int, batch: Batch) -> Waiting[sql.Identifier]:
     """Copy the rows of one table into a temporary table of texts, and return its name."""
     text = sql.Identifier("pg_temp", f"etl_text_{number}")
     typed = [sql.SQL("{} text").format(sql.Identifier(column.name)) for column in table.columns]
     typed += [sql.SQL("{} bigint").format(sql.Identifier(name)) for name in LINEAGE]
     exchange.connection.execute(_SQL["make_text"].format(text=text, columns=sql.SQL(", ").join(typed)))
-    exchange.send(batch.tables[number], text, columns(table))
+    yield from exchange.send(batch.tables[number], text, columns(table))
     exchange.connection.execute(_SQL["index_text"].format(text=text))
-    exchange.connection.execute(_SQL["analyze_text"].format(text=text))
+    exchange.connection.execute(queries.load("tables")["analyze"].format(table=text))
     return text
 
 

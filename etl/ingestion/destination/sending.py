@@ -5,8 +5,9 @@ documentation, "Asynchronous Command Processing").
 """
 
 import select
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeAlias, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -24,21 +25,32 @@ _SQL = queries.load("sending")
 _CANCEL_SECONDS = 5.0
 _CANCELLED = b"cancelled"
 
-Meanwhile = Callable[[], bool]
-"""Does a part of other work; returns False when there is none."""
+Result = TypeVar("Result")
+
+Waiting: TypeAlias = Generator[None, bool, Result]
+"""A conversation with the server that yields whenever it has to wait, and returns its result at the end.
+
+The caller may do a part of other work then, and sends whether it did: without any, the conversation waits for the
+server. The caller keeps the control, so nothing of its work is called from below.
+"""
 
 
-def do_nothing() -> bool:
-    """Do no other work."""
-    return False
+def wait_for(conversation: Waiting[Result]) -> Result:
+    """Hold a conversation with the server to its end, without other work."""
+    try:
+        next(conversation)
+        while True:
+            conversation.send(False)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
 
 
 class Wire:
-    """The exchanges over one session, and the other work that is done while its server works; one for each session."""
+    """The exchanges over one session, one for each of its connections."""
 
-    def __init__(self, session: Session, meanwhile: Meanwhile = do_nothing) -> None:
+    def __init__(self, session: Session) -> None:
         self.session = session
-        self._meanwhile = meanwhile
         self._exchange: Exchange | None = None
 
     def exchange(self) -> "Exchange":
@@ -48,25 +60,21 @@ class Wire:
         """
         connection = self.session.connection()
         if self._exchange is None or self._exchange.connection is not connection:
-            self._exchange = Exchange(connection, self._meanwhile)
+            self._exchange = Exchange(connection)
         return self._exchange
 
 
 class Exchange:
-    """Sends statements and rows to the server over one connection, and reads its answers.
+    """Sends statements and rows to the server over one connection, and reads its answers."""
 
-    `meanwhile` is called whenever the server takes no more data or has not answered yet.
-    """
-
-    def __init__(self, connection: psycopg.Connection, meanwhile: Meanwhile = do_nothing) -> None:
+    def __init__(self, connection: psycopg.Connection) -> None:
         self.connection = connection
         self._server = connection.pgconn
-        self._meanwhile = meanwhile
         self._answers, self._room = select.poll(), select.poll()
         self._answers.register(self._server.socket, select.POLLIN)
         self._room.register(self._server.socket, select.POLLIN | select.POLLOUT)
 
-    def send(self, parts: Iterable[Rows], target: sql.Identifier, columns: sql.Composable) -> int:
+    def send(self, parts: Iterable[Rows], target: sql.Identifier, columns: sql.Composable) -> Waiting[int]:
         """COPY rows into these columns of a table; return how many the server counted.
 
         Raises psycopg.Error as the server refuses them, InternalError when it counted other rows than were sent.
@@ -76,50 +84,50 @@ class Exchange:
             if not rows.count:
                 continue
             names = columns if rows.columns is None else sql.SQL(", ").join(map(sql.Identifier, rows.columns))
-            counted = self._copy(_SQL[f"copy_{rows.format}"].format(table=target, columns=names), rows)
+            counted = yield from self._copy(_SQL[f"copy_{rows.format}"].format(table=target, columns=names), rows)
             if counted != rows.count:
                 raise InternalError(f"COPY counted {counted} rows of a table, {rows.count} were sent")
             total += counted
         return total
 
-    def run(self, statement: sql.Composed) -> PGresult:
+    def run(self, statement: sql.Composed) -> Waiting[PGresult]:
         """Run a statement and return its last result.
 
         Raises psycopg.Error as the server refuses it.
         """
         with self._cancelling():
             self._server.send_query(statement.as_bytes(self.connection))
-            return self._answer()
+            return (yield from self._answer())
 
-    def _copy(self, statement: sql.Composed, rows: Rows) -> int:
+    def _copy(self, statement: sql.Composed, rows: Rows) -> Waiting[int]:
         """Send rows by a COPY statement and return how many the server counted."""
         with self._cancelling():
             self._server.send_query(statement.as_bytes(self.connection))
-            self._answer()
+            yield from self._answer()
             for content in rows.encoded():
                 view = memoryview(content)
                 for at in range(0, len(view), COPY_BYTES):
                     self._server.put_copy_data(view[at : at + COPY_BYTES])
-                    self._flush()
+                    yield from self._flush()
             self._server.put_copy_end()
-            return self._answer().command_tuples or 0
+            return (yield from self._answer()).command_tuples or 0
 
-    def _flush(self) -> None:
-        """Send what libpq has buffered; do other work while the server takes no more."""
+    def _flush(self) -> Waiting[None]:
+        """Send what libpq has buffered; yield while the server takes no more."""
         while self._server.flush():
             # Another try is cheap, and the socket has room long before poll() reports it.
-            if not self._meanwhile():
+            if not (yield):
                 self._room.poll()
                 self._server.consume_input()
 
-    def _answer(self) -> PGresult:
+    def _answer(self) -> Waiting[PGresult]:
         """Wait for the end of the current statement, and return its last result.
 
         Raises psycopg.Error as the server refuses the statement, InternalError when there is no result.
         """
-        self._flush()
+        yield from self._flush()
         answer = refused = None
-        while (result := self._next_result()) is not None:
+        while (result := (yield from self._next_result())) is not None:
             answer = result
             if result.status == ExecStatus.FATAL_ERROR:
                 refused = psycopg.errors.error_from_result(result)
@@ -133,10 +141,10 @@ class Exchange:
             raise InternalError("the server did not answer")
         return answer
 
-    def _next_result(self) -> PGresult | None:
+    def _next_result(self) -> Waiting[PGresult | None]:
         # libpq would wait for a missing result itself, and would block all other threads.
         while self._server.is_busy():
-            if self._answers.poll(0) or not self._meanwhile():
+            if self._answers.poll(0) or not (yield):
                 self._answers.poll()
                 self._server.consume_input()
         return self._server.get_result()
@@ -149,12 +157,10 @@ class Exchange:
         except psycopg.Error:
             raise
         except BaseException:
-            meanwhile, self._meanwhile = self._meanwhile, do_nothing
             with suppress(psycopg.Error):
                 self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
                 with suppress(psycopg.Error):
                     self._server.put_copy_end(_CANCELLED)
-                while self._answer().status == ExecStatus.COPY_IN:  # The server begins the COPY only now.
+                while wait_for(self._answer()).status == ExecStatus.COPY_IN:  # The server begins the COPY only now.
                     self._server.put_copy_end(_CANCELLED)
-            self._meanwhile = meanwhile
             raise

@@ -13,10 +13,11 @@ from etl import queries
 from etl.datasets import Dataset
 from etl.errors import InternalError
 from etl.ingestion.destination import merging
-from etl.ingestion.destination.sending import Exchange
+from etl.ingestion.destination.sending import Exchange, Waiting
 from etl.settings import Mode
 
 _SQL = queries.load("copying")
+_TABLES = queries.load("tables")
 
 
 class TemporaryTables:
@@ -30,14 +31,14 @@ class TemporaryTables:
         """Make the tables that the connection does not have yet."""
         connection.execute(queries.load("database")["hush_notices"])
         for temporary, fact in zip(self.identifiers, facts_of(self._dataset), strict=True):
-            connection.execute(_SQL["make_temporary"].format(temporary=temporary, table=fact))
+            connection.execute(_SQL["make_temporary"].format(new=temporary, table=fact))
         if len(self.identifiers) > 1:
             _execute(connection, merging.make_won(self._dataset))
 
     def drop(self, connection: psycopg.Connection) -> None:
         """Drop the tables."""
         for temporary in (*self.identifiers, merging.WON):
-            connection.execute(_SQL["drop_temporary"].format(temporary=temporary))
+            connection.execute(_TABLES["drop"].format(table=temporary))
 
 
 class WriteMode(Protocol):
@@ -59,12 +60,12 @@ class WriteMode(Protocol):
         """Make the tables of the mode that are missing."""
         return
 
-    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> None:  # noqa: ARG002 - see AppendNewest
+    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> Waiting[None]:  # noqa: ARG002 - see AppendNewest
         """Write the rows of a batch; `are_first`: no earlier record of the run has one of their keys.
 
         Raises psycopg.Error as the server refuses them.
         """
-        _run(exchange, self.statements(sources, merging.WON))
+        yield from _run(exchange, self.statements(sources, merging.WON))
 
     def publish(self, _connection: psycopg.Connection) -> None:
         """Make the rows of the run visible that are not visible yet."""
@@ -94,12 +95,12 @@ class AppendNewest(WriteMode):
         """Return the statements that insert the rows, and replace older versions of the same run."""
         return merging.append_newest(self._dataset, sources, won)
 
-    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> None:
+    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> Waiting[None]:
         """Write the rows of a batch; records that are the first of their keys replace no version."""
         if are_first:
-            _run(exchange, merging.append(self._dataset, facts_of(self._dataset), sources))
+            yield from _run(exchange, merging.append(self._dataset, facts_of(self._dataset), sources))
         else:
-            super().write(exchange, sources, are_first=are_first)
+            yield from super().write(exchange, sources, are_first=are_first)
 
 
 class Merge(WriteMode):
@@ -114,7 +115,7 @@ class Merge(WriteMode):
         """Return the statements that insert new keys and update older versions."""
         return merging.merge(self._dataset, sources, won)
 
-    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> None:
+    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> Waiting[None]:
         """Write the rows of a batch.
 
         If the tables were empty before the first batch, the rows are only inserted until a key comes twice: being ready
@@ -125,16 +126,16 @@ class Merge(WriteMode):
         if self._are_new:
             try:
                 with exchange.connection.transaction():
-                    _run(exchange, merging.merge(self._dataset, sources, merging.WON, against="none"))
+                    yield from _run(exchange, merging.merge(self._dataset, sources, merging.WON, against="none"))
             except psycopg.errors.UniqueViolation:
                 self._are_new = False
             else:
                 return
-        super().write(exchange, sources, are_first=are_first)
+        yield from super().write(exchange, sources, are_first=are_first)
 
 
 class Replace(WriteMode):
-    """Leaves the rows of one run and no others; only a `Staged` run is written so, at its end."""
+    """Leaves the rows of one run and no others; only a `Staging` run is written so, at its end."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -145,7 +146,7 @@ class Replace(WriteMode):
         return merging.replace(self._dataset, sources)
 
 
-class Staged(WriteMode):
+class Staging(WriteMode):
     """Gathers the rows of an atomic run in staging tables, and writes them by another mode when they are published."""
 
     def __init__(self, dataset: Dataset, run: str, publication: WriteMode) -> None:
@@ -165,13 +166,13 @@ class Staged(WriteMode):
     def publish(self, connection: psycopg.Connection) -> None:
         """Make the rows of the run visible, all at once, and drop its staging tables."""
         for staging in self._staging:
-            connection.execute(_SQL["analyze_staging"].format(staging=staging))
+            connection.execute(_TABLES["analyze"].format(table=staging))
         temporary = TemporaryTables(self._dataset)
         if self._dataset.key:
             temporary.make(connection)
         _execute(connection, self._publication.statements(self._staging, merging.WON))
         for staging in self._staging:
-            connection.execute(_SQL["drop_staging"].format(staging=staging))
+            connection.execute(_TABLES["drop"].format(table=staging))
         # Another dataset of the source may become visible by the same transaction.
         temporary.drop(connection)
 
@@ -190,7 +191,7 @@ class DryRun(WriteMode):
 
     def prepare(self, connection: psycopg.Connection) -> None:
         """Make the temporary tables that the connection does not have yet."""
-        _make_like_facts(connection, "make_checking", self._dataset, self._checking)
+        _make_like_facts(connection, "make_temporary", self._dataset, self._checking)
 
 
 def write_mode_of(dataset: Dataset, mode: Mode, *, staged_as: str | None) -> WriteMode:
@@ -201,7 +202,7 @@ def write_mode_of(dataset: Dataset, mode: Mode, *, staged_as: str | None) -> Wri
     if staged_as is None and mode == "replace":
         raise InternalError("a replace writes its rows all at once")
     direct = _direct(dataset, mode)
-    return direct if staged_as is None else Staged(dataset, staged_as, direct)
+    return direct if staged_as is None else Staging(dataset, staged_as, direct)
 
 
 def _direct(dataset: Dataset, mode: Mode) -> WriteMode:
@@ -223,7 +224,7 @@ def _make_like_facts(
     with connection.transaction():
         connection.execute(queries.load("database")["hush_notices"])
         for table, fact in zip(tables, facts_of(dataset), strict=True):
-            connection.execute(_SQL[statement].format(staging=table, table=fact))
+            connection.execute(_SQL[statement].format(new=table, table=fact))
 
 
 def _are_empty(connection: psycopg.Connection, tables: Iterable[sql.Identifier]) -> bool:
@@ -231,9 +232,9 @@ def _are_empty(connection: psycopg.Connection, tables: Iterable[sql.Identifier])
     return not any(row is not None and row[0] for row in rows)
 
 
-def _run(exchange: Exchange, statements: Iterable[sql.Composed]) -> None:
+def _run(exchange: Exchange, statements: Iterable[sql.Composed]) -> Waiting[None]:
     for statement in statements:
-        exchange.run(statement)
+        yield from exchange.run(statement)
 
 
 def _execute(connection: psycopg.Connection, statements: Iterable[sql.Composed]) -> None:

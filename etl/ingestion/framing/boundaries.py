@@ -1,7 +1,7 @@
 """Where a JSON value begins and ends in a text. Pure; the one place that decides what JSON is (RFC 8259).
 
-Bytes are looked at as latin-1 text: then one character is one byte, every offset is exact, and the bytes of
-UTF-8 can stand only inside strings, where the scanner lets them pass.
+Bytes are scanned as latin-1 text: one character is one byte, every offset is exact, and bytes that are no ASCII occur
+inside strings only, where the scanner accepts them.
 """
 
 import json
@@ -14,23 +14,23 @@ from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.values import Piece, Span
 
 _UTF8_BYTES = 1 << 15
-"""Checked at once: a longer text costs more than its characters, for the processor's cache is left."""
+"""Bytes that are decoded at a time: more would not fit into the processor's cache, and cost more each."""
 
 _BLANK = re.compile(r"[ \t\n\r]*")
 
-# A token that the end of the text cut in two; the scanner names its first character that it cannot read.
+# A token that the end of the text cut off; the scanner names the first character that it cannot read.
 _CUT_TOKEN = re.compile(r"|-|t(ru?)?|f(a(ls?)?)?|n(ul?)?|\.|[eE][+-]?|u[0-9a-fA-F]{0,4}")
 
-# Possessive: a string of many megabytes leaves nothing behind to come back to.
+# Possessive: backtracking over a string of many megabytes would need much memory.
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|([\[\]{}])')
 _OPENS, _CLOSES, _RETURNS = b"{}\r"
 _STEPS = {"[": 1, "{": 1, "]": -1, "}": -1, "": 0}
 
 
 class NotJSON(ValueError):
-    """No JSON value begins here; `position` is the character at fault.
+    """No JSON value begins here; `position` is the faulty character.
 
-    `cut_off`: it is JSON up to the end of the text, and more text could make it a value.
+    `cut_off`: the text is JSON up to its end, and more text could complete a value.
     """
 
     def __init__(self, reason: str, position: int, *, cut_off: bool = False) -> None:
@@ -41,7 +41,7 @@ class NotJSON(ValueError):
 
 
 class _Constant(ValueError):
-    """NaN or an infinity, which Python's decoder takes and JSON does not know."""
+    """NaN or an infinity, which Python's decoder accepts and JSON does not have."""
 
 
 def _refuse(name: str) -> None:
@@ -49,14 +49,14 @@ def _refuse(name: str) -> None:
 
 
 def _ignore(_digits: str) -> None:
-    """Build no number: converting thousands of digits would cost more than finding where they end."""
+    """Build no number: converting thousands of digits would cost more than finding their end."""
 
 
 _scan = json.JSONDecoder(parse_int=_ignore, parse_float=_ignore, parse_constant=_refuse).raw_decode
 
 
 def is_utf8(data: bytes) -> bool:
-    """Tell whether bytes are UTF-8."""
+    """Return whether bytes are UTF-8."""
     if data.isascii():
         return True
     view, at = memoryview(data), 0
@@ -70,13 +70,13 @@ def is_utf8(data: bytes) -> bool:
 
 
 def skip_blank(text: str, position: int) -> int:
-    """Return the first position from `position` on that holds no JSON white space."""
+    """Return the first position at or after `position` that is no JSON white space."""
     match = _BLANK.match(text, position)
     return match.end() if match else position
 
 
 def value_end(text: str, start: int) -> int:
-    """Return the position behind the JSON value that begins at `start`.
+    """Return the position after the JSON value that begins at `start`.
 
     Raises NotJSON, also for a value that is nested deeper than MAX_NESTING.
     """
@@ -89,7 +89,7 @@ def value_end(text: str, start: int) -> int:
         raise NotJSON(str(error), start) from None
     except RecursionError:
         raise _too_deep(start) from None
-    # Counting is cheap, and nearly always tells that there is no need to look closer.
+    # Counting is cheap, and nearly always shows that the exact depth is not needed.
     has_many = text.count("[", start, end) + text.count("{", start, end) > MAX_NESTING
     if has_many and nesting(text[start:end]) > MAX_NESTING:
         raise _too_deep(start)
@@ -97,7 +97,7 @@ def value_end(text: str, start: int) -> int:
 
 
 def member_value(text: str, start: int) -> int:
-    """Return where the value begins of the member of an object whose key begins at `start`.
+    """Return the beginning of a member's value; the key of the member begins at `start`.
 
     Raises NotJSON.
     """
@@ -114,23 +114,23 @@ def _too_deep(start: int) -> NotJSON:
 
 
 def nesting(value: str) -> int:
-    """Return how deep the objects and arrays of a JSON value are nested."""
+    """Return the nesting depth of a JSON value."""
     return max(accumulate(_STEPS[bracket] for bracket in _STRING_OR_BRACKET.findall(value)), default=0)
 
 
 def is_nested_deeper(value: bytes, most: int) -> bool:
-    """Tell whether the objects and arrays of a JSON value are nested deeper than `most`."""
-    # Counting is cheap, and nearly always tells that there is no need to look closer.
+    """Return whether the objects and arrays of a JSON value are nested deeper than `most`."""
+    # Counting is cheap, and nearly always shows that the exact depth is not needed.
     return value.count(b"[") + value.count(b"{") > most and nesting(value.decode("latin-1")) > most
 
 
-def may_go_on(text: str, start: int, end: int) -> bool:
-    """Tell whether the value between `start` and `end` is a number that more text could make longer."""
+def may_continue(text: str, start: int, end: int) -> bool:
+    """Return whether the value between `start` and `end` is a number that more text could make longer."""
     return text[start] not in '{["' and _CUT_TOKEN.fullmatch(text, end) is not None
 
 
 def line_span(text: str, start: int, line_end: int) -> Span:
-    """Return the record that begins at `start` on a line: one JSON value, or all of a line that is no JSON."""
+    """Return the span of the record that begins at `start`: one JSON value, or the rest of a line that is no JSON."""
     line = text[start:line_end].rstrip(" \t\r")
     try:
         return Span(start, start + value_end(line, 0), not_an_object(line[0]))
@@ -140,10 +140,10 @@ def line_span(text: str, start: int, line_end: int) -> Span:
 
 
 def are_lines(data: bytes, count: int) -> bool:
-    """Tell that lines which decode as so many objects one after the other hold one each; False also for others.
+    """Return whether lines that decode as `count` objects hold one object each; False when it is not certain.
 
-    A `}` ends a line and a `{` begins the next, which within a JSON value never follow one another: each line holds
-    at least one of them. To search is faster than to count.
+    A `}` ends each line and a `{` begins the next line. Within a JSON value these two never follow each other, so that
+    each line holds at least one object. Searching is faster than counting.
     """
     find = data.find
     at = find(b"\n")
@@ -161,7 +161,7 @@ def are_lines(data: bytes, count: int) -> bool:
 
 
 def piece_spans(piece: Piece) -> Iterator[Span]:
-    """Yield where each record of a piece stands in it, in order."""
+    """Yield the span of each record of a piece, in order."""
     text = piece.data.decode("latin-1")
     position = skip_blank(text, 0)
     while position < len(text):
@@ -178,5 +178,5 @@ def piece_spans(piece: Piece) -> Iterator[Span]:
 
 
 def not_an_object(first: str) -> str:
-    """Return why a JSON value that begins with this character is no record, or nothing."""
+    """Return why a JSON value that begins with this character is no record, or an empty text."""
     return "" if first == "{" else "expected an object, got another JSON value"

@@ -1,8 +1,8 @@
-"""A piece -> records, in order. What cannot be decoded is a fault in its place, never an exception.
+"""A piece -> records, in order. A record that cannot be decoded is a fault in its place, never an exception.
 
-ijson decodes a piece of an array, or of records that follow one another. Lines, which may be no JSON, and what ijson
-would alter are decoded record by record with Python's own decoder, which tells the record at fault and keeps the text
-as it is.
+ijson decodes a piece of an array, or of records that follow one another. Lines, which may be no JSON, and records that
+ijson would alter are decoded one by one with Python's own decoder, which finds the faulty record and keeps the text
+unchanged.
 """
 
 import io
@@ -19,11 +19,11 @@ import ijson
 from etl.ingestion.framing.boundaries import is_utf8, piece_spans
 from etl.ingestion.values import KEY, Fault, Piece, Span
 
-# An escaped backslash, two surrogates that are one character, or one that stands alone, of which ijson makes another.
+# An escaped backslash, a pair of surrogates, or a lone surrogate, which ijson decodes to another character.
 _ESCAPE = re.compile(rb"\\(?:\\|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<alone>u[dD][89a-fA-F]))")
 
 _INTEGER_DIGITS = 4_300
-"""Longer ones become Decimal: int() takes quadratic time, and ijson dies where Python limits it."""
+"""Longer integers become Decimal: int() takes quadratic time, and ijson crashes at Python's limit."""
 
 _DIGITS = b"0123456789"
 
@@ -31,7 +31,7 @@ _FIRST = 10
 _FIRST_BYTES = 1 << 16
 
 _FARTHEST = 10**17
-"""An exponent that no type of PostgreSQL holds, and that Decimal still does."""
+"""An exponent out of the range of every type of PostgreSQL, and within that of Decimal."""
 
 
 def _integer(digits: str) -> int | Decimal:
@@ -39,7 +39,7 @@ def _integer(digits: str) -> int | Decimal:
 
 
 def _decimal(text: str) -> Decimal:
-    """Return a JSON number exactly; an exponent beyond Decimal's own becomes one that is out of range as well."""
+    """Return a JSON number exactly; an exponent that Decimal cannot hold becomes another that is out of range, too."""
     try:
         return Decimal(text)
     except InvalidOperation:
@@ -64,28 +64,28 @@ def decode(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
                 done += 1
             return
         except (ijson.JSONError, InvalidOperation):
-            pass  # The records before this one were given out; go on from here, one by one.
+            pass  # The records before this one were given out; continue here, one by one.
     for number, text in enumerate(texts(piece)):
         if number >= done:
             yield decode_one(text, is_keyed=piece.is_keyed)
 
 
 def texts(piece: Piece) -> Iterator[bytes | Fault]:
-    """Yield each record of the piece as it is written, or why it is none; a member as an object of its own."""
+    """Yield the text of each record of the piece, or its fault; a member is an object of its own."""
     for span in piece_spans(piece):
         yield text(piece, span)
 
 
 def first(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
-    """Yield the first records of a piece, those within _FIRST_BYTES: what is new in an export is seen in them."""
+    """Yield the first records of a piece, within _FIRST_BYTES; they show what is new in an export."""
     parts: list[bytes] = []
     while len(parts) < len(piece.parts) and sum(map(len, parts)) < _FIRST_BYTES:
-        parts.append(piece.parts[len(parts)])  # Each ends with a record, or with what stands before the next.
+        parts.append(piece.parts[len(parts)])  # Each part ends with a record, or with the separator after it.
     return map(decode_one, islice(texts(replace(piece, parts=tuple(parts))), _FIRST))
 
 
 def text(piece: Piece, span: Span) -> bytes | Fault:
-    """Return the record at a span of the piece as it is written, or why it is none."""
+    """Return the text of the record at a span of the piece, or its fault."""
     return Fault(sqlstate="22P02", reason=span.fault) if span.fault else piece.text(span)
 
 
@@ -102,21 +102,21 @@ def _suits_ijson(data: bytes) -> bool:
 
 
 def _has_long_integer(data: bytes) -> bool:
-    """Tell whether more digits follow one another than an integer may have; so many reach one of these places."""
+    """Return whether an integer has more than _INTEGER_DIGITS; one that long covers one of the tested bytes."""
     for at in range(_INTEGER_DIGITS, len(data), _INTEGER_DIGITS):
         if data[at] in _DIGITS:
             before = data[at - _INTEGER_DIGITS : at]
-            behind = data[at : at + _INTEGER_DIGITS]
-            digits = len(before) - len(before.rstrip(_DIGITS)) + len(behind) - len(behind.lstrip(_DIGITS))
+            after = data[at : at + _INTEGER_DIGITS]
+            digits = len(before) - len(before.rstrip(_DIGITS)) + len(after) - len(after.lstrip(_DIGITS))
             if digits > _INTEGER_DIGITS:
                 return True
     return False
 
 
 def decode_one(data: bytes | Fault, *, is_keyed: bool = False) -> dict[str, Any] | Fault:
-    """Return the record that is the whole of these bytes, or why they are none.
+    """Return the record that these bytes are, or their fault.
 
-    Keyed, it is the only member of an object, and holds its key under KEY.
+    `is_keyed`: the record is the only member of an object, and the result holds its key under KEY.
     """
     if isinstance(data, Fault):
         return data

@@ -1,6 +1,6 @@
-"""Where in a document the records are: the arrays and objects at their paths, found by ijson to the byte.
+"""The arrays and objects at the records paths of a document, located by ijson to the byte.
 
-ijson is fed all of a source but the records, so that it checks the document around them to its end.
+ijson reads all of a source but the records, so that it checks the document around them to its end.
 """
 
 import re
@@ -16,20 +16,20 @@ from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.framing.window import Window
 from etl.ingestion.values import PieceShape
 
-# ijson converts integers by int(), which refuses more than 4,300 digits by an error that ends the process.
+# ijson converts integers by int(), whose limit of 4,300 digits would crash the process.
 sys.set_int_max_str_digits(0)
 
-# ijson keeps a path for each level, so a document that only nests must be noticed before it fills the memory.
+# ijson keeps a path for each level: deep nesting must be noticed before it fills the memory.
 _FEED_BYTES = 1 << 12
 _NESTING_STEPS = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
 
-_MOST_OTHERS = 5
+_MAX_OTHERS = 5
 
 _SECOND = re.compile(rb"(?:^|[\]}])[ \t\n\r]*[\[{]").search
 
 
 class Container(NamedTuple):
-    """What holds the records of one path: an array, an object by keys, or an object that is itself the only record."""
+    """The value with the records of one path: an array, an object by keys, or an object that is the only record."""
 
     prefix: str
     shape: PieceShape
@@ -37,17 +37,17 @@ class Container(NamedTuple):
 
     @property
     def kind(self) -> Literal["array", "object"]:
-        """What JSON calls it."""
+        """The type of the value in JSON."""
         return "array" if self.shape == "array" else "object"
 
     @property
     def event(self) -> str:
-        """What ijson calls its beginning."""
+        """The event of ijson at its beginning."""
         return "start_array" if self.shape == "array" else "start_map"
 
 
 def container(path: str) -> Container:
-    """Return what a path names: `a.item` an array, `a.*` an object by keys, `a` (or nothing) a single object."""
+    """Return the container that a path names: `a.item` an array, `a.*` an object by keys, `a` or "" a single object."""
     *names, last = path.split(".")
     prefix = ".".join(names)
     if last == "item":
@@ -58,7 +58,7 @@ def container(path: str) -> Container:
 
 
 def require_path(path: str) -> None:
-    """Raise UsageError when a records path can name nothing."""
+    """Raise UsageError for an invalid records path."""
     names = path.split(".")
     if path and (not all(names) or "*" in names[:-1]):
         raise UsageError(
@@ -68,7 +68,7 @@ def require_path(path: str) -> None:
 
 
 class Document:
-    """What stands around the records; `arrays` and `objects` are paths that would name records in it."""
+    """The document around the records; `arrays` and `objects` are other paths that could name records in it."""
 
     def __init__(self, window: Window, wanted: Sequence[Container]) -> None:
         self.arrays: list[str] = []
@@ -79,15 +79,15 @@ class Document:
         self._is_begun = False
         self._events = ijson.sendable_list()
         self._parser = ijson.parse_coro(self._events)
-        openings = {"[" if each.kind == "array" else "{" for each in wanted}
+        openings = {"[" if value.kind == "array" else "{" for value in wanted}
         self._openings = re.compile(f"[{re.escape(''.join(sorted(openings)))}]".encode())
 
     def next(self) -> int | None:
-        """Go on to the records of the next array or object that is wanted, and return its place among these.
+        """Continue to the records of the next wanted array or object, and return its place among the wanted ones.
 
-        None: the document ended without one. Raises SourceError when it is not JSON or ends too early.
+        None: the document has no other. Raises SourceError when it is not JSON or ends too early.
         """
-        # Feeding up to each opening bracket tells to the byte where an array or object begins.
+        # Feeding up to each opening bracket shows the exact byte at which an array or object begins.
         while data := self._window.take_to(self._openings, _FEED_BYTES):
             which = self._feed(data)
             if which is not None:
@@ -98,7 +98,7 @@ class Document:
         return None
 
     def end(self, which: int) -> None:
-        """Go on behind the array or object whose records were walked."""
+        """Continue after the array or object whose records were cut."""
         if self._wanted[which].is_alone:
             self._feed(b"}")
         else:
@@ -106,7 +106,7 @@ class Document:
 
     @property
     def hint(self) -> str | None:
-        """Where records may be instead."""
+        """The paths that may name the records instead."""
         if self.arrays:
             return f"arrays are at: {', '.join(self.arrays)} (--records)"
         return f"objects are at: {', '.join(self.objects)} (--records)" if self.objects else None
@@ -120,37 +120,37 @@ class Document:
             raise self._window.fault(
                 "more than one document" if is_second else "not JSON around the records",
                 self._window.front,
-                hint="give each to a load of its own; where each is a record, --records item loads them"
+                hint="load each document by itself; if each document is a record, --records item loads them"
                 if is_second
                 else None,
             ) from None
-        found = None
+        opened = None
         for prefix, event, _ in self._events:
             self._nesting += _NESTING_STEPS.get(event, 0)
-            for which, each in enumerate(self._wanted):
-                if event == each.event and prefix == each.prefix:
-                    found = which
+            for which, wanted in enumerate(self._wanted):
+                if event == wanted.event and prefix == wanted.prefix:
+                    opened = which
             self._note(prefix, event)
         self._is_begun |= bool(self._events)
         self._events.clear()
         if self._nesting > MAX_NESTING:
             raise self._window.fault(f"nested deeper than {MAX_NESTING} around the records", self._window.front)
-        return found
+        return opened
 
     def _note(self, prefix: str, event: str) -> None:
-        """Note what else could hold records; what comes again and again is noted once."""
+        """Note each other path once that could name records."""
         if event == "start_array":
-            noted, path = self.arrays, f"{prefix}.item".removeprefix(".")
+            paths, path = self.arrays, f"{prefix}.item".removeprefix(".")
         elif event == "start_map" and prefix and "." not in prefix:
-            noted, path = self.objects, f"{prefix}.*"
+            paths, path = self.objects, f"{prefix}.*"
         else:
             return
-        if len(noted) < _MOST_OTHERS and path not in noted:
-            noted.append(path)
+        if len(paths) < _MAX_OTHERS and path not in paths:
+            paths.append(path)
 
     def _close(self) -> None:
-        # The parser passes over a token that the end of the source cuts in two. A blank ends a number or word, a quote
-        # a text, and they are noticed; behind a whole document the quote is such a token itself.
+        # The parser ignores a token that the end of the source cuts off. A blank ends a number or a word, and a quote
+        # ends a text, so that the parser reads them; after a whole document the quote itself is ignored.
         self._feed(b" ")
         self._feed(b'"')
         try:

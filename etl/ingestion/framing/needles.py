@@ -1,8 +1,8 @@
-"""Where a block of many records ends: found by searching, proven by decoding. Pure.
+"""The end of a block of many records: found by searching, proven by decoding. Pure.
 
-Two records that follow one another look alike where they meet: the bytes from the `}` of the one through the first
-member's name of the other, the needle, are learned from records that were walked. The last needle of a block is where
-it may end; that the bytes before it decode as whole records is the proof, for JSON can be read in one way only.
+The bytes between two neighbouring records are alike: from the `}` of the one through the name of the other's first
+member. These bytes, the needle, are learned from records that were scanned. A block may end at its last needle; the
+proof is that the bytes before it decode as whole records, because JSON can be read in one way only.
 """
 
 import re
@@ -18,7 +18,7 @@ from etl.ingestion.values import Block, PieceShape, Proof, Prover
 _FIRST_NAME = re.compile(r'[ \t\n\r]*,?[ \t\n\r]*\{[ \t\n\r]*"[^"\\]*"[ \t\n\r]*:')
 
 _MISSES = 4
-_WALKED_AFTER_MISSES = 64
+_SCANNED_AFTER_MISSES = 64
 _CANDIDATES = 64
 _GROUPS = 16
 
@@ -30,7 +30,7 @@ _UNDECODED = (msgspec.MsgspecError, RecursionError)
 
 
 class BlockStart(NamedTuple):
-    """Where a block is to begin: of the piece at `offset` the record at `place`, and `most` records may follow."""
+    """Start of a block: record number `place` of the piece at `offset`; the block may hold at most `most` records."""
 
     offset: int
     place: int
@@ -38,68 +38,68 @@ class BlockStart(NamedTuple):
 
 
 class Needle:
-    """How records meet in one source, and where the next block of them ends.
+    """The needle of one source, and the end of its next block.
 
-    The `prover` is asked first what a block holds: it needs the records decoded, and decodes them once only.
+    The `prover` is asked first how many records a block holds: it needs the decoded records, which are decoded once.
     """
 
     def __init__(self, shape: PieceShape, prover: Prover | None) -> None:
         self._prover = prover
         self._needle = b"\n" if shape == "lines" else b""
         self._shape = shape
-        self._bytes_each = 0.0
+        self._record_bytes = 0.0
         self._is_ambiguous = False
         self._misses = 0
-        self._to_walk = 0
+        self._to_scan = 0
 
     def learn(self, text: str, end: int) -> None:
-        """Learn from a record that was walked and ends at `end`, where the next one is in the text, too."""
-        self._to_walk -= 1
+        """Learn from a scanned record that ends at `end`, if the text holds the beginning of the next record, too."""
+        self._to_scan -= 1
         if self._shape == "array" and text[end - 1] == "}" and (name := _FIRST_NAME.match(text, end)):
             self._needle = text[end - 1 : name.end()].encode("latin-1")
 
     def block(self, data: bytes, start: int, stop: int, at: BlockStart) -> tuple[bytes, Proof] | None:
         """Return a block of records that begins at `start` and ends before `stop`, and its proof.
 
-        None: they are to be walked.
+        None: the records must be scanned one by one.
         """
-        if not self._needle or self._to_walk > 0:
+        if not self._needle or self._to_scan > 0:
             return None
-        if self._bytes_each:
-            stop = min(stop, start + int(at.most * self._bytes_each * 0.95))
+        if self._record_bytes:
+            stop = min(stop, start + int(at.most * self._record_bytes * 0.95))
         search = self._lines if self._shape == "lines" else self._records
-        found = search(data, start, stop, at)
-        if found is None:
+        result = search(data, start, stop, at)
+        if result is None:
             self._misses += 1
             if self._misses >= _MISSES:
-                self._misses, self._to_walk = 0, _WALKED_AFTER_MISSES
+                self._misses, self._to_scan = 0, _SCANNED_AFTER_MISSES
             return None
-        block, proof = found
+        block, proof = result
         self._misses = 0
-        self._bytes_each = len(block) / proof.records
+        self._record_bytes = len(block) / proof.records
         if proof.records > at.most:
-            self._to_walk = at.most
+            self._to_scan = at.most
             return None
-        return found
+        return result
 
     def _lines(self, data: bytes, start: int, stop: int, at: BlockStart) -> tuple[bytes, Proof] | None:
         end = data.rfind(b"\n", start, stop)
         if end < 0:
             return None
-        return self._proven(data[start:end].rstrip(b" \t\r"), at)
+        return self._prove(data[start:end].rstrip(b" \t\r"), at)
 
     def _records(self, data: bytes, start: int, stop: int, at: BlockStart) -> tuple[bytes, Proof] | None:
         last = data.rfind(self._needle, start, stop)
         if last >= 0 and not self._is_ambiguous:
-            proven = self._proven(data[start : last + 1], at)
-            if proven is not None:
-                return proven
-            # A child object that begins as the records do: the needle is found inside of a record, too.
+            result = self._prove(data[start : last + 1], at)
+            if result is not None:
+                return result
+            # A child object begins as the records do, so that the needle occurs inside records, too.
             self._is_ambiguous = True
         last = self._balanced(data, start, last)
-        return self._proven(data[start : last + 1], at) if last >= 0 else None
+        return self._prove(data[start : last + 1], at) if last >= 0 else None
 
-    def _proven(self, data: bytes, at: BlockStart) -> tuple[bytes, Proof] | None:
+    def _prove(self, data: bytes, at: BlockStart) -> tuple[bytes, Proof] | None:
         block = Block(data=data, shape=self._shape, offset=at.offset, place=at.place)
         proof = (self._prover and self._prover.prove(block)) or _proof(block)
         return None if proof is None else (data, proof)
@@ -107,7 +107,7 @@ class Needle:
     def _balanced(self, data: bytes, start: int, at: int) -> int:
         """Return the last needle up to `at` before which as many objects end as begin, or -1.
 
-        Braces in texts mislead it; the proof notices.
+        Braces in texts can lead to a wrong needle; then the proof fails.
         """
         if at < 0:
             return -1
@@ -122,24 +122,24 @@ class Needle:
 
 
 def _proof(block: Block) -> Proof | None:
-    """Return how many records a block holds, or None where one is no JSON or is nested deeper than MAX_NESTING."""
+    """Return how many records a block holds, or None when one is no JSON or is nested deeper than MAX_NESTING."""
     try:
-        found = _values(b"[%b]" % block.data) if block.shape == "array" else _on_lines(block.data)
+        values = _values(b"[%b]" % block.data) if block.shape == "array" else _on_lines(block.data)
     except _UNDECODED:
         return None
-    return Proof(len(found)) if found and _is_shallow(block.data, found) else None
+    return Proof(len(values)) if values and _is_shallow(block.data, values) else None
 
 
 def _on_lines(data: bytes) -> Sequence[msgspec.Raw]:
-    found: list[msgspec.Raw] = _one.decode_lines(data)
-    return found if are_lines(data, len(found)) else list(map(_value, data.split(b"\n")))
+    values: list[msgspec.Raw] = _one.decode_lines(data)
+    return values if are_lines(data, len(values)) else list(map(_value, data.split(b"\n")))
 
 
 def _is_shallow(data: bytes, values: Sequence[msgspec.Raw]) -> bool:
-    """Tell whether no value is nested deeper than MAX_NESTING.
+    """Return whether no value is nested deeper than MAX_NESTING.
 
-    To count brackets costs as much as to decode, so it is done where a value is large enough only, and for many values
-    at a time.
+    Counting brackets costs as much as decoding. So it is done only when a value is large enough, and for many values at
+    a time.
     """
     sizes = list(map(len, values))
     most_objects = max(sizes) // len(b'{"":}')
@@ -150,7 +150,7 @@ def _is_shallow(data: bytes, values: Sequence[msgspec.Raw]) -> bool:
     begin = 0
     for first in range(0, len(sizes), together):
         size = sum(sizes[first : first + together])
-        # What stands between values may all come before these, or none of it.
+        # All bytes between values may come before these values, or none.
         around = data[begin : begin + size + between]
         if around.count(b"{") + around.count(b"[") > MAX_NESTING and any(
             is_nested_deeper(bytes(value), MAX_NESTING) for value in values[first : first + together]
@@ -160,9 +160,9 @@ def _is_shallow(data: bytes, values: Sequence[msgspec.Raw]) -> bool:
     return True
 
 
-def _count_up_to(most: int, found: bytes, data: bytes) -> int:
-    """Count what is found in the data, but not beyond `most`: to find what is rare is much faster than to count."""
-    count, at = 0, data.find(found)
+def _count_up_to(most: int, sought: bytes, data: bytes) -> int:
+    """Count the occurrences in the data, up to `most`: searching for rare bytes is much faster than counting."""
+    count, at = 0, data.find(sought)
     while at >= 0 and count < most:
-        count, at = count + 1, data.find(found, at + 1)
+        count, at = count + 1, data.find(sought, at + 1)
     return count

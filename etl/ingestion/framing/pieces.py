@@ -1,37 +1,36 @@
 """Bytes -> pieces that begin and end at record boundaries, with exact offsets and record numbers.
 
-Every record is proven to be JSON before its piece is given out, a block of them at a time or walked one by one, so
-nothing behind a syntax fault is ever loaded. An array is found by ijson, which also checks the document around it to
-its end.
+Every record is proven to be JSON before its piece is given out, a block of records at a time or one by one, so that no
+record after a syntax fault is ever loaded. ijson locates an array, and checks the document around it to its end.
 """
 
 import sys
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from etl.errors import SourceError
 from etl.ingestion.constants import BLOCK_BYTES, MAX_RECORD_BYTES, PIECE_BYTES
 from etl.ingestion.framing.boundaries import NotJSON, value_end
-from etl.ingestion.framing.documents import Document, container
+from etl.ingestion.framing.documents import Container, Document, container
 from etl.ingestion.framing.formats import format_of
 from etl.ingestion.framing.needles import BlockStart, Needle
 from etl.ingestion.framing.window import Window
 from etl.ingestion.values import BlockRows, ByteStream, LoadedRange, Piece, PieceShape, Proof, Prover
 from etl.settings import Format
 
-# What is looked at to tell in words what a source is that is no JSON.
-_LOOK_BYTES = 1 << 12
+# The length of the beginning that shows the format of a source that is no JSON.
+_FORMAT_BYTES = 1 << 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class CutOptions:
-    """How the records of one path are cut: the format of the source, the path, records a piece, the ranges known
-    already, and the bytes that a record may have. The `prover` is asked first how many records a block holds; without
-    one the cutter checks the blocks itself.
+    """How the records of one path are cut.
 
-    The first piece has at most `first_rows` records, if they are fewer, and each at most twice as many as the last.
+    `known` are the loaded ranges by offset. A piece has at most `batch_rows` records; the first has at most
+    `first_rows`, and each at most twice as many as the one before it. The `prover` is asked first how many records a
+    block holds; without a prover the cutter checks the blocks itself.
     """
 
     format: Format
@@ -44,7 +43,7 @@ class CutOptions:
 
 
 class NoRecordsError(SourceError):
-    """A whole document has nothing at some of the records paths: `faults` are told by the places of these paths."""
+    """A complete document has nothing at some of the records paths; `faults` has a fault for the place of each path."""
 
     def __init__(self, faults: Mapping[int, SourceError]) -> None:
         first = next(iter(faults.values()))
@@ -52,34 +51,69 @@ class NoRecordsError(SourceError):
         self.faults = faults
 
 
-def cut(stream: ByteStream, *hows: CutOptions) -> Iterator[Piece]:
-    """Yield the pieces of a source in order; a known range comes again as the very piece that it was.
+def cut(stream: ByteStream, *paths: CutOptions) -> Iterator[Piece]:
+    """Yield the pieces of a source in order; a known range is the same piece again.
 
-    The records of several paths come in one pass, none of them within another; each piece tells which it belongs to.
+    The records of several paths are cut in one pass; no path may be within another. `Piece.which` is the place of the
+    path among `paths`.
 
-    Raises SourceError when the source cannot be read to its end or holds no record at all (but an empty array),
-    after the whole records before the fault were given out; NoRecordsError when it was read to its end, and some of
-    the paths name nothing in it.
+    Raises SourceError when the source cannot be read to its end, after the whole records before the fault were given
+    out, or has no record (an empty array is allowed); NoRecordsError when it was read to its end, and some of the paths
+    name nothing in it.
     """
-    return (piece for piece in cutting(stream, *hows) if piece is not None)
+    return (piece for piece in cutting(stream, *paths) if piece is not None)
 
 
-def cutting(stream: ByteStream, *hows: CutOptions) -> Iterator[Piece | None]:
-    """Yield as `cut` does, and None after each block of a piece, so that something else can be done in between."""
-    how = hows[0]
-    window = Window(stream, how.max_record_bytes)
+def cutting(stream: ByteStream, *paths: CutOptions) -> Iterator[Piece | None]:
+    """Yield as `cut` does, and None after each block of a piece, so that other work can be done in between."""
+    options = paths[0]
+    window = Window(stream, options.max_record_bytes)
     first = _require_json(window)
-    has_one = len(hows) == 1  # Lines and values that follow one another have no paths.
-    if has_one and (how.format == "ndjson" or (how.format == "auto" and first == "{" and how.records_path == "item")):
+    is_auto = options.format == "auto" and first == "{" and options.records_path == "item"
+    # Lines and values that follow one another have no paths.
+    if len(paths) == 1 and (options.format == "ndjson" or is_auto):
         shape: PieceShape = "lines" if _has_lines(window) else "values"
-        gathered = _Gathered(window, how, shape)
-        yield from _gather(gathered, _walk(gathered, how))
+        builder = _PieceBuilder(window, options, shape)
+        yield from _build(builder, _scan(builder, options))
         return
-    yield from _contained(window, hows)
+    # The records are in arrays and objects at the records paths.
+    wanted = [container(options.records_path) for options in paths]
+    builders = [
+        _PieceBuilder(window, options, at_path.shape, which)
+        for which, (options, at_path) in enumerate(zip(paths, wanted, strict=True))
+    ]
+    numbers = dict.fromkeys(range(len(paths)), 1)
+    missing = set(numbers)
+    document = Document(window, wanted)
+    while (which := document.next()) is not None:
+        missing.discard(which)
+        window.number = numbers[which]
+        window.records = paths[which].records_path if len(paths) > 1 else None
+        yield from _build(builders[which], _scan(builders[which], paths[which], is_alone=wanted[which].is_alone))
+        numbers[which] = window.number
+        document.end(which)
+    window.number, window.records = 1, None
+    _require_all(window, paths, wanted, missing, document.hint)
+
+
+def _require_all(
+    window: Window, paths: Sequence[CutOptions], wanted: Sequence[Container], missing: Collection[int], hint: str | None
+) -> None:
+    """Raise NoRecordsError when the document has nothing at some of the records paths."""
+    faults = {
+        which: window.fault(
+            f"no {wanted[which].kind} at the records path {paths[which].records_path or repr('')}",
+            window.front,
+            hint=hint,
+        )
+        for which in sorted(missing)
+    }
+    if faults:
+        raise NoRecordsError(faults)
 
 
 def _require_json(window: Window) -> str:
-    """Go on to the first character that is no blank, and return it.
+    """Skip to the first character that is no blank, and return it.
 
     Raises SourceError when it begins no array and no object.
     """
@@ -87,7 +121,7 @@ def _require_json(window: Window) -> str:
     if not first:
         raise window.fault("expected JSON, the source is empty", 0)
     if first not in "[{":
-        format_name = format_of(window.text_from(window.front)[:_LOOK_BYTES])
+        format_name = format_of(window.text_from(window.front)[:_FORMAT_BYTES])
         actual = f"what looks like {format_name}" if format_name else "something else"
         raise window.fault(
             f"expected JSON that begins with [ or {{, got {actual}",
@@ -97,39 +131,10 @@ def _require_json(window: Window) -> str:
     return first
 
 
-def _contained(window: Window, hows: Sequence[CutOptions]) -> Iterator[Piece | None]:
-    """Yield the records of every array or object at the records paths."""
-    wanted = [container(how.records_path) for how in hows]
-    gathered = [
-        _Gathered(window, how, each.shape, which) for which, (how, each) in enumerate(zip(hows, wanted, strict=True))
-    ]
-    numbers = dict.fromkeys(range(len(hows)), 1)
-    missing = set(numbers)
-    document = Document(window, wanted)
-    while (which := document.next()) is not None:
-        missing.discard(which)
-        window.number = numbers[which]
-        window.records = hows[which].records_path if len(hows) > 1 else None
-        yield from _gather(gathered[which], _walk(gathered[which], hows[which], is_alone=wanted[which].is_alone))
-        numbers[which] = window.number
-        document.end(which)
-    window.number, window.records = 1, None
-    faults = {
-        which: window.fault(
-            f"no {wanted[which].kind} at the records path {hows[which].records_path or repr('')}",
-            window.front,
-            hint=document.hint,
-        )
-        for which in sorted(missing)
-    }
-    if faults:
-        raise NoRecordsError(faults)
+class _Stretch(NamedTuple):
+    """A block of records, or one scanned record: its beginning and end in bytes of the stream.
 
-
-class _Found(NamedTuple):
-    """Where records begin and end that follow one another, in bytes of the stream.
-
-    Of a block these are the bytes and the proof; one that was walked has neither.
+    A block has its bytes and its proof; a scanned record has neither.
     """
 
     offset: int
@@ -138,19 +143,19 @@ class _Found(NamedTuple):
     proof: Proof | None = None
 
 
-_Item = _Found | LoadedRange
+_Item = _Stretch | LoadedRange
 
 
-class _Gathered:
-    """The piece that is being gathered: so many records or PIECE_BYTES, whichever comes first."""
+class _PieceBuilder:
+    """Builds the pieces of one path: a piece ends at its number of records or at PIECE_BYTES, whichever is first."""
 
-    def __init__(self, window: Window, how: CutOptions, shape: PieceShape, which: int = 0) -> None:
+    def __init__(self, window: Window, options: CutOptions, shape: PieceShape, which: int = 0) -> None:
         self.window = window
         self.shape = shape
         self.count = 0
         self._which = which
-        self._batch_rows = how.batch_rows
-        self._most = min(how.first_rows, how.batch_rows)
+        self._batch_rows = options.batch_rows
+        self._most = min(options.first_rows, options.batch_rows)
         self._first_record = 1
         self._begin = self._end = 0
         self._blocks: list[tuple[int, int]] = []
@@ -159,7 +164,7 @@ class _Gathered:
         self._parts: list[bytes] = []
 
     def next_place(self, at: int) -> BlockStart:
-        """Return where in its piece the record at `at` comes; where this one is full, in the next one."""
+        """Return the place of the record at `at` in this piece, or in the next piece when this one is full."""
         if not self.count:
             return BlockStart(offset=at, place=1, most=self._most)
         if self.is_full:
@@ -174,26 +179,26 @@ class _Gathered:
     def is_full(self) -> bool:
         return self.count >= self._most or self._end - self._begin >= PIECE_BYTES
 
-    def add(self, block: _Found | LoadedRange) -> bool:
-        """Add records behind those that are there; True when a block of them is complete."""
-        proof = block.proof if isinstance(block, _Found) else Proof(block.count)
+    def add(self, stretch: _Item) -> bool:
+        """Add records at the end of the piece; True when a block is complete."""
+        proof = stretch.proof if isinstance(stretch, _Stretch) else Proof(stretch.count)
         if not self.count:
-            self._begin = block.offset
+            self._begin = stretch.offset
         self.count += 1 if proof is None else proof.records
         if proof is None and self._is_open:
-            self._blocks[-1] = (self._blocks[-1][0], block.end)
+            self._blocks[-1] = (self._blocks[-1][0], stretch.end)
         else:
-            self._blocks.append((block.offset, block.end))
+            self._blocks.append((stretch.offset, stretch.end))
             self._rows.append(None if proof is None else proof.rows)
-        self._end = block.end
+        self._end = stretch.end
         begin, end = self._blocks[-1]
         self._is_open = proof is None and end - begin < BLOCK_BYTES
         if not self._is_open:
-            self._take(block.data if isinstance(block, _Found) else b"")
+            self._take(stretch.data if isinstance(stretch, _Stretch) else b"")
         return not self._is_open
 
     def _take(self, last: bytes = b"") -> None:
-        """Let the window go on; what stands before the piece is left out, and the `last` bytes are at hand already."""
+        """Take the bytes of the piece from the window, without those before the piece; `last` are known already."""
         begin = None if self._parts else self._begin
         self._parts += filter(None, (self.window.take(self._end - len(last), begin), last))
         self.window.front += len(last)
@@ -220,33 +225,34 @@ class _Gathered:
         return piece
 
 
-def _gather(gathered: _Gathered, found: Iterator[_Item]) -> Iterator[Piece | None]:
-    """Gather records to pieces; a known range is one by itself."""
+def _build(builder: _PieceBuilder, items: Iterator[_Item]) -> Iterator[Piece | None]:
+    """Build pieces of records; a known range is a piece of its own."""
     try:
-        for item in found:
-            if gathered.count and (gathered.is_full or not isinstance(item, _Found)):
-                yield gathered.piece()
-            is_complete = gathered.add(item)
+        for item in items:
+            if builder.count and (builder.is_full or not isinstance(item, _Stretch)):
+                yield builder.piece()
+            is_complete = builder.add(item)
             if isinstance(item, LoadedRange):
-                yield gathered.piece()
+                yield builder.piece()
             elif is_complete:
                 yield None
     except SourceError:
-        if gathered.count:
-            yield gathered.piece()
+        if builder.count:
+            yield builder.piece()
         raise
-    if gathered.count:
-        yield gathered.piece()
+    if builder.count:
+        yield builder.piece()
 
 
-def _walk(gathered: _Gathered, how: CutOptions, *, is_alone: bool = False) -> Iterator[_Item]:
-    """Yield the records from the front of the window to the end of the array or object (its bracket stays) or of the
-    stream, or the first one alone.
+def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False) -> Iterator[_Item]:
+    """Yield the records from the front of the window to the end of their container or of the stream.
+
+    The bracket that ends an array or object stays in the window. `is_alone`: only the first record.
     """
-    window, shape = gathered.window, gathered.shape
+    window, shape = builder.window, builder.shape
     last = {"array": "]", "members": "}"}.get(shape, "")
-    needle = Needle(shape, how.prover)
-    offsets = sorted(how.known)
+    needle = Needle(shape, options.prover)
+    offsets = sorted(options.known)
     at = window.front
     is_first = True
     while character := window.skip_blank(at):
@@ -255,34 +261,34 @@ def _walk(gathered: _Gathered, how: CutOptions, *, is_alone: bool = False) -> It
             return
         if last and not is_first:
             if character != ",":
-                raise window.fault(f"expected , or {last} behind a record, got something else", at)
+                raise window.fault(f"expected , or {last} after a record, got something else", at)
             character = window.skip_blank(at + 1)
             at = window.position
         is_first = False
-        recorded = how.known.get(at)
-        if recorded is not None:
-            at = window.hold(recorded)
-            yield recorded
+        known_range = options.known.get(at)
+        if known_range is not None:
+            at = window.read_range(known_range)
+            yield known_range
             continue
         later = bisect_right(offsets, at)
         before = offsets[later] if later < len(offsets) else sys.maxsize
-        block = None if shape in {"values", "members"} else window.block(at, needle, before, gathered.next_place(at))
+        block = None if shape in {"values", "members"} else window.block(at, needle, before, builder.next_place(at))
         if block is not None:
             data, proof = block
             end = at + len(data)
-            yield _Found(at, end, data, proof)
+            yield _Stretch(at, end, data, proof)
         else:
             end = window.line_end(at) if shape == "lines" else window.value_end(at, shape)
             window.learn(end, needle)
-            yield _Found(at, end)
+            yield _Stretch(at, end)
         at = end
     if last:
-        what = "array" if shape == "array" else "object"
-        raise window.fault(f"the {what} is cut off before its {last}", window.position)
+        kind = "array" if shape == "array" else "object"
+        raise window.fault(f"the {kind} is cut off before its {last}", window.position)
 
 
 def _has_lines(window: Window) -> bool:
-    """Tell whether the source holds one record a line; else its records span lines or share them."""
+    """Return whether the source holds one record per line; otherwise its records span lines or share them."""
     begin = window.position
     while True:
         text = window.text_from(begin)
@@ -292,6 +298,6 @@ def _has_lines(window: Window) -> bool:
             if not error.cut_off:
                 return True
             end = len(text)
-        behind = text[end:].lstrip(" \t\r")[:1]
-        if behind or not window.extends(begin):
-            return "\n" not in text[:end] and behind in {"", "\n"}
+        after = text[end:].lstrip(" \t\r")[:1]
+        if after or not window.extends(begin):
+            return "\n" not in text[:end] and after in {"", "\n"}

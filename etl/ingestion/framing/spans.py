@@ -1,4 +1,4 @@
-"""Where the records of a piece stand in it: blocks of them are decoded as one. Pure."""
+"""The positions of records in their piece; blocks of records are decoded at once. Pure."""
 
 import re
 from bisect import bisect_left
@@ -20,16 +20,16 @@ _UNDECODED = (msgspec.MsgspecError, RecursionError)
 
 
 class Spans(Sequence[Span]):
-    """Where the records of a block stand in it, in order, as `piece_spans` finds them, but decoded as one."""
+    """The spans of the records of a block, in order: those of `piece_spans`, but decoded at once."""
 
     def __init__(self, data: bytes, shape: PieceShape) -> None:
         self._data = data
-        self._slowly: list[Span] = []
+        self._scanned: list[Span] = []
         try:
             values = _values_of(data, shape)
         except _UNDECODED:
-            self._slowly = list(piece_spans(Piece(offset=0, count=0, first_record=1, parts=(data,), shape=shape)))
-            self._starts, self._sizes = [0] * len(self._slowly), [0] * len(self._slowly)
+            self._scanned = list(piece_spans(Piece(offset=0, count=0, first_record=1, parts=(data,), shape=shape)))
+            self._starts, self._sizes = [0] * len(self._scanned), [0] * len(self._scanned)
             return
         self._sizes = list(map(len, values))
         self._starts = _starts(data, values, self._sizes)
@@ -43,33 +43,33 @@ class Spans(Sequence[Span]):
     @overload
     def __getitem__(self, place: slice) -> list[Span]: ...
     def __getitem__(self, place: int | slice) -> Span | list[Span]:
-        """Return where the record at a place, from 0, begins and ends."""
+        """Return the span of the record at a place, from 0."""
         if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
-        if self._slowly:
-            return self._slowly[place]
+            return [self[number] for number in range(*place.indices(len(self)))]
+        if self._scanned:
+            return self._scanned[place]
         start = self._starts[place]
         return Span(start, start + self._sizes[place], not_an_object(chr(self._data[start])))
 
 
 def spans(piece: Piece, places: Collection[int] | None = None) -> Iterator[tuple[int, Span]]:
-    """Yield where records of a piece stand in it, in order, with their places from 1: of those named, or of all."""
+    """Yield the places, from 1, and the spans of records of a piece, in order: of these places, or of all."""
     first = 1
     wanted = None if places is None else sorted(places)
     for begin, end in piece.blocks or ((0, piece.length),):
-        found = Spans(piece.between(begin, end), piece.shape)
-        last = first + len(found)
+        in_block = Spans(piece.between(begin, end), piece.shape)
+        last = first + len(in_block)
         here = range(first, last) if wanted is None else wanted[bisect_left(wanted, first) : bisect_left(wanted, last)]
         for place in here:
-            span = found[place - first]
+            span = in_block[place - first]
             yield place, Span(begin + span.start, begin + span.end, span.fault)
         first = last
 
 
 def _values_of(block: bytes, shape: PieceShape) -> Sequence[msgspec.Raw | bytes]:
-    """Return the records of a block as they are written.
+    """Return the texts of the records of a block.
 
-    Raises one of _UNDECODED where it does not decode as one.
+    Raises one of _UNDECODED when the block cannot be decoded at once.
     """
     if shape == "array":
         return cast(Sequence[msgspec.Raw], _values(b"[%b]" % block))
@@ -82,20 +82,20 @@ def _values_of(block: bytes, shape: PieceShape) -> Sequence[msgspec.Raw | bytes]
 
 
 def _starts(block: bytes, values: Sequence[msgspec.Raw | bytes], sizes: Sequence[int]) -> list[int]:
-    """Return where each value begins in the block that consists of them and of what stands between them."""
-    first = _behind_blank(block, 0)
-    joint = block[first + sizes[0] : _behind_blank(block, first + sizes[0])] if sizes else b""
-    if not first and joint.join(values) == block:  # Nearly always all of them meet alike.
-        return list(accumulate((size + len(joint) for size in sizes[:-1]), initial=0))
+    """Return the beginning of each value in the block, which consists of the values and their separators."""
+    first = _after_separator(block, 0)
+    separator = block[first + sizes[0] : _after_separator(block, first + sizes[0])] if sizes else b""
+    if not first and separator.join(values) == block:  # Nearly always all separators are equal.
+        return list(accumulate((size + len(separator) for size in sizes[:-1]), initial=0))
     starts = []
     at = 0
     for size in sizes:
-        at = _behind_blank(block, at)
+        at = _after_separator(block, at)
         starts.append(at)
         at += size
     return starts
 
 
-def _behind_blank(block: bytes, at: int) -> int:
-    found = _BETWEEN.match(block, at)
-    return found.end() if found else at
+def _after_separator(block: bytes, at: int) -> int:
+    match = _BETWEEN.match(block, at)
+    return match.end() if match else at

@@ -1,10 +1,10 @@
-"""The part of a source that is looked at: as bytes, and where records are walked as latin-1 text of the same length."""
+"""A window on a source: its bytes, and latin-1 text of the same length where records are scanned one by one."""
 
 import re
 
 from etl.errors import SourceError
 from etl.ingestion.constants import BLOCK_BYTES, READ_BYTES
-from etl.ingestion.framing.boundaries import NotJSON, line_span, may_go_on, member_value, value_end
+from etl.ingestion.framing.boundaries import NotJSON, line_span, may_continue, member_value, value_end
 from etl.ingestion.framing.needles import BlockStart, Needle
 from etl.ingestion.values import ByteStream, LoadedRange, PieceShape, Proof
 
@@ -13,11 +13,11 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class Window:
-    """A window on a stream: its bytes, and the same as text. All positions are bytes of the stream.
+    """A window on a stream: bytes, and the same bytes as text. All positions are bytes of the stream.
 
-    What is before `front` was taken; it is let go when the stream is read on, and not each time something is taken:
-    small records behind a large one would move the rest of the window again and again. A fault names the `number` of
-    the record and, where there are several, the path of the `records` that it counts.
+    The bytes before `front` were taken. They are dropped at the next read from the stream and not at once, because
+    small records after a large record would move the rest of the window again and again. A fault names the `number` of
+    the record and, if there are several paths, the path of the `records` that are counted.
     """
 
     def __init__(self, stream: ByteStream, max_record_bytes: int) -> None:
@@ -38,22 +38,22 @@ class Window:
 
     @property
     def _text(self) -> str:
-        """The same as text, made where records are walked only."""
+        """The bytes as text, decoded only if records are scanned one by one."""
         if self._decoded is None:
             self._decoded = self._data.decode("latin-1")
         return self._decoded
 
-    def extend(self, begun: int) -> bool:
-        """Read on; False at the end of the stream.
+    def extend(self, start: int) -> bool:
+        """Read more of the stream; False at its end.
 
-        `begun` is where something unfinished begins: as much again as is held of it is read, for adding a little at
-        a time would scan a large record over and over.
+        `start` is the beginning of an unfinished record. Its length in the window is doubled, because adding a little
+        at a time would scan a large record again and again.
 
-        Raises SourceError when it is too large.
+        Raises SourceError when the record is too large.
         """
-        held = self._end - begun
-        self._require_small(begun, self._end)
-        return self._append(max(READ_BYTES, held))
+        length = self._end - start
+        self._require_small(start, self._end)
+        return self._append(max(READ_BYTES, length))
 
     def _require_small(self, begin: int, end: int) -> None:
         if end - begin > self._max_record_bytes:
@@ -64,47 +64,47 @@ class Window:
             )
 
     def _append(self, size: int) -> bool:
-        self._is_ended = True  # unless there is more, and also before a fault
+        self._is_ended = True  # until data comes; a fault ends the stream, too
         data = self._stream.read(size)
         if data:
             self._is_ended = False
-            gone = self.front - self._offset
+            dropped = self.front - self._offset
             self._decoded = None
-            self._data = b"".join((memoryview(self._data)[gone:], data))
+            self._data = b"".join((memoryview(self._data)[dropped:], data))
             self._offset = self.front
         return bool(data)
 
-    def extends(self, begun: int) -> bool:
-        """Read on; False at the end of the stream and before a fault, which is told when the records are there."""
+    def extends(self, start: int) -> bool:
+        """Read more; False at the end of the stream and at a fault, which is raised after the records before it."""
         try:
-            return self.extend(begun)
+            return self.extend(start)
         except SourceError:
             return False
 
     def text_from(self, begin: int) -> str:
-        """Return what is held from `begin` on."""
+        """Return the text of the window from `begin` on."""
         return self._text[begin - self._offset :]
 
     def take(self, end: int, begin: int | None = None) -> bytes:
-        """Return the bytes from `begin` (or the front) to `end`; the front is `end` from now on."""
+        """Return the bytes from `begin` (or the front) to `end`, and set the front to `end`."""
         begin = self.front if begin is None else begin
         self.front = min(end, self._end)
         return self._data[begin - self._offset : end - self._offset]
 
     def take_to(self, last: re.Pattern[bytes], size: int) -> bytes:
-        """Take up to and with the first byte that is `last`, at most `size` bytes; none at the end of the stream."""
+        """Take the bytes through the first match of `last`, at most `size`; no bytes at the end of the stream."""
         if self.front == self._end and not self.extend(self.front):
             return b""
         index = self.front - self._offset
-        found = last.search(self._data, index, index + size)
-        return self.take(self._offset + (found.end() if found else index + size))
+        match = last.search(self._data, index, index + size)
+        return self.take(self._offset + (match.end() if match else index + size))
 
     def give_back(self, size: int) -> None:
-        """Let the front be before the bytes that were taken just now."""
+        """Set the front before the last `size` bytes that were taken."""
         self.front -= size
 
     def skip_start(self) -> str:
-        """Pass over a byte-order mark and white space; return the first character, or nothing at the end."""
+        """Skip a byte-order mark and white space; return the next character, or an empty text at the end."""
         while self._end < len(_BOM) and self.extend(0):
             pass
         if self._data.startswith(_BOM):
@@ -114,38 +114,38 @@ class Window:
         return character
 
     def skip_blank(self, at: int) -> str:
-        """Set `position` behind white space; return the character there, or nothing at the end of the stream."""
-        self.position = self._behind_blank(at)
+        """Set `position` after white space; return the character there, or an empty text at the end of the stream."""
+        self.position = self._after_blank(at)
         while self.position == self._end and self.extend(at):
-            self.position = self._behind_blank(self.position)
+            self.position = self._after_blank(self.position)
         index = self.position - self._offset
         return self._data[index : index + 1].decode("latin-1")
 
-    def _behind_blank(self, at: int) -> int:
+    def _after_blank(self, at: int) -> int:
         match = _BLANK.match(self._data, at - self._offset)
         return self._offset + match.end() if match else at
 
     def block(self, at: int, needle: Needle, before: int, place: BlockStart) -> tuple[bytes, Proof] | None:
         """Return a block of whole records that begins at `at` and ends before `before`, and its proof.
 
-        None: the record at `at` is to be walked.
+        None: the record at `at` must be scanned.
         """
         while self._end - at < BLOCK_BYTES and not self._is_ended and self.extends(at):
             pass
         index = at - self._offset
-        found = needle.block(self._data, index, index + min(BLOCK_BYTES, before - at), place)
-        if found is not None:
-            self.number += found[1].records
-        return found
+        block = needle.block(self._data, index, index + min(BLOCK_BYTES, before - at), place)
+        if block is not None:
+            self.number += block[1].records
+        return block
 
     def learn(self, end: int, needle: Needle) -> None:
-        """Let the needle learn from the record that was walked up to `end`."""
+        """Let the needle learn from the scanned record that ends at `end`."""
         needle.learn(self._text, end - self._offset)
 
     def value_end(self, at: int, shape: PieceShape) -> int:
-        """Return where the JSON value ends that begins at `at`, or of "members" the one whose key does.
+        """Return the end of the JSON value that begins at `at`; of "members" the key begins at `at`.
 
-        Raises SourceError when none does.
+        Raises SourceError when no JSON value begins there.
         """
         while True:
             index = at - self._offset
@@ -155,9 +155,9 @@ class Window:
             except NotJSON as error:
                 if error.cut_off and self.extend(at):
                     continue
-                what = "the source is cut off in this record" if error.cut_off else f"not JSON: {error.reason}"
-                raise self.fault(what, at if error.cut_off else self._offset + error.position) from None
-            if may_go_on(self._text, index, end):
+                reason = "the source is cut off in this record" if error.cut_off else f"not JSON: {error.reason}"
+                raise self.fault(reason, at if error.cut_off else self._offset + error.position) from None
+            if may_continue(self._text, index, end):
                 if self.extend(at):
                     continue
                 if shape in {"array", "members"}:
@@ -167,7 +167,7 @@ class Window:
             return self._offset + end
 
     def line_end(self, at: int) -> int:
-        """Return where the record ends that begins at `at` on its line, be it JSON or not.
+        """Return the end of the record that begins at `at` on its line; it need not be JSON.
 
         Raises SourceError when the last line is cut off within a value.
         """
@@ -183,31 +183,31 @@ class Window:
         return self._offset + line_span(self._text, at - self._offset, newline).end
 
     def _require_whole_line(self, at: int) -> None:
-        """Raise SourceError when the last line may be less than was meant; an object that is closed is whole."""
+        """Raise SourceError when the last line may be incomplete; a closed object is complete."""
         index = at - self._offset
         cut_off = False
         try:
-            if not may_go_on(self._text, index, value_end(self._text, index)):
+            if not may_continue(self._text, index, value_end(self._text, index)):
                 return
         except NotJSON as error:
             cut_off = error.cut_off
-        self.extend(at)  # Where a fault ended the line, it is told now.
+        self.extend(at)  # Raises the fault that ended the line, if there is one.
         if cut_off:
             raise self.fault("the source is cut off in its last line", at)
 
-    def hold(self, known: LoadedRange) -> int:
-        """Read on until a known range is held whole, or the stream ends; return where it ends."""
+    def read_range(self, known: LoadedRange) -> int:
+        """Read until the window holds a whole known range, or the stream ends; return the end of the range."""
         while self._end < known.end and self._append(known.end - self._end):
             pass
         self.number += known.count
         return known.end
 
-    def fault(self, what: str, at: int, *, hint: str | None = None) -> SourceError:
-        """Return the error that names the file, the record and the byte."""
+    def fault(self, reason: str, at: int, *, hint: str | None = None) -> SourceError:
+        """Return an error that names the file, the record and the byte."""
         record = (
             f"record {self.number}" if self.records is None else f"record {self.number} of {self.records or repr('')}"
         )
         return SourceError(
-            f"{self._stream.source.name}: {what}, at {record}, byte {at}",
-            hint=hint or "get the file again and run the same command; what is in is not loaded twice",
+            f"{self._stream.source.name}: {reason}, at {record}, byte {at}",
+            hint=hint or "get the file again and run the same command; loaded records are not loaded twice",
         )

@@ -1,6 +1,6 @@
 """The batches of a run in the ledger: the transaction that loads a batch also enters it."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -40,7 +40,7 @@ def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
     return claimed.rowcount == 1
 
 
-def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, stored: Iterable[Failure]) -> None:
+def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, stored: Sequence[Failure]) -> None:
     """Enter the result of a claimed batch, and the files of the failed store that keep its refused records."""
     effects = entry.policy_effects.document()
     values = vars(entry) | {
@@ -50,7 +50,8 @@ def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, 
         "policies": Jsonb(effects) if effects else None,
     }
     connection.execute(_SQL["enter_batch"], values)
-    failures.enter(connection, stored)
+    if stored:
+        failures.enter(connection, stored)
 
 
 def first_record(connection: psycopg.Connection, run: str, offset: int) -> int:

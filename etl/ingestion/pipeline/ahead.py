@@ -1,12 +1,32 @@
 """Work that is done a little at a time while the program waits for something else."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from etl.ingestion.pipeline.stopping import Stop
+from etl.ingestion.destination.sending import Result, Waiting
+from etl.ingestion.pipeline.job import Stop
 
 Item = TypeVar("Item")
+
+
+def interleave(conversation: Waiting[Result], work: Callable[[], bool]) -> Result:
+    """Hold a conversation with the server to its end, and do other work whenever it waits.
+
+    `work` does one part and returns whether there was any. An error of it ends the conversation.
+    """
+    try:
+        next(conversation)
+        while True:
+            try:
+                did_work = work()
+            except BaseException as error:
+                conversation.throw(error)
+                raise
+            conversation.send(did_work)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
 
 
 class Ahead(Generic[Item]):
@@ -35,32 +55,23 @@ class Ahead(Generic[Item]):
                 self._ready.append(item)
         except StopIteration:
             self._is_done = True
-        except Exception as error:  # noqa: BLE001 - raised by next(), where it belongs
+        except Exception as error:  # noqa: BLE001 - raised by until(), where it belongs
             self._error = error
             self._is_done = True
         return True
 
-    def next(self) -> Item | None:
-        """Return the next item, or None at the end.
-
-        Raises what the generator raised.
-        """
-        while not self._ready and not self._is_done:
-            self.work()
-        if self._ready:
-            return self._ready.popleft()
-        if self._error is not None:
-            raise self._error
-        return None
-
     def until(self, stop: Stop) -> Iterator[Item]:
         """Yield the items in order.
 
-        Raises InterruptedByUserError when a signal comes while the next item is waited for.
+        Raises InterruptedByUserError when a signal comes while the next item is waited for, and what the generator
+        raised, after its items.
         """
         while True:
             with stop.reading():
-                item = self.next()
-            if item is None:
-                return
-            yield item
+                while not self._ready and not self._is_done:
+                    self.work()
+            if not self._ready:
+                break
+            yield self._ready.popleft()
+        if self._error is not None:
+            raise self._error

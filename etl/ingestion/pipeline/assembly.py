@@ -5,7 +5,7 @@ that it belongs to. The ledger makes each piece exactly once, wherever it is loa
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +22,7 @@ from etl.datasets import Dataset
 from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError, reason_of
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier, copier_of_run
-from etl.ingestion.destination.sending import Wire
+from etl.ingestion.destination.sending import Wire, wait_for
 from etl.ingestion.failed_store.failure import Origin
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.failed_store.store import FailedStore
@@ -135,7 +135,7 @@ class RunLedgerWriter:
         """Claim the batch for its run."""
         return batches.claim(connection, self.run, batch.piece)
 
-    def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
+    def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
         """Enter the outcome of the batch."""
         batches.enter(connection, self.run, batch.piece, entry, stored)
 
@@ -215,7 +215,7 @@ def load_task(task: Task) -> Done:
         paths, loader = _here.loader(task.work)
         for batch in paths.batching(_whole(task)):
             if batch is not None:
-                entry = loader.load(batch)
+                entry = wait_for(loader.load(batch))
         if entry is None:
             raise InternalError("a piece ended without its batch")
     except EtlError as ended:
@@ -242,6 +242,6 @@ def _whole(task: Task) -> Piece:
     if piece.hash != task.hash:
         raise SourceError(
             f"{task.work.source}: the file changed while it was read, at byte {task.piece.offset}",
-            hint="get the file again and run the same command; what is in is not loaded twice",
+            hint="get the file again and run the same command; loaded records are not loaded twice",
         )
     return piece

@@ -3,10 +3,10 @@
 Several targets share a source: each piece belongs to one of them, in the order of their records paths.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
 
 import psycopg
 from tenacity import Retrying
@@ -15,7 +15,7 @@ from etl.database.connecting import Session
 from etl.errors import EtlError, SourceError, TooManyRejectedError, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
-from etl.ingestion.destination.sending import Meanwhile, Wire
+from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline.assembly import Work, worker
 from etl.ingestion.pipeline.batches import LedgerWriter, Loader
@@ -26,11 +26,33 @@ from etl.ingestion.values import Entry, LoadedRange, Piece, Source, Summary
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recorder:
+    """What the line asks of the ledger about a whole attempt; that of a dry run keeps nothing.
+
+    - `failed_store` gives the store for the records of the source that do not load.
+    - `begin` enters an attempt for each target: of the run that the source belongs to, or of a new run. It raises
+      BusyError and UsageError when no attempt may begin; then none is entered.
+    - `prepare` makes everything ready for the first new batch of an attempt.
+    - `publish` finishes runs that become visible together. It raises TooManyRejectedError and DatabaseError when they
+      may not be finished.
+    - `report` closes an attempt, and returns its summary and the error that ended it, if one did.
+    """
+
+    application_name: str
+    failed_store: Callable[[Path], FailedStore]
+    begin: Callable[[Stream, "Sequence[Attempt]"], "list[OpenRun]"]
+    prepare: Callable[["OpenRun", FailedStore], None]
+    publish: Callable[[Stream, "Sequence[OpenRun]"], None]
+    report: Callable[[Source, "Attempt", float], tuple[Summary, EtlError | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attempt:
     """A target, the session that holds the source for it, and what was counted so far."""
 
     load: Load
     target: Target
+    recorder: Recorder
     session: Session
     progress: Progress = field(default_factory=Progress)
 
@@ -78,33 +100,6 @@ def ending(attempts: Sequence[Attempt]) -> Iterator[None]:
         attempt.progress.error = attempt.progress.error or end
 
 
-class Recorder(Protocol):
-    """What the line asks of the ledger about a whole attempt; a dry run has one that keeps nothing."""
-
-    application_name: str
-
-    def failed_store(self, load: Load) -> FailedStore:
-        """Return the store for the records of the source that do not load."""
-
-    def begin(self, stream: Stream, attempts: Sequence[Attempt]) -> "list[OpenRun]":
-        """Enter an attempt for each target: of the run that the source belongs to, or of a new run.
-
-        Raises BusyError and UsageError when no attempt may begin; then none is entered.
-        """
-
-    def prepare(self, run: "OpenRun", store: FailedStore) -> None:
-        """Make everything ready for the first new batch of an attempt."""
-
-    def publish(self, stream: Stream, group: "Sequence[OpenRun]") -> None:
-        """Finish runs that become visible together.
-
-        Raises TooManyRejectedError and DatabaseError when they may not be finished.
-        """
-
-    def report(self, source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, EtlError | None]:
-        """Close the attempt; return its summary and the error that ended it, if one did."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class OpenRun:
     """The run into which an attempt loads.
@@ -114,18 +109,17 @@ class OpenRun:
     """
 
     attempt: Attempt
-    recorder: Recorder
     ledger_writer: LedgerWriter
     stream: Stream
     work: Work
     copier: Copier
     known: Mapping[int, LoadedRange]
 
-    def worker(self, store: FailedStore, meanwhile: Meanwhile) -> tuple[Paths, Loader]:
+    def worker(self, store: FailedStore) -> tuple[Paths, Loader]:
         """Return what makes the batches of the run in this process, and what loads them."""
         return worker(
             self.work,
-            Wire(self.attempt.session, meanwhile),
+            Wire(self.attempt.session),
             store,
             self.copier,
             self.ledger_writer,
@@ -134,7 +128,7 @@ class OpenRun:
 
     def prepare(self, store: FailedStore) -> None:
         """Make everything ready for the first new batch; a transient fault is tried again."""
-        self.retrying(self.recorder.prepare, self, store)
+        self.retrying(self.attempt.recorder.prepare, self, store)
 
     def note_known(self, piece: Piece) -> None:
         """Count a piece that is loaded already.

@@ -19,7 +19,7 @@ from etl.datasets import Dataset
 from etl.errors import BusyError, InternalError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
-from etl.ingestion.destination.sending import Exchange, Wire
+from etl.ingestion.destination.sending import Exchange, Waiting, Wire
 from etl.ingestion.failed_store.failure import Kind, Origin, build_failure
 from etl.ingestion.failed_store.locating import RecordLocation
 from etl.ingestion.failed_store.store import FailedStore
@@ -36,7 +36,7 @@ class LedgerWriter(Protocol):
     def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
         """Claim the batch before its rows are sent; False when an earlier transaction did it already."""
 
-    def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
+    def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
         """Enter the counts of a batch and its failures."""
 
     def origin(self, batch: Batch) -> Origin:
@@ -56,7 +56,7 @@ class _BatchOutcome:
     duplicates: int = 0
 
 
-_Write = Callable[[Exchange, Batch], _BatchOutcome]
+_Write = Callable[[Exchange, Batch], Waiting[_BatchOutcome]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class Loader:
     retrying: Retrying
     rebuild: Callable[[Batch], Iterable[Batch]] = lambda _batch: ()
 
-    def load(self, batch: Batch) -> Entry:
+    def load(self, batch: Batch) -> Waiting[Entry]:
         """Load a batch and return its entry in the ledger.
 
         Transient errors are retried, faults of the data are isolated, and a batch that still does not load is stored.
@@ -91,19 +91,19 @@ class Loader:
         """
         started = time.monotonic()
         try:
-            result = self._try(batch, self._copy)
+            result = yield from self._try(batch, self._copy)
             if isinstance(result, _Refusal) and result.is_of_data:
                 for stricter in self.rebuild(batch):
-                    batch, result = stricter, self._try(stricter, self._copy)
+                    batch, result = stricter, (yield from self._try(stricter, self._copy))
                     if not isinstance(result, _Refusal) or not result.is_of_data:
                         break
             if isinstance(result, _Refusal) and result.is_of_data:
-                result = self._try(batch, self._isolate)
+                result = yield from self._try(batch, self._isolate)
             if isinstance(result, _Refusal):
                 if batch.path == "fast":  # The fast path leaves faults of the data to the server.
                     batch = next(iter(self.rebuild(batch)), batch)
                 log.warning("batch_failed", offset=batch.piece.offset, sqlstate=result.fault.sqlstate)
-                result = self._commit(batch, partial(self._leave_to_store, fault=result.fault))
+                result = yield from self._commit(batch, partial(self._leave_to_store, fault=result.fault))
         except psycopg.Error as error:
             raise refusals.as_etl_error(error, self.database) from error
         log.debug(
@@ -115,10 +115,10 @@ class Loader:
         )
         return result
 
-    def _try(self, batch: Batch, write: _Write) -> Entry | _Refusal:
+    def _try(self, batch: Batch, write: _Write) -> Waiting[Entry | _Refusal]:
         """Commit a batch that is written this way, or return why it stays refused."""
         try:
-            return self._commit(batch, write)
+            return (yield from self._commit(batch, write))
         except psycopg.Error as error:
             meaning = refusals.meaning(error)
             if meaning not in {"data", "contended"}:
@@ -127,11 +127,11 @@ class Loader:
             log.debug("batch_refused", offset=batch.piece.offset, sqlstate=refusal.fault.sqlstate)
             return refusal
 
-    def _copy(self, exchange: Exchange, batch: Batch) -> _BatchOutcome:
-        return self._outcome(batch, self.copier.copy(exchange, batch))
+    def _copy(self, exchange: Exchange, batch: Batch) -> Waiting[_BatchOutcome]:
+        return self._outcome(batch, (yield from self.copier.copy(exchange, batch)))
 
-    def _isolate(self, exchange: Exchange, batch: Batch) -> _BatchOutcome:
-        return self._outcome(batch, self.copier.isolate(exchange, batch))
+    def _isolate(self, exchange: Exchange, batch: Batch) -> Waiting[_BatchOutcome]:
+        return self._outcome(batch, (yield from self.copier.isolate(exchange, batch)))
 
     def _outcome(self, batch: Batch, copied: CopyResult) -> _BatchOutcome:
         if not copied.faults:
@@ -140,10 +140,11 @@ class Loader:
         rejected = sorted([*batch.rejected, *refused], key=lambda record: record.place)
         return _BatchOutcome(rows=copied.rows, rejected=rejected, duplicates=copied.duplicates)
 
-    def _leave_to_store(self, _exchange: Exchange, batch: Batch, *, fault: Fault) -> _BatchOutcome:
+    def _leave_to_store(self, _exchange: Exchange, batch: Batch, *, fault: Fault) -> Waiting[_BatchOutcome]:
         """Leave all records of the batch to the failed store, except those that are rejected already."""
         already = {record.place for record in batch.rejected}
         failed = self._with_keys(batch, {place: fault for place in batch.places if place not in already})
+        yield from ()  # No row is sent.
         return _BatchOutcome(rows=tuple(0 for _ in batch.rows), rejected=batch.rejected, failed=failed)
 
     def _with_keys(self, batch: Batch, faults: Mapping[int, Fault]) -> list[Rejected]:
@@ -155,31 +156,36 @@ class Loader:
             refused.append(Rejected(place=place, key=key, fault=fault))
         return refused
 
-    def _commit(self, batch: Batch, write: _Write) -> Entry:
-        """Claim, write and enter a batch in one transaction, which commits when its failures are safe on disk."""
+    def _commit(self, batch: Batch, write: _Write) -> Waiting[Entry]:
+        """Commit a batch that is written this way; a transient error is tried again."""
         entries: list[Entry] = []
-
-        def once() -> None:
-            exchange = self.wire.exchange()
-            connection = exchange.connection
-            with connection.transaction():
-                if not self.ledger_writer.claim(connection, batch):
-                    return  # The previous try committed although its connection was lost.
-                # The records that the data checks reject are written while the rows are sent; there are rarely others.
-                stored = self._store(batch, "rejected", batch.rejected)
-                outcome = write(exchange, batch)
-                if len(outcome.rejected) > len(batch.rejected):
-                    stored = self._store(batch, "rejected", outcome.rejected)
-                stored += self._store(batch, "failed", outcome.failed)
-                for _, write_to_disk in stored:
-                    write_to_disk.result()
-                entries.append(_entry(batch, outcome, self.projection.dataset))
-                self.ledger_writer.enter(connection, batch, entries[-1], [failure for failure, _ in stored])
-
-        self.retrying(once)
+        for attempt in self.retrying:
+            with attempt:
+                yield from self._commit_once(batch, write, entries)
         if not entries:
             raise BusyError(f"the batch at byte {batch.piece.offset} was entered by another load")
         return entries[-1]
+
+    def _commit_once(self, batch: Batch, write: _Write, entries: list[Entry]) -> Waiting[None]:
+        """Claim, write and enter a batch in one transaction, which commits when its failures are safe on disk.
+
+        The entry is added to `entries` before the commit: the commit may succeed although its connection is lost.
+        """
+        exchange = self.wire.exchange()
+        connection = exchange.connection
+        with connection.transaction():
+            if not self.ledger_writer.claim(connection, batch):
+                return  # The previous try committed although its connection was lost.
+            # The records that the data checks reject are written while the rows are sent; there are rarely others.
+            stored = self._store(batch, "rejected", batch.rejected)
+            outcome = yield from write(exchange, batch)
+            if len(outcome.rejected) > len(batch.rejected):
+                stored = self._store(batch, "rejected", outcome.rejected)
+            stored += self._store(batch, "failed", outcome.failed)
+            for _, write_to_disk in stored:
+                write_to_disk.result()
+            entries.append(_entry(batch, outcome, self.projection.dataset))
+            self.ledger_writer.enter(connection, batch, entries[-1], [failure for failure, _ in stored])
 
     def _store(self, batch: Batch, kind: Kind, records: Sequence[Rejected]) -> list[tuple[Failure, Future[None]]]:
         if not records:

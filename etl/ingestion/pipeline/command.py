@@ -19,7 +19,7 @@ from etl.ingestion.pipeline.resumption import judge
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Source, Summary
 from etl.precalculation import catalogue
-from etl.precalculation.refresh import Refreshed
+from etl.precalculation.refresh import RefreshResult
 
 Report = Callable[[Summary, EtlError | None], None]
 
@@ -30,7 +30,7 @@ class CommandResult:
 
     summaries: list[Summary] = field(default_factory=list)
     errors: list[EtlError] = field(default_factory=list)
-    precalculated: list[Refreshed] = field(default_factory=list)
+    precalculated: list[RefreshResult] = field(default_factory=list)
     codes: set[int] = field(default_factory=set)
 
     @property
@@ -109,7 +109,12 @@ def load_all(load: Load, sources: Sequence[Source], result: CommandResult, repor
     """
     for source in sources:
         codes = set()
-        for summary, error in _load_one(load, source):
+        try:
+            ends = load_source(source, load)
+        except DatabaseError as away:
+            name = load.database.name
+            ends = [(outcome.not_begun(source, target.dataset, name, away), away) for target in load.targets]
+        for summary, error in ends:
             is_new = error is not None and not any(error is known for known in result.errors)
             result.summaries.append(summary)
             result.errors += [error] if error and is_new else []
@@ -118,15 +123,6 @@ def load_all(load: Load, sources: Sequence[Source], result: CommandResult, repor
         result.codes |= codes
         if codes & ({ExitCode.DATABASE_AWAY, ExitCode.INTERNAL_FAULT} | SIGNALS):
             break
-
-
-def _load_one(load: Load, source: Source) -> list[tuple[Summary, EtlError | None]]:
-    try:
-        return load_source(source, load)
-    except DatabaseError as error:
-        return [
-            (outcome.not_begun(source, target.dataset, load.database.name, error), error) for target in load.targets
-        ]
 
 
 def precalculate_all(

@@ -8,7 +8,7 @@ not judged. No lock is taken.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -23,8 +23,7 @@ from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import runs
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.assembly import Work
-from etl.ingestion.pipeline.attempts import Attempt, OpenRun
-from etl.ingestion.pipeline.job import Load
+from etl.ingestion.pipeline.attempts import Attempt, OpenRun, Recorder
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.values import Balance, Batch, Entry, Failure, PolicyEffects, Reason, Source, StoredRecord, Summary
 
@@ -33,17 +32,24 @@ _NUMBER = re.compile(r"\d+")
 _MAX_NAMES = 100
 
 
-class DryRunRecorder:
-    """Keeps nothing of an attempt (`attempts.Recorder`)."""
+def recorder() -> Recorder:
+    """Return a recorder that keeps nothing."""
+    dry_run = _DryRun()
+    return Recorder(
+        application_name="etl:dry-run",
+        failed_store=_NoStore,
+        begin=dry_run.begin,
+        prepare=_prepare,
+        publish=_judge,
+        report=dry_run.report,
+    )
 
-    application_name = "etl:dry-run"
+
+class _DryRun:
+    """The reasons for which the records of each dataset would be refused."""
 
     def __init__(self) -> None:
         self._writers: dict[str, _DryRunLedgerWriter] = {}
-
-    def failed_store(self, load: Load) -> FailedStore:
-        """Return a store that writes nothing."""
-        return _NoStore(load.settings.failed_dir)
 
     def begin(self, stream: Stream, attempts: Sequence[Attempt]) -> list[OpenRun]:
         """Begin with nothing loaded, in a run that is not in the ledger."""
@@ -66,28 +72,12 @@ class DryRunRecorder:
         )
         return OpenRun(
             attempt=attempt,
-            recorder=self,
             ledger_writer=writer,
             stream=stream,
             work=work,
             copier=copier_of_dry_run(dataset),
             known={},
         )
-
-    def prepare(self, run: OpenRun, _store: FailedStore) -> None:
-        """Make the temporary tables, and make them again on a connection that replaces a lost one."""
-        run.copier.prepare(run.attempt.session.connection())
-        run.attempt.session.when_reopened(run.copier.prepare)
-
-    def publish(self, _stream: Stream, group: Sequence[OpenRun]) -> None:
-        """Judge the records of the source as a load does before it finishes.
-
-        Raises TooManyRejectedError.
-        """
-        for run in group:
-            progress = run.attempt.progress
-            run.attempt.require_records()
-            run.attempt.judge_rejected(progress.rejected, progress.read, at_end=True)
 
     def report(self, source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, EtlError | None]:
         """Return the summary of what was judged, with the reasons of the refusals, and the error that ended it."""
@@ -123,6 +113,23 @@ class DryRunRecorder:
         ), progress.error
 
 
+def _prepare(run: OpenRun, _store: FailedStore) -> None:
+    """Make the temporary tables, and make them again on a connection that replaces a lost one."""
+    run.copier.prepare(run.attempt.session.connection())
+    run.attempt.session.when_reopened(run.copier.prepare)
+
+
+def _judge(_stream: Stream, group: Sequence[OpenRun]) -> None:
+    """Judge the records of the source as a load does before it finishes.
+
+    Raises TooManyRejectedError.
+    """
+    for run in group:
+        progress = run.attempt.progress
+        run.attempt.require_records()
+        run.attempt.judge_rejected(progress.rejected, progress.read, at_end=True)
+
+
 class _NoStore(FailedStore):
     """A failed store that writes nothing."""
 
@@ -148,7 +155,7 @@ class _DryRunLedgerWriter:
     def claim(self, _connection: psycopg.Connection, _batch: Batch) -> bool:
         return True
 
-    def enter(self, _connection: psycopg.Connection, _batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
+    def enter(self, _connection: psycopg.Connection, _batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
         self.counts.update(nul_stripped=entry.policy_effects.nul_stripped, duplicates=entry.policy_effects.duplicates)
         self.unknown.update(entry.policy_effects.unknown)
         for failure in stored:

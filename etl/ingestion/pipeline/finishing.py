@@ -6,8 +6,16 @@ exception: those of one source become visible together or not at all.
 
 from collections.abc import Sequence
 
+import psycopg
+import structlog
+
+from etl.errors import DatabaseError
+from etl.ingestion.destination import refusals
+from etl.ingestion.ledger import runs, sums
 from etl.ingestion.pipeline.attempts import OpenRun, ending
 from etl.ingestion.sources.stream import Stream
+
+log = structlog.get_logger(__name__)
 
 
 def finish(stream: Stream, open_runs: Sequence[OpenRun]) -> None:
@@ -39,5 +47,66 @@ def _finish_group(stream: Stream, group: Sequence[OpenRun]) -> None:
             progress.is_cut = True
             run.attempt.judge_rejected(progress.rejected, progress.read, at_end=True)
         return
-    recorder = group[0].recorder
-    group[0].retrying(recorder.publish, stream, group)
+    group[0].retrying(group[0].attempt.recorder.publish, stream, group)
+
+
+def publish(stream: Stream, group: Sequence[OpenRun]) -> None:
+    """Publish atomic runs, note the end of the source and notify the listeners, all in one transaction.
+
+    Raises TooManyRejectedError when a replace would leave nothing, DatabaseError when the server lost batches.
+    """
+    # Each session holds the source for its run still, or takes its locks again.
+    connection, *_ = [run.attempt.session.connection() for run in group]
+    # No record came after those of earlier attempts, or the try before this one committed without an answer.
+    unfinished = [run for run in group if not runs.is_complete(connection, run.work.run.run)]
+    for run in unfinished:
+        _require_whole(connection, run)
+        run.copier.prepare(connection)
+    try:
+        with connection.transaction():
+            for run in unfinished:
+                _publish_one(connection, run, stream.size)
+    except psycopg.Error as error:
+        if refusals.meaning(error) != "data":
+            raise
+        names = " and ".join(run.work.run.run for run in unfinished)
+        raise DatabaseError(
+            f"the rows of run {names} cannot become visible together: {refusals.fault(error).reason}",
+            hint="--force without --atomic or replace rejects the records at fault one by one",
+        ) from error
+    for run in group:
+        _analyze(run)
+
+
+def _publish_one(connection: psycopg.Connection, run: OpenRun, source_bytes: int | None) -> None:
+    if run.work.run.is_atomic:
+        run.copier.publish(connection)
+        runs.publish(connection, run.work.run)
+        run.copier.drop_abandoned(connection)
+    run.copier.drop_keys(connection)
+    runs.finish(connection, run.work.run, source_bytes)
+
+
+def _require_whole(connection: psycopg.Connection, run: OpenRun) -> None:
+    """Raise what keeps a run from being finished although its source was read to its end."""
+    attempt = run.attempt
+    attempt.require_records()
+    entered, rejected = sums.totals(connection, run.work.run.run)
+    attempt.judge_rejected(rejected, entered, at_end=True)
+    if entered < attempt.progress.read:
+        # A batch commits before it is on the server's disk: what a crash of the server took is loaded again.
+        raise DatabaseError(
+            f"the database {attempt.load.database.name} crashed and lost batches of run {run.work.run.run}",
+            hint="run the same command to load them again",
+        )
+
+
+def _analyze(run: OpenRun) -> None:
+    attempt = run.attempt
+    if not (attempt.load.settings.precalculate and attempt.progress.loaded):
+        return
+    try:
+        connection = attempt.session.connection()
+        run.copier.analyze(connection, sums.rows(connection, run.work.run))
+    except psycopg.Error as error:  # The records are loaded; the server's own analyze comes later.
+        log.warning("not_analyzed", run=run.work.run.run, sqlstate=error.sqlstate)

@@ -1,8 +1,9 @@
-"""What a load is asked to do: its targets and its options, and what each target's attempt has counted."""
+"""What a load is asked to do: its targets and its options; also its stop event, its display and its counts."""
 
 import hashlib
 import os
 import shlex
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -13,16 +14,76 @@ from msgspec.structs import replace
 
 from etl.database.connecting import Database
 from etl.datasets import Dataset
-from etl.errors import EtlError
+from etl.errors import EtlError, InterruptedByUserError
 from etl.ingestion.constants import BYTES_PER_WORKER, FIRST_BATCH_ROWS, MAX_DEFAULT_WORKERS
 from etl.ingestion.framing.pieces import CutOptions
 from etl.ingestion.ledger.runs import Run
-from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.values import LoadedRange, Prover, Source, printable_path
 from etl.logs import Logs
-from etl.precalculation.refresh import Refreshed
+from etl.precalculation.refresh import RefreshResult
 from etl.settings import LoadSettings, Mode
+
+# How long a signal may wait to be seen: Python continues to sleep after it.
+LOOK_SECONDS = 0.1
+
+_HINT = "run the same command to continue"
+
+
+class Stop:
+    """The stop event: the first signal sets it, the second one raises KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.signal_number = 0
+        self._is_reading = False
+
+    def note(self, number: int) -> None:
+        """Take a signal: the first sets the event and ends a wait for the source, the second raises at once."""
+        if self.signal_number:
+            raise KeyboardInterrupt  # psycopg cancels the statement of the server and rolls back
+        self.signal_number = number
+        if self._is_reading:
+            self.check()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Let a signal interrupt this block, which waits for the source while no batch is open.
+
+        Raises InterruptedByUserError.
+        """
+        self._is_reading = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._is_reading = False
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Raise InterruptedByUserError where a second signal interrupts this block."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise self._at_once() from None
+
+    def check(self) -> None:
+        """Raise InterruptedByUserError when a signal came."""
+        if self.signal_number:
+            raise InterruptedByUserError(
+                f"stopped by signal {self.signal_number}", signal_number=self.signal_number, hint=_HINT
+            )
+
+    def _at_once(self) -> InterruptedByUserError:
+        """Return the error of a second signal; its exit code is that of the first."""
+        return InterruptedByUserError("stopped at once", signal_number=self.signal_number, hint=_HINT)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep; raise InterruptedByUserError soon after a signal came."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.check()
+            time.sleep(min(left, LOOK_SECONDS))
+        self.check()
 
 
 @dataclass(kw_only=True)
@@ -60,7 +121,7 @@ class Watch(Protocol):
     def moved(self) -> None:
         """Look at the counts, after each batch."""
 
-    def refreshing(self, done: Iterable[Refreshed]) -> Iterator[Refreshed]:
+    def refreshing(self, done: Iterable[RefreshResult]) -> Iterator[RefreshResult]:
         """Yield the aggregates when each is refreshed, and display them."""
 
 
@@ -75,7 +136,7 @@ class Unwatched:
     def moved(self) -> None:
         """Do nothing."""
 
-    def refreshing(self, done: Iterable[Refreshed]) -> Iterator[Refreshed]:
+    def refreshing(self, done: Iterable[RefreshResult]) -> Iterator[RefreshResult]:
         """Yield the aggregates when each is refreshed."""
         yield from done
 

@@ -13,13 +13,13 @@ import structlog
 from etl.database.connecting import Session
 from etl.errors import EtlError
 from etl.ingestion.constants import PARTS_BEYOND
-from etl.ingestion.destination.sending import do_nothing
+from etl.ingestion.destination.sending import wait_for
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.framing.limit import Limited
+from etl.ingestion.framing.limit import RecordLimit
 from etl.ingestion.framing.pieces import NoRecordsError, cutting
-from etl.ingestion.pipeline.ahead import Ahead
+from etl.ingestion.pipeline import finishing, outcome, resumption
+from etl.ingestion.pipeline.ahead import Ahead, interleave
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun, Recorder, ending
-from etl.ingestion.pipeline.finishing import finish
 from etl.ingestion.pipeline.job import Load
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.transform.paths import Paths
@@ -48,30 +48,36 @@ def load(source: Source, load: Load) -> list[tuple[Summary, EtlError | None]]:
             Attempt(
                 load=load,
                 target=target,
+                recorder=recorder,
                 session=sessions.enter_context(Session(load.database, recorder.application_name)),
             )
             for target in load.targets
         ]
         with ending(attempts), load.stop.interrupting(), ExitStack() as stack:
             stream = stack.enter_context(_opened(source, load))
-            store = stack.enter_context(recorder.failed_store(load))
+            store = stack.enter_context(recorder.failed_store(load.settings.failed_dir))
             stack.enter_context(load.watch.watching(stream, [attempt.progress for attempt in attempts]))
             open_runs = recorder.begin(stream, attempts)
             with _loading(load, stream, open_runs, store) as batches:
                 for run, piece, entry in batches:  # each one a COPY and its ledger entry, committed together
                     run.note(piece, entry)
-            finish(stream, open_runs)
-        return [_report(recorder, source, attempt, time.monotonic() - started) for attempt in attempts]
+            finishing.finish(stream, open_runs)
+        return [_report(source, attempt, time.monotonic() - started) for attempt in attempts]
 
 
 def _recorder(load: Load) -> Recorder:
     if load.settings.dry_run:
-        from etl.ingestion.pipeline.dry_run import DryRunRecorder  # noqa: PLC0415 - a load does without it
+        from etl.ingestion.pipeline import dry_run  # noqa: PLC0415 - a load does without it
 
-        return DryRunRecorder()
-    from etl.ingestion.pipeline.recording import LedgerRecorder  # noqa: PLC0415 - a dry run does without it
-
-    return LedgerRecorder()
+        return dry_run.recorder()
+    return Recorder(
+        application_name="etl",
+        failed_store=FailedStore,
+        begin=resumption.begin,
+        prepare=resumption.prepare,
+        publish=finishing.publish,
+        report=outcome.report,
+    )
 
 
 @contextmanager
@@ -92,14 +98,16 @@ def _loading(
 
     At the end it notes the targets of which the source holds no records, and those that a limit cut off.
     """
-    limited = Limited(load.settings.limit, [run.known for run in open_runs])
+    limit = load.settings.limit
+    limited = None if limit is None else RecordLimit(limit, [run.known for run in open_runs])
 
     def pieces(provers: Sequence[Prover | None]) -> Iterator[Piece | None]:
         options = [
             load.cut_options(run.attempt.target, run.known, prover)
             for run, prover in zip(open_runs, provers, strict=True)
         ]
-        return limited.of(cutting(stream, *options))
+        pieces = cutting(stream, *options)
+        return pieces if limited is None else limited.of(pieces)
 
     count = load.worker_count(stream.size)
     try:
@@ -113,7 +121,7 @@ def _loading(
     except NoRecordsError as none:
         for which, fault in none.faults.items():
             open_runs[which].attempt.progress.error = fault
-    for which in limited.cut:
+    for which in limited.cut if limited else ():
         open_runs[which].attempt.progress.is_cut = True
 
 
@@ -121,15 +129,9 @@ def _load_here(
     load: Load, stream: Stream, open_runs: Sequence[OpenRun], pieces: "Pieces", store: FailedStore
 ) -> Iterator[Entered]:
     """Load the batches one after the other; while the server takes a batch, the next one is made."""
-    ahead: Ahead[Piece | Batch]
-
-    def meanwhile() -> bool:
-        return ahead.work()
-
-    # To wait for a pipe or a network would hold the batch's transaction open.
-    workers = [run.worker(store, do_nothing if stream.waits else meanwhile) for run in open_runs]
+    workers = [run.worker(store) for run in open_runs]
     paths = [paths for paths, _ in workers]
-    ahead = Ahead(_batches(pieces(paths), open_runs, paths), PARTS_BEYOND)
+    ahead: Ahead[Piece | Batch] = Ahead(_batches(pieces(paths), open_runs, paths), PARTS_BEYOND)
     for item in ahead.until(load.stop):
         if isinstance(item, Piece):
             open_runs[item.which].note_known(item)
@@ -138,7 +140,9 @@ def _load_here(
         if not run.attempt.progress.entered:
             run.prepare(store)
         run.attempt.progress.read += item.piece.count
-        yield run, item.piece, loader.load(item)
+        # To wait for a pipe or a network would hold the batch's transaction open.
+        entry = wait_for(loader.load(item)) if stream.waits else interleave(loader.load(item), ahead.work)
+        yield run, item.piece, entry
 
 
 def _batches(
@@ -153,9 +157,9 @@ def _batches(
             yield from paths[piece.which].batching(piece)
 
 
-def _report(recorder: Recorder, source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, EtlError | None]:
+def _report(source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, EtlError | None]:
     """Return the summary of an attempt and the error that ended it, and log the end of a load."""
-    summary, error = recorder.report(source, attempt, seconds)
+    summary, error = attempt.recorder.report(source, attempt, seconds)
     if not summary.dry_run:
         log.info(
             "source_ended",

@@ -56,7 +56,25 @@ def not_begun(source: Source, dataset: Dataset, database: str, error: EtlError) 
     )
 
 
-def summary(
+def report(source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, EtlError | None]:
+    """Close the attempt; return its summary from the ledger, and the error that ended it.
+
+    The ledger is read over a new connection where the last is lost; without one the attempt's own counts remain.
+    """
+    error = attempt.progress.error
+    for _ in range(2):  # That an idle connection is lost shows only when it is used.
+        try:
+            if not isinstance(error, BusyError):  # Another load has the run now.
+                connection = attempt.session.connection()
+                return _close(connection, source, attempt, error, seconds)
+        except BusyError as busy:
+            error = error or busy
+        except psycopg.OperationalError:
+            continue
+    return _close(None, source, attempt, error, seconds)
+
+
+def _close(
     connection: psycopg.Connection | None,
     source: Source,
     attempt: Attempt,

@@ -16,7 +16,7 @@ from multiprocessing.synchronize import Event
 
 from etl.errors import DatabaseError
 from etl.ingestion.pipeline.assembly import Done, Task, Work, load_task, set_stop_event
-from etl.ingestion.pipeline.stopping import LOOK_SECONDS, Stop
+from etl.ingestion.pipeline.job import LOOK_SECONDS, Stop
 from etl.ingestion.values import Piece
 from etl.logs import Logs, set_up
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from etl.datasets import Dataset, Table
 from etl.ingestion.failed_store.locating import locate
 from etl.ingestion.framing.documents import require_path
-from etl.ingestion.framing.limit import Limited
+from etl.ingestion.framing.limit import RecordLimit
 from etl.ingestion.framing.pieces import CutOptions, cutting
 from etl.ingestion.sources.stream import opened
 from etl.ingestion.transform.paths import CheckedPath
@@ -38,7 +38,7 @@ def preview(source: Source, dataset: Dataset, format: Format, records: str, limi
         of_source = dataset.of_source(source.name)
         path = CheckedPath(Projection(of_source), 0)
         how = CutOptions(format=format, records_path=records, batch_rows=limit, known={})
-        for piece in Limited(limit, [()]).of(cutting(stream, how)):
+        for piece in RecordLimit(limit, [()]).of(cutting(stream, how)):
             for batch in path.batching(piece) if piece else ():
                 if batch is not None:
                     yield from _previews(batch, of_source)

@@ -8,15 +8,15 @@ import psycopg
 from etl.database.connecting import Database, connect
 from etl.errors import DatabaseError, UsageError
 from etl.ingestion.destination import refusals
-from etl.ingestion.pipeline.stopping import Stop
+from etl.ingestion.pipeline.job import Stop
 from etl.precalculation import catalogue
 from etl.precalculation.catalogue import Aggregate
-from etl.precalculation.refresh import Refreshed, refresh_all
+from etl.precalculation.refresh import RefreshResult, refresh_all
 
 
 def precalculate(
     database: Database, config_dir: Path, tables: Iterable[str], run: str | None, stop: Stop
-) -> Iterator[Refreshed]:
+) -> Iterator[RefreshResult]:
     """Bring the aggregates that read these fact tables, or the ledger, up to date; yield each when it is refreshed.
 
     Raises DatabaseError when the database refuses or an aggregate cannot be computed, after the others, and

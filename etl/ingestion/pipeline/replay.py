@@ -19,16 +19,16 @@ from etl.datasets import Dataset
 from etl.errors import BusyError, ExitCode, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import copier_of_replay
-from etl.ingestion.destination.sending import Wire
+from etl.ingestion.destination.sending import Wire, wait_for
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import batches, failures, locks, runs
 from etl.ingestion.ledger.failures import State, StoredFailure
 from etl.ingestion.pipeline.batches import Loader
+from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.refreshing import precalculate
 from etl.ingestion.pipeline.replay_batch import ReplayLedgerWriter, batch_of, require_whole
-from etl.ingestion.pipeline.stopping import Stop
 from etl.ingestion.transform.projection import Projection
-from etl.precalculation.refresh import Refreshed
+from etl.precalculation.refresh import RefreshResult
 from etl.settings import Mode, RetrySettings
 
 
@@ -110,7 +110,7 @@ def replay_all(
     settings: RetrySettings,
     *,
     precalculates: bool = True,
-) -> Iterator[ReplayResult | NotPending | BusyError | Refreshed]:
+) -> Iterator[ReplayResult | NotPending | BusyError | RefreshResult]:
     """Replay the failures one after the other, then precalculate; yield each result when it is there.
 
     A BusyError is yielded when a load holds the source of a failure, and the others are still replayed. Raises
@@ -169,7 +169,7 @@ def replay(
             ledger_writer=writer,
             retrying=refusals.policy(settings, lambda: None),
         )
-        entry = loader.load(batch)
+        entry = wait_for(loader.load(batch))
         # The server notices late that a connection is closed, and the next failure may be of the same source.
         session.connection().execute(sql.SQL("select pg_advisory_unlock_all()"))
     store.note_state(*failure.key, "replayed", None)

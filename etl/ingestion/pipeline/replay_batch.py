@@ -1,7 +1,7 @@
 """The records of a failure as a batch: read from the failed store, claimed and entered in the ledger as a replay."""
 
 import codecs
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -77,7 +77,7 @@ class ReplayLedgerWriter:
         """Claim the failure; False when it is not pending any more."""
         return failures.claim_replay(connection, self.failure.id)
 
-    def enter(self, connection: psycopg.Connection, _batch: Batch, entry: Entry, stored: Iterable[Failure]) -> None:
+    def enter(self, connection: psycopg.Connection, _batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
         """Enter the result of the replay, and the failures that keep what is refused again."""
         stored = list(stored)
         failures.enter_replay(connection, self.failure, entry, stored)

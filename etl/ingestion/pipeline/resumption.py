@@ -11,9 +11,10 @@ import structlog
 
 from etl.database.connecting import Session
 from etl.errors import SourceError, UsageError
-from etl.ingestion.ledger import batches, locks, runs
-from etl.ingestion.pipeline.assembly import Work
-from etl.ingestion.pipeline.attempts import Attempt
+from etl.ingestion.failed_store.store import FailedStore
+from etl.ingestion.ledger import batches, failures, locks, runs, sums
+from etl.ingestion.pipeline.assembly import RunLedgerWriter, Work
+from etl.ingestion.pipeline.attempts import Attempt, OpenRun
 from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import LoadedRange, Source, hash_of
@@ -24,10 +25,8 @@ log = structlog.get_logger(__name__)
 _Match = tuple[runs.KnownRun, dict[int, LoadedRange]] | None
 
 
-def begin(stream: Stream, attempts: Sequence[Attempt]) -> list[tuple[Work, dict[int, LoadedRange]]]:
+def begin(stream: Stream, attempts: Sequence[Attempt]) -> list[OpenRun]:
     """Lock the source for each target, and enter an attempt: of the run that the source belongs to, or of a new one.
-
-    Returns for each target the context of its run, and the ranges that are loaded already, by offset.
 
     Raises BusyError when another load holds the source, UsageError when a run began under another definition; no
     attempt is entered then for any of them.
@@ -41,7 +40,7 @@ def begin(stream: Stream, attempts: Sequence[Attempt]) -> list[tuple[Work, dict[
     return [_enter(stream, head_sha256, attempt, match) for attempt, match in zip(attempts, matches, strict=True)]
 
 
-def _enter(stream: Stream, head_sha256: str, attempt: Attempt, match: _Match) -> tuple[Work, dict[int, LoadedRange]]:
+def _enter(stream: Stream, head_sha256: str, attempt: Attempt, match: _Match) -> OpenRun:
     load, target, session = attempt.load, attempt.target, attempt.session
     run = attempt.progress.run = _open(session.connection(), stream, head_sha256, attempt, match)
     work = Work(
@@ -56,7 +55,27 @@ def _enter(stream: Stream, head_sha256: str, attempt: Attempt, match: _Match) ->
         retries=load.settings.retries,
     )
     session.when_reopened(partial(_hold_again, work=work, has_workers=False))
-    return work, match[1] if match else {}
+    attempt.progress.rejected = sums.totals(session.connection(), run.run).rejected
+    return OpenRun(
+        attempt=attempt,
+        ledger_writer=RunLedgerWriter.of(work),
+        stream=stream,
+        work=work,
+        copier=work.copier(),
+        known=match[1] if match else {},
+    )
+
+
+def prepare(run: OpenRun, store: FailedStore) -> None:
+    """Make everything ready for the first new batch of an attempt, and remove the leftovers of a crash."""
+    connection, work = run.attempt.session.connection(), run.work
+    _require_mode(work.run, run.attempt.target, run.stream.source)
+    if work.run.was_finished:
+        runs.reopen(connection, work.run)
+    if work.run.attempt > 1:
+        store.sweep(work.dataset.name, work.run.run, failures.ids_of(connection, work.run.run))
+    run.copier.drop_abandoned(connection)
+    run.copier.prepare(connection)
 
 
 def admit_workers(session: Session, work: Work) -> None:
@@ -162,7 +181,7 @@ def _require_definition(known: runs.KnownRun, stream: Stream, target: Target) ->
     )
 
 
-def require_mode(run: runs.Run, target: Target, source: Source) -> None:
+def _require_mode(run: runs.Run, target: Target, source: Source) -> None:
     """Raise UsageError when the rest of a source that grew would load by another mode than its run did."""
     if run.was_finished and run.mode != target.mode:
         raise UsageError(

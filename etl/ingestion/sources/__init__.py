@@ -1,1 +1,1 @@
-"""What an argument names, and its bytes: opened, decompressed, as UTF-8."""
+"""The sources that an argument names, and their bytes: opened, decompressed, decoded to UTF-8."""

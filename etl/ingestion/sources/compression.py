@@ -1,4 +1,4 @@
-"""Compressed bytes -> bytes, by what they begin with and whatever the name. Knows no source and no JSON."""
+"""Compressed bytes -> bytes, by their first bytes and not by the name of the file. Knows no source and no JSON."""
 
 import bz2
 import lzma
@@ -20,26 +20,27 @@ else:
 
 
 class Reader(Protocol):
-    """What gives bytes from the front."""
+    """Reads bytes in order, once."""
 
     def read1(self, size: int, /) -> bytes:
-        """Return at most `size` bytes, as soon as there are some; none at the end."""
+        """Return at most `size` bytes, as soon as there are some; no bytes at the end."""
 
 
-class Unreadable(ValueError):
-    """An archive that is no single compressed file; the message says why, and what can be done."""
+class ArchiveError(ValueError):
+    """An archive that is no single compressed file; the message says why."""
 
 
-_GzipDamaged = cast(type[Exception], zlib_ng.error)  # its stub takes the class for one of its exceptions
+_GzipError = cast(type[Exception], zlib_ng.error)  # Its stub declares an instance instead of the class.
 
-DAMAGED = (_GzipDamaged, lzma.LZMAError, zstd.ZstdError, zipfile.BadZipFile)
-"""What readers raise for damaged data; EOFError tells that it ends too early. bz2 raises a bare OSError."""
+DAMAGE_ERRORS = (_GzipError, lzma.LZMAError, zstd.ZstdError, zipfile.BadZipFile)
+"""The errors of readers for damaged data. EOFError means that the data ends too early; bz2 raises a bare OSError."""
 
 
 def decompressed(raw: BufferedReader, compression: Compression) -> Reader:
-    """Return what reads the content of compressed data; several gzip members or zstd frames are one content.
+    """Return a reader of the content of compressed data; several gzip members or zstd frames are one content.
 
-    Raises Unreadable for a zip archive that does not hold one file in the open.
+    Raises ArchiveError for a zip archive that does not hold exactly one readable file, EOFError for a zip archive that
+    is cut off.
     """
     openers: dict[Compression, Callable[[Any], Any]] = {
         "gzip": _Gzip,
@@ -52,65 +53,65 @@ def decompressed(raw: BufferedReader, compression: Compression) -> Reader:
 
 
 class _Gzip:
-    """The content of gzip data (RFC 1952), member after member; zeros behind one are passed over, as gzip does.
+    """Reads the content of gzip data (RFC 1952), member after member; zeros after a member are skipped, as gzip does.
 
-    zlib-ng takes less than half of the time that the standard library does.
+    zlib-ng takes less than half of the time of the standard library.
     """
 
-    _WITH_HEADER = 31  # zlib's word for: gzip's header and checksum are read, too
+    _WITH_HEADER = 31  # zlib's window bits for data with gzip's header and checksum
 
     def __init__(self, raw: BufferedReader) -> None:
         self._raw = raw
         self._most = READ_BYTES
         self._is_begun = False
-        self._given = 0
+        self._output_bytes = 0
         self._is_full = False
         self._data = b""
         self._begin(zlib_ng.decompressobj(self._WITH_HEADER), b"")
 
     def read1(self, size: int, /) -> bytes:
-        """Return at most `size` bytes; none at the end.
+        """Return at most `size` bytes; no bytes at the end.
 
-        Raises EOFError when it breaks off, one of DAMAGED behind the last byte that can be had.
+        Raises EOFError when the data ends too early, one of DAMAGE_ERRORS after the last readable byte.
         """
         while self._is_full or self._data or self._has_more():
             most = min(size, self._most)
             try:
-                found: bytes = self._member.decompress(self._data, most)
-            except _GzipDamaged:
+                content: bytes = self._member.decompress(self._data, most)
+            except _GzipError:
                 if most == 1:
                     raise
                 self._most = max(1, most // 16)
                 self._go_back()
                 continue
-            self._given += len(found)
-            self._is_full = len(found) == most
+            self._output_bytes += len(content)
+            self._is_full = len(content) == most
             self._data = self._member.unconsumed_tail
             if self._member.eof:
                 self._is_begun = False
                 self._begin(zlib_ng.decompressobj(self._WITH_HEADER), self._member.unused_data)
-            if found:
-                return found
+            if content:
+                return content
         return b""
 
     def _begin(self, member: Any, data: bytes) -> None:
-        """Go on with a member by this data; what it is now is kept, for a fault loses what was found in its call."""
+        """Continue a member with this data, and keep a copy of it, because a fault loses the content of its call."""
         self._member, self._before = member, member.copy()
         self._data = self._chunk = data if self._is_begun else data.lstrip(b"\0")
         self._is_begun |= bool(self._data)
-        self._given = 0
+        self._output_bytes = 0
         self._is_full = False
 
     def _go_back(self) -> None:
-        """Stand again behind what was given."""
+        """Return to the position after the bytes that were given out."""
         self._member, self._data = self._before.copy(), self._chunk
-        left = self._given
-        while left:
-            left -= len(self._member.decompress(self._data, left))
+        remaining = self._output_bytes
+        while remaining:
+            remaining -= len(self._member.decompress(self._data, remaining))
             self._data = self._member.unconsumed_tail
 
     def _has_more(self) -> bool:
-        """Have data for the next call; False at the end."""
+        """Read data for the next call; False at the end."""
         while data := self._raw.read1(READ_BYTES):
             self._begin(self._member, data)
             if self._data:
@@ -122,15 +123,15 @@ class _Gzip:
 
 def _only_member(raw: BufferedReader) -> Reader:
     if not raw.seekable():
-        raise Unreadable("the table of contents of a zip archive stands at its end, which a stream does not give first")
+        raise ArchiveError("a zip archive has its table of contents at its end, and cannot be read from a stream")
     try:
         archive = zipfile.ZipFile(raw)
     except zipfile.BadZipFile:
-        raise EOFError from None  # Its table of contents stands at the end.
+        raise EOFError from None  # The table of contents at the end of the archive is missing.
     members = [member for member in archive.infolist() if not member.is_dir()]
     if len(members) != 1:
-        raise Unreadable(f"expected a zip archive with one file, got {len(members)}")
+        raise ArchiveError(f"expected a zip archive with one file, got {len(members)}")
     try:
         return cast(Reader, archive.open(members[0]))
     except (RuntimeError, NotImplementedError):
-        raise Unreadable("the zip archive is encrypted, or compressed in a way that is not known") from None
+        raise ArchiveError("the zip archive is encrypted, or its compression method is unknown") from None

@@ -1,7 +1,7 @@
 """Text of any encoding and any line ends -> UTF-8 with line feeds, a part at a time.
 
-What is UTF-8 passes as it is, be it right or not: which record holds an invalid byte is told later. Of another encoding
-nothing behind an invalid byte can be trusted, so that it ends the text.
+UTF-8 passes unchanged, even with invalid bytes: the record with an invalid byte is reported later. In other encodings
+an invalid byte ends the text, because the text after it cannot be trusted.
 """
 
 import codecs
@@ -13,12 +13,12 @@ from etl.ingestion.sources.compression import Reader
 _RECORD_SEPARATOR = b"\x1e"
 """Begins each record of a JSON text sequence (RFC 7464)."""
 
-# One byte for one byte: no offset changes. Neither can stand within a JSON text but as an escape.
+# One byte becomes one byte, so that no offset changes. Within a JSON string both occur as escapes only.
 _LINE_FEEDS = bytes.maketrans(b"\r" + _RECORD_SEPARATOR, b"\n ")
 
 
-class NotText(ValueError):
-    """An invalid byte: where it stands, in bytes of what is decoded."""
+class InvalidTextError(ValueError):
+    """An invalid byte, at `position` in the bytes to be decoded."""
 
     def __init__(self, position: int) -> None:
         super().__init__(position)
@@ -26,47 +26,47 @@ class NotText(ValueError):
 
 
 class Utf8Reader:
-    """Reads text of another encoding as UTF-8. `mark` is the byte-order mark that comes before it, in bytes."""
+    """Reads text of another encoding as UTF-8. `mark` is the length of the byte-order mark before it, in bytes."""
 
     def __init__(self, reader: Reader, encoding: str, mark: int) -> None:
         self._reader = reader
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._mark = mark
-        self._given = 0
-        self._held = b""
+        self._decoded_bytes = 0
+        self._pending = b""
         self._is_ended = False
-        self._fault: NotText | None = None
+        self._fault: InvalidTextError | None = None
 
     def read1(self, size: int, /) -> bytes:
-        """Return at most `size` bytes of UTF-8; none at the end.
+        """Return at most `size` bytes of UTF-8; no bytes at the end.
 
-        Raises NotText where a byte is invalid, after what comes before it was given out.
+        Raises InvalidTextError at an invalid byte, after the bytes before it were given out.
         """
-        while not self._held:
+        while not self._pending:
             if self._fault is not None:
                 raise self._fault
             if self._is_ended:
                 return b""
-            self._held = self._decoded(self._reader.read1(READ_BYTES))
-        given, self._held = self._held[:size], self._held[size:]
-        return given
+            self._pending = self._decode(self._reader.read1(READ_BYTES))
+        data, self._pending = self._pending[:size], self._pending[size:]
+        return data
 
-    def _decoded(self, data: bytes) -> bytes:
+    def _decode(self, data: bytes) -> bytes:
         self._is_ended = not data
-        passed = data[: self._mark]
-        self._mark -= len(passed)
-        self._given += len(passed)
-        data = data[len(passed) :]
+        mark = data[: self._mark]
+        self._mark -= len(mark)
+        self._decoded_bytes += len(mark)
+        data = data[len(mark) :]
         before = self._decoder.getstate()
         try:
             text = self._decoder.decode(data, final=self._is_ended)
         except UnicodeDecodeError as error:
-            # What it speaks of begins with what the decoder had kept of the part before.
+            # The error's offsets begin with the bytes that the decoder kept of the previous part.
             valid = error.start - len(before[0])
-            self._fault = NotText(self._given + valid)
+            self._fault = InvalidTextError(self._decoded_bytes + valid)
             self._decoder.setstate(before)
             text = self._decoder.decode(data[: max(0, valid)])
-        self._given += len(data)
+        self._decoded_bytes += len(data)
         return text.encode(errors="surrogatepass")
 
 
@@ -82,14 +82,14 @@ def require_known(encoding: str) -> None:
 
 
 def is_utf8(encoding: str) -> bool:
-    """Tell whether this is a name of UTF-8."""
+    """Return whether this is a name of UTF-8."""
     return codecs.lookup(encoding).name == "utf-8"
 
 
 def line_feeds(head: bytes) -> bytes | None:
-    """Return the translation that gives a text line feeds, or None where its beginning shows that it needs none.
+    """Return the translation to line feeds that a text needs, or None; `head` is its beginning.
 
-    Records that end with carriage returns alone, or that begin with separators, are then records on lines.
+    A text needs it when its lines end with carriage returns alone, or when record separators begin its records.
     """
     has_returns_only = b"\r" in head and b"\n" not in head
     return _LINE_FEEDS if has_returns_only or head.startswith(_RECORD_SEPARATOR) else None

@@ -1,4 +1,4 @@
-"""What a command line argument names: the sources, in the order in which they are loaded. Opens none of them."""
+"""The sources that a command line argument names, in the order in which they are loaded. Opens none of them."""
 
 import glob
 from pathlib import Path
@@ -13,22 +13,22 @@ _UNFINISHED = frozenset({".part", ".tmp"})
 def named(argument: str, encoding: str = "auto") -> list[Source]:
     """Return the sources that an argument names: a path, a pattern, a folder, a URL, or `-` for standard input.
 
-    Of a folder and of a pattern all files but hidden and unfinished ones, sorted; `**` reaches into folders, a folder
-    itself does not. What matches nothing is kept as a path, so that its absence is told.
+    A folder and a pattern name their files, sorted, except hidden and unfinished ones; `**` includes subfolders, a
+    folder itself does not. A pattern that matches no file is kept as a path, so that the missing file is reported.
 
-    Raises UsageError for a name that can name nothing, SourceError when an object store does not tell what it holds.
+    Raises UsageError for an argument that cannot name a source, SourceError when an object store cannot be listed.
     """
     if not argument:
         raise UsageError("a source has no name", hint="is a variable of the calling script empty?")
     if argument == "-":
         return [Source(name="-", path=None, encoding=encoding)]
-    if remote.scheme_of(argument) and not Path(argument).exists():
+    if "://" in argument and remote.scheme_of(argument) and not Path(argument).exists():
         remote.require_driver(argument)
-        urls = remote.matching(argument)
-        return [Source(name=remote.shown(url), path=None, url=url, encoding=encoding) for url in urls or [argument]]
+        urls = remote.expand(argument)
+        return [Source(name=remote.printable(url), path=None, url=url, encoding=encoding) for url in urls or [argument]]
     try:
         files = _files(argument)
-    except OSError:  # A folder that may not be read, a name too long, a loop of links: opening it tells which.
+    except OSError:  # An unreadable folder, a name too long, a loop of links: opening it reports which.
         files = []
     return [Source(name=printable_path(path), path=path, encoding=encoding) for path in files or [argument]]
 
@@ -39,8 +39,8 @@ def _files(argument: str) -> list[str]:
         return sorted(str(entry) for entry in path.iterdir() if entry.is_file() and _is_finished(entry))
     if path.exists():
         return []
-    found = glob.glob(argument, recursive=True)  # noqa: PTH207 - a pattern may be absolute
-    return sorted(name for name in found if Path(name).is_file() and _is_finished(Path(name)))
+    names = glob.glob(argument, recursive=True)  # noqa: PTH207 - a pattern may be absolute
+    return sorted(name for name in names if Path(name).is_file() and _is_finished(Path(name)))
 
 
 def _is_finished(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """URLs -> bytes: HTTP by the standard library, object stores by the drivers of fsspec.
 
-A transfer that breaks goes on where it stopped, as long as what is there is still the same version. Knows no JSON and
-no ledger, and tells no credentials: neither what stands before the host nor a query, which may be a signature.
+An interrupted transfer continues where it stopped, as long as the source is still the same version. Knows no JSON and
+no ledger, and reports no credentials: neither the user before the host nor the query, which may be a signature.
 """
 
 import base64
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 _HTTP = ("http", "https")
 
-# Which module fsspec needs for a scheme, and the extra of this package that brings it.
+# The module that fsspec needs for a scheme, and the extra of this package that installs it.
 _DRIVERS = {
     "s3": ("s3fs", "s3"),
     "gs": ("gcsfs", "gs"),
@@ -40,111 +40,111 @@ _DRIVERS = {
     "abfss": ("adlfs", "az"),
 }
 SCHEMES = (*_HTTP, *_DRIVERS)
-"""The schemes of the URLs that are read."""
+"""The schemes of the URLs that can be read."""
 
-_TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+_RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _GLOB = frozenset("*?[")
 _CHANGED = "the source changed while it was read"
 
 
-class _Broken(Exception):
-    """A fault of the network: the same again may succeed. The message tells no address."""
+class _NetworkError(Exception):
+    """A fault of the network: another try may succeed. The message holds no address."""
 
 
-class _Busy(_Broken):
-    """The server answers that it cannot now."""
+class _BusyServerError(_NetworkError):
+    """The server answers that it is busy."""
 
 
-class _Gone(Exception):
-    """It cannot be read, and trying again changes nothing."""
+class _PermanentError(Exception):
+    """The source cannot be read, and another try changes nothing."""
 
 
 class Transfer(Protocol):
-    """What is being read from one URL, from some byte on; `version` is the same as long as the content is."""
+    """The bytes of one URL from some byte on; `version` changes when the content changes."""
 
     size: int | None
     version: str | None
 
     def read(self, size: int) -> bytes:
-        """Return some bytes, none at the end; any exception is a broken transfer."""
+        """Return some bytes, no bytes at the end; any exception is a fault of the transfer."""
 
     def close(self) -> None:
-        """Let go."""
+        """Close the connection."""
 
 
 def scheme_of(argument: str) -> str | None:
     """Return the scheme of a URL in lower case, or None for a path."""
-    scheme, found, _ = argument.partition("://")
-    return scheme.lower() if found and scheme.isalnum() else None
+    scheme, separator, _ = argument.partition("://")
+    return scheme.lower() if separator and scheme.isalnum() else None
 
 
 def require_driver(url: str) -> None:
-    """Raise UsageError when a URL is of a kind that is not read, or needs a package that is not installed."""
+    """Raise UsageError when a URL has an unknown scheme or no host, or needs a package that is not installed."""
     scheme = scheme_of(url)
     if scheme not in SCHEMES:
-        raise UsageError(f"no URL of the kind {scheme}:// is read", hint=f"known: {', '.join(SCHEMES)}, and paths")
+        raise UsageError(f"URLs with {scheme}:// cannot be read", hint=f"known: {', '.join(SCHEMES)}, and paths")
     try:
         parts = urlsplit(url)
         is_whole = bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_whole = False
     if not is_whole:
-        raise UsageError(f"expected {scheme}:// and a host or bucket behind it, got a URL without one")
+        raise UsageError(f"expected {scheme}:// and a host or bucket after it, got a URL without one")
     if scheme in _DRIVERS:
         module, extra = _DRIVERS[scheme]
         try:
             importlib.import_module(module)
         except ImportError:
             raise UsageError(
-                f"to read {scheme}:// the package {module} is needed",
+                f"{scheme}:// needs the package {module}",
                 hint=f"pip install 'logistics-etl[{extra}]'",
             ) from None
 
 
-def shown(url: str) -> str:
-    """Return a URL as it may be told: without a user, a password or a query."""
+def printable(url: str) -> str:
+    """Return a URL for messages and the ledger: without a user, a password or a query."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(SplitResult(parts.scheme, host, parts.path, "..." if parts.query else "", ""))
 
 
-def matching(url: str) -> list[str]:
+def expand(url: str) -> list[str]:
     """Return the URLs that a pattern or folder of an object store names, sorted; another URL names itself.
 
-    Raises SourceError when the store cannot be asked.
+    Raises SourceError when the store cannot be listed.
     """
     scheme = scheme_of(url)
     if scheme in _HTTP or not (_GLOB & set(url) or url.endswith("/")):
         return [url]
     try:
         system, path = _object_store(url)
-        found = system.glob(path if _GLOB & set(url) else f"{path.rstrip('/')}/*")
-        files = [name for name in found if not system.isdir(name)]
+        names = system.glob(path if _GLOB & set(url) else f"{path.rstrip('/')}/*")
+        files = [name for name in names if not system.isdir(name)]
     except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
-        raise _unreadable(url, _told(error)) from None
+        raise _unreadable(url, _describe(error)) from None
     return sorted(f"{scheme}://{name}" for name in files)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
-    """A URL that is being read: its bytes, and its size where the server tells it."""
+class Download:
+    """The bytes of a URL, and their number if the server reports it."""
 
     raw: io.BufferedReader
     size: int | None
     check_unchanged: Callable[[], None]
 
 
-def opened(url: str, retries: RetrySettings, sleep: Callable[[float], None] = time.sleep) -> Opened:
+def open_url(url: str, retries: RetrySettings, sleep: Callable[[float], None] = time.sleep) -> Download:
     """Open a URL for one pass.
 
     Raises SourceError when it cannot be read; reading raises it, too.
     """
-    reader = _Resuming(url, retries, sleep)
-    return Opened(raw=io.BufferedReader(reader, READ_BYTES), size=reader.size, check_unchanged=reader.check_unchanged)
+    reader = _ResumableReader(url, retries, sleep)
+    return Download(raw=io.BufferedReader(reader, READ_BYTES), size=reader.size, check_unchanged=reader.check_unchanged)
 
 
-class _Resuming(io.RawIOBase):
-    """The bytes of a URL; a broken transfer is begun again at the byte where it broke."""
+class _ResumableReader(io.RawIOBase):
+    """The bytes of a URL; an interrupted transfer begins again at the byte where it stopped."""
 
     def __init__(self, url: str, retries: RetrySettings, sleep: Callable[[float], None]) -> None:
         self._url = url
@@ -153,8 +153,8 @@ class _Resuming(io.RawIOBase):
         self._retries = retries
         self._sleep = sleep
         self._transfer: Transfer | None = None
-        # A wrong host looks like a lost connection, and is told at once.
-        first = self._patiently(lambda: self._begin(url, 0), _Busy)
+        # Only a busy server is retried here: a wrong host looks like a lost connection, and is reported at once.
+        first = self._retrying(lambda: self._begin(url, 0), _BusyServerError)
         self.size, self._version = first.size, first.version
         self._transfer = first
 
@@ -166,40 +166,40 @@ class _Resuming(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        data = self._patiently(lambda: self._read(len(view)))
+        data = self._retrying(lambda: self._read(len(view)))
         view[: len(data)] = data
         self._position += len(data)
         return len(data)
 
     def close(self) -> None:
-        self._let_go()
+        self._drop_transfer()
         super().close()
 
     def check_unchanged(self) -> None:
-        """Raise SourceError when an object is another one now; what HTTP sends is one version from end to end."""
+        """Raise SourceError when an object changed while it was read; one answer over HTTP is always one version."""
         if scheme_of(self._url) not in _HTTP:
-            with closing(self._patiently(lambda: self._begin(self._url, 0))) as now:
+            with closing(self._retrying(lambda: self._begin(self._url, 0))) as now:
                 self._require_same(now)
 
     def _read(self, size: int) -> bytes:
         try:
             if self._transfer is None:
-                self._transfer = self._resumed()
+                self._transfer = self._resume()
             data = self._transfer.read(size)
-        except (_Broken, _Gone, SourceError):
+        except (_NetworkError, _PermanentError, SourceError):
             raise
         except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
-            raise _Broken(_told(error)) from None
+            raise _NetworkError(_describe(error)) from None
         if not data and self.size is not None and self._position < self.size:
-            raise _Broken("the connection was closed too early")
+            raise _NetworkError("the connection was closed too early")
         return data
 
-    def _resumed(self) -> Transfer:
+    def _resume(self) -> Transfer:
         if self._version is None:
-            raise _Gone("the transfer broke off, and the server tells no version by which it could go on")
+            raise _PermanentError("the transfer was interrupted, and the server reports no version to continue with")
         transfer = self._begin(self._url, self._position)
         self._require_same(transfer)
-        log.info("transfer_resumed", source=shown(self._url), position=self._position)
+        log.info("transfer_resumed", source=printable(self._url), position=self._position)
         return transfer
 
     def _require_same(self, transfer: Transfer) -> None:
@@ -208,22 +208,24 @@ class _Resuming(io.RawIOBase):
             transfer.close()
             raise _unreadable(self._url, _CHANGED)
 
-    def _patiently(self, attempt: Callable[[], Any], transient: type[_Broken] = _Broken) -> Any:
-        """Return what an attempt gives, tried again while the network is at fault.
+    def _retrying(self, attempt: Callable[[], Any], transient: type[_NetworkError] = _NetworkError) -> Any:
+        """Return the result of an attempt, which is retried after faults of the network.
 
         Raises SourceError.
         """
-        policy = retrying.policy(self._retries, lambda error: isinstance(error, transient), self._note, self._sleep)
+        policy = retrying.policy(
+            self._retries, lambda error: isinstance(error, transient), self._log_retry, self._sleep
+        )
         try:
             return policy(attempt)
-        except (_Broken, _Gone) as error:
+        except (_NetworkError, _PermanentError) as error:
             raise _unreadable(self._url, str(error)) from None
 
-    def _note(self, state: RetryCallState) -> None:
-        self._let_go()
+    def _log_retry(self, state: RetryCallState) -> None:
+        self._drop_transfer()
         log.warning(
             "transfer_broken",
-            source=shown(self._url),
+            source=printable(self._url),
             position=self._position,
             reason=str(state.outcome.exception()) if state.outcome else "",
             try_number=state.attempt_number,
@@ -231,22 +233,22 @@ class _Resuming(io.RawIOBase):
             wait_seconds=round(state.upcoming_sleep, 2),
         )
 
-    def _let_go(self) -> None:
+    def _drop_transfer(self) -> None:
         if self._transfer is not None:
-            with suppress(Exception):  # It is broken, or not wanted any more.
+            with suppress(Exception):  # A broken connection may fail to close.
                 self._transfer.close()
             self._transfer = None
 
 
 def _unreadable(url: str, why: str) -> SourceError:
     return SourceError(
-        f"cannot read {shown(url)}: {why}",
-        hint="check the address and the right to read it, and run the same command; what is in is not loaded twice",
+        f"cannot read {printable(url)}: {why}",
+        hint="check the address and its access rights, and run the same command; loaded records are not loaded twice",
     )
 
 
-def _told(error: BaseException) -> str:
-    """Return an exception of the network or a driver in words of ours: its own may hold an address or a secret."""
+def _describe(error: BaseException) -> str:
+    """Return a message for an exception of the network or a driver; its own message may hold an address or a secret."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, PermissionError):
@@ -259,7 +261,7 @@ def _told(error: BaseException) -> str:
 
 
 class _Body:
-    """What a server sends over HTTP."""
+    """The body of an answer over HTTP."""
 
     def __init__(self, response: http.client.HTTPResponse, size: int | None) -> None:
         headers = response.headers
@@ -275,21 +277,21 @@ class _Body:
 
 
 def _http(url: str, at: int) -> Transfer:
-    """Ask a server for a file from byte `at` on; what a server without ranges sends before it is passed over."""
+    """Request a file from byte `at` on; of a server without ranges, skip the bytes before it."""
     response = _answer(_request(url, at))
     length = response.headers.get("Content-Length", "")
     size = int(length) if length.isdecimal() else None
     if response.status == http.HTTPStatus.PARTIAL_CONTENT:
         begins, _, whole = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
         if begins.partition("-")[0] != str(at):
-            raise _Gone("the server sends another range than it was asked for")
+            raise _PermanentError("the server sends another range than the requested one")
         return _Body(response, int(whole) if whole.isdecimal() else None)
     body = _Body(response, size)
     while at:
-        passed = len(body.read(min(at, READ_BYTES)))
-        if not passed:
-            raise _Broken("the connection was closed too early")
-        at -= passed
+        skipped = len(body.read(min(at, READ_BYTES)))
+        if not skipped:
+            raise _NetworkError("the connection was closed too early")
+        at -= skipped
     return body
 
 
@@ -297,14 +299,14 @@ def _request(url: str, at: int) -> urllib.request.Request:
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     bare = urlunsplit(SplitResult(parts.scheme, host, parts.path, parts.query, ""))
-    # As it is stored: a range counts the bytes of what is sent.
+    # Without content encoding, because a range counts the bytes as sent.
     headers = {"Accept-Encoding": "identity", "User-Agent": f"logistics-etl/{__version__}"}
     if at:
         headers["Range"] = f"bytes={at}-"
     request = urllib.request.Request(bare, headers=headers)  # noqa: S310 - http and https only
     if parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        # Not to whom the server redirects to.
+        # A redirect does not get the credentials.
         request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(user.encode()).decode()}")
     return request
 
@@ -319,16 +321,16 @@ def _answer(request: urllib.request.Request) -> http.client.HTTPResponse:
         reason = http.client.responses.get(error.code, "").lower()
         fault = f"the server answers {error.code} {reason}".rstrip()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise _Gone(_CHANGED) from None
-        raise (_Busy if error.code in _TRY_AGAIN else _Gone)(fault) from None
+            raise _PermanentError(_CHANGED) from None
+        raise (_BusyServerError if error.code in _RETRIED_STATUSES else _PermanentError)(fault) from None
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
-            raise _Gone("the server's certificate cannot be verified") from None
-        raise _Broken(_told(error.reason) if isinstance(error.reason, OSError) else "no connection") from None
+            raise _PermanentError("the server's certificate cannot be verified") from None
+        raise _NetworkError(_describe(error.reason) if isinstance(error.reason, OSError) else "no connection") from None
     except (http.client.InvalidURL, UnicodeError):
-        raise _Gone("the address holds characters that are to be written as %XX") from None
+        raise _PermanentError("the address has characters that must be written as %XX") from None
     except (OSError, http.client.HTTPException) as error:
-        raise _Broken(_told(error)) from None
+        raise _NetworkError(_describe(error)) from None
     return response
 
 
@@ -358,16 +360,16 @@ def _object(url: str, at: int) -> Transfer:
     try:
         return _Object(url, at)
     except (FileNotFoundError, PermissionError) as error:
-        raise _Gone(_told(error)) from None
+        raise _PermanentError(_describe(error)) from None
     except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
         if "Credentials" in type(error).__name__:
-            raise _Gone("no credentials are found, or not all of them") from None
-        raise _Broken(_told(error)) from None
+            raise _PermanentError("credentials are missing or incomplete") from None
+        raise _NetworkError(_describe(error)) from None
 
 
 def _object_store(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL, without memory of what it listed before, and the path in it."""
-    import fsspec  # noqa: PLC0415 - an extra brings it
+    """Return the fsspec file system of a URL, without its cache of listings, and the path in it."""
+    import fsspec  # noqa: PLC0415 - an extra installs it
 
     system, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     return system, path

@@ -1,4 +1,4 @@
-"""File, URL or standard input -> decompressed UTF-8, and what is known of the content before it is read."""
+"""File, URL or standard input -> its content as decompressed UTF-8, and what is known of it before it is read."""
 
 import os
 import stat
@@ -13,8 +13,8 @@ from etl.errors import SourceError, reason_of
 from etl.ingestion import constants
 from etl.ingestion.constants import HEAD_BYTES, READ_BYTES
 from etl.ingestion.sources import remote
-from etl.ingestion.sources.compression import DAMAGED, Reader, Unreadable, decompressed
-from etl.ingestion.sources.encodings import NotText, Utf8Reader, is_utf8, line_feeds
+from etl.ingestion.sources.compression import DAMAGE_ERRORS, ArchiveError, Reader, decompressed
+from etl.ingestion.sources.encodings import InvalidTextError, Utf8Reader, is_utf8, line_feeds
 from etl.ingestion.sources.recognition import compression_of, encoding_of
 from etl.ingestion.values import Source
 from etl.settings import RetrySettings
@@ -22,7 +22,7 @@ from etl.settings import RetrySettings
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_PATIENCE = RetrySettings(
+_DEFAULT_RETRIES = RetrySettings(
     attempts=constants.RETRY_ATTEMPTS,
     base_seconds=constants.RETRY_BASE_SECONDS,
     cap_seconds=constants.RETRY_CAP_SECONDS,
@@ -31,19 +31,19 @@ _PATIENCE = RetrySettings(
 _MAGIC_BYTES = 8
 _LONGEST_MARK = 4
 
-_GET_AGAIN = "get the file again and run the same command; what is in is not loaded twice"
+_GET_AGAIN = "get the file again and run the same command; loaded records are not loaded twice"
 
 
-class Changed(Exception):
-    """The source is not any more what it was when it was opened."""
+class SourceChangedError(Exception):
+    """The source changed since it was opened."""
 
 
 class Stream:
     """The content of a source, decompressed and as UTF-8, read once from the front.
 
-    `position` counts the bytes given out. `head` are its first bytes, at most HEAD_BYTES, which identify it; `size`
-    the bytes as they are stored, None where that is not known. `is_repeatable` tells whether it can be opened again,
-    `waits` whether its bytes may be a long time coming. `encoding` is what it was decoded from.
+    `position` counts the bytes given out. `head` are the first bytes, at most HEAD_BYTES, which identify the source.
+    `size` is the number of bytes as stored, or None if it is unknown. `is_repeatable`: the source can be opened again.
+    `waits`: a read may take long, as from a pipe or a network. `encoding` is the encoding of the stored text.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class Stream:
 
     @property
     def plain_path(self) -> str | None:
-        """The path at which its bytes can be read again at any offset, or None."""
+        """The path of a file whose bytes can be read again at any offset, or None."""
         is_plain = self.is_repeatable and self._is_as_stored and not self._translation
         return self.source.path if is_plain else None
 
     @property
     def stored_position(self) -> int:
-        """How many bytes of the source as stored were read; of a stream that has no size, of its content."""
-        # Not by the buffer, whose lock is held while it waits for bytes: another thread may ask.
+        """The number of bytes read of the source as stored; of a stream without a size, of its content."""
+        # Not from the buffer: it holds its lock while it waits for bytes, and this may be another thread.
         return self.position if self.size is None else self._raw.raw.tell()
 
     def read(self, size: int = READ_BYTES) -> bytes:
@@ -101,13 +101,13 @@ class Stream:
         self._is_as_stored = False
         try:
             return decompressed(raw, compression)
-        except Unreadable as error:
+        except ArchiveError as error:
             raise SourceError(
                 f"{self.source.name}: {error}",
-                hint="unpack what is meant and give it to standard input: unzip -p FILE MEMBER | etl load DATASET -",
+                hint="unpack the file that is meant to standard input: unzip -p FILE MEMBER | etl load DATASET -",
             ) from None
         except EOFError:
-            raise self._broken("the compressed data ends too early") from None
+            raise self._fault_here("the compressed data ends too early") from None
 
     def _text(self, content: Reader) -> Reader:
         if self.source.encoding != "auto":
@@ -116,22 +116,22 @@ class Stream:
             self.encoding = self.source.encoding
             self._is_as_stored = False
             return Utf8Reader(content, self.source.encoding, mark=0)
-        begun = _Begun(content)
-        found = encoding_of(begun.ahead)
-        if found is None:
-            return begun
-        self.encoding = found.name
+        reader = _PeekedReader(content)
+        encoding = encoding_of(reader.peeked)
+        if encoding is None:
+            return reader
+        self.encoding = encoding.name
         self._is_as_stored = False
-        return Utf8Reader(begun, found.name, found.mark)
+        return Utf8Reader(reader, encoding.name, encoding.mark)
 
     def _fill(self, size: int) -> bytes:
-        """Read until there are `size` bytes; a fault waits until what is before it was given out."""
+        """Read until there are `size` bytes; a fault is kept until the bytes before it were given out."""
         parts = []
-        held = 0
+        length = 0
         try:
-            while held < size and not self._fault and (data := self._read(size - held)):
+            while length < size and not self._fault and (data := self._read(size - length)):
                 parts.append(data)
-                held += len(data)
+                length += len(data)
         except SourceError as error:
             self._fault = error
         data = b"".join(parts)
@@ -139,55 +139,56 @@ class Stream:
 
     def _read(self, size: int) -> bytes:
         try:
-            # read1 gives what there is; read would lose it when the compressed data breaks off behind.
+            # read1 returns the bytes that there are; read would lose them when the compressed data ends too early.
             data = self._bytes.read1(size)
             if not data and self._check_unchanged:
                 self._check_unchanged()
         except EOFError:
-            raise self._broken("the compressed data ends too early") from None
-        except DAMAGED:
-            raise self._broken("the compressed data is damaged") from None
-        except NotText as error:
-            raise self._broken(
-                f"invalid {self.encoding} at byte {error.position} of the file", hint="--encoding names another"
+            raise self._fault_here("the compressed data ends too early") from None
+        except DAMAGE_ERRORS:
+            raise self._fault_here("the compressed data is damaged") from None
+        except InvalidTextError as error:
+            raise self._fault_here(
+                f"invalid {self.encoding} at byte {error.position} of the file",
+                hint="--encoding names another encoding",
             ) from None
-        except Changed:
-            raise self._broken("the file changed while it was read") from None
+        except SourceChangedError:
+            raise self._fault_here("the file changed while it was read") from None
         except OSError as error:
-            # bz2 tells damage by an OSError that names no error of the system.
-            raise self._broken((error.strerror or "the compressed data is damaged").lower()) from error
+            # bz2 reports damage by an OSError without an error of the system.
+            raise self._fault_here((error.strerror or "the compressed data is damaged").lower()) from error
         self._count += len(data)
         return data
 
-    def _broken(self, what: str, hint: str = _GET_AGAIN) -> SourceError:
-        return SourceError(f"{self.source.name}: {what}, at byte {self._count} of its content", hint=hint)
+    def _fault_here(self, reason: str, hint: str = _GET_AGAIN) -> SourceError:
+        return SourceError(f"{self.source.name}: {reason}, at byte {self._count} of its content", hint=hint)
 
 
-class _Begun:
-    """A reader whose first bytes were looked at; a fault behind them waits until they were given out."""
+class _PeekedReader:
+    """A reader whose first bytes are known before they are read; a fault after them is raised after they were read."""
 
     def __init__(self, reader: Reader) -> None:
-        self.ahead = b""
+        self.peeked = b""
         self._reader = reader
         self._fault: Exception | None = None
         try:
-            while len(self.ahead) < _LONGEST_MARK and (data := reader.read1(READ_BYTES)):
-                self.ahead += data
-        except Exception as error:  # noqa: BLE001 - raised where it belongs
+            while len(self.peeked) < _LONGEST_MARK and (data := reader.read1(READ_BYTES)):
+                self.peeked += data
+        except Exception as error:  # noqa: BLE001 - raised by read1, after the bytes before it
             self._fault = error
 
     def read1(self, size: int, /) -> bytes:
-        """Return at most `size` bytes; none at the end."""
-        if self.ahead:
-            given, self.ahead = self.ahead[:size], self.ahead[size:]
-            return given
+        """Return at most `size` bytes; no bytes at the end."""
+        if self.peeked:
+            data, self.peeked = self.peeked[:size], self.peeked[size:]
+            return data
         if self._fault:
             raise self._fault
         return self._reader.read1(size)
 
 
-class _Awaited(RawIOBase):
-    """A stream of which so many bytes come at once, although a pipe gives at first what was written first."""
+class _BlockingStart(RawIOBase):
+    """Blocks until `size` bytes are there, so that magic numbers can be recognised on a slow pipe."""
 
     def __init__(self, stream: BufferedReader, size: int) -> None:
         self._begin = stream.read(size)
@@ -204,18 +205,18 @@ class _Awaited(RawIOBase):
 
 
 @contextmanager
-def opened(source: Source, retries: RetrySettings = _PATIENCE) -> Iterator[Stream]:
-    """Open a source for one pass; a transfer over the network that breaks is tried again.
+def opened(source: Source, retries: RetrySettings = _DEFAULT_RETRIES) -> Iterator[Stream]:
+    """Open a source for one pass; an interrupted transfer over the network is retried.
 
-    Raises SourceError when there is no such file or it cannot be read.
+    Raises SourceError when the source does not exist or cannot be read.
     """
     if source.url is not None:
-        begun = remote.opened(source.url, retries)
-        with closing(begun.raw):
-            yield Stream(source, begun.raw, begun.size, begun.check_unchanged)
+        download = remote.open_url(source.url, retries)
+        with closing(download.raw):
+            yield Stream(source, download.raw, download.size, download.check_unchanged)
         return
     if source.path is None:
-        yield Stream(source, _awaited(cast(BufferedReader, sys.stdin.buffer)), None)
+        yield Stream(source, _buffered(cast(BufferedReader, sys.stdin.buffer)), None)
         return
     with ExitStack() as stack:
         try:
@@ -224,8 +225,8 @@ def opened(source: Source, retries: RetrySettings = _PATIENCE) -> Iterator[Strea
             before = os.fstat(file.fileno())
             if stat.S_ISREG(before.st_mode):
                 stream = Stream(source, file, before.st_size, lambda: _compare(file, before))
-            else:  # A pipe has no size, and what it gives cannot be read a second time.
-                stream = Stream(source, _awaited(file), None)
+            else:  # A pipe has no size, and its bytes cannot be read a second time.
+                stream = Stream(source, _buffered(file), None)
         except OSError as error:
             raise SourceError(
                 f"cannot read {source.name}: {reason_of(error)}",
@@ -235,17 +236,17 @@ def opened(source: Source, retries: RetrySettings = _PATIENCE) -> Iterator[Strea
 
 
 def _require_file(path: Path, name: str) -> None:
-    """Raise SourceError for a folder that holds no file, OSError when it may not be looked at."""
+    """Raise SourceError for a folder without files, OSError for a folder that cannot be listed."""
     if path.is_dir():
         next(path.iterdir(), None)
         raise SourceError(f"the folder {name} holds no file", hint="hidden, .part and .tmp files do not count")
 
 
-def _awaited(stream: BufferedReader) -> BufferedReader:
-    return BufferedReader(_Awaited(stream, _MAGIC_BYTES))
+def _buffered(stream: BufferedReader) -> BufferedReader:
+    return BufferedReader(_BlockingStart(stream, _MAGIC_BYTES))
 
 
 def _compare(file: BufferedReader, before: os.stat_result) -> None:
     now = os.fstat(file.fileno())
     if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-        raise Changed
+        raise SourceChangedError

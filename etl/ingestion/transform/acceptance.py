@@ -1,4 +1,4 @@
-"""The check of the tokens of a column, with what counts as none, its default and its limits. Pure: the fast path."""
+"""The check of the tokens of a column, with its `null_if`, default and limits. Pure: the fast path."""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,7 @@
-"""The values that many records have in one column -> their COPY texts, all at once. Pure: the checked path's short way.
+"""The values of many records in one column -> their COPY texts, all at once. Pure: a shortcut of the checked path.
 
-Nearly all values of a column are of one kind, and are converted together; where one of them is not, each is converted
-by itself.
+Nearly all values of a column are of one kind, and are converted together; if one of them is not, each value is
+converted by itself.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,41 +19,41 @@ Records = Sequence[dict[str, Any]]
 
 
 class Columns:
-    """The columns of rows that are records."""
+    """The columns of a table whose rows are records."""
 
     def __init__(self, columns: Sequence[tuple[Column, Getter, Rules]]) -> None:
-        self._texts = [_texts_of(column, rules) for column, _, rules in columns]
-        self._odd: list[tuple[int, Getter]] = []
+        self._converters = [_converter(column, rules) for column, _, rules in columns]
+        self._computed: list[tuple[int, Getter]] = []
         self._members: dict[str, dict[str, list[int]]] = {}
         self._rare: set[tuple[str, str]] = set()
         for place, (column, get, _) in enumerate(columns):
             names = _names(column)
             if names is None:
-                self._odd.append((place, get))
+                self._computed.append((place, get))
             else:
-                self._members.setdefault("" if len(names) == 1 else names[0], {}).setdefault(names[-1], []).append(
-                    place
-                )
+                outer = "" if len(names) == 1 else names[0]
+                self._members.setdefault(outer, {}).setdefault(names[-1], []).append(place)
 
     def texts(self, records: Records) -> list[Sequence[str]]:
         """Return the texts of each column.
 
-        Raises Misfit where a value does not fit.
+        Raises Misfit if a value does not fit.
         """
         values = dict(self._values(records))
-        return [give(values[place]) for place, give in enumerate(self._texts)]
+        return [convert(values[place]) for place, convert in enumerate(self._converters)]
 
     def _values(self, records: Records) -> Iterator[tuple[int, Sequence[Any]]]:
-        for place, get in self._odd:
+        """Yield the values of each column, with the place of the column."""
+        for place, get in self._computed:
             yield place, [get(record, None, 1) for record in records]
         for outer, members in self._members.items():
             objects = _objects(records, outer, list(members)) if outer else records
-            for name, taken in self._taken(objects, outer, members):
+            for name, values in self._member_values(objects, outer, members):
                 for place in members[name]:
-                    yield place, taken
+                    yield place, values
 
-    def _taken(self, objects: Records, outer: str, names: Iterable[str]) -> Iterator[tuple[str, Sequence[Any]]]:
-        """Yield the values of each member; those that all objects have are asked for at once."""
+    def _member_values(self, objects: Records, outer: str, names: Iterable[str]) -> Iterator[tuple[str, Sequence[Any]]]:
+        """Yield the values of each member; one call gets those of all members that no object lacks."""
         usual = [name for name in names if (outer, name) not in self._rare]
         while len(usual) > 1:
             try:
@@ -68,39 +68,41 @@ class Columns:
             usual = []
         for name in names:
             if name not in usual:
-                yield name, [each.get(name) for each in objects]
+                yield name, [item.get(name) for item in objects]
 
 
 def _names(column: Column) -> list[str] | None:
-    """Return the one or two members that lead to the value as it stands, or None where it is got in another way."""
-    way = column.way
-    names = [step for step in way.steps if isinstance(step, str)]
+    """Return the one or two members that lead to the value of a column, or None where its getter must compute it."""
+    path = column.value_path
+    names = [step for step in path.steps if isinstance(step, str)]
     is_changed = column.value is not None or column.trim or column.null_if or column.default is not None
-    is_plain = not (is_changed or way.sign or way.up) and len(names) == len(way.steps) <= 2
+    is_plain = not (is_changed or path.sign or path.up) and len(names) == len(path.steps) <= 2
     return names if is_plain else None
 
 
 def _objects(records: Records, outer: str, names: Sequence[str]) -> Records:
+    """Return the objects under a member of the records; the names, all null, replace one that is null."""
     objects = [record.get(outer) for record in records]
     types = set(map(type, objects))
     if not types <= {dict, NoneType}:
         raise Misfit("22P02", "expected an object")
-    none = dict.fromkeys(names)
-    return objects if NoneType not in types else [none if each is None else each for each in objects]  # type: ignore[return-value]
+    empty = dict.fromkeys(names)
+    return objects if NoneType not in types else [empty if item is None else item for item in objects]  # type: ignore[return-value]
 
 
-def _texts_of(column: Column, rules: Rules) -> Callable[[Sequence[Any]], Sequence[str]]:
+def _converter(column: Column, rules: Rules) -> Callable[[Sequence[Any]], Sequence[str]]:
+    """Return the function from the values of a column to their texts."""
     convert, convert_all = rules.convert, rules.convert_all
 
-    def give(values: Sequence[Any]) -> Sequence[str]:
+    def convert_column(values: Sequence[Any]) -> Sequence[str]:
         types = set(map(type, values))
         if NoneType not in types:
             return convert_all(values, types) or list(map(convert, values))
         if column.required:
             raise Misfit("23502", "expected a value, got none")
         types.remove(NoneType)
-        given = [value for value in values if value is not None]
-        texts = iter(convert_all(given, types) or list(map(convert, given)))
+        not_null = [value for value in values if value is not None]
+        texts = iter(convert_all(not_null, types) or list(map(convert, not_null)))
         return [NULL_TEXT if value is None else next(texts) for value in values]
 
-    return give
+    return convert_column

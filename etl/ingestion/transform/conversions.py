@@ -1,4 +1,4 @@
-"""What the conversions of several types share: values as text, escapes, limits. Pure: the checked path.
+"""Parts that the conversions of several types share: values as text, escapes, limits. Pure: the checked path.
 
 Values come as the decoders give them: str, bool, int, Decimal, dict, list; never None.
 """

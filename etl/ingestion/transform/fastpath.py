@@ -1,6 +1,6 @@
-"""The fast path: blocks of records are decoded into JSON tokens, and those accepted are sent as they stand.
+"""The fast path: blocks of records are decoded into JSON tokens, and accepted tokens are sent unchanged.
 
-A record that holds another token is suspect, and is converted value by value. `docs/explain/fast-path.md` follows one
+A record with any other token is suspect, and is converted value by value. `docs/explain/fast-path.md` follows one
 record through each step, with its bytes.
 """
 
@@ -22,28 +22,28 @@ from etl.ingestion.framing.spans import Spans
 from etl.ingestion.transform.acceptance import group_of
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.transform.rules import Group, Token
-from etl.ingestion.transform.shapes import Seen, Shape
+from etl.ingestion.transform.shapes import RowExtractor, Shape, TokenColumn
 from etl.ingestion.transform.tokens import SEPARATOR
 from etl.ingestion.values import Batch, Block, BlockRows, Piece, PieceShape, Proof, Rows, Span
 
 Columns = frozenset[tuple[str, str]]
 
-_MISSES = 4
-_UNASKED_AFTER_MISSES = 64
-"""Blocks that are not decoded for a proof where it was of no use: each would be decoded twice."""
+_MAX_MISSES = 4
+_PAUSE_AFTER_MISSES = 64
+"""So many blocks get no proof after several proofs failed: a block without a proof is decoded twice."""
 
-_NUMBERS_KEPT = 1 << 15
+_CACHED_NUMBERS = 1 << 15
 
 _join = SEPARATOR.join
 
-_UNDECODED = (msgspec.MsgspecError, ValueError, RecursionError)
+_DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class FastPath:
     """Decodes a block of records into tokens, which the server converts.
 
-    `guarded` are the columns, by table and name, whose limits the tables check themselves; without any it is strict.
-    `closely` are those that are looked at by themselves, for the server refused a value of theirs.
+    `guarded` are the columns, by table and name, whose limits the tables check themselves; without any the path is
+    strict. `suspected` are the columns that are checked alone, because the server refused a value of theirs.
     """
 
     def __init__(
@@ -52,33 +52,34 @@ class FastPath:
         projection: Projection,
         run_number: int,
         guarded: Columns = frozenset(),
-        closely: Columns = frozenset(),
+        suspected: Columns = frozenset(),
     ) -> None:
         self._projection = projection
         self._run_number = run_number
         self._shape = shape
         self._guarded = guarded
-        self._closely = closely
+        self._suspected = suspected
         self._decoders = _Decoders(shape.record)
         self._known = _Decoders(shape.known)
-        self._none = shape.record()
-        self._tables = [_Table(shape, table, columns, guarded, closely) for table, columns in shape.tables]
+        self._empty = shape.record()
+        self._tables = [_Table(shape, table, columns, guarded, suspected) for table, columns in shape.tables]
         self._name: Literal["fast", "strict"] = "fast" if guarded else "strict"
         self._misses = 0
-        self._unasked = 0
+        self._pause = 0
 
-    def looking_at(self, columns: Collection[tuple[str | None, str | None]]) -> "FastPath | None":
-        """Return the path that looks at each of these columns by itself; None where this one does so already."""
-        named = {(table.name, seen.column.name) for table, group in self._shape.tables for seen in group}
-        new = named.intersection(columns) - self._closely
+    def suspecting(self, columns: Collection[tuple[str | None, str | None]]) -> "FastPath | None":
+        """Return the path that checks each of these columns alone; None if this path does so already."""
+        own = {(table.name, column.name) for table, group in self._shape.tables for column in group}
+        new = own.intersection(columns) - self._suspected
         if not new:
             return None
-        return FastPath(self._shape, self._projection, self._run_number, self._guarded - new, self._closely | new)
+        return FastPath(self._shape, self._projection, self._run_number, self._guarded - new, self._suspected | new)
 
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
-        """Yield None after each block whose rows are not made yet, and the batch at the end of the piece."""
-        gathered = self._projection.gather(piece, self._run_number)
-        gathered.look_at(decoding.first(piece))
+        """Yield None after each block that had no rows yet, and the batch at the end of the piece."""
+        builder = self._projection.builder(piece, self._run_number)
+        if self._projection.warns_of_unknown:
+            builder.note_unknown(decoding.first(piece))
         buffers: list[list[BytesIO]] = [[] for _ in self._tables]
         counts = [0] * len(self._tables)
         spans: dict[int, Span] = {}
@@ -95,98 +96,103 @@ class FastPath:
                 counts[table] += count
             for suspect, within in rows.suspects:
                 spans[suspect] = span = Span(begin + within.start, begin + within.end, within.fault)
-                gathered.add(suspect, decoding.decode_one(decoding.text(piece, span)))
+                builder.add(suspect, decoding.decode_one(decoding.text(piece, span)))
         if place != piece.count + 1:
             raise InternalError(f"of {piece.count} records at byte {piece.offset} {place - 1} were decoded")
         yield Batch(
             piece=piece,
             places=range(1, place),
             tables=tuple(
-                (Rows(format="csv", buffers=tuple(held), count=count, columns=table.columns), *checked)
-                for table, held, count, checked in zip(self._tables, buffers, counts, gathered.tables(), strict=True)
+                (Rows(format="csv", buffers=tuple(lines), count=count, columns=table.columns), *checked)
+                for table, lines, count, checked in zip(self._tables, buffers, counts, builder.tables(), strict=True)
             ),
-            rejected=tuple(gathered.rejected),
+            rejected=tuple(builder.rejected),
             path=self._name,
             maker=self,
-            policy_effects=gathered.policy_effects,
+            policy_effects=builder.policy_effects,
             spans=spans,
         )
 
     def prove(self, block: Block) -> Proof | None:
-        """Return how many records a block holds and their rows, or None where another proof is to be looked for.
+        """Return the number of records in a block and their rows, or None where the cutter must check the block.
 
-        To decode a block proves that it is JSON, but not how deep the members are nested that the dataset does not
-        name, nor a value that stands where none of its kind is expected: these are looked at.
+        Decoding a block proves that it is JSON. It does not prove how deep the unnamed members are nested, or that each
+        value is of the kind of its column: both are checked here.
         """
-        if self._unasked:
-            self._unasked -= 1
+        if self._pause:
+            self._pause -= 1
             return None
-        proof = self._proof(block)
-        self._misses = self._misses + 1 if proof is None else 0
-        if self._misses >= _MISSES:
-            self._misses, self._unasked = 0, _UNASKED_AFTER_MISSES
-        return proof
-
-    def _proof(self, block: Block) -> Proof | None:
         text = _Block(block.data, block.shape)
         try:
-            found = text.decoded(self._known)
-        except _UNDECODED:
-            return None
-        if not found:
-            return None
-        made = self._looked_at(text, found, set(), block.offset, block.place)
-        # Of the suspects each is looked at, and what is neither in a row nor in one of them is ASCII.
-        if not all(is_utf8(lines) for lines, _ in made.tables):
-            return None
-        if any(is_nested_deeper(block.data[span.start : span.end], MAX_NESTING) for _, span in made.suspects):
-            return None
-        return Proof(len(found), made)
+            records = text.decoded(self._known)
+        except _DECODE_ERRORS:
+            records = []
+        rows = self._block_rows(text, records, set(), block.offset, block.place) if records else None
+        if rows is not None and _is_sound(block, rows):
+            self._misses = 0
+            return Proof(len(records), rows)
+        self._misses += 1
+        if self._misses >= _MAX_MISSES:
+            self._misses, self._pause = 0, _PAUSE_AFTER_MISSES
+        return None
 
     def _rows(self, data: bytes, shape: PieceShape, offset: int, first: int) -> BlockRows:
         block = _Block(data, shape)
-        found, suspects = self._decoded(block)
-        return self._looked_at(block, found, suspects, offset, first)
+        records, suspects = self._decoded(block)
+        return self._block_rows(block, records, suspects, offset, first)
 
-    def _looked_at(
-        self, block: "_Block", found: Sequence[Any], suspects: set[int], offset: int, first: int
+    def _block_rows(
+        self, block: "_Block", records: Sequence[Any], suspects: set[int], offset: int, first: int
     ) -> BlockRows:
         """Return the rows of a block whose first record has the place `first` in the piece at `offset`."""
         head = b"%d\x1f%d\x1f" % (self._run_number, offset)
-        last = first + len(found)
+        last = first + len(records)
         tails = [head + number for number in _numbers(last)[first - 1 : last - 1]]
-        taken = [table.rows(found, tails, suspects) for table in self._tables]
+        # All tables add their suspects before any of them leaves a suspect out.
+        lines_of_tables = []
+        for table in self._tables:
+            lines_of_tables.append(table.rows(records, tails, suspects))  # noqa: PERF401 - the stack is deepest here: no frame more
         return BlockRows(
             maker=self,
-            count=len(found),
-            tables=[lines.but(suspects) for lines in taken],
+            count=len(records),
+            tables=[lines.without(suspects) for lines in lines_of_tables],
             suspects=[(first + suspect, block.spans[suspect]) for suspect in sorted(suspects)],
         )
 
     def _decoded(self, block: "_Block") -> tuple[list[Any], set[int]]:
-        """Return the records of a block and the places, from 0, of those that are not as the dataset names them."""
+        """Return the records of a block, and the places, from 0, of those that do not decode as the dataset says."""
         if is_utf8(block.data):
-            with suppress(*_UNDECODED):
+            with suppress(*_DECODE_ERRORS):
                 return block.decoded(self._decoders), set()
-        found: list[Any] = []
+        records: list[Any] = []
         suspects: set[int] = set()
         for place, span in enumerate(block.spans):
             record = None if span.fault else self._decoded_one(block.data[span.start : span.end])
-            found.append(self._none if record is None else record)
+            records.append(self._empty if record is None else record)
             if record is None:
                 suspects.add(place)
-        return found, suspects
+        return records, suspects
 
     def _decoded_one(self, text: bytes) -> Any:
         try:
             text.decode()
             return self._decoders.one.decode(text)
-        except _UNDECODED:
+        except _DECODE_ERRORS:
             return None
 
 
+def _is_sound(block: Block, rows: BlockRows) -> bool:
+    """Return whether a decoded block is UTF-8 throughout and nested no deeper than MAX_NESTING.
+
+    Each suspect is checked; bytes that are neither in a row nor in a suspect are ASCII.
+    """
+    if not all(is_utf8(lines) for lines, _ in rows.tables):
+        return False
+    return not any(is_nested_deeper(block.data[span.start : span.end], MAX_NESTING) for _, span in rows.suspects)
+
+
 class _Decoders:
-    """What decodes records of a type: in an array, and one by one or on lines."""
+    """Decoders of a type of record: of arrays, and of single records or lines."""
 
     def __init__(self, record: type[msgspec.Struct]) -> None:
         self.array = msgspec.json.Decoder(cast(Any, list)[record])
@@ -204,88 +210,89 @@ class _Block:
     def decoded(self, decoders: _Decoders) -> list[Any]:
         """Return the records.
 
-        Raises one of _UNDECODED where not all of them are of the type.
+        Raises one of _DECODE_ERRORS if a record is not of the type.
         """
         if self._shape == "array":
             return cast(list[Any], decoders.array.decode(b"[%b]" % self.data))
         if self._shape == "lines":
-            found: list[Any] = decoders.one.decode_lines(self.data)
-            if are_lines(self.data, len(found)):
-                return found
+            records: list[Any] = decoders.one.decode_lines(self.data)
+            if are_lines(self.data, len(records)):
+                return records
             return list(map(decoders.one.decode, self.data.split(b"\n")))
         raise ValueError("records that follow one another are decoded one by one")
 
     @property
     def spans(self) -> Spans:
-        """Where the records stand in it."""
+        """The places of the records in the block."""
         if self._spans is None:
             self._spans = Spans(self.data, self._shape)
         return self._spans
 
 
 class _Table:
-    """The rows of one table that the fast path accepts."""
+    """Makes the rows of one table from decoded records."""
 
-    def __init__(self, shape: Shape, table: Table, columns: Sequence[Seen], guarded: Columns, closely: Columns) -> None:
-        together: dict[Group, list[Seen]] = {}
-        alone: list[list[Seen]] = []
-        for seen in columns:
-            named = (table.name, seen.column.name)
-            group = None if named in closely else group_of(seen.column, is_guarded=named in guarded)
+    def __init__(
+        self, shape: Shape, table: Table, columns: Sequence[TokenColumn], guarded: Columns, suspected: Columns
+    ) -> None:
+        grouped: dict[Group, list[TokenColumn]] = {}
+        alone: list[list[TokenColumn]] = []
+        for column in columns:
+            key = (table.name, column.name)
+            group = None if key in suspected else group_of(column.column, is_guarded=key in guarded)
             if group is None:
-                alone.append([seen])
+                alone.append([column])
             else:
-                together.setdefault(group, []).append(seen)
-        self._groups = [*together.items(), *((None, columns) for columns in alone)]
-        self._taken = shape.taking(table, [columns for _, columns in self._groups])
-        self.columns = (*(seen.column.name for _, columns in self._groups for seen in columns), *LINEAGE)
+                grouped.setdefault(group, []).append(column)
+        self._groups = [*grouped.items(), *((None, columns) for columns in alone)]
+        self._extractor: RowExtractor = shape.extractor(table, [columns for _, columns in self._groups])
+        self.columns = (*(column.name for _, columns in self._groups for column in columns), *LINEAGE)
 
     def rows(self, records: Sequence[Any], tails: Sequence[bytes], suspects: set[int]) -> "_Lines":
-        """Return the lines of CSV, and add the records that hold a token which nothing accepts to the suspects.
+        """Return the lines of CSV, and add the records with a token that does not pass to the suspects.
 
         `tails` are the last fields of each record's rows.
         """
-        sizes = None if self._taken.sizes is None else self._taken.sizes(records)
-        fields = self._taken.fields(records, () if sizes is None else _numbers(max(sizes)))
+        sizes = None if self._extractor.sizes is None else self._extractor.sizes(records)
+        fields = self._extractor.fields(records, () if sizes is None else _numbers(max(sizes)))
         if not fields:
             return _Lines([], sizes)
-        found: set[int] = set()
-        groups = [
-            _accepted(group, columns, rows, found)
-            for (group, columns), rows in zip(self._groups, zip(*fields, strict=True), strict=True)
-        ]
+        odd_rows: set[int] = set()
+        groups = []
+        for (group, columns), rows in zip(self._groups, zip(*fields, strict=True), strict=True):
+            groups.append(_accepted(group, columns, rows, odd_rows))
         if sizes is not None:
             tails = list(chain.from_iterable(map(repeat, tails, sizes)))
         lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes)
-        suspects.update(found if sizes is None else map(lines.owners().__getitem__, found))
+        suspects.update(odd_rows if sizes is None else map(lines.owners().__getitem__, odd_rows))
         return lines
 
 
 def _accepted(
-    group: Group | None, columns: Sequence[Seen], rows: Sequence[Token], suspects: set[int]
+    group: Group | None, columns: Sequence[TokenColumn], rows: Sequence[Token], odd_rows: set[int]
 ) -> Sequence[Token]:
     """Return the fields of columns that are checked together, and add the rows with a token that does not pass."""
     if group and (accepted := group.accept(rows)) is not None:
         return accepted
     if group and group.odd_rows:
         for place in group.odd_rows(rows, len(columns)):
-            found: set[int] = set()
-            _accepted(None, columns, [rows[place]], found)
-            suspects.update(place for _ in found)
+            odd: set[int] = set()
+            _accepted(None, columns, [rows[place]], odd)
+            odd_rows.update(place for _ in odd)
         # The tokens of all other rows pass as they are.
         return rows
     if len(columns) == 1:
-        return rows if columns[0].accept is None else columns[0].accept(rows, suspects)
+        return rows if columns[0].accept is None else columns[0].accept(rows, odd_rows)
     tokens = zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
     fields = [
-        column if seen.accept is None else seen.accept(column, suspects)
-        for seen, column in zip(columns, tokens, strict=True)
+        column_tokens if column.accept is None else column.accept(column_tokens, odd_rows)
+        for column, column_tokens in zip(columns, tokens, strict=True)
     ]
     return list(map(_join, zip(*fields, strict=True)))
 
 
 class _Lines:
-    """The lines of CSV that a block of records becomes; `sizes` are how many each of them does, None: one each."""
+    """The lines of CSV of a block; `sizes` are the numbers of lines of its records, None: each record has one line."""
 
     def __init__(self, lines: list[bytes], sizes: list[int] | None) -> None:
         self.lines = lines
@@ -297,8 +304,8 @@ class _Lines:
             return range(len(self.lines))
         return list(chain.from_iterable(map(repeat, range(len(self._sizes)), self._sizes)))
 
-    def but(self, suspects: set[int]) -> tuple[bytes, int]:
-        """Return the lines but those of the suspects, each with its end, and how many."""
+    def without(self, suspects: set[int]) -> tuple[bytes, int]:
+        """Return the lines without those of the suspects, each with its end, and their number."""
         lines = self.lines
         if suspects:
             lines = list(compress(lines, (owner not in suspects for owner in self.owners())))
@@ -306,14 +313,14 @@ class _Lines:
 
 
 def _numbers(count: int) -> list[bytes]:
-    """Return the numbers from 1 to `count`, or further, as they stand in a row."""
-    return _made_numbers(count) if count > _NUMBERS_KEPT else _kept_numbers()
+    """Return the numbers from 1 to `count` or more, as a row has them."""
+    return _new_numbers(count) if count > _CACHED_NUMBERS else _cached_numbers()
 
 
 @cache
-def _kept_numbers() -> list[bytes]:
-    return _made_numbers(_NUMBERS_KEPT)
+def _cached_numbers() -> list[bytes]:
+    return _new_numbers(_CACHED_NUMBERS)
 
 
-def _made_numbers(count: int) -> list[bytes]:
+def _new_numbers(count: int) -> list[bytes]:
     return [b"%d" % number for number in range(1, count + 1)]

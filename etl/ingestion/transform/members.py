@@ -1,4 +1,4 @@
-"""How the value of a column is got from a record: by its path, with what counts as none. Pure."""
+"""Getters: functions that return the value of a column from a record, by its path and its options. Pure."""
 
 from collections.abc import Callable, Iterable
 from decimal import Decimal
@@ -9,7 +9,7 @@ from etl.ingestion.values import KEY, Misfit
 
 
 class Outer(NamedTuple):
-    """What is around an element: the object that holds its array, with that one's own position and surroundings."""
+    """The object that encloses an element: it has the array of the element, a position, and may be enclosed itself."""
 
     item: Any
     outer: "Outer | None"
@@ -17,16 +17,16 @@ class Outer(NamedTuple):
 
 
 Getter = Callable[[Any, Outer | None, int], Any]
-"""(object of the row, what is around it, position from 1) -> the value, None when there is none; it raises Misfit."""
+"""(object of the row, the object that encloses it, position from 1) -> the value, or None. Raises Misfit."""
 
 
 Condition = Callable[[Any, Outer | None, int], bool]
-"""(object of the row, what is around it, position from 1) -> whether the table takes it."""
+"""(object of the row, the object that encloses it, position from 1) -> whether it becomes a row of the table."""
 
 
 def getter(column: Column) -> Getter:
-    """Return what gets the value of a column."""
-    get = _path(column.way) if column.value is None else _constant(column.value)
+    """Return the getter of a column."""
+    get = _path(column.value_path) if column.value is None else _constant(column.value)
     if column.trim:
         get = _trimmed(get)
     if column.null_if:
@@ -37,20 +37,20 @@ def getter(column: Column) -> Getter:
 
 
 def condition(table: Table) -> Condition:
-    """Return what tells whether a table takes an object, by its `where`."""
-    wanted = [(_path(each.way), _sorted(each.values)) for each in table.where]
+    """Return the condition of a table: whether all parts of its `where` hold for an object."""
+    parts = [(_path(part.value_path), _comparable(part.values)) for part in table.where]
 
-    def is_taken(item: Any, outer: Outer | None, position: int) -> bool:
+    def holds(item: Any, outer: Outer | None, position: int) -> bool:
         try:
-            return all(_is_among(get(item, outer, position), *values) for get, values in wanted)
+            return all(_is_among(get(item, outer, position), *values) for get, values in parts)
         except Misfit:
             return False
 
-    return is_taken
+    return holds
 
 
-def _sorted(values: Iterable[str | bool | float]) -> tuple[frozenset[tuple[type, str | bool]], frozenset[Decimal]]:
-    """Return values as they are compared: as they are written, numbers by their value; true is no 1."""
+def _comparable(values: Iterable[str | bool | float]) -> tuple[frozenset[tuple[type, str | bool]], frozenset[Decimal]]:
+    """Return texts and booleans with their types, because Python takes true for 1, and numbers by their values."""
     others = frozenset((type(value), value) for value in values if isinstance(value, str | bool))
     return others, frozenset(Decimal(str(value)) for value in values if not isinstance(value, str | bool))
 
@@ -77,14 +77,14 @@ def _or_default(get: Getter, default: str | bool | float) -> Getter:
     value = Decimal(str(default)) if isinstance(default, float) else default
 
     def get_or_default(item: Any, outer: Outer | None, position: int) -> Any:
-        found = get(item, outer, position)
-        return value if found is None else found
+        own = get(item, outer, position)
+        return value if own is None else own
 
     return get_or_default
 
 
 def _null_if(get: Getter, values: Iterable[str | int | float]) -> Getter:
-    # Compared as they are written; and true is no 1, as it would be for Python.
+    # Texts are compared as they are written. The type is compared, too, because Python takes true for 1.
     texts = frozenset(value for value in values if isinstance(value, str))
     numbers = frozenset(Decimal(str(value)) for value in values if not isinstance(value, str))
 
@@ -108,9 +108,9 @@ def _required(get: Getter) -> Getter:
 
 
 def _path(path: paths.ValuePath) -> Getter:
-    """Compile a path."""
+    """Return the getter of a path."""
     if path.sign == "#":
-        get: Getter = lambda item, outer, position: position  # noqa: E731 # one of several, and no name tells more
+        get: Getter = lambda item, outer, position: position  # noqa: E731 # one of several; a name would say no more
     elif path.sign == "@":
         return _key
     elif path.sign == ".":
@@ -136,14 +136,14 @@ def _whole(item: Any, _outer: Outer | None, _position: int) -> Any:
 
 def _from_outer(get: Getter) -> Getter:
     def get_outside(_item: Any, outer: Outer | None, _position: int) -> Any:
-        assert outer is not None  # noqa: S101 # a definition leads no further out than its record
+        assert outer is not None  # noqa: S101 # no path of a definition leads beyond the record
         return get(*outer)
 
     return get_outside
 
 
 def descending(steps: tuple[paths.Step, ...]) -> Getter:
-    """Return what goes from an object down these steps."""
+    """Return the getter that follows these steps from an object."""
     if len(steps) == 1 and isinstance(steps[0], str):
         name = steps[0]
         return lambda item, outer, position: item.get(name) if type(item) is dict else _no_object(item, "the element")
@@ -161,7 +161,7 @@ def descending(steps: tuple[paths.Step, ...]) -> Getter:
             elif item is None:
                 return None
             else:
-                _no_object(item, paths.told(steps[:depth]) or "the element")
+                _no_object(item, paths.spelling(steps[:depth]) or "the element")
         return item
 
     return descend
@@ -173,7 +173,7 @@ def _no_object(value: Any, where: str) -> None:
 
 
 def kind(value: Any) -> str:
-    """Return what a JSON value is, for a person."""
+    """Return the kind of a JSON value, as a message names it."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):

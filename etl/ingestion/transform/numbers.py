@@ -18,7 +18,7 @@ from etl.ingestion.transform.tokens import LONGEST_NUMBER, SEPARATOR, suspect
 from etl.ingestion.values import Misfit
 
 _SPACE = " \t\n\r\v\f"
-"""What PostgreSQL skips around a number."""
+"""White space that PostgreSQL skips around a number."""
 
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 

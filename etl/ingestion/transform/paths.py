@@ -1,7 +1,7 @@
 """A piece -> its batch, by one of two paths that give the same rows.
 
-The fast path sends the tokens that it can accept; every other record goes through the checked path, value by value,
-as do all of a batch that the server refuses. The checked path alone: `--decoder ijson`.
+The fast path sends the tokens that it accepts. All other records, and all records of a batch that the server refuses,
+go through the checked path, which converts value by value. `--decoder ijson` uses the checked path alone.
 """
 
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from etl.ingestion.transform.projection import Projection
 from etl.ingestion.transform.shapes import NoShape, Shape, shape
 from etl.ingestion.values import Batch, Block, Piece, Proof
 
-_AT_ONCE = 64
-"""Records that the checked path takes at a time: of so few, mostly none is odd, which would make it look at each."""
+_RECORDS_TOGETHER = 64
+"""Records that the checked path converts together. Small, so that one odd value sends few records to the slow way."""
 
-_FOR_A_WHILE = 64
-_FOR_A_LITTLE = 8
-"""Batches for which a closer look is taken at once after the server refused one: what is refused rarely comes alone."""
+_STRICT_BATCHES = 64
+_CHECKED_BATCHES = 8
+"""How many batches stay on the stricter path after a refusal: bad records come in clusters."""
 
 
 class CheckedPath:
@@ -32,17 +32,18 @@ class CheckedPath:
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each part of the work, and the batch at its end."""
         places = range(1, piece.count + 1)
-        gathered = self._projection.gather(piece, self._run_number)
-        gathered.look_at(decoding.first(piece))
-        found = zip(places, decoding.decode(piece), strict=True)
-        while taken := list(islice(found, _AT_ONCE)):
-            gathered.add_all(taken)
+        builder = self._projection.builder(piece, self._run_number)
+        if self._projection.warns_of_unknown:
+            builder.note_unknown(decoding.first(piece))
+        records = zip(places, decoding.decode(piece), strict=True)
+        while chunk := list(islice(records, _RECORDS_TOGETHER)):
+            builder.add_all(chunk)
             yield None
-        yield gathered.batch(piece, places)
+        yield builder.batch(piece, places)
 
 
 class Paths:
-    """Which path a piece takes: the fast one, and for a while another where the server refused batches of it."""
+    """Chooses the path of each piece: the fast one, or a stricter one for some batches after a refusal."""
 
     def __init__(self, fast: FastPath | None, strict: FastPath | None, checked: CheckedPath) -> None:
         self._fast = fast
@@ -52,7 +53,7 @@ class Paths:
         self._checked_for = 0
 
     def prove(self, block: Block) -> Proof | None:
-        """Return how many records a block holds, with the rows of the path that it takes, or None."""
+        """Return how many records a block holds, and their rows, or None where the cutter has to check it itself."""
         path = self._strict if self._strict_for else self._fast
         return None if path is None or self._checked_for else path.prove(block)
 
@@ -70,33 +71,33 @@ class Paths:
         return path.batching(piece)
 
     def again(self, refused: Batch) -> Iterator[Batch]:
-        """Yield a batch that the server refused as the paths make it that look closer."""
-        told = self._fast
-        # Made ahead, before the fast path was told to look closer: that it is refused says nothing new.
+        """Yield a batch that the server refused, as each stricter path makes it."""
+        fast = self._fast
+        # A batch that was made before the fast path became stricter: its refusal says nothing new.
         is_late = refused.path == "fast" and refused.maker is not self._fast
         if refused.path == "fast" and self._strict:
             for batch in self._closer(self._strict, refused):
-                self._strict_for = 0 if is_late or self._fast is not told else _FOR_A_WHILE
+                self._strict_for = 0 if is_late or self._fast is not fast else _STRICT_BATCHES
                 yield batch
         if refused.path != "checked":
             for batch in self._closer(self._checked, refused):
-                self._checked_for = 0 if is_late or self._fast is not told else _FOR_A_LITTLE
-                self._strict_for = 0 if self._fast is not told else self._strict_for
+                self._checked_for = 0 if is_late or self._fast is not fast else _CHECKED_BATCHES
+                self._strict_for = 0 if self._fast is not fast else self._strict_for
                 yield batch
 
     def _closer(self, path: FastPath | CheckedPath, refused: Batch) -> Iterator[Batch]:
-        """Yield the batch of a path; where it finds why, the fast one looks at these columns by itself from now on."""
+        """Yield the batch of a path; the fast path checks the columns of its new faults alone from now on."""
         for batch in path.batching(refused.piece):
             if batch is not None:
-                found = {(each.fault.table, each.fault.column) for each in batch.rejected}
-                found -= {(each.fault.table, each.fault.column) for each in refused.rejected}
-                if self._fast and (closer := self._fast.looking_at(found)):
-                    self._fast = closer
+                columns = {(rejected.fault.table, rejected.fault.column) for rejected in batch.rejected}
+                columns -= {(rejected.fault.table, rejected.fault.column) for rejected in refused.rejected}
+                if self._fast and (stricter := self._fast.suspecting(columns)):
+                    self._fast = stricter
                 yield batch
 
 
 def fast(dataset: Dataset) -> Shape | str:
-    """Return the dataset as the fast path sees it, or why it cannot."""
+    """Return the dataset as the fast path sees it, or the reason why the fast path cannot load it."""
     try:
         return shape(dataset)
     except NoShape as reason:

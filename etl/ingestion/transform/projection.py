@@ -1,12 +1,13 @@
 """Record -> COPY text and data checks, compiled once per dataset. Pure: the checked path, value by value.
 
-What fits which type is contract C5 (`docs/reference/dataset-definitions.md`); the SQLSTATE of a misfit is the one
+`docs/reference/dataset-definitions.md` says which values fit which type; the SQLSTATE of a misfit is the one that
 PostgreSQL would give.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from io import StringIO
 from itertools import chain
 from typing import Any, NamedTuple
@@ -23,16 +24,16 @@ from etl.ingestion.transform.types import converter, rules_of
 from etl.ingestion.transform.unknown import known, unknown
 from etl.ingestion.values import Batch, Fault, Misfit, Piece, PolicyEffects, Rejected, Rows
 
-_NAME_SHOWN = 100
-_NAMES_NOTED = 100
-_OF_NUL = frozenset({"22021", "22P05"})
+_LONGEST_NAME = 100
+_MOST_NAMES = 100
+_NUL_SQLSTATES = frozenset({"22021", "22P05"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Cell:
-    """One column, compiled: its value with what counts as none, its COPY text, and the column of its misfits.
+    """One column, compiled: the getter of its value, its rules, and the place of the column that takes its misfits.
 
-    `member` is the name of the item's member that the value is as it stands, or None.
+    `member` is the name of the member that is the value unchanged, or None where the getter must compute the value.
     """
 
     column: Column
@@ -43,7 +44,7 @@ class _Cell:
 
 
 class _Cells(NamedTuple):
-    """The columns of a table; `steps` is what nearly every row takes of them, `columns` gives what many rows do."""
+    """The columns of a table: `steps` are the short form for one row, and `columns` converts many rows at once."""
 
     cells: tuple[_Cell, ...]
     steps: tuple[tuple[str | None, Getter, Callable[[Any], str]], ...]
@@ -51,7 +52,7 @@ class _Cells(NamedTuple):
 
 
 class _CompiledTable(NamedTuple):
-    """A table, compiled: its columns, the arrays that lead to its rows, and what tells which it takes (None: all)."""
+    """A table, compiled: its columns, the arrays that lead to its rows, and its condition (None: it takes all)."""
 
     table: Table
     cells: _Cells
@@ -60,19 +61,34 @@ class _CompiledTable(NamedTuple):
 
 
 class Projection:
-    """A dataset compiled: from records to the COPY text of its tables.
+    """A dataset, compiled: converts records to the COPY text of its tables.
 
-    Raises DefinitionError when a column has a constant or a default that does not fit it.
+    Raises DefinitionError if a constant or a default does not fit its column.
     """
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self.members = known(dataset) if dataset.on_unknown != "ignore" else None
         _require_fitting(dataset)
-        self._tables = [_compile_table(table) for table in dataset.tables]
         self._record_tables = [number for number, table in enumerate(dataset.tables) if not table.each]
-        self._is_sorted = any(self._tables[number].takes for number in self._record_tables)
-        self._keys = {number: _keys(dataset, dataset.tables[number]) for number in self._record_tables}
+
+    # Compiled for the first record that the checked path takes: many loads have none.
+    @cached_property
+    def _tables(self) -> list[_CompiledTable]:
+        return [_compile_table(table) for table in self.dataset.tables]
+
+    @cached_property
+    def _has_conditions(self) -> bool:
+        return any(self._tables[number].takes for number in self._record_tables)
+
+    @cached_property
+    def _keys(self) -> dict[int, list[Getter]]:
+        return {number: _keys(self.dataset, self.dataset.tables[number]) for number in self._record_tables}
+
+    @property
+    def warns_of_unknown(self) -> bool:
+        """Whether a load should name the members that the definition does not know."""
+        return self.dataset.on_unknown == "warn"
 
     def batch(
         self,
@@ -83,45 +99,47 @@ class Projection:
     ) -> Batch:
         """Return the rows of a piece and the records that can never load.
 
-        `run_number` is the lineage that each row carries beside the piece's offset and the record's place, one of
-        `places` for each record.
+        `places` has the place of each record. The lineage of a row is `run_number`, the offset of the piece, and the
+        place of the record.
         """
-        gathered = self.gather(piece, run_number)
+        builder = self.builder(piece, run_number)
         for place, record in zip(places, records, strict=True):
-            gathered.add(place, record)
-        return gathered.batch(piece, places)
+            builder.add(place, record)
+        return builder.batch(piece, places)
 
-    def gather(self, piece: Piece, run_number: int) -> "Gathered":
-        """Return what gathers the rows of records of a piece one by one."""
-        return Gathered(self, f"{run_number}\t{piece.offset}")
+    def builder(self, piece: Piece, run_number: int) -> "BatchBuilder":
+        """Return a builder for the batch of a piece."""
+        return BatchBuilder(self, f"{run_number}\t{piece.offset}")
 
     def rows_of(self, record: dict[str, Any], lineage: str) -> list[list[str]]:
         """Return the COPY text of a record's rows for each table.
 
-        Raises Refused when it can never load.
+        Raises RecordRefusal if the record can never load.
         """
         if self.dataset.on_unknown == "reject" and (name := next(unknown(record, self.members), None)):
-            reason = f"the definition does not know the member {name[:_NAME_SHOWN]}"
-            raise Refused(Misfit("23514", reason), self.dataset.tables[0], None)
+            reason = f"the definition does not know the member {name[:_LONGEST_NAME]}"
+            raise RecordRefusal(Misfit("23514", reason), self.dataset.tables[0], None)
         own = self._table_of(record)
         if own is None:
-            raise Refused(Misfit("23514", "no table takes it: `where` holds for none"), self.dataset.tables[0], None)
+            raise RecordRefusal(
+                Misfit("23514", "no table takes the record: `where` holds in none"), self.dataset.tables[0], None
+            )
         return [
             _rows(table, record, lineage) if table.arrays or number == own else []
             for number, table in enumerate(self._tables)
         ]
 
     def rows_together(self, records: Sequence[Any], lineages: Sequence[str]) -> list[list[str]] | None:
-        """Return the COPY text of the rows of many records for each table, or None where each is to be looked at."""
-        if self._is_sorted or self.dataset.on_unknown == "reject" or set(map(type, records)) != {dict}:
+        """Return the COPY text of the rows of many records for each table, or None where each needs a closer look."""
+        if self._has_conditions or self.dataset.on_unknown == "reject" or set(map(type, records)) != {dict}:
             return None
         try:
             return [_rows_together(table, records, lineages) for table in self._tables]
-        except (Misfit, Refused):
+        except (Misfit, RecordRefusal):
             return None
 
     def key_of(self, record: dict[str, Any]) -> str | None:
-        """Return the record's key as text, or None when it has none that can be told."""
+        """Return the record's key as text, or None if the record has no key or the key is no text."""
         keys = self._keys[self._table_of(record) or 0]
         try:
             return ", ".join(as_text(get(record, None, 0)) for get in keys) if keys else None
@@ -129,7 +147,7 @@ class Projection:
             return None
 
     def _table_of(self, record: dict[str, Any]) -> int | None:
-        """Return the number of the table that takes a record: the first whose `where` holds."""
+        """Return the number of the first table whose `where` holds for a record, or None."""
         for number in self._record_tables:
             takes = self._tables[number].takes
             if takes is None or takes(record, None, 0):
@@ -137,8 +155,8 @@ class Projection:
         return None
 
 
-class Gathered:
-    """The rows of a piece's records, one record after the other, and the records that can never load."""
+class BatchBuilder:
+    """Builds the batch of a piece: takes its records in order, and keeps their rows or rejects them."""
 
     def __init__(self, projection: Projection, lineage: str) -> None:
         self.rejected: list[Rejected] = []
@@ -156,21 +174,21 @@ class Gathered:
             return
         try:
             texts = self._rows_of(record, f"{self._lineage}\t{place}\n")
-        except Refused as refused:
+        except RecordRefusal as refusal:
             key = self._projection.key_of(record)
-            self.rejected.append(Rejected(place=place, key=key, fault=refused.fault))
+            self.rejected.append(Rejected(place=place, key=key, fault=refusal.fault))
             return
         self._add_rows(texts)
 
-    def add_all(self, found: Sequence[tuple[int, dict[str, Any] | Fault]]) -> None:
-        """Add the rows of records with their places, or reject them."""
-        places, records = zip(*found, strict=True)
-        together = self._projection.rows_together(records, [f"{self._lineage}\t{place}\n" for place in places])
-        if together is None:
-            for place, record in found:
+    def add_all(self, placed: Sequence[tuple[int, dict[str, Any] | Fault]]) -> None:
+        """Add the rows of records, which come with their places, or reject them."""
+        places, records = zip(*placed, strict=True)
+        texts = self._projection.rows_together(records, [f"{self._lineage}\t{place}\n" for place in places])
+        if texts is None:
+            for place, record in placed:
                 self.add(place, record)
         else:
-            self._add_rows(together)
+            self._add_rows(texts)
 
     def _add_rows(self, texts: list[list[str]]) -> None:
         for index, rows in enumerate(texts):
@@ -180,8 +198,8 @@ class Gathered:
     def _rows_of(self, record: dict[str, Any], lineage: str) -> list[list[str]]:
         try:
             return self._projection.rows_of(record, lineage)
-        except Refused as refused:
-            if self._projection.dataset.on_nul != "strip" or refused.fault.sqlstate not in _OF_NUL:
+        except RecordRefusal as refusal:
+            if self._projection.dataset.on_nul != "strip" or refusal.fault.sqlstate not in _NUL_SQLSTATES:
                 raise
             stripped = without_nul(record)
             if stripped == record:
@@ -190,15 +208,15 @@ class Gathered:
             self._nul_stripped += 1
             return texts
 
-    def look_at(self, found: Iterable[dict[str, Any] | Fault]) -> None:
-        """Note the members of some records that the definition does not know, where it is to warn of them."""
-        for record in found if self._projection.dataset.on_unknown == "warn" else ():
+    def note_unknown(self, records: Iterable[dict[str, Any] | Fault]) -> None:
+        """Note the members of some records that the definition does not know."""
+        for record in records:
             for name in unknown(record, self._projection.members):
-                if len(self._unknown) < _NAMES_NOTED:
-                    self._unknown.add(name[:_NAME_SHOWN])
+                if len(self._unknown) < _MOST_NAMES:
+                    self._unknown.add(name[:_LONGEST_NAME])
 
     def batch(self, piece: Piece, places: Sequence[int]) -> Batch:
-        """Return what was gathered as the batch of a piece."""
+        """Return the batch of the piece."""
         rejected = tuple(self.rejected)
         return Batch(
             piece=piece, places=places, tables=self.tables(), rejected=rejected, policy_effects=self.policy_effects
@@ -206,7 +224,7 @@ class Gathered:
 
     @property
     def policy_effects(self) -> PolicyEffects:
-        """What policies did with the records."""
+        """The effects of the policies on the records so far."""
         return PolicyEffects(nul_stripped=self._nul_stripped, unknown=tuple(sorted(self._unknown)))
 
     def tables(self) -> tuple[tuple[Rows, ...], ...]:
@@ -217,8 +235,8 @@ class Gathered:
         )
 
 
-class Refused(Exception):
-    """A record that cannot become rows."""
+class RecordRefusal(Exception):
+    """The record can never become rows; `fault` says why."""
 
     def __init__(self, misfit: Misfit, table: Table, column: Column | None, position: int = 0) -> None:
         super().__init__()
@@ -247,28 +265,28 @@ def _row(table: Table, cells: _Cells, item: Any, outer: Outer | None, position: 
 
 
 def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, outer: Outer | None, position: int) -> list[str]:
-    """Return the texts of a row that holds a misfit, each misfit in the column that takes it.
+    """Return the texts of a row that has misfits, each of them moved to the column that takes it.
 
-    Raises Refused when none does.
+    Raises RecordRefusal where no column takes a misfit.
     """
     values: list[str] = []
-    moved: list[tuple[_Cell, int, Misfit]] = []
+    moves: list[tuple[_Cell, int, Misfit]] = []
     for cell in cells:
         try:
             value = cell.get(item, outer, position)
             values.append(NULL_TEXT if value is None else cell.rules.convert(value))
         except Misfit as misfit:
             if cell.misfits_to is None or misfit.is_violation:
-                raise Refused(misfit, table, cell.column, position) from None
-            moved.append((cell, cell.misfits_to, misfit))
+                raise RecordRefusal(misfit, table, cell.column, position) from None
+            moves.append((cell, cell.misfits_to, misfit))
             values.append(NULL_TEXT)
-    for cell, target, unfit in moved:
+    for cell, target, unfit in moves:
         try:
-            if values[target] != NULL_TEXT:  # Two texts for one column: one of them would be lost.
+            if values[target] != NULL_TEXT:  # Of two texts for one column, one would be lost.
                 raise unfit
             values[target] = cells[target].rules.convert(json_text(cell.get(item, outer, position)))
         except Misfit as unstorable:
-            raise Refused(unstorable, table, cell.column, position) from None
+            raise RecordRefusal(unstorable, table, cell.column, position) from None
     return values
 
 
@@ -286,7 +304,7 @@ def _rows(compiled: _CompiledTable, record: dict[str, Any], lineage: str) -> lis
 def _rows_together(compiled: _CompiledTable, records: Sequence[Any], lineages: Sequence[str]) -> list[str]:
     """Return the rows of many records.
 
-    Raises Misfit or Refused where one of them does not fit.
+    Raises Misfit or RecordRefusal if one of them does not fit.
     """
     if compiled.arrays:
         rows = [_rows(compiled, record, lineage) for record, lineage in zip(records, lineages, strict=True)]
@@ -306,8 +324,8 @@ def _keys(dataset: Dataset, table: Table) -> list[Getter]:
 def _require_fitting(dataset: Dataset) -> None:
     for table in dataset.tables:
         for column in table.columns:
-            given = {"value": None if column.value == SOURCE else column.value, "default": column.default}
-            for option, value in given.items():
+            values = {"value": None if column.value == SOURCE else column.value, "default": column.default}
+            for option, value in values.items():
                 if value is None or value in column.null_if:
                     continue
                 try:
@@ -322,7 +340,7 @@ def _compile(table: Table) -> _Cells:
     cells = tuple(
         _Cell(
             column=column,
-            member=None if _is_changed(column) else column.way.member,
+            member=None if _is_changed(column) else column.value_path.member,
             get=getter(column),
             rules=rules_of(column),
             misfits_to=places[column.misfits_to] if column.misfits_to else None,
@@ -337,43 +355,43 @@ def _compile(table: Table) -> _Cells:
 
 
 def _is_changed(column: Column) -> bool:
-    """Tell whether the value is another than stands at the path, or may be refused where there is none."""
+    """Return whether the value is not that at the path unchanged, or a missing value may be refused."""
     return bool(
         column.value is not None or column.trim or column.null_if or column.default is not None or column.required
     )
 
 
 def _no_member(_name: str) -> None:
-    raise Misfit("22P02", "expected an object at the element")  # told in full by the getter
+    raise Misfit("22P02", "expected an object at the element")  # the getter raises the full message
 
 
 class _Array(NamedTuple):
-    """An array whose elements become rows: how it is got, and the path that a fault tells."""
+    """An array whose elements become rows: its getter, and its path as a fault names it."""
 
     get: Getter
     path: str
 
 
 def _arrays(table: Table) -> tuple[_Array, ...]:
-    return tuple(_Array(get=descending(paths.steps(each)), path=each) for each in table.each)
+    return tuple(_Array(get=descending(paths.steps(path)), path=path) for path in table.each)
 
 
 def _elements(
     table: Table, arrays: tuple[_Array, ...], item: Any, outer: Outer | None, position: int
 ) -> Iterator[tuple[Any, Outer, int]]:
-    """Yield the elements of an array, or of the arrays in its elements, with what is around each and its position."""
+    """Yield the elements of an array, or of the arrays in its elements, each with its enclosing object and position."""
     array, *inner = arrays
-    around = Outer(item, outer, position)
+    enclosing = Outer(item, outer, position)
     try:
         elements = array.get(item, outer, position)
     except Misfit as misfit:
-        raise Refused(misfit, table, None) from None
+        raise RecordRefusal(misfit, table, None) from None
     if elements is None:
         return
     if not isinstance(elements, list):
-        raise Refused(Misfit("22P02", f"expected an array at {array.path}, got {kind(elements)}"), table, None)
+        raise RecordRefusal(Misfit("22P02", f"expected an array at {array.path}, got {kind(elements)}"), table, None)
     for number, element in enumerate(elements, 1):
         if inner:
-            yield from _elements(table, tuple(inner), element, around, number)
+            yield from _elements(table, tuple(inner), element, enclosing, number)
         else:
-            yield element, around, number
+            yield element, enclosing, number

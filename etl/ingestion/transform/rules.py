@@ -1,4 +1,4 @@
-"""What a column does with its values: the conversion of the checked path, and the token check of the fast path. Pure.
+"""The rules of a column: the conversion of the checked path, and the token check of the fast path. Pure.
 
 A token is the text of a JSON value as it is written in the record. Each type has one module that makes its rules;
 `types` names it.

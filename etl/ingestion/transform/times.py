@@ -9,14 +9,15 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from functools import lru_cache, partial
 from typing import Any, assert_never
 
 from etl.datasets import Column
 from etl.datasets.types import TimeType
-from etl.ingestion.transform.rules import Accept, Convert, ConvertAll, Group, Rules, Token
+from etl.ingestion.transform.conversions import bounds_check
+from etl.ingestion.transform.rules import Accept, Convert, ConvertAll, Group, Rules, Token, convert_none
 from etl.ingestion.transform.tokens import NULL_FIELD, SEPARATOR, each_accepted, number_or_text, suspect
 from etl.ingestion.values import Misfit
 
@@ -25,6 +26,7 @@ _TIMESTAMP = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?"
     r" ?(?:(Z)|[+-]([0-9]{2})(?::?([0-9]{2}))?)?"
 )
+_CLOCK = re.compile(r"([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?( ?(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?))?")
 
 # Days that every year has; February 29 is looked up in the calendar.
 _DAY = (
@@ -32,6 +34,7 @@ _DAY = (
     r"(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
 )
 _TIME = r"[T ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?"
+_is_common_clock = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,6})?)?").fullmatch
 _is_common_date = re.compile(_DAY).fullmatch
 _is_common_local = re.compile(_DAY + _TIME).fullmatch
 _is_common_instant = re.compile(_DAY + _TIME + r"(?:Z|[+-](?:0[0-9]|1[0-5]):?[0-5][0-9])").fullmatch
@@ -39,14 +42,16 @@ _is_common_instant = re.compile(_DAY + _TIME + r"(?:Z|[+-](?:0[0-9]|1[0-5]):?[0-
 # The forms of common values, with 0 for each digit.
 _DIGITS_AS_0 = str.maketrans("123456789", "000000000")
 _DATE_FORM = re.compile(r"0000-00-00").fullmatch
+_CLOCK_FORM = re.compile(r"00:00(?::00(?:\.0{1,6})?)?").fullmatch
 _LOCAL_FORM = re.compile(r"0000-00-00[T ]00:00:00(?:\.0{1,6})?").fullmatch
 _UTC_FORM = re.compile(r"0000-00-00[T ]00:00:00(?:\.0{1,6})?Z").fullmatch
 _TOKEN_DIGITS_AS_0 = bytes.maketrans(b"123456789", b"000000000")
 _DATE_TOKEN_FORM = re.compile(rb'"0000-00-00"')
+_CLOCK_TOKEN_FORM = re.compile(rb'"00:00(?::00(?:\.0{1,6})?)?"')
 _LOCAL_TOKEN_FORM = re.compile(rb'"0000-00-00[T ]00:00:00(?:\.0{1,6})?"')
 _INSTANT_TOKEN_FORM = re.compile(rb'"0000-00-00[T ]00:00:00(?:\.0{1,6})?(?:Z|[+-]00:?00)"')
 _FORMS = 8
-"""So many different forms in one column are accepted without a look at each value."""
+"""A column with more different forms is checked value by value."""
 
 # PostgreSQL reads a fraction as a double, and no time that is longer than 128 characters.
 _FRACTION_DIGITS = 15
@@ -79,6 +84,10 @@ def rules(column: Column, type_: TimeType) -> Rules:
     """Return the rules of a column of dates or times."""
     kind = _kind(column, type_)
     convert = _with_formats(column, kind) if column.formats else kind.iso
+    if check := bounds_check(column, _microseconds):
+        convert = _within_bounds(convert, check)
+        accept = _accept_converted(convert, lambda text: None)
+        return Rules(convert=convert, convert_all=convert_none, accept=accept, group=kind.group)
     is_rewritten = column.formats or column.timezone
     accept = _accept_converted(convert, kind.is_common) if is_rewritten else _accept_common(kind)
     return Rules(convert=convert, convert_all=kind.convert_all, accept=accept, group=kind.group)
@@ -93,6 +102,14 @@ def _kind(column: Column, type_: TimeType) -> _Kind:
                 convert_all=_convert_all(_DATE_FORM, date.fromisoformat),
                 group=_DATES,
                 write=lambda moment: moment.date().isoformat(),
+            )
+        case "time":
+            return _Kind(
+                iso=_clock,
+                is_common=_is_common_clock,
+                convert_all=_convert_all(_CLOCK_FORM, time.fromisoformat),
+                group=_CLOCKS,
+                write=lambda moment: moment.time().isoformat(),
             )
         case "timestamp":
             return _Kind(
@@ -122,6 +139,37 @@ def _date(value: Any) -> str:
             _require_day(value)
             return value
     raise Misfit("22007", "expected a date as YYYY-MM-DD, got something else")
+
+
+def _clock(value: Any) -> str:
+    if isinstance(value, str):
+        if _is_common_clock(value):
+            return value
+        match = _CLOCK.fullmatch(value)
+        if match:
+            *clock, zone = match.groups(default="")
+            if zone:
+                raise Misfit("22007", "the time has a zone, and a time of day has none")
+            _require_clock(*clock)
+            return _shortened(match, 4)
+    raise Misfit("22007", "expected an ISO 8601 time of day such as 08:15:00, got something else")
+
+
+def _microseconds(text: str) -> int:
+    """Return the microseconds of a time of day since midnight, as PostgreSQL rounds them."""
+    hour, minute, second = f"{text}:00".split(":")[:3]
+    whole, _, fraction = second.partition(".")
+    seconds = (int(hour) * 60 + int(minute)) * 60 + int(whole)
+    return seconds * 1_000_000 + round(float(f"0.{fraction or 0}") * 1_000_000)
+
+
+def _within_bounds(convert: Convert, check: Callable[[int], None]) -> Convert:
+    def convert_within(value: Any) -> str:
+        text = convert(value)
+        check(_microseconds(text))
+        return text
+
+    return convert_within
 
 
 def _timestamp(value: Any) -> str:
@@ -160,19 +208,27 @@ def _timestamptz(timezone: str | None) -> Callable[[Any], str]:
 
 
 def _checked(match: re.Match[str]) -> str:
-    day, hour, minute, second, fraction, _, zone_hour, zone_minute = match.groups(default="")
+    day, *clock, _, zone_hour, zone_minute = match.groups(default="")
     _require_day(day)
+    _require_clock(*clock)
+    if zone_hour > "15" or zone_minute > "59":
+        raise Misfit("22009", "the zone is 16 hours or more from UTC, or has 60 minutes or more")
+    return _shortened(match, 5)
+
+
+def _require_clock(hour: str, minute: str, second: str, fraction: str) -> None:
     has_more = bool(fraction.strip("0"))
     is_end_of_day = (hour, minute, second or "00", has_more) == ("24", "00", "00", False)
     is_leap_second = second == "60" and not has_more
     if (hour > "23" and not is_end_of_day) or minute > "59" or (second > "59" and not is_leap_second):
         raise Misfit("22008", "the time of day does not exist")
-    if zone_hour > "15" or zone_minute > "59":
-        raise Misfit("22009", "the zone is 16 hours or more from UTC, or has 60 minutes or more")
+
+
+def _shortened(match: re.Match[str], fraction: int) -> str:
+    """Return the text of a time with no more digits in the group of its fraction than PostgreSQL reads."""
+    start, end = match.span(fraction)
     text = match.string
-    if len(fraction) > _FRACTION_DIGITS:
-        return text[: match.start(5) + _FRACTION_DIGITS] + text[match.end(5) :]
-    return text
+    return text if end - start <= _FRACTION_DIGITS else text[: start + _FRACTION_DIGITS] + text[end:]
 
 
 def _require_day(text: str) -> None:
@@ -257,7 +313,7 @@ def _are_of_form(form: re.Pattern[bytes], joined: bytes) -> bool:
     rest = rest.replace(NULL_FIELD, b"")
     for _ in range(_FORMS):
         if not rest:
-            # PostgreSQL takes a part of a leap second, which C5 does not.
+            # PostgreSQL accepts a fraction of a leap second; the conversion does not.
             return b":60." not in joined
         field = rest[: rest.index(SEPARATOR) + 1]
         if not form.fullmatch(field[:-1]):
@@ -279,6 +335,7 @@ def _accept_group(rows: Sequence[Token], *, form: re.Pattern[bytes]) -> Sequence
 
 
 _DATES = Group(name="date", accept=partial(_accept_group, form=_DATE_TOKEN_FORM))
+_CLOCKS = Group(name="time", accept=partial(_accept_group, form=_CLOCK_TOKEN_FORM))
 _LOCAL_TIMES = Group(name="timestamp", accept=partial(_accept_group, form=_LOCAL_TOKEN_FORM))
 _INSTANTS = Group(name="timestamptz", accept=partial(_accept_group, form=_INSTANT_TOKEN_FORM))
 

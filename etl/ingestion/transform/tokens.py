@@ -1,4 +1,4 @@
-"""What the token checks of several types share. Pure: the fast path.
+"""Parts that the token checks of several types share. Pure: the fast path.
 
 Tokens are checked a column at a time: a few searches through all of them pass most columns. A token that does not pass
 makes its record suspect, and the checked path decides about it.
@@ -23,7 +23,7 @@ LONGEST_NUMBER = 1000
 """Longer numbers are converted value by value."""
 
 UNDECODABLE = (msgspec.MsgspecError, ValueError)
-"""What msgspec raises for text that is no JSON, or holds half a surrogate pair."""
+"""The errors of msgspec for text that is no JSON, or holds half a surrogate pair."""
 
 _INTEGER = re.compile(rb"-?[0-9]+")
 

@@ -1,0 +1,15 @@
+-- name: exists
+-- Return whether a table exists.
+select to_regclass(%(table)s) is not null;
+
+-- name: add_primary_key
+-- Make the columns that identify a row the primary key of a table.
+alter table {table} add primary key ({key});
+
+-- name: analyze
+-- Update the planner's statistics of a table.
+analyze {table};
+
+-- name: drop
+-- Drop a table if it exists.
+drop table if exists {table};

@@ -1,0 +1,117 @@
+"""The structure of a load as it runs: the modules that it enters, the depth of its stack, the calls upwards."""
+
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from scripts.structure import measures
+from tests.support.checkout import ROOT
+from tests.support.site import Site
+
+PACKAGE = f"{ROOT / 'etl'}/"
+MAX_MODULES = 66
+MAX_FRAMES = 26
+
+
+class Profile:
+    """The frames of this program in the calls of a load."""
+
+    def __init__(self) -> None:
+        self.modules: set[str] = set()
+        self.deepest: list[str] = []
+        self.calls: set[tuple[str, str]] = set()
+
+    def note(self, frame: FrameType, event: str, _argument: object) -> None:
+        """Take an event of `sys.setprofile`."""
+        path = frame.f_code.co_filename
+        if event != "call" or not path.startswith(PACKAGE) or frame.f_code.co_name == "<module>":
+            return
+        self.modules.add(path)
+        stack = list(_frames(frame))
+        if len(stack) > len(self.deepest):
+            self.deepest = [f"{each.f_code.co_filename.removeprefix(PACKAGE)}:{each.f_code.co_name}" for each in stack]
+        self.calls.update({(_room(stack[1]), _room(stack[0]))} if len(stack) > 1 else ())
+
+
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield the frames of this program, the innermost first."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(PACKAGE):
+            yield frame
+        frame = frame.f_back
+
+
+def _room(frame: FrameType) -> str:
+    parts = frame.f_code.co_filename.removeprefix(PACKAGE).removesuffix(".py").split("/")
+    return ".".join(parts[: 2 if parts[0] == "ingestion" else 1])
+
+
+def _layers() -> dict[str, int]:
+    """Return the layer of each room, 0 the highest, as import-linter checks them."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = contracts["contracts"][0]["layers"]
+    return {room.strip(): number for number, layer in enumerate(layers) for room in layer.split("|")}
+
+
+def _climbs(calls: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    layers = _layers()
+    return {(lower, upper) for lower, upper in calls if layers[upper] < layers[lower]}
+
+
+@pytest.fixture
+def profiled(site: Site, tmp_path: Path) -> Callable[..., Profile]:
+    """Return a function that profiles a load of generated shipments; everything was imported by a load before."""
+    site.run("generate", "shipments", "--records", "3000", "--seed", "5", "--bad", "0.5%", "--output", "bad.json")
+    site.run("generate", "shipments", "--records", "3000", "--seed", "5", "--output", "clean.json")
+    words = ["--workers", "1", "--force", "--no-precalculate"]
+    for name in ("clean.json", "bad.json"):
+        site.run("load", "shipments", name, *words)
+
+    def profile(name: str) -> Profile:
+        result = Profile()
+        sys.setprofile(result.note)
+        try:
+            ended = site.run("load", "shipments", name, *words)
+        finally:
+            sys.setprofile(None)
+        assert ended.returncode == (0 if name == "clean.json" else 1)
+        return result
+
+    return profile
+
+
+def test_a_load_enters_few_modules_and_stays_shallow(profiled: Callable[..., Profile]) -> None:
+    """A newcomer who follows a load is led through a bounded number of modules and frames."""
+    profile = profiled("clean.json")
+    assert len(profile.modules) <= MAX_MODULES, sorted(profile.modules)
+    assert len(profile.deepest) <= MAX_FRAMES, profile.deepest
+    assert _room_of(profile.deepest[-1]) == "cli"
+
+
+def _room_of(place: str) -> str:
+    return place.split("/", maxsplit=1)[0]
+
+
+@pytest.mark.parametrize("name", ["clean.json", "bad.json"])
+def test_calls_that_lead_upwards_are_named_on_the_page(profiled: Callable[..., Profile], name: str) -> None:
+    """A frame of an upper room below a lower one is a climb: the architecture page lists each of them."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    [section] = re.findall(r"<!-- climbs -->\n(.*?)<!-- end: climbs -->", page, re.DOTALL)
+    named = {(lower, upper) for lower, upper in re.findall(r"`([a-z_.]+)` -> `([a-z_.]+)`:", section)}
+    assert named
+    assert _climbs(profiled(name).calls) <= named
+
+
+def test_no_room_is_too_big() -> None:
+    """No room holds more than 15 % of the lines, and few functions are long."""
+    found: dict[str, Any] = measures(ROOT)
+    share = re.search(r"([0-9.]+) %", found["biggest room"])
+    assert share is not None
+    assert float(share[1]) <= 15
+    assert int(found["functions over 40 lines"]) <= 4

@@ -1,0 +1,69 @@
+"""Which run a source continues, and by which mode its rest loads."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.site import Site
+
+SHIPS = """
+name = "ships"
+mode = "merge"
+key = ["id"]
+newest_by = "v"
+[[table]]
+name = "logistics.ships"
+[table.columns]
+id = { type = "text", required = true }
+v = "integer"
+"""
+
+
+@pytest.fixture
+def grown(site: Site) -> Path:
+    """Return a source that was merged, and has grown since by a newer version and a new record."""
+    site.define(SHIPS)
+    source = site.folder / "ships.ndjson"
+    source.write_text('{"id":"a","v":1}\n{"id":"b","v":1}\n')
+    assert site.load("ships", "ships.ndjson")["status"] == "loaded"
+    source.write_text(source.read_text() + '{"id":"a","v":2}\n{"id":"c","v":1}\n')
+    return source
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_rest_of_a_source_loads_by_the_mode_of_its_run(site: Site, grown: Path, workers: str) -> None:
+    """Another mode is exit 2 with both ways on, before anything is loaded; the run's own mode loads the rest."""
+    ended = site.run("load", "ships", grown, "--mode", "append", "--workers", workers, "--json")
+    assert ended.returncode == 2
+    assert "was loaded by mode merge; the rest cannot load by mode append" in ended.stderr
+    assert "--mode merge loads the rest; --force loads the whole source by mode append" in ended.stderr
+    counts = ended.lines[0]["records"]
+    assert (counts["loaded"], counts["skipped"], counts["rejected"]) == (0, 2, 0)
+    assert site.ask("select id, v from logistics.ships order by id") == [("a", 1), ("b", 1)]
+    assert site.column("select exit_code from etl.attempts order by attempt") == [0, 2]
+    assert site.load("ships", grown, "--workers", workers)["records"]["loaded"] == 2
+    assert site.ask("select id, v from logistics.ships order by id") == [("a", 2), ("b", 1), ("c", 1)]
+    assert site.column("select mode from etl.runs") == ["merge"]
+
+
+def test_a_source_without_a_rest_is_loaded_already_in_any_mode(site: Site, grown: Path) -> None:
+    """Where no record is missing, the mode of the command does not matter: exit 0, and no row changes."""
+    site.load("ships", grown)
+    before = site.ask("select * from logistics.ships order by id")
+    summary = site.load("ships", grown, "--mode", "append")
+    assert (summary["status"], summary["exit_code"]) == ("already_loaded", 0)
+    assert site.ask("select * from logistics.ships order by id") == before
+
+
+def test_a_replace_is_a_run_of_its_own(site: Site, grown: Path) -> None:
+    """A replace of a source that was merged loads all of it again, and records its own mode."""
+    assert site.load("ships", grown, "--mode", "replace")["records"]["loaded"] == 4
+    assert site.column("select mode from etl.runs order by number") == ["merge", "replace"]
+
+
+def test_other_sources_load_after_one_that_needs_another_mode(site: Site, grown: Path) -> None:
+    """The exit code 2 of one source ends that source alone; it counts for the command."""
+    (site.folder / "other.ndjson").write_text('{"id":"x","v":1}\n')
+    ended = site.run("load", "ships", grown, "other.ndjson", "--mode", "append", "--json")
+    statuses = [(line["status"], line["exit_code"]) for line in ended.lines if line["kind"] == "source"]
+    assert (ended.returncode, statuses) == (2, [("incomplete", 2), ("loaded", 0)])
