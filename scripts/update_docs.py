@@ -142,6 +142,7 @@ def _run(commands: Iterable[str], folder: Path, database_url: str) -> list[str]:
         "ETL_DATABASE_URL": database_url,
         "ETL_LOG_LEVEL": "error",
     }
+    environment |= {name: value for name, value in os.environ.items() if name == "COVERAGE_PROCESS_CONFIG"}
     script = "\n".join(f"{command}\nstatus=$?; printf '\\036'; (exit $status)" for command in commands)
     done = subprocess.run(  # noqa: S603 - the commands of our own pages
         ["/bin/sh", "-c", script],

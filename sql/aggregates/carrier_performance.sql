@@ -19,7 +19,7 @@
 -- column sum_costed_weight_kg: weight in kilograms of the shipments that have both a weight and a cost
 -- column sum_costed_freight_cost: freight cost of the shipments that have both a weight and a cost
 -- column cost_per_kg: sum_costed_freight_cost / sum_costed_weight_kg; null where no shipment has both
--- column count_transits: shipments with both a pick-up and a delivery time: those that have transit hours
+-- column count_transits: shipments with a pick-up and a delivery time, which have transit hours
 -- column sum_transit_hours: hours from pick-up to delivery, added up
 -- column sum_squared_transit_hours: squares of the transit hours, added up (gives a deviation over rows)
 -- column avg_transit_hours: mean transit hours

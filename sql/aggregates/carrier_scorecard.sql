@@ -12,15 +12,15 @@
 -- column count_on_time: shipments delivered at or before the promised time
 -- column count_late: shipments delivered after the promised time
 -- column on_time_share: count_on_time / (count_on_time + count_late), 0 to 1; null where both are 0
--- column sum_late_hours: hours between promise and delivery of the late shipments, added up: what can be claimed
+-- column sum_late_hours: hours between promise and delivery of the late shipments, added up: the basis of claims
 -- column avg_late_hours: mean of these hours over the late shipments
 -- column p50_late_hours: median of these hours
 -- column p90_late_hours: hours that 90 % of the late shipments do not exceed (interpolated)
--- column max_late_hours: hours of the shipment that was latest
+-- column max_late_hours: hours of the latest shipment
 -- column count_tracked: shipments with at least one tracking event
 -- column count_with_exception: tracked shipments with an exception: an exception code, or the event EXCEPTION
 -- column exception_rate: count_with_exception / count_tracked, 0 to 1; null where none is tracked
--- column count_exceptions: exceptions of these shipments; one that was sent twice counts once
+-- column count_exceptions: exceptions of these shipments; an exception that was sent twice counts once
 -- column count_damaged: tracked shipments with the exception code DAMAGED
 -- column damage_rate: count_damaged / count_tracked, 0 to 1; null where none is tracked
 -- column sum_costed_weight_kg: weight in kilograms of the shipments that have both a weight and a cost

@@ -5,15 +5,15 @@
 -- newest: logistics.tracking_events.occurred_at
 -- key: day, exception_code, location_country
 -- column day: day (UTC) on which the exceptions happened
--- column exception_code: what went wrong; (none) where an event EXCEPTION names nothing
+-- column exception_code: code of the exception; (none) where an event EXCEPTION has no code
 -- column location_country: country where it happened; (none) where the event names none
--- column count_exceptions: exceptions: of one shipment, code and instant; one that was sent twice counts once
--- column count_shipments: shipments with such an exception; events that name no shipment are left out
+-- column count_exceptions: exceptions (shipment, code and instant); an exception that was sent twice counts once
+-- column count_shipments: shipments with such an exception; events without a shipment are left out
 -- column count_moving_shipments: shipments with any event on the day in the country
 -- column exception_share: count_shipments / count_moving_shipments, 0 to 1; null where that is 0
 -- column count_recorded: exceptions with an instant of recording
 -- column sum_recording_hours: hours from the exceptions to their recording, added up
--- column avg_recording_hours: sum_recording_hours / count_recorded: how late we hear of it
+-- column avg_recording_hours: sum_recording_hours / count_recorded: the mean delay of a record
 -- column p90_recording_hours: hours to the recording that 90 % do not exceed (interpolated)
 with happened as (
     select

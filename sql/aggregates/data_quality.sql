@@ -10,18 +10,18 @@
 -- fact logistics.vehicles
 -- newest: logistics.tracking_events.occurred_at
 -- key: day, dataset
--- column day: day (UTC) on which the batches were loaded; a replay counts where its batch does
+-- column day: day (UTC) on which the batches were loaded; a replay counts on the day of its batch
 -- column dataset: dataset that the records were loaded into
 -- column count_runs: runs with a batch on the day
 -- column count_records: records read
--- column count_loaded: records loaded, by replay too
+-- column count_loaded: records loaded, also by replays
 -- column count_rejected: records that cannot load as they are
--- column count_failed: records of batches that could not load although their data may be fine
+-- column count_failed: records of batches that could not load although their data may be correct
 -- column rejected_share: count_rejected / count_records, 0 to 1
--- column count_pending: of the rejected and the failed, those that wait in the failed store for a replay
--- column count_kept: rows in shipments, tracking_events, vehicle_logs and vehicles now; what a newer version replaced is not
--- column count_references: of these, those that name a row elsewhere: a shipment its trip, an event its shipment, a trip its vehicle
--- column count_orphans: of these, those that name a trip, shipment or vehicle that is not in the facts
+-- column count_pending: rejected and failed records that are pending in the failed store
+-- column count_kept: rows now in shipments, tracking_events, vehicle_logs and vehicles, without replaced versions
+-- column count_references: rows of these with a reference: of a shipment to a trip, an event to a shipment, a trip to a vehicle
+-- column count_orphans: rows of these that refer to a trip, shipment or vehicle that is not in the facts
 -- column orphan_share: count_orphans / count_references, 0 to 1; null where that is 0
 -- column count_delivered_before_picked_up: kept shipments whose delivery time is before the pick-up time
 with visible as (

@@ -21,7 +21,7 @@
 -- column p50_delay_hours: median of the hours from promise to delivery; below 0: early
 -- column p90_delay_hours: hours from promise to delivery that 90 % do not exceed (interpolated); below 0: early
 -- column p95_delay_hours: hours from promise to delivery that 95 % do not exceed (interpolated); below 0: early
--- column count_transits: shipments with both a pick-up and a delivery time: those that have transit hours
+-- column count_transits: shipments with a pick-up and a delivery time, which have transit hours
 -- column count_transits_to_24_h: transits of at most 24 hours
 -- column count_transits_to_48_h: transits of more than 24 and at most 48 hours
 -- column count_transits_to_96_h: transits of more than 48 and at most 96 hours

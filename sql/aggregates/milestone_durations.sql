@@ -11,9 +11,9 @@
 -- column destination_country: country of destination; (none) where the shipment names none
 -- column destination_city: city of destination; (none) where the shipment names none
 -- column leg: pick-up to hub, at hubs, hub to customs, customs to delivery, hub to delivery (no customs), or all
--- column count_shipments: shipments with events of both milestones, whichever came first
--- column count_out_of_order: of these, those whose later milestone is before the earlier one: they have no hours
--- column count_durations: of these, those with hours
+-- column count_shipments: shipments with events of both milestones, in any order
+-- column count_out_of_order: shipments of these whose later milestone is before the earlier one; they have no hours
+-- column count_durations: shipments of these that have hours
 -- column sum_hours: hours between the milestones, added up
 -- column avg_hours: mean hours
 -- column p50_hours: median hours

@@ -6,7 +6,7 @@
 -- key: carrier, age_bucket, is_overdue
 -- column carrier: carrier; (none) where the shipment names none
 -- column age_bucket: whole days from creation to as_of: 0-2, 3-7, 8-14 or 15+
--- column is_overdue: whether the promised time was before as_of; false where none was promised
+-- column is_overdue: whether the promised time was before as_of; false without a promised time
 -- column as_of: newest event in the data: the latest creation, pick-up, delivery or update of any shipment
 -- column count_shipments: shipments neither delivered (by time or status) nor cancelled, returned or lost
 -- column count_picked_up: open shipments with a pick-up time

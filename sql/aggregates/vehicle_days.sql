@@ -19,7 +19,7 @@
 -- column sum_weight_kg: weight carried in kilograms, where known
 -- column count_rated_trips: trips of a vehicle with a known capacity (vehicles.capacity_kg)
 -- column sum_rated_weight_kg: weight carried in kilograms on these trips, where known
--- column sum_rated_capacity_kg: capacity in kilograms that these trips offered: the vehicle's, once a trip
+-- column sum_rated_capacity_kg: capacity in kilograms of the vehicles of these trips, once for each trip
 -- column load_factor: sum_rated_weight_kg / sum_rated_capacity_kg; above 1: overloaded; null where that capacity is 0
 with trips as (
     select *

@@ -1,10 +1,10 @@
--- One row per day and warehouse of what left it.
+-- One row per day and warehouse of the shipments that left it.
 -- table: analytics.warehouse_throughput
 -- bucket: day
 -- fact logistics.shipments: (picked_up_at at time zone 'UTC')::date
 -- newest: logistics.shipments.picked_up_at
 -- key: day, warehouse
--- column day: day (UTC) on which the shipments were picked up: they left the warehouse then
+-- column day: day (UTC) on which the shipments were picked up and left the warehouse
 -- column warehouse: warehouse of origin; (none) where the shipment names none
 -- column count_shipments: shipments that left
 -- column count_orders: orders that they serve, where known

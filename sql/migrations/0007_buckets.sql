@@ -1,4 +1,4 @@
--- Buckets of a week and of an hour: triggers note hours too, a pending bucket is a time, and an unknown kind is an error.
+-- Buckets of a week and of an hour: triggers note hours, a pending bucket is a time, an unknown kind is an error.
 
 alter table etl.touched add column hours timestamp[];
 

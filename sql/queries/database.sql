@@ -37,7 +37,7 @@ select max(version_num) from etl.schema_version;
 select rolname from pg_roles where rolname in ('etl_loader', 'etl_analyst');
 
 -- name: grant_ledger_to_etl_loader
--- Let loaders write the ledger, stage atomic runs and refresh aggregates. They cannot change etl.watches, which holds SQL.
+-- Let loaders write the ledger, stage atomic runs and refresh aggregates, but not change etl.watches, which holds SQL.
 grant usage on schema etl, etl_staging, logistics, analytics to etl_loader;
 grant create on schema etl_staging to etl_loader;
 revoke all on all tables in schema etl from etl_loader;

@@ -39,7 +39,7 @@ group by fact, noted, via_table, via_column, via_type, via_day
 order by fact, noted, via_table, via_column, via_day;
 
 -- name: touched
--- List the times (UTC) of aggregates that were touched; null is all of an aggregate. A time without end is in no bucket.
+-- List the touched times (UTC) of aggregates; null is all of an aggregate. An infinite time is in no bucket.
 select watches.aggregate, times.noted
 from taken
 join etl.watches on watches.fact = taken.fact and watches.noted = taken.noted and watches.via_table is null

@@ -222,7 +222,7 @@ def test_the_log_never_quotes_data(folder: Path) -> None:
 
 
 def test_a_long_log_is_cut_at_the_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A log over its bound begins anew with the next start, a shorter one goes on."""
+    """A log over its limit is replaced at the next start; a shorter log continues."""
     monkeypatch.setattr(server_module, "_LOG_BYTES", 50_000)
     log = folder / "server.log"
     with serving(folder):
@@ -479,7 +479,7 @@ def test_a_server_in_use_is_not_restarted(folder: Path) -> None:
         assert value(url, "listen_addresses") == ""
 
 
-def test_a_port_in_use_is_told(folder: Path) -> None:
+def test_a_port_in_use_is_reported(folder: Path) -> None:
     """When the server cannot start the error quotes its log and names the file."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -18,7 +18,7 @@ from etl.database.connecting import Database, connect
 from etl.datasets import read
 from etl.errors import UsageError
 from etl.ingestion.failed_store.store import FailedStore
-from tests.support.checkout import ROOT
+from tests.support.checkout import MEASURED, ROOT
 from tests.support.faults import Connection
 from tests.support.site import Site
 
@@ -185,7 +185,7 @@ def test_a_compressed_file_that_explodes_takes_no_memory(
     done = subprocess.run(
         [sys.executable, "-c", program, "--database", database_url, *words],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"} | MEASURED,
         capture_output=True,
         text=True,
         check=False,

@@ -379,7 +379,7 @@ def test_an_aggregate_of_no_facts_is_empty(connection: Connection) -> None:
 
 
 def test_a_refresh_notes_how_fresh_the_aggregate_is(connection: Connection) -> None:
-    """The view tells analysts the run, the number of rows and the instant before which all facts are in."""
+    """The view tells analysts the run, the number of rows and the instant before which all facts are included."""
     _fill(connection)
     (aggregate,) = choose(["vehicle_days"])
     before = connection.execute("select clock_timestamp()").fetchone()
@@ -416,7 +416,7 @@ def test_a_reader_sees_the_old_rows_without_waiting_until_the_refresh_commits(co
     assert not differences(connection, choose(["daily_shipments"])[0])
 
 
-def test_readers_see_whole_states_while_refreshes_go_on(connection: Connection) -> None:
+def test_readers_see_whole_states_during_refreshes(connection: Connection) -> None:
     """Every read during refreshes adds up to one state of the facts, and none waits for a lock."""
     _fill(connection)
     refreshed(connection, "daily_shipments")
@@ -476,7 +476,7 @@ def test_refreshes_of_one_aggregate_queue(connection: Connection) -> None:
 
 
 def test_a_refresh_that_fails_changes_nothing_and_lets_the_next_begin(connection: Connection) -> None:
-    """An error leaves rows and freshness as they were, the connection usable and no lock behind."""
+    """After an error rows and freshness are unchanged, the connection is usable, and no lock is held."""
     _fill(connection)
     (aggregate,) = choose(["daily_shipments"])
     refresh(connection, aggregate, run="good")

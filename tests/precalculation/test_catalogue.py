@@ -60,7 +60,7 @@ def test_a_file_becomes_an_aggregate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "text", "told"),
+    ("line", "text", "message"),
     [
         (1, "-- Shipments of a day.", "at line 1"),
         (1, "-- One row per day", "at line 1"),
@@ -83,11 +83,11 @@ def test_a_file_becomes_an_aggregate(tmp_path: Path) -> None:
         (12, "group by day;", "one select"),
     ],
 )
-def test_a_malformed_line_is_named(tmp_path: Path, line: int, text: str, told: str) -> None:
+def test_a_malformed_line_is_named(tmp_path: Path, line: int, text: str, message: str) -> None:
     """The message says what is not as it must be, in which file and, in the head, at which line."""
     lines = HEAD + SELECT
     lines[line - 1] = text
-    with pytest.raises(DefinitionError, match=rf"{told}") as caught:
+    with pytest.raises(DefinitionError, match=message) as caught:
         _read(tmp_path, lines)
     assert "days.sql" in str(caught.value)
 
@@ -102,7 +102,7 @@ def test_an_aggregate_of_one_bucket_takes_no_range(tmp_path: Path) -> None:
         _read(tmp_path, [*HEAD[:2], "-- bucket: all", "-- fact logistics.shipments", *HEAD[4:], *SELECT])
 
 
-def test_a_range_stands_where_the_select_names_it(tmp_path: Path) -> None:
+def test_a_range_replaces_its_names_in_the_select(tmp_path: Path) -> None:
     """Days and instants of the range replace the four names, and nothing that looks like them."""
     lines = [
         *HEAD,
@@ -140,7 +140,7 @@ def test_columns_that_make_no_table_are_refused(tmp_path: Path, columns: list[st
         _read(tmp_path, [*HEAD[:6], *columns, *SELECT])
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """Another encoding, a folder and a link to nothing are wrong definitions; a byte-order mark is none."""
     path = _write(tmp_path, [*HEAD, *SELECT])
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
@@ -184,7 +184,7 @@ def test_aggregates_are_found_by_the_facts_they_read() -> None:
 
 
 def test_every_aggregate_documents_itself_in_the_database(connection: Connection) -> None:
-    """Grain, key and the meaning of each column stand in the database, equal to the file's."""
+    """The grain, the key and the meaning of each column are in the database as in the file."""
     for aggregate in read_all():
         found = connection.execute(
             "select obj_description(%(table)s::regclass), "
@@ -277,7 +277,7 @@ def test_a_select_that_gives_other_columns_than_the_head_is_refused(connection: 
 
 
 def test_a_fact_that_lacks_a_column_is_named(connection: Connection, tmp_path: Path) -> None:
-    """A fact table of another shape than the aggregate reads is told with the column and the file."""
+    """The error for a fact table without a column of the aggregate names the column and the file."""
     connection.execute("alter table logistics.shipments drop column carrier")
     with pytest.raises(DefinitionError, match=r'column "carrier" does not exist.*carrier_performance\.sql'):
         install(connection, read_all(), {})

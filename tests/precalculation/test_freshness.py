@@ -30,7 +30,7 @@ def _load(run_etl: RunEtl, folder: Path, name: str, *trips: tuple[str, str | Non
 
 
 def test_every_aggregate_has_a_line_before_it_was_ever_refreshed(connection: Connection) -> None:
-    """What was never refreshed is told with all of it pending, and with all the columns."""
+    """An aggregate that was never refreshed has a row with all columns, and all of it is pending."""
     found = connection.execute("select aggregate, pending_buckets from analytics.freshness order by 1").fetchall()
     assert found == [(aggregate.name, 1) for aggregate in read_all()]
     assert _freshness(connection) == {
@@ -81,7 +81,7 @@ def test_a_load_tells_how_fresh_it_left_the_aggregate(connection: Connection, ru
 
 
 def test_a_refresh_with_nothing_to_do_is_noted(connection: Connection, run_etl: RunEtl, tmp_path: Path) -> None:
-    """That it was looked at is told, with what the last refresh did; a run that brought nothing counts, too."""
+    """The view shows the time of this refresh and the work of the one before; a run without a row counts too."""
     _load(run_etl, tmp_path, "a.json", ("L1", "2026-03-01"))
     before = _freshness(connection)
     _load(run_etl, tmp_path, "b.json", ("L2", None))

@@ -1,4 +1,4 @@
-"""Incremental refresh equals a full recomputation, whatever was done to the facts and whatever went on beside it."""
+"""Incremental refresh equals a full recomputation after any change of the facts, also by concurrent sessions."""
 
 import random
 import threading
@@ -146,7 +146,7 @@ def test_ranges_leave_out_what_is_far_from_every_change(connection: Connection) 
 
 
 def test_months_that_follow_each_other_are_one_range(connection: Connection) -> None:
-    """The range of months ends at the first day behind the last of them, whatever their lengths."""
+    """The range of months ends at the first day after the last month, whatever their lengths."""
     (aggregate,) = choose(["carrier_performance"])
     _refresh_all(connection)
     for day in ("2026-02-10", "2026-01-31", "2026-03-01"):
@@ -209,7 +209,7 @@ def _held_at(connection: Connection, statement: LiteralString) -> Iterator[Conne
 
 
 def test_what_commits_during_a_refresh_stays_pending(connection: Connection) -> None:
-    """A load that commits after the refresh has computed is not in it, is told as pending, and is in the next."""
+    """A load that commits after the refresh has computed is not included, is shown as pending, and is in the next."""
     ship(connection, "S1", "2026-03-01")
     refreshed(connection, "daily_shipments")
     ship(connection, "S1", "2026-03-01", weight=2)
@@ -293,7 +293,7 @@ def test_noting_waits_for_nobody(connection: Connection) -> None:
 
 
 def test_a_fact_that_is_held_is_not_waited_for_without_end(connection: Connection) -> None:
-    """While somebody truncates a fact a refresh gives up after the session's lock timeout, and lets others go on."""
+    """While somebody truncates a fact a refresh ends after the lock timeout of the session, and others continue."""
     ship(connection, "S1", "2026-03-01", "L1")
     with _held_at(connection, "truncate logistics.vehicle_logs"), another(connection) as worker:
         worker.execute("set lock_timeout = '1ms'")
@@ -388,7 +388,7 @@ def _storm(connection: Connection, seconds: float) -> int:
             with another(connection) as mine:
                 while not stop.is_set():
                     act(mine)
-        except BaseException as fault:  # noqa: BLE001 - told by the test's own thread
+        except BaseException as fault:  # noqa: BLE001 - raised by the test's own thread
             faults.append(fault)
             stop.set()
 

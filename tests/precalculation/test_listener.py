@@ -74,7 +74,7 @@ def test_what_was_missed_is_caught_up(site: Site) -> None:
 
 
 def test_runs_that_end_together_are_one_refresh(site: Site) -> None:
-    """Notifications that arrive while a refresh goes on, and together, lead to one further refresh."""
+    """Notifications that arrive together during a refresh lead to one further refresh."""
     running = _listening(site)
     until(lambda: _is_idle(site), "the end of the first refresh")
     with site.connect() as connection, connection.transaction():
@@ -87,11 +87,11 @@ def test_runs_that_end_together_are_one_refresh(site: Site) -> None:
     until(lambda: len(_days(site)) == 4, "all four days")
 
     def buckets() -> list[int]:
-        told = running.events("aggregate_refreshed")
-        return [each["buckets"] for each in told if each["aggregate"] == "vehicle_days"]
+        refreshes = running.events("aggregate_refreshed")
+        return [event["buckets"] for event in refreshes if event["aggregate"] == "vehicle_days"]
 
-    # What is told comes a moment after what was committed.
-    until(lambda: len(buckets()) >= 2, "both to be told")
+    # The log line follows the commit a moment later.
+    until(lambda: len(buckets()) >= 2, "both refreshes")
     assert buckets() == [1, 3]
 
 
@@ -115,8 +115,8 @@ def test_sigterm_ends_it_with_zero(site: Site) -> None:
     assert interrupted.ended(10).returncode == 130
 
 
-def test_a_second_listener_stands_by_and_takes_over(site: Site) -> None:
-    """One works at a time; when it is killed by kill -9 the other goes on within seconds."""
+def test_a_second_listener_waits_and_takes_over(site: Site) -> None:
+    """One works at a time; when it is killed by kill -9 the other takes over within seconds."""
     first = _listening(site)
     second = site.start("listen")
     until(lambda: second.events("listener_waiting"), "the second to wait")
@@ -182,7 +182,7 @@ def test_a_server_restart_is_survived(tmp_path: Path) -> None:
 
 
 def test_a_backend_that_is_ended_is_replaced(site: Site) -> None:
-    """A listener whose connections are cut off, one or the other, goes on over new ones."""
+    """A listener continues over new connections after one of its connections is cut."""
     running = _listening(site)
     for number, name in enumerate(("etl:listen", "etl:precalculate"), 1):
         until(lambda: _is_idle(site), "the end of the refresh")
@@ -193,7 +193,7 @@ def test_a_backend_that_is_ended_is_replaced(site: Site) -> None:
 
 
 def test_one_aggregate_that_fails_does_not_stop_the_others(site: Site) -> None:
-    """What is wrong with one is told without any value, the others follow, and it is tried again."""
+    """The error of one aggregate is logged without any value, the others are refreshed, and it is tried again."""
     site.ask("alter table analytics.daily_shipments add constraint no_one check (carrier <> 'secret')")
     site.ask(
         "insert into logistics.shipments (shipment_id, created_at, carrier, etl_run, etl_batch, etl_place) "

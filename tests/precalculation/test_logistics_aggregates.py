@@ -187,7 +187,7 @@ def test_legs_lie_between_the_events_of_a_shipment(connection: Connection) -> No
 
 
 def test_hours_of_a_leg_are_spread_over_the_shipments_of_lane_and_month(connection: Connection) -> None:
-    """Percentiles are of the shipments created in the month; milestones in the wrong order are told and left out."""
+    """Percentiles are of the shipments created in the month; milestones in the wrong order are counted and left out."""
     for hours in (10, 20, 30):
         travel(connection, {"PICKED_UP": 0, "DELIVERED": hours})
     travel(connection, {"PICKED_UP": 5, "DELIVERED": 4})
@@ -285,7 +285,7 @@ def test_quality_tells_what_was_loaded_and_what_refused(
 
 
 def test_quality_follows_a_load_that_was_refused_whole(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """A load that changes no fact, for all of it was rejected, is told all the same; so is what was discarded."""
+    """A load that changes no fact, because all of it was rejected, is counted too; so are discarded records."""
     load(run_etl, tmp_path, "vehicles", {"vehicle_id": None}, exit_code=1)
     columns = "count_records count_loaded count_rejected count_pending"
     assert quality(connection, columns) == {"vehicles": (1, 0, 1, 1)}
@@ -323,7 +323,7 @@ def test_an_orphan_ends_when_its_parent_comes(run_etl: RunEtl, connection: Conne
     }
 
 
-def test_a_delivery_before_its_pick_up_is_counted_while_it_stands(
+def test_a_delivery_before_its_pick_up_is_counted_until_it_is_corrected(
     run_etl: RunEtl, connection: Connection, tmp_path: Path
 ) -> None:
     """The version that is in the facts counts: what a newer one corrects is no fault any more."""

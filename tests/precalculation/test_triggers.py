@@ -122,7 +122,7 @@ def test_an_own_aggregate_comes_before_the_shipped_one_of_its_name(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("noted", "told"),
+    ("noted", "message"),
     [
         ("created_at::date", "IMMUTABLE"),
         ("created_at", "expected a date"),
@@ -130,10 +130,12 @@ def test_an_own_aggregate_comes_before_the_shipped_one_of_its_name(tmp_path: Pat
         ("(created_at at time zone 'UTC'", "syntax"),
     ],
 )
-def test_a_day_that_cannot_be_noted_is_refused(connection: Connection, tmp_path: Path, noted: str, told: str) -> None:
-    """What depends on the session, is no date or does not exist is told with the file, and nothing is installed."""
+def test_a_day_that_cannot_be_noted_is_refused(
+    connection: Connection, tmp_path: Path, noted: str, message: str
+) -> None:
+    """An expression that depends on the session, is no date or fails ends the installation, with the file."""
     before = _triggers(connection)
-    with pytest.raises(DefinitionError, match=rf"{told}.*own_days\.sql"):
+    with pytest.raises(DefinitionError, match=rf"{message}.*own_days\.sql"):
         install(connection, [_own(tmp_path, noted)], {})
     assert _triggers(connection) == before
     assert connection.execute("select to_regclass('analytics.own_days')").fetchone() == (None,)
@@ -181,29 +183,29 @@ UNFIT = {
 }
 
 
-@pytest.mark.parametrize("told", UNFIT)
-def test_an_aggregate_that_does_not_fit_is_told_and_stops_no_other(
-    connection: Connection, run_etl: RunEtl, tmp_path: Path, told: str
+@pytest.mark.parametrize("message", UNFIT)
+def test_an_aggregate_that_does_not_fit_is_named_and_stops_no_other(
+    connection: Connection, run_etl: RunEtl, tmp_path: Path, message: str
 ) -> None:
-    """Its name, file and fault are told, what else there is gets refreshed, and a load does not blame the database."""
+    """The error names it, its file and the fault; the others are refreshed, and a load does not blame the database."""
     (tmp_path / "config").mkdir()
     _own(tmp_path / "config")
     path = tmp_path / "config" / "aggregates" / "own_days.sql"
-    path.write_text(path.read_text().replace(*UNFIT[told]))
+    path.write_text(path.read_text().replace(*UNFIT[message]))
     install(connection, [*read_all(), *choose(["own_days"], tmp_path / "config")], {})
     _promise(connection, "S1", "2026-03-01")
     _promise(connection, "S2", "2026-03-01")
     done = run_etl("precalculate")
     assert (done.returncode, "vehicle_days" in done.stdout) == (2, True)
-    assert re.search(rf"own_days cannot be computed: {told}, in \S+own_days\.sql", done.stderr), done.stderr
+    assert re.search(rf"own_days cannot be computed: {message}, in \S+own_days\.sql", done.stderr), done.stderr
     (tmp_path / "s.json").write_text('[{"shipment_id": "S3", "created_at": "2026-01-01T00:00Z"}]')
     done = run_etl("load", "shipments", tmp_path / "s.json")
     assert (done.returncode, "own_days cannot be computed" in done.stderr) == (4, True)
-    behind = "select aggregate from analytics.freshness where pending_buckets > 0"
-    assert connection.execute(behind).fetchall() == [("own_days",)]
+    pending = "select aggregate from analytics.freshness where pending_buckets > 0"
+    assert connection.execute(pending).fetchall() == [("own_days",)]
 
 
-def test_an_aggregate_that_no_row_could_be_computed_of_is_told(connection: Connection, tmp_path: Path) -> None:
+def test_an_aggregate_with_an_invalid_constant_is_named(connection: Connection, tmp_path: Path) -> None:
     """A constant that is none of its type is a fault of the file, not of the database."""
     (tmp_path / "config").mkdir()
     _own(tmp_path / "config")
@@ -279,9 +281,7 @@ def test_a_key_of_another_type_is_refused(connection: Connection, tmp_path: Path
         install(connection, [_rates(connection, tmp_path, "carrier")], {})
 
 
-def test_an_aggregate_of_a_wrong_head_is_told_before_a_load(
-    connection: Connection, run_etl: RunEtl, tmp_path: Path
-) -> None:
+def test_a_wrong_head_stops_a_load_before_it_begins(connection: Connection, run_etl: RunEtl, tmp_path: Path) -> None:
     """A definition that is wrong is exit code 2 and nothing done, unless the load leaves the aggregates as they are."""
     (tmp_path / "config" / "aggregates").mkdir(parents=True)
     (tmp_path / "config" / "aggregates" / "own_days.sql").write_text("select 1")
@@ -308,7 +308,7 @@ def test_a_fact_that_was_made_anew_is_watched_again(connection: Connection, run_
         assert connection.execute(query).fetchone() == (2,)
 
 
-def test_a_disabled_trigger_is_told_and_put_right(connection: Connection, run_etl: RunEtl) -> None:
+def test_a_disabled_trigger_is_reported_and_repaired(connection: Connection, run_etl: RunEtl) -> None:
     """The check names the fact, and a migration enables the trigger and lets everything be recomputed."""
     (aggregate,) = choose(["daily_shipments"])
     refresh(connection, aggregate, run=None)

@@ -41,7 +41,7 @@ ALTERED: dict[str, LiteralString] = {
 
 @pytest.mark.parametrize("difference", ALTERED)
 def test_a_row_that_was_altered_by_hand_is_found(connection: Connection, difference: str) -> None:
-    """The key of the row and what is wrong with it are told; a full refresh puts it right."""
+    """The result names the key of the row and the difference; a full refresh repairs it."""
     connection.execute(ALTERED[difference])
     carrier = "nobody" if difference == "surplus" else "A"
     key = {"day": "2026-03-04", "carrier": carrier, "service_level": "(none)"}
@@ -55,7 +55,7 @@ def test_a_row_that_was_altered_by_hand_is_found(connection: Connection, differe
 
 
 def test_a_fact_that_came_past_the_triggers_is_found(connection: Connection) -> None:
-    """A change that no trigger saw makes the aggregate differ, and is told as no pending bucket."""
+    """A change without a trigger makes the aggregate differ, and no bucket is pending."""
     connection.execute("set session_replication_role = replica")
     connection.execute("update logistics.shipments set weight_kg = 50 where shipment_id = 'S5'")
     found = _verify(connection)
@@ -83,7 +83,7 @@ def test_what_was_never_refreshed_is_pending(connection: Connection) -> None:
 
 
 def test_an_aggregate_without_its_table_is_not_verified(connection: Connection, run_etl: RunEtl) -> None:
-    """What was not migrated is told with the remedy, by --verify and by --list."""
+    """--verify and --list name an aggregate that was not migrated, and the remedy."""
     connection.execute("drop table analytics.daily_shipments")
     connection.execute("delete from etl.refreshes")
     connection.execute("delete from etl.aggregates where aggregate = 'daily_shipments'")
@@ -93,7 +93,7 @@ def test_an_aggregate_without_its_table_is_not_verified(connection: Connection, 
     assert (done.stdout, done.stderr) == ("", "not in the database yet: daily_shipments; etl db migrate\n")
 
 
-def test_many_differences_are_counted_and_some_told(connection: Connection) -> None:
+def test_many_differences_are_counted_and_some_shown(connection: Connection) -> None:
     """The number is exact, the keys are as many as a person reads."""
     connection.execute(
         "insert into analytics.daily_shipments select (d).* from (select jsonb_populate_record(t, "

@@ -51,7 +51,7 @@ def three(connection: Connection) -> None:
     )
 
 
-def told(connection: Connection, query: str) -> list[tuple[Any, ...]]:
+def rows_of(connection: Connection, query: str) -> list[tuple[Any, ...]]:
     """Return the rows of a query."""
     return connection.execute(query.encode()).fetchall()
 
@@ -64,7 +64,7 @@ def test_a_report_without_a_name_tells_how_fresh_each_aggregate_is(run_etl: RunE
     """`etl report` lists each aggregate that was ever computed, with the instant of its refresh."""
     done = run_etl("report")
     assert (done.returncode, done.stderr) == (0, "")
-    for name, refreshed_at in told(connection, "select aggregate, refreshed_at from analytics.freshness"):
+    for name, refreshed_at in rows_of(connection, "select aggregate, refreshed_at from analytics.freshness"):
         assert re.search(rf"^ {name} +{refreshed_at:%Y-%m-%d %H:%M:%S} ", done.stdout, re.MULTILINE)
 
 
@@ -133,7 +133,7 @@ def test_data_cannot_command_the_terminal(run_etl: RunEtl, connection: Connectio
 def test_csv_and_json_hold_every_row_and_digit(run_etl: RunEtl, connection: Connection) -> None:
     """Both hold what the table holds, the newest bucket first, and nothing is rounded or lost."""
     text = "select day::text, carrier, sum_weight_kg::text, on_time_share::text from analytics.daily_shipments"
-    expected = told(connection, f"{text} order by day desc")
+    expected = rows_of(connection, f"{text} order by day desc")
     names = ("day", "carrier", "sum_weight_kg", "on_time_share")
     done = run_etl("report", "daily_shipments", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(done.stdout, newline="")))
@@ -254,7 +254,7 @@ def test_a_page_opens_without_a_network(run_etl: RunEtl, connection: Connection)
 
 
 def test_a_page_tells_freshness_volume_punctuality_and_lanes(run_etl: RunEtl, connection: Connection) -> None:
-    """The freshness stands on top; the figures are those of the aggregates."""
+    """The freshness comes first; the figures are those of the aggregates."""
     ship(connection, *((f"S{day}", "A", f"2026-03-{day:02d}", "1") for day in range(1, 13)))
     text = page_of(run_etl).text
     headings = [
@@ -289,7 +289,7 @@ def test_elements_escape_what_is_no_markup() -> None:
     )
 
 
-def test_a_long_name_is_cut_and_told_in_full() -> None:
+def test_a_long_name_is_cut_and_shown_in_full_in_a_tooltip() -> None:
     """A chart has room for forty-four letters of a name; the whole name is in the hint."""
     drawn = charts.bars("Chart", [("n" * 45, 1.0, "one")], 1.0)
     assert f">{'n' * 43}…</text>" in drawn
@@ -313,10 +313,10 @@ def test_a_page_of_an_aggregate_tells_what_its_columns_are(run_etl: RunEtl, conn
     assert "2 rows." in page_of(run_etl, "daily_shipments").text
 
 
-def test_a_report_tells_what_is_behind_and_what_is_missing(
+def test_a_report_begins_with_what_is_pending_and_missing(
     run_etl: RunEtl, connection: Connection, tmp_path: Path
 ) -> None:
-    """What waits for a refresh or in the failed store, and what was never computed, stands on top."""
+    """It names the aggregates that are pending or were never computed, and the records in the failed store."""
     records = [{"vehicle_id": "V1"}, {"vehicle_id": None}]
     (tmp_path / "feed.ndjson").write_text("".join(f"{json.dumps(record)}\n" for record in records))
     assert run_etl("load", "vehicles", "feed.ndjson").returncode == 1
@@ -332,7 +332,9 @@ def test_a_report_tells_what_is_behind_and_what_is_missing(
     )
     assert "Behind their facts: daily_shipments, data_quality (etl precalculate)." in page_of(run_etl).text
     done = run_etl("report", "vehicle_days")
-    ((through,),) = told(connection, "select facts_through from analytics.freshness where aggregate = 'vehicle_days'")
+    ((through,),) = rows_of(
+        connection, "select facts_through from analytics.freshness where aggregate = 'vehicle_days'"
+    )
     title = f"vehicle_days; complete to {through:%Y-%m-%d %H:%M} UTC; rejected records: 1 (etl failed list)\n"
     assert done.stdout.startswith(title)
     assert "Pending buckets" not in page_of(run_etl, "vehicle_days").text
@@ -351,7 +353,7 @@ def test_an_aggregate_that_was_never_computed_is_no_empty_one(run_etl: RunEtl, f
 
 
 def test_an_analyst_reports_and_changes_nothing(run_etl: RunEtl, connection: Connection, database_url: str) -> None:
-    """A member of etl_analyst, who may not look at the ledger, gets the report; who is no member is told the grant."""
+    """A member of etl_analyst gets the report without a right on the ledger; another user gets the grant as a hint."""
     ship(connection, ("S1", "A", "2026-03-01", "1"))
     for role, groups in (("test_reader", "etl_analyst"), ("test_outsider", "")):
         connection.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(role)))
@@ -367,7 +369,7 @@ def test_an_analyst_reports_and_changes_nothing(run_etl: RunEtl, connection: Con
         assert "hint: grant etl_analyst to test_outsider" in done.stderr
 
 
-def test_a_database_without_aggregates_is_told_the_migration(run_etl: RunEtl, connection: Connection) -> None:
+def test_a_database_without_aggregates_needs_the_migration(run_etl: RunEtl, connection: Connection) -> None:
     """In a database that was not migrated the exit code is 2, with the command."""
     connection.execute("drop schema analytics cascade")
     for arguments in ((), ("daily_shipments",), ("--format", "html")):

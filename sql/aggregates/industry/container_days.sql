@@ -1,4 +1,4 @@
--- One row per UTC day, place and event of containers that did happen.
+-- One row per UTC day, place and container event that happened.
 -- table: analytics.container_days
 -- bucket: day
 -- fact logistics.dcsa_events: (occurred_at at time zone 'UTC')::date

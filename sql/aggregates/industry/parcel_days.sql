@@ -1,13 +1,13 @@
--- One row per UTC day on which parcels began to be tracked, and carrier.
+-- One row per carrier and UTC day on which the tracking of the parcels began.
 -- table: analytics.parcel_days
 -- bucket: day
 -- fact logistics.parcel_trackers: (created_at at time zone 'UTC')::date
 -- newest: logistics.parcel_trackers.created_at
 -- key: day, carrier
--- column day: UTC day from which the parcels are tracked
+-- column day: UTC day on which the tracking of the parcels began
 -- column carrier: carrier; (none) where the tracker names none
 -- column count_parcels: parcels
--- column count_delivered: parcels that are delivered
+-- column count_delivered: delivered parcels
 -- column count_returns: parcels that go back to their sender
 select
     (created_at at time zone 'UTC')::date as day,
