@@ -30,7 +30,7 @@ def _at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-# --- contents of the aggregates --------------------------------------------------------------------------------
+# --- contents of the aggregates -----------------------------------------------------------------------------
 
 
 def test_a_shipment_counts_on_the_utc_day_of_its_creation(connection: Connection) -> None:
@@ -274,7 +274,7 @@ def test_days_add_up_to_their_month(connection: Connection) -> None:
     assert len(rows_of(connection, "daily_shipments", "day")) > 40
 
 
-# --- effects of a refresh ------------------------------------------------------------------------------------
+# --- effects of a refresh -----------------------------------------------------------------------------------
 
 
 def _fill(connection: Connection) -> None:

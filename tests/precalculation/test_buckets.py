@@ -334,7 +334,7 @@ def test_a_column_is_noted_as_a_day_and_as_a_key(connection: Connection, tmp_pat
         assert not differences(connection, aggregate)
 
 
-# --- refused definitions --------------------------------------------------------------------------------------
+# --- refused definitions ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

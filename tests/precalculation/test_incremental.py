@@ -197,7 +197,7 @@ def test_a_shipment_that_changes_its_trip_touches_the_days_of_both(connection: C
     assert ("2026-03-09", 1, 1) in _vehicle_days(connection)
 
 
-# --- concurrent sessions --------------------------------------------------------------------------------------
+# --- concurrent sessions ------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -360,7 +360,7 @@ def test_readers_see_whole_states_and_meet_no_exclusive_lock(connection: Connect
     assert not modes & {"AccessExclusiveLock", "ExclusiveLock", "ShareRowExclusiveLock"}
 
 
-# --- random changes ----------------------------------------------------------------------------------------
+# --- random changes -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(5))
