@@ -197,7 +197,7 @@ class Load:
     def hashes_of(self, stream: Stream) -> dict[tuple[int, int], bytes]:
         """Return the hashes of a source by offset and length that were computed so far, to be added to.
 
-        They are kept for one version of its content, as long as that can be told.
+        They are kept for one version of its content, as long as a change can be seen.
         """
         version = stream.version and (stream.source.path, stream.source.encoding, stream.version)
         return {} if version is None else self._hashes.setdefault(version, {})
