@@ -1,6 +1,6 @@
 """Rows and statements over a real connection, while other work goes on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO, StringIO
 
 import psycopg
@@ -9,8 +9,7 @@ from psycopg import sql
 
 from etl.ingestion.constants import COPY_BYTES
 from etl.ingestion.destination.sending import Exchange, wait_for
-from etl.ingestion.pipeline.ahead import Ahead, interleave
-from etl.ingestion.pipeline.job import Stop
+from etl.ingestion.pipeline.ahead import interleave
 from etl.ingestion.values import Rows
 from tests.support.faults import Connection
 
@@ -129,33 +128,3 @@ def test_a_connection_that_is_lost_is_told(table: Connection, connect: Callable[
         with pytest.raises(psycopg.OperationalError):
             interleave(Exchange(table).send(_rows(*range(5, 5 + COPY_BYTES)), NUMBERS, COLUMN), work)
     assert table.closed
-
-
-def _making(*made: str | None) -> Iterator[str | None]:
-    yield from made
-    raise ValueError("the end")
-
-
-def test_work_ahead_stays_within_its_bounds() -> None:
-    """One is made, and so many parts of the next; never a third, and the error comes last."""
-    ahead = Ahead(_making(None, "a", None, None, None, "b", "c"), beyond=2)
-    items = ahead.until(Stop())
-    assert [ahead.work() for _ in range(6)] == [True, True, True, True, False, False]
-    assert next(items) == "a"
-    assert [ahead.work() for _ in range(5)] == [True, True, True, False, False]
-    assert next(items) == "b"
-    assert [ahead.work() for _ in range(2)] == [True, False]
-    assert next(items) == "c"
-    with pytest.raises(ValueError, match="the end"):
-        next(items)
-
-
-def test_nothing_is_lost_of_a_source_that_breaks_off() -> None:
-    """What was made before the error is given out before it is raised."""
-    ahead = Ahead(_making(*"abc"), beyond=5)
-    while ahead.work():
-        pass
-    items = ahead.until(Stop())
-    assert [next(items), next(items), next(items)] == ["a", "b", "c"]
-    with pytest.raises(ValueError, match="the end"):
-        next(items)
