@@ -105,6 +105,29 @@ def test_an_interruption_ends_a_statement_too(table: Connection) -> None:
     assert table.execute("select 1").fetchone() == (1,)
 
 
+def test_an_interruption_before_the_statement_begins_ends_it_too(
+    table: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is slow to begin a statement ignores the first request to cancel it: a further request follows."""
+    requests: list[int] = []
+    cancel = table.cancel_safe
+
+    def cancel_late(*, timeout: float) -> None:
+        requests.append(len(requests))
+        if len(requests) > 1:
+            cancel(timeout=timeout)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(table, "cancel_safe", cancel_late)
+    _, work = _calls(50, interrupt)
+    with pytest.raises(KeyboardInterrupt), table.transaction():
+        interleave(Exchange(table).run(sql.SQL("select pg_sleep(600)").format()), work)
+    assert len(requests) >= 2
+    assert table.execute("select 1").fetchone() == (1,)
+
+
 def test_what_the_server_refuses_is_told_with_its_state(table: Connection) -> None:
     """The error is the one of the server, and the transaction can be rolled back."""
     with pytest.raises(psycopg.errors.CheckViolation), table.transaction():
