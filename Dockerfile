@@ -1,6 +1,6 @@
 ARG PYTHON=3.13
 
-# Build the wheel and install it, with the pinned versions, into a virtual environment that stands by itself.
+# Build the wheel and install it, with the pinned versions, into a virtual environment of its own.
 FROM python:${PYTHON}-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src

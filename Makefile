@@ -13,7 +13,7 @@ TWO := -n 2 --dist worksteal
 
 # The demo and the tests bring their own PostgreSQL: nobody's settings may send them to another server.
 unexport $(filter PG% ETL_% DATABASE_URL,$(.VARIABLES))
-demo test test-16 test-slow: export ETL_DATABASE_URL = $(DATABASE)
+demo test test-16 test-slow coverage: export ETL_DATABASE_URL = $(DATABASE)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help
@@ -35,6 +35,13 @@ test-slow: $(INSTALLED) ## the tests that take minutes
 .PHONY: test-16
 test-16: $(INSTALLED) ## the tests against PostgreSQL 16, the oldest that is supported
 	ETL_TEST_POSTGRES=16 $(BIN)/pytest $(TWO)
+
+.PHONY: coverage
+coverage: $(INSTALLED) ## what part of the branches the tests run through; fails where it is too little
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(TWO)
+	$(BIN)/coverage combine --quiet
+	@$(BIN)/python -m scripts.coverage_by_room
 
 .PHONY: lint
 lint: $(INSTALLED) ## ruff, import-linter and mypy
@@ -91,5 +98,5 @@ $(OTHERS): scripts/benchmark-constraints.txt
 
 .PHONY: clean
 clean: ## remove what make made; the database in .etl and the failed store stay
-	rm -rf .venv .venv-bench dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .coverage* dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find etl tests sql -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,8 +3,8 @@
 
     .venv/bin/python -m scripts.measure_aggregates FOLDER [--shipments 5000000] [--events 0]
 
-Fills an embedded database in FOLDER with shipments of two years (and events, four a shipment), or goes on with the one
-that is there. Each ratio is of medians, of runs that take turns. Aggregates in `FOLDER/config/aggregates` are
+Fills an embedded database in FOLDER with shipments of two years (and events, four per shipment), or continues with the
+database that is there. Each ratio is of medians, of runs that take turns. Aggregates in `FOLDER/config/aggregates` are
 measured too.
 """
 
@@ -306,7 +306,7 @@ def reading(connection: Connection, target: Database, aggregates: Sequence[Aggre
     for round_ in range(ROUNDS):
         alone.append(p99(list(reads(15))))
         stop = threading.Event()
-        first = round_ * len(aggregates) // ROUNDS  # others each time, for a refresh may take longer than a round
+        first = round_ * len(aggregates) // ROUNDS  # others each time, because a refresh may take longer than a round
         with connect(target) as theirs:
 
             def work(mine: Connection = theirs, stop: threading.Event = stop, first: int = first) -> None:

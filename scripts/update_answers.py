@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Rewrite the answers of the analyst's guide: what its queries give on the data of `make demo`.
 
-An answer stands between `<!-- answer -->` and `<!-- end: answer -->`, below its query. Loading the demo takes a minute,
+An answer is between `<!-- answer -->` and `<!-- end: answer -->`, below its query. Loading the demo takes a minute,
 so `scripts/update_docs.py` leaves the answers alone; `tests/docs/test_analysts_guide.py` compares them.
 """
 

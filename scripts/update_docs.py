@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Rewrite the parts of the documentation that the code knows better: generated blocks and recorded transcripts.
 
-A generated block stands between `<!-- generated: NAME -->` and `<!-- end: NAME -->`. A transcript is a fenced block
+A generated block is between `<!-- generated: NAME -->` and `<!-- end: NAME -->`. A transcript is a fenced block
 of kind `console`: each line that begins with `$ ` is run by a shell, what follows is what it printed. A fenced
 block of kind `toml` or `json` whose line before the fence is `<!-- file: PATH -->` is written to that file first.
 The tests run the same functions and compare (`tests/docs/test_docs.py`).
@@ -46,7 +46,7 @@ _RUN = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 
 # What differs from one run of a transcript to the next.
 _VOLATILE = (
-    # How far a load came before it was killed: only one that goes on both loads and skips.
+    # How far a load came before it was killed: only a load that continues both loads and skips.
     (re.compile(r"(?<=read, )[1-9][\d,]* loaded, [\d,]+ skipped"), "RESUMED"),
     (re.compile(r"(RESUMED .*; rows:) [^;\n]+"), r"\1 ROWS"),
     (_RUN, "RUN"),
@@ -91,8 +91,8 @@ def with_transcripts(text: str, folder: Path, database_url: str) -> str:
             path.write_text(found["text"], encoding="utf-8")
         if found["kind"] != "console":
             return found[0]
-        told = "".join(_follow(found["text"], folder, database_url, new_names))
-        return found[0].replace(found["text"], _kept(found["text"], told))
+        text = "".join(_follow(found["text"], folder, database_url, new_names))
+        return found[0].replace(found["text"], _kept(found["text"], text))
 
     return _FENCE.sub(follow, text)
 
@@ -142,6 +142,7 @@ def _run(commands: Iterable[str], folder: Path, database_url: str) -> list[str]:
         "ETL_DATABASE_URL": database_url,
         "ETL_LOG_LEVEL": "error",
     }
+    environment |= {name: value for name, value in os.environ.items() if name == "COVERAGE_PROCESS_CONFIG"}
     script = "\n".join(f"{command}\nstatus=$?; printf '\\036'; (exit $status)" for command in commands)
     done = subprocess.run(  # noqa: S603 - the commands of our own pages
         ["/bin/sh", "-c", script],
@@ -154,12 +155,12 @@ def _run(commands: Iterable[str], folder: Path, database_url: str) -> list[str]:
         timeout=180,
         check=False,
     )
-    return [_tidy(told) for told in done.stdout.split("\036")[:-1]]
+    return [_tidy(text) for text in done.stdout.split("\036")[:-1]]
 
 
-def _tidy(told: str) -> str:
-    told = re.sub(r" +$", "", told, flags=re.MULTILINE).rstrip("\n")
-    return f"{told}\n" if told else ""
+def _tidy(text: str) -> str:
+    text = re.sub(r" +$", "", text, flags=re.MULTILINE).rstrip("\n")
+    return f"{text}\n" if text else ""
 
 
 def commands() -> Iterator[tuple[click.Command, click.Context]]:
@@ -185,14 +186,14 @@ def _commands() -> Iterator[str]:
 def _options() -> Iterator[str]:
     yield "| option | environment | `etl.toml` | default | commands | what it is |"
     yield "| --- | --- | --- | --- | --- | --- |"
-    told: dict[tuple[str, ...], list[str]] = {}
+    rows: dict[tuple[str, ...], list[str]] = {}
     for command, context in commands():
         for option in command.get_params(context):
             if isinstance(option, click.Option) and not {"--help", "--version"} & set(option.opts):
                 path = context.command_path.removeprefix("etl ").removeprefix("etl")
-                told.setdefault(_option(option, context), []).append(path or "before the command")
-    for (name, twin, key, default, text), paths in told.items():
-        yield f"| {name} | {twin} | {key} | {default} | {', '.join(paths)} | {text} |"
+                rows.setdefault(_option(option, context), []).append(path or "before the command")
+    for (name, twin, key, default, help_text), paths in rows.items():
+        yield f"| {name} | {twin} | {key} | {default} | {', '.join(paths)} | {help_text} |"
 
 
 def _option(option: click.Option, context: click.Context) -> tuple[str, ...]:
@@ -320,9 +321,9 @@ def _modules() -> Iterator[str]:
         name = found.name
         if name == "etl.__main__":
             continue
-        told = (importlib.import_module(name).__doc__ or "").strip().split("\n\n")[0].split()
+        text = (importlib.import_module(name).__doc__ or "").strip().split("\n\n")[0].split()
         path = name.replace(".", "/") + ("/" if found.ispkg else ".py")
-        yield f"| `{path}` | {' '.join(told)} |"
+        yield f"| `{path}` | {' '.join(text)} |"
 
 
 def _recognised() -> Iterator[str]:

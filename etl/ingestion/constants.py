@@ -9,20 +9,20 @@ STORE_BLOCK_BYTES = 8 << 20
 # A server that sends nothing for so long has lost the connection.
 NETWORK_SECONDS = 60.0
 
-# Records are decoded this many bytes at a time: half as many or twice as many take longer, for the cache is left.
+# Records are decoded this many bytes at a time: half or twice as many take longer, because of the cache.
 BLOCK_BYTES = 1 << 17
 
-# What is handed to the connection at once, at most: libpq's buffer stays as large as what it once held.
+# The most that is handed to the connection at once: libpq's buffer stays as large as its largest content.
 COPY_BYTES = 1 << 17
 
-# When the next batch is made, so much work is done for the one after it: blocks that are cut, or what is converted at
-# once of them. Then there is something to send or to do when one side is slower for a moment.
+# When the next batch is ready, this many parts of the batch after it are prepared: blocks that are cut or converted.
+# Then there is something to send or to do when one side is slower for a moment.
 PARTS_BEYOND = 32
 
-# What identifies a source before it is read to its end.
+# The first bytes of a source, which identify it before it is read to its end.
 HEAD_BYTES = 1 << 20
 
-# What a batch costs beside its rows, 3 ms, is then a twentieth of them; a retry or a failed batch is still small.
+# The fixed cost of a batch, 3 ms, is then a twentieth of its rows; a retry or a failed batch is still small.
 BATCH_ROWS = 20_000
 
 # The first batch is smaller, and each may be twice as large as the one before it: the server begins early.
@@ -34,14 +34,14 @@ PIECE_BYTES = 12 << 20
 # A record larger than this ends the source: more likely a file without separators than a record.
 MAX_RECORD_BYTES = 64 << 20
 
-# Objects and arrays nested deeper than this are refused: the JSON decoders of all lanes stop there alike.
+# Objects and arrays nested deeper than this are refused: the JSON decoders of both paths have the same limit.
 MAX_NESTING = 200
 
-# To start a process takes as long as to load this much; beyond four of them PostgreSQL is the limit.
+# Starting a process takes as long as loading this much; beyond four processes PostgreSQL is the limit.
 BYTES_PER_WORKER = 64 << 20
 MAX_DEFAULT_WORKERS = 4
 
-# Failed store files that may wait for the disk before the load waits for them.
+# Files of the failed store that may wait for the disk before the load waits for them.
 FAILURES_IN_FLIGHT = 16
 
 RETRY_ATTEMPTS = 6

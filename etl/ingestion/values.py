@@ -12,23 +12,23 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 import xxhash
 
 PieceShape = Literal["array", "lines", "values", "members", "keyed"]
-"""How the records of a piece follow one another: as elements of an array, one a line, as values of a document, as
-members of an object with their keys, and one a line as an object whose only member is the record with its key.
+"""How the records of a piece are written: as elements of an array, one per line, as values one after the other, as
+members of an object with their keys, or one per line as an object whose only member is the record with its key.
 """
 
 LINE_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
-"""Line ends between the tokens of a record become spaces where each record has a line of its own."""
+"""Translates the line ends between the tokens of a record to spaces, so that the record fits one line."""
 
 KEY: Final[Any] = None
-"""Under this a record that is a member of an object holds its key: JSON gives no other member that name."""
+"""The name under which a keyed record holds its key: no member of a JSON object can have this name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """One file or stream that holds records.
 
-    `name` is what it is called wherever it is told of, and holds no secret. It is the file at `path`, or what `url`
-    gives, which may hold one, or else standard input. `encoding` is "auto", or Python's name of one.
+    `name` is shown in messages, logs and the ledger, and has no secret. The bytes come from the file at `path`, from
+    `url`, which may have a secret, or else from standard input. `encoding` is "auto" or a name that Python knows.
     """
 
     name: str
@@ -45,13 +45,13 @@ class ByteStream(Protocol):
     def read(self, size: int) -> bytes:
         """Return `size` bytes, fewer at the end or before a fault.
 
-        Raises SourceError at a fault, and again when it is asked again.
+        Raises SourceError at a fault, and again at each further call.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Bytes that may be whole records: of the piece at `offset`, the first of them its record at `place` (from 1)."""
+    """Bytes that may be whole records of the piece at `offset`; the first is its record number `place` (from 1)."""
 
     data: bytes = field(repr=False)
     shape: PieceShape
@@ -96,12 +96,12 @@ class Proof(NamedTuple):
 
 
 def printable_path(path: str | os.PathLike[str]) -> str:
-    """Return a path as logs and the ledger can hold it, each byte that is no UTF-8 by its number."""
+    """Return a path as text for logs and the ledger; a byte that is not UTF-8 is shown by its number."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def hash_of(*parts: bytes) -> bytes:
-    """Return the hash by which the ledger knows the bytes of a piece, in one part or in several."""
+    """Return the hash that identifies the bytes of a piece in the ledger; the bytes may come in several parts."""
     hashed = xxhash.xxh3_128()
     for part in parts:
         hashed.update(part)
@@ -112,12 +112,12 @@ def hash_of(*parts: bytes) -> bytes:
 class Piece:
     """Consecutive whole records of a source as bytes.
 
-    `offset` is the byte (from 0) at which it begins in the decompressed source, `first_record` the number
-    (from 1) of its first record. Between the records of an "array" and "members" stand commas, else white space.
-    `parts` are its bytes in order, joined where somebody needs them so. `blocks` are those ranges of them, from byte to
-    byte, that are decoded as one: whole records, all of them in order;
-    `block_rows` are the rows that the proof of each block made, if any. `which` is the place, from 0, of its records
-    path among those by which the source is cut; numbers count the records of one path.
+    `offset` is the byte (from 0) at which the piece begins in the decompressed source, `first_record` the number
+    (from 1) of its first record. Commas separate the records of an "array" and of "members", white space the others.
+    `parts` are its bytes in order; `data` joins them. `blocks` are ranges of these bytes, each of whole records that
+    are decoded together; `block_rows` are the rows that the proof of each block made, if any. `which` is the place
+    (from 0) of the piece's records path among the paths by which the source is cut; numbers count the records of one
+    path.
     """
 
     offset: int
@@ -131,7 +131,7 @@ class Piece:
 
     @cached_property
     def data(self) -> bytes:
-        """Its bytes."""
+        """The bytes of the piece, joined."""
         return b"".join(self.parts)
 
     @cached_property
@@ -140,27 +140,27 @@ class Piece:
 
     @property
     def length(self) -> int:
-        """How many bytes it has."""
+        """The number of bytes."""
         return self._ends[-1] if self.parts else 0
 
     def between(self, begin: int, end: int) -> bytes:
-        """Return some of its bytes; to join all of them would cost as much as to decode a tenth of them."""
-        found = []
+        """Return some of the bytes, without joining all of them, which costs as much as decoding a tenth."""
+        chunks = []
         which = bisect_right(self._ends, begin)
         while begin < end and which < len(self.parts):
             part, part_end = self.parts[which], self._ends[which]
-            found.append(part[begin - part_end + len(part) : end - part_end + len(part)])
+            chunks.append(part[begin - part_end + len(part) : end - part_end + len(part)])
             begin, which = part_end, which + 1
-        return b"".join(found)
+        return b"".join(chunks)
 
     @cached_property
     def hash(self) -> bytes:
-        """The hash of its bytes."""
+        """The hash of the bytes."""
         return hash_of(*self.parts)
 
     @property
     def is_keyed(self) -> bool:
-        """Whether each record has a key beside it."""
+        """Whether each record has a key."""
         return self.shape in {"members", "keyed"}
 
     def text(self, span: Span) -> bytes:
@@ -170,13 +170,13 @@ class Piece:
 
     @property
     def end(self) -> int:
-        """The byte behind its last record."""
+        """The byte after the last record."""
         return self.offset + (self.blocks[-1][1] if self.blocks else self.length)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedRange:
-    """A piece that the ledger holds already: where it was, and the xxh3 hash of its bytes."""
+    """A piece that is in the ledger already: its range in the source, and the xxh3 hash of its bytes."""
 
     offset: int
     length: int
@@ -186,15 +186,12 @@ class LoadedRange:
 
     @property
     def end(self) -> int:
-        """The byte behind its last record."""
+        """The byte after the last record."""
         return self.offset + self.length
 
 
 class Misfit(Exception):
-    """The value does not fit its column: the SQLSTATE PostgreSQL would give and a sentence without the value.
-
-    `is_violation` tells a check or a missing value from a value of the wrong type or form.
-    """
+    """A value does not fit its column: the SQLSTATE that PostgreSQL would give, and a sentence without the value."""
 
     def __init__(self, sqlstate: str, reason: str) -> None:
         super().__init__(reason)
@@ -203,13 +200,13 @@ class Misfit(Exception):
 
     @property
     def is_violation(self) -> bool:
-        """True for the class of integrity violations."""
+        """Whether a check failed or a value is missing; else the type or the form of the value is wrong."""
         return self.sqlstate.startswith("23")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Why a record cannot load: where, the SQLSTATE PostgreSQL would give, and a sentence without any value."""
+    """Why a record cannot load: table and column, PostgreSQL's SQLSTATE, and a sentence without any value."""
 
     sqlstate: str
     reason: str
@@ -228,10 +225,10 @@ class Rejected:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Rows of one table as COPY takes them, and how many: text in COPY's own format, or CSV made of JSON tokens.
+    """Rows of one table for COPY: in COPY's text format, or as CSV made of JSON tokens.
 
-    `buffers` hold them one after the other, whole rows each. `columns` is their order, lineage too, where it is not
-    that of the table.
+    `buffers` hold the rows in order, each of them whole rows; `count` is their number. `columns` is the order of the
+    fields, with the lineage, if it differs from the definition's.
     """
 
     format: Literal["text", "csv"]
@@ -240,7 +237,7 @@ class Rows:
     columns: tuple[str, ...] | None = None
 
     def encoded(self) -> Iterator[bytes]:
-        """Yield them as they are sent, a buffer at a time; that of bytes gives its own, not a copy."""
+        """Yield the bytes to send, a buffer at a time; a buffer of bytes is not copied."""
         for buffer in self.buffers:
             content = buffer.getvalue()
             yield content if isinstance(content, bytes) else content.encode()
@@ -248,14 +245,14 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyEffects:
-    """What policies did: records that lost their NUL characters, those with the key of another, unknown members."""
+    """The effects of policies: records without their NUL characters, records with a duplicate key, unknown members."""
 
     nul_stripped: int = 0
     duplicates: int = 0
     unknown: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """Return what there is to tell, as a JSON object."""
+        """Return the effects that occurred, as a JSON object."""
         return {name: list(value) if value is self.unknown else value for name, value in vars(self).items() if value}
 
 
@@ -263,10 +260,10 @@ class PolicyEffects:
 class Batch:
     """The rows of one piece, for each table of the dataset, and the records that can never load.
 
-    `places` are those of its records, which a replay takes from the piece that they were in. `path` made it: "fast"
-    leaves to the server what its tables check themselves, "strict" checks all, "checked" converts value by value;
-    `maker` is that very path, where it may be told to look closer. `spans` tells by place where some records stand in
-    the piece.
+    `places` are the places of the records in their piece; a replay keeps those of the original piece. `path` is the
+    path that made the batch: "fast" leaves checks to the server that its tables make themselves, "strict" makes all
+    checks, "checked" converts value by value. `maker` is that path if it can look at single columns more closely.
+    `spans` are the spans of some records in the piece, by place.
     """
 
     piece: Piece
@@ -286,9 +283,9 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class CopyResult:
-    """What the server took of a batch: the rows kept of each table, what is wrong with the records refused, by place.
+    """The result of sending a batch: the rows kept of each table, and the faults of the refused records, by place.
 
-    `duplicates` are those of its records that have the key of an earlier one, where somebody asks for them.
+    `duplicates` counts the records with the key of an earlier record, if the policy asks for them.
     """
 
     rows: tuple[int, ...]
@@ -367,7 +364,7 @@ Status = Literal["loaded", "loaded_with_rejects", "already_loaded", "incomplete"
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """Why records are refused: how many alike, and where the first of them stands."""
+    """A reason why records are refused: their number, and the place of the first one."""
 
     kind: Literal["rejected", "failed"]
     sqlstate: str | None

@@ -159,8 +159,8 @@ def _in_turn(
                 _say(f"{variant.name} failed: {error}")
                 continue
             results.setdefault(variant.name, {})[number] = outcome
-            told = f"{outcome.seconds:8.2f} s {outcome.rate:10,.0f} records/s {outcome.peak_bytes / report.MB:6,.0f} MB"
-            _say(f"round {number} of {rounds} {told}  {variant.name}")
+            line = f"{outcome.seconds:8.2f} s {outcome.rate:10,.0f} records/s {outcome.peak_bytes / report.MB:6,.0f} MB"
+            _say(f"round {number} of {rounds} {line}  {variant.name}")
     return results
 
 

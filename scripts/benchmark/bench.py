@@ -81,10 +81,10 @@ class Bench:
 
     def holdings(self) -> str:
         """Return in words which samples there are."""
-        told = [
+        text = [
             f"{name} {made.records:,} records ({made.bytes / MB:,.1f} MB)" for (name, _), made in self.samples.items()
         ]
-        return ", ".join(told)
+        return ", ".join(text)
 
     def _filled(self, variant: Variant, sample: samples.Sample) -> list[str]:
         words = {"source": sample.path, "records": str(sample.records), **self._words}
@@ -94,8 +94,8 @@ class Bench:
         output = self._folder / "output"
         run = processes.run(words, environment=self._environment, folder=self._folder, output=output, measure=measure)
         if run.exit_code != exit_code:
-            told = output.read_text(encoding="utf-8", errors="replace")[-2000:]
-            raise RunFailedError(f"expected exit code {exit_code}, got {run.exit_code}:\n{told}")
+            text = output.read_text(encoding="utf-8", errors="replace")[-2000:]
+            raise RunFailedError(f"expected exit code {exit_code}, got {run.exit_code}:\n{text}")
         return run
 
 

@@ -83,7 +83,7 @@ def empty(connection: Connection) -> None:
 
 
 def found(connection: Connection, tables: Sequence[str]) -> tuple[tuple[int, ...], int]:
-    """Return how many rows stand in each table, and the grams of all shipments in the first."""
+    """Return the number of rows in each table, and the grams of all shipments in the first."""
     counts = []
     for table in tables:
         name = sql.Identifier(*table.split("."))

@@ -65,7 +65,7 @@ def run(
         )
         watch = _Watch(process.pid) if measure else None
         try:
-            # Not wait(timeout): that polls, and its steps would stand in the figures.
+            # Not wait(timeout): that polls, and its steps would show in the figures.
             exit_code = process.wait()
             seconds = time.perf_counter() - begin
         except BaseException:
@@ -103,7 +103,7 @@ class _Watch:
 
 def _parent(pid: int) -> int:
     try:
-        # The name of the program stands in parentheses and may hold any character; the parent is the second after it.
+        # The name of the program is in parentheses and may have any character; the parent is the second after it.
         return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
     except (OSError, IndexError):  # it has ended
         return 0

@@ -87,7 +87,7 @@ class Measure:
         return max(figures, key=lambda figure: figure.value) if figures else None
 
     def verdict(self, figure: Figure | None) -> str:
-        """Return in words how the figure stands to what is asked."""
+        """Return a comparison of the figure with its bound, in words."""
         if figure is None:
             return "not measured"
         sign = 1 if self.kind == "rate" else -1
@@ -191,10 +191,10 @@ def measures_table(results: Results) -> Iterator[str]:
     yield "| --- | ---: | ---: | ---: | ---: | --- |"
     for measure in MEASURES:
         figure = measure.figure(results)
-        told = measure.shown(figure.value) if figure else ""
+        text = measure.shown(figure.value) if figure else ""
         spread = f"{measure.shown(figure.low)} to {measure.shown(figure.high)}" if figure else ""
         asked = [measure.shown(value) for value in (measure.must, measure.aim)]
-        yield f"| {measure.what} | {asked[0]} | {asked[1]} | {told} | {spread} | {measure.verdict(figure)} |"
+        yield f"| {measure.what} | {asked[0]} | {asked[1]} | {text} | {spread} | {measure.verdict(figure)} |"
 
 
 def variants_table(results: Results, ceilings: Mapping[str, str], left_out: Mapping[str, str]) -> Iterator[str]:
@@ -206,8 +206,8 @@ def variants_table(results: Results, ceilings: Mapping[str, str], left_out: Mapp
         if speed is None or memory is None:
             yield f"| {name} | {left_out.get(name, 'not measured')} | | | |"
             continue
-        told = f"{share.value:.2f} | {share.low:.2f} to {share.high:.2f}" if share else " | "
-        yield f"| {name} | {speed.value:,.0f} | {told} | {memory.value / MB:,.0f} MB |"
+        text = f"{share.value:.2f} | {share.low:.2f} to {share.high:.2f}" if share else " | "
+        yield f"| {name} | {speed.value:,.0f} | {text} | {memory.value / MB:,.0f} MB |"
 
 
 def scale_table(results: Mapping[int, Results]) -> Iterator[str]:

@@ -47,7 +47,7 @@ RECIPES = {
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """A file, and what must stand in the tables when it is loaded: rows of each table, and kilograms in the first."""
+    """A file, and the content of the tables after it is loaded: rows of each table, and kilograms in the first."""
 
     path: str
     records: int

@@ -148,9 +148,9 @@ class Programs:
     def missing(self) -> dict[str, str]:
         """Return why what is not here is not, by what a variant may need."""
         missing = {}
-        told = subprocess.run([self.etl, "load", "--help"], capture_output=True, text=True, check=True)  # noqa: S603 - no shell
+        output = subprocess.run([self.etl, "load", "--help"], capture_output=True, text=True, check=True)  # noqa: S603 - no shell
         for option in ("--workers", "--decoder"):
-            if option not in told.stdout:
+            if option not in output.stdout:
                 missing[option] = f"this etl load has no {option}"
         versions = self.versions()
         for package in OTHERS:
@@ -168,12 +168,12 @@ class Programs:
             "import importlib.metadata as m, json; "
             "names = {d.metadata['Name']: d.version for d in m.distributions()}; print(json.dumps(names))"
         )
-        told = subprocess.run([self.others, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - no shell
-        found = json.loads(told.stdout)
+        output = subprocess.run([self.others, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - no shell
+        found = json.loads(output.stdout)
         return {name: found[name] for name in OTHERS if name in found}
 
     def words(self, columns: Mapping[str, str]) -> dict[str, str]:
-        """Return what the `{names}` of programs and columns stand for; `columns` are paths by name."""
+        """Return the values of the `{names}` of programs and columns; `columns` are paths by name."""
         lineage = ("etl_run", "etl_batch", "etl_place")
         paths = [f".{path}" for path in columns.values()] + ["0"] * len(lineage)
         return {

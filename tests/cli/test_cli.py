@@ -17,7 +17,7 @@ from etl import __version__
 from etl.cli import _COMMANDS, cli, run
 from etl.database.tables import create_tables
 from etl.datasets import read
-from tests.support.checkout import ROOT
+from tests.support.checkout import MEASURED, ROOT
 from tests.support.commands import Ended, RunEtl
 from tests.support.faults import Connection
 
@@ -282,7 +282,7 @@ def test_sample_data_goes_to_a_file_or_to_stdout(run_etl: RunEtl, tmp_path: Path
 def test_a_reader_that_goes_away_ends_the_command_quietly(tmp_path: Path) -> None:
     """A pipe whose reader has seen enough, as head, ends the command without a word."""
     words = [sys.executable, "-m", "etl", "generate", "vehicles", "--records", "100000", "--format", "ndjson"]
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | MEASURED
     with subprocess.Popen(words, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

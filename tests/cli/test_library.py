@@ -19,7 +19,7 @@ import etl
 from etl.cli.failed import replay_command
 from etl.cli.load import command as load_command
 from etl.ingestion.ledger import locks
-from tests.support.checkout import ROOT
+from tests.support.checkout import MEASURED, ROOT
 from tests.support.faults import Connection
 
 pytestmark = pytest.mark.usefixtures("logging_restored")
@@ -192,7 +192,7 @@ def test_the_program_of_the_guide_runs(database_url: str, postgresql: Connection
     done = subprocess.run(
         [sys.executable, "-c", program.replace(address, database_url)],
         cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "ETL_DATABASE_URL": database_url},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "ETL_DATABASE_URL": database_url} | MEASURED,
         capture_output=True,
         text=True,
         check=False,

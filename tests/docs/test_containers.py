@@ -225,3 +225,11 @@ def test_ci_runs_what_a_person_runs_on_each_python() -> None:
     classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
     pythons = [text.split()[-1] for text in classifiers if re.search(r":: 3\.\d+$", text)]
     assert job["strategy"]["matrix"]["python"] == pythons
+
+
+def test_ci_shows_the_coverage_in_its_summary() -> None:
+    """A job of the workflow runs `make coverage`, and writes the table of the rooms, also of those that fail."""
+    *_, measured, shown = WORKFLOW["jobs"]["coverage"]["steps"]
+    assert measured == {"run": "make coverage"}
+    assert shown["if"] == "${{ !cancelled() }}"
+    assert re.fullmatch(r'\S+ -m scripts\.coverage_by_room >> "\$GITHUB_STEP_SUMMARY"', shown["run"])

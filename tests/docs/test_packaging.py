@@ -242,8 +242,8 @@ def test_make_lets_no_setting_send_demo_or_tests_to_another_server(tmp_path: Pat
     """Demo and tests name the embedded database, whatever server and settings the environment names."""
     names = ("DATABASE_URL", "ETL_DATABASE_URL", "ETL_BATCH_ROWS", "PGHOST", "PGSERVICE")
     # The same targets, which print what they are given instead of what they do.
-    (tmp_path / "show.mk").write_text("demo test test-16 test-slow: ; @env\nlint: ; @:\n")
-    for target in ("demo", "test", "test-16", "test-slow"):
+    (tmp_path / "show.mk").write_text("demo test test-16 test-slow coverage: ; @env\nlint: ; @:\n")
+    for target in ("demo", "test", "test-16", "test-slow", "coverage"):
         printed = make(
             "-f", "Makefile", "-f", str(tmp_path / "show.mk"), "-o", ".venv/.installed", target,
             **dict.fromkeys(names, "elsewhere"),

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from etl.errors import EtlError
-from tests.support.checkout import ROOT
+from tests.support.checkout import MEASURED, ROOT
 
 SCHEDULES = ROOT / "docs" / "schedules"
 PROGRAM = Path(sys.executable).parent / "etl"
@@ -63,6 +63,7 @@ def test_the_commands_of_the_crontab_are_silent_unless_something_is_wrong(tmp_pa
         '[{"shipment_id": "S1", "created_at": "2026-11-20T08:00:00Z"}, {"shipment_id": "S2", "created_at": "late"}]'
     )
     environment = {"PATH": f"{PROGRAM.parent}:/usr/bin:/bin", "ETL_DATABASE_URL": database_url, "HOME": str(tmp_path)}
+    environment |= MEASURED
 
     def printed(command: str) -> str:
         command = command.replace("/srv/etl", str(tmp_path))

@@ -6,8 +6,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,6 +19,8 @@ from etl.embedded import Server, Status, accounts, binary, creation, serving
 from etl.embedded import server as server_module
 from etl.errors import BusyError, DatabaseError, UsageError
 from tests.support.checkout import ROOT
+from tests.support.servers import free_port
+from tests.support.waiting import until
 
 IS_ROOT = os.geteuid() == 0
 
@@ -124,14 +125,6 @@ def end(process: subprocess.Popen[str]) -> int:
     return process.returncode
 
 
-def wait_for(happened: Callable[[], object]) -> None:
-    """Wait until something is true, and look often enough to catch the moment."""
-    deadline = time.monotonic() + 30
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 def pid(folder: Path) -> int:
     """Return the number of the postmaster, which must run."""
     found = Server(folder).status().pid
@@ -145,13 +138,6 @@ def value(url: str, setting: str) -> str:
         row = connection.execute("select current_setting(%s)", [setting]).fetchone()
     assert row is not None
     return str(row[0])
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def test_a_server_starts_tells_its_status_and_stops(new_folder: Path) -> None:
@@ -310,7 +296,7 @@ def test_a_worker_that_ends_late_does_not_pin_the_server(folder: Path) -> None:
 def test_a_killed_creation_is_done_again(new_folder: Path, reached: str) -> None:
     """A command killed within initdb or the first start leaves nothing that the next one trips over."""
     with user(new_folder) as killed:
-        wait_for(lambda: any(new_folder.glob(reached)))
+        until(lambda: any(new_folder.glob(reached)), "the moment of the creation", pause=0.001)
         killed.kill()
     with serving(new_folder) as url:
         assert value(url, "server_version")

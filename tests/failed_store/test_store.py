@@ -316,7 +316,7 @@ def test_a_batch_commits_only_when_its_file_is_safe(site: Site, monkeypatch: pyt
 
     def look() -> None:
         assert asked.wait(20)
-        time.sleep(0.3)
+        time.sleep(0.3)  # time enough for a batch that does not wait to be visible
         with site.connect() as connection:
             visible.extend(connection.execute("select count(*) from lab.parcels").fetchone() or ())
         may_go_on.set()
@@ -533,7 +533,7 @@ def test_a_file_that_is_gone_is_told(site: Site) -> None:
     shutil.rmtree(site.store)
     done = site.run("failed", "discard", failed_id, "--reason", "the disk is gone")
     assert (done.returncode, done.stdout) == (0, f"discarded {failed_id}: 1 records\n")
-    assert "state_not_told" in done.stderr
+    assert "state_not_noted" in done.stderr
     assert site.value("select state || ': ' || note from etl.failures") == "discarded: the disk is gone"
     assert _load(site, "parcels.ndjson")["exit_code"] == 0
 

@@ -16,6 +16,7 @@ from etl.ingestion.transform.projection import Projection
 from tests.support.commands import RunEtl
 from tests.support.faults import Connection
 from tests.support.parcels import copy_rows
+from tests.support.site import Site
 from tests.support.streams import Bytes
 
 Load = Callable[[bytes], list[tuple[Any, ...]]]
@@ -142,12 +143,9 @@ def _stored(connection: Connection) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture
-def exact(tmp_path: Path) -> Dataset:
+def exact(site: Site) -> Dataset:
     """Write and read the definition of the dataset."""
-    path = tmp_path / "config/datasets/exact.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(DEFINITION)
-    return read(path)
+    return read(site.write_definition(DEFINITION))
 
 
 @pytest.fixture

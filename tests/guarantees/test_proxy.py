@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from etl.embedded import Server
 from tests.support.cases import Case
 from tests.support.databases import Databases
+from tests.support.servers import free_port
 from tests.support.site import Site
 from tests.support.states import assert_sound
 from tests.support.waiting import until
@@ -135,7 +136,7 @@ class Relay:
         with suppress(OSError):
             while data := source.recv(1 << 16):
                 if self.delay_seconds:
-                    time.sleep(self.delay_seconds)
+                    time.sleep(self.delay_seconds)  # the slow network that is tested
                 self._passing.wait()
                 if not self._pass(side, data, source, target):
                     return
@@ -256,7 +257,7 @@ def test_a_network_that_is_gone_for_a_while(site: Site, relay: Relay, appended: 
     running = site.start(*appended.command, "--batch-rows", "100", conninfo=relay.conninfo)
     until(lambda: site.count_batches() >= 2, "two batches")
     with relay.black_hole():
-        time.sleep(seconds)
+        time.sleep(seconds)  # as long as the network is gone
         before = site.count_batches()
         assert before < BATCHES
     ended = running.ended()
@@ -270,9 +271,7 @@ def test_a_network_that_is_gone_for_a_while(site: Site, relay: Relay, appended: 
 def tcp_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
     """Give fresh databases of a server whose connections are TCP, so that it notices a dead one as servers do."""
     server = Server(tmp_path_factory.mktemp("tcp") / "postgres")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server.start(port=port)
+    server.start(port=free_port())
     yield Databases(server, tcp=True)
     server.stop()
 
@@ -294,7 +293,7 @@ def test_a_connection_that_both_sides_have_to_give_up(
         else:
             with relay.black_hole():
                 gate.open()
-                time.sleep(45)
+                time.sleep(45)  # longer than both sides wait for an answer
         ended = running.ended(240)
         seconds = time.monotonic() - started
         relay.close()

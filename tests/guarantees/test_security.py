@@ -15,12 +15,12 @@ from psycopg.conninfo import make_conninfo
 
 import etl
 from etl.database.connecting import Database, connect
-from etl.database.tables import create_tables
 from etl.datasets import read
 from etl.errors import UsageError
 from etl.ingestion.failed_store.store import FailedStore
-from tests.support.checkout import ROOT
+from tests.support.checkout import MEASURED, ROOT
 from tests.support.faults import Connection
+from tests.support.site import Site
 
 ODD = """
 name = "odd"
@@ -35,12 +35,9 @@ n = { type = "integer", min = 0, comment = "%s {x} $$ '; drop table logistics.ve
 """
 
 
-def test_odd_names_inject_nothing(connection: Connection, database_url: str, tmp_path: Path) -> None:
+def test_odd_names_inject_nothing(site: Site, tmp_path: Path) -> None:
     """Texts of a definition with quotes and semicolons are but texts; as a name of table or column they are exit 2."""
-    path = tmp_path / "config" / "datasets" / "odd.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(ODD)
-    create_tables(connection, read(path))
+    site.define(ODD)
     for name, odd in (
         ('"logistics.odd"', "'logistics.odd\"; drop table x; --'"),
         ("\nn =", "\n'n\"; drop table x; --' ="),
@@ -53,15 +50,15 @@ def test_odd_names_inject_nothing(connection: Connection, database_url: str, tmp
     loaded = etl.load(
         "odd",
         source,
-        database=database_url,
+        database=site.conninfo,
         config_dir=tmp_path / "config",
-        failed_dir=tmp_path / "failed",
+        failed_dir=site.store,
         max_rejected=2,
         precalculate=False,
     )
     assert (loaded.sources[0].records.loaded, loaded.sources[0].records.rejected) == (1, 2)
-    assert connection.execute("select * from logistics.odd").fetchall()[0][:2] == ("');--", 1)
-    assert connection.execute("select to_regclass('logistics.vehicles')").fetchone() == ("logistics.vehicles",)
+    assert site.ask("select * from logistics.odd")[0][:2] == ("');--", 1)
+    assert site.value("select to_regclass('logistics.vehicles')") == "logistics.vehicles"
 
 
 def test_names_do_not_lead_out_of_the_failed_store(tmp_path: Path) -> None:
@@ -188,7 +185,7 @@ def test_a_compressed_file_that_explodes_takes_no_memory(
     done = subprocess.run(
         [sys.executable, "-c", program, "--database", database_url, *words],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"} | MEASURED,
         capture_output=True,
         text=True,
         check=False,

@@ -78,7 +78,7 @@ def test_a_worker_that_is_killed_ends_the_load_and_another_goes_on(site: Site, a
     assert ended.returncode == 4
     assert "a worker process ended unexpectedly" in ended.stderr
     assert_sound(site)
-    until(lambda: not site.ask("select from pg_locks where locktype = 'advisory' and objid <> 42"), "free locks")
+    site.wait_for_locks()
     assert site.run(*appended.command, "--workers", "3", "--batch-rows", "70").returncode == 1
     appended.assert_done(site)
 
@@ -95,7 +95,7 @@ def test_workers_end_with_their_parent(site: Site, appended: Case) -> None:
         assert not any(worker.is_running() for worker in workers)
         gate.open()
     assert_sound(site)
-    until(lambda: not site.ask("select from pg_locks where locktype = 'advisory' and objid <> 42"), "free locks")
+    site.wait_for_locks()
     assert site.run(*appended.command, "--workers", "1", "--batch-rows", "250").returncode == 1
     appended.assert_done(site)
 
@@ -107,7 +107,7 @@ def test_killed_again_and_again_and_resumed_by_other_numbers(site: Site, merged:
     for _ in range(8):
         running = _start(site, merged, "--workers", rng.choice(["2", "3"]), "--batch-rows", rng.choice(["40", "60"]))
         site.wait_for_batches(site.count_batches() + rng.randint(1, 5), running)
-        time.sleep(rng.random() * 0.02)
+        time.sleep(rng.random() * 0.02)  # a moment of chance within a batch
         workers = _workers(running)
         if rng.random() < 0.5 or not workers:
             running.kill()
@@ -116,7 +116,7 @@ def test_killed_again_and_again_and_resumed_by_other_numbers(site: Site, merged:
             assert running.ended().returncode in {1, 4}
         psutil.wait_procs(workers, timeout=20)
         assert_sound(site)
-        until(lambda: not site.ask("select from pg_locks where locktype = 'advisory'"), "free locks")
+        site.wait_for_locks()
     assert site.run(*merged.command, "--workers", "2", "--batch-rows", "100").returncode == 1
     merged.assert_done(site)
 

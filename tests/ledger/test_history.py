@@ -110,7 +110,7 @@ def test_a_run_that_goes_on_and_one_that_died_are_told_apart(site: Site) -> None
         assert running.kill()
     finally:
         running.close()
-    until(lambda: site.value("select count(*) from pg_locks where locktype = 'advisory'") == 0, "the locks to go")
+    site.wait_for_locks()
     shown = site.run("runs", "show", run)
     assert f"run {run}: died, process {running.process.pid} of " in shown.stdout
     assert "next: etl load vehicles -\n" in shown.stdout

@@ -5,9 +5,9 @@ import pickle
 import signal
 import subprocess
 import time
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from functools import partial
 from threading import Event
 from typing import Any, cast
 
@@ -18,17 +18,18 @@ from etl.database.connecting import Database
 from etl.datasets import find
 from etl.errors import DatabaseError, InterruptedByUserError, SourceError
 from etl.ingestion.ledger import runs
-from etl.ingestion.pipeline.assembly import Done, Task, Work, load_task
+from etl.ingestion.pipeline.assembly import RunContext, Task, TaskResult, load_task
 from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.pool import WorkerPool, worker_pool
 from etl.ingestion.values import Piece, hash_of
 from etl.logs import Logs
 from etl.settings import RetrySettings
 from tests.support.site import Site
+from tests.support.waiting import until
 
 
-def _work(site: Site, run: runs.Run) -> Work:
-    return Work(
+def _work(site: Site, run: runs.Run) -> RunContext:
+    return RunContext(
         database=Database(conninfo=site.conninfo),
         dataset=find("vehicles", site.folder / "config"),
         run=run,
@@ -74,9 +75,9 @@ def test_any_executor_loads_what_is_plain_values(site: Site) -> None:
         assert done.entry is not None
         assert (done.entry.loaded, done.entry.rows) == (100, (100,))
         assert site.value("select count(*) from logistics.vehicles") == 100
-    task = Task(work=_work(site, run), piece=piece, path=None, length=len(data), hash=hash_of(data))
+    task = Task(context=_work(site, run), piece=piece, path=None, length=len(data), hash=hash_of(data))
     assert pickle.loads(pickle.dumps(task)) == task  # noqa: S301 - our own
-    assert task.work.database.conninfo not in repr(piece)
+    assert task.context.database.conninfo not in repr(piece)
 
 
 def test_a_file_that_changes_under_its_workers_is_told(site: Site) -> None:
@@ -86,7 +87,7 @@ def test_a_file_that_changes_under_its_workers_is_told(site: Site) -> None:
     with site.connect() as connection:
         work = _work(site, _open_run(connection))
     piece = Piece(offset=0, count=1, first_record=1, parts=(), shape="lines", blocks=((0, 19),))
-    done = load_task(Task(work=work, piece=piece, path=str(path), length=19, hash=hash_of(b'{"vehicle_id":"V2"}')))
+    done = load_task(Task(context=work, piece=piece, path=str(path), length=19, hash=hash_of(b'{"vehicle_id":"V2"}')))
     assert isinstance(done.error, SourceError)
     assert "changed while it was read, at byte 0" in str(done.error)
     assert site.value("select count(*) from logistics.vehicles") == 0
@@ -107,18 +108,23 @@ def test_an_error_travels_with_all_that_it_tells(error: DatabaseError | Interrup
     )
 
 
+def _is_broken(executor: Executor) -> bool:
+    try:
+        executor.submit(os.getpid)
+    except BrokenProcessPool:
+        return True
+    return False
+
+
 def _lose_one(pool: WorkerPool, which: int) -> None:
     """Kill one of two processes that wait for work, and wait for what was handed to it."""
     assert isinstance(pool._executor, ProcessPoolExecutor)
     for each in [pool._executor.submit(time.sleep, 0.5) for _ in range(2)]:
         each.result()
-    time.sleep(0.3)
+    time.sleep(0.3)  # Both wait for work then, and nothing shows that they do.
     os.kill(list(pool._executor._processes)[which], signal.SIGKILL)
-    with suppress(BrokenProcessPool):
-        for _ in range(100):
-            time.sleep(0.05)
-            pool._executor.submit(os.getpid)
-    broken: Future[Done] = Future()
+    until(partial(_is_broken, pool._executor), "the executor to notice", pause=0.05)
+    broken: Future[TaskResult] = Future()
     broken.set_exception(BrokenProcessPool())
     pool._submitted.append((Piece(offset=0, count=0, first_record=1, parts=(), shape="lines"), broken))
     pool.first(Stop())

@@ -348,7 +348,7 @@ def test_replays_killed_at_any_moment(site: Site) -> None:
     while kills < 25 and site.failures.waiting():
         replay = site.start("failed", "replay", "--all", "--no-precalculate")
         until(lambda: site.ask(at_work), "the replay to connect")
-        time.sleep(moments.random() * 0.15)
+        time.sleep(moments.random() * 0.15)  # a moment of chance within the replay
         assert replay.kill()
         kills += 1
         _wait_for_no_one(site)

@@ -1,9 +1,15 @@
 """Which run a source continues, and by which mode its rest loads."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from etl.ingestion.pipeline import resumption
+from etl.ingestion.sources import stream
+from etl.ingestion.sources.stream import Stream
+from etl.ingestion.values import Source
+from etl.settings import RetrySettings
 from tests.support.site import Site
 
 SHIPS = """
@@ -53,6 +59,29 @@ def test_a_source_without_a_rest_is_loaded_already_in_any_mode(site: Site, grown
     summary = site.load("ships", grown, "--mode", "append")
     assert (summary["status"], summary["exit_code"]) == ("already_loaded", 0)
     assert site.ask("select * from logistics.ships order by id") == before
+
+
+@pytest.mark.parametrize("sources", [["ships.ndjson"], ["ships.ndjson", "other.ndjson"]])
+def test_a_source_is_compared_with_its_run_once(
+    site: Site, grown: Path, sources: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one source or of several, each known one is read once before its load, although it is judged before all."""
+    (site.folder / "other.ndjson").write_text('{"id":"x","v":1}\n')
+    site.load("ships", "other.ndjson")
+    compared: list[str] = []
+
+    def opened_again(source: Source, retries: RetrySettings) -> AbstractContextManager[Stream]:
+        compared.append(source.name)
+        return stream.opened(source, retries)
+
+    def opened_to_judge(source: Source, *retries: RetrySettings) -> AbstractContextManager[Stream]:
+        return opened_again(source, *retries) if retries else stream.opened(source)
+
+    monkeypatch.setattr(resumption, "opened", opened_to_judge)
+    ended = site.run("load", "ships", *sources, "--json")
+    assert ended.returncode == 0
+    assert sorted(compared) == sorted(sources)
+    assert grown.name in compared
 
 
 def test_a_replace_is_a_run_of_its_own(site: Site, grown: Path) -> None:

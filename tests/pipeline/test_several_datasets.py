@@ -587,7 +587,7 @@ def test_a_killed_load_of_several_datasets_goes_on(server: Server, site: Site, t
     for _ in range(6):
         running = site.start(*words, "--batch-rows", rng.choice(("40", "60", "90")))
         site.wait_for_batches(site.count_batches() + rng.randint(2, 12), running)
-        time.sleep(rng.random() * 0.02)
+        time.sleep(rng.random() * 0.02)  # a moment of chance within a batch
         running.kill()
         assert_sound(site)
     until(lambda: _load(site, "--batch-rows", "250", "--workers", workers).returncode != 6, "the source")

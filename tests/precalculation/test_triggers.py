@@ -21,7 +21,7 @@ from etl.precalculation.installation import _table, install, unwatched
 from etl.precalculation.refresh import refresh
 from etl.provisioning import migrate
 from tests.support.commands import RunEtl
-from tests.support.facts import another
+from tests.support.facts import another, wait_until_blocked
 from tests.support.faults import Connection
 
 OWN = """\
@@ -149,11 +149,7 @@ def test_a_new_aggregate_waits_for_loads_that_note_nothing_for_it(connection: Co
             _promise(loader, "S1", "2026-03-01")
             thread = threading.Thread(target=install, args=(installer, [aggregate], {}))
             thread.start()
-            query = "select wait_event_type = 'Lock' from pg_stat_activity where pid = %s"
-            for _ in range(2000):
-                if connection.execute(query, [installer.info.backend_pid]).fetchone() == (True,):
-                    break
-                connection.execute("select pg_sleep(0.005)")
+            wait_until_blocked(connection, installer)
             assert thread.is_alive()
         thread.join()
     refresh(connection, aggregate, run=None)

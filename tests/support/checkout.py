@@ -1,10 +1,14 @@
 """Where the checkout is, and the data beside it that some tests want."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+# `make coverage` measures the programs that get this variable, too; otherwise there is none.
+MEASURED = {name: os.environ[name] for name in ["COVERAGE_PROCESS_CONFIG"] if name in os.environ}
+
 SAMPLES = ROOT / "tests" / "support" / "samples"
 
 REAL_DATA = ROOT.parent / "shared" / "data"

@@ -19,7 +19,7 @@ from etl.errors import EtlError
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.values import Source, Summary
 from tests.support import in_process, loading
-from tests.support.checkout import ROOT
+from tests.support.checkout import MEASURED, ROOT
 from tests.support.commands import Ended, Running
 from tests.support.failures import Failures
 from tests.support.faults import Connection, Gate, Moment, on_insert
@@ -92,7 +92,7 @@ class Site:
     def environment(self, env: Mapping[str, str | None] | None = None, conninfo: str | None = None) -> dict[str, str]:
         """Return the environment of a command: nobody's settings, but the address of the database."""
         variables = {name: os.environ.get(name) for name in ("PATH", "TMPDIR")}
-        variables |= {"HOME": str(self.folder), "PYTHONPATH": str(ROOT)}
+        variables |= {"HOME": str(self.folder), "PYTHONPATH": str(ROOT), **MEASURED}
         variables |= {"ETL_DATABASE_URL": conninfo or self.conninfo, **(env or {})}
         return {name: value for name, value in variables.items() if value is not None}
 
@@ -159,6 +159,14 @@ class Site:
     def wait_for_batches(self, batches: int, running: Running) -> None:
         """Wait until so many batches are in the ledger, or the command has ended."""
         until(lambda: self.count_batches() >= batches or not running.is_running(), f"{batches} batches")
+
+    def wait_for_locks(self) -> None:
+        """Wait until no load holds a source: a backend notices a moment later that its client is gone."""
+        query = (
+            "select from pg_locks join pg_stat_activity using (pid)"
+            " where locktype = 'advisory' and application_name ~ '^etl' and datname = current_database()"
+        )
+        until(lambda: not self.ask(query), "the locks of the loads")
 
     def forget_loads(self, dataset: str) -> None:
         """Empty the tables of a dataset, and the ledger."""

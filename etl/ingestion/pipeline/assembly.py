@@ -1,7 +1,7 @@
-"""One who loads pieces of a run over a connection and a failed-store writer of its own: this process or one of a crew.
+"""Everything that loads the pieces of a run in one process: this process, or one of a worker pool.
 
-A task is a plain value that any `concurrent.futures.Executor` can carry: where a piece is, or its bytes, and the work
-that it belongs to. The ledger makes each piece exactly once, wherever it is loaded.
+A task is a plain value that any `concurrent.futures.Executor` can carry: the place of a piece or its bytes, and the
+context of its run. The ledger lets each piece load exactly once, wherever it is loaded.
 """
 
 import time
@@ -41,8 +41,8 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
-    """What the pieces of one run have in common."""
+class RunContext:
+    """The settings that all pieces of one run share; a plain value that other processes can get."""
 
     database: Database
     dataset: Dataset
@@ -61,9 +61,9 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One piece to be loaded: with its bytes, or to be read at its offset from the plain file at `path`."""
+    """One piece to load: with its bytes, or with the path of the plain file that has them at the piece's offset."""
 
-    work: Work
+    context: RunContext
     piece: Piece
     path: str | None
     length: int
@@ -71,8 +71,8 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
-    """What became of a task: its entry in the ledger or the error that ended it, and the tries beyond the first."""
+class TaskResult:
+    """The result of a task: its entry in the ledger or the error that ended it, and the number of further tries."""
 
     entry: Entry | None
     error: EtlError | None
@@ -80,18 +80,18 @@ class Done:
 
 
 def worker(
-    work: Work,
+    context: RunContext,
     wire: Wire,
     store: FailedStore,
     copier: Copier,
     ledger_writer: LedgerWriter,
     retrying: Retrying,
 ) -> tuple[Paths, Loader]:
-    """Return what makes the batches of a run, and what loads them over a wire."""
-    projection = Projection(work.dataset)
-    paths = paths_of(wire.session.connection(), projection, work)
+    """Return the paths that make the batches of a run, and the loader of these batches."""
+    projection = Projection(context.dataset)
+    paths = paths_of(wire.session.connection(), projection, context)
     loader = Loader(
-        database=work.database,
+        database=context.database,
         wire=wire,
         store=store,
         copier=copier,
@@ -103,19 +103,19 @@ def worker(
     return paths, loader
 
 
-def paths_of(connection: psycopg.Connection, projection: Projection, work: Work) -> Paths:
-    """Return the paths that the pieces of a run take; the tables of the database say which may be fast."""
-    checked = CheckedPath(projection, work.run.number)
-    if work.decoder == "ijson":
+def paths_of(connection: psycopg.Connection, projection: Projection, context: RunContext) -> Paths:
+    """Return the paths of the pieces of a run; the tables in the database decide whether the fast path is possible."""
+    checked = CheckedPath(projection, context.run.number)
+    if context.decoder == "ijson":
         return Paths(None, None, checked)
-    seen = fast(work.dataset)
-    reason = seen if isinstance(seen, str) else other_types(connection, work.dataset)
+    seen = fast(context.dataset)
+    reason = seen if isinstance(seen, str) else other_types(connection, context.dataset)
     if isinstance(seen, str) or reason:
-        log.info("checked_path_only", dataset=work.dataset.name, reason=reason)
+        log.info("checked_path_only", dataset=context.dataset.name, reason=reason)
         return Paths(None, None, checked)
-    strict = FastPath(seen, projection, work.run.number)
-    guarded = guarded_columns(connection, work.dataset)
-    return Paths(FastPath(seen, projection, work.run.number, guarded) if guarded else strict, strict, checked)
+    strict = FastPath(seen, projection, context.run.number)
+    guarded = guarded_columns(connection, context.dataset)
+    return Paths(FastPath(seen, projection, context.run.number, guarded) if guarded else strict, strict, checked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +127,9 @@ class RunLedgerWriter:
     source: str
 
     @classmethod
-    def of(cls, work: Work) -> Self:
+    def of(cls, context: RunContext) -> Self:
         """Return the ledger writer of a run."""
-        return cls(run=work.run, dataset=work.dataset.name, source=work.source)
+        return cls(run=context.run, dataset=context.dataset.name, source=context.source)
 
     def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
         """Claim the batch for its run."""
@@ -154,10 +154,8 @@ class RunLedgerWriter:
         return locate(batch.piece, places, batch.spans)
 
 
-class _Here:
-    """The runs of one source in the hands of this process, each with its paths and its connection; `stopping` is its
-    parent's wish.
-    """
+class _Process:
+    """The state of a worker process: the runs of one source that it loads, and the stop event of its parent."""
 
     def __init__(self) -> None:
         self.stopping: Event | None = None
@@ -166,26 +164,26 @@ class _Here:
         self.runs: dict[str, tuple[Paths, Loader]] = {}
         self.retried = 0
 
-    def loader(self, work: Work) -> tuple[Paths, Loader]:
-        if self.head_sha256 != work.head_sha256:
+    def loader(self, context: RunContext) -> tuple[Paths, Loader]:
+        if self.head_sha256 != context.head_sha256:
             self.runs.clear()
             self.sessions.close()
-            self.head_sha256 = work.head_sha256
-        if work.run.run not in self.runs:
-            session = self.sessions.enter_context(Session(work.database, f"etl:{work.run.run}"))
-            join = partial(locks.join, run=work.run, dataset=work.dataset.name, head_sha256=work.head_sha256)
+            self.head_sha256 = context.head_sha256
+        if context.run.run not in self.runs:
+            session = self.sessions.enter_context(Session(context.database, f"etl:{context.run.run}"))
+            join = partial(locks.join, run=context.run, dataset=context.dataset.name, head_sha256=context.head_sha256)
             join(session.connection())
             session.when_reopened(join)
-            store = FailedStore(work.failed_dir)
-            self.runs[work.run.run] = worker(
-                work,
+            store = FailedStore(context.failed_dir)
+            self.runs[context.run.run] = worker(
+                context,
                 Wire(session),
                 store,
-                work.copier(),
-                RunLedgerWriter.of(work),
-                refusals.policy(work.retries, self.note_retry, self.wait),
+                context.copier(),
+                RunLedgerWriter.of(context),
+                refusals.policy(context.retries, self.note_retry, self.wait),
             )
-        return self.runs[work.run.run]
+        return self.runs[context.run.run]
 
     def note_retry(self) -> None:
         self.retried += 1
@@ -198,21 +196,21 @@ class _Here:
             raise InterruptedByUserError("stopped", signal_number=0, hint="run the same command to continue")
 
 
-_here = _Here()
+_process = _Process()
 
 
 def set_stop_event(stopping: "Event") -> None:
     """Let this event of the parent end the waits of this process."""
-    _here.stopping = stopping
+    _process.stopping = stopping
 
 
-def load_task(task: Task) -> Done:
+def load_task(task: Task) -> TaskResult:
     """Load one piece and return its result; an error of this tool is a value of it."""
-    before = _here.retried
+    before = _process.retried
     entry: Entry | None = None
     error: EtlError | None = None
     try:
-        paths, loader = _here.loader(task.work)
+        paths, loader = _process.loader(task.context)
         for batch in paths.batching(_whole(task)):
             if batch is not None:
                 entry = wait_for(loader.load(batch))
@@ -221,8 +219,8 @@ def load_task(task: Task) -> Done:
     except EtlError as ended:
         error = ended
     except psycopg.Error as ended:
-        error = refusals.as_etl_error(ended, task.work.database)
-    return Done(entry=entry, error=error, retried=_here.retried - before)
+        error = refusals.as_etl_error(ended, task.context.database)
+    return TaskResult(entry=entry, error=error, retried=_process.retried - before)
 
 
 def _whole(task: Task) -> Piece:
@@ -237,11 +235,11 @@ def _whole(task: Task) -> Piece:
             file.seek(task.piece.offset)
             data = file.read(task.length)
     except OSError as error:
-        raise SourceError(f"cannot read {task.work.source}: {reason_of(error)}") from error
+        raise SourceError(f"cannot read {task.context.source}: {reason_of(error)}") from error
     piece = replace(task.piece, parts=(data,))
     if piece.hash != task.hash:
         raise SourceError(
-            f"{task.work.source}: the file changed while it was read, at byte {task.piece.offset}",
+            f"{task.context.source}: the file changed while it was read, at byte {task.piece.offset}",
             hint="get the file again and run the same command; loaded records are not loaded twice",
         )
     return piece

@@ -17,7 +17,7 @@ from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.pipeline.assembly import Work, worker
+from etl.ingestion.pipeline.assembly import RunContext, worker
 from etl.ingestion.pipeline.batches import LedgerWriter, Loader
 from etl.ingestion.pipeline.job import Load, Progress, Target
 from etl.ingestion.sources.stream import Stream
@@ -111,14 +111,14 @@ class OpenRun:
     attempt: Attempt
     ledger_writer: LedgerWriter
     stream: Stream
-    work: Work
+    context: RunContext
     copier: Copier
     known: Mapping[int, LoadedRange]
 
     def worker(self, store: FailedStore) -> tuple[Paths, Loader]:
         """Return what makes the batches of the run in this process, and what loads them."""
         return worker(
-            self.work,
+            self.context,
             Wire(self.attempt.session),
             store,
             self.copier,
@@ -159,6 +159,11 @@ class OpenRun:
         progress.bytes_read = piece.end
         self.attempt.load.watch.moved()
         self.attempt.judge_rejected(progress.rejected, progress.read, at_end=False)
+
+    @property
+    def id(self) -> str:
+        """The run's id in the ledger."""
+        return self.context.run.run
 
     @property
     def retrying(self) -> Retrying:

@@ -92,7 +92,7 @@ def _require_own_tables(targets: Sequence[Target]) -> None:
 
 
 def _require_policy(load: Load, target: Target) -> None:
-    """Raise UsageError when the duplicates of a source cannot be told, or their order would be lost."""
+    """Raise UsageError when duplicates cannot be recognised, or the order of the records would be lost."""
     policy = target.dataset.on_duplicate
     if policy and not target.dataset.key:
         raise UsageError(f"--on-duplicate {policy} expects a key, and {target.dataset.path} has none")

@@ -22,7 +22,7 @@ from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import runs
 from etl.ingestion.pipeline import outcome
-from etl.ingestion.pipeline.assembly import Work
+from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun, Recorder
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.values import Balance, Batch, Entry, Failure, PolicyEffects, Reason, Source, StoredRecord, Summary
@@ -59,7 +59,7 @@ class _DryRun:
         settings = attempt.load.settings
         dataset = attempt.target.dataset.of_source(stream.source.name)
         writer = self._writers[dataset.name] = _DryRunLedgerWriter()
-        work = Work(
+        context = RunContext(
             database=attempt.load.database,
             dataset=dataset,
             run=_RUN,
@@ -74,7 +74,7 @@ class _DryRun:
             attempt=attempt,
             ledger_writer=writer,
             stream=stream,
-            work=work,
+            context=context,
             copier=copier_of_dry_run(dataset),
             known={},
         )

@@ -58,7 +58,7 @@ def publish(stream: Stream, group: Sequence[OpenRun]) -> None:
     # Each session holds the source for its run still, or takes its locks again.
     connection, *_ = [run.attempt.session.connection() for run in group]
     # No record came after those of earlier attempts, or the try before this one committed without an answer.
-    unfinished = [run for run in group if not runs.is_complete(connection, run.work.run.run)]
+    unfinished = [run for run in group if not runs.is_complete(connection, run.id)]
     for run in unfinished:
         _require_whole(connection, run)
         run.copier.prepare(connection)
@@ -69,7 +69,7 @@ def publish(stream: Stream, group: Sequence[OpenRun]) -> None:
     except psycopg.Error as error:
         if refusals.meaning(error) != "data":
             raise
-        names = " and ".join(run.work.run.run for run in unfinished)
+        names = " and ".join(run.id for run in unfinished)
         raise DatabaseError(
             f"the rows of run {names} cannot become visible together: {refusals.fault(error).reason}",
             hint="--force without --atomic or replace rejects the records at fault one by one",
@@ -79,24 +79,24 @@ def publish(stream: Stream, group: Sequence[OpenRun]) -> None:
 
 
 def _publish_one(connection: psycopg.Connection, run: OpenRun, source_bytes: int | None) -> None:
-    if run.work.run.is_atomic:
+    if run.context.run.is_atomic:
         run.copier.publish(connection)
-        runs.publish(connection, run.work.run)
+        runs.publish(connection, run.context.run)
         run.copier.drop_abandoned(connection)
     run.copier.drop_keys(connection)
-    runs.finish(connection, run.work.run, source_bytes)
+    runs.finish(connection, run.context.run, source_bytes)
 
 
 def _require_whole(connection: psycopg.Connection, run: OpenRun) -> None:
     """Raise what keeps a run from being finished although its source was read to its end."""
     attempt = run.attempt
     attempt.require_records()
-    entered, rejected = sums.totals(connection, run.work.run.run)
+    entered, rejected = sums.totals(connection, run.id)
     attempt.judge_rejected(rejected, entered, at_end=True)
     if entered < attempt.progress.read:
         # A batch commits before it is on the server's disk: what a crash of the server took is loaded again.
         raise DatabaseError(
-            f"the database {attempt.load.database.name} crashed and lost batches of run {run.work.run.run}",
+            f"the database {attempt.load.database.name} crashed and lost batches of run {run.id}",
             hint="run the same command to load them again",
         )
 
@@ -107,6 +107,6 @@ def _analyze(run: OpenRun) -> None:
         return
     try:
         connection = attempt.session.connection()
-        run.copier.analyze(connection, sums.rows(connection, run.work.run))
+        run.copier.analyze(connection, sums.rows(connection, run.context.run))
     except psycopg.Error as error:  # The records are loaded; the server's own analyze comes later.
-        log.warning("not_analyzed", run=run.work.run.run, sqlstate=error.sqlstate)
+        log.warning("not_analyzed", run=run.id, sqlstate=error.sqlstate)

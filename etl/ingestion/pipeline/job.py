@@ -4,7 +4,7 @@ import hashlib
 import os
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,6 +192,15 @@ class Load:
     stop: Stop
     logs: Logs = field(default_factory=Logs)
     watch: Watch = field(default_factory=Unwatched)
+    _hashes: dict[Hashable, dict[tuple[int, int], bytes]] = field(default_factory=dict, repr=False, compare=False)
+
+    def hashes_of(self, stream: Stream) -> dict[tuple[int, int], bytes]:
+        """Return the hashes of a source by offset and length that were computed so far, to be added to.
+
+        They are kept for one version of its content, as long as a change can be seen.
+        """
+        version = stream.version and (stream.source.path, stream.source.encoding, stream.version)
+        return {} if version is None else self._hashes.setdefault(version, {})
 
     def worker_count(self, source_bytes: int | None) -> int:
         """Return how many processes load a source: the option, else what the source's size and the cores suggest."""

@@ -15,7 +15,7 @@ from multiprocessing.connection import wait
 from multiprocessing.synchronize import Event
 
 from etl.errors import DatabaseError
-from etl.ingestion.pipeline.assembly import Done, Task, Work, load_task, set_stop_event
+from etl.ingestion.pipeline.assembly import RunContext, Task, TaskResult, load_task, set_stop_event
 from etl.ingestion.pipeline.job import LOOK_SECONDS, Stop
 from etl.ingestion.values import Piece
 from etl.logs import Logs, set_up
@@ -31,7 +31,7 @@ class WorkerPool:
         self._executor = executor
         self._size = size
         self._stopping = stopping
-        self._submitted: deque[tuple[Piece, Future[Done]]] = deque()
+        self._submitted: deque[tuple[Piece, Future[TaskResult]]] = deque()
         self.is_broken = False
 
     @property
@@ -41,13 +41,13 @@ class WorkerPool:
 
     @property
     def has_more(self) -> bool:
-        """Whether a piece is still to be given back."""
+        """Whether a submitted piece is not returned yet."""
         return bool(self._submitted)
 
-    def submit(self, work: Work, piece: Piece, path: str | None) -> None:
+    def submit(self, context: RunContext, piece: Piece, path: str | None) -> None:
         """Submit a piece; of a plain file at `path` only its place, which the process reads itself."""
         carried = replace(piece, parts=()) if path else piece
-        task = Task(work=work, piece=carried, path=path, length=piece.length, hash=piece.hash)
+        task = Task(context=context, piece=carried, path=path, length=piece.length, hash=piece.hash)
         try:
             future = self._executor.submit(load_task, task)
         except BrokenProcessPool as error:
@@ -55,7 +55,7 @@ class WorkerPool:
         # Its counts are needed later, its bytes are not.
         self._submitted.append((replace(piece, parts=()), future))
 
-    def first(self, stop: Stop) -> tuple[Piece, Done]:
+    def first(self, stop: Stop) -> tuple[Piece, TaskResult]:
         """Wait for the piece that was submitted first; return it without its bytes, and its result.
 
         The stop event ends the waits before further tries. Raises DatabaseError when its process died.
@@ -95,7 +95,7 @@ def worker_pool(size: int, logs: Logs) -> Iterator[WorkerPool]:
 
 @contextmanager
 def _ignoring_broken_pipes() -> Iterator[None]:
-    """Let the death of a process be an error of the executor: its pipe would end this process, too."""
+    """Ignore SIGPIPE: the broken pipe of a dead process would end this process, too; the executor reports its death."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -138,14 +138,14 @@ def _begin(parent: Pipe, stopping: Event, logs: Logs) -> None:
 
 
 def _end_with(parent: Pipe) -> None:
-    """End this process when its parent does or lets go: the server rolls back what is not committed."""
+    """End this process when its parent ends or closes the pipe: the server rolls back open transactions."""
     process = multiprocessing.parent_process()
     wait([parent, *([process.sentinel] if process else [])])
     os._exit(1)
 
 
 def _end_on_sigterm() -> None:
-    """End this process when its parent terminates it; a SIGTERM of anybody else is meant for all of them.
+    """End this process when its parent terminates it; a SIGTERM from another process is for all processes of the load.
 
     The executor does so when another process died, and waits for it with a lock held that handing out needs: the lock
     of the queue, for which this one may wait, died with the other.

@@ -33,6 +33,7 @@ def precalculate(
 
 
 def _until_stopped(aggregates: Iterable[Aggregate], stop: Stop) -> Iterator[Aggregate]:
+    """Yield the aggregates; the refresh resumes this generator before each of them, so a signal stops it in between."""
     for aggregate in aggregates:
         stop.check()
         yield aggregate

@@ -1,7 +1,7 @@
 """Which run a source belongs to: a source is known by its content, whatever its name (design of the ledger)."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,11 @@ from etl.database.connecting import Session
 from etl.errors import SourceError, UsageError
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import batches, failures, locks, runs, sums
-from etl.ingestion.pipeline.assembly import RunLedgerWriter, Work
+from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun
 from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import LoadedRange, Source, hash_of
-from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +42,7 @@ def begin(stream: Stream, attempts: Sequence[Attempt]) -> list[OpenRun]:
 def _enter(stream: Stream, head_sha256: str, attempt: Attempt, match: _Match) -> OpenRun:
     load, target, session = attempt.load, attempt.target, attempt.session
     run = attempt.progress.run = _open(session.connection(), stream, head_sha256, attempt, match)
-    work = Work(
+    context = RunContext(
         database=load.database,
         dataset=target.dataset.of_source(stream.source.name),
         run=run,
@@ -54,40 +53,40 @@ def _enter(stream: Stream, head_sha256: str, attempt: Attempt, match: _Match) ->
         decoder=load.settings.decoder,
         retries=load.settings.retries,
     )
-    session.when_reopened(partial(_hold_again, work=work, has_workers=False))
+    session.when_reopened(partial(_hold_again, context=context, has_workers=False))
     attempt.progress.rejected = sums.totals(session.connection(), run.run).rejected
     return OpenRun(
         attempt=attempt,
-        ledger_writer=RunLedgerWriter.of(work),
+        ledger_writer=RunLedgerWriter.of(context),
         stream=stream,
-        work=work,
-        copier=work.copier(),
+        context=context,
+        copier=context.copier(),
         known=match[1] if match else {},
     )
 
 
 def prepare(run: OpenRun, store: FailedStore) -> None:
     """Make everything ready for the first new batch of an attempt, and remove the leftovers of a crash."""
-    connection, work = run.attempt.session.connection(), run.work
-    _require_mode(work.run, run.attempt.target, run.stream.source)
-    if work.run.was_finished:
-        runs.reopen(connection, work.run)
-    if work.run.attempt > 1:
-        store.sweep(work.dataset.name, work.run.run, failures.ids_of(connection, work.run.run))
+    connection, context = run.attempt.session.connection(), run.context
+    _require_mode(context.run, run.attempt.target, run.stream.source)
+    if context.run.was_finished:
+        runs.reopen(connection, context.run)
+    if context.run.attempt > 1:
+        store.sweep(context.dataset.name, context.run.run, failures.ids_of(connection, context.run.run))
     run.copier.drop_abandoned(connection)
     run.copier.prepare(connection)
 
 
-def admit_workers(session: Session, work: Work) -> None:
-    """Let other sessions load pieces of the source beside this one, which goes on to hold it."""
-    locks.admit_workers(session.connection(), work.dataset.name, work.head_sha256)
-    session.when_reopened(partial(_hold_again, work=work, has_workers=True))
+def admit_workers(session: Session, context: RunContext) -> None:
+    """Let other sessions load pieces of the source; this session keeps its locks."""
+    locks.admit_workers(session.connection(), context.dataset.name, context.head_sha256)
+    session.when_reopened(partial(_hold_again, context=context, has_workers=True))
 
 
-def _hold_again(connection: psycopg.Connection, *, work: Work, has_workers: bool) -> None:
-    locks.reacquire(connection, work.dataset.name, work.head_sha256, work.mode, has_workers=has_workers)
-    runs.require_current(connection, work.run)
-    runs.name_session(connection, work.run.run)
+def _hold_again(connection: psycopg.Connection, *, context: RunContext, has_workers: bool) -> None:
+    locks.reacquire(connection, context.dataset.name, context.head_sha256, context.mode, has_workers=has_workers)
+    runs.require_current(connection, context.run)
+    runs.name_session(connection, context.run.run)
 
 
 def judge(connection: psycopg.Connection, source: Source, load: Load, target: Target) -> None:
@@ -152,14 +151,14 @@ def _is_candidate(
     known: runs.KnownRun, ranges: Mapping[int, LoadedRange], stream: Stream, load: Load, target: Target
 ) -> bool:
     if not ranges and known.head_bytes != len(stream.head):
-        return False  # Too little was read to know it by.
+        return False  # Too little was read to recognise it.
     if not ranges and not known.is_finished and known.definition_hash != target.definition_hash(stream.source.encoding):
-        return False  # Nothing of it is in yet that binds it.
+        return False  # It has loaded nothing yet.
     if known.is_finished and "replace" in (known.mode, target.mode) and known.source_bytes != stream.size:
-        return False  # It may have grown, and a tail alone replaces nothing.
+        return False  # It may have grown, and the rest alone replaces nothing.
     if target.mode == "replace" and known.mode != "replace":
-        return False  # Its rows are in, and so may be others that a replace removes.
-    departs_at = _departure(stream, ranges, load.settings.retries)
+        return False  # A replace removes the rows of other runs, too, so it is a run of its own.
+    departs_at = _departure(stream, ranges, load)
     if departs_at is not None:
         log.warning("source_departed", source=stream.source.name, run=known.run, offset=departs_at)
     return departs_at is None
@@ -171,13 +170,13 @@ def _require_definition(known: runs.KnownRun, stream: Stream, target: Target) ->
     if not known.is_finished:
         raise UsageError(
             f"{stream.source.name}: run {known.run} began under another definition or mode of {target.dataset.name}",
-            hint="those of then go on where it stopped; --force loads all of it again under those of now",
+            hint="the definition and mode of that run continue it; --force loads all of it again by the present ones",
         )
     log.warning(
         "loaded_under_another_definition",
         source=stream.source.name,
         run=known.run,
-        hint="--force loads all of it under the definition and mode of now",
+        hint="--force loads all of it by the present definition and mode",
     )
 
 
@@ -191,36 +190,41 @@ def _require_mode(run: runs.Run, target: Target, source: Source) -> None:
         )
 
 
-def _departure(stream: Stream, ranges: Mapping[int, LoadedRange], retries: RetrySettings) -> int | None:
-    """Return the offset of the first range whose bytes are others now, or None.
+def _departure(stream: Stream, ranges: Mapping[int, LoadedRange], load: Load) -> int | None:
+    """Return the offset of a range whose bytes differ now, or None.
 
-    What can be read once only, such as standard input, is compared while it is loaded (`OpenRun.note_known`).
+    A source is read once for this, however often a command asks. What can be read once only, such as standard input,
+    is compared while it is loaded (`OpenRun.note_known`).
     """
     if not stream.is_repeatable:
         return None
-    for offsets in _side_by_side(ranges):
-        with opened(stream.source, retries) as again:
-            for offset in offsets:
-                _exactly(again, offset - again.position)
-                if hash_of(_exactly(again, ranges[offset].length)) != ranges[offset].hash:
-                    return offset
-    return None
+    hashes = load.hashes_of(stream)
+    unread = [loaded for loaded in ranges.values() if (loaded.offset, loaded.length) not in hashes]
+    for ranges_in_order in _side_by_side(unread):
+        with opened(stream.source, load.settings.retries) as again:
+            for loaded in ranges_in_order:
+                _exactly(again, loaded.offset - again.position)
+                found = hashes[loaded.offset, loaded.length] = hash_of(_exactly(again, loaded.length))
+                if found != loaded.hash:
+                    return loaded.offset
+    differing = (loaded for loaded in ranges.values() if hashes[loaded.offset, loaded.length] != loaded.hash)
+    return next((loaded.offset for loaded in differing), None)
 
 
-def _side_by_side(ranges: Mapping[int, LoadedRange]) -> list[list[int]]:
-    """Part ranges into lists that can each be read in one go.
+def _side_by_side(ranges: Iterable[LoadedRange]) -> list[list[LoadedRange]]:
+    """Part ranges into lists that can each be read in one pass.
 
-    Those of one records path lie side by side; those of another may lie within them, as the elements of an array that
-    a record of the first path holds.
+    The ranges of one records path follow one another. Those of another path may be within them, as the elements of an
+    array that a record of the first path holds.
     """
-    lists: list[list[int]] = []
-    for offset in sorted(ranges):
-        for offsets in lists:
-            if offsets[-1] + ranges[offsets[-1]].length <= offset:
-                offsets.append(offset)
+    lists: list[list[LoadedRange]] = []
+    for loaded in sorted(ranges, key=lambda loaded: loaded.offset):
+        for earlier in lists:
+            if earlier[-1].end <= loaded.offset:
+                earlier.append(loaded)
                 break
         else:
-            lists.append([offset])
+            lists.append([loaded])
     return lists
 
 

@@ -26,7 +26,7 @@ def load_by_pool(
     An error, also one of the caller, ends the submitting; the pieces that a process has begun are finished and noted.
     """
     for run in open_runs:
-        admit_workers(run.attempt.session, run.work)
+        admit_workers(run.attempt.session, run.context)
     with worker_pool(size, load.logs) as pool:
         try:
             yield _submit_all(load, stream, open_runs, pieces, store, pool)
@@ -65,7 +65,7 @@ def _submit_all(
                 prepared.add(piece.which)
             # From now on the piece may be loaded, whatever happens to its process.
             run.attempt.progress.read += piece.count
-            pool.submit(run.work, piece, stream.plain_path)
+            pool.submit(run.context, piece, stream.plain_path)
             while pool.is_busy:
                 yield _first_done(load, open_runs, pool)
     except SourceError as error:

@@ -3,7 +3,7 @@
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from io import BufferedReader, RawIOBase
 from pathlib import Path
@@ -43,13 +43,20 @@ class Stream:
 
     `position` counts the bytes given out. `head` are the first bytes, at most HEAD_BYTES, which identify the source.
     `size` is the number of bytes as stored, or None if it is unknown. `is_repeatable`: the source can be opened again.
-    `waits`: a read may take long, as from a pipe or a network. `encoding` is the encoding of the stored text.
+    `waits`: a read may take long, as from a pipe or a network. `encoding` is the encoding of the stored text. `version`
+    changes when the content of a file changes; it is None where that cannot be seen.
     """
 
     def __init__(
-        self, source: Source, raw: BufferedReader, size: int | None, check_unchanged: Callable[[], None] | None = None
+        self,
+        source: Source,
+        raw: BufferedReader,
+        size: int | None,
+        check_unchanged: Callable[[], None] | None = None,
+        version: Hashable | None = None,
     ) -> None:
         self.source = source
+        self.version = version
         self.position = 0
         self.size = size
         self.is_repeatable = check_unchanged is not None
@@ -224,7 +231,8 @@ def opened(source: Source, retries: RetrySettings = _DEFAULT_RETRIES) -> Iterato
             file = stack.enter_context(Path(source.path).open("rb"))
             before = os.fstat(file.fileno())
             if stat.S_ISREG(before.st_mode):
-                stream = Stream(source, file, before.st_size, lambda: _compare(file, before))
+                version = (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns)
+                stream = Stream(source, file, before.st_size, lambda: _compare(file, before), version)
             else:  # A pipe has no size, and its bytes cannot be read a second time.
                 stream = Stream(source, _buffered(file), None)
         except OSError as error:
