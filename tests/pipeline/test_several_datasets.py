@@ -302,6 +302,20 @@ def test_a_missing_path_keeps_an_atomic_load_from_being_seen(site: Site) -> None
     assert set(ends_of(rehearsed).values()) == {("incomplete", 3)}
 
 
+def test_runs_that_began_atomic_become_visible_together(site: Site) -> None:
+    """Runs of an --atomic load that are continued without the option are still published together or not at all."""
+    put_records(site, 150, 20)
+    whole = (site.folder / FILE).read_bytes()
+    put(site, whole[: whole.index(b'"S100"')])
+    assert load_export(site, "--atomic").returncode == 3
+    put_records(site, 150, 20, bad=40)
+    ended = load_export(site, "--max-rejected", "10%", "--batch-rows", "100")
+    assert ends_of(ended) == {"deliveries": ("aborted", 5), "vehicle_logs": ("aborted", 5)}
+    assert site.value("select count(*) from logistics.vehicle_logs") == 0
+    assert ends_of(load_export(site)) == {"deliveries": ("loaded_with_rejects", 1), "vehicle_logs": ("loaded", 0)}
+    assert site.value("select count(*) from logistics.vehicle_logs") == 20
+
+
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_too_many_rejected_of_one_dataset_end_all(site: Site, workers: str) -> None:
     """--max-rejected is judged for each dataset; one that exceeds it aborts the source, and a higher limit goes on."""
