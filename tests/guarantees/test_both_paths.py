@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.framing import pieces, window
-from etl.ingestion.transform import fastpath as fastlane
+from etl.ingestion.transform import fastpath
 from etl.ingestion.transform.projection import Projection
 from etl.settings import Decoder
 from tests.support.site import Site
@@ -339,14 +339,14 @@ def _member(column: str, token: str) -> str:
 def _counting_fast_rows() -> Iterator[list[int]]:
     """Count the rows that the fast path sends."""
     counts: list[int] = []
-    without = fastlane._Lines.without
+    without = fastpath._Lines.without
 
     def counting(self: Any, suspects: set[int]) -> tuple[bytes, int]:
         kept = without(self, suspects)
         counts.append(kept[1])
         return kept
 
-    with patch.object(fastlane._Lines, "without", counting):
+    with patch.object(fastpath._Lines, "without", counting):
         yield counts
 
 
@@ -373,7 +373,7 @@ def _with_token(column: str, number: int, token: str) -> str:
     return f'{{"id":"{number}"{needed},"items":[{{"sku":"a"}},{item}]}}'
 
 
-def test_what_nothing_is_wrong_with_does_not_need_the_careful_lane(site: Site) -> None:
+def test_good_records_do_not_need_the_checked_path(site: Site) -> None:
     """Good records, with nulls, escapes, numbers in texts and all usual spellings of times, are sent as they stand."""
     good = {
         "words": ['"a\\"b\\\\c\\nd"', "17", "1.50", "true", "null", '"é"'],
@@ -484,7 +484,7 @@ def test_random_documents_come_to_the_same(site: Site, document: bytes, batch_ro
     assert fast == careful
 
 
-def test_a_value_nested_too_deep_ends_the_source_in_both_lanes(site: Site) -> None:
+def test_a_value_nested_too_deep_ends_the_source_in_both_paths(site: Site) -> None:
     """Where a value is nested too deep, both paths load what is before it; one less deep is no matter."""
     for depth, ends in ((MAX_NESTING + 1, 3), (MAX_NESTING - 8, None)):
         for token in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):

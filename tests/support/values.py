@@ -1,4 +1,4 @@
-"""Values of every kind, to test conversions and storage."""
+"""Values of every kind, to be converted and to be stored."""
 
 import json
 from datetime import date
