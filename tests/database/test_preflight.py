@@ -197,7 +197,7 @@ class Pooler:
 
 @pytest.fixture(params=[True, False], ids=["by transaction", "by session"])
 def pooled(request: pytest.FixtureRequest, connection: Connection) -> Iterator[tuple[bool, str]]:
-    """Give the address of the test's database at a pooler, and whether it shares sessions."""
+    """Give the address of the test's database behind a pooler, and whether it shares sessions."""
     info = connection.info
     pooler = Pooler(f"{info.host}/.s.PGSQL.{info.port}", by_transaction=request.param)
     yield request.param, make_conninfo("", host="127.0.0.1", port=pooler.port, user=info.user, dbname=info.dbname)
@@ -207,7 +207,7 @@ def pooled(request: pytest.FixtureRequest, connection: Connection) -> Iterator[t
 def test_a_pooler_that_shares_sessions_is_refused(
     pooled: tuple[bool, str], run_etl: RunEtl, connection: Connection, tmp_path: Path
 ) -> None:
-    """At a pooler by transaction a check fails, and a load is exit 2 before it writes anything."""
+    """Behind a pooler by transaction a check fails, and a load is exit 2 before it writes anything."""
     shares, address = pooled
     database = Database(conninfo=address)
     with connect(database) as one:

@@ -1,4 +1,4 @@
-"""`load --dry-run` judges records as a load does and stores nothing; `load --limit` loads the first records."""
+"""`load --dry-run` judges records as a load does and leaves nothing behind; `load --limit` loads the first records."""
 
 import json
 from collections import Counter

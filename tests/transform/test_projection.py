@@ -362,7 +362,7 @@ def test_no_array_is_no_child_row(define: Define, record: dict[str, Any]) -> Non
 def test_a_record_and_its_child_rows_are_refused_together(
     define: Define, box: Any, sqlstate: str, column: str | None, reason: str
 ) -> None:
-    """A fault in a child row names its element, refuses all rows of its record, and leaves others unchanged."""
+    """A fault in a child row names its element, leaves no row of its record behind, and changes no other record."""
     dataset = define(PARCELS)
     batch = batch_of(dataset, [GOOD, GOOD | {"box": box}, GOOD])
     assert batch.rows == (2, 2)
