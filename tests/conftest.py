@@ -101,10 +101,10 @@ def loader_session(database_url: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def define(tmp_path: Path) -> Define:
-    """Return a function that reads the text of a definition called `parcels`."""
+    """Return a function that reads the text of a definition, called `parcels` unless it is said."""
 
-    def define(text: str) -> Dataset:
-        path = tmp_path / "parcels.toml"
+    def define(text: str, name: str = "parcels") -> Dataset:
+        path = tmp_path / f"{name}.toml"
         path.write_text(text, encoding="utf-8")
         return read(path)
 

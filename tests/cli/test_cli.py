@@ -362,3 +362,9 @@ def test_a_person_can_read_the_projection(run_etl: RunEtl) -> None:
     assert "weight_kg               <- weight_kg (numeric, above 0)" in done.stdout
     assert "logistics.shipment_items: one row per element of items" in done.stdout
     assert "shipment_id <- the record: shipment_id (text)" in done.stdout
+
+
+def test_the_last_of_several_names_is_completed() -> None:
+    """Behind a comma a shell offers the names that do not stand before it."""
+    offered = ShellComplete(cli, {}, "etl", "_ETL_COMPLETE").get_completions(["load"], "vehicle_logs,veh")
+    assert [each.value for each in offered] == ["vehicle_logs,vehicles"]

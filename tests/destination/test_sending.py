@@ -1,6 +1,6 @@
 """Rows and statements over a real connection, while other work goes on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO, StringIO
 
 import psycopg
@@ -9,8 +9,7 @@ from psycopg import sql
 
 from etl.ingestion.constants import COPY_BYTES
 from etl.ingestion.destination.sending import Exchange, wait_for
-from etl.ingestion.pipeline.ahead import Ahead, interleave
-from etl.ingestion.pipeline.job import Stop
+from etl.ingestion.pipeline.ahead import interleave
 from etl.ingestion.values import Rows
 from tests.support.faults import Connection
 
@@ -106,6 +105,29 @@ def test_an_interruption_ends_a_statement_too(table: Connection) -> None:
     assert table.execute("select 1").fetchone() == (1,)
 
 
+def test_an_interruption_before_the_statement_begins_ends_it_too(
+    table: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is slow to begin a statement ignores the first request to cancel it: a further request follows."""
+    requests: list[int] = []
+    cancel = table.cancel_safe
+
+    def cancel_late(*, timeout: float) -> None:
+        requests.append(len(requests))
+        if len(requests) > 1:
+            cancel(timeout=timeout)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(table, "cancel_safe", cancel_late)
+    _, work = _calls(50, interrupt)
+    with pytest.raises(KeyboardInterrupt), table.transaction():
+        interleave(Exchange(table).run(sql.SQL("select pg_sleep(600)").format()), work)
+    assert len(requests) >= 2
+    assert table.execute("select 1").fetchone() == (1,)
+
+
 def test_what_the_server_refuses_is_told_with_its_state(table: Connection) -> None:
     """The error is the one of the server, and the transaction can be rolled back."""
     with pytest.raises(psycopg.errors.CheckViolation), table.transaction():
@@ -129,33 +151,3 @@ def test_a_connection_that_is_lost_is_told(table: Connection, connect: Callable[
         with pytest.raises(psycopg.OperationalError):
             interleave(Exchange(table).send(_rows(*range(5, 5 + COPY_BYTES)), NUMBERS, COLUMN), work)
     assert table.closed
-
-
-def _making(*made: str | None) -> Iterator[str | None]:
-    yield from made
-    raise ValueError("the end")
-
-
-def test_work_ahead_stays_within_its_bounds() -> None:
-    """One is made, and so many parts of the next; never a third, and the error comes last."""
-    ahead = Ahead(_making(None, "a", None, None, None, "b", "c"), beyond=2)
-    items = ahead.until(Stop())
-    assert [ahead.work() for _ in range(6)] == [True, True, True, True, False, False]
-    assert next(items) == "a"
-    assert [ahead.work() for _ in range(5)] == [True, True, True, False, False]
-    assert next(items) == "b"
-    assert [ahead.work() for _ in range(2)] == [True, False]
-    assert next(items) == "c"
-    with pytest.raises(ValueError, match="the end"):
-        next(items)
-
-
-def test_nothing_is_lost_of_a_source_that_breaks_off() -> None:
-    """What was made before the error is given out before it is raised."""
-    ahead = Ahead(_making(*"abc"), beyond=5)
-    while ahead.work():
-        pass
-    items = ahead.until(Stop())
-    assert [next(items), next(items), next(items)] == ["a", "b", "c"]
-    with pytest.raises(ValueError, match="the end"):
-        next(items)

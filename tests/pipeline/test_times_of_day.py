@@ -3,11 +3,12 @@
 import json
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+
+from tests.support.site import Site
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 RunEtl = Callable[..., subprocess.CompletedProcess[str]]
@@ -28,21 +29,16 @@ pause = { type = "time", default = "12:00" }
 
 
 @pytest.fixture
-def define(run_etl: RunEtl, postgresql: Connection, tmp_path: Path) -> None:
-    """Write the definition and make its table."""
-    postgresql.autocommit = True
-    path = tmp_path / "config" / "datasets" / "hours.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(HOURS)
-    assert run_etl("dataset", "create", "hours").returncode == 0
-    assert run_etl("dataset", "check", "hours").returncode == 0
+def site(site: Site) -> Site:
+    """Give a site that has the table of `hours`."""
+    site.write_definition(HOURS)
+    assert site.run("dataset", "create", "hours").returncode == 0
+    assert site.run("dataset", "check", "hours").returncode == 0
+    return site
 
 
-@pytest.mark.usefixtures("define")
 @pytest.mark.parametrize("decoder", ["auto", "ijson"])
-def test_records_are_merged_by_a_time_of_day(
-    run_etl: RunEtl, postgresql: Connection, tmp_path: Path, decoder: str
-) -> None:
+def test_records_are_merged_by_a_time_of_day(site: Site, decoder: str) -> None:
     """Two spellings of a time are one key; bounds, formats, default and misfits hold in a dry run and in a load."""
     records = [
         {"depot": "LDZ", "opens": "08:15", "closes": "20:00"},
@@ -55,20 +51,20 @@ def test_records_are_merged_by_a_time_of_day(
         {"depot": "BER", "opens": "08:15Z"},
         {"depot": "BER", "opens": "25:00"},
     ]
-    (tmp_path / "hours.json").write_text(json.dumps(records))
+    (site.folder / "hours.json").write_text(json.dumps(records))
     load = ["load", "hours", "hours.json", "--json", "--no-precalculate", "--decoder", decoder]
     load += ["--max-rejected", "100%"]
-    rehearsed = json.loads(run_etl(*load, "--dry-run").stdout.splitlines()[0])
-    loaded = json.loads(run_etl(*load).stdout.splitlines()[0])
+    rehearsed = site.run(*load, "--dry-run").summary
+    loaded = site.run(*load).summary
     assert rehearsed["records"]["rejected"] == loaded["records"]["rejected"] == 3
     assert {(reason["sqlstate"], reason["column"]) for reason in rehearsed["reasons"]} == {
         ("22007", "opens"),
         ("22008", "opens"),
         ("23514", "opens"),
     }
-    rows = postgresql.execute(
+    rows = site.ask(
         "select depot, opens::text, closes::text, closes_note, pause::text from logistics.hours order by 1, 2"
-    ).fetchall()
+    )
     assert rows == [
         ("BER", "05:00:00", "05:01:00", None, "12:00:00"),
         ("BER", "06:00:00", None, "late", "12:00:00"),
@@ -76,17 +72,16 @@ def test_records_are_merged_by_a_time_of_day(
         ("LDZ", "08:15:00", "20:30:00", None, "11:45:00.25"),
         ("LDZ", "13:00:00", "24:00:00", None, "12:00:00"),
     ]
-    traced = run_etl("runs", "trace", "logistics.hours", "depot=BER", "opens=24:00")
+    traced = site.run("runs", "trace", "logistics.hours", "depot=BER", "opens=24:00")
     assert traced.returncode == 0, traced.stderr
 
 
-@pytest.mark.usefixtures("define")
-def test_differences_of_a_time_are_reported(run_etl: RunEtl, postgresql: Connection) -> None:
+def test_differences_of_a_time_are_reported(site: Site) -> None:
     """`dataset check` reports another type and a missing check, each with the statement that corrects it."""
-    postgresql.execute(
+    site.ask(
         "alter table logistics.hours alter pause drop default, alter pause type timetz, drop constraint hours_opens_min"
     )
-    done = run_etl("dataset", "check", "hours")
+    done = site.run("dataset", "check", "hours")
     assert done.returncode == 1
     assert "is time with time zone, and not time" in done.stdout
     assert 'alter column "pause" type time;' in done.stdout

@@ -1,12 +1,10 @@
 """A column of type uuid, from the definition to the table."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from tests.support.commands import RunEtl
-from tests.support.faults import Connection
+from tests.support.site import Site
 
 PARCELS = """
 name = "parcels"
@@ -31,16 +29,11 @@ SECOND = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 
 
 @pytest.mark.parametrize("decoder", ["auto", "ijson"])
-def test_records_are_merged_by_a_uuid_in_either_case(
-    run_etl: RunEtl, postgresql: Connection, tmp_path: Path, decoder: str
-) -> None:
+def test_records_are_merged_by_a_uuid_in_either_case(site: Site, decoder: str) -> None:
     """A key in capitals is the key in small letters; a UUID in another spelling is rejected, by a dry run too."""
-    postgresql.autocommit = True
-    path = tmp_path / "config" / "datasets" / "parcels.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(PARCELS)
-    assert run_etl("dataset", "create", "parcels").returncode == 0
-    assert run_etl("dataset", "check", "parcels").returncode == 0
+    site.write_definition(PARCELS)
+    assert site.run("dataset", "create", "parcels").returncode == 0
+    assert site.run("dataset", "check", "parcels").returncode == 0
     records = [
         {"id": FIRST, "version": 1, "order_id": "none", "items": [{"sku": "a"}]},
         {"id": SECOND, "version": 1, "order_id": SECOND.upper(), "tenant_id": FIRST},
@@ -49,36 +42,33 @@ def test_records_are_merged_by_a_uuid_in_either_case(
         {"id": FIRST.replace("-", ""), "version": 3},
         {"id": None, "version": 3},
     ]
-    (tmp_path / "parcels.json").write_text(json.dumps(records))
+    (site.folder / "parcels.json").write_text(json.dumps(records))
     load = ["load", "parcels", "parcels.json", "--json", "--no-precalculate", "--decoder", decoder]
     load += ["--max-rejected", "100%"]
-    rehearsed = json.loads(run_etl(*load, "--dry-run").stdout.splitlines()[0])
-    loaded = json.loads(run_etl(*load).stdout.splitlines()[0])
+    rehearsed = site.run(*load, "--dry-run").summary
+    loaded = site.run(*load).summary
     assert rehearsed["records"]["rejected"] == loaded["records"]["rejected"] == 3
     assert {(reason["sqlstate"], reason["column"]) for reason in rehearsed["reasons"]} == {
         ("22P02", "id"),
         ("23502", "id"),
     }
-    rows = postgresql.execute(
+    rows = site.ask(
         "select id::text, version, order_id::text, order_note, tenant_id::text from logistics.parcels order by version"
-    ).fetchall()
+    )
     assert rows == [
         (SECOND, 1, SECOND, None, FIRST),
         (FIRST, 2, None, "A-17", "00000000-0000-0000-0000-000000000001"),
     ]
-    items = postgresql.execute("select id::text, sku from logistics.parcel_items order by sku").fetchall()
+    items = site.ask("select id::text, sku from logistics.parcel_items order by sku")
     assert items == [(FIRST, "b"), (FIRST, "c")]
 
 
-def test_a_column_of_another_type_is_reported(run_etl: RunEtl, postgresql: Connection, tmp_path: Path) -> None:
+def test_a_column_of_another_type_is_reported(site: Site) -> None:
     """`dataset check` reports a uuid column that is text in the table, with the statement that corrects it."""
-    postgresql.autocommit = True
-    path = tmp_path / "config" / "datasets" / "parcels.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(PARCELS)
-    assert run_etl("dataset", "create", "parcels").returncode == 0
-    postgresql.execute("alter table logistics.parcels alter order_id type text")
-    done = run_etl("dataset", "check", "parcels")
+    site.write_definition(PARCELS)
+    assert site.run("dataset", "create", "parcels").returncode == 0
+    site.ask("alter table logistics.parcels alter order_id type text")
+    done = site.run("dataset", "check", "parcels")
     assert done.returncode == 1
     assert "is text, and not uuid" in done.stdout
     assert 'alter table "logistics"."parcels" alter column "order_id" type uuid' in done.stdout

@@ -451,12 +451,20 @@ def test_a_database_without_weeks_and_hours_is_brought_up(
                 select 'logistics.shipments', noted, array[date '2026-03-02', date '2026-02-28']
                 from etl.watches
                 where aggregate = 'daily_shipments';
+                grant select on analytics.freshness to public;
+                grant select (aggregate) on analytics.late to public;
                 """
             )
+            grants = (
+                "select relname, relacl::text, attacl::text from pg_class join pg_attribute on attrelid = pg_class.oid "
+                "where relnamespace = 'analytics'::regnamespace order by relname, attnum"
+            )
+            granted = before.execute(grants).fetchall()
             pending = "select * from analytics.late order by 1"
             assert before.execute(pending).fetchall() == [("carrier_performance", 2), ("daily_shipments", 3)]
             run_migrations(before)
             assert before.execute(pending).fetchall() == [("carrier_performance", 2), ("daily_shipments", 3)]
+            assert before.execute(grants).fetchall() == granted
             # A date that no timestamp can be is counted as all buckets, where it was an error of the view.
             before.execute("update etl.touched set days = days || date '5000000-01-01'")
             assert before.execute(pending).fetchall() == [("carrier_performance", 3), ("daily_shipments", 4)]

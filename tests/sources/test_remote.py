@@ -21,8 +21,9 @@ from etl.errors import SourceError, UsageError
 from etl.ingestion.constants import HEAD_BYTES
 from etl.ingestion.sources import remote
 from etl.ingestion.sources.naming import named
-from etl.ingestion.sources.stream import Stream, opened
+from etl.ingestion.sources.stream import opened
 from etl.settings import RetrySettings
+from tests.support.streams import read_all
 
 PATIENT = RetrySettings(attempts=3, base_seconds=0.001, cap_seconds=0.002)
 CONTENT = random.Random(3).randbytes(HEAD_BYTES).hex().encode()
@@ -103,19 +104,9 @@ def _read(url: str) -> tuple[bytes, str]:
     """Return all that a URL gives, and the message of the fault that ended it, if one did."""
     try:
         with opened(named(url)[0], PATIENT) as stream:
-            return _rest(stream)
+            return read_all(stream)
     except SourceError as error:
         return b"", str(error)
-
-
-def _rest(stream: Stream) -> tuple[bytes, str]:
-    parts = []
-    try:
-        while data := stream.read():
-            parts.append(data)
-    except SourceError as error:
-        return b"".join(parts), str(error)
-    return b"".join(parts), ""
 
 
 def test_a_url_is_read_like_a_file(web: WebServer) -> None:
@@ -151,7 +142,7 @@ def test_a_url_that_changes_while_it_is_read_is_a_fault(web: WebServer) -> None:
     url = f"http://{web.address}/a.json"
     with opened(named(url)[0], PATIENT) as stream:
         web.etag = '"two"'
-        given, fault = _rest(stream)
+        given, fault = read_all(stream)
     assert fault == f"cannot read {url}: the source changed while it was read"
     assert given == CONTENT[: len(given)]
     assert len(given) > HEAD_BYTES
@@ -285,7 +276,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_a_fault(s3: Any, monkeyp
         s3.put_object(Bucket="exports", Key="a.json", Body=CONTENT)
         with opened(named("s3://exports/a.json")[0], PATIENT) as stream:
             s3.put_object(Bucket="exports", Key="a.json", Body=later)
-            given, fault = _rest(stream)
+            given, fault = read_all(stream)
         assert fault == "cannot read s3://exports/a.json: the source changed while it was read"
         assert given == CONTENT[: len(given)]
 

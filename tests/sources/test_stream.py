@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 
-from etl.errors import SourceError, UsageError
+from etl.errors import SourceError
 from etl.ingestion.constants import HEAD_BYTES, READ_BYTES
-from etl.ingestion.sources.encodings import require_known
 from etl.ingestion.sources.naming import named
-from etl.ingestion.sources.stream import Stream, opened
-from etl.ingestion.values import Source
+from etl.ingestion.sources.stream import opened
+from tests.support.streams import read_all, source_of
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -40,24 +39,6 @@ COMPRESSIONS: dict[str, tuple[Callable[[bytes], bytes], Callable[[], Any]]] = {
 }
 
 
-def _source(path: Path) -> Source:
-    return Source(name=path.name, path=str(path))
-
-
-def _read(stream: Stream, size: int = READ_BYTES) -> tuple[bytes, str]:
-    """Return all that a stream gives, and the message of the fault that ended it, if one did."""
-    parts = []
-    before = stream.position
-    try:
-        while data := stream.read(size):
-            assert len(data) <= size
-            parts.append(data)
-            assert stream.position == before + sum(map(len, parts))
-    except SourceError as error:
-        return b"".join(parts), str(error)
-    return b"".join(parts), ""
-
-
 NOISE = random.Random(1).randbytes(3 * HEAD_BYTES // 4).hex().encode()
 
 
@@ -73,10 +54,10 @@ def test_a_file_is_read_as_it_is(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a.json"
     content = random.Random(size).randbytes(size)
     path.write_bytes(content)
-    with opened(_source(path)) as stream:
+    with opened(source_of(path)) as stream:
         assert stream.head == content[:HEAD_BYTES]
         assert (stream.size, stream.position) == (size, 0)
-        assert _read(stream) == (content, "")
+        assert read_all(stream) == (content, "")
 
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
@@ -85,9 +66,9 @@ def test_compression_is_told_by_the_first_bytes(tmp_path: Path, suffix: str) -> 
     compress, _ = COMPRESSIONS[suffix]
     path = tmp_path / "no-suffix"
     path.write_bytes(compress(b"first") + _compressed(suffix))
-    with opened(_source(path)) as stream:
+    with opened(source_of(path)) as stream:
         assert stream.size == path.stat().st_size
-        assert _read(stream, 99_999) == (b"first" + NOISE, "")
+        assert read_all(stream, 99_999) == (b"first" + NOISE, "")
 
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
@@ -95,7 +76,7 @@ def test_a_read_gives_what_is_asked_for(tmp_path: Path, suffix: str) -> None:
     """A read is short at the end only: a reader that doubles what it asks for gets twice as much."""
     path = tmp_path / "a"
     path.write_bytes(_compressed(suffix))
-    with opened(_source(path)) as stream:
+    with opened(source_of(path)) as stream:
         assert len(stream.read(HEAD_BYTES)) == HEAD_BYTES
         assert len(stream.read(READ_BYTES + 5)) == READ_BYTES + 5
         assert len(stream.read(HEAD_BYTES)) == len(NOISE) - HEAD_BYTES - READ_BYTES - 5
@@ -111,11 +92,11 @@ def test_what_is_before_a_cut_is_given_out(tmp_path: Path, suffix: str, share: f
     cut = whole[: max(8, int(len(whole) * share))]
     path = tmp_path / "a"
     path.write_bytes(cut)
-    with opened(_source(path)) as stream:
-        given, fault = _read(stream)
+    with opened(source_of(path)) as stream:
+        given, fault = read_all(stream)
         assert given == decompressor().decompress(cut)
         assert fault == f"a: the compressed data ends too early, at byte {len(given)} of its content"
-        assert _read(stream) == (b"", fault)
+        assert read_all(stream) == (b"", fault)
 
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
@@ -125,8 +106,8 @@ def test_damaged_compression_is_a_fault(tmp_path: Path, suffix: str) -> None:
     spoiled[len(spoiled) * 3 // 4 : len(spoiled) * 3 // 4 + 64] = bytes(64)
     path = tmp_path / "a"
     path.write_bytes(spoiled)
-    with opened(_source(path)) as stream:
-        given, fault = _read(stream)
+    with opened(source_of(path)) as stream:
+        given, fault = read_all(stream)
     assert fault == f"a: the compressed data is damaged, at byte {len(given)} of its content"
     # gzip tells a wrong byte by the checksum, which stands at the end.
     assert given[: HEAD_BYTES // 2] == NOISE[: HEAD_BYTES // 2]
@@ -136,11 +117,11 @@ def test_garbage_behind_gzip_is_a_fault(tmp_path: Path) -> None:
     """Zeros may pad a gzip file; other bytes behind it are damage."""
     path = tmp_path / "a"
     path.write_bytes(gzip.compress(b"[]") + bytes(512))
-    with opened(_source(path)) as stream:
-        assert _read(stream) == (b"[]", "")
+    with opened(source_of(path)) as stream:
+        assert read_all(stream) == (b"[]", "")
     path.write_bytes(gzip.compress(b"[]") + b"garbage")
-    with opened(_source(path)) as stream:
-        assert _read(stream) == (b"[]", "a: the compressed data is damaged, at byte 2 of its content")
+    with opened(source_of(path)) as stream:
+        assert read_all(stream) == (b"[]", "a: the compressed data is damaged, at byte 2 of its content")
 
 
 @pytest.mark.parametrize("change", ["grow", "shrink", "touch"])
@@ -148,20 +129,20 @@ def test_a_file_that_changes_while_it_is_read_is_a_fault(tmp_path: Path, change:
     """Another size or another time at the end than at the beginning is told."""
     path = tmp_path / "a.json"
     path.write_bytes(bytes(2 * HEAD_BYTES))
-    with opened(_source(path)) as stream:
+    with opened(source_of(path)) as stream:
         stream.read(10)
         if change == "touch":
             os.utime(path, (1, 1))
         else:
             os.truncate(path, HEAD_BYTES * (3 if change == "grow" else 1))
-        _, fault = _read(stream)
+        _, fault = read_all(stream)
     assert "the file changed while it was read" in fault
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     """What cannot be opened is a SourceError that names it and the reason."""
     for name, message in (("none.json", "cannot read none.json: no such file or directory"), ("", "holds no file")):
-        with pytest.raises(SourceError, match=message), opened(_source(tmp_path / name)):
+        with pytest.raises(SourceError, match=message), opened(source_of(tmp_path / name)):
             pass
 
 
@@ -171,7 +152,7 @@ def test_standard_input_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(compressed))
     with opened(named("-")[0]) as stream:
         assert stream.size is None
-        assert _read(stream) == (b'[{"a":1}]', "")
+        assert read_all(stream) == (b'[{"a":1}]', "")
 
 
 class _Drops(io.RawIOBase):
@@ -194,103 +175,7 @@ def test_a_pipe_that_gives_a_byte_at_a_time(monkeypatch: pytest.MonkeyPatch, sto
     """What a stream is shows in its first bytes, however slowly these come and however few there are."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(_Drops(stored))))
     with opened(named("-")[0]) as stream:
-        assert _read(stream) == (stored if len(stored) < 9 else b'[{"a":1}]', "")
-
-
-def test_an_argument_names_a_file_a_pattern_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sources come sorted; of a folder all files but hidden and unfinished ones; what is not there keeps its name."""
-    monkeypatch.chdir(tmp_path)
-    folder = Path("in")
-    (folder / "deeper").mkdir(parents=True)
-    for name in ("b.json", "a.json.gz", ".hidden", "c.json.part", "d.tmp", "[e].json"):
-        (folder / name).touch()
-    (folder / "deeper" / "f.txt").touch()
-    assert [source.path for source in named("in")] == ["in/[e].json", "in/a.json.gz", "in/b.json"]
-    assert [source.path for source in named("in/*.json")] == ["in/[e].json", "in/b.json"]
-    assert [source.path for source in named("in/[e].json")] == ["in/[e].json"]
-    assert [source.path for source in named("in/*")] == ["in/[e].json", "in/a.json.gz", "in/b.json"]
-    assert [source.path for source in named("in/**/*.txt")] == ["in/deeper/f.txt"]
-    assert named("in/none*", "cp1252") == [Source(name="in/none*", path="in/none*", encoding="cp1252")]
-    assert named("-") == [Source(name="-", path=None)]
-    (odd,) = named("in/\udcff.json")
-    assert (odd.name, odd.path) == (r"in/\xff.json", "in/\udcff.json")
-    (folder / "deeper" / "f.txt").unlink()
-    assert named("in/deeper") == [Source(name="in/deeper", path="in/deeper")]
-
-
-TEXT = '[{"city": "Łódź"},\n {"city": "上海 😀"}]'
-
-
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
-def test_an_encoding_that_the_first_bytes_tell_needs_no_option(tmp_path: Path, encoding: str) -> None:
-    """UTF-16 and UTF-32 are read as UTF-8, with or without a byte-order mark, compressed or not."""
-    text = TEXT * 5000
-    for mark in (True, False) if encoding[-2:] in {"le", "be"} else (False,):
-        stored = (("\ufeff" if mark else "") + text).encode(encoding)
-        (tmp_path / "a").write_bytes(gzip.compress(stored) if mark else stored)
-        with opened(_source(tmp_path / "a")) as stream:
-            assert _read(stream, 1000) == (text.encode(), "")
-            assert stream.encoding.startswith(encoding)
-            assert stream.plain_path is None
-
-
-@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "iso8859-15", "shift_jis", "gb18030", "utf-16", "cp037"])
-def test_an_encoding_that_is_named_is_read_as_utf_8(tmp_path: Path, encoding: str) -> None:
-    """A source in any encoding of Python's comes as UTF-8; its head is that, too, and so are its offsets."""
-    text = (TEXT if encoding in {"gb18030", "utf-16"} else '[{"city": "Curitiba"}]') * 100
-    text += "São Paulo" if encoding in {"latin-1", "cp1252", "iso8859-15", "cp037"} else "東京"
-    (tmp_path / "a").write_bytes(text.encode(encoding))
-    with opened(Source(name="a", path=str(tmp_path / "a"), encoding=encoding)) as stream:
-        assert stream.head == text.encode()
-        assert _read(stream, 77) == (text.encode(), "")
-    for name in ("klingon", "rot13", "base64", "\0"):
-        with pytest.raises(UsageError, match="--encoding expects auto or the name of an encoding"):
-            require_known(name)
-    require_known(encoding)
-
-
-def test_an_invalid_byte_of_another_encoding_is_a_fault(tmp_path: Path) -> None:
-    """What comes before an invalid byte is given out; the fault tells the byte of the file and of the content."""
-    path = tmp_path / "a"
-    for begin in (0, READ_BYTES - 1):
-        text = "é" * begin + "ab"
-        path.write_bytes("\ufeff".encode("utf-16-le") + text.encode("utf-16-le") + b"\x00\xdc" + b"c\0")
-        with opened(_source(path)) as stream:
-            given, fault = _read(stream)
-            assert given == text.encode()
-            at = 2 + 2 * len(text)
-            assert fault == f"a: invalid utf-16-le at byte {at} of the file, at byte {len(given)} of its content"
-            assert _read(stream) == (b"", fault)
-    path.write_bytes("\ufeff[1]".encode("utf-16-le")[:-1])
-    with opened(_source(path)) as stream:
-        assert _read(stream) == (b"[1", "a: invalid utf-16-le at byte 6 of the file, at byte 2 of its content")
-
-
-def test_invalid_utf_8_passes(tmp_path: Path) -> None:
-    """UTF-8 is given out as it is, right or not: which record is at fault is told later."""
-    for encoding in ("auto", "utf-8", "UTF8"):
-        (tmp_path / "a").write_bytes(b'\xef\xbb\xbf["\xff"]')
-        with opened(Source(name="a", path=str(tmp_path / "a"), encoding=encoding)) as stream:
-            assert _read(stream) == (b'\xef\xbb\xbf["\xff"]', "")
-            assert stream.plain_path
-
-
-def test_carriage_returns_and_separators_become_line_feeds(tmp_path: Path) -> None:
-    """Lines that end with CR alone, and records behind separators (RFC 7464), are lines; no byte moves."""
-    path = tmp_path / "a"
-    line = b'{"a": "' + b"x" * 1000 + b'"}'
-    count = HEAD_BYTES // 1000 + 5
-    path.write_bytes((line + b"\r") * count)
-    with opened(_source(path)) as stream:
-        assert _read(stream) == ((line + b"\n") * count, "")
-        assert stream.plain_path is None
-    path.write_bytes((b"\x1e" + line + b"\n") * count)
-    with opened(_source(path)) as stream:
-        assert _read(stream) == ((b" " + line + b"\n") * count, "")
-    path.write_bytes((line + b"\r\n") * 3)
-    with opened(_source(path)) as stream:
-        assert _read(stream) == ((line + b"\r\n") * 3, "")
-        assert stream.plain_path
+        assert read_all(stream) == (stored if len(stored) < 9 else b'[{"a":1}]', "")
 
 
 def test_a_zip_archive_is_read_when_it_holds_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,11 +184,11 @@ def test_a_zip_archive_is_read_when_it_holds_one_file(tmp_path: Path, monkeypatc
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("exports/", b"")
         archive.writestr("exports/a.json", NOISE)
-    with opened(_source(path)) as stream:
-        assert _read(stream) == (NOISE, "")
+    with opened(source_of(path)) as stream:
+        assert read_all(stream) == (NOISE, "")
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
-    with pytest.raises(SourceError, match="a: the compressed data ends too early"), opened(_source(path)):
+    with pytest.raises(SourceError, match="a: the compressed data ends too early"), opened(source_of(path)):
         pass
     pipe_end, other = os.pipe()
     os.write(other, whole[:100])
@@ -315,7 +200,7 @@ def test_a_zip_archive_is_read_when_it_holds_one_file(tmp_path: Path, monkeypatc
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a", b"")
         archive.writestr("b", b"")
-    with pytest.raises(SourceError, match="expected a zip archive with one file, got 2"), opened(_source(path)):
+    with pytest.raises(SourceError, match="expected a zip archive with one file, got 2"), opened(source_of(path)):
         pass
 
 
@@ -323,5 +208,5 @@ def test_a_parallel_zstd_is_read(tmp_path: Path) -> None:
     """A frame that is to be skipped, and comes first, is known as zstd as well."""
     path = tmp_path / "a"
     path.write_bytes(b"\x50\x2a\x4d\x18\x04\0\0\0size" + _zstd(b"[1,") + _zstd(b"2]"))
-    with opened(_source(path)) as stream:
-        assert _read(stream) == (b"[1,2]", "")
+    with opened(source_of(path)) as stream:
+        assert read_all(stream) == (b"[1,2]", "")

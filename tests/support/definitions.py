@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from etl.datasets import Dataset
 
-Define = Callable[[str], Dataset]
+Define = Callable[..., Dataset]
 
 # The shipments of the generator once more, but every record that comes is a row: what is loaded twice shows.
 DELIVERIES = """
@@ -33,4 +33,26 @@ sku = { type = "text", max_length = 50 }
 description = { type = "text", max_length = 200 }
 quantity = { type = "integer", min = 0 }
 weight_kg = { type = "numeric", min = 0 }
+"""
+
+# Two kinds of records, each with a table.
+EVENTS = """
+name = "events"
+mode = "merge"
+key = ["id"]
+newest_by = "version"
+[[table]]
+name = "logistics.transport_events"
+where = { type = "TRANSPORT" }
+[table.columns]
+id = { type = "text", required = true }
+version = "integer"
+port = { type = "text", required = true }
+[[table]]
+name = "logistics.equipment_events"
+where = { type = ["EQUIPMENT", "BOX"], "box.sealed" = [true, 1] }
+[table.columns]
+id = { type = "text", required = true }
+version = "integer"
+box = { path = "box.code", type = "text" }
 """

@@ -20,5 +20,5 @@ def vehicles(first: int, last: int) -> list[dict[str, Any]]:
 
 
 def as_lines(*records: object) -> str:
-    """Return records as NDJSON; one that is a text already is a line as it stands."""
+    """Return records as NDJSON; a text is a line already."""
     return "".join(f"{record if isinstance(record, str) else json.dumps(record)}\n" for record in records)

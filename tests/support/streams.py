@@ -1,7 +1,11 @@
-"""A source in memory, for what cuts and decodes without a file."""
+"""Sources in memory and in files, read to their ends."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from etl.errors import SourceError
+from etl.ingestion.constants import READ_BYTES
+from etl.ingestion.sources.stream import Stream
 from etl.ingestion.values import LoadedRange, Piece, Source
 
 
@@ -25,3 +29,22 @@ def range_of(piece: Piece) -> LoadedRange:
     return LoadedRange(
         offset=piece.offset, length=len(piece.data), count=piece.count, first_record=piece.first_record, hash=b""
     )
+
+
+def source_of(path: Path) -> Source:
+    """Return a file as a source."""
+    return Source(name=path.name, path=str(path))
+
+
+def read_all(stream: Stream, size: int = READ_BYTES) -> tuple[bytes, str]:
+    """Return all that a stream gives, and the message of the fault that ended it, if one did."""
+    parts = []
+    before = stream.position
+    try:
+        while data := stream.read(size):
+            assert len(data) <= size
+            parts.append(data)
+            assert stream.position == before + sum(map(len, parts))
+    except SourceError as error:
+        return b"".join(parts), str(error)
+    return b"".join(parts), ""

@@ -1,4 +1,4 @@
-"""Values of every kind, for what converts them and for what stores them."""
+"""Values of every kind, to be converted and to be stored."""
 
 import json
 from datetime import date
@@ -60,7 +60,7 @@ CHARACTERS = (
 )
 TEXTS = st.text(CHARACTERS, max_size=20) | st.sampled_from(["", "\\N", "\\.", "\n\\.\n", "NULL", "null", '""'])
 NUMBER_TEXTS = st.builds(
-    lambda before, number, behind: f"{before}{number}{behind}",
+    lambda before, number, after: f"{before}{number}{after}",
     st.sampled_from(["", " ", "\t\n", "+", "0", "\u00a0", "$"]),
     NUMBERS.map(lambda n: str(n) if abs(n.adjusted() if isinstance(n, Decimal) else 0) < 500 else "1e7"),
     st.sampled_from(["", " ", "\r\v\f", ".", "e2", "_0", "L", "%"]),

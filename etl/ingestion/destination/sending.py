@@ -23,6 +23,7 @@ from etl.ingestion.values import Rows
 _SQL = queries.load("sending")
 
 _CANCEL_SECONDS = 5.0
+_CANCEL_AGAIN_MILLISECONDS = 500
 _CANCELLED = b"cancelled"
 
 Result = TypeVar("Result")
@@ -158,9 +159,23 @@ class Exchange:
             raise
         except BaseException:
             with suppress(psycopg.Error):
-                self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
-                with suppress(psycopg.Error):
-                    self._server.put_copy_end(_CANCELLED)
-                while wait_for(self._answer()).status == ExecStatus.COPY_IN:  # The server begins the COPY only now.
-                    self._server.put_copy_end(_CANCELLED)
+                self._cancel()
             raise
+
+    def _cancel(self) -> None:
+        """Cancel the current statement and read its answers.
+
+        Raises psycopg.Error, usually the server's confirmation that the statement was cancelled.
+        """
+        self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        with suppress(psycopg.Error):
+            self._server.put_copy_end(_CANCELLED)
+        wait_for(self._flush())
+        # The server ignores a request that arrives before it has begun the statement.
+        while self._server.is_busy():
+            if self._answers.poll(_CANCEL_AGAIN_MILLISECONDS):
+                self._server.consume_input()
+            else:
+                self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        while wait_for(self._answer()).status == ExecStatus.COPY_IN:  # The server begins the COPY only now.
+            self._server.put_copy_end(_CANCELLED)

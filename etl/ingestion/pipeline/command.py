@@ -128,7 +128,10 @@ def load_all(load: Load, sources: Sequence[Source], result: CommandResult, repor
 def precalculate_all(
     load: Load, config_dir: Path, result: CommandResult, report_error: Callable[[EtlError], None]
 ) -> None:
-    """Bring the aggregates of the targets up to date, unless the database is away or a signal came."""
+    """Bring the aggregates of the targets up to date, unless the database is away or a signal came.
+
+    `report_error` gets the error that ended the refresh.
+    """
     if not load.settings.precalculate or result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
         return
     runs = [summary.run for summary in result.summaries if summary.run]

@@ -62,7 +62,7 @@ class _DryRun:
         context = RunContext(
             database=attempt.load.database,
             dataset=dataset,
-            run=_RUN,
+            run=replace(_RUN, is_atomic=attempt.target.is_atomic),
             source=stream.source.name,
             head_sha256="",
             mode=_RUN.mode,

@@ -26,8 +26,8 @@ def finish(stream: Stream, open_runs: Sequence[OpenRun]) -> None:
     for run in open_runs:
         if not run.attempt.progress.is_cut:
             run.attempt.progress.bytes_read = stream.position
-    together = [run for run in open_runs if run.attempt.target.is_atomic]
-    alone = [[run] for run in open_runs if not run.attempt.target.is_atomic]
+    together = [run for run in open_runs if run.context.run.is_atomic]
+    alone = [[run] for run in open_runs if not run.context.run.is_atomic]
     for group in [together] * bool(together) + alone:
         with ending([run.attempt for run in group]):
             _finish_group(stream, group)

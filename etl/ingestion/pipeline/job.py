@@ -184,7 +184,10 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What all sources of one command share: the database, the options, and the targets in the command's order."""
+    """What all sources of one command share: the database, the options, and the targets in the command's order.
+
+    `watch` belongs to the caller: the load calls it when a source begins and after each batch.
+    """
 
     database: Database
     settings: LoadSettings

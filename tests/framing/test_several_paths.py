@@ -1,0 +1,84 @@
+"""A document that is cut for the records of several paths in one pass."""
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etl.errors import SourceError
+from etl.ingestion.framing.pieces import CutOptions, NoRecordsError, cut
+from etl.ingestion.values import Piece
+from tests.support.streams import Bytes, range_of
+
+RECORD = st.dictionaries(st.sampled_from("abc"), st.none() | st.integers() | st.text(max_size=3), max_size=2)
+
+
+ARRAYS = st.lists(RECORD, max_size=6)
+
+
+DOCUMENTS = st.lists(
+    st.tuples(st.sampled_from("abc"), ARRAYS)
+    | st.tuples(st.sampled_from("dk"), st.dictionaries(st.text(max_size=2), RECORD, max_size=3)),
+    max_size=6,
+    unique_by=lambda member: member[0],
+)
+
+
+PATHS = ["a.item", "b.item", "c.item", "d.*", "k"]
+
+
+def _cut(data: bytes, *hows: CutOptions) -> tuple[list[Piece], SourceError | None]:
+    found: list[Piece] = []
+    try:
+        for piece in cut(Bytes(data), *hows):
+            found.append(piece)  # noqa: PERF402 - what came before the fault is wanted
+    except SourceError as error:
+        return found, error
+    return found, None
+
+
+@settings(deadline=None, derandomize=True, max_examples=80)
+@given(
+    members=DOCUMENTS,
+    paths=st.lists(st.sampled_from(PATHS), min_size=1, max_size=4, unique=True),
+    batch_rows=st.integers(1, 3),
+    kept=st.sets(st.integers(0, 12)),
+    cut_off=st.none() | st.integers(1, 200),
+)
+def test_a_document_is_cut_for_each_path_as_for_it_alone(
+    members: list[tuple[str, Any]], paths: list[str], batch_rows: int, kept: set[int], cut_off: int | None
+) -> None:
+    """Several paths give the pieces that each of them gives alone, also of ranges known and of a source cut off."""
+    data = json.dumps(dict(members)).encode()
+    data = data if cut_off is None else data[:-cut_off]
+    alone = [
+        _cut(data, CutOptions(format="document", records_path=path, batch_rows=batch_rows, known={})) for path in paths
+    ]
+    known = [{each.offset: range_of(each) for number, each in enumerate(found) if number in kept} for found, _ in alone]
+    alone = [
+        _cut(data, CutOptions(format="document", records_path=path, batch_rows=batch_rows, known=ranges))
+        for path, ranges in zip(paths, known, strict=True)
+    ]
+    found, fault = _cut(
+        data,
+        *(
+            CutOptions(format="document", records_path=path, batch_rows=batch_rows, known=ranges)
+            for path, ranges in zip(paths, known, strict=True)
+        ),
+    )
+    assert [each.offset for each in found] == sorted(each.offset for each in found)
+    if isinstance(fault, NoRecordsError):
+        assert {which: str(each) for which, each in fault.faults.items()} == {
+            which: str(each) for which, (_, each) in enumerate(alone) if each is not None
+        }
+    else:
+        assert (fault is None) == all(error is None for _, error in alone)
+    for which, (pieces, error) in enumerate(alone):
+        shared = [each for each in found if each.which == which]
+        told = [(each.offset, each.count, each.first_record, each.data, each.shape) for each in shared]
+        expected = [(each.offset, each.count, each.first_record, each.data, each.shape) for each in pieces]
+        if fault is None or isinstance(fault, NoRecordsError) or error is None:
+            assert told == expected
+        else:  # A record of another path may be cut off before what comes behind it is looked at.
+            assert told == expected[: len(told)]

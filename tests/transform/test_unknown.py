@@ -1,0 +1,31 @@
+from etl.ingestion.transform.unknown import known, unknown
+from etl.ingestion.values import KEY
+from tests.support.definitions import Define
+
+
+def test_what_a_definition_leads_to_is_known(define: Define) -> None:
+    """Members on the way of a column, an array or a condition are known, and all below what a column takes."""
+    dataset = define(
+        """
+name = "parcels"
+[[table]]
+name = "a.b"
+where = { kind = "x" }
+columns = { c = { path = "legs.0.code", type = "text" }, d = { value = "v", type = "text" }, e = "jsonb" }
+[[table]]
+name = "a.d"
+each = ["legs", "at.stops"]
+columns = { a = { path = "^.^.id", type = "text" }, b = { path = "^.no", type = "text" }, c = "text" }
+""",
+    )
+    record = {
+        "kind": "x",
+        "id": 1,
+        "e": {"any": [{"thing": 1}]},
+        "d": 1,
+        KEY: "k",
+        "legs": [{"code": 1, "no": 2, "at": {"stops": [{"c": 1, "d": 2}], "by": 1}, "mode": 3}, 5],
+    }
+    assert list(unknown(record, known(dataset))) == ["d", "legs.at.stops.d", "legs.at.by", "legs.mode"]
+    whole = define('name = "parcels"\n[[table]]\nname = "a.b"\ncolumns = { raw = { path = ".", type = "jsonb" } }')
+    assert known(whole) is None
