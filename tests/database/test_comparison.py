@@ -38,7 +38,7 @@ def _read(tmp_path: Path, text: str) -> Dataset:
 
 
 def test_tables_are_made_completed_and_compared(connection: Connection, tmp_path: Path) -> None:
-    """What is made differs in nothing; whatever else a table is, is told with the statement that puts it right."""
+    """A created table has no difference; any other table is reported with the statement that corrects it."""
     dataset = _read(tmp_path, PARCELS)
     [missing, _] = compare(connection, dataset)
     assert (missing.table, missing.found, missing.remedy) == (
@@ -81,8 +81,8 @@ def test_tables_are_made_completed_and_compared(connection: Connection, tmp_path
     assert [each for each in compare(connection, dataset) if each.remedy] == []
 
 
-def test_a_column_is_added_with_all_that_it_says(connection: Connection, tmp_path: Path) -> None:
-    """A new column of a definition is added with its check, comment and default; one that it drops stays."""
+def test_a_column_is_added_with_its_options(connection: Connection, tmp_path: Path) -> None:
+    """A new column of a definition is added with its check, comment and default; a dropped column stays."""
     create_tables(connection, _read(tmp_path, PARCELS))
     connection.execute(
         "insert into logistics.parcels (id, b, etl_run, etl_batch, etl_place) values ('A', 'old', 1, 0, 1)"
@@ -108,7 +108,7 @@ def test_a_column_is_added_with_all_that_it_says(connection: Connection, tmp_pat
 
 
 def test_capitals_are_kept(connection: Connection, tmp_path: Path) -> None:
-    """A table and a key with capitals are made, found again, and put right by the statement that is told."""
+    """A table and a key with capitals are created, found again, and corrected by the reported statement."""
     dataset = _read(
         tmp_path,
         'name = "parcels"\nmode = "merge"\nkey = ["Id"]\n[[table]]\nname = "logistics.Parcels"\n'
@@ -132,7 +132,7 @@ def test_capitals_are_kept(connection: Connection, tmp_path: Path) -> None:
 
 
 def test_a_table_that_this_tool_did_not_make_is_completed_or_refused(connection: Connection, tmp_path: Path) -> None:
-    """Lineage is added to an empty table; one with rows, and what is no table, are refused with what to do."""
+    """An empty table gets the lineage columns; a table with rows, and a view, are refused with the remedy."""
     dataset = _read(tmp_path, PARCELS)
     connection.execute("create table logistics.parcels (id text primary key)")
     connection.execute("insert into logistics.parcels values ('A')")
@@ -158,7 +158,7 @@ def test_a_table_that_this_tool_did_not_make_is_completed_or_refused(connection:
 
 
 def test_no_two_indexes_have_one_name(connection: Connection, tmp_path: Path) -> None:
-    """Indexes whose columns spell the same name are all made, within a table and between two of one schema."""
+    """Indexes whose columns spell the same name are all created, in a table and in two tables of a schema."""
     text = (
         PARCELS.replace('"logistics.parcels"', '"logistics.parcels"')
         .replace('name = "logistics.parcel_items"', 'name = "logistics.parcels_b"\nindex = [["c"]]')

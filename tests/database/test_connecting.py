@@ -20,12 +20,12 @@ from tests.support.faults import Connection
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
 
 no_database = pytest.mark.parametrize("database_url", [NOWHERE], ids=["no database"])
-"""For commands that are told of another database, or of none."""
+"""For commands that get another address, or none."""
 
 
 @pytest.fixture(scope="module")
 def another_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Run a server that was never migrated, has none of our roles, and listens on TCP, too."""
+    """Run a server without migrations and without our roles, which listens on TCP, too."""
     server = Server(tmp_path_factory.mktemp("another") / "postgres")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -74,7 +74,7 @@ def _schema(connection: Connection) -> list[str]:
 def test_the_database_is_chosen_in_one_order(
     given: str | None, from_file: str | None, environ: dict[str, str], chosen: str
 ) -> None:
-    """What is given beats libpq's variables that say where, which beat etl.toml, which beats the embedded server."""
+    """An argument beats libpq's variables with an address, which beat etl.toml, which beats the embedded server."""
     assert choose(given, from_file, environ) == chosen
 
 
@@ -87,12 +87,12 @@ def test_the_database_is_chosen_in_one_order(
     ],
 )
 def test_a_database_is_named_without_password(conninfo: str, name: str) -> None:
-    """Logs and summary name host and database, and nothing else of an address."""
+    """Logs and summary show host and database, and nothing else of an address."""
     assert Database(conninfo=conninfo).name == name
 
 
 def test_each_place_of_the_address_beats_the_next(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """Flag, ETL_DATABASE_URL, DATABASE_URL, libpq's variables and service, etl.toml: the first that is there counts."""
+    """The first of these is used: flag, ETL_DATABASE_URL, DATABASE_URL, libpq's variables and service, etl.toml."""
     info = connection.info
     here = make_conninfo("", host=info.host, port=info.port, user=info.user, dbname=info.dbname)
     variables = {"PGHOST": info.host, "PGPORT": str(info.port), "PGUSER": info.user, "PGDATABASE": info.dbname}
@@ -124,8 +124,8 @@ def test_each_place_of_the_address_beats_the_next(run_etl: RunEtl, connection: C
 
 
 @no_database
-def test_no_output_holds_a_password(run_etl: RunEtl, another_server: Server, tmp_path: Path) -> None:
-    """A password in an address is used and never shown: not by a command, a summary, a log, an error or db url."""
+def test_no_output_has_a_password(run_etl: RunEtl, another_server: Server, tmp_path: Path) -> None:
+    """A password in an address is used and never shown: by no command, summary, log, error or db url."""
     address = another_server.url(tcp=True)
     password = str(urlsplit(address).password)
     (tmp_path / "feed.json").write_text('[{"vehicle_id": "V1"}, {}]')
@@ -174,8 +174,8 @@ def test_no_output_holds_a_password(run_etl: RunEtl, another_server: Server, tmp
         "host=127.0.0.1 pasword=secret",
     ],
 )
-def test_a_password_that_breaks_its_address_is_not_told(run_etl: RunEtl, address: str) -> None:
-    """An address that libpq would read amiss is exit 2, and no part of its password shows as a host or an option."""
+def test_a_password_that_breaks_its_address_is_not_shown(run_etl: RunEtl, address: str) -> None:
+    """An address that libpq would misread is exit 2, and no part of its password is shown as a host or an option."""
     done = run_etl("--database", address, "db", "status")
     assert (done.returncode, done.stdout) == (2, "")
     assert "error: the database address cannot be read" in done.stderr
@@ -183,7 +183,7 @@ def test_a_password_that_breaks_its_address_is_not_told(run_etl: RunEtl, address
 
 
 def test_migrating_again_changes_nothing(run_etl: RunEtl, connection: Connection) -> None:
-    """A second migration leaves every definition, comment, grant and row as it is."""
+    """A second migration leaves every definition, comment, grant and row unchanged."""
     before = _schema(connection)
     stamped = connection.execute("select xmin, version_num from etl.schema_version").fetchall()
     assert len(before) > 500
@@ -195,7 +195,7 @@ def test_migrating_again_changes_nothing(run_etl: RunEtl, connection: Connection
 
 
 def test_two_migrations_at_once(run_etl: RunEtl, connection: Connection) -> None:
-    """Of two migrations that meet in a new database one waits for the other: both succeed, and it is as always."""
+    """Of two migrations of a new database one waits for the other: both succeed with the usual result."""
     connection.execute("create database young")
     try:
         address = make_conninfo(connection.info.dsn, dbname="young")
@@ -212,7 +212,7 @@ def test_two_migrations_at_once(run_etl: RunEtl, connection: Connection) -> None
 def test_an_owner_who_may_not_make_roles_can_migrate(
     run_etl: RunEtl, another_server: Server, administrator: Connection, tmp_path: Path
 ) -> None:
-    """Without CREATEROLE a migration is done but for the group roles, and says so; once they are made it grants."""
+    """Without CREATEROLE a migration omits the group roles and reports it; the next migration grants to them."""
     administrator.execute("drop database if exists plain")
     for role in ("etl_loader", "etl_analyst"):
         if _one(administrator, f"select to_regrole('{role}') is not null"):
@@ -241,7 +241,7 @@ def test_an_owner_who_may_not_make_roles_can_migrate(
 
 @pytest.fixture
 def logins(connection: Connection) -> Iterator[dict[str, str]]:
-    """Give addresses of users who hold one group role each."""
+    """Give addresses of users, each a member of one group role."""
     names = ("loader", "analyst")
     for name in names:
         connection.execute(f"create role test_{name} login in role etl_{name}")
@@ -274,7 +274,7 @@ def test_a_loader_needs_no_more_than_its_role(run_etl: RunEtl, logins: dict[str,
 
 
 def test_an_analyst_only_reads_facts_and_aggregates(run_etl: RunEtl, logins: dict[str, str]) -> None:
-    """With etl_analyst facts, aggregates and freshness can be read, nothing can be changed, and no ledger be seen."""
+    """etl_analyst reads facts, aggregates and freshness; it changes nothing and does not see the ledger."""
     with psycopg.connect(logins["analyst"], autocommit=True) as analyst:
         for schema in ("logistics", "analytics"):
             tables = analyst.execute(
@@ -295,8 +295,8 @@ def test_an_analyst_only_reads_facts_and_aggregates(run_etl: RunEtl, logins: dic
         assert "hint: grant etl_loader to test_analyst" in done.stderr
 
 
-def test_a_check_tells_what_to_do(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """The check goes through what loads need: exit 0 when all is there, else 2 with the command for each thing."""
+def test_a_check_reports_what_to_do(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+    """The check covers the needs of a load: exit 0 if all are met, else 2 with the command for each."""
     done = run_etl("db", "check")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"at {latest_migration()}" in done.stdout
@@ -311,8 +311,8 @@ def test_a_check_tells_what_to_do(run_etl: RunEtl, connection: Connection, tmp_p
     assert "etl db migrate" in done.stdout
 
 
-def test_what_a_later_version_migrated_is_left_alone(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """A database beyond this installation's migrations is exit 2 for every command, and none tries to migrate it."""
+def test_a_database_of_a_later_version_is_not_changed(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+    """A database with newer migrations than this version is exit 2 for every command, and none migrates it."""
     connection.execute("update etl.schema_version set version_num = '9999'")
     (tmp_path / "feed.json").write_text("[]")
     before = _schema(connection)
@@ -324,7 +324,7 @@ def test_what_a_later_version_migrated_is_left_alone(run_etl: RunEtl, connection
 
 
 def test_psql_gets_its_arguments_and_gives_its_code(run_etl: RunEtl) -> None:
-    """The command hands on what stands behind --, runs on the chosen database, and ends with the code of psql."""
+    """The arguments after -- go to psql on the chosen database, and the exit code is that of psql."""
     done = run_etl("db", "psql", "--", "-Atc", "select count(*) from logistics.vehicles")
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
     failed = run_etl("db", "psql", "--", "-v", "ON_ERROR_STOP=1", "-f", "-", stdin="select nothing;")
@@ -332,8 +332,8 @@ def test_psql_gets_its_arguments_and_gives_its_code(run_etl: RunEtl) -> None:
 
 
 @no_database
-def test_the_embedded_server_lives_by_its_commands(run_etl: RunEtl, tmp_path: Path) -> None:
-    """A command makes, migrates, starts and stops the embedded server; db start lets it run until db stop."""
+def test_commands_control_the_embedded_server(run_etl: RunEtl, tmp_path: Path) -> None:
+    """Commands create, migrate, start and stop the embedded server; after db start it runs until db stop."""
     env: dict[str, str | None] = {"ETL_DATABASE_URL": None}
     (tmp_path / "feed.json").write_text('[{"vehicle_id": "V1"}]')
     try:

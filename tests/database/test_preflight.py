@@ -1,4 +1,4 @@
-"""What `etl db check` finds, and the pooler that loads refuse."""
+"""The findings of `etl db check`, and the pooler that loads refuse."""
 
 import json
 import socket
@@ -24,7 +24,7 @@ def _inspected(address: str, tmp_path: Path, sessions: int = 6) -> dict[str, Fin
 
 
 def test_findings_have_remedies(connection: Connection, database_url: str, tmp_path: Path) -> None:
-    """Settings that are risky, slow or cut batches are warnings, what ends a load fails, and each says what to do."""
+    """Risky, slow or interrupting settings are warnings, a setting that ends loads fails; each has a remedy."""
     found = _inspected(database_url, tmp_path)
     # The server of the tests waits for no disk, and has little memory for its log.
     expected = {"fsync", "full_page_writes", "max_wal_size", "disk"}
@@ -68,7 +68,7 @@ def test_findings_have_remedies(connection: Connection, database_url: str, tmp_p
 
 
 def test_the_check_ends_with_its_code(run_etl: RunEtl, connection: Connection) -> None:
-    """--json prints one finding a line; warnings alone are 0, a failure is 2, a server that is away is 4."""
+    """--json prints one finding a line; warnings alone are exit 0, a failure is 2, an unreachable server is 4."""
     done = run_etl("db", "check", "--json")
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert (done.returncode, {frozenset(each) for each in found}) == (
@@ -98,7 +98,7 @@ def _exactly(end: socket.socket, size: int) -> bytes:
 
 
 def _message(end: socket.socket) -> tuple[bytes, bytes]:
-    """Read one message of the protocol: its kind, and all of it."""
+    """Read one message of the protocol: its kind, and all of its bytes."""
     head = _exactly(end, 5)
     return head[:1], head + _exactly(end, struct.unpack("!i", head[1:])[0] - 4)
 
@@ -112,7 +112,7 @@ def _answer(end: socket.socket) -> list[tuple[bytes, bytes]]:
 
 
 class Pooler:
-    """A pooler with one session of the server, which it gives to a client for each transaction, or for good."""
+    """A pooler with one session of the server, which it lends to a client for each transaction, or for good."""
 
     def __init__(self, server: str, *, by_transaction: bool) -> None:
         self._server = server
@@ -125,7 +125,7 @@ class Pooler:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         self._listener.close()
         if self._shared:
             self._shared.close()
@@ -148,7 +148,7 @@ class Pooler:
                     if session is None:
                         session = self._login(startup)
                         own, self._shared = (None, session) if self._by_transaction else (session, None)
-                # As PgBouncer does it, the process that is named is none of the server's.
+                # As at PgBouncer, the reported process id is none of the server.
                 client.sendall(
                     self._greeting + b"K" + struct.pack("!iii", 12, 1, 1) + b"Z" + struct.pack("!i", 5) + b"I"
                 )
@@ -197,7 +197,7 @@ class Pooler:
 
 @pytest.fixture(params=[True, False], ids=["by transaction", "by session"])
 def pooled(request: pytest.FixtureRequest, connection: Connection) -> Iterator[tuple[bool, str]]:
-    """Give the address of the test's database by a pooler, and whether it shares sessions."""
+    """Give the address of the test's database behind a pooler, and whether it shares sessions."""
     info = connection.info
     pooler = Pooler(f"{info.host}/.s.PGSQL.{info.port}", by_transaction=request.param)
     yield request.param, make_conninfo("", host="127.0.0.1", port=pooler.port, user=info.user, dbname=info.dbname)
@@ -207,7 +207,7 @@ def pooled(request: pytest.FixtureRequest, connection: Connection) -> Iterator[t
 def test_a_pooler_that_shares_sessions_is_refused(
     pooled: tuple[bool, str], run_etl: RunEtl, connection: Connection, tmp_path: Path
 ) -> None:
-    """Behind a pooler by transaction a check fails, and a load is exit 2 before it enters anything."""
+    """Behind a pooler by transaction a check fails, and a load is exit 2 before it writes anything."""
     shares, address = pooled
     database = Database(conninfo=address)
     with connect(database) as one:

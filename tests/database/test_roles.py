@@ -1,4 +1,4 @@
-"""The group roles: each login does its work with its role alone, and is refused what is not its work."""
+"""The group roles: each login can do its work with its role alone, and nothing else."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.support.faults import Connection
 
 @pytest.fixture
 def logins(postgresql: Connection) -> Iterator[dict[str, Connection]]:
-    """Connect as two users to a fresh, migrated database, each of whom has one of the group roles alone."""
+    """Connect two users to a fresh, migrated database, each a member of one group role alone."""
     names = ("loader", "analyst")
     info = postgresql.info
     with psycopg.connect(info.dsn, password=info.password, autocommit=True) as owner:
@@ -40,7 +40,7 @@ def logins(postgresql: Connection) -> Iterator[dict[str, Connection]]:
 
 
 def test_a_loader_loads_refreshes_and_verifies(logins: dict[str, Connection]) -> None:
-    """Facts and ledger are written, aggregates refreshed in part and whole, with the role alone."""
+    """With the role alone facts and ledger are written, and aggregates are refreshed in part and whole."""
     loader = logins["loader"]
     for day in ("2026-03-01", "2026-03-02"):
         loader.execute(
@@ -83,7 +83,7 @@ def test_a_loader_loads_refreshes_and_verifies(logins: dict[str, Connection]) ->
 def test_the_schema_of_an_own_dataset_is_reached(
     logins: dict[str, Connection], postgresql: Connection, tmp_path: Path
 ) -> None:
-    """Tables in a schema of their own are loaded and read by the roles; who has none of them is told what to do."""
+    """The roles load and read tables of another schema; a user without a role gets the remedy."""
     path = tmp_path / "orders.toml"
     path.write_text('name = "orders"\n[[table]]\nname = "shop.orders"\n[table.columns]\norder_id = "text"\n')
     orders = read(path)
@@ -98,18 +98,18 @@ def test_the_schema_of_an_own_dataset_is_reached(
 
 
 DENIED_TO_LOADERS: tuple[LiteralString, ...] = (
-    # What is watched is SQL, which others run.
+    # The watched expressions are SQL, which others run.
     "insert into etl.watches (aggregate, fact, noted) values ('vehicle_days', 'logistics.shipments', 'pg_sleep(1)')",
     "update etl.watches set via_day = 'pg_sleep(1)'",
     "update etl.aggregates set bucket = 'all'",
     "insert into etl.aggregates values ('mine', 'One row.', 'all', '{}')",
     "delete from etl.aggregates",
-    # What is noted, the triggers note.
+    # Only the triggers note changes.
     "insert into etl.touched (fact) values ('logistics.shipments')",
     "update etl.touched set fact = 'logistics.vehicles'",
     "update etl.pending set bucket = null",
     "truncate etl.pending",
-    # The ledger is kept, not rewritten from the start, and migrated by its owner.
+    # Only the owner of the ledger deletes from it and migrates it.
     "delete from etl.runs",
     "delete from etl.batches",
     "delete from etl.failures",
@@ -132,14 +132,14 @@ DENIED_TO_LOADERS: tuple[LiteralString, ...] = (
 
 
 @pytest.mark.parametrize("statement", DENIED_TO_LOADERS)
-def test_a_loader_is_refused_what_is_not_its_work(logins: dict[str, Connection], statement: LiteralString) -> None:
+def test_a_loader_has_no_other_rights(logins: dict[str, Connection], statement: LiteralString) -> None:
     """A loader changes no table's shape, no trigger, no right, and nothing that others would run."""
     with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported)):
         logins["loader"].execute(statement)
 
 
 def test_an_analyst_reads_and_nothing_else(logins: dict[str, Connection]) -> None:
-    """Facts, aggregates and freshness can be read, the ledger and the staged rows not, and nothing be written."""
+    """Facts, aggregates and freshness are readable, the ledger and the staged rows are not, nothing is writable."""
     analyst = logins["analyst"]
     readable = analyst.execute(
         "select nspname, relname, has_table_privilege(pg_class.oid, 'select'), "

@@ -1,4 +1,4 @@
-"""Records of one source that have the same key: which of them stays, and how they are told."""
+"""Records of one source that have the same key: the record that is kept, and the report of the others."""
 
 import itertools
 import json
@@ -68,7 +68,7 @@ def _define(site: Site) -> None:
 
 
 def _held(site: Site) -> dict[str, tuple[int | None, int, list[str]]]:
-    """Return version, weight and items of each crate; no item is left of what is not there."""
+    """Return version, weight and items of each crate; every item has its crate."""
     rows = site.ask("select crate_no, version, weight from logistics.crates")
     found: dict[str, tuple[int | None, int, list[str]]] = {name: (*rest, []) for name, *rest in rows}
     assert len(found) == len(rows)
@@ -78,13 +78,13 @@ def _held(site: Site) -> dict[str, tuple[int | None, int, list[str]]]:
 
 
 def _staged(site: Site, run: str | None = None) -> list[str]:
-    """Return what is left, of a run or of any, in the schema of what is not finished."""
+    """Return the staging tables of a run, or of all runs."""
     query = "select relname from pg_class where relnamespace = 'etl_staging'::regnamespace and relkind = 'r'"
     return [name for name in site.column(query) if name.startswith(run or "")]
 
 
 def _write(site: Site, name: str, records: Sequence[dict[str, Any]]) -> Path:
-    """Write records as a source that no other begins like."""
+    """Write records as a source whose beginning is unique."""
     path = site.folder / name
     lines = [json.dumps({"serial": next(SERIAL)} | record) for record in records]
     path.write_text("\n".join([*lines, ""]) if path.suffix == ".ndjson" else f"[{', '.join(lines)}]")
@@ -100,7 +100,7 @@ def _bring(site: Site, path: Path, dataset: str = "crates", **settings: Any) -> 
 
 @dataclass(kw_only=True)
 class Model:
-    """What a load of one record after the other makes of the facts, where nothing is fast."""
+    """The facts that a load of one record at a time would make."""
 
     policy: OnDuplicate
     mode: Mode
@@ -111,7 +111,7 @@ class Model:
     duplicates: int = 0
 
     def take(self, record: dict[str, Any]) -> None:
-        """Bring in a record, or do with it what the policy says."""
+        """Load a record, or apply the policy to it."""
         name = record["crate_no"]
         if record["weight"] == NEGATIVE:
             self.rejected += 1
@@ -133,7 +133,7 @@ class Model:
         return (new["version"] is not None, new["version"] or 0) >= (old["version"] is not None, old["version"] or 0)
 
     def held(self) -> dict[str, tuple[int | None, int, list[str]]]:
-        """Return the facts as the database tells them."""
+        """Return the facts in the form in which the database returns them."""
         return {
             name: (record["version"], record["weight"], sorted(item["sku"] for item in record["items"]))
             for name, record in self.facts.items()
@@ -151,7 +151,7 @@ POLICIES: tuple[OnDuplicate, ...] = ("newest", "first", "reject")
 
 
 def _odd(policy: OnDuplicate) -> tuple[int, ...]:
-    """Return the odd weights: of records that lose at once to a newer one the server judges some and some not."""
+    """Return odd weights: of records that a newer version replaces in the same batch, the server checks only some."""
     return (NEGATIVE,) if policy == "newest" else (NEGATIVE, DOZEN)
 
 
@@ -171,11 +171,11 @@ class Trial:
     decoder: str
 
     def judge(self, site: Site) -> None:
-        """Compare what a load leaves with the model."""
+        """Compare the result of a load with the model."""
         mode, is_atomic = self.way
         site.ask("truncate logistics.crates, logistics.crate_items")
         model = Model(policy=self.policy, mode=mode, facts={})
-        # What the table refuses at the end of an atomic append cannot become visible at all.
+        # Rows that the table refuses at the end of an atomic append cannot become visible.
         for number, (name, version) in enumerate(self.old.items() if self.way != ("append", True) else ()):
             model.facts[name] = _crate(name, version, number)
             insert = "insert into logistics.crates values (%s, %s, %s, 0, 0, %s)"
@@ -202,8 +202,8 @@ class Trial:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_each_policy_comes_to_what_a_plain_loop_makes_of_it(site: Site, policy: OnDuplicate) -> None:
-    """In every mode, within a batch, across batches and across attempts, beside rows of another run."""
+def test_each_policy_equals_a_plain_loop(site: Site, policy: OnDuplicate) -> None:
+    """In every mode a policy equals a plain loop: in a batch, across batches and attempts, beside another run."""
     dice = random.Random(5)
     for number, way in enumerate(WAYS * 2):
         records = [
@@ -242,28 +242,28 @@ def _trials(draw: st.DrawFn) -> Trial:
 
 @settings(deadline=None, derandomize=True, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_trials())
-def test_any_source_comes_to_what_a_plain_loop_makes_of_it(site: Site, trial: Trial) -> None:
-    """Whatever the policy, the mode, the batches and an end between two attempts: facts and counts are the model's."""
+def test_any_source_equals_a_plain_loop(site: Site, trial: Trial) -> None:
+    """For any policy, mode and batches, and an end between two attempts, facts and counts are those of the model."""
     trial.judge(site)
 
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_trials())
-def test_many_sources_come_to_what_a_plain_loop_makes_of_them(site: Site, trial: Trial) -> None:
-    """The same for hundreds of sources, others each time."""
+def test_many_sources_equal_a_plain_loop(site: Site, trial: Trial) -> None:
+    """The same for hundreds of sources, other sources in each run of the test."""
     trial.judge(site)
 
 
 def _load(site: Site, *words: str | Path, code: int) -> dict[str, Any]:
-    told = ("--log-level", "debug", "--log-format", "json")
-    done = site.run(*told, "load", "crates", *words, "--json", "--no-precalculate", "--max-rejected", "100%")
+    log_options = ("--log-level", "debug", "--log-format", "json")
+    done = site.run(*log_options, "load", "crates", *words, "--json", "--no-precalculate", "--max-rejected", "100%")
     assert done.returncode == code, done.stderr
     return done.summary | {"refused_at": {event["offset"] for event in done.events("batch_refused")}}
 
 
-def test_a_duplicate_that_is_refused_is_told_and_can_be_replayed(site: Site) -> None:
-    """It is a rejected record with its place and a sentence of ours, counted; to replay it asks for no duplicate."""
+def test_a_refused_duplicate_is_reported_and_can_be_replayed(site: Site) -> None:
+    """A duplicate is a rejected record with place and reason, and is counted; its replay makes no duplicate."""
     records = [
         _crate("A", 1, 10, "a1"),
         _crate("B", 1, 11),
@@ -284,7 +284,7 @@ def test_a_duplicate_that_is_refused_is_told_and_can_be_replayed(site: Site) -> 
     assert len(summary["refused_at"]) == 1, "only for the dozen the server had to refuse a batch"
     assert _held(site) == {"A": (1, 10, ["a1"]), "B": (1, 11, []), "C": (1, 14, [])}
     places = {"record", "offset", "table", "column", "sqlstate", "reason"}
-    first, _, last = ({name: told[name] for name in places} for told in site.failures.records(summary["run"]))
+    first, _, last = ({name: record[name] for name in places} for record in site.failures.records(summary["run"]))
     assert (first["record"], last["record"]) == (3, 6)
     text = path.read_text()
     assert json.JSONDecoder().raw_decode(text, last["offset"])[0] == json.loads(text)[5]
@@ -293,12 +293,12 @@ def test_a_duplicate_that_is_refused_is_told_and_can_be_replayed(site: Site) -> 
     counted = "select on_duplicate, sum((policies ->> 'duplicates')::int) from etl.runs join etl.batches using (run)"
     assert site.ask(f"{counted} group by 1") == [("reject", 2)]
     assert _staged(site) == []
-    assert site.run("failed", "replay", "--all").returncode == 1  # the server goes on to refuse a dozen
+    assert site.run("failed", "replay", "--all").returncode == 1  # the server still refuses a dozen
     assert _held(site)["A"] == (2, 13, ["a2"])
 
 
-def test_what_stands_before_counts_as_the_first_when_it_is_replayed(site: Site) -> None:
-    """A record that waited in the failed store is the first of its key, or is not, by its place in the source."""
+def test_a_replayed_record_keeps_its_place_among_equal_keys(site: Site) -> None:
+    """Whether a replayed record is the first of its key depends on its place in the source."""
     records = [_crate("A", 1, NEGATIVE, "a1"), _crate("A", 2, 10, "a2"), _crate("B", 1, 11), _crate("B", 2, NEGATIVE)]
     records += [_crate("C", 1, 777, "c1"), _crate("C", 2, 13, "c2")]
     path = _write(site, "feed.json", records)
@@ -321,8 +321,8 @@ def test_what_stands_before_counts_as_the_first_when_it_is_replayed(site: Site) 
     assert _held(site) == {"A": (1, 7, ["a1"]), "B": (1, 11, []), "C": (1, 777, ["c1"])}
 
 
-def test_the_keys_of_a_run_live_as_long_as_it_can_go_on(site: Site) -> None:
-    """A later attempt knows them, a source that grew knows its rows again, and --force lets go of them."""
+def test_the_keys_of_a_run_are_kept_as_long_as_it_can_continue(site: Site) -> None:
+    """A later attempt knows the keys, a source that grew knows its rows, and --force deletes the keys."""
     records = [_crate("A", 1, 10), _crate("A", 2, 11), _crate("B", 1, 13), _crate("A", 3, 14), _crate("C", 1, 15)]
     path = _write(site, "feed.ndjson", records)
     first = ["--on-duplicate", "first", "--batch-rows", "1"]
@@ -347,8 +347,8 @@ def test_the_keys_of_a_run_live_as_long_as_it_can_go_on(site: Site) -> None:
     assert _staged(site) == []
 
 
-def test_what_the_server_refuses_leaves_its_key_to_the_next(site: Site) -> None:
-    """The newest version that a constraint refuses is no duplicate, nor is one of another kind of record."""
+def test_a_record_that_the_server_refuses_is_no_duplicate(site: Site) -> None:
+    """The newest version, refused by a constraint, is no duplicate; nor is a record of another kind."""
     records = [_crate("A", 2, 10, "a1"), _crate("A", 3, DOZEN), _crate("B", 1, 11), _crate("B", 2, 13, "b2")]
     summary = _bring(site, _write(site, "feed.json", records), on_duplicate="newest", mode="append")
     assert (summary.records.rejected, summary.policies.duplicates) == (1, 1)
@@ -372,7 +372,7 @@ def test_what_the_server_refuses_leaves_its_key_to_the_next(site: Site) -> None:
 
 @pytest.mark.parametrize("mode", ["merge", "append"])
 def test_several_workers_keep_the_newest(site: Site, mode: Mode) -> None:
-    """Whichever worker comes first, the newest version stays, and the count is that of one worker."""
+    """With several workers the newest version is kept, and the counts are those of one worker."""
     records = [_crate(f"C{number * 7 % 20}", number * 13 % 50, 100 + number, f"{number}") for number in range(120)]
     model = Model(policy="newest", mode=mode, facts={})
     for record in records:
@@ -383,8 +383,8 @@ def test_several_workers_keep_the_newest(site: Site, mode: Mode) -> None:
     assert _held(site) == model.held()
 
 
-def test_a_policy_that_cannot_be_kept_is_refused(site: Site) -> None:
-    """Without a key there are no duplicates, and with two workers no first: exit code 2, in the definition likewise."""
+def test_an_impossible_policy_is_refused(site: Site) -> None:
+    """Without a key there are no duplicates, and with two workers no first record: exit 2, in the definition too."""
     path = _write(site, "feed.json", [_crate("A", 1, 10)])
     done = site.run("load", "crates", path, "--on-duplicate", "first", "--workers", "2")
     assert (done.returncode, "takes one worker" in done.stderr, "hint: --workers 1" in done.stderr) == (2, True, True)
@@ -411,7 +411,7 @@ def test_a_policy_that_cannot_be_kept_is_refused(site: Site) -> None:
     ],
 )
 def test_a_killed_load_forgets_no_key(site: Site, policy: OnDuplicate, mode: Mode, options: tuple[str, ...]) -> None:
-    """However often a load is killed, the last attempt ends with the facts and counts of one plain loop."""
+    """After any number of kills the last attempt ends with the facts and counts of one plain loop."""
     records = [
         _crate(f"C{number * 733 % 1_500}", number * 389 % 50, DOZEN if number % 97 == 5 else 100 + number, f"{number}")
         for number in range(4_000)
@@ -443,7 +443,7 @@ def test_a_killed_load_forgets_no_key(site: Site, policy: OnDuplicate, mode: Mod
 def test_a_server_that_crashes_changes_no_order(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, policy: OnDuplicate, mode: Mode
 ) -> None:
-    """A batch that the server had taken does not come in again behind others that took its keys."""
+    """A batch that the server had committed is not loaded again after batches that took its keys."""
     with durable_server(tmp_path_factory.mktemp("durable")) as server:
         records = [
             _crate(f"C{number * 733 % 1_500}", number * 389 % 50, 100 + number, f"{number}") for number in range(4_000)

@@ -47,7 +47,7 @@ sku = "text"
 quantity = { type = "integer", min = 0 }
 """
 
-# What somebody did to the tables by hand: all of it is seen by the server alone.
+# Changes made to the tables by hand: only the server knows them.
 BY_HAND = """
 create table lab.carriers (carrier text primary key);
 insert into lab.carriers values ('north'), ('south');
@@ -106,7 +106,7 @@ values ('there before', 'taken', -1, 0, 0, 0);
 
 @dataclass(frozen=True, kw_only=True)
 class FaultKind:
-    """A way to spoil an order, and what is then told of it: SQLSTATE, table, column and words of the reason."""
+    """A way to spoil an order, and the report of this fault: SQLSTATE, table, column and words of the reason."""
 
     spoil: Callable[[dict[str, Any]], object]
     sqlstate: str
@@ -200,7 +200,7 @@ ALL_FAULTS = FAULTS_OF_SERVER | FAULTS_OF_LOADER
 
 @pytest.fixture
 def site(site: Site) -> Site:
-    """Give a site that has the tables of `orders` with all that was done to them by hand."""
+    """Give a site with the tables of `orders` and with the constraints that were added by hand."""
     site.define(ORDERS)
     site.ask(BY_HAND)
     return site
@@ -225,7 +225,7 @@ def _rejected(site: Site, run: str | None) -> dict[int, dict[str, Any]]:
 
 
 def _loaded(site: Site) -> dict[str, list[str]]:
-    """Return the skus of each order's lines, without the order that was there before."""
+    """Return the skus of each order's lines, without the order of the setup."""
     query = """
         select o.order_id, (
             select coalesce(array_agg(l.sku order by l.line_no), '{}')
@@ -239,7 +239,7 @@ def _loaded(site: Site) -> dict[str, list[str]]:
 
 
 def _clear(site: Site) -> None:
-    """Leave only what was there before."""
+    """Delete all but the order of the setup."""
     site.ask("truncate lab.order_lines; delete from lab.orders where order_id <> 'there before'")
 
 
@@ -307,7 +307,7 @@ def _check_rejected(
     bad: Mapping[int, str],
     placed: Sequence[tuple[int, bytes]],
 ) -> None:
-    """Check that just the bad ones are rejected, each told with its place, fault and the bytes of the source."""
+    """Check that only the bad records are rejected, with the place, the fault and the bytes of each."""
     assert sorted(found) == sorted(bad)
     with path.open("rb") as source:
         for number, record in found.items():
@@ -316,8 +316,8 @@ def _check_rejected(
             source.seek(record["offset"])
             assert source.read(len(record["text"])) == text
             assert record["text"] == text.replace(b"\n", b" ").replace(b"\r", b" ")
-            told = {name: record[name] for name in ("record", "offset", "key", "table", "column", "sqlstate", "kind")}
-            assert told == {
+            shown = {name: record[name] for name in ("record", "offset", "key", "table", "column", "sqlstate", "kind")}
+            assert shown == {
                 "record": number,
                 "offset": offset,
                 "key": orders[number - 1]["order_id"] if kind.has_key else None,
@@ -338,15 +338,15 @@ def _good(orders: Sequence[Mapping[str, Any]], bad: Mapping[int, str]) -> dict[s
 
 
 @pytest.mark.parametrize("mode", ["append", "merge"])
-def test_each_fault_rejects_just_its_records(site: Site, mode: Mode) -> None:
-    """Whatever refuses a record, it alone is rejected with its child rows, told with its place, bytes and fault."""
+def test_each_fault_rejects_only_its_records(site: Site, mode: Mode) -> None:
+    """Each fault rejects its record with the child rows, and reports place, bytes and fault."""
     for fault in ALL_FAULTS:
         bad = dict.fromkeys((1, 10, 11, 100, 101, 137), fault)
         _load_and_check(site, f"{fault}.json", 137, bad, "array", mode=mode)
 
 
 def test_batches_of_every_size(site: Site) -> None:
-    """Records at the borders of batches and of what is tried together are told apart, whatever the batches."""
+    """Bad records at the borders of batches and of groups within them are found, for every batch size."""
     faults = list(FAULTS_OF_SERVER)
     places = (1, 7, 8, 10, 11, 20, 99, 100, 101, 102, 110, 111, 200, 201, 202, 203)
     bad = {place: faults[place % len(faults)] for place in places}
@@ -355,7 +355,7 @@ def test_batches_of_every_size(site: Site) -> None:
 
 
 def test_every_record_bad(site: Site) -> None:
-    """A source without a single good record loads nothing and keeps all of it, each with its own fault."""
+    """A source without a good record loads nothing and stores each record with its own fault."""
     faults = list(ALL_FAULTS)
     bad = {place: faults[place % len(faults)] for place in range(1, 231)}
     for mode in MODES:
@@ -374,7 +374,7 @@ SERVER_OR_LOADER = st.one_of(st.sampled_from(sorted(FAULTS_OF_SERVER)), st.sampl
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_any_bad_records(site: Site, data: st.DataObject) -> None:
-    """Whatever records are bad, in whatever way, shape, mode and batches: these are rejected and the others are in."""
+    """For any bad records, faults, shape, mode and batches: the bad records are rejected, all others are loaded."""
     size = data.draw(st.integers(1, 240), "records")
     bad = data.draw(st.dictionaries(st.integers(1, size), SERVER_OR_LOADER, max_size=size), "bad")
     shape = data.draw(st.sampled_from(["array", "pretty", "ndjson", "dos", "values"]), "shape")
@@ -394,7 +394,7 @@ def _load_and_check(
     batch_rows: int = 5_000,
     atomic: bool = False,
 ) -> None:
-    """Load orders of which some are bad, and check that just these are rejected and all others are in."""
+    """Load orders of which some are bad, and check that only these are rejected and all others are loaded."""
     orders = _orders(size, bad)
     path = site.folder / name
     placed = _write(path, orders, shape)
@@ -412,7 +412,7 @@ def _load_and_check(
 
 @pytest.mark.parametrize("batch_rows", [4, 5_000])
 def test_of_equal_keys_the_first_is_kept_in_append(site: Site, batch_rows: int) -> None:
-    """Append keeps the first record of a key and rejects each later one, in the same batch and in another."""
+    """Append keeps the first record of a key and rejects each later record, in the same batch and in another."""
     orders = _orders(120, {})
     for place, same_as in {2: 1, 10: 1, 11: 9, 100: 99, 101: 12, 120: 119}.items():
         orders[place - 1]["order_id"] = orders[same_as - 1]["order_id"]
@@ -432,8 +432,8 @@ def test_of_equal_keys_the_first_is_kept_in_append(site: Site, batch_rows: int) 
     assert kept == [(order["external_id"],) for place, order in enumerate(orders, 1) if place not in found]
 
 
-def test_a_bad_version_leaves_the_good_one_before_it(site: Site) -> None:
-    """A newer version that is refused changes nothing of the older one or its child rows, of this load or another."""
+def test_a_refused_version_keeps_the_older_one(site: Site) -> None:
+    """A refused newer version changes neither the older version nor its child rows, of this load or another."""
     orders = _orders(3, {})
     newer = [order | {"version": 2, "lines": [{"sku": "south", "quantity": 9}]} for order in orders]
     newer[1] |= {"status": "bad"}
@@ -452,8 +452,8 @@ def test_a_bad_version_leaves_the_good_one_before_it(site: Site) -> None:
 
 
 @pytest.mark.parametrize("mode", ["append", "merge"])
-def test_a_record_whose_rows_need_each_other_comes_in(site: Site, mode: Mode) -> None:
-    """What a constraint may wait for within a record is there when it is judged: beside bad ones, too."""
+def test_rows_of_a_record_that_need_each_other_are_loaded(site: Site, mode: Mode) -> None:
+    """Rows of a record that a constraint needs are inserted before it is checked, also beside bad records."""
     site.ask("delete from lab.orders")
     site.ask(
         "alter table lab.order_lines add constraint order_lines_once unique (order_id, line_no);"
@@ -475,7 +475,7 @@ def test_a_record_whose_rows_need_each_other_comes_in(site: Site, mode: Mode) ->
     assert _loaded(site) == _good(orders, dict.fromkeys(found, ""))
 
 
-# What the staging tables of an atomic run see themselves: types, checks and generated columns.
+# Faults that the staging tables of an atomic run refuse: types, checks and generated columns.
 SEEN_BY_STAGING = (
     "check",
     "generated column",
@@ -489,8 +489,8 @@ SEEN_BY_STAGING = (
 
 
 @pytest.mark.parametrize("mode", ["append", "merge", "replace"])
-def test_an_atomic_run_rejects_what_staging_sees(site: Site, mode: Mode) -> None:
-    """Before an atomic run becomes visible its bad records are rejected one by one, told of the fact tables."""
+def test_an_atomic_run_rejects_faults_of_the_staging_tables(site: Site, mode: Mode) -> None:
+    """The bad records are rejected one by one before publication; the report names the fact tables."""
     faults = [*SEEN_BY_STAGING, *FAULTS_OF_LOADER]
     bad = {place: faults[place % len(faults)] for place in (1, 2, 3, 10, 11, 99, 100, 101, 110, 150, 151, 152, 203)}
     if mode == "replace":
@@ -499,9 +499,9 @@ def test_an_atomic_run_rejects_what_staging_sees(site: Site, mode: Mode) -> None
 
 
 @pytest.mark.parametrize("mode", ["append", "merge", "replace"])
-def test_what_only_the_facts_see_keeps_an_atomic_run_from_them(site: Site, mode: Mode) -> None:
-    """What only the publication meets is exit 4 in a sentence without values; all is withheld, nothing is visible."""
-    # What a replace removes is in nobody's way.
+def test_faults_of_the_fact_tables_stop_an_atomic_run(site: Site, mode: Mode) -> None:
+    """A fault at publication is exit 4 with a reason without values; all rows stay withheld."""
+    # Rows that a replace removes conflict with no new row.
     faults = set(FAULTS_OF_SERVER) - set(SEEN_BY_STAGING) - ({"unique", "exclusion"} if mode == "replace" else set())
     for fault in sorted(faults):
         path = site.folder / f"{fault}.json"
@@ -519,13 +519,13 @@ def test_what_only_the_facts_see_keeps_an_atomic_run_from_them(site: Site, mode:
             assert (_loaded(site), site.value("select count(*) from lab.orders")) == ({}, 1)
 
 
-def test_what_an_atomic_run_cannot_publish_is_isolated_by_force(site: Site) -> None:
-    """What cannot become visible together loads by --force without --atomic, but for the records at fault."""
+def test_force_isolates_faults_that_stop_an_atomic_run(site: Site) -> None:
+    """Records that cannot be published together are loaded by --force without --atomic, but for the bad ones."""
     orders = _orders(30, {20: "unique"})
     path = site.folder / "orders.json"
     placed = _write(path, orders, "array")
     assert _load(site, path, atomic=True)[0].exit_code == 4
-    # Nor does a forced run that cannot be published stand in the way of one that is asked for otherwise.
+    # A forced run that cannot be published does not block a run with other options.
     assert _load(site, path, atomic=True, force=True)[0].exit_code == 4
     summary, error = _load(site, path, force=True)
     assert (error, summary.exit_code, summary.records.loaded) == (None, 1, 29)
@@ -534,7 +534,7 @@ def test_what_an_atomic_run_cannot_publish_is_isolated_by_force(site: Site) -> N
 
 
 def _raise(site: Site, sqlstate: str, *, once: bool = False) -> None:
-    """Let the server end whatever brings in an order whose note is `stop`, for good or once."""
+    """Let the server raise an error for an order whose note is `stop`, always or once."""
     site.ask("drop sequence if exists lab.tries; create sequence lab.tries; drop trigger if exists fault on lab.orders")
     stop = f"raise exception 'stopped' using errcode = '{sqlstate}';"
     body = f"if nextval('lab.tries') = 1 then {stop} end if;" if once else stop
@@ -542,7 +542,7 @@ def _raise(site: Site, sqlstate: str, *, once: bool = False) -> None:
 
 
 def test_a_passing_fault_within_isolation_is_tried_again(site: Site) -> None:
-    """What others caused while a batch is isolated is blamed on no record: the batch is isolated once more."""
+    """A transient fault during isolation rejects no record: the batch is isolated once more."""
     bad = {3: "check", 17: "foreign key"}
     for sqlstate in ("40P01", "40001", "55P03", "57014", "53200", "57P01"):
         _raise(site, sqlstate, once=True)
@@ -559,8 +559,8 @@ def test_a_passing_fault_within_isolation_is_tried_again(site: Site) -> None:
 
 
 @pytest.mark.parametrize("sqlstate", ["40P01", "57014"])
-def test_a_batch_that_others_keep_in_the_way_of_fails(site: Site, sqlstate: str) -> None:
-    """When the tries of an isolated batch are used up it waits as a failed batch, and the next batch goes on."""
+def test_a_batch_whose_isolation_is_blocked_fails(site: Site, sqlstate: str) -> None:
+    """After the last try an isolated batch waits as a failed batch, and the load continues with the next."""
     _raise(site, sqlstate)
     orders = _orders(30, {3: "check", 5: "misfit", 27: "check"})
     orders[9]["note"] = "stop"
@@ -582,8 +582,8 @@ def test_a_batch_that_others_keep_in_the_way_of_fails(site: Site, sqlstate: str)
     assert set(_loaded(site)) == {order["order_id"] for number, order in enumerate(orders, 1) if number not in found}
 
 
-def test_what_is_no_fault_of_the_data_ends_the_load(site: Site) -> None:
-    """A fault of the server or its set-up within isolation is exit 4 and rejects nothing; run again it goes on."""
+def test_a_fault_of_the_server_ends_the_load(site: Site) -> None:
+    """A fault of the server or its setup during isolation is exit 4 and rejects nothing; the next load continues."""
     bad = {3: "check", 14: "check", 27: "check"}
     for sqlstate in ("42883", "XX000", "P0004", "LAB01", "53100", "57P03"):
         _raise(site, sqlstate)
@@ -607,7 +607,7 @@ def test_what_is_no_fault_of_the_data_ends_the_load(site: Site) -> None:
 
 @pytest.mark.parametrize("arguments", [["--mode", "append"], ["--mode", "merge"], ["--atomic"]])
 def test_the_command_isolates(site: Site, arguments: Sequence[str]) -> None:
-    """`etl load` of a source with faults of the server and of the loader ends with 1, and its summary adds up."""
+    """`etl load` of a source with faults of server and loader ends with 1, and its summary adds up."""
     faults = [*(SEEN_BY_STAGING if "--atomic" in arguments else FAULTS_OF_SERVER), *FAULTS_OF_LOADER]
     bad = {place * 11: fault for place, fault in enumerate(faults, 1)}
     orders = _orders(300, bad)

@@ -47,7 +47,7 @@ def _write(folder: Path, name: str, orders: list[dict[str, Any]]) -> str:
 
 
 def _orders(connection: Connection) -> dict[str, tuple[str, list[str]]]:
-    """Return the status of each order and the skus of its lines in their order; each order stands there once."""
+    """Return the status of each order and the skus of its lines in order; each order is there once."""
     query = """
         select o.order_id, o.status, array_remove(array_agg(l.sku order by l.line_no), null)
         from logistics.orders o left join logistics.order_lines l using (order_id)
@@ -67,7 +67,7 @@ def _count(connection: Connection, table: str) -> int:
 
 
 def test_append_adds_each_record_once(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """Append adds what comes, also twice from two sources, and the same source again adds nothing."""
+    """Append adds every record of two sources, equal ones too; the same source again adds nothing."""
     connection.execute("alter table logistics.orders drop constraint orders_pkey")
     twice = _order("A", 1, "same", "a1", "a2")
     _write(tmp_path, "one.json", [twice, _order("B", 1, "one")])
@@ -81,13 +81,13 @@ def test_append_adds_each_record_once(run_etl: RunEtl, connection: Connection, t
         "select o.etl_run, o.etl_batch, o.etl_place, r.source from logistics.orders o"
         " join etl.runs r on r.number = o.etl_run order by 1, 2"
     ).fetchall()
-    second = json.dumps([twice]).__len__() - 2 + 3  # behind `[`, the first record and `, `
+    second = json.dumps([twice]).__len__() - 2 + 3  # after `[`, the first record and `, `
     assert lineage == [(1, 1, 1, "one.json"), (1, second, 1, "one.json"), (2, 1, 1, "two.json")]
 
 
 @pytest.mark.parametrize("apart", ["one batch", "two batches", "two sources"])
 def test_the_newest_version_wins(run_etl: RunEtl, connection: Connection, tmp_path: Path, apart: str) -> None:
-    """Of two versions the larger wins, null is the smallest, of equals the later; its child rows replace the others."""
+    """The larger version wins, null is the smallest, the later of equals wins; its child rows replace the others."""
     pairs: dict[str, tuple[int | None, int | None]] = {
         "newer later": (1, 2),
         "newer first": (2, 1),
@@ -118,8 +118,10 @@ def test_the_newest_version_wins(run_etl: RunEtl, connection: Connection, tmp_pa
     }
 
 
-def test_an_old_run_that_goes_on_beats_no_newer_one(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """Of equal versions the one of the later source wins, also when the earlier source is completed after it."""
+def test_an_old_run_that_continues_replaces_no_newer_record(
+    run_etl: RunEtl, connection: Connection, tmp_path: Path
+) -> None:
+    """Of equal versions the later source wins, also if the earlier source is completed after it."""
     complete = _write(tmp_path, "one.json", [_order("A", 1, "one"), _order("B", 1, "one"), _order("C", 2, "one")])
     (tmp_path / "one.json").write_text(complete[: complete.index('{"order_id": "B"')])
     _write(tmp_path, "two.json", [_order("B", 1, "two"), _order("C", 1, "two")])
@@ -135,7 +137,7 @@ def test_an_old_run_that_goes_on_beats_no_newer_one(run_etl: RunEtl, connection:
 def test_without_a_column_of_versions_the_later_record_wins(
     run_etl: RunEtl, connection: Connection, tmp_path: Path
 ) -> None:
-    """A merge without newest_by keeps the last record of a key, within a batch, across batches and across runs."""
+    """A merge without newest_by keeps the last record of a key: in a batch, across batches and across runs."""
     vehicles = [{"vehicle_id": name, "name": f"{name} {number}"} for number in range(3) for name in "XY"]
     (tmp_path / "one.json").write_text(json.dumps(vehicles))
     (tmp_path / "two.json").write_text(json.dumps([{"vehicle_id": "Y", "name": "Y last"}]))
@@ -147,7 +149,7 @@ def test_without_a_column_of_versions_the_later_record_wins(
 
 
 def test_a_merge_without_key_is_wrong_usage(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """Merging a dataset that has no key is exit 2 before anything is read."""
+    """A merge into a dataset without a key is exit 2 before anything is read."""
     path = tmp_path / "config" / "datasets" / "orders.toml"
     path.write_text(ORDERS.replace('mode = "merge"\nkey = ["order_id"]\nnewest_by = "version"\n', ""))
     _write(tmp_path, "one.json", [_order("A", 1, "one")])
@@ -157,8 +159,8 @@ def test_a_merge_without_key_is_wrong_usage(run_etl: RunEtl, connection: Connect
     assert _count(connection, "etl.runs") == 0
 
 
-def test_replace_leaves_what_the_source_holds(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """Replace deletes what is absent, writes what differs in a column or a child row, and touches no other row."""
+def test_replace_leaves_the_records_of_the_source(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+    """Replace deletes absent rows, writes rows that differ in a column or a child row, and touches no other row."""
     kept, newer = _order("kept", 1, "same", "k1", "k2"), _order("changed", 1, "new", "c1")
     lines = _order("lines", 1, "same", "l1", "l3")
     _write(tmp_path, "one.json", [kept, _order("changed", 9, "old", "c1"), _order("lines", 1, "same", "l1", "l2")])
@@ -187,8 +189,10 @@ def test_replace_leaves_what_the_source_holds(run_etl: RunEtl, connection: Conne
     ).fetchone() == (True,)
 
 
-def test_what_a_replace_removed_can_come_back(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """A source whose rows a later replace removed counts as loaded no more: it loads again, in every mode."""
+def test_a_source_that_a_replace_removed_can_be_loaded_again(
+    run_etl: RunEtl, connection: Connection, tmp_path: Path
+) -> None:
+    """A source whose rows a replace removed is no longer loaded: every mode loads it again."""
     _write(tmp_path, "one.json", [_order("A", 1, "one")])
     _write(tmp_path, "two.json", [_order("B", 1, "two")])
     replace = ["load", "orders", "--json", "--mode", "replace"]
@@ -201,8 +205,8 @@ def test_what_a_replace_removed_can_come_back(run_etl: RunEtl, connection: Conne
     assert sorted(_orders(connection)) == ["A", "B"]
 
 
-def test_replace_by_nothing_has_to_be_allowed(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """A replace by a source without any record is exit 5 and changes nothing, unless --allow-empty asks for it."""
+def test_an_empty_replace_has_to_be_allowed(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+    """A replace by an empty source is exit 5 and changes nothing; --allow-empty allows it."""
     _write(tmp_path, "one.json", [_order("A", 1, "one", "a1")])
     _write(tmp_path, "empty.json", [])
     assert run_etl("load", "orders", "one.json").returncode == 0
@@ -218,7 +222,7 @@ def test_replace_by_nothing_has_to_be_allowed(run_etl: RunEtl, connection: Conne
 
 
 def test_readers_see_the_old_rows_until_a_replace_is_done(site: Site, connection: Connection, tmp_path: Path) -> None:
-    """While a replace is being published readers wait for nothing and see all of the old rows; then all of the new."""
+    """While a replace is published readers do not wait and see all old rows; afterwards they see all new rows."""
     _write(tmp_path, "one.json", [_order("A", 1, "old", "a1"), _order("B", 1, "old", "b1")])
     _write(tmp_path, "two.json", [_order("B", 2, "new", "b2"), _order("C", 1, "new", "c1")])
     assert site.run("load", "orders", "one.json").returncode == 0
@@ -236,7 +240,7 @@ def test_readers_see_the_old_rows_until_a_replace_is_done(site: Site, connection
     "options", [["--atomic"], ["--atomic", "--mode", "append"], ["--mode", "replace"]], ids=" ".join
 )
 def test_all_or_nothing_is_visible(run_etl: RunEtl, connection: Connection, tmp_path: Path, options: list[str]) -> None:
-    """Of a source that is cut off nothing is visible, it is told as withheld; the complete one is visible at once."""
+    """Rows of a cut source are withheld and reported so; after the complete source all are visible at once."""
     _write(tmp_path, "before.json", [_order("A", 1, "old", "a1")])
     assert run_etl("load", "orders", "before.json").returncode == 0
     complete = _write(
@@ -270,8 +274,10 @@ def _staging(connection: Connection) -> set[str]:
     return {name.rpartition("_")[0] for (name,) in connection.execute(query)}
 
 
-def test_what_a_given_up_run_gathered_is_let_go(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """--force and a replace let go of what an unfinished atomic run gathered, and nobody goes on with that run."""
+def test_the_staged_rows_of_an_abandoned_run_are_deleted(
+    run_etl: RunEtl, connection: Connection, tmp_path: Path
+) -> None:
+    """--force and replace delete the staged rows of an unfinished atomic run, and no load continues it."""
     _write(
         tmp_path,
         "feed.json",
@@ -308,7 +314,7 @@ def test_what_a_given_up_run_gathered_is_let_go(run_etl: RunEtl, connection: Con
 def test_keys_that_come_again_in_later_batches_are_merged(
     run_etl: RunEtl, connection: Connection, tmp_path: Path, first: list[str]
 ) -> None:
-    """Batches of new keys alone are followed by some with keys that are there: the newest stays, with its lines."""
+    """Batches with known keys after batches with new keys alone: the newest record is kept, with its lines."""
     for order_id in first:
         connection.execute("insert into logistics.orders values (%s, 1, 'old', 0, 0, 1)", [order_id])
     orders = [_order(each, 1, "new", "x", "y") for each in "ABCD"]

@@ -51,7 +51,7 @@ def _at_p4(site: Site, moment: Moment = "in COPY") -> AbstractContextManager[Gat
 
 @pytest.mark.parametrize("moment", ["in COPY", "in COMMIT"])
 def test_a_connection_that_is_lost_is_opened_again(site: Site, moment: Moment) -> None:
-    """A batch whose backend is killed in the middle of its COPY or COMMIT is tried again: each record is in, once."""
+    """A batch whose backend is killed in COPY or COMMIT is tried again: each record is loaded once."""
     with _at_p4(site, moment) as gate:
         load = site.start(*_load())
         site.terminate(gate.reached())
@@ -70,7 +70,7 @@ def test_a_connection_that_is_lost_is_opened_again(site: Site, moment: Moment) -
 
 
 def test_a_merge_that_lost_its_connection_is_done_again(site: Site) -> None:
-    """What a merge had prepared in its session is prepared anew in the next: each version and child row is right."""
+    """A merge prepares its session again after a lost connection: each version and child row is right."""
     shipment = {"created_at": "2026-01-01T00:00:00Z", "items": [{"sku": "a"}, {"sku": "b"}]}
     (site.folder / "feed.json").write_text(json.dumps([shipment | {"shipment_id": f"S{n}"} for n in range(4)]))
     with site.gate("logistics.shipments", "in COPY", when="new.shipment_id = 'S2'") as gate:
@@ -84,8 +84,8 @@ def test_a_merge_that_lost_its_connection_is_done_again(site: Site) -> None:
     assert sorted(items) == [(f"S{n}", ["a", "b"]) for n in range(4)]
 
 
-def test_passing_faults_are_retried(site: Site) -> None:
-    """What the server refuses for the moment is tried again, each time with one event, until it is in."""
+def test_transient_faults_are_retried(site: Site) -> None:
+    """A batch with a transient fault is tried again until it is loaded; each retry logs one event."""
     codes = ["40001", "40P01", "55P03", "57014", "53300", "57P03", "08006"]
     _on_p4(
         site,
@@ -103,7 +103,7 @@ def test_passing_faults_are_retried(site: Site) -> None:
 
 
 def test_a_batch_that_stays_refused_waits_in_the_failed_store(site: Site) -> None:
-    """When its tries are used up a batch goes whole to the failed store, the rest loads, and exit 1 stays."""
+    """After its last try the whole batch goes to the failed store, the rest is loaded, and the exit code stays 1."""
     _on_p4(site, "perform nextval('tries'); raise 'never' using errcode = '57014';")
     done = site.run(*_load())
     assert done.returncode == 1
@@ -128,7 +128,7 @@ def test_a_batch_that_stays_refused_waits_in_the_failed_store(site: Site) -> Non
 
 @pytest.mark.parametrize("code", ["53100", "42501"])
 def test_a_server_that_refuses_work_is_4(site: Site, code: str) -> None:
-    """A full disk, after its tries, and a right lost on the way end all with exit 4; it goes on afterwards."""
+    """A full disk, after all tries, and a lost right end the load with exit 4; the next load continues."""
     _on_p4(site, f"perform nextval('tries'); raise 'secret' using errcode = '{code}';")
     (site.folder / "later.json").write_text('[{"parcel_id": "P7"}]')
     done = site.run(*_load("later.json"))
@@ -151,7 +151,7 @@ def test_a_server_that_refuses_work_is_4(site: Site, code: str) -> None:
 
 
 def test_a_database_that_stays_away_is_4(site: Site) -> None:
-    """When no connection is to be had any more the run ends with exit 4 in bounded time, and goes on afterwards."""
+    """Without a connection the run ends with exit 4 in bounded time, and the next load continues it."""
     with _at_p4(site) as gate:
         load = site.start(*_load())
         gate.reached()
@@ -179,7 +179,7 @@ def test_a_database_that_stays_away_is_4(site: Site) -> None:
 
 
 def test_a_database_that_comes_back_is_waited_for(site: Site) -> None:
-    """A restart of the server that is shorter than the tries costs time and nothing else."""
+    """A restart of the server that is shorter than all tries only delays the load."""
     with _at_p4(site) as gate:
         load = site.start(*_load("--retry-attempts", "100"))
         pid = gate.reached()
@@ -195,7 +195,7 @@ def test_a_database_that_comes_back_is_waited_for(site: Site) -> None:
 
 
 def test_a_load_that_lost_its_source_to_another_is_6(site: Site) -> None:
-    """Whoever takes over the source while a load has no connection loads the rest; the first stops, nothing doubles."""
+    """If another load takes the source of a disconnected load, it loads the rest; the first stops; nothing doubles."""
     with _at_p4(site) as gate:
         load = site.start(*_load("--retry-base-seconds", "2", "--retry-cap-seconds", "2"))
         site.terminate(gate.reached())
@@ -210,7 +210,7 @@ def test_a_load_that_lost_its_source_to_another_is_6(site: Site) -> None:
 
 
 def test_a_killed_loader_leaves_nothing_half_done(site: Site) -> None:
-    """After kill -9 the batches that were committed are in and no other; the same command goes on at once."""
+    """After kill -9 only the committed batches are loaded; the same command continues at once."""
     with _at_p4(site) as gate:
         load = site.start(*_load())
         gate.reached()
@@ -241,13 +241,13 @@ def _error(sqlstate: str | None) -> psycopg.Error:
     ],
 )
 def test_each_sqlstate_has_one_meaning(meaning: refusals.Meaning, codes: list[str | None]) -> None:
-    """The code alone tells whether to try again, to keep the records, or to stop; no class of exceptions does."""
+    """The SQLSTATE alone decides whether to try again, to keep the records or to stop; the exception class does not."""
     assert {code: refusals.meaning(_error(code)) for code in codes} == dict.fromkeys(codes, meaning)
     assert {refusals.is_transient(_error(code)) for code in codes} == {meaning in {"away", "contended"}}
 
 
 def test_waits_double_up_to_the_cap() -> None:
-    """The waits begin at the base, double, stay below the cap, and differ by at most the base of jitter."""
+    """The waits begin at the base, double, stay below the cap, and have a jitter of at most the base."""
     waits: list[float] = []
     noted: list[int] = []
 
@@ -265,8 +265,8 @@ def test_waits_double_up_to_the_cap() -> None:
 
 
 @pytest.mark.parametrize("code", ["22P02", "42501", "XX000"])
-def test_nothing_else_is_tried_again(code: str) -> None:
-    """An error that trying again cannot help is raised at once, as it is."""
+def test_other_errors_are_not_tried_again(code: str) -> None:
+    """An error that a retry cannot solve is raised at once and unchanged."""
     tries: list[int] = []
 
     def fails() -> None:

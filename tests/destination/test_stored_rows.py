@@ -1,4 +1,4 @@
-"""Whatever the core makes of records, the tables take."""
+"""The tables accept all rows that the core makes of records."""
 
 import json
 from decimal import Decimal
@@ -17,14 +17,14 @@ from tests.support.parcels import PARCELS, RECORDS, batch_of, copy_rows
 
 
 def _stored(connection: Connection, table: Table) -> list[dict[str, Any]]:
-    """Return what a table holds, in the order in which it was sent."""
+    """Return the rows of a table in the order in which they were sent."""
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(sql.SQL("select * from {}").format(table.identifier)).fetchall()
     return sorted(rows, key=lambda row: (row["etl_place"], row.get("line_no")))
 
 
-def test_whatever_is_projected_the_tables_take(loader_session: Connection, define: Define) -> None:
-    """Of random records each one is either rejected or in the tables, with its child rows and the very values."""
+def test_the_tables_accept_every_projected_record(loader_session: Connection, define: Define) -> None:
+    """Each random record is either rejected or stored, with its child rows and the exact values."""
     text = PARCELS.replace("merge", "append").replace('key = ["feed", "parcel_id"]', "")
     dataset = define(text.replace("extra = {", 'raw = { path = ".", type = "jsonb" }\nextra = {'))
     create_tables(loader_session, dataset)

@@ -37,7 +37,7 @@ def _instant(connection: Connection, text: str) -> Any:
 
 
 def test_a_local_time_is_read_as_postgresql_reads_it(loader_session: Connection) -> None:
-    """A time in no hour of the zone has the offset before the change, one in two hours the offset after it."""
+    """A time in a gap of the zone has the offset before the change, a time that occurs twice the offset after it."""
 
     @settings(against_database, max_examples=300)
     @given(st.sampled_from(ZONES), LOCAL)
@@ -53,9 +53,9 @@ def test_a_local_time_is_read_as_postgresql_reads_it(loader_session: Connection)
 
 
 def test_a_zone_that_is_written_comes_before_that_of_the_column(loader_session: Connection) -> None:
-    """`timezone` is for the times without a zone alone; a day without a time begins at its midnight."""
+    """`timezone` applies only to times without a zone; a day without a time begins at its midnight."""
     convert = converter(Column(type="timestamptz", timezone="Europe/Berlin"))
-    told = {
+    instants = {
         text: _instant(loader_session, convert(text)).isoformat()
         for text in (
             "2026-01-05T10:00:00Z",
@@ -65,7 +65,7 @@ def test_a_zone_that_is_written_comes_before_that_of_the_column(loader_session: 
             "2026-01-05T24:00:00",
         )
     }
-    assert told == {
+    assert instants == {
         "2026-01-05T10:00:00Z": "2026-01-05T10:00:00+00:00",
         "2026-01-05T10:00:00": "2026-01-05T09:00:00+00:00",
         "2026-07-05 10:00": "2026-07-05T08:00:00+00:00",
@@ -77,7 +77,7 @@ def test_a_zone_that_is_written_comes_before_that_of_the_column(loader_session: 
 @against_database
 @given(st.integers(0, 10**9 - 1), st.integers(7, 9))
 def test_fractions_round_to_the_nearest_microsecond(loader_session: Connection, number: int, digits: int) -> None:
-    """More than six digits of a fraction are rounded, as PostgreSQL rounds the number that they are."""
+    """A fraction of more than six digits is rounded as PostgreSQL rounds it."""
     fraction = f"{number:09}"[:digits]
     text = converter(Column(type="timestamp"))(f"2026-01-05T10:00:00.{fraction}")
     row = loader_session.execute("select %s::timestamp", [text]).fetchone()
@@ -99,7 +99,7 @@ ODD = [
 
 
 def test_odd_spellings_have_the_instant_that_postgresql_reads(loader_session: Connection) -> None:
-    """Half a microsecond rounds to the even one; 24:00 and a leap second are the next midnight."""
+    """Half a microsecond rounds to even; 24:00 and a leap second are the next midnight."""
     convert = converter(Column(type="timestamptz"))
     assert [(text, _instant(loader_session, convert(text)).isoformat()) for text, _ in ODD] == ODD
     assert [(text, _instant(loader_session, text).isoformat()) for text, _ in ODD] == ODD

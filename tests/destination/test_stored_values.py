@@ -1,4 +1,4 @@
-"""What the conversions let pass is what the server stores, and what they refuse the server refuses."""
+"""Values that the conversions accept are stored by the server, values that they refuse are refused by it."""
 
 import json
 import math
@@ -29,7 +29,7 @@ against_database = settings(
 
 
 def _instant(text: str) -> Fraction:
-    """Return the microseconds since 1970 that a time means, by arithmetic alone."""
+    """Return the microseconds since 1970 of a time, by arithmetic alone."""
     match = re.fullmatch(
         r"(\d+)-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d(?:\.\d+)?))? ?(?:Z|([+-])(\d\d):?(\d\d)?)", text
     )
@@ -42,7 +42,7 @@ def _instant(text: str) -> Fraction:
 
 
 def _assert_is(kind: str, value: Any, stored: Any) -> None:
-    """What stands in the database is the very value."""
+    """The database has the exact value."""
     if kind == "text":
         assert stored == as_text(value)
         if not isinstance(value, str | bool):
@@ -75,7 +75,7 @@ READ: dict[str, LiteralString] = {
 
 
 def _sqlstate(convert: Callable[[Any], str], value: Any) -> str | None:
-    """Return why a converter refuses a value, None where it does not."""
+    """Return the SQLSTATE by which a converter refuses a value, or None."""
     try:
         convert(value)
     except Misfit as misfit:
@@ -85,8 +85,8 @@ def _sqlstate(convert: Callable[[Any], str], value: Any) -> str | None:
 
 
 @pytest.mark.parametrize("kind", VALUES)
-def test_what_fits_is_stored_as_the_very_value(loader_session: Connection, kind: Type) -> None:
-    """Whatever a converter lets pass PostgreSQL takes by COPY and gives back unchanged, times within rounding."""
+def test_an_accepted_value_is_stored_exactly(loader_session: Connection, kind: Type) -> None:
+    """PostgreSQL takes an accepted value by COPY and returns it unchanged, times within rounding."""
     loader_session.execute(sql.SQL("create temporary table converted (id integer, value {})").format(sql_type(kind)))
     convert = converter(Column(type=kind))
     passed = 0
@@ -119,7 +119,7 @@ CASTS = {
 
 
 def test_misfits_that_postgresql_refuses_have_its_sqlstate(loader_session: Connection) -> None:
-    """Where PostgreSQL refuses the value as well, it does so with the same SQLSTATE."""
+    """If PostgreSQL refuses a misfit as well, it does so with the same SQLSTATE."""
     agreed = []
     for kind, value, sqlstate in MISFITS:
         if kind == "jsonb" and not isinstance(value, str):
@@ -170,7 +170,7 @@ def _column(options: dict[str, Any]) -> Column:
 
 @st.composite
 def bounded(draw: st.DrawFn) -> tuple[Column, list[Any]]:
-    """Draw a column with checks, and values that keep or break them."""
+    """Draw a column with checks, and values that satisfy or violate them."""
     if draw(st.booleans()):
         one_of = st.just(("", "a", "'\\", "\U0001f69a\u0301", "%s"))
         options = draw(st.fixed_dictionaries({}, optional={"max_length": st.integers(1, 3), "one_of": one_of}))
@@ -186,7 +186,7 @@ def bounded(draw: st.DrawFn) -> tuple[Column, list[Any]]:
 
 
 def test_checks_of_the_loader_are_the_checks_of_the_table(loader_session: Connection) -> None:
-    """A value breaks min, above, max, max_length or one_of here exactly when the CHECK of the table refuses it."""
+    """A value violates min, above, max, max_length or one_of exactly if the CHECK of the table refuses it."""
     seen = {True: 0, False: 0}
 
     @settings(against_database, max_examples=60)
@@ -233,7 +233,7 @@ NAMES: tuple[Type, ...] = get_args(Type)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_both_paths_send_the_same_value(loader_session: Connection, name: Type) -> None:
-    """What the fast path accepts, PostgreSQL stores as the value of the checked path, or refuses like it."""
+    """A value that the fast path accepts is stored like that of the checked path, or refused like it."""
     column = Column(name="value", path="value", type=name)
     loader_session.execute(sql.SQL("create temporary table stored (value {})").format(sql_type(name)))
     accepted = []
@@ -249,7 +249,7 @@ def test_both_paths_send_the_same_value(loader_session: Connection, name: Type) 
 
 
 def _copied(connection: Connection, line: bytes, statement: str) -> str | None:
-    """Return what PostgreSQL stores of a line, or None where it refuses it."""
+    """Return the value that PostgreSQL stores of a line, or None if it refuses it."""
     try:
         with connection.transaction(force_rollback=True):
             with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:

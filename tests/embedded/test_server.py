@@ -24,7 +24,7 @@ from tests.support.waiting import until
 
 IS_ROOT = os.geteuid() == 0
 
-# A command that says when it has the server and uses it until its standard input ends.
+# A command that reports the start of its use of the server, and uses it until its standard input ends.
 USER = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background does not have
@@ -37,7 +37,7 @@ with serving(Path(sys.argv[1])) as url, psycopg.connect(url):
     sys.stdin.read()
 """
 
-# A command whose worker process lives on when it ends.
+# A command whose worker process outlives it.
 PARENT = """
 import os, sys, time
 from pathlib import Path
@@ -61,7 +61,7 @@ Server(Path(sys.argv[1])).start(keep=True)
 
 @pytest.fixture
 def new_folder(tmp_path: Path) -> Iterator[Path]:
-    """Give a folder for a new server, which does not outlive the test."""
+    """Give a folder for a new server, which is deleted after the test."""
     folder = tmp_path / "postgres"
     yield folder
     Server(folder).stop()
@@ -69,7 +69,7 @@ def new_folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def created(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Create one server for the tests that are not about creation: initdb takes most of a test's time."""
+    """Create one server for the tests that do not create their own: initdb takes most of a test's time."""
     folder = tmp_path_factory.mktemp("created") / "postgres"
     with serving(folder):
         pass
@@ -78,7 +78,7 @@ def created(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(created: Path) -> Iterator[Path]:
-    """Give the folder of a server that exists, does not run and has said nothing yet."""
+    """Give the folder of a server that exists, does not run and has an empty log."""
     (created / "server.log").unlink(missing_ok=True)
     yield created
     Server(created).stop()
@@ -86,7 +86,7 @@ def folder(created: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """Give a folder that every user can reach: that of tmp_path is private to its user."""
+    """Give a folder that every user can reach: the folder of tmp_path is private to its user."""
     with tempfile.TemporaryDirectory() as parent:
         Path(parent).chmod(0o755)
         yield Path(parent) / "postgres"
@@ -95,7 +95,7 @@ def open_folder() -> Iterator[Path]:
 
 @contextmanager
 def user(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a command that uses the server; it may take its time until `await_use`."""
+    """Run a command that uses the server; `await_use` gives it time to start."""
     with subprocess.Popen(
         [sys.executable, "-c", USER, str(folder)],
         cwd=ROOT,
@@ -126,22 +126,22 @@ def end(process: subprocess.Popen[str]) -> int:
 
 
 def pid(folder: Path) -> int:
-    """Return the number of the postmaster, which must run."""
+    """Return the process id of the postmaster, which must run."""
     found = Server(folder).status().pid
     assert found is not None
     return found
 
 
 def value(url: str, setting: str) -> str:
-    """Return a setting as the server says it."""
+    """Return a setting as the server reports it."""
     with psycopg.connect(url) as connection:
         row = connection.execute("select current_setting(%s)", [setting]).fetchone()
     assert row is not None
     return str(row[0])
 
 
-def test_a_server_starts_tells_its_status_and_stops(new_folder: Path) -> None:
-    """start, status and stop agree with each other and with what the operating system sees."""
+def test_a_server_starts_reports_its_status_and_stops(new_folder: Path) -> None:
+    """start, status and stop agree with each other and with the processes of the operating system."""
     server = Server(new_folder)
     assert not server.status().running
     assert not server.stop()
@@ -178,7 +178,7 @@ def test_the_database_is_unicode_durable_and_private(folder: Path) -> None:
 
 
 def test_psql_connects_with_the_address(folder: Path) -> None:
-    """The installed psql takes the address as it is."""
+    """The installed psql accepts the address unchanged."""
     with serving(folder) as url:
         done = subprocess.run([binary("psql"), url, "-Atc", "select 6 * 7"], capture_output=True, check=True)
     assert done.stdout == b"42\n"
@@ -187,15 +187,15 @@ def test_psql_connects_with_the_address(folder: Path) -> None:
 
 
 def test_an_older_version_serves_too(new_folder: Path) -> None:
-    """A server made as PostgreSQL 16 stays one, whatever version a later command would make."""
+    """A server created by PostgreSQL 16 keeps its version, although a later command would create another."""
     Server(new_folder, version=16).start()
     with serving(new_folder) as url, psycopg.connect(url) as connection:
         assert connection.info.server_version // 10000 == 16
     assert Server(new_folder).status().version == 16
 
 
-def test_settings_of_the_person_survive(folder: Path) -> None:
-    """What `alter system` sets beats the settings that are written at each start."""
+def test_settings_of_the_user_are_kept(folder: Path) -> None:
+    """Settings of `alter system` override the settings that are written at each start."""
     with serving(folder) as url, psycopg.connect(url, autocommit=True) as connection:
         connection.execute("alter system set max_wal_size = '123MB'")
     with serving(folder) as url:
@@ -203,7 +203,7 @@ def test_settings_of_the_person_survive(folder: Path) -> None:
 
 
 def test_the_log_never_quotes_data(folder: Path) -> None:
-    """Neither the values of a refused statement nor its text reach the server's log."""
+    """Neither the values of a refused statement nor its text are in the server's log."""
     with serving(folder) as url:
         with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.InvalidTextRepresentation):
             connection.execute("select 'secretvalue'::integer")
@@ -249,7 +249,7 @@ def test_committed_rows_survive_a_kill(folder: Path) -> None:
 
 
 def test_two_commands_start_at_the_same_instant(new_folder: Path) -> None:
-    """Of commands that find no server one creates it, all use it, and nothing runs when they have ended."""
+    """Of commands that find no server one creates it, all use it, and no server runs after their end."""
     with user(new_folder) as one, user(new_folder) as two, user(new_folder) as three:
         for process in (one, two, three):
             await_use(process)
@@ -267,7 +267,7 @@ def test_the_last_user_stops_the_server(folder: Path) -> None:
     assert not Server(folder).status().running
 
 
-def test_a_killed_user_does_not_pin_the_server(folder: Path) -> None:
+def test_a_killed_user_does_not_keep_the_server(folder: Path) -> None:
     """After kill -9 of the only command the server still runs; the next command uses it and stops it."""
     with user(folder) as killed:
         await_use(killed)
@@ -278,8 +278,8 @@ def test_a_killed_user_does_not_pin_the_server(folder: Path) -> None:
     assert not Server(folder).status().running
 
 
-def test_a_worker_that_ends_late_does_not_pin_the_server(folder: Path) -> None:
-    """What a command's worker process still has open when the command has ended counts as no use."""
+def test_a_worker_that_ends_late_does_not_keep_the_server(folder: Path) -> None:
+    """A lock that a worker process has after the end of its command does not count as use."""
     done = subprocess.run(
         [sys.executable, "-c", PARENT, folder], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     )
@@ -294,7 +294,7 @@ def test_a_worker_that_ends_late_does_not_pin_the_server(folder: Path) -> None:
 
 @pytest.mark.parametrize("reached", ["data.partial-*/base", "data.partial-*/global/pg_control", "data/postmaster.pid"])
 def test_a_killed_creation_is_done_again(new_folder: Path, reached: str) -> None:
-    """A command killed within initdb or the first start leaves nothing that the next one trips over."""
+    """A command killed in initdb or in the first start leaves nothing that makes the next command fail."""
     with user(new_folder) as killed:
         until(lambda: any(new_folder.glob(reached)), "the moment of the creation", pause=0.001)
         killed.kill()
@@ -305,7 +305,7 @@ def test_a_killed_creation_is_done_again(new_folder: Path, reached: str) -> None
 
 
 def test_a_kept_server_stays(folder: Path) -> None:
-    """What start(keep=True) left running outlives the commands that use it, until it is stopped."""
+    """After start(keep=True) a server outlives the commands that use it, until it is stopped."""
     server = Server(folder)
     server.start(keep=True)
     with serving(folder):
@@ -319,7 +319,7 @@ def test_a_kept_server_stays(folder: Path) -> None:
 
 
 def test_keeping_ends_with_the_postmaster(folder: Path) -> None:
-    """After a crash of a kept server a command that had to start it again stops it too."""
+    """After a crash of a kept server a command that had to start it again stops it, too."""
     Server(folder).start(keep=True)
     os.kill(pid(folder), signal.SIGKILL)
     with serving(folder):
@@ -328,7 +328,7 @@ def test_keeping_ends_with_the_postmaster(folder: Path) -> None:
 
 
 def test_a_number_of_another_process_is_no_postmaster(folder: Path) -> None:
-    """A process that got the number of a dead postmaster is neither taken for it nor ended."""
+    """A process with the process id of a dead postmaster is neither taken for it nor ended."""
     with serving(folder):
         os.kill(pid(folder), signal.SIGKILL)
     stale = folder / "data" / "postmaster.pid"
@@ -345,7 +345,7 @@ def test_a_number_of_another_process_is_no_postmaster(folder: Path) -> None:
 
 
 def test_no_second_server_starts_on_living_processes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as a process of the last server lives, even one that cannot be seen, its data is left alone."""
+    """While a process of the last server lives, even an invisible one, its data is not touched."""
     monkeypatch.setattr(server_module, "_DYING_SECONDS", 0.1)
     with serving(folder):
         pass
@@ -359,7 +359,7 @@ def test_no_second_server_starts_on_living_processes(folder: Path, monkeypatch: 
 
 @pytest.mark.parametrize("name", ["deep/" * 20, "a, ü'"])
 def test_any_path_is_served(open_folder: Path, name: str) -> None:
-    """Where the path is too long for a socket or needs quotes, the socket gets a short private folder meanwhile."""
+    """If the path is too long for a socket or needs quotes, the socket gets a short private folder meanwhile."""
     folder = open_folder.parent / name
     with serving(folder) as url:
         found = Server(folder).socket_folder
@@ -371,7 +371,7 @@ def test_any_path_is_served(open_folder: Path, name: str) -> None:
 
 
 def test_a_socket_folder_of_another_user_is_refused(tmp_path: Path) -> None:
-    """A short folder that was put there for us, open to others, catches no connection."""
+    """A short folder that another user prepared, open to others, receives no connection."""
     folder = tmp_path / ("deep/" * 20) / "postgres"
     found = Server(folder).socket_folder
     found.mkdir()
@@ -386,7 +386,7 @@ def test_a_socket_folder_of_another_user_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root has folders that no other user can enter and yet needs one")
 def test_root_is_served_below_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run by root with all files below a private folder the server is another user's; the folder stays private."""
+    """Run by root below a private folder, the server belongs to another user, and the folder stays private."""
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
     package = binary("postgres").parents[2]
@@ -409,7 +409,7 @@ def test_root_is_served_below_a_folder_of_its_own(tmp_path: Path, monkeypatch: p
 def test_root_gives_no_capability_without_need(open_folder: Path) -> None:
     """Run by root where the server's user can reach everything, the server has no capability at all.
 
-    An installation below a private folder is the need: then it is CAP_DAC_OVERRIDE, and that alone.
+    An installation below a private folder needs one: then it is CAP_DAC_OVERRIDE alone.
     """
     is_reachable = all(parent.stat().st_mode & stat.S_IXOTH for parent in binary("postgres").resolve().parents)
     with serving(open_folder):
@@ -426,7 +426,7 @@ def effective_capabilities(process: psutil.Process) -> int:
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root can become another user")
 def test_root_without_a_way_out_gets_the_remedy(new_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where root can neither change the user nor keep the capability, the error names what to do instead."""
+    """If root can neither change the user nor keep the capability, the error names the remedy."""
     monkeypatch.setattr(accounts, "_KEEP_CAPABILITY", ["--no-such-option"])
     with pytest.raises(UsageError, match="refuses to run as root") as raised, serving(new_folder):
         pass
@@ -434,13 +434,13 @@ def test_root_without_a_way_out_gets_the_remedy(new_folder: Path, monkeypatch: p
 
 
 def test_the_starting_command_can_be_captured_and_interrupted(folder: Path) -> None:
-    """A kept server holds no pipe of the command that started it, and is not in its session."""
+    """A kept server has no pipe of the command that started it, and is not in its session."""
     subprocess.run([sys.executable, "-c", STARTER, folder], cwd=ROOT, capture_output=True, timeout=30, check=True)
     assert os.getsid(pid(folder)) == pid(folder)
 
 
 def test_an_interrupted_command_stops_the_server(folder: Path) -> None:
-    """Ctrl-C, which reaches the whole group of a command, ends it in order, and with it the server."""
+    """Ctrl-C, which reaches the whole group of a command, ends it in order, and also ends the server."""
     with user(folder) as process:
         await_use(process)
         os.killpg(process.pid, signal.SIGINT)
@@ -451,7 +451,7 @@ def test_an_interrupted_command_stops_the_server(folder: Path) -> None:
 
 
 def test_tcp_needs_the_password(folder: Path) -> None:
-    """With a port the server listens on this machine alone and lets in only who has the password."""
+    """With a port the server listens on this machine alone and accepts only clients with the password."""
     server, port = Server(folder), free_port()
     server.start()
     server.start(port=port, keep=True)
@@ -472,7 +472,7 @@ def test_tcp_needs_the_password(folder: Path) -> None:
 
 
 def test_a_server_in_use_is_not_restarted(folder: Path) -> None:
-    """AttemptRequest for a port while a command uses the server, start refuses instead of cutting it off."""
+    """A start with a port is refused while a command uses the server; the command keeps its connection."""
     with serving(folder) as url:
         with pytest.raises(BusyError):
             Server(folder).start(port=free_port())
@@ -480,7 +480,7 @@ def test_a_server_in_use_is_not_restarted(folder: Path) -> None:
 
 
 def test_a_port_in_use_is_reported(folder: Path) -> None:
-    """When the server cannot start the error quotes its log and names the file."""
+    """If the server cannot start, the error quotes its log and names the file."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -492,7 +492,7 @@ def test_a_port_in_use_is_reported(folder: Path) -> None:
 
 
 def test_unusable_folders_are_refused(tmp_path: Path) -> None:
-    """A file, a folder with other things, one that everyone can write to: refused, and left as they were."""
+    """A file, a folder with other things, and one that everyone can write to are refused and left unchanged."""
     file, used, shared = tmp_path / "file", tmp_path / "used", tmp_path / "shared"
     file.touch()
     used.mkdir()

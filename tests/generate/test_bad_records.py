@@ -46,12 +46,12 @@ def _generated(
     dataset: str, size: int, bad: float, format: Literal["array", "ndjson"]
 ) -> tuple[bytes, Mapping[str, int]]:
     output = io.BytesIO()
-    told = generate.generate(dataset, records=size, output=output, seed=11, bad=bad, format=format)
-    return output.getvalue(), told.bad
+    generated = generate.generate(dataset, records=size, output=output, seed=11, bad=bad, format=format)
+    return output.getvalue(), generated.bad
 
 
 def _records(content: bytes) -> list[bytes]:
-    """Return the text of each record, of which a line holds one."""
+    """Return the text of each record; each line has one record."""
     return [line.removesuffix(b",") for line in content.splitlines() if line.startswith(b"{")]
 
 
@@ -73,7 +73,7 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _place(dataset: Dataset, old: bytes, new: bytes) -> tuple[str, str]:
-    """Return table and column of the one value in which two versions of a record differ."""
+    """Return table and column of the only value that differs between two versions of a record."""
     before, after = dict(_leaves(json.loads(old))), dict(_leaves(json.loads(new)))
     [path] = [path for path in before if path not in after or before[path] != after[path]]
     first, *children = dataset.tables
@@ -93,7 +93,7 @@ def test_each_fault_of_each_dataset_is_found(
     dataset: str,
     format: Literal["array", "ndjson"],
 ) -> None:
-    """Exactly the spoiled records are rejected, told with the place and SQLSTATE of their fault; the rest is in."""
+    """Only the spoiled records are rejected, with the place and SQLSTATE of their fault; the others are loaded."""
     definition = find(dataset, ROOT / "config")
     clean, _ = _generated(dataset, 700, 0, format)
     content, counts = _generated(dataset, 700, 0.2, format)
@@ -114,17 +114,17 @@ def test_each_fault_of_each_dataset_is_found(
         "withheld": 0,
         "pending": len(bad),
     }
-    told = {record["record"]: record for record in site.failures.records(summary["run"])}
-    assert sorted(told) == sorted(bad)
+    rejected = {record["record"]: record for record in site.failures.records(summary["run"])}
+    assert sorted(rejected) == sorted(bad)
     key = definition.tables[0].column(definition.key[0])
     assert key is not None
     for number, fault in bad.items():
-        record, text = told[number], records[number - 1]
+        record, text = rejected[number], records[number - 1]
         table, column = _place(definition, originals[number - 1], text)
         # A day alone is no instant, whether it exists or not.
-        told_as = "no_instant" if fault == "bad_date" and column.endswith("_at") else fault
-        assert (record["table"], record["column"], record["sqlstate"]) == (table, column, SQLSTATES[told_as]), fault
-        assert REASONS[told_as] in record["reason"]
+        expected = "no_instant" if fault == "bad_date" and column.endswith("_at") else fault
+        assert (record["table"], record["column"], record["sqlstate"]) == (table, column, SQLSTATES[expected]), fault
+        assert REASONS[expected] in record["reason"]
         assert record["text"] == text == content[record["offset"] : record["offset"] + len(text)]
         assert record["key"] == json.loads(text).get(key.path)
     good = [json.loads(text) for number, text in enumerate(records, 1) if number not in bad]
@@ -133,7 +133,7 @@ def test_each_fault_of_each_dataset_is_found(
 
 
 def _check_facts(connection: Connection, definition: Dataset, newest: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that the tables hold the newest version of each record, with its child rows."""
+    """Check that the tables have the newest version of each record, with its child rows."""
     first, *children = definition.tables
     key = sql.Identifier(definition.key[0])
     rows = connection.execute(sql.SQL("select {}, to_jsonb(t) from {} t").format(key, first.identifier)).fetchall()
@@ -151,8 +151,8 @@ def _check_facts(connection: Connection, definition: Dataset, newest: Mapping[st
         assert found[0] == sum(len(record.get(child.each[0]) or ()) for record in newest.values())
 
 
-def test_the_command_finds_them_too(run_etl: RunEtl, tmp_path: Path) -> None:
-    """`etl generate --bad` and `etl load` agree on how many records are bad, and `failed list` tells of all of them."""
+def test_the_commands_agree_on_bad_records(run_etl: RunEtl, tmp_path: Path) -> None:
+    """`etl generate --bad` and `etl load` agree on the number of bad records, and `failed list` shows all of them."""
     done = run_etl(
         "generate", "shipments", "--records", "2000", "--bad", "2%", "--format", "ndjson", "--output", "feed.ndjson"
     )

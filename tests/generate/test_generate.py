@@ -1,4 +1,4 @@
-"""The sample data: deterministic, coherent, spoiled as named, and made in constant memory."""
+"""The sample data: reproducible, coherent, spoiled as requested, and generated in constant memory."""
 
 import io
 import itertools
@@ -39,14 +39,14 @@ CODES = {  # the status of a shipment after an event
 
 
 def made(dataset: str, records: int, **options: Any) -> tuple[bytes, GenerateResult]:
-    """Generate into memory."""
+    """Generate records in memory."""
     output = io.BytesIO()
     generated = generate(dataset, records=records, output=output, **options)
     return output.getvalue(), generated
 
 
 def parsed(dataset: str, records: int, **options: Any) -> list[Record]:
-    """Generate and decode, with decimals as they are written."""
+    """Generate and decode records, with decimals as they are written."""
     written, _ = made(dataset, records, format="ndjson", **options)
     return [json.loads(line, parse_float=Decimal) for line in written.splitlines()]
 
@@ -60,7 +60,7 @@ def shipments() -> list[Record]:
 @pytest.mark.parametrize("dataset", DATASETS)
 @pytest.mark.parametrize("records", [1, 1203])
 def test_both_formats_hold_the_same_records(dataset: str, records: int) -> None:
-    """An array and an NDJSON file are valid UTF-8 JSON with one and the same record per line."""
+    """An array and an NDJSON file are valid UTF-8 JSON with the same records, one in each line."""
     array, generated = made(dataset, records, format="array", bad=0.1)
     ndjson, _ = made(dataset, records, format="ndjson", bad=0.1)
     lines = ndjson.decode().splitlines()
@@ -77,7 +77,7 @@ def test_no_records() -> None:
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_a_seed_gives_the_same_bytes(dataset: str) -> None:
-    """The same arguments give the same bytes, another seed others."""
+    """The same arguments give the same bytes, another seed gives others."""
     assert made(dataset, 700, seed=7, bad=0.2) == made(dataset, 700, seed=7, bad=0.2)
     assert made(dataset, 700, seed=7)[0] != made(dataset, 700, seed=8)[0]
 
@@ -92,13 +92,13 @@ def test_a_seed_gives_the_same_bytes(dataset: str) -> None:
     ],
 )
 def test_bytes_do_not_depend_on_the_machine(dataset: str, digest: str) -> None:
-    """The bytes of seed 1 are known: another version of Python that gives others fails here."""
+    """The bytes of seed 1 are fixed: a version of Python that generates others fails here."""
     assert sha256(made(dataset, 3000, seed=1, bad=0.1)[0]).hexdigest()[:16] == digest
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_a_file_can_go_on_where_another_ended(dataset: str) -> None:
-    """Records from number `first` on are those that one long file holds there."""
+def test_a_file_can_continue_after_another(dataset: str) -> None:
+    """The records from number `first` on are the same as in one long file."""
     whole = made(dataset, 1500, format="ndjson")[0]
     parts = [made(dataset, 750, format="ndjson", first=first)[0] for first in (1, 751)]
     assert b"".join(parts) == whole
@@ -106,13 +106,13 @@ def test_a_file_can_go_on_where_another_ended(dataset: str) -> None:
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_keys_are_unique(dataset: str) -> None:
-    """No two unspoiled records have the same key, also when events begin the shipments' journeys anew."""
+    """No two unspoiled records have the same key, also when the journeys of shipments are used again."""
     records = parsed(dataset, 2000, sizes=Sizes(shipments=100))
     assert len({record[KEYS[dataset]] for record in records}) == 2000
 
 
 def test_dates_fit_each_other_and_the_status(shipments: list[Record]) -> None:
-    """Every date is in its order and not after the export, and stands exactly when the status says so."""
+    """All dates are in order and not after the export, and a date is present exactly if the status requires it."""
     for record in shipments:
         at = {name: datetime.fromisoformat(record[name]) for name in record if name.endswith("_at") and record[name]}
         assert at["created_at"] < at["promised_at"]
@@ -140,7 +140,7 @@ def test_dates_cover_two_years(shipments: list[Record]) -> None:
 
 
 def test_some_deliveries_are_late_and_carriers_differ(shipments: list[Record]) -> None:
-    """The carriers' shares of deliveries on time lie between 70 and 99 % and 15 points or more apart."""
+    """The carriers' shares of deliveries on time are between 70 and 99 %, with 15 points or more between them."""
     on_time = defaultdict[str, list[bool]](list)
     for record in shipments:
         if record["delivered_at"]:
@@ -192,8 +192,8 @@ def test_shipments_have_the_shape_of_the_dataset(shipments: list[Record]) -> Non
     assert 2.8 < sum(number * count for number, count in counts.items()) / len(shipments) < 3.2
 
 
-def test_texts_are_hard_to_carry(shipments: list[Record]) -> None:
-    """Notes hold quote, tab, line ends, backslash, emoji and nothing, cities letters of many scripts."""
+def test_texts_have_difficult_characters(shipments: list[Record]) -> None:
+    """Notes have quotes, tabs, line ends, backslashes, emoji or nothing; cities have letters of many scripts."""
     notes = [record["note"] for record in shipments]
     assert 0.5 < notes.count(None) / len(notes) < 0.75
     texts = "".join(note for note in notes if note)
@@ -218,7 +218,7 @@ def test_a_shipment_is_about_900_bytes() -> None:
 
 
 def test_shipments_name_existing_trips_of_their_day(shipments: list[Record]) -> None:
-    """A log_id is one of the logs generated by default, and its trip was on the day of the pickup."""
+    """A log_id is one of the logs generated by default, and its trip is on the day of the pickup."""
     logs = {record["log_id"]: record for record in parsed("vehicle_logs", 50_000)}
     carried = [record for record in shipments if record.get("log_id")]
     assert len(carried) > 0.7 * len(shipments)
@@ -238,7 +238,7 @@ def test_trips_name_existing_vehicles() -> None:
 
 
 def test_a_smaller_network_fits_too() -> None:
-    """With sizes of its own, no dataset names a record beyond them."""
+    """With other sizes, no dataset names a record beyond them."""
     sizes = Sizes(shipments=300, vehicle_logs=40, vehicles=3)
     options = {"seed": 5, "sizes": sizes}
     vehicles = {record["vehicle_id"] for record in parsed("vehicles", 3, **options)}
@@ -252,19 +252,19 @@ def test_a_smaller_network_fits_too() -> None:
     assert {record["shipment_id"] for record in events} < {record["shipment_id"] for record in journeys}
 
 
-def test_events_tell_the_journey_of_their_shipment(shipments: list[Record]) -> None:
-    """The events of a shipment are in order, and agree with its status, dates, places and trip."""
+def test_events_match_the_journey_of_their_shipment(shipments: list[Record]) -> None:
+    """The events of a shipment are in order, and match its status, dates, places and trip."""
     vehicles = {record["log_id"]: record["vehicle_id"] for record in parsed("vehicle_logs", 50_000)}
     events = parsed("tracking_events", 20_000)
     journeys = {key: list(group) for key, group in itertools.groupby(events, lambda event: event["shipment_id"])}
     journeys.popitem()  # may be cut by the number of records
-    told = 0
+    compared = 0
     for shipment in shipments[: len(journeys)]:
         journey = journeys.get(shipment["shipment_id"], [])
         if not journey:
             assert shipment["status"] in ("created", "cancelled")
             continue
-        told += 1
+        compared += 1
         order = list(CODES)
         codes = [event["event_code"] for event in journey]
         assert [code for code in codes if code != "EXCEPTION"] == sorted(set(codes) - {"EXCEPTION"}, key=order.index)
@@ -280,7 +280,7 @@ def test_events_tell_the_journey_of_their_shipment(shipments: list[Record]) -> N
         for event in journey:
             assert (event["exception_code"] is not None) == (event["event_code"] == "EXCEPTION")
             assert event["occurred_at"] < event["recorded_at"] or event["recorded_at"] == f"{NOW:%Y-%m-%dT%H:%M:%SZ}"
-    assert told > 3000
+    assert compared > 3000
     assert {event["exception_code"] for event in events} == {
         *(None, "ADDRESS_UNKNOWN", "CUSTOMS_HOLD", "DAMAGED", "WEATHER")
     }
@@ -300,7 +300,7 @@ def columns(dataset: str) -> list[tuple[str | None, list[str], Record]]:
 
 
 def values(record: Record, each: str | None, path: list[str]) -> Iterator[Any]:
-    """Give the values of a column in a record and its child rows; ... where the member is absent."""
+    """Give the values of a column in a record and its child rows; ... for an absent member."""
     for holder in record[each] if each else [record]:
         value: Any = holder
         for step in path:
@@ -309,7 +309,7 @@ def values(record: Record, each: str | None, path: list[str]) -> Iterator[Any]:
 
 
 def misfit(value: Any, column: Record) -> str | None:  # noqa: PLR0911 - one line a fault
-    """Name the fault for which a column refuses a value."""
+    """Return the fault for which a column refuses a value."""
     kind = column["type"]
     if value is ... or value is None:
         if not column.get("required"):
@@ -333,7 +333,7 @@ def misfit(value: Any, column: Record) -> str | None:  # noqa: PLR0911 - one lin
 
 
 def found_faults(dataset: str, records: list[Record]) -> Counter[str]:
-    """Judge records by the definition; a key met before counts as duplicate only in a newer version."""
+    """Judge records by the definition; a known key counts as a duplicate only in a newer version."""
     known, found = dict[str, Record](), Counter[str]()
     table = columns(dataset)
     newest = {"shipments": "updated_at", "tracking_events": "recorded_at"}.get(dataset)
@@ -359,14 +359,14 @@ def found_faults(dataset: str, records: list[Record]) -> Counter[str]:
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_unspoiled_records_fit_the_definition(dataset: str) -> None:
-    """Without `bad`, no record departs from the shipped definition of its dataset."""
+    """Without `bad`, all records fit the shipped definition of their dataset."""
     assert not found_faults(dataset, parsed(dataset, 4000))
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
 @pytest.mark.parametrize("bad", [0.02, 0.3])
-def test_each_fault_spoils_as_it_is_named(dataset: str, bad: float) -> None:
-    """The asked share is spoiled, in equal parts, each record so that the definition refuses it as named.
+def test_each_fault_spoils_as_its_name_says(dataset: str, bad: float) -> None:
+    """The requested share is spoiled, in equal parts, so that the definition refuses each record as named.
 
     A duplicate is a later version of an earlier unspoiled record, so that a merge keeps all unspoiled keys.
     """
@@ -379,7 +379,7 @@ def test_each_fault_spoils_as_it_is_named(dataset: str, bad: float) -> None:
 
 
 def test_faults_that_make_no_sense_are_left_out() -> None:
-    """Shipments and trips can have every fault, events none in a number, vehicles none in a date."""
+    """Shipments and trips can have every fault, events no fault of a number, vehicles no fault of a date."""
     assert len(FAULTS) == len(set(FAULTS)) == 10
     assert faults("shipments") == faults("vehicle_logs") == FAULTS
     in_numbers = {"wrong_type", "negative_weight", "number_too_large"}
@@ -388,7 +388,7 @@ def test_faults_that_make_no_sense_are_left_out() -> None:
 
 
 def test_all_records_can_be_spoiled() -> None:
-    """With `bad` 1 every record is spoiled; none is a duplicate, for there is no good one before it."""
+    """With `bad` 1 every record is spoiled; no record is a duplicate, because no good record precedes it."""
     _, generated = made("shipments", 900, bad=1.0)
     assert sum(generated.bad.values()) == 900
     assert generated.bad["duplicate_key"] == 0
@@ -396,7 +396,7 @@ def test_all_records_can_be_spoiled() -> None:
 
 
 class Sink(io.RawIOBase):
-    """Forget what is written but for the size of the largest write."""
+    """Counts the bytes of the largest write, and stores nothing."""
 
     largest = 0
 
@@ -407,7 +407,7 @@ class Sink(io.RawIOBase):
 
 
 def peak(dataset: str, records: int, bad: float) -> int:
-    """Give the greatest memory in use while records are made, in bytes."""
+    """Return the peak memory of a generation, in bytes."""
     tracemalloc.start()
     try:
         generate(dataset, records=records, output=cast("BinaryIO", Sink()), bad=bad)
@@ -421,12 +421,12 @@ def peak(dataset: str, records: int, bad: float) -> int:
     [("shipments", 1000, 0.0), ("tracking_events", 1000, 0.0), ("vehicles", 9000, 0.05)],
 )
 def test_memory_is_constant(dataset: str, records: int, bad: float) -> None:
-    """Three and more times the records need no more memory, also with records kept to be duplicated."""
+    """Three times the records, or more, need no more memory, also with records that are kept for duplicates."""
     assert peak(dataset, records * 3, bad) < peak(dataset, records, bad) * 1.15
 
 
 def test_writes_are_bounded() -> None:
-    """No write is larger than a block of records, however many are made."""
+    """No write is larger than a block of records, for any number of records."""
     sinks = [Sink(), Sink()]
     for sink, records in zip(sinks, (5000, 40_000), strict=True):
         generate("shipments", records=records, output=cast("BinaryIO", sink))
@@ -448,7 +448,7 @@ def test_writes_are_bounded() -> None:
     ],
 )
 def test_wrong_arguments_are_wrong_usage(options: dict[str, Any], message: str) -> None:
-    """An argument out of its range is a UsageError that says what was expected, and nothing is written."""
+    """An argument out of its range is a UsageError with the expected range, and nothing is written."""
     output = io.BytesIO()
     with pytest.raises(UsageError, match=re.escape(message)):
         generate(**{"dataset": "shipments", "records": 10, "output": output, **options})

@@ -26,12 +26,12 @@ Record = dict[str, Any]
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Site:
-    """Give a folder in which commands run that need no database."""
+    """Give a folder for commands that need no database."""
     return Site("postgresql://nobody@127.0.0.1:1/nowhere", tmp_path)
 
 
 def proposed(folder: Path, content: str | list[Record], **how: Any) -> tuple[Dataset, Proposal]:
-    """Return the definition that is proposed for this content, as its own file reads."""
+    """Return the proposed definition of this content, as read from its file, and the proposal."""
     path = folder / "feed.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     how = {"name": "feed", "records": None, "sample": None, "used_names": frozenset()} | how
@@ -41,15 +41,15 @@ def proposed(folder: Path, content: str | list[Record], **how: Any) -> tuple[Dat
 
 
 def line_of(folder: Path, values: list[Any], name: str = "x") -> Any:
-    """Return what stands in the definition for a member with these values: its type, or a table of options."""
+    """Return the entry of the definition for a member with these values: its type, or a table of options."""
     _, proposal = proposed(folder, [{name: value} for value in values])
     [table] = tomllib.loads(proposal.text)["table"]
     return next(iter(table["columns"].values()))
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_the_table_of_types_says_what_is_proposed(tmp_path: Path, name: Type) -> None:
-    """Some example of a type that can be inferred leads to it; a type that cannot is never proposed for a value."""
+def test_the_table_of_types_decides_what_is_proposed(tmp_path: Path, name: Type) -> None:
+    """Some example of an inferable type leads to it; a type that is not inferable is never proposed."""
     types = set()
     for example in TYPES[name].examples:
         dataset, _ = proposed(tmp_path, f'[{{"x": {example}}}]')
@@ -75,12 +75,12 @@ def test_the_table_of_types_says_what_is_proposed(tmp_path: Path, name: Type) ->
     ],
 )
 def test_the_records_of_a_source_are_found(content: str, records: str) -> None:
-    """The path of one record is told by how the source begins, whole or cut off."""
+    """The path of the records is found by the beginning of the source, whole or cut."""
     assert find_records(content.encode()).path == records
 
 
-def test_a_document_that_shows_no_records_asks_for_their_path() -> None:
-    """Where the beginning of a large document holds no array of objects, the path has to be given."""
+def test_a_document_without_visible_records_needs_their_path() -> None:
+    """If the beginning of a large document has no array of objects, the path has to be given."""
     with pytest.raises(UsageError, match="found none") as raised:
         find_records(b'{"numbers": [1, 2, 3')
     assert "--records" in (raised.value.hint or "")
@@ -105,12 +105,12 @@ def test_a_document_that_shows_no_records_asks_for_their_path() -> None:
     ],
 )
 def test_a_column_has_a_name_that_sql_reads_without_quotes(words: list[str], name: str) -> None:
-    """Names are small letters, digits and _; words of SQL get a _ behind them."""
+    """Names are small letters, digits and _; words of SQL get a _ after them."""
     assert snake_case(words) == name
 
 
 def test_names_differ_and_fit(connection: Connection) -> None:
-    """A name that is taken gets a number, one that is too long is cut; no word is reserved that is not known."""
+    """A used name gets a number, a long name is cut, and every reserved word of the server is known."""
     names = Names({"city"})
     assert [names.new(["city"]), names.new(["City"]), names.new(["etl_run"])] == ["city_2", "city_3", "etl_run_2"]
     long = [names.new([word * 40, "weight"]) for word in ("ab", "ab", "abc")]
@@ -166,7 +166,7 @@ KINDS: dict[str, tuple[list[Any], Any]] = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_values_become_a_column(tmp_path: Path, name: str) -> None:
-    """The type of a column is what all values fit; what is uncertain stays text or jsonb."""
+    """The type of a column fits all its values; uncertain columns are text or jsonb."""
     values, expected = KINDS[name]
     assert line_of(tmp_path, values) == expected
 
@@ -187,13 +187,13 @@ def test_values_become_a_column(tmp_path: Path, name: str) -> None:
         ('say "hi"\n\x7f', ["x"], {"path": r'"say \"hi\"\n\u007f"', "type": "text"}),
     ],
 )
-def test_a_name_decides_where_values_leave_it_open(tmp_path: Path, name: str, values: list[Any], expected: Any) -> None:
-    """Measures are numeric, digits of codes are text, seconds are instants only under a name that says so."""
+def test_a_name_decides_between_possible_types(tmp_path: Path, name: str, values: list[Any], expected: Any) -> None:
+    """Measures are numeric, digits of codes are text, seconds are instants only under a name of a time."""
     assert line_of(tmp_path, values, name) == expected
 
 
 def test_nested_records_become_tables(tmp_path: Path) -> None:
-    """Objects become columns, arrays of objects child tables within one another, with the key and their positions."""
+    """Objects become columns, arrays of objects nested child tables, with the key and their positions."""
     records = [
         {
             "shipmentId": f"S{number}",
@@ -266,17 +266,15 @@ def test_nested_records_become_tables(tmp_path: Path) -> None:
         ([{"name": f"T{n}"} for n in range(100)], ("name",)),
     ],
 )
-def test_what_is_never_null_and_never_twice_is_the_key(
-    tmp_path: Path, records: list[Record], key: tuple[str, ...]
-) -> None:
-    """A column called id is preferred, another has to be so in many records; without a key rows are appended."""
+def test_a_unique_column_without_nulls_is_the_key(tmp_path: Path, records: list[Record], key: tuple[str, ...]) -> None:
+    """A column named id is preferred, another has to be unique in many records; without a key rows are appended."""
     dataset, _ = proposed(tmp_path, records)
     assert (dataset.key, dataset.mode) == (key, "merge" if key else "append")
     assert [column.name for column in dataset.tables[0].columns if column.required] == list(key)
 
 
-def test_what_was_seen_stands_behind_each_column(tmp_path: Path) -> None:
-    """The text is the same each time, and tells counts, ranges, words to doubt and a few examples, on one line each."""
+def test_a_comment_after_each_column_has_its_statistics(tmp_path: Path) -> None:
+    """The text is reproducible; each comment is one line: counts, ranges, doubtful words and some examples."""
     records: list[Record] = [
         {"id": n, "w": n / 2, "c": None if n else "N/A", "updated_at": "2026-11-21T08:15:00Z"} for n in range(4)
     ]
@@ -292,7 +290,7 @@ def test_what_was_seen_stands_behind_each_column(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has too many members, levels or places stays whole, and no more values are compared than is allowed."""
+    """An object with too many members, levels or places stays whole, and the compared values are limited."""
     monkeypatch.setattr(observing, "MAX_MEMBERS", 50)
     monkeypatch.setattr(observing, "MAX_COMPARED", 3)
     deep: Any = 1
@@ -303,27 +301,27 @@ def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     columns = {column.name: column for column in dataset.tables[0].columns}
     assert columns["map"].type == "jsonb"
     assert [c.type for name, c in columns.items() if name.startswith("deep")] == ["jsonb"]
-    assert dataset.key == ("id",)  # unique among those that were compared
+    assert dataset.key == ("id",)  # unique among the compared values
     whole, _ = proposed(tmp_path, [{f"m{n}": n for n in range(60)}])
     assert [(c.name, c.path, c.type) for c in whole.tables[0].columns] == [("record", ".", "jsonb")]
 
 
 def test_a_map_of_data_stays_whole(tmp_path: Path) -> None:
-    """An object whose members are other ones in each record becomes one jsonb column, and no wide table."""
+    """An object with other members in each record becomes one jsonb column, not a wide table."""
     dataset, _ = proposed(tmp_path, [{"id": n, "by_day": {f"2026-01-{n:02}": n}} for n in range(1, 31)])
     assert [(c.name, c.type) for c in dataset.tables[0].columns] == [("id", "bigint"), ("by_day", "jsonb")]
 
 
 def test_a_table_has_no_more_columns_than_postgresql_takes(tmp_path: Path) -> None:
-    """The object that makes the most columns stays whole where there would be too many."""
+    """If there would be too many columns, the object with the most columns stays whole."""
     record = {"id": 1, "big": {f"b{n}": n for n in range(900)}, "small": {f"s{n}": n for n in range(500)}}
     dataset, _ = proposed(tmp_path, [record])
     columns = {column.name: column.type for column in dataset.tables[0].columns}
     assert (len(columns), columns["big"], columns["small_s499"]) == (502, "jsonb", "bigint")
 
 
-def test_the_command_writes_a_definition_and_says_what_next(alone: Site) -> None:
-    """It goes to stdout or to a file that is not there yet; what was found and the next commands go to stderr."""
+def test_the_command_writes_a_definition_and_shows_the_next_steps(alone: Site) -> None:
+    """The definition goes to stdout or a new file; the findings and the next commands go to stderr."""
     (alone.folder / "My Parcels.2026.ndjson").write_text('{"id": 1}\n{"id": 2}\nno json\n')
     done = alone.run("--log-level", "error", "dataset", "infer", "My Parcels.2026.ndjson")
     assert (done.returncode, 'name = "my_parcels_2026"' in done.stdout, done.stderr) == (0, True, "")
@@ -343,7 +341,7 @@ def test_the_command_writes_a_definition_and_says_what_next(alone: Site) -> None
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "message"),
     [
         (["missing.json"], 3, "no such file"),
         (["empty.json"], 3, "the source is empty"),
@@ -359,8 +357,8 @@ def test_the_command_writes_a_definition_and_says_what_next(alone: Site) -> None
         (["one.json", "--output", "one.json/a.toml"], 2, "cannot write"),
     ],
 )
-def test_what_cannot_be_proposed_is_told(alone: Site, words: list[str], code: int, told: str) -> None:
-    """A source without records is exit 3, wrong words are exit 2, both with a sentence."""
+def test_a_source_without_a_proposal_is_reported(alone: Site, words: list[str], code: int, message: str) -> None:
+    """A source without records is exit 3, wrong usage is exit 2, both with a sentence."""
     for name, text in (
         ("one", '[{"a": 1}]'),
         ("empty", ""),
@@ -371,11 +369,11 @@ def test_what_cannot_be_proposed_is_told(alone: Site, words: list[str], code: in
         (alone.folder / f"{name}.json").write_text(text)
     done = alone.run("dataset", "infer", *words)
     assert done.returncode == code
-    assert told in done.stderr
+    assert message in done.stderr
 
 
-def test_only_as_much_is_read_as_is_looked_at(alone: Site) -> None:
-    """A fault behind the sample is not met; with --all it is."""
+def test_only_the_sample_is_read(alone: Site) -> None:
+    """A fault after the sample is not found; with --all it is."""
     (alone.folder / "feed.ndjson").write_text('{"id": 1, "text": "' + "x" * 990 + '"}\n' * 1)
     with (alone.folder / "feed.ndjson").open("a") as file:
         file.writelines(f'{{"id": {n}, "text": "{"x" * 990}"}}\n' for n in range(2, 4000))
@@ -395,7 +393,7 @@ def test_only_as_much_is_read_as_is_looked_at(alone: Site) -> None:
     ],
 )
 def test_real_sources_load_as_proposed(site: Site, file: str, rows: Any) -> None:
-    """What is proposed for a real export loads every record of it, without an edit, beside the shipped definition."""
+    """The proposal for a real export loads every record of it, without an edit, beside the shipped definition."""
     name = file.partition(".")[0] + "_2"
     assert site.run("dataset", "infer", REAL_DATA / file, "--output", f"config/datasets/{name}.toml").returncode == 0
     assert site.run("dataset", "create", name).returncode == 0
@@ -431,7 +429,7 @@ def _random_names(chance: random.Random) -> list[str]:
 
 
 def _random_records(seed: int) -> list[Record]:
-    """Return records that resemble a first one: a value is that of the first, or another of any kind, or missing."""
+    """Return records like a first one: each value is that of the first, or another of any kind, or missing."""
     chance = random.Random(seed)
     first = {name: _random_value(chance, 0) for name in _random_names(chance)} | {"id": 0}
     records = [first]
@@ -444,7 +442,7 @@ def _random_records(seed: int) -> list[Record]:
 
 
 def _at(item: Any, path: str, outer: tuple[Any, ...]) -> Any:
-    """Return the value at a path of the definition, by a second reading of its grammar."""
+    """Return the value at a path of the definition, by an independent implementation of its grammar."""
     if path.startswith("^."):
         return _at(outer[-1][0], path[2:], outer[:-1]) if path != "^.#" else outer[-1][1]
     if path == ".":
@@ -471,7 +469,7 @@ def _names_in(path: str) -> list[str]:
 
 
 def _elements(record: Record, each: tuple[str, ...]) -> list[tuple[Any, int, tuple[Any, ...]]]:
-    """Return the items of a table, each with its position and what is around it, and their positions."""
+    """Return the items of a table, each with its position and the items around it, and their positions."""
     found: list[tuple[Any, int, tuple[Any, ...]]] = [(record, 0, ())]
     for path in each:
         found = [
@@ -483,7 +481,7 @@ def _elements(record: Record, each: tuple[str, ...]) -> list[tuple[Any, int, tup
 
 
 def _text(value: Any) -> str:
-    """Return a value as one text, whatever type it comes from."""
+    """Return a value as one text, whatever its type is."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, datetime):
@@ -570,14 +568,14 @@ def _check(site: Site, seed: int) -> None:
 @pytest.mark.parametrize(
     "seeds", [range(12), pytest.param(range(12, 400), marks=pytest.mark.slow)], ids=["few", "many"]
 )
-def test_what_is_proposed_for_random_records_loads_them(site: Site, seeds: range) -> None:
-    """Records of any shape load as proposed, all of them, and every value comes back."""
+def test_a_proposal_for_random_records_loads_them(site: Site, seeds: range) -> None:
+    """The proposal for records of any shape loads all of them, and every value is stored."""
     for seed in seeds:
         _check(site, seed)
 
 
-def test_records_by_keys_load_under_their_keys(site: Site) -> None:
-    """The members of an object that are much alike are records; the name of each is its key, in its child rows too."""
+def test_keyed_records_are_loaded_with_their_keys(site: Site) -> None:
+    """Similar members of an object are records; the name of each is its key, in its child rows too."""
     shipments = {f"S{n}": {"w": n, "items": [{"sku": "A"}, {"sku": "B"}]} for n in range(3)}
     (site.folder / "keyed.json").write_text(json.dumps({"at": "2026-11-21", "shipments": shipments}))
     assert site.run("dataset", "infer", "keyed.json", "--output", "config/datasets/keyed.toml").returncode == 0
@@ -588,7 +586,7 @@ def test_records_by_keys_load_under_their_keys(site: Site) -> None:
 
 
 def test_a_compressed_source_is_named_without_its_endings(alone: Site) -> None:
-    """The name of the dataset is that of the file without .json, .gz and the like; one that is taken gets a number."""
+    """The name of the dataset is that of the file without .json, .gz and the like; a used name gets a number."""
     (alone.folder / "shipments.json.gz").write_bytes(gzip.compress(b'[{"shipment_id": 1}]'))
     done = alone.run("dataset", "infer", "shipments.json.gz")
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""Each kind of source that people have is loaded, found again, and goes on; in this process, by the line itself."""
+"""Each kind of source is loaded, recognised and continued; in this process, by the pipeline itself."""
 
 import bz2
 import gzip
@@ -51,7 +51,7 @@ PRETTY = json.dumps(RECORDS, ensure_ascii=False, indent=2)
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a source holds, how it is asked for, and which of the records are in it."""
+    """A kind of source: its content, the options of its load, and the records that it holds."""
 
     content: bytes
     records: str | None = None
@@ -129,7 +129,7 @@ def _rows(site: Site) -> list[tuple[Any, ...]]:
 
 
 def test_each_kind_of_source_is_loaded_and_known_again(site: Site) -> None:
-    """All records of each kind are rows, in the order of the source, each with its key; loading it again loads none."""
+    """All records of each kind become rows in the order of the source, with their keys; a second load adds none."""
     for name, kind in KINDS.items():
         summary, error = _load(site, kind)
         assert (name, summary.status, error) == (name, "loaded", None)
@@ -147,8 +147,8 @@ def test_each_kind_of_source_is_loaded_and_known_again(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", ["object by keys in a document", "object by keys over many lines"])
-def test_members_of_an_object_stand_where_the_ledger_says(site: Site, name: str) -> None:
-    """Numbers and offsets of records by keys are exact, and the bytes of a batch are those of the source."""
+def test_the_ledger_has_the_places_of_members_of_an_object(site: Site, name: str) -> None:
+    """The numbers and offsets of keyed records are exact, and the bytes of a batch are those of the source."""
     kind = KINDS[name]
     _load(site, kind)
     batches = site.ask('select "offset", bytes, first_record, count_records, hash from etl.batches order by 1')
@@ -159,8 +159,8 @@ def test_members_of_an_object_stand_where_the_ledger_says(site: Site, name: str)
         assert list(json.loads(b"{%b}" % data)) == [f"P-{n}" for n in range(first - 1, first - 1 + count)]
 
 
-def test_a_keyed_source_goes_on_where_it_broke_off(site: Site) -> None:
-    """Of a cut object the members before the cut are in; the whole file loads the rest, and a fault tells its place."""
+def test_a_cut_keyed_source_continues_after_the_cut(site: Site) -> None:
+    """Members before the cut are loaded; the whole file loads the rest; a fault reports its place."""
     kind = KINDS["object by keys in a document"]
     at = kind.content.index(b'"P-30"')
     summary, error = _load(site, Kind(content=kind.content[: at + 20], records=kind.records))
@@ -169,7 +169,7 @@ def test_a_keyed_source_goes_on_where_it_broke_off(site: Site) -> None:
     summary, error = _load(site, kind, batch_rows=11)
     assert (summary.status, summary.records.skipped, summary.records.loaded) == ("loaded", 30, 20)
     assert [row[0] for row in _rows(site)] == [f"P-{n}" for n in range(50)]
-    for spoiled, told in (
+    for spoiled, message in (
         (kind.content.replace(b'"P-30":', b'"P-30";'), "not JSON: expecting ':' delimiter"),
         (kind.content.replace(b'"P-30":', b"P:"), "not JSON: expecting property name enclosed in double quotes"),
         (kind.content.replace(b', "P-30":', b' "P-30":'), "expected , or } after a record, got something else"),
@@ -179,11 +179,11 @@ def test_a_keyed_source_goes_on_where_it_broke_off(site: Site) -> None:
         site.forget_loads("parcels")
         summary, error = _load(site, Kind(content=spoiled, records=kind.records))
         assert (summary.exit_code, summary.records.loaded) == (3, 50 if spoiled.endswith(b"]") else 30)
-        assert told in str(error)
+        assert message in str(error)
 
 
 def test_a_rejected_member_is_kept_and_replayed_with_its_key(site: Site) -> None:
-    """A record by its key waits as an object with its key; put right there, it is loaded with both."""
+    """A rejected keyed record is stored as an object with its key; after its correction it is loaded with both."""
     bad = {
         "ok": {"city": "A", "weight_kg": 1},
         "S\\1 \u00e9": {"city": "B", "weight_kg": "heavy"},
@@ -210,7 +210,7 @@ def test_a_rejected_member_is_kept_and_replayed_with_its_key(site: Site) -> None
 
 @pytest.mark.slow
 def test_two_processes_load_a_keyed_source(site: Site) -> None:
-    """Pieces of an object by keys are handed to others like those of an array."""
+    """The pieces of a keyed object are sent to workers like those of an array."""
     summary, error = _load(site, KINDS["object by keys in a document"], workers=2)
     assert (summary.status, error) == ("loaded", None)
     assert [row[0] for row in _rows(site)] == [f"P-{n}" for n in range(50)]
@@ -224,10 +224,8 @@ def test_two_processes_load_a_keyed_source(site: Site) -> None:
         ("[{}]", "", "no object at the records path ''", "arrays are at: item (--records)"),
     ],
 )
-def test_a_path_that_leads_to_another_kind_is_told(
-    site: Site, content: str, records: str, message: str, hint: str
-) -> None:
-    """Where an array is meant and an object is there, or the other way round, the path that leads there is told."""
+def test_a_path_to_another_kind_is_reported(site: Site, content: str, records: str, message: str, hint: str) -> None:
+    """If a path leads to an object instead of an array, or the reverse, the error names the right path."""
     summary, error = _load(site, Kind(content=content.encode(), records=records))
     assert (summary.exit_code, str(error).partition(",")[0]) == (3, f"source: {message}")
     assert error is not None

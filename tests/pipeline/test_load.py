@@ -72,7 +72,7 @@ def _counts(summary: dict[str, Any]) -> tuple[str, int, int]:
 
 
 def test_the_summary_has_its_shape(site: Site, tmp_path: Path) -> None:
-    """Each source gets one line with all members of the contract, in its order and types, and the total comes last."""
+    """Each source gets one line with all members of the contract in order and of their types; the total is last."""
     _array(tmp_path / "clean.json", vehicles(1, 5))
     _array(tmp_path / "spoiled.json", [*vehicles(6, 9), {"vehicle_id": "V010", "capacity_kg": -1}])
     done = site.run("load", "vehicles", "clean.json", "spoiled.json", "--json", "--batch-rows", "2")
@@ -113,7 +113,7 @@ def test_the_summary_has_its_shape(site: Site, tmp_path: Path) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_every_shape_loads(site: Site, connection: Connection, tmp_path: Path, name: str, content: bytes) -> None:
-    """An array, lines, concatenated records and a document all load, also compressed and in small batches."""
+    """An array, lines, concatenated records and a document are loaded, also compressed and in small batches."""
     (tmp_path / name).write_bytes(content)
     records = ["--records", "fleet.vehicles.item"] if name == "document.json" else []
     done = site.run("load", "vehicles", name, "--json", "--batch-rows", "4", *records)
@@ -126,8 +126,8 @@ def test_every_shape_loads(site: Site, connection: Connection, tmp_path: Path, n
     assert connection.execute("select finished_at is not null, source from etl.runs").fetchall() == [(True, name)]
 
 
-def test_standard_input_loads_and_goes_on(site: Site, connection: Connection) -> None:
-    """What comes by standard input is a source like a file: a cut stream goes on, a known one is not loaded again."""
+def test_standard_input_loads_and_continues(site: Site, connection: Connection) -> None:
+    """Standard input is a source like a file: a cut stream continues, a known stream is not loaded again."""
     text = json.dumps(vehicles(1, 9))
     arguments = ["load", "vehicles", "-", "--json", "--batch-rows", "2"]
     cut = site.run(*arguments, stdin=text[: text.index("V006")])
@@ -143,7 +143,7 @@ def test_standard_input_loads_and_goes_on(site: Site, connection: Connection) ->
 
 
 def test_several_sources_a_folder_and_a_pattern(site: Site, connection: Connection, tmp_path: Path) -> None:
-    """Files, a folder's finished files and the matches of a pattern load in order, each as a run of its own."""
+    """Files, the finished files of a folder and the matches of a pattern are loaded in order, each as one run."""
     (tmp_path / "night").mkdir()
     _array(tmp_path / "one.json", vehicles(1, 1))
     for name, first in [("b.json", 3), ("a.json", 2), (".hidden.json", 4), ("c.json.part", 5)]:
@@ -166,7 +166,7 @@ def test_several_sources_a_folder_and_a_pattern(site: Site, connection: Connecti
 
 
 def test_nested_records_and_their_children_load(site: Site, connection: Connection, tmp_path: Path) -> None:
-    """The definition's own records path and child table are used; --records names another place of the records."""
+    """The records path and the child table of the definition are used; --records names another path."""
     definition = tmp_path / "config" / "datasets" / "orders.toml"
     definition.parent.mkdir(parents=True)
     definition.write_text(NESTED)
@@ -186,7 +186,7 @@ def test_nested_records_and_their_children_load(site: Site, connection: Connecti
 
 
 def test_a_loaded_source_is_known_by_its_content(site: Site, connection: Connection, tmp_path: Path) -> None:
-    """Under another name, in other batches and by standard input it is already loaded: exit 0, no row is touched."""
+    """With another name, other batches or by standard input a loaded source is already loaded: exit 0, no change."""
     feed = _array(tmp_path / "feed.json", vehicles(1, 9))
     assert site.run("load", "vehicles", "feed.json", "--batch-rows", "4").returncode == 0
     before = connection.execute("select vehicle_id, xmin, ctid from logistics.vehicles order by 1").fetchall()
@@ -209,7 +209,7 @@ def test_a_loaded_source_is_known_by_its_content(site: Site, connection: Connect
 
 
 def test_the_same_content_compressed_is_known(site: Site, connection: Connection, tmp_path: Path) -> None:
-    """A source is its decompressed content: compressed, or compressed anew, it is already loaded."""
+    """A source is identified by its decompressed content: another compression of it is already loaded."""
     feed = _array(tmp_path / "feed.json", vehicles(1, 9))
     assert site.run("load", "vehicles", "feed.json").returncode == 0
     for level in (1, 9):
@@ -220,8 +220,8 @@ def test_the_same_content_compressed_is_known(site: Site, connection: Connection
     assert connection.execute("select count(*) from etl.runs").fetchone() == (1,)
 
 
-def test_a_rejected_record_stays_told(site: Site, connection: Connection, tmp_path: Path) -> None:
-    """A source of which records wait stays at exit 1 when it is loaded again, and none of them is loaded then."""
+def test_a_rejected_record_keeps_exit_code_1(site: Site, connection: Connection, tmp_path: Path) -> None:
+    """A source with waiting records ends with exit 1 on every load, and none of these records is loaded."""
     _array(tmp_path / "feed.json", [*vehicles(1, 3), {"vehicle_id": "V004", "capacity_kg": -1}])
     assert site.run("load", "vehicles", "feed.json").returncode == 1
     done = site.run("load", "vehicles", "feed.json", "--json")
@@ -233,8 +233,8 @@ def test_a_rejected_record_stays_told(site: Site, connection: Connection, tmp_pa
     assert connection.execute("select count(*) from etl.failures").fetchone() == (1,)
 
 
-def test_of_lines_that_were_added_only_these_load(site: Site, connection: Connection, tmp_path: Path) -> None:
-    """A file of lines that grew goes on as the same run: the tail is loaded, what was there is not touched."""
+def test_only_added_lines_are_loaded(site: Site, connection: Connection, tmp_path: Path) -> None:
+    """A file of lines that grew continues its run: only the new lines are loaded."""
     feed = tmp_path / "feed.ndjson"
     feed.write_text(as_lines(*vehicles(1, 5)))
     first = site.run("load", "vehicles", "feed.ndjson", "--json", "--batch-rows", "2").summary
@@ -252,9 +252,9 @@ def test_of_lines_that_were_added_only_these_load(site: Site, connection: Connec
     assert _counts(site.run("load", "vehicles", "feed.ndjson", "--json").summary) == ("already_loaded", 0, 8)
 
 
-def test_a_changed_source_is_another_one(site: Site, connection: Connection, tmp_path: Path) -> None:
-    """A file that departs from what was loaded is a run of its own, and the log tells the byte where it departs."""
-    # Longer than what identifies a source, so that it begins alike and is looked at batch by batch.
+def test_a_changed_source_is_a_new_source(site: Site, connection: Connection, tmp_path: Path) -> None:
+    """A file that differs from the loaded one gets its own run, and the log reports the first byte that differs."""
+    # Longer than the fingerprint of a source: both begin alike, and the batches are compared.
     records = [{"vehicle_id": f"V{number:05}", "name": "x" * 200} for number in range(6000)]
     feed = _array(tmp_path / "feed.json", records)
     first = site.run("load", "vehicles", "feed.json", "--json").summary
@@ -274,7 +274,7 @@ def test_a_changed_source_is_another_one(site: Site, connection: Connection, tmp
 
 
 def test_a_resume_may_have_other_batches(site: Site, connection: Connection, tmp_path: Path) -> None:
-    """A run that was cut off goes on with another --batch-rows and doubles nothing, in append too."""
+    """A run that was interrupted continues with another --batch-rows and doubles nothing, in append mode too."""
     site.define(PARCELS)
     parcels = json.dumps([{"parcel_id": f"P{number}"} for number in range(20)])
     for end, batch_rows, (loaded, skipped) in [("P7", 3, (7, 0)), ("P15", 2, (8, 7)), (None, 100, (5, 15))]:
@@ -294,7 +294,7 @@ def test_a_resume_may_have_other_batches(site: Site, connection: Connection, tmp
 
 
 def test_force_loads_again(site: Site, connection: Connection, tmp_path: Path) -> None:
-    """--force is a new run of all records, and what waits of the earlier one is superseded: it would come twice."""
+    """--force starts a new run of all records and supersedes the waiting records of the earlier run."""
     site.define(PARCELS)
     (tmp_path / "feed.json").write_text('[{"parcel_id": "P1"}, {"parcel_id": "P2", "weight_kg": -1}]')
     (tmp_path / "other.json").write_text('[{"parcel_id": "P3", "weight_kg": -1}]')
@@ -316,8 +316,8 @@ def test_force_loads_again(site: Site, connection: Connection, tmp_path: Path) -
     assert (again["run"], again["status"]) == (forced["run"], "already_loaded")
 
 
-def test_a_forced_run_that_was_cut_off_goes_on(site: Site, connection: Connection, tmp_path: Path) -> None:
-    """The same --force again goes on with the forced run that is not finished, instead of beginning a third."""
+def test_an_interrupted_forced_run_continues(site: Site, connection: Connection, tmp_path: Path) -> None:
+    """The same --force again continues the unfinished forced run instead of starting a third."""
     site.define(PARCELS)
     text = json.dumps([{"parcel_id": f"P{number}"} for number in range(4)])
     feed = tmp_path / "feed.json"
@@ -334,8 +334,8 @@ def test_a_forced_run_that_was_cut_off_goes_on(site: Site, connection: Connectio
     assert connection.execute("select count(*) from logistics.parcels").fetchone() == (8,)
 
 
-def test_a_definition_that_changed_is_told(site: Site, connection: Connection, tmp_path: Path) -> None:
-    """A source that was loaded under another definition is not loaded again, and the log says how to do it."""
+def test_a_changed_definition_is_reported(site: Site, connection: Connection, tmp_path: Path) -> None:
+    """A source loaded by another definition is not loaded again, and the log names the command that does it."""
     site.define(PARCELS)
     (tmp_path / "feed.json").write_text('[{"parcel_id": "P1", "weight_kg": 5}]')
     assert site.run("load", "parcels", "feed.json").returncode == 0
@@ -348,8 +348,8 @@ def test_a_definition_that_changed_is_told(site: Site, connection: Connection, t
     assert "--force" in done.stderr
 
 
-def test_a_records_path_put_right_doubles_nothing(site: Site, connection: Connection, tmp_path: Path) -> None:
-    """A document that was refused as one record, then loaded by its elements, is already loaded the third time."""
+def test_a_corrected_records_path_doubles_nothing(site: Site, connection: Connection, tmp_path: Path) -> None:
+    """A document refused as one record, then loaded by its elements, is already loaded the third time."""
     site.define(PARCELS)
     (tmp_path / "feed.json").write_text('{"day": 1, "parcels": [{"parcel_id": "P1"}, {"parcel_id": "P2"}]}')
     assert site.run("load", "parcels", "feed.json").returncode == 1
@@ -359,8 +359,8 @@ def test_a_records_path_put_right_doubles_nothing(site: Site, connection: Connec
     assert connection.execute("select count(*) from logistics.parcels").fetchone() == (2,)
 
 
-def test_aggregates_follow_unless_told_not_to(site: Site, connection: Connection, tmp_path: Path) -> None:
-    """A load refreshes the aggregates of its facts, with --no-precalculate none, and precalculate catches up."""
+def test_aggregates_are_refreshed_unless_disabled(site: Site, connection: Connection, tmp_path: Path) -> None:
+    """A load refreshes its aggregates; with --no-precalculate it refreshes none, and `etl precalculate` does later."""
     log = {"log_id": "L1", "vehicle_id": "V1", "trip_date": "2026-01-01", "distance_km": 10, "fuel_l": 1}
     _array(tmp_path / "first.json", [log])
     _array(tmp_path / "second.json", [log | {"log_id": "L2"}])
@@ -389,8 +389,8 @@ def test_aggregates_follow_unless_told_not_to(site: Site, connection: Connection
     assert connection.execute(query).fetchall() == [(3,)]
 
 
-def test_a_file_of_the_failed_store_is_not_for_load(site: Site, connection: Connection, tmp_path: Path) -> None:
-    """What was refused is replayed, never loaded: exit 2 names the command, wherever the store was moved."""
+def test_a_file_of_the_failed_store_is_not_loaded(site: Site, connection: Connection, tmp_path: Path) -> None:
+    """A file of the failed store is replayed, not loaded: exit 2 names the command, also for a moved store."""
     _array(tmp_path / "feed.json", [*vehicles(1, 1), {"vehicle_id": "V002", "capacity_kg": -1}])
     assert site.run("load", "vehicles", "feed.json").returncode == 1
     [stored] = (tmp_path / "failed").rglob("*.ndjson")
@@ -403,7 +403,7 @@ def test_a_file_of_the_failed_store_is_not_for_load(site: Site, connection: Conn
 
 
 def test_a_person_reads_a_sentence(site: Site, tmp_path: Path) -> None:
-    """Without --json each source is one line with what became of its records, and where the refused ones are."""
+    """Without --json each source gets one line: the counts of its records, and the place of the rejected ones."""
     _array(tmp_path / "feed.json", [*vehicles(1, 1500), {"vehicle_id": "V002", "capacity_kg": -1}])
     done = site.run("load", "vehicles", "feed.json")
     line, precalculated = done.stdout.splitlines()
@@ -415,8 +415,8 @@ def test_a_person_reads_a_sentence(site: Site, tmp_path: Path) -> None:
     assert json.loads(listed.stdout)["sqlstate"] == "23514"
 
 
-def test_the_planner_knows_what_a_load_brought(site: Site, database_url: str, tmp_path: Path) -> None:
-    """A table that grew by more than a tenth is analyzed before the aggregates are refreshed, and else is not."""
+def test_a_grown_table_is_analyzed(site: Site, database_url: str, tmp_path: Path) -> None:
+    """A table that grew by more than a tenth is analyzed before its aggregates are refreshed; others are not."""
 
     def vehicles(first: int, count: int) -> Path:
         path = tmp_path / f"{first}.ndjson"

@@ -32,7 +32,7 @@ def site(site: Site) -> Site:
 def test_a_resumed_replace_is_known_afterwards(
     run_etl: RunEtl, connection: Connection, tmp_path: Path, mode: list[str]
 ) -> None:
-    """A replace that was cut off and completed is already_loaded the third time; its rejects wait once, not twice."""
+    """An interrupted and completed replace is already_loaded the third time; its rejects are stored once."""
     complete = json.dumps([{"order_id": name} for name in "ABC"] + [{"order_id": "D", "status": "x" * 30}])
     (tmp_path / "feed.json").write_text(complete[: complete.index('"C"') + 1])
     load = ["load", "orders", "feed.json", "--json", *mode]
@@ -45,7 +45,7 @@ def test_a_resumed_replace_is_known_afterwards(
 
 
 def test_a_wrong_records_path_can_be_corrected(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """A run that ended without any batch binds nothing: the right --records (or mode) afterwards just loads."""
+    """A run without any batch fixes no setting: the right --records (or mode) is accepted afterwards."""
     (tmp_path / "feed.json").write_text('{"orders": [{"order_id": "A"}]}')
     assert run_etl("load", "orders", "feed.json", "--records", "order.item").returncode == 3
     done = run_etl("load", "orders", "feed.json", "--records", "orders.item", "--json")
@@ -53,10 +53,10 @@ def test_a_wrong_records_path_can_be_corrected(run_etl: RunEtl, connection: Conn
     assert done.summaries[0]["records"]["loaded"] == 1
 
 
-def test_another_definition_in_the_middle_is_2_before_anything(
+def test_another_definition_in_the_middle_is_2_before_any_load(
     run_etl: RunEtl, connection: Connection, tmp_path: Path
 ) -> None:
-    """All sources are judged for exit 2 before any starts: the first source must not be loaded."""
+    """Exit 2 is decided for all sources before any load: the first source is not loaded either."""
     complete = json.dumps([{"order_id": name} for name in "ABC"])
     (tmp_path / "second.json").write_text(complete[:20])
     assert run_etl("load", "orders", "second.json").returncode == 3
@@ -76,7 +76,7 @@ def test_an_empty_name_is_no_folder(run_etl: RunEtl, connection: Connection, tmp
 
 
 def test_a_server_that_is_not_there_has_a_line(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """C4: a line for every exit code but 2: with exit 4 before anything could begin, too."""
+    """C4: every exit code but 2 has a summary line, also exit 4 before the load begins."""
     (tmp_path / "feed.json").write_text("[]")
     done = run_etl("--database", "postgresql://me@127.0.0.1:1/facts", "load", "orders", "feed.json", "--json")
     assert done.returncode == 4
@@ -91,7 +91,7 @@ def test_a_server_that_is_not_there_has_a_line(run_etl: RunEtl, connection: Conn
 
 
 def test_a_fifo_is_a_stream(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """A named pipe or <(command) is read once like standard input: not "changed while read", not read ahead."""
+    """A named pipe or <(command) is read once like standard input; it is neither read ahead nor called changed."""
     os.mkfifo(tmp_path / "pipe")
     text = json.dumps([{"order_id": f"O{n}", "status": "x" * 20} for n in range(40000)]).encode()
 
@@ -105,8 +105,8 @@ def test_a_fifo_is_a_stream(run_etl: RunEtl, connection: Connection, tmp_path: P
         assert (done.returncode, done.summaries[0]["status"]) == (0, status)
 
 
-def test_a_run_is_told_at_info(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """One summary event a run at info: run, dataset, source, status, exit_code and the counts, run and source bound."""
+def test_a_run_is_logged_at_info(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+    """Each run logs one summary event at info: dataset, status, exit_code and counts, with run and source bound."""
     (tmp_path / "feed.json").write_text('[{"order_id": "A"}]')
     done = run_etl("load", "orders", "feed.json")
     events = [json.loads(line) for line in done.stderr.splitlines()]
@@ -116,7 +116,7 @@ def test_a_run_is_told_at_info(run_etl: RunEtl, connection: Connection, tmp_path
 
 
 def test_a_precalculation_that_fails_is_not_0(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """Aggregates that could not be refreshed are told by the exit code (4: run again), not only on stderr."""
+    """Aggregates that could not be refreshed change the exit code to 4, and are reported on stderr."""
     connection.execute("drop table analytics.vehicle_days")
     log = {"log_id": "L1", "vehicle_id": "V1", "trip_date": "2026-01-01"}
     (tmp_path / "feed.json").write_text(json.dumps([log]))
@@ -127,7 +127,7 @@ def test_a_precalculation_that_fails_is_not_0(run_etl: RunEtl, connection: Conne
 
 
 def test_a_merge_into_a_table_without_its_key_is_2(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """42* at the first statement is exit 2 with the remedy, not 4 "run the same command"."""
+    """SQLSTATE 42* at the first statement is exit 2 with the remedy, not exit 4 "run the same command"."""
     connection.execute("alter table logistics.orders drop constraint orders_pkey")
     (tmp_path / "feed.json").write_text('[{"order_id": "A"}]')
     done = run_etl("load", "orders", "feed.json")

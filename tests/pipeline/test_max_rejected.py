@@ -50,7 +50,7 @@ def _counts(summary: dict[str, Any]) -> tuple[int, str, int, int, int]:
 
 
 def test_a_share_is_judged_from_ten_thousand_records_on(site: Site) -> None:
-    """At 10,000 records read a load with more than 10 % rejected stops, however many were rejected before."""
+    """From 10,000 records on, a load with more than 10 % rejected stops; an earlier share does not matter."""
     _write(site, "many.ndjson", 14_000, range(1, 1_002))
     summary, err = _load(site, "many.ndjson", "--batch-rows", "1000")
     assert _counts(summary) == (5, "aborted", 10_000, 8_999, 1_001)
@@ -61,8 +61,8 @@ def test_a_share_is_judged_from_ten_thousand_records_on(site: Site) -> None:
     assert site.value("select count(*) from etl.runs where finished_at is null") == 1
 
 
-def test_a_share_that_falls_in_time_is_no_reason_to_stop(site: Site) -> None:
-    """Bad records at the beginning, a tenth of the first 10,000 and less of the whole, do not stop the load."""
+def test_a_share_that_falls_in_time_does_not_stop_the_load(site: Site) -> None:
+    """Bad records at the beginning do not stop a load: they are a tenth of the first 10,000, less of the whole."""
     _write(site, "few.ndjson", 10_500, range(1, 1_001))
     summary, err = _load(site, "few.ndjson", "--batch-rows", "2000")
     assert (*_counts(summary), err) == (1, "loaded_with_rejects", 10_500, 9_500, 1_000, "")
@@ -73,13 +73,13 @@ def test_a_share_that_falls_in_time_is_no_reason_to_stop(site: Site) -> None:
     [(100, 100, 1), (101, 10, 1), (101, 11, 5), (200, 20, 1), (200, 21, 5), (9_999, 1_000, 5), (9_999, 999, 1)],
 )
 def test_a_share_is_judged_at_the_end_of_more_than_a_hundred(site: Site, size: int, bad: int, exit_code: int) -> None:
-    """Below 10,000 records the share is judged when all are in, and of 100 or fewer not at all."""
+    """Below 10,000 records the share is judged at the end, and of 100 or fewer records never."""
     _write(site, "parcels.ndjson", size, range(size - bad + 1, size + 1))
     summary, _ = _load(site, "parcels.ndjson", "--batch-rows", "3000")
     status = "aborted" if exit_code == 5 else "loaded_with_rejects"
     assert _counts(summary) == (exit_code, status, size, size - bad, bad)
     assert _count(site) == size - bad
-    # The end that was not noted is noted by the same command with a higher limit, and nothing comes twice.
+    # The same command with a higher limit records the end of the run, and doubles nothing.
     again, _ = _load(site, "parcels.ndjson", "--max-rejected", "100%")
     assert (again["exit_code"], again["records"]["loaded"], again["records"]["skipped"]) == (1, 0, size)
     assert again["status"] == ("loaded_with_rejects" if exit_code == 5 else "already_loaded")
@@ -91,7 +91,7 @@ def test_a_share_is_judged_at_the_end_of_more_than_a_hundred(site: Site, size: i
     ("limit", "exit_code", "read"), [("0", 5, 10), ("1", 5, 20), ("2", 5, 50), ("3", 1, 60), ("4", 1, 60)]
 )
 def test_a_number_is_judged_after_each_batch(site: Site, limit: str, exit_code: int, read: int) -> None:
-    """One rejected record more than the number allows stops the load behind its batch."""
+    """One rejected record more than the number allows stops the load after its batch."""
     _write(site, "parcels.ndjson", 60, [4, 15, 46])
     summary, err = _load(site, "parcels.ndjson", "--batch-rows", "10", "--max-rejected", limit)
     rejected = sum(number <= read for number in (4, 15, 46))
@@ -101,8 +101,8 @@ def test_a_number_is_judged_after_each_batch(site: Site, limit: str, exit_code: 
     assert (f"--max-rejected allows {limit}" in err) == (exit_code == 5)
 
 
-def test_no_rejected_record_is_too_many_of_none(site: Site) -> None:
-    """A limit of 0 or 0 % lets a clean source through, and 100 % any."""
+def test_a_limit_of_zero_accepts_a_clean_source(site: Site) -> None:
+    """A limit of 0 or 0 % accepts a clean source; 100 % accepts every source."""
     _write(site, "clean.ndjson", 150, [])
     assert _load(site, "clean.ndjson", "--max-rejected", "0")[0]["exit_code"] == 0
     _write(site, "clean2.ndjson", 151, [])
@@ -113,7 +113,7 @@ def test_no_rejected_record_is_too_many_of_none(site: Site) -> None:
 
 
 def test_all_attempts_of_a_run_count(site: Site) -> None:
-    """What an earlier attempt rejected counts; after exit 5 a higher limit goes on and nothing comes twice."""
+    """Rejects of earlier attempts count; after exit 5 a higher limit continues the run and nothing is doubled."""
     _write(site, "parcels.ndjson", 300, [1, 2, 201, 202, 203, 290])
     text = (site.folder / "parcels.ndjson").read_text()
     (site.folder / "parcels.ndjson").write_text(text[: text.index('"P151"')])
@@ -136,8 +136,8 @@ def test_all_attempts_of_a_run_count(site: Site) -> None:
     assert [attempt["exit_code"] for attempt in shown["attempts"]] == [3, 5, 5, 1]
 
 
-def test_what_was_put_right_counts_no_more(site: Site) -> None:
-    """A replay takes its records off the count, so that the same command goes on with the same limit."""
+def test_a_replayed_record_counts_no_more(site: Site) -> None:
+    """A replay subtracts its records from the count: the same command continues with the same limit."""
     _write(site, "parcels.ndjson", 40, [3, 4, 12])
     assert _load(site, "parcels.ndjson", "--batch-rows", "10", "--max-rejected", "1")[0]["exit_code"] == 5
     assert _count(site) == 8
@@ -150,7 +150,7 @@ def test_what_was_put_right_counts_no_more(site: Site) -> None:
 
 
 def test_what_the_server_rejects_counts_and_a_failed_batch_does_not(site: Site) -> None:
-    """Records that only the server refuses count like others; those of a failed batch are not at fault."""
+    """Records that the server refuses count like others; records of a failed batch do not count."""
     site.ask("alter table lab.parcels add constraint by_hand check (parcel_id <> 'P7')")
     site.on_insert("lab.parcels", "new.parcel_id = 'P15'", "raise 'busy' using errcode = '57014';")
     _write(site, "parcels.ndjson", 30, [3])
@@ -165,8 +165,8 @@ def test_what_the_server_rejects_counts_and_a_failed_batch_does_not(site: Site) 
 
 @pytest.mark.parametrize("arguments", [("--atomic",), ("--mode", "replace")], ids=["atomic", "replace"])
 @pytest.mark.parametrize("limit", ["10%", "20"])
-def test_of_an_atomic_run_nothing_is_in(site: Site, arguments: tuple[str, ...], limit: str) -> None:
-    """With --atomic and replace too many rejected leave the facts as they were; with a higher limit all comes."""
+def test_too_many_rejects_leave_the_facts_of_an_atomic_run(site: Site, arguments: tuple[str, ...], limit: str) -> None:
+    """With --atomic and replace, too many rejects leave the facts unchanged; a higher limit loads all."""
     (site.folder / "before.ndjson").write_text('{"parcel_id": "A"} {"parcel_id": "B"} {"parcel_id": "C"}')
     _load(site, "before.ndjson")
     _write(site, "parcels.ndjson", 200, range(101, 130))
@@ -191,8 +191,8 @@ def test_the_limit_comes_from_the_environment_or_the_file_too(site: Site) -> Non
     assert _load(site, "parcels.ndjson", "--max-rejected", "3", env=env)[0]["exit_code"] == 1
 
 
-def test_what_is_no_limit_is_wrong_usage(site: Site) -> None:
-    """A limit that is neither a number nor a percentage up to 100 % is exit 2, and nothing is begun."""
+def test_an_invalid_limit_is_wrong_usage(site: Site) -> None:
+    """A limit that is neither a number nor a percentage up to 100 % is exit 2, and no run begins."""
     _write(site, "parcels.ndjson", 3, [])
     for limit in ("-1", "101%", "100.1%", "ten", "", "%", "10 %", "1e3", "1.5", "-5%", "0x10", "10%%", "NaN%"):
         done = site.run("load", "parcels", "parcels.ndjson", f"--max-rejected={limit}")
@@ -222,12 +222,12 @@ def test_what_is_no_limit_is_wrong_usage(site: Site) -> None:
     ],
 )
 def test_when_a_limit_is_exceeded(text: str, rejected: int, read: int, at_end: bool, exceeded: bool) -> None:
-    """A number is exceeded by one more; a share by more than it of 10,000 or more records, or of 101 at the end."""
+    """One reject more exceeds a number; a higher share exceeds a percentage of 10,000 records, or of 101 at the end."""
     assert Limit.read(text).is_exceeded(rejected, read, at_end=at_end) is exceeded
 
 
-def test_a_limit_is_told_as_it_was_given() -> None:
-    """A limit reads like what was typed."""
+def test_a_limit_is_shown_as_it_was_given() -> None:
+    """The text of a limit is the text that the user gave."""
     assert [str(Limit.read(text)) for text in ("0", "12", "2.50%", "100%")] == ["0", "12", "2.5%", "100%"]
     with pytest.raises(UsageError, match="expects a number or a percentage"):
         Limit.read("a few")

@@ -1,4 +1,4 @@
-"""The pool of worker processes, and what is handed to them."""
+"""The pool of worker processes, and the tasks that it gets."""
 
 import os
 import pickle
@@ -57,8 +57,8 @@ def _open_run(connection: psycopg.Connection[Any]) -> runs.Run:
     return runs.start(connection, identity, runs.AttemptRequest(source="vehicles.ndjson", folder="/", options=""))
 
 
-def test_any_executor_loads_what_is_plain_values(site: Site) -> None:
-    """A task survives pickling, is small where the file can be read again, and any executor of Python brings it in."""
+def test_any_executor_runs_a_task_of_plain_values(site: Site) -> None:
+    """A task survives pickling, is small for a file that can be read again, and runs on any executor of Python."""
     path = site.folder / "vehicles.ndjson"
     path.write_bytes(b"".join(b'{"vehicle_id":"V%d"}\n' % number for number in range(100)))
     data = path.read_bytes().rstrip()
@@ -80,8 +80,8 @@ def test_any_executor_loads_what_is_plain_values(site: Site) -> None:
     assert task.context.database.conninfo not in repr(piece)
 
 
-def test_a_file_that_changes_under_its_workers_is_told(site: Site) -> None:
-    """A worker that finds other bytes than the ones that were proven loads none of them."""
+def test_a_file_that_changes_under_its_workers_is_reported(site: Site) -> None:
+    """A worker that reads other bytes than the checked ones loads none of them."""
     path = site.folder / "vehicles.ndjson"
     path.write_bytes(b'{"vehicle_id":"V1"}\n')
     with site.connect() as connection:
@@ -97,8 +97,8 @@ def test_a_file_that_changes_under_its_workers_is_told(site: Site) -> None:
     "error",
     [DatabaseError("away", hint="later"), InterruptedByUserError("stopped", signal_number=15, hint="again")],
 )
-def test_an_error_travels_with_all_that_it_tells(error: DatabaseError | InterruptedByUserError) -> None:
-    """Message, hint and exit code of an error are the same on the other side of a process."""
+def test_an_error_keeps_its_content_between_processes(error: DatabaseError | InterruptedByUserError) -> None:
+    """The message, hint and exit code of an error are the same in the other process."""
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     assert (type(again), str(again), again.hint, again.exit_code) == (
         type(error),
@@ -117,11 +117,11 @@ def _is_broken(executor: Executor) -> bool:
 
 
 def _lose_one(pool: WorkerPool, which: int) -> None:
-    """Kill one of two processes that wait for work, and wait for what was handed to it."""
+    """Kill one of two idle processes, and wait for the task that was submitted."""
     assert isinstance(pool._executor, ProcessPoolExecutor)
     for each in [pool._executor.submit(time.sleep, 0.5) for _ in range(2)]:
         each.result()
-    time.sleep(0.3)  # Both wait for work then, and nothing shows that they do.
+    time.sleep(0.3)  # Both are idle after that time; no state shows it.
     os.kill(list(pool._executor._processes)[which], signal.SIGKILL)
     until(partial(_is_broken, pool._executor), "the executor to notice", pause=0.05)
     broken: Future[TaskResult] = Future()
@@ -131,8 +131,8 @@ def _lose_one(pool: WorkerPool, which: int) -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_worker_that_dies_while_it_waits_for_work_keeps_nobody(which: int) -> None:
-    """The one that waits first holds the lock of the queue: whichever of them is killed, the others end, too."""
+def test_a_worker_killed_while_idle_blocks_no_other(which: int) -> None:
+    """The first idle worker holds the lock of the queue: if one of them is killed, the others end, too."""
     began = time.monotonic()
     with pytest.raises(DatabaseError), worker_pool(2, Logs(level="warning")) as pool:
         _lose_one(pool, which)
@@ -140,7 +140,7 @@ def test_a_worker_that_dies_while_it_waits_for_work_keeps_nobody(which: int) -> 
 
 
 def test_only_the_parent_can_terminate_a_worker() -> None:
-    """A SIGTERM to all processes leaves the batches in their pool to the parent; the executor's own ends one."""
+    """A SIGTERM to all processes does not end the workers: the parent finishes their batches, its executor ends one."""
     with worker_pool(1, Logs(level="warning")) as pool:
         executor = pool._executor
         assert isinstance(executor, ProcessPoolExecutor)

@@ -51,7 +51,7 @@ def _load(site: Site, name: str, records: Sequence[object] | None = None, *optio
 
 
 def _replay(site: Site, *arguments: str) -> Ended:
-    """Replay, and check that every run's balance adds up afterwards."""
+    """Replay, and check that the balance of every run adds up afterwards."""
     done = site.run("failed", "replay", *arguments)
     for run in site.column("select run from etl.runs order by number"):
         _balance(site, run)
@@ -59,7 +59,7 @@ def _replay(site: Site, *arguments: str) -> Ended:
 
 
 def _balance(site: Site, run: str) -> dict[str, Any]:
-    """Return what `runs show` reports of a run, which adds up and is what the tables and the store hold."""
+    """Return the counts of a run from `runs show`; they add up and agree with the tables and the failed store."""
     [shown] = site.run("runs", "show", run, "--json").lines
     assert shown["records"] == shown["loaded"] + shown["rejected"] + shown["failed"]
     waiting = [each for each in shown["failures"] if each["state"] == "pending"]
@@ -71,7 +71,7 @@ def _balance(site: Site, run: str) -> dict[str, Any]:
 
 
 def _orders(site: Site) -> dict[str, tuple[Any, list[str]]]:
-    """Return version and skus of each order; each stands there once, and no line without its order."""
+    """Return version and skus of each order; each order is there once, and every line has its order."""
     rows = site.ask(
         "select order_id, version, array(select sku from lab.order_lines l where l.order_id = o.order_id"
         " order by line_no) from lab.orders o"
@@ -84,13 +84,13 @@ def _orders(site: Site) -> dict[str, tuple[Any, list[str]]]:
 
 @pytest.fixture
 def mode(request: pytest.FixtureRequest) -> str:
-    """Tell how orders are loaded: merge, unless the test says otherwise."""
+    """Return the mode of the loads: merge, unless the test sets another."""
     return str(getattr(request, "param", "merge"))
 
 
 @pytest.fixture
 def site(site: Site, mode: str) -> Site:
-    """Give a site that has the tables of `orders`, with constraints that no definition knows."""
+    """Give a site with the tables of `orders`, and with constraints that are not in the definition."""
     site.define(ORDERS.format(mode=mode))
     site.ask(BY_HAND)
     return site
@@ -109,7 +109,7 @@ def _skus(number: int | str) -> list[str]:
 
 
 def test_an_edit_is_picked_up(site: Site) -> None:
-    """Records are loaded as the file holds them now, in the place of the originals; the files stay, as replayed."""
+    """A replay loads the edited records of the file with their original places; the files remain, as replayed."""
     records = [_order(1), _order(2, amount=-2), '{"order_id" "O3"}', _order(4), _order(5, note="no"), _order(6)]
     summary = _load(site, "orders.ndjson", records, "--batch-rows", "5")
     assert (summary["exit_code"], summary["records"]["rejected"]) == (1, 3)
@@ -142,8 +142,8 @@ def test_an_edit_is_picked_up(site: Site) -> None:
     assert (again["exit_code"], again["status"], again["records"]["skipped"]) == (0, "already_loaded", 6)
 
 
-def test_what_is_named_is_replayed_and_nothing_else(site: Site) -> None:
-    """Ids, --run, --dataset and --all choose what is replayed; naming nothing is exit 2."""
+def test_only_the_named_failures_are_replayed(site: Site) -> None:
+    """Ids, --run, --dataset and --all choose the failures; no choice is exit 2."""
     vehicles = site.folder / "vehicles.ndjson"
     vehicles.write_text(as_lines({"vehicle_id": "V1", "odometer_km": -1}))
     _load(site, "one.ndjson", [_order(1, amount=-1), _order(2), _order(3, amount=-3)], "--batch-rows", "1")
@@ -173,8 +173,8 @@ def test_what_is_named_is_replayed_and_nothing_else(site: Site) -> None:
     assert len(_orders(site)) == 6
 
 
-def test_what_is_refused_again_waits_under_a_new_id(site: Site) -> None:
-    """What stays at fault is split off: a new id with its parent, one attempt more and its reason of now."""
+def test_a_record_refused_again_waits_under_a_new_id(site: Site) -> None:
+    """Records refused again get a new id with its parent, one attempt more and the present reason."""
     records = [_order(1), _order(2, amount=-2), _order(3, amount="x"), _order(4, amount=-4)]
     summary = _load(site, "orders.ndjson", records)
     [first] = site.failures.waiting()
@@ -185,13 +185,13 @@ def test_what_is_refused_again_waits_under_a_new_id(site: Site) -> None:
     assert (done.returncode, done.stdout) == (1, f"replayed {first}: 1 loaded, 2 refused again; waits as {second}\n")
     assert site.failures.states() == {first: "replayed", second: "pending"}
     assert site.failures.path(second).read_text().splitlines() == edited[:2]
-    told = site.failures.details(second)
-    assert (told["parent"], told["attempts"], told["kind"], told["batch"]) == (first, 2, "rejected", 0)
+    details = site.failures.details(second)
+    assert (details["parent"], details["attempts"], details["kind"], details["batch"]) == (first, 2, "rejected", 0)
     before = {each["record"]: each for each in site.failures.details(first)["records"]}
-    assert [(each["record"], each["offset"], each["key"]) for each in told["records"]] == [
+    assert [(each["record"], each["offset"], each["key"]) for each in details["records"]] == [
         (number, before[number]["offset"], f"O{number}") for number in (2, 3)
     ]
-    assert [each["reason"] for each in told["records"]] == [
+    assert [each["reason"] for each in details["records"]] == [
         "expected 0 or more",
         "the database refuses it by the constraint orders_by_hand: check violation",
     ]
@@ -212,12 +212,12 @@ def test_what_is_refused_again_waits_under_a_new_id(site: Site) -> None:
 
 @append
 def test_replaying_twice_doubles_nothing(site: Site) -> None:
-    """What was replayed waits no more: naming it again tells so, and loads nothing."""
+    """A replayed failure waits no more: a second replay reports this and loads nothing."""
     _load(site, "orders.ndjson", [_order(1, amount=-1), _order(2)])
     [failed_id] = site.failures.waiting()
     site.failures.edit(failed_id, ("-1", "1"))
     assert _replay(site, failed_id, failed_id).stdout.count("replayed") == 1
-    site.failures.path(failed_id).unlink()  # An operator who tidies up.
+    site.failures.path(failed_id).unlink()  # An operator deletes the files.
     done = _replay(site, failed_id)
     assert (done.returncode, done.stdout) == (0, "")
     assert f"{failed_id} does not wait: replayed" in done.stderr
@@ -226,13 +226,13 @@ def test_replaying_twice_doubles_nothing(site: Site) -> None:
 
 
 def _gate(site: Site, moment: Moment = "in COPY") -> AbstractContextManager[Gate]:
-    """Hold up every batch of orders before its rows are in, or in its commit."""
+    """Hold up every batch of orders before its rows are inserted, or in its commit."""
     return site.gate("lab.orders", moment, when="true")
 
 
 @append
 def test_two_replays_at_once_double_nothing(site: Site) -> None:
-    """A second replay beside the first is exit 6 and tells who is at it; afterwards all is in once."""
+    """A second replay at the same time is exit 6 and names the first; afterwards each record is loaded once."""
     _load(site, "orders.ndjson", [_order(number, amount=-1) for number in range(1, 5)], "--max-rejected", "100%")
     [failed_id] = site.failures.waiting()
     site.failures.edit(failed_id, ("-1", "1"))
@@ -253,7 +253,7 @@ def test_two_replays_at_once_double_nothing(site: Site) -> None:
 
 @append
 def test_many_replays_at_once_double_nothing(site: Site) -> None:
-    """However many replays of the same files run beside each other, each record comes in once."""
+    """Many replays of the same files at the same time load each record once."""
     records = [_order(number, amount=-1) for number in range(1, 25)]
     _load(site, "orders.ndjson", records, "--max-rejected", "100%", "--batch-rows", "4")
     for failed_id in site.failures.waiting():
@@ -276,7 +276,7 @@ KILLED = [_order(1, amount=-1), _order(2, amount=-2), _order(3)]
 
 
 def _prepare_to_kill(site: Site) -> str:
-    """Load orders of which two wait, one of them put right, and return what waits."""
+    """Load orders of which two are rejected, correct one of them, and return the id of the failure."""
     _load(site, "orders.ndjson", KILLED, "--max-rejected", "100%")
     [failed_id] = site.failures.waiting()
     site.failures.edit(failed_id, ("-1", "1"))
@@ -286,7 +286,7 @@ def _prepare_to_kill(site: Site) -> str:
 @append
 @pytest.mark.parametrize("moment", ["in COPY", "in COMMIT"])
 def test_a_replay_that_is_killed_completes_when_run_again(site: Site, moment: Moment) -> None:
-    """Killed while its batch is sent it did nothing, in its commit it did all: run again all is in once."""
+    """Killed in COPY a replay did nothing, in its commit it did all; run again, each record is loaded once."""
     failed_id = _prepare_to_kill(site)
     with _gate(site, moment) as gate:
         replay = site.start("failed", "replay", failed_id)
@@ -301,16 +301,16 @@ def test_a_replay_that_is_killed_completes_when_run_again(site: Site, moment: Mo
     assert _replay(site, "--all").returncode == 0
     assert _orders(site) == {f"O{number}": (1, _skus(number)) for number in range(1, 4)}
     assert site.failures.waiting() == []
-    # What the killed one left of records that then came in is gone.
+    # The files of the killed replay for loaded records are gone.
     ids = set(site.column("select id from etl.failures"))
     assert {path.stem for path in site.failures.path(failed_id).parent.iterdir()} == ids
 
 
 @append
 def test_a_replay_that_is_killed_after_its_commit_is_done(site: Site) -> None:
-    """Killed before it told the state beside the records it is in all the same: the ledger's word is the truth."""
+    """A replay killed before it wrote the state file is done all the same, because the ledger decides."""
     failed_id = _prepare_to_kill(site)
-    # Whoever opens this to write waits until somebody reads.
+    # An open for writing waits until somebody reads.
     os.mkfifo(site.failures.path(failed_id).with_name(f".{failed_id}.json.tmp"))
     replay = site.start("failed", "replay", failed_id)
     until(lambda: site.failures.waiting() == [f"{failed_id}r"], "its commit")
@@ -329,7 +329,7 @@ def test_a_replay_that_is_killed_after_its_commit_is_done(site: Site) -> None:
 @pytest.mark.slow
 @append
 def test_replays_killed_at_any_moment(site: Site) -> None:
-    """Killed again and again at random moments and run to the end, a replay brings each record in once."""
+    """A replay that is killed at random moments again and again, then completed, loads each record once."""
     records = [_order(number, amount=-1 if number % 3 else "x") for number in range(1, 1201)]
     _load(site, "orders.ndjson", records, "--max-rejected", "100%", "--batch-rows", "20")
     for failed_id in site.failures.waiting():
@@ -348,7 +348,7 @@ def test_replays_killed_at_any_moment(site: Site) -> None:
     while kills < 25 and site.failures.waiting():
         replay = site.start("failed", "replay", "--all", "--no-precalculate")
         until(lambda: site.ask(at_work), "the replay to connect")
-        time.sleep(moments.random() * 0.15)  # a moment of chance within the replay
+        time.sleep(moments.random() * 0.15)  # a random moment within the replay
         assert replay.kill()
         kills += 1
         _wait_for_no_one(site)
@@ -365,7 +365,7 @@ def test_replays_killed_at_any_moment(site: Site) -> None:
 
 
 def test_another_number_of_records_is_refused(site: Site) -> None:
-    """More or fewer records than there were, or a file that is gone, is exit 2 before anything of all is replayed."""
+    """A file with more or fewer records than before, or a missing file, is exit 2 before anything is replayed."""
     _load(site, "orders.ndjson", [_order(number, amount=-number) for number in range(1, 5)], "--max-rejected", "4")
     _load(site, "other.ndjson", [_order(9, amount=-9)])
     broken, whole = site.failures.waiting()
@@ -398,8 +398,8 @@ def test_another_number_of_records_is_refused(site: Site) -> None:
     assert set(_orders(site)) == {"O9"}
 
 
-def test_what_editors_do_to_lines_does_no_harm(site: Site) -> None:
-    """Other line ends, blank lines between, spaces around, a byte-order mark or a missing last line end are no edit."""
+def test_changes_of_white_space_by_editors_are_no_edit(site: Site) -> None:
+    """Other line ends, blank lines, spaces, a byte-order mark or a missing last line end do not change a record."""
     ways: list[Callable[[str], str]] = [
         lambda text: text.replace("\n", "\r\n"),
         lambda text: "\ufeff" + text,
@@ -418,8 +418,8 @@ def test_what_editors_do_to_lines_does_no_harm(site: Site) -> None:
     assert len(_orders(site)) == 3 * len(ways)
 
 
-def test_a_failed_batch_comes_in_when_its_cause_is_gone(site: Site) -> None:
-    """A failed batch is replayed as it is; its rejected records wait beside it, and the balance moves with each."""
+def test_a_failed_batch_is_replayed_when_its_cause_is_gone(site: Site) -> None:
+    """A failed batch is replayed unchanged, its rejected records wait beside it, and both change the balance."""
     site.on_insert("lab.orders", "true", "raise 'busy' using errcode = '40P01';")
     records = [_order(1), _order(2, amount=-2), _order(3), _order(4, note="no")]
     summary = _load(site, "orders.ndjson", records)
@@ -446,8 +446,8 @@ def test_a_failed_batch_comes_in_when_its_cause_is_gone(site: Site) -> None:
     assert _load(site, "orders.ndjson")["exit_code"] == 0
 
 
-def test_an_old_record_never_beats_a_newer_one(site: Site) -> None:
-    """A replayed record has the age of its source: a larger version wins, of equals the one of the later source."""
+def test_an_old_record_never_replaces_a_newer_one(site: Site) -> None:
+    """A replayed record has the age of its source: the larger version wins, then the later source."""
     old = [_order(1, amount=-1), _order(2, amount=-1), _order(3, amount=-1, version=None), _order(4, amount=-1)]
     _load(site, "old.ndjson", [*old, _order(5, version=7, amount=-1)], "--max-rejected", "100%")
     new = [_order(1, version=2), _order(2), _order(3, version=None), _order(5, version=6)]
@@ -468,8 +468,8 @@ def test_an_old_record_never_beats_a_newer_one(site: Site) -> None:
 
 
 @append
-def test_a_key_that_came_meanwhile_is_refused_in_append(site: Site) -> None:
-    """A record whose key is there by now is refused again, as it would be by a load."""
+def test_a_key_loaded_meanwhile_is_refused_in_append(site: Site) -> None:
+    """In append mode a record whose key was loaded since is refused again, as in a load."""
     _load(site, "orders.ndjson", [_order(1, amount=-1), _order(2, amount=-1)], "--max-rejected", "100%")
     _load(site, "other.ndjson", [_order(1)])
     [failed_id] = site.failures.waiting()
@@ -479,8 +479,8 @@ def test_a_key_that_came_meanwhile_is_refused_in_append(site: Site) -> None:
     assert [each["sqlstate"] for each in site.failures.details(f"{failed_id}r")["records"]] == ["23505"]
 
 
-def test_what_a_replay_touched_is_precalculated(site: Site) -> None:
-    """The aggregates of replayed facts follow, with --no-precalculate not, and then with the next replay."""
+def test_a_replay_refreshes_its_aggregates(site: Site) -> None:
+    """A replay refreshes its aggregates; after --no-precalculate the next replay does."""
     (site.folder / "logs.ndjson").write_text(
         as_lines(
             *(
@@ -499,13 +499,13 @@ def test_what_a_replay_touched_is_precalculated(site: Site) -> None:
     assert site.value(distance) == 30
     assert _replay(site, second, "--no-precalculate").returncode == 0
     assert site.value(distance) == 30
-    # As when it was killed between its commit and the precalculation.
+    # The same state as after a kill between the commit and the precalculation.
     assert _replay(site, "--dataset", "vehicle_logs").stdout == ""
     assert site.value(distance) == 70
 
 
-def test_what_is_discarded_is_given_up_for_a_reason(site: Site) -> None:
-    """Discarding asks for a reason and keeps it; the records stay out, and the load of their source ends with 0."""
+def test_discarding_needs_a_reason(site: Site) -> None:
+    """Discarding needs a reason and stores it; the records stay out, and a load of their source ends with 0."""
     _load(site, "orders.ndjson", [_order(1), _order(2, amount=-2)])
     [failed_id] = site.failures.waiting()
     assert site.run("failed", "discard", failed_id).returncode == 2
@@ -535,8 +535,8 @@ def test_what_is_discarded_is_given_up_for_a_reason(site: Site) -> None:
 
 
 @append
-def test_a_load_run_again_leaves_alone_what_waits(site: Site) -> None:
-    """However often and in whatever batches a source is loaded again, what waits is not loaded and is told."""
+def test_a_repeated_load_does_not_load_waiting_records(site: Site) -> None:
+    """Loads of the same source, in any batches, do not load its waiting records but report them."""
     _load(site, "orders.ndjson", [_order(1), _order(2, amount=-2), _order(3)])
     [failed_id] = site.failures.waiting()
     site.failures.edit(failed_id, ("-2", "2"))
@@ -553,8 +553,8 @@ def test_a_load_run_again_leaves_alone_what_waits(site: Site) -> None:
     assert set(_orders(site)) == {"O1", "O2", "O3", "O4"}
 
 
-def test_force_and_replace_supersede_what_waits(site: Site) -> None:
-    """Where all of a source came again, or a replace removed what it had loaded, the old records are not replayed."""
+def test_force_and_replace_supersede_waiting_records(site: Site) -> None:
+    """After a forced load or a replace the waiting records of the earlier run are not replayed."""
     records = [_order(1), _order(2, amount=-2)]
     first = _load(site, "orders.ndjson", records)
     [old] = site.failures.waiting()
@@ -577,7 +577,7 @@ def test_force_and_replace_supersede_what_waits(site: Site) -> None:
 
 
 def test_an_atomic_run_is_replayed_only_when_it_is_visible(site: Site) -> None:
-    """What waits of a run whose rows are withheld is exit 2 with the hint to complete it, and replayed afterwards."""
+    """While the rows of a run are withheld, its replay is exit 2 with a hint; afterwards it is replayed."""
     (site.folder / "orders.json").write_text(json.dumps([_order(1), _order(2, amount=-2), _order(3)])[:-40])
     cut = _load(site, "orders.json", None, "--atomic", "--batch-rows", "1")
     assert (cut["exit_code"], cut["records"]["withheld"]) == (3, 1)
@@ -594,18 +594,18 @@ def test_an_atomic_run_is_replayed_only_when_it_is_visible(site: Site) -> None:
     assert _orders(site) == {f"O{number}": (1, _skus(number)) for number in range(1, 4)}
 
 
-def test_a_replay_tells_the_listeners(site: Site) -> None:
-    """What a replay brings is told as a load tells it, so that aggregates follow that are not refreshed by itself."""
+def test_a_replay_notifies_the_listeners(site: Site) -> None:
+    """A replay notifies like a load, so that a listener refreshes the aggregates."""
     _load(site, "orders.ndjson", [_order(1), _order(2, amount=-2)])
     site.failures.edit(site.failures.waiting()[0], ("-2", "2"))
     site.ask("listen etl_runs")
     assert _replay(site, "--all", "--no-precalculate").returncode == 0
-    told = site.connection.notifies(timeout=5, stop_after=1)
-    assert [notify.payload for notify in told] == ["orders"]
+    notifications = site.connection.notifies(timeout=5, stop_after=1)
+    assert [notify.payload for notify in notifications] == ["orders"]
 
 
-def test_a_replay_follows_the_definition_of_now(site: Site) -> None:
-    """A definition that was put right takes the records as they are; one that is gone is exit 2."""
+def test_a_replay_uses_the_present_definition(site: Site) -> None:
+    """A corrected definition accepts the unchanged records; a missing definition is exit 2."""
     _load(site, "orders.ndjson", [_order(1), _order(2, amount=-2)])
     [failed_id] = site.failures.waiting()
     path = site.folder / "config" / "datasets" / "orders.toml"
@@ -622,7 +622,7 @@ def test_a_replay_follows_the_definition_of_now(site: Site) -> None:
 
 
 def _lose_the_connection(site: Site, *, once: bool) -> None:
-    """End the backend in its commit, the first time or each time."""
+    """End the backend in its commit, the first time or every time."""
     site.ask("create sequence lab.tries")
     lose = "perform pg_terminate_backend(pg_backend_pid());"
     body = f"if nextval('lab.tries') = 1 then {lose} end if;" if once else lose
@@ -630,7 +630,7 @@ def _lose_the_connection(site: Site, *, once: bool) -> None:
 
 
 def test_a_connection_lost_in_a_replay_is_opened_again(site: Site) -> None:
-    """A replay whose connection is lost tries again on a new one, holds its source again, and doubles nothing."""
+    """A replay that loses its connection opens a new one, locks its source again, and doubles nothing."""
     _load(site, "orders.ndjson", [_order(1, amount=-1), _order(2, amount=-2), _order(3)], "--max-rejected", "100%")
     [failed_id] = site.failures.waiting()
     site.failures.edit(failed_id, ("-1", "1"))
@@ -646,9 +646,9 @@ def test_a_connection_lost_in_a_replay_is_opened_again(site: Site) -> None:
 
 
 @append
-def test_a_commit_that_was_not_answered_is_not_done_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that is lost after the server committed is resolved by claiming again: nothing is loaded twice."""
-    site.ask("alter table lab.orders drop constraint orders_pkey")  # it would hide what came twice
+def test_a_commit_without_an_answer_is_not_repeated(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a connection is lost in a commit that succeeded, a new claim finds the result: nothing is doubled."""
+    site.ask("alter table lab.orders drop constraint orders_pkey")  # it would hide doubled rows
     _load(site, "orders.ndjson", [_order(1, amount=-1), _order(2)])
     [failed_id] = site.failures.waiting()
     site.failures.edit(failed_id, ("-1", "1"))
@@ -673,7 +673,7 @@ def test_a_commit_that_was_not_answered_is_not_done_again(site: Site, monkeypatc
 
 
 def test_a_replay_while_the_server_is_away_changes_nothing(site: Site) -> None:
-    """Without a server, or when it goes for good, a replay is exit 4 in one sentence, and what waits still waits."""
+    """Without a server a replay is exit 4 with a one-sentence reason, and all failures still wait."""
     _load(site, "orders.ndjson", [_order(1, amount=-1), _order(2)])
     [failed_id] = site.failures.waiting()
     site.failures.edit(failed_id, ("-1", "1"))
@@ -695,7 +695,7 @@ def test_a_replay_while_the_server_is_away_changes_nothing(site: Site) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_after_any_sequence_of_steps_each_record_is_in_one_place(site: Site, seed: int) -> None:
-    """Loads, edits, replays and discards in any order: each record is in the tables once or in one file that counts."""
+    """After loads, edits, replays and discards in any order each record is in the tables once or in one valid file."""
     dice = random.Random(seed)
     brought = 0
     for _ in range(14):

@@ -1,4 +1,4 @@
-"""Which run a source continues, and by which mode its rest loads."""
+"""The run that a source continues, and the mode by which its rest is loaded."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -27,7 +27,7 @@ v = "integer"
 
 @pytest.fixture
 def grown(site: Site) -> Path:
-    """Return a source that was merged, and has grown since by a newer version and a new record."""
+    """Return a source that was merged and has grown since by a newer version and a new record."""
     site.define(SHIPS)
     source = site.folder / "ships.ndjson"
     source.write_text('{"id":"a","v":1}\n{"id":"b","v":1}\n')
@@ -38,7 +38,7 @@ def grown(site: Site) -> Path:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_the_rest_of_a_source_loads_by_the_mode_of_its_run(site: Site, grown: Path, workers: str) -> None:
-    """Another mode is exit 2 with both ways on, before anything is loaded; the run's own mode loads the rest."""
+    """Another mode is exit 2 with both remedies before anything is loaded; the mode of the run loads the rest."""
     ended = site.run("load", "ships", grown, "--mode", "append", "--workers", workers, "--json")
     assert ended.returncode == 2
     assert "was loaded by mode merge; the rest cannot load by mode append" in ended.stderr
@@ -52,8 +52,8 @@ def test_the_rest_of_a_source_loads_by_the_mode_of_its_run(site: Site, grown: Pa
     assert site.column("select mode from etl.runs") == ["merge"]
 
 
-def test_a_source_without_a_rest_is_loaded_already_in_any_mode(site: Site, grown: Path) -> None:
-    """Where no record is missing, the mode of the command does not matter: exit 0, and no row changes."""
+def test_a_complete_source_is_already_loaded_in_any_mode(site: Site, grown: Path) -> None:
+    """If no record is missing, the mode of the command does not matter: exit 0, and no row changes."""
     site.load("ships", grown)
     before = site.ask("select * from logistics.ships order by id")
     summary = site.load("ships", grown, "--mode", "append")
@@ -65,7 +65,7 @@ def test_a_source_without_a_rest_is_loaded_already_in_any_mode(site: Site, grown
 def test_a_source_is_compared_with_its_run_once(
     site: Site, grown: Path, sources: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of one source or of several, each known one is read once before its load, although it is judged before all."""
+    """Each known source is read once before its load, although all are judged before the first load."""
     (site.folder / "other.ndjson").write_text('{"id":"x","v":1}\n')
     site.load("ships", "other.ndjson")
     compared: list[str] = []
@@ -85,13 +85,13 @@ def test_a_source_is_compared_with_its_run_once(
 
 
 def test_a_replace_is_a_run_of_its_own(site: Site, grown: Path) -> None:
-    """A replace of a source that was merged loads all of it again, and records its own mode."""
+    """A replace of a merged source loads all of it again, and records its own mode."""
     assert site.load("ships", grown, "--mode", "replace")["records"]["loaded"] == 4
     assert site.column("select mode from etl.runs order by number") == ["merge", "replace"]
 
 
 def test_other_sources_load_after_one_that_needs_another_mode(site: Site, grown: Path) -> None:
-    """The exit code 2 of one source ends that source alone; it counts for the command."""
+    """The exit code 2 of a source ends that source alone; it counts for the command."""
     (site.folder / "other.ndjson").write_text('{"id":"x","v":1}\n')
     ended = site.run("load", "ships", grown, "other.ndjson", "--mode", "append", "--json")
     statuses = [(line["status"], line["exit_code"]) for line in ended.lines if line["kind"] == "source"]

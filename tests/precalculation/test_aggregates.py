@@ -30,7 +30,7 @@ def _at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-# --- what the aggregates say --------------------------------------------------------------------------------
+# --- contents of the aggregates -----------------------------------------------------------------------------
 
 
 def test_a_shipment_counts_on_the_utc_day_of_its_creation(connection: Connection) -> None:
@@ -70,8 +70,8 @@ def test_a_missing_name_is_a_row_of_its_own(connection: Connection) -> None:
         ]
 
 
-def test_sums_take_what_is_known(connection: Connection) -> None:
-    """A null adds nothing, and where nothing is known the sum is 0."""
+def test_sums_ignore_nulls(connection: Connection) -> None:
+    """A null adds nothing, and the sum of nulls alone is 0."""
     day = "2026-03-01T00:00:00Z"
     _ship(connection, day, carrier="A", pieces=2, weight_kg="10.5", volume_m3="0.25", freight_cost="9.99")
     _ship(connection, day, carrier="A", pieces=3, weight_kg="0.125", freight_cost="0.01")
@@ -106,7 +106,7 @@ def test_on_time_is_delivered_at_or_before_the_promise(connection: Connection) -
     ]
 
 
-def test_transit_hours_lie_between_pick_up_and_delivery(connection: Connection) -> None:
+def test_transit_hours_are_between_pick_up_and_delivery(connection: Connection) -> None:
     """Mean, sample deviation and interpolated percentiles are of the shipments that have both times."""
     picked = _at("2026-03-01T12:00:00")
     for hours in (10, 20, 40):
@@ -146,7 +146,7 @@ def test_cost_per_kg_is_a_ratio_of_sums(connection: Connection) -> None:
 
 
 def test_a_lane_is_countries_and_cities_of_both_ends(connection: Connection) -> None:
-    """Two cities of one name in two countries are two lanes, and a missing end is (none)."""
+    """Two cities with the same name in two countries are two lanes, and a missing end is (none)."""
     day = "2026-03-01T00:00:00Z"
     lodz = {"origin_country": "PL", "origin_city": "Łódź", "carrier": "A"}
     _ship(connection, day, **lodz, destination_country="US", destination_city="Paris")
@@ -198,7 +198,7 @@ def test_an_open_shipment_is_overdue_after_its_promise(connection: Connection) -
 
 
 def test_an_ended_shipment_is_not_open(connection: Connection) -> None:
-    """A delivery time, or a status that ends the way, closes a shipment; an unknown status does not."""
+    """A delivery time or a final status closes a shipment; an unknown status does not."""
     day = "2026-03-01T00:00:00Z"
     for status in ("delivered", "cancelled", "returned", "lost"):
         _ship(connection, day, carrier="ended", status=status)
@@ -209,8 +209,8 @@ def test_an_ended_shipment_is_not_open(connection: Connection) -> None:
     assert rows_of(connection, "open_shipments", "carrier count_shipments") == [("(none)", 1), ("open", 1)]
 
 
-def test_vehicle_days_add_up_trips_and_what_they_carried(connection: Connection) -> None:
-    """Distance and fuel count once a trip, however many shipments it carried."""
+def test_vehicle_days_add_up_trips_and_their_shipments(connection: Connection) -> None:
+    """Distance and fuel of a trip count once, for any number of its shipments."""
     day, next_day = date(2026, 3, 1), date(2026, 3, 2)
     trips: list[tuple[object, ...]] = [
         ("L1", "V1", day, "100.5", "10"),
@@ -274,11 +274,11 @@ def test_days_add_up_to_their_month(connection: Connection) -> None:
     assert len(rows_of(connection, "daily_shipments", "day")) > 40
 
 
-# --- what a refresh does ------------------------------------------------------------------------------------
+# --- effects of a refresh -----------------------------------------------------------------------------------
 
 
 def _fill(connection: Connection) -> None:
-    """Add trips, shipments and their events of a few days, some open, some late, and the ledger's word of two loads."""
+    """Add trips, shipments and events of a few days, some open, some late, and two loads in the ledger."""
     connection.execute("""
         insert into etl.runs (number, run, dataset, source, head_sha256, head_bytes, definition_hash, mode, is_atomic,
             is_forced)
@@ -326,7 +326,7 @@ def _fill(connection: Connection) -> None:
 
 @pytest.mark.parametrize("aggregate", choose([]), ids=lambda aggregate: aggregate.name)
 def test_a_refresh_without_a_change_writes_no_row(connection: Connection, aggregate: Aggregate) -> None:
-    """A second refresh finds every row equal and leaves each in its version."""
+    """A second refresh finds every row equal and writes none of them."""
     _fill(connection)
     first = refresh(connection, aggregate, run=None)
     before = _versions(connection, aggregate.name)
@@ -350,7 +350,7 @@ def test_a_refresh_writes_only_the_rows_that_change(connection: Connection) -> N
 
 @pytest.mark.parametrize("aggregate", choose([]), ids=lambda aggregate: aggregate.name)
 def test_an_aggregate_equals_its_facts_after_any_change(connection: Connection, aggregate: Aggregate) -> None:
-    """Insertions, moves to another bucket, corrections to null and deletions are all in after a refresh."""
+    """A refresh includes insertions, moves to another bucket, corrections to null and deletions."""
     _fill(connection)
     refresh(connection, aggregate, run=None)
     changes = (
@@ -370,7 +370,7 @@ def test_an_aggregate_equals_its_facts_after_any_change(connection: Connection, 
 
 
 def test_an_aggregate_of_no_facts_is_empty(connection: Connection) -> None:
-    """Rows whose facts are all gone are deleted and counted."""
+    """Rows without any facts are deleted and counted."""
     _fill(connection)
     rows = refreshed(connection, "daily_shipments").rows
     connection.execute("delete from logistics.shipments")
@@ -378,8 +378,8 @@ def test_an_aggregate_of_no_facts_is_empty(connection: Connection) -> None:
     assert rows_of(connection, "daily_shipments", "day") == []
 
 
-def test_a_refresh_notes_how_fresh_the_aggregate_is(connection: Connection) -> None:
-    """The view tells analysts the run, the number of rows and the instant before which all facts are included."""
+def test_a_refresh_records_the_freshness(connection: Connection) -> None:
+    """The view shows the run, the number of rows and the instant before which all facts are included."""
     _fill(connection)
     (aggregate,) = choose(["vehicle_days"])
     before = connection.execute("select clock_timestamp()").fetchone()
@@ -395,7 +395,7 @@ def test_a_refresh_notes_how_fresh_the_aggregate_is(connection: Connection) -> N
 
 
 def test_a_reader_sees_the_old_rows_without_waiting_until_the_refresh_commits(connection: Connection) -> None:
-    """A refresh that has written all its rows but not committed neither shows a row nor holds up a reader."""
+    """A refresh that has written its rows but not committed shows no new row and blocks no reader."""
     _fill(connection)
     refreshed(connection, "daily_shipments")
     old = _versions(connection, "daily_shipments")
@@ -403,7 +403,7 @@ def test_a_reader_sees_the_old_rows_without_waiting_until_the_refresh_commits(co
     with another(connection) as holder, another(connection) as worker, another(connection) as reader:
         reader.execute("set lock_timeout = '1ms'")
         with holder.transaction():
-            # The freshness is noted last: held there, the refresh has done all but commit.
+            # A refresh records the freshness last: blocked there, it has done all but commit.
             holder.execute("select from etl.refreshes for update")
             thread = threading.Thread(target=refreshed, args=(worker, "daily_shipments"))
             thread.start()
@@ -417,7 +417,7 @@ def test_a_reader_sees_the_old_rows_without_waiting_until_the_refresh_commits(co
 
 
 def test_readers_see_whole_states_during_refreshes(connection: Connection) -> None:
-    """Every read during refreshes adds up to one state of the facts, and none waits for a lock."""
+    """Every read during refreshes equals one state of the facts, and none waits for a lock."""
     _fill(connection)
     refreshed(connection, "daily_shipments")
     seen: set[Decimal] = set()
@@ -446,7 +446,7 @@ def test_readers_see_whole_states_during_refreshes(connection: Connection) -> No
 
 
 def test_refreshes_of_one_aggregate_queue(connection: Connection) -> None:
-    """The second waits for the first, longer than the session's lock timeout, and loses no change."""
+    """The second refresh waits for the first, longer than the session's lock timeout, and loses no change."""
     _fill(connection)
     with another(connection) as holder, another(connection) as first, another(connection) as second:
         refreshed(connection, "daily_shipments")
@@ -464,7 +464,7 @@ def test_refreshes_of_one_aggregate_queue(connection: Connection) -> None:
             ]
             threads[0].start()
             wait_until_blocked(connection, first)
-            # Committed after the first took its snapshot: the second has to bring it in.
+            # Committed after the snapshot of the first: the second has to include it.
             connection.execute("update logistics.shipments set weight_kg = 5000 where shipment_id = 'F7'")
             threads[1].start()
             wait_until_blocked(connection, second)
@@ -493,13 +493,13 @@ def test_a_refresh_that_fails_changes_nothing_and_lets_the_next_begin(connection
 
 
 def test_a_refresh_inside_a_transaction_is_refused(connection: Connection) -> None:
-    """The lock must come before the transaction, so a refresh takes none that is open."""
+    """A refresh refuses an open transaction, because its lock must precede the transaction."""
     with connection.transaction(), pytest.raises(InternalError, match="outside a transaction"):
         refreshed(connection, "daily_shipments")
 
 
 def test_a_missing_table_is_named_with_the_remedy(connection: Connection) -> None:
-    """A refresh without its table tells which table is missing and which command makes it."""
+    """A refresh without its table names the table and the command that creates it."""
     connection.execute("drop table analytics.daily_shipments")
     with pytest.raises(UsageError, match=r"analytics\.daily_shipments") as caught:
         refreshed(connection, "daily_shipments")
@@ -507,7 +507,7 @@ def test_a_missing_table_is_named_with_the_remedy(connection: Connection) -> Non
 
 
 def test_a_loader_may_refresh_and_an_analyst_may_only_read(connection: Connection) -> None:
-    """The group roles hold what their work needs and no more."""
+    """The group roles have the rights for their work and no more."""
     _fill(connection)
     connection.execute("set role etl_loader")
     for aggregate in choose([]):

@@ -1,4 +1,4 @@
-"""Kinds of buckets: the one table of them, weeks and hours as examples, and kinds that nobody knows."""
+"""Kinds of buckets: the one table of them, weeks and hours as examples, and unknown kinds."""
 
 import re
 from datetime import UTC, date, datetime, timedelta
@@ -170,7 +170,7 @@ def _bucket(kind: str, at: datetime) -> datetime:
     )
 )
 def test_the_server_finds_the_bucket_of_each_time(connection: Connection, at: datetime) -> None:
-    """The bucket of a time is as Python's calendar has it, also at the ends of years, and the next one follows it."""
+    """The bucket of a time equals that of Python's calendar, also at the ends of years, and the next one follows it."""
     for kind in KINDS.values():
         if kind.noting is None:
             continue
@@ -208,7 +208,7 @@ def test_weeks_that_cross_a_year_are_one_bucket(connection: Connection, own: tup
 
 
 def test_only_touched_hours_are_recomputed(connection: Connection, own: tuple[Aggregate, ...]) -> None:
-    """A change touches its hour in UTC, old and new, and hours that follow one another are one range."""
+    """A change marks its old and new hour in UTC, and consecutive hours are one range."""
     install(connection, own, {})
     (aggregate,) = (each for each in own if each.name == "carrier_hours")
     for hour in range(6):
@@ -234,7 +234,7 @@ def test_only_touched_hours_are_recomputed(connection: Connection, own: tuple[Ag
 
 
 def test_a_statement_notes_each_hour_once(connection: Connection, own: tuple[Aggregate, ...]) -> None:
-    """What is noted grows with the hours that a statement changes, not with its rows."""
+    """The notes grow with the hours that a statement changes, not with its rows."""
     install(connection, own, {})
     connection.execute(
         "insert into logistics.shipments (shipment_id, created_at, etl_run, etl_batch, etl_place) "
@@ -245,7 +245,7 @@ def test_a_statement_notes_each_hour_once(connection: Connection, own: tuple[Agg
 
 
 def test_hours_without_end_and_at_the_end_of_the_calendar(connection: Connection, own: tuple[Aggregate, ...]) -> None:
-    """An instant without end is in no bucket, and one that no instant follows stops no refresh."""
+    """An infinite instant is in no bucket, and the last instant of the calendar stops no refresh."""
     install(connection, own, {})
     for aggregate in own:
         refresh(connection, aggregate, run=None)
@@ -281,7 +281,7 @@ def test_weeks_and_hours_equal_a_full_computation_at_length(connection: Connecti
 
 
 def test_the_commands_know_weeks_and_hours(connection: Connection, own: tuple[Aggregate, ...], run_etl: RunEtl) -> None:
-    """Migration, refresh, verification, list and report take them as they take days."""
+    """Migration, refresh, verification, list and report accept them like days."""
     assert run_etl("db", "migrate").returncode == 0
     names = [aggregate.name for aggregate in own]
     ship(connection, "S1", "2026-12-31 23:30Z", "L1")
@@ -319,7 +319,7 @@ group by 1
 
 
 def test_a_column_is_noted_as_a_day_and_as_a_key(connection: Connection, tmp_path: Path) -> None:
-    """Two aggregates that watch one column in two ways are both brought up to date."""
+    """Two aggregates that watch one column in two ways are both refreshed."""
     connection.execute("create table logistics.holidays (day date, name text)")
     weeks = _write(tmp_path, "vehicle_weeks")
     (tmp_path / "aggregates" / "holidays.sql").write_text(HOLIDAYS, encoding="utf-8")
@@ -334,7 +334,7 @@ def test_a_column_is_noted_as_a_day_and_as_a_key(connection: Connection, tmp_pat
         assert not differences(connection, aggregate)
 
 
-# --- what does not fit --------------------------------------------------------------------------------------
+# --- refused definitions ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -370,15 +370,13 @@ def test_a_column_is_noted_as_a_day_and_as_a_key(connection: Connection, tmp_pat
 def test_a_definition_of_another_type_is_refused(
     connection: Connection, tmp_path: Path, name: str, old: str, new: str, message: str
 ) -> None:
-    """An expression or a column that is coarser or finer than its kind would hide changes: exit 2 with the file."""
+    """An expression or column coarser or finer than its kind would hide changes: exit 2 with the file."""
     with pytest.raises(DefinitionError, match=rf"{message}.*{name}\.sql"):
         install(connection, [_write(tmp_path, name, (old, new))], {})
 
 
-def test_a_kind_that_no_version_knows_is_named_with_the_file(
-    connection: Connection, run_etl: RunEtl, tmp_path: Path
-) -> None:
-    """The command ends with exit code 2, the line, the file and the kinds that there are."""
+def test_an_unknown_kind_is_named_with_the_file(connection: Connection, run_etl: RunEtl, tmp_path: Path) -> None:
+    """The command ends with exit code 2, the line, the file and the known kinds."""
     with pytest.raises(DefinitionError):
         _write(tmp_path / "config", "carrier_weeks", ("-- bucket: week", "-- bucket: fortnight"))
     done = run_etl("precalculate")
@@ -390,7 +388,7 @@ def test_a_kind_that_no_version_knows_is_named_with_the_file(
 def test_a_kind_that_the_server_does_not_know_stops_the_refresh(
     connection: Connection, own: tuple[Aggregate, ...], run_etl: RunEtl
 ) -> None:
-    """What another installation entered fails in SQL, loses no change, and is right again when the kind is known."""
+    """An unknown kind from another installation fails in SQL and loses no change; a known kind works again."""
     install(connection, own, {})
     for aggregate in own:
         refresh(connection, aggregate, run=None)
@@ -411,7 +409,7 @@ def test_a_kind_that_the_server_does_not_know_stops_the_refresh(
 
 
 def test_triggers_for_an_unknown_kind_are_not_guessed(connection: Connection, own: tuple[Aggregate, ...]) -> None:
-    """An installation that does not know how to note the changes of a fact leaves its triggers as they are."""
+    """An installation that cannot note the changes of a fact leaves its triggers unchanged."""
     install(connection, own, {})
     connection.execute("update etl.aggregates set bucket = 'fortnight' where bucket = 'hour'")
     with pytest.raises(UsageError, match=r"expected a bucket kind \(hour, day, week, month, all\), got 'fortnight'"):
@@ -421,10 +419,10 @@ def test_triggers_for_an_unknown_kind_are_not_guessed(connection: Connection, ow
 # --- databases that are in use ------------------------------------------------------------------------------
 
 
-def test_a_database_without_weeks_and_hours_is_brought_up(
+def test_a_database_without_weeks_and_hours_is_migrated(
     connection: Connection, monkeypatch: pytest.MonkeyPatch, own: tuple[Aggregate, ...], tmp_path: Path
 ) -> None:
-    """What was noted and pending stays so, views and grants on the freshness stay, and no aggregate becomes due."""
+    """Notes, pending buckets, views and grants on the freshness are kept, and no aggregate becomes due."""
     upgrade = command.upgrade
     connection.execute("drop database if exists earlier with (force)")
     connection.execute("create database earlier")
@@ -465,7 +463,7 @@ def test_a_database_without_weeks_and_hours_is_brought_up(
             run_migrations(before)
             assert before.execute(pending).fetchall() == [("carrier_performance", 2), ("daily_shipments", 3)]
             assert before.execute(grants).fetchall() == granted
-            # A date that no timestamp can be is counted as all buckets, where it was an error of the view.
+            # A date outside the range of timestamps counts as all buckets; it was an error of the view.
             before.execute("update etl.touched set days = days || date '5000000-01-01'")
             assert before.execute(pending).fetchall() == [("carrier_performance", 3), ("daily_shipments", 4)]
         migrate(earlier, tmp_path / "config")

@@ -44,7 +44,7 @@ def _read(config_dir: Path, lines: list[str]) -> Aggregate:
 
 
 def test_a_file_becomes_an_aggregate(tmp_path: Path) -> None:
-    """Each line of the head becomes a part of the value, and what follows is the select."""
+    """Each line of the head becomes a part of the value, and the text after the head is the select."""
     assert _read(tmp_path, HEAD + SELECT) == Aggregate(
         name="days",
         table="analytics.days",
@@ -84,7 +84,7 @@ def test_a_file_becomes_an_aggregate(tmp_path: Path) -> None:
     ],
 )
 def test_a_malformed_line_is_named(tmp_path: Path, line: int, text: str, message: str) -> None:
-    """The message says what is not as it must be, in which file and, in the head, at which line."""
+    """The message names the fault, the file and, in the head, the line."""
     lines = HEAD + SELECT
     lines[line - 1] = text
     with pytest.raises(DefinitionError, match=message) as caught:
@@ -93,7 +93,7 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: int, text: str, message
 
 
 def test_an_aggregate_of_one_bucket_takes_no_range(tmp_path: Path) -> None:
-    """With `bucket: all` neither a day nor a range makes sense, so either is refused."""
+    """With `bucket: all` a day or a range is refused, because neither makes sense."""
     whole = [*HEAD[:2], "-- bucket: all", "-- fact logistics.shipments", *HEAD[4:], *SELECT[:2], SELECT[3]]
     assert _read(tmp_path, whole).facts == (Fact(table="logistics.shipments"),)
     with pytest.raises(DefinitionError, match=r"'-- fact SCHEMA\.TABLE'"):
@@ -103,7 +103,7 @@ def test_an_aggregate_of_one_bucket_takes_no_range(tmp_path: Path) -> None:
 
 
 def test_a_range_replaces_its_names_in_the_select(tmp_path: Path) -> None:
-    """Days and instants of the range replace the four names, and nothing that looks like them."""
+    """Days and instants of the range replace the four names, and no similar text."""
     lines = [
         *HEAD,
         *SELECT[:2],
@@ -120,7 +120,7 @@ def test_a_range_replaces_its_names_in_the_select(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count_lines", range(len(HEAD) + 1))
 def test_a_file_that_ends_early_is_refused(tmp_path: Path, count_lines: int) -> None:
-    """A head without a select, or only a part of the head, is no aggregate."""
+    """A head without a select, or a part of a head, is no aggregate."""
     with pytest.raises(DefinitionError, match=r"days\.sql"):
         _read(tmp_path, HEAD[:count_lines])
 
@@ -135,13 +135,13 @@ def test_a_file_that_ends_early_is_refused(tmp_path: Path, count_lines: int) -> 
     ids=["only the key", "no key", "one twice"],
 )
 def test_columns_that_make_no_table_are_refused(tmp_path: Path, columns: list[str]) -> None:
-    """The head names each column once, the key among them and something beside it."""
+    """The head names each column once, the key among them and another column."""
     with pytest.raises(DefinitionError, match=r"days\.sql"):
         _read(tmp_path, [*HEAD[:6], *columns, *SELECT])
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """Another encoding, a folder and a link to nothing are wrong definitions; a byte-order mark is none."""
+    """Another encoding, a folder and a broken link are wrong definitions; a byte-order mark is accepted."""
     path = _write(tmp_path, [*HEAD, *SELECT])
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert read_all(tmp_path)
@@ -159,7 +159,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_the_shipped_aggregates_are_found_by_name() -> None:
-    """No name means all of them, in the order of their names."""
+    """Without a name all aggregates are returned, sorted by name."""
     names = [aggregate.name for aggregate in choose([])]
     assert names == sorted(path.stem for path in (shipped("sql") / "aggregates").glob("*.sql"))
     assert {"daily_shipments", "milestone_durations", "vehicle_days"} < set(names)
@@ -170,21 +170,21 @@ def test_the_shipped_aggregates_are_found_by_name() -> None:
 
 
 def test_an_unknown_aggregate_is_answered_with_the_nearest_name() -> None:
-    """A slip of the pen is answered by the name that was meant."""
+    """The error for a misspelt name suggests the nearest name."""
     with pytest.raises(UsageError, match="no aggregate is called 'daily_shipment'") as caught:
         choose(["vehicle_days", "daily_shipment"])
     assert caught.value.hint == "did you mean daily_shipments?"
 
 
 def test_aggregates_are_found_by_the_facts_they_read() -> None:
-    """A fact table leads to every aggregate that has to be refreshed after it changed."""
+    """A fact table leads to every aggregate that has to be refreshed after a change."""
     assert [a.name for a in aggregates_reading(["logistics.vehicle_logs"])] == ["data_quality", "vehicle_days"]
     assert aggregates_reading(["logistics.shipments", "logistics.tracking_events"]) == read_all()
     assert aggregates_reading(["logistics.shipment_items"]) == ()
 
 
 def test_every_aggregate_documents_itself_in_the_database(connection: Connection) -> None:
-    """The grain, the key and the meaning of each column are in the database as in the file."""
+    """The grain, the key and the description of each column are the same in the database and in the file."""
     for aggregate in read_all():
         found = connection.execute(
             "select obj_description(%(table)s::regclass), "
@@ -210,7 +210,7 @@ def test_every_aggregate_documents_itself_in_the_database(connection: Connection
 
 
 def test_installing_again_changes_nothing(connection: Connection) -> None:
-    """The tables stay the same ones with their rows and freshness."""
+    """The tables remain the same, with their rows and freshness."""
     connection.execute(
         "insert into logistics.shipments (shipment_id, created_at, etl_run, etl_batch, etl_place) "
         "values ('S1', '2026-03-01', 1, 0, 1)"
@@ -238,7 +238,7 @@ def test_installing_again_changes_nothing(connection: Connection) -> None:
     ids=["another type", "one more column", "another key"],
 )
 def test_an_aggregate_of_another_shape_is_made_anew(connection: Connection, tmp_path: Path, old: str, new: str) -> None:
-    """A newer definition with other columns or key replaces the table, which is then due for a refresh."""
+    """A newer definition with other columns or key replaces the table, which then has to be refreshed."""
     first = _read(tmp_path, HEAD + SELECT)
     assert install(connection, [first], {}) == ["analytics.days"]
     refresh(connection, first, run=None)
@@ -258,7 +258,7 @@ def test_an_aggregate_of_another_shape_is_made_anew(connection: Connection, tmp_
 
 
 def test_a_view_over_an_old_table_is_not_dropped_silently(connection: Connection, tmp_path: Path) -> None:
-    """What analysts built on an aggregate is named, and the old table stays."""
+    """Views of analysts on an aggregate are named, and the old table stays."""
     first = _read(tmp_path, HEAD + SELECT)
     install(connection, [first], {})
     connection.execute("create view analytics.mine as select * from analytics.days")
@@ -269,7 +269,7 @@ def test_a_view_over_an_old_table_is_not_dropped_silently(connection: Connection
 
 
 def test_a_select_that_gives_other_columns_than_the_head_is_refused(connection: Connection, tmp_path: Path) -> None:
-    """Head and select are compared before a table is made."""
+    """Head and select are compared before a table is created."""
     aggregate = _read(tmp_path, [*HEAD[:7], "-- column count_trips: trips", *SELECT])
     with pytest.raises(DefinitionError, match=r"day, count_trips.*got day, count_shipments.*days\.sql"):
         install(connection, [aggregate], {})

@@ -1,4 +1,4 @@
-"""`analytics.freshness`: what a dashboard may say of an aggregate."""
+"""`analytics.freshness`: what a dashboard may show of an aggregate."""
 
 import json
 from datetime import UTC, datetime
@@ -29,8 +29,8 @@ def _load(run_etl: RunEtl, folder: Path, name: str, *trips: tuple[str, str | Non
     return run
 
 
-def test_every_aggregate_has_a_line_before_it_was_ever_refreshed(connection: Connection) -> None:
-    """An aggregate that was never refreshed has a row with all columns, and all of it is pending."""
+def test_every_aggregate_has_a_row_before_its_first_refresh(connection: Connection) -> None:
+    """An aggregate that was never refreshed has a row with all columns, and is pending as a whole."""
     found = connection.execute("select aggregate, pending_buckets from analytics.freshness order by 1").fetchall()
     assert found == [(aggregate.name, 1) for aggregate in read_all()]
     assert _freshness(connection) == {
@@ -48,8 +48,8 @@ def test_every_aggregate_has_a_line_before_it_was_ever_refreshed(connection: Con
     }
 
 
-def test_a_load_tells_how_fresh_it_left_the_aggregate(connection: Connection, run_etl: RunEtl, tmp_path: Path) -> None:
-    """Run, end of the run, newest event, buckets, rows, mode, and what is missing: pending and rejected."""
+def test_a_load_records_the_freshness_of_the_aggregate(connection: Connection, run_etl: RunEtl, tmp_path: Path) -> None:
+    """The row has run, end of the run, newest event, buckets, rows and mode, and pending and rejected counts."""
     first = _load(run_etl, tmp_path, "a.json", ("L1", "2026-03-01"), ("L2", "2026-03-02"), ("L3", None))
     found = _freshness(connection)
     ended = connection.execute("select finished_at from etl.runs").fetchone()
@@ -80,8 +80,8 @@ def test_a_load_tells_how_fresh_it_left_the_aggregate(connection: Connection, ru
     assert _freshness(connection)["run"] == third
 
 
-def test_a_refresh_with_nothing_to_do_is_noted(connection: Connection, run_etl: RunEtl, tmp_path: Path) -> None:
-    """The view shows the time of this refresh and the work of the one before; a run without a row counts too."""
+def test_a_refresh_without_work_is_recorded(connection: Connection, run_etl: RunEtl, tmp_path: Path) -> None:
+    """The view has the time of this refresh and the work of the one before; a run without a row counts too."""
     _load(run_etl, tmp_path, "a.json", ("L1", "2026-03-01"))
     before = _freshness(connection)
     _load(run_etl, tmp_path, "b.json", ("L2", None))
@@ -93,7 +93,7 @@ def test_a_refresh_with_nothing_to_do_is_noted(connection: Connection, run_etl: 
 
 
 def test_pending_buckets_are_counted_before_and_after_they_are_gathered(connection: Connection) -> None:
-    """Days as days and months as months, all as one, and a noted key, whose day is not known yet, as one."""
+    """Days count as days, months as months, all as one, and a noted key of an unknown day as one."""
     for aggregate in read_all():
         refresh(connection, aggregate, run=None)
 

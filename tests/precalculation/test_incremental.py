@@ -33,11 +33,11 @@ def _pending(connection: Connection) -> dict[str, int]:
     return dict(connection.execute("select aggregate, pending_buckets from analytics.freshness").fetchall())
 
 
-# --- what is recomputed -------------------------------------------------------------------------------------
+# --- recomputed buckets -------------------------------------------------------------------------------------
 
 
 def test_only_touched_buckets_are_recomputed(connection: Connection) -> None:
-    """A change of one day recomputes one bucket, and a row altered by hand in another day stays as it is."""
+    """A change of one day recomputes one bucket; a row of another day that was altered by hand stays."""
     for number in range(10):
         ship(connection, f"S{number}", f"2026-03-{number + 1:02}")
     assert refreshed(connection, "daily_shipments").buckets == 10
@@ -83,7 +83,7 @@ CHANGES: dict[str, tuple[LiteralString, int, int]] = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_way_to_change_a_fact_is_noted(connection: Connection, name: str) -> None:
-    """Days and months of old and new rows are recomputed, whichever statement changed them."""
+    """Days and months of old and new rows are recomputed after every kind of statement."""
     statement, days, months = CHANGES[name]
     for number in range(10):
         ship(connection, f"S{number}", f"2026-03-{number + 1:02}")
@@ -99,8 +99,8 @@ def test_every_way_to_change_a_fact_is_noted(connection: Connection, name: str) 
         assert not differences(connection, aggregate)
 
 
-def test_a_day_that_is_no_date_is_in_no_bucket(connection: Connection) -> None:
-    """An instant without end, or one that Python cannot tell, neither breaks a refresh nor enters a bucket."""
+def test_an_infinite_instant_is_in_no_bucket(connection: Connection) -> None:
+    """An infinite instant, or one outside Python's range, neither breaks a refresh nor enters a bucket."""
     _refresh_all(connection)
     ship(connection, "S1", "infinity")
     ship(connection, "S2", "20226-11-05")
@@ -113,7 +113,7 @@ def test_a_day_that_is_no_date_is_in_no_bucket(connection: Connection) -> None:
 
 
 def test_a_day_at_the_end_of_the_calendar_stops_no_refresh(connection: Connection) -> None:
-    """A day that no instant follows is recomputed like any other."""
+    """The last day of the calendar is recomputed like any other."""
     _refresh_all(connection)
     ship(connection, "S1", "294276-12-31 23:00Z")
     trip(connection, "L1", "294276-12-31")
@@ -122,8 +122,8 @@ def test_a_day_at_the_end_of_the_calendar_stops_no_refresh(connection: Connectio
         assert not differences(connection, aggregate)
 
 
-def test_ranges_leave_out_what_is_far_from_every_change(connection: Connection) -> None:
-    """Days that follow each other are one range, days far from each other two, and dense ones are bridged."""
+def test_ranges_leave_out_distant_days(connection: Connection) -> None:
+    """Consecutive days are one range, days far from each other two, and near days are joined."""
     (aggregate,) = choose(["daily_shipments"])
     _refresh_all(connection)
 
@@ -146,7 +146,7 @@ def test_ranges_leave_out_what_is_far_from_every_change(connection: Connection) 
 
 
 def test_months_that_follow_each_other_are_one_range(connection: Connection) -> None:
-    """The range of months ends at the first day after the last month, whatever their lengths."""
+    """The range of months ends at the first day after the last month, for all lengths of months."""
     (aggregate,) = choose(["carrier_performance"])
     _refresh_all(connection)
     for day in ("2026-02-10", "2026-01-31", "2026-03-01"):
@@ -161,8 +161,8 @@ def test_months_that_follow_each_other_are_one_range(connection: Connection) -> 
 
 @pytest.mark.parametrize("first", ["shipment", "trip"])
 @pytest.mark.parametrize("refreshes", [(), ("begun",), ("first",), ("begun", "first", "second")])
-def test_facts_that_commit_crosswise_meet(connection: Connection, first: str, refreshes: tuple[str, ...]) -> None:
-    """A shipment and its trip, each loaded without seeing the other, are together after the next refresh."""
+def test_facts_of_concurrent_loads_are_joined(connection: Connection, first: str, refreshes: tuple[str, ...]) -> None:
+    """A shipment and its trip, loaded without seeing each other, are joined after the next refresh."""
     refreshed(connection, "vehicle_days")
     with another(connection) as one, another(connection) as other:
         one.autocommit = other.autocommit = False
@@ -181,7 +181,7 @@ def test_facts_that_commit_crosswise_meet(connection: Connection, first: str, re
 
 
 def test_a_shipment_that_changes_its_trip_touches_the_days_of_both(connection: Connection) -> None:
-    """The old and the new trip's day are recomputed; a shipment without a trip touches none."""
+    """The days of the old and the new trip are recomputed; a shipment without a trip marks no day."""
     for number in (1, 2, 3):
         trip(connection, f"L{number}", f"2026-03-0{number}")
     ship(connection, "S1", "2026-02-27", "L1")
@@ -197,19 +197,19 @@ def test_a_shipment_that_changes_its_trip_touches_the_days_of_both(connection: C
     assert ("2026-03-09", 1, 1) in _vehicle_days(connection)
 
 
-# --- beside each other --------------------------------------------------------------------------------------
+# --- concurrent sessions ------------------------------------------------------------------------------------
 
 
 @contextmanager
 def _held_at(connection: Connection, statement: LiteralString) -> Iterator[Connection]:
-    """Hold a lock that a refresh comes to, until the block ends."""
+    """Hold a lock that a refresh needs, until the block ends."""
     with another(connection) as holder, holder.transaction():
         holder.execute(statement)
         yield holder
 
 
-def test_what_commits_during_a_refresh_stays_pending(connection: Connection) -> None:
-    """A load that commits after the refresh has computed is not included, is shown as pending, and is in the next."""
+def test_a_load_that_commits_during_a_refresh_stays_pending(connection: Connection) -> None:
+    """A load that commits after the computation is not included, is shown as pending, and is in the next refresh."""
     ship(connection, "S1", "2026-03-01")
     refreshed(connection, "daily_shipments")
     ship(connection, "S1", "2026-03-01", weight=2)
@@ -229,10 +229,10 @@ def test_what_commits_during_a_refresh_stays_pending(connection: Connection) -> 
     assert _pending(connection)["daily_shipments"] == 0
 
 
-def test_what_is_noted_after_the_gathering_is_in_and_stays_noted(
+def test_a_change_after_the_gathering_is_included_and_stays_noted(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A change between the gathering and the snapshot is recomputed at once, and once more by the next refresh."""
+    """A change between gathering and snapshot is recomputed at once, and again by the next refresh."""
     trip(connection, "L1", "2026-03-01")
     for name in ("daily_shipments", "vehicle_days"):
         refreshed(connection, name)
@@ -247,8 +247,8 @@ def test_what_is_noted_after_the_gathering_is_in_and_stays_noted(
         assert (done.buckets, done.rows) == (1, 0)
 
 
-def test_all_ranges_are_of_one_moment(connection: Connection) -> None:
-    """A record that moves between two days while a refresh computes one and then the other is counted once."""
+def test_all_ranges_are_of_one_snapshot(connection: Connection) -> None:
+    """A record that moves between two days during their refresh is counted once."""
     (aggregate,) = choose(["daily_shipments"])
     gated = replace(aggregate, select=f"{aggregate.select.rstrip()}, pg_advisory_xact_lock_shared(42)::text")
     refresh(connection, gated, run=None)
@@ -267,8 +267,8 @@ def test_all_ranges_are_of_one_moment(connection: Connection) -> None:
     assert connection.execute(days).fetchall() == [("2026-12-01", 2)]
 
 
-def test_a_load_that_is_open_is_not_lost(connection: Connection) -> None:
-    """Changes of a transaction that began before a refresh and commits after it are in the next."""
+def test_an_open_transaction_is_not_lost(connection: Connection) -> None:
+    """Changes of a transaction that began before a refresh and commits after it are in the next refresh."""
     refreshed(connection, "daily_shipments")
     with another(connection) as loader:
         with loader.transaction():
@@ -279,8 +279,8 @@ def test_a_load_that_is_open_is_not_lost(connection: Connection) -> None:
     assert not differences(connection, choose(["daily_shipments"])[0])
 
 
-def test_noting_waits_for_nobody(connection: Connection) -> None:
-    """Two loads of the same days, a refresh and the one that holds its buckets do not wait for each other."""
+def test_noting_does_not_wait(connection: Connection) -> None:
+    """Two loads of the same days, a refresh and the holder of its buckets do not wait for each other."""
     refreshed(connection, "daily_shipments")
     with ExitStack() as stack:
         for number in range(3):
@@ -292,8 +292,8 @@ def test_noting_waits_for_nobody(connection: Connection) -> None:
         _refresh_all(connection)
 
 
-def test_a_fact_that_is_held_is_not_waited_for_without_end(connection: Connection) -> None:
-    """While somebody truncates a fact a refresh ends after the lock timeout of the session, and others continue."""
+def test_a_refresh_waits_for_a_locked_fact_no_longer_than_its_timeout(connection: Connection) -> None:
+    """During the truncation of a fact a refresh ends after the session's lock timeout, and others continue."""
     ship(connection, "S1", "2026-03-01", "L1")
     with _held_at(connection, "truncate logistics.vehicle_logs"), another(connection) as worker:
         worker.execute("set lock_timeout = '1ms'")
@@ -306,7 +306,7 @@ def test_a_fact_that_is_held_is_not_waited_for_without_end(connection: Connectio
 
 
 def test_a_refresh_that_fails_leaves_its_buckets_pending(connection: Connection) -> None:
-    """What could not be stored is recomputed by the next refresh."""
+    """Buckets that could not be stored are recomputed by the next refresh."""
     refreshed(connection, "daily_shipments")
     connection.execute("alter table analytics.daily_shipments add constraint small check (sum_weight_kg < 5)")
     ship(connection, "S1", "2026-03-01", weight=9)
@@ -318,7 +318,7 @@ def test_a_refresh_that_fails_leaves_its_buckets_pending(connection: Connection)
 
 
 def test_readers_see_whole_states_and_meet_no_exclusive_lock(connection: Connection) -> None:
-    """Reads during refreshes give the sum of one state each, none waits, and nobody locks the tables exclusively."""
+    """Each read during refreshes equals one state, no reader waits, and no table is locked exclusively."""
     for number in range(50):
         ship(connection, f"S{number}", str(START + timedelta(days=number % 25)))
     refreshed(connection, "daily_shipments")
@@ -360,7 +360,7 @@ def test_readers_see_whole_states_and_meet_no_exclusive_lock(connection: Connect
     assert not modes & {"AccessExclusiveLock", "ExclusiveLock", "ShareRowExclusiveLock"}
 
 
-# --- anything at all ----------------------------------------------------------------------------------------
+# --- random changes -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -378,7 +378,7 @@ def test_an_incremental_aggregate_equals_a_full_one_at_length(connection: Connec
 
 
 def _storm(connection: Connection, seconds: float) -> int:
-    """Let four sessions change the facts while three refresh; return how many refreshes there were."""
+    """Let four sessions change the facts while three refresh; return the number of refreshes."""
     stop = threading.Event()
     refreshes: list[RefreshResult] = []
     faults: list[BaseException] = []
@@ -424,12 +424,12 @@ def _storm(connection: Connection, seconds: float) -> int:
     return len(refreshes)
 
 
-def test_loads_and_refreshes_beside_each_other_lose_nothing(connection: Connection) -> None:
+def test_concurrent_loads_and_refreshes_lose_nothing(connection: Connection) -> None:
     """Sessions that change the same facts while others refresh the same aggregates leave every bucket right."""
     assert _storm(connection, seconds=3) > 3
 
 
 @pytest.mark.slow
-def test_loads_and_refreshes_beside_each_other_lose_nothing_for_minutes(connection: Connection) -> None:
+def test_concurrent_loads_and_refreshes_lose_nothing_for_minutes(connection: Connection) -> None:
     """The same for three minutes."""
     assert _storm(connection, seconds=180) > 100

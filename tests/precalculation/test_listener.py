@@ -1,4 +1,4 @@
-"""The listener as a process of its own, with real loads, kills and restarts beside it."""
+"""The listener in its own process, with real loads, kills and restarts at the same time."""
 
 import json
 import signal
@@ -41,7 +41,7 @@ def _listening(site: Site, **variables: str) -> Running:
 
 
 def _is_idle(site: Site) -> bool:
-    """Tell whether a listener has caught up and waits for the next notification."""
+    """Return whether a listener has caught up and waits for the next notification."""
     query = """
         select count(*) from pg_stat_activity
         where application_name = 'etl:listen' and state = 'idle' and query ~ 'listen' and wait_event = 'ClientRead'
@@ -51,8 +51,8 @@ def _is_idle(site: Site) -> bool:
     )
 
 
-def test_a_load_that_finishes_is_followed(site: Site) -> None:
-    """What a load without precalculation brings is in the aggregate soon, and the freshness names the run."""
+def test_a_finished_load_is_refreshed(site: Site) -> None:
+    """After a load without precalculation the aggregate is soon refreshed, and the freshness names the run."""
     running = _listening(site, ETL_METRICS_FILE="etl.prom")
     _load(site, "first", "2026-03-01")
     _wait_for(site, ["2026-03-01"])
@@ -65,8 +65,8 @@ def test_a_load_that_finishes_is_followed(site: Site) -> None:
     assert running.is_running()
 
 
-def test_what_was_missed_is_caught_up(site: Site) -> None:
-    """Runs that finished while nobody listened, and changes by hand, are in after the start, without a notification."""
+def test_missed_runs_are_caught_up(site: Site) -> None:
+    """A start refreshes runs that finished without a listener, and changes by hand, without a notification."""
     _load(site, "first", "2026-03-01")
     site.ask("update logistics.vehicle_logs set trip_date = '2026-03-05'")
     _listening(site)
@@ -74,11 +74,11 @@ def test_what_was_missed_is_caught_up(site: Site) -> None:
 
 
 def test_runs_that_end_together_are_one_refresh(site: Site) -> None:
-    """Notifications that arrive together during a refresh lead to one further refresh."""
+    """Notifications that arrive during a refresh lead to one more refresh."""
     running = _listening(site)
     until(lambda: _is_idle(site), "the end of the first refresh")
     with site.connect() as connection, connection.transaction():
-        # Held here, the listener hears of the second and third run before it comes to them.
+        # Blocked here, the listener gets the notifications of the second and third run first.
         connection.execute("lock table analytics.vehicle_days in share row exclusive mode")
         _load(site, "first", "2026-03-01")
         until(lambda: site.backend("wait_event_type = 'Lock'"), "a refresh that waits")
@@ -96,7 +96,7 @@ def test_runs_that_end_together_are_one_refresh(site: Site) -> None:
 
 
 def test_sigterm_ends_it_with_zero(site: Site) -> None:
-    """A listener that waits, and one in the middle of a refresh, end at once with 0; nothing is half done or lost."""
+    """An idle listener, and one in a refresh, end at once with 0; nothing is half done or lost."""
     waiting = _listening(site)
     until(lambda: _is_idle(site), "the end of the first refresh")
     waiting.signal(signal.SIGTERM)
@@ -116,7 +116,7 @@ def test_sigterm_ends_it_with_zero(site: Site) -> None:
 
 
 def test_a_second_listener_waits_and_takes_over(site: Site) -> None:
-    """One works at a time; when it is killed by kill -9 the other takes over within seconds."""
+    """One listener works at a time; after its kill -9 the other works within seconds."""
     first = _listening(site)
     second = site.start("listen")
     until(lambda: second.events("listener_waiting"), "the second to wait")
@@ -131,8 +131,8 @@ def test_a_second_listener_waits_and_takes_over(site: Site) -> None:
     assert second.ended(10).returncode == 0
 
 
-def test_a_check_tells_whether_a_listener_works(site: Site) -> None:
-    """`listen --check` ends with 0 beside a working listener, and with 4 and the command when there is none."""
+def test_a_check_reports_whether_a_listener_works(site: Site) -> None:
+    """`listen --check` is exit 0 while a listener works, else exit 4 with the command that starts one."""
     missing = site.run("listen", "--check")
     assert missing.returncode == 4
     assert "no listener works on" in missing.stderr
@@ -148,7 +148,7 @@ def test_a_check_tells_whether_a_listener_works(site: Site) -> None:
 
 
 def test_a_standby_ends_with_zero(site: Site) -> None:
-    """SIGTERM ends a listener that never had its turn as cleanly."""
+    """SIGTERM ends a listener that has never worked with 0, too."""
     _listening(site)
     second = site.start("listen")
     until(lambda: second.events("listener_waiting"), "the second to wait")
@@ -157,7 +157,7 @@ def test_a_standby_ends_with_zero(site: Site) -> None:
 
 
 def test_a_server_restart_is_survived(tmp_path: Path) -> None:
-    """The listener connects again, and brings in what was loaded by whoever came first after the restart."""
+    """The listener connects again, and refreshes what was loaded before it was back."""
     server = Server(tmp_path / "own" / "postgres")
     server.start()
     try:
@@ -193,7 +193,7 @@ def test_a_backend_that_is_ended_is_replaced(site: Site) -> None:
 
 
 def test_one_aggregate_that_fails_does_not_stop_the_others(site: Site) -> None:
-    """The error of one aggregate is logged without any value, the others are refreshed, and it is tried again."""
+    """The error of an aggregate is logged without values, the others are refreshed, and it is tried again."""
     site.ask("alter table analytics.daily_shipments add constraint no_one check (carrier <> 'secret')")
     site.ask(
         "insert into logistics.shipments (shipment_id, created_at, carrier, etl_run, etl_batch, etl_place) "
@@ -213,8 +213,8 @@ def test_one_aggregate_that_fails_does_not_stop_the_others(site: Site) -> None:
     until(lambda: site.value("select count(*) from analytics.daily_shipments") == 1, "the aggregate that failed")
 
 
-def test_a_change_by_hand_is_found_by_looking(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is notified of a change by hand: the listener looks from time to time, every minute unless said."""
+def test_a_change_by_hand_is_found_by_polling(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change by hand sends no notification: the listener polls, every minute by default."""
     assert listener.POLL_SECONDS == 60
     looks = 0
 

@@ -19,7 +19,7 @@ _numbers = count(1)
 
 
 def ship(connection: Connection, **values: object) -> str:
-    """Add a shipment, created at START unless said, and return its name."""
+    """Add a shipment, created at START by default, and return its name."""
     name = str(values.setdefault("shipment_id", f"S{next(_numbers)}"))
     add(connection, "shipments", **({"created_at": START} | values))
     return name
@@ -32,7 +32,7 @@ def happen(connection: Connection, shipment: str | None, code: str | None, at: d
 
 
 def rows(connection: Connection, aggregate: str, columns: str) -> list[tuple[Any, ...]]:
-    """Refresh an aggregate and return columns of its rows, in the order of these."""
+    """Refresh an aggregate and return columns of its rows, sorted by these."""
     refreshed(connection, aggregate)
     return rows_of(connection, aggregate, columns)
 
@@ -57,7 +57,7 @@ def test_delays_of_a_lane_are_counted_by_the_promised_time(connection: Connectio
 
 
 def test_transits_of_a_lane_are_counted_by_their_length(connection: Connection) -> None:
-    """Each transit is in one class, the upper bound belongs to it, and the classes add up to the transits."""
+    """Each transit is in one class, its upper bound included, and the classes add up to the transits."""
     for hours in (24, 48, 96, 168, 336):
         for more in (0 * SECOND, SECOND):
             ship(connection, picked_up_at=START, delivered_at=START + hours * HOUR + more)
@@ -69,8 +69,8 @@ def test_transits_of_a_lane_are_counted_by_their_length(connection: Connection) 
     assert rows(connection, "lane_reliability", columns) == [(10, 1, 2, 2, 2, 2, 1)]
 
 
-def test_the_spread_of_a_lane_lies_between_its_percentiles(connection: Connection) -> None:
-    """The spread is the ninetieth percentile less the tenth; nothing was on its way: nothing is spread."""
+def test_the_spread_of_a_lane_is_between_its_percentiles(connection: Connection) -> None:
+    """The spread is the ninetieth percentile less the tenth; without transits it is null."""
     for hours in range(0, 101, 10):
         ship(connection, origin_city="A", picked_up_at=START, delivered_at=START + hours * HOUR)
     ship(connection, origin_city="B")
@@ -87,8 +87,8 @@ def test_the_spread_of_a_lane_lies_between_its_percentiles(connection: Connectio
 # --- carrier_scorecard --------------------------------------------------------------------------------------
 
 
-def test_a_scorecard_counts_shipments_with_exceptions_among_those_that_are_tracked(connection: Connection) -> None:
-    """An exception is a code or the event; one that was sent twice counts once, who is not tracked counts not."""
+def test_a_scorecard_counts_exceptions_of_tracked_shipments(connection: Connection) -> None:
+    """An exception is a code or the event; a repeated one counts once, an untracked shipment does not count."""
     twice, damaged, clean = (ship(connection, carrier="A") for _ in range(3))
     ship(connection, carrier="A")
     ship(connection, carrier="B")
@@ -109,8 +109,8 @@ def test_a_scorecard_counts_shipments_with_exceptions_among_those_that_are_track
     ]
 
 
-def test_a_scorecard_tells_how_late_and_how_dear_a_carrier_is(connection: Connection) -> None:
-    """Hours of lateness are of the late shipments only, cost per kg is a ratio of sums of those that have both."""
+def test_a_scorecard_has_lateness_and_cost_of_a_carrier(connection: Connection) -> None:
+    """Hours of lateness are of late shipments only; cost per kg is a ratio of sums over shipments with both."""
     for hours in (-5, 0, 10, 20, 30):
         ship(connection, carrier="A", promised_at=START, delivered_at=START + hours * HOUR)
     ship(connection, carrier="A", weight_kg=10, freight_cost=30)
@@ -129,7 +129,7 @@ def test_a_scorecard_tells_how_late_and_how_dear_a_carrier_is(connection: Connec
 
 
 def test_exceptions_are_counted_by_day_code_and_country(connection: Connection) -> None:
-    """An exception counts on the UTC day on which it happened, beside all shipments that moved there then."""
+    """An exception counts on the UTC day of its occurrence, with all shipments that moved there then."""
     late = START + 24 * HOUR - SECOND
     happen(connection, "S1", "EXCEPTION", late, exception_code="WEATHER", location_country="DE")
     happen(connection, "S1", "EXCEPTION", late, exception_code="WEATHER", location_country="DE")
@@ -148,7 +148,7 @@ def test_exceptions_are_counted_by_day_code_and_country(connection: Connection) 
 
 
 def test_the_delay_of_recording_is_that_of_the_first_record(connection: Connection) -> None:
-    """Of an exception that was recorded twice the earlier record counts, and one never recorded has no delay."""
+    """The earlier of two records of an exception counts, and an exception without a record has no delay."""
     for hours in (2, 50):
         happen(connection, "S1", "EXCEPTION", START, exception_code="X", recorded_at=START + hours * HOUR)
     happen(connection, "S2", "EXCEPTION", START, exception_code="X", recorded_at=START + 12 * HOUR)
@@ -161,14 +161,14 @@ def test_the_delay_of_recording_is_that_of_the_first_record(connection: Connecti
 
 
 def travel(connection: Connection, hours: dict[str, int], **values: object) -> None:
-    """Add a shipment whose events happened these hours after START; a name may end with a number."""
+    """Add a shipment with events at these hours after START; a name may end with a number."""
     name = ship(connection, **values)
     for code, at in hours.items():
         happen(connection, name, code.rstrip("0123456789"), START + at * HOUR)
 
 
-def test_legs_lie_between_the_events_of_a_shipment(connection: Connection) -> None:
-    """The first arrival at a hub and the last departure count; a shipment without customs has the leg past them."""
+def test_legs_are_between_the_events_of_a_shipment(connection: Connection) -> None:
+    """The first arrival at a hub and the last departure count; without customs a shipment has the direct leg."""
     through_customs = {"PICKED_UP": 0, "HUB_ARRIVED1": 10, "HUB_DEPARTED1": 12, "HUB_ARRIVED2": 20, "HUB_DEPARTED2": 30}
     travel(connection, through_customs | {"CUSTOMS_CLEARED": 60, "DELIVERED": 100}, origin_city="A")
     travel(connection, {"PICKED_UP": 0, "HUB_ARRIVED": 4, "HUB_DEPARTED": 5, "DELIVERED": 8}, origin_city="B")
@@ -187,7 +187,7 @@ def test_legs_lie_between_the_events_of_a_shipment(connection: Connection) -> No
 
 
 def test_hours_of_a_leg_are_spread_over_the_shipments_of_lane_and_month(connection: Connection) -> None:
-    """Percentiles are of the shipments created in the month; milestones in the wrong order are counted and left out."""
+    """Percentiles are of the shipments created in the month; milestones in the wrong order are counted separately."""
     for hours in (10, 20, 30):
         travel(connection, {"PICKED_UP": 0, "DELIVERED": hours})
     travel(connection, {"PICKED_UP": 5, "DELIVERED": 4})
@@ -207,7 +207,7 @@ def test_hours_of_a_leg_are_spread_over_the_shipments_of_lane_and_month(connecti
 
 
 def test_the_load_factor_is_of_the_trips_whose_vehicle_has_a_capacity(connection: Connection) -> None:
-    """Each trip offers the capacity of its vehicle once, also an empty one; without a capacity there is no factor."""
+    """Each trip, also an empty one, counts its vehicle's capacity once; without a capacity there is no factor."""
     add(connection, "vehicles", vehicle_id="V1", capacity_kg=1000)
     add(connection, "vehicles", vehicle_id="V2")
     add(connection, "vehicles", vehicle_id="V3", capacity_kg=0)
@@ -227,7 +227,7 @@ def test_the_load_factor_is_of_the_trips_whose_vehicle_has_a_capacity(connection
 
 
 def test_a_shipment_leaves_its_warehouse_when_it_is_picked_up(connection: Connection) -> None:
-    """Throughput is of the UTC day of the pick-up; what waits is not out yet, what is not weighed is counted."""
+    """Throughput is of the UTC day of the pick-up; waiting shipments are excluded, unweighed ones are counted."""
     picked = START + 30 * HOUR
     ship(connection, origin_warehouse="W1", picked_up_at=picked, pieces=2, weight_kg=10, volume_m3=1, order_id="O1")
     ship(connection, origin_warehouse="W1", picked_up_at=picked - 20 * HOUR, pieces=3, order_id="O1", carrier="A")
@@ -258,16 +258,14 @@ def load(run_etl: RunEtl, tmp_path: Path, dataset: str, *records: Mapping[str, o
 
 
 def quality(connection: Connection, columns: str) -> dict[str, tuple[Any, ...]]:
-    """Return columns of data_quality by dataset, as the loads left it."""
+    """Return columns of data_quality by dataset, as the loads left them."""
     names = sql.SQL(", ").join(sql.Identifier(name) for name in columns.split())
     found = connection.execute(sql.SQL("select dataset, {} from analytics.data_quality").format(names)).fetchall()
     return {dataset: tuple(values) for dataset, *values in found}
 
 
-def test_quality_tells_what_was_loaded_and_what_refused(
-    run_etl: RunEtl, connection: Connection, tmp_path: Path
-) -> None:
-    """Counts are the ledger's; a replay moves its records from rejected to loaded."""
+def test_quality_has_loaded_and_rejected_counts(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+    """The counts are those of the ledger; a replay moves its records from rejected to loaded."""
     good = {"vehicle_id": "V1", "capacity_kg": 5}
     load(run_etl, tmp_path, "vehicles", good, {"vehicle_id": "V2", "capacity_kg": "a lot"}, exit_code=1)
     load(run_etl, tmp_path, "vehicles", {"vehicle_id": "V3"})
@@ -284,8 +282,8 @@ def test_quality_tells_what_was_loaded_and_what_refused(
     assert connection.execute("select day from analytics.data_quality").fetchall() == loaded_at
 
 
-def test_quality_follows_a_load_that_was_refused_whole(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """A load that changes no fact, because all of it was rejected, is counted too; so are discarded records."""
+def test_quality_counts_a_load_of_rejects_alone(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+    """A load whose records are all rejected is counted, too; so are discarded records."""
     load(run_etl, tmp_path, "vehicles", {"vehicle_id": None}, exit_code=1)
     columns = "count_records count_loaded count_rejected count_pending"
     assert quality(connection, columns) == {"vehicles": (1, 0, 1, 1)}
@@ -295,7 +293,7 @@ def test_quality_follows_a_load_that_was_refused_whole(run_etl: RunEtl, connecti
     assert quality(connection, columns) == {"vehicles": (1, 0, 1, 0)}
 
 
-def test_an_orphan_ends_when_its_parent_comes(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+def test_an_orphan_ends_with_the_load_of_its_parent(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
     """A shipment without its trip, an event without its shipment and a trip without its vehicle are orphans."""
     when = "2026-03-02T00:00:00Z"
     shipments = [
@@ -326,7 +324,7 @@ def test_an_orphan_ends_when_its_parent_comes(run_etl: RunEtl, connection: Conne
 def test_a_delivery_before_its_pick_up_is_counted_until_it_is_corrected(
     run_etl: RunEtl, connection: Connection, tmp_path: Path
 ) -> None:
-    """The version that is in the facts counts: what a newer one corrects is no fault any more."""
+    """The version in the facts counts: a fault that a newer version corrects is no fault any more."""
     early, late = "2026-03-02T00:00:00Z", "2026-03-03T00:00:00Z"
     wrong = {"shipment_id": "S1", "created_at": early, "picked_up_at": late, "delivered_at": early, "updated_at": early}
     load(run_etl, tmp_path, "shipments", wrong)

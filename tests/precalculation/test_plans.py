@@ -1,4 +1,4 @@
-"""What a refresh of one bucket reads: the facts of that bucket by an index, never all of them."""
+"""A refresh of one bucket reads the facts of that bucket by an index, never all facts."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -48,7 +48,7 @@ def _scans(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
     "aggregate", [each for each in read_all() if each.bucket != "all"], ids=lambda aggregate: aggregate.name
 )
 def test_a_bucket_is_recomputed_from_its_own_facts(connection: Connection, aggregate: Aggregate) -> None:
-    """The plan of one day or month reads no fact table from end to end."""
+    """The plan of one day or month scans no whole fact table."""
     until = {"day": "2025-07-02", "month": "2025-08-01"}[aggregate.bucket]
     select = aggregate.computed(BucketRange(first="2025-07-01", until=until))
     row = connection.execute(sql.SQL("explain (format json) ") + select).fetchone()
@@ -59,7 +59,7 @@ def test_a_bucket_is_recomputed_from_its_own_facts(connection: Connection, aggre
 
 
 def test_all_buckets_are_not_looked_up_one_by_one(connection: Connection) -> None:
-    """A full refresh reads the facts once, from end to end."""
+    """A full refresh scans the facts once, from end to end."""
     (aggregate,) = choose(["daily_shipments"])
     row = connection.execute(sql.SQL("explain (format json) ") + aggregate.computed()).fetchone()
     assert row

@@ -1,4 +1,4 @@
-"""The triggers of the facts: that they are there, that they are right, and what happens where they were not."""
+"""The triggers of the facts: their presence, their effect, and what happens without them."""
 
 import re
 import threading
@@ -69,7 +69,7 @@ def _triggers(connection: Connection) -> list[tuple[Any, ...]]:
 
 
 def test_each_fact_has_four_triggers_and_no_other_table_any(connection: Connection) -> None:
-    """Insert, update, delete and truncate are noted of the facts that an aggregate reads."""
+    """Insert, update, delete and truncate are noted for the facts that an aggregate reads."""
     facts = {fact.table for aggregate in read_all() for fact in aggregate.facts}
     names = ["etl_note_delete", "etl_note_insert", "etl_note_truncate", "etl_note_update"]
     found = [(table, name) for table, name, *_ in _triggers(connection)]
@@ -77,7 +77,7 @@ def test_each_fact_has_four_triggers_and_no_other_table_any(connection: Connecti
 
 
 def test_migrating_again_changes_no_trigger(connection: Connection, tmp_path: Path) -> None:
-    """Functions and triggers stay the same ones, and no aggregate becomes due."""
+    """Functions and triggers remain the same, and no aggregate becomes due."""
     for aggregate in read_all():
         refresh(connection, aggregate, run=None)
     before = _triggers(connection)
@@ -86,10 +86,10 @@ def test_migrating_again_changes_no_trigger(connection: Connection, tmp_path: Pa
     assert connection.execute("select count(*) from etl.pending").fetchone() == (0,)
 
 
-def test_an_aggregate_of_the_user_is_installed_and_followed(
+def test_an_aggregate_of_the_user_is_installed_and_refreshed(
     connection: Connection, run_etl: RunEtl, tmp_path: Path
 ) -> None:
-    """A file in `aggregates/` of the configuration folder is all that it takes, percent signs and braces included."""
+    """A file in `aggregates/` of the configuration folder is enough, percent signs and braces included."""
     config = tmp_path / "config"
     config.mkdir()
     _own(config)
@@ -104,15 +104,15 @@ def test_an_aggregate_of_the_user_is_installed_and_followed(
     assert run_etl("load", "shipments", config / "s.json").returncode == 1  # no zone: rejected
     assert connection.execute(rows).fetchall() == [("2026-03-05", "(none)", 1)]
     assert "own_days" in run_etl("precalculate", "--list").stdout
-    # Who does not know it neither refreshes it nor takes its notes away.
+    # An installation without the aggregate neither refreshes it nor removes its notes.
     _promise(connection, "S3", "2026-03-09")
     assert run_etl("precalculate", cwd=tmp_path / "config").returncode == 0
     assert run_etl("precalculate", "own_days").returncode == 0
     assert connection.execute(rows).fetchall() == [("2026-03-05", "(none)", 1), ("2026-03-09", "(none)", 1)]
 
 
-def test_an_own_aggregate_comes_before_the_shipped_one_of_its_name(tmp_path: Path) -> None:
-    """The user's file of a shipped name is the one that counts."""
+def test_an_own_aggregate_replaces_the_shipped_one_of_its_name(tmp_path: Path) -> None:
+    """If the user has a file of a shipped name, it is used."""
     _own(tmp_path).path.startswith(str(tmp_path))
     text = (tmp_path / "aggregates" / "own_days.sql").read_text().replace("own_days", "daily_shipments")
     (tmp_path / "aggregates" / "daily_shipments.sql").write_text(text)
@@ -141,8 +141,8 @@ def test_a_day_that_cannot_be_noted_is_refused(
     assert connection.execute("select to_regclass('analytics.own_days')").fetchone() == (None,)
 
 
-def test_a_new_aggregate_waits_for_loads_that_note_nothing_for_it(connection: Connection, tmp_path: Path) -> None:
-    """A load that began before the aggregate was installed is in its first or in its second refresh."""
+def test_a_new_aggregate_includes_loads_that_began_before_it(connection: Connection, tmp_path: Path) -> None:
+    """A load that began before the installation of the aggregate is in its first or its second refresh."""
     aggregate = _own(tmp_path)
     with another(connection) as loader, another(connection) as installer:
         with loader.transaction():
@@ -157,7 +157,7 @@ def test_a_new_aggregate_waits_for_loads_that_note_nothing_for_it(connection: Co
 
 
 def test_an_aggregate_that_nobody_refreshed_is_all_pending(connection: Connection, tmp_path: Path) -> None:
-    """Before its first refresh, and when it was taken out and entered again, it does not look as if it were fresh."""
+    """An aggregate without a refresh, or removed and installed again, does not look fresh."""
     for shipped in read_all():
         refresh(connection, shipped, run=None)
     aggregate = _own(tmp_path)
@@ -187,7 +187,7 @@ UNFIT = {
 def test_an_aggregate_that_does_not_fit_is_named_and_stops_no_other(
     connection: Connection, run_etl: RunEtl, tmp_path: Path, message: str
 ) -> None:
-    """The error names it, its file and the fault; the others are refreshed, and a load does not blame the database."""
+    """The error has its name, file and fault; the others are refreshed; a load does not report the database."""
     (tmp_path / "config").mkdir()
     _own(tmp_path / "config")
     path = tmp_path / "config" / "aggregates" / "own_days.sql"
@@ -206,7 +206,7 @@ def test_an_aggregate_that_does_not_fit_is_named_and_stops_no_other(
 
 
 def test_an_aggregate_with_an_invalid_constant_is_named(connection: Connection, tmp_path: Path) -> None:
-    """A constant that is none of its type is a fault of the file, not of the database."""
+    """A constant of another type is a fault of the file, not of the database."""
     (tmp_path / "config").mkdir()
     _own(tmp_path / "config")
     path = tmp_path / "config" / "aggregates" / "own_days.sql"
@@ -242,7 +242,7 @@ def _rates(connection: Connection, config_dir: Path, noted: str = "pieces") -> A
 
 
 def test_a_table_that_is_gone_stops_its_own_aggregate_alone(connection: Connection, tmp_path: Path) -> None:
-    """What led to its rows keeps no other aggregate from its refresh, and nothing is lost if it comes again."""
+    """Other aggregates are still refreshed, and no change is lost if the table is created again."""
     aggregate = _rates(connection, tmp_path)
     install(connection, [aggregate], {})
     refresh(connection, aggregate, run=None)
@@ -259,7 +259,7 @@ def test_a_table_that_is_gone_stops_its_own_aggregate_alone(connection: Connecti
 
 
 def test_a_key_is_noted_in_one_style(connection: Connection, tmp_path: Path) -> None:
-    """A session that writes dates in its own way hides no change, and stops no refresh."""
+    """A session with its own style of dates hides no change, and stops no refresh."""
     connection.execute("alter table logistics.shipments add ordered_on date")
     _rates(connection, tmp_path, "ordered_on")
     path = tmp_path / "aggregates" / "rate_days.sql"
@@ -276,13 +276,13 @@ def test_a_key_is_noted_in_one_style(connection: Connection, tmp_path: Path) -> 
 
 
 def test_a_key_of_another_type_is_refused(connection: Connection, tmp_path: Path) -> None:
-    """A text that is no number would be looked for in a column of numbers."""
+    """A text that is no number would be compared with a column of numbers."""
     with pytest.raises(DefinitionError, match=r"expected carrier .* got text and int4, in .*rate_days\.sql"):
         install(connection, [_rates(connection, tmp_path, "carrier")], {})
 
 
 def test_a_wrong_head_stops_a_load_before_it_begins(connection: Connection, run_etl: RunEtl, tmp_path: Path) -> None:
-    """A definition that is wrong is exit code 2 and nothing done, unless the load leaves the aggregates as they are."""
+    """A wrong definition is exit 2 before anything is loaded, unless the load refreshes no aggregates."""
     (tmp_path / "config" / "aggregates").mkdir(parents=True)
     (tmp_path / "config" / "aggregates" / "own_days.sql").write_text("select 1")
     (tmp_path / "s.json").write_text('[{"shipment_id": "S3", "created_at": "2026-01-01T00:00Z"}]')
@@ -293,7 +293,7 @@ def test_a_wrong_head_stops_a_load_before_it_begins(connection: Connection, run_
 
 
 def test_a_fact_that_was_made_anew_is_watched_again(connection: Connection, run_etl: RunEtl) -> None:
-    """`dataset create` makes the triggers with the table, and what reads it is recomputed whole."""
+    """`dataset create` makes the triggers with the table, and its aggregates are recomputed as a whole."""
     _promise(connection, "S1", "2026-03-01")
     for aggregate in read_all():
         refresh(connection, aggregate, run=None)
@@ -309,7 +309,7 @@ def test_a_fact_that_was_made_anew_is_watched_again(connection: Connection, run_
 
 
 def test_a_disabled_trigger_is_reported_and_repaired(connection: Connection, run_etl: RunEtl) -> None:
-    """The check names the fact, and a migration enables the trigger and lets everything be recomputed."""
+    """The check names the fact; a migration enables the trigger and lets everything be recomputed."""
     (aggregate,) = choose(["daily_shipments"])
     refresh(connection, aggregate, run=None)
     connection.execute("alter table logistics.shipments disable trigger etl_note_insert")
@@ -321,8 +321,8 @@ def test_a_disabled_trigger_is_reported_and_repaired(connection: Connection, run
     assert refresh(connection, aggregate, run=None).rows == 1
 
 
-def test_who_may_only_change_a_fact_needs_no_other_right(connection: Connection) -> None:
-    """A person with the right to update one table is noted, too, and cannot write to the notes."""
+def test_a_user_with_a_right_on_one_fact_needs_no_other_right(connection: Connection) -> None:
+    """Changes of a user with the right to update one table are noted, and the user cannot write the notes."""
     _promise(connection, "S1", "2026-03-01")
     (aggregate,) = choose(["daily_shipments"])
     refresh(connection, aggregate, run=None)
@@ -339,10 +339,10 @@ def test_who_may_only_change_a_fact_needs_no_other_right(connection: Connection)
     assert refresh(connection, aggregate, run=None).rows == 1
 
 
-def test_a_database_of_an_earlier_version_is_brought_up(
+def test_a_database_of_an_earlier_version_is_migrated(
     connection: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What was refreshed before changes were noted keeps its freshness, and is recomputed whole by the next refresh."""
+    """Aggregates refreshed before keep their freshness, and the next refresh recomputes them as a whole."""
     upgrade = command.upgrade
     (aggregate,) = choose(["daily_shipments"])
     connection.execute("drop database if exists earlier with (force)")

@@ -41,7 +41,7 @@ ALTERED: dict[str, LiteralString] = {
 
 @pytest.mark.parametrize("difference", ALTERED)
 def test_a_row_that_was_altered_by_hand_is_found(connection: Connection, difference: str) -> None:
-    """The result names the key of the row and the difference; a full refresh repairs it."""
+    """The result has the key of the row and the difference; a full refresh repairs it."""
     connection.execute(ALTERED[difference])
     carrier = "nobody" if difference == "surplus" else "A"
     key = {"day": "2026-03-04", "carrier": carrier, "service_level": "(none)"}
@@ -54,16 +54,16 @@ def test_a_row_that_was_altered_by_hand_is_found(connection: Connection, differe
     assert _verify(connection).differences == 0
 
 
-def test_a_fact_that_came_past_the_triggers_is_found(connection: Connection) -> None:
-    """A change without a trigger makes the aggregate differ, and no bucket is pending."""
+def test_a_fact_changed_without_a_trigger_is_found(connection: Connection) -> None:
+    """After a change without a trigger the aggregate differs, and no bucket is pending."""
     connection.execute("set session_replication_role = replica")
     connection.execute("update logistics.shipments set weight_kg = 50 where shipment_id = 'S5'")
     found = _verify(connection)
     assert (found.differences, found.pending, found.keys[0][0]["day"]) == (1, False, "2026-03-06")
 
 
-def test_buckets_that_wait_are_not_compared(connection: Connection) -> None:
-    """What the next refresh recomputes is no difference; all else is compared, and nothing is changed."""
+def test_pending_buckets_are_not_compared(connection: Connection) -> None:
+    """Pending buckets are no difference; all others are compared, and nothing is changed."""
     connection.execute("update logistics.shipments set weight_kg = 50 where shipment_id = 'S5'")
     state = "select (select count(*) from etl.touched), (select count(*) from etl.pending)"
     before = connection.execute(state).fetchone()
@@ -76,8 +76,8 @@ def test_buckets_that_wait_are_not_compared(connection: Connection) -> None:
     )
 
 
-def test_what_was_never_refreshed_is_pending(connection: Connection) -> None:
-    """Before its first refresh an aggregate does not differ: all of it waits."""
+def test_an_aggregate_without_a_refresh_is_pending(connection: Connection) -> None:
+    """Before its first refresh an aggregate does not differ: all of it is pending."""
     connection.execute("delete from etl.refreshes")
     assert _verify(connection) == Verification(aggregate="daily_shipments", differences=0, pending=True, keys=())
 
@@ -94,7 +94,7 @@ def test_an_aggregate_without_its_table_is_not_verified(connection: Connection, 
 
 
 def test_many_differences_are_counted_and_some_shown(connection: Connection) -> None:
-    """The number is exact, the keys are as many as a person reads."""
+    """The number is exact, and only a readable number of keys is shown."""
     connection.execute(
         "insert into analytics.daily_shipments select (d).* from (select jsonb_populate_record(t, "
         "jsonb_build_object('carrier', n)) as d from analytics.daily_shipments as t, generate_series(1, 50) as n "
@@ -105,7 +105,7 @@ def test_many_differences_are_counted_and_some_shown(connection: Connection) -> 
 
 
 def test_the_command_verifies(connection: Connection, run_etl: RunEtl) -> None:
-    """Exit code 0 while all is equal, 1 with the keys when something differs, in a table or as JSON."""
+    """Exit code 0 if all is equal, 1 with the keys if something differs, as a table or as JSON."""
     done = run_etl("precalculate", "--verify")
     assert (done.returncode, "differences" in done.stdout) == (0, True)
     connection.execute(ALTERED["different"])
@@ -133,8 +133,8 @@ def test_the_command_verifies(connection: Connection, run_etl: RunEtl) -> None:
     assert (done.returncode, "exclude each other" in done.stderr) == (2, True)
 
 
-def test_the_list_tells_what_waits(connection: Connection, run_etl: RunEtl) -> None:
-    """Name, grain, bucket, last refresh and pending buckets of each, before and after a refresh."""
+def test_the_list_shows_pending_buckets(connection: Connection, run_etl: RunEtl) -> None:
+    """The list has name, grain, bucket, last refresh and pending buckets of each, before and after a refresh."""
     connection.execute("update logistics.shipments set created_at = '2026-05-01' where shipment_id = 'S5'")
     done = run_etl("precalculate", "--list", "--json")
     listed = {each["aggregate"]: each for each in map(json.loads, done.stdout.splitlines())}
@@ -161,7 +161,7 @@ def test_the_list_tells_what_waits(connection: Connection, run_etl: RunEtl) -> N
 
 
 def test_the_sql_of_an_aggregate_can_be_read_and_run(connection: Connection, run_etl: RunEtl) -> None:
-    """What is printed makes the table and the triggers where they are missing."""
+    """The printed SQL creates the table and the triggers if they are missing."""
     done = run_etl("precalculate", "vehicle_days", "--ddl")
     assert done.returncode == 0
     connection.execute("drop table analytics.vehicle_days")

@@ -28,7 +28,7 @@ HOSTILE = """<script>alert("1")</script>'&amp;</td>\x1b[31m\u202e"""
 
 
 def ship(connection: Connection, *shipments: tuple[str, str, str, str]) -> None:
-    """Add shipments of (id, carrier, day of creation, weight), delivered on time after a day, and refresh all."""
+    """Add shipments of (id, carrier, day of creation, weight), delivered on time a day later, and refresh all."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "insert into logistics.shipments (shipment_id, carrier, origin_city, destination_city, created_at, "
@@ -42,7 +42,7 @@ def ship(connection: Connection, *shipments: tuple[str, str, str, str]) -> None:
 
 @pytest.fixture
 def three(connection: Connection) -> None:
-    """Have two days of three shipments, one weight of them with many digits."""
+    """Give two days of three shipments, one of them with a weight of many digits."""
     ship(
         connection,
         ("S1", 'Żubr, "Express"\nŁódź', "2026-03-01", "12345678901234567890.123456789"),
@@ -60,8 +60,8 @@ def rows_of(connection: Connection, query: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.usefixtures("three")
-def test_a_report_without_a_name_tells_how_fresh_each_aggregate_is(run_etl: RunEtl, connection: Connection) -> None:
-    """`etl report` lists each aggregate that was ever computed, with the instant of its refresh."""
+def test_a_report_without_a_name_lists_the_freshness_of_each_aggregate(run_etl: RunEtl, connection: Connection) -> None:
+    """`etl report` lists each aggregate that was ever computed, with the time of its refresh."""
     done = run_etl("report")
     assert (done.returncode, done.stderr) == (0, "")
     for name, refreshed_at in rows_of(connection, "select aggregate, refreshed_at from analytics.freshness"):
@@ -70,7 +70,7 @@ def test_a_report_without_a_name_tells_how_fresh_each_aggregate_is(run_etl: RunE
 
 @pytest.mark.usefixtures("three")
 def test_the_newest_rows_come_first(run_etl: RunEtl) -> None:
-    """A table shows the newest buckets first, at most --limit rows, and says on stderr that there are more."""
+    """A table shows the newest buckets first and at most --limit rows, and reports on stderr that there are more."""
     done = run_etl("report", "daily_shipments", "--limit", "1")
     assert done.returncode == 0
     assert "2026-03-02" in done.stdout
@@ -80,7 +80,7 @@ def test_the_newest_rows_come_first(run_etl: RunEtl) -> None:
 
 @pytest.mark.usefixtures("three")
 def test_columns_are_chosen_by_name(run_etl: RunEtl) -> None:
-    """--columns gives these columns in this order, and an unknown one is wrong usage that names those there are."""
+    """--columns selects columns and their order; an unknown one is wrong usage, and the error names the known ones."""
     done = run_etl("report", "daily_shipments", "--columns", "sum_weight_kg, day", "--format", "csv", "--limit", "1")
     assert (done.returncode, done.stdout) == (0, "sum_weight_kg,day\n2.10,2026-03-02\n")
     done = run_etl("report", "daily_shipments", "--columns", "day,weight")
@@ -97,8 +97,8 @@ def printed(columns: list[str], rows: list[tuple[Any, ...]], width: int | None) 
     return output.getvalue(), left_out
 
 
-def test_a_terminal_shows_the_columns_that_it_holds() -> None:
-    """No cell is cut or folded: columns without room are left out, from the end, and named."""
+def test_a_terminal_shows_the_columns_that_fit() -> None:
+    """No cell is cut or folded: the last columns without room are left out and named."""
     columns, rows = ["day", "sum_costed_freight_cost", "carrier", "note"], [("2026-03-01", 17, "x" * 30, "last")]
     for width in range(20, 70):
         text, left_out = printed(columns, rows, width)
@@ -111,13 +111,13 @@ def test_a_terminal_shows_the_columns_that_it_holds() -> None:
 
 
 def test_numbers_of_a_column_have_the_same_decimals() -> None:
-    """Numbers are aligned by their decimals, at most four of them; text is shown as it is, nothing as nothing."""
+    """Numbers are aligned by at most four decimals; text is shown unchanged, null as an empty cell."""
     values = [Decimal("1234.5"), None, Decimal("0.123456"), 7]
     assert display.texts(values) == ["1,234.5000", "", "0.1235", "7"]
     assert display.texts(["1.50", True, None]) == ["1.50", "yes", ""]
 
 
-def test_data_cannot_command_the_terminal(run_etl: RunEtl, connection: Connection) -> None:
+def test_data_cannot_control_the_terminal(run_etl: RunEtl, connection: Connection) -> None:
     """Control characters of a carrier's name are shown as codes."""
     ship(connection, ("S1", HOSTILE + "\x07", "2026-03-01", "1"))
     done = run_etl("report", "carrier_performance")
@@ -130,8 +130,8 @@ def test_data_cannot_command_the_terminal(run_etl: RunEtl, connection: Connectio
 
 
 @pytest.mark.usefixtures("three")
-def test_csv_and_json_hold_every_row_and_digit(run_etl: RunEtl, connection: Connection) -> None:
-    """Both hold what the table holds, the newest bucket first, and nothing is rounded or lost."""
+def test_csv_and_json_have_every_row_and_digit(run_etl: RunEtl, connection: Connection) -> None:
+    """Both have the rows of the table, the newest bucket first, and nothing is rounded or lost."""
     text = "select day::text, carrier, sum_weight_kg::text, on_time_share::text from analytics.daily_shipments"
     expected = rows_of(connection, f"{text} order by day desc")
     names = ("day", "carrier", "sum_weight_kg", "on_time_share")
@@ -146,8 +146,8 @@ def test_csv_and_json_hold_every_row_and_digit(run_etl: RunEtl, connection: Conn
 
 
 @pytest.mark.usefixtures("three")
-def test_parquet_holds_every_row_digit_and_comment(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """A Parquet file equals the table in values and types, and says what each column is."""
+def test_parquet_has_every_row_digit_and_comment(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+    """A Parquet file equals the table in values and types, and has the description of each column."""
     done = run_etl("report", "daily_shipments", "--output", "days.parquet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     table = parquet.read_table(tmp_path / "days.parquet")
@@ -178,8 +178,8 @@ def test_parquet_without_pyarrow_is_wrong_usage(run_etl: RunEtl, connection: Con
 
 
 @pytest.mark.usefixtures("three")
-def test_the_ending_of_the_file_tells_the_format(run_etl: RunEtl, tmp_path: Path) -> None:
-    """--output names the format by its ending, --format beats it, and without either the exit code is 2."""
+def test_the_ending_of_the_file_selects_the_format(run_etl: RunEtl, tmp_path: Path) -> None:
+    """The ending of --output selects the format, --format overrides it, and without either the exit code is 2."""
     for name, begin in (("a.csv", b"day,"), ("a.json", b'{"day"'), ("a.html", b"<!doctype"), ("a.parquet", b"PAR1")):
         assert run_etl("report", "daily_shipments", "--output", name).returncode == 0
         assert (tmp_path / name).read_bytes().startswith(begin)
@@ -192,7 +192,7 @@ def test_the_ending_of_the_file_tells_the_format(run_etl: RunEtl, tmp_path: Path
 
 @pytest.mark.usefixtures("three")
 def test_a_file_is_whole_or_as_it_was(run_etl: RunEtl, tmp_path: Path) -> None:
-    """A report that fails leaves the file of before, and a folder that is not there is wrong usage."""
+    """A report that fails leaves the existing file unchanged, and a missing folder is wrong usage."""
     (tmp_path / "a.csv").write_text("of yesterday")
     assert run_etl("report", "daily_shipments", "--columns", "nothing", "--output", "a.csv").returncode == 2
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.csv", "of yesterday")]
@@ -205,7 +205,7 @@ def test_a_file_is_whole_or_as_it_was(run_etl: RunEtl, tmp_path: Path) -> None:
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: its elements, their attributes and the text."""
+    """A page as a browser reads it: its elements, their attributes and the text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -225,7 +225,7 @@ class Page(HTMLParser):
             self._open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        """See that elements end in the order in which they began."""
+        """Check that elements end in the reverse order of their beginning."""
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
@@ -234,14 +234,14 @@ class Page(HTMLParser):
 
 
 def page_of(run_etl: RunEtl, *arguments: str) -> Page:
-    """Return the page that a report makes."""
+    """Return the page of a report."""
     done = run_etl("report", *arguments, "--format", "html")
     assert (done.returncode, done.stderr) == (0, "")
     return Page(done.stdout)
 
 
 def test_a_page_opens_without_a_network(run_etl: RunEtl, connection: Connection) -> None:
-    """The page of all aggregates holds its charts itself, and names nothing that a browser would fetch or run."""
+    """The page of all aggregates contains its charts, and names nothing that a browser would fetch or run."""
     ship(connection, *((f"S{day}", "A", f"2026-03-{day:02d}", "1") for day in range(1, 13)))
     page = page_of(run_etl)
     assert page.tags.count("svg") == 3
@@ -253,7 +253,7 @@ def test_a_page_opens_without_a_network(run_etl: RunEtl, connection: Connection)
     assert "@import" not in page.text
 
 
-def test_a_page_tells_freshness_volume_punctuality_and_lanes(run_etl: RunEtl, connection: Connection) -> None:
+def test_a_page_shows_freshness_volume_punctuality_and_lanes(run_etl: RunEtl, connection: Connection) -> None:
     """The freshness comes first; the figures are those of the aggregates."""
     ship(connection, *((f"S{day}", "A", f"2026-03-{day:02d}", "1") for day in range(1, 13)))
     text = page_of(run_etl).text
@@ -270,8 +270,8 @@ def test_a_page_tells_freshness_volume_punctuality_and_lanes(run_etl: RunEtl, co
         assert expected in text
 
 
-def test_what_comes_from_data_stays_text(run_etl: RunEtl, connection: Connection) -> None:
-    """A carrier that is called like an element becomes none, neither in a chart nor in a table nor in a hint."""
+def test_values_of_the_data_remain_text(run_etl: RunEtl, connection: Connection) -> None:
+    """A carrier named like an element becomes no element in a chart, a table or a tooltip."""
     ship(connection, *((f"S{day}", HOSTILE, f"2026-03-{day:02d}", "1") for day in range(1, 13)))
     for arguments in ((), ("carrier_performance",), ("lane_performance",)):
         page = page_of(run_etl, *arguments)
@@ -281,8 +281,8 @@ def test_what_comes_from_data_stays_text(run_etl: RunEtl, connection: Connection
         assert not [value for _, value in page.attributes if set(value) & {"\x1b", "\u202e"}]
 
 
-def test_elements_escape_what_is_no_markup() -> None:
-    """Text and attributes are escaped once, elements inside elements are not, and no document loses its form."""
+def test_elements_escape_text() -> None:
+    """Text and attributes are escaped once, nested elements are not, and no document loses its form."""
     inner = element("b", "<&>", title="\"x\" & 'y'")
     assert element("p", inner, "\x00\x1b]") == (
         '<p><b title="&quot;x&quot; &amp; &#x27;y&#x27;">&lt;&amp;&gt;</b>\ufffd\ufffd]</p>'
@@ -290,21 +290,21 @@ def test_elements_escape_what_is_no_markup() -> None:
 
 
 def test_a_long_name_is_cut_and_shown_in_full_in_a_tooltip() -> None:
-    """A chart has room for forty-four letters of a name; the whole name is in the hint."""
+    """A chart shows forty-four letters of a name; the whole name is in the tooltip."""
     drawn = charts.bars("Chart", [("n" * 45, 1.0, "one")], 1.0)
     assert f">{'n' * 43}…</text>" in drawn
     assert f"<title>{'n' * 45}</title>" in drawn
 
 
 def test_a_page_of_an_empty_database_says_so(run_etl: RunEtl) -> None:
-    """Before the first load the page says what to run, and has no chart."""
+    """Before the first load the page names the command to run, and has no chart."""
     page = page_of(run_etl)
     assert "No aggregate was ever computed (etl precalculate)." in page.text
     assert "svg" not in page.tags
 
 
-def test_a_page_of_an_aggregate_tells_what_its_columns_are(run_etl: RunEtl, connection: Connection) -> None:
-    """The page of one aggregate shows its rows, says how many there are, and explains each column."""
+def test_a_page_of_an_aggregate_explains_its_columns(run_etl: RunEtl, connection: Connection) -> None:
+    """The page of one aggregate has its rows, their number, and an explanation of each column."""
     ship(connection, ("S1", "A", "2026-03-01", "1"), ("S2", "A", "2026-03-02", "1"))
     page = page_of(run_etl, "daily_shipments", "--limit", "1")
     assert "The first 1 of 2 rows." in page.text
@@ -313,9 +313,7 @@ def test_a_page_of_an_aggregate_tells_what_its_columns_are(run_etl: RunEtl, conn
     assert "2 rows." in page_of(run_etl, "daily_shipments").text
 
 
-def test_a_report_begins_with_what_is_pending_and_missing(
-    run_etl: RunEtl, connection: Connection, tmp_path: Path
-) -> None:
+def test_a_report_begins_with_pending_and_missing_data(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
     """It names the aggregates that are pending or were never computed, and the records in the failed store."""
     records = [{"vehicle_id": "V1"}, {"vehicle_id": None}]
     (tmp_path / "feed.ndjson").write_text("".join(f"{json.dumps(record)}\n" for record in records))
@@ -341,12 +339,12 @@ def test_a_report_begins_with_what_is_pending_and_missing(
     assert "Pending buckets: 1 (etl precalculate)." in page_of(run_etl, "data_quality").text
 
 
-# --- what is refused ----------------------------------------------------------------------------------------
+# --- refused reports ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("format", ["table", "csv", "json", "html"])
-def test_an_aggregate_that_was_never_computed_is_no_empty_one(run_etl: RunEtl, format: str) -> None:
-    """Its empty table is not shown as if there were no facts: the exit code is 2, with the command."""
+def test_an_aggregate_that_was_never_computed_is_not_shown_as_empty(run_etl: RunEtl, format: str) -> None:
+    """Its empty table is not shown as if there were no facts: exit code 2, with the command."""
     done = run_etl("report", "daily_shipments", "--format", format)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.endswith("hint: etl precalculate daily_shipments\n")
@@ -370,7 +368,7 @@ def test_an_analyst_reports_and_changes_nothing(run_etl: RunEtl, connection: Con
 
 
 def test_a_database_without_aggregates_needs_the_migration(run_etl: RunEtl, connection: Connection) -> None:
-    """In a database that was not migrated the exit code is 2, with the command."""
+    """In a database without migrations the exit code is 2, with the command."""
     connection.execute("drop schema analytics cascade")
     for arguments in ((), ("daily_shipments",), ("--format", "html")):
         done = run_etl("report", *arguments)

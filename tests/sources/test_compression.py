@@ -1,4 +1,4 @@
-"""gzip data as the loader reads it: what is whole comes, to the last byte before a fault."""
+"""gzip data as the loader reads it: all data before a fault, to the last byte."""
 
 import gzip
 import io
@@ -14,7 +14,7 @@ FIRST, SECOND = gzip.compress(TEXT), gzip.compress(TEXT[::-1], 1)
 
 
 def _read(reader: Reader, size: int = 5_000) -> tuple[bytes, type[Exception] | None]:
-    """Return what a reader gives, and what ended it."""
+    """Return the data of a reader, and the error that ended it."""
     given = b""
     try:
         while data := reader.read1(size):
@@ -44,13 +44,13 @@ def _theirs(data: bytes) -> tuple[bytes, type[Exception] | None]:
     ],
 )
 def test_whole_members_are_read_as_gzip_does(data: bytes) -> None:
-    """Members, empty ones and zeros behind them give what the standard library gives."""
+    """Members, empty members and zeros after them are read as by the standard library."""
     assert _mine(data) == _theirs(data)
     assert _mine(data)[1] is None
 
 
-def test_data_that_breaks_off_gives_all_that_is_there() -> None:
-    """Wherever it breaks off, all that is there comes before EOFError; between two members it is whole."""
+def test_truncated_data_gives_all_bytes_before_its_end() -> None:
+    """Truncated data is read to its last byte before EOFError; data that ends between two members is whole."""
     both = FIRST + SECOND
     for end in [*range(2, len(both), 997), len(FIRST) - 1, len(FIRST), len(both) - 8, len(both) - 1]:
         assert _mine(both[:end]) == _theirs(both[:end]), end
@@ -58,8 +58,8 @@ def test_data_that_breaks_off_gives_all_that_is_there() -> None:
     assert _mine(both[: len(FIRST) + 1]) == (TEXT, EOFError)
 
 
-def test_damaged_data_gives_what_is_before_the_damage() -> None:
-    """A wrong byte is noticed as the standard library notices it, and loses nothing that it gives but the last byte."""
+def test_damaged_data_gives_the_bytes_before_the_damage() -> None:
+    """A wrong byte is noticed as by the standard library, and at most the last byte before it is lost."""
     for place in [*range(12, len(FIRST), 499), len(FIRST) - 8, len(FIRST) - 1]:
         spoiled = FIRST[:place] + bytes([FIRST[place] ^ 4]) + FIRST[place + 1 :] + SECOND
         mine, theirs = _mine(spoiled), _theirs(spoiled)

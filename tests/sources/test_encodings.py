@@ -14,7 +14,7 @@ TEXT = '[{"city": "Łódź"},\n {"city": "上海 😀"}]'
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
-def test_an_encoding_that_the_first_bytes_tell_needs_no_option(tmp_path: Path, encoding: str) -> None:
+def test_an_encoding_known_by_the_first_bytes_needs_no_option(tmp_path: Path, encoding: str) -> None:
     """UTF-16 and UTF-32 are read as UTF-8, with or without a byte-order mark, compressed or not."""
     text = TEXT * 5000
     for mark in (True, False) if encoding[-2:] in {"le", "be"} else (False,):
@@ -27,8 +27,8 @@ def test_an_encoding_that_the_first_bytes_tell_needs_no_option(tmp_path: Path, e
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "iso8859-15", "shift_jis", "gb18030", "utf-16", "cp037"])
-def test_an_encoding_that_is_named_is_read_as_utf_8(tmp_path: Path, encoding: str) -> None:
-    """A source in any encoding of Python's comes as UTF-8; its head is that, too, and so are its offsets."""
+def test_a_named_encoding_is_read_as_utf_8(tmp_path: Path, encoding: str) -> None:
+    """A source in any encoding of Python is read as UTF-8; its head and its offsets are of this UTF-8."""
     text = (TEXT if encoding in {"gb18030", "utf-16"} else '[{"city": "Curitiba"}]') * 100
     text += "São Paulo" if encoding in {"latin-1", "cp1252", "iso8859-15", "cp037"} else "東京"
     (tmp_path / "a").write_bytes(text.encode(encoding))
@@ -42,7 +42,7 @@ def test_an_encoding_that_is_named_is_read_as_utf_8(tmp_path: Path, encoding: st
 
 
 def test_an_invalid_byte_of_another_encoding_is_a_fault(tmp_path: Path) -> None:
-    """What comes before an invalid byte is given out; the fault tells the byte of the file and of the content."""
+    """The text before an invalid byte is returned; the fault has its byte in the file and in the content."""
     path = tmp_path / "a"
     for begin in (0, READ_BYTES - 1):
         text = "é" * begin + "ab"
@@ -58,8 +58,8 @@ def test_an_invalid_byte_of_another_encoding_is_a_fault(tmp_path: Path) -> None:
         assert read_all(stream) == (b"[1", "a: invalid utf-16-le at byte 6 of the file, at byte 2 of its content")
 
 
-def test_invalid_utf_8_passes(tmp_path: Path) -> None:
-    """UTF-8 is given out as it is, right or not: which record is at fault is told later."""
+def test_invalid_utf_8_is_read_unchanged(tmp_path: Path) -> None:
+    """UTF-8 is returned unchanged, valid or not: the record at fault is reported later."""
     for encoding in ("auto", "utf-8", "UTF8"):
         (tmp_path / "a").write_bytes(b'\xef\xbb\xbf["\xff"]')
         with opened(Source(name="a", path=str(tmp_path / "a"), encoding=encoding)) as stream:
@@ -68,7 +68,7 @@ def test_invalid_utf_8_passes(tmp_path: Path) -> None:
 
 
 def test_carriage_returns_and_separators_become_line_feeds(tmp_path: Path) -> None:
-    """Lines that end with CR alone, and records behind separators (RFC 7464), are lines; no byte moves."""
+    """Lines that end with CR alone, and records after separators (RFC 7464), are lines; offsets are unchanged."""
     path = tmp_path / "a"
     line = b'{"a": "' + b"x" * 1000 + b'"}'
     count = HEAD_BYTES // 1000 + 5

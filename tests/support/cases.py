@@ -1,4 +1,4 @@
-"""A source, and what a load of it leaves where nothing is broken."""
+"""A source, and the result of its load without any fault."""
 
 import time
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tests.support.states import State, assert_complete, state
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A source, the command that loads it (but for --batch-rows), what a clean load leaves, and how long it takes."""
+    """A source, the command that loads it (but for --batch-rows), the result of a clean load, and its duration."""
 
     dataset: str
     source: Path
@@ -23,7 +23,7 @@ class Case:
     seconds: float
 
     def assert_done(self, site: Site) -> None:
-        """The site is as a clean load left another: nothing is lost, nothing doubled."""
+        """The site has the result of a clean load: nothing is lost, nothing is doubled."""
         assert_complete(site, self.dataset, self.source, self.records)
         found = state(site)
         lost, doubled = found.lost(self.clean), found.doubled(self.clean)
@@ -32,13 +32,13 @@ class Case:
 
 
 def clean_case(databases: Databases, folder: Path, dataset: str, records: int, *options: str) -> Case:
-    """Load a new source of generated shipments where nothing is broken."""
+    """Load a new source of generated shipments without any fault."""
     folder.mkdir(parents=True, exist_ok=True)
     source = write_shipments(folder / "shipments.json", records)
     words = ["load", dataset, str(source), "--json", *options, *PATIENT]
     with databases.site(folder) as site:
         started = time.monotonic()
-        ended = site.start(*words, "--batch-rows", "100").ended()  # as it is started to be killed
+        ended = site.start(*words, "--batch-rows", "100").ended()  # like the command that is killed
         seconds = time.monotonic() - started
         assert ended.returncode == 1, ended.stderr
         assert_complete(site, dataset, source, records)

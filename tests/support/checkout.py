@@ -1,4 +1,4 @@
-"""Where the checkout is, and the data beside it that some tests want."""
+"""The folder of the checkout, and the data beside it that some tests use."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# `make coverage` measures the programs that get this variable, too; otherwise there is none.
+# `make coverage` sets this variable to measure the child processes, too.
 MEASURED = {name: os.environ[name] for name in ["COVERAGE_PROCESS_CONFIG"] if name in os.environ}
 
 SAMPLES = ROOT / "tests" / "support" / "samples"

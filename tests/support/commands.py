@@ -1,4 +1,4 @@
-"""How a command ended, and a command that runs beside the test."""
+"""The end of a command, and a command that runs at the same time as the test."""
 
 import fcntl
 import json
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Short waits, but together longer than a server needs to start again.
+# Short waits, together longer than a restart of the server.
 PATIENT = ["--retry-attempts", "40", "--retry-base-seconds", "0.05", "--retry-cap-seconds", "0.5"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """A command that ended: its exit code, and what it printed."""
+    """A command that ended: its exit code and its output."""
 
     returncode: int
     stdout: str
@@ -37,7 +37,7 @@ class Ended:
     def summaries(self) -> list[dict[str, Any]]:
         """The summaries of a load, each with a balance that adds up; the total after them has the exit code.
 
-        There is one for each source, unless something stopped the command before the last.
+        There is one for each source, unless an error stopped the command before the last.
         """
         *summaries, total = self.lines
         assert (total["kind"], total["exit_code"]) == ("total", self.returncode), self.stderr
@@ -53,7 +53,7 @@ class Ended:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The summary of the only source; its exit code is the one of the command."""
+        """The summary of the only source; its exit code is that of the command."""
         [summary] = self.summaries
         assert summary["exit_code"] == self.returncode, self.stderr
         return summary
@@ -74,7 +74,7 @@ class Ended:
         return _events(self.stderr, name)
 
     def assert_sound(self) -> None:
-        """It did not end by a fault of its own."""
+        """The command did not end by a fault of its own."""
         assert "Traceback" not in self.stderr, self.stderr
         assert self.returncode != 70, self.stderr
 
@@ -89,7 +89,7 @@ def _events(log: str, name: str) -> list[dict[str, Any]]:
 
 
 class Running:
-    """A command that runs beside the test; what it prints goes to files, so that it never waits for a reader."""
+    """A command that runs beside the test; its output goes to files, so that it never waits for a reader."""
 
     def __init__(self, arguments: Sequence[str], env: Mapping[str, str], folder: Path) -> None:
         self._out, self._err = (tempfile.TemporaryFile(dir=folder) for _ in range(2))  # noqa: SIM115 - see close
@@ -120,7 +120,7 @@ class Running:
         return self.process.poll() is None
 
     def kill(self) -> bool:
-        """End it by SIGKILL; False when it had ended before."""
+        """End it by SIGKILL; return False if it had already ended."""
         self.process.kill()
         return self.process.wait() == -signal.SIGKILL
 
@@ -129,7 +129,7 @@ class Running:
         self.process.send_signal(number)
 
     def stderr(self) -> str:
-        """Return what it wrote to stderr until now."""
+        """Return its stderr until now."""
         return _read(self._err)
 
     def events(self, name: str) -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ class Running:
         return _events(self.stderr(), name)
 
     def ended(self, timeout: float = 120, *, may_be_faulty: bool = False) -> Ended:
-        """Wait for its end; one by a fault of its own fails the test, unless that is what is tested."""
+        """Wait for its end; a fault of its own fails the test, unless the test expects one."""
         assert self.process.stdin
         with suppress(BrokenPipeError):  # it did not read all
             self.process.stdin.close()
@@ -148,7 +148,7 @@ class Running:
         return ended
 
     def close(self) -> None:
-        """End it, whatever it does."""
+        """End it in any state."""
         self.process.kill()
         self.process.wait()
         assert self.process.stdin

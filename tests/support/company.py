@@ -48,18 +48,18 @@ class Company:
         return str(self.start + timedelta(days=self.random.randrange(DAYS)))
 
     def time(self) -> str:
-        """Return one of the days at its begin, or a time near to an end of one of its first hours."""
+        """Return one of the days at its beginning, or a time near the end of one of its first hours."""
         if self.random.random() < 0.3:
             return self.day()
         hour, end = self.random.randrange(4), self.random.choice(["00:00", "30:00", "59:59.999999"])
         return f"{self.day()} {hour:02}:{end}{self.random.choice(['Z', '+05:30', '-03:00'])}"
 
     def some(self, letter: str, among: int = 60) -> str:
-        """Return one of some names."""
+        """Return one of several names."""
         return f"{letter}{self.random.randrange(among)}"
 
     def work(self, connection: Connection) -> None:
-        """Do one thing to the facts."""
+        """Make one random change of the facts."""
         action = self.random.choice(
             [
                 self.merge,
@@ -84,7 +84,7 @@ class Company:
             ship(connection, shipment, time, log, self.random.randrange(1, 99))
 
     def replay(self, connection: Connection) -> None:
-        """Load a record again as it was."""
+        """Load an existing record again, unchanged."""
         connection.execute(
             "update logistics.shipments set etl_run = etl_run + 1 where shipment_id = %s", [self.some("S")]
         )
@@ -123,7 +123,7 @@ class Company:
             connection.execute("update logistics.vehicle_logs set log_id = %s where log_id = %s", [new, old])
 
     def forget(self, connection: Connection) -> None:
-        """Delete shipments and a trip, or now and then all trips."""
+        """Delete shipments and a trip, or sometimes all trips."""
         if self.random.random() < 0.05:
             connection.execute("truncate logistics.vehicle_logs")
         connection.execute(
@@ -158,7 +158,7 @@ def play(connection: Connection, seed: int, aggregates: Sequence[Aggregate], ste
                 worker.rollback()
         for other in others:
             other.commit()
-        connection.execute("set lock_timeout = '60s'")  # Only the vacuum of the server may be in the way now.
+        connection.execute("set lock_timeout = '60s'")  # Only the vacuum of the server may hold a lock now.
         for aggregate in aggregates:
             refresh(connection, aggregate, run=None)
             assert not differences(connection, aggregate), (seed, company.story)

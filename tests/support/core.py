@@ -1,9 +1,9 @@
-"""What the rooms of the core have in the place of a server."""
+"""The fixtures of the rooms of the core, which have no server."""
 
 import pytest
 
 
 @pytest.fixture(scope="session")
 def server() -> None:
-    """Fail: the core knows no database, so a test that needs one belongs in another room."""
+    """Fail: the core uses no database, so a test that needs one belongs in another room."""
     pytest.fail("a test of the core asks for the server: move it to tests/destination, tests/pipeline or guarantees")

@@ -1,4 +1,4 @@
-"""Fresh databases of one server, in which every record that comes is a row, and the server refuses some."""
+"""Fresh databases of one server, in which every loaded record is a row, and the server refuses some records."""
 
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from tests.support.definitions import DELIVERIES
 from tests.support.faults import Connection
 from tests.support.site import Site
 
-# What no definition tells of: only the server refuses these records, one in some hundreds.
+# Constraints that are in no definition: only the server refuses these records, one in some hundreds.
 _REFUSED_BY_THE_SERVER = """
 alter table logistics.shipments add constraint no_dozen check (pieces <> 12);
 alter table logistics.deliveries add constraint no_dozen check (pieces <> 12);
@@ -44,7 +44,7 @@ class Databases:
 
     @contextmanager
     def site(self, folder: Path) -> Iterator[Site]:
-        """Give a site that is gone afterwards, but for its folder."""
+        """Give a site that is deleted after its use, except for its folder."""
         self._count += 1
         name = f"breaking_{self._count}"
         self._make(name, "breaking")
@@ -71,5 +71,5 @@ class Databases:
 
 @cache
 def databases_of(server: Server) -> Databases:
-    """Return the fresh databases of a server; their template is made once."""
+    """Return the fresh databases of a server; their template is created once."""
     return Databases(server)

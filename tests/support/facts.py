@@ -30,20 +30,20 @@ def add(connection: Connection, table: str, **values: object) -> None:
 
 
 def refreshed(connection: Connection, name: str, **options: bool) -> RefreshResult:
-    """Refresh an aggregate, and return what that did."""
+    """Refresh an aggregate, and return its result."""
     (aggregate,) = choose([name])
     return refresh(connection, aggregate, run=None, **options)
 
 
 def rows_of(connection: Connection, name: str, columns: str) -> list[tuple[Any, ...]]:
-    """Return columns of an aggregate's rows, in the order of these."""
+    """Return columns of an aggregate's rows, sorted by these."""
     names = sql.SQL(", ").join(sql.Identifier(column) for column in columns.split())
     query = sql.SQL("select {0} from analytics.{1} order by {0}").format(names, sql.Identifier(name))
     return connection.execute(query).fetchall()
 
 
 def differences(connection: Connection, aggregate: Aggregate) -> list[tuple[Any, ...]]:
-    """Return the rows in which an aggregate differs from what its facts give now."""
+    """Return the rows in which an aggregate differs from the present result of its facts."""
     query = sql.SQL(
         "with fresh as ({select}) (select * from fresh except all table {table}) "
         "union all (table {table} except all select * from fresh)"

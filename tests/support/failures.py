@@ -8,23 +8,23 @@ from typing import Any
 
 
 class Failures:
-    """What waits in a failed store, or waited, by the ledger and by the files."""
+    """The waiting and former failures of a failed store, by the ledger and by the files."""
 
     def __init__(self, folder: Path, ask: Callable[..., list[tuple[Any, ...]]]) -> None:
         self.folder = folder
         self._ask = ask
 
     def ids(self) -> list[str]:
-        """List the ids of all that the ledger knows."""
+        """List the ids of all failures in the ledger."""
         return [name for (name,) in self._ask("select id from etl.failures order by id")]
 
     def waiting(self) -> list[str]:
-        """List the ids of what waits, the oldest first."""
+        """List the ids of the waiting failures, the oldest first."""
         query = "select id from etl.failures where state = 'pending' order by created_at, id"
         return [name for (name,) in self._ask(query)]
 
     def states(self) -> dict[str, str]:
-        """Return the state of each failure, which its ID.json has as well."""
+        """Return the state of each failure, and check that its ID.json has the same."""
         states: dict[str, str] = dict(self._ask("select id, state from etl.failures"))
         for failure, state in states.items():
             assert self.details(failure)["state"] == state or state == "superseded"
@@ -49,9 +49,9 @@ class Failures:
         self.path(failure).write_text(text)
 
     def records(self, run: str | None) -> list[dict[str, Any]]:
-        """Return each record of a run that was refused, in their order, with its `text` and the `kind` of its failure.
+        """Return each rejected record of a run, in order, with its `text` and the `kind` of its failure.
 
-        The files are as they were written, and no other is there.
+        The files are as they were written, and there are no others.
         """
         names = sorted(name for (name,) in self._ask("select id from etl.failures where run = %s", [run]))
         paths = sorted(self.folder.glob(f"*/{run}/*.json"))

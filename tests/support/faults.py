@@ -57,11 +57,11 @@ class Gate:
         on_insert(self._connection, table, when, wait, moment=self._moment, name="etl_gate")
 
     def reached(self) -> int:
-        """Wait until a load waits at the gate, and return the process of its backend."""
+        """Wait until a load waits at the gate, and return the process id of its backend."""
         return self._backend(_AT_GATE[self._moment])
 
     def open(self) -> None:
-        """Let the loads continue; one that comes later finds it open."""
+        """Let the loads continue; a later load does not wait."""
         self._connection.execute("select pg_advisory_unlock_all()")
 
 

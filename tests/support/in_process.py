@@ -1,7 +1,7 @@
-"""The command line inside the process of the tests: it starts in no time, where a process of its own takes 0.4 s.
+"""The command line in the process of the tests: it starts at once, a process of its own takes 0.4 s.
 
-What the command sees is what a process would: an environment, a folder and standard files of its own. When it has
-ended, so have its connections.
+The command has an environment, a folder and standard files of its own, like a process. After its end its
+connections have ended, too.
 """
 
 import logging
@@ -42,7 +42,7 @@ def call(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdin: 
 
 @contextmanager
 def _standard_files(*files: IO[bytes]) -> Iterator[None]:
-    """Let these be standard input, output and error, for programs that the command starts, too."""
+    """Use these files as standard input, output and error, also for programs that the command starts."""
     with ExitStack() as stack:
         for number, (name, file) in enumerate(zip(("stdin", "stdout", "stderr"), files, strict=True)):
             kept = os.dup(number)
@@ -68,9 +68,9 @@ def _logs_of_its_own() -> Iterator[None]:
 
 @contextmanager
 def connections_closed() -> Iterator[None]:
-    """Wait for the end of the backends: for a moment after their connections they still hold locks.
+    """Wait for the end of the backends: they keep their locks for a moment after their connections.
 
-    Those of a pooler live on; none takes a second that does not.
+    Those of a pooler stay; no other backend takes a second.
     """
     backends: list[int] = []
 

@@ -1,4 +1,4 @@
-"""One load inside the process of the tests, where no command line is wanted."""
+"""One load in the process of the tests, without the command line."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ _SETTINGS = LoadSettings(
 
 
 def bring(source: Source, dataset: Dataset, database: Database, **asked: Any) -> tuple[Summary, EtlError | None]:
-    """Load a source, refusing no number of rejects; `asked` are other settings than those above."""
+    """Load a source without a limit of rejects; `asked` are settings other than those above."""
     settings = replace(_SETTINGS, **asked)
     asked_for = Load(
         database=database, settings=settings, targets=[Target.of(dataset, settings.records, settings)], stop=Stop()

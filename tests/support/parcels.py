@@ -80,7 +80,7 @@ RECORDS = st.fixed_dictionaries(
 
 
 def batch_of(dataset: Dataset, records: Sequence[dict[str, Any] | Fault], places: Sequence[int] = ()) -> Batch:
-    """Return the rows of some records, as those of the piece at byte 70 of the run 9."""
+    """Return the rows of some records, as those of the piece at byte 70 of run 9."""
     piece = Piece(offset=70, count=len(records), first_record=1, parts=(), shape="array")
     return Projection(dataset).batch(piece, records, 9, places or range(1, len(records) + 1))
 

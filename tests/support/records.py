@@ -1,4 +1,4 @@
-"""Records that tests load, and the files that hold them."""
+"""Records that tests load, and the files that contain them."""
 
 import json
 from pathlib import Path

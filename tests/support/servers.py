@@ -1,4 +1,4 @@
-"""Servers of the tests' own: one that is quick, one that is as safe as in service, and a free port for one."""
+"""Servers of the tests: one that is fast, one that is as safe as in production, and a free port for one."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ from etl.embedded import VERSION, Server
 
 @contextmanager
 def quick_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Give a folder in memory where there is room: to make and drop a database there costs a third."""
+    """Give a folder in memory if there is room: creating and dropping a database there takes a third of the time."""
     memory = Path("/dev/shm")  # noqa: S108 - the folder made there is private
     if not memory.is_dir() or not os.access(memory, os.W_OK) or disk_usage(memory).free < 4 << 30:
         yield tmp_path_factory.mktemp("server")
@@ -34,15 +34,15 @@ def quick_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @contextmanager
 def quick_server(folder: Path) -> Iterator[Server]:
-    """Run a server that does not wait for the disk, of the version that ETL_TEST_POSTGRES names."""
+    """Run a server of the version that ETL_TEST_POSTGRES names, which does not wait for the disk."""
     server = Server(folder, version=int(os.environ.get("ETL_TEST_POSTGRES", VERSION)))
     server.start()
     try:
         with psycopg.connect(server.url(), autocommit=True) as connection:
-            # No test pulls the plug: what a killed process leaves is safe without waiting for the disk.
+            # No test cuts the power: data of a killed process is safe without waiting for the disk.
             connection.execute("alter system set fsync = off")
             connection.execute("alter system set full_page_writes = off")
-            # Each page of a new database is logged: to compress them took three quarters of making one.
+            # Each page of a new database is logged: compression took three quarters of the time to create one.
             connection.execute("alter system set wal_compression = off")
             connection.execute("alter system set max_wal_size = '256MB'")
             connection.execute("select pg_reload_conf()")
@@ -53,12 +53,12 @@ def quick_server(folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def durable_server(folder: Path) -> Iterator[Server]:
-    """Run a server in a folder which waits for the disk as in service, and from which a crash can take much."""
+    """Run a server in a folder which waits for the disk as in production, and which can lose much in a crash."""
     server = Server(folder / "postgres")
     server.start()
     try:
         with psycopg.connect(server.url(), autocommit=True) as connection:
-            # Whatever flushes the log of the server beside the loads would hide what a crash can take.
+            # Other flushes of the server's log would hide the data that a crash can lose.
             connection.execute("alter system set autovacuum = off")
             connection.execute("alter system set bgwriter_lru_maxpages = 0")
             connection.execute("select pg_reload_conf()")
@@ -68,7 +68,7 @@ def durable_server(folder: Path) -> Iterator[Server]:
 
 
 def free_port() -> int:
-    """Return a port of this machine on which nobody listens."""
+    """Return a free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

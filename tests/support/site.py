@@ -1,4 +1,4 @@
-"""The place where a test works: a database and a folder, in which `etl` runs as a scheduler would run it."""
+"""A site of a test: a database and a folder, in which `etl` runs as a scheduler would run it."""
 
 import os
 import re
@@ -27,7 +27,7 @@ from tests.support.waiting import until
 
 
 class Site:
-    """Runs commands, loads and faults in one database and one folder, and reads what they left."""
+    """Runs commands, loads and faults in one database and one folder, and reads their results."""
 
     def __init__(self, conninfo: str, folder: Path) -> None:
         self.conninfo = conninfo
@@ -37,7 +37,7 @@ class Site:
         self._connection: Connection | None = None
 
     def close(self) -> None:
-        """End what still runs."""
+        """End everything that still runs."""
         for running in self._started:
             running.close()
         if self._connection:
@@ -58,8 +58,8 @@ class Site:
     ) -> Ended:
         """Run a command to its end: in this process, unless the test wants another or calls from another thread.
 
-        `env` adds variables, or removes those that it maps to None; `stdin` is what the command can read; `conninfo`
-        names another way to the database. A fault of the command itself fails the test, unless it may be faulty.
+        `env` adds variables, or removes those with the value None; `stdin` is the input of the command; `conninfo`
+        is another address of the database. A fault of the command itself fails the test, unless it may be faulty.
         """
         if own_process or threading.current_thread() is not threading.main_thread():
             running = self.start(*arguments, env=env, cwd=cwd, conninfo=conninfo)
@@ -83,14 +83,14 @@ class Site:
         cwd: Path | None = None,
         conninfo: str | None = None,
     ) -> Running:
-        """Run a command beside the test."""
+        """Run a command at the same time as the test."""
         words = [str(word) for word in arguments]
         running = Running(words, self.environment(env, conninfo), cwd or self.folder)
         self._started.append(running)
         return running
 
     def environment(self, env: Mapping[str, str | None] | None = None, conninfo: str | None = None) -> dict[str, str]:
-        """Return the environment of a command: nobody's settings, but the address of the database."""
+        """Return the environment of a command: no settings of the user, only the address of the database."""
         variables = {name: os.environ.get(name) for name in ("PATH", "TMPDIR")}
         variables |= {"HOME": str(self.folder), "PYTHONPATH": str(ROOT), **MEASURED}
         variables |= {"ETL_DATABASE_URL": conninfo or self.conninfo, **(env or {})}
@@ -108,7 +108,7 @@ class Site:
         return summary, error
 
     def write_definition(self, text: str) -> Path:
-        """Write the definition of a dataset where the commands look for it."""
+        """Write the definition of a dataset to the folder in which the commands look for it."""
         name = re.search(r'^name = "(.*)"$', text, re.MULTILINE)
         assert name
         path = self.folder / "config" / "datasets" / f"{name[1]}.toml"
@@ -117,7 +117,7 @@ class Site:
         return path
 
     def define(self, text: str) -> Dataset:
-        """Write the definition of a dataset, and make its tables."""
+        """Write the definition of a dataset, and create its tables."""
         dataset = read(self.write_definition(text))
         create_tables(self.connection, dataset)
         return dataset
@@ -126,7 +126,7 @@ class Site:
 
     @property
     def connection(self) -> Connection:
-        """The connection of the test, which is opened again when the server has ended it."""
+        """The connection of the test, which is opened again if the server has ended it."""
         if self._connection:
             with suppress(psycopg.OperationalError):
                 self._connection.execute("")
@@ -144,12 +144,12 @@ class Site:
         return cursor.fetchall() if cursor.description else []
 
     def value(self, query: LiteralString, values: Sequence[Any] = ()) -> Any:
-        """Return the one value that a query gives."""
+        """Return the only value of a query."""
         [[value]] = self.ask(query, values)
         return value
 
     def column(self, query: LiteralString, values: Sequence[Any] = ()) -> list[Any]:
-        """Return the values that a query gives, one in each row."""
+        """Return the values of a query, one in each row."""
         return [value for (value,) in self.ask(query, values)]
 
     def count_batches(self) -> int:
@@ -161,7 +161,7 @@ class Site:
         until(lambda: self.count_batches() >= batches or not running.is_running(), f"{batches} batches")
 
     def wait_for_locks(self) -> None:
-        """Wait until no load holds a source: a backend notices a moment later that its client is gone."""
+        """Wait until no load has the lock of a source: a backend notices the end of its client a moment later."""
         query = (
             "select from pg_locks join pg_stat_activity using (pid)"
             " where locktype = 'advisory' and application_name ~ '^etl' and datname = current_database()"
@@ -179,7 +179,7 @@ class Site:
 
     @property
     def failures(self) -> Failures:
-        """What is in the failed store."""
+        """The failures in the failed store."""
         return Failures(self.store, self.ask)
 
     # Faults
@@ -197,12 +197,12 @@ class Site:
         return int(pid)
 
     def terminate(self, pid: int) -> None:
-        """End a backend, and wait until it is gone."""
+        """End a backend, and wait for its end."""
         with self._elsewhere() as connection:
             connection.execute("select pg_terminate_backend(%s, 10000)", [pid])
 
     def allow_connections(self, allowed: bool) -> None:
-        """Let the server take new connections to the database, or refuse them."""
+        """Let the server accept new connections to the database, or refuse them."""
         name = conninfo_to_dict(self.conninfo)["dbname"]
         with self._elsewhere() as connection:
             connection.execute(
@@ -216,8 +216,8 @@ class Site:
     def gate(self, table: str, moment: Moment, offset: int = 0, when: LiteralString = "") -> Iterator[Gate]:
         """Hold up a load in the server until the gate is opened.
 
-        It is at some rows of the batches from this offset on, or at the rows that meet `when`; or where the attempt is
-        closed.
+        It is at some rows of the batches from this offset on, or at the rows that meet `when`; or at the end of the
+        attempt.
         """
         with self.connect() as connection:
             gate = Gate(connection, moment, self.backend)

@@ -1,4 +1,4 @@
-"""What a load left in a site: whether it is sound, and whether it is what a clean load leaves elsewhere."""
+"""The state of a site after a load: whether it is sound, and whether it equals that of a clean load."""
 
 import hashlib
 import json
@@ -17,18 +17,18 @@ from tests.support.site import Site
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What a database and its failed store hold, how often each: rows without lineage, and records refused."""
+    """The content of a database and its failed store, with counts: rows without lineage, and rejected records."""
 
     facts: Mapping[str, Counter[str]]
     refused: Counter[tuple[Any, ...]]
     aggregates: Mapping[str, Counter[str]]
 
     def lost(self, clean: "State") -> int:
-        """Count the rows and refused records of a clean load that are not here."""
+        """Count the rows and rejected records of a clean load that are not here."""
         return sum((one - other).total() for one, other in _pairs(clean, self))
 
     def doubled(self, clean: "State") -> int:
-        """Count the rows and refused records that are here and in no clean load, or more often than there."""
+        """Count the rows and rejected records that no clean load has, or has less often."""
         return sum((other - one).total() for one, other in _pairs(clean, self))
 
 
@@ -37,7 +37,7 @@ def _pairs(one: State, other: State) -> list[tuple[Counter[Any], Counter[Any]]]:
 
 
 def state(site: Site) -> State:
-    """Return what a site holds."""
+    """Return the state of a site."""
     with site.connect() as connection:
         facts = {name: _rows(connection, name) for name in _tables(connection, "logistics")}
         aggregates = {name: _rows(connection, name) for name in _tables(connection, "analytics")}
@@ -60,7 +60,7 @@ def _rows(connection: Connection, table: str) -> Counter[str]:
 
 
 def _refused(site: Site, connection: Connection) -> Iterator[tuple[Any, ...]]:
-    """Yield each record that waits in the failed store; each file that the ledger names is whole."""
+    """Yield each record that waits in the failed store; check that each file in the ledger is whole."""
     query = "select dataset, run, id, kind, count_records, sha256 from etl.failures where state = 'pending'"
     for dataset, run, failure, kind, count, sha256 in connection.execute(query).fetchall():
         path = site.store / dataset / run / f"{failure}.ndjson"
@@ -74,12 +74,12 @@ def _refused(site: Site, connection: Connection) -> Iterator[tuple[Any, ...]]:
 
 
 def assert_sound(site: Site) -> None:
-    """The ledger, the facts and the failed store agree, however far the load came.
+    """The ledger, the facts and the failed store agree at any point of a load.
 
-    A file that the ledger does not name may be there: its batch was not entered.
+    A file that is not in the ledger may exist: its batch was not entered.
     """
     with site.connect() as connection, connection.transaction():
-        # One snapshot: the backend of a load that was killed may still commit.
+        # One snapshot, because the backend of a killed load may still commit.
         connection.execute("set transaction isolation level repeatable read")
         balances = (
             "select count(*) from etl.batches where count_records <> count_loaded + count_rejected + count_failed"
@@ -105,7 +105,7 @@ def assert_sound(site: Site) -> None:
 
 
 def assert_complete(site: Site, dataset: str, source: Path, records: int) -> None:
-    """The site is sound, the ledger covers the source without gap or overlap, and the store holds no other file."""
+    """The site is sound, the ledger covers the source without gap or overlap, and the store has no other file."""
     assert_sound(site)
     content = source.read_bytes()
     query = """

@@ -13,7 +13,7 @@ from etl.ingestion.transform.rules import Token
 from etl.ingestion.transform.types import converter
 from etl.ingestion.values import Misfit
 
-# Where the types of PostgreSQL end, and what is near.
+# The limits of PostgreSQL's types, and values near them.
 EDGES = [0, 1, 1 << 15, 1 << 31, 1 << 53, 1 << 63, 1 << 64, 10**28, 10**40, 10**308, 10**400]
 INTEGERS = st.integers() | st.builds(
     lambda edge, step, sign: sign * edge + step, st.sampled_from(EDGES), st.integers(-2, 2), st.sampled_from([1, -1])
@@ -92,7 +92,7 @@ OTHERS: st.SearchStrategy[Any] = st.sampled_from([{}, [], [1], {"a": "b"}, True,
 
 
 def _usually(low: int, high: int, *odd: int) -> st.SearchStrategy[str]:
-    """Return two digits of a field, here and there such as do not exist."""
+    """Return two digits of a field, sometimes digits that are invalid."""
     fields = st.sampled_from(odd) if odd else st.nothing()
     numbers = st.integers(0, 9).flatmap(lambda chance: fields if odd and chance == 0 else st.integers(low, high))
     return numbers.map("{:02}".format)
@@ -100,7 +100,7 @@ def _usually(low: int, high: int, *odd: int) -> st.SearchStrategy[str]:
 
 @st.composite
 def times(draw: st.DrawFn) -> str:
-    """Draw a time with a zone as people write it, here and there with a field that does not exist."""
+    """Draw a time with a zone as people write it, sometimes with an invalid field."""
     year = draw(_usually(1, 9999, 0, 10_000)).zfill(4)
     day = f"{year}-{draw(_usually(1, 12, 0, 13))}-{draw(_usually(1, 28, 0, 29, 30, 31, 32))}"
     clock = f"{draw(_usually(0, 23, 24, 25))}:{draw(_usually(0, 59, 60))}"
@@ -187,7 +187,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "jsonb": JSON,
 }
 
-# (type, value, SQLSTATE): what C5 calls a misfit, also where PostgreSQL would take it.
+# (type, value, SQLSTATE): misfits by C5, also if PostgreSQL would accept them.
 MISFITS: list[tuple[Type, Any, str]] = [
     ("text", {}, "22P02"),
     ("text", ["a"], "22P02"),
@@ -321,9 +321,9 @@ MISFITS: list[tuple[Type, Any, str]] = [
     ("jsonb", Decimal("0e2000000000"), "22003"),
 ]
 
-# The casts by which PostgreSQL takes what C5 takes, where that is more than its input of the type does.
+# Casts for values that C5 accepts, but PostgreSQL's input of the type does not.
 
-# Values of every kind: each type must decide about each of them, by both paths alike.
+# Values of every kind: each type must decide about each of them, equally by both paths.
 TOKENS = list(
     dict.fromkeys(
         [example for entry in TYPES.values() for example in entry.examples]
@@ -333,7 +333,7 @@ TOKENS = list(
 
 
 def checked_text(column: Column, token: str) -> str | None:
-    """Return what the checked path sends for a value, or None where it is a misfit."""
+    """Return the text that the checked path sends for a value, or None for a misfit."""
     try:
         return converter(column)(json.loads(token, parse_float=Decimal))
     except Misfit:
@@ -341,7 +341,7 @@ def checked_text(column: Column, token: str) -> str | None:
 
 
 def fast_field(column: Column, token: str) -> Token | None:
-    """Return what the fast path sends for a token, or None where it leaves the record to the checked path."""
+    """Return the field that the fast path sends for a token, or None if it leaves the record to the checked path."""
     suspects: set[int] = set()
     [field] = acceptor(column)([token.encode()], suspects)
     return None if suspects else field

@@ -1,4 +1,4 @@
-"""The one way in which tests wait for a condition: often asked, and not longer than a bound."""
+"""The only way in which tests wait for a condition: frequent checks, up to a time limit."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ Value = TypeVar("Value")
 
 
 def until(condition: Callable[[], Value], what: str, seconds: float = 30, *, pause: float = 0.01) -> Value:
-    """Return what the condition gives as soon as that is true; ask again after each pause."""
+    """Return the value of the condition as soon as it is true; check again after each pause."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"

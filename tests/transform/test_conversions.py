@@ -14,7 +14,7 @@ from tests.support.values import MISFITS, VALUES
 
 @pytest.mark.parametrize("kind", VALUES)
 def test_any_value_becomes_one_field_or_a_misfit(kind: Type) -> None:
-    """Whatever a value is, its conversion gives one field of COPY, or a short reason why it is none."""
+    """A conversion returns one field of COPY for any value, or a short reason for a misfit."""
     convert = converter(Column(type=kind))
 
     @settings(deadline=None, derandomize=True, max_examples=200)
@@ -32,8 +32,8 @@ def test_any_value_becomes_one_field_or_a_misfit(kind: Type) -> None:
 
 
 @pytest.mark.parametrize(("kind", "value", "sqlstate"), MISFITS, ids=[f"{n}-{fit[0]}" for n, fit in enumerate(MISFITS)])
-def test_a_misfit_tells_its_sqlstate(kind: Type, value: Any, sqlstate: str) -> None:
-    """What does not fit is refused with the SQLSTATE of the contract, in a short sentence."""
+def test_a_misfit_has_its_sqlstate(kind: Type, value: Any, sqlstate: str) -> None:
+    """A misfit is refused with the SQLSTATE of the contract and a short sentence."""
     with pytest.raises(Misfit) as caught:
         converter(Column(type=kind))(value)
     assert caught.value.sqlstate == sqlstate
@@ -41,7 +41,7 @@ def test_a_misfit_tells_its_sqlstate(kind: Type, value: Any, sqlstate: str) -> N
     assert len(caught.value.reason) < 120
 
 
-# (type, value, what is sent): spellings that fit.
+# (type, value, text that is sent): spellings that fit.
 FITTING: list[tuple[Type, Any, str]] = [
     ("text", "", ""),
     ("text", "\\N", "\\\\N"),
@@ -89,8 +89,8 @@ FITTING: list[tuple[Type, Any, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "value", "text"), FITTING, ids=[f"{n}-{fit[0]}" for n, fit in enumerate(FITTING)])
-def test_what_fits_is_sent_so(kind: Type, value: Any, text: str) -> None:
-    """Each spelling that fits becomes this text of COPY."""
+def test_a_fitting_spelling_becomes_its_text(kind: Type, value: Any, text: str) -> None:
+    """Each accepted spelling becomes this text of COPY."""
     assert converter(Column(type=kind))(value) == text
 
 
@@ -107,8 +107,8 @@ def test_what_fits_is_sent_so(kind: Type, value: Any, text: str) -> None:
         ({"type": "text", "one_of": ("a", "b")}, "c", "expected one of a, b, got something else"),
     ],
 )
-def test_a_check_tells_what_it_expects(options: dict[str, Any], value: Any, reason: str) -> None:
-    """A broken check is told by what the definition says, never by the value."""
+def test_a_violated_check_reports_its_expectation(options: dict[str, Any], value: Any, reason: str) -> None:
+    """The reason of a violated check quotes the definition, never the value."""
     with pytest.raises(Misfit) as caught:
         converter(Column(**options))(value)
     assert (caught.value.sqlstate, caught.value.reason) == ("23514", reason)

@@ -14,8 +14,8 @@ from etl.ingestion.transform.paths import fast
         ('{ value = "x\\ty", type = "text" }', "column c has a constant that needs a conversion"),
     ],
 )
-def test_a_dataset_that_tokens_do_not_give_is_told(tmp_path: Path, column: str, reason: str) -> None:
-    """Such a dataset is loaded by the checked path alone, and the projection says why."""
+def test_a_dataset_without_a_fast_path_is_reported(tmp_path: Path, column: str, reason: str) -> None:
+    """Such a dataset is loaded by the checked path alone, and the projection returns the reason."""
     path = tmp_path / "odd.toml"
     first, _, second = column.partition("\n")
     lines = [second, f"c = {first}"] if second else [f"c = {first}"]

@@ -18,7 +18,7 @@ GOOD: dict[str, Any] = {"id": "P1", "to": {"address": {"city": "Łódź"}}, "box
 
 
 def _rows(dataset: Dataset, batch: Batch, number: int = 0) -> list[dict[str, str]]:
-    """Return the rows of a table as COPY gets them, by column; null is left out."""
+    """Return the rows of a table as COPY gets them, by column; nulls are left out."""
     lines = b"".join(batch.tables[number][0].encoded()).decode().split("\n")[:-1]
     assert len(lines) == batch.rows[number]
     rows = [zip(column_names(dataset.tables[number]), line.split("\t"), strict=True) for line in lines]
@@ -51,7 +51,7 @@ def _one(define: Define, column: str, record: dict[str, Any]) -> Any:
     ],
 )
 def test_a_path_finds_a_member(define: Define, path: str, text: str | None) -> None:
-    """A path leads through objects by their members' names; where one is missing or null, the value is null."""
+    """A path goes through objects by the names of members; if one is missing or null, the value is null."""
     record = {"a": 1, "b": {"c": 2, "d": {"e": 3}}, "null": None, "c": "c", "A": 4, "with space": {"ü": 5}, "#hash": 6}
     assert _one(define, f'{{ path = "{path}", type = "text" }}', record) == text
 
@@ -75,7 +75,7 @@ def test_a_path_finds_a_member(define: Define, path: str, text: str | None) -> N
     ],
 )
 def test_a_path_finds_odd_names_positions_and_the_key(define: Define, path: str, text: str | None) -> None:
-    """A name in quotes may hold anything, a number is a position in an array, and @ is the key of the record."""
+    """A quoted name may have any letter, a number is a position in an array, and @ is the key of the record."""
     record = {
         "@context": {"x": 1},
         "a.b": 2,
@@ -90,15 +90,15 @@ def test_a_path_finds_odd_names_positions_and_the_key(define: Define, path: str,
 
 
 @pytest.mark.parametrize("path", ["legs.0", "legs.x", 'grid."0"', "a.0"])
-def test_a_position_of_what_is_no_array_is_a_misfit(define: Define, path: str) -> None:
-    """A path that asks an array for a name, or a text for a position, is a misfit."""
+def test_a_position_outside_an_array_is_a_misfit(define: Define, path: str) -> None:
+    """A path that needs a name of an array, or a position of a text, is a misfit."""
     fault = _one(define, f"{{ path = '{path}.code', type = \"text\" }}", {"legs": ["x"], "grid": [["x"]], "a": "b"})
     assert isinstance(fault, Fault)
     assert fault.sqlstate == "22P02"
 
 
 def test_the_key_of_a_record_is_no_member_of_it(define: Define) -> None:
-    """The whole of a record of a keyed object is what stands in the source."""
+    """The whole record of a keyed object is its value in the source, without the key."""
     assert _one(define, '{ path = ".", type = "jsonb" }', {"a": 1, KEY: "key"}) == '{"a":1}'
 
 
@@ -124,14 +124,14 @@ def test_the_key_of_a_record_is_no_member_of_it(define: Define) -> None:
     ],
 )
 def test_an_option_changes_the_value(define: Define, column: str, value: Any, text: str | None) -> None:
-    """White space goes first, then what means null, and then the default comes; an array keeps its elements."""
+    """White space is removed first, then null_if applies, then the default; an array keeps its elements."""
     value = json.loads(json.dumps(value), parse_float=Decimal)
     assert _one(define, column.replace("{", '{ path = "x",', 1), {"x": value}) == text
 
 
 @pytest.mark.parametrize("value", ["a", {"a": "b"}, [["a"]], [{}], ["\x00"], 5])
-def test_what_is_no_array_of_texts_is_a_misfit(define: Define, value: Any) -> None:
-    """A single value, an array in the array, and what no text can hold do not fit an array of texts."""
+def test_another_value_than_an_array_of_texts_is_a_misfit(define: Define, value: Any) -> None:
+    """A scalar, an array in the array, and a character that no text can have are misfits of an array of texts."""
     assert isinstance(_one(define, '{ path = "x", type = "text[]" }', {"x": value}), Fault)
 
 
@@ -145,7 +145,7 @@ def test_what_is_no_array_of_texts_is_a_misfit(define: Define, value: Any) -> No
     ],
 )
 def test_a_value_of_the_definition_must_fit(define: Define, options: str, reason: str) -> None:
-    """A constant or a default that does not fit its own column is told before anything is loaded."""
+    """A constant or a default that does not fit its column is reported before anything is loaded."""
     with pytest.raises(DefinitionError, match=f"table a.b, column c: {reason}"):
         _one(define, f"{{ {options} }}", {})
 
@@ -170,12 +170,12 @@ around = { path = "^", type = "jsonb" }
 
 
 def test_each_within_each_gives_a_row_for_each_inner_element(define: Define) -> None:
-    """Of nested arrays each inner element is a row, which reaches the elements around it and the record."""
+    """Each inner element of nested arrays is a row, with members of the outer elements and of the record."""
     dataset = define(NESTED)
     legs = [{"no": 7, "at": {"stops": [{"port": "BR"}, {"port": "DE"}]}}, {"no": 8}, {"at": {"stops": [{}]}}]
     rows = _rows(dataset, batch_of(dataset, [{"trip": "T", "legs": legs, KEY: "k"}, {"trip": "U"}]), 1)
-    told = [[row.get(name) for name in ("trip", "leg", "leg_no", "call_no", "port", "record_key")] for row in rows]
-    assert told == [
+    shown = [[row.get(name) for name in ("trip", "leg", "leg_no", "call_no", "port", "record_key")] for row in rows]
+    assert shown == [
         ["T", "7", "1", "1", "BR", "k"],
         ["T", "7", "1", "2", "DE", "k"],
         ["T", None, "3", "1", None, "k"],
@@ -184,8 +184,8 @@ def test_each_within_each_gives_a_row_for_each_inner_element(define: Define) -> 
 
 
 @pytest.mark.parametrize(("legs", "path"), [(5, "legs"), ([{"at": {"stops": 5}}], "at.stops")])
-def test_nested_arrays_that_are_none_reject_the_record(define: Define, legs: Any, path: str) -> None:
-    """What is no array on the way to the inner elements rejects the record, and tells which one."""
+def test_another_value_than_a_nested_array_rejects_the_record(define: Define, legs: Any, path: str) -> None:
+    """A value on the path to the inner elements that is no array rejects the record, and the reason names it."""
     (rejected,) = batch_of(define(NESTED), [{"trip": "T", "legs": legs}]).rejected
     assert rejected.fault.reason == f"expected an array at {path}, got a number"
 
@@ -201,7 +201,7 @@ def test_nested_arrays_that_are_none_reject_the_record(define: Define, legs: Any
     ],
 )
 def test_a_column_takes_the_name_of_the_source(define: Define, options: str, source: str, text: str | None) -> None:
-    """$source is the name of the source, or what `match` finds in it; null where it finds nothing."""
+    """$source is the name of the source, or the part of it that `match` finds; null if it finds none."""
     dataset = define(f'name = "parcels"\n[[table]]\nname = "a.b"\ncolumns = {{ c = {{ {options} }} }}')
     dataset = dataset.of_source(source)
     assert _rows(dataset, batch_of(dataset, [{}]))[0].get("c") == text
@@ -217,14 +217,14 @@ def test_a_column_takes_the_name_of_the_source(define: Define, options: str, sou
         ({"a": {"b": True}}, "expected an object at a.b, got true or false"),
     ],
 )
-def test_a_path_through_what_is_no_object_is_a_misfit(define: Define, record: dict[str, Any], reason: str) -> None:
-    """Where a path would have to go on in a scalar or an array, the record is refused and the place is told."""
+def test_a_path_through_a_scalar_or_an_array_is_a_misfit(define: Define, record: dict[str, Any], reason: str) -> None:
+    """If a path would continue in a scalar or an array, the record is refused and the fault has the place."""
     fault = Fault(sqlstate="22P02", reason=reason, table="a.b", column="c")
     assert _one(define, '{ path = "a.b.c", type = "text" }', record) == fault
 
 
 def test_the_whole_record_and_a_constant(define: Define) -> None:
-    """The path `.` is the whole record, and a value stands in every row."""
+    """The path `.` is the whole record, and a constant is the value of every row."""
     assert _one(define, '{ path = ".", type = "jsonb" }', {"a": [1, None]}) == '{"a":[1,null]}'
     assert _one(define, '{ value = "x\\ty", type = "text" }', {}) == "x\\ty"
     assert _one(define, '{ value = "5", type = "integer" }', {}) == "5"
@@ -247,14 +247,14 @@ def test_the_whole_record_and_a_constant(define: Define) -> None:
         ("[0.1]", Decimal("0.1000000000000000055511151231257827"), "0.1000000000000000055511151231257827"),
     ],
 )
-def test_null_if_compares_what_is_written(define: Define, values: str, value: Any, text: str | None) -> None:
-    """A text equals a text and a number a number, digit by digit; true is no 1."""
+def test_null_if_compares_the_written_values(define: Define, values: str, value: Any, text: str | None) -> None:
+    """A text equals a text, and a number a number, digit by digit; true does not equal 1."""
     assert _one(define, f'{{ type = "text", null_if = {values} }}', {"c": value}) == text
 
 
 @pytest.mark.parametrize("value", [None, "N/A"])
-def test_a_required_value_that_is_none_is_refused(define: Define, value: str | None) -> None:
-    """A missing value, a null and what counts as null are refused in a required column, as PostgreSQL would."""
+def test_a_missing_required_value_is_refused(define: Define, value: str | None) -> None:
+    """A missing value, a null and a value of null_if are refused in a required column, as by PostgreSQL."""
     fault = _one(define, '{ type = "text", required = true, null_if = ["N/A"] }', {"c": value})
     assert fault == Fault(sqlstate="23502", reason="expected a value, got none", table="a.b", column="c")
 
@@ -285,7 +285,7 @@ def _notes(define: Define, record: dict[str, Any]) -> tuple[str | None, str | No
 def test_a_misfit_goes_to_its_column(
     define: Define, record: dict[str, Any], found: tuple[str | None, str | None]
 ) -> None:
-    """A value that does not fit becomes null, and its text is kept in the column beside."""
+    """A value that does not fit becomes null, and its text is kept in the column for misfits."""
     assert _notes(define, record) == found
 
 
@@ -300,10 +300,10 @@ def test_a_misfit_goes_to_its_column(
         ({"weight": Decimal("1e200000")}, "22003", "weight_kg"),
     ],
 )
-def test_a_misfit_that_finds_no_place_refuses_the_record(
+def test_a_misfit_that_cannot_be_kept_refuses_the_record(
     define: Define, record: dict[str, Any], sqlstate: str, column: str
 ) -> None:
-    """A broken check, a column that is taken already, and what no text can hold refuse the record: nothing is lost."""
+    """A violated check, a used misfit column, and a value that no text can have refuse the record."""
     fault = _notes(define, record)
     assert isinstance(fault, Fault)
     assert (fault.sqlstate, fault.column) == (sqlstate, column)
@@ -326,7 +326,7 @@ def test_child_rows_know_their_record_and_their_place(define: Define) -> None:
 
 @pytest.mark.parametrize("record", [{}, {"box": None}, {"box": {}}, {"box": {"items": None}}, {"box": {"items": []}}])
 def test_no_array_is_no_child_row(define: Define, record: dict[str, Any]) -> None:
-    """A record without the array, or with an empty one, has no child rows and is right."""
+    """A record without the array, or with an empty array, is accepted and has no child rows."""
     batch = batch_of(define(PARCELS), [{"id": "P1"} | record])
     assert (batch.rows, batch.rejected) == ((1, 0), ())
 
@@ -362,7 +362,7 @@ def test_no_array_is_no_child_row(define: Define, record: dict[str, Any]) -> Non
 def test_a_record_and_its_child_rows_are_refused_together(
     define: Define, box: Any, sqlstate: str, column: str | None, reason: str
 ) -> None:
-    """A fault in a child row names its element and leaves no row of its record behind, and others untouched."""
+    """A fault in a child row names its element, leaves no row of its record behind, and changes no other record."""
     dataset = define(PARCELS)
     batch = batch_of(dataset, [GOOD, GOOD | {"box": box}, GOOD])
     assert batch.rows == (2, 2)
@@ -386,8 +386,8 @@ def test_a_record_and_its_child_rows_are_refused_together(
         (Decimal("1e99999999"), None),
     ],
 )
-def test_the_key_of_a_record_is_told_where_there_is_one(define: Define, identifier: Any, key: str | None) -> None:
-    """A key is told in the order of the definition as text; a key that is none, or has no end, is not."""
+def test_the_key_of_a_record_is_returned_if_there_is_one(define: Define, identifier: Any, key: str | None) -> None:
+    """A key is returned as text in the order of the definition; a missing key and one too long are None."""
     record = {"id": identifier, "sent_at": "never"}
     projection = Projection(define(PARCELS))
     assert projection.key_of(record) == key
@@ -395,15 +395,15 @@ def test_the_key_of_a_record_is_told_where_there_is_one(define: Define, identifi
     assert rejected.key == key
 
 
-def test_a_dataset_without_a_key_tells_none(define: Define) -> None:
-    """Where the definition names no key, no record has one."""
+def test_a_dataset_without_a_key_has_no_keys(define: Define) -> None:
+    """If the definition names no key, no record has a key."""
     dataset = define('name = "parcels"\n[[table]]\nname = "a.b"\ncolumns = { c = "integer" }')
     [rejected] = batch_of(dataset, [{"c": "x"}]).rejected
     assert rejected.key is None
 
 
 def test_faults_and_places_are_passed_on(define: Define) -> None:
-    """What was no record is rejected in its place, and each row carries the place that was given for its record."""
+    """A text that is no record is rejected with its place, and each row has the place of its record."""
     fault = Fault(sqlstate="22P02", reason="not JSON")
     dataset = define(PARCELS)
     batch = batch_of(dataset, [GOOD, fault, GOOD, {}], places=[3, 5, 8, 9])
@@ -414,7 +414,7 @@ def test_faults_and_places_are_passed_on(define: Define) -> None:
 
 
 def test_each_record_is_projected_or_rejected(define: Define) -> None:
-    """Of random records each one is either rejected or becomes one line of the first table, with its child rows."""
+    """Each random record is either rejected or becomes one line of the first table, with its child rows."""
     dataset = define(PARCELS)
     seen = [0, 0]
 

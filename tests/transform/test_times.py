@@ -49,16 +49,16 @@ from etl.ingestion.values import Misfit
         ),
     ],
 )
-def test_a_format_reads_what_is_not_iso_8601(options: dict[str, Any], value: Any, text: str) -> None:
-    """ISO 8601 is tried first, then the formats in their order; what fits becomes ISO 8601."""
+def test_a_format_reads_other_spellings_than_iso_8601(options: dict[str, Any], value: Any, text: str) -> None:
+    """ISO 8601 is tried first, then the formats in order; a spelling that fits becomes ISO 8601."""
     assert converter(Column(**options))(value) == text
 
 
 @pytest.mark.parametrize(
     "value", ["31.02.2026", "9/11/14", "now", "", True, 1e99, Decimal("1e30"), 10**30, [], "1" * 200]
 )
-def test_what_no_format_reads_is_a_misfit(value: Any) -> None:
-    """What fits neither ISO 8601 nor a format is a misfit, which tells the formats and not the value."""
+def test_a_spelling_that_no_format_reads_is_a_misfit(value: Any) -> None:
+    """A misfit of ISO 8601 and all formats names the formats, not the value."""
     with pytest.raises(Misfit) as caught:
         converter(Column(type="date", formats=("%d.%m.%Y", "epoch_ms")))(value)
     assert caught.value.sqlstate == "22007"
@@ -68,8 +68,8 @@ def test_what_no_format_reads_is_a_misfit(value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "sqlstate"), [("9.01", "23514"), ("09:00:00.0000005", None), ("9:00 PM", "22007"), (True, "22007")]
 )
-def test_bounds_hold_for_what_a_format_reads(value: Any, sqlstate: str | None) -> None:
-    """A time of day beyond its bounds is a violation, however it is written; half a microsecond rounds to the even."""
+def test_bounds_apply_to_times_read_by_a_format(value: Any, sqlstate: str | None) -> None:
+    """A time of day outside its bounds is a violation in any spelling; half a microsecond rounds to even."""
     convert = converter(Column(type="time", formats=("%H.%M",), max="09:00"))
     if sqlstate is None:
         assert convert(value) == value
@@ -84,7 +84,7 @@ def test_bounds_hold_for_what_a_format_reads(value: Any, sqlstate: str | None) -
     [("2026-01-05T10:00:00Z", "22007"), ("2026-02-30T10:00:00", "22008"), ("now", "22007"), (5, "22007")],
 )
 def test_a_timestamp_has_no_zone(value: Any, sqlstate: str) -> None:
-    """A zone, which PostgreSQL would drop without a word, is a misfit of a timestamp."""
+    """A zone, which PostgreSQL would drop silently, is a misfit of a timestamp."""
     with pytest.raises(Misfit) as caught:
         converter(Column(type="timestamp"))(value)
     assert caught.value.sqlstate == sqlstate

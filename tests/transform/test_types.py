@@ -1,4 +1,4 @@
-"""Each type of the table has its conversion and its token check, and both come to the same."""
+"""Each type of the table has a conversion and a token check, and both give the same result."""
 
 import json
 from decimal import Decimal
@@ -18,7 +18,7 @@ NAMES: tuple[Type, ...] = get_args(Type)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_type_converts_some_of_its_examples_and_refuses_others(name: Type) -> None:
-    """The examples of the table show both: what fits, and what is a misfit."""
+    """The examples of each type in the table have values that fit and misfits."""
     texts = [checked_text(Column(type=name), example) for example in TYPES[name].examples]
     assert None in texts
     assert set(texts) != {None}
@@ -26,7 +26,7 @@ def test_each_type_converts_some_of_its_examples_and_refuses_others(name: Type) 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_group_accepts_what_a_column_alone_accepts(name: Type) -> None:
-    """Where a group and the column alone both accept a token, they send the same field."""
+    """If a group and a single column both accept a token, they send the same field."""
     column = Column(name="value", path="value", type=name)
     group = group_of(column, is_guarded=True)
     if group is None:
@@ -46,7 +46,7 @@ def test_a_group_accepts_what_a_column_alone_accepts(name: Type) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_whole_column_is_converted_like_each_of_its_values(name: Type) -> None:
-    """The conversion of many values at once gives the texts of the single ones, or leaves them to it."""
+    """The conversion of many values at once returns the same texts as the single conversions, or declines."""
     rules = rules_of(Column(type=name))
     for token in TOKENS:
         values = [json.loads(token, parse_float=Decimal)] * 3
