@@ -1,4 +1,4 @@
-"""What commands that run in the process of the tests set up for all of it."""
+"""Commands that run in the process of the tests change the logging of the whole process."""
 
 import logging
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ import structlog
 
 @pytest.fixture
 def logging_restored() -> Iterator[None]:
-    """Begin and end without anyone's logging, as a program does."""
+    """Begin and end without configured logging, as a program does."""
     structlog.reset_defaults()
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    # What a command of another test set up in this process.
+    # Logging that a command of another test configured in this process.
     root.handlers[:] = [handler for handler in handlers if type(handler).__module__.startswith("_pytest")]
     yield
     root.handlers[:] = handlers

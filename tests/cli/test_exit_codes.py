@@ -24,7 +24,7 @@ from tests.support.site import Site
 from tests.support.waiting import until
 
 no_database = pytest.mark.parametrize("database_url", ["postgresql://nobody@127.0.0.1:1/nowhere"], ids=["no database"])
-"""For what is judged before any database is asked."""
+"""An address for commands that end before they need a database."""
 
 PARCELS = """
 name = "parcels"
@@ -39,7 +39,7 @@ weight_kg = { type = "numeric", min = 0 }
 
 @pytest.fixture(scope="module")
 def tcp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Run a server that asks for a password, as every server over TCP does."""
+    """Run a server that asks for a password, as servers over TCP do."""
     server = Server(tmp_path_factory.mktemp("tcp") / "postgres")
     server.start(port=free_port())
     yield server
@@ -48,7 +48,7 @@ def tcp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def stranger(connection: Connection) -> Iterator[str]:
-    """Give the address of the test's database for a user that was granted nothing."""
+    """Give the address of the test's database for a user without privileges."""
     connection.execute("create role stranger login")
     yield make_conninfo(connection.info.dsn, user="stranger")
     connection.execute("drop owned by stranger")
@@ -72,7 +72,7 @@ UNREADABLE = {
 
 
 def test_a_source_that_cannot_be_read_is_3(site: Site) -> None:
-    """A source that cannot be read to its end is exit 3 with one sentence of its own that names file and place."""
+    """A source that cannot be read to its end is exit code 3 with one sentence that names file and place."""
     for name, (content, _) in UNREADABLE.items():
         if content is not None:
             (site.folder / name).write_bytes(content)
@@ -95,7 +95,7 @@ def test_a_source_that_cannot_be_read_is_3(site: Site) -> None:
 
 
 def test_a_wrong_records_path_is_3(site: Site) -> None:
-    """Where no array of records is at the path exit 3 tells where arrays are; a document cut off is told as such."""
+    """Without an array at the path, exit code 3 names the existing arrays; a document cut off is reported as such."""
     (site.folder / "fleet.json").write_text('{"made": [1], "fleet": {"vehicles": [{"vehicle_id": "V1"}]}}')
     done = site.run("load", "vehicles", "fleet.json", "--json", "--records", "cars.item")
     assert done.returncode == 3
@@ -111,7 +111,7 @@ def test_a_wrong_records_path_is_3(site: Site) -> None:
 
 
 def test_an_empty_array_is_loaded(site: Site) -> None:
-    """A source that says that there is no record is in with all of them: exit 0, and a finished run."""
+    """A source with an empty array is loaded completely: exit code 0 and a finished run."""
     (site.folder / "feed.json").write_text("[]")
     for options in ([], ["--atomic", "--force"]):
         done = site.run("load", "vehicles", "feed.json", "--json", *options)
@@ -122,7 +122,7 @@ def test_an_empty_array_is_loaded(site: Site) -> None:
 
 
 def test_a_record_without_its_key_is_rejected(site: Site, connection: Connection) -> None:
-    """A record that lacks a required value is kept in the failed store with its place and reason: exit 1."""
+    """A record without a required value is kept in the failed store with its place and reason: exit code 1."""
     (site.folder / "feed.ndjson").write_text('{"vehicle_id": "V001"}\n{}\n')
     done = site.run("load", "vehicles", "feed.ndjson", "--json")
     assert done.returncode == 1
@@ -152,7 +152,7 @@ def test_a_record_without_its_key_is_rejected(site: Site, connection: Connection
 
 
 def test_an_array_that_is_cut_loads_up_to_the_cut(site: Site, connection: Connection) -> None:
-    """The whole records before the cut are in with exit 3; of the complete file then only the rest is loaded."""
+    """The complete records before the cut are loaded: exit code 3. The complete file then loads only the rest."""
     feed = site.folder / "feed.json"
     complete = json.dumps(vehicles(1, 9))
     feed.write_text(complete[: complete.index("V008") + 2])
@@ -178,7 +178,7 @@ def test_an_array_that_is_cut_loads_up_to_the_cut(site: Site, connection: Connec
 
 @no_database
 def test_an_unknown_dataset_is_2(run_etl: RunEtl) -> None:
-    """A dataset that nobody defined is exit 2, with the name that was probably meant."""
+    """An unknown dataset is exit code 2 with the most similar name."""
     done = run_etl("load", "shipmets", "feed.json", "--json")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.error == "error: no dataset is called 'shipmets' hint: did you mean shipments?"
@@ -200,7 +200,7 @@ def test_an_unknown_dataset_is_2(run_etl: RunEtl) -> None:
     ids=["option", "type", "key", "table key", "no toml"],
 )
 def test_a_wrong_definition_is_2(site: Site, written: str, wrong: str, sentence: str) -> None:
-    """A definition with an unknown key, option or type is exit 2 with its file, table and column."""
+    """A definition with an unknown key, option or type is exit code 2 with its file, table and column."""
     site.write_definition(PARCELS.replace(written, wrong))
     (site.folder / "feed.json").write_text("[]")
     done = site.run("load", "parcels", "feed.json")
@@ -209,7 +209,7 @@ def test_a_wrong_definition_is_2(site: Site, written: str, wrong: str, sentence:
 
 
 def test_a_missing_table_is_2(site: Site, connection: Connection) -> None:
-    """Load makes no table: exit 2 with the command that makes it, and after that command it loads."""
+    """A load creates no table: exit code 2 with the command that creates it; after that command the load succeeds."""
     site.write_definition(PARCELS)
     (site.folder / "feed.json").write_text('[{"parcel_id": "P1"}]')
     done = site.run("load", "parcels", "feed.json", "--json")
@@ -224,7 +224,7 @@ def test_a_missing_table_is_2(site: Site, connection: Connection) -> None:
 
 
 def test_a_missing_privilege_is_2(site: Site, stranger: str, connection: Connection) -> None:
-    """A user without rights gets exit 2 with the grant that is missing, be it all of them or those on one table."""
+    """A user without privileges gets exit code 2 with the missing grants, for all tables or for one."""
     (site.folder / "feed.json").write_text('[{"vehicle_id": "V001"}]')
     done = site.run("--database", stranger, "load", "vehicles", "feed.json", "--json")
     assert (done.returncode, done.stdout) == (2, "")
@@ -237,7 +237,7 @@ def test_a_missing_privilege_is_2(site: Site, stranger: str, connection: Connect
 
 
 def test_a_database_that_was_not_migrated_is_2(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """A server's database without the ledger is exit 2 with the command that makes it."""
+    """A database without the ledger is exit code 2 with the command that creates it."""
     connection.execute("create database bare")
     try:
         address = make_conninfo(connection.info.dsn, dbname="bare")
@@ -251,7 +251,7 @@ def test_a_database_that_was_not_migrated_is_2(run_etl: RunEtl, connection: Conn
 
 
 def test_a_server_that_is_not_there_is_4(run_etl: RunEtl, tmp_path: Path) -> None:
-    """Where nothing listens the exit code is 4, and the sentence names the server."""
+    """When no server listens, the exit code is 4 and the message names the server."""
     (tmp_path / "feed.json").write_text("[]")
     address = f"postgresql://loader@127.0.0.1:{free_port()}/facts"
     done = run_etl("--database", address, "load", "vehicles", "feed.json")
@@ -260,7 +260,7 @@ def test_a_server_that_is_not_there_is_4(run_etl: RunEtl, tmp_path: Path) -> Non
 
 
 def test_a_database_that_is_not_there_is_2(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """A server without the database of that name is exit 2, and the sentence names the database."""
+    """A server without the database of that name is exit code 2, and the message names the database."""
     (tmp_path / "feed.json").write_text("[]")
     address = make_conninfo(connection.info.dsn, dbname="nowhere")
     done = run_etl("--database", address, "load", "vehicles", "feed.json", "--json")
@@ -269,7 +269,7 @@ def test_a_database_that_is_not_there_is_2(run_etl: RunEtl, connection: Connecti
 
 
 def test_a_wrong_password_is_2(run_etl: RunEtl, tcp_server: Server, tmp_path: Path) -> None:
-    """A refused password is exit 2 with the places where one belongs; the password is nowhere in the output."""
+    """A refused password is exit code 2 with the places for a password; the output never contains the password."""
     (tmp_path / "feed.json").write_text("[]")
     right = tcp_server.url(tcp=True)
     address = right.replace(str(urlsplit(right).password), "0pen-sesame")
@@ -282,7 +282,7 @@ def test_a_wrong_password_is_2(run_etl: RunEtl, tcp_server: Server, tmp_path: Pa
 
 
 def test_a_failed_store_that_cannot_be_written_is_2(site: Site) -> None:
-    """Where the failed store cannot be written nothing is loaded at all, for a refused record would be lost."""
+    """When the failed store cannot be written, nothing is loaded, because a refused record would be lost."""
     (site.folder / "taken").touch()
     (site.folder / "feed.json").write_text('[{"vehicle_id": "V001"}]')
     for folder in ("taken", "taken/below", "/proc/failed"):
@@ -294,7 +294,7 @@ def test_a_failed_store_that_cannot_be_written_is_2(site: Site) -> None:
 
 
 def test_a_failed_store_that_takes_no_more_is_4(site: Site) -> None:
-    """A batch commits only when its refused records are safe: else exit 4, and it loads once the store takes files."""
+    """A batch commits only after its refused records are stored; otherwise exit code 4, and a later load loads it."""
     site.store.mkdir()
     (site.store / "vehicles").touch()
     (site.folder / "feed.json").write_text(json.dumps([*vehicles(1, 3), {}]))
@@ -333,7 +333,7 @@ WRONG_USAGE = [
 
 @no_database
 def test_wrong_usage_is_2(run_etl: RunEtl) -> None:
-    """Wrong usage of any command is exit 2 with the option or the name in question, and nothing on stdout."""
+    """Wrong usage of any command is exit code 2 with the option or name at fault, and nothing on stdout."""
     for line, named in WRONG_USAGE:
         done = run_etl(*line.split())
         assert (line, done.returncode, done.stdout) == (line, 2, "")
@@ -343,7 +343,7 @@ def test_wrong_usage_is_2(run_etl: RunEtl) -> None:
 
 @no_database
 def test_an_address_of_nothing_is_2(run_etl: RunEtl) -> None:
-    """An empty address does not lead to the embedded server, nor is a port that cannot be tried again and again."""
+    """An empty address does not mean the embedded server, and an impossible port is not retried."""
     for address, words in [
         ("", "the database has no address"),
         ("postgresql://127.0.0.1:99999/d", "invalid port number"),
@@ -354,7 +354,7 @@ def test_an_address_of_nothing_is_2(run_etl: RunEtl) -> None:
 
 
 def test_a_failed_store_of_no_name_is_2(run_etl: RunEtl, tmp_path: Path) -> None:
-    """An empty name, as of a variable that is not set, does not make the working folder a private failed store."""
+    """An empty name, such as that of an unset variable, does not make the working folder the failed store."""
     before = tmp_path.stat().st_mode
     done = run_etl("load", "vehicles", "-", "--failed-dir", "", stdin="[]")
     assert (done.returncode, done.stdout) == (2, "")
@@ -362,8 +362,8 @@ def test_a_failed_store_of_no_name_is_2(run_etl: RunEtl, tmp_path: Path) -> None
     assert tmp_path.stat().st_mode == before
 
 
-def test_words_that_are_no_utf8_are_2(run_etl: RunEtl) -> None:
-    """A name or a value in another encoding, which no database holds, is wrong usage and no fault of the tool."""
+def test_words_that_are_not_utf8_are_2(run_etl: RunEtl) -> None:
+    """A name or value that is not UTF-8, and that no database can store, is wrong usage and not a fault of the tool."""
     for line in ("runs list --dataset X", "failed show X", "runs trace logistics.vehicles vehicle_id=X"):
         done = run_etl(*line.replace("X", os.fsdecode(b"f\xe9")).split())
         assert (line, done.returncode, done.stdout) == (line, 2, "")
@@ -371,7 +371,7 @@ def test_words_that_are_no_utf8_are_2(run_etl: RunEtl) -> None:
 
 
 def test_wrong_usage_of_the_database_is_2(site: Site) -> None:
-    """What only the source or the ledger shows to be wrong usage is exit 2 all the same, and nothing is loaded."""
+    """Wrong usage that only the source or the ledger reveals is exit code 2, too, and nothing is loaded."""
     (site.folder / "feed.json").write_text('{"vehicles": [{}]}')
     for line, named in [
         ("load vehicles feed.json --records a..b", "such as item, shipments.item or shipments.*"),
@@ -386,7 +386,7 @@ def test_wrong_usage_of_the_database_is_2(site: Site) -> None:
 
 
 def test_a_source_that_another_run_holds_is_6(site: Site) -> None:
-    """A second load of a source that is being loaded is exit 6 and names the run that holds it; another is not."""
+    """A second load of a source during its load is exit code 6 and names the run that holds it; other sources load."""
     (site.folder / "feed.json").write_text(json.dumps(vehicles(1, 2)))
     (site.folder / "other.json").write_text(json.dumps(vehicles(3, 3)))
     (site.folder / "copy.json").write_text(json.dumps(vehicles(1, 2)))
@@ -410,7 +410,7 @@ def test_a_source_that_another_run_holds_is_6(site: Site) -> None:
 
 
 def test_too_many_rejected_records_are_5(site: Site) -> None:
-    """More rejected records than --max-rejected allows end the load with exit 5; a higher limit goes on with it."""
+    """More rejected records than --max-rejected allows end the load with exit code 5; a higher limit continues it."""
     bad = [{"vehicle_id": f"B{number}", "capacity_kg": -1} for number in range(3)]
     (site.folder / "feed.json").write_text(json.dumps([*vehicles(1, 2), *bad, *vehicles(3, 4)]))
     load = ["load", "vehicles", "feed.json", "--json", "--batch-rows", "2"]
@@ -428,8 +428,8 @@ def test_too_many_rejected_records_are_5(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_after_the_batch_in_hand(site: Site, number: signal.Signals, code: int) -> None:
-    """A load that is asked to end finishes its batch, ends with 128 + the signal, and goes on when run again."""
+def test_a_signal_stops_after_the_current_batch(site: Site, number: signal.Signals, code: int) -> None:
+    """A load that gets a signal finishes its batch, ends with 128 + the signal, and continues when it is run again."""
     (site.folder / "feed.json").write_text(json.dumps(vehicles(1, 6)))
     (site.folder / "later.json").write_text(json.dumps(vehicles(7, 8)))
     arguments = ["load", "vehicles", "feed.json", "later.json", "--json", "--batch-rows", "2"]
@@ -458,15 +458,17 @@ def test_a_signal_stops_after_the_batch_in_hand(site: Site, number: signal.Signa
 
 
 def test_a_second_signal_ends_at_once(site: Site) -> None:
-    """Asked again a load gives up the batch in hand, which is rolled back, and goes on when run again."""
+    """At a second signal the load rolls back the current batch; it continues when it is run again."""
     (site.folder / "feed.json").write_text(json.dumps(vehicles(1, 6)))
     with site.gate("logistics.vehicles", "in COPY", when="new.vehicle_id = 'V003'") as gate:
         load = site.start("load", "vehicles", "feed.json", "--json", "--batch-rows", "2")
         gate.reached()
         load.signal(signal.SIGINT)
-        load.signal(signal.SIGTERM)  # Another one: of equal signals at the same instant one arrives.
+        load.signal(
+            signal.SIGTERM
+        )  # A different signal, because of two equal signals at the same instant only one arrives.
         done = load.ended()
-        # Which of the two comes first is the system's to choose: each may reach another thread.
+        # The system decides which of the two comes first: each may reach another thread.
         assert done.returncode in {130, 143}
         assert "stopped at once" in done.error
         assert done.summary["records"]["loaded"] == 2
@@ -480,7 +482,7 @@ def test_a_second_signal_ends_at_once(site: Site) -> None:
 
 
 def test_several_sources_have_the_gravest_code(site: Site) -> None:
-    """An unreadable source does not keep the others from loading; the exit code is that of the gravest end."""
+    """An unreadable source does not stop the others; the exit code is that of the gravest end."""
     for number in (1, 2):
         (site.folder / f"good-{number}.json").write_text(json.dumps(vehicles(number, number)))
         (site.folder / f"bad-{number}.json").write_text(json.dumps([{"vehicle_id": f"B{number}"}, {}]))
@@ -494,7 +496,7 @@ def test_several_sources_have_the_gravest_code(site: Site) -> None:
 
 
 def test_names_that_cannot_be_opened_are_3(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """A folder that may not be read, a name too long and a loop of links are exit 3 with the system's reason."""
+    """An unreadable folder, a long name and a loop of links are exit code 3 with the reason of the system."""
     (tmp_path / "loop").symlink_to("loop")
     closed = tmp_path / "closed"
     closed.mkdir()
@@ -506,7 +508,7 @@ def test_names_that_cannot_be_opened_are_3(run_etl: RunEtl, connection: Connecti
     assert f"error: cannot read {long}: file name too long" in done.stderr
     assert "unexpected_fault" not in done.stderr
     closed.chmod(0)
-    if os.geteuid() == 0:  # who may read all
+    if os.geteuid() == 0:  # root may read all files
         pytest.skip("the superuser may read every folder")
     for name in ("closed", "closed/a.json"):
         assert f"cannot read {name}: permission denied" in run_etl("load", "vehicles", name).stderr
@@ -514,7 +516,7 @@ def test_names_that_cannot_be_opened_are_3(run_etl: RunEtl, connection: Connecti
 
 
 WAITING = b'[{"vehicle_id": "V1"}' + b" " * (2 << 20)
-"""Of a source that goes on, more than is needed to know it by."""
+"""The beginning of a source that does not end: more bytes than the format detection needs."""
 
 
 def _stopped(site: Site, number: int) -> int:
@@ -531,7 +533,7 @@ def _stopped(site: Site, number: int) -> int:
 
 
 def _miscount(connection: Connection) -> None:
-    """Let the ledger count one record more of each batch than the server did: a fault of the tool's own."""
+    """Make the ledger count one record more for each batch than the server: a fault of the tool itself."""
     connection.execute(
         """
         create function miscount() returns trigger language plpgsql as
@@ -542,7 +544,7 @@ def _miscount(connection: Connection) -> None:
 
 
 def test_every_code_can_be_provoked(site: Site, connection: Connection) -> None:
-    """Each exit code of the contract is one that the command line ends with, without a traceback."""
+    """The command line ends with each exit code of the contract, without a traceback."""
     good, bad = {"vehicle_id": "V1"}, {"vehicle_id": None}
     for name, records in {
         "good": [good],
@@ -556,7 +558,7 @@ def test_every_code_can_be_provoked(site: Site, connection: Connection) -> None:
     locks.acquire(connection, "vehicles", head, "merge")
     load = ["load", "vehicles", "--no-precalculate"]
     away = ["--database", "postgresql://nobody@127.0.0.1:1/nowhere"]
-    run = partial(site.run, own_process=True)  # the codes that a shell sees
+    run = partial(site.run, own_process=True)  # the exit codes as a shell gets them
     provoked = {
         0: run(*load, "good.json"),
         1: run(*load, "rejects.json"),
@@ -576,11 +578,11 @@ def test_every_code_can_be_provoked(site: Site, connection: Connection) -> None:
 
 
 ORDER = (70, 129, 130, 143, 4, 5, 2, 3, 6, 1, 0)
-"""The exit codes, the gravest first, as the contract with schedulers has them."""
+"""The exit codes of the contract with schedulers, the gravest first."""
 
 
 def test_every_code_has_its_place_in_the_order() -> None:
-    """Of two exit codes the graver wins, whichever came first; the order names every code once."""
+    """The graver of two exit codes wins in any order; the order names every code once."""
     assert sorted(ORDER) == sorted(ExitCode)
     for place, code in enumerate(ORDER):
         for lighter in ORDER[place:]:
@@ -590,13 +592,13 @@ def test_every_code_has_its_place_in_the_order() -> None:
 
 @pytest.mark.parametrize("codes", [{7}, {0, 7}, {4, 7}, {-1}, {128}, {255, 130}])
 def test_a_code_without_a_place_is_70(codes: set[int]) -> None:
-    """A number that is no exit code of the contract ends the command with 70, whatever else occurred."""
+    """A number that is not an exit code of the contract ends the command with 70, whatever the other codes are."""
     assert gravest(codes) is ExitCode.INTERNAL_FAULT
     assert CommandResult(codes=codes).exit_code == 70
 
 
 def test_an_error_without_an_ordered_code_ends_with_70(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error class with a code that nobody ordered ends the command line with 70."""
+    """An error class whose code is not in the order ends the command line with 70."""
 
     class UnorderedError(EtlError):
         exit_code = 7  # type: ignore[assignment] # what mypy refuses, and a caller without mypy may write
@@ -612,5 +614,5 @@ def test_an_error_without_an_ordered_code_ends_with_70(monkeypatch: pytest.Monke
     ("number", "code"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143), (0, 130), (99, 70)]
 )
 def test_a_signal_has_its_code(number: int, code: int) -> None:
-    """The code of a signal is 128 and its number; 0 is an interrupt by Python itself, any other signal is a fault."""
+    """The code of a signal is 128 + its number; 0 is an interrupt by Python itself, any other number is a fault."""
     assert InterruptedByUserError("stopped", signal_number=number).exit_code is ExitCode(code)

@@ -1,4 +1,4 @@
-"""A folder of one's own to begin with, and the first records of a file as the rows that they become."""
+"""`etl init` creates a first project, and `dataset check` shows the rows of the first records of a file."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ no_database = pytest.mark.parametrize("database_url", ["postgresql://nobody@127.
 
 
 def test_what_init_writes_can_be_checked_and_loaded(run_etl: RunEtl, postgresql: Connection, tmp_path: Path) -> None:
-    """The commands that init prints work as they stand; what is there is kept, and nothing is overwritten."""
+    """The commands that init prints work unchanged; existing files are kept."""
     done = run_etl("init", "--dataset", "boxes")
     assert done.returncode == 0, done.stderr
     for line in done.stdout.splitlines():
@@ -49,7 +49,7 @@ def test_what_init_writes_can_be_checked_and_loaded(run_etl: RunEtl, postgresql:
 
 @no_database
 def test_the_first_records_of_a_file_are_shown_as_rows(run_etl: RunEtl, tmp_path: Path) -> None:
-    """`dataset check NAME FILE` needs no database, shows values as they would be loaded, and tells misfits: exit 1."""
+    """`dataset check NAME FILE` without a database shows values as they are loaded, and reports faults: exit code 1."""
     (tmp_path / "config" / "datasets").mkdir(parents=True)
     (tmp_path / "config" / "datasets" / "parcels.toml").write_text(PARCELS)
     good = {"parcel_id": "P\t1", "note": "a\\N\nb", "items": [{"pieces": 1}, {"pieces": "2"}]}
@@ -66,17 +66,17 @@ def test_the_first_records_of_a_file_are_shown_as_rows(run_etl: RunEtl, tmp_path
     assert (second["record"], second["rows"]) == (2, [])
     assert (second["fault"]["sqlstate"], second["fault"]["column"]) == ("23502", "parcel_id")
     assert third["offset"] == len(json.dumps(good)) + len(json.dumps({"note": ""})) + 2
-    told = run_etl(*check)
-    assert told.returncode == 1
-    assert "23502 logistics.parcels.parcel_id: " in told.stdout
-    assert told.stdout.endswith("2 of 3 records fit\n")
+    printed = run_etl(*check)
+    assert printed.returncode == 1
+    assert "23502 logistics.parcels.parcel_id: " in printed.stdout
+    assert printed.stdout.endswith("2 of 3 records fit\n")
     (tmp_path / "feed.ndjson").write_text("no json")
     assert run_etl(*check).returncode == 3
     assert run_etl(*check, "--records", "a..b").returncode == 2
 
 
-def test_what_is_settled_is_purged(run_etl: RunEtl, postgresql: Connection, tmp_path: Path) -> None:
-    """Files of what was replayed or discarded go when they are old enough; what waits stays."""
+def test_settled_failures_are_purged(run_etl: RunEtl, postgresql: Connection, tmp_path: Path) -> None:
+    """Files of replayed and discarded failures are removed when they are old enough; pending ones stay."""
     (tmp_path / "fleet.ndjson").write_text(
         '{"vehicle_id": "V1", "capacity_kg": "x"}\n{"vehicle_id": "V2", "capacity_kg": "x"}\n'
     )

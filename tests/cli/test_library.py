@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("logging_restored")
 def test_a_program_loads_as_the_command_does(
     database_url: str, postgresql: Connection, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Results are frozen values, errors are the tool's own, nothing is printed, and any thread may call."""
+    """Results are frozen values, errors are classes of the tool, nothing is printed, and any thread may call."""
     fleet = tmp_path / "fleet.json"
     fleet.write_text(json.dumps([{"vehicle_id": "V1"}, {"vehicle_id": None}]))
     found: list[etl.Loaded] = []
@@ -60,7 +60,7 @@ def test_a_program_loads_as_the_command_does(
 
 
 def test_importing_the_package_costs_nothing() -> None:
-    """`import etl` imports no library; functions are imported when asked for, and unknown names are none."""
+    """`import etl` imports no library; functions are imported at their first use, and unknown names are errors."""
     program = "import sys, etl; print({'psycopg', 'click', 'structlog', 'ijson'} & set(sys.modules)); etl.nothing"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "set()\n"
@@ -70,14 +70,14 @@ def test_importing_the_package_costs_nothing() -> None:
 
 
 def test_the_functions_are_listed_before_they_are_imported() -> None:
-    """`dir(etl)` shows every public name of a package that was only just imported."""
+    """`dir(etl)` lists every public name right after the import."""
     program = "import sys, etl; print({*etl.__all__} - {*dir(etl)}, 'etl.library' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set() False\n"
 
 
 def test_a_program_has_the_options_of_the_command() -> None:
-    """Whatever the command takes that is no matter of a terminal or a metrics file is an argument of the function."""
+    """Every option of the command, except those for a terminal or a metrics file, is an argument of the function."""
     options = {parameter.name for parameter in load_command.params}
     arguments = set(inspect.signature(etl.load).parameters)
     assert {str(name).replace("no_precalculate", "precalculate") for name in options} - arguments == {
@@ -87,7 +87,7 @@ def test_a_program_has_the_options_of_the_command() -> None:
 
 
 def test_a_program_is_refused_what_the_command_refuses() -> None:
-    """A word or a number outside of what an option takes is exit code 2 before anything is looked at."""
+    """A word or number that an option does not allow is exit code 2 before anything is read."""
     arguments = set(inspect.signature(etl.load).parameters)
     wrong: dict[str, Any] = {}
     for parameter in load_command.params:
@@ -103,7 +103,7 @@ def test_a_program_is_refused_what_the_command_refuses() -> None:
 
 
 def _refuse(folder: Path, database_url: str, name: str = "fleet.json") -> etl.Loaded:
-    """Load two vehicles, one of which is refused."""
+    """Load two vehicles; one of them is refused."""
     source = folder / name
     source.write_text(json.dumps([{"vehicle_id": f"{name}-1"}, {"vehicle_id": f"{name}-2", "capacity_kg": -1}]))
     options: Any = {"database": database_url, "failed_dir": folder / "failed", "precalculate": False}
@@ -119,7 +119,7 @@ def _correct(folder: Path) -> None:
 def test_a_program_replays_as_the_command_does(
     database_url: str, postgresql: Connection, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A replay takes ids, a run, a dataset or all, returns a frozen result for each file, and prints nothing."""
+    """A replay accepts ids, a run, a dataset or all, returns a frozen result for each file, and prints nothing."""
     where: Any = {"database": database_url, "failed_dir": tmp_path / "failed"}
     with pytest.raises(etl.EtlError, match="nothing is named to replay") as caught:
         etl.replay(**where)
@@ -140,7 +140,7 @@ def test_a_program_replays_as_the_command_does(
     done = etl.replay(f"{run}-1-rr", **where)
     assert (done.exit_code, [each.loaded for each in done.replayed]) == (0, [1])
     assert "data_quality" in {each.aggregate for each in done.precalculated}
-    assert etl.replay(f"{run}-1-rr", **where).replayed == ()  # It is not pending any more.
+    assert etl.replay(f"{run}-1-rr", **where).replayed == ()  # It is no longer pending.
     [other] = etl.replay(all=True, retry_attempts=1, **where).replayed
     assert (other.run, other.loaded) == (second.sources[0].run, 1)
     with pytest.raises(etl.EtlError, match="nothing in the failed store is called nothing") as caught:
@@ -153,7 +153,7 @@ def test_a_program_replays_as_the_command_does(
 def test_a_replay_of_a_busy_source_raises_after_the_others(
     database_url: str, postgresql: Connection, tmp_path: Path
 ) -> None:
-    """A source that a load holds is an error with exit code 6, and the files of other sources are replayed."""
+    """A source that a load holds is an error with exit code 6; the files of other sources are replayed."""
     for name in ("one.json", "two.json"):
         _refuse(tmp_path, database_url, name)
     _correct(tmp_path)
@@ -169,7 +169,7 @@ def test_a_replay_of_a_busy_source_raises_after_the_others(
 
 
 def test_a_program_has_the_options_of_a_replay() -> None:
-    """Whatever the command takes that is no matter of a terminal or a metrics file is an argument of the function."""
+    """Every option of the command, except those for a terminal or a metrics file, is an argument of the function."""
     options = {str(parameter.name) for parameter in replay_command.params}
     same = {"no_precalculate": "precalculate", "replay_all": "all"}
     arguments = set(inspect.signature(etl.replay).parameters)
@@ -177,7 +177,7 @@ def test_a_program_has_the_options_of_a_replay() -> None:
 
 
 def test_the_program_of_the_guide_runs(database_url: str, postgresql: Connection, tmp_path: Path) -> None:
-    """The examples of the guide, one after the other, are a program that loads, precalculates and replays."""
+    """The examples of the guide in their order are a program that loads, precalculates and replays."""
     text = (ROOT / "docs" / "how-to" / "python.md").read_text(encoding="utf-8")
     program = "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
     address = "postgresql://loader@db.example.com/logistics"

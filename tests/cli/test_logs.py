@@ -41,13 +41,13 @@ def site(site: Site) -> Site:
 
 
 def _events(done: Ended) -> list[dict[str, Any]]:
-    """Return the events on stderr; what is none is the error of the command, or its hint."""
+    """Return the events on stderr; the other lines are the error of the command and its hint."""
     lines = [line for line in done.stderr.splitlines() if not line.startswith(("error: ", "hint: "))]
     return [json.loads(line) for line in lines]
 
 
 def test_events_are_json_without_a_terminal(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """Where nobody looks on, each line of stderr that is an event is one JSON object that says what, when, how bad."""
+    """Without a terminal, each event is a line of stderr with one JSON object that has event, time and level."""
     (tmp_path / "feed.json").write_text(json.dumps([{"parcel_id": f"P{n}"} for n in range(4)]))
     done = run_etl("--log-level", "debug", "load", "parcels", "feed.json", "--json", "--batch-rows", "2")
     assert done.returncode == 0
@@ -61,7 +61,7 @@ def test_events_are_json_without_a_terminal(run_etl: RunEtl, connection: Connect
 
 
 def test_events_can_be_for_people(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """--log-format console writes lines that a person reads, without colour where there is no terminal."""
+    """--log-format console writes lines for people, without colour when there is no terminal."""
     (tmp_path / "feed.json").write_text('[{"parcel_id": "P1"}]')
     load = ["load", "parcels", "feed.json"]
     done = run_etl("--log-format", "console", "--log-level", "debug", *load)
@@ -74,8 +74,8 @@ def test_events_can_be_for_people(run_etl: RunEtl, connection: Connection, tmp_p
     assert (quiet.returncode, quiet.stderr) == (0, "")
 
 
-def test_loggers_of_others_are_routed_in(capsys: pytest.CaptureFixture[str], logging_restored: None) -> None:
-    """What a library says by the standard library's logging comes out as an event like ours, from its level on."""
+def test_loggers_of_libraries_are_routed(capsys: pytest.CaptureFixture[str], logging_restored: None) -> None:
+    """A message that a library logs by the standard library is an event like ours, from the log level on."""
     logs.set_up(logs.Logs(format="json"))
     logging.getLogger("some.library").warning("something %s", "happened")
     logging.getLogger("some.library").debug("never mind")
@@ -87,7 +87,7 @@ def test_loggers_of_others_are_routed_in(capsys: pytest.CaptureFixture[str], log
 
 
 def _spoiled() -> list[str]:
-    """Return records that are refused in every way, each with the marker in it, as JSON texts."""
+    """Return records that are refused for different reasons, each with the marker in it, as JSON texts."""
     bad: list[dict[str, Any]] = [
         {"parcel_id": f"{MARK} and too long"},
         {"parcel_id": {MARK: MARK}},
@@ -105,8 +105,10 @@ def _spoiled() -> list[str]:
     return [*map(json.dumps, bad), f'"{MARK}"', f'{{"note": "{MARK}\\ud83d"}}', f'{{"{MARK}": "{MARK}" oops}}']
 
 
-def test_no_content_of_records_is_told(run_etl: RunEtl, connection: Connection, server: Server, tmp_path: Path) -> None:
-    """Of what a record holds nothing reaches output, logs, ledger or the server's log; the failed store keeps it."""
+def test_no_content_of_records_is_printed(
+    run_etl: RunEtl, connection: Connection, server: Server, tmp_path: Path
+) -> None:
+    """No content of a record reaches output, logs, ledger or the log of the server; only the failed store has it."""
     (tmp_path / "misfits.ndjson").write_text("\n".join(_spoiled()) + "\n")
     (tmp_path / "refused.json").write_text(
         json.dumps([{"parcel_id": MARK}, {"parcel_id": MARK}, {"parcel_id": "E", "note": MARK}])
@@ -161,7 +163,7 @@ def test_no_content_of_records_is_told(run_etl: RunEtl, connection: Connection, 
 def test_a_fault_of_the_tool_quotes_no_record(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], logging_restored: None
 ) -> None:
-    """An unexpected error is exit 70 with its type and where it rose; its message only if that speaks of code."""
+    """An unexpected error is exit code 70 with its type and place, and with its message only if that is about code."""
 
     def raises(error: Exception) -> Callable[..., None]:
         def fail(*_arguments: object, **_options: object) -> None:
@@ -169,7 +171,7 @@ def test_a_fault_of_the_tool_quotes_no_record(
 
         return fail
 
-    for error, told in [(ValueError(f"no number: {MARK}"), False), (TypeError("missing 1 argument"), True)]:
+    for error, is_shown in [(ValueError(f"no number: {MARK}"), False), (TypeError("missing 1 argument"), True)]:
         monkeypatch.setattr("etl.cli.generate.generate", raises(error))
         assert (
             cli.run(["--log-format", "json", "generate", "vehicles", "--records", "1", "--output", "/dev/null"]) == 70
@@ -178,5 +180,5 @@ def test_a_fault_of_the_tool_quotes_no_record(
         assert (event["event"], event["level"]) == ("unexpected_fault", "error")
         assert event["fault"] == type(error).__name__
         assert any("in fail" in frame for frame in event["frames"])
-        assert event.get("message") == ("missing 1 argument" if told else None)
+        assert event.get("message") == ("missing 1 argument" if is_shown else None)
         assert MARK not in json.dumps(event)

@@ -1,4 +1,4 @@
-"""The one list of options, and what is derived from it: the command line, etl.toml and the function for programs."""
+"""The list of options; the command line, etl.toml and the function for programs are derived from it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +19,14 @@ from etl.settings import LoadSettings, RetrySettings, read_file_settings
 
 @dataclass(frozen=True, kw_only=True)
 class Extended(LoadSettings):
-    """The options of a load and two more, each of them one field."""
+    """The options of a load and two more; each option is one field."""
 
     shade: Annotated[int, Option("How dark.", least=1, most=9)] = 3
     colour: Annotated[Literal["red", "blue"], Option("Which colour.")] = "red"
 
 
 def _asked(*arguments: str, defaults: dict[str, Any] | None = None, **environment: str) -> tuple[Extended, str]:
-    """Return the settings that a command derived from the list is asked for, and what it printed."""
+    """Return the settings that a command derived from the list gets, and its output."""
     found: list[Extended] = []
 
     @click.command()
@@ -39,7 +39,7 @@ def _asked(*arguments: str, defaults: dict[str, Any] | None = None, **environmen
 
 
 def test_another_field_is_an_option_of_the_command() -> None:
-    """A field has a flag, an environment twin, a bound, choices, a default and a help text; the flag beats the twin."""
+    """A field has a flag, an environment variable, a bound, choices, a default and a help text; the flag wins."""
     assert _asked()[0] == Extended()
     assert _asked("--shade", "7", "--colour", "blue", ETL_SHADE="8")[0] == Extended(shade=7, colour="blue")
     assert _asked(ETL_SHADE="8", defaults={"shade": 2, "colour": "blue"})[0] == Extended(shade=8, colour="blue")
@@ -51,7 +51,7 @@ def test_another_field_is_an_option_of_the_command() -> None:
 
 
 def test_another_field_is_a_key_of_etl_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A field is a key of etl.toml with the type of the option, and the default of the command then."""
+    """A field is a key of etl.toml with the type of the option; its value is then the default of the command."""
     path = tmp_path / "etl.toml"
     path.write_text('shade = 2\ncolour = "blue"\nno_precalculate = true\njson = true\n')
     with pytest.raises(DefinitionError, match="unknown field `shade`"):
@@ -66,7 +66,7 @@ def test_another_field_is_a_key_of_etl_toml(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_another_field_is_an_argument_of_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A field is a keyword of `etl.load` with the bounds of the option; what is no field is no keyword."""
+    """A field is a keyword of `etl.load` with the bounds of the option; there are no other keywords."""
     options: Any = {"shade": 2, "colour": "blue"}
     with pytest.raises(TypeError, match="unexpected option 'colour'"):
         etl.load("vehicle", "missing.json", **options)
@@ -80,7 +80,7 @@ def test_another_field_is_an_argument_of_the_function(monkeypatch: pytest.Monkey
 
 
 def test_a_replay_has_its_share_of_the_list() -> None:
-    """The keywords of `etl.replay` have the bounds of the options; an option of a load alone is none of them."""
+    """The keywords of `etl.replay` have the bounds of the options; options only for a load are not among them."""
     wrong: Any = {"retry_attempts": 0}
     with pytest.raises(UsageError, match=r"^retry_attempts: Expected `int` >= 1"):
         etl.replay(all=True, **wrong)
@@ -105,7 +105,7 @@ def _is_union(kind: object) -> bool:
 
 
 def test_a_field_without_an_option_is_refused() -> None:
-    """No field of a settings class is left out of the list by oversight."""
+    """A field of a settings class without an option is an error."""
 
     @dataclass(frozen=True, kw_only=True)
     class Unlisted(LoadSettings):
@@ -116,7 +116,7 @@ def test_a_field_without_an_option_is_refused() -> None:
 
 
 def test_values_are_read_from_their_texts() -> None:
-    """A limit, a folder and the retries of a group come as the text and the numbers of their options."""
+    """A limit, a folder and the retries of a group are read from the text and the numbers of their options."""
     asked = LoadSettings.read({"max_rejected": "2.5%", "failed_dir": "elsewhere", "retry_attempts": 1})
     assert asked == LoadSettings(
         max_rejected=settings.Limit(percent=2.5), failed_dir=Path("elsewhere"), retries=RetrySettings(attempts=1)
@@ -132,6 +132,6 @@ def test_values_are_read_from_their_texts() -> None:
     "options", [{"precalculate": False}, {"dry_run": True}, {"dry_run": True, "precalculate": True}]
 )
 def test_a_load_that_leaves_the_aggregates_alone(options: dict[str, Any]) -> None:
-    """A load precalculates unless it is asked not to, or keeps nothing."""
+    """A load precalculates, except with --no-precalculate and in a dry run."""
     assert LoadSettings.read({}).precalculate
     assert not LoadSettings.read(options).precalculate

@@ -1,4 +1,4 @@
-"""What is told of a load while it goes on, and the lines at its end."""
+"""The progress of a running load, and the lines at its end."""
 
 import fcntl
 import gzip
@@ -34,10 +34,10 @@ def _vehicles(first: int, count: int) -> bytes:
 
 
 def _on_a_terminal(words: list[str], site: Site, **env: str) -> tuple[str, str, int]:
-    """Run a command whose stderr is a terminal of 110 columns; return what came there, stdout and the exit code."""
+    """Run a command whose stderr is a terminal of 110 columns; return its output there, stdout and the exit code."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 110, 0, 0))
-    told = b""
+    output = b""
     with subprocess.Popen(
         [sys.executable, "-m", "etl", *words],
         cwd=site.folder,
@@ -49,19 +49,19 @@ def _on_a_terminal(words: list[str], site: Site, **env: str) -> tuple[str, str, 
         os.close(theirs)
         try:
             while data := os.read(ours, 65536):
-                told += data
-        except OSError:  # Linux tells so that nobody writes there any more.
+                output += data
+        except OSError:  # Linux reports so that no process has the terminal open.
             pass
         assert process.stdout is not None
         stdout = process.stdout.read().decode()
     os.close(ours)
-    return told.decode(), stdout, process.returncode
+    return output.decode(), stdout, process.returncode
 
 
-def _screen(told: str) -> list[str]:
-    """Return what a terminal shows in the end of what was written to it."""
+def _screen(output: str) -> list[str]:
+    """Return the lines that a terminal shows after this output."""
     lines, row, column = [""], 0, 0
-    for part in re.findall(r"\x1b\[[?0-9;]*[A-Za-z]|[\r\n]|[^\x1b\r\n]+", told):
+    for part in re.findall(r"\x1b\[[?0-9;]*[A-Za-z]|[\r\n]|[^\x1b\r\n]+", output):
         if part == "\r":
             column = 0
         elif part == "\n":
@@ -78,18 +78,18 @@ def _screen(told: str) -> list[str]:
 
 
 def test_a_terminal_shows_bars_and_whole_lines_of_the_log(site: Site) -> None:
-    """Each source has a bar, several a second one for all; lines of the log, also of workers, stand whole above it."""
+    """Each source has a bar, several sources one more; lines of the log, also of workers, are complete above them."""
     (site.folder / f"{NAME}.ndjson.gz").write_bytes(gzip.compress(_vehicles(0, 6_000)))
     (site.folder / "b.ndjson").write_bytes(_vehicles(6_000, 9_000))
     words = ["--log-level", "debug", "load", "vehicles", f"{NAME}.ndjson.gz", "b.ndjson", "--batch-rows", "1000"]
-    told, stdout, exit_code = _on_a_terminal([*words, "--workers", "2"], site, NO_COLOR="1")
+    output, stdout, exit_code = _on_a_terminal([*words, "--workers", "2"], site, NO_COLOR="1")
     assert exit_code == 0
-    assert re.search(NAME + r".*━.* \d+ % [\d,]+ records [\d,]+/s 0 rejected", told)
-    assert "2 of 2 sources" in told
-    assert "precalculating: " in told
-    assert "\x1b[?25h" in told, "the cursor is shown again"
-    assert not COLOR.search(told), "NO_COLOR takes the colours and leaves the bar"
-    shown = _screen(told)
+    assert re.search(NAME + r".*━.* \d+ % [\d,]+ records [\d,]+/s 0 rejected", output)
+    assert "2 of 2 sources" in output
+    assert "precalculating: " in output
+    assert "\x1b[?25h" in output, "the cursor is shown again"
+    assert not COLOR.search(output), "NO_COLOR takes the colours and leaves the bar"
+    shown = _screen(output)
     assert not [line for line in shown if "━" in line or "precalculating" in line]
     assert sum(bool(re.match(r"\d{4}-.* batch_loaded .*offset=\d+", line)) for line in shown) == 9
     first, _, of_all, _ = stdout.splitlines()
@@ -98,19 +98,19 @@ def test_a_terminal_shows_bars_and_whole_lines_of_the_log(site: Site) -> None:
 
 
 def test_a_log_for_programs_has_no_bar(site: Site) -> None:
-    """With --log-format json nothing is drawn on a terminal."""
+    """With --log-format json no bar is drawn on a terminal."""
     (site.folder / "a.ndjson").write_bytes(_vehicles(0, 10))
     words = ["--log-format", "json", "load", "vehicles", "a.ndjson", "--no-precalculate"]
-    told, _, exit_code = _on_a_terminal(words, site)
+    output, _, exit_code = _on_a_terminal(words, site)
     assert exit_code == 0
-    assert "\x1b" not in told
-    assert [json.loads(line)["event"] for line in told.splitlines()] == ["source_ended"]
+    assert "\x1b" not in output
+    assert [json.loads(line)["event"] for line in output.splitlines()] == ["source_ended"]
 
 
-def test_without_a_terminal_the_log_tells_how_far_it_is(
+def test_without_a_terminal_the_log_reports_progress(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where no terminal is, a line of the log tells records, share, speed and time left, and rich is not imported."""
+    """Without a terminal, a line of the log has records, share, speed and time left, and rich is not imported."""
     (tmp_path / "a.ndjson.gz").write_bytes(gzip.compress(_vehicles(0, 3_000)))
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     monkeypatch.setenv("ETL_DATABASE_URL", database_url)
@@ -123,20 +123,20 @@ def test_without_a_terminal_the_log_tells_how_far_it_is(
     finally:
         structlog.reset_defaults()
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    told = [line for line in lines if line["event"] == "source_progressed"]
-    assert [line["records"] for line in told] == [1000, 2000, 3000]
-    # Of what is compressed it is an estimate, by what was read ahead.
-    assert [line["percent"] for line in told] == [pytest.approx(share, abs=5) for share in (33, 66, 99)]
-    assert told[-1]["seconds_left"] == 0
-    assert {"source", "run", "rejected", "bytes", "records_per_second"} <= told[0].keys()
+    progressed = [line for line in lines if line["event"] == "source_progressed"]
+    assert [line["records"] for line in progressed] == [1000, 2000, 3000]
+    # The share of a compressed file is an estimate from the bytes that were read ahead.
+    assert [line["percent"] for line in progressed] == [pytest.approx(share, abs=5) for share in (33, 66, 99)]
+    assert progressed[-1]["seconds_left"] == 0
+    assert {"source", "run", "rejected", "bytes", "records_per_second"} <= progressed[0].keys()
     assert {name for name in sys.modules if name.startswith("rich")} == before
 
 
-def test_the_log_is_told_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two lines ten seconds pass, however many batches there are of all datasets; a stream has no share."""
-    clock, told = [100.0], list[dict[str, Any]]()
+def test_progress_is_logged_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds are between two lines, for any number of batches and datasets; a stream has no share."""
+    clock, logged = [100.0], list[dict[str, Any]]()
     monkeypatch.setattr(
-        progress, "log", SimpleNamespace(info=lambda event, **keys: told.append({"event": event} | keys))
+        progress, "log", SimpleNamespace(info=lambda event, **keys: logged.append({"event": event} | keys))
     )
     lines, counts, others = Lines(lambda: clock[0]), Progress(), Progress(skipped=9, rejected=1)
     stream: Any = SimpleNamespace(source=SimpleNamespace(name="-"), size=None, position=0, stored_position=0)
@@ -146,14 +146,14 @@ def test_the_log_is_told_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> N
             counts.entered += 500
             lines.moved()
     lines.moved()
-    assert [line["records"] for line in told] == [5_009, 10_009]
-    assert [line["rejected"] for line in told] == [1, 1]
-    assert [line["records_per_second"] for line in told] == [500, 500]
-    assert "percent" not in told[0]
+    assert [line["records"] for line in logged] == [5_009, 10_009]
+    assert [line["rejected"] for line in logged] == [1, 1]
+    assert [line["records_per_second"] for line in logged] == [500, 500]
+    assert "percent" not in logged[0]
 
 
-def test_pace_follows_what_was_lately() -> None:
-    """Speed and time left are those of the last seconds, not of all the load; while nothing moves none is told."""
+def test_pace_is_that_of_the_last_seconds() -> None:
+    """Speed and time left follow the last seconds, not the whole load; without progress there is no time left."""
     pace = Pace(0)
     assert (pace.records_per_second, pace.seconds_left(100)) == (0, None)
     for second in range(1, 61):
@@ -164,7 +164,7 @@ def test_pace_follows_what_was_lately() -> None:
     assert pace.seconds_left(740) == pytest.approx(100)
 
 
-def _summary(**told: Any) -> Summary:
+def _summary(**figures: Any) -> Summary:
     counts = dict.fromkeys(("read", "loaded", "rejected", "failed", "skipped", "withheld", "pending"), 0)
     values: dict[str, Any] = {
         "run": "R",
@@ -175,8 +175,8 @@ def _summary(**told: Any) -> Summary:
         "exit_code": 0,
     }
     values |= {"rows": {"a": 0}, "batches": {}, "bytes_read": 0, "seconds": 2.0, "failed_store": None}
-    known = {name: told.pop(name) for name in list(told) if name in counts}
-    return Summary(records=Balance(**counts | known), **values | told)
+    known = {name: figures.pop(name) for name in list(figures) if name in counts}
+    return Summary(records=Balance(**counts | known), **values | figures)
 
 
 @pytest.mark.parametrize(
@@ -202,12 +202,12 @@ def _summary(**told: Any) -> Summary:
     ],
 )
 def test_a_source_ends_in_one_line(summary: Summary, expected: str) -> None:
-    """The line tells what became of the records, how fast, what waits where, and the next command."""
+    """The line has the counts of records, the speed, the place of pending records, and the next command."""
     assert sentence(summary) == expected
 
 
 def test_several_sources_end_in_a_total() -> None:
-    """One more line adds several sources up."""
+    """One more line has the total of several sources."""
     several = [_summary(read=10, loaded=10), _summary(read=5, loaded=4, rejected=1, status="loaded_with_rejects")]
     assert total_of(several) == (
         "2 sources, 1 loaded, 1 loaded_with_rejects: 15 read, 14 loaded, 1 rejected in 4.0 s (4 records/s)"
@@ -215,7 +215,7 @@ def test_several_sources_end_in_a_total() -> None:
 
 
 def test_a_line_of_another_process_takes_the_place_of_the_bar() -> None:
-    """What a worker writes while two lines are drawn goes above them, and the next drawing finds its place."""
+    """A line that a worker writes while two bars are drawn is above them; the next drawing is in the right place."""
     redraw = "\r\x1b[2K\x1b[1A\x1b[2Kbar\r\nall of it"
     line = "\r\x1b[2K\x1b[1A\x1b[2Ka line of a worker\r\n\r\n"
     assert _screen(f"before\r\nbar\r\nall of it{redraw}{line}{redraw}{line}{redraw}") == [

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or read by nobody: the work is done, and the exit code is true."""
+"""With standard streams that are closed, full or without a reader, a load is complete and its exit code is right."""
 
 import json
 import subprocess
@@ -15,11 +15,11 @@ def _shell(script: str, site: Site) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_load_outlives_its_reader(site: Site) -> None:
-    """A load whose output nobody reads, or whose disk is full, loads all sources and ends with its own exit code."""
+    """A load without a reader of its output, or with a full disk, loads all sources and ends with its own exit code."""
     (site.folder / "a.json").write_text(json.dumps([{"vehicle_id": "V1"}]))
     (site.folder / "b.json").write_text(json.dumps([{"vehicle_id": "V2"}, {"vehicle_id": None}]))
     load = "etl load vehicles a.json b.json --json --no-precalculate --max-rejected 1"
-    # The reader is gone before the first line comes.
+    # The reader ends before the first line.
     done = _shell(f"{load} | exec sleep 0; echo ${{PIPESTATUS[0]}}; {load} > /dev/full; echo $?", site)
     assert done.stdout.split() == ["1", "1"]
     assert done.stderr.count('"output_lost"') == 2
@@ -29,7 +29,7 @@ def test_a_load_outlives_its_reader(site: Site) -> None:
 
 
 def test_streams_that_are_closed(site: Site) -> None:
-    """A command without standard output prints nowhere, one without standard input reads nothing: exit code 3."""
+    """A command without standard output prints nothing; one without standard input has nothing to read: exit code 3."""
     done = _shell("etl load vehicles - --no-precalculate <&- >&-; echo $?; etl runs list >&-; echo $?", site)
     assert done.stdout.split() == ["3", "0"]
     assert "expected JSON, the source is empty" in done.stderr
@@ -37,7 +37,7 @@ def test_streams_that_are_closed(site: Site) -> None:
 
 
 def test_a_list_that_is_cut_short_ends_as_unix_tools_do(site: Site) -> None:
-    """`etl ... | head -1` ends by SIGPIPE and says nothing; a shell tells that as 141."""
+    """`etl ... | head -1` ends by SIGPIPE without a message; a shell reports it as 141."""
     done = _shell(
         "etl generate vehicles --records 20000 --format ndjson | head -c 1 >&2; echo ${PIPESTATUS[0]}",
         site,

@@ -46,7 +46,7 @@ sku = { type = "text" }
 
 
 def test_a_definition_is_a_value(define: Define) -> None:
-    """Every word of a definition stands in the value; a column's path is its name unless it is said."""
+    """Every word of a definition is in the value; the path of a column is its name by default."""
     dataset = define(PARCELS)
     assert (dataset.name, dataset.records, dataset.mode) == ("parcels", "export.parcels.item", "merge")
     assert (dataset.key, dataset.newest_by) == (("parcel_id",), "sent_at")
@@ -60,8 +60,8 @@ def test_a_definition_is_a_value(define: Define) -> None:
     assert first.column("none") is None
 
 
-def test_what_is_not_said_has_a_default(define: Define) -> None:
-    """The shortest definition appends the elements of an array at the top."""
+def test_options_have_defaults(define: Define) -> None:
+    """The shortest definition appends the elements of a top-level array."""
     dataset = define('name = "parcels"\n[[table]]\nname = "a.b"\ncolumns = { c = "text" }')
     assert (dataset.records, dataset.mode, dataset.key, dataset.newest_by) == ("item", "append", (), None)
 
@@ -73,7 +73,7 @@ def _with(old: str, new: str) -> str:
 
 WEIGHT = '{ type = "numeric", above = 0, max = "99.50", misfits_to = "note", null_if = ["N/A", -1] }'
 
-# (what is wrong, the definition, what the message says behind the file's name)
+# (the fault, the definition, the message after the name of the file)
 WRONG: list[tuple[str, str, str]] = [
     ("no TOML", "name = ", "invalid value"),
     ("control character", "name = '\x01'", "invalid character|illegal character"),
@@ -383,17 +383,17 @@ WRONG: list[tuple[str, str, str]] = [
 def test_a_wrong_definition_names_file_table_and_column(
     tmp_path: Path, define: Define, text: str, message: str
 ) -> None:
-    """Whatever is wrong with a definition is told with its file, and with the table and the column it stands in."""
+    """A fault of a definition is reported with its file, table and column."""
     with pytest.raises(DefinitionError) as caught:
         define(text)
-    told = str(caught.value)
-    assert told.startswith(f"{tmp_path / 'parcels.toml'}: ")
-    assert re.search(message.lower(), told.lower()), told
-    assert "\n" not in told
+    error = str(caught.value)
+    assert error.startswith(f"{tmp_path / 'parcels.toml'}: ")
+    assert re.search(message.lower(), error.lower()), error
+    assert "\n" not in error
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    """A definition that is a folder, is missing or is not UTF-8 is a DefinitionError as well."""
+def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
+    """A definition that is a folder, is missing or is not UTF-8 is a DefinitionError, too."""
     (tmp_path / "binary.toml").write_bytes(b'name = "\xff"')
     (tmp_path / "folder.toml").mkdir()
     for name in ("binary", "folder", "missing"):
@@ -402,7 +402,7 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 
 def test_a_definition_of_ones_own_comes_first(tmp_path: Path) -> None:
-    """What is in the folder of the user comes before what is shipped under that name, and both are found."""
+    """A definition in the folder of the user overrides the shipped one of that name, and names of both are found."""
     own = tmp_path / "datasets"
     own.mkdir()
     (own / "vehicles.toml").write_text('name = "vehicles"\n[[table]]\nname = "a.b"\ncolumns = { c = "text" }')
@@ -422,16 +422,16 @@ def test_a_definition_of_ones_own_comes_first(tmp_path: Path) -> None:
         ("x" * 5000, ""),
     ],
 )
-def test_an_unknown_name_is_told(tmp_path: Path, name: str, hint: str) -> None:
-    """A dataset that is not defined is told with one that is called alike, or with all that there are."""
+def test_an_unknown_name_is_reported(tmp_path: Path, name: str, hint: str) -> None:
+    """An unknown dataset is reported with one of a similar name, or with all datasets."""
     with pytest.raises(DefinitionError, match="no dataset is called") as caught:
         find(name, tmp_path)
     assert caught.value.hint is not None
     assert caught.value.hint.startswith(hint)
 
 
-def test_a_file_whose_name_is_no_name_is_told_as_such(tmp_path: Path) -> None:
-    """A definition in a file that no dataset can be called by is found, and told to be wrong."""
+def test_a_file_with_an_invalid_name_is_reported(tmp_path: Path) -> None:
+    """A definition in a file whose name cannot be that of a dataset is found and reported as wrong."""
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets/my-data.toml").write_text(
         'name = "my-data"\n[[table]]\nname = "a.b"\ncolumns = { c = "text" }'
@@ -469,8 +469,8 @@ OTHER = [
 ]
 
 
-def test_the_hash_tells_what_changes_rows(define: Define) -> None:
-    """The digest of a definition is another one exactly when a record would become other rows."""
+def test_the_hash_changes_when_rows_change(define: Define) -> None:
+    """The hash of a definition changes exactly when a record would become different rows."""
     digest = define(PARCELS).hash
     assert re.fullmatch("[0-9a-f]{16}", digest)
     assert [text for text in SAME if define(text).hash != digest] == []
@@ -483,7 +483,7 @@ def _make(connection: Connection, dataset: Dataset) -> None:
 
 
 def _catalogue(connection: Connection) -> list[tuple[Any, ...]]:
-    """Return all that PostgreSQL knows of the tables, but their internal numbers."""
+    """Return all that PostgreSQL knows about the tables, except internal numbers."""
     columns = connection.execute(
         "select c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,"
         " col_description(c.oid, a.attnum), obj_description(c.oid)"
@@ -498,7 +498,7 @@ def _catalogue(connection: Connection) -> list[tuple[Any, ...]]:
 
 
 def test_the_tables_are_what_the_definition_says(postgresql: Connection, define: Define) -> None:
-    """The statements make types, keys, checks, indexes and comments as they are written."""
+    """The statements create types, keys, checks, indexes and comments as the definition says."""
     postgresql.execute("drop schema logistics cascade")
     _make(postgresql, define(PARCELS))
     found = _catalogue(postgresql)
@@ -527,7 +527,7 @@ def test_the_tables_are_what_the_definition_says(postgresql: Connection, define:
 
 
 def test_making_the_tables_again_changes_nothing(postgresql: Connection, define: Define) -> None:
-    """The statements of a definition can run as often as one likes."""
+    """The statements of a definition can be run again without effect."""
     dataset = define(PARCELS)
     _make(postgresql, dataset)
     before = _catalogue(postgresql)
@@ -537,7 +537,7 @@ def test_making_the_tables_again_changes_nothing(postgresql: Connection, define:
 
 
 def test_long_names_stay_different(postgresql: Connection, define: Define) -> None:
-    """Names of checks and indexes that PostgreSQL would cut to the same are told apart, and stay as they are."""
+    """Names of checks and indexes that PostgreSQL would truncate to the same name stay different, and do not change."""
     name = "c" * 62
     text = f"""
     name = "parcels"
@@ -567,7 +567,7 @@ HOSTILE = st.text(
 
 
 def test_no_name_and_no_text_becomes_sql(postgresql: Connection) -> None:
-    """Whatever stands in a name, a comment or a choice arrives as it is: nothing of it is run."""
+    """The text of a name, a comment or a choice is stored unchanged and never executed."""
 
     @settings(deadline=None, derandomize=True, max_examples=60)
     @given(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE)
@@ -583,16 +583,16 @@ def test_no_name_and_no_text_becomes_sql(postgresql: Connection) -> None:
                 table.identifier, sql.Literal(choice), sql.Identifier(column)
             )
             assert postgresql.execute(insert).fetchone() == (choice,)
-            told = postgresql.execute(
+            stored = postgresql.execute(
                 "select obj_description(%s::regclass)", [table.identifier.as_string(None)]
             ).fetchone()
-            assert told == (comment,)
+            assert stored == (comment,)
 
     check()
 
 
 def test_every_type_has_its_sql(postgresql: Connection, define: Define) -> None:
-    """A column of each type of the definition can be made."""
+    """A column of each type of the definition can be created."""
     columns = "\n".join(f'c_{name.rstrip("[]")} = "{name}"' for name in TYPES if name != "text")
     _make(postgresql, define(f'name = "parcels"\n[[table]]\nname = "logistics.x"\n[table.columns]\n{columns}'))
     made = postgresql.execute("select * from logistics.x").description
@@ -613,8 +613,8 @@ def test_every_type_has_its_sql(postgresql: Connection, define: Define) -> None:
         ('carrier = "text"', 'carrier = "bigints"', "bigint"),
     ],
 )
-def test_a_wrong_word_is_told_with_the_one_that_was_meant(define: Define, old: str, new: str, hint: str) -> None:
-    """An unknown key, option or type that resembles one is told with it; a type also by its name elsewhere."""
+def test_a_wrong_word_is_reported_with_the_intended_one(define: Define, old: str, new: str, hint: str) -> None:
+    """An unknown key, option or type is reported with a similar one; a type also by its name in other systems."""
     with pytest.raises(DefinitionError) as caught:
         define(_with(old, new))
     assert caught.value.hint == f"did you mean {hint}?"

@@ -36,7 +36,7 @@ ROWS = {
 
 
 def test_every_offered_dataset_loads_its_sample(site: Site) -> None:
-    """A document as the standard writes it becomes the rows of every table, and each column gets a value from it."""
+    """A document of the standard fills every table, and each column gets a value from it."""
     assert sorted(ROWS) == OFFERED
     for name in OFFERED:
         assert site.run("dataset", "create", name).returncode == 0
@@ -52,7 +52,7 @@ def test_every_offered_dataset_loads_its_sample(site: Site) -> None:
 
 
 def test_offered_datasets_have_no_tables_until_they_are_created(site: Site) -> None:
-    """A migrated database has no table of an offered dataset; a load tells the command that makes them."""
+    """A migrated database has no table of an offered dataset; a load reports the command that creates them."""
     tables = site.ask("select tablename from pg_tables where schemaname = 'logistics'")
     assert not {table for (table,) in tables} & {table for rows in ROWS.values() for table in rows}
     assert site.run("load", "epcis_events", SAMPLES / "epcis_events.json").returncode == 2
@@ -60,8 +60,8 @@ def test_offered_datasets_have_no_tables_until_they_are_created(site: Site) -> N
     assert site.run("db", "migrate").returncode == 0
 
 
-def test_the_list_tells_which_datasets_are_offered(site: Site) -> None:
-    """The offered ones are listed as such, and a definition of one's own makes one of that name a default_names one."""
+def test_the_list_shows_which_datasets_are_offered(site: Site) -> None:
+    """Offered datasets are listed as such; a user's definition of that name makes the dataset a default one."""
     listed = site.run("dataset", "list", "--json").lines
     assert sorted(each["dataset"] for each in listed if each["offered"]) == OFFERED
     folder = site.folder / "config" / "datasets"
@@ -71,8 +71,8 @@ def test_the_list_tells_which_datasets_are_offered(site: Site) -> None:
     assert find("un_locodes", site.folder / "config").path == str(folder / "un_locodes.toml")
 
 
-def test_epcis_events_come_bare_too(site: Site) -> None:
-    """An array of events, or one per line, loads with the path of its records; one without eventID is rejected."""
+def test_epcis_events_load_without_a_document(site: Site) -> None:
+    """An array of events, or one event per line, loads with --records; an event without eventID is rejected."""
     events = json.loads((SAMPLES / "epcis_events.json").read_text())["epcisBody"]["eventList"]
     (site.folder / "bare.json").write_text(json.dumps(events))
     (site.folder / "lines.ndjson").write_text(as_lines(*events, {"type": "ObjectEvent"}))
@@ -95,7 +95,7 @@ def test_epcis_events_come_bare_too(site: Site) -> None:
 
 
 def test_codes_keep_every_digit(site: Site) -> None:
-    """An SSCC of 18 digits and a GTIN stay what they are, as texts with their zeros and as numbers."""
+    """An SSCC of 18 digits and a GTIN keep every digit, also leading zeros, as texts and as numbers."""
     assert site.run("dataset", "create", "sscc_units").returncode == 0
     assert site.run("load", "sscc_units", SAMPLES / "sscc_units.json").returncode == 0
     query = "select sscc, lpad(parent_sscc, 18, '0') from logistics.sscc_units order by sscc"
@@ -111,7 +111,7 @@ def test_codes_keep_every_digit(site: Site) -> None:
 
 
 def test_offered_aggregates_follow_their_facts(site: Site) -> None:
-    """Copied into the configuration folder, an offered aggregate is made by db migrate and refreshed by loads."""
+    """An offered aggregate that a user copies to the configuration is created by db migrate and refreshed by loads."""
     shutil.copytree(ROOT / "sql" / "aggregates" / "industry", site.folder / "config" / "aggregates")
     for name in ("parcel_tracking", "dcsa_events"):
         assert site.run("dataset", "create", name).returncode == 0
@@ -131,7 +131,7 @@ def test_offered_aggregates_follow_their_facts(site: Site) -> None:
 
 
 def test_places_have_coordinates(site: Site) -> None:
-    """The view of the page gives degrees: south and west are negative, a place without coordinates is left out."""
+    """The view of the page gives degrees: south and west are negative; a place without coordinates is omitted."""
     assert site.run("dataset", "create", "un_locodes").returncode == 0
     assert site.run("load", "un_locodes", SAMPLES / "un_locodes.json").returncode == 0
     page = (ROOT / "docs" / "datasets" / "un_locodes.md").read_text(encoding="utf-8")
@@ -146,7 +146,7 @@ def test_places_have_coordinates(site: Site) -> None:
 
 @pytest.mark.parametrize("name", OFFERED)
 def test_every_offered_dataset_has_a_page(name: str) -> None:
-    """A page tells where the records come from, how they are loaded, and which tables they become."""
+    """A page explains the origin of the records, the command that loads them, and their tables."""
     text = (ROOT / "docs" / "datasets" / f"{name}.md").read_text(encoding="utf-8")
     assert f"etl dataset create {name}" in text
     for table in find(name, ROOT / "config").tables:

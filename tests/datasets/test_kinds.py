@@ -1,4 +1,4 @@
-"""What a definition with several tables of records must hold."""
+"""The rules for a definition with several tables of records."""
 
 import pytest
 
@@ -20,14 +20,14 @@ from tests.support.definitions import EVENTS, Define
     ],
 )
 def test_every_table_of_records_holds_the_key(define: Define, old: str, new: str, message: str) -> None:
-    """With a key, each table that a record may go to has its columns, and that of the newest version."""
+    """With a key, each table of records has the key columns and the column of the newest version."""
     assert old in EVENTS
     with pytest.raises(DefinitionError, match=message):
         define(EVENTS.replace(old, new, 1), "events")
 
 
-def test_a_key_and_child_tables_want_one_table_of_records(define: Define) -> None:
-    """Child rows of two records with one key could not be told apart."""
+def test_a_key_and_child_tables_require_one_table_of_records(define: Define) -> None:
+    """A key and child tables require one table of records, so that child rows have one parent row."""
     child = '\n[[table]]\nname = "a.b"\neach = "c"\ncolumns = { id = { path = "^.id", type = "text" } }'
     with pytest.raises(DefinitionError, match="divide it into several datasets"):
         define(EVENTS + child, "events")

@@ -22,7 +22,7 @@ NO_CONFIG = Path("no-such-folder")
 
 
 def _load(connection: Connection, dataset: Dataset, records: list[Record]) -> None:
-    """Project the records, none of which may be refused, and COPY their rows."""
+    """Project the records and COPY their rows; assert that none is refused."""
     batch = batch_of(dataset, records)
     assert [rejected.fault for rejected in batch.rejected] == []
     for table, [rows] in zip(dataset.tables, batch.tables, strict=True):
@@ -45,7 +45,7 @@ def _generated(dataset: str, records: int) -> list[Record]:
 
 
 def test_the_shipped_datasets_are_these() -> None:
-    """A migrated database has the tables of six definitions; the others are only offered. All merge by their key."""
+    """A migrated database has the tables of six datasets; the others are only offered. All merge by their key."""
     expected = {
         "flight_legs": ("leg_id",),
         "scms_shipments": ("shipment_id",),
@@ -71,8 +71,8 @@ def test_the_shipped_datasets_are_these() -> None:
 
 
 @pytest.mark.parametrize("name", names(NO_CONFIG))
-def test_every_table_and_column_tells_what_it_is(name: str) -> None:
-    """A comment stands on each table and on each column of a shipped dataset."""
+def test_every_table_and_column_has_a_comment(name: str) -> None:
+    """Each table and each column of a shipped dataset has a comment."""
     for table in find(name, NO_CONFIG).tables:
         assert table.comment
         assert [column.name for column in table.columns if not column.comment] == []
@@ -94,8 +94,8 @@ def test_generated_records_fit_their_dataset(connection: Connection, name: str) 
         assert [column for column, number in filled.items() if not number] == []
 
 
-def test_a_shipment_arrives_whole(connection: Connection) -> None:
-    """Every member of a shipment and of its items stands in a column, with its value."""
+def test_a_shipment_is_loaded_completely(connection: Connection) -> None:
+    """Every member of a shipment and of its items is stored in a column with its value."""
     record: Record = {
         "shipment_id": "SHP-1",
         "order_id": "ORD-1",
@@ -173,8 +173,8 @@ def _expected_scms_line(shipment_id: str, line_no: int, line: Record) -> Record:
 
 
 @needs_real_data
-def test_the_scms_shipments_arrive_whole(connection: Connection) -> None:
-    """Each number and date arrives as one, and each text in its place is kept beside; nothing is refused."""
+def test_the_scms_shipments_are_loaded_completely(connection: Connection) -> None:
+    """Each number and date is stored as one, a text in its place is stored in the note column; nothing is refused."""
     with gzip.open(REAL_DATA / "scms_shipments.json.gz") as file:
         records: list[Record] = json.loads(file.read(), parse_float=Decimal)
     _load(connection, find("scms_shipments", NO_CONFIG), records)
@@ -197,8 +197,8 @@ def test_the_scms_shipments_arrive_whole(connection: Connection) -> None:
 
 
 @needs_real_data
-def test_the_flight_legs_arrive_whole(connection: Connection) -> None:
-    """Each leg arrives with its instants over both clock changes, also without vehicle or arrival."""
+def test_the_flight_legs_are_loaded_completely(connection: Connection) -> None:
+    """Each leg is stored with its instants across both clock changes, also without vehicle or arrival."""
     with gzip.open(REAL_DATA / "flight_legs.ndjson.gz") as file:
         records: list[Record] = [json.loads(line, parse_float=Decimal) for line in file]
     _load(connection, find("flight_legs", NO_CONFIG), records)

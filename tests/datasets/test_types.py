@@ -20,14 +20,14 @@ def test_each_type_has_its_entry() -> None:
 
 
 def test_a_synonym_names_one_type_and_is_none_itself() -> None:
-    """A name from elsewhere leads to one type, and never hides a type."""
+    """A synonym from another system names one type, and is never itself the name of a type."""
     synonyms = [synonym for entry in TYPES.values() for synonym in entry.synonyms]
     assert len(synonyms) == len(set(synonyms)) == len(SYNONYMS)
     assert not set(synonyms) & set(TYPES)
 
 
 def test_each_option_of_the_table_is_an_option_of_a_column() -> None:
-    """The table names no option that a column does not have, and a sentence can name the types of each."""
+    """The table names only options of a column, and each option has a description of its types."""
     assert set(Column.__struct_fields__) > OPTIONS
     assert with_option("timezone") == "timestamptz"
     assert with_option("formats").endswith(" or timestamptz")
@@ -35,7 +35,7 @@ def test_each_option_of_the_table_is_an_option_of_a_column() -> None:
 
 @pytest.mark.parametrize("entry", TYPES.values(), ids=list(TYPES))
 def test_the_reference_page_knows_each_type(entry: ColumnType) -> None:
-    """The page names the type where it explains `type`, and shows a value that fits and one that does not."""
+    """The page lists the type under `type`, with a value that is accepted and one that is refused."""
     page = PAGE.read_text(encoding="utf-8")
     [row] = [line for line in page.splitlines() if line.startswith("| `type` |")]
     assert f"`{entry.name}`" in row
@@ -50,14 +50,14 @@ def test_the_reference_page_knows_each_type(entry: ColumnType) -> None:
 def test_postgresql_knows_each_type_by_the_names_of_the_table(
     postgresql: psycopg.Connection[tuple[str]], entry: ColumnType
 ) -> None:
-    """A statement spells the type as the table says, and the catalogue names it as the table says."""
+    """The name of the type in statements and its name in the catalogue are those of the table."""
     query = sql.SQL("select format_type(pg_typeof(null::{})::oid, null)").format(sql_type(entry.name))
     assert postgresql.execute(query).fetchone() == (entry.server_name,)
 
 
 @pytest.mark.parametrize("entry", TYPES.values(), ids=list(TYPES))
 def test_a_type_with_bounds_can_read_them(entry: ColumnType) -> None:
-    """A bound of a type that has any is read, or refused with what is expected."""
+    """A bound of a type that has bounds is read, or refused with the expected form."""
     assert entry.options & {"min", "above", "max"} in (set(), {"min", "above", "max"})
     if "min" in entry.options:
         with pytest.raises(ValueError, match="a "):
@@ -75,7 +75,7 @@ def test_a_type_with_bounds_can_read_them(entry: ColumnType) -> None:
     ],
 )
 def test_bounds_of_a_time_compare_as_texts(text: str, bound: str) -> None:
-    """Each spelling of a time of day becomes one form, in which the later time is the larger text."""
+    """Each spelling of a time of day is converted to one form in which a later time is the greater text."""
     assert TYPES["time"].bound(text) == bound
 
 

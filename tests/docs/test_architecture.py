@@ -11,7 +11,7 @@ from tests.support.checkout import ROOT
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 INGESTION = ROOT / "etl" / "ingestion"
 
-# What a newcomer could be asked for, as the first column of "Where to add what" begins.
+# Changes that a newcomer may be asked to make: the beginnings of the first column of "Where to add what".
 CHANGES = (
     "a column type",
     "a compression",
@@ -42,7 +42,7 @@ def between(name: str) -> str:
 
 
 def paths(text: str) -> Iterator[str]:
-    """Yield the paths in backticks; a name in capitals, as in NAME.sql, is a placeholder."""
+    """Yield the paths in backticks, except those with a placeholder in capitals, such as NAME.sql."""
     for word in re.findall(r"`([\w.-]+(?:/[\w.-]+)*/?)`", text):
         is_path = "/" in word or re.search(r"\.(md|py|sql|toml)$", word)
         if is_path and not re.search(r"\b[A-Z]+\.sql$", word):
@@ -67,7 +67,7 @@ def layers() -> dict[str, int]:
 
 
 def test_each_path_exists() -> None:
-    """A path with a folder is one from the top of the project; a file name alone is that of some file."""
+    """A path with a folder exists from the top of the project; a file name alone is that of some file."""
     named = set(paths(PAGE))
     assert len(named) > 150
     names = {path.name for folder in ("etl", "config") for path in (ROOT / folder).rglob("*")}
@@ -84,7 +84,7 @@ def test_each_change_names_what_to_touch() -> None:
 
 
 def test_the_listing_is_that_of_the_folders() -> None:
-    """The listing has every folder and module of etl/ and of etl/ingestion/, and no other."""
+    """The listing has every folder and module of etl/ and of etl/ingestion/, and no others."""
     found = {
         path
         for folder in (ROOT / "etl", INGESTION)

@@ -32,7 +32,7 @@ if child:
 
 
 def outcomes(*seconds: float, records: int = 100, peak_bytes: int = 0) -> dict[int, Outcome]:
-    """Return the outcomes of rounds that took so long."""
+    """Return the outcomes of rounds of this many seconds."""
     return {
         number: Outcome(records=records, seconds=taken, peak_bytes=peak_bytes)
         for number, taken in enumerate(seconds, start=1)
@@ -40,13 +40,13 @@ def outcomes(*seconds: float, records: int = 100, peak_bytes: int = 0) -> dict[i
 
 
 def test_a_ratio_is_divided_round_by_round() -> None:
-    """A ratio is the median of the ratios of each round, with the least and the most of them."""
+    """A ratio is the median of the ratios of all rounds, with the least and the greatest of them."""
     results = {"load": outcomes(2, 4, 10), "ceiling": outcomes(1, 1, 9)}
     assert report.ratio(results, "load", "ceiling") == Figure(value=0.5, low=0.25, high=0.9)
     assert report.rate(results, "load") == Figure(value=25, low=10, high=50)
 
 
-def test_a_round_that_only_one_has_makes_no_ratio() -> None:
+def test_a_round_of_only_one_variant_gives_no_ratio() -> None:
     """A round counts in a ratio only when both variants have it; without any there is no ratio."""
     results = {"load": {2: Outcome(records=100, seconds=2)}, "ceiling": outcomes(9, 1), "other": outcomes(1)}
     assert report.ratio(results, "load", "ceiling") == Figure(value=0.5, low=0.5, high=0.5)
@@ -62,7 +62,7 @@ def test_rates_compare_loads_of_different_sizes() -> None:
 
 
 def test_the_best_of_several_variants_counts() -> None:
-    """A measure over several variants is that of the best, also when one of them was not measured."""
+    """A measure over several variants is that of the best one, also when one of them was not measured."""
     measure = Measure(what="", over=("one", "two", "three"), under="ceiling", must=0.5, aim=1)
     results = {"one": outcomes(4), "two": outcomes(2), "ceiling": outcomes(1)}
     assert measure.figure(results) == Figure(value=0.5, low=0.5, high=0.5)
@@ -87,13 +87,13 @@ def test_the_best_of_several_variants_counts() -> None:
     ids=["rate", "memory", "time"],
 )
 def test_a_verdict_knows_which_way_is_better(measure: Measure, verdicts: Mapping[float, str]) -> None:
-    """A rate must be at least what is asked, time and memory at most."""
+    """A rate must be at least the goal; time and memory must be at most the goal."""
     assert {value: measure.verdict(Figure.of([value])) for value in verdicts} == verdicts
     assert measure.verdict(None) == "not measured"
 
 
-def test_time_is_told_as_a_multiple() -> None:
-    """What takes twice as long has a time of 2, and memory is told in MB of the variant that took the most."""
+def test_time_is_reported_as_a_multiple() -> None:
+    """A variant that takes twice as long has a time of 2; memory is the MB of the variant that took the most."""
     results = {"help": outcomes(2), "pass": outcomes(1), "load": outcomes(1, peak_bytes=120_000_000)}
     time = Measure(what="", over=("help",), under="pass", must=8, aim=5, kind="time")
     assert time.figure(results) == Figure(value=2, low=2, high=2)
@@ -101,7 +101,7 @@ def test_time_is_told_as_a_multiple() -> None:
     assert memory.figure(results) == Figure(value=120, low=120, high=120)
 
 
-def test_the_table_of_measures_tells_what_is_missing() -> None:
+def test_the_table_of_measures_names_missing_ones() -> None:
     """Each measure has its line, with its figure and verdict or with `not measured`."""
     results = {"etl append array": outcomes(2, 2, peak_bytes=90_000_000), "ceiling": outcomes(1.8, 1.9)}
     lines = list(report.measures_table(results))
@@ -111,8 +111,8 @@ def test_the_table_of_measures_tells_what_is_missing() -> None:
     assert any("| 200 MB | 100 MB | 90 MB | 90 MB to 90 MB | aim reached |" in line for line in lines)
 
 
-def test_the_table_of_variants_tells_why_one_is_left_out() -> None:
-    """Each variant has its line in the order of its ceilings, with rate, ratio and memory or with the reason."""
+def test_the_table_of_variants_gives_reasons_for_omissions() -> None:
+    """Each variant has its line in the order of the ceilings, with rate, ratio and memory, or with a reason."""
     results = {"ceiling": outcomes(1), "load": outcomes(2, peak_bytes=50_000_000)}
     names = dict.fromkeys(("ceiling", "load", "duckdb"), "ceiling")
     assert list(report.variants_table(results, names, {"duckdb": "it is not installed"}))[2:] == [
@@ -123,7 +123,7 @@ def test_the_table_of_variants_tells_why_one_is_left_out() -> None:
 
 
 def test_every_table_has_as_many_cells_as_its_head() -> None:
-    """No name of a variant or measure breaks the table that it stands in."""
+    """No name of a variant or measure breaks the columns of its table."""
     results = {each.name: outcomes(1) for each in VARIANTS}
     names = dict.fromkeys(results, "ceiling")
     for lines in (report.measures_table(results), report.variants_table(results, names, {})):
@@ -131,7 +131,7 @@ def test_every_table_has_as_many_cells_as_its_head() -> None:
 
 
 def test_flatness_compares_the_large_sizes() -> None:
-    """What memory grows by from the smallest of the large sizes to the largest is told; small sizes do not count."""
+    """The growth of memory from the smallest large size to the largest is reported; small sizes do not count."""
     results = {
         size: {"load": outcomes(1, peak_bytes=peak)}
         for size, peak in ((100_000, 10), (1_000_000, 100), (10_000_000, 105))
@@ -146,7 +146,7 @@ def test_flatness_compares_the_large_sizes() -> None:
 
 
 def test_a_part_of_the_page_is_replaced() -> None:
-    """What stands between the marks is replaced, again and again, and nothing else; without marks it is an error."""
+    """Only the text between the marks is replaced, any number of times; without marks it is an error."""
     page = "before\n<!-- measured: scale -->\nold\n<!-- end of scale -->\nafter\n"
     once = report.with_part(page, "scale", ["| a |", r"| \1 |"])
     assert once == "before\n<!-- measured: scale -->\n\n| a |\n| \\1 |\n\n<!-- end of scale -->\nafter\n"
@@ -157,7 +157,7 @@ def test_a_part_of_the_page_is_replaced() -> None:
 
 @pytest.mark.parametrize("name", ["benchmark", "scale"])
 def test_the_page_has_a_place_for_each_table(name: str) -> None:
-    """docs/performance.md has the marks between which the benchmark writes."""
+    """docs/performance.md has the marks for each table of the benchmark."""
     assert "| new |" in report.with_part(PAGE.read_text(encoding="utf-8"), name, ["| new |"])
 
 
@@ -180,22 +180,22 @@ def holding() -> Iterator[int]:
 
 
 def test_memory_is_summed_over_the_tree(holding: int) -> None:
-    """The memory of a process is that of all that descend from it, and of nobody else."""
+    """The memory of a process is that of the process and its descendants, and of no other."""
     tree = processes.Tree(holding)
     assert 120_000_000 < tree.pss_bytes() < 200_000_000
     assert 120_000_000 < tree.pss_bytes() < 200_000_000
 
 
-def test_a_process_that_has_ended_holds_nothing() -> None:
-    """A tree whose processes are gone holds no memory."""
+def test_an_ended_process_holds_no_memory() -> None:
+    """A tree of ended processes holds no memory."""
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     tree = processes.Tree(process.pid)
     process.wait()
     assert tree.pss_bytes() == 0
 
 
-def test_a_run_tells_exit_code_time_memory_and_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run gives what the program ended with, how long it took and the most that it held; its output is in a file."""
+def test_a_run_gives_exit_code_time_memory_and_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run gives the exit code of the program, its time and its peak memory; its output is in a file."""
     seen = tmp_path / "seen"
     measured = processes.Tree.pss_bytes
 
@@ -219,7 +219,7 @@ def test_a_run_tells_exit_code_time_memory_and_output(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("name", samples.RECIPES)
 def test_a_sample_is_what_its_recipe_says(name: str, tmp_path: Path) -> None:
-    """A sample holds as many records as asked for, and knows how many rows and kilograms must come of it."""
+    """A sample has the requested number of records, and knows the number of rows and the sum of kilograms."""
     made = samples.make(name, 700, tmp_path)
     recipe = samples.RECIPES[name]
     path = Path(made.path)
@@ -237,7 +237,7 @@ def test_a_sample_is_what_its_recipe_says(name: str, tmp_path: Path) -> None:
 
 
 def test_a_sample_is_made_once(tmp_path: Path) -> None:
-    """A complete sample is taken as it is; one without its manifest is made again."""
+    """A complete sample is used again; one without its manifest is made again."""
     made = samples.make("ndjson", 10, tmp_path)
     Path(made.path).write_text("as it is")
     assert samples.make("ndjson", 10, tmp_path) == made
@@ -248,7 +248,7 @@ def test_a_sample_is_made_once(tmp_path: Path) -> None:
 
 
 def test_the_definitions_are_the_shipped_ones(tmp_path: Path) -> None:
-    """The benchmark's datasets append, have the columns of the shipped one, and no index but the key."""
+    """The datasets of the benchmark append, have the columns of the shipped one, and have no index except the key."""
     database.write_definitions(tmp_path)
     shipped = datasets.find("shipments", ROOT / "config")
     for name, tables in database.TABLES.items():
@@ -261,8 +261,8 @@ def test_the_definitions_are_the_shipped_ones(tmp_path: Path) -> None:
     assert database.paths(tmp_path)["origin_city"] == "origin.city"
 
 
-def test_programs_are_told_nobodys_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that is measured sees the benchmark's database and definitions, and no settings of the caller."""
+def test_programs_get_no_settings_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measured program gets the database and the definitions of the benchmark, and no settings of the caller."""
     for name in ("PGHOST", "DATABASE_URL", "ETL_DATABASE_URL", "ETL_BATCH_ROWS"):
         monkeypatch.setenv(name, "somebody's")
     given = database.environment("address", tmp_path)
@@ -270,8 +270,8 @@ def test_programs_are_told_nobodys_settings(tmp_path: Path, monkeypatch: pytest.
     assert given["ETL_DATABASE_URL"] == "address"
 
 
-def test_what_is_not_installed_is_told(tmp_path: Path) -> None:
-    """Without the environment of the other tools each of them has a reason why it is left out."""
+def test_missing_tools_are_reported(tmp_path: Path) -> None:
+    """Without the environment of the other tools, each of them is left out with a reason."""
     missing = Programs.installed(tmp_path).missing()
     assert {name: "not installed" in missing[name] for name in ("duckdb", "polars", "dlt")} == {
         "duckdb": True,
@@ -282,7 +282,7 @@ def test_what_is_not_installed_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_short_benchmark_ends_with_its_tables(tmp_path: Path) -> None:
-    """A comparison of a few variants loads for real, checks what it loaded and prints both tables."""
+    """A comparison of a few variants loads real data, checks the loaded rows and prints both tables."""
     words = [
         "--records",
         "200",

@@ -1,4 +1,4 @@
-"""The image, the services and the CI workflow, as far as that can be checked without an engine."""
+"""The image, the services and the CI workflow, checked without a container engine."""
 
 import fnmatch
 import json
@@ -49,14 +49,14 @@ def arguments(instruction: str) -> list[str]:
     ],
 )
 def test_the_file_is_what_its_schema_allows(schema: str, path: str) -> None:
-    """The services follow the Compose Specification, workflow and form that of their host: no unknown key."""
+    """The services are valid for the Compose Specification, workflow and form for the schemas of their host."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def has_compose() -> bool:
-    """Tell whether a compose command is here; it reads the file without an engine."""
+    """Return whether a compose command is installed; it reads the file without an engine."""
     docker = shutil.which("docker")
     return (
         docker is not None
@@ -66,7 +66,7 @@ def has_compose() -> bool:
 
 @pytest.mark.skipif(not has_compose(), reason="no docker compose on this machine")
 def test_compose_reads_the_file() -> None:
-    """Compose itself takes the file, with all profiles, once a password is chosen."""
+    """Compose accepts the file with all profiles when a password is set."""
     command = [
         "docker",
         "compose",
@@ -86,7 +86,7 @@ def test_compose_reads_the_file() -> None:
 
 
 def test_the_database_keeps_its_data_where_the_image_has_it() -> None:
-    """From 18 on the volume of the postgres image is the folder above its data."""
+    """From PostgreSQL 18 on, the volume of the image is the folder above its data."""
     database = COMPOSE["services"]["database"]
     assert int(database["image"].removeprefix("postgres:")) >= 18
     assert database["volumes"] == ["postgres:/var/lib/postgresql"]
@@ -106,7 +106,7 @@ PROGRAMS = ["migrate", "loader", "listener"]
 
 
 def test_the_listener_is_healthy_while_it_works() -> None:
-    """The listener starts once the database is migrated, and its health is what the program says of it."""
+    """The listener starts after the migration of the database, and its health check is that of the program."""
     listener = COMPOSE["services"]["listener"]
     assert listener["depends_on"] == COMPOSE["services"]["loader"]["depends_on"]
     assert listener["healthcheck"]["test"] == ["CMD", "etl", "listen", "--check"]
@@ -114,8 +114,8 @@ def test_the_listener_is_healthy_while_it_works() -> None:
 
 
 @pytest.mark.parametrize(("process", "asked"), [("etl listen", True), ("etl load shipments a.json", False)])
-def test_the_image_asks_after_the_listener_alone(tmp_path: Path, process: str, asked: bool) -> None:
-    """The health check of the image asks whether the listener lives where one runs, and nothing of a load."""
+def test_the_image_checks_only_the_listener(tmp_path: Path, process: str, asked: bool) -> None:
+    """The health check of the image checks the listener in a container that runs it, and nothing in one of a load."""
     [check] = [arguments for word, arguments in final_stage() if word == "HEALTHCHECK"]
     first, program = tmp_path / "cmdline", tmp_path / "etl"
     first.write_bytes(process.replace(" ", "\0").encode())
@@ -128,14 +128,14 @@ def test_the_image_asks_after_the_listener_alone(tmp_path: Path, process: str, a
 
 @pytest.mark.parametrize("service", PROGRAMS)
 def test_the_services_run_commands_of_the_program(service: str) -> None:
-    """What a service runs is a command with the options that it has."""
+    """Each service runs a command that exists, with options that exist."""
     command = [sys.executable, "-m", "etl", *COMPOSE["services"][service]["command"], "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def test_each_volume_is_declared_and_used() -> None:
-    """A named volume that a service mounts is declared, and the other way round."""
+    """A named volume that a service mounts is declared, and a declared volume is mounted."""
     mounts = [mount for service in COMPOSE["services"].values() for mount in service.get("volumes", ())]
     named = {mount.split(":")[0] for mount in mounts if not mount.startswith((".", "/"))}
     assert named == set(COMPOSE["volumes"])
@@ -151,7 +151,7 @@ def test_the_failed_store_outlives_its_container() -> None:
 
 
 def test_no_file_holds_a_password() -> None:
-    """A password comes from the environment: none is written down, and a missing one ends the start."""
+    """A password comes from the environment: no file contains one, and a missing one prevents the start."""
     for service in COMPOSE["services"].values():
         for name, value in service["environment"].items():
             assert "PASSWORD" not in name or value.startswith("${POSTGRES_PASSWORD:?"), name
@@ -161,7 +161,7 @@ def test_no_file_holds_a_password() -> None:
 
 
 def test_the_example_settings_are_those_of_the_services() -> None:
-    """`.env.example` names each variable that the services take, and no other."""
+    """`.env.example` has each variable that the services use, and no other."""
     used = set(VARIABLE.findall((ROOT / "docker-compose.yml").read_text()))
     offered = set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     assert offered == used
@@ -179,7 +179,7 @@ def test_the_loader_has_no_privilege() -> None:
 
 
 def test_the_image_runs_etl_from_the_wheel_with_the_pinned_versions() -> None:
-    """Every package of the image is a pinned one; the last stage takes what was installed."""
+    """Every package of the image is pinned; the last stage copies the installed packages."""
     commands = [argument for instruction, argument in steps_of_image() if instruction == "RUN"]
     installs = [text for command in commands for text in command.split("&&") if "pip install" in text]
     assert len(installs) == 2
@@ -191,7 +191,7 @@ def test_the_image_runs_etl_from_the_wheel_with_the_pinned_versions() -> None:
 
 
 def test_what_the_image_copies_is_there_and_not_ignored() -> None:
-    """Each file that the build copies is there and let through, and all that the wheel needs is copied."""
+    """Each file that the build copies exists and is not ignored, and all files that the wheel needs are copied."""
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     let_through = {line[1:] for line in lines if line.startswith("!")}
     copied = {
@@ -207,7 +207,7 @@ def test_what_the_image_copies_is_there_and_not_ignored() -> None:
 
 
 def test_secrets_and_data_stay_out_of_the_image() -> None:
-    """The build sees nothing that is not named: no settings, no database, no failed store, no history."""
+    """The build gets only the listed files: no settings, no database, no failed store, no history."""
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     assert lines[0] == "*"
     named = [line[1:] for line in lines if line.startswith("!")]
@@ -228,7 +228,7 @@ def test_ci_runs_what_a_person_runs_on_each_python() -> None:
 
 
 def test_ci_shows_the_coverage_in_its_summary() -> None:
-    """A job of the workflow runs `make coverage`, and writes the table of the rooms, also of those that fail."""
+    """A job of the workflow runs `make coverage` and writes the table of the rooms, also when a room fails."""
     *_, measured, shown = WORKFLOW["jobs"]["coverage"]["steps"]
     assert measured == {"run": "make coverage"}
     assert shown["if"] == "${{ !cancelled() }}"

@@ -1,4 +1,4 @@
-"""What `make coverage` says of the measurement: a table of the rooms, and the rooms that are covered too little."""
+"""The report of `make coverage`: a table of the rooms, and the rooms whose coverage is too low."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def _file(statements: int, covered: int, branches: int = 0, covered_branches: in
     }
 
 
-# Every bounded room is at its bound, and so is all of it; a room without a bound is covered little.
+# Every room with a bound is at its bound, and so is the total; a room without a bound has low coverage.
 AT_THE_BOUNDS = {
     "etl/ingestion/framing/pieces.py": _file(60, 58, 40, 37),
     "etl/ingestion/transform/paths.py": _file(100, 95),
@@ -44,18 +44,18 @@ AT_THE_BOUNDS = {
     ],
 )
 def test_a_file_counts_for_its_folder(path: str, name: str) -> None:
-    """A room is a folder of etl/ or of etl/ingestion/; the modules beside the folders are a room, too."""
+    """A room is a folder of etl/ or of etl/ingestion/; the modules outside of folders are a room, too."""
     assert room(path) == name
 
 
 def test_the_bounds_name_rooms_that_exist() -> None:
-    """Each bound is for a folder with modules, so that a room that moves takes its bound with it."""
+    """Each bound is for a folder with modules, so that a room cannot move without its bound."""
     for name in set(BOUNDS) - {ALL}:
         assert list((ROOT / "etl" / name).glob("[a-z]*.py")), name
 
 
 def test_statements_and_branches_count_alike() -> None:
-    """The coverage of a room is the part of its statements and branches, added up over its files; ALL has them all."""
+    """The coverage of a room is the share of its statements and branches over all its files; ALL is the total."""
     rooms = by_room({
         "etl/cli/load.py": _file(10, 5),
         "etl/cli/db.py": _file(20, 20, 10, 7),
@@ -77,7 +77,7 @@ def test_statements_and_branches_count_alike() -> None:
     ],
 )
 def test_a_room_at_its_bound_is_covered_enough(path: str, fewer: int, low: list[str]) -> None:
-    """At the bounds nothing is too low; a room with a line less is, and so is all of etl/."""
+    """Coverage at the bounds is enough; one line less is too low, for a room and for all of etl/."""
     counts = AT_THE_BOUNDS[path]
     spoiled = AT_THE_BOUNDS | {path: counts | {"covered_lines": counts["covered_lines"] - fewer}}
     assert too_low(by_room(AT_THE_BOUNDS)) == []
@@ -85,13 +85,13 @@ def test_a_room_at_its_bound_is_covered_enough(path: str, fewer: int, low: list[
 
 
 def test_a_bounded_room_that_is_not_measured_is_too_low() -> None:
-    """A room of which no file was measured is not covered enough: it may have moved."""
+    """A room with a bound and without a measured file is too low, because it may have moved."""
     without = {path: counts for path, counts in AT_THE_BOUNDS.items() if "ledger" not in path}
     assert too_low(by_room(without)) == ["ingestion/ledger"]
 
 
 def test_the_table_has_a_line_for_each_room() -> None:
-    """The rooms are listed by name and all of etl/ at the end; a figure is rounded down, so that it shows a miss."""
+    """The rooms are listed by name, and all of etl/ is last; a figure is rounded down, so that it shows a miss."""
     rooms = by_room(AT_THE_BOUNDS | {"etl/ingestion/ledger/runs.py": _file(10000, 9499)})
     assert list(table(rooms))[2:] == [
         "| cli | 100 | 0 | 80.0 % |  |",
@@ -108,7 +108,7 @@ def test_the_table_has_a_line_for_each_room() -> None:
 def test_too_little_coverage_ends_with_1(
     ledger: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The table is printed in any case; a room below its bound is named, and the exit code is 1."""
+    """The table is always printed; a room below its bound is named, and the exit code is 1."""
     files = AT_THE_BOUNDS | {"etl/ingestion/ledger/runs.py": _file(100, ledger), "etl/cli/db.py": _file(100, 99)}
     monkeypatch.setattr(coverage_by_room, "measured_files", lambda: files)
     assert coverage_by_room.main() == code
@@ -120,7 +120,7 @@ def test_too_little_coverage_ends_with_1(
 def test_a_measured_program_and_its_processes_are_counted(tmp_path: Path) -> None:
     """The settings of the project measure a program, the programs that it starts and its worker processes.
 
-    A process that ends itself at once counts, too. Before, when nothing was measured, the exit code is 1.
+    A process that ends itself at once counts, too. When nothing was measured, the exit code is 1.
     """
     (tmp_path / "etl").mkdir()
     (tmp_path / "etl" / "__init__.py").touch()
@@ -158,7 +158,7 @@ def test_a_measured_program_and_its_processes_are_counted(tmp_path: Path) -> Non
     assert re.match(r"nothing was measured: .*; run `make coverage`\n", nothing.stderr)
     assert run(*measure, "run", "start.py").returncode == 0
     assert run(*measure, "combine", "--quiet").returncode == 0
-    # Of each module: two statements and a branch of two ways, and the third statement where it was run through.
+    # Each module has two statements and a branch with two ways; the third statement counts where it was run.
     shown = run(*show, PYTHONPATH=str(ROOT))
     assert "| etl itself | 9 | 6 | 73.3 % |  |\n" in shown.stdout
     assert shown.returncode == 1

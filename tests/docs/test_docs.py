@@ -28,12 +28,12 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def page_id(path: Path) -> str:
-    """Return the path of a page as people know it."""
+    """Return the path of a page from the top of the project."""
     return path.relative_to(ROOT).as_posix()
 
 
 def text_of(path: Path) -> str:
-    """Return what stands in a page."""
+    """Return the text of a page."""
     return path.read_text(encoding="utf-8")
 
 
@@ -49,7 +49,7 @@ def table_words(path: Path) -> set[str]:
 
 
 def test_the_generated_parts_are_what_the_code_says_now(connection: Connection) -> None:
-    """Every command, option, module, conversion, table and column stands in the documentation as it is."""
+    """The documentation has every command, option, module, conversion, table and column as it is now."""
     made = update_docs.blocks(connection)
     named = [name for path in PAGES for name in re.findall(r"<!-- generated: (\S+) -->", text_of(path))]
     assert sorted(named) == sorted(made)
@@ -69,16 +69,16 @@ SLOW = {"docs/tutorial.md"}
     ],
 )
 def test_the_examples_print_what_the_page_says(path: Path, tmp_path: Path, database_url: str) -> None:
-    """The commands of a page, run in an empty folder, print what stands below them."""
+    """The commands of a page, run in an empty folder, print the output that the page shows."""
     text = text_of(path)
-    told = update_docs.with_transcripts(text, tmp_path, database_url)
-    assert told == text, AGAIN
-    # A command that fails is recorded as readily as one that does its work.
+    updated = update_docs.with_transcripts(text, tmp_path, database_url)
+    assert updated == text, AGAIN
+    # A command that fails is recorded in the same way as one that succeeds.
     assert not [line for block in fenced(path, "console") for line in block.splitlines() if line.startswith("error: ")]
 
 
 def test_facts_and_aggregates_explain_themselves(connection: Connection) -> None:
-    """Each table that an analyst reads, and each of its columns, says in the database what it is."""
+    """Each table that an analyst reads, and each of its columns, has a comment in the database."""
     for_analysts = update_docs.blocks(connection)["tables"].partition("## Schema `etl`")[0]
     assert for_analysts.count("\n### ") > 10
     assert re.findall(r"^### (.+)\n\n\|", for_analysts, re.MULTILINE) == []
@@ -87,14 +87,14 @@ def test_facts_and_aggregates_explain_themselves(connection: Connection) -> None
 
 @pytest.mark.parametrize("path", [path for path in PAGES if fenced(path, "sql")], ids=page_id)
 def test_the_queries_of_a_page_run(path: Path, connection: Connection) -> None:
-    """Each query that a page shows is understood by the database."""
+    """The database accepts each query that a page shows."""
     for query in fenced(path, "sql"):
         connection.execute(query.encode())
 
 
 @pytest.mark.parametrize("path", PAGES, ids=page_id)
 def test_links_lead_somewhere(path: Path) -> None:
-    """Each relative link names a file that is there, and a heading of it."""
+    """Each relative link names an existing file and an existing heading."""
     prose = FENCE.sub("", text_of(path))
     for target in re.findall(r"\]\(([^)\s]+)\)", prose):
         if re.match(r"[a-z]+:", target):
@@ -110,7 +110,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 def test_every_page_is_found_from_the_readme() -> None:
-    """Who begins with the README reaches every page by links."""
+    """Every page can be reached by links from the README."""
     seen: set[Path] = set()
     waiting = [ROOT / "README.md"]
     while waiting:
@@ -125,7 +125,7 @@ def test_every_page_is_found_from_the_readme() -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the site, in which a dead link, a lost page or a missing heading is an error."""
+    """Build the site; a dead link, an unlisted page or a missing heading is an error."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -145,7 +145,7 @@ def test_every_page_is_in_the_site(site: Path) -> None:
 
 
 def test_the_site_needs_no_network(site: Path) -> None:
-    """No page and no style takes a script, a font or a picture from elsewhere."""
+    """No page and no style sheet loads a script, a font or a picture from another host."""
     for path in [*site.rglob("*.html"), *site.rglob("*.css")]:
         text = path.read_text(encoding="utf-8")
         assert re.findall(r"<(?:script|img|link|iframe)\b[^>]*(?:src|href)=.?(?:https?:)?//[^ >]+", text) == [], path
@@ -153,7 +153,7 @@ def test_the_site_needs_no_network(site: Path) -> None:
 
 
 def test_the_commands_of_the_pages_are_right() -> None:
-    """Each `etl` command of a block that no test runs is one of the program, with options that it has."""
+    """Each `etl` command of a block that no test runs exists, with its options."""
     found = [
         (page_id(path), line)
         for path in PAGES
@@ -168,7 +168,7 @@ def test_the_commands_of_the_pages_are_right() -> None:
         context = click.Context(cli, info_name="etl")
         while isinstance(command, click.Group):
             assert words, f"{page}: {line}"
-            # What stands before the command has one value each.
+            # Each option before the command has one value.
             while words[0].startswith("--"):
                 words = words[2:]
             name, below, words = command.resolve_command(context, words)
@@ -181,7 +181,7 @@ def test_the_commands_of_the_pages_are_right() -> None:
 
 
 def error_classes() -> Iterator[type[EtlError]]:
-    """Yield the classes of errors that this tool ends a command with."""
+    """Yield the error classes that end a command."""
     waiting: list[type[EtlError]] = [EtlError]
     while waiting:
         kind = waiting.pop()
@@ -191,44 +191,44 @@ def error_classes() -> Iterator[type[EtlError]]:
 
 
 def test_every_error_has_an_exit_code_of_the_contract() -> None:
-    """Each class of errors has a member of the one list of exit codes."""
+    """Each error class has a member of the list of exit codes."""
     assert {kind.exit_code for kind in error_classes()} <= set(ExitCode)
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/reference/exit-codes.md"])
 def test_every_exit_code_is_explained(name: str) -> None:
-    """The tables of exit codes hold those that a command can end with, and no other."""
+    """The tables of exit codes have the exit codes of the commands, and no others."""
     rows = re.findall(r"^\| (\d+(?:, \d+)*) \|", text_of(ROOT / name), re.MULTILINE)
     assert sorted(int(code) for row in rows for code in row.split(", ")) == sorted(ExitCode)
 
 
 def test_every_status_is_explained() -> None:
-    """The status words of a load stand in the table of exit codes."""
+    """The table of exit codes has each status of a load."""
     page = text_of(REFERENCE / "exit-codes.md")
     assert [word for word in get_args(Status) if f"`{word}`" not in page] == []
 
 
-def test_the_order_of_exit_codes_is_told() -> None:
-    """The page tells which code wins when several sources end differently, as the command decides it."""
+def test_the_order_of_exit_codes_is_explained() -> None:
+    """The page names the order in which the exit code is chosen when several sources end differently."""
     order = ", ".join(map(str, ExitCode))
     assert f"of {order}." in text_of(REFERENCE / "exit-codes.md")
 
 
-def test_every_key_of_etl_toml_is_told() -> None:
-    """Each key that etl.toml may hold is that of an option, and the example of the page is a right one."""
+def test_every_key_of_etl_toml_is_explained() -> None:
+    """The table of options has exactly the keys of etl.toml."""
     rows = [line.split(" | ") for line in text_of(REFERENCE / "settings.md").splitlines() if line.startswith("| `--")]
     assert {row[2].strip("`") for row in rows} - {""} == set(file_keys())
 
 
 def test_the_example_of_etl_toml_is_right(tmp_path: Path) -> None:
-    """The example of the page is a file that the program takes."""
+    """The program accepts the example of the page."""
     (example,) = fenced(REFERENCE / "settings.md", "toml")
     (tmp_path / "etl.toml").write_text(example, encoding="utf-8")
     assert read_file_settings(tmp_path).as_defaults().keys() < tomllib.loads(example).keys()
 
 
 def test_every_part_of_a_definition_is_explained() -> None:
-    """The grammar of definitions holds each key, option and type that the program knows."""
+    """The grammar of definitions has each key, option and type of the program."""
     words = table_words(REFERENCE / "dataset-definitions.md")
     parts = (reading._Document, reading._TableDocument, datasets.Column)
     known = {name for part in parts for name in part.__struct_fields__}
@@ -238,7 +238,7 @@ def test_every_part_of_a_definition_is_explained() -> None:
 
 
 def test_the_examples_of_definitions_are_right(tmp_path: Path) -> None:
-    """Each definition that a page shows is one that the program takes."""
+    """The program accepts each definition that a page shows."""
     examples = [example for path in PAGES for example in fenced(path, "toml") if path != REFERENCE / "settings.md"]
     assert len(examples) > 2
     for example in examples:
@@ -248,7 +248,7 @@ def test_the_examples_of_definitions_are_right(tmp_path: Path) -> None:
 
 
 def test_every_key_of_json_output_is_explained() -> None:
-    """Each key that an example of JSON output prints is named by the page beside the example."""
+    """The page names each key of its example of JSON output."""
     path = REFERENCE / "summary.md"
     words = table_words(path) | set(re.findall(r"`(\w+)`", text_of(path)))
     keys = {key for block in fenced(path, "console") for key in re.findall(r'"(\w+)": ', block)}
@@ -258,7 +258,7 @@ def test_every_key_of_json_output_is_explained() -> None:
 
 
 def test_every_key_of_a_failure_is_explained() -> None:
-    """The page of the failed store explains each key of the file that tells of its records."""
+    """The page about the failed store explains each key of the file that describes the records."""
     shown = next(block for block in fenced(REFERENCE / "summary.md", "console") if '"texts"' in block)
     document = json.loads(shown[shown.rindex("\n{\n") :])
     words = table_words(REFERENCE / "failed-store.md")
@@ -266,9 +266,9 @@ def test_every_key_of_a_failure_is_explained() -> None:
 
 
 def named_statements(module: Path) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-    """Return the names that a module asks for, and those that it may ask for, by the file of queries.
+    """Return the statements that a module uses, and those that it may use, by their file of queries.
 
-    A name that varies may be any text of the module; one that only begins as written ends with *.
+    A name in a variable may be any text of the module; a name of which only the beginning is known ends with *.
     """
     tree = ast.parse(text_of(module))
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
@@ -288,7 +288,7 @@ def named_statements(module: Path) -> tuple[dict[str, set[str]], dict[str, set[s
 
 
 def loaded(node: ast.expr) -> str:
-    """Return NAME of an expression `queries.load("NAME")`, else nothing."""
+    """Return NAME of an expression `queries.load("NAME")`, or an empty text."""
     if isinstance(node, ast.Call) and ast.unparse(node.func) == "queries.load":
         return str(ast.literal_eval(node.args[0]))
     return ""
@@ -306,7 +306,7 @@ def constants(node: ast.expr) -> Iterator[str]:
 
 
 def test_every_statement_is_used_and_every_used_one_exists() -> None:
-    """Each named statement of sql/queries/ is taken by a module, and no module takes one that is not there."""
+    """A module uses each named statement of sql/queries/, and no module uses a missing one."""
     unused = {path.stem: set(queries.load(path.stem)) for path in (shipped("sql") / "queries").glob("*.sql")}
     known = {name: frozenset(statements) for name, statements in unused.items()}
     for module in (ROOT / "etl").rglob("*.py"):

@@ -60,7 +60,7 @@ class Example:
 
 
 def piece(example: Example) -> Iterator[str]:
-    """Yield what the piece says of itself."""
+    """Yield the properties of the piece."""
     yield f"offset        {example.piece.offset}"
     yield f"length        {example.piece.length} bytes"
     yield f"records       {example.piece.count}, the first is number {example.piece.first_record}"
@@ -68,7 +68,7 @@ def piece(example: Example) -> Iterator[str]:
 
 
 def needle(example: Example) -> Iterator[str]:
-    """Yield what the cutter learns from the first record."""
+    """Yield the needle that the cutter derives from the first record."""
     learned = Needle("array", None)
     learned.learn(SOURCE.decode("latin-1"), example.piece.offset + example.piece.blocks[0][1])
     yield learned._needle.decode().replace("\n", "␊")
@@ -106,7 +106,7 @@ def columns(example: Example) -> Iterator[str]:
 
 
 def alone(column: TokenColumn, token: Token) -> str:
-    """Return what becomes of a token that is checked by itself."""
+    """Return the result for a token that is checked by itself."""
     suspects: set[int] = set()
     assert column.accept is not None
     column.accept([token], suspects)
@@ -128,7 +128,7 @@ def copy(example: Example) -> Iterator[str]:
 
 
 def suspects(example: Example) -> Iterator[str]:
-    """Yield what the checked path makes of the suspect records."""
+    """Yield the result of the checked path for the suspect records."""
     ((_, text),) = example.batch.tables
     yield "P-3   " + b"".join(text.encoded()).decode().rstrip("\n").replace("\t", "␉")
     (rejected,) = example.batch.rejected
@@ -145,7 +145,7 @@ STEPS = {step.__name__: step for step in (piece, needle, blocks, tokens, columns
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
-    """Bring the source of the page to a batch."""
+    """Cut the source of the page and make it into a batch."""
     path: Path = tmp_path_factory.mktemp("config") / "parcels.toml"
     path.write_text(FILES["config/datasets/parcels.toml"], encoding="utf-8")
     return Example(read(path))

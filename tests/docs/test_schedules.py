@@ -1,4 +1,4 @@
-"""The schedules that people copy: run, or held against what their programs allow, as far as that goes without those."""
+"""The schedules that people copy are run, or they are checked against the schemas of their programs."""
 
 import re
 import runpy
@@ -21,7 +21,7 @@ PROGRAM = Path(sys.executable).parent / "etl"
 
 
 def codes(word: str) -> set[int]:
-    """Return the exit codes of which the page says this: `tries` again, or `tells` a person."""
+    """Return the exit codes for which the page says this: `tries` again, or `tells` a person."""
     rows = re.findall(r"^\| (\d[\d, ]*) \| (\w+)", (SCHEDULES / "README.md").read_text(), re.MULTILINE)
     return {int(code) for codes, first in rows if first == word for code in codes.split(", ")}
 
@@ -30,21 +30,21 @@ AGAIN, FINAL = codes("tries"), codes("tells")
 
 
 def test_each_exit_code_has_one_answer() -> None:
-    """Every code of an error is either tried again or told to a person."""
+    """Every exit code of an error is either retried or reported to a person."""
     known = {kind.exit_code for kind in EtlError.__subclasses__() if kind.__name__ != "InterruptedByUserError"}
     assert AGAIN.isdisjoint(FINAL)
     assert known <= AGAIN | FINAL
 
 
 def entries() -> list[tuple[list[str], str, str]]:
-    """Return the entries of the crontab: five fields of time, the user, and the command that the shell gets."""
+    """Return the entries of the crontab: five fields of time, the user, and the command for the shell."""
     lines = (SCHEDULES / "crontab").read_text().splitlines()
     found = [line.split(maxsplit=6) for line in lines if re.match(r"[\d*]", line)]
     return [(fields[:5], fields[5], fields[6].replace("\\%", "%")) for fields in found]
 
 
-def test_the_crontab_is_one() -> None:
-    """Times are in their ranges, an unescaped percent sign ends no command, and the others are assignments."""
+def test_the_crontab_is_valid() -> None:
+    """Times are in their ranges, no unescaped percent sign ends a command, and the other lines are assignments."""
     largest = (59, 23, 31, 12, 7)
     assert len(entries()) == 4
     for times, user, _ in entries():
@@ -56,7 +56,7 @@ def test_the_crontab_is_one() -> None:
 
 
 def test_the_commands_of_the_crontab_are_silent_unless_something_is_wrong(tmp_path: Path, database_url: str) -> None:
-    """What cron runs prints code and log where records were refused or a file is missing, and else nothing."""
+    """A command prints exit code and log when records were refused or a file is missing, and otherwise nothing."""
     for folder in ("exports/shipments", "log"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "exports" / "shipments" / "day.json").write_text(
@@ -74,8 +74,8 @@ def test_the_commands_of_the_crontab_are_silent_unless_something_is_wrong(tmp_pa
 
     shipments, again, trips, verified = (command for _, _, command in entries())
     assert again == shipments
-    assert "exit code 1\n" in (told := printed(shipments))
-    assert "loaded_with_rejects shipments" in told
+    assert "exit code 1\n" in (output := printed(shipments))
+    assert "loaded_with_rejects shipments" in output
     assert printed(verified) == ""
     assert "exit code 3\n" in printed(trips)
 
@@ -97,8 +97,8 @@ def test_systemd_understands_the_units(units: list[Path]) -> None:
     assert (done.returncode, [line for line in done.stderr.splitlines() if "etl-" in line]) == (0, [])
 
 
-def test_systemd_tries_again_what_passes_by_itself() -> None:
-    """The load is started again after just the codes to be tried again, the listener after all but wrong usage."""
+def test_systemd_retries_temporary_faults() -> None:
+    """The load is restarted only after the codes to retry, the listener after all codes except wrong usage."""
     load, listen = ((SCHEDULES / f"etl-{name}.service").read_text() for name in ("load", "listen"))
     assert prevented(load) == FINAL
     assert prevented(listen) == {2}
@@ -109,7 +109,7 @@ def test_systemd_tries_again_what_passes_by_itself() -> None:
 
 
 def prevented(unit: str) -> set[int]:
-    """Return the exit codes after which a unit is not started again."""
+    """Return the exit codes after which a unit is not restarted."""
     (line,) = re.findall(r"^RestartPreventExitStatus=(.+)$", unit, re.MULTILINE)
     return set(map(int, line.split()))
 
@@ -134,10 +134,8 @@ def test_the_workflow_is_what_its_schema_allows() -> None:
         ([4, 4, 4, 4, 4], 4, [60, 300, 900]),
     ],
 )
-def test_the_workflow_tries_again_what_passes_by_itself(
-    ends: list[int], code: int, pauses: list[int], tmp_path: Path
-) -> None:
-    """Its script ends with the code of the load, after pauses while the database is away or busy."""
+def test_the_workflow_retries_temporary_faults(ends: list[int], code: int, pauses: list[int], tmp_path: Path) -> None:
+    """Its script ends with the exit code of the load, after pauses while the database is unreachable or busy."""
     (step,) = (
         step
         for step in yaml.safe_load((SCHEDULES / "github-actions.yml").read_text())["jobs"]["load"]["steps"]
@@ -178,8 +176,8 @@ def containers() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return [(pod, container) for pod in pods for container in pod["containers"]]
 
 
-def test_kubernetes_lets_no_two_loads_overlap_and_tries_again_what_passes() -> None:
-    """The job fails at once with the final codes; policies of failures need pods that are never restarted in place."""
+def test_kubernetes_prevents_overlap_and_retries_temporary_faults() -> None:
+    """The job fails at once at final exit codes; a pod failure policy requires pods that are never restarted."""
     job = manifests()["CronJob"]["spec"]
     assert job["concurrencyPolicy"] == "Forbid"
     pods = job["jobTemplate"]["spec"]
@@ -189,7 +187,7 @@ def test_kubernetes_lets_no_two_loads_overlap_and_tries_again_what_passes() -> N
 
 
 def test_kubernetes_gives_the_pods_what_they_need_and_no_more() -> None:
-    """Each container has limits, no privilege and a password out of the Secret; each volume is there and used."""
+    """Each container has limits, no privilege and a password from the Secret; each volume is declared and used."""
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert len(containers()) == 2
     for pod, container in containers():
@@ -202,7 +200,7 @@ def test_kubernetes_gives_the_pods_what_they_need_and_no_more() -> None:
 
 
 def test_kubernetes_runs_commands_of_the_program() -> None:
-    """What the containers and the probe run are commands with the options that they have."""
+    """The containers and the probe run commands that exist, with options that exist."""
     (_, load), (_, listen) = containers()
     probe = listen["readinessProbe"]["exec"]["command"]
     for command in (load["args"], listen["args"], probe[1:]):
@@ -211,20 +209,20 @@ def test_kubernetes_runs_commands_of_the_program() -> None:
 
 
 class Failed(Exception):
-    """Stand for the exception after which Airflow does not try again."""
+    """Replaces the exception after which Airflow does not retry."""
 
 
 class TriedAgain(Exception):
-    """Stand for the exception after which Airflow tries again."""
+    """Replaces the exception after which Airflow retries."""
 
 
 @pytest.mark.parametrize("code", [0, *sorted(FINAL | AGAIN)])
-def test_airflow_tries_again_what_passes_by_itself(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The task raises by the exit code: nothing, the exception of a final failure, or the one that is tried again."""
-    told: dict[str, Any] = {}
+def test_airflow_retries_temporary_faults(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task raises nothing, the exception of a final failure, or that of a retry, by the exit code."""
+    dag_options: dict[str, Any] = {}
 
     def dag(**options: Any) -> Callable[[Callable[[], None]], Callable[[], None]]:
-        told.update(options)
+        dag_options.update(options)
         return lambda function: function
 
     exceptions, sdk = types.ModuleType("airflow.sdk.exceptions"), types.ModuleType("airflow.sdk")
@@ -243,12 +241,12 @@ def test_airflow_tries_again_what_passes_by_itself(code: int, tmp_path: Path, mo
         raised = type(error)
     assert raised is (None if code == 0 else Failed if code in FINAL else TriedAgain)
     assert (tmp_path / "asked").read_text() == "--log-format json load shipments /srv/exports/shipments\n"
-    assert (told["max_active_runs"], told["catchup"]) == (1, False)
+    assert (dag_options["max_active_runs"], dag_options["catchup"]) == (1, False)
 
 
 @pytest.mark.parametrize("code", sorted(AGAIN | FINAL | {0}))
-def test_the_script_tries_again_what_asks_for_it(tmp_path: Path, code: int) -> None:
-    """`scripts/retry` tries again after the codes of which the page says so, ends with the last, and no sooner."""
+def test_the_script_retries_temporary_faults(tmp_path: Path, code: int) -> None:
+    """`scripts/retry` retries after the codes that the page names, and ends with the last exit code."""
     stub = tmp_path / "load"
     stub.write_text(f"#!/bin/sh\necho tried >>tries\nexit {code}\n")
     stub.chmod(0o755)

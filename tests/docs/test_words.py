@@ -6,7 +6,7 @@ from scripts import words
 
 WORDS, ALLOWED = words.read_list()
 
-# What is in a file, by its path, and the words that are found there.
+# The path of a file, its text, and the words that are found in it.
 FOUND = {
     "docstring of a module": ("etl/a.py", '"""What is\ntold."""\n', ["2: told"]),
     "docstring of a function": (
@@ -49,7 +49,7 @@ FOUND = {
     "word of some folders": ("etl/ingestion/transform/a.py", "lanes = 2\n", ["1: lanes"]),
 }
 
-# What is not found: another word, a use that is right, or a string of a test, which may be any data.
+# Texts without a finding: another word, an allowed use, or a string of a test, which may be any data.
 NOT_FOUND = {
     "part of a word": ("docs/a.md", "Retold, understand, standard, cavouchs, `N` is within.\n"),
     "in something": ("docs/a.md", "The facts are in the schema `logistics`, what is in `etl` is the ledger.\n"),

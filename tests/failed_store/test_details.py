@@ -1,4 +1,4 @@
-"""The description of a failure on disk: what is written is read again."""
+"""The description of a failure on disk can be read again after it was written."""
 
 import json
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_the_records_of_a_failure_are_read_as_they_were_written(tmp_path: Path, 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"id": "x"}', '{"records": [{"record": "first"}]}'])
 def test_a_damaged_description_is_wrong_usage(tmp_path: Path, text: str) -> None:
-    """A description that is no JSON, or does not describe records, is named with its file."""
+    """A description that is not JSON, or that does not describe records, is reported with its file."""
     with FailedStore(tmp_path / "failed") as store:
         store.prepare()
         store.write(_failure()).result()

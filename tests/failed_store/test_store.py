@@ -64,7 +64,7 @@ def _files(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o277, 0o777])
 def test_only_its_owner_may_read_it(site: Site, umask: int) -> None:
-    """Folders have mode 0700 and files 0600, whatever the umask; a folder that is there keeps the mode it has."""
+    """Folders have mode 0700 and files 0600 with any umask; an existing folder keeps its mode."""
     before = os.umask(umask)
     try:
         first = _load(site, "first.ndjson", as_lines(GOOD[0], _bad(1)), "--failed-dir", "made/failed")
@@ -87,8 +87,8 @@ def test_only_its_owner_may_read_it(site: Site, umask: int) -> None:
     assert {mode for name, mode in _files(shared).items() if "." not in name[:9]} == {"drwx------", "-rw-------"}
 
 
-def test_what_is_told_of_rejected_records(site: Site) -> None:
-    """ID.json holds the members of the contract in their order, with the truth about each record of ID.ndjson."""
+def test_the_details_of_rejected_records(site: Site) -> None:
+    """ID.json has the members of the contract in their order, and the facts about each record of ID.ndjson."""
     site.ask("alter table lab.parcels add constraint parcels_by_hand check (note <> 'no')")
     refused = {"parcel_id": "P77", "note": "no"}
     broken = '{"parcel_id": "P78",\t"weight_kg" 8}'
@@ -104,8 +104,8 @@ def test_what_is_told_of_rejected_records(site: Site) -> None:
     ]
     lines = site.failures.path(failed_id).read_bytes()
     assert lines.decode() == as_lines(_bad(7), refused, broken, {"weight_kg": 3})
-    told = site.failures.details(failed_id)
-    created_at = datetime.fromisoformat(told["created_at"])
+    details = site.failures.details(failed_id)
+    created_at = datetime.fromisoformat(details["created_at"])
     assert began <= created_at <= datetime.now(UTC) < began + timedelta(minutes=1)
     offsets = [("\ufeff" + source).encode().index(line) for line in lines.splitlines()]
     records = [
@@ -115,11 +115,11 @@ def test_what_is_told_of_rejected_records(site: Site) -> None:
         (5, offsets[3], None, "lab.parcels", "parcel_id", "23502", "expected a value, got none"),
     ]
     names = ("record", "offset", "key", "table", "column", "sqlstate", "reason")
-    for record, (*places, reason) in zip(told["records"], records, strict=True):
+    for record, (*places, reason) in zip(details["records"], records, strict=True):
         assert tuple(record) == names
         assert [record[name] for name in names[:-1]] == places
         assert reason in record["reason"]
-    assert list(told.items()) == [
+    assert list(details.items()) == [
         ("id", failed_id),
         ("run", summary["run"]),
         ("dataset", "parcels"),
@@ -127,27 +127,30 @@ def test_what_is_told_of_rejected_records(site: Site) -> None:
         ("batch", 3),
         ("kind", "rejected"),
         ("state", "pending"),
-        ("created_at", told["created_at"]),
+        ("created_at", details["created_at"]),
         ("attempts", 1),
         ("parent", None),
         ("note", None),
         ("sha256", hashlib.sha256(lines).hexdigest()),
-        ("error", {"sqlstate": "23514", "message": told["records"][0]["reason"]}),
-        ("records", told["records"]),
+        ("error", {"sqlstate": "23514", "message": details["records"][0]["reason"]}),
+        ("records", details["records"]),
     ]
     row = site.ask(
         "select run, dataset, source, batch, kind, state, attempts, parent, note, sha256, count_records, sqlstate,"
         " message from etl.failures"
     )[0]
-    error = told["error"]
+    error = details["error"]
     assert row == (
-        *(told[name] for name in ("run", "dataset", "source", "batch", "kind", "state", "attempts", "parent", "note")),
-        *(told["sha256"], 4, error["sqlstate"], error["message"]),
+        *(
+            details[name]
+            for name in ("run", "dataset", "source", "batch", "kind", "state", "attempts", "parent", "note")
+        ),
+        *(details["sha256"], 4, error["sqlstate"], error["message"]),
     )
 
 
 def test_a_failed_batch_is_kept_beside_its_rejected_records(site: Site) -> None:
-    """Of a batch that others kept from loading the records wait as failed, those at fault themselves as rejected."""
+    """The records of a batch that could not be loaded are kept as failed, and its bad records as rejected."""
     site.on_insert("lab.parcels", "true", "raise 'busy' using errcode = '57014';")
     summary = _load(site, "parcels.json", json.dumps([GOOD[0], _bad(1), GOOD[1]]))
     assert summary["records"] | {"read": 3, "rejected": 1, "failed": 2, "pending": 3} == summary["records"]
@@ -155,21 +158,21 @@ def test_a_failed_batch_is_kept_beside_its_rejected_records(site: Site) -> None:
     assert site.failures.ids() == [failed, rejected]
     assert site.failures.path(rejected).read_text() == as_lines(_bad(1))
     assert site.failures.path(failed).read_text() == as_lines(GOOD[0], GOOD[1])
-    told = site.failures.details(failed)
-    assert (told["kind"], told["error"]["sqlstate"]) == ("failed", "57014")
-    assert [(each["record"], each["key"], each["sqlstate"]) for each in told["records"]] == [
+    details = site.failures.details(failed)
+    assert (details["kind"], details["error"]["sqlstate"]) == ("failed", "57014")
+    assert [(each["record"], each["key"], each["sqlstate"]) for each in details["records"]] == [
         (1, "P1", "57014"),
         (3, "P2", "57014"),
     ]
 
 
 def _fail_at_commit(site: Site) -> None:
-    """Let each batch fail when it commits, after all that is written."""
+    """Make each batch fail at its commit, after all its files were written."""
     site.on_insert("lab.parcels", "true", "raise 'stopped' using errcode = 'XX000';", moment="in COMMIT")
 
 
 def test_a_batch_that_is_tried_again_writes_the_same_file_again(site: Site) -> None:
-    """An id is made of run and batch: after a commit that failed the next attempt overwrites what was written."""
+    """An id is made of run and batch, so after a failed commit the next attempt overwrites the same file."""
     _fail_at_commit(site)
     stopped = _load(site, "parcels.ndjson", as_lines(GOOD[0], _bad(1)))
     assert (stopped["exit_code"], stopped["records"]["loaded"], stopped["records"]["pending"]) == (4, 0, 0)
@@ -183,8 +186,8 @@ def test_a_batch_that_is_tried_again_writes_the_same_file_again(site: Site) -> N
     assert site.failures.path(failed_id).read_bytes() == written == as_lines(_bad(1)).encode()
 
 
-def test_a_sweep_removes_what_the_ledger_does_not_name_and_nothing_else(site: Site) -> None:
-    """The next attempt removes what a crash left of its run; files of others, and other runs', stay."""
+def test_a_sweep_removes_only_files_that_the_ledger_does_not_name(site: Site) -> None:
+    """The next attempt removes the files that a crash left of its run; files of other programs and runs stay."""
     other = _load(site, "other.ndjson", as_lines(_bad(9)))
     summary = _load(site, "parcels.ndjson", as_lines(GOOD[0], _bad(1)))
     run = summary["run"]
@@ -198,7 +201,7 @@ def test_a_sweep_removes_what_the_ledger_does_not_name_and_nothing_else(site: Si
     elsewhere.write_text("x")
     outside = site.store / f"{run}-999-r.ndjson"
     outside.write_text("x")
-    _load(site, "parcels.ndjson")  # nothing new: the store is left alone
+    _load(site, "parcels.ndjson")  # nothing new: the store is not changed
     assert all((folder / name).exists() for name in left)
     grown = _load(site, "parcels.ndjson", as_lines(GOOD[0], _bad(1), GOOD[1]))
     assert (grown["run"], grown["records"]["loaded"]) == (run, 1)
@@ -221,7 +224,7 @@ def _failure(failed_id: str, *texts: bytes, key: str | None = "K1") -> Failure:
 
 
 class _Full:
-    """An operating system that fails once, at one of its calls."""
+    """An operating system of which one call fails once."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
         self.calls = 0
@@ -239,7 +242,7 @@ class _Full:
 
 
 def test_a_file_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At whatever step the disk is full, no file is half there, the writer says so, and the next try completes it."""
+    """When the disk is full at any step, no partial file is left, an error is reported, and a retry writes the file."""
     for call in range(1, 100):
         store = FailedStore(tmp_path / str(call))
         store.prepare()
@@ -267,14 +270,14 @@ def test_a_file_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_full_disk_ends_the_load_and_loses_nothing(site: Site) -> None:
-    """Where a file does not fit the batch does not commit: exit 4; with room again the same command completes it."""
+    """When a file does not fit on the disk, its batch does not commit: exit code 4; later the same command loads it."""
     bad = [_bad(number) | {"note": "x" * 500} for number in range(1, 101)]
     (site.folder / "parcels.ndjson").write_text(as_lines(GOOD[0], bad[0], *GOOD[1:], *bad[1:]))
     command = ["load", "parcels", "parcels.ndjson", "--json", "--batch-rows", "10", "--max-rejected", "100%"]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
-        full = site.run(*command, env={"PYTHONDONTWRITEBYTECODE": "1"})  # A cut .pyc would stay behind.
+        full = site.run(*command, env={"PYTHONDONTWRITEBYTECODE": "1"})  # A partial .pyc would remain.
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert full.returncode == 4
@@ -302,13 +305,13 @@ def test_a_full_disk_ends_the_load_and_loses_nothing(site: Site) -> None:
 
 
 def test_a_batch_commits_only_when_its_file_is_safe(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the disk takes its time the batch is not visible; it is as soon as the file is safe."""
-    asked, may_go_on = threading.Event(), threading.Event()
+    """A batch is not visible before its file is safely on disk."""
+    asked, may_continue = threading.Event(), threading.Event()
     flush = os.fsync
 
     def slow(descriptor: int) -> None:
         asked.set()
-        assert may_go_on.wait(20)
+        assert may_continue.wait(20)
         flush(descriptor)
 
     monkeypatch.setattr(os, "fsync", slow)
@@ -319,7 +322,7 @@ def test_a_batch_commits_only_when_its_file_is_safe(site: Site, monkeypatch: pyt
         time.sleep(0.3)  # time enough for a batch that does not wait to be visible
         with site.connect() as connection:
             visible.extend(connection.execute("select count(*) from lab.parcels").fetchone() or ())
-        may_go_on.set()
+        may_continue.set()
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -331,7 +334,7 @@ def test_a_batch_commits_only_when_its_file_is_safe(site: Site, monkeypatch: pyt
 
 
 def test_list_and_show_for_a_person_and_for_a_program(site: Site) -> None:
-    """`list` tells a line for each file that waits, `show` each record with place, fault and text; both as JSON too."""
+    """`list` prints a line for each pending file, `show` each record with place, fault and text; or both JSON."""
     summary = _load(site, "parcels.ndjson", as_lines(GOOD[0], _bad(1), GOOD[1], _bad(2)))
     other = _load(site, "more.ndjson", as_lines(GOOD[0], "[7]"))
     failed_id, more = f"{summary['run']}-0-r", f"{other['run']}-0-r"
@@ -383,7 +386,7 @@ def _run(command: str, folder: Path) -> bytes:
 
 @pytest.mark.parametrize("name", ["parcels.json", "it's a file; (1).json", "-parcels.json"])
 def test_the_command_that_is_shown_prints_the_original(site: Site, name: str) -> None:
-    """For a plain file `show` prints a command that prints the record's bytes in the source, also after an edit."""
+    """For a plain file, `show` prints a command for the bytes of the record in the source, also after an edit."""
     texts = [json.dumps(each, indent=2).replace("\n", "\r\n") for each in (_bad(1), GOOD[0], _bad(2), _bad(3))]
     (site.folder / name).write_bytes((" [ " + " ,\n\n".join(texts) + "]").encode())
     assert site.run("load", "parcels", "--", name).returncode == 1
@@ -399,8 +402,8 @@ def test_the_command_that_is_shown_prints_the_original(site: Site, name: str) ->
     assert [_run(command, site.folder) for command in edited] == originals
 
 
-def test_the_command_that_is_shown_prints_lines_that_are_no_json(site: Site) -> None:
-    """A line that is no JSON is printed as it stands in the source, before and after it was put right."""
+def test_the_command_that_is_shown_prints_lines_that_are_not_json(site: Site) -> None:
+    """The command prints a line that is not JSON unchanged, before and after its correction in the store."""
     broken = ['{"parcel_id": "P1" "weight_kg": 1}', "no JSON at all \\ 'x'", '{"parcel_id": "P3", "note": "\x01"}']
     summary = _load(site, "parcels.ndjson", as_lines(broken[0], GOOD[3], broken[1] + " \r", broken[2]))
     assert summary["records"]["rejected"] == 3
@@ -412,7 +415,7 @@ def test_the_command_that_is_shown_prints_lines_that_are_no_json(site: Site) -> 
 
 
 def test_no_command_is_shown_for_what_has_no_offsets(site: Site) -> None:
-    """Of a compressed source, a pipe and a file that is gone `show` prints the records and no command."""
+    """For a compressed source, a pipe and a missing file, `show` prints the records and no command."""
     _load(site, "parcels.ndjson.gz", gzip.compress(as_lines(_bad(1)).encode()))
     _load(site, "gone.ndjson", as_lines(_bad(2)))
     (site.folder / "gone.ndjson").unlink()
@@ -432,7 +435,7 @@ def test_no_command_is_shown_for_what_has_no_offsets(site: Site) -> None:
 
 
 def test_the_length_of_a_large_record_is_found_in_the_source(tmp_path: Path) -> None:
-    """However long a record is, its length in the source is found from its offset, be its line edited or not."""
+    """The length of a record of any size is found in the source from its offset, also when its line was edited."""
     for size in (10, 1 << 18, (1 << 18) + 5, 3 << 20):
         text = json.dumps({"parcel_id": "P1", "note": "é\n]}" * size}, indent=1, ensure_ascii=False).encode()
         (tmp_path / "big.json").write_bytes(b"[" + text + b", {}]")
@@ -441,7 +444,7 @@ def test_the_length_of_a_large_record_is_found_in_the_source(tmp_path: Path) -> 
 
 
 def test_no_name_leaves_the_folder(site: Site) -> None:
-    """Neither a dataset nor an id or a run that somebody types leads out of the store: exit 2, or nothing is found."""
+    """A dataset, id or run cannot name a path outside of the store: exit code 2, or nothing is found."""
     secret = site.folder / "secret.ndjson"
     secret.write_text('{"secret": 1}\n')
     shutil.copy(secret, site.folder / "secret.json")
@@ -464,7 +467,7 @@ def test_no_name_leaves_the_folder(site: Site) -> None:
 
 
 def test_what_the_store_holds_is_not_for_load(site: Site) -> None:
-    """A file of the store, however it is named, is exit 2 with the hint to replay it, and nothing is loaded."""
+    """A load of a file of the store, by any path, is exit code 2 with the hint to replay it; nothing is loaded."""
     summary = _load(site, "parcels.ndjson", as_lines(_bad(1)))
     [failed_id] = site.failures.ids()
     path = site.failures.path(failed_id).relative_to(site.folder)
@@ -489,8 +492,8 @@ def test_what_the_store_holds_is_not_for_load(site: Site) -> None:
     assert summary["exit_code"] == 1
 
 
-def test_a_file_beside_a_source_is_not_looked_into(site: Site) -> None:
-    """Lines load whatever stands in a .json file of the same name, be it large, broken or of another program."""
+def test_a_file_beside_a_source_is_not_read(site: Site) -> None:
+    """A source of lines is loaded whatever is in a .json file of the same name."""
     besides = [b"[" * 200_000, b"", b"{", b'{"id": "', json.dumps({"id": "feed", "sha256": "x"}).encode(), b"\xff" * 9]
     for number, beside in enumerate(besides):
         (site.folder / "feed.json").write_bytes(beside)
@@ -500,22 +503,22 @@ def test_a_file_beside_a_source_is_not_looked_into(site: Site) -> None:
     assert _load(site, "feed.ndjson")["exit_code"] == 0
 
 
-def test_keys_that_json_cannot_tell(site: Site) -> None:
-    """A key with half a surrogate pair, a NUL or without end is kept and told, and keeps no other record out."""
+def test_keys_that_json_cannot_represent(site: Site) -> None:
+    """A key with a lone surrogate, a NUL or great length is stored and reported, and does not affect other records."""
     keys = ["\\ud800", "a\\udfffb", "\\u0000", "x" * 300_000, "\u001b[31m"]
     records = [f'{{"parcel_id": {json.dumps(key).replace(chr(92) * 2, chr(92))}, "weight_kg": -1}}' for key in keys]
     summary = _load(site, "parcels.ndjson", as_lines(GOOD[0], *records, GOOD[1]), "--max-rejected", "100%")
     assert (summary["exit_code"], summary["records"]["loaded"], summary["records"]["rejected"]) == (1, 2, 5)
     [failed_id] = site.failures.ids()
     assert site.failures.path(failed_id).read_text() == as_lines(*records)
-    told = site.failures.details(failed_id)["records"]
-    assert [each["key"] for each in told] == ["\\ud800", "a\\udfffb", "\0", "x" * 300_000, "\u001b[31m"]
+    stored = site.failures.details(failed_id)["records"]
+    assert [each["key"] for each in stored] == ["\\ud800", "a\\udfffb", "\0", "x" * 300_000, "\u001b[31m"]
     assert site.run("failed", "show", failed_id).returncode == 0
     assert site.run("failed", "show", failed_id, "--json").returncode == 0
 
 
-def test_a_file_that_is_gone_is_told(site: Site) -> None:
-    """Where a file is gone, damaged or in another folder, `show` and `replay` are exit 2; `discard` gives it up."""
+def test_a_missing_file_is_reported(site: Site) -> None:
+    """When a file is missing, damaged or elsewhere, `show` and `replay` are exit code 2; `discard` still works."""
     _load(site, "parcels.ndjson", as_lines(GOOD[0], _bad(1)))
     [failed_id] = site.failures.ids()
     path = site.failures.path(failed_id)
@@ -539,7 +542,7 @@ def test_a_file_that_is_gone_is_told(site: Site) -> None:
 
 
 def test_the_folder_entry_of_a_file_is_flushed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before a file counts as safe it, its folder and each folder that was made for it are flushed to the disk."""
+    """Before a file counts as safe, the file, its folder and each new folder above it are flushed to the disk."""
     flushed = []
     flush = os.fsync
 

@@ -1,4 +1,4 @@
-"""The tests of this room cut sources into records, without a server: the core does no I/O."""
+"""These tests cut sources into records without a server, because the core does no I/O."""
 
 from tests.support.core import server
 

@@ -36,15 +36,15 @@ def json_texts(draw: st.DrawFn, values: st.SearchStrategy[Any] = VALUE) -> str:
 
 @quick
 @given(json_texts(), st.sampled_from(["", " ", "\n{", "]", "}", ",", '"x']), st.sampled_from(["", "  ", '[{"']))
-def test_a_value_ends_where_it_ends(value: str, behind: str, before: str) -> None:
-    """The end of a value is found whatever stands before and behind it."""
-    assert value_end(before + value + behind, len(before)) == len(before) + len(value)
+def test_a_value_ends_where_it_ends(value: str, after: str, before: str) -> None:
+    """The end of a value is found, whatever text is before and after it."""
+    assert value_end(before + value + after, len(before)) == len(before) + len(value)
 
 
 @quick
 @given(json_texts())
-def test_a_value_cut_anywhere_is_told_to_be_cut_off(value: str) -> None:
-    """Every beginning of a value is JSON that is cut off, but that of a number may be a number."""
+def test_a_value_cut_anywhere_is_reported_as_cut_off(value: str) -> None:
+    """Every prefix of a value is reported as cut off; the prefix of a number may be a number."""
     is_number = value[0] in "-0123456789"
     for length in range(len(value)):
         beginning = value[:length]
@@ -59,13 +59,13 @@ def test_a_value_cut_anywhere_is_told_to_be_cut_off(value: str) -> None:
 @quick
 @given(NUMBER.map(json.dumps))
 def test_a_number_cut_anywhere_may_continue(value: str) -> None:
-    """Where the text ends within a number, what was found of it is not taken for all of it."""
+    """A number at the end of the text may continue; a number before other text is complete."""
     for length in range(1, len(value)):
         text = f"[{value[:length]}"
         if value[:length] != "-":
             assert may_continue(text, 1, value_end(text, 1))
-    for behind in (",", "]", " ", "\n", "}"):
-        assert not may_continue(value + behind, 0, value_end(value + behind, 0))
+    for after in (",", "]", " ", "\n", "}"):
+        assert not may_continue(value + after, 0, value_end(value + after, 0))
     assert not may_continue('{"a":1}', 0, 7)
 
 
@@ -77,7 +77,7 @@ def test_a_number_cut_anywhere_may_continue(value: str) -> None:
         ("Infinity", "infinity is not json"),
         ("nope", "expecting value"),
         ("'a'", "expecting value"),
-        ("[1,]", ("expecting value", "illegal trailing comma")),  # Python 3.13 tells the latter
+        ("[1,]", ("expecting value", "illegal trailing comma")),  # Python 3.13 reports the latter
         ('{"a":1,}', ("expecting property name", "illegal trailing comma")),
         ('{"a" 1}', "expecting ':' delimiter"),
         ("{1:1}", "expecting property name"),
@@ -94,7 +94,7 @@ def test_a_number_cut_anywhere_may_continue(value: str) -> None:
     ],
 )
 def test_what_is_not_json_is_refused(text: str, reason: str | tuple[str, ...]) -> None:
-    """What only Python takes, and what nobody takes, is no value and was not cut off either."""
+    """Text that only Python accepts, or no parser, is refused and is not reported as cut off."""
     with pytest.raises(NotJSON) as caught:
         value_end(text, 0)
     assert caught.value.reason.lower().startswith(reason)
@@ -103,7 +103,7 @@ def test_what_is_not_json_is_refused(text: str, reason: str | tuple[str, ...]) -
 
 @pytest.mark.parametrize("opening", ["[", '{"a":', '[{"]":'])
 def test_nesting_ends_at_the_same_depth_however_it_is_called(opening: str) -> None:
-    """A value may be nested MAX_NESTING deep; one level more is refused, as are levels without end."""
+    """A value may be nested MAX_NESTING deep; one level more is refused, and so are endless levels."""
     closing = "".join({"[": "]", "{": "}"}[character] for character in reversed(opening) if character in "[{")
     times = MAX_NESTING // len(closing)
     deepest = opening * times + "1" + closing * times
@@ -114,7 +114,7 @@ def test_nesting_ends_at_the_same_depth_however_it_is_called(opening: str) -> No
 
 
 def test_many_brackets_are_not_deep() -> None:
-    """Brackets side by side, and brackets in strings, are no nesting."""
+    """Brackets side by side and brackets in strings do not count as nesting."""
     for text in (
         json.dumps([[]] * 1000),
         json.dumps(["[" * 1000]),
@@ -147,9 +147,9 @@ def test_a_string_of_megabytes_is_passed_once() -> None:
     ],
 )
 def test_a_line_is_a_record_or_all_of_it_is_a_fault(line: str, span: tuple[int, int, str]) -> None:
-    """A line begins with one JSON value, or is as a whole no JSON; what is on other lines plays no part."""
-    for before, behind in (("", ""), ("xx\n", "\n1}\n"), ("", '\n"}')):
-        start, end, fault = line_span(before + line + behind, len(before), len(before + line))
+    """A line begins with one JSON value, or all of it is a fault; other lines have no effect."""
+    for before, after in (("", ""), ("xx\n", "\n1}\n"), ("", '\n"}')):
+        start, end, fault = line_span(before + line + after, len(before), len(before + line))
         assert (start - len(before), end - len(before), fault) == span
 
 
@@ -164,9 +164,7 @@ def test_a_line_is_a_record_or_all_of_it_is_a_fault(line: str, span: tuple[int, 
         ("array", b"", []),
     ],
 )
-def test_the_records_of_a_piece_stand_where_they_stand(
-    shape: PieceShape, data: bytes, spans: list[tuple[int, int]]
-) -> None:
-    """Each record of a piece is told by its bytes, whatever separates it from the next."""
+def test_each_record_of_a_piece_has_its_span(shape: PieceShape, data: bytes, spans: list[tuple[int, int]]) -> None:
+    """The span of each record of a piece is its bytes, whatever separates it from the next."""
     piece = Piece(offset=7, count=len(spans), first_record=1, parts=(data,), shape=shape)
     assert [(span.start, span.end) for span in piece_spans(piece)] == spans

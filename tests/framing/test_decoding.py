@@ -22,7 +22,7 @@ INTEGER = st.integers() | st.integers(-(10**40), 10**40)
 
 @st.composite
 def spelled(draw: st.DrawFn, depth: int = 2) -> tuple[str, Any]:
-    """Draw a JSON value: its text, and the value that it must become."""
+    """Draw a JSON value: its text, and the value to which it must be decoded."""
     kind = draw(st.sampled_from(["literal", "integer", "decimal", "text", *(["object", "array"] if depth else [])]))
     match kind:
         case "literal":
@@ -46,7 +46,7 @@ def spelled(draw: st.DrawFn, depth: int = 2) -> tuple[str, Any]:
 
 @st.composite
 def objects(draw: st.DrawFn, depth: int = 2) -> tuple[str, dict[str, Any]]:
-    """Draw a JSON object, whose members may come twice."""
+    """Draw a JSON object; its members may come twice."""
     members = draw(st.lists(st.tuples(TEXT, spelled(depth)), max_size=4))
     text = ", ".join(f"{json.dumps(name)} :{text}" for name, (text, _) in members)
     return f"{{{text}}}", {name: value for name, (_, value) in members}
@@ -58,7 +58,7 @@ def _piece(shape: PieceShape, texts: Sequence[str | bytes]) -> Piece:
 
 
 def _types(value: Any) -> Any:
-    """Return a value with the type of each part beside it: to Python, 1, Decimal(1) and True are equal."""
+    """Return a value with the type of each part, because 1, Decimal(1) and True are equal in Python."""
     if isinstance(value, dict):
         return {name: _types(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -68,8 +68,8 @@ def _types(value: Any) -> Any:
 
 @quick
 @given(st.lists(objects(), max_size=5))
-def test_records_are_what_was_written(texts: list[tuple[str, dict[str, Any]]]) -> None:
-    """Each shape of piece gives the same records, each number with every digit, each text with every character."""
+def test_records_are_decoded_exactly(texts: list[tuple[str, dict[str, Any]]]) -> None:
+    """Pieces of each shape give the same records, with every digit of a number and every character of a text."""
     for shape in SHAPES:
         found = list(decode(_piece(shape, [text for text, _ in texts])))
         assert _types(found) == _types([value for _, value in texts])
@@ -97,20 +97,20 @@ def test_records_are_what_was_written(texts: list[tuple[str, dict[str, Any]]]) -
     ],
 )
 def test_a_fault_falls_on_its_record_alone(shape: PieceShape, text: str | bytes, found: Any) -> None:
-    """What ijson would alter is kept as it is, and what is no record is a fault in its place; its neighbours stay."""
-    for before, behind in ((0, 0), (1, 2), (3, 1)):
-        texts = ['{"a":"\\u00e9",  "n":1.50}'] * before + [text] + ['{"b":"}\\ud83d\\ude9a"}'] * behind
+    """A value that ijson would change is kept, and text that is not a record is a fault; its neighbours are kept."""
+    for before, after in ((0, 0), (1, 2), (3, 1)):
+        texts = ['{"a":"\\u00e9",  "n":1.50}'] * before + [text] + ['{"b":"}\\ud83d\\ude9a"}'] * after
         records = list(decode(_piece(shape, texts)))
         assert records[before] == found
         assert records[:before] == [{"a": "é", "n": Decimal("1.50")}] * before
-        assert records[before + 1 :] == [{"b": "}\U0001f69a"}] * behind
+        assert records[before + 1 :] == [{"b": "}\U0001f69a"}] * after
 
 
 @pytest.mark.parametrize(
     "line", ['{"a":NaN}', "-Infinity", '{"a":1', '{"a":1}}', "nope", '{"a":"\x01"}', "[" * 100_000]
 )
 def test_a_bad_line_is_a_fault_in_its_place(line: str) -> None:
-    """Only the line that is no JSON is refused; a closed record at its beginning is one of its own."""
+    """Only the line that is not JSON is refused; a complete record at its beginning is a record of its own."""
     records = list(decode(_piece("lines", ['{"a":1}', line, '{"a":2}'])))
     assert records[0] == {"a": 1}
     assert records[-1] == {"a": 2}
@@ -121,14 +121,14 @@ def test_a_bad_line_is_a_fault_in_its_place(line: str) -> None:
 
 
 def test_lines_that_make_a_value_together_are_lines() -> None:
-    """A value over two lines is two bad lines, though as a sequence of values it would be one record."""
+    """A value over two lines is two bad lines, although it would be one record in a sequence of values."""
     records = list(decode(_piece("lines", ['{"a":[', "]}", '{"b":1}'])))
     assert [isinstance(record, Fault) for record in records] == [True, True, False]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_long_integer_keeps_its_digits(shape: PieceShape) -> None:
-    """Integers of more than 4,300 digits are numbers like others, and take no time that grows with their square."""
+    """An integer of more than 4,300 digits is decoded exactly, in less than quadratic time."""
     lengths = (4300, 4301, 131_072, 1_000_000)
     texts = ['{"a":-' + "9" * length + "}" for length in lengths]
     values = [record["a"] for record in decode(_piece(shape, texts)) if isinstance(record, dict)]
@@ -139,9 +139,9 @@ def test_a_long_integer_keeps_its_digits(shape: PieceShape) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("text", "sign"), [("12.5e99999999999999999999", 1), ("-3E-99999999999999999999", -1)])
 def test_an_exponent_beyond_decimal_is_out_of_every_range(shape: PieceShape, text: str, sign: int) -> None:
-    """A number that Decimal cannot hold becomes one of its sign that no column can hold either, and never 0."""
-    before, record, behind = decode(_piece(shape, ['{"a":1.5}', f'{{"a":{text}}}', '{"a":2.5}']))
-    assert [before, behind] == [{"a": Decimal("1.5")}, {"a": Decimal("2.5")}]
+    """A number that Decimal cannot represent becomes a number of its sign that no column can store, and never 0."""
+    before, record, after = decode(_piece(shape, ['{"a":1.5}', f'{{"a":{text}}}', '{"a":2.5}']))
+    assert [before, after] == [{"a": Decimal("1.5")}, {"a": Decimal("2.5")}]
     assert isinstance(record, dict)
     assert record["a"].copy_abs().compare(Decimal("1e131072" if sign > 0 else "1e-16384")) == sign
     assert record["a"].is_signed() == (sign < 0)
@@ -150,7 +150,7 @@ def test_an_exponent_beyond_decimal_is_out_of_every_range(shape: PieceShape, tex
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_of_members_with_one_name_the_last_counts(shape: PieceShape) -> None:
-    """Both decoders agree which of two members with one name stays."""
+    """Both decoders keep the last of two members with one name."""
     for mark in ("x", "\\ud83d"):
         [record] = decode(_piece(shape, [f'{{"a":1,"b":{{"c":1,"c":2}},"a":3,"m":"{mark}"}}']))
         assert record == {"a": 3, "b": {"c": 2}, "m": json.loads(f'"{mark}"')}

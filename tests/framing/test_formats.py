@@ -1,4 +1,4 @@
-"""Formats that are no JSON, by how they begin."""
+"""Formats other than JSON are recognised by their first bytes."""
 
 import pytest
 
@@ -24,6 +24,6 @@ from etl.ingestion.framing.formats import format_of
         (b"hello", None),
     ],
 )
-def test_a_format_that_is_no_json_is_recognised(beginning: bytes, name: str | None) -> None:
-    """A file of another format is called by the name that a person knows."""
+def test_another_format_is_recognised(beginning: bytes, name: str | None) -> None:
+    """A file of another format is reported by its usual name."""
     assert format_of(beginning.decode("latin-1")) == name

@@ -53,7 +53,7 @@ class Document:
 
 
 def _built(parts: Sequence[str | tuple[str]], **options: Any) -> Document:
-    """Put a document together; what stands in a tuple is a record."""
+    """Build a document from its parts; a part in a tuple is a record."""
     data, places = b"", []
     for part in parts:
         if isinstance(part, tuple):
@@ -108,7 +108,7 @@ def array_documents(draw: st.DrawFn) -> Document:
 
 @st.composite
 def line_documents(draw: st.DrawFn) -> Document:
-    """Draw records one a line, blank lines, and lines that are no JSON."""
+    """Draw records, one per line, with blank lines and lines that are not JSON."""
     bad = st.sampled_from(['{"a":', "x y", '{"a":1,}', '{"a":NaN}', "}", '"x', '{"a":"\x01"}', "[1,2", "tru", "-", "é"])
     record = spelled(RECORD, one_line=True)
     parts: list[str | tuple[str]] = [draw(BLANK), (draw(record),), draw(st.sampled_from([" \r", ""])), "\n"]
@@ -121,7 +121,7 @@ def line_documents(draw: st.DrawFn) -> Document:
 
 @st.composite
 def value_documents(draw: st.DrawFn) -> Document:
-    """Draw records that follow one another, on lines or not."""
+    """Draw records in a sequence, on separate lines or not."""
     parts: list[str | tuple[str]] = [("{ }",), draw(st.sampled_from(["", " "])), (draw(spelled(RECORD)),)]
     for record in draw(st.lists(spelled(RECORD), max_size=5)):
         parts += [draw(BLANK), (record,)]
@@ -130,7 +130,7 @@ def value_documents(draw: st.DrawFn) -> Document:
 
 @st.composite
 def alike_documents(draw: st.DrawFn) -> Document:
-    """Draw many records that meet alike, as those of an export do, with what looks like a meeting inside of them."""
+    """Draw many records with the same text between them, as in an export; their values may contain this text."""
     name = draw(st.sampled_from(["a", "id", "é"]))
     meeting = draw(st.sampled_from(["},{", "}, {", "},\n  {\n    ", "}\n,{ "]))
     inside = st.sampled_from(
@@ -165,7 +165,7 @@ DOCUMENTS = array_documents() | line_documents() | value_documents() | alike_doc
 
 @contextmanager
 def _read_in(size: int) -> Iterator[None]:
-    """Read this many bytes at a time; where they are few, blocks are small, too, and end everywhere."""
+    """Read this many bytes at a time; with few bytes, blocks are small, too, and end at any place."""
     block = min(BLOCK_BYTES, 16 * size)
     with (
         patch.object(window, "READ_BYTES", size),
@@ -176,12 +176,12 @@ def _read_in(size: int) -> Iterator[None]:
 
 
 def _places(cut_pieces: Sequence[Piece]) -> list[tuple[int, int]]:
-    """Return where the records of pieces stand in the source."""
+    """Return the places of the records of pieces in the source."""
     return [(piece.offset + span.start, piece.offset + span.end) for piece in cut_pieces for span in piece_spans(piece)]
 
 
 def _assert_whole(document: Document, found: Sequence[Piece]) -> None:
-    """All pieces together are the records of the source, numbered without a gap."""
+    """Assert that the pieces have all records of the source, numbered without a gap."""
     assert _places(found) == document.places
     number = 1
     for piece in found:
@@ -200,7 +200,7 @@ def _is_object(data: bytes) -> bool:
 
 
 def _until_fault(data: bytes, document: Document) -> tuple[list[Piece], str]:
-    """Cut other bytes as a document; return the pieces, and the fault that ended them."""
+    """Cut other bytes with the options of a document; return the pieces, and the fault that ended them."""
     how = CutOptions(format=document.format, records_path=document.records, batch_rows=2, known={})
     found = []
     try:
@@ -214,31 +214,31 @@ def _until_fault(data: bytes, document: Document) -> tuple[list[Piece], str]:
 @quick
 @given(DOCUMENTS, st.sampled_from([1, 2, 3, 100]), st.sampled_from([1, 2, 5, 64, READ_BYTES]))
 def test_pieces_are_the_records_of_the_source(document: Document, batch_rows: int, read_bytes: int) -> None:
-    """Whatever stands around and between them, each record comes once, at its byte and with its number."""
+    """Each record is given once, with its offset and number, whatever text is around and between the records."""
     with _read_in(read_bytes):
         found = document.cut(batch_rows)
     _assert_whole(document, found)
     assert all(piece.count <= batch_rows for piece in found)
 
 
-def _told(piece: Piece) -> tuple[int, int, int, bytes, bytes]:
-    """Return what is the same of a piece however it was read."""
+def _properties(piece: Piece) -> tuple[int, int, int, bytes, bytes]:
+    """Return the properties of a piece that do not depend on how it was read."""
     return piece.offset, piece.count, piece.first_record, piece.data, piece.hash
 
 
 @quick
 @given(DOCUMENTS, st.sampled_from([1, 2, 5]), st.sampled_from([1, 3, 100]), st.sampled_from([3, READ_BYTES]), st.data())
-def test_known_ranges_come_again_and_the_rest_is_cut_between_them(
+def test_known_ranges_are_cut_again_and_the_rest_between_them(
     document: Document, before: int, now: int, read_bytes: int, data: st.DataObject
 ) -> None:
-    """A piece of an earlier cut is the same piece again, whatever the batch size is now."""
+    """A piece of an earlier cut is the same piece again, with any batch size."""
     earlier = document.cut(before)
     kept = data.draw(st.lists(st.sampled_from(earlier), unique_by=id)) if earlier else []
     with _read_in(read_bytes):
         found = document.cut(now, {piece.offset: range_of(piece) for piece in kept})
     _assert_whole(document, found)
-    again = [_told(piece) for piece in found]
-    assert all(_told(piece) in again for piece in kept)
+    again = [_properties(piece) for piece in found]
+    assert all(_properties(piece) in again for piece in kept)
     offsets = {piece.offset for piece in kept}
     assert all(piece.count <= now for piece in found if piece.offset not in offsets)
 
@@ -246,7 +246,7 @@ def test_known_ranges_come_again_and_the_rest_is_cut_between_them(
 @quick
 @given(DOCUMENTS, st.data())
 def test_a_source_cut_anywhere_gives_the_records_before(document: Document, data: st.DataObject) -> None:
-    """Of a source that ends too early every record that is whole comes, and then nothing but a SourceError."""
+    """A source that is cut off gives all its complete records, and then a SourceError."""
     length = data.draw(st.integers(0, max(0, len(document.data) - 1)))
     whole = [place for place in document.places if place[1] <= length and _is_object(document.data[slice(*place)])]
     with _read_in(data.draw(st.sampled_from([3, READ_BYTES]))):
@@ -270,7 +270,7 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("document", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_every_cut_and_every_spoiled_byte_is_a_source_error_or_data(document: Document) -> None:
-    """No byte that is missing or another one makes anything but other records or a SourceError, and none before it."""
+    """A missing or changed byte gives other records or a SourceError, and never changes the records before it."""
     assert _until_fault(document.data, document)[1] == ""
     for at in range(len(document.data)):
         byte = document.data[at]
@@ -321,7 +321,7 @@ def test_every_cut_and_every_spoiled_byte_is_a_source_error_or_data(document: Do
     ],
 )
 def test_a_fault_names_record_and_byte(data: bytes, message: str | None) -> None:
-    """What is wrong with a source is told with the file, the record and the byte."""
+    """A fault of a source is reported with the file, the record and the byte."""
     _, fault = _until_fault(data, Document(data, []))
     assert fault == (f"a.json: {message}" if message else "")
 
@@ -346,23 +346,23 @@ def test_a_fault_names_record_and_byte(data: bytes, message: str | None) -> None
         (b'{"y":' + b"[" * 100_000, f"nested deeper than {MAX_NESTING} around the records", "get the file again"),
     ],
 )
-def test_a_document_without_the_array_is_told(data: bytes, message: str, hint: str) -> None:
-    """A wrong path to the records tells the paths that there are; what is no JSON around them is told too."""
+def test_a_document_without_the_array_is_reported(data: bytes, message: str, hint: str) -> None:
+    """A wrong path to the records is reported with the existing paths; a fault around the records is reported, too."""
     with pytest.raises(SourceError, match=message) as caught:
         Document(data, [], records="x.item").cut(10)
     assert caught.value.hint is not None
     assert caught.value.hint.startswith(hint)
 
 
-def test_no_record_is_a_fault_but_in_an_empty_array() -> None:
-    """An empty array holds no record and is right; so is one below a member."""
+def test_an_empty_array_is_no_fault() -> None:
+    """An empty array is valid and holds no record, also below a member."""
     assert Document(b"[]", []).cut(10) == []
     assert Document(b" [ \n] ", []).cut(10) == []
     assert Document(b'{"rows":[],"n":0}', [], records="rows.item").cut(10) == []
 
 
 def test_a_long_integer_around_the_records_is_passed() -> None:
-    """An integer with more digits than Python converts by itself stands in the way of nothing."""
+    """An integer with more digits than Python converts by default does not prevent the load."""
     document = _built(['{"n":' + "9" * 5000 + ',"rows":[', ("{}",), "]}"], records="rows.item")
     _assert_whole(document, document.cut(1))
 
@@ -371,7 +371,7 @@ def test_a_long_integer_around_the_records_is_passed() -> None:
     "data", [b'{"a":{},', b'{"a":{}, ', b'{"a":{},"', b'{"a":{},"b"', b'{"a":{},"b":', b'{"a":{},"b":{']
 )
 def test_members_that_are_cut_off_end_the_source(data: bytes) -> None:
-    """An object whose members are records may break off anywhere; what was whole before is given out."""
+    """An object whose members are records may be cut off anywhere; its complete records are given."""
     found, fault = _until_fault(data, Document(data, [], records="*"))
     assert [piece.data for piece in found] == [b'"a":{}']
     assert "the source is cut off in this record, at record 2, byte " in fault
@@ -379,13 +379,13 @@ def test_members_that_are_cut_off_end_the_source(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", [b"[" * 100_000, b'[{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}]"])
 def test_an_array_record_that_nests_too_deep_ends_the_source(data: bytes) -> None:
-    """Levels without end are told as such, whatever the interpreter could still hold."""
+    """A record with endless levels of nesting is reported as such, and the interpreter does not overflow."""
     with pytest.raises(SourceError, match=f"nested deeper than {MAX_NESTING}, at record 1, byte 1"):
         Document(data, []).cut(1)
 
 
 def test_a_line_that_nests_too_deep_is_one_bad_line() -> None:
-    """On lines only the record that nests too deep is at fault."""
+    """In lines, only the record that is nested too deep is a fault."""
     deep = '{"a":' + "[" * 300 + "]" * 300 + "}"
     document = _built([('{"a":1}',), "\n", (deep,), "\n", ('{"a":2}',), "\n"])
     [piece] = document.cut(10)
@@ -396,17 +396,17 @@ def test_a_line_that_nests_too_deep_is_one_bad_line() -> None:
 @quick
 @given(st.lists(st.binary(max_size=5), max_size=6), st.integers(0, 31), st.integers(0, 31))
 def test_a_part_of_a_piece_is_a_part_of_its_bytes(parts: list[bytes], begin: int, end: int) -> None:
-    """Wherever it begins and ends: as if all of them were one."""
+    """A part of a piece is the same bytes as if its parts were joined, wherever it begins and ends."""
     piece = Piece(offset=0, count=0, first_record=1, parts=tuple(parts), shape="array")
     assert piece.between(begin, end) == b"".join(parts)[begin:end] == piece.data[begin:end]
     assert piece.length == len(piece.data)
 
 
-@pytest.mark.parametrize(("before", "between", "behind"), [("[", ",", "]"), ("", "\n", "\n")])
-def test_the_first_pieces_are_smaller(before: str, between: str, behind: str) -> None:
-    """Each has at most twice as many records as the one before it, until they are as large as they may be."""
+@pytest.mark.parametrize(("before", "between", "after"), [("[", ",", "]"), ("", "\n", "\n")])
+def test_the_first_pieces_are_smaller(before: str, between: str, after: str) -> None:
+    """Each piece has at most twice as many records as the one before it, up to the batch size."""
     record = '{"a":1}'
-    data = f"{before}{between.join([record] * 5000)}{behind}".encode()
+    data = f"{before}{between.join([record] * 5000)}{after}".encode()
     how = CutOptions(format="auto", records_path="item", batch_rows=1000, first_rows=100, known={})
     found = list(cut(Bytes(data), how))
     assert [piece.count for piece in found] == [100, 200, 400, 800, 1000, 1000, 1000, 500]
@@ -415,10 +415,10 @@ def test_the_first_pieces_are_smaller(before: str, between: str, behind: str) ->
 
 
 def test_large_records_come_whole() -> None:
-    """Records many times larger than a read come whole, each in a piece of its own where they fill it."""
+    """Records much larger than a read are given complete, each in a piece of its own when it fills the piece."""
     large = json.dumps({"a": "},{[" * 1_250_000})
-    for before, between, behind in (("[", ",", "]"), ("", "\n", "\n")):
-        document = _built([before, (large,), between, ("{}",), between, (large,), behind])
+    for before, between, after in (("[", ",", "]"), ("", "\n", "\n")):
+        document = _built([before, (large,), between, ("{}",), between, (large,), after])
         with patch.object(pieces, "PIECE_BYTES", 1 << 20):
             found = document.cut(100)
         assert _places(found) == document.places
@@ -426,7 +426,7 @@ def test_large_records_come_whole() -> None:
 
 
 def test_a_record_larger_than_the_limit_ends_the_source() -> None:
-    """A record that does not end within the limit, or white space that does not, is told at its byte."""
+    """A record or white space that is larger than the limit is reported with its byte."""
     for data in (b'[{},{"a":"' + b"x" * 5000, b"{}\n" + b"x" * 5000, b"[{}," + b" " * 5000, b'{"a":"' + b"x" * 5000):
         with patch.object(pieces, "Window", lambda stream, _: window.Window(stream, 1000)), _read_in(100):
             found, fault = _until_fault(data, Document(data, []))
@@ -435,7 +435,7 @@ def test_a_record_larger_than_the_limit_ends_the_source() -> None:
 
 
 def _scanned(data: bytes, batch_rows: int = 1) -> tuple[int, list[int]]:
-    """Cut a source; return how many characters the scanner passed over, and what was asked of the stream."""
+    """Cut a source; return the number of characters that were scanned, and the sizes of the reads."""
     total = 0
     scan = boundaries._scan
 
@@ -458,7 +458,7 @@ def _scanned(data: bytes, batch_rows: int = 1) -> tuple[int, list[int]]:
 
 @pytest.mark.parametrize("shape", ["array", "lines", "values"])
 def test_a_large_record_is_scanned_a_few_times_and_not_once_a_read(shape: str) -> None:
-    """The work for a record of megabytes, and for the small ones behind it, grows with the bytes and no faster."""
+    """The work for a record of megabytes, and for the small records after it, grows linearly with the bytes."""
     large, small = json.dumps({"a": "x" * 10_000_000}), '{"a":1}'
     parts = [small, large, *[small] * 20_000]
     text = {"array": f"[{','.join(parts)}]", "lines": "\n".join(parts), "values": " ".join(parts)}[shape]
@@ -468,7 +468,7 @@ def test_a_large_record_is_scanned_a_few_times_and_not_once_a_read(shape: str) -
 
 
 def test_small_records_are_scanned_once() -> None:
-    """A hundred thousand small records are passed over once, but for those that a read cuts in two."""
+    """A hundred thousand small records are scanned once, except for those that a read cuts in two."""
     text = "[" + ",".join(['{"a":"b"}'] * 100_000) + "]"
     scanned, asked = _scanned(text.encode())
     assert scanned < 1.01 * len(text)
@@ -477,7 +477,7 @@ def test_small_records_are_scanned_once() -> None:
 
 @pytest.mark.parametrize("text", ['{"rows":[{"a":1},{"a":2}', '[{"a":1},{"a":2}', '{"a":1}{"a":2}', '{"a":1}', "{}\n"])
 def test_the_records_before_a_fault_of_the_stream_are_given_out(tmp_path: Path, text: str) -> None:
-    """Where compressed data breaks off right behind whole records, these come, and then the fault."""
+    """When compressed data is cut off right after complete records, these are given, and then the fault."""
     path = tmp_path / "a.json.gz"
     path.write_bytes(gzip.compress(text.encode())[:-8])
     how = CutOptions(format="auto", records_path="rows.item" if "rows" in text else "item", batch_rows=10, known={})
@@ -490,7 +490,7 @@ def test_the_records_before_a_fault_of_the_stream_are_given_out(tmp_path: Path, 
 
 @pytest.mark.parametrize("tail", [b"x y", b'{"b":', b"12", b'{"b":1} x'])
 def test_a_line_that_a_fault_cuts_is_no_record(tmp_path: Path, tail: bytes) -> None:
-    """A line of which it is not known how it goes on is not taken for a bad one."""
+    """A line whose end was not read is not reported as a bad line."""
     path = tmp_path / "a.ndjson.gz"
     path.write_bytes(gzip.compress(b'{"a":1}\n' + tail)[:-8])
     with opened(Source(name="a", path=str(path))) as stream:
@@ -501,7 +501,7 @@ def test_a_line_that_a_fault_cuts_is_no_record(tmp_path: Path, tail: bytes) -> N
 
 
 def test_a_file_that_grows_while_it_is_cut_is_a_fault(tmp_path: Path) -> None:
-    """All records come, also those that were added; then the change is told."""
+    """All records are given, also the added ones; then the change is reported."""
     path = tmp_path / "a.ndjson"
     path.write_bytes(b'{"a":1}\n' * 200_000)
     how = CutOptions(format="auto", records_path="item", batch_rows=100_000, known={})
@@ -519,8 +519,8 @@ def test_a_file_that_grows_while_it_is_cut_is_a_fault(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tail", ['"', '"abc', "1", "tru", "-", "nul", ",", "]", "{", "//"])
 @pytest.mark.parametrize(("head", "records"), [('[{"a":1}]', "item"), ('{"d":[{"a":1}]}', "d.item")])
-def test_garbage_behind_the_document_is_a_fault(tail: str, head: str, records: str, tmp_path: Path) -> None:
-    """What stands behind the document ends the source, also a token that the end cuts in two; the records are out."""
+def test_garbage_after_the_document_is_a_fault(tail: str, head: str, records: str, tmp_path: Path) -> None:
+    """Text after the document ends the source, also a token that is cut off; the records are given before."""
     path = tmp_path / "source.json"
     path.write_text(head + tail)
     with opened(Source(name="source", path=str(path))) as stream:
@@ -532,8 +532,10 @@ def test_garbage_behind_the_document_is_a_fault(tail: str, head: str, records: s
 
 @settings(quick, max_examples=200)
 @given(DOCUMENTS, st.sampled_from([3, 20, READ_BYTES]), st.integers(0, 4), st.data())
-def test_blocks_are_what_walking_gives(document: Document, read_bytes: int, spoiled: int, data: st.DataObject) -> None:
-    """Searched and proven or walked one by one: the same records, and the same fault at the same byte."""
+def test_blocks_give_the_same_as_single_steps(
+    document: Document, read_bytes: int, spoiled: int, data: st.DataObject
+) -> None:
+    """Search by blocks and search record by record give the same records, and the same fault at the same byte."""
     content = bytearray(document.data)
     for _ in range(spoiled):
         at = data.draw(st.integers(0, len(content) - 1))
@@ -545,13 +547,13 @@ def test_blocks_are_what_walking_gives(document: Document, read_bytes: int, spoi
     with _read_in(read_bytes):
         found, fault = _until_fault(bytes(content), document)
         with patch.object(needles.Needle, "block", lambda *_: None):
-            walked, told = _until_fault(bytes(content), document)
-    assert (_places(found), fault) == (_places(walked), told)
+            walked, expected = _until_fault(bytes(content), document)
+    assert (_places(found), fault) == (_places(walked), expected)
     assert sum(piece.count for piece in found) == sum(piece.count for piece in walked)
 
 
-def test_an_export_is_searched_and_hardly_walked() -> None:
-    """Of records that meet alike nearly all come by blocks, also where child objects meet as they do."""
+def test_an_export_is_mostly_cut_by_blocks() -> None:
+    """Records with the same text between them are mostly cut by blocks, also when it is between child objects."""
     record = json.dumps({"id": 1, "name": "},{", "items": [{"id": 1}, {"id": 2}, {"id": 3}]})
     sources = {
         "array": "[" + ",\n".join([record] * 5000) + "]",

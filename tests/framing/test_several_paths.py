@@ -1,4 +1,4 @@
-"""A document that is cut for the records of several paths in one pass."""
+"""A document is cut for the records of several paths in one pass."""
 
 import json
 from typing import Any
@@ -32,7 +32,7 @@ def _cut(data: bytes, *hows: CutOptions) -> tuple[list[Piece], SourceError | Non
     found: list[Piece] = []
     try:
         for piece in cut(Bytes(data), *hows):
-            found.append(piece)  # noqa: PERF402 - what came before the fault is wanted
+            found.append(piece)  # noqa: PERF402 - the pieces before the fault are returned, too
     except SourceError as error:
         return found, error
     return found, None
@@ -46,10 +46,10 @@ def _cut(data: bytes, *hows: CutOptions) -> tuple[list[Piece], SourceError | Non
     kept=st.sets(st.integers(0, 12)),
     cut_off=st.none() | st.integers(1, 200),
 )
-def test_a_document_is_cut_for_each_path_as_for_it_alone(
+def test_several_paths_give_the_same_pieces_as_each_alone(
     members: list[tuple[str, Any]], paths: list[str], batch_rows: int, kept: set[int], cut_off: int | None
 ) -> None:
-    """Several paths give the pieces that each of them gives alone, also of ranges known and of a source cut off."""
+    """Several paths give the same pieces as each path alone, also with known ranges and a source that is cut off."""
     data = json.dumps(dict(members)).encode()
     data = data if cut_off is None else data[:-cut_off]
     alone = [
@@ -76,9 +76,9 @@ def test_a_document_is_cut_for_each_path_as_for_it_alone(
         assert (fault is None) == all(error is None for _, error in alone)
     for which, (pieces, error) in enumerate(alone):
         shared = [each for each in found if each.which == which]
-        told = [(each.offset, each.count, each.first_record, each.data, each.shape) for each in shared]
+        joint = [(each.offset, each.count, each.first_record, each.data, each.shape) for each in shared]
         expected = [(each.offset, each.count, each.first_record, each.data, each.shape) for each in pieces]
         if fault is None or isinstance(fault, NoRecordsError) or error is None:
-            assert told == expected
-        else:  # A record of another path may be cut off before what comes behind it is looked at.
-            assert told == expected[: len(told)]
+            assert joint == expected
+        else:  # A record of another path may be cut off, and the pieces after it are not read then.
+            assert joint == expected[: len(joint)]

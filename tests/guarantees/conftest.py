@@ -1,6 +1,6 @@
-"""Sites in which every record that comes is a row, and sources with what a clean load of them leaves.
+"""Fixtures of the guarantees: fresh sites, and sources with the state that a clean load of them leaves.
 
-A module says by `RECORDS` how many records its sources hold.
+A module sets `RECORDS`, the number of records of its sources.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def databases(server: Server) -> Databases:
 
 @pytest.fixture
 def site(databases: Databases, tmp_path: Path) -> Iterator[Site]:
-    """Give one of these databases, and the test's folder."""
+    """Give a site: a fresh database and the test's folder."""
     with databases.site(tmp_path) as site:
         yield site
 
@@ -42,11 +42,11 @@ def connection(site: Site) -> Connection:
 
 @pytest.fixture(scope="module")
 def appended(databases: Databases, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Case:
-    """Give a source that is appended; most of its batches hold a record that is refused."""
+    """Give a source that is appended; most of its batches hold a refused record."""
     return clean_case(databases, tmp_path_factory.mktemp("appended"), "deliveries", request.module.RECORDS)
 
 
 @pytest.fixture(scope="module")
 def merged(databases: Databases, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Case:
-    """Give a source that is merged, and precalculated."""
+    """Give a source that is merged and has aggregates."""
     return clean_case(databases, tmp_path_factory.mktemp("merged"), "shipments", request.module.RECORDS)

@@ -1,4 +1,4 @@
-"""The two paths give the same rows and the same rejected records: one by one, and in random documents."""
+"""The two paths give the same rows and the same rejected records, for single values and for random documents."""
 
 import json
 from collections.abc import Iterator
@@ -284,7 +284,7 @@ TOKENS = [
 ]
 
 
-# Rows as text but for their lineage; JSON would lose the sign of a zero.
+# Rows as text without their lineage. `near` is cast to text because JSON would lose the sign of a zero.
 MIXED: LiteralString = """
 select ((to_jsonb(t) - '{etl_run,etl_batch,etl_place}'::text[]) || jsonb_build_object('near', near::text))::text
 from lab.mixed t order by 1
@@ -296,7 +296,7 @@ select (to_jsonb(t) - '{etl_run,etl_batch,etl_place}'::text[])::text from lab.mi
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What became of a document: the rows of each table, the rejected records as told and as written, the end."""
+    """The result of a load: the rows of each table, the rejected records, exit code, error, records read."""
 
     rows: list[list[str]]
     rejected: list[dict[str, Any]]
@@ -313,7 +313,7 @@ def site(site: Site) -> Site:
 
 
 def _load(site: Site, content: bytes, *, decoder: Decoder = "auto", batch_rows: int = 100, workers: int = 1) -> Found:
-    """Load a source into empty tables; return all that became of it."""
+    """Load a source into empty tables, and return the result."""
     site.forget_loads("mixed")
     path = site.folder / "source"
     path.write_bytes(content)
@@ -328,7 +328,7 @@ def _load(site: Site, content: bytes, *, decoder: Decoder = "auto", batch_rows: 
 
 
 def _member(column: str, token: str) -> str:
-    """Return the member, or the members around it, in which a column finds its token."""
+    """Return the JSON member in which a column finds its token, within its outer members."""
     names = MEMBERS.get(column, [column])
     for name in reversed(names):
         token = f"{json.dumps(name)}:{token}" if name is names[-1] else f"{json.dumps(name)}:{{{token}}}"
@@ -351,21 +351,21 @@ def _counting_fast_rows() -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("batch_rows", [7, pytest.param(1, marks=pytest.mark.slow)])
-def test_each_token_comes_to_the_same(site: Site, batch_rows: int) -> None:
-    """Whatever stands in a column, both paths load the same value or reject the record for the same reason."""
+def test_both_paths_treat_each_token_alike(site: Site, batch_rows: int) -> None:
+    """For any token in a column, both paths load the same value or reject the record for the same reason."""
     for column in [*COLUMNS, "sku", "quantity", "size", "o", "items"]:
         document = f"[{','.join(_with_token(column, number, token) for number, token in enumerate(TOKENS))}]".encode()
-        careful = _load(site, document, decoder="ijson", batch_rows=1000)
-        assert careful.read == len(TOKENS)
+        checked = _load(site, document, decoder="ijson", batch_rows=1000)
+        assert checked.read == len(TOKENS)
         with _counting_fast_rows() as counts:
-            # Few at a time, or one by one: hardly a token hides behind another that the server refuses.
-            assert _load(site, document, batch_rows=batch_rows) == careful, column
-        # What does not fit is moved.
-        assert sum(counts) > len(careful.rows[0]) / 4 or column.startswith("moved"), column
+            # Small batches: a token that the server refuses hides few others.
+            assert _load(site, document, batch_rows=batch_rows) == checked, column
+        # A column with `misfits_to` sends fewer fast rows: a value that does not fit is moved.
+        assert sum(counts) > len(checked.rows[0]) / 4 or column.startswith("moved"), column
 
 
 def _with_token(column: str, number: int, token: str) -> str:
-    """Return a good record but for the token that one of its columns finds."""
+    """Return a record that is good, except for the token of one column."""
     needed = "" if column == "needed" else ',"needed":1'
     if column not in {"sku", "quantity", "size"}:
         return f'{{"id":"{number}"{needed},{_member(column, token)}}}'
@@ -374,7 +374,7 @@ def _with_token(column: str, number: int, token: str) -> str:
 
 
 def test_good_records_do_not_need_the_checked_path(site: Site) -> None:
-    """Good records, with nulls, escapes, numbers in texts and all usual spellings of times, are sent as they stand."""
+    """Good records with nulls, escapes, numbers in texts and all usual spellings of times take the fast path."""
     good = {
         "words": ['"a\\"b\\\\c\\nd"', "17", "1.50", "true", "null", '"é"'],
         "short": ['"abcde"', "null", "12345"],
@@ -411,8 +411,8 @@ def test_good_records_do_not_need_the_checked_path(site: Site) -> None:
         assert found.rows == _load(site, text.encode(), decoder="ijson").rows
 
 
-def test_a_column_that_the_server_refused_is_looked_at_from_then_on(site: Site) -> None:
-    """Of a limit and of a range of a type that records break again and again, the server refuses the first alone."""
+def test_a_column_that_the_server_refused_is_checked_afterwards(site: Site) -> None:
+    """When many records break a limit or the range of a type, the server refuses only the first batch of each."""
     records = []
     for number in range(800):
         weight = -1 if number % 20 == 7 else 2.5
@@ -420,13 +420,13 @@ def test_a_column_that_the_server_refused_is_looked_at_from_then_on(site: Site) 
         exact = '"none"' if number % 20 == 3 else 1.5
         records.append(f'{{"id":"{number}","needed":1,"weight":{weight},"big":{big},"exact":{exact}}}')
     document = f"[{','.join(records)}]".encode()
-    careful = _load(site, document, decoder="ijson")
-    assert len(careful.rejected) == 120
+    checked = _load(site, document, decoder="ijson")
+    assert len(checked.rejected) == 120
     with capture_logs() as logs, _counting_fast_rows() as counts:
-        assert _load(site, document, batch_rows=20) == careful
-    # For each of the two: the first that is refused, and those that were made already by then.
-    assert 2 <= sum(told["event"] == "batch_refused" for told in logs) <= 2 * 3
-    assert sum(counts) > 2 * 650  # of two tables, one of which gets none
+        assert _load(site, document, batch_rows=20) == checked
+    # For each of the two: the first refused batch, and the batches that were already made by then.
+    assert 2 <= sum(entry["event"] == "batch_refused" for entry in logs) <= 2 * 3
+    assert sum(counts) > 2 * 650  # the sum over two tables; one of them gets no row
 
 
 TOKEN = st.sampled_from(TOKENS)
@@ -436,7 +436,7 @@ GOOD = {"needed": "1", "weight": "2.5", "at": '"2026-01-05T10:00:00Z"', "words":
 
 @st.composite
 def records(draw: st.DrawFn) -> str:
-    """Draw a record: mostly good, some members odd, some twice, names escaped, blanks anywhere."""
+    """Draw a record: most are good; members may be odd or come twice, names may be escaped, blanks are anywhere."""
     blank = draw(st.sampled_from(["", " ", "\t", "  "]))
     chosen = GOOD | draw(st.dictionaries(ANY_COLUMN, TOKEN, max_size=2))
     members = [_member(name, token) for name, token in chosen.items()]
@@ -455,7 +455,7 @@ def records(draw: st.DrawFn) -> str:
 
 @st.composite
 def documents(draw: st.DrawFn) -> bytes:
-    """Draw a document of records, whole or spoiled."""
+    """Draw a document of records, intact or damaged."""
     held = draw(st.lists(records() | st.sampled_from(["{}", "5", "[]", '"x"']), min_size=1, max_size=25))
     if draw(st.booleans()):
         text = "[" + draw(st.sampled_from([",", ", ", ",\n", "\n,\n  "])).join(held) + "]"
@@ -476,32 +476,32 @@ def documents(draw: st.DrawFn) -> bytes:
 
 @settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents(), st.sampled_from([1, 3, 100]), st.sampled_from([200, 1 << 17]))
-def test_random_documents_come_to_the_same(site: Site, document: bytes, batch_rows: int, block: int) -> None:
-    """Any document, spoiled or not, ends in the same rows, the same rejected records and the same end in both paths."""
-    careful = _load(site, document, decoder="ijson", batch_rows=100)
+def test_both_paths_treat_random_documents_alike(site: Site, document: bytes, batch_rows: int, block: int) -> None:
+    """Both paths load the same rows, reject the same records and end with the same exit code for any document."""
+    checked = _load(site, document, decoder="ijson", batch_rows=100)
     with patch.object(window, "BLOCK_BYTES", block), patch.object(pieces, "BLOCK_BYTES", block):
         fast = _load(site, document, batch_rows=batch_rows)
-    assert fast == careful
+    assert fast == checked
 
 
 def test_a_value_nested_too_deep_ends_the_source_in_both_paths(site: Site) -> None:
-    """Where a value is nested too deep, both paths load what is before it; one less deep is no matter."""
+    """When a value is nested too deep, both paths load the records before it; one level less is accepted."""
     for depth, ends in ((MAX_NESTING + 1, 3), (MAX_NESTING - 8, None)):
         for token in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
             for column in ("words", "doc", "deep", "unknown", "items"):
                 held = [f'{{"id":"{number}","needed":1}}' for number in range(40)]
                 held[30] = _with_token(column, 30, token)
                 document = f"[{','.join(held)}]".encode()
-                careful = _load(site, document, decoder="ijson", batch_rows=10)
-                assert _load(site, document, batch_rows=10) == careful, (depth, column)
-                assert careful.exit_code == ends or ends is None
-                assert careful.read == (30 if ends else 40), (depth, column)
+                checked = _load(site, document, decoder="ijson", batch_rows=10)
+                assert _load(site, document, batch_rows=10) == checked, (depth, column)
+                assert checked.exit_code == ends or ends is None
+                assert checked.read == (30 if ends else 40), (depth, column)
 
 
 @pytest.mark.parametrize("decoder", ["auto", pytest.param("ijson", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", [pytest.param("array", marks=pytest.mark.slow), "lines", "cut off"])
-def test_any_number_of_workers_comes_to_the_same(site: Site, shape: str, decoder: Decoder) -> None:
-    """With 1, 2 and 5 workers: the same rows, the same rejected records at the same places, the same end."""
+def test_any_number_of_workers_gives_the_same_result(site: Site, shape: str, decoder: Decoder) -> None:
+    """Loads with 1, 2 and 5 workers give the same rows, the same rejected records and the same exit code."""
     columns = list(COLUMNS)
     held = [
         f'{{"id":"{number}","needed":1,{_member(columns[number % len(columns)], token)}}}'
@@ -509,10 +509,10 @@ def test_any_number_of_workers_comes_to_the_same(site: Site, shape: str, decoder
     ]
     text = "\n".join([*held, '{"id":', "no JSON"]) if shape == "lines" else f"[{','.join(held)}]"
     document = (text[:-50] if shape == "cut off" else text).encode()
-    careful = _load(site, document, decoder="ijson", batch_rows=1000)
-    assert careful.exit_code == (3 if shape == "cut off" else 1)
+    checked = _load(site, document, decoder="ijson", batch_rows=1000)
+    assert checked.exit_code == (3 if shape == "cut off" else 1)
     for workers, batch_rows in ((1, 60), (2, 50), (5, 70)) if decoder == "auto" else ((2, 60),):
-        assert _load(site, document, workers=workers, batch_rows=batch_rows, decoder=decoder) == careful
+        assert _load(site, document, workers=workers, batch_rows=batch_rows, decoder=decoder) == checked
 
 
 @pytest.mark.parametrize(
@@ -527,7 +527,7 @@ def test_any_number_of_workers_comes_to_the_same(site: Site, shape: str, decoder
 def test_a_table_with_other_types_is_loaded_by_the_checked_path(
     site: Site, column: str, server_name: str, value: str, exit_code: int
 ) -> None:
-    """Where a person gave the column another type, its values are converted before they are sent."""
+    """When the column of the table has another type, its values are converted before they are sent."""
     document = f'[{{"id":"1","needed":800.0,"{column}":{value}}}]'.encode()
     site.ask(sql.SQL("alter table lab.mixed alter {} type text").format(sql.Identifier(column)))
     with capture_logs() as logs:

@@ -1,4 +1,4 @@
-"""Loads beside each other: different sources at the same time, one source and a replace one after the other."""
+"""Concurrent loads: different sources run at the same time; one source, or a replace, runs one at a time."""
 
 import json
 import random
@@ -21,14 +21,14 @@ from tests.support.waiting import until
 RECORDS = 600
 KEYS = 3_000
 
-# Behind the records, white space enough to be waited for.
+# White space after the records: enough of it for the load to read all of them.
 BLANK = b" " * (3 << 20)
 SHIPMENTS = ["load", "shipments", "--json", "--no-precalculate"]
 HOLDER = re.compile(r"is held by etl:(\S+) since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC")
 
 
 def _shipment(key: int, source: str, version: int) -> dict[str, Any]:
-    """Return a version of a shipment, each of whose values and items tells which one it is."""
+    """Return a version of a shipment; each of its values and items identifies the version."""
     return {
         "shipment_id": f"S{key:05}",
         "status": f"{source} {version}",
@@ -39,7 +39,7 @@ def _shipment(key: int, source: str, version: int) -> dict[str, Any]:
 
 
 def _write(path: Path, source: str, rng: random.Random) -> dict[int, int]:
-    """Write a version of every shipment in an order of chance, some of them twice; return the newest of each."""
+    """Write a version of every shipment in random order, some of them twice; return the newest of each."""
     versions = {key: rng.randint(1, 9) for key in range(KEYS)}
     records = [_shipment(key, source, version) for key, version in versions.items()]
     records += [_shipment(key, source, versions[key] - 1) for key in range(0, KEYS, 10) if versions[key] > 1]
@@ -50,14 +50,14 @@ def _write(path: Path, source: str, rng: random.Random) -> dict[int, int]:
 
 @pytest.mark.parametrize("seed", [1, 2, 3, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 24))])
 def test_two_sources_with_the_same_keys(site: Site, seed: int) -> None:
-    """Two loads that merge the same keys in other orders do not meet in a deadlock, and of each the newest wins."""
+    """Two loads that merge the same keys in different orders do not deadlock, and the newest version of each wins."""
     rng = random.Random(seed)
     versions = {name: _write(site.folder / f"{name}.json", name, rng) for name in ("one", "two")}
     with site.gate("logistics.shipments", "in COPY") as gate, site.connect() as connection:
         loads = [
             site.start(*SHIPMENTS, f"{name}.json", "--batch-rows", str(rng.randint(200, 900))) for name in versions
         ]
-        # One stands at the gate and holds keys already; the other one there, too, or before these keys.
+        # One load waits at the gate and already holds keys; the other waits at the gate, too, or for these keys.
         query = (
             "select count(*) = 2 from pg_stat_activity where wait_event_type = 'Lock' and application_name ~ '^etl:'"
         )
@@ -82,7 +82,7 @@ def test_two_sources_with_the_same_keys(site: Site, seed: int) -> None:
 
 
 def _assert_busy(site: Site, second: Running, what: str, holder: str) -> None:
-    """The command ends at once with exit 6, names who holds what since when, and has changed nothing."""
+    """Assert that the command ends at once with exit code 6, names the holder and the time, and changed nothing."""
     started = time.monotonic()
     ended = second.ended(20)
     assert time.monotonic() - started < 10
@@ -117,9 +117,9 @@ def _assert_busy(site: Site, second: Running, what: str, holder: str) -> None:
     ],
 )
 def test_one_at_a_time(site: Site, appended: Case, first: tuple[str, ...], second: tuple[str, ...], what: str) -> None:
-    """What would meet in the same rows is told who holds them since when, at once, and comes when they are free."""
+    """A command that would change the same rows is refused at once with the holder, and runs when they are free."""
     if first:
-        running = _load_that_waits(site, appended, *first)  # Until a replace shows its rows they are elsewhere.
+        running = _load_that_waits(site, appended, *first)  # A replace has its rows elsewhere until it ends.
         [[run]] = site.ask("select run from etl.runs")
         _assert_busy(site, site.start(*appended.command, *second), what, run)
         ended = running.ended()
@@ -137,7 +137,7 @@ def test_one_at_a_time(site: Site, appended: Case, first: tuple[str, ...], secon
 
 
 def _load_that_waits(site: Site, case: Case, *more: str) -> Running:
-    """Start a load that has entered all its batches and waits for the end of its source."""
+    """Start a load that has committed all its batches and waits for the end of its source."""
     words = ["-" if word == str(case.source) else word for word in case.command]
     running = site.start(*words, "--batch-rows", "100", *more)
     running.send(case.source.read_bytes() + BLANK)
@@ -146,7 +146,7 @@ def _load_that_waits(site: Site, case: Case, *more: str) -> Running:
 
 
 def test_a_replay_beside_a_load_of_its_source(site: Site, appended: Case) -> None:
-    """What waits of a source is not replayed while the source is loaded; then it is, and once."""
+    """Records of a source are not replayed while the source is loaded; afterwards they are replayed once."""
     with site.gate("logistics.deliveries", "in COPY", 450_000) as gate:
         running = site.start(*appended.command, "--batch-rows", "100")
         gate.reached()
@@ -168,7 +168,7 @@ def test_a_replay_beside_a_load_of_its_source(site: Site, appended: Case) -> Non
 
 
 def test_a_killed_load_holds_nothing(site: Site, appended: Case) -> None:
-    """After kill -9 the next load of the source finds it free at once."""
+    """After kill -9, the next load of the source can start at once."""
     source = site.folder / "source.json"
     source.write_bytes(appended.source.read_bytes() + BLANK)
     running = _load_that_waits(site, appended)
@@ -183,7 +183,7 @@ def test_a_killed_load_holds_nothing(site: Site, appended: Case) -> None:
 
 
 def test_a_killed_load_whose_backend_is_at_work(site: Site, appended: Case) -> None:
-    """A backend that works on for a killed load notices within some seconds, and then the source is free."""
+    """The backend of a killed load notices within seconds that its client is gone; then the source is free."""
     with site.gate("logistics.deliveries", "in COPY", 150_000) as gate:
         running = site.start(*appended.command, "--batch-rows", "100")
         gate.reached()
@@ -198,7 +198,7 @@ def test_a_killed_load_whose_backend_is_at_work(site: Site, appended: Case) -> N
 
 @pytest.mark.parametrize("by", ["a resume", "a replace"])
 def test_a_load_that_was_overtaken(site: Site, appended: Case, by: str) -> None:
-    """A load that lost its connection and with it the source does not go on where another load took its place."""
+    """A load that lost its connection, and so the source, does not continue when another load has taken the source."""
     with site.gate("logistics.deliveries", "in COPY", 150_000) as gate:
         running = site.start(*appended.command, "--batch-rows", "100")
         backend = gate.reached()

@@ -1,4 +1,4 @@
-"""A failed store that cannot be written, and a database without room: exit 4, and what was refused is not lost."""
+"""When the disk of the failed store or of the database is full, the exit code is 4 and no refused record is lost."""
 
 import os
 import resource
@@ -29,7 +29,7 @@ def small_disk(site: Site) -> Iterator[Path]:
 
 
 def _assert_stopped(site: Site, ended: Ended) -> None:
-    """The load is exit 4 and says why; what was stored of the batches before is entered, and nothing else."""
+    """Assert that the load ends with exit code 4 and its reason; the ledger has only the failures that were stored."""
     assert ended.returncode == 4
     assert "the failed store failed cannot take a file" in ended.stderr
     assert "hint: make room and run the same command" in ended.stderr
@@ -48,7 +48,7 @@ def _complete(site: Site, case: Case, batch_rows: str = "100") -> None:
 
 @pytest.mark.parametrize("batch_rows", ["100", "37"])
 def test_a_full_disk(site: Site, appended: Case, small_disk: Path, batch_rows: str) -> None:
-    """A batch whose refused records find no room is in neither tables nor ledger, and comes when there is room."""
+    """A batch whose refused records cannot be stored is not committed; it is loaded when there is room."""
     ended = site.run(*appended.command, "--batch-rows", "100")
     _assert_stopped(site, ended)
     assert "no space left" in ended.stderr
@@ -57,7 +57,7 @@ def test_a_full_disk(site: Site, appended: Case, small_disk: Path, batch_rows: s
 
 
 def test_files_that_may_not_grow(site: Site, appended: Case) -> None:
-    """The same where the limit is that of a single file, which only some batches exceed."""
+    """The same is true of a limit for the size of a file, which only some batches exceed."""
     running = site.start(*appended.command, "--batch-rows", "100")
     resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (4_000, 4_000))
     ended = running.ended()
@@ -68,7 +68,7 @@ def test_files_that_may_not_grow(site: Site, appended: Case) -> None:
 
 @pytest.mark.parametrize("becomes", ["nothing", "a file"])
 def test_a_failed_store_that_goes_away(site: Site, appended: Case, becomes: str) -> None:
-    """Where the folder of the store is gone in the midst of a load, no other is made in its place: it was unmounted."""
+    """When the folder of the store disappears during a load, it is not created again: it may have been unmounted."""
     away = site.folder / "away"
     with site.gate("logistics.deliveries", "in COPY", 300_000) as gate:
         running = site.start(*appended.command, "--batch-rows", "100")
@@ -88,7 +88,7 @@ def test_a_failed_store_that_goes_away(site: Site, appended: Case, becomes: str)
 
 @pytest.mark.parametrize("times", [2, 100])
 def test_a_database_without_room(site: Site, appended: Case, times: int) -> None:
-    """A full disk of the server is retried; where it stays full the load is exit 4, and goes on when there is room."""
+    """A full disk of the server is retried; if it stays full, the exit code is 4, and the next load continues."""
     site.ask("create sequence tries")
     site.ask(
         """

@@ -43,7 +43,7 @@ line_no = { path = "#", type = "integer" }
 note = { path = ".", type = "text" }
 """
 
-# What a text format of COPY, a CSV reader, a shell or a regular expression is likely to trip over.
+# Texts that COPY, a CSV reader, a shell or a regular expression often handle wrongly.
 HARD_TEXTS = [
     "",
     " ",
@@ -120,7 +120,7 @@ def _record(number: int, note: str, digits: str, *, ensure_ascii: bool) -> str:
 
 
 def _expected(records: Sequence[tuple[str, str]]) -> list[tuple[Any, ...]]:
-    """Return what the table must hold: the text, the number, its digits, and its code where it is one."""
+    """Return the rows that the table must hold: the text, the number, its digits, and its code if it has one."""
     rows = []
     for number, (note, digits) in enumerate(records):
         value = Decimal(digits)
@@ -156,7 +156,7 @@ def connection(loader_session: Connection, exact: Dataset) -> Connection:
 
 
 def _copied(connection: Connection, dataset: Dataset, data: bytes) -> list[tuple[Any, ...]]:
-    """Take a source through pieces, records, rows and COPY; return what the tables hold."""
+    """Load a source through pieces, records, rows and COPY; return the rows of the tables."""
     projection = Projection(dataset)
     with connection.transaction(force_rollback=True):
         for piece in cut(Bytes(data), CutOptions(format="auto", records_path="item", batch_rows=3, known={})):
@@ -176,7 +176,7 @@ def _copied(connection: Connection, dataset: Dataset, data: bytes) -> list[tuple
 def test_texts_and_numbers_come_back_unchanged(
     connection: Connection, exact: Dataset, records: list[tuple[str, str]], is_array: bool, ensure_ascii: bool
 ) -> None:
-    """Every character and every digit of a source stands in text, numeric, bigint, jsonb and child rows."""
+    """Every character and digit of a source is stored in text, numeric, bigint and jsonb columns and in child rows."""
     lines = [_record(number, *record, ensure_ascii=ensure_ascii) for number, record in enumerate(records)]
     data = f"[{','.join(lines)}]" if is_array else "".join(f"{line}\n" for line in lines)
     assert _copied(connection, exact, data.encode()) == _expected(records)
@@ -186,7 +186,7 @@ def test_texts_and_numbers_come_back_unchanged(
 def test_a_load_brings_them_unchanged(
     connection: Connection, run_etl: RunEtl, tmp_path: Path, exact: Dataset, shape: str
 ) -> None:
-    """The command itself loads what is hard to carry as it is, from an array and from lines."""
+    """The command loads difficult texts and numbers unchanged, from an array and from lines."""
     records = [(text, HARD_NUMBERS[number % len(HARD_NUMBERS)]) for number, text in enumerate(HARD_TEXTS)]
     lines = [_record(number, *record, ensure_ascii=number % 2 == 0) for number, record in enumerate(records)]
     text = f"[{','.join(lines)}]" if shape == "array" else "\n".join(lines)

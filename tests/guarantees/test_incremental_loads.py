@@ -1,4 +1,4 @@
-"""Aggregates equal their facts after any sequence of real loads: merges, appends, replaces, replays, two at once."""
+"""Aggregates agree with their facts after any sequence of merges, appends, replaces and replays, also concurrent."""
 
 import json
 import random
@@ -15,7 +15,7 @@ from tests.support.site import Site
 
 
 class Feed:
-    """Random exports of a company, in which records come again on other days, and some are bad."""
+    """Random exports of a company: records come again with other days, and some records are bad."""
 
     def __init__(self, site: Site, seed: int) -> None:
         self.site = site
@@ -23,7 +23,7 @@ class Feed:
         self.number = 0
 
     def day(self) -> str:
-        """Return a day of three months."""
+        """Return a random day of three months."""
         return f"2026-0{self.random.randrange(1, 4)}-{self.random.randrange(1, 29):02}"
 
     def write(self, records: list[dict[str, Any]]) -> Path:
@@ -34,7 +34,7 @@ class Feed:
         return path
 
     def shipments(self, count: int = 30) -> Path:
-        """Write shipments; of thirty about two have a day that is none."""
+        """Write shipments; about two of thirty have an invalid day."""
         return self.write(
             [
                 {
@@ -56,7 +56,7 @@ class Feed:
         )
 
     def step(self) -> None:
-        """Do one thing, or two at once."""
+        """Run one command, or two at the same time."""
         options = ["--max-rejected", "100%", "--batch-rows", str(self.random.choice([5, 1000]))]
         if self.random.random() < 0.3:
             options.append("--no-precalculate")
@@ -83,7 +83,7 @@ class Feed:
                 self.judge(running.ended())
 
     def mend(self) -> None:
-        """Give the bad records a day."""
+        """Give the bad records a valid day."""
         for path in self.site.store.rglob("*.ndjson"):
             path.write_text(path.read_text().replace("no day", f"{self.day()}T00:00:00Z"))
 
@@ -92,7 +92,7 @@ class Feed:
         self.judge(self.site.run(*command))
 
     def judge(self, ended: Ended) -> None:
-        """Let all but rejects be a failure."""
+        """Assert that the command succeeded, but for rejected records."""
         assert ended.returncode in {0, 1}, ended.stderr
 
 
@@ -102,7 +102,7 @@ def _play(site: Site, seed: int, steps: int) -> None:
         for step in range(steps):
             feed.step()
             for aggregate in choose([]):
-                # What stands there is right but for what waits, and with that recomputed all of it is.
+                # The aggregates are right, except for pending buckets; after those are recomputed, all are right.
                 before = verify(connection, aggregate)
                 refresh(connection, aggregate, run=None)
                 after = verify(connection, aggregate)
@@ -111,11 +111,11 @@ def _play(site: Site, seed: int, steps: int) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_aggregates_equal_their_facts_after_any_loads(site: Site, seed: int) -> None:
-    """After each load, replay, replace or change by hand, incremental and full recomputation agree row for row."""
+    """After each load, replay, replace or manual change, incremental and full recomputation give the same rows."""
     _play(site, seed, steps=8)
 
 
 @pytest.mark.slow
 def test_aggregates_equal_their_facts_after_many_loads(site: Site) -> None:
-    """The same over two hundred steps."""
+    """The same is true over two hundred steps."""
     _play(site, seed=100, steps=200)

@@ -1,4 +1,4 @@
-"""Loads that are killed, and servers that go away under them: nothing is lost, nothing doubled."""
+"""Killed loads and servers that stop during a load: no record is lost or loaded twice."""
 
 import json
 import os
@@ -27,13 +27,13 @@ RECORDS = 1_600
 LONG = 6_000
 BATCH_ROWS = ("37", "100", "250", "1000")
 
-# A byte in the third of the batches of a hundred; that one and the next hold no record that the server refuses.
+# A byte in the third batch of a hundred records; that batch and the next hold no record that the server refuses.
 MIDDLE = 150_000
 
 
 @pytest.fixture(scope="module")
 def durable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Run a server of these tests' own, which waits for the disk as in service."""
+    """Run a server for these tests alone; it waits for the disk as in production."""
     with durable_server(tmp_path_factory.mktemp("durable")) as server:
         yield server
 
@@ -48,8 +48,8 @@ def _load(site: Site, case: Case, batch_rows: str = "100", *more: str) -> Runnin
     return site.start(*case.command, "--batch-rows", batch_rows, *more)
 
 
-def _go_on(site: Site, case: Case, rng: random.Random) -> list[int]:
-    """Run the same command until all is in, in other batches at times; return the exit codes."""
+def _resume(site: Site, case: Case, rng: random.Random) -> list[int]:
+    """Run the same command, with varying batch sizes, until all records are loaded; return the exit codes."""
     codes: list[int] = []
     while not codes or codes[-1] != 1:
         assert len(codes) < 60, codes
@@ -60,24 +60,24 @@ def _go_on(site: Site, case: Case, rng: random.Random) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ["merged", pytest.param("appended", marks=pytest.mark.slow)])
-def test_a_killed_load_goes_on(site: Site, name: str, request: pytest.FixtureRequest) -> None:
-    """A load that is killed again and again, and resumed in other batches, ends with the tables of a clean one."""
+def test_a_killed_load_is_resumed(site: Site, name: str, request: pytest.FixtureRequest) -> None:
+    """A load that is killed repeatedly, and resumed with other batch sizes, ends with the tables of a clean load."""
     case: Case = request.getfixturevalue(name)
     rng = random.Random(11)
     for _ in range(3):
         running = _load(site, case, rng.choice(("40", "60")))
         site.wait_for_batches(site.count_batches() + rng.randint(1, 4), running)
-        time.sleep(rng.random() * 0.02)  # a moment of chance within a batch
+        time.sleep(rng.random() * 0.02)  # a random moment within a batch
         assert running.kill()
         assert_sound(site)
-    _go_on(site, case, rng)
+    _resume(site, case, rng)
     case.assert_done(site)
     assert site.ask("select run, count(*) from etl.attempts group by run having count(*) >= 4")
 
 
 @pytest.mark.slow
-def test_a_killed_load_of_an_object_by_keys_goes_on(databases: Databases, site: Site, tmp_path: Path) -> None:
-    """Records that are members of an object come in exactly once, too, whenever their load is killed."""
+def test_a_killed_load_of_keyed_records_is_resumed(databases: Databases, site: Site, tmp_path: Path) -> None:
+    """Records that are members of an object are loaded exactly once, too, whenever their load is killed."""
     array = write_shipments(tmp_path / "array.json", RECORDS)
     source = tmp_path / "members.json"
     members = {f"K-{number}": record for number, record in enumerate(json.loads(array.read_bytes(), parse_float=str))}
@@ -91,7 +91,7 @@ def test_a_killed_load_of_an_object_by_keys_goes_on(databases: Databases, site: 
     for _ in range(6):
         running = site.start(*command, "--batch-rows", rng.choice(("40", "60")))
         site.wait_for_batches(site.count_batches() + rng.randint(1, 3), running)
-        time.sleep(rng.random() * 0.02)  # a moment of chance within a batch
+        time.sleep(rng.random() * 0.02)  # a random moment within a batch
         running.kill()
         assert_sound(site)
     site.wait_for_locks()
@@ -100,7 +100,7 @@ def test_a_killed_load_of_an_object_by_keys_goes_on(databases: Databases, site: 
 
 
 def test_a_backend_that_ends_in_a_copy(site: Site, appended: Case) -> None:
-    """A load whose backend is terminated in the middle of COPY goes on by itself, with the same batch."""
+    """A load whose backend is terminated during COPY retries the same batch."""
     with site.gate("logistics.deliveries", "in COPY", MIDDLE) as gate:
         running = _load(site, appended)
         site.terminate(gate.reached())
@@ -112,7 +112,7 @@ def test_a_backend_that_ends_in_a_copy(site: Site, appended: Case) -> None:
 
 
 def test_a_backend_that_ends_in_a_commit(site: Site, appended: Case) -> None:
-    """A load whose backend is terminated while it commits goes on by itself: what was rolled back comes again."""
+    """A load whose backend is terminated during COMMIT retries the batch that was rolled back."""
     with site.gate("logistics.deliveries", "in COMMIT", MIDDLE) as gate:
         running = _load(site, appended)
         site.terminate(gate.reached())
@@ -123,16 +123,16 @@ def test_a_backend_that_ends_in_a_commit(site: Site, appended: Case) -> None:
     appended.assert_done(site)
 
 
-@pytest.mark.parametrize(("behind", "exit_code"), [(b"\n", 1), (b"]", 3)], ids=["the end", "what is not JSON"])
-def test_a_backend_that_ends_before_the_source(site: Site, appended: Case, behind: bytes, exit_code: int) -> None:
-    """A connection that is lost behind the last batch is opened again: the ledger tells how the run ended."""
+@pytest.mark.parametrize(("tail", "exit_code"), [(b"\n", 1), (b"]", 3)], ids=["the end", "what is not JSON"])
+def test_a_backend_that_ends_before_the_source(site: Site, appended: Case, tail: bytes, exit_code: int) -> None:
+    """A connection that is lost after the last batch is opened again, so that the ledger records the end of the run."""
     words = ["-" if word == str(appended.source) else word for word in appended.command]
     running = site.start(*words, "--batch-rows", "100")
-    # White space enough to be waited for behind all the records.
+    # Enough white space after the records for the load to read all of them.
     running.send(appended.source.read_bytes() + b" " * (2 << 20))
     site.wait_for_batches(RECORDS // 100, running)
     site.terminate(site.backend("state = 'idle' and application_name ~ '-'"))
-    running.send(behind)
+    running.send(tail)
     ended = running.ended()
     assert ended.returncode == exit_code, ended.stderr
     counts = ended.summary["records"]
@@ -143,8 +143,8 @@ def test_a_backend_that_ends_before_the_source(site: Site, appended: Case, behin
 
 
 @pytest.mark.parametrize("comes_back", [True, False], ids=["for a moment", "for good"])
-def test_a_backend_that_ends_behind_the_last_commit(site: Site, appended: Case, comes_back: bool) -> None:
-    """Where the ledger cannot be asked how a run ended nothing is claimed: exit 4, and the next load knows."""
+def test_a_backend_that_ends_after_the_last_commit(site: Site, appended: Case, comes_back: bool) -> None:
+    """When the ledger cannot confirm the end of a run, the exit code is 4, and the next load finds out."""
     with site.gate("etl.attempts", "in closing") as gate:
         running = _load(site, appended)
         backend = gate.reached()
@@ -164,12 +164,12 @@ def test_a_backend_that_ends_behind_the_last_commit(site: Site, appended: Case, 
 
 @pytest.mark.parametrize("is_committed", [True, False], ids=["committed", "rolled back"])
 def test_a_load_that_is_killed_in_a_commit(site: Site, appended: Case, is_committed: bool) -> None:
-    """Whether the commit that a killed load did not see the end of came about or not: the next load knows."""
+    """When a load is killed during a commit, the next load finds out whether the batch was committed."""
     with site.gate("logistics.deliveries", "in COMMIT", MIDDLE) as gate:
         running = _load(site, appended)
         backend = gate.reached()
         before = site.count_batches()
-        running.signal(signal.SIGSTOP)  # What the server answers from now on is never read.
+        running.signal(signal.SIGSTOP)  # The process never reads a later answer of the server.
         if is_committed:
             gate.open()
             until(lambda: site.count_batches() == before + 1, "the commit")
@@ -179,7 +179,7 @@ def test_a_load_that_is_killed_in_a_commit(site: Site, appended: Case, is_commit
             gate.open()
         assert running.kill()
     assert_sound(site)
-    _go_on(site, appended, random.Random(5))
+    _resume(site, appended, random.Random(5))
     appended.assert_done(site)
 
 
@@ -204,7 +204,7 @@ def _wal_writer(server: Server) -> psutil.Process:
 
 
 def _crash(server: Server) -> None:
-    """Kill one process of the server: it throws all the others out and recovers from its log."""
+    """Kill one process of the server: the server ends all its other processes and recovers from its log."""
     writer = _wal_writer(server)
     writer.kill()
     until(lambda: not writer.is_running(), "the end of the server's processes")
@@ -228,7 +228,7 @@ RESTARTS: dict[str, Callable[[Server], None]] = {
 
 @pytest.mark.parametrize("name", RESTARTS)
 def test_a_server_that_goes_away_for_a_moment(site: Site, merged: Case, durable: Server, name: str) -> None:
-    """A load whose server restarts goes on by its retries, or is exit 4 and the next one completes it."""
+    """A load whose server restarts retries, or it ends with exit code 4 and the next load completes it."""
     running = _load(site, merged)
     site.wait_for_batches(3, running)
     RESTARTS[name](durable)
@@ -236,17 +236,17 @@ def test_a_server_that_goes_away_for_a_moment(site: Site, merged: Case, durable:
     assert ended.returncode in {1, 4}
     assert_sound(site)
     if ended.returncode == 4:
-        _go_on(site, merged, random.Random(7))
+        _resume(site, merged, random.Random(7))
     else:
         assert ended.summary["batches"]["retried"] >= 1
     merged.assert_done(site)
 
 
 def test_a_crash_that_takes_batches(site: Site, merged: Case, appended: Case, durable: Server) -> None:
-    """Batches commit before they are on disk: a load that a crash took some from does not claim to be complete."""
+    """Batches commit before they are on disk: a load that lost batches in a crash is not complete."""
     site.ask("alter table logistics.deliveries drop constraint no_dozen")
     with site.gate("logistics.deliveries", "in COPY", 600_000) as gate:
-        _wal_writer(durable).suspend()  # Nobody writes the log now but who waits for it, and batches do not.
+        _wal_writer(durable).suspend()  # Now only a commit that waits for the log writes it, and batches do not wait.
         running = _load(site, appended)
         gate.reached()
         before = site.count_batches()
@@ -263,7 +263,7 @@ def test_a_crash_that_takes_batches(site: Site, merged: Case, appended: Case, du
 
 
 def test_a_load_that_comes_back_after_another(site: Site, appended: Case, durable: Server) -> None:
-    """A load that lost batches by a crash, and its source to another load, leaves what that one made of it."""
+    """A load that lost batches in a crash, and its source to another load, does not change the result of that load."""
     site.ask("alter table logistics.deliveries drop constraint no_dozen")
     with site.gate("logistics.deliveries", "in COPY", 600_000) as gate:
         _wal_writer(durable).suspend()
@@ -283,16 +283,16 @@ def test_a_load_that_comes_back_after_another(site: Site, appended: Case, durabl
 
 @dataclass(kw_only=True)
 class _Tally:
-    """What became of the loads to which a fault was done.
+    """The results of the loads that met a fault.
 
-    How many faults met a running load, and in the midst of its batches; how many loads went on by themselves; how many
-    commands completed the others, and were told to wait; rows and refused records lost and doubled; aggregates that
-    differ from a clean load's.
+    The numbers of: faults during a load, and between its first and last batch; loads that continued without help;
+    commands that resumed the others, and that found the source busy; lost and duplicate records, rows and refused ones;
+    loads whose aggregates differ from those of a clean load.
     """
 
     faults: int = 0
     in_midst: int = 0
-    went_on: int = 0
+    continued: int = 0
     resumes: int = 0
     busy: int = 0
     lost: int = 0
@@ -336,7 +336,7 @@ MANNERS = {
     "replace": ("shipments", "--mode", "replace"),
 }
 
-# How often each fault is done at least, to loads of each manner.
+# The least number of times that each fault is caused, for loads of each manner.
 MATRIX = [
     *(("kill -9 of the loader", manner, 16) for manner in MANNERS),
     *(("backends terminated", manner, 6) for manner in MANNERS),
@@ -346,7 +346,7 @@ MATRIX = [
 
 @pytest.fixture(scope="module")
 def table(request: pytest.FixtureRequest) -> Iterator[Table]:
-    """Print what became of all loads of the matrix behind the last one."""
+    """Print the results of all loads of the matrix after the last one."""
     table: Table = []
     yield table
     reporter = request.config.pluginmanager.get_plugin("terminalreporter")
@@ -357,7 +357,7 @@ def table(request: pytest.FixtureRequest) -> Iterator[Table]:
 
 
 def _wait_for_moment(site: Site, running: Running, moment: float) -> None:
-    """Wait for a moment of a load, from 0 (it starts up) over its batches to 1 (it has precalculated)."""
+    """Wait for a moment of a load: 0 is its start, 1 the end of its precalculation, its batches are between."""
     if moment < 0.12:
         time.sleep(moment / 0.12 * 0.4)
     elif moment < 0.88:
@@ -369,7 +369,7 @@ def _wait_for_moment(site: Site, running: Running, moment: float) -> None:
 
 
 def _round(site: Site, case: Case, moments: Sequence[float], fault: str, server: Server, rng: random.Random) -> _Tally:
-    """Do a fault to a load at a moment, and to its resume at the next; complete it, and compare it with a clean one."""
+    """Cause the fault at each moment, in a load and its resumes; complete the load, and compare it with a clean one."""
     tally = _Tally()
     for moment in moments:
         running = _load(site, case, rng.choice(BATCH_ROWS) if tally.faults else "100")
@@ -380,8 +380,8 @@ def _round(site: Site, case: Case, moments: Sequence[float], fault: str, server:
         if FAULTS[fault] is not _kill_loader:
             ended = running.ended()
             assert ended.returncode in {1, 4}, ended
-            tally.went_on += ended.returncode == 1
-    codes = _go_on(site, case, rng)
+            tally.continued += ended.returncode == 1
+    codes = _resume(site, case, rng)
     tally.resumes = len(codes)
     tally.busy = codes.count(6)
     found = state(site)
@@ -396,7 +396,7 @@ def _round(site: Site, case: Case, moments: Sequence[float], fault: str, server:
 def test_the_kill_matrix(
     databases: Databases, durable: Server, table: Table, tmp_path: Path, cell: tuple[str, str, int]
 ) -> None:
-    """Whatever is killed, restarted or crashed at whatever moment: every record is in or kept, and once."""
+    """Whatever is killed, restarted or crashed at any moment, every record is loaded or kept exactly once."""
     fault, manner, wanted = cell
     rng = random.Random(f"{fault} {manner}")
     case = clean_case(databases, tmp_path / "clean", MANNERS[manner][0], LONG, *MANNERS[manner][1:])

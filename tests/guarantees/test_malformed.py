@@ -1,5 +1,6 @@
-"""Sources that are broken in every way: no traceback, a documented end, a balance that holds, nothing before the
-fault lost, nothing invented. What is right is judged by Python's own decoder, value by value.
+"""Malformed sources: each ends as documented, without a traceback, and its records are all accounted for.
+
+No record before the fault is lost, and no value is invented. The expected values come from Python's own decoder.
 """
 
 import json
@@ -38,7 +39,7 @@ RECORDS = [
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a source: the rows in their order, and the rejected records with their text."""
+    """The result of a load: the rows in their order, and the rejected records with their text."""
 
     summary: Summary
     error: EtlError | None
@@ -53,7 +54,7 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class Judge:
-    """Loads broken sources in this process, and judges their ends. `cases` counts them by their exit code."""
+    """Loads malformed sources in this process, and checks the results. `cases` counts them by exit code."""
 
     site: Site
     cases: Counter[int] = field(default_factory=Counter)
@@ -67,7 +68,7 @@ class Judge:
         return summary, error
 
     def load(self, content: bytes, **settings: Any) -> Outcome:
-        """Load a source; whatever it holds, its end is a documented one and all of it is accounted for."""
+        """Load a source; assert that its end is a documented one and that all its records are accounted for."""
         summary, error = self.bring(content, **settings)
         outcome = Outcome(
             summary=summary,
@@ -84,7 +85,7 @@ class Judge:
         return outcome
 
     def clear(self) -> None:
-        """Forget all that was loaded."""
+        """Remove all loaded records."""
         self.site.forget_loads("parcels")
 
     @staticmethod
@@ -105,7 +106,7 @@ class Judge:
 
 @pytest.fixture
 def judge(site: Site) -> Iterator[Judge]:
-    """Give a judge of parcels; at its end it prints how many cases came to which exit code."""
+    """Give a judge of parcels; at the end it prints the number of cases for each exit code."""
     site.define(PARCELS)
     judge = Judge(site=site)
     yield judge
@@ -117,12 +118,12 @@ def _refuse(name: str) -> None:
 
 
 def _decoded(text: str) -> Any:
-    """Decode JSON as RFC 8259 has it, with every digit of its numbers."""
+    """Decode JSON as RFC 8259 defines it, and keep every digit of its numbers."""
     return json.loads(text, parse_float=Decimal, parse_int=Decimal, parse_constant=_refuse)
 
 
 def _has_unstorable(value: Any) -> bool:
-    """Tell whether a value holds a NUL or half a surrogate pair, which PostgreSQL cannot hold."""
+    """Return whether a value has a NUL or a lone surrogate, which PostgreSQL cannot store."""
     if isinstance(value, str):
         return any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value)
     if isinstance(value, dict):
@@ -131,7 +132,7 @@ def _has_unstorable(value: Any) -> bool:
 
 
 def _row(text: bytes) -> Row | None:
-    """Return the row that a record becomes, or None when it is to be rejected."""
+    """Return the row of a record, or None when the record must be rejected."""
     try:
         record = _decoded(text.decode())
     except ValueError:
@@ -156,7 +157,7 @@ def _row(text: bytes) -> Row | None:
 
 
 def _values(line: bytes) -> list[bytes]:
-    """Return the text of each value of a line; what is none, to the end of its line, is one that will be refused."""
+    """Return the text of each value of a line; text that is not JSON is one value, up to the end of the line."""
     text = line.decode("latin-1").rstrip(" \t\r")
     found = []
     at = 0
@@ -171,9 +172,9 @@ def _values(line: bytes) -> list[bytes]:
 
 
 def _elements(content: bytes) -> list[bytes] | None:
-    """Return the text of each element of an array, or None when it is no JSON around or within them.
+    """Return the text of each element of an array, or None when the array or an element is not JSON.
 
-    The text is looked at as latin-1, for a byte that is no UTF-8 spoils only its record.
+    The text is read as latin-1, because a byte that is not UTF-8 damages only its own record.
     """
     text = content.decode("latin-1")
     decoder = json.JSONDecoder(parse_constant=_refuse)
@@ -198,7 +199,7 @@ def _elements(content: bytes) -> list[bytes] | None:
         if text[at : at + 1] != ",":
             return None
         at += 1
-    # ijson, which reads what stands around the records, takes these two for white space as well.
+    # ijson reads the text around the records, and it takes these two for white space as well.
     return None if text[at + 1 :].strip(blank + "\v\f") else found
 
 
@@ -206,7 +207,7 @@ ROWS = [_row(record.encode()) for record in RECORDS]
 
 
 def _array(records: Sequence[str] = RECORDS) -> tuple[bytes, list[int]]:
-    """Return an array, and where each record ends."""
+    """Return an array, and the offset of the end of each record."""
     text, ends = b"[", []
     for number, record in enumerate(records):
         text += (b",\n  " if number else b"\n  ") + record.encode()
@@ -215,7 +216,7 @@ def _array(records: Sequence[str] = RECORDS) -> tuple[bytes, list[int]]:
 
 
 def _lines(records: Sequence[str] = RECORDS) -> tuple[bytes, list[int]]:
-    """Return lines, and where each record ends."""
+    """Return lines, and the offset of the end of each record."""
     text, ends = b"", []
     for record in records:
         text += record.encode()
@@ -228,7 +229,7 @@ SHAPES = {"array": _array, "lines": _lines}
 
 
 def test_the_judge_knows_the_records() -> None:
-    """The rows that the tests expect are told by Python's decoder, and no record of the sample is bad."""
+    """Python's decoder gives the rows that the tests expect, and no record of the sample is bad."""
     first, second, third = ROWS
     assert first == ("Aé", Decimal("1.50"), None)
     assert second == ('B"Ł', None, [Decimal(0), {"x": "\U0001f600\n"}])
@@ -238,7 +239,7 @@ def test_the_judge_knows_the_records() -> None:
 
 @pytest.mark.parametrize("shape", ["array", pytest.param("lines", marks=pytest.mark.slow)])
 def test_a_source_cut_at_every_byte(judge: Judge, shape: str) -> None:
-    """Wherever a source is cut off, the whole records before the cut are in, and only a whole source is a success."""
+    """When a source is cut off, the complete records before the cut are loaded; only a complete source is a success."""
     content, ends = SHAPES[shape]()
     for size in range(len(content), -1, -1):
         outcome = judge.load(content[:size])
@@ -252,7 +253,7 @@ def test_a_source_cut_at_every_byte(judge: Judge, shape: str) -> None:
 
 @pytest.mark.parametrize("shape", [pytest.param("array", marks=pytest.mark.slow), "lines"])
 def test_a_source_that_grows_byte_by_byte(judge: Judge, shape: str) -> None:
-    """Loaded again after each byte that came, a source is at each moment in as far as it goes, and nothing twice."""
+    """When a source is loaded again after each added byte, its complete records are loaded, and none twice."""
     content, ends = SHAPES[shape]()
     code = loaded = 0
     for size in range(1, len(content) + 1):
@@ -279,7 +280,7 @@ def _check_flipped_array(judge: Judge, place: int, content: bytes, ends: Sequenc
     elements = _elements(content)
     before = sum(end <= place for end in ends)
     assert outcome.loaded[:before] == ROWS[:before], content
-    if place == 0:  # No array any more: what the first byte is decides how all is read.
+    if place == 0:  # No array any more: the first byte decides the format.
         return
     if elements is None:
         assert outcome.code == 3, content
@@ -296,7 +297,7 @@ def _check_flipped_lines(judge: Judge, place: int, content: bytes, ends: Sequenc
     outcome = judge.load(content)
     before = sum(end < place for end in ends)
     assert outcome.loaded[:before] == ROWS[:before], content
-    if place < ends[0] + 1 or place in ends:  # What the first line is decides how all are read.
+    if place < ends[0] + 1 or place in ends:  # The first line decides the format.
         return
     values = [value for line in content.split(b"\n") for value in _values(line)]
     rows = [_row(value) for value in values]
@@ -312,7 +313,7 @@ CHECKS = {"array": _check_flipped_array, "lines": _check_flipped_lines}
 
 @pytest.mark.parametrize("shape", ["array", pytest.param("lines", marks=pytest.mark.slow)])
 def test_each_byte_flipped(judge: Judge, shape: str) -> None:
-    """Whatever byte is another, what is still JSON loads as it stands, what is not is told, and the rest is in."""
+    """When any byte is changed, records that are still JSON are loaded unchanged and the others are reported."""
     dice = random.Random(3)
     content, ends = SHAPES[shape]()
     for place, flipped in _flips(content, lambda _: [1 << dice.randrange(8)]):
@@ -323,14 +324,14 @@ def test_each_byte_flipped(judge: Judge, shape: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_bit_flipped(judge: Judge, shape: str) -> None:
-    """The same with each of the eight bits of each byte, and each byte made a quote, a brace, a NUL and a newline."""
+    """The same is true of each flipped bit, and of each byte replaced by a quote, a brace, a NUL or a newline."""
     content, ends = SHAPES[shape]()
     masks = [1 << bit for bit in range(8)]
     for place, flipped in _flips(
         content, lambda place: [*masks, *(content[place] ^ byte for byte in b'"{}[],:\\\0\n')]
     ):
         if flipped.endswith(b'"'):
-            continue  # ijson overlooks a text that begins behind the end and has none itself.
+            continue  # ijson does not report a text that begins after the end of the array and is not closed.
         CHECKS[shape](judge, place, flipped, ends)
         judge.clear()
 
@@ -340,7 +341,7 @@ DEEP = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
 GOOD = b'{"parcel_id": "good"}'
 LAST = b'{"parcel_id": "last"}'
 
-# Source: exit code, parcels that are in, and how many records are rejected.
+# Source: exit code, loaded parcels, and number of rejected records.
 Expected = tuple[int, list[str], int]
 
 AROUND: dict[str, tuple[bytes, Expected]] = {
@@ -351,9 +352,9 @@ AROUND: dict[str, tuple[bytes, Expected]] = {
     "a byte-order mark before lines": (b"\xef\xbb\xbf" + GOOD + b"\n" + LAST, (0, ["good", "last"], 0)),
     "two byte-order marks": (b"\xef\xbb\xbf\xef\xbb\xbf[" + GOOD + b"]", (3, [], 0)),
     "a NUL before": (b"\0[" + GOOD + b"]", (3, [], 0)),
-    "a NUL behind": (b"[" + GOOD + b"]\0", (3, ["good"], 0)),
+    "a NUL after": (b"[" + GOOD + b"]\0", (3, ["good"], 0)),
     "NULs for a hole of a disk": (b"[" + GOOD + b"," + b"\0" * 5000, (3, ["good"], 0)),
-    "white space before and behind": (b"\n" * 300_000 + b"[" + GOOD + b"]" + b" " * 300_000, (0, ["good"], 0)),
+    "white space before and after": (b"\n" * 300_000 + b"[" + GOOD + b"]" + b" " * 300_000, (0, ["good"], 0)),
     "no-break spaces": ("[\u00a0{}]".encode(), (3, [], 0)),
     "a page": (b"<!doctype html><title>502 Bad Gateway</title>", (3, [], 0)),
     "a text": (b'"parcels"', (3, [], 0)),
@@ -372,20 +373,20 @@ AROUND: dict[str, tuple[bytes, Expected]] = {
     "the end first": (b"][", (3, [], 0)),
     "a comma": (b"[,]", (3, [], 0)),
     "a comma before": (b"[," + GOOD + b"]", (3, [], 0)),
-    "a comma behind": (b"[" + GOOD + b",]", (3, ["good"], 0)),
+    "a comma after": (b"[" + GOOD + b",]", (3, ["good"], 0)),
     "two commas": (b"[" + GOOD + b",," + LAST + b"]", (3, ["good"], 0)),
     "no comma": (b"[" + GOOD + b" " + LAST + b"]", (3, ["good"], 0)),
     "no end": (b"[" + GOOD, (3, ["good"], 0)),
-    "no end behind a comma": (b"[" + GOOD + b",", (3, ["good"], 0)),
+    "no end after a comma": (b"[" + GOOD + b",", (3, ["good"], 0)),
     "a brace for a bracket": (b"[" + GOOD + b"}", (3, ["good"], 0)),
-    "garbage behind": (b"[" + GOOD + b"] garbage", (3, ["good"], 0)),
-    "a bracket behind": (b"[" + GOOD + b"]]", (3, ["good"], 0)),
+    "garbage after": (b"[" + GOOD + b"] garbage", (3, ["good"], 0)),
+    "a bracket after": (b"[" + GOOD + b"]]", (3, ["good"], 0)),
     "two arrays": (b"[" + GOOD + b"][" + LAST + b"]", (3, ["good"], 0)),
     "two arrays in lines": (b"[" + GOOD + b"]\n[" + LAST + b"]\n", (3, ["good"], 0)),
-    "an object behind": (b"[" + GOOD + b"]" + LAST, (3, ["good"], 0)),
+    "an object after": (b"[" + GOOD + b"]" + LAST, (3, ["good"], 0)),
     "a comment before": (b"// parcels\n[" + GOOD + b"]", (3, [], 0)),
     "a comment within": (b"[" + GOOD + b", /* and */ " + LAST + b"]", (3, ["good"], 0)),
-    "a comment behind": (b"[" + GOOD + b"] // all", (3, ["good"], 0)),
+    "a comment after": (b"[" + GOOD + b"] // all", (3, ["good"], 0)),
     "semicolons": (b"[" + GOOD + b"; " + LAST + b"]", (3, ["good"], 0)),
     "objects on one line": (GOOD + LAST, (0, ["good", "last"], 0)),
     "objects with commas between": (GOOD + b"," + LAST, (3, ["good"], 0)),
@@ -395,7 +396,7 @@ AROUND: dict[str, tuple[bytes, Expected]] = {
     "blank lines": (b"\n\n" + GOOD + b"\n \n\r\n" + LAST + b"\n\n", (0, ["good", "last"], 0)),
 }
 
-# A record between two good ones: whether an array can go on behind it, and the name of its parcel or None.
+# A record between two good ones: whether an array can continue after it, and the id of its parcel or None.
 BETWEEN: dict[str, tuple[bytes, bool, str | None]] = {
     "NaN": (b'{"parcel_id": "x", "weight_kg": NaN}', False, None),
     "NaN where nobody looks": (b'{"parcel_id": "x", "other": NaN}', False, None),
@@ -410,7 +411,7 @@ BETWEEN: dict[str, tuple[bytes, bool, str | None]] = {
     "single quotes": (b"{'parcel_id': 'x'}", False, None),
     "no quotes": (b'{parcel_id: "x"}', False, None),
     "typographic quotes": ("{“parcel_id”: “x”}".encode(), False, None),
-    "a comma behind": (b'{"parcel_id": "x",}', False, None),
+    "a comma after": (b'{"parcel_id": "x",}', False, None),
     "a colon too few": (b'{"parcel_id" "x"}', False, None),
     "an equals sign": (b'{"parcel_id"="x"}', False, None),
     "no value": (b'{"parcel_id": }', False, None),
@@ -432,7 +433,7 @@ BETWEEN: dict[str, tuple[bytes, bool, str | None]] = {
     "5,000 digits of a text": (b'{"parcel_id": "x", "weight_kg": "' + b"7" * 5000 + b'"}', True, "x"),
     "5,000 digits for a name": (b'{"parcel_id": ' + b"7" * 5000 + b"}", True, "7" * 5000),
     "5,000 digits where nobody looks": (b'{"parcel_id": "x", "o": -' + b"7" * 5000 + b"}", True, "x"),
-    "5,000 digits behind the point": (b'{"parcel_id": "x", "weight_kg": 0.' + b"7" * 5000 + b"}", True, "x"),
+    "5,000 digits after the point": (b'{"parcel_id": "x", "weight_kg": 0.' + b"7" * 5000 + b"}", True, "x"),
     "200,000 digits": (b'{"parcel_id": "x", "weight_kg": ' + b"7" * 200_000 + b"}", True, None),
     "a number out of all range": (b'{"parcel_id": "x", "weight_kg": 1e999999999999999999999}', True, None),
     "a number near nothing": (b'{"parcel_id": "x", "weight_kg": 1e-999999999999999999999}', True, None),
@@ -489,8 +490,8 @@ def _names(outcome: Outcome) -> list[str]:
     return [name for name, _, _ in outcome.loaded]
 
 
-def test_what_stands_around_the_records(judge: Judge) -> None:
-    """A source that begins, ends or goes on as none should ends with 3, and what is whole before that is in."""
+def test_faults_around_the_records(judge: Judge) -> None:
+    """A source with a fault around its records ends with exit code 3, and the complete records before it are loaded."""
     for name, (content, expected) in AROUND.items():
         outcome = judge.load(content)
         assert (outcome.code, _names(outcome), len(outcome.rejected)) == expected, name
@@ -502,11 +503,11 @@ def test_what_stands_around_the_records(judge: Judge) -> None:
 
 @pytest.mark.parametrize("batch_rows", [pytest.param(1, marks=pytest.mark.slow), 5000])
 def test_a_bad_record_of_an_array(judge: Judge, batch_rows: int) -> None:
-    """In an array what is JSON is rejected alone; what is not ends the source, with all before it in."""
-    for name, (text, goes_on, parcel) in BETWEEN.items():
+    """In an array a bad record is rejected alone; text that is not JSON ends the source after the records before."""
+    for name, (text, continues, parcel) in BETWEEN.items():
         outcome = judge.load(b"[" + GOOD + b",\n" + text + b",\n" + LAST + b"]", batch_rows=batch_rows)
         middle = [parcel] if parcel else []
-        if goes_on:
+        if continues:
             assert (outcome.code, _names(outcome)) == (0 if parcel else 1, ["good", *middle, "last"]), name
             assert len(outcome.rejected) == (0 if parcel else 1), name
         else:
@@ -516,22 +517,22 @@ def test_a_bad_record_of_an_array(judge: Judge, batch_rows: int) -> None:
 
 @pytest.mark.parametrize("batch_rows", [pytest.param(1, marks=pytest.mark.slow), 5000])
 def test_a_bad_line(judge: Judge, batch_rows: int) -> None:
-    """A line that is no record is rejected with its text, whatever it holds, and the lines around it are in."""
-    for name, (text, goes_on, parcel) in BETWEEN.items():
+    """A line that is not a record is rejected with its text, and the lines around it are loaded."""
+    for name, (text, continues, parcel) in BETWEEN.items():
         outcome = judge.load(GOOD + b"\n" + text + b"\n" + LAST + b"\n", batch_rows=batch_rows)
         middle = [parcel] if parcel else []
         assert _names(outcome) == ["good", *middle, "last"], name
-        bad = 2 if b"\n" in text else 0 if goes_on and parcel else 1
+        bad = 2 if b"\n" in text else 0 if continues and parcel else 1
         assert (outcome.code, len(outcome.rejected)) == (1 if bad else 0, bad), name
-        told = b" ".join(record["text"] for record in outcome.rejected)
-        assert told == (
+        rejected = b" ".join(record["text"] for record in outcome.rejected)
+        assert rejected == (
             b"" if not bad else text.replace(b"\n", b" ") if not parcel else text.partition(b"}")[2].strip()
         )
         judge.clear()
 
 
 def test_a_decimal_keeps_its_digits_among_bad_ones(judge: Judge) -> None:
-    """Numbers of thousands of digits come in whole, before and behind a record that cannot."""
+    """Numbers of thousands of digits are loaded exactly, before and after a record that is rejected."""
     digits = "7" * 5_000
     numbers = [digits, f"-{digits}", f"0.{digits}", f"{digits}.{digits}", f"1e{4_000}", f"1e-{4_000}"]
     records = [f'{{"parcel_id": "{place}", "weight_kg": {number}}}' for place, number in enumerate(numbers)]
@@ -543,7 +544,7 @@ def test_a_decimal_keeps_its_digits_among_bad_ones(judge: Judge) -> None:
 
 @pytest.mark.parametrize("size", [1 << 20, pytest.param(50 << 20, marks=pytest.mark.slow)])
 def test_a_text_of_many_megabytes(judge: Judge, size: int) -> None:
-    """A text of 50 MB loads as a value; as a name of the parcel it does as well, for no index refuses it here."""
+    """A text of 50 MB is loaded as a value; in a number column it is rejected alone."""
     large = b'{"parcel_id": "x", "tags": "' + b"y" * size + b'"}'
     outcome = judge.load(b"[" + GOOD + b"," + large + b"," + LAST + b"]")
     assert (outcome.code, _names(outcome)) == (0, ["good", "x", "last"])
@@ -556,7 +557,7 @@ def test_a_text_of_many_megabytes(judge: Judge, size: int) -> None:
 
 
 def test_a_record_that_is_too_large_ends_the_source(judge: Judge) -> None:
-    """A record above the limit, more likely a file without separators, is exit 3 with all before it in."""
+    """A record above the size limit ends the source with exit code 3 after the records before it."""
     large = b'{"parcel_id": "' + b"y" * (1 << 20) + b'"}'
     for content in (b"[" + GOOD + b"," + large + b"]", GOOD + b"\n" + large + b"\n" + LAST):
         outcome = judge.load(content, max_record_bytes=1 << 20)
@@ -567,7 +568,7 @@ def test_a_record_that_is_too_large_ends_the_source(judge: Judge) -> None:
 
 @pytest.mark.parametrize("shape", ["array", pytest.param("lines", marks=pytest.mark.slow)])
 def test_bytes_thrown_away_doubled_and_swapped(judge: Judge, shape: str) -> None:
-    """Whatever part of a source is missing, there twice or elsewhere, its end is a documented one and all is told."""
+    """When a part of a source is missing, doubled or moved, the load ends as documented and reports all records."""
     dice = random.Random(9)
     content, _ = SHAPES[shape]()
     for _ in range(120):
@@ -599,7 +600,7 @@ COMMAND_LINE = {
 
 
 def test_the_command_ends_as_documented(site: Site, judge: Judge) -> None:
-    """`etl load` of malformed sources ends with the gravest code, without a traceback and with a summary for each."""
+    """`etl load` of malformed sources ends with the gravest exit code and a summary of each, without a traceback."""
     for name, (content, _) in COMMAND_LINE.items():
         (site.folder / name).write_bytes(content)
     done = site.run("load", "parcels", *COMMAND_LINE, "--json", "--max-rejected", "100%")

@@ -1,4 +1,4 @@
-"""A network that misbehaves between loader and server: it cuts, delays and swallows, and nothing is lost or doubled."""
+"""Network faults between loader and server (cuts, delays, lost packets): no record is lost or loaded twice."""
 
 import ctypes
 import socket
@@ -24,12 +24,12 @@ from tests.support.waiting import until
 RECORDS = 600
 BATCHES = 6
 
-# Where connections are cut in the long form, in shares of all the bytes that pass.
+# The places of the cuts in the slow tests, as shares of all the bytes of a load.
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 
 Side = Literal["to the server", "to the loader"]
 
-# From <asm-generic/socket.h>: a program of the kernel that looks at each segment before TCP does.
+# From <asm-generic/socket.h>: attaches a filter that the kernel runs on each segment before TCP receives it.
 _SO_ATTACH_FILTER = 26
 _SO_DETACH_FILTER = 27
 
@@ -43,7 +43,7 @@ _DROP_ALL = (_Instruction * 1)(_Instruction(6, 0, 0, 0))
 
 
 class Relay:
-    """A TCP relay before a server, which does to its traffic what a test asks for."""
+    """A TCP relay in front of a server; a test tells it when to cut, delay or drop the traffic."""
 
     def __init__(self, conninfo: str) -> None:
         self._server = conninfo_to_dict(conninfo)
@@ -65,7 +65,7 @@ class Relay:
 
     @property
     def conninfo(self) -> str:
-        """The way to the server's database through this relay."""
+        """Return the connection string of the database through this relay."""
         return make_conninfo(
             **self._server
             | {
@@ -78,7 +78,7 @@ class Relay:
 
     @contextmanager
     def black_hole(self) -> Iterator[None]:
-        """Let the network swallow all packets of both sides: nobody is told, and nothing is acknowledged."""
+        """Drop all packets of both sides: neither side is notified, and nothing is acknowledged."""
         self._passing.clear()
         with self._lock:
             for each in (self._listener, *self._open):
@@ -91,7 +91,7 @@ class Relay:
         self._passing.set()
 
     def forget_connections(self) -> None:
-        """Swallow all packets of the connections that there are, for good; new ones pass."""
+        """Drop all packets of the present connections for good; new connections work."""
         with self._lock:
             for each in self._open:
                 _drop_all(each)
@@ -136,14 +136,14 @@ class Relay:
         with suppress(OSError):
             while data := source.recv(1 << 16):
                 if self.delay_seconds:
-                    time.sleep(self.delay_seconds)  # the slow network that is tested
+                    time.sleep(self.delay_seconds)  # simulates a slow network
                 self._passing.wait()
                 if not self._pass(side, data, source, target):
                     return
         _end(source, target)
 
     def _pass(self, side: Side, data: bytes, source: socket.socket, target: socket.socket) -> bool:
-        """Give bytes to the other side; False when the connection was cut instead."""
+        """Send bytes to the other side; return False when the connection was cut instead."""
         if side == "to the loader" and source in self._swallows and b"COMMIT\0" in data:
             self._cut()
             return False
@@ -161,7 +161,7 @@ class Relay:
         return True
 
     def _cut(self) -> None:
-        """Cut all connections, in a way that both sides hear of."""
+        """Cut all connections so that both sides are notified."""
         with self._lock:
             self.cuts += 1
             _end(*self._open)
@@ -181,7 +181,7 @@ def _drop_all(each: socket.socket) -> None:
 
 @pytest.fixture
 def relay(site: Site) -> Iterator[Relay]:
-    """Give a relay before the server of the site."""
+    """Give a relay in front of the server of the site."""
     relay = Relay(site.conninfo)
     yield relay
     relay.close()
@@ -189,7 +189,7 @@ def relay(site: Site) -> Iterator[Relay]:
 
 @pytest.fixture(scope="module")
 def traffic(databases: Databases, merged: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[Side, int]:
-    """Tell how many bytes pass in a load over which nothing comes."""
+    """Return the number of bytes that each side sends in a load without faults."""
     with databases.site(tmp_path_factory.mktemp("traffic")) as site:
         relay = Relay(site.conninfo)
         ended = site.run(*merged.command, "--batch-rows", "100", conninfo=relay.conninfo)
@@ -212,7 +212,7 @@ def traffic(databases: Databases, merged: Case, tmp_path_factory: pytest.TempPat
 def test_a_connection_that_is_cut(
     site: Site, relay: Relay, merged: Case, traffic: dict[Side, int], side: Side, share: float
 ) -> None:
-    """Whatever byte a connection is cut at: the load goes on, or is exit 4 and the next one completes it."""
+    """When a connection is cut at any byte, the load continues, or it is exit code 4 and the next load completes it."""
     relay.cut_at = (side, int(traffic[side] * share) + 1)
     ended = site.run(*merged.command, "--batch-rows", "100", conninfo=relay.conninfo)
     assert relay.cuts == 1
@@ -223,10 +223,10 @@ def test_a_connection_that_is_cut(
     merged.assert_done(site)
 
 
-# The first one enters the run, the last one its end; between them are the batches.
+# The first commit records the run, the last one its end; those between are of the batches.
 @pytest.mark.parametrize("number", [1, 2, 4, BATCHES + 1, BATCHES + 2])
 def test_an_answer_to_commit_that_is_lost(site: Site, relay: Relay, appended: Case, number: int) -> None:
-    """A batch that committed without the loader hearing of it is not loaded again: claiming it again tells."""
+    """A batch whose commit was not confirmed is not loaded twice: the ledger shows that it was committed."""
     relay.swallow_answer_to_commit = number
     ended = site.run(*appended.command, "--batch-rows", "100", conninfo=relay.conninfo)
     assert relay.cuts == 1
@@ -243,7 +243,7 @@ def test_an_answer_to_commit_that_is_lost(site: Site, relay: Relay, appended: Ca
 
 @pytest.mark.parametrize("seconds", [0.005, pytest.param(0.05, marks=pytest.mark.slow)])
 def test_a_slow_network(site: Site, relay: Relay, appended: Case, seconds: float) -> None:
-    """Milliseconds each way make a load slower, and no other."""
+    """A delay of milliseconds in each direction makes a load slower; its result is the same."""
     relay.delay_seconds = seconds
     ended = site.run(*appended.command, "--batch-rows", "300", conninfo=relay.conninfo)
     assert ended.returncode == 1
@@ -253,11 +253,11 @@ def test_a_slow_network(site: Site, relay: Relay, appended: Case, seconds: float
 
 @pytest.mark.parametrize("seconds", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_network_that_is_gone_for_a_while(site: Site, relay: Relay, appended: Case, seconds: float) -> None:
-    """When all packets get lost for some seconds the load waits, and goes on over the same connection."""
+    """When all packets are lost for some seconds, the load waits and continues over the same connection."""
     running = site.start(*appended.command, "--batch-rows", "100", conninfo=relay.conninfo)
     until(lambda: site.count_batches() >= 2, "two batches")
     with relay.black_hole():
-        time.sleep(seconds)  # as long as the network is gone
+        time.sleep(seconds)  # the duration of the outage
         before = site.count_batches()
         assert before < BATCHES
     ended = running.ended()
@@ -269,7 +269,7 @@ def test_a_network_that_is_gone_for_a_while(site: Site, relay: Relay, appended: 
 
 @pytest.fixture(scope="module")
 def tcp_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
-    """Give fresh databases of a server whose connections are TCP, so that it notices a dead one as servers do."""
+    """Give fresh databases of a server with TCP connections, so that the server notices a dead one."""
     server = Server(tmp_path_factory.mktemp("tcp") / "postgres")
     server.start(port=free_port())
     yield Databases(server, tcp=True)
@@ -281,7 +281,7 @@ def tcp_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database
 def test_a_connection_that_both_sides_have_to_give_up(
     tcp_databases: Databases, appended: Case, tmp_path: Path, gone: str
 ) -> None:
-    """Where no packet tells of the end the same load goes on: its old backend gives up, and with it the lock."""
+    """When no packet reports the loss, the load continues: its old backend gives up and releases the lock."""
     with tcp_databases.site(tmp_path) as site, site.gate("logistics.deliveries", "in COPY", 100_000) as gate:
         relay = Relay(site.conninfo)
         running = site.start(*appended.command, "--batch-rows", "100", conninfo=relay.conninfo)

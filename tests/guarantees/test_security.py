@@ -1,4 +1,4 @@
-"""What a hostile file, definition or network can do: nothing but be refused."""
+"""A hostile file, definition or network is refused."""
 
 import gzip
 import json
@@ -36,7 +36,7 @@ n = { type = "integer", min = 0, comment = "%s {x} $$ '; drop table logistics.ve
 
 
 def test_odd_names_inject_nothing(site: Site, tmp_path: Path) -> None:
-    """Texts of a definition with quotes and semicolons are but texts; as a name of table or column they are exit 2."""
+    """Quotes and semicolons in texts of a definition are data; in names of tables and columns they are exit code 2."""
     site.define(ODD)
     for name, odd in (
         ('"logistics.odd"', "'logistics.odd\"; drop table x; --'"),
@@ -104,7 +104,7 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
 
 @pytest.fixture
 def encrypted(connection: Connection, tmp_path: Path) -> Iterator[tuple[int, Path, Path]]:
-    """Give the port at which the test's server speaks TLS, its certificate, and that of another authority."""
+    """Give the port at which the test's server accepts TLS, its certificate, and that of another authority."""
     certificate, key = _certificate(tmp_path, "ours")
     other, _ = _certificate(tmp_path, "other")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -137,7 +137,7 @@ def encrypted(connection: Connection, tmp_path: Path) -> Iterator[tuple[int, Pat
 
 
 def test_tls_is_verified(encrypted: tuple[int, Path, Path], connection: Connection, database_url: str) -> None:
-    """verify-full reaches the server whose certificate fits; another authority, or a server without TLS, is exit 2."""
+    """verify-full accepts a server whose certificate fits; another authority, or no TLS, is exit code 2."""
     port, certificate, other = encrypted
     info = connection.info
     address = make_conninfo(
@@ -166,7 +166,7 @@ def test_tls_is_verified(encrypted: tuple[int, Path, Path], connection: Connecti
 def test_a_compressed_file_that_explodes_takes_no_memory(
     connection: Connection, database_url: str, tmp_path: Path, inside: str
 ) -> None:
-    """A gigabyte within a megabyte is read in constant memory: records are judged, blanks without end are exit 3."""
+    """A gigabyte compressed to a megabyte is read in constant memory; endless white space is exit code 3."""
     path = tmp_path / "bomb.json.gz"
     unit = b'{"vehicle_id": "V1"}, ' * 50_000 if inside == "records" else b" " * (1 << 20)
     with gzip.open(path, "wb", compresslevel=9) as file:
@@ -175,7 +175,7 @@ def test_a_compressed_file_that_explodes_takes_no_memory(
             file.write(unit)
         file.write(b'{"vehicle_id": "V1"}]')
     assert path.stat().st_size < 8 << 20
-    # What the operating system tells of a child counts what this process held when it began it.
+    # The peak memory of a child, as the system reports it, includes the memory of this process at the fork.
     program = (
         "import sys; from etl.cli import run; code = run(sys.argv[1:]);"
         "print(*(line for line in open('/proc/self/status') if line.startswith('VmHWM')), file=sys.stderr);"

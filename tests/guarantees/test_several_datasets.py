@@ -1,4 +1,4 @@
-"""Loads of several datasets that are killed, cut off and stopped: each dataset is whole, or as it was."""
+"""Loads of several datasets that are killed, cut off or stopped: each dataset is complete or can be completed."""
 
 import random
 import signal
@@ -17,10 +17,10 @@ from tests.support.waiting import until
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_killed_load_of_several_datasets_goes_on(
+def test_a_killed_load_of_several_datasets_is_resumed(
     databases: Databases, site: Site, tmp_path: Path, workers: str
 ) -> None:
-    """Killed again and again, and resumed in other batches, all datasets end with the tables of loads by themselves."""
+    """A load that is killed repeatedly, and resumed with other batch sizes, gives the tables of single loads."""
     content = document(4_000, 2_500)
     with databases.site(tmp_path / "clean") as clean:
         (clean.folder / FILE).write_bytes(content)
@@ -33,7 +33,7 @@ def test_a_killed_load_of_several_datasets_goes_on(
     for _ in range(6):
         running = site.start(*words, "--batch-rows", rng.choice(("40", "60", "90")))
         site.wait_for_batches(site.count_batches() + rng.randint(2, 12), running)
-        time.sleep(rng.random() * 0.02)  # a moment of chance within a batch
+        time.sleep(rng.random() * 0.02)  # a random moment within a batch
         running.kill()
         assert_sound(site)
     until(lambda: load_export(site, "--batch-rows", "250", "--workers", workers).returncode != 6, "the source")
@@ -42,8 +42,8 @@ def test_a_killed_load_of_several_datasets_goes_on(
 
 
 @pytest.mark.slow
-def test_connections_that_are_lost_are_taken_up_again(databases: Databases, site: Site, tmp_path: Path) -> None:
-    """A load whose backends are terminated, busy or idle, goes on by itself with all its datasets."""
+def test_lost_connections_are_opened_again(databases: Databases, site: Site, tmp_path: Path) -> None:
+    """A load whose busy or idle backends are terminated retries, and loads all its datasets."""
     content = document(6_000, 4_000)
     with databases.site(tmp_path / "clean") as clean:
         (clean.folder / FILE).write_bytes(content)
@@ -72,7 +72,7 @@ def test_connections_that_are_lost_are_taken_up_again(databases: Databases, site
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_signal_ends_all_datasets(site: Site, number: signal.Signals, workers: str) -> None:
-    """A signal ends the pass behind the batch in hand, is told once, and the same command goes on."""
+    """A signal ends the load after the current batch and is reported once; the same command continues later."""
     put(site, document(4_000, 2_000, bad=0))
     words = ["load", BOTH, FILE, "--json", "--no-precalculate", "--workers", workers, "--batch-rows", "50"]
     running = site.start(*words)
@@ -92,7 +92,7 @@ def test_a_signal_ends_all_datasets(site: Site, number: signal.Signals, workers:
 
 @pytest.mark.slow
 def test_a_publication_that_is_killed_shows_all_or_nothing(site: Site) -> None:
-    """An atomic load that is killed while it publishes shows the rows of all datasets or of none."""
+    """An atomic load that is killed during its publication shows the rows of all datasets or of none."""
     put_records(site, 100, 100)
     words = ["load", BOTH, FILE, "--json", "--no-precalculate", "--workers", "1", "--atomic", "--batch-rows", "50"]
     with site.gate("logistics.vehicle_logs", "in COPY") as gate:

@@ -1,4 +1,4 @@
-"""Signals: the batch in hand finishes, the summary tells how far it came, and the same command goes on."""
+"""Signals: the current batch is finished, the summary shows the progress, and the same command continues later."""
 
 import signal
 import time
@@ -18,7 +18,7 @@ from tests.support.waiting import until
 
 RECORDS = 800
 
-# A batch in the midst of the source that holds no record which the server refuses.
+# A batch in the middle of the source without a record that the server refuses.
 MIDDLE = 150_000
 
 TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
@@ -29,7 +29,7 @@ def _load(site: Site, case: Case, *more: str) -> Running:
 
 
 def _signal(running: Running, number: int) -> None:
-    """Send a first signal, and wait until the command tells that it saw it."""
+    """Send a first signal, and wait until the command logs it."""
     running.signal(number)
     until(lambda: '"stopping"' in running.stderr(), "the log to tell of the signal")
 
@@ -54,8 +54,8 @@ def _complete(site: Site, case: Case) -> None:
 
 
 @pytest.mark.parametrize(("number", "moment"), [(TERM, "in COPY"), (INT, "in COMMIT"), (HUP, "in COPY")])
-def test_the_batch_in_hand_is_finished(site: Site, appended: Case, number: int, moment: Moment) -> None:
-    """A first signal ends the load behind the batch in hand, be it in its COPY or its COMMIT."""
+def test_the_current_batch_is_finished(site: Site, appended: Case, number: int, moment: Moment) -> None:
+    """A first signal ends the load after the current batch, during its COPY as well as its COMMIT."""
     with site.gate("logistics.deliveries", moment, MIDDLE) as gate:
         running = _load(site, appended)
         gate.reached()
@@ -71,7 +71,7 @@ def test_the_batch_in_hand_is_finished(site: Site, appended: Case, number: int, 
     ("first", "second", "moment"), [(TERM, TERM, "in COPY"), (INT, INT, "in COMMIT"), (TERM, INT, "in COPY")]
 )
 def test_a_second_signal_ends_at_once(site: Site, appended: Case, first: int, second: int, moment: Moment) -> None:
-    """A second signal waits for nothing: the batch in hand is rolled back, and comes with the next load."""
+    """A second signal ends the load at once: the current batch is rolled back, and the next load loads it."""
     with site.gate("logistics.deliveries", moment, MIDDLE) as gate:
         running = _load(site, appended)
         gate.reached()
@@ -87,7 +87,7 @@ def test_a_second_signal_ends_at_once(site: Site, appended: Case, first: int, se
 
 
 def test_a_signal_ends_the_wait_for_a_database(site: Site, appended: Case) -> None:
-    """A load that waits to try again ends soon after a signal, and not when the wait is over."""
+    """A load that waits before a retry ends soon after a signal, before the wait is over."""
     with site.gate("logistics.deliveries", "in COPY", MIDDLE) as gate:
         running = _load(site, appended, "--retry-base-seconds", "60", "--retry-cap-seconds", "60")
         backend = gate.reached()
@@ -105,9 +105,9 @@ def test_a_signal_ends_the_wait_for_a_database(site: Site, appended: Case) -> No
 
 @pytest.mark.parametrize("has_begun", [True, False], ids=["in the midst", "at the start"])
 def test_a_signal_ends_the_wait_for_the_source(site: Site, appended: Case, has_begun: bool) -> None:
-    """A load that waits for what another program sends it ends soon after a signal: no batch is in hand."""
+    """A load that waits for input from another program ends soon after a signal, because it has no current batch."""
     source = site.folder / "source.json"
-    # Behind the records, white space enough to be waited for.
+    # White space after the records: enough of it for the load to read all of them.
     source.write_bytes(appended.source.read_bytes() + b" " * (3 << 20))
     running = site.start("load", "deliveries", "-", "--json", "--batch-rows", "100")
     if has_begun:
@@ -131,7 +131,7 @@ def test_a_signal_ends_the_wait_for_the_source(site: Site, appended: Case, has_b
 
 
 def test_a_signal_while_the_database_is_away(site: Site, appended: Case) -> None:
-    """Where there is no ledger to be asked the exit code is that of the signal all the same."""
+    """When the ledger cannot be reached, the exit code is still that of the signal."""
     with site.gate("logistics.deliveries", "in COPY", MIDDLE) as gate:
         running = _load(site, appended, "--retry-base-seconds", "60", "--retry-cap-seconds", "60")
         backend = gate.reached()
@@ -150,7 +150,7 @@ def test_a_signal_while_the_database_is_away(site: Site, appended: Case) -> None
 
 @pytest.mark.parametrize("numbers", [(TERM,), (TERM, TERM), (INT, INT)], ids=["TERM", "TERM twice", "INT twice"])
 def test_a_signal_while_aggregates_are_brought_up_to_date(site: Site, merged: Case, numbers: tuple[int, ...]) -> None:
-    """The aggregate in hand is finished, or by a second signal given up; the next load brings all up to date."""
+    """The current aggregate is finished, or a second signal aborts it; the next load brings all up to date."""
     with ExitStack() as held:
         holder = held.enter_context(site.connect())
         holder.execute("select pg_advisory_lock(hashtextextended('etl:refresh:daily_shipments', 0))")
@@ -174,7 +174,7 @@ def test_a_signal_while_aggregates_are_brought_up_to_date(site: Site, merged: Ca
 
 
 def test_a_command_is_ended_in_order(site: Site) -> None:
-    """SIGTERM ends a command that has no way of its own to stop as Ctrl-C does, with a code of its own."""
+    """SIGTERM ends a command without its own stop handling as Ctrl-C does, but with its own exit code."""
     site.ask("update etl.refreshes set definition_hash = 'another'")
     with site.connect() as holder:
         holder.execute("select pg_advisory_lock(hashtextextended('etl:refresh:daily_shipments', 0))")
@@ -186,8 +186,8 @@ def test_a_command_is_ended_in_order(site: Site) -> None:
 
 
 @pytest.mark.parametrize("options", [("--atomic",), ("--mode", "replace")])
-def test_a_signal_publishes_nothing_half(databases: Databases, tmp_path: Path, options: tuple[str, ...]) -> None:
-    """An atomic load that a signal ends shows nothing, and goes on where it stopped."""
+def test_a_signal_publishes_no_rows(databases: Databases, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """An atomic load that a signal ends publishes no rows, and the next load continues where it stopped."""
     case = clean_case(databases, tmp_path / "clean", "deliveries", RECORDS, *options)
     with databases.site(tmp_path / "site") as site:
         running = _load(site, case, "--batch-rows", "10")

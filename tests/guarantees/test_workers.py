@@ -1,4 +1,4 @@
-"""Loads by several processes: the same tables as by one, whatever number, and whichever of them dies."""
+"""Loads by several processes give the same tables as by one, for any number and whichever process dies."""
 
 import gzip
 import random
@@ -47,7 +47,7 @@ def test_any_number_of_workers_gives_the_same(
 
 
 @pytest.mark.parametrize("how", ["gz", *(pytest.param(each, marks=pytest.mark.slow) for each in ("stdin", "ijson"))])
-def test_what_is_no_plain_file_is_carried_as_bytes(site: Site, appended: Case, how: str) -> None:
+def test_sources_that_are_not_plain_files_are_sent_as_bytes(site: Site, appended: Case, how: str) -> None:
     """A compressed file, standard input and the checked path are loaded by several processes as well."""
     options = ["--workers", "2", "--batch-rows", "100", "--max-rejected", "100%"]
     if how == "stdin":
@@ -65,8 +65,8 @@ def test_what_is_no_plain_file_is_carried_as_bytes(site: Site, appended: Case, h
 
 
 @pytest.mark.parametrize("moment", ["in COPY", pytest.param("in COMMIT", marks=pytest.mark.slow)])
-def test_a_worker_that_is_killed_ends_the_load_and_another_goes_on(site: Site, appended: Case, moment: Any) -> None:
-    """A killed process is exit 4; the same command goes on, also with another number of workers and rows."""
+def test_a_killed_worker_ends_the_load_and_the_next_load_continues(site: Site, appended: Case, moment: Any) -> None:
+    """A killed worker is exit code 4; the same command continues, also with another number of workers and rows."""
     with site.gate("logistics.deliveries", moment, 100_000) as gate:
         running = _start(site, appended, "--workers", "2")
         gate.reached()
@@ -84,7 +84,7 @@ def test_a_worker_that_is_killed_ends_the_load_and_another_goes_on(site: Site, a
 
 
 def test_workers_end_with_their_parent(site: Site, appended: Case) -> None:
-    """After kill -9 of the load nothing of it goes on, and the next one brings in the rest."""
+    """After kill -9 of the load its workers end, and the next load loads the rest."""
     with site.gate("logistics.deliveries", "in COPY", 100_000) as gate:
         running = _start(site, appended, "--workers", "2")
         gate.reached()
@@ -101,13 +101,13 @@ def test_workers_end_with_their_parent(site: Site, appended: Case) -> None:
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_and_resumed_by_other_numbers(site: Site, merged: Case) -> None:
-    """Whichever process dies at whichever moment, and however many go on: the tables are those of a clean load."""
+def test_a_load_is_killed_repeatedly_and_resumed_with_other_numbers(site: Site, merged: Case) -> None:
+    """Whichever process dies, and however many workers the next load has, the tables are those of a clean load."""
     rng = random.Random(5)
     for _ in range(8):
         running = _start(site, merged, "--workers", rng.choice(["2", "3"]), "--batch-rows", rng.choice(["40", "60"]))
         site.wait_for_batches(site.count_batches() + rng.randint(1, 5), running)
-        time.sleep(rng.random() * 0.02)  # a moment of chance within a batch
+        time.sleep(rng.random() * 0.02)  # a random moment within a batch
         workers = _workers(running)
         if rng.random() < 0.5 or not workers:
             running.kill()
@@ -122,7 +122,7 @@ def test_killed_again_and_again_and_resumed_by_other_numbers(site: Site, merged:
 
 
 def test_a_signal_ends_a_load_of_several_after_their_batches(site: Site, appended: Case) -> None:
-    """SIGTERM lets each process bring its batch to its end; what was handed out and not begun is left."""
+    """SIGTERM lets each process finish its batch; batches that were not begun are left for the next load."""
     with site.gate("logistics.deliveries", "in COPY", 100_000) as gate:
         running = _start(site, appended, "--workers", "2", "--json")
         gate.reached()
@@ -138,7 +138,7 @@ def test_a_signal_ends_a_load_of_several_after_their_batches(site: Site, appende
 
 
 def test_a_second_signal_ends_all_at_once(site: Site, appended: Case) -> None:
-    """Who does not want to wait for the batches ends every process; what they held is rolled back."""
+    """A second signal ends every process at once; their batches are rolled back."""
     with site.gate("logistics.deliveries", "in COPY", 100_000) as gate:
         running = _start(site, appended, "--workers", "2")
         gate.reached()
@@ -151,7 +151,7 @@ def test_a_second_signal_ends_all_at_once(site: Site, appended: Case) -> None:
 
 
 def test_backends_that_end_cost_their_batches_a_retry(site: Site, appended: Case) -> None:
-    """A process whose connection is terminated opens another and goes on with the same batch."""
+    """A worker whose connection is terminated opens another and retries the same batch."""
     with site.gate("logistics.deliveries", "in COPY", 100_000) as gate:
         running = _start(site, appended, "--workers", "2", "--json")
         site.terminate(gate.reached())
@@ -163,7 +163,7 @@ def test_backends_that_end_cost_their_batches_a_retry(site: Site, appended: Case
 
 
 def test_the_source_stays_held_where_only_workers_are_connected(site: Site, appended: Case) -> None:
-    """When the connection that holds the source is lost, a second load still finds it busy while workers load it."""
+    """When the connection that holds the source is lost, a second load finds it busy while workers load it."""
     with site.gate("logistics.deliveries", "in COPY", 100_000) as gate:
         running = _start(site, appended, "--workers", "2")
         gate.reached()
@@ -180,7 +180,7 @@ def test_the_source_stays_held_where_only_workers_are_connected(site: Site, appe
 
 
 def test_a_database_that_is_away_ends_all_of_them(site: Site, appended: Case) -> None:
-    """When the database refuses connections for good, the load is exit 4, and the same command goes on later."""
+    """When the database refuses connections for good, the exit code is 4, and the same command continues later."""
     with site.gate("logistics.deliveries", "in COPY", 100_000) as gate:
         running = _start(site, appended, "--workers", "2", "--retry-attempts", "2")
         backend = gate.reached()

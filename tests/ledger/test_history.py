@@ -1,4 +1,4 @@
-"""What operators see of past runs and of those that go on."""
+"""The commands that show past and running loads to operators."""
 
 import gzip
 import json
@@ -21,8 +21,8 @@ def _lines(done: Ended) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_runs_are_listed_as_they_stand(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """A list holds the runs that the filters name, the newest first, each with how it stands and the next command."""
+def test_runs_are_listed_with_their_state(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
+    """The list has the runs that match the filters, the newest first, each with its state and the next command."""
     (tmp_path / "good.ndjson").write_text('{"vehicle_id": "V1"}\n')
     (tmp_path / "bad.ndjson").write_text('{"vehicle_id": "V2", "capacity_kg": -1}\n{"vehicle_id": "V3"}\n')
     (tmp_path / "cut off.ndjson").write_text('{"vehicle_id": "V4"}\n{"vehicle_id"')
@@ -64,7 +64,7 @@ def test_runs_are_listed_as_they_stand(run_etl: RunEtl, connection: Connection, 
 
 
 def test_refused_records_are_counted_by_fault(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """Each kind of fault of a run is one row with its place in the tables and where its first record stands."""
+    """Each kind of fault of a run is one row with its table and column and the place of its first record."""
     heavy = '{"vehicle_id": "V0", "capacity_kg": -1}\n'
     text = '{"vehicle_id": "V1"}\n' + heavy + '{"capacity_kg": 5}\n' + heavy
     (tmp_path / "feed.ndjson").write_text(text)
@@ -86,27 +86,27 @@ def test_refused_records_are_counted_by_fault(run_etl: RunEtl, connection: Conne
     }
     assert (missing["sqlstate"], missing["column"], missing["count_records"]) == ("23502", "vehicle_id", 1)
     assert (missing["first_record"], missing["first_offset"]) == (3, text.index('{"capacity_kg": 5}'))
-    told = run_etl("runs", "show", run[0])
-    assert told.returncode == 0
-    assert f"next: etl failed list --run {run[0]}" in told.stdout
-    assert "expected 0 or more" in told.stdout
-    # Of what was refused by an earlier version only the file is known.
+    done = run_etl("runs", "show", run[0])
+    assert done.returncode == 0
+    assert f"next: etl failed list --run {run[0]}" in done.stdout
+    assert "expected 0 or more" in done.stdout
+    # For records that an earlier version refused, only the file is known.
     connection.execute("delete from etl.faults")
     [shown] = _lines(run_etl("runs", "show", run[0], "--json"))
     assert sum(fault["count_records"] for fault in shown["faults"]) == 3
     assert {fault["first_record"] for fault in shown["faults"]} == {None}
 
 
-def test_a_run_that_goes_on_and_one_that_died_are_told_apart(site: Site) -> None:
-    """A run whose process holds its source is running; a killed one died, and what goes on with it is told."""
+def test_a_running_load_and_a_killed_one_are_distinguished(site: Site) -> None:
+    """A run whose process holds its source is running; a killed one is reported with the command that continues it."""
     running = site.start("load", "vehicles", "-", "--batch-rows", "1000")
     try:
         running.send("".join(LINE.format(number) for number in range(30_000)).encode())
         until(lambda: site.count_batches() > 0, "a batch to load")
         run = site.value("select run from etl.runs")
-        told = site.run("runs", "show", run)
-        assert f"run {run}: running, process {running.process.pid} of " in told.stdout
-        assert "its newest batch began" in told.stdout
+        shown = site.run("runs", "show", run)
+        assert f"run {run}: running, process {running.process.pid} of " in shown.stdout
+        assert "its newest batch began" in shown.stdout
         assert running.kill()
     finally:
         running.close()
@@ -126,7 +126,7 @@ def test_a_row_is_traced_to_its_record(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A row leads to the source, number, byte and text of its record, of any shape, and says when it is gone."""
+    """A row is traced to the source, number, byte and text of its record; a missing record is reported."""
     records = [f'{{"vehicle_id": "V{number}", "depot": "Łódź"}}' for number in range(5)]
     shapes = {"lines.ndjson": "\n".join(records), "values.json": "  ".join(records[:3]).replace("V", "W")}
     array = f"[{', '.join(records[:4])}]".replace("V", "X")
@@ -143,10 +143,10 @@ def test_a_row_is_traced_to_its_record(
         ("X1", "array.json.gz", array, 2),
     ):
         assert cli.run(["runs", "trace", "logistics.vehicles", f"vehicle_id={key}", "--json"]) == 0
-        told = json.loads(capsys.readouterr().out)
-        assert (told["source"], told["record"], told["missing"]) == (source, record, None)
-        assert json.loads(told["text"])["vehicle_id"] == key
-        assert text.encode()[told["offset"] :].startswith(told["text"].encode())
+        traced = json.loads(capsys.readouterr().out)
+        assert (traced["source"], traced["record"], traced["missing"]) == (source, record, None)
+        assert json.loads(traced["text"])["vehicle_id"] == key
+        assert text.encode()[traced["offset"] :].startswith(traced["text"].encode())
     (tmp_path / "values.json").write_text(shapes["values.json"].replace("W2", "W9"), encoding="utf-8")
     assert cli.run(["runs", "trace", "logistics.vehicles", "vehicle_id=W2"]) == 0
     shown = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The rows of the ledger as values."""
+"""Rows of the ledger are read as values."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from etl.ingestion.ledger import failures, runs, sums
 from tests.support.faults import Connection
 
 
-def test_a_row_that_must_exist_and_does_not_is_a_fault_of_this_tool(postgresql: Connection) -> None:
-    """A run that a failure names is in the ledger; an id that a user names may be wrong."""
+def test_a_missing_row_that_must_exist_is_a_fault_of_this_tool(postgresql: Connection) -> None:
+    """A run that a failure names must be in the ledger; an id that a user enters may be wrong."""
     with pytest.raises(InternalError, match="expected a row of a statement, got none"):
         runs.for_replay(postgresql, "nothing")
     with pytest.raises(UsageError, match="nothing in the failed store is called nothing"):

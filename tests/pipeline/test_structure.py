@@ -1,4 +1,4 @@
-"""The structure of a load as it runs: the modules that it enters, the depth of its stack, the calls upwards."""
+"""The structure of a running load: the modules that it enters, the depth of its stack, the calls to upper layers."""
 
 import re
 import sys
@@ -86,7 +86,7 @@ def profiled(site: Site, tmp_path: Path) -> Callable[..., Profile]:
 
 
 def test_a_load_enters_few_modules_and_stays_shallow(profiled: Callable[..., Profile]) -> None:
-    """A newcomer who follows a load is led through a bounded number of modules and frames."""
+    """A load enters a limited number of modules, and its stack has a limited depth."""
     profile = profiled("clean.json", "--no-precalculate")
     assert len(profile.modules) <= MAX_MODULES, sorted(profile.modules)
     assert len(profile.deepest) <= MAX_FRAMES, profile.deepest
