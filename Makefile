@@ -44,11 +44,12 @@ coverage: $(INSTALLED) ## what part of the branches the tests run through; fails
 	@$(BIN)/python -m scripts.coverage_by_room
 
 .PHONY: lint
-lint: $(INSTALLED) ## ruff, import-linter and mypy
+lint: $(INSTALLED) ## ruff, import-linter, mypy and the words of plain English
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/python -m scripts.words
 
 .PHONY: format
 format: $(INSTALLED) ## let ruff write the code as lint wants it

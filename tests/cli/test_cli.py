@@ -188,8 +188,8 @@ def test_a_dataset_is_shown_checked_and_created(run_etl: RunEtl, connection: Con
     assert "mode append, key none" in shown.stdout
     assert "size.weight" in shown.stdout
     assert "Identifies the parcel" in shown.stdout
-    [told] = _lines(run_etl("dataset", "show", "parcels", "--json"))
-    assert [column["name"] for column in told["tables"][0]["columns"]] == ["parcel_id", "weight_kg"]
+    [described] = _lines(run_etl("dataset", "show", "parcels", "--json"))
+    assert [column["name"] for column in described["tables"][0]["columns"]] == ["parcel_id", "weight_kg"]
     missing = run_etl("dataset", "check", "parcels")
     assert missing.returncode == 2
     assert "hint: etl dataset create parcels" in missing.stderr
@@ -212,7 +212,7 @@ def test_a_dataset_is_shown_checked_and_created(run_etl: RunEtl, connection: Con
 def test_no_table_is_made_by_a_default_that_does_not_fit(
     run_etl: RunEtl, connection: Connection, tmp_path: Path, words: list[str]
 ) -> None:
-    """A default that is none of its column's type is a fault of the definition, told before the database is asked."""
+    """A default that does not fit its column is a fault of the definition, reported before the database is asked."""
     _configure(tmp_path / "config", parcels=PARCELS.replace("min = 0", 'default = "heavy"'))
     done = run_etl(*words)
     assert (done.returncode, done.stdout) == (2, "")
@@ -245,8 +245,8 @@ def test_runs_and_failures_are_shown(run_etl: RunEtl, connection: Connection, tm
     assert "record 2 at byte 23, key V2" in details.stdout
     assert "23514 logistics.vehicles.capacity_kg: expected 0 or more" in details.stdout
     assert '{"vehicle_id": "V2", "capacity_kg": -1}' in details.stdout
-    [told] = _lines(run_etl("failed", "show", failure["id"], "--json"))
-    assert told["texts"] == ['{"vehicle_id": "V2", "capacity_kg": -1}']
+    [shown] = _lines(run_etl("failed", "show", failure["id"], "--json"))
+    assert shown["texts"] == ['{"vehicle_id": "V2", "capacity_kg": -1}']
     assert _lines(run_etl("failed", "list", "--json", "--dataset", "shipments")) == []
     elsewhere = run_etl("failed", "show", failure["id"], "--failed-dir", "nowhere")
     assert elsewhere.returncode == 2
@@ -331,10 +331,10 @@ def test_a_shell_completes_names(run_etl: RunEtl, database_url: str, connection:
 def test_the_list_of_commands_tells_what_each_tells_itself() -> None:
     """What `etl --help` says of a command is the first sentence of the command's own help."""
     assert isinstance(cli, click.Group)
-    for name, told in _COMMANDS.items():
+    for name, shown in _COMMANDS.items():
         command = cli.get_command(click.Context(cli), name)
         assert command is not None
-        assert (command.help or "").split("\n")[0] == told
+        assert (command.help or "").split("\n")[0] == shown
 
 
 def test_help_imports_no_library_but_click() -> None:
@@ -365,6 +365,6 @@ def test_a_person_can_read_the_projection(run_etl: RunEtl) -> None:
 
 
 def test_the_last_of_several_names_is_completed() -> None:
-    """Behind a comma a shell offers the names that do not stand before it."""
+    """After a comma a shell offers the names that are not before it."""
     offered = ShellComplete(cli, {}, "etl", "_ETL_COMPLETE").get_completions(["load"], "vehicle_logs,veh")
     assert [each.value for each in offered] == ["vehicle_logs,vehicles"]

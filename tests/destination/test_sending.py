@@ -1,4 +1,4 @@
-"""Rows and statements over a real connection, while other work goes on."""
+"""Rows and statements over a real connection, while other work is done."""
 
 from collections.abc import Callable
 from io import BytesIO, StringIO
@@ -66,7 +66,7 @@ def test_rows_of_all_buffers_are_sent_in_order(table: Connection) -> None:
     assert (count, total) == (len(first) + 3, sum(first) + 6)
 
 
-def test_other_work_goes_on_while_the_server_waits(table: Connection, connect: Callable[[], Connection]) -> None:
+def test_other_work_continues_while_the_server_waits(table: Connection, connect: Callable[[], Connection]) -> None:
     """Another transaction holds the key: what is to be done meanwhile is done, and the rows go in when it is gone."""
     with connect() as other:
         other.execute("insert into numbers values (5)")
@@ -76,10 +76,10 @@ def test_other_work_goes_on_while_the_server_waits(table: Connection, connect: C
 
 
 @pytest.mark.parametrize("size", [3, COPY_BYTES])
-def test_an_interruption_leaves_a_connection_that_goes_on(
+def test_an_interruption_leaves_a_connection_that_continues(
     table: Connection, connect: Callable[[], Connection], size: int
 ) -> None:
-    """A COPY that waits for a lock is cancelled, whether all was sent or not, and nothing of it is in."""
+    """A COPY that waits for a lock is cancelled, whether all was sent or not, and none of its rows is loaded."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -128,7 +128,7 @@ def test_an_interruption_before_the_statement_begins_ends_it_too(
     assert table.execute("select 1").fetchone() == (1,)
 
 
-def test_what_the_server_refuses_is_told_with_its_state(table: Connection) -> None:
+def test_what_the_server_refuses_is_reported_with_its_state(table: Connection) -> None:
     """The error is the one of the server, and the transaction can be rolled back."""
     with pytest.raises(psycopg.errors.CheckViolation), table.transaction():
         wait_for(Exchange(table).send(_rows(*range(COPY_BYTES), -1), NUMBERS, COLUMN))
@@ -137,7 +137,7 @@ def test_what_the_server_refuses_is_told_with_its_state(table: Connection) -> No
     assert wait_for(Exchange(table).send(_rows(1), NUMBERS, COLUMN)) == 1
 
 
-def test_a_connection_that_is_lost_is_told(table: Connection, connect: Callable[[], Connection]) -> None:
+def test_a_connection_that_is_lost_is_reported(table: Connection, connect: Callable[[], Connection]) -> None:
     """The backend is terminated while rows are sent: an OperationalError, and no endless wait."""
     with connect() as other:
         other.execute("insert into numbers values (5)")

@@ -82,7 +82,7 @@ def test_each_array_of_a_document_comes_into_its_dataset(site: Site, export: Exp
 
 
 def test_the_same_command_again_finds_all_loaded(site: Site, export: Export) -> None:
-    """What is in is told for each dataset, and by itself too; the aggregates of all datasets are computed once."""
+    """Loaded records are reported for each dataset; the aggregates of all datasets are computed once."""
     put(site, export.content)
     words = ["load", BOTH, FILE, "--json", "--batch-rows", "10", "--max-rejected", "50%"]
     first = site.run(*words)
@@ -99,8 +99,8 @@ def test_the_same_command_again_finds_all_loaded(site: Site, export: Export) -> 
 
 
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
-def test_a_document_that_was_cut_off_goes_on(site: Site, export: Export, workers: str) -> None:
-    """A cut source ends all datasets with 3, told once with the record of the path; the whole one brings the rest."""
+def test_a_document_that_was_cut_off_continues(site: Site, export: Export, workers: str) -> None:
+    """A cut source ends all datasets with 3, reported once with its record; the whole source loads the rest."""
     content = export.content
     records = content.index(b'"deliveries"')
     put(site, content[: records + (len(content) - records) // 2])
@@ -120,8 +120,8 @@ def test_a_document_that_was_cut_off_goes_on(site: Site, export: Export, workers
     assert state(site) == export.clean
 
 
-def test_one_dataset_goes_on_by_itself(site: Site, export: Export) -> None:
-    """The command that `runs show` gives goes on with the run of one dataset alone, and leaves the other as it is."""
+def test_one_dataset_continues_by_itself(site: Site, export: Export) -> None:
+    """The command that `runs show` prints continues the run of one dataset alone, and leaves the other unchanged."""
     put(site, export.content[: len(export.content) * 3 // 4])
     site.store = site.folder / "kept"
     ended = load_export(site, "--failed-dir", "kept")
@@ -179,9 +179,11 @@ def test_paths_may_alternate_and_hold_records_by_key(site: Site) -> None:
         json.loads(path.read_text())["records"]
         for path in sorted(site.store.rglob("*.json"), key=lambda each: each.name)
     ]
-    told = sorted((record["record"], record["offset"]) for records in failures for record in records)
+    reported = sorted((record["record"], record["offset"]) for records in failures for record in records)
     text = json.dumps({"pages": pages})
-    assert told == [(2 * n + 2, match.start()) for n, match in enumerate(re.finditer(r'{"shipment_id": null', text))]
+    assert reported == [
+        (2 * n + 2, match.start()) for n, match in enumerate(re.finditer(r'{"shipment_id": null', text))
+    ]
     assert site.value("select count(*) from logistics.vehicle_logs") == 8
 
 
@@ -204,7 +206,7 @@ def test_paths_may_alternate_and_hold_records_by_key(site: Site) -> None:
 def test_what_cannot_share_a_source_is_refused(
     tmp_path: Path, datasets: str, records: str | None, format: Format, error: str
 ) -> None:
-    """Datasets whose records cannot be told apart in one source are wrong usage."""
+    """Datasets whose records cannot be distinguished in one source are wrong usage."""
     with pytest.raises(UsageError, match=re.escape(error)):
         shares_of(datasets, records, format, tmp_path)
 
@@ -225,7 +227,7 @@ def test_what_is_refused_begins_nothing(site: Site, options: list[str], error: s
 
 
 def test_definitions_may_name_their_paths(site: Site) -> None:
-    """Where a definition names a path of its own it is taken; `item` stands for the array at the dataset's name."""
+    """Where a definition names a path of its own it is taken; `item` means the array at the dataset's name."""
     config = site.folder / "config"
     folder = config / "datasets"
     (folder / "a.toml").write_text(
@@ -318,7 +320,7 @@ def test_runs_that_began_atomic_become_visible_together(site: Site) -> None:
 
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_too_many_rejected_of_one_dataset_end_all(site: Site, workers: str) -> None:
-    """--max-rejected is judged for each dataset; one that exceeds it aborts the source, and a higher limit goes on."""
+    """--max-rejected is judged for each dataset; one dataset can abort the source, and a higher limit continues."""
     put_records(site, 60, 20, bad=40)
     ended = load_export(site, "--max-rejected", "10", "--workers", workers)
     assert (ended.returncode, set(ends_of(ended).values())) == (5, {("aborted", 5)})
@@ -343,7 +345,7 @@ def test_a_share_that_is_exceeded_at_the_end_ends_its_dataset_alone(site: Site) 
 @pytest.mark.parametrize(
     ("content", "exit_code"), [(None, 3), (b"", 3), (b"<html>", 3), (b'{"vehicle_logs": []} {}', 3)]
 )
-def test_a_source_that_is_none_is_told_once(site: Site, content: bytes | None, exit_code: int) -> None:
+def test_a_source_that_is_none_is_reported_once(site: Site, content: bytes | None, exit_code: int) -> None:
     """What is missing, empty or no document ends all datasets with one error."""
     if content is not None:
         put(site, content)
@@ -352,7 +354,7 @@ def test_a_source_that_is_none_is_told_once(site: Site, content: bytes | None, e
     assert len(ended.errors) == 1
 
 
-def test_a_database_that_is_away_is_told_once(site: Site) -> None:
+def test_a_database_that_is_away_is_reported_once(site: Site) -> None:
     """Each dataset has its line although no database can tell of it."""
     put_records(site, 1, 1)
     ended = load_export(site, conninfo="postgresql://nobody@127.0.0.1:1/nothing")
@@ -417,11 +419,11 @@ def test_several_sources_and_a_person_who_reads(site: Site) -> None:
         f"loaded {dataset} from {source}" for source in (FILE, "next.json") for dataset in BOTH.split(",")
     ]
     assert total.startswith("2 sources, 4 loaded: 30 read, 30 loaded in ")
-    told = (site.folder / "etl.prom").read_text()
+    reported = (site.folder / "etl.prom").read_text()
     for dataset, count in (("deliveries", 20), ("vehicle_logs", 10)):
-        assert f'etl_last_records{{command="load",dataset="{dataset}",outcome="loaded"}} {count}.0' in told
-        assert f'etl_last_exit_code{{command="load",dataset="{dataset}"}} 0.0' in told
-    assert BOTH not in told
+        assert f'etl_last_records{{command="load",dataset="{dataset}",outcome="loaded"}} {count}.0' in reported
+        assert f'etl_last_exit_code{{command="load",dataset="{dataset}"}} 0.0' in reported
+    assert BOTH not in reported
     assert site.run(*words[:3]).stdout.splitlines()[2].startswith("2 datasets, 2 already_loaded: 15 read")
 
 

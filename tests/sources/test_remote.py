@@ -110,7 +110,7 @@ def _read(url: str) -> tuple[bytes, str]:
 
 
 def test_a_url_is_read_like_a_file(web: WebServer) -> None:
-    """Its size is known where the server tells it, compression is told by content, and it can be read again."""
+    """Its size is known if the server reports it, compression is recognised by content, and it can be read again."""
     url = f"http://{web.address}/a.json"
     assert _read(url) == (CONTENT, "")
     with opened(named(url)[0]) as stream:
@@ -122,7 +122,7 @@ def test_a_url_is_read_like_a_file(web: WebServer) -> None:
 
 
 @pytest.mark.parametrize("has_ranges", [True, False])
-def test_a_broken_transfer_goes_on_where_it_stopped(web: WebServer, has_ranges: bool) -> None:
+def test_a_broken_transfer_continues_where_it_stopped(web: WebServer, has_ranges: bool) -> None:
     """A server with ranges is asked for the rest; what another sends again is passed over; nothing comes twice."""
     web.has_ranges = has_ranges
     web.breaks_after = [100_000, 1_500_000, 1_700_000] if not has_ranges else [100_000, 1_400_000, 9]
@@ -158,7 +158,7 @@ def test_without_a_version_nothing_is_resumed(web: WebServer) -> None:
 
 
 def test_a_server_that_stays_away_is_a_fault(web: WebServer) -> None:
-    """After the last try the fault is told behind what came; a try that brings something begins the count anew."""
+    """After the last try the fault comes after the received bytes; a try that receives some restarts the count."""
     web.breaks_after = [1_200_000, 0, 0, 0, 0]
     given, fault = _read(f"http://{web.address}/a.json")
     assert given == CONTENT[: len(given)]
@@ -175,19 +175,19 @@ def test_a_server_that_stays_away_is_a_fault(web: WebServer) -> None:
         ([401], "the server answers 401 unauthorized"),
     ],
 )
-def test_an_answer_that_is_no_file_is_told(web: WebServer, answers: list[int], fault: str) -> None:
-    """A server that is busy is asked again; another refusal is told at once, with its number."""
+def test_an_answer_that_is_no_file_is_reported(web: WebServer, answers: list[int], fault: str) -> None:
+    """A server that is busy is asked again; another refusal is reported at once, with its number."""
     web.answers = answers
     url = f"http://{web.address}/a.json"
     assert _read(url) == ((b"", f"cannot read {url}: {fault}") if fault else (CONTENT, ""))
 
 
-def test_nobody_at_the_address_is_told_at_once() -> None:
+def test_nobody_at_the_address_is_reported_at_once() -> None:
     """A connection that is refused is no reason to wait: the address is more likely wrong."""
     assert _read("http://127.0.0.1:9/a.json") == (b"", "cannot read http://127.0.0.1:9/a.json: connection refused")
 
 
-def test_a_secret_in_a_url_is_used_and_never_told(web: WebServer) -> None:
+def test_a_secret_in_a_url_is_used_and_never_reported(web: WebServer) -> None:
     """User and password go to the host that they were given for, and to no other; the name of a source has neither."""
     source = named(f"http://ann:p%40ss@{web.address}/a.json?sig=SECRET#x")[0]
     assert source.name == f"http://{web.address}/a.json?..."
@@ -217,21 +217,21 @@ def test_a_url_that_cannot_be_meant_is_wrong_usage(url: str, message: str) -> No
 
 
 def test_a_missing_driver_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command that installs what an object store needs is told."""
+    """The message names the command that installs the driver of an object store."""
 
     def missing(name: str) -> None:
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
     for scheme, extra in (("s3", "s3"), ("gs", "gs"), ("az", "az"), ("abfs", "az")):
-        with pytest.raises(UsageError) as told:
+        with pytest.raises(UsageError) as caught:
             named(f"{scheme}://exports/a.json")
-        assert told.value.hint == f"pip install 'logistics-etl[{extra}]'"
+        assert caught.value.hint == f"pip install 'logistics-etl[{extra}]'"
 
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
-    """Let moto stand in for S3, with a bucket `exports`; give a client of it."""
+    """Let moto replace S3, with a bucket `exports`; give a client of it."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -281,7 +281,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_a_fault(s3: Any, monkeyp
         assert given == CONTENT[: len(given)]
 
 
-def test_missing_credentials_are_told(s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_credentials_are_reported(s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without credentials a store is not read, and the error says so."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

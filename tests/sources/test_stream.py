@@ -61,7 +61,7 @@ def test_a_file_is_read_as_it_is(tmp_path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
-def test_compression_is_told_by_the_first_bytes(tmp_path: Path, suffix: str) -> None:
+def test_compression_is_recognised_by_the_first_bytes(tmp_path: Path, suffix: str) -> None:
     """What is compressed is read decompressed, whatever its name; several members are one content."""
     compress, _ = COMPRESSIONS[suffix]
     path = tmp_path / "no-suffix"
@@ -86,7 +86,7 @@ def test_a_read_gives_what_is_asked_for(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
 @pytest.mark.parametrize("share", [0.0001, 0.3, 0.9, 0.9999])
 def test_what_is_before_a_cut_is_given_out(tmp_path: Path, suffix: str, share: float) -> None:
-    """Compressed data that ends too early is a fault behind all that can be decompressed, told as often as asked."""
+    """Compressed data that ends too early is a fault after all decompressed bytes, reported at each read."""
     _, decompressor = COMPRESSIONS[suffix]
     whole = _compressed(suffix)
     cut = whole[: max(8, int(len(whole) * share))]
@@ -101,7 +101,7 @@ def test_what_is_before_a_cut_is_given_out(tmp_path: Path, suffix: str, share: f
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
 def test_damaged_compression_is_a_fault(tmp_path: Path, suffix: str) -> None:
-    """Compressed data with other bytes in the middle is told to be damaged, and what came before was right."""
+    """Compressed data with other bytes in the middle is reported as damaged, and the bytes before it are right."""
     spoiled = bytearray(_compressed(suffix))
     spoiled[len(spoiled) * 3 // 4 : len(spoiled) * 3 // 4 + 64] = bytes(64)
     path = tmp_path / "a"
@@ -109,12 +109,12 @@ def test_damaged_compression_is_a_fault(tmp_path: Path, suffix: str) -> None:
     with opened(source_of(path)) as stream:
         given, fault = read_all(stream)
     assert fault == f"a: the compressed data is damaged, at byte {len(given)} of its content"
-    # gzip tells a wrong byte by the checksum, which stands at the end.
+    # gzip detects a wrong byte by the checksum, which is at the end.
     assert given[: HEAD_BYTES // 2] == NOISE[: HEAD_BYTES // 2]
 
 
-def test_garbage_behind_gzip_is_a_fault(tmp_path: Path) -> None:
-    """Zeros may pad a gzip file; other bytes behind it are damage."""
+def test_garbage_after_gzip_is_a_fault(tmp_path: Path) -> None:
+    """Zeros may pad a gzip file; other bytes after it are damage."""
     path = tmp_path / "a"
     path.write_bytes(gzip.compress(b"[]") + bytes(512))
     with opened(source_of(path)) as stream:
@@ -126,7 +126,7 @@ def test_garbage_behind_gzip_is_a_fault(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["grow", "shrink", "touch"])
 def test_a_file_that_changes_while_it_is_read_is_a_fault(tmp_path: Path, change: str) -> None:
-    """Another size or another time at the end than at the beginning is told."""
+    """A size or time that differs between begin and end is reported."""
     path = tmp_path / "a.json"
     path.write_bytes(bytes(2 * HEAD_BYTES))
     with opened(source_of(path)) as stream:
@@ -139,7 +139,7 @@ def test_a_file_that_changes_while_it_is_read_is_a_fault(tmp_path: Path, change:
     assert "the file changed while it was read" in fault
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
     """What cannot be opened is a SourceError that names it and the reason."""
     for name, message in (("none.json", "cannot read none.json: no such file or directory"), ("", "holds no file")):
         with pytest.raises(SourceError, match=message), opened(source_of(tmp_path / name)):
@@ -179,7 +179,7 @@ def test_a_pipe_that_gives_a_byte_at_a_time(monkeypatch: pytest.MonkeyPatch, sto
 
 
 def test_a_zip_archive_is_read_when_it_holds_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The only member of an archive is its content; several, or a stream that cannot seek, are told."""
+    """The only member of an archive is its content; several, or a stream that cannot seek, are reported."""
     path = tmp_path / "a"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("exports/", b"")
