@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cases import Case
+from tests.support.checkout import MEASURED
 from tests.support.commands import Ended
 from tests.support.site import Site
 from tests.support.states import assert_sound
@@ -58,7 +59,8 @@ def test_a_full_disk(site: Site, appended: Case, small_disk: Path, batch_rows: s
 
 def test_files_that_may_not_grow(site: Site, appended: Case) -> None:
     """The same is true of a limit for the size of a file, which only some batches exceed."""
-    running = site.start(*appended.command, "--batch-rows", "100")
+    # Coverage is not measured: its file could not grow either.
+    running = site.start(*appended.command, "--batch-rows", "100", env=dict.fromkeys(MEASURED))
     resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (4_000, 4_000))
     ended = running.ended()
     _assert_stopped(site, ended)
