@@ -564,3 +564,31 @@ def test_an_export_is_mostly_cut_by_blocks() -> None:
     for name, source in sources.items():
         scanned, _ = _scanned(source.encode(), 10_000)
         assert scanned < 0.2 * len(source), name
+
+
+@pytest.mark.parametrize(
+    ("data", "given", "fault"),
+    [
+        (b'[{"a": 1}, 1234, {"a": 2}]', [b'{"a": 1}', b"1234", b'{"a": 2}'], ""),
+        (b'[{"a": 1}, 1234', [b'{"a": 1}'], "a.json: the source is cut off in this record, at record 2, byte 11"),
+        (b'{"a": 1} {"a": 2} 1234', [b'{"a": 1}', b'{"a": 2}', b"1234"], ""),
+    ],
+)
+@pytest.mark.parametrize("read_bytes", [1, 3, READ_BYTES])
+def test_a_number_ends_where_its_digits_end(data: bytes, given: list[bytes], fault: str, read_bytes: int) -> None:
+    """A number among the records has all its digits, however the source is read; in an array, its end is not theirs."""
+    document = Document(data, [])
+    with _read_in(read_bytes):
+        found, ended = _until_fault(data, document)
+    assert [piece.data[span.start : span.end] for piece in found for span in piece_spans(piece)] == given
+    assert ended == fault
+
+
+def test_records_full_of_alike_children_are_separated() -> None:
+    """Children that begin as the records do, more of them than are tried in one search, separate no records."""
+    children = ",".join(f'{{"id":{number}}}' for number in range(200))
+    parts: list[str | tuple[str]] = ["["]
+    for number in range(40):
+        parts += ["," if number else "", (f'{{"id":{number},"children":[{children}]}}',)]
+    document = _built([*parts, "]"])
+    assert _places(document.cut(1000)) == document.places

@@ -4,6 +4,7 @@ import pytest
 
 from etl.datasets import read
 from etl.ingestion.transform.paths import fast
+from tests.support.definitions import Define
 
 
 @pytest.mark.parametrize(
@@ -11,7 +12,15 @@ from etl.ingestion.transform.paths import fast
     [
         ('{ path = ".", type = "jsonb" }', "column c takes a whole object"),
         ('{ path = "a.b", type = "text" }\na = "jsonb"', "a path leads to b in a member that is itself a column"),
+        ('{ path = "@", type = "text" }', "column c takes the key of a record"),
+        ('{ path = "a.0.b", type = "text" }', "column c takes an element of an array by its position"),
+        (
+            '{ path = "a", type = "text" }\nb = { path = "a.b", type = "text" }',
+            "column c takes a member whose own members are also columns",
+        ),
         ('{ value = "x\\ty", type = "text" }', "column c has a constant that needs a conversion"),
+        ('{ value = "x", type = "text", null_if = [1] }', "column c has a constant that needs a conversion"),
+        ('{ type = "text", default = "x\\ty" }', "column c has a default that needs a conversion"),
     ],
 )
 def test_a_dataset_without_a_fast_path_is_reported(tmp_path: Path, column: str, reason: str) -> None:
@@ -21,3 +30,21 @@ def test_a_dataset_without_a_fast_path_is_reported(tmp_path: Path, column: str, 
     lines = [second, f"c = {first}"] if second else [f"c = {first}"]
     path.write_text("\n".join(['name = "odd"', "[[table]]", 'name = "a.b"', "[table.columns]", *lines]))
     assert fast(read(path)) == reason
+
+
+@pytest.mark.parametrize(
+    ("tables", "reason"),
+    [
+        (['where = { kind = "x" }'], "a.t0 has a `where`"),
+        (["", 'each = ["legs", "stops"]'], "a.t1 has a row for each element of an array in an array"),
+        (["", 'each = "legs.0.stops"'], "legs.0.stops takes an element of an array by its position"),
+        (["", 'each = "legs"', 'each = "legs.stops"'], "legs holds an array of arrays"),
+    ],
+)
+def test_a_table_without_a_fast_path_is_reported(define: Define, tables: list[str], reason: str) -> None:
+    """A table whose rows come from something else than the records or one array of each has no fast path either."""
+    texts = [
+        f'[[table]]\nname = "a.t{number}"\n{options}\ncolumns = {{ c = "text" }}'
+        for number, options in enumerate(tables)
+    ]
+    assert fast(define("\n".join(['name = "parcels"', *texts]))) == reason

@@ -432,3 +432,25 @@ def test_each_record_is_projected_or_rejected(define: Define) -> None:
 
     check()
     assert min(seen) > 50
+
+
+def test_only_texts_and_names_lose_their_nul(define: Define) -> None:
+    """With on_nul = "strip" a record with a NUL keeps its other values as they are: digits, true, null and nesting."""
+    dataset = define(
+        'name = "parcels"\non_nul = "strip"\n[[table]]\nname = "a.b"\n'
+        'columns = { id = "text", n = "numeric", x = "jsonb" }'
+    )
+    record = {"id": "P\0", "n": Decimal("1.50"), "x": {"a\0": [12345678901234567890, True, None, {"b": "\0c"}]}}
+    batch = batch_of(dataset, [record])
+    assert batch.rejected == ()
+    [row] = _rows(dataset, batch)
+    assert (row["id"], row["n"]) == ("P", "1.50")
+    assert json.loads(row["x"]) == {"a": [12345678901234567890, True, None, {"b": "c"}]}
+    assert batch.policy_effects.nul_stripped == 1
+
+
+def test_half_a_surrogate_pair_is_refused(define: Define) -> None:
+    """on_nul = "strip" changes nothing in a record without a NUL: half a surrogate pair stays its fault."""
+    dataset = define('name = "parcels"\non_nul = "strip"\n[[table]]\nname = "a.b"\ncolumns = { id = "text" }')
+    batch = batch_of(dataset, [{"id": "\ud800"}])
+    assert [rejected.fault.sqlstate for rejected in batch.rejected] == ["22021"]
