@@ -7,6 +7,7 @@ from typing import Any
 from unittest import mock
 from urllib.parse import quote
 
+import coverage
 import pytest
 import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -16,7 +17,7 @@ from etl.database.connecting import Database, connect
 from etl.datasets import Dataset, read
 from etl.embedded import Server
 from etl.provisioning import migrate
-from tests.support.checkout import ROOT
+from tests.support.checkout import MEASURED, ROOT
 from tests.support.commands import RunEtl
 from tests.support.definitions import Define
 from tests.support.faults import Connection
@@ -45,6 +46,12 @@ class Address:
     options: str = ""
     maintenance_dbname: str = "postgres"
     template_dbname: str = "template1"
+
+
+def pytest_sessionfinish() -> None:
+    """Save what `make coverage` measured in this process: xdist kills a process that takes ten seconds to end."""
+    if MEASURED and (measurement := coverage.Coverage.current()):
+        measurement.save()
 
 
 @pytest.fixture(scope="session", autouse=True)
