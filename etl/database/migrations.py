@@ -99,9 +99,9 @@ def run_migrations(connection: psycopg.Connection) -> None:
         return
     _refuse_newer(version)
     # Imported here: only a migration needs them, and they would cost every other command a third of a second.
-    import sqlalchemy  # noqa: PLC0415
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
+    import sqlalchemy  # noqa: PLC0415 - as the comment says
+    from alembic import command  # noqa: PLC0415 - as the comment says
+    from alembic.config import Config  # noqa: PLC0415 - as the comment says
 
     folder = shipped("sql") / "migrations"
 

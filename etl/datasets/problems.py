@@ -207,7 +207,7 @@ def _misused_format(form: str, type_: TimeType, *, has_zone: bool) -> Iterator[s
 def _zones() -> frozenset[str]:
     # Imported here because most definitions name no zone. PostgreSQL takes a name without a slash for the abbreviation
     # of a fixed offset (CET has no summer time); UTC is the exception.
-    from zoneinfo import available_timezones  # noqa: PLC0415
+    from zoneinfo import available_timezones  # noqa: PLC0415 - as the comment says
 
     return frozenset(name for name in available_timezones() if "/" in name or name == "UTC")
 

@@ -115,7 +115,7 @@ def _refresh(worker: psycopg.Connection, aggregate: Aggregate) -> None:
         if worker.closed:
             raise
         # Its message may quote a value.
-        log.error("refresh_failed", aggregate=aggregate.name, sqlstate=error.sqlstate)  # noqa: TRY400
+        log.error("refresh_failed", aggregate=aggregate.name, sqlstate=error.sqlstate)  # noqa: TRY400 - no traceback for it
     else:
         if result.buckets:
             log.info("aggregate_refreshed", **vars(result))

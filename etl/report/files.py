@@ -35,7 +35,7 @@ def write_parquet(connection: psycopg.Connection, subject: Subject, limit: int |
     """
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra, of 170 MB
-        from pyarrow import parquet  # noqa: PLC0415
+        from pyarrow import parquet  # noqa: PLC0415 - of the same extra
     except ImportError as error:
         raise UsageError("Parquet needs pyarrow, which is not installed", hint=PARQUET_EXTRA) from error
     kinds = [

@@ -191,7 +191,7 @@ class _Process:
     def wait(self, seconds: float) -> None:
         """Wait before a further try; the parent reports the signal that ended it."""
         if self.stopping is None:
-            time.sleep(seconds)
+            time.sleep(seconds)  # no event was shared: another executor ends its workers itself
         elif self.stopping.wait(seconds):
             raise InterruptedByUserError("stopped", signal_number=0, hint="run the same command to continue")
 

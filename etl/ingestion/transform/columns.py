@@ -87,7 +87,7 @@ def _objects(records: Records, outer: str, names: Sequence[str]) -> Records:
     if not types <= {dict, NoneType}:
         raise Misfit("22P02", "expected an object")
     empty = dict.fromkeys(names)
-    return objects if NoneType not in types else [empty if item is None else item for item in objects]  # type: ignore[return-value]
+    return objects if NoneType not in types else [empty if item is None else item for item in objects]  # type: ignore[return-value] # checked above
 
 
 def _converter(column: Column, rules: Rules) -> Callable[[Sequence[Any]], Sequence[str]]:
