@@ -20,8 +20,8 @@ class Totals(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _AttemptSums:
-    """The records and the batches of one attempt."""
+class AttemptSums:
+    """The records of one attempt, and its batches: `batches_loaded` are those with or without rejected records."""
 
     loaded: int
     rejected: int
@@ -35,13 +35,19 @@ def totals(connection: psycopg.Connection, run: str) -> Totals:
     return queries.one_as(Totals, connection, _SQL["totals"], {"run": run})
 
 
-def balance(connection: psycopg.Connection, run: Run, *, read: int, skipped: int, unentered: int) -> Balance:
-    """Return the balance of an attempt.
+def of_attempt(connection: psycopg.Connection, run: Run) -> AttemptSums:
+    """Add up the records and the batches of an attempt."""
+    return queries.one_as(AttemptSums, connection, _SQL["balance"], {"run": run.run, "attempt": run.attempt})
+
+
+def balance(
+    connection: psycopg.Connection, run: Run, sums: AttemptSums, *, read: int, skipped: int, unentered: int
+) -> Balance:
+    """Return the balance of an attempt from its sums.
 
     `read` and `skipped` are records that were cut from the source; `unentered` of them have no batch in the ledger,
     because the attempt stopped before.
     """
-    sums = _of_attempt(connection, run)
     is_hidden = run.is_atomic and not is_complete(connection, run.run)
     return Balance(
         read=read,
@@ -52,16 +58,6 @@ def balance(connection: psycopg.Connection, run: Run, *, read: int, skipped: int
         withheld=unentered + (sums.loaded if is_hidden else 0),
         pending=int(queries.one(connection, _SQL["pending_of_run"], {"run": run.run})["pending"]),
     )
-
-
-def batch_counts(connection: psycopg.Connection, run: Run) -> dict[str, int]:
-    """Count the batches of an attempt: `loaded` (with or without rejected records) and `failed`."""
-    sums = _of_attempt(connection, run)
-    return {"loaded": sums.batches_loaded, "failed": sums.batches_failed}
-
-
-def _of_attempt(connection: psycopg.Connection, run: Run) -> _AttemptSums:
-    return queries.one_as(_AttemptSums, connection, _SQL["balance"], {"run": run.run, "attempt": run.attempt})
 
 
 def rows(connection: psycopg.Connection, run: Run) -> list[int]:

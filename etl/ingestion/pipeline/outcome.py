@@ -114,7 +114,8 @@ def _counts_of_ledger(
 ) -> _Counts:
     """Return the counts of the ledger; records whose commit is in doubt are withheld."""
     unentered = progress.read - progress.skipped - progress.entered
-    balance = sums.balance(connection, run, read=progress.read, skipped=progress.skipped, unentered=unentered)
+    attempt = sums.of_attempt(connection, run)
+    balance = sums.balance(connection, run, attempt, read=progress.read, skipped=progress.skipped, unentered=unentered)
     if isinstance(error, _COMMIT_IN_DOUBT):
         balance = replace(balance, withheld=balance.withheld + balance.missing)
     rows = _no_rows(dataset)
@@ -123,7 +124,7 @@ def _counts_of_ledger(
     return _Counts(
         balance=balance,
         rows=rows,
-        batches=_no_batches(progress) | sums.batch_counts(connection, run),
+        batches=_no_batches(progress) | {"loaded": attempt.batches_loaded, "failed": attempt.batches_failed},
         policies=sums.policy_effects(connection, run),
     )
 
