@@ -1,5 +1,6 @@
 """One embedded server per test process, and for each test a fresh database, in which commands run."""
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,13 @@ def pytest_sessionfinish() -> None:
     """Save what `make coverage` measured in this process: xdist kills a process that takes ten seconds to end."""
     if MEASURED and (measurement := coverage.Coverage.current()):
         measurement.save()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sighup_is_not_ignored() -> None:
+    """Let SIGHUP have its effect in programs that tests start: under nohup they would inherit that it is ignored."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)  # this process still ignores it; an exec forgets a handler
 
 
 @pytest.fixture(scope="session", autouse=True)
