@@ -67,6 +67,23 @@ def test_the_current_batch_is_finished(site: Site, appended: Case, number: int, 
     _complete(site, appended)
 
 
+def test_a_hangup_that_nohup_ignores_stays_ignored(site: Site, appended: Case) -> None:
+    """A load that was started with SIGHUP ignored continues to its end after one."""
+    before = signal.signal(HUP, signal.SIG_IGN)
+    try:
+        with site.gate("logistics.deliveries", "in COPY", MIDDLE) as gate:
+            running = _load(site, appended)
+            gate.reached()
+            running.signal(HUP)
+            gate.open()
+            ended = running.ended()
+    finally:
+        signal.signal(HUP, before)
+    assert ended.returncode == 1
+    assert '"stopping"' not in ended.stderr
+    appended.assert_done(site)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "moment"), [(TERM, TERM, "in COPY"), (INT, INT, "in COMMIT"), (TERM, INT, "in COPY")]
 )
