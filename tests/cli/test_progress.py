@@ -19,8 +19,8 @@ import structlog
 
 from etl import cli
 from etl.cli import progress
+from etl.cli.load import sentence, total_of
 from etl.cli.progress import Lines, Pace
-from etl.cli.summary import sentence, total_of
 from etl.ingestion.pipeline.job import Progress
 from etl.ingestion.values import Balance, Summary
 from tests.support.site import Site

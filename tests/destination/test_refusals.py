@@ -6,7 +6,6 @@ import psycopg
 import pytest
 
 from etl.ingestion.destination import refusals
-from etl.settings import RetrySettings
 from tests.support.faults import Gate, Moment
 from tests.support.site import Site
 from tests.support.waiting import until
@@ -244,39 +243,3 @@ def test_each_sqlstate_has_one_meaning(meaning: refusals.Meaning, codes: list[st
     """The SQLSTATE alone decides whether to try again, to keep the records or to stop; the exception class does not."""
     assert {code: refusals.meaning(_error(code)) for code in codes} == dict.fromkeys(codes, meaning)
     assert {refusals.is_transient(_error(code)) for code in codes} == {meaning in {"away", "contended"}}
-
-
-def test_waits_double_up_to_the_cap() -> None:
-    """The waits begin at the base, double, stay below the cap, and have a jitter of at most the base."""
-    waits: list[float] = []
-    noted: list[int] = []
-
-    def fails() -> None:
-        raise _error("40001")
-
-    policy = refusals.policy(
-        RetrySettings(attempts=6, base_seconds=1.0, cap_seconds=6.0), lambda: noted.append(1), waits.append
-    )
-    with pytest.raises(psycopg.errors.SerializationFailure):
-        policy(fails)
-    assert len(waits) == len(noted) == 5
-    for wait, least in zip(waits, [1.0, 2.0, 4.0, 6.0, 6.0], strict=True):
-        assert least <= wait <= min(least + 1.0, 6.0)
-
-
-@pytest.mark.parametrize("code", ["22P02", "42501", "XX000"])
-def test_other_errors_are_not_tried_again(code: str) -> None:
-    """An error that a retry cannot solve is raised at once and unchanged."""
-    tries: list[int] = []
-
-    def fails() -> None:
-        tries.append(1)
-        raise _error(code)
-
-    def never(_seconds: float) -> None:
-        pytest.fail("it waited")
-
-    policy = refusals.policy(RetrySettings(attempts=6, base_seconds=1.0, cap_seconds=6.0), lambda: None, never)
-    with pytest.raises(psycopg.errors.lookup(code)):
-        policy(fails)
-    assert len(tries) == 1

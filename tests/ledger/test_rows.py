@@ -3,7 +3,7 @@
 import pytest
 
 from etl.errors import InternalError, UsageError
-from etl.ingestion.ledger import failures, runs, sums
+from etl.ingestion.ledger import batches, failures, runs
 from tests.support.faults import Connection
 
 
@@ -17,4 +17,4 @@ def test_a_missing_row_that_must_exist_is_a_fault_of_this_tool(postgresql: Conne
 
 def test_sums_of_a_run_without_batches_are_zero(postgresql: Connection) -> None:
     """A sum over no batch is zero, not null."""
-    assert sums.totals(postgresql, "nothing") == sums.Totals(records=0, rejected=0)
+    assert batches.totals(postgresql, "nothing") == batches.Totals(records=0, rejected=0)

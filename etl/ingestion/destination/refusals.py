@@ -1,28 +1,20 @@
-"""What an error of the database means, by its SQLSTATE, and the one policy of trying again.
+"""What an error of the database means, by its SQLSTATE.
 
 No other module of the ingestion reads a SQLSTATE.
 """
 
-import time
-from collections.abc import Callable
 from typing import Literal
 
 import psycopg
-import structlog
-from tenacity import RetryCallState, Retrying
 
-from etl import retrying
 from etl.database.connecting import Database
 from etl.errors import DatabaseError, EtlError, InternalError
 from etl.ingestion.values import Fault
-from etl.settings import RetrySettings
 
 Meaning = Literal["away", "contended", "data", "denied", "unexpected"]
 """away: the server or the connection is gone or refuses work; contended: another session holds a lock; data: the rows
 are refused; denied: a table, a column or a privilege is missing.
 """
-
-log = structlog.get_logger(__name__)
 
 # SQLSTATEs and not classes of exceptions: OperationalError also covers a full disk and a wrong password.
 _AWAY = ("08", "53", "57P")
@@ -49,30 +41,6 @@ def meaning(error: psycopg.Error) -> Meaning:
 def is_transient(error: BaseException) -> bool:
     """Return whether another try may succeed."""
     return isinstance(error, psycopg.Error) and meaning(error) in {"away", "contended"}
-
-
-def policy(
-    settings: RetrySettings,
-    before_retry: Callable[[], None],
-    sleep: Callable[[float], None] = time.sleep,
-) -> Retrying:
-    """Return the policy for a batch: only transient errors of the database are tried again.
-
-    `before_retry` is called once for each retry, before its wait.
-    """
-
-    def note(state: RetryCallState) -> None:
-        before_retry()
-        error = state.outcome.exception() if state.outcome else None
-        log.warning(
-            "batch_retried",
-            try_number=state.attempt_number,
-            of=settings.attempts,
-            sqlstate=error.sqlstate if isinstance(error, psycopg.Error) else None,
-            wait_seconds=round(state.upcoming_sleep, 2),
-        )
-
-    return retrying.policy(settings, is_transient, note, sleep)
 
 
 def fault(error: psycopg.Error) -> Fault:

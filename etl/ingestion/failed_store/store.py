@@ -7,7 +7,7 @@ failure is in the ledger; the copy of it here may be older.
 import os
 import re
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,6 @@ import structlog
 
 from etl.errors import DatabaseError, UsageError, reason_of
 from etl.ingestion.constants import FAILURES_IN_FLIGHT
-from etl.ingestion.failed_store.files import flush_folder, make_folder, open_private, write_file, write_json
 from etl.ingestion.values import Failure, StoredRecord
 
 log = structlog.get_logger(__name__)
@@ -54,8 +53,8 @@ class FailedStore:
         probe = self.folder / f".probe-{os.getpid()}"
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            make_folder(self.folder)
-            os.close(open_private(str(probe), os.O_CREAT | os.O_WRONLY))
+            _make_folder(self.folder)
+            os.close(_open_private(str(probe), os.O_CREAT | os.O_WRONLY))
             probe.unlink()
         except OSError as error:
             raise UsageError(
@@ -115,7 +114,7 @@ class FailedStore:
         """
         try:
             document = self.document(dataset, run, id) | {"state": state, "note": note}
-            write_json(self.path(dataset, run, id).with_suffix(".json"), document)
+            _write_json(self.path(dataset, run, id).with_suffix(".json"), document)
         except (UsageError, OSError):
             log.warning("state_not_noted", folder=str(self.folder), id=id, state=state)
 
@@ -211,13 +210,54 @@ def _write(folder: Path, failure: Failure) -> None:
     }
     try:
         # The folder of the store itself is not made here: where it is missing, its disk is not mounted.
-        make_folder(run_folder.parent)
-        make_folder(run_folder)
-        write_file(run_folder / f"{failure.id}.ndjson", [failure.lines])
-        write_json(run_folder / f"{failure.id}.json", document)
-        flush_folder(run_folder)
+        _make_folder(run_folder.parent)
+        _make_folder(run_folder)
+        _write_file(run_folder / f"{failure.id}.ndjson", [failure.lines])
+        _write_json(run_folder / f"{failure.id}.json", document)
+        _flush_folder(run_folder)
     except OSError as error:
         raise DatabaseError(
             f"the failed store {folder} cannot take a file: {reason_of(error)}",
             hint="make room and run the same command; no record is lost",
         ) from error
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON document that people can read; it is complete or absent."""
+    _write_file(path, [msgspec.json.format(msgspec.json.encode(document)), b"\n"])
+
+
+def _write_file(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file by renaming a temporary one: after a crash it is complete or absent."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb", opener=_open_private) as file:
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder if there is none: private to its owner whatever the umask, and flushed to the disk."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    folder.chmod(0o700)
+    _flush_folder(folder.parent)
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Open a file that only its owner may read and write; an opener for `open`."""
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)  # The umask may be stricter; a file that a crash left may be wider.
+    return descriptor
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush the entries of a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

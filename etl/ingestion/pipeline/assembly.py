@@ -27,7 +27,7 @@ from etl.ingestion.failed_store.failure import Origin
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import batches, locks, runs
-from etl.ingestion.pipeline.batches import LedgerWriter, Loader
+from etl.ingestion.pipeline.batches import LedgerWriter, Loader, retry_policy
 from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.paths import CheckedPath, Paths, fast
 from etl.ingestion.transform.projection import Projection
@@ -181,7 +181,7 @@ class _Process:
                 store,
                 context.copier(),
                 RunLedgerWriter.of(context),
-                refusals.policy(context.retries, self.note_retry, self.wait),
+                retry_policy(context.retries, self.note_retry, self.wait),
             )
         return self.runs[context.run.run]
 

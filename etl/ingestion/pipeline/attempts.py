@@ -18,7 +18,7 @@ from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline.assembly import RunContext, worker
-from etl.ingestion.pipeline.batches import LedgerWriter, Loader
+from etl.ingestion.pipeline.batches import LedgerWriter, Loader, retry_policy
 from etl.ingestion.pipeline.job import Load, Progress, Target
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.transform.paths import Paths
@@ -169,4 +169,4 @@ class OpenRun:
     def retrying(self) -> Retrying:
         """Calls a function, again after a transient fault of the database."""
         load, progress = self.attempt.load, self.attempt.progress
-        return refusals.policy(load.settings.retries, progress.note_retry, load.stop.wait)
+        return retry_policy(load.settings.retries, progress.note_retry, load.stop.wait)

@@ -12,8 +12,9 @@ from typing import Protocol
 
 import psycopg
 import structlog
-from tenacity import Retrying
+from tenacity import RetryCallState, Retrying
 
+from etl import retrying
 from etl.database.connecting import Database
 from etl.datasets import Dataset
 from etl.errors import BusyError, InternalError
@@ -26,6 +27,7 @@ from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing import decoding
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, CopyResult, Entry, Failure, Fault, Rejected
+from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +67,30 @@ class _Refusal:
 
     fault: Fault
     is_of_data: bool
+
+
+def retry_policy(
+    settings: RetrySettings,
+    before_retry: Callable[[], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> Retrying:
+    """Return the policy for a batch: only transient errors of the database are tried again.
+
+    `before_retry` is called once for each retry, before its wait.
+    """
+
+    def note(state: RetryCallState) -> None:
+        before_retry()
+        error = state.outcome.exception() if state.outcome else None
+        log.warning(
+            "batch_retried",
+            try_number=state.attempt_number,
+            of=settings.attempts,
+            sqlstate=error.sqlstate if isinstance(error, psycopg.Error) else None,
+            wait_seconds=round(state.upcoming_sleep, 2),
+        )
+
+    return retrying.policy(settings, refusals.is_transient, note, sleep)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import structlog
 
 from etl.errors import DatabaseError
 from etl.ingestion.destination import refusals
-from etl.ingestion.ledger import runs, sums
+from etl.ingestion.ledger import batches, runs
 from etl.ingestion.pipeline.attempts import OpenRun, ending
 from etl.ingestion.sources.stream import Stream
 
@@ -91,7 +91,7 @@ def _require_whole(connection: psycopg.Connection, run: OpenRun) -> None:
     """Raise what keeps a run from being finished although its source was read to its end."""
     attempt = run.attempt
     attempt.require_records()
-    entered, rejected = sums.totals(connection, run.id)
+    entered, rejected = batches.totals(connection, run.id)
     attempt.judge_rejected(rejected, entered, at_end=True)
     if entered < attempt.progress.read:
         # A batch commits before it is on the server's disk: what a crash of the server took is loaded again.
@@ -107,6 +107,6 @@ def _analyze(run: OpenRun) -> None:
         return
     try:
         connection = attempt.session.connection()
-        run.copier.analyze(connection, sums.rows(connection, run.context.run))
+        run.copier.analyze(connection, batches.rows(connection, run.context.run))
     except psycopg.Error as error:  # The records are loaded; the server's own analyze comes later.
         log.warning("not_analyzed", run=run.id, sqlstate=error.sqlstate)

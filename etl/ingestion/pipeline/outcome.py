@@ -16,7 +16,7 @@ from etl.errors import (
     InterruptedByUserError,
     TooManyRejectedError,
 )
-from etl.ingestion.ledger import runs, sums
+from etl.ingestion.ledger import batches, runs
 from etl.ingestion.pipeline.attempts import Attempt
 from etl.ingestion.pipeline.job import Progress
 from etl.ingestion.values import Balance, PolicyEffects, Source, Status, Summary, printable_path
@@ -114,18 +114,20 @@ def _counts_of_ledger(
 ) -> _Counts:
     """Return the counts of the ledger; records whose commit is in doubt are withheld."""
     unentered = progress.read - progress.skipped - progress.entered
-    attempt = sums.of_attempt(connection, run)
-    balance = sums.balance(connection, run, attempt, read=progress.read, skipped=progress.skipped, unentered=unentered)
+    attempt = batches.of_attempt(connection, run)
+    balance = batches.balance(
+        connection, run, attempt, read=progress.read, skipped=progress.skipped, unentered=unentered
+    )
     if isinstance(error, _COMMIT_IN_DOUBT):
         balance = replace(balance, withheld=balance.withheld + balance.missing)
     rows = _no_rows(dataset)
     if not balance.withheld or balance.loaded:
-        rows |= dict(zip(rows, sums.rows(connection, run), strict=False))
+        rows |= dict(zip(rows, batches.rows(connection, run), strict=False))
     return _Counts(
         balance=balance,
         rows=rows,
         batches=_no_batches(progress) | {"loaded": attempt.batches_loaded, "failed": attempt.batches_failed},
-        policies=sums.policy_effects(connection, run),
+        policies=batches.policy_effects(connection, run),
     )
 
 

@@ -17,13 +17,12 @@ from etl.database.connecting import Database, Session, connect
 from etl.database.pooling import require_own_session
 from etl.datasets import Dataset
 from etl.errors import BusyError, ExitCode, UsageError
-from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import copier_of_replay
 from etl.ingestion.destination.sending import Wire, wait_for
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import batches, failures, locks, runs
 from etl.ingestion.ledger.failures import State, StoredFailure
-from etl.ingestion.pipeline.batches import Loader
+from etl.ingestion.pipeline.batches import Loader, retry_policy
 from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.refreshing import precalculate
 from etl.ingestion.pipeline.replay_batch import ReplayLedgerWriter, batch_of, require_whole
@@ -167,7 +166,7 @@ def replay(
             copier=copier_of_replay(replace(dataset, on_duplicate=run.on_duplicate), mode),
             projection=projection,
             ledger_writer=writer,
-            retrying=refusals.policy(settings, lambda: None),
+            retrying=retry_policy(settings, lambda: None),
         )
         entry = wait_for(loader.load(batch))
         # The server notices late that a connection is closed, and the next failure may be of the same source.

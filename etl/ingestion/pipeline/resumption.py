@@ -12,7 +12,7 @@ import structlog
 from etl.database.connecting import Session
 from etl.errors import SourceError, UsageError
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import batches, failures, locks, runs, sums
+from etl.ingestion.ledger import batches, failures, locks, runs
 from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun
 from etl.ingestion.pipeline.job import Load, Target
@@ -54,7 +54,7 @@ def _enter(stream: Stream, head_sha256: str, attempt: Attempt, match: _Match) ->
         retries=load.settings.retries,
     )
     session.when_reopened(partial(_hold_again, context=context, has_workers=False))
-    attempt.progress.rejected = sums.totals(session.connection(), run.run).rejected
+    attempt.progress.rejected = batches.totals(session.connection(), run.run).rejected
     return OpenRun(
         attempt=attempt,
         ledger_writer=RunLedgerWriter.of(context),

@@ -1,4 +1,4 @@
-"""Text of any encoding and any line ends -> UTF-8 with line feeds, a part at a time.
+"""Text of any encoding -> UTF-8, a part at a time.
 
 UTF-8 passes unchanged, even with invalid bytes: the record with an invalid byte is reported later. In other encodings
 an invalid byte ends the text, because the text after it cannot be trusted.
@@ -9,12 +9,6 @@ import codecs
 from etl.errors import UsageError
 from etl.ingestion.constants import READ_BYTES
 from etl.ingestion.sources.compression import Reader
-
-_RECORD_SEPARATOR = b"\x1e"
-"""Begins each record of a JSON text sequence (RFC 7464)."""
-
-# One byte becomes one byte, so that no offset changes. Within a JSON string both occur as escapes only.
-_LINE_FEEDS = bytes.maketrans(b"\r" + _RECORD_SEPARATOR, b"\n ")
 
 
 class InvalidTextError(ValueError):
@@ -84,12 +78,3 @@ def require_known(encoding: str) -> None:
 def is_utf8(encoding: str) -> bool:
     """Return whether this is a name of UTF-8."""
     return codecs.lookup(encoding).name == "utf-8"
-
-
-def line_feeds(head: bytes) -> bytes | None:
-    """Return the translation to line feeds that a text needs, or None; `head` is its beginning.
-
-    A text needs it when its lines end with carriage returns alone, or when record separators begin its records.
-    """
-    has_returns_only = b"\r" in head and b"\n" not in head
-    return _LINE_FEEDS if has_returns_only or head.startswith(_RECORD_SEPARATOR) else None

@@ -1,4 +1,4 @@
-"""The compression and the encoding of a file, recognised by its first bytes. Pure."""
+"""The compression, the encoding and the line ends of a file, recognised by its first bytes. Pure."""
 
 from typing import Literal, NamedTuple
 
@@ -37,6 +37,12 @@ ENCODINGS = {
 }
 """The first bytes of decompressed files that are not in UTF-8."""
 
+_RECORD_SEPARATOR = b"\x1e"
+"""Begins each record of a JSON text sequence (RFC 7464)."""
+
+# One byte becomes one byte, so that no offset changes. Within a JSON string both occur as escapes only.
+_LINE_FEEDS = bytes.maketrans(b"\r" + _RECORD_SEPARATOR, b"\n ")
+
 
 def compression_of(beginning: bytes) -> Compression | None:
     """Return the compression of a file that begins so, or None."""
@@ -52,3 +58,12 @@ def encoding_of(beginning: bytes) -> Encoding | None:
         is_utf16 = len(second) == 2 and second.count(0) == 1 and second.index(0) == beginning.index(0)
         return encoding if is_utf16 else None
     return encoding
+
+
+def line_feeds(head: bytes) -> bytes | None:
+    """Return the translation to line feeds that a text needs, or None; `head` is its beginning.
+
+    A text needs it when its lines end with carriage returns alone, or when record separators begin its records.
+    """
+    has_returns_only = b"\r" in head and b"\n" not in head
+    return _LINE_FEEDS if has_returns_only or head.startswith(_RECORD_SEPARATOR) else None

@@ -14,8 +14,8 @@ from etl.ingestion import constants
 from etl.ingestion.constants import HEAD_BYTES, READ_BYTES
 from etl.ingestion.sources import remote
 from etl.ingestion.sources.compression import DAMAGE_ERRORS, ArchiveError, Reader, decompressed
-from etl.ingestion.sources.encodings import InvalidTextError, Utf8Reader, is_utf8, line_feeds
-from etl.ingestion.sources.recognition import compression_of, encoding_of
+from etl.ingestion.sources.encodings import InvalidTextError, Utf8Reader, is_utf8
+from etl.ingestion.sources.recognition import compression_of, encoding_of, line_feeds
 from etl.ingestion.values import Source
 from etl.settings import RetrySettings
 
