@@ -19,8 +19,14 @@ COPY_BYTES = 1 << 17
 # Then there is something to send or to do when one side is slower for a moment.
 PARTS_BEYOND = 32
 
-# The first bytes of a source, which identify it before it is read to its end.
+# The first bytes of a source, which show its line ends and, in ledgers of old, identify it.
 HEAD_BYTES = 1 << 20
+
+# A source has a mark for each cell of this size. It is a part of the format of the ledger: it never changes.
+CELL_BYTES = 1 << 18
+
+# Pieces that are kept until it is known which run they belong to. What is needed and was not kept is read again.
+KEPT_BYTES = 8 << 20
 
 # The fixed cost of a batch, 3 ms, is then a twentieth of its rows; a retry or a failed batch is still small.
 BATCH_ROWS = 20_000

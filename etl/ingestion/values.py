@@ -11,6 +11,8 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import xxhash
 
+from etl.ingestion.fingerprints import Fingerprint, Mark
+
 PieceShape = Literal["array", "lines", "values", "members", "keyed"]
 """How the records of a piece are written: as elements of an array, one per line, as values one after the other, as
 members of an object with their keys, or one per line as an object whose only member is the record with its key.
@@ -117,7 +119,8 @@ class Piece:
     `parts` are its bytes in order; `data` joins them. `blocks` are ranges of these bytes, each of whole records that
     are decoded together; `block_rows` are the rows that the proof of each block made, if any. `which` is the place
     (from 0) of the piece's records path among the paths by which the source is cut; numbers count the records of one
-    path.
+    path. `start` is the fingerprint of all bytes before the first record, `marks` are those that every reader makes of
+    the records of the piece, and `end_mark` is the mark after its last record.
     """
 
     offset: int
@@ -128,6 +131,9 @@ class Piece:
     which: int = 0
     blocks: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
     block_rows: tuple[BlockRows | None, ...] = field(default=(), repr=False, compare=False)
+    start: Fingerprint | None = field(default=None, repr=False, compare=False)
+    marks: tuple[Mark, ...] = field(default=(), repr=False, compare=False)
+    end_mark: Mark | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def data(self) -> bytes:
@@ -173,10 +179,15 @@ class Piece:
         """The byte after the last record."""
         return self.offset + (self.blocks[-1][1] if self.blocks else self.length)
 
+    @property
+    def last_record(self) -> int:
+        """The number (from 1) of its last record."""
+        return self.first_record + self.count - 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedRange:
-    """A piece that is in the ledger already: its range in the source, and the xxh3 hash of its bytes."""
+    """A batch of the ledger: its bytes and records in the source, and the xxh3 hash of its bytes."""
 
     offset: int
     length: int
@@ -188,6 +199,11 @@ class LoadedRange:
     def end(self) -> int:
         """The byte after the last record."""
         return self.offset + self.length
+
+    @property
+    def last_record(self) -> int:
+        """The number (from 1) of its last record."""
+        return self.first_record + self.count - 1
 
 
 class Misfit(Exception):

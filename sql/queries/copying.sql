@@ -28,14 +28,7 @@ join pg_class c on (
     or (c.relname ~ ('^' || r.run || '_keys_[0-9]+$') and r.finished_at is null)
 )
 where c.relnamespace = to_regnamespace('etl_staging') and c.relkind = 'r' and pg_has_role(c.relowner, 'usage')
-    and r.dataset = %(dataset)s
-    and exists (
-        select from etl.runs later
-        where later.dataset = r.dataset and later.number > r.number and (
-            (later.mode = 'replace' and later.published_at is not null)
-            or (later.is_forced and later.head_sha256 = r.head_sha256)
-        )
-    );
+    and r.dataset = %(dataset)s and r.superseded_by is not null;
 
 -- name: rows_known
 -- Return the planner's number of rows of a table; -1: unknown.

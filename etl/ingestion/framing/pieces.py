@@ -5,19 +5,20 @@ record after a syntax fault is ever loaded. ijson locates an array, and checks t
 """
 
 import sys
-from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from etl.errors import SourceError
-from etl.ingestion.constants import BLOCK_BYTES, MAX_RECORD_BYTES, PIECE_BYTES
+from etl.ingestion.constants import BLOCK_BYTES, CELL_BYTES, MAX_RECORD_BYTES, PIECE_BYTES
+from etl.ingestion.fingerprints import LF, Fingerprint, Mark, is_own, powers_between
 from etl.ingestion.framing.boundaries import NotJSON, value_end
 from etl.ingestion.framing.documents import Container, Document, container
 from etl.ingestion.framing.formats import format_of
 from etl.ingestion.framing.needles import BlockStart, Needle
+from etl.ingestion.framing.spans import Spans
 from etl.ingestion.framing.window import Window
-from etl.ingestion.values import BlockRows, ByteStream, LoadedRange, Piece, PieceShape, Proof, Prover
+from etl.ingestion.values import BlockRows, ByteStream, Piece, PieceShape, Proof, Prover
 from etl.settings import Format
 
 # The length of the beginning that shows the format of a source that is no JSON.
@@ -28,15 +29,14 @@ _FORMAT_BYTES = 1 << 12
 class CutOptions:
     """How the records of one path are cut.
 
-    `known` are the loaded ranges by offset. A piece has at most `batch_rows` records; the first has at most
-    `first_rows`, and each at most twice as many as the one before it. The `prover` is asked first how many records a
-    block holds; without a prover the cutter checks the blocks itself.
+    A piece has at most `batch_rows` records; the first has at most `first_rows`, and each at most twice as many as the
+    one before it. The `prover` is asked first how many records a block holds; without a prover the cutter checks the
+    blocks itself.
     """
 
     format: Format
     records_path: str
     batch_rows: int
-    known: Mapping[int, LoadedRange]
     max_record_bytes: int = MAX_RECORD_BYTES
     first_rows: int = sys.maxsize
     prover: Prover | None = None
@@ -52,7 +52,7 @@ class NoRecordsError(SourceError):
 
 
 def cut(stream: ByteStream, *paths: CutOptions) -> Iterator[Piece]:
-    """Yield the pieces of a source in order; a known range is the same piece again.
+    """Yield the pieces of a source in order.
 
     The records of several paths are cut in one pass; no path may be within another. `Piece.which` is the place of the
     path among `paths`.
@@ -89,6 +89,7 @@ def cutting(stream: ByteStream, *paths: CutOptions) -> Iterator[Piece | None]:
         missing.discard(which)
         window.number = numbers[which]
         window.records = paths[which].records_path if len(paths) > 1 else None
+        builders[which].begin_container()
         yield from _build(builders[which], _scan(builders[which], paths[which], is_alone=wanted[which].is_alone))
         numbers[which] = window.number
         document.end(which)
@@ -143,9 +144,6 @@ class _Stretch(NamedTuple):
     proof: Proof | None = None
 
 
-_Item = _Stretch | LoadedRange
-
-
 class _PieceBuilder:
     """Builds the pieces of one path: a piece ends at its number of records or at PIECE_BYTES, whichever is first."""
 
@@ -162,6 +160,23 @@ class _PieceBuilder:
         self._rows: list[BlockRows | None] = []
         self._is_open = False
         self._parts: list[bytes] = []
+        self._fingerprint = Fingerprint()
+        self._start = self._fingerprint
+        self._hashed_to: int | None = None
+        self._marks: list[Mark] = []
+
+    def begin_container(self) -> None:
+        """Note that the next record begins in another array or object."""
+        self._hashed_to = None
+
+    def cell_end(self, at: int) -> int:
+        """Return the byte at which the cell of the fingerprint ends, seen from the record at `at`.
+
+        It may be too early where bytes count as fewer, never too late.
+        """
+        gap = 1 if self._hashed_to is None else len(self.window.hashed(self._hashed_to, at))
+        end = self._fingerprint.end
+        return at + (end // CELL_BYTES + 1) * CELL_BYTES - end - gap
 
     def next_place(self, at: int) -> BlockStart:
         """Return the place of the record at `at` in this piece, or in the next piece when this one is full."""
@@ -179,12 +194,14 @@ class _PieceBuilder:
     def is_full(self) -> bool:
         return self.count >= self._most or self._end - self._begin >= PIECE_BYTES
 
-    def add(self, stretch: _Item) -> bool:
+    def add(self, stretch: _Stretch) -> bool:
         """Add records at the end of the piece; True when a block is complete."""
-        proof = stretch.proof if isinstance(stretch, _Stretch) else Proof(stretch.count)
+        proof = stretch.proof
+        count = 1 if proof is None else proof.records
+        self._hash(stretch, count)
         if not self.count:
             self._begin = stretch.offset
-        self.count += 1 if proof is None else proof.records
+        self.count += count
         if proof is None and self._is_open:
             self._blocks[-1] = (self._blocks[-1][0], stretch.end)
         else:
@@ -194,8 +211,33 @@ class _PieceBuilder:
         begin, end = self._blocks[-1]
         self._is_open = proof is None and end - begin < BLOCK_BYTES
         if not self._is_open:
-            self._take(stretch.data if isinstance(stretch, _Stretch) else b"")
+            self._take(stretch.data)
         return not self._is_open
+
+    def _hash(self, stretch: _Stretch, count: int) -> None:
+        """Add records to the fingerprint, and note the marks among them."""
+        fingerprint, window = self._fingerprint, self.window
+        previous_end = fingerprint.end
+        if self._hashed_to is not None:
+            fingerprint.add(window.hashed(self._hashed_to, stretch.offset), 0)
+        elif fingerprint.records:
+            fingerprint.add(LF, 0)
+        if not self.count:
+            self._start = fingerprint.copy()
+        begin = stretch.offset
+        if count > 1 and previous_end < CELL_BYTES:
+            before, spans = fingerprint.records, Spans(stretch.data, self.shape)
+            for number in powers_between(before, before + count - 1):
+                end = stretch.offset + spans[number - before - 1].end
+                fingerprint.add(window.hashed(begin, end), number - fingerprint.records)
+                begin = end
+                if fingerprint.end < CELL_BYTES:
+                    self._marks.append(fingerprint.mark)
+            count -= fingerprint.records - before
+        fingerprint.add(window.hashed(begin, stretch.end), count)
+        self._hashed_to = stretch.end
+        if is_own(fingerprint.records, fingerprint.end, previous_end):
+            self._marks.append(fingerprint.mark)
 
     def _take(self, last: bytes = b"") -> None:
         """Take the bytes of the piece from the window, without those before the piece; `last` are known already."""
@@ -216,25 +258,25 @@ class _PieceBuilder:
             which=self._which,
             blocks=tuple((begin - self._begin, end - self._begin) for begin, end in self._blocks),
             block_rows=tuple(self._rows),
+            start=self._start,
+            marks=tuple(self._marks),
+            end_mark=self._fingerprint.mark,
         )
         self._first_record += self.count
         self._most = self._most_of_next
         self.count = 0
         self._is_open = False
-        self._blocks, self._rows, self._parts = [], [], []
+        self._blocks, self._rows, self._parts, self._marks = [], [], [], []
         return piece
 
 
-def _build(builder: _PieceBuilder, items: Iterator[_Item]) -> Iterator[Piece | None]:
-    """Build pieces of records; a known range is a piece of its own."""
+def _build(builder: _PieceBuilder, stretches: Iterator[_Stretch]) -> Iterator[Piece | None]:
+    """Build pieces of records."""
     try:
-        for item in items:
-            if builder.count and (builder.is_full or not isinstance(item, _Stretch)):
+        for stretch in stretches:
+            if builder.count and builder.is_full:
                 yield builder.piece()
-            is_complete = builder.add(item)
-            if isinstance(item, LoadedRange):
-                yield builder.piece()
-            elif is_complete:
+            if builder.add(stretch):
                 yield None
     except SourceError:
         if builder.count:
@@ -244,7 +286,7 @@ def _build(builder: _PieceBuilder, items: Iterator[_Item]) -> Iterator[Piece | N
         yield builder.piece()
 
 
-def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False) -> Iterator[_Item]:
+def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False) -> Iterator[_Stretch]:
     """Yield the records from the front of the window to the end of their container or of the stream.
 
     The bracket that ends an array or object stays in the window. `is_alone`: only the first record.
@@ -252,7 +294,6 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
     window, shape = builder.window, builder.shape
     last = {"array": "]", "members": "}"}.get(shape, "")
     needle = Needle(shape, options.prover)
-    offsets = sorted(options.known)
     at = window.front
     is_first = True
     while character := window.skip_blank(at):
@@ -265,14 +306,8 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
             character = window.skip_blank(at + 1)
             at = window.position
         is_first = False
-        known_range = options.known.get(at)
-        if known_range is not None:
-            at = window.read_range(known_range)
-            yield known_range
-            continue
-        later = bisect_right(offsets, at)
-        before = offsets[later] if later < len(offsets) else sys.maxsize
-        block = None if shape in {"values", "members"} else window.block(at, needle, before, builder.next_place(at))
+        scans = shape in {"values", "members"}
+        block = None if scans else window.block(at, needle, builder.cell_end(at), builder.next_place(at))
         if block is not None:
             data, proof = block
             end = at + len(data)

@@ -8,6 +8,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from etl import queries
+from etl.errors import SourceError
 from etl.ingestion.ledger import failures
 from etl.ingestion.ledger.runs import Run, is_complete
 from etl.ingestion.values import Balance, Entry, Failure, LoadedRange, Piece, PolicyEffects
@@ -33,14 +34,26 @@ class AttemptSums:
     batches_failed: int
 
 
-def ranges(connection: psycopg.Connection, run: str) -> dict[int, LoadedRange]:
-    """Return the batches of a run by their offset, in the order of the source."""
-    rows = queries.rows_as(LoadedRange, connection, _SQL["ranges"], {"run": run})
-    return {row.offset: row for row in rows}
+def ranges(connection: psycopg.Connection, run: str) -> list[LoadedRange]:
+    """Return the batches of a run, in the order of the source."""
+    return queries.rows_as(LoadedRange, connection, _SQL["ranges"], {"run": run})
+
+
+def record_ranges(connection: psycopg.Connection, run: str) -> list[tuple[int, int]]:
+    """Return the records of a run that are in the ledger: the first and the last of each range, in order."""
+    found: list[tuple[int, int]] = []
+    for first, last in connection.execute(_SQL["record_ranges"], {"run": run}):
+        if found and found[-1][1] + 1 == first:
+            found[-1] = (found[-1][0], last)
+        else:
+            found.append((first, last))
+    return found
 
 
 def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
     """Claim a batch before its rows are sent; False when an earlier transaction entered it.
+
+    Raises SourceError when another batch of the run is at this byte: the source is written in another way.
 
     When a connection is lost during a commit, the result of the commit is unknown. To claim the batch again waits for
     the end of the old transaction and then gives the answer.
@@ -57,7 +70,14 @@ def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
             "attempt": run.attempt,
         },
     )
-    return claimed.rowcount == 1
+    if claimed.rowcount == 1:
+        return True
+    if first_record(connection, run.run, piece.offset) != piece.first_record:
+        raise SourceError(
+            f"record {piece.first_record} is at byte {piece.offset}, where run {run.run} has another record",
+            hint="load the rest from the source as the run knows it; --force loads all of this one",
+        )
+    return False
 
 
 def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, stored: Sequence[Failure]) -> None:

@@ -26,7 +26,7 @@ from etl.ingestion.destination.sending import Wire, wait_for
 from etl.ingestion.failed_store.failure import Origin
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import batches, locks, runs
+from etl.ingestion.ledger import batches, locks, marks, runs
 from etl.ingestion.pipeline.batches import LedgerWriter, Loader, retry_policy
 from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.paths import CheckedPath, Paths, fast
@@ -48,7 +48,6 @@ class RunContext:
     dataset: Dataset
     run: runs.Run
     source: str
-    head_sha256: str
     mode: Mode
     failed_dir: Path
     decoder: Decoder
@@ -136,7 +135,8 @@ class RunLedgerWriter:
         return batches.claim(connection, self.run, batch.piece)
 
     def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
-        """Enter the outcome of the batch."""
+        """Enter the outcome of the batch, and the marks of its records."""
+        marks.add(connection, self.dataset, self.run.number, batch.piece.marks)
         batches.enter(connection, self.run, batch.piece, entry, stored)
 
     def origin(self, batch: Batch) -> Origin:
@@ -155,23 +155,18 @@ class RunLedgerWriter:
 
 
 class _Process:
-    """The state of a worker process: the runs of one source that it loads, and the stop event of its parent."""
+    """The state of a worker process: the runs that it loads, and the stop event of its parent."""
 
     def __init__(self) -> None:
         self.stopping: Event | None = None
-        self.head_sha256: str | None = None
         self.sessions = ExitStack()
         self.runs: dict[str, tuple[Paths, Loader]] = {}
         self.retried = 0
 
     def loader(self, context: RunContext) -> tuple[Paths, Loader]:
-        if self.head_sha256 != context.head_sha256:
-            self.runs.clear()
-            self.sessions.close()
-            self.head_sha256 = context.head_sha256
         if context.run.run not in self.runs:
             session = self.sessions.enter_context(Session(context.database, f"etl:{context.run.run}"))
-            join = partial(locks.join, run=context.run, dataset=context.dataset.name, head_sha256=context.head_sha256)
+            join = partial(locks.join, run=context.run)
             join(session.connection())
             session.when_reopened(join)
             store = FailedStore(context.failed_dir)

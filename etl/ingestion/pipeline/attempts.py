@@ -3,26 +3,29 @@
 Several targets share a source: each piece belongs to one of them, in the order of their records paths.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psycopg
 from tenacity import Retrying
 
 from etl.database.connecting import Session
-from etl.errors import EtlError, SourceError, TooManyRejectedError, UsageError
+from etl.errors import EtlError, TooManyRejectedError, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.store import FailedStore
+from etl.ingestion.fingerprints import Mark
+from etl.ingestion.framing.splitting import RecordRange
 from etl.ingestion.pipeline.assembly import RunContext, worker
 from etl.ingestion.pipeline.batches import LedgerWriter, Loader, retry_policy
 from etl.ingestion.pipeline.job import Load, Progress, Target
+from etl.ingestion.pipeline.recognition import Recognition
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.transform.paths import Paths
-from etl.ingestion.values import Entry, LoadedRange, Piece, Source, Summary
+from etl.ingestion.values import Entry, Piece, Source, Summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +33,12 @@ class Recorder:
     """What the line asks of the ledger about a whole attempt; that of a dry run keeps nothing.
 
     - `failed_store` gives the store for the records of the source that do not load.
-    - `begin` enters an attempt for each target: of the run that the source belongs to, or of a new run. It raises
-      BusyError and UsageError when no attempt may begin; then none is entered.
+    - `begin` locks the datasets. It raises BusyError when another load holds one of them.
+    - `recognition` gives what compares the source with the known runs of a target, or None.
+    - `must_read_on` tells whether more of the source has to be read before a run is opened.
+    - `open` enters an attempt: of the run that the source belongs to, or of a new run. It gets the marks of the source
+      as far as it was read, and whether that is its end. It raises an EtlError when no attempt may begin; then none is
+      entered.
     - `prepare` makes everything ready for the first new batch of an attempt.
     - `publish` finishes runs that become visible together. It raises TooManyRejectedError and DatabaseError when they
       may not be finished.
@@ -40,7 +47,10 @@ class Recorder:
 
     application_name: str
     failed_store: Callable[[Path], FailedStore]
-    begin: Callable[[Stream, "Sequence[Attempt]"], "list[OpenRun]"]
+    begin: Callable[["Sequence[Attempt]"], None]
+    recognition: Callable[[Stream, "Attempt"], Recognition | None]
+    must_read_on: Callable[["Attempt", Recognition, int], bool]
+    open: Callable[[Stream, "Attempt", Recognition | None, Sequence[Mark], bool], "OpenRun"]
     prepare: Callable[["OpenRun", FailedStore], None]
     publish: Callable[[Stream, "Sequence[OpenRun]"], None]
     report: Callable[[Source, "Attempt", float], tuple[Summary, EtlError | None]]
@@ -100,12 +110,12 @@ def ending(attempts: Sequence[Attempt]) -> Iterator[None]:
         attempt.progress.error = attempt.progress.error or end
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class OpenRun:
     """The run into which an attempt loads.
 
-    `copier` brings its rows into their tables, batch by batch and when it is published; `known` are the ranges of the
-    source that it holds already, by offset.
+    `copier` brings its rows into their tables, batch by batch and when it is published; `loaded` are the ranges of
+    records that it holds already, in order. The ledger has its marks up to record `marked_to`.
     """
 
     attempt: Attempt
@@ -113,7 +123,8 @@ class OpenRun:
     stream: Stream
     context: RunContext
     copier: Copier
-    known: Mapping[int, LoadedRange]
+    loaded: Sequence[RecordRange] = ()
+    marked_to: int = 0
 
     def worker(self, store: FailedStore) -> tuple[Paths, Loader]:
         """Return what makes the batches of the run in this process, and what loads them."""
@@ -130,21 +141,24 @@ class OpenRun:
         """Make everything ready for the first new batch; a transient fault is tried again."""
         self.retrying(self.attempt.recorder.prepare, self, store)
 
-    def note_known(self, piece: Piece) -> None:
-        """Count a piece that is loaded already.
+    def lacks(self, first: int, last: int) -> bool:
+        """Return whether one of these records is not loaded yet; none of no records."""
+        return first <= last and not any(begin <= first and last <= end for begin, end in self.loaded)
 
-        Raises SourceError when its bytes differ from those of the earlier attempt.
-        """
-        if piece.hash != self.known[piece.offset].hash:
-            raise SourceError(
-                f"{self.stream.source.name}: departs from what an earlier attempt read, at byte {piece.offset}",
-                hint="--force loads it as a source of its own",
-            )
+    def note_skipped(self, count: int, end: int) -> None:
+        """Count records that are loaded already, up to a byte of the source."""
         progress = self.attempt.progress
-        progress.read += piece.count
-        progress.skipped += piece.count
-        progress.bytes_read = piece.end
+        progress.read += count
+        progress.skipped += count
+        progress.bytes_read = end
         self.attempt.load.watch.moved()
+
+    def with_new_marks(self, piece: Piece) -> Piece:
+        """Return a piece with those of its marks alone, the one at its end included, that the ledger does not have."""
+        marks = {mark.records: mark for mark in (*piece.marks, *filter(None, [piece.end_mark]))}
+        new = tuple(marks[place] for place in sorted(marks) if place > self.marked_to)
+        self.marked_to = max(self.marked_to, piece.last_record)
+        return replace(piece, marks=new, end_mark=None, start=None)
 
     def note(self, piece: Piece, entry: Entry) -> None:
         """Count a piece that was read, as it was entered.

@@ -20,10 +20,12 @@ from etl.ingestion.destination.copying import copier_of_dry_run
 from etl.ingestion.failed_store.failure import Kind, Origin
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.failed_store.store import FailedStore
+from etl.ingestion.fingerprints import Mark
 from etl.ingestion.ledger import runs
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun, Recorder
+from etl.ingestion.pipeline.recognition import Recognition
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.values import Balance, Batch, Entry, Failure, PolicyEffects, Reason, Source, StoredRecord, Summary
 
@@ -38,7 +40,10 @@ def recorder() -> Recorder:
     return Recorder(
         application_name="etl:dry-run",
         failed_store=_NoStore,
-        begin=dry_run.begin,
+        begin=lambda _attempts: None,
+        recognition=lambda _stream, _attempt: None,
+        must_read_on=lambda _attempt, _recognition, _records: False,
+        open=dry_run.open,
         prepare=_prepare,
         publish=_judge,
         report=dry_run.report,
@@ -51,11 +56,15 @@ class _DryRun:
     def __init__(self) -> None:
         self._writers: dict[str, _DryRunLedgerWriter] = {}
 
-    def begin(self, stream: Stream, attempts: Sequence[Attempt]) -> list[OpenRun]:
+    def open(
+        self,
+        stream: Stream,
+        attempt: Attempt,
+        _recognition: Recognition | None,
+        _read: Sequence[Mark],
+        _is_at_end: bool,
+    ) -> OpenRun:
         """Begin with nothing loaded, in a run that is not in the ledger."""
-        return [self._open_run(stream, attempt) for attempt in attempts]
-
-    def _open_run(self, stream: Stream, attempt: Attempt) -> OpenRun:
         settings = attempt.load.settings
         dataset = attempt.target.dataset.of_source(stream.source.name)
         writer = self._writers[dataset.name] = _DryRunLedgerWriter()
@@ -64,7 +73,6 @@ class _DryRun:
             dataset=dataset,
             run=replace(_RUN, is_atomic=attempt.target.is_atomic),
             source=stream.source.name,
-            head_sha256="",
             mode=_RUN.mode,
             failed_dir=settings.failed_dir,
             decoder=settings.decoder,
@@ -76,7 +84,6 @@ class _DryRun:
             stream=stream,
             context=context,
             copier=copier_of_dry_run(dataset),
-            known={},
         )
 
     def report(self, source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, EtlError | None]:

@@ -9,38 +9,44 @@ from collections.abc import Sequence
 import psycopg
 import structlog
 
-from etl.errors import DatabaseError
+from etl.errors import DatabaseError, EtlError
 from etl.ingestion.destination import refusals
 from etl.ingestion.ledger import batches, runs
 from etl.ingestion.pipeline.attempts import OpenRun, ending
+from etl.ingestion.pipeline.opening import Opening
 from etl.ingestion.sources.stream import Stream
 
 log = structlog.get_logger(__name__)
 
 
-def finish(stream: Stream, open_runs: Sequence[OpenRun]) -> None:
+def finish(stream: Stream, opening: Opening) -> None:
     """Finish the runs of a source: the atomic ones together, each other by itself.
 
-    A run that a limit cut off is judged, and stays open.
+    A run that a limit cut off is judged, and stays open. So does one of which the source is a part only.
     """
+    open_runs = [run for run in opening.runs if run is not None]
     for run in open_runs:
         if not run.attempt.progress.is_cut:
             run.attempt.progress.bytes_read = stream.position
+    unopened = [attempt for attempt, run in zip(opening.attempts, opening.runs, strict=True) if run is None]
+    error = next((attempt.progress.error for attempt in unopened if attempt.target.is_atomic), None)
     together = [run for run in open_runs if run.context.run.is_atomic]
-    alone = [[run] for run in open_runs if not run.context.run.is_atomic]
+    alone = [[run] for run in open_runs if not run.context.run.is_atomic and not run.attempt.progress.is_shorter]
     for group in [together] * bool(together) + alone:
         with ending([run.attempt for run in group]):
-            _finish_group(stream, group)
+            _finish_group(stream, group, error if group is together else None)
 
 
-def _finish_group(stream: Stream, group: Sequence[OpenRun]) -> None:
+def _finish_group(stream: Stream, group: Sequence[OpenRun], error: EtlError | None) -> None:
     """Finish runs that become visible together.
 
-    Raises the error that ended one of them before.
+    Raises the error that ended one of them, or of those that were to become visible with them, before.
     """
-    error = next((run.attempt.progress.error for run in group if run.attempt.progress.error), None)
+    error = error or next((run.attempt.progress.error for run in group if run.attempt.progress.error), None)
     if error is not None:
         raise error
+    if all(run.attempt.progress.is_shorter for run in group):
+        return
     if any(run.attempt.progress.is_cut for run in group):
         for run in group:
             progress = run.attempt.progress

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shlex
 import time
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from etl.ingestion.constants import BYTES_PER_WORKER, FIRST_BATCH_ROWS, MAX_DEFA
 from etl.ingestion.framing.pieces import CutOptions
 from etl.ingestion.ledger.runs import Run
 from etl.ingestion.sources.stream import Stream
-from etl.ingestion.values import LoadedRange, Prover, Source, printable_path
+from etl.ingestion.values import Prover, Source, printable_path
 from etl.logs import Logs
 from etl.precalculation.refresh import RefreshResult
 from etl.settings import LoadSettings, Mode
@@ -91,8 +91,8 @@ class Progress:
     """The open run and what its attempt counted itself, in records and bytes; the ledger must agree.
 
     `entered` are the records of the batches that the attempt entered, `loaded` and `failed` some of these; `rejected`
-    counts over all attempts of the run. `is_cut`: a limit ended the attempt, and the source may hold more. `error` is
-    the reason why the attempt ended early.
+    counts over all attempts of the run. `is_cut`: a limit ended the attempt, and the source may hold more.
+    `is_shorter`: the source ends before the end of what the run knows. `error` is the reason of an early end.
     """
 
     run: Run | None = None
@@ -105,6 +105,7 @@ class Progress:
     retried: int = 0
     bytes_read: int = 0
     is_cut: bool = False
+    is_shorter: bool = False
     error: EtlError | None = None
 
     def note_retry(self) -> None:
@@ -195,15 +196,6 @@ class Load:
     stop: Stop
     logs: Logs = field(default_factory=Logs)
     watch: Watch = field(default_factory=Unwatched)
-    _hashes: dict[Hashable, dict[tuple[int, int], bytes]] = field(default_factory=dict, repr=False, compare=False)
-
-    def hashes_of(self, stream: Stream) -> dict[tuple[int, int], bytes]:
-        """Return the hashes of a source by offset and length that were computed so far, to be added to.
-
-        They are kept for one version of its content, as long as a change can be seen.
-        """
-        version = stream.version and (stream.source.path, stream.source.encoding, stream.version)
-        return {} if version is None else self._hashes.setdefault(version, {})
 
     def worker_count(self, source_bytes: int | None) -> int:
         """Return how many processes load a source: the option, else what the source's size and the cores suggest."""
@@ -215,15 +207,14 @@ class Load:
         most = max(1, min(MAX_DEFAULT_WORKERS, cores - 1))
         return most if source_bytes is None else max(1, min(most, source_bytes // BYTES_PER_WORKER))
 
-    def cut_options(self, target: Target, known: Mapping[int, LoadedRange], prover: Prover | None) -> CutOptions:
-        """Return how a target's records are cut from a source of which the ledger holds the `known` ranges."""
+    def cut_options(self, target: Target, prover: Prover | None) -> CutOptions:
+        """Return how a target's records are cut from a source."""
         settings = self.settings
         return CutOptions(
             format=settings.format,
             records_path=target.records_path,
             batch_rows=min(settings.batch_rows, settings.limit or settings.batch_rows),
             first_rows=FIRST_BATCH_ROWS,
-            known=known,
             max_record_bytes=settings.max_record_bytes,
             prover=prover,
         )

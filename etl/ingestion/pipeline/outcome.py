@@ -90,7 +90,7 @@ def _close(
     if connection is not None and run is not None:
         counts = _counts_of_ledger(connection, run, dataset, progress, error)
         error = _unbalanced(run, counts.balance) or error
-        error = error or (None if progress.is_cut else _unfinished(connection, run))
+        error = error or (None if progress.is_cut or progress.is_shorter else _unfinished(connection, run))
     else:
         counts = _counts_of_process(dataset, progress)
         error = error or (_end_unknown(database.name) if connection is None else None)
@@ -205,7 +205,9 @@ def _unfinished(connection: psycopg.Connection, run: runs.Run) -> EtlError | Non
 
 
 def _end(balance: Balance, progress: Progress, error: EtlError | None) -> tuple[Status, ExitCode]:
-    if error is None and progress.run is not None and progress.run.was_finished and not progress.entered:
+    is_part = progress.is_shorter and not progress.is_cut
+    is_known = progress.run is not None and (progress.run.was_finished or is_part)
+    if error is None and is_known and not progress.entered:
         return "already_loaded", ExitCode.FINDINGS if balance.pending else ExitCode.SUCCESS
     return end_of(error, is_cut=progress.is_cut, refused=balance.pending)
 

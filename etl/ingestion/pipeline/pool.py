@@ -46,7 +46,7 @@ class WorkerPool:
 
     def submit(self, context: RunContext, piece: Piece, path: str | None) -> None:
         """Submit a piece; of a plain file at `path` only its place, which the process reads itself."""
-        carried = replace(piece, parts=()) if path else piece
+        carried = replace(piece, parts=()) if path else piece  # no fingerprint: no process could take it
         task = Task(context=context, piece=carried, path=path, length=piece.length, hash=piece.hash)
         try:
             future = self._executor.submit(load_task, task)

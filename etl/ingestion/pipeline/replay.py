@@ -150,8 +150,9 @@ def replay(
                 f"{failure.id} belongs to an atomic run that is not finished", hint=f"load {run.source} again first"
             )
         mode = _mode(run.mode, dataset)
-        locks.acquire(connection, dataset.name, run.head_sha256, mode)
-        session.when_reopened(partial(locks.reacquire, dataset=dataset.name, head_sha256=run.head_sha256, mode=mode))
+        locks.hold_dataset(connection, dataset.name, mode)
+        locks.hold_run(connection, run.run)
+        session.when_reopened(partial(locks.reacquire, dataset=dataset.name, run=run.run, mode=mode))
         if not _is_pending(connection, failure.id):
             return None
         store.sweep_replay(*failure.key)

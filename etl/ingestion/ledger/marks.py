@@ -1,0 +1,101 @@
+"""The marks of the sources of runs, which tell to which run a source belongs."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import psycopg
+import xxhash
+
+from etl import queries
+from etl.ingestion.fingerprints import Mark
+
+_SQL = queries.load("marks")
+
+_ROWS = 64
+"""Rows of marks that are read at a time: those of some hundred megabytes of a source."""
+
+
+def runs_of(connection: psycopg.Connection, dataset: str, marks: Sequence[Mark], most: int) -> list[list[int]]:
+    """Return for each mark the numbers of the runs of a dataset that have its hash, at most so many."""
+    return _found(connection, "runs_of_marks", dataset, marks, most)
+
+
+def runs_that_end_at(connection: psycopg.Connection, dataset: str, marks: Sequence[Mark], most: int) -> list[list[int]]:
+    """Return for each mark the numbers of runs that may end with it, at most so many."""
+    return _found(connection, "runs_that_end", dataset, marks, most)
+
+
+def _found(
+    connection: psycopg.Connection, name: str, dataset: str, marks: Sequence[Mark], most: int
+) -> list[list[int]]:
+    found: list[list[int]] = [[] for _ in marks]
+    salt = _salt(dataset)
+    values = {"hashes": [mark.hash ^ salt for mark in marks], "dataset": dataset, "most": most}
+    for place, run in connection.execute(_SQL[name], values) if marks else ():
+        found[place - 1].append(run)
+    return found
+
+
+def following(connection: psycopg.Connection, dataset: str, run: int, records: int) -> tuple[list[Mark], bool]:
+    """Return some of the marks of a run after so many records, in order, and whether these are all."""
+    values = {"run": run, "records": records, "most": _ROWS}
+    rows = connection.execute(_SQL["marks_after"], values).fetchall()
+    # Two attempts may have written the same mark.
+    found = {mark.records: mark for row in rows for mark in _decoded(dataset, *row) if mark.records > records}
+    return [found[place] for place in sorted(found)], len(rows) < _ROWS
+
+
+def last(connection: psycopg.Connection, dataset: str, run: int) -> Mark | None:
+    """Return the last mark of a run: the end of what is known of its source."""
+    row = connection.execute(_SQL["last_marks"], {"run": run}).fetchone()
+    return None if row is None else list(_decoded(dataset, *row))[-1]
+
+
+def add(connection: psycopg.Connection, dataset: str, run: int, marks: Sequence[Mark]) -> None:
+    """Add marks of a run, which are in order."""
+    if not marks:
+        return
+    salt = _salt(dataset)
+    values = {
+        "run": run,
+        "first_record": marks[0].records,
+        "hashes": [mark.hash ^ salt for mark in marks],
+        "places": bytes(_encoded(marks)),
+    }
+    connection.execute(_SQL["add_marks"], values)
+
+
+def _salt(dataset: str) -> int:
+    """Return what keeps the marks of different datasets apart in one index."""
+    return int.from_bytes(xxhash.xxh3_64_digest(dataset.encode()), "big", signed=True)
+
+
+def _encoded(marks: Iterable[Mark]) -> Iterator[int]:
+    records = end = 0
+    for mark in marks:
+        for number in (mark.records - records, mark.end - end):
+            rest = number
+            while rest > 0x7F:
+                yield rest & 0x7F | 0x80
+                rest >>= 7
+            yield rest
+        records, end = mark.records, mark.end
+
+
+def _decoded(dataset: str, _first_record: int, hashes: Sequence[int], places: bytes) -> Iterator[Mark]:
+    numbers = _numbers(places)
+    salt = _salt(dataset)
+    records = end = 0
+    for hash_ in hashes:
+        records += next(numbers)
+        end += next(numbers)
+        yield Mark(records, end, hash_ ^ salt)
+
+
+def _numbers(data: bytes) -> Iterator[int]:
+    number = shift = 0
+    for byte in data:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            yield number
+            number = shift = 0

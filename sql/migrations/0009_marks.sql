@@ -1,0 +1,43 @@
+-- A source is known by the marks of its records, and no longer by a digest of its first bytes.
+
+alter table etl.runs
+    alter column head_sha256 drop not null,
+    alter column head_bytes drop not null,
+    add column superseded_by bigint,
+    add column is_within boolean not null default false;
+
+comment on column etl.runs.head_sha256 is 'of old runs: sha256 of the first head_bytes bytes of the decompressed source';
+comment on column etl.runs.head_bytes is 'of old runs: number of bytes that head_sha256 covers';
+comment on column etl.runs.superseded_by is 'number of the run that took its place: a replace, or a forced run whose source holds all its records; null: none';
+comment on column etl.runs.is_within is 'true when its source may be a part of the source of a longer run, and was loaded nevertheless';
+
+-- A replace removed the rows of the runs before it; a forced run took the place of an unfinished atomic run.
+update etl.runs r
+set superseded_by = later.number
+from (
+    select distinct on (r.number) r.number as earlier, l.number
+    from etl.runs r
+    join etl.runs l on l.dataset = r.dataset and l.number > r.number and (
+        (l.mode = 'replace' and l.published_at is not null)
+        or (r.is_atomic and r.published_at is null and l.is_forced and l.head_sha256 = r.head_sha256)
+    )
+    order by r.number, l.number desc
+) later
+where later.earlier = r.number;
+
+create table etl.marks (
+    run bigint not null references etl.runs (number),
+    first_record bigint not null,
+    hashes bigint[] not null,
+    places bytea not null,
+    primary key (run, first_record)
+);
+
+-- Without fastupdate: each search would read the list of what is not sorted in yet.
+create index marks_hashes_idx on etl.marks using gin (hashes) with (fastupdate = off);
+
+comment on table etl.marks is 'marks of the source of a run: after so many of its records, which end at this byte, the hash of all bytes is this';
+comment on column etl.marks.run is 'number of the run';
+comment on column etl.marks.first_record is 'number of records at the first mark of the row';
+comment on column etl.marks.hashes is 'for each mark the xxh3_64 of the source from the beginning of its first record, combined with that of the name of the dataset';
+comment on column etl.marks.places is 'for each mark its records and its byte, as the differences from the mark before it in the row: unsigned LEB128';

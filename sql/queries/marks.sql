@@ -1,0 +1,50 @@
+-- name: runs_of_marks
+-- Find the runs of a dataset whose source has a mark with each of these hashes; at most so many for each of them.
+select wanted.place, found.run
+from unnest(%(hashes)s::bigint[]) with ordinality as wanted (hash, place)
+cross join lateral (
+    select distinct m.run
+    from etl.marks m
+    join etl.runs r on r.number = m.run
+    where m.hashes @> array[wanted.hash] and r.superseded_by is null and r.dataset = %(dataset)s
+    limit %(most)s
+) found
+order by wanted.place, found.run;
+
+-- name: runs_that_end
+-- Find the runs of a dataset one of whose rows of marks ends with one of these hashes: perhaps the end of their source.
+select wanted.place, found.run
+from unnest(%(hashes)s::bigint[]) with ordinality as wanted (hash, place)
+cross join lateral (
+    select m.run
+    from etl.marks m
+    join etl.runs r on r.number = m.run
+    where m.hashes @> array[wanted.hash] and m.hashes[cardinality(m.hashes)] = wanted.hash
+        and r.superseded_by is null and r.dataset = %(dataset)s
+    limit %(most)s
+) found
+order by wanted.place, found.run;
+
+-- name: marks_after
+-- List some rows of marks of a run, from the row that may hold the first mark after so many records.
+select first_record, hashes, places
+from etl.marks
+where run = %(run)s and first_record >= coalesce(
+    (select max(first_record) from etl.marks where run = %(run)s and first_record <= %(records)s), 0
+)
+order by first_record
+limit %(most)s;
+
+-- name: last_marks
+-- Return the last row of marks of a run.
+select first_record, hashes, places
+from etl.marks
+where run = %(run)s
+order by first_record desc
+limit 1;
+
+-- name: add_marks
+-- Add a row of marks of a run.
+insert into etl.marks (run, first_record, hashes, places)
+values (%(run)s, %(first_record)s, %(hashes)s::bigint[], %(places)s)
+on conflict (run, first_record) do nothing;
