@@ -26,7 +26,7 @@ from (
 where later.earlier = r.number;
 
 create table etl.marks (
-    run bigint not null references etl.runs (number),
+    run bigint not null references etl.runs (number) on delete cascade,
     first_record bigint not null,
     hashes bigint[] not null,
     places bytea not null,

@@ -157,10 +157,10 @@ def test_a_replay_of_a_busy_source_raises_after_the_others(
     for name in ("one.json", "two.json"):
         _refuse(tmp_path, database_url, name)
     _correct(tmp_path)
-    head = postgresql.execute("select head_sha256 from etl.runs order by number").fetchone()
-    assert head is not None
+    run = postgresql.execute("select run from etl.runs order by number").fetchone()
+    assert run is not None
     with psycopg.connect(database_url, autocommit=True, application_name="etl:another") as connection:
-        locks.acquire(connection, "vehicles", head[0], "append")
+        locks.hold_run(connection, run[0])
         with pytest.raises(etl.EtlError, match="this source is held by etl:another since") as caught:
             etl.replay(all=True, database=database_url, failed_dir=tmp_path / "failed")
     assert caught.value.exit_code == 6

@@ -83,7 +83,7 @@ def test_every_reader_makes_the_marks_of_the_bytes(
 @pytest.mark.parametrize("frame", sorted(FRAMES))
 def test_a_large_source_has_a_mark_for_each_cell(frame: str) -> None:
     """Blocks of many records end where a mark is due: none is missed, and none is moved."""
-    random_ = random.Random(frame)  # noqa: S311 - no secret
+    random_ = random.Random(frame)
     texts = [
         json.dumps({"id": number, "text": "x" * random_.choice([3, 30, 300]), "items": [{"id": 1}] * (number % 3)})
         for number in range(9_000)

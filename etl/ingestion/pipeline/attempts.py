@@ -22,7 +22,7 @@ from etl.ingestion.framing.splitting import RecordRange
 from etl.ingestion.pipeline.assembly import RunContext, worker
 from etl.ingestion.pipeline.batches import LedgerWriter, Loader, retry_policy
 from etl.ingestion.pipeline.job import Load, Progress, Target
-from etl.ingestion.pipeline.recognition import Recognition
+from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.transform.paths import Paths
 from etl.ingestion.values import Entry, Piece, Source, Summary

@@ -25,7 +25,7 @@ from etl.ingestion.ledger import runs
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun, Recorder
-from etl.ingestion.pipeline.recognition import Recognition
+from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.values import Balance, Batch, Entry, Failure, PolicyEffects, Reason, Source, StoredRecord, Summary
 

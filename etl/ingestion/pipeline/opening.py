@@ -13,7 +13,7 @@ from etl.ingestion.fingerprints import Mark
 from etl.ingestion.framing.pieces import NoRecordsError
 from etl.ingestion.framing.splitting import RecordLimit, divided
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun
-from etl.ingestion.pipeline.recognition import Recognition
+from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Piece
 

@@ -19,8 +19,8 @@ from etl.ingestion.ledger.runs import KnownRun
 from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun
 from etl.ingestion.pipeline.job import Load, Target
-from etl.ingestion.pipeline.old_runs import old_runs
-from etl.ingestion.pipeline.recognition import Recognised, Recognition
+from etl.ingestion.recognition.comparison import Recognised, Recognition
+from etl.ingestion.recognition.old_runs import old_runs
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Source
 
@@ -91,6 +91,7 @@ def open_run(
         known_to = _last_mark(connection, target, chosen, recognition)
         if chosen.run is None:
             run = _start(connection, stream, attempt, chosen.decided, known_to)
+            locks.hold_run(connection, run.run)
             known = [*read, *([end] if end and end not in read else [])]
             marks.add(connection, target.dataset.name, run.number, known)
             marked_to = known[-1].records if known else 0
@@ -101,7 +102,6 @@ def open_run(
             marked_to = _marked_to(connection, target, chosen.run, recognition, read, known_to)
             attempt.progress.is_shorter = bool(known_to and recognition.records < known_to.records)
             _require_visible(stream, chosen.run, attempt)
-    locks.hold_run(connection, run.run)
     return _opened(stream, attempt, run, marked_to)
 
 
@@ -236,11 +236,10 @@ def _replace_to_continue(
 
 def _forced(decided: Recognised, known: dict[int, KnownRun], target: Target, source: Source) -> Iterable[int]:
     """Yield the unfinished runs of the same source that the same command began with --force."""
-    for number in (decided.run,):
-        run = known.get(number) if number is not None else None
+    for number in sorted({*decided.within, *decided.whole}, reverse=True):
+        run = known[number]
         if (
-            run is not None
-            and run.is_forced
+            run.is_forced
             and not run.is_finished
             and run.is_atomic == target.is_atomic
             and run.definition_hash == target.definition_hash(source.encoding)

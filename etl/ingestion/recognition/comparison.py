@@ -14,7 +14,7 @@ import psycopg
 from etl.ingestion.fingerprints import Fingerprint, Mark, as_hashed
 from etl.ingestion.framing.spans import spans
 from etl.ingestion.ledger import marks
-from etl.ingestion.pipeline.old_runs import OldRun
+from etl.ingestion.recognition.old_runs import OldRun
 from etl.ingestion.values import Piece
 
 _FEW = 64
