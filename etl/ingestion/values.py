@@ -119,7 +119,8 @@ class Piece:
     `parts` are its bytes in order; `data` joins them. `blocks` are ranges of these bytes, each of whole records that
     are decoded together; `block_rows` are the rows that the proof of each block made, if any. `which` is the place
     (from 0) of the piece's records path among the paths by which the source is cut; numbers count the records of one
-    path. `start` is the fingerprint of all bytes before the first record, `marks` are those that every reader makes of
+    path. `gap` are the bytes between the record before and the first one, in the same array or object; `start` is the
+    fingerprint of all bytes before the first record, `marks` are those that every reader makes of
     the records of the piece, and `end_mark` is the mark after its last record.
     """
 
@@ -131,6 +132,7 @@ class Piece:
     which: int = 0
     blocks: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
     block_rows: tuple[BlockRows | None, ...] = field(default=(), repr=False, compare=False)
+    gap: bytes = field(default=b"", repr=False, compare=False)
     start: Fingerprint | None = field(default=None, repr=False, compare=False)
     marks: tuple[Mark, ...] = field(default=(), repr=False, compare=False)
     end_mark: Mark | None = field(default=None, repr=False, compare=False)

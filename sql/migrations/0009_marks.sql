@@ -1,13 +1,9 @@
 -- A source is known by the marks of its records, and no longer by a digest of its first bytes.
 
 alter table etl.runs
-    alter column head_sha256 drop not null,
-    alter column head_bytes drop not null,
     add column superseded_by bigint,
     add column is_within boolean not null default false;
 
-comment on column etl.runs.head_sha256 is 'of old runs: sha256 of the first head_bytes bytes of the decompressed source';
-comment on column etl.runs.head_bytes is 'of old runs: number of bytes that head_sha256 covers';
 comment on column etl.runs.superseded_by is 'number of the run that took its place: a replace, or a forced run whose source holds all its records; null: none';
 comment on column etl.runs.is_within is 'true when its source may be a part of the source of a longer run, and was loaded nevertheless';
 
@@ -41,3 +37,30 @@ comment on column etl.marks.run is 'number of the run';
 comment on column etl.marks.first_record is 'number of records at the first mark of the row';
 comment on column etl.marks.hashes is 'for each mark the xxh3_64 of the source from the beginning of its first record, combined with that of the name of the dataset';
 comment on column etl.marks.places is 'for each mark its records and its byte, as the differences from the mark before it in the row: unsigned LEB128';
+
+-- The runs of now have no marks: the first batch of each tells which sources may be theirs.
+create table etl.first_batches (
+    run bigint primary key references etl.runs (number) on delete cascade,
+    dataset text not null,
+    "offset" bigint not null,
+    bytes integer not null,
+    hash bytea not null
+);
+
+insert into etl.first_batches
+select r.number, r.dataset, b."offset", b.bytes, b.hash
+from etl.runs r
+join etl.batches b on b.run = r.run and b.first_record = 1;
+
+create index first_batches_hash_idx on etl.first_batches (dataset, hash);
+
+comment on table etl.first_batches is 'first batches of the runs that have no marks, because an earlier version has loaded them';
+comment on column etl.first_batches.run is 'number of the run';
+comment on column etl.first_batches.dataset is 'name of the dataset definition';
+comment on column etl.first_batches."offset" is 'byte of the decompressed source at which the batch begins';
+comment on column etl.first_batches.bytes is 'length of the batch in the decompressed source, in bytes';
+comment on column etl.first_batches.hash is 'xxh3_128 of these bytes';
+
+drop index etl.runs_source_idx;
+alter table etl.runs drop column head_sha256, drop column head_bytes;
+create index runs_dataset_idx on etl.runs (dataset);

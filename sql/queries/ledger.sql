@@ -1,16 +1,3 @@
--- name: runs_of_head_lengths
--- Return the lengths of head that the old runs of a dataset have, which have no marks.
-select distinct head_bytes from etl.runs where dataset = %(dataset)s and head_sha256 is not null;
-
--- name: old_runs
--- Find the runs without marks whose source begins with the same bytes: a version without marks has begun them.
-select r.number
-from etl.runs r
-where r.dataset = %(dataset)s and r.superseded_by is null
-    and (r.head_bytes, r.head_sha256) in (select * from unnest(%(lengths)s::integer[], %(digests)s::text[]))
-    and not exists (select from etl.marks m where m.run = r.number)
-order by r.number;
-
 -- name: known_runs
 -- Return runs by their numbers.
 select

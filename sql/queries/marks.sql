@@ -3,7 +3,7 @@
 select wanted.place, found.run
 from unnest(%(hashes)s::bigint[]) with ordinality as wanted (hash, place)
 cross join lateral (
-    select distinct m.run
+    select m.run
     from etl.marks m
     join etl.runs r on r.number = m.run
     where m.hashes @> array[wanted.hash] and r.superseded_by is null and r.dataset = %(dataset)s
@@ -48,3 +48,18 @@ limit 1;
 insert into etl.marks (run, first_record, hashes, places)
 values (%(run)s, %(first_record)s, %(hashes)s::bigint[], %(places)s)
 on conflict (run, first_record) do nothing;
+
+-- name: first_batches
+-- List where the first batches of the runs without marks are in their sources.
+select distinct "offset", "offset" + bytes from etl.first_batches where dataset = %(dataset)s;
+
+-- name: runs_of_first_batches
+-- Find the runs without marks whose first batch has one of these hashes.
+select f.run, f.hash
+from etl.first_batches f
+join etl.runs r on r.number = f.run
+where f.dataset = %(dataset)s and f.hash = any(%(hashes)s) and r.superseded_by is null;
+
+-- name: forget_first_batch
+-- Note that a run has marks now.
+delete from etl.first_batches where run = %(run)s;

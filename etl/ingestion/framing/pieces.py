@@ -162,6 +162,7 @@ class _PieceBuilder:
         self._parts: list[bytes] = []
         self._fingerprint = Fingerprint()
         self._start = self._fingerprint
+        self._gap = b""
         self._hashed_to: int | None = None
         self._marks: list[Mark] = []
 
@@ -223,6 +224,7 @@ class _PieceBuilder:
         elif fingerprint.records:
             fingerprint.add(LF, 0)
         if not self.count:
+            self._gap = b"" if self._hashed_to is None else window.between(self._hashed_to, stretch.offset)
             self._start = fingerprint.copy()
         begin = stretch.offset
         if count > 1 and previous_end < CELL_BYTES:
@@ -258,6 +260,7 @@ class _PieceBuilder:
             which=self._which,
             blocks=tuple((begin - self._begin, end - self._begin) for begin, end in self._blocks),
             block_rows=tuple(self._rows),
+            gap=self._gap,
             start=self._start,
             marks=tuple(self._marks),
             end_mark=self._fingerprint.mark,

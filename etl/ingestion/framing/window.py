@@ -96,6 +96,10 @@ class Window:
         self.front = min(end, self._end)
         return self._data[begin - self._offset : end - self._offset]
 
+    def between(self, begin: int, end: int) -> bytes:
+        """Return the bytes between two positions."""
+        return self._data[begin - self._offset : end - self._offset]
+
     def hashed(self, begin: int, end: int) -> bytes | memoryview:
         """Return the bytes between two positions as the fingerprint takes them."""
         first, last = begin - self._offset, end - self._offset

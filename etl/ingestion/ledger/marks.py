@@ -31,7 +31,8 @@ def _found(
     salt = _salt(dataset)
     values = {"hashes": [mark.hash ^ salt for mark in marks], "dataset": dataset, "most": most}
     for place, run in connection.execute(_SQL[name], values) if marks else ():
-        found[place - 1].append(run)
+        if run not in found[place - 1][-1:]:  # Two attempts may have written the same mark.
+            found[place - 1].append(run)
     return found
 
 
@@ -62,6 +63,22 @@ def add(connection: psycopg.Connection, dataset: str, run: int, marks: Sequence[
         "places": bytes(_encoded(marks)),
     }
     connection.execute(_SQL["add_marks"], values)
+
+
+def first_batches(connection: psycopg.Connection, dataset: str) -> list[tuple[int, int]]:
+    """Return where the first batches of the runs without marks begin and end."""
+    return connection.execute(_SQL["first_batches"], {"dataset": dataset}).fetchall()
+
+
+def runs_of_first_batches(connection: psycopg.Connection, dataset: str, hashes: Sequence[bytes]) -> dict[int, bytes]:
+    """Return the runs without marks whose first batch has one of these hashes, with the hash."""
+    values = {"dataset": dataset, "hashes": list(hashes)}
+    return dict(connection.execute(_SQL["runs_of_first_batches"], values).fetchall())
+
+
+def forget_first_batch(connection: psycopg.Connection, run: int) -> None:
+    """Note that a run has marks now."""
+    connection.execute(_SQL["forget_first_batch"], {"run": run})
 
 
 def _salt(dataset: str) -> int:

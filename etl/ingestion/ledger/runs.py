@@ -1,7 +1,6 @@
 """The runs of the ledger and their attempts: started, resumed, finished, published."""
 
 import getpass
-import hashlib
 import os
 import secrets
 import socket
@@ -86,15 +85,6 @@ class RunForReplay:
     on_duplicate: OnDuplicate | None
     is_atomic: bool
     is_visible: bool
-
-
-def without_marks(connection: psycopg.Connection, dataset: str, head: bytes) -> list[int]:
-    """Return the numbers of the runs of old versions whose source begins with the bytes of `head`."""
-    lengths = [length for (length,) in connection.execute(_SQL["runs_of_head_lengths"], {"dataset": dataset})]
-    lengths = [length for length in lengths if length <= len(head)]
-    digests = [hashlib.sha256(head[:length]).hexdigest() for length in lengths]
-    values = {"dataset": dataset, "lengths": lengths, "digests": digests}
-    return [number for (number,) in connection.execute(_SQL["old_runs"], values)] if lengths else []
 
 
 def known(connection: psycopg.Connection, numbers: Sequence[int]) -> dict[int, KnownRun]:

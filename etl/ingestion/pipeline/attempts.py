@@ -48,7 +48,7 @@ class Recorder:
     application_name: str
     failed_store: Callable[[Path], FailedStore]
     begin: Callable[["Sequence[Attempt]"], None]
-    recognition: Callable[[Stream, "Attempt"], Recognition | None]
+    recognition: Callable[["Attempt"], Recognition | None]
     must_read_on: Callable[["Attempt", Recognition, int], bool]
     open: Callable[[Stream, "Attempt", Recognition | None, Sequence[Mark], bool], "OpenRun"]
     prepare: Callable[["OpenRun", FailedStore], None]

@@ -41,7 +41,7 @@ def recorder() -> Recorder:
         application_name="etl:dry-run",
         failed_store=_NoStore,
         begin=lambda _attempts: None,
-        recognition=lambda _stream, _attempt: None,
+        recognition=lambda _attempt: None,
         must_read_on=lambda _attempt, _recognition, _records: False,
         open=dry_run.open,
         prepare=_prepare,

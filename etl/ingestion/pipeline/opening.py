@@ -60,7 +60,7 @@ class Opening:
         self._stream = stream
         load = attempts[0].load
         self._limit = None if load.settings.limit is None else RecordLimit(load.settings.limit, len(attempts))
-        self._waiting = [_Waiting(recognition=attempt.recorder.recognition(stream, attempt)) for attempt in attempts]
+        self._waiting = [_Waiting(recognition=attempt.recorder.recognition(attempt)) for attempt in attempts]
 
     @property
     def cut(self) -> set[int]:

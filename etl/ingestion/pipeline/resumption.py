@@ -20,7 +20,6 @@ from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun
 from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.recognition.comparison import Recognised, Recognition
-from etl.ingestion.recognition.old_runs import old_runs
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Source
 
@@ -42,10 +41,10 @@ def begin(attempts: Sequence[Attempt]) -> None:
         locks.hold_dataset(attempt.session.connection(), attempt.target.dataset.name, attempt.target.mode)
 
 
-def recognition(stream: Stream, attempt: Attempt) -> Recognition:
+def recognition(attempt: Attempt) -> Recognition:
     """Return what compares the records of the source with the known runs of the target's dataset."""
     connection, dataset = attempt.session.connection(), attempt.target.dataset.name
-    return Recognition(connection, dataset, attempt.load.settings.limit, old_runs(connection, dataset, stream))
+    return Recognition(connection, dataset, attempt.load.settings.limit)
 
 
 def must_read_on(attempt: Attempt, recognition: Recognition, records: int) -> bool:
@@ -164,12 +163,7 @@ def judge(connection: psycopg.Connection, source: Source, load: Load, target: Ta
         if source.path is None or not Path(source.path).is_file():
             return
         with opened(source) as stream:
-            compared = Recognition(
-                connection,
-                target.dataset.name,
-                load.settings.limit,
-                old_runs(connection, target.dataset.name, stream),
-            )
+            compared = Recognition(connection, target.dataset.name, load.settings.limit)
             for piece in cut(stream, load.cut_options(target, None)):
                 compared.note(piece)
                 if compared.is_decided:
@@ -333,6 +327,7 @@ def _marked_to(
     own = [mark for mark in read if mark.records < old.hit.records]
     known = [*own, *([old.end_mark] if old.end_mark else [])]
     marks.add(connection, target.dataset.name, run.number, known)
+    marks.forget_first_batch(connection, run.number)
     return old.hit.records
 
 

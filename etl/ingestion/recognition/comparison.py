@@ -14,7 +14,7 @@ import psycopg
 from etl.ingestion.fingerprints import Fingerprint, Mark, as_hashed
 from etl.ingestion.framing.spans import spans
 from etl.ingestion.ledger import marks
-from etl.ingestion.recognition.old_runs import OldRun
+from etl.ingestion.recognition.old_runs import OldRun, OldRuns
 from etl.ingestion.values import Piece
 
 _FEW = 64
@@ -124,12 +124,10 @@ def _marks_at(numbers: Sequence[int], piece: Piece) -> list[Mark]:
 class Recognition:
     """Compares the records of one target, a piece after the other, until the run is decided.
 
-    `limit` is the number of records that are wanted, `others` are runs of old ledgers, which have no marks.
+    `limit` is the number of records that are wanted.
     """
 
-    def __init__(
-        self, connection: psycopg.Connection, dataset: str, limit: int | None = None, others: Sequence[Candidate] = ()
-    ) -> None:
+    def __init__(self, connection: psycopg.Connection, dataset: str, limit: int | None = None) -> None:
         self.is_decided = False
         self._connection = connection
         self._dataset = dataset
@@ -137,7 +135,8 @@ class Recognition:
         self._digests = _Digests()
         self._is_asked = False
         self._wide: Mark | None = None
-        self._active: list[Candidate] = list(others)
+        self._active: list[Candidate] = []
+        self._old = OldRuns(connection, dataset)
         self._departed: list[Candidate] = []
         self._ended: list[Candidate] = []
         self._own: deque[Mark] = deque(maxlen=_ASKED_AGAIN)
@@ -152,11 +151,14 @@ class Recognition:
         self._own.extend(piece.marks)
         self.records = piece.last_record
         self.end = piece.end_mark
+        self._active += self._old.found(piece)
         for candidate in list(self._active):
+            if isinstance(candidate, OldRun):
+                candidate.read(piece)
             self._follow(candidate, piece)
         n = self._limit or self.records + 1
         has_all = any(candidate.hit.records >= n for candidate in self._all)
-        self.is_decided = has_all or (not self._active and self._wide is None)
+        self.is_decided = has_all or not (self._active or self._wide or self._old.is_searching)
 
     @property
     def _all(self) -> list[Candidate]:

@@ -44,8 +44,7 @@ class Stream:
     `position` counts the bytes given out. `head` are the first bytes, at most HEAD_BYTES.
     `size` is the number of bytes as stored, or None if it is unknown. `is_repeatable`: the source can be opened again.
     `waits`: a read may take long, as from a pipe or a network. `encoding` is the encoding of the stored text. `version`
-    changes when the content of a file changes; it is None where that cannot be seen. `taps` get all bytes that are
-    given out.
+    changes when the content of a file changes; it is None where that cannot be seen.
     """
 
     def __init__(
@@ -58,7 +57,6 @@ class Stream:
     ) -> None:
         self.source = source
         self.version = version
-        self.taps: list[Callable[[bytes], None]] = []
         self.position = 0
         self.size = size
         self.is_repeatable = check_unchanged is not None
@@ -101,8 +99,6 @@ class Stream:
         if not data and self._fault:
             raise self._fault
         self.position += len(data)
-        for tap in self.taps:
-            tap(data)
         return data
 
     def _content(self, raw: BufferedReader) -> Reader:
