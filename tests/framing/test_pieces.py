@@ -550,7 +550,7 @@ def test_blocks_give_the_same_as_single_steps(
         )
     with _read_in(read_bytes):
         found, fault = _until_fault(bytes(content), document)
-        with patch.object(needles.Needle, "block", lambda *_: None):
+        with patch.object(needles.Needle, "block", lambda *_, **__: None):
             walked, expected = _until_fault(bytes(content), document)
     assert (_places(found), fault) == (_places(walked), expected)
     assert sum(piece.count for piece in found) == sum(piece.count for piece in walked)

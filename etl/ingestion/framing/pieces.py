@@ -5,7 +5,7 @@ record after a syntax fault is ever loaded. ijson locates an array, and checks t
 """
 
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +21,9 @@ from etl.ingestion.framing.window import Window
 from etl.ingestion.values import BlockRows, ByteStream, Piece, PieceShape, Proof, Prover
 from etl.settings import Format
 
+# A larger record is rare; the bytes up to the next mark are kept until they are compared.
+_MAX_KNOWN_BYTES = 4 * CELL_BYTES
+
 # The length of the beginning that shows the format of a source that is no JSON.
 _FORMAT_BYTES = 1 << 12
 
@@ -31,7 +34,8 @@ class CutOptions:
 
     A piece has at most `batch_rows` records; the first has at most `first_rows`, and each at most twice as many as the
     one before it. The `prover` is asked first how many records a block holds; without a prover the cutter checks the
-    blocks itself.
+    blocks itself. `expected` returns marks that may come after so many records: where the source has one of them, its
+    records were proven before.
     """
 
     format: Format
@@ -40,6 +44,7 @@ class CutOptions:
     max_record_bytes: int = MAX_RECORD_BYTES
     first_rows: int = sys.maxsize
     prover: Prover | None = None
+    expected: Callable[[int], Sequence[Mark]] | None = None
 
 
 class NoRecordsError(SourceError):
@@ -166,6 +171,11 @@ class _PieceBuilder:
         self._hashed_to: int | None = None
         self._marks: list[Mark] = []
 
+    @property
+    def records(self) -> int:
+        """The number of records so far."""
+        return self._fingerprint.records
+
     def begin_container(self) -> None:
         """Note that the next record begins in another array or object."""
         self._hashed_to = None
@@ -178,6 +188,27 @@ class _PieceBuilder:
         gap = 1 if self._hashed_to is None else len(self.window.hashed(self._hashed_to, at))
         end = self._fingerprint.end
         return at + (end // CELL_BYTES + 1) * CELL_BYTES - end - gap
+
+    def known_stretch(self, at: int, expected: Sequence[Mark]) -> "_Stretch | None":
+        """Return the records from `at` to one of these marks, or None where the source does not have it."""
+        fingerprint, window = self._fingerprint, self.window
+        if self._hashed_to is None:
+            gap: bytes | memoryview = LF if fingerprint.records else b""
+        else:
+            gap = window.hashed(self._hashed_to, at)
+        for mark in expected:
+            count, end = mark.records - fingerprint.records, at + mark.end - fingerprint.end - len(gap)
+            if not 0 < count <= self.next_place(at).most or not at < end <= at + _MAX_KNOWN_BYTES:
+                continue
+            if not window.holds(end) or b"\r" in (data := window.between(at, end)):
+                continue
+            reached = fingerprint.copy()
+            reached.add(gap, 0)
+            reached.add(data, count)
+            if reached.mark == mark:
+                window.number += count
+                return _Stretch(at, end, data, Proof(count))
+        return None
 
     def next_place(self, at: int) -> BlockStart:
         """Return the place of the record at `at` in this piece, or in the next piece when this one is full."""
@@ -227,9 +258,11 @@ class _PieceBuilder:
             self._gap = b"" if self._hashed_to is None else window.between(self._hashed_to, stretch.offset)
             self._start = fingerprint.copy()
         begin = stretch.offset
-        if count > 1 and previous_end < CELL_BYTES:
-            before, spans = fingerprint.records, Spans(stretch.data, self.shape)
-            for number in powers_between(before, before + count - 1):
+        before = fingerprint.records
+        powers = powers_between(before, before + count - 1) if previous_end < CELL_BYTES else []
+        if powers:
+            spans = Spans(stretch.data, self.shape)
+            for number in powers:
                 end = stretch.offset + spans[number - before - 1].end
                 fingerprint.add(window.hashed(begin, end), number - fingerprint.records)
                 begin = end
@@ -309,6 +342,11 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
             character = window.skip_blank(at + 1)
             at = window.position
         is_first = False
+        known = builder.known_stretch(at, options.expected(builder.records)) if options.expected else None
+        if known is not None:
+            yield known
+            at = known.end
+            continue
         scans = shape in {"values", "members"}
         block = None if scans else window.block(at, needle, builder.cell_end(at), builder.next_place(at))
         if block is not None:

@@ -96,6 +96,12 @@ class Window:
         self.front = min(end, self._end)
         return self._data[begin - self._offset : end - self._offset]
 
+    def holds(self, end: int) -> bool:
+        """Read until the window holds the bytes up to `end`; False when the stream ends before."""
+        while self._end < end and self._append(end - self._end):
+            pass
+        return self._end >= end
+
     def between(self, begin: int, end: int) -> bytes:
         """Return the bytes between two positions."""
         return self._data[begin - self._offset : end - self._offset]

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from etl.database.connecting import Database
 from etl.datasets import Dataset
 from etl.errors import EtlError, InterruptedByUserError
 from etl.ingestion.constants import BYTES_PER_WORKER, FIRST_BATCH_ROWS, MAX_DEFAULT_WORKERS
+from etl.ingestion.fingerprints import Mark
 from etl.ingestion.framing.pieces import CutOptions
 from etl.ingestion.ledger.runs import Run
 from etl.ingestion.sources.stream import Stream
@@ -207,7 +208,9 @@ class Load:
         most = max(1, min(MAX_DEFAULT_WORKERS, cores - 1))
         return most if source_bytes is None else max(1, min(most, source_bytes // BYTES_PER_WORKER))
 
-    def cut_options(self, target: Target, prover: Prover | None) -> CutOptions:
+    def cut_options(
+        self, target: Target, prover: Prover | None = None, expected: Callable[[int], Sequence[Mark]] | None = None
+    ) -> CutOptions:
         """Return how a target's records are cut from a source."""
         settings = self.settings
         return CutOptions(
@@ -217,6 +220,7 @@ class Load:
             first_rows=FIRST_BATCH_ROWS,
             max_record_bytes=settings.max_record_bytes,
             prover=prover,
+            expected=expected,
         )
 
     def options(self, source: Source, target: Target) -> str:

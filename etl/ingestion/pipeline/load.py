@@ -6,6 +6,7 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 import structlog
 
@@ -104,7 +105,8 @@ def _loading(load: Load, stream: Stream, opening: Opening, store: FailedStore) -
 
     def pieces(stream: Stream) -> Iterator[Piece | None]:
         options = [
-            load.cut_options(attempt.target, prover) for attempt, prover in zip(opening.attempts, provers, strict=True)
+            load.cut_options(attempt.target, prover, partial(opening.expected, which))
+            for which, (attempt, prover) in enumerate(zip(opening.attempts, provers, strict=True))
         ]
         return cutting(stream, *options)
 

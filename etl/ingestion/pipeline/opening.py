@@ -67,6 +67,11 @@ class Opening:
         """The places of the targets that a limit cut off."""
         return set() if self._limit is None else self._limit.cut
 
+    def expected(self, which: int, records: int) -> Sequence[Mark]:
+        """Return marks that may come in the records of a target after so many of them."""
+        recognition = self._waiting[which].recognition
+        return recognition.expected(records) if recognition is not None and self.runs[which] is None else ()
+
     def opened(self, which: int) -> OpenRun:
         """Return the run of a target that has given records."""
         run = self.runs[which]

@@ -164,7 +164,7 @@ def judge(connection: psycopg.Connection, source: Source, load: Load, target: Ta
             return
         with opened(source) as stream:
             compared = Recognition(connection, target.dataset.name, load.settings.limit)
-            for piece in cut(stream, load.cut_options(target, None)):
+            for piece in cut(stream, load.cut_options(target, expected=compared.expected)):
                 compared.note(piece)
                 if compared.is_decided:
                     break

@@ -4,9 +4,11 @@ The records of a source are compared, while they are read, with the marks of the
 and nothing is loaded before it is decided.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Literal, Protocol
 
 import psycopg
@@ -20,6 +22,7 @@ from etl.ingestion.values import Piece
 _FEW = 64
 """So many runs are followed mark by mark; if more runs agree, each record of the source is looked up."""
 
+_MOST_EXPECTED = 4
 _ASKED_AGAIN = 2000
 
 Kind = Literal["new", "within", "extends", "perhaps within"]
@@ -65,7 +68,7 @@ class Candidate(Protocol):
         """Whether it has each mark that every reader of the source makes."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class _MarkedRun:
     """A run with marks."""
 
@@ -75,21 +78,28 @@ class _MarkedRun:
     dataset: str
     digests: "_Digests"
     needs_own: bool = True
-    _following: deque[Mark] = field(default_factory=deque)
+    _following: list[Mark] = field(default_factory=list)
+    _next: int = 0
     _is_all: bool = False
 
     @property
     def after(self) -> Mark | None:
-        if not self._following and not self._is_all:
-            found, self._is_all = marks.following(self.connection, self.dataset, self.run, self.hit.records)
-            self._following.extend(found)
-        return self._following[0] if self._following else None
+        if self._next == len(self._following) and not self._is_all:
+            self._following, self._is_all = marks.following(self.connection, self.dataset, self.run, self.hit.records)
+            self._next = 0
+        return self._following[self._next] if self._next < len(self._following) else None
+
+    def mark_after(self, records: int) -> Mark | None:
+        """Return the next mark after so many records, if it is at hand."""
+        place = bisect_right(self._following, records, self._next, key=attrgetter("records"))
+        return self._following[place] if place < len(self._following) else None
 
     def agrees(self, mark: Mark, piece: Piece) -> bool:
         return self.digests.at(mark.records, piece) == mark
 
     def step(self) -> None:
-        self.hit = self._following.popleft()
+        self.hit = self._following[self._next]
+        self._next += 1
 
 
 class _Digests:
@@ -137,11 +147,12 @@ class Recognition:
         self._wide: Mark | None = None
         self._active: list[Candidate] = []
         self._old = OldRuns(connection, dataset)
-        self._departed: list[Candidate] = []
+        self._departed: dict[Candidate, int] = {}
         self._ended: list[Candidate] = []
         self._own: deque[Mark] = deque(maxlen=_ASKED_AGAIN)
         self.records = 0
         self.end: Mark | None = None
+        self._limit_end: Mark | None = None
         self._seen: set[int] = set()
 
     def note(self, piece: Piece) -> None:
@@ -151,6 +162,8 @@ class Recognition:
         self._own.extend(piece.marks)
         self.records = piece.last_record
         self.end = piece.end_mark
+        if self._limit is not None and piece.first_record <= self._limit <= piece.last_record:
+            self._limit_end = self._digests.at(self._limit, piece)
         self._active += self._old.found(piece)
         for candidate in list(self._active):
             if isinstance(candidate, OldRun):
@@ -159,6 +172,13 @@ class Recognition:
         n = self._limit or self.records + 1
         has_all = any(candidate.hit.records >= n for candidate in self._all)
         self.is_decided = has_all or not (self._active or self._wide or self._old.is_searching)
+
+    def expected(self, records: int) -> list[Mark]:
+        """Return the next marks of the runs that agree so far, after so many records: those that are at hand."""
+        if self.is_decided or len(self._active) > _MOST_EXPECTED:
+            return []
+        found = (each.mark_after(records) for each in self._active if isinstance(each, _MarkedRun))
+        return [mark for mark in found if mark is not None]
 
     @property
     def _all(self) -> list[Candidate]:
@@ -207,21 +227,24 @@ class Recognition:
         while True:
             after = candidate.after
             if after is None:
-                self._move(candidate, self._ended)
+                self._active.remove(candidate)
+                self._ended.append(candidate)
                 return
             if after.records > piece.last_record:
-                missed = any(candidate.hit.records < mark.records < after.records for mark in piece.marks)
-                if missed and candidate.needs_own:
-                    self._move(candidate, self._departed)
+                own = (mark.records for mark in piece.marks if candidate.hit.records < mark.records < after.records)
+                missed = next(own, None) if candidate.needs_own else None
+                if missed is not None:
+                    self._depart(candidate, missed)
                 return
             if not candidate.agrees(after, piece):
-                self._move(candidate, self._departed)
+                self._depart(candidate, after.records)
                 return
             candidate.step()
 
-    def _move(self, candidate: Candidate, to: list[Candidate]) -> None:
+    def _depart(self, candidate: Candidate, at: int) -> None:
+        """Note that a run differs from the source within its first `at` records."""
         self._active.remove(candidate)
-        to.append(candidate)
+        self._departed[candidate] = at
 
     def decide(self, covered: Mapping[int, int] | None = None, flagged: Collection[int] = ()) -> Recognised:
         """Return the decision by all that was read: the source ends there, if it was not decided before.
@@ -237,7 +260,8 @@ class Recognition:
             ends = {candidate.run for candidate in self._ended if candidate.hit.records == n} or set(within[:1])
             run = min(within, key=lambda run: (run not in ends, -(covered or {}).get(run, 0), run))
             return Recognised(kind="within", run=run, within=within, whole=names, agrees=n)
-        open_ = [candidate for candidate in self._active if self._goes_on_after(candidate, n)]
+        departed = [candidate for candidate, at in self._departed.items() if at > n]
+        open_ = [candidate for candidate in (*self._active, *departed) if self._goes_on_after(candidate, n)]
         longest = max(whole, key=lambda candidate: (candidate.hit.records, -candidate.run), default=None)
         if longest is not None and not (open_ and longest.run in flagged):
             return Recognised(kind="extends", run=longest.run, whole=names, agrees=longest.hit.records)
@@ -266,9 +290,10 @@ class Recognition:
         return next((each for each in self._all if isinstance(each, OldRun) and each.run == run), None)
 
     def _goes_on_after(self, candidate: Candidate, n: int) -> bool:
-        """Return whether the next mark of a run is after the end of the source, in records and in bytes."""
+        """Return whether the next mark of a run is after the end of the wanted records, in records and in bytes."""
         after = candidate.after
-        return after is not None and after.records > n and (self.end is None or after.end > self.end.end)
+        end = self._limit_end or self.end
+        return after is not None and after.records > n and (end is None or after.end > end.end)
 
     def has_changed(self) -> bool:
         """Return whether another load has opened a run of this source since it was read.
