@@ -13,6 +13,8 @@ _SQL = queries.load("marks")
 _ROWS = 64
 """Rows of marks that are read at a time: those of some hundred megabytes of a source."""
 
+_MARKS_IN_ROW = 256
+
 
 def runs_of(connection: psycopg.Connection, dataset: str, marks: Sequence[Mark], most: int) -> list[list[int]]:
     """Return for each mark the numbers of the runs of a dataset that have its hash, at most so many."""
@@ -53,16 +55,16 @@ def last(connection: psycopg.Connection, dataset: str, run: int) -> Mark | None:
 
 def add(connection: psycopg.Connection, dataset: str, run: int, marks: Sequence[Mark]) -> None:
     """Add marks of a run, which are in order."""
-    if not marks:
-        return
     salt = _salt(dataset)
-    values = {
-        "run": run,
-        "first_record": marks[0].records,
-        "hashes": [mark.hash ^ salt for mark in marks],
-        "places": bytes(_encoded(marks)),
-    }
-    connection.execute(_SQL["add_marks"], values)
+    for first in range(0, len(marks), _MARKS_IN_ROW):
+        row = marks[first : first + _MARKS_IN_ROW]
+        values = {
+            "run": run,
+            "first_record": row[0].records,
+            "hashes": [mark.hash ^ salt for mark in row],
+            "places": bytes(_encoded(row)),
+        }
+        connection.execute(_SQL["add_marks"], values)
 
 
 def first_batches(connection: psycopg.Connection, dataset: str) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ import psycopg
 from tenacity import Retrying
 
 from etl.database.connecting import Session
-from etl.errors import EtlError, TooManyRejectedError, UsageError
+from etl.errors import BusyError, EtlError, TooManyRejectedError, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.sending import Wire
@@ -26,6 +26,10 @@ from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.transform.paths import Paths
 from etl.ingestion.values import Entry, Piece, Source, Summary
+
+
+class ChangedMeanwhileError(BusyError):
+    """Another load has opened or continued a run of this source since it was compared with the known runs."""
 
 
 @dataclass(frozen=True, kw_only=True)

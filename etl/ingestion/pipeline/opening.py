@@ -11,8 +11,8 @@ from etl.errors import EtlError, InternalError, SourceError
 from etl.ingestion.constants import KEPT_BYTES
 from etl.ingestion.fingerprints import Mark
 from etl.ingestion.framing.pieces import NoRecordsError
-from etl.ingestion.framing.splitting import RecordLimit, divided
-from etl.ingestion.pipeline.attempts import Attempt, OpenRun
+from etl.ingestion.framing.splitting import RecordLimit, divided, split
+from etl.ingestion.pipeline.attempts import Attempt, ChangedMeanwhileError, OpenRun
 from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Piece
@@ -26,12 +26,12 @@ Pieces = Callable[[Stream], Iterator[Piece | None]]
 
 @dataclass(kw_only=True)
 class _Waiting:
-    """The pieces of a target whose run is not decided yet: the last ones, and the ends of those before them."""
+    """The pieces of a target whose run is not decided yet: the last ones, and the end of those that were dropped."""
 
     recognition: Recognition | None
     marks: list[Mark] = field(default_factory=list)
     kept: deque[Piece] = field(default_factory=deque)
-    dropped: dict[int, Mark | None] = field(default_factory=dict)
+    dropped: Mark | None = None
     bytes_kept: int = 0
 
     def note(self, piece: Piece) -> None:
@@ -44,11 +44,14 @@ class _Waiting:
         while self.bytes_kept > KEPT_BYTES and len(self.kept) > 1:
             oldest = self.kept.popleft()
             self.bytes_kept -= oldest.length
-            self.dropped[oldest.last_record] = oldest.end_mark
+            self.dropped = oldest.end_mark
 
-    @property
-    def dropped_records(self) -> int:
-        return self.kept[0].first_record - 1 if self.kept else 0
+    def compare_again(self, recognition: Recognition | None) -> None:
+        """Compare the kept pieces with the runs that are known now."""
+        self.recognition = recognition
+        for piece in self.kept if recognition is not None else ():
+            if recognition is not None and not recognition.is_decided:
+                recognition.note(piece)
 
 
 class Opening:
@@ -126,15 +129,17 @@ class Opening:
     def _open(
         self, which: int, pieces: Pieces, *, is_at_end: bool = False, fault: SourceError | None = None
     ) -> Iterator[Part | None]:
-        waiting, attempt = self._waiting[which], self.attempts[which]
+        waiting = self._waiting[which]
         try:
-            run = attempt.recorder.open(self._stream, attempt, waiting.recognition, waiting.marks, is_at_end)
+            run = self._run_of(which, is_at_end=is_at_end)
         except EtlError:
             if fault is not None and not isinstance(fault, NoRecordsError):
                 raise fault from None  # The fault of the source comes first.
             raise
+        if run is None:
+            return
         self.runs[which] = run
-        dropped = waiting.dropped_records
+        dropped = waiting.dropped.records if waiting.dropped else 0
         if run.lacks(1, dropped):
             yield from self._again(run, which, pieces)
         elif dropped:
@@ -143,13 +148,25 @@ class Opening:
             yield from self._divided(run, piece)
         waiting.kept.clear()
 
+    def _run_of(self, which: int, *, is_at_end: bool) -> OpenRun | None:
+        """Open the run of a target; None where more of the source has to be read, because another load opened one."""
+        waiting, attempt = self._waiting[which], self.attempts[which]
+        while True:
+            try:
+                return attempt.recorder.open(self._stream, attempt, waiting.recognition, waiting.marks, is_at_end)
+            except ChangedMeanwhileError:
+                if waiting.dropped is not None:
+                    raise
+            waiting.compare_again(attempt.recorder.recognition(attempt))
+            if not is_at_end and not self._is_decided(which):
+                return None
+
     def _again(self, run: OpenRun, which: int, pieces: Pieces) -> Iterator[Part | None]:
         """Read the pieces again that were not kept.
 
         Raises SourceError when the source cannot be read again, or has other bytes now.
         """
-        waiting, source = self._waiting[which], self._stream.source
-        last = waiting.dropped_records
+        source = self._stream.source
         if not self._stream.is_repeatable:
             raise SourceError(
                 f"{source.name}: records of run {run.id} are missing that were read before this was known,"
@@ -157,18 +174,36 @@ class Opening:
                 hint="load the same content from a file",
             )
         with opened(source, run.attempt.load.settings.retries) as again:
-            for piece in pieces(again):
-                if piece is None or piece.which != which:
-                    yield None
-                    continue
-                if piece.end_mark != waiting.dropped.get(piece.last_record):
-                    raise SourceError(
-                        f"{source.name}: the file changed while it was read, before byte {piece.end}",
-                        hint="get the file again and run the same command; loaded records are not loaded twice",
-                    )
-                yield from self._divided(run, piece)
-                if piece.last_record >= last:
-                    return
+            for piece in self._same(which, pieces(again)):
+                yield from self._divided(run, piece) if piece is not None else (None,)
+
+    def _same(self, which: int, pieces: Iterator[Piece | None]) -> Iterator[Piece | None]:
+        """Yield the pieces that were dropped, and None after other work; each is proven to be the same as before.
+
+        Raises SourceError when one differs.
+        """
+        waiting = self._waiting[which]
+        if waiting.dropped is None:
+            return
+        end, marks = waiting.dropped, set(waiting.marks)
+        unproven: list[Piece] = []
+        for piece in pieces:
+            if piece is None or piece.which != which:
+                yield None
+                continue
+            part = split(piece, end.records - piece.first_record + 1)[0] if piece.last_record > end.records else piece
+            unproven.append(part)
+            is_last = part.last_record == end.records
+            if not marks.issuperset(part.marks) or (is_last and part.end_mark != end):
+                raise SourceError(
+                    f"{self._stream.source.name}: the file changed while it was read, before byte {part.end}",
+                    hint="get the file again and run the same command; loaded records are not loaded twice",
+                )
+            proven = part.last_record if is_last else max((mark.records for mark in part.marks), default=0)
+            while unproven and unproven[0].last_record <= proven:
+                yield unproven.pop(0)
+            if is_last:
+                return
 
     def _divided(self, run: OpenRun, piece: Piece) -> Iterator[Part]:
         within = piece if self._limit is None else self._limit.within(piece)

@@ -10,14 +10,14 @@ import psycopg
 import structlog
 
 from etl.database.connecting import Session
-from etl.errors import BusyError, InternalError, SourceError, TooManyRejectedError, UsageError
+from etl.errors import InternalError, SourceError, TooManyRejectedError, UsageError
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.fingerprints import Fingerprint, Mark
 from etl.ingestion.framing.pieces import cut
 from etl.ingestion.ledger import batches, failures, locks, marks, runs
 from etl.ingestion.ledger.runs import KnownRun
 from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter
-from etl.ingestion.pipeline.attempts import Attempt, OpenRun
+from etl.ingestion.pipeline.attempts import Attempt, ChangedMeanwhileError, OpenRun
 from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.recognition.comparison import Recognised, Recognition
 from etl.ingestion.sources.stream import Stream, opened
@@ -81,13 +81,13 @@ def open_run(
     with connection.transaction():
         locks.one_opening_at_a_time(connection, target.dataset.name)
         if recognition.has_changed():
-            raise BusyError(
-                f"{stream.source.name}: another load opened a run of this source meanwhile",
-                hint="wait for its end and run the same command",
-            )
+            raise _changed(stream)
         chosen = _choose(connection, stream, attempt, recognition)
         end = recognition.end or (_NOTHING if is_at_end else None)
         known_to = _last_mark(connection, target, chosen, recognition)
+        is_extended = chosen.run is not None and chosen.decided.kind == "extends"
+        if is_extended and known_to is not None and known_to.records != chosen.decided.agrees:
+            raise _changed(stream)
         if chosen.run is None:
             run = _start(connection, stream, attempt, chosen.decided, known_to)
             locks.hold_run(connection, run.run)
@@ -102,6 +102,13 @@ def open_run(
             attempt.progress.is_shorter = bool(known_to and recognition.records < known_to.records)
             _require_visible(stream, chosen.run, attempt)
     return _opened(stream, attempt, run, marked_to)
+
+
+def _changed(stream: Stream) -> ChangedMeanwhileError:
+    return ChangedMeanwhileError(
+        f"{stream.source.name}: another load opened or continued a run of this source meanwhile",
+        hint="wait for its end and run the same command",
+    )
 
 
 def _opened(stream: Stream, attempt: Attempt, run: runs.Run, marked_to: int) -> OpenRun:
@@ -279,6 +286,7 @@ def _start(
 ) -> runs.Run:
     load, target, source = attempt.load, attempt.target, stream.source
     is_within = decided.kind == "perhaps within" or (decided.kind == "within" and known_to is not None)
+    is_within = is_within or any(run.is_within for run in runs.known(connection, decided.within).values())
     new = runs.NewRun(
         dataset=target.dataset.name,
         source=source.name,
