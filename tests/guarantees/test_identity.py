@@ -236,15 +236,15 @@ class Truth:
         assert error is not None
         code = int(error.exit_code)
         self.counts[f"exit {code}"] += 1
+        # A run may know more of its source than it has loaded.
+        whole = [replace(run, known=len(run.content.records)) for run in self.runs.values() if run.is_live]
         if code == 3:
-            # A run may know more of its source than it has loaded.
-            whole = [replace(run, known=len(run.content.records)) for run in self.runs.values() if run.is_live]
             agrees = [run for run in whole if run.known > count and _common(content, count, run)]
             assert agrees, f"no longer run begins alike: {error}"
             assert not force
         elif code == 5:
             assert not within
-            assert max(common.values(), default=0) >= MANY_RECORDS
+            assert max(_common(content, count, run) for run in whole) >= MANY_RECORDS
         elif code == 2:  # The path of the records is a part of the definition by which a run began.
             frames = {run.content.frame == "in a document" for name, run in self.runs.items() if common.get(name)}
             assert content.frame == "in a document" or True in frames
