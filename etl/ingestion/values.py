@@ -395,6 +395,8 @@ class Summary:
     dry_run: bool = False
     reasons: tuple[Reason, ...] = ()
     policies: PolicyEffects = PolicyEffects()
+    rows_deleted: Mapping[str, int] = field(default_factory=dict)
+    rows_kept: Mapping[str, int] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object of contract C4; that of a dry run tells its reasons, too."""
@@ -410,6 +412,8 @@ class Summary:
             "dry_run": self.dry_run,
             "records": vars(self.records),
             "rows": dict(self.rows),
+            "rows_deleted": dict.fromkeys(self.rows, 0) | dict(self.rows_deleted),
+            "rows_kept": dict.fromkeys(self.rows, 0) | dict(self.rows_kept),
             "batches": dict(self.batches),
             "bytes_read": self.bytes_read,
             "seconds": round(self.seconds, 3),

@@ -5,7 +5,7 @@ subtransactions, in the transaction that the caller holds. Exact for every kind 
 trigger, deferred.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import LiteralString, cast
 
 import psycopg
@@ -13,7 +13,7 @@ from psycopg import sql
 
 from etl import queries
 from etl.datasets import LINEAGE, Dataset, Table
-from etl.ingestion.destination import refusals
+from etl.ingestion.destination import effects, refusals
 from etl.ingestion.destination.duplicates import JudgeDuplicates, count_kept
 from etl.ingestion.destination.merging import WON, Statements, columns
 from etl.ingestion.destination.sending import Exchange, Waiting
@@ -36,9 +36,10 @@ def isolate(
     for number, table in enumerate(dataset.tables):
         texts.append((yield from _send(exchange, table, number, batch)))
     connection.execute(_SQL["make_refused"].format(refused=_REFUSED))
-    block = _block(connection, dataset, texts, statements)
+    block = _block(connection, dataset, texts, statements, effects.guarded_tables(connection, dataset))
     connection.execute(_SQL["prefer_indexes"])
     connection.execute(_SQL["block"].format(body=sql.Literal(block.as_string(connection))))
+    effects.require_none_skipped(connection, dataset)
     refused = {
         place: _fault(dataset, sqlstate, *names)
         for place, sqlstate, *names in connection.execute(_SQL["refused"].format(refused=_REFUSED))
@@ -61,7 +62,11 @@ def _send(exchange: Exchange, table: Table, number: int, batch: Batch) -> Waitin
 
 
 def _block(
-    connection: psycopg.Connection, dataset: Dataset, texts: Sequence[sql.Identifier], statements: Statements
+    connection: psycopg.Connection,
+    dataset: Dataset,
+    texts: Sequence[sql.Identifier],
+    statements: Statements,
+    guarded: Collection[int],
 ) -> sql.Composed:
     """Return the body of the block that writes the rows of the texts and notes the refused records."""
     pairs = list(zip(dataset.tables, texts, strict=True))
@@ -70,7 +75,10 @@ def _block(
     return _SQL["body"].format(
         places=sql.SQL("({}) as record").format(sql.SQL(" union all ").join(records)),
         refused=_REFUSED,
-        statements=sql.SQL(";\n").join(statements(sources, _SQL["won_of_range"].format(won=WON))),
+        statements=sql.SQL(";\n").join(
+            effects.checked(statement) if statement.table in guarded else statement.text
+            for statement in statements(sources, _SQL["won_of_range"].format(won=WON))
+        ),
         data_refused=sql.Literal(f"^({'|'.join(refusals.DATA)})"),
     )
 

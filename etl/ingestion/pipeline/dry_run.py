@@ -127,6 +127,7 @@ def _judge(_stream: Stream, group: Sequence[OpenRun]) -> None:
     for run in group:
         progress = run.attempt.progress
         run.attempt.require_records()
+        run.attempt.judge_publication(entered=progress.entered, loaded=progress.loaded, rejected=progress.rejected)
         run.attempt.judge_rejected(progress.rejected, progress.read, at_end=True)
 
 
