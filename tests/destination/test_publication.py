@@ -69,6 +69,7 @@ def test_nothing_is_published_when_no_record_loads(site: Site, options: tuple[st
     """A source whose records are all rejected ends with 5 and changes no table, with any limit and on each try."""
     _replace(site, "five.ndjson", [_item(n, parts=[n]) for n in range(5)])
     renamed = [{"ID": n, "v": "new"} for n in range(5)]
+    summary: dict[str, Any] = {}
     for limit in ("10%", "100%"):
         summary = _replace(site, "renamed.ndjson", renamed, *options, "--max-rejected", limit)
         assert (summary["exit_code"], summary["status"]) == (5, "aborted")

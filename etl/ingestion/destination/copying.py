@@ -135,7 +135,7 @@ class Copier:
             try:
                 counts.append((yield from exchange.send(rows, target, merging.columns(table))))
             except RowsSkippedError as error:
-                raise effects.skipped(exchange.connection, table.name, "some rows") from error
+                raise effects.skipped(exchange.connection, table.name, "some") from error
         return tuple(counts)
 
     def _statements(self, sources: merging.Sources, won: sql.Composable) -> list[merging.Statement]:

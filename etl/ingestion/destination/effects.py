@@ -34,7 +34,7 @@ def carry_out(exchange: Exchange, dataset: Dataset, statement: Statement, guarde
     if statement.table in guarded:
         missing = _missing(exchange.connection, statement, written)
         if missing > 0:
-            raise skipped(exchange.connection, dataset.tables[statement.table].name, f"{missing:,} rows")
+            raise skipped(exchange.connection, dataset.tables[statement.table].name, f"{missing:,}")
     return written
 
 
@@ -62,7 +62,7 @@ def require_none_skipped(connection: psycopg.Connection, dataset: Dataset) -> No
     """Raise UsageError when a statement in a block of this transaction noted that it did not write all rows."""
     row = connection.execute(_SQL["skipped_in_block"]).fetchone()
     if row and row[0]:
-        raise skipped(connection, dataset.tables[int(row[0])].name, "some rows")
+        raise skipped(connection, dataset.tables[int(row[0])].name, "some")
 
 
 def guarded_tables(connection: psycopg.Connection, dataset: Dataset) -> set[int]:
@@ -71,15 +71,15 @@ def guarded_tables(connection: psycopg.Connection, dataset: Dataset) -> set[int]
     return {number for (number,) in connection.execute(_SQL["guarded_tables"], {"tables": names})}
 
 
-def skipped(connection: psycopg.Connection, table: str, rows: str) -> EtlError:
+def skipped(connection: psycopg.Connection, table: str, how_many: str) -> EtlError:
     """Return the error that the server skipped rows of a table; it names the triggers and rules that can skip them."""
     name = sql.Identifier(*table.split(".", 1)).as_string(connection)
     guards = [guard for (guard,) in connection.execute(_SQL["guards"], {"table": name})]
     if not guards:
-        return InternalError(f"the server did not write {rows} of {table} that it was sent")
+        return InternalError(f"the server skipped {how_many} of the rows of {table}, which has no trigger and no rule")
     return UsageError(
-        f"the server skipped {rows} of {table} without an error: {', '.join(guards)} can skip rows, and so records"
-        " would be lost",
+        f"the server skipped {how_many} of the rows of {table} without an error: {', '.join(guards)} can skip rows, and"
+        " so records would be lost",
         hint="let the trigger raise an exception instead of returning null, so that the record goes to the failed"
         f" store, or disable it; then run the same command (\\d {table} in `etl db psql` shows triggers and rules)",
     )

@@ -110,7 +110,7 @@ class Replacement:
             return 0
         absent, undeleted = connection.execute(_SQL["count_absent"].format(**part.names)).fetchone() or (0, 0)
         if undeleted:
-            raise effects.skipped(connection, part.table.name, f"the deletion of {undeleted:,} rows")
+            raise effects.skipped(connection, part.table.name, f"the deletion of {undeleted:,}")
         if absent and state.has_unreadable:
             log.warning(
                 "absent_rows_kept",
