@@ -378,7 +378,11 @@ class Reason:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The end of one source, as `load --json` prints it (C4)."""
+    """The end of one source, as `load --json` prints it (C4).
+
+    `rows_deleted` and `rows_kept` are the rows of each table that a replace deleted, and that it kept because they may
+    belong to rejected records; both are empty if no replace was published.
+    """
 
     run: str | None
     dataset: str
@@ -412,12 +416,15 @@ class Summary:
             "dry_run": self.dry_run,
             "records": vars(self.records),
             "rows": dict(self.rows),
-            "rows_deleted": dict.fromkeys(self.rows, 0) | dict(self.rows_deleted),
-            "rows_kept": dict.fromkeys(self.rows, 0) | dict(self.rows_kept),
             "batches": dict(self.batches),
             "bytes_read": self.bytes_read,
             "seconds": round(self.seconds, 3),
             "failed_store": self.failed_store,
+            **(
+                {"rows_deleted": dict(self.rows_deleted), "rows_kept": dict(self.rows_kept)}
+                if self.rows_deleted
+                else {}
+            ),
             **({"policies": policies} if (policies := self.policies.document()) else {}),
             **reasons,
         }

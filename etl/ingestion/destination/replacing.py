@@ -44,10 +44,7 @@ class Replacement:
         Raises psycopg.Error as the server refuses it, UsageError when a trigger skips rows.
         """
         guarded = effects.guarded_tables(exchange.connection, self._dataset)
-        before = tuple(
-            effects.count(exchange.connection, _SQL["count_rows"].format(table=table.identifier))
-            for table in self._dataset.tables
-        )
+        before = tuple(count_rows(exchange.connection, table) for table in self._dataset.tables)
         if self._refused is None:
             return (yield from self._publish_all(exchange, sources, guarded, before))
         return (yield from self._publish_by_key(exchange, sources, guarded, before, self._refused))
@@ -150,6 +147,11 @@ class Replacement:
                 is_refused, is_deletable = sql.SQL("false"), sql.SQL("true")
             names |= {"is_refused": is_refused, "is_deletable": is_deletable}
             yield _Part(number=number, table=table, names=names | {"condition": _SQL["is_written"].format(**names)})
+
+
+def count_rows(connection: psycopg.Connection, table: Table) -> int:
+    """Return how many rows a table of a dataset has."""
+    return effects.count(connection, _SQL["count_rows"].format(table=table.identifier))
 
 
 def _delete_changed(part: _Part) -> Statement:

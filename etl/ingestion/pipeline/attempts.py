@@ -57,10 +57,16 @@ class Attempt:
     session: Session
     progress: Progress = field(default_factory=Progress)
 
+    @property
+    def is_atomic(self) -> bool:
+        """Whether all rows become visible at once; a run that began so continues so, also without the option."""
+        run = self.progress.run
+        return self.target.is_atomic if run is None else run.is_atomic
+
     def judge_rejected(self, rejected: int, read: int, *, at_end: bool) -> None:
         """Raise TooManyRejectedError when more records of the run are rejected than the settings allow."""
         limit = self.load.settings.max_rejected
-        if not limit.is_exceeded(rejected, read, at_end=at_end, of_any_size=self.target.is_atomic):
+        if not limit.is_exceeded(rejected, read, at_end=at_end, of_any_size=self.is_atomic):
             return
         raise TooManyRejectedError(
             f"{self.target.dataset.name}: {rejected:,} of {read:,} records {self._are} rejected,"
@@ -74,7 +80,7 @@ class Attempt:
         The numbers are those of all attempts of the run.
         """
         dataset, settings = self.target.dataset, self.load.settings
-        if not self.target.is_atomic:
+        if not self.is_atomic:
             return
         if entered and not loaded:
             raise TooManyRejectedError(
@@ -94,7 +100,7 @@ class Attempt:
         if not published.rows_before or (self._asks_for_nothing and limit.is_default):
             return
         dataset = self.target.dataset
-        for table, rows, deleted in zip(dataset.tables, published.rows_before, published.rows_deleted, strict=True):
+        for table, rows, deleted in zip(dataset.tables, published.rows_before, published.rows_deleted, strict=False):
             if limit.is_exceeded_by_deletion(deleted, rows):
                 raise TooManyRejectedError(
                     f"{dataset.name}: the replace would delete {deleted:,} of {rows:,} rows of {table.name},"
