@@ -21,6 +21,7 @@ from etl.ingestion.destination.sending import Exchange, Waiting
 log = structlog.get_logger(__name__)
 
 _SQL = queries.load("replacing")
+_TABLES = queries.load("tables")
 
 
 class _Part(NamedTuple):
@@ -95,6 +96,8 @@ class Replacement:
             yield from effects.carry_out(exchange, self._dataset, write, guarded)
         for part in children:
             yield from effects.carry_out(exchange, self._dataset, _insert_changed(part), guarded)
+            # Another dataset of the source may become visible by the same transaction.
+            connection.execute(_TABLES["drop"].format(table=part.names["changed"]))
         return Published(rows_before=before, rows_deleted=tuple(deleted), rows_kept=tuple(kept))
 
     def _kept(self, connection: psycopg.Connection, part: _Part, refused: RefusedKeys, *, is_guarded: bool) -> int:
