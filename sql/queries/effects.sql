@@ -1,23 +1,3 @@
--- name: guarded_tables
--- List which of these tables have a trigger before each row or a rule, also on a partition: either may skip rows.
-with recursive family as (
-    select t.number, t.name::regclass::oid as oid
-    from unnest(%(tables)s::text[]) with ordinality as t (name, number)
-    union
-    select family.number, i.inhrelid
-    from pg_inherits i
-    join family on family.oid = i.inhparent
-)
-select distinct family.number::integer - 1
-from family
-where exists (
-    select from pg_trigger t
-    where t.tgrelid = family.oid and not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & 1 = 1 and t.tgtype & 66 > 0
-)
-or exists (
-    select from pg_rewrite w where w.ev_class = family.oid and w.ev_enabled <> 'D' and w.ev_type in ('2', '3', '4')
-);
-
 -- name: guards
 -- List the triggers before each row and the rules of a table and its partitions.
 with recursive family as (
@@ -42,7 +22,7 @@ order by 1;
 -- Run a statement in a block, and note its table when it did not write all rows.
 {statement};
 get diagnostics at_written = row_count;
-if ({expected}) <> at_written or ({left}) > 0 then
+if ({expected}) > at_written or ({left}) > 0 then
     perform set_config('etl.skipped', {table}, true);
 end if;
 

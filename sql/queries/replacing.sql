@@ -17,10 +17,6 @@ select exists (
 -- Return whether a record was rejected, and whether the key of one cannot be read.
 select exists (select from {refused}), exists (select from {refused} where {first_key} is null);
 
--- name: count_rows
--- Count the rows of a table.
-select count(*) from {table};
-
 -- name: keep_newest
 -- Note the records of the source that are the newest with their key.
 insert into {won_table} ({key}, etl_batch, etl_place)
@@ -69,22 +65,10 @@ left join (
     select {key}, count(*) as etl_count from {source} join {changed} using ({key}) group by {key}
 ) as come using ({key});
 
--- name: delete_changed
--- Delete the child rows of the keys whose child rows differ.
-delete from {table} as child using {changed} as won where {same_key};
-
--- name: count_undeleted
--- Count the child rows that a trigger kept.
-select count(*) from {table} as child join {changed} as won on {same_key};
-
 -- name: insert_changed
 -- Insert the child rows of the keys whose child rows differ.
 insert into {table} ({columns})
 select {columns_of_child} from {source} as child join {changed} as won on {same_key};
-
--- name: count_changed
--- Count the child rows of the source with a key whose child rows differ.
-select count(*) from {source} as child join {changed} as won on {same_key};
 
 -- name: delete_absent
 -- Delete the records that the new source does not hold.

@@ -4,8 +4,6 @@ A trigger before a row, or a rule, can skip rows of a statement without an error
 wrote; this module counts those that it had to write, for tables that have such a trigger or rule.
 """
 
-from collections.abc import Collection, Iterable
-
 import psycopg
 from psycopg import sql
 
@@ -13,47 +11,27 @@ from etl import queries
 from etl.datasets import Dataset
 from etl.errors import EtlError, InternalError, UsageError
 from etl.ingestion.destination.merging import Statement
-from etl.ingestion.destination.sending import Exchange, Waiting
 
 _SQL = queries.load("effects")
 
 
-def carry_out_all(exchange: Exchange, dataset: Dataset, statements: Iterable[Statement]) -> Waiting[None]:
-    """Carry out statements as `carry_out` does."""
-    guarded = guarded_tables(exchange.connection, dataset)
-    for statement in statements:
-        yield from carry_out(exchange, dataset, statement, guarded)
-
-
-def carry_out(exchange: Exchange, dataset: Dataset, statement: Statement, guarded: Collection[int]) -> Waiting[int]:
-    """Run a statement and return the number of rows that the server wrote.
-
-    Raises psycopg.Error as the server refuses it, UsageError when a trigger of a `guarded` table skipped rows.
-    """
-    written = (yield from exchange.run(statement.text)).command_tuples or 0
-    if statement.table in guarded:
-        missing = _missing(exchange.connection, statement, written)
-        if missing > 0:
-            raise skipped(exchange.connection, dataset.tables[statement.table].name, f"{missing:,}")
-    return written
-
-
-def _missing(connection: psycopg.Connection, statement: Statement, written: int) -> int:
+def require_whole(connection: psycopg.Connection, dataset: Dataset, statement: Statement, written: int) -> None:
+    """Raise UsageError when the server wrote fewer rows by a statement than it had to write."""
     missing = 0
     if statement.expected is not None:
         missing += count(connection, statement.expected) - written
     if statement.left is not None:
         missing += count(connection, statement.left)
-    return missing
+    if missing > 0:
+        raise skipped(connection, dataset.tables[statement.table].name, f"{missing:,}")
 
 
 def checked(statement: Statement) -> sql.Composed:
     """Return a statement for a PL/pgSQL block that notes its table when it did not write all rows."""
-    nothing = sql.SQL("select 0")
     return _SQL["checked"].format(
         statement=statement.text,
         expected=statement.expected or sql.SQL("select at_written"),
-        left=statement.left or nothing,
+        left=statement.left or sql.SQL("select 0"),
         table=sql.Literal(str(statement.table)),
     )
 
@@ -63,12 +41,6 @@ def require_none_skipped(connection: psycopg.Connection, dataset: Dataset) -> No
     row = connection.execute(_SQL["skipped_in_block"]).fetchone()
     if row and row[0]:
         raise skipped(connection, dataset.tables[int(row[0])].name, "some")
-
-
-def guarded_tables(connection: psycopg.Connection, dataset: Dataset) -> set[int]:
-    """Return the numbers of the dataset's tables whose rows a trigger or a rule may skip."""
-    names = [table.identifier.as_string(connection) for table in dataset.tables]
-    return {number for (number,) in connection.execute(_SQL["guarded_tables"], {"tables": names})}
 
 
 def skipped(connection: psycopg.Connection, table: str, how_many: str) -> EtlError:

@@ -12,6 +12,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
+from etl.database.tables import skipping_tables
 from etl.datasets import LINEAGE, Dataset, Table
 from etl.ingestion.destination import effects, refusals
 from etl.ingestion.destination.duplicates import JudgeDuplicates, count_kept
@@ -36,10 +37,12 @@ def isolate(
     for number, table in enumerate(dataset.tables):
         texts.append((yield from _send(exchange, table, number, batch)))
     connection.execute(_SQL["make_refused"].format(refused=_REFUSED))
-    block = _block(connection, dataset, texts, statements, effects.guarded_tables(connection, dataset))
+    skipping = skipping_tables(connection, dataset)
+    block = _block(connection, dataset, texts, statements, skipping)
     connection.execute(_SQL["prefer_indexes"])
     connection.execute(_SQL["block"].format(body=sql.Literal(block.as_string(connection))))
-    effects.require_none_skipped(connection, dataset)
+    if skipping:
+        effects.require_none_skipped(connection, dataset)
     refused = {
         place: _fault(dataset, sqlstate, *names)
         for place, sqlstate, *names in connection.execute(_SQL["refused"].format(refused=_REFUSED))
@@ -66,7 +69,7 @@ def _block(
     dataset: Dataset,
     texts: Sequence[sql.Identifier],
     statements: Statements,
-    guarded: Collection[int],
+    skipping: Collection[int],
 ) -> sql.Composed:
     """Return the body of the block that writes the rows of the texts and notes the refused records."""
     pairs = list(zip(dataset.tables, texts, strict=True))
@@ -76,7 +79,7 @@ def _block(
         places=sql.SQL("({}) as record").format(sql.SQL(" union all ").join(records)),
         refused=_REFUSED,
         statements=sql.SQL(";\n").join(
-            effects.checked(statement) if statement.table in guarded else statement.text
+            effects.checked(statement) if statement.table in skipping else statement.text
             for statement in statements(sources, _SQL["won_of_range"].format(won=WON))
         ),
         data_refused=sql.Literal(f"^({'|'.join(refusals.DATA)})"),

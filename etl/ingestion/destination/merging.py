@@ -49,10 +49,15 @@ def append(dataset: Dataset, targets: Sources, sources: Sources) -> list[Stateme
         Statement(
             text=_SQL["insert_all"].format(table=target, columns=columns(table), source=source),
             table=number,
-            expected=_SQL["count_all"].format(source=source),
+            expected=count_all(source),
         )
         for number, (table, target, source) in enumerate(zip(dataset.tables, targets, sources, strict=True))
     ]
+
+
+def count_all(source: sql.Composable) -> sql.Composed:
+    """Return the query that counts the rows of a source or a table."""
+    return _SQL["count_all"].format(source=source)
 
 
 def append_newest(dataset: Dataset, sources: Sources, won: sql.Composable) -> list[Statement]:
@@ -89,9 +94,12 @@ Placeholders = dict[str, sql.Composable]
 
 def delete_children(number: int, names: Placeholders) -> Statement:
     """Return the statement that deletes the rows of a child table that belong to the records that won."""
-    return Statement(
-        text=_SQL["delete_children"].format(**names), table=number, left=_SQL["count_children"].format(**names)
-    )
+    return Statement(text=_SQL["delete_children"].format(**names), table=number, left=count_children(names))
+
+
+def count_children(names: Placeholders) -> sql.Composed:
+    """Return the query that counts the child rows of the records that won."""
+    return _SQL["count_children"].format(**names)
 
 
 def insert_children(number: int, names: Placeholders) -> Statement:

@@ -11,6 +11,7 @@ import structlog
 from psycopg import sql
 
 from etl import queries
+from etl.database.tables import skipping_tables
 from etl.datasets import Dataset, Table
 from etl.ingestion.destination import effects, merging
 from etl.ingestion.destination.merging import WON, Placeholders, Statement
@@ -44,24 +45,24 @@ class Replacement:
 
         Raises psycopg.Error as the server refuses it, UsageError when a trigger skips rows.
         """
-        guarded = effects.guarded_tables(exchange.connection, self._dataset)
+        skipping = skipping_tables(exchange.connection, self._dataset)
         before = tuple(count_rows(exchange.connection, table) for table in self._dataset.tables)
         if self._refused is None:
-            return (yield from self._publish_all(exchange, sources, guarded, before))
-        return (yield from self._publish_by_key(exchange, sources, guarded, before, self._refused))
+            return (yield from self._publish_all(exchange, sources, skipping, before))
+        return (yield from self._publish_by_key(exchange, sources, skipping, before, self._refused))
 
     def _publish_all(
-        self, exchange: Exchange, sources: merging.Sources, guarded: set[int], before: tuple[int, ...]
+        self, exchange: Exchange, sources: merging.Sources, skipping: frozenset[int], before: tuple[int, ...]
     ) -> Waiting[Published]:
         """Delete all rows and insert those of the run; as many as it has fewer count as deleted."""
         facts = [table.identifier for table in self._dataset.tables]
         for number, fact in reversed(list(enumerate(facts))):
-            left = _SQL["count_rows"].format(table=fact)
+            left = merging.count_all(fact)
             statement = Statement(text=_SQL["delete_all"].format(table=fact), table=number, left=left)
-            yield from effects.carry_out(exchange, self._dataset, statement, guarded)
+            yield from self._carry_out(exchange, statement, skipping)
         deleted = list(before)
         for statement in merging.append(self._dataset, facts, sources):
-            written = yield from effects.carry_out(exchange, self._dataset, statement, guarded)
+            written = yield from self._carry_out(exchange, statement, skipping)
             deleted[statement.table] = max(0, before[statement.table] - written)
         return Published(rows_before=before, rows_deleted=tuple(deleted), rows_kept=tuple(0 for _ in before))
 
@@ -69,7 +70,7 @@ class Replacement:
         self,
         exchange: Exchange,
         sources: merging.Sources,
-        guarded: set[int],
+        skipping: frozenset[int],
         before: tuple[int, ...],
         refused: RefusedKeys,
     ) -> Waiting[Published]:
@@ -85,28 +86,35 @@ class Replacement:
             yield from exchange.run(_SQL["delete_losers"].format(**part.names))
             yield from exchange.run(_SQL["make_changed"].format(**part.names))
             deleted[part.number] = effects.count(connection, _SQL["count_gone"].format(**part.names))
-            yield from effects.carry_out(exchange, self._dataset, _delete_changed(part), guarded)
+            yield from self._carry_out(exchange, _delete_changed(part), skipping)
         for part in records:
             delete = Statement(text=_SQL["delete_absent"].format(**part.names), table=part.number)
-            deleted[part.number] = yield from effects.carry_out(exchange, self._dataset, delete, guarded)
-            kept[part.number] = self._kept(connection, part, refused, is_guarded=part.number in guarded)
+            deleted[part.number] = yield from self._carry_out(exchange, delete, skipping)
+            kept[part.number] = self._kept(connection, part, refused, may_skip=part.number in skipping)
         for part in records:
             text = _SQL["replace_records"].format(**part.names)
             write = Statement(text=text, table=part.number, expected=merging.count_writes(part.names))
-            yield from effects.carry_out(exchange, self._dataset, write, guarded)
+            yield from self._carry_out(exchange, write, skipping)
         for part in children:
-            yield from effects.carry_out(exchange, self._dataset, _insert_changed(part), guarded)
+            yield from self._carry_out(exchange, _insert_changed(part), skipping)
             # Another dataset of the source may become visible by the same transaction.
             connection.execute(_TABLES["drop"].format(table=part.names["changed"]))
         return Published(rows_before=before, rows_deleted=tuple(deleted), rows_kept=tuple(kept))
 
-    def _kept(self, connection: psycopg.Connection, part: _Part, refused: RefusedKeys, *, is_guarded: bool) -> int:
+    def _carry_out(self, exchange: Exchange, statement: Statement, skipping: frozenset[int]) -> Waiting[int]:
+        """Run a statement and return the number of rows that the server wrote."""
+        written = (yield from exchange.run(statement.text)).command_tuples or 0
+        if statement.table in skipping:
+            effects.require_whole(exchange.connection, self._dataset, statement, written)
+        return written
+
+    def _kept(self, connection: psycopg.Connection, part: _Part, refused: RefusedKeys, *, may_skip: bool) -> int:
         """Count the absent rows that stay because they may belong to rejected records.
 
         Raises UsageError when other absent rows are left, because a trigger skips their deletion.
         """
         state = refused.state(connection, part.number)
-        if not state.has_keys and not is_guarded:
+        if not state.has_keys and not may_skip:
             return 0
         absent, undeleted = connection.execute(_SQL["count_absent"].format(**part.names)).fetchone() or (0, 0)
         if undeleted:
@@ -154,20 +162,17 @@ class Replacement:
 
 def count_rows(connection: psycopg.Connection, table: Table) -> int:
     """Return how many rows a table of a dataset has."""
-    return effects.count(connection, _SQL["count_rows"].format(table=table.identifier))
+    return effects.count(connection, merging.count_all(table.identifier))
 
 
 def _delete_changed(part: _Part) -> Statement:
-    return Statement(
-        text=_SQL["delete_changed"].format(**part.names),
-        table=part.number,
-        left=_SQL["count_undeleted"].format(**part.names),
-    )
+    return merging.delete_children(part.number, part.names | {"won": part.names["changed"]})
 
 
 def _insert_changed(part: _Part) -> Statement:
+    of_source = {"table": part.names["source"], "won": part.names["changed"]}
     return Statement(
         text=_SQL["insert_changed"].format(**part.names),
         table=part.number,
-        expected=_SQL["count_changed"].format(**part.names),
+        expected=merging.count_children(part.names | of_source),
     )

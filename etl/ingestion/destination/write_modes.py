@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
+from etl.database.tables import skipping_tables
 from etl.datasets import Dataset
 from etl.errors import InternalError
 from etl.ingestion.destination import effects, merging
@@ -69,7 +70,7 @@ class WriteMode(Protocol):
 
         Raises psycopg.Error as the server refuses them.
         """
-        yield from effects.carry_out_all(exchange, self._dataset, self.statements(sources, merging.WON))
+        yield from _run(exchange, self._dataset, self.statements(sources, merging.WON))
 
     def publish(self, _connection: psycopg.Connection) -> Published:
         """Make the rows of the run visible that are not visible yet."""
@@ -103,7 +104,7 @@ class AppendNewest(WriteMode):
         """Write the rows of a batch; records that are the first of their keys replace no version."""
         if are_first:
             statements = merging.append(self._dataset, facts_of(self._dataset), sources)
-            yield from effects.carry_out_all(exchange, self._dataset, statements)
+            yield from _run(exchange, self._dataset, statements)
         else:
             yield from super().write(exchange, sources, are_first=are_first)
 
@@ -132,7 +133,7 @@ class Merge(WriteMode):
             try:
                 with exchange.connection.transaction():
                     statements = merging.merge(self._dataset, sources, merging.WON, against="none")
-                    yield from effects.carry_out_all(exchange, self._dataset, statements)
+                    yield from _run(exchange, self._dataset, statements)
             except psycopg.errors.UniqueViolation:
                 self._are_new = False
             else:
@@ -173,7 +174,7 @@ class Staging(WriteMode):
             published = wait_for(self._publication.publish(exchange, self._staging))
         else:
             statements = self._publication.statements(self._staging, merging.WON)
-            wait_for(effects.carry_out_all(exchange, self._dataset, statements))
+            wait_for(_run(exchange, self._dataset, statements))
         for staging in self._staging:
             connection.execute(_TABLES["drop"].format(table=staging))
         # Another dataset of the source may become visible by the same transaction.
@@ -236,6 +237,18 @@ def _make_like_facts(
 def _are_empty(connection: psycopg.Connection, tables: Iterable[sql.Identifier]) -> bool:
     rows = (connection.execute(_SQL["has_rows"].format(table=table)).fetchone() for table in tables)
     return not any(row is not None and row[0] for row in rows)
+
+
+def _run(exchange: Exchange, dataset: Dataset, statements: Iterable[merging.Statement]) -> Waiting[None]:
+    """Run statements, and hold what they did against what they had to do where rows may be skipped.
+
+    Raises psycopg.Error as the server refuses them, UsageError when rows were skipped.
+    """
+    skipping = skipping_tables(exchange.connection, dataset)
+    for statement in statements:
+        written = (yield from exchange.run(statement.text)).command_tuples or 0
+        if statement.table in skipping:
+            effects.require_whole(exchange.connection, dataset, statement, written)
 
 
 def _execute(connection: psycopg.Connection, statements: Iterable[sql.Composed]) -> None:
