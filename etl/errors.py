@@ -92,7 +92,7 @@ class DatabaseError(EtlError):
 
 
 class TooManyRejectedError(EtlError):
-    """More records were rejected than the settings allow, or a replace found no record."""
+    """More records are rejected, or rows would be deleted, than the settings allow; or nothing would be published."""
 
     exit_code = ExitCode.TOO_MANY_REJECTED
 

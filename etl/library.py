@@ -69,6 +69,7 @@ class LoadOptions(ReplayOptions, total=False):
     decoder: Decoder
     batch_rows: int
     max_rejected: int | str
+    max_deleted: int | str
     max_record_bytes: int
     atomic: bool
     allow_empty: bool

@@ -171,6 +171,7 @@ def sentence(summary: Summary) -> str:
         line += _rate(summary.records.loaded, summary.bytes_read, summary.seconds)
     if len(summary.rows) > 1 and any(summary.rows.values()):
         line += f"; rows: {', '.join(f'{table} {count:,}' for table, count in summary.rows.items())}"
+    line += _deletions(summary)
     if summary.policies.duplicates:
         line += f"; {summary.policies.duplicates:,} with the key of an earlier record"
     if summary.dry_run:
@@ -183,6 +184,18 @@ def sentence(summary: Summary) -> str:
     elif summary.run and summary.exit_code not in DONE and summary.status in {"incomplete", "aborted"}:
         line += f"; next: etl runs show {summary.run}"
     return line
+
+
+def _deletions(summary: Summary) -> str:
+    """Return what a replace deleted and kept, as a part of the line."""
+    deleted, kept = sum(summary.rows_deleted.values()), sum(summary.rows_kept.values())
+    text = ""
+    if deleted:
+        tables = ", ".join(f"{table} {count:,}" for table, count in summary.rows_deleted.items() if count)
+        text += f"; rows deleted: {tables if len(summary.rows) > 1 else f'{deleted:,}'}"
+    if kept:
+        text += f"; rows kept that may belong to rejected records: {kept:,}"
+    return text
 
 
 def total_of(summaries: Sequence[Summary], datasets: int = 1) -> str:

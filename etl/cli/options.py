@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from etl.errors import ExitCode, UsageError, reason_of
 from etl.options import Setting, build, setting_of, settings_of
@@ -53,10 +54,12 @@ def settings_options(settings_class: type) -> Callable[[Any], Any]:
 
 
 def given_by(settings_class: type, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a settings class by name, from those that a command got by parameter."""
+    """Return the values of a settings class by name that a flag, the environment or `etl.toml` gives to a command."""
+    source_of = click.get_current_context().get_parameter_source
     return {
         setting.name: not parameters[setting.parameter] if setting.is_negated else parameters[setting.parameter]
         for setting in settings_of(settings_class)
+        if source_of(setting.parameter) is not ParameterSource.DEFAULT
     }
 
 

@@ -152,13 +152,17 @@ def _print_run(run: RunRow, here: Path) -> None:
     click.echo(f"  {run.dataset} from {run.source}, {run.mode}, begun {run.started_at:%Y-%m-%d %H:%M:%S %Z}")
     counts = f"{run.loaded:,} loaded, {run.rejected:,} rejected, {run.failed:,} failed"
     click.echo(f"  {run.records:,} records in {run.batches:,} batches: {counts}")
+    if run.rows_deleted or run.rows_kept:
+        kept = f"; kept that may belong to rejected records: {run.rows_kept:,}" if run.rows_kept else ""
+        click.echo(f"  rows deleted by the replace: {run.rows_deleted:,}{kept}")
     if run.records_per_second and run.seconds:
         rate = f"{run.records_per_second:,.0f} records/s, {run.bytes / 1e6 / run.seconds:,.1f} MB/s"
         click.echo(f"  {run.bytes:,} bytes in {run.seconds:,.1f} s ({rate})")
     if run.pending:
         click.echo(f"  {run.pending:,} records wait in the failed store")
     if run.status == "aborted":
-        click.echo(f"  next: {run.next}; to load it all the same: {history.load_command(run, here)} --max-rejected N")
+        limits = "--max-rejected N" + (", or --max-deleted N" if run.mode == "replace" else "")
+        click.echo(f"  next: {run.next}; to load it all the same: {history.load_command(run, here)} {limits}")
     elif run.next and run.status != "running":
         click.echo(f"  next: {run.next}")
     click.echo()

@@ -85,6 +85,12 @@ def guarded_columns(connection: psycopg.Connection, dataset: Dataset) -> frozens
     return frozenset(guarded)
 
 
+def skipping_tables(connection: psycopg.Connection, dataset: Dataset) -> frozenset[int]:
+    """Return the numbers of the dataset's tables of which a trigger or a rule may skip rows without an error."""
+    names = [table.quoted for table in dataset.tables]
+    return frozenset(number for (number,) in connection.execute(_SQL["skipping_tables"], {"tables": names}))
+
+
 def _limits(connection: psycopg.Connection, table: str) -> dict[str, set[str]]:
     return {name: set(limits) for name, limits in connection.execute(_SQL["limits"], {"table": table})}
 

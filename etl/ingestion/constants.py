@@ -47,6 +47,14 @@ MAX_NESTING = 200
 BYTES_PER_WORKER = 64 << 20
 MAX_DEFAULT_WORKERS = 4
 
+# A share of rejected records is judged during a load from this many records on, and at its end from fewer on: one bad
+# record among few says nothing about the file. Runs that become visible at once are judged at their end at any size.
+SHARE_RECORDS = 10_000
+SHARE_RECORDS_AT_END = 101
+
+# A share of deleted rows is judged from this many rows on: a small table may change as a whole.
+SHARE_ROWS = 1_000
+
 # Files of the failed store that may wait for the disk before the load waits for them.
 FAILURES_IN_FLIGHT = 16
 

@@ -396,7 +396,11 @@ class Reason:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The end of one source, as `load --json` prints it (C4)."""
+    """The end of one source, as `load --json` prints it (C4).
+
+    `rows_deleted` and `rows_kept` are the rows of each table that a replace deleted, and that it kept because they may
+    belong to rejected records; both are empty if no replace was published.
+    """
 
     run: str | None
     dataset: str
@@ -413,6 +417,8 @@ class Summary:
     dry_run: bool = False
     reasons: tuple[Reason, ...] = ()
     policies: PolicyEffects = PolicyEffects()
+    rows_deleted: Mapping[str, int] = field(default_factory=dict)
+    rows_kept: Mapping[str, int] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object of contract C4; that of a dry run tells its reasons, too."""
@@ -432,6 +438,11 @@ class Summary:
             "bytes_read": self.bytes_read,
             "seconds": round(self.seconds, 3),
             "failed_store": self.failed_store,
+            **(
+                {"rows_deleted": dict(self.rows_deleted), "rows_kept": dict(self.rows_kept)}
+                if self.rows_deleted
+                else {}
+            ),
             **({"policies": policies} if (policies := self.policies.document()) else {}),
             **reasons,
         }

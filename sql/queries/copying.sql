@@ -19,13 +19,13 @@ create table if not exists {new} (
 );
 
 -- name: staging_abandoned
--- List the staging tables of a dataset's atomic runs that never become visible, and the keys of runs that never
--- continue, because a forced run of the same source or a replace came later. Only tables that this role may drop.
+-- List the staging tables of a dataset's atomic runs that never become visible, and the tables of keys of runs that
+-- never continue, because a forced run of the same source or a replace came later. Only tables that this role may drop.
 select c.relname
 from etl.runs r
 join pg_class c on (
     (c.relname ~ ('^' || r.run || '_[0-9]+$') and r.is_atomic and r.published_at is null)
-    or (c.relname ~ ('^' || r.run || '_keys_[0-9]+$') and r.finished_at is null)
+    or (c.relname ~ ('^' || r.run || '_(keys|refused)_[0-9]+$') and r.finished_at is null)
 )
 where c.relnamespace = to_regnamespace('etl_staging') and c.relkind = 'r' and pg_has_role(c.relowner, 'usage')
     and r.dataset = %(dataset)s and r.superseded_by is not null;

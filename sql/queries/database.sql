@@ -129,3 +129,23 @@ select set_config('application_name', %(name)s, false);
 -- Let every statement of the transaction see the database as its first one does, with days that begin at midnight UTC.
 set transaction isolation level repeatable read;
 set local timezone = 'UTC';
+
+-- name: skipping_tables
+-- List which of these tables have a trigger before each row or a rule, also on a partition: either may skip rows.
+with recursive family as (
+    select t.number, t.name::regclass::oid as oid
+    from unnest(%(tables)s::text[]) with ordinality as t (name, number)
+    union
+    select family.number, i.inhrelid
+    from pg_inherits i
+    join family on family.oid = i.inhparent
+)
+select distinct family.number::integer - 1
+from family
+where exists (
+    select from pg_trigger t
+    where t.tgrelid = family.oid and not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & 1 = 1 and t.tgtype & 66 > 0
+)
+or exists (
+    select from pg_rewrite w where w.ev_class = family.oid and w.ev_enabled <> 'D' and w.ev_type in ('2', '3', '4')
+);

@@ -51,6 +51,7 @@ declare
     at_schema text;
     at_table text;
     at_column text;
+    at_written bigint;
 begin
     select min(etl_place), max(etl_place) into lowest, last_place from {places};
     while lowest <= last_place loop

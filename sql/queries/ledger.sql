@@ -126,6 +126,17 @@ select pg_notify('etl_runs', dataset) from finished;
 -- Note that this transaction makes the rows of an atomic run visible.
 update etl.runs set published_at = clock_timestamp(), published_xact = pg_current_xact_id() where run = %(run)s;
 
+-- name: note_deletions
+-- Note the rows of each table that an attempt deleted by a replace, and those that it kept for rejected records.
+update etl.attempts set rows_deleted = %(rows_deleted)s, rows_kept = %(rows_kept)s
+where run = %(run)s and attempt = %(attempt)s;
+
+-- name: deletions
+-- Return the rows of each table that an attempt deleted by a replace, and those that it kept for rejected records.
+select coalesce(rows_deleted, array[]::bigint[]) as rows_deleted, coalesce(rows_kept, array[]::bigint[]) as rows_kept
+from etl.attempts
+where run = %(run)s and attempt = %(attempt)s;
+
 -- name: reopen_run
 -- Note that a finished run continues: its source grew.
 update etl.runs set finished_at = null where run = %(run)s;
@@ -200,6 +211,10 @@ select
     coalesce(sum(count_rejected), 0)::bigint as rejected
 from etl.batches
 where run = %(run)s;
+
+-- name: loaded_of_run
+-- Count the loaded records of a run over all its attempts.
+select coalesce(sum(count_loaded), 0)::bigint as loaded from etl.batches where run = %(run)s;
 
 -- name: claim_replay
 -- Claim a failure: wait for another replay of it, and update nothing if that one committed.

@@ -249,7 +249,7 @@ def test_all_or_nothing_is_visible(run_etl: RunEtl, connection: Connection, tmp_
         [_order(name, 2, "new", f"{name} 1", f"{name} 2") for name in "BCDE"] + [{"order_id": "F", "status": "x" * 30}],
     )
     (tmp_path / "feed.json").write_text(complete[: complete.index('{"order_id": "E"') + 9])
-    load = ["load", "orders", "feed.json", "--json", "--batch-rows", "2", *options]
+    load = ["load", "orders", "feed.json", "--json", "--batch-rows", "2", "--max-rejected", "1", *options]
     cut = run_etl(*load)
     assert cut.returncode == 3
     summary = cut.summary

@@ -202,7 +202,7 @@ def test_a_command_is_ended_in_order(site: Site) -> None:
     assert (ended.returncode, "carrier_scorecard" in ended.stdout, "error" in ended.stderr) == (143, True, False)
 
 
-@pytest.mark.parametrize("options", [("--atomic",), ("--mode", "replace")])
+@pytest.mark.parametrize("options", [("--atomic",), ("--mode", "replace", "--max-rejected", "10%")])
 def test_a_signal_publishes_no_rows(databases: Databases, tmp_path: Path, options: tuple[str, ...]) -> None:
     """An atomic load that a signal ends publishes no rows, and the next load continues where it stopped."""
     case = clean_case(databases, tmp_path / "clean", "deliveries", RECORDS, *options)

@@ -35,7 +35,7 @@ def test_a_resumed_replace_is_known_afterwards(
     """An interrupted and completed replace is already_loaded the third time; its rejects are stored once."""
     complete = json.dumps([{"order_id": name} for name in "ABC"] + [{"order_id": "D", "status": "x" * 30}])
     (tmp_path / "feed.json").write_text(complete[: complete.index('"C"') + 1])
-    load = ["load", "orders", "feed.json", "--json", *mode]
+    load = ["load", "orders", "feed.json", "--json", "--max-rejected", "1", *mode]
     assert run_etl(*load).returncode == 3
     (tmp_path / "feed.json").write_text(complete)
     assert run_etl(*load).returncode == 1

@@ -28,6 +28,11 @@ _CANCELLED = b"cancelled"
 
 Result = TypeVar("Result")
 
+
+class RowsSkippedError(InternalError):
+    """The server counted fewer rows of a COPY than were sent."""
+
+
 Waiting: TypeAlias = Generator[None, bool, Result]
 """A conversation with the server that yields whenever it has to wait, and returns its result at the end.
 
@@ -78,7 +83,7 @@ class Exchange:
     def send(self, parts: Iterable[Rows], target: sql.Identifier, columns: sql.Composable) -> Waiting[int]:
         """COPY rows into these columns of a table; return how many the server counted.
 
-        Raises psycopg.Error as the server refuses them, InternalError when it counted other rows than were sent.
+        Raises psycopg.Error as the server refuses them, RowsSkippedError when it counted other rows than were sent.
         """
         total = 0
         for rows in parts:
@@ -87,7 +92,7 @@ class Exchange:
             names = columns if rows.columns is None else sql.SQL(", ").join(map(sql.Identifier, rows.columns))
             counted = yield from self._copy(_SQL[f"copy_{rows.format}"].format(table=target, columns=names), rows)
             if counted != rows.count:
-                raise InternalError(f"COPY counted {counted} rows of a table, {rows.count} were sent")
+                raise RowsSkippedError(f"COPY counted {counted} rows of a table, {rows.count} were sent")
             total += counted
         return total
 

@@ -107,6 +107,11 @@ def totals(connection: psycopg.Connection, run: str) -> Totals:
     return queries.one_as(Totals, connection, _SQL["totals"], {"run": run})
 
 
+def loaded(connection: psycopg.Connection, run: str) -> int:
+    """Count the loaded records of a run over all its attempts."""
+    return int(queries.one(connection, _SQL["loaded_of_run"], {"run": run})["loaded"])
+
+
 def of_attempt(connection: psycopg.Connection, run: Run) -> AttemptSums:
     """Add up the records and the batches of an attempt."""
     return queries.one_as(AttemptSums, connection, _SQL["balance"], {"run": run.run, "attempt": run.attempt})

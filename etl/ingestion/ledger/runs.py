@@ -60,6 +60,14 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Deletions:
+    """The rows of each table that a replace deleted, and absent rows that it kept for rejected records."""
+
+    rows_deleted: list[int]
+    rows_kept: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class KnownRun:
     """An earlier run."""
 
@@ -192,14 +200,22 @@ def reopen(connection: psycopg.Connection, run: Run) -> None:
     connection.execute(_SQL["reopen_run"], {"run": run.run})
 
 
-def publish(connection: psycopg.Connection, run: Run) -> None:
+def publish(connection: psycopg.Connection, run: Run, rows_deleted: Sequence[int], rows_kept: Sequence[int]) -> None:
     """Note that the rows of an atomic run became visible.
 
-    A replace supersedes the pending failures of all earlier runs of its dataset.
+    A replace also notes the rows of each table that it deleted and that it kept for rejected records, and supersedes
+    the pending failures of all earlier runs of its dataset.
     """
     connection.execute(_SQL["publish_run"], {"run": run.run})
     if run.mode == "replace":
+        deletions = {"rows_deleted": list(rows_deleted), "rows_kept": list(rows_kept)}
+        connection.execute(_SQL["note_deletions"], {"run": run.run, "attempt": run.attempt} | deletions)
         connection.execute(_SQL["supersede_replaced"], {"run": run.run})
+
+
+def deletions(connection: psycopg.Connection, run: Run) -> Deletions:
+    """Return the rows of each table that an attempt deleted and kept; both are empty if it published no replace."""
+    return queries.one_as(Deletions, connection, _SQL["deletions"], {"run": run.run, "attempt": run.attempt})
 
 
 def is_complete(connection: psycopg.Connection, run: str) -> bool:

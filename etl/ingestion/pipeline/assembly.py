@@ -98,6 +98,7 @@ def worker(
         ledger_writer=ledger_writer,
         retrying=retrying,
         rebuild=paths.again,
+        is_all_or_nothing=context.run.is_atomic,
     )
     return paths, loader
 

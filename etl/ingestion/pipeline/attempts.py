@@ -15,6 +15,7 @@ from etl.database.connecting import Session
 from etl.errors import BusyError, EtlError, TooManyRejectedError, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
+from etl.ingestion.destination.publication import Published
 from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.fingerprints import Mark
@@ -70,18 +71,71 @@ class Attempt:
     session: Session
     progress: Progress = field(default_factory=Progress)
 
+    @property
+    def is_atomic(self) -> bool:
+        """Whether all rows become visible at once; a run that began so continues so, also without the option."""
+        run = self.progress.run
+        return self.target.is_atomic if run is None else run.is_atomic
+
     def judge_rejected(self, rejected: int, read: int, *, at_end: bool) -> None:
         """Raise TooManyRejectedError when more records of the run are rejected than the settings allow."""
-        limit, run = self.load.settings.max_rejected, self.progress.run
-        if not limit.is_exceeded(rejected, read, at_end=at_end):
+        limit = self.load.settings.max_rejected
+        if not limit.is_exceeded(rejected, read, at_end=at_end, of_any_size=self.is_atomic):
             return
-        state = "would be" if self.load.settings.dry_run else "are"
-        reasons = f"etl failed list --run {run.run} lists the reasons; " if run is not None else ""
         raise TooManyRejectedError(
-            f"{self.target.dataset.name}: {rejected:,} of {read:,} records {state} rejected,"
+            f"{self.target.dataset.name}: {rejected:,} of {read:,} records {self._are} rejected,"
             f" --max-rejected allows {limit}",
-            hint=f"{reasons}a higher --max-rejected continues",
+            hint=f"{self._reasons}a higher --max-rejected continues",
         )
+
+    def judge_publication(self, *, entered: int, loaded: int, rejected: int) -> None:
+        """Raise TooManyRejectedError when the records that become visible at once must not take the place of others.
+
+        The numbers are those of all attempts of the run.
+        """
+        dataset, settings = self.target.dataset, self.load.settings
+        if not self.is_atomic:
+            return
+        if entered and not loaded:
+            raise TooManyRejectedError(
+                f"{dataset.name}: none of {entered:,} records can load, so nothing is published",
+                hint=f"{self._reasons}the tables are unchanged",
+            )
+        if rejected and self.target.mode == "replace" and not dataset.key and settings.max_rejected.is_default:
+            raise TooManyRejectedError(
+                f"{dataset.name}: {rejected:,} records {self._are} rejected, and without a key nobody knows which rows"
+                " of the tables they belong to: a replace would delete these rows",
+                hint=f"{self._reasons}--max-rejected {rejected} publishes without these records",
+            )
+
+    def judge_deleted(self, published: Published) -> None:
+        """Raise TooManyRejectedError when a replace deletes more rows of a table than the settings allow."""
+        limit = self.load.settings.max_deleted
+        if not published.rows_before or (self._asks_for_nothing and limit.is_default):
+            return
+        dataset = self.target.dataset
+        for table, rows, deleted in zip(dataset.tables, published.rows_before, published.rows_deleted, strict=False):
+            if limit.is_exceeded_by_deletion(deleted, rows):
+                raise TooManyRejectedError(
+                    f"{dataset.name}: the replace would delete {deleted:,} of {rows:,} rows of {table.name},"
+                    f" --max-deleted allows {limit}; nothing is published",
+                    hint="if the source is complete, a higher --max-deleted publishes it",
+                )
+
+    @property
+    def _asks_for_nothing(self) -> bool:
+        """Whether the user wants the tables to be empty."""
+        return self.load.settings.allow_empty and not self.progress.read
+
+    @property
+    def _are(self) -> str:
+        return "would be" if self.load.settings.dry_run else "are"
+
+    @property
+    def _reasons(self) -> str:
+        """The beginning of a hint: the command that lists why records are rejected."""
+        run = self.progress.run
+        return "" if run is None else f"etl failed list --run {run.run} lists the reasons; "
 
     def require_records(self) -> None:
         """Raise TooManyRejectedError when a replace by a source without records would empty the dataset."""

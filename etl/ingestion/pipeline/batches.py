@@ -17,7 +17,7 @@ from tenacity import RetryCallState, Retrying
 from etl import retrying
 from etl.database.connecting import Database
 from etl.datasets import Dataset
-from etl.errors import BusyError, InternalError
+from etl.errors import BusyError, DatabaseError, InternalError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.sending import Exchange, Waiting, Wire
@@ -97,7 +97,8 @@ def retry_policy(
 class Loader:
     """Loads the batches of one run, one after the other, over one session.
 
-    `rebuild` yields a batch that the server refused as each stricter path makes it.
+    `rebuild` yields a batch that the server refused as each stricter path makes it. `is_all_or_nothing`: a batch that
+    does not load ends the run, instead of going to the failed store.
     """
 
     database: Database
@@ -108,6 +109,7 @@ class Loader:
     ledger_writer: LedgerWriter
     retrying: Retrying
     rebuild: Callable[[Batch], Iterable[Batch]] = lambda _batch: ()
+    is_all_or_nothing: bool = False
 
     def load(self, batch: Batch) -> Waiting[Entry]:
         """Load a batch and return its entry in the ledger.
@@ -126,6 +128,8 @@ class Loader:
             if isinstance(result, _Refusal) and result.is_of_data:
                 result = yield from self._try(batch, self._isolate)
             if isinstance(result, _Refusal):
+                if self.is_all_or_nothing:
+                    raise _not_loaded(batch, result.fault)
                 if batch.path == "fast":  # The fast path leaves faults of the data to the server.
                     batch = next(iter(self.rebuild(batch)), batch)
                 log.warning("batch_failed", offset=batch.piece.offset, sqlstate=result.fault.sqlstate)
@@ -208,10 +212,18 @@ class Loader:
             if len(outcome.rejected) > len(batch.rejected):
                 stored = self._store(batch, "rejected", outcome.rejected)
             stored += self._store(batch, "failed", outcome.failed)
+            if outcome.rejected and self.copier.keeps_refused:
+                yield from self.copier.note_refused(exchange, self._keys_of(batch, outcome.rejected))
             for _, write_to_disk in stored:
                 write_to_disk.result()
             entries.append(_entry(batch, outcome, self.projection.dataset))
             self.ledger_writer.enter(connection, batch, entries[-1], [failure for failure, _ in stored])
+
+    def _keys_of(self, batch: Batch, rejected: Sequence[Rejected]) -> list[Mapping[int, str | None]]:
+        """Return the key of each rejected record for each table that may have a row of it."""
+        locations = self.ledger_writer.locate(batch, {record.place for record in rejected})
+        texts = [locations[record.place] for record in rejected]
+        return [self.projection.keys_of(decoding.decode_one(at.text, is_keyed=at.is_keyed)) for at in texts]
 
     def _store(self, batch: Batch, kind: Kind, records: Sequence[Rejected]) -> list[tuple[Failure, Future[None]]]:
         if not records:
@@ -219,6 +231,16 @@ class Loader:
         locations = self.ledger_writer.locate(batch, {record.place for record in records})
         failure = build_failure(self.ledger_writer.origin(batch), kind, records, locations)
         return [(failure, self.store.write(failure))]
+
+
+def _not_loaded(batch: Batch, fault: Fault) -> DatabaseError:
+    """Return the error that a batch of an atomic run cannot load. It is not entered, so it is tried again."""
+    return DatabaseError(
+        f"the batch at byte {batch.piece.offset:,} cannot load ({fault.reason}, SQLSTATE {fault.sqlstate}), and"
+        " --atomic and replace publish a whole source or nothing",
+        hint="run the same command to try this batch again; a load that is neither --atomic nor replace keeps its"
+        " records in the failed store instead",
+    )
 
 
 def _entry(batch: Batch, outcome: _BatchOutcome, dataset: Dataset) -> Entry:

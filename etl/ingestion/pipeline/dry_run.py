@@ -17,6 +17,8 @@ import psycopg
 
 from etl.errors import EtlError
 from etl.ingestion.destination.copying import copier_of_dry_run
+from etl.ingestion.destination.publication import Published
+from etl.ingestion.destination.replacing import count_rows
 from etl.ingestion.failed_store.failure import Kind, Origin
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.failed_store.store import FailedStore
@@ -134,7 +136,22 @@ def _judge(_stream: Stream, group: Sequence[OpenRun]) -> None:
     for run in group:
         progress = run.attempt.progress
         run.attempt.require_records()
+        run.attempt.judge_publication(entered=progress.entered, loaded=progress.loaded, rejected=progress.rejected)
         run.attempt.judge_rejected(progress.rejected, progress.read, at_end=True)
+        run.attempt.judge_deleted(_least_deleted(run))
+
+
+def _least_deleted(run: OpenRun) -> Published:
+    """Return how many rows a replace would delete at least: as many as the source has fewer records.
+
+    Nothing is known where records are rejected, because their rows stay, or where the records belong to several tables.
+    """
+    attempt = run.attempt
+    first, *others = attempt.target.dataset.record_tables
+    if attempt.target.mode != "replace" or attempt.progress.rejected or others:
+        return Published()
+    rows = count_rows(attempt.session.connection(), first)
+    return Published(rows_before=(rows,), rows_deleted=(max(0, rows - attempt.progress.loaded),))
 
 
 class _NoStore(FailedStore):

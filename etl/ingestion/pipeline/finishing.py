@@ -59,7 +59,8 @@ def _finish_group(stream: Stream, group: Sequence[OpenRun], error: EtlError | No
 def publish(stream: Stream, group: Sequence[OpenRun]) -> None:
     """Publish atomic runs, note the end of the source and notify the listeners, all in one transaction.
 
-    Raises TooManyRejectedError when a replace would leave nothing, DatabaseError when the server lost batches.
+    Raises TooManyRejectedError when too few records loaded or a replace would delete too many rows, UsageError when a
+    trigger skips rows, DatabaseError when the server lost batches.
     """
     # Each session holds the source for its run still, or takes its locks again.
     connection, *_ = [run.attempt.session.connection() for run in group]
@@ -86,8 +87,9 @@ def publish(stream: Stream, group: Sequence[OpenRun]) -> None:
 
 def _publish_one(connection: psycopg.Connection, run: OpenRun, source_bytes: int | None) -> None:
     if run.context.run.is_atomic:
-        run.copier.publish(connection)
-        runs.publish(connection, run.context.run)
+        published = run.copier.publish(connection)
+        run.attempt.judge_deleted(published)
+        runs.publish(connection, run.context.run, published.rows_deleted, published.rows_kept)
         run.copier.drop_abandoned(connection)
     run.copier.drop_keys(connection)
     runs.finish(connection, run.context.run, source_bytes)
@@ -98,6 +100,7 @@ def _require_whole(connection: psycopg.Connection, run: OpenRun) -> None:
     attempt = run.attempt
     attempt.require_records()
     entered, rejected = batches.totals(connection, run.id)
+    attempt.judge_publication(entered=entered, loaded=batches.loaded(connection, run.id), rejected=rejected)
     attempt.judge_rejected(rejected, entered, at_end=True)
     if entered < attempt.progress.read:
         # A batch commits before it is on the server's disk: what a crash of the server took is loaded again.

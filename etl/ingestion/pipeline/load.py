@@ -179,6 +179,7 @@ def _report(source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, 
             status=summary.status,
             exit_code=summary.exit_code,
             **vars(summary.records),
+            rows_deleted=sum(summary.rows_deleted.values()),
             seconds=round(summary.seconds, 3),
         )
     return summary, error

@@ -35,6 +35,8 @@ class _Counts:
     rows: Mapping[str, int]
     batches: Mapping[str, int]
     policies: PolicyEffects = field(default_factory=PolicyEffects)
+    rows_deleted: Mapping[str, int] = field(default_factory=dict)
+    rows_kept: Mapping[str, int] = field(default_factory=dict)
 
 
 def not_begun(source: Source, dataset: Dataset, database: str, error: EtlError) -> Summary:
@@ -123,9 +125,12 @@ def _counts_of_ledger(
     rows = _no_rows(dataset)
     if not balance.withheld or balance.loaded:
         rows |= dict(zip(rows, batches.rows(connection, run), strict=False))
+    deletions = runs.deletions(connection, run)
     return _Counts(
         balance=balance,
         rows=rows,
+        rows_deleted=dict(zip(rows, deletions.rows_deleted, strict=False)),
+        rows_kept=dict(zip(rows, deletions.rows_kept, strict=False)),
         batches=_no_batches(progress) | {"loaded": attempt.batches_loaded, "failed": attempt.batches_failed},
         policies=batches.policy_effects(connection, run),
     )
@@ -158,6 +163,8 @@ def _summary(
         exit_code=exit_code,
         records=counts.balance,
         rows=counts.rows,
+        rows_deleted=counts.rows_deleted,
+        rows_kept=counts.rows_kept,
         batches=counts.batches,
         bytes_read=progress.bytes_read,
         seconds=seconds,

@@ -146,6 +146,22 @@ class Projection:
         except Misfit:
             return None
 
+    def keys_of(self, record: dict[str, Any] | Fault) -> dict[int, str | None]:
+        """Return the COPY text of a record's key for each table that may have its row, None where it is unreadable."""
+        own = None if isinstance(record, Fault) else self._table_of(record)
+        numbers = self._record_tables if own is None else [own]
+        return {number: None if isinstance(record, Fault) else self._key_text(number, record) for number in numbers}
+
+    def _key_text(self, number: int, record: dict[str, Any]) -> str | None:
+        cells = {cell.column.name: cell for cell in self._tables[number].cells.cells}
+        try:
+            values = [(cells[name], cells[name].get(record, None, 0)) for name in self.dataset.key]
+            if any(value is None for _, value in values):
+                return None
+            return "\t".join(cell.rules.convert(value) for cell, value in values)
+        except Misfit:
+            return None
+
     def _table_of(self, record: dict[str, Any]) -> int | None:
         """Return the number of the first table whose `where` holds for a record, or None."""
         for number in self._record_tables:
