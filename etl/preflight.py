@@ -9,8 +9,9 @@ from typing import Literal
 import psycopg
 
 from etl import datasets, queries
-from etl.database import connecting, migrations, tables
+from etl.database import connecting, migrations, obstacles, tables
 from etl.database.connecting import Database
+from etl.database.obstacles import Obstacle
 from etl.database.pooling import pooling
 from etl.errors import UsageError
 from etl.precalculation import installation
@@ -201,10 +202,16 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
             tables.require_tables(connection, dataset)
             if dataset.mode == "merge":
                 tables.require_key(connection, dataset)
+            in_the_way = list(obstacles.of_dataset(connection, dataset, dataset.mode))
         except UsageError as error:
             yield _refused(f"dataset {dataset.name}", error)
-        else:
+            continue
+        if not in_the_way:
             yield Finding(what=f"dataset {dataset.name}", state="ok", found="its tables exist and can be loaded")
+        for obstacle in in_the_way:
+            yield _obstacle(f"dataset {dataset.name}", obstacle)
+    for obstacle in obstacles.unidentified(connection, [], ["etl", "etl_staging", "analytics"]):
+        yield _obstacle("publications", obstacle)
     for fact in installation.unwatched(connection):
         yield Finding(
             what=f"triggers of {fact}",
@@ -212,6 +219,15 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
             found="its changes are not noted for the aggregates",
             remedy="etl db migrate",
         )
+
+
+def _obstacle(what: str, obstacle: Obstacle) -> Finding:
+    return Finding(
+        what=what,
+        state="fail" if obstacle.is_certain else "warn",
+        found=f"{obstacle.table}: {obstacle.found}",
+        remedy=obstacle.remedy,
+    )
 
 
 def _refused(what: str, error: UsageError) -> Finding:

@@ -6,7 +6,7 @@ and others run them.
 
 from etl.datasets.definition import LINEAGE, SOURCE, Column, Condition, Dataset, Table
 from etl.datasets.reading import default_names, find, folders, names, read, readable
-from etl.datasets.tables import additions, ddl, limits_ddl, quoted, sql_type
+from etl.datasets.tables import additions, creation, ddl, limits_ddl, quoted, replica_identity, sql_type
 from etl.datasets.types import TYPES, Type
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Table",
     "Type",
     "additions",
+    "creation",
     "ddl",
     "default_names",
     "find",
@@ -28,5 +29,6 @@ __all__ = [
     "quoted",
     "read",
     "readable",
+    "replica_identity",
     "sql_type",
 ]

@@ -56,8 +56,8 @@ where not exists (select from {table} as old where {same_key} and old.etl_run = 
 order by {key};
 
 -- name: insert_all
--- Insert all rows of the source.
-insert into {table} ({columns}) select {columns} from {source} as batch;
+-- Insert all rows of the source; an identity column takes its value, as COPY gives it.
+insert into {table} ({columns}) overriding system value select {columns} from {source} as batch;
 
 -- name: delete_all
 -- Delete every row, without the lock that truncation takes.

@@ -65,6 +65,17 @@ def merge(dataset: Dataset, sources: Sources, won: sql.Composable, *, against: A
     return statements
 
 
+def clear(dataset: Dataset, sources: Sources) -> list[sql.Composed]:
+    """Return the statements of a replace that delete what the sources do not hold."""
+    if not dataset.key:
+        return [_SQL["delete_all"].format(table=table.identifier) for table in dataset.tables]
+    return [
+        _SQL["delete_absent"].format(**_placeholders(dataset, table, rows, WON))
+        for table, rows in zip(dataset.tables, sources, strict=True)
+        if not table.each
+    ]
+
+
 def replace(dataset: Dataset, sources: Sources) -> list[sql.Composed]:
     """Return the statements after which the facts hold the rows of the sources and no others; equal rows stay."""
     if not dataset.key:

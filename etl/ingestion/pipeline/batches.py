@@ -16,8 +16,9 @@ from tenacity import RetryCallState, Retrying
 
 from etl import retrying
 from etl.database.connecting import Database
+from etl.database.sqlstates import code_of
 from etl.datasets import Dataset
-from etl.errors import BusyError, InternalError
+from etl.errors import BusyError, EtlError, InternalError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.sending import Exchange, Waiting, Wire
@@ -86,7 +87,7 @@ def retry_policy(
             "batch_retried",
             try_number=state.attempt_number,
             of=settings.attempts,
-            sqlstate=error.sqlstate if isinstance(error, psycopg.Error) else None,
+            sqlstate=code_of(error) if isinstance(error, psycopg.Error) else None,
             wait_seconds=round(state.upcoming_sleep, 2),
         )
 
@@ -131,7 +132,7 @@ class Loader:
                 log.warning("batch_failed", offset=batch.piece.offset, sqlstate=result.fault.sqlstate)
                 result = yield from self._commit(batch, partial(self._leave_to_store, fault=result.fault))
         except psycopg.Error as error:
-            raise refusals.as_etl_error(error, self.database) from error
+            raise self._explained(error) from error
         log.debug(
             "batch_loaded",
             offset=batch.piece.offset,
@@ -140,6 +141,16 @@ class Loader:
             seconds=round(time.monotonic() - started, 3),
         )
         return result
+
+    def _explained(self, error: psycopg.Error) -> EtlError:
+        """Return the error that ends the load, with its remedy; the transaction of the batch is rolled back."""
+        if refusals.meaning(error) != "fix":
+            return refusals.as_etl_error(error, self.database)
+        try:
+            connection = self.wire.session.connection()
+        except psycopg.Error:
+            return refusals.as_etl_error(error, self.database)
+        return refusals.explained(error, self.database, connection, self.projection.dataset.tables)
 
     def _try(self, batch: Batch, write: _Write) -> Waiting[Entry | _Refusal]:
         """Commit a batch that is written this way, or return why it stays refused."""

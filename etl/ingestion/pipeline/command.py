@@ -6,6 +6,7 @@ from itertools import permutations
 from pathlib import Path
 
 from etl.database.connecting import connect
+from etl.database.obstacles import require_loadable
 from etl.database.pooling import require_own_session
 from etl.database.tables import require_key, require_tables
 from etl.errors import SIGNALS, DatabaseError, EtlError, ExitCode, UsageError, gravest
@@ -56,6 +57,7 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None
         require_own_session(connection, load.database)
         for target in load.targets:
             require_tables(connection, target.dataset)
+            require_loadable(connection, target.dataset, target.mode)
             if target.dataset.key and (target.mode != "append" or target.dataset.on_duplicate == "newest"):
                 require_key(connection, target.dataset)
             for source in sources if len(sources) > 1 else ():
