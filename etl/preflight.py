@@ -14,7 +14,7 @@ from etl.database.connecting import Database
 from etl.database.obstacles import Obstacle
 from etl.database.pooling import pooling
 from etl.errors import UsageError
-from etl.precalculation import installation
+from etl.precalculation import catalogue, installation
 
 State = Literal["ok", "warn", "fail"]
 
@@ -195,7 +195,11 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
         remedy=f"grant etl_loader to {connection.info.user}",
     )
     with_tables = set(datasets.default_names(config_dir))
-    for dataset in datasets.readable(config_dir):
+    valid, wrong = datasets.look(config_dir)
+    yield from (_refused("definition", each) for each in wrong)
+    for each in catalogue.look(config_dir)[1].values():
+        yield Finding(what="aggregate", state="warn", found=str(each), remedy="correct the file, then etl db migrate")
+    for dataset in valid:
         if dataset.name not in with_tables:
             continue
         try:

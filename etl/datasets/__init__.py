@@ -5,7 +5,7 @@ and others run them.
 """
 
 from etl.datasets.definition import LINEAGE, SOURCE, Column, Condition, Dataset, Table
-from etl.datasets.reading import default_names, find, folders, names, read, readable
+from etl.datasets.reading import default_names, find, folders, look, names, read, readable
 from etl.datasets.tables import additions, creation, ddl, limits_ddl, quoted, replica_identity, sql_type
 from etl.datasets.types import TYPES, Type
 
@@ -25,6 +25,7 @@ __all__ = [
     "find",
     "folders",
     "limits_ddl",
+    "look",
     "names",
     "quoted",
     "read",

@@ -13,9 +13,10 @@ import structlog
 
 from etl import queries
 from etl.database.connecting import Database, connect
+from etl.database.sqlstates import code_of
 from etl.errors import DatabaseError, UsageError
 from etl.precalculation.catalogue import Aggregate
-from etl.precalculation.refresh import refresh
+from etl.precalculation.refresh import own_error, refresh
 
 # A change by hand sends no notification.
 POLL_SECONDS = 60.0
@@ -112,10 +113,8 @@ def _refresh(worker: psycopg.Connection, aggregate: Aggregate) -> None:
     except UsageError as error:
         log.error("refresh_failed", aggregate=aggregate.name, reason=str(error), hint=error.hint)  # noqa: TRY400 - the reason says all
     except psycopg.Error as error:
-        if worker.closed:
-            raise
-        # Its message may quote a value.
-        log.error("refresh_failed", aggregate=aggregate.name, sqlstate=error.sqlstate)  # noqa: TRY400 - no traceback for it
+        reason = own_error(worker, aggregate, error)
+        log.error("refresh_failed", aggregate=aggregate.name, reason=str(reason), sqlstate=code_of(error))  # noqa: TRY400 - no traceback for it
     else:
         if result.buckets:
             log.info("aggregate_refreshed", **vars(result))
