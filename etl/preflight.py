@@ -194,6 +194,20 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
         found=f"{connection.info.user} lacks {', '.join(missing)}" if missing else "can be written",
         remedy=f"grant etl_loader to {connection.info.user}",
     )
+    yield from _datasets(connection, config_dir)
+    for obstacle in obstacles.unidentified(connection, [], ["etl", "etl_staging", "analytics"]):
+        yield _obstacle("publications", obstacle)
+    for fact in installation.unwatched(connection):
+        yield Finding(
+            what=f"triggers of {fact}",
+            state="fail",
+            found="its changes are not noted for the aggregates",
+            remedy="etl db migrate",
+        )
+
+
+def _datasets(connection: psycopg.Connection, config_dir: Path) -> Iterator[Finding]:
+    """Check the files of definitions and aggregates, and the tables of the datasets."""
     with_tables = set(datasets.default_names(config_dir))
     valid, wrong = datasets.look(config_dir)
     yield from (_refused("definition", each) for each in wrong)
@@ -214,15 +228,6 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
             yield Finding(what=f"dataset {dataset.name}", state="ok", found="its tables exist and can be loaded")
         for obstacle in in_the_way:
             yield _obstacle(f"dataset {dataset.name}", obstacle)
-    for obstacle in obstacles.unidentified(connection, [], ["etl", "etl_staging", "analytics"]):
-        yield _obstacle("publications", obstacle)
-    for fact in installation.unwatched(connection):
-        yield Finding(
-            what=f"triggers of {fact}",
-            state="fail",
-            found="its changes are not noted for the aggregates",
-            remedy="etl db migrate",
-        )
 
 
 def _obstacle(what: str, obstacle: Obstacle) -> Finding:

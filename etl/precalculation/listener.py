@@ -5,7 +5,7 @@ listener works, loses no refresh.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 import psycopg
@@ -51,9 +51,10 @@ def listen(
         try:
             # Notifications must arrive during a refresh. The connection that receives them holds the listener's lock.
             with connect(database, "etl:listen") as receiver, connect(database, "etl:precalculate") as worker:
-                pause = shortest
                 _take_lock(receiver)
-                _follow(receiver, worker, aggregates, poll_seconds, after_round)
+                for _ in _rounds(receiver, worker, aggregates, poll_seconds):
+                    after_round(worker)
+                    pause = shortest  # A server that takes connections may still refuse to work, as a standby does.
         except (DatabaseError, psycopg.Error) as error:
             reason = (
                 str(error) if isinstance(error, DatabaseError) else f"{type(error).__name__} {error.sqlstate or ''}"
@@ -89,19 +90,16 @@ def _try_lock(receiver: psycopg.Connection) -> bool:
     return bool(row and row[0])
 
 
-def _follow(
-    receiver: psycopg.Connection,
-    worker: psycopg.Connection,
-    aggregates: Sequence[Aggregate],
-    poll_seconds: float,
-    after_round: Callable[[psycopg.Connection], None],
-) -> NoReturn:
+def _rounds(
+    receiver: psycopg.Connection, worker: psycopg.Connection, aggregates: Sequence[Aggregate], poll_seconds: float
+) -> Iterator[None]:
+    """Refresh all aggregates, again and again; yield after each round, which never ends."""
     receiver.execute(_SQL["listen"])
     log.info("listening", aggregates=len(aggregates))
     while True:
         for aggregate in aggregates:
             _refresh(worker, aggregate)
-        after_round(worker)
+        yield
         if list(receiver.notifies(timeout=poll_seconds, stop_after=1)):
             list(receiver.notifies(timeout=SETTLE_SECONDS))
 

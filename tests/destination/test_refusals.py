@@ -4,6 +4,8 @@ from contextlib import AbstractContextManager
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from etl.database import sqlstates
 from etl.ingestion.destination import refusals
@@ -208,6 +210,40 @@ def test_a_database_that_stays_away_is_4(site: Site) -> None:
     assert again.summary["run"] == summary["run"]
     assert (again.summary["records"]["skipped"], again.summary["records"]["loaded"]) == (2, 4)
     assert _ids(site) == ["P1", "P2", "P3", "P4", "P5", "P6"]
+
+
+def test_a_user_that_is_locked_out_is_2(site: Site) -> None:
+    """If the server refuses a lost connection for good, the load ends with 2 and the reason; then it continues."""
+    site.ask("create role nightly login; grant etl_loader to nightly")
+    conninfo = make_conninfo(site.conninfo, user="nightly")
+    try:
+        with _at_p4(site) as gate:
+            load = site.start(*_load(), conninfo=conninfo)
+            pid = gate.reached()
+            site.ask("alter role nightly nologin")
+            site.terminate(pid)
+            gate.open()
+            done = load.ended()
+        assert done.returncode == 2
+        assert "refuses the connection" in done.stderr
+        assert _ids(site) == ["P1", "P2"]
+        site.ask("alter role nightly login")
+        assert site.run(*_load(), conninfo=conninfo).returncode == 0
+        assert _ids(site) == ["P1", "P2", "P3", "P4", "P5", "P6"]
+    finally:
+        site.ask("drop owned by nightly; drop role nightly")
+
+
+def test_a_read_only_server_is_4(site: Site) -> None:
+    """A server that is read-only, as a standby is, ends a load at once with 4 and names the way to the primary."""
+    name = sql.Identifier(site.connection.info.dbname)
+    site.ask(sql.SQL("alter database {} set default_transaction_read_only = on").format(name))
+    done = site.run(*_load())
+    assert done.returncode == 4
+    assert "SQLSTATE 25006" in done.stderr
+    assert "hint: name the primary server (target_session_attrs=read-write)" in done.stderr
+    assert done.summary["batches"]["retried"] == 0
+    assert site.run("db", "check").returncode == 2
 
 
 def test_a_database_that_comes_back_is_waited_for(site: Site) -> None:

@@ -15,10 +15,10 @@ import structlog
 from tenacity import RetryCallState, Retrying
 
 from etl import retrying
-from etl.database.connecting import Database
+from etl.database.connecting import Database, connect
 from etl.database.sqlstates import code_of
 from etl.datasets import Dataset
-from etl.errors import BusyError, EtlError, InternalError
+from etl.errors import BusyError, DatabaseError, EtlError, InternalError, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.sending import Exchange, Waiting, Wire
@@ -144,6 +144,13 @@ class Loader:
 
     def _explained(self, error: psycopg.Error) -> EtlError:
         """Return the error that ends the load, with its remedy; the transaction of the batch is rolled back."""
+        if code_of(error) is None:  # The connection is lost; perhaps the server refuses a new one for good.
+            try:
+                connect(self.database).close()
+            except UsageError as refused:
+                return refused
+            except (DatabaseError, psycopg.Error):
+                pass
         if refusals.meaning(error) != "fix":
             return refusals.as_etl_error(error, self.database)
         try:
