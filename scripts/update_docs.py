@@ -329,14 +329,12 @@ def _modules() -> Iterator[str]:
 
 
 def _sqlstates() -> Iterator[str]:
-    yield ""
     yield "| SQLSTATE | condition | at connection | in a batch | in isolation | at publication | in a refresh |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for codes in (*TABLE, UNDEFINED):
         ends = [ENDS["connection"][codes.connecting]]
         ends += [ENDS[stage][codes.meaning] for stage in ("batch", "isolation", "publication", "refresh")]
         yield f"| {codes.prefix or 'another class'} | {codes.name} | {' | '.join(ends)} |"
-    yield ""
 
 
 def _recognised() -> Iterator[str]:
