@@ -42,6 +42,9 @@ class LedgerWriter(Protocol):
     def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
         """Enter the counts of a batch and its failures."""
 
+    def require_failable(self, connection: psycopg.Connection, batch: Batch, fault: Fault) -> None:
+        """Raise DatabaseError when the load must stop instead of leaving this batch to the failed store."""
+
     def origin(self, batch: Batch) -> Origin:
         """Return the origin of the records of a batch, for the failed store."""
 
@@ -184,8 +187,9 @@ class Loader:
         rejected = sorted([*batch.rejected, *refused], key=lambda record: record.place)
         return _BatchOutcome(rows=copied.rows, rejected=rejected, duplicates=copied.duplicates)
 
-    def _leave_to_store(self, _exchange: Exchange, batch: Batch, *, fault: Fault) -> Waiting[_BatchOutcome]:
+    def _leave_to_store(self, exchange: Exchange, batch: Batch, *, fault: Fault) -> Waiting[_BatchOutcome]:
         """Leave all records of the batch to the failed store, except those that are rejected already."""
+        self.ledger_writer.require_failable(exchange.connection, batch, fault)
         already = {record.place for record in batch.rejected}
         failed = self._with_keys(batch, {place: fault for place in batch.places if place not in already})
         yield from ()  # No row is sent.
