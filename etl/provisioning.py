@@ -56,12 +56,13 @@ def _by_itself(connection: psycopg.Connection, dataset: Dataset | None, errors: 
         yield
     except UsageError as error:
         errors.append(error)
-    except psycopg.errors.InsufficientPrivilege:
-        raise
     except psycopg.Error as error:
         code = code_of(error)
         if dataset is None or connection.closed or code is None:
             raise
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            errors.append(migrations.denied(connection, error))
+            return
         reason = f"{condition(code)}, SQLSTATE {code}"
         errors.append(UsageError(f"the tables of {dataset.name} cannot be made: {reason}, in {dataset.path}"))
 

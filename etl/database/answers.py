@@ -2,7 +2,7 @@
 
 No text of a message is read: the server answers in its own language. libpq keeps the SQLSTATE of the answer to itself,
 so the connection is tried once more while libpq writes down the messages of the protocol (PQtrace, libpq 18 and later;
-with an older libpq only a missing password, a wrong option and a refused encryption are recognised).
+with an older libpq only a password that is missing or refused, and a wrong parameter, are recognised).
 """
 
 import re
@@ -20,6 +20,7 @@ _SECONDS = 10.0
 
 # One line for each message, `B` for those of the server; the fields of an error are its severity twice, then its code.
 _ERROR = re.compile(rb'^B\t[^\t\n]*\tErrorResponse\t[^\n]*? C "([0-9A-Z]{5})"', re.MULTILINE)
+_ANY_ANSWER = re.compile(rb"^B\t", re.MULTILINE)
 _NO_ENCRYPTION = re.compile(rb"^B\t[^\t\n]*\tSSLResponse\t ?N\s*\Z", re.MULTILINE)
 _BROKEN_ENCRYPTION = re.compile(rb"^B\t[^\t\n]*\tSSLResponse\t ?S\s*\Z", re.MULTILINE)
 
@@ -53,7 +54,9 @@ def answer_to(conninfo: str, error: psycopg.OperationalError) -> Answer:
     if error.pgconn is not None and error.pgconn.needs_password:
         return Answer(is_refusal=True, remedy=_CREDENTIALS)
     sqlstate = code_of(error)
-    return _traced(conninfo) if sqlstate is None else _of_code(sqlstate)
+    if sqlstate is not None:
+        return _of_code(sqlstate)
+    return _traced(conninfo, used_password=error.pgconn is not None and error.pgconn.used_password)
 
 
 def _of_code(sqlstate: str) -> Answer:
@@ -62,7 +65,7 @@ def _of_code(sqlstate: str) -> Answer:
     return Answer(is_refusal=is_refusal, remedy=remedy)
 
 
-def _traced(conninfo: str) -> Answer:
+def _traced(conninfo: str, *, used_password: bool) -> Answer:
     connection = pq.PGconn.connect_start(conninfo.encode())
     try:
         if connection.status == pq.ConnStatus.BAD:  # before a server was reached
@@ -77,6 +80,8 @@ def _traced(conninfo: str) -> Answer:
         return _of_code(errors[-1].decode())
     if _NO_ENCRYPTION.search(messages) or (_BROKEN_ENCRYPTION.search(messages) and verifies):
         return Answer(is_refusal=True, remedy=_TLS)
+    if used_password and not _ANY_ANSWER.search(messages):  # an older libpq, which writes no answer down
+        return Answer(is_refusal=True, remedy=_CREDENTIALS)
     return Answer(is_refusal=False, remedy=_START)
 
 

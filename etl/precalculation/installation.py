@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+import structlog
 from psycopg import sql
 
 from etl import queries
+from etl.database.migrations import denied
 from etl.database.sqlstates import code_of, condition
 from etl.errors import DefinitionError, EtlError, UsageError, together
 from etl.precalculation import triggers
@@ -17,6 +19,8 @@ from etl.precalculation.pending import is_known
 
 _SQL = queries.load("installation")
 _TABLES = queries.load("tables")
+
+log = structlog.get_logger(__name__)
 
 
 def install(connection: psycopg.Connection, aggregates: Sequence[Aggregate], datasets: Mapping[str, str]) -> list[str]:
@@ -65,12 +69,13 @@ def _by_itself(connection: psycopg.Connection, name: str, errors: list[EtlError]
             yield
     except UsageError as error:
         errors.append(error)
-    except psycopg.errors.InsufficientPrivilege:
-        raise
     except psycopg.Error as error:
         code = code_of(error)
         if connection.closed or code is None:
             raise
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            errors.append(denied(connection, error))
+            return
         errors.append(UsageError(f"{name} cannot be installed: {condition(code)}, SQLSTATE {code}"))
 
 
@@ -85,13 +90,13 @@ def _watch_facts(connection: psycopg.Connection, facts: Iterable[str], errors: l
 def watch_again(connection: psycopg.Connection) -> None:
     """Make the missing triggers of facts, and make the aggregates that read such a fact pending as a whole.
 
-    Raises UsageError at the end when those of a fact cannot be made.
+    Where the triggers of a fact cannot be made, a warning is logged; `etl db check` reports it, too.
     """
     errors: list[EtlError] = []
     with connection.transaction():
         _watch_facts(connection, unwatched(connection), errors)
-    if errors:
-        raise together(errors)
+    for error in errors:
+        log.warning("triggers_missing", reason=str(error), hint=error.hint)
 
 
 def unwatched(connection: psycopg.Connection) -> list[str]:
