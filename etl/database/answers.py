@@ -20,6 +20,11 @@ _SECONDS = 10.0
 
 # One line for each message, `B` for those of the server; the fields of an error are its severity twice, then its code.
 _ERROR = re.compile(rb'^B\t[^\t\n]*\tErrorResponse\t[^\n]*? C "([0-9A-Z]{5})"', re.MULTILINE)
+_NUMBERS = (
+    *(b"connect_timeout", b"tcp_user_timeout", b"keepalives"),
+    *(b"keepalives_idle", b"keepalives_interval", b"keepalives_count"),
+)
+
 _ANY_ANSWER = re.compile(rb"^B\t", re.MULTILINE)
 _NO_ENCRYPTION = re.compile(rb"^B\t[^\t\n]*\tSSLResponse\t ?N\s*\Z", re.MULTILINE)
 _BROKEN_ENCRYPTION = re.compile(rb"^B\t[^\t\n]*\tSSLResponse\t ?S\s*\Z", re.MULTILINE)
@@ -59,6 +64,11 @@ def answer_to(conninfo: str, error: psycopg.OperationalError) -> Answer:
     return _traced(conninfo, used_password=error.pgconn is not None and error.pgconn.used_password)
 
 
+def wrong_parameter() -> Answer:
+    """Return the answer for an address that the driver itself refuses."""
+    return Answer(is_refusal=True, remedy=_OPTIONS)
+
+
 def _of_code(sqlstate: str) -> Answer:
     is_refusal = codes_of(sqlstate).connecting == "fix"
     remedy = _REMEDIES.get(sqlstate[:2], "check user, database and address") if is_refusal else _START
@@ -69,7 +79,7 @@ def _traced(conninfo: str, *, used_password: bool) -> Answer:
     connection = pq.PGconn.connect_start(conninfo.encode())
     try:
         if connection.status == pq.ConnStatus.BAD:  # before a server was reached
-            is_wrong = pq.PGconn.ping(conninfo.encode()) == pq.Ping.NO_ATTEMPT or _has_wrong_port(connection)
+            is_wrong = pq.PGconn.ping(conninfo.encode()) == pq.Ping.NO_ATTEMPT or _has_wrong_number(connection)
             return Answer(is_refusal=is_wrong, remedy=_OPTIONS if is_wrong else _START)
         messages = _messages(connection)
         verifies = _verifies(connection)
@@ -106,10 +116,14 @@ def _messages(connection: pq.abc.PGconn) -> bytes:
         return file.read()
 
 
-def _has_wrong_port(connection: pq.abc.PGconn) -> bool:
-    """Return whether a port is none; libpq finds that only when it connects."""
-    ports = b",".join(option.val or b"" for option in connection.info if option.keyword == b"port").split(b",")
-    return any(port and not (port.strip().isdigit() and 0 < int(port) < 1 << 16) for port in ports)
+def _has_wrong_number(connection: pq.abc.PGconn) -> bool:
+    """Return whether a port or another number is none; libpq finds that only when it connects."""
+    given = {option.keyword: option.val or b"" for option in connection.info}
+    ports = given.get(b"port", b"").split(b",")
+    numbers = [given.get(name, b"").removeprefix(b"-") for name in _NUMBERS]
+    return any(port and not (port.strip().isdigit() and 0 < int(port) < 1 << 16) for port in ports) or any(
+        number and not number.strip().isdigit() for number in numbers
+    )
 
 
 def _verifies(connection: pq.abc.PGconn) -> bool:

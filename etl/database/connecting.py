@@ -13,7 +13,8 @@ import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl import queries
-from etl.database.answers import answer_to
+from etl.database.answers import answer_to, wrong_parameter
+from etl.database.sqlstates import code_of
 from etl.errors import DatabaseError, UsageError
 
 EMBEDDED = "embedded:"
@@ -123,6 +124,11 @@ def connect(database: Database, application_name: str = "etl") -> psycopg.Connec
     """
     try:
         return _open(database, application_name)
+    except psycopg.ProgrammingError as error:
+        if code_of(error) is not None:
+            raise
+        remedy = wrong_parameter().remedy
+        raise UsageError(f"the address of {database.name} is wrong: {_first_line(error)}", hint=remedy) from error
     except psycopg.OperationalError as error:
         text, answer = _first_line(error), answer_to(_conninfo(database, application_name), error)
         if answer.is_refusal:

@@ -66,19 +66,20 @@ def test_the_code_of_an_answer_decides(run_etl: RunEtl, code: str, text: str, ex
 
 
 @pytest.mark.parametrize(
-    ("address", "env", "exit_code"),
+    ("address", "exit_code"),
     [
-        ("postgresql://me@127.0.0.1:1/facts", {}, 4),
-        ("postgresql://me@nosuch.invalid/facts", {}, 4),
-        ("postgresql://me@127.0.0.1:1/facts?sslmode=nonsense", {}, 2),
-        ("service=nosuch", {}, 2),
+        ("postgresql://me@127.0.0.1:1/facts", 4),
+        ("postgresql://me@nosuch.invalid/facts", 4),
+        ("postgresql://me@127.0.0.1:1/facts?sslmode=nonsense", 2),
+        ("postgresql://me@127.0.0.1:1/facts?connect_timeout=soon", 2),
+        ("postgresql://me@127.0.0.1:1/facts?keepalives=always", 2),
+        ("postgresql://me@127.0.0.1:99999/facts", 2),
+        ("service=nosuch", 2),
     ],
 )
-def test_a_wrong_parameter_and_a_missing_server_differ(
-    run_etl: RunEtl, address: str, env: dict[str, str | None], exit_code: int
-) -> None:
+def test_a_wrong_parameter_and_a_missing_server_differ(run_etl: RunEtl, address: str, exit_code: int) -> None:
     """A wrong parameter is 2; a server that is not there is 4."""
-    assert run_etl("db", "status", conninfo=address, env=env).returncode == exit_code
+    assert run_etl("db", "status", conninfo=address).returncode == exit_code
 
 
 def test_wrong_options_are_2(run_etl: RunEtl) -> None:
