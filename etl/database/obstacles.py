@@ -72,12 +72,27 @@ def unidentified(
         )
 
 
+def _filtered(connection: psycopg.Connection, tables: Sequence[str]) -> Iterator[Obstacle]:
+    """Yield the tables that are published by a filter or a list of columns, which the server compares with the key."""
+    for name, publications in connection.execute(_SQL["filtered"], {"tables": list(tables)}):
+        which = ", ".join(publications)
+        yield Obstacle(
+            table=name,
+            found=f"the publication {which} publishes it by columns that its replica identity does not fit",
+            remedy=f"alter table {name} replica identity full for a filter of rows,"
+            f" or let {which} publish the columns of the key",
+            sqlstates=frozenset({"42P10"}),
+            is_certain=False,
+        )
+
+
 def find_cause(connection: psycopg.Connection, tables: Sequence[str], sqlstate: str) -> Obstacle | None:
     """Return the obstacle that explains this refusal of a statement that writes to these tables, or None."""
     try:
         found = [
             *(obstacle for table in tables for obstacle in _of_table(connection, table, None, copies=False)),
             *unidentified(connection, tables, ["etl", "etl_staging"]),
+            *_filtered(connection, tables),
         ]
     except psycopg.Error:  # The refusal itself is reported.
         return None

@@ -67,3 +67,14 @@ where p.puballtables
     or exists (select from pg_publication_namespace s where s.pnpubid = p.oid and s.pnnspid = c.relnamespace)
 group by 1
 order by 1;
+
+-- name: filtered
+-- List the tables that a publication publishes updates or deletes of by a filter of rows or a list of columns.
+select format('%%I.%%I', n.nspname, c.relname) as name, array_agg(distinct p.pubname::text order by p.pubname::text)
+from unnest(%(tables)s::text[]) as wanted
+join pg_class c on c.oid = to_regclass(wanted)
+join pg_namespace n on n.oid = c.relnamespace
+join pg_publication_rel r on r.prrelid = c.oid and (r.prqual is not null or r.prattrs is not null)
+join pg_publication p on p.oid = r.prpubid and (p.pubupdate or p.pubdelete)
+group by 1
+order by 1;

@@ -85,6 +85,34 @@ def test_a_migration_gives_older_tables_their_identity(site: Site) -> None:
     assert site.ask(bare) == []
 
 
+def test_a_partition_without_replica_identity_is_named(site: Site) -> None:
+    """A partition that is published with its table needs an identity of its own; `dataset create` gives it one."""
+    _define(site, "merge")
+    site.ask(
+        "alter table logistics.parcel_steps rename to old_steps;"
+        " create table logistics.parcel_steps (like logistics.old_steps) partition by range (id);"
+        " create table logistics.steps_1 partition of logistics.parcel_steps for values from (0) to (1000);"
+        " create publication cdc for table logistics.parcel_steps"
+    )
+    done = site.run("load", "parcels", "feed.json")
+    assert done.returncode == 2
+    assert "hint: alter table logistics.steps_1 replica identity full" in done.stderr
+    assert site.run("dataset", "create", "parcels").returncode == 0
+    assert site.run("load", "parcels", "feed.json").returncode == 0
+    assert site.run("load", "parcels", "feed.json", "--force").returncode == 0
+
+
+def test_a_filter_of_a_publication_is_named(site: Site) -> None:
+    """A publication whose filter does not fit the key refuses updates (42P10): the load is 2 and names it."""
+    _define(site, "merge")
+    assert site.run("load", "parcels", "feed.json").returncode == 0
+    site.ask("create publication cdc for table logistics.parcels where (note <> 'x')")
+    done = site.run("load", "parcels", "feed.json", "--force")
+    assert done.returncode == 2
+    assert "logistics.parcels cannot be loaded: the publication cdc publishes it by columns" in done.stderr
+    assert "SQLSTATE 42P10" in done.stderr
+
+
 @pytest.mark.parametrize("mode", ["merge", "replace"])
 def test_an_identity_that_is_always_made_is_named(site: Site, mode: Mode) -> None:
     """A column of the definition that is `generated always as identity` ends an upsert with 2 and the statement."""
