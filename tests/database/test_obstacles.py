@@ -73,9 +73,11 @@ def test_a_table_without_replica_identity_is_named(site: Site) -> None:
 
 
 def test_a_migration_gives_older_tables_their_identity(site: Site) -> None:
-    """`db migrate` gives the tables of datasets that an older version made a replica identity."""
+    """`db migrate` gives the tables that an older version made a replica identity: of datasets, ledger and runs."""
     _define(site, "merge")
-    site.ask("alter table logistics.parcel_steps replica identity default")
+    for table in ("logistics.parcel_steps", "etl.touched", "etl.pending"):
+        site.ask(sql.SQL("alter table {} replica identity default").format(sql.Identifier(*table.split("."))))
+    site.ask("create table etl_staging.of_a_run (id integer); update etl.schema_version set version_num = '0008'")
     assert site.run("db", "migrate").returncode == 0
     bare = (
         "select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = c.relnamespace"
