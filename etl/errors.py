@@ -6,7 +6,7 @@ not an exception but a value (`etl.ingestion.values.Rejected`); exceptions are f
 
 import enum
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -116,6 +116,14 @@ class InterruptedByUserError(EtlError):
         super().__init__(message, hint=hint)
         # Without a handler of ours Python raises KeyboardInterrupt for SIGINT, and there is no number.
         self.exit_code = gravest([128 + (signal_number or signal.SIGINT)])
+
+
+def together(errors: Sequence[EtlError]) -> EtlError:
+    """Return one error for several, at least one: the gravest of them, and the sentences of the others."""
+    code = gravest(error.exit_code for error in errors)
+    first = next(error for error in errors if error.exit_code == code)
+    others = [str(error) for error in errors if error is not first]
+    return type(first)("; ".join([str(first), *others]), hint=first.hint)
 
 
 def reason_of(error: OSError) -> str:

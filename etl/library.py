@@ -18,7 +18,7 @@ import structlog
 
 from etl import provisioning
 from etl.database import connecting
-from etl.errors import DONE, BusyError, EtlError, ExitCode, UsageError, gravest
+from etl.errors import DONE, BusyError, EtlError, ExitCode, UsageError, gravest, together
 from etl.ingestion.destination import refusals
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
@@ -145,7 +145,7 @@ def load(
         stop, logs = Stop(), Logs(level="critical")
         targets = [Target.of(share.dataset, share.records, settings) for share in shares]
         asked = Load(database=target, settings=settings, targets=targets, stop=stop, logs=logs)
-        require_all(asked, named, folder)
+        require_all(asked, named)
         load_all(asked, named, result, lambda _summary, _error: None)
         precalculate_all(asked, folder, result, lambda _error: None)
     if result.exit_code not in DONE:
@@ -226,7 +226,11 @@ def precalculate(
     folder = Path(config_dir)
     chosen = catalogue.choose(aggregates, folder)
     with _opened(database, folder) as target, connecting.connect(target, "etl:precalculate") as connection:
-        return tuple(refresh_all(connection, chosen, run=None, full=full))
+        done = tuple(refresh_all(connection, chosen, run=None, full=full))
+    wrong = () if aggregates else tuple(catalogue.look(folder)[1].values())
+    if wrong:
+        raise together(wrong)
+    return done
 
 
 @contextmanager

@@ -9,11 +9,12 @@ from typing import Literal
 import psycopg
 
 from etl import datasets, queries
-from etl.database import connecting, migrations, tables
+from etl.database import connecting, migrations, obstacles, tables
 from etl.database.connecting import Database
+from etl.database.obstacles import Obstacle
 from etl.database.pooling import pooling
 from etl.errors import UsageError
-from etl.precalculation import installation
+from etl.precalculation import catalogue, installation
 
 State = Literal["ok", "warn", "fail"]
 
@@ -193,18 +194,9 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
         found=f"{connection.info.user} lacks {', '.join(missing)}" if missing else "can be written",
         remedy=f"grant etl_loader to {connection.info.user}",
     )
-    with_tables = set(datasets.default_names(config_dir))
-    for dataset in datasets.readable(config_dir):
-        if dataset.name not in with_tables:
-            continue
-        try:
-            tables.require_tables(connection, dataset)
-            if dataset.mode == "merge":
-                tables.require_key(connection, dataset)
-        except UsageError as error:
-            yield _refused(f"dataset {dataset.name}", error)
-        else:
-            yield Finding(what=f"dataset {dataset.name}", state="ok", found="its tables exist and can be loaded")
+    yield from _datasets(connection, config_dir)
+    for obstacle in obstacles.unidentified(connection, [], ["etl", "etl_staging", "analytics"]):
+        yield _obstacle("publications", obstacle)
     for fact in installation.unwatched(connection):
         yield Finding(
             what=f"triggers of {fact}",
@@ -212,6 +204,39 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
             found="its changes are not noted for the aggregates",
             remedy="etl db migrate",
         )
+
+
+def _datasets(connection: psycopg.Connection, config_dir: Path) -> Iterator[Finding]:
+    """Check the files of definitions and aggregates, and the tables of the datasets."""
+    with_tables = set(datasets.default_names(config_dir))
+    valid, wrong = datasets.look(config_dir)
+    yield from (_refused("definition", each) for each in wrong)
+    for each in catalogue.look(config_dir)[1].values():
+        yield Finding(what="aggregate", state="warn", found=str(each), remedy="correct the file, then etl db migrate")
+    for dataset in valid:
+        if dataset.name not in with_tables:
+            continue
+        try:
+            tables.require_tables(connection, dataset)
+            if dataset.mode == "merge":
+                tables.require_key(connection, dataset)
+            in_the_way = list(obstacles.of_dataset(connection, dataset, dataset.mode))
+        except UsageError as error:
+            yield _refused(f"dataset {dataset.name}", error)
+            continue
+        if not in_the_way:
+            yield Finding(what=f"dataset {dataset.name}", state="ok", found="its tables exist and can be loaded")
+        for obstacle in in_the_way:
+            yield _obstacle(f"dataset {dataset.name}", obstacle)
+
+
+def _obstacle(what: str, obstacle: Obstacle) -> Finding:
+    return Finding(
+        what=what,
+        state="fail" if obstacle.is_certain else "warn",
+        found=f"{obstacle.table}: {obstacle.found}",
+        remedy=obstacle.remedy,
+    )
 
 
 def _refused(what: str, error: UsageError) -> Finding:

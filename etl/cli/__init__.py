@@ -183,6 +183,11 @@ def _describe_fault(error: Exception) -> dict[str, Any]:
     return fault
 
 
+def print_warning(error: EtlError) -> None:
+    """Print on stderr what is wrong where it hinders nothing of this command."""
+    click.echo(f"warning: {error}", err=True)
+
+
 def print_error(error: EtlError) -> None:
     """Print an error on stderr: what is wrong, then the next command."""
     click.echo(f"error: {error}", err=True)

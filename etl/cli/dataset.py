@@ -4,7 +4,7 @@ import click
 import msgspec
 
 from etl import datasets
-from etl.cli import completion, infer
+from etl.cli import completion, infer, print_warning
 from etl.cli.options import Common, json_option, option, print_json, print_table
 from etl.database.connecting import connect
 from etl.database.tables import require_tables
@@ -26,7 +26,9 @@ command.add_command(infer.command)
 def list_command(common: Common, as_json: bool) -> None:
     """List all definitions: those whose tables `db migrate` creates, and the optional ones."""
     migrated = set(datasets.default_names(common.config_dir))
-    found = [datasets.find(name, common.config_dir) for name in datasets.names(common.config_dir)]
+    found, wrong = datasets.look(common.config_dir)
+    for error in wrong:
+        print_warning(error)
     if as_json:
         print_json(
             {

@@ -51,7 +51,7 @@ def _listen(common: Common, report: Report) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, end)
     try:
-        chosen = catalogue.read_all(common.config_dir)
+        chosen = catalogue.readable(common.config_dir)
         with common.database() as database:
             listener.listen(database, chosen, after_round=lambda connection: _write(report, connection))
     except KeyboardInterrupt:

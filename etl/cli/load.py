@@ -84,7 +84,7 @@ def command(
                 logs=replace(common.logs, below=shown.height),
                 watch=shown,
             )
-            require_all(load, named, common.config_dir)
+            require_all(load, named)
             load_all(load, named, result, partial(_print_summary, as_json=as_json))
             precalculate_all(load, common.config_dir, result, print_error)
             if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import click
 import psycopg
 
-from etl.cli import completion
+from etl.cli import completion, print_error, print_warning
 from etl.cli.options import Common, json_option, metrics_option, option, print_json, print_table
 from etl.database.connecting import connect
-from etl.errors import ExitCode, UsageError
+from etl.errors import EtlError, ExitCode, UsageError, gravest
 from etl.metrics import Report
 from etl.precalculation import catalogue, installation, pending, refresh, verify
 from etl.precalculation.catalogue import Aggregate
@@ -49,18 +49,22 @@ def command(
     if verifies or lists or prints_ddl:
         report.withdraw()
     chosen = catalogue.choose(aggregates, common.config_dir)
+    wrong = [] if aggregates else list(catalogue.look(common.config_dir)[1].values())
+    for error in wrong:
+        print_warning(error)
+    left_out = ExitCode.USAGE if wrong else ExitCode.SUCCESS
     with common.database() as database, connect(database, "etl:precalculate") as connection:
         if lists:
             return _list(connection, chosen, as_json=as_json)
         if verifies:
-            return _verify(connection, chosen, as_json=as_json)
+            return gravest([left_out, _verify(connection, chosen, as_json=as_json)])
         if prints_ddl:
             return _print_ddl(connection, chosen)
         try:
             _refresh(connection, chosen, full=full, as_json=as_json)
         finally:
             report.look(connection)
-        return ExitCode.SUCCESS
+        return left_out
 
 
 def _refresh(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, full: bool, as_json: bool) -> None:
@@ -97,7 +101,17 @@ def _list(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_jso
 
 
 def _verify(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_json: bool) -> int:
-    compared = [verify.verify(connection, aggregate) for aggregate in chosen]
+    compared = []
+    failed: list[EtlError] = []
+    for aggregate in chosen:
+        try:
+            compared.append(verify.verify(connection, aggregate))
+        except UsageError as error:  # It hinders no other aggregate.
+            failed.append(error)
+        except psycopg.Error as error:
+            failed.append(refresh.own_error(connection, aggregate, error))
+    for failure in failed:
+        print_error(failure)
     if as_json:
         print_json(
             vars(each) | {"keys": [{"key": key, "difference": difference} for key, difference in each.keys]}
@@ -116,7 +130,8 @@ def _verify(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_j
         ]
         if differing:
             print_table("differences", ["aggregate", "key", "row is"], differing)
-    return ExitCode.FINDINGS if any(each.differences for each in compared) else ExitCode.SUCCESS
+    found = ExitCode.FINDINGS if any(each.differences for each in compared) else ExitCode.SUCCESS
+    return gravest([found, *(failure.exit_code for failure in failed)])
 
 
 def _print_ddl(connection: psycopg.Connection, chosen: Sequence[Aggregate]) -> int:

@@ -1,7 +1,6 @@
 """The database of a command: its address, its embedded server, and connections with pinned settings."""
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl import queries
+from etl.database.answers import answer_to, wrong_parameter
+from etl.database.sqlstates import code_of
 from etl.errors import DatabaseError, UsageError
 
 EMBEDDED = "embedded:"
@@ -34,14 +35,6 @@ _CONNECTION = {
 }
 
 _LOCK_TIMEOUT = "60s"
-
-# libpq passes on the text of the server's answer to a first connection, but not its SQLSTATE.
-_REFUSALS = re.compile(
-    r"password authentication failed|no password supplied|does not exist|no pg_hba\.conf entry"
-    r"|not permitted to log in|authentication failed|invalid connection option|invalid .*value|invalid port number"
-    r"|definition of service .* not found|certificate|permission denied for database"
-    r"|does not support SSL|SSL is required|no encryption"
-)
 
 _SQL = queries.load("database")
 
@@ -131,26 +124,26 @@ def connect(database: Database, application_name: str = "etl") -> psycopg.Connec
     """
     try:
         return _open(database, application_name)
+    except psycopg.ProgrammingError as error:
+        if code_of(error) is not None:
+            raise
+        remedy = wrong_parameter().remedy
+        raise UsageError(f"the address of {database.name} is wrong: {_first_line(error)}", hint=remedy) from error
     except psycopg.OperationalError as error:
-        text = _first_line(error)
-        if _REFUSALS.search(text):
-            raise UsageError(f"{database.name} refuses the connection: {text}", hint=_remedy(text)) from error
-        raise DatabaseError(
-            f"cannot reach the database {database.name}: {text}",
-            hint="start the server, or name another by --database or ETL_DATABASE_URL",
-        ) from error
+        text, answer = _first_line(error), answer_to(_conninfo(database, application_name), error)
+        if answer.is_refusal:
+            raise UsageError(f"{database.name} refuses the connection: {text}", hint=answer.remedy) from error
+        raise DatabaseError(f"cannot reach the database {database.name}: {text}", hint=answer.remedy) from error
+
+
+def _conninfo(database: Database, application_name: str) -> str:
+    written = conninfo_to_dict(database.conninfo)
+    options: dict[str, Any] = {name: value for name, value in _CONNECTION.items() if name not in written}
+    return make_conninfo(database.conninfo, application_name=application_name, client_encoding="utf8", **options)
 
 
 def _open(database: Database, application_name: str) -> psycopg.Connection:
-    written = conninfo_to_dict(database.conninfo)
-    options: dict[str, Any] = {name: value for name, value in _CONNECTION.items() if name not in written}
-    connection = psycopg.connect(
-        database.conninfo,
-        autocommit=True,
-        application_name=application_name,
-        client_encoding="utf8",
-        **options,
-    )
+    connection = psycopg.connect(_conninfo(database, application_name), autocommit=True)
     try:
         connection.execute(_SQL["pin_session"], {"lock_timeout": _LOCK_TIMEOUT})
     except BaseException:
@@ -164,16 +157,6 @@ def _first_line(error: psycopg.Error) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else "no reason given"
     return text.removeprefix("connection failed: ").removeprefix("FATAL: ").strip()
-
-
-def _remedy(text: str) -> str:
-    if "password" in text or "authentication" in text:
-        return "give the password by ~/.pgpass, PGPASSWORD or a service file, never on the command line"
-    if "database" in text and "does not exist" in text:
-        return "create the database, or name another by --database or ETL_DATABASE_URL"
-    if "SSL" in text or "certificate" in text:
-        return "sslrootcert names the authority of the server's certificate; see docs/security.md"
-    return "check user, database and address"
 
 
 class Session:

@@ -6,7 +6,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import LINEAGE, Dataset, Table, additions, ddl, limits_ddl, quoted
+from etl.datasets import LINEAGE, Dataset, Table, additions, creation, limits_ddl, quoted, replica_identity
 from etl.errors import UsageError
 
 _SQL = queries.load("database")
@@ -117,8 +117,11 @@ def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
         try:
             for table in dataset.tables:
                 _add_columns(connection, table)
-            for statement in ddl(dataset):
+            for statement in creation(dataset):
                 connection.execute(statement)
+            bare = {"tables": [table.quoted for table in dataset.tables]}
+            for names in connection.execute(_SQL["without_identity"], bare).fetchall():
+                connection.execute(replica_identity(sql.Identifier(*names)))
         except psycopg.errors.WrongObjectType as error:
             raise UsageError(
                 f"a relation with the name of a table of {dataset.name} is no table: {error.diag.message_primary}",

@@ -64,3 +64,6 @@ RETRY_CAP_SECONDS = 30.0
 
 # How COPY's text format writes null.
 NULL_TEXT = "\\N"
+
+# The last of so many failed batches in a row ends the load: its cause is not one of single batches.
+MAX_FAILED_IN_A_ROW = 3

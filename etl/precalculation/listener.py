@@ -5,7 +5,7 @@ listener works, loses no refresh.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 import psycopg
@@ -13,9 +13,10 @@ import structlog
 
 from etl import queries
 from etl.database.connecting import Database, connect
+from etl.database.sqlstates import code_of
 from etl.errors import DatabaseError, UsageError
 from etl.precalculation.catalogue import Aggregate
-from etl.precalculation.refresh import refresh
+from etl.precalculation.refresh import own_error, refresh
 
 # A change by hand sends no notification.
 POLL_SECONDS = 60.0
@@ -50,9 +51,10 @@ def listen(
         try:
             # Notifications must arrive during a refresh. The connection that receives them holds the listener's lock.
             with connect(database, "etl:listen") as receiver, connect(database, "etl:precalculate") as worker:
-                pause = shortest
                 _take_lock(receiver)
-                _follow(receiver, worker, aggregates, poll_seconds, after_round)
+                for _ in _rounds(receiver, worker, aggregates, poll_seconds):
+                    after_round(worker)
+                    pause = shortest  # A server that takes connections may still refuse to work, as a standby does.
         except (DatabaseError, psycopg.Error) as error:
             reason = (
                 str(error) if isinstance(error, DatabaseError) else f"{type(error).__name__} {error.sqlstate or ''}"
@@ -88,19 +90,16 @@ def _try_lock(receiver: psycopg.Connection) -> bool:
     return bool(row and row[0])
 
 
-def _follow(
-    receiver: psycopg.Connection,
-    worker: psycopg.Connection,
-    aggregates: Sequence[Aggregate],
-    poll_seconds: float,
-    after_round: Callable[[psycopg.Connection], None],
-) -> NoReturn:
+def _rounds(
+    receiver: psycopg.Connection, worker: psycopg.Connection, aggregates: Sequence[Aggregate], poll_seconds: float
+) -> Iterator[None]:
+    """Refresh all aggregates, again and again; yield after each round, which never ends."""
     receiver.execute(_SQL["listen"])
     log.info("listening", aggregates=len(aggregates))
     while True:
         for aggregate in aggregates:
             _refresh(worker, aggregate)
-        after_round(worker)
+        yield
         if list(receiver.notifies(timeout=poll_seconds, stop_after=1)):
             list(receiver.notifies(timeout=SETTLE_SECONDS))
 
@@ -112,10 +111,8 @@ def _refresh(worker: psycopg.Connection, aggregate: Aggregate) -> None:
     except UsageError as error:
         log.error("refresh_failed", aggregate=aggregate.name, reason=str(error), hint=error.hint)  # noqa: TRY400 - the reason says all
     except psycopg.Error as error:
-        if worker.closed:
-            raise
-        # Its message may quote a value.
-        log.error("refresh_failed", aggregate=aggregate.name, sqlstate=error.sqlstate)  # noqa: TRY400 - no traceback for it
+        reason = own_error(worker, aggregate, error)
+        log.error("refresh_failed", aggregate=aggregate.name, reason=str(reason), sqlstate=code_of(error))  # noqa: TRY400 - no traceback for it
     else:
         if result.buckets:
             log.info("aggregate_refreshed", **vars(result))

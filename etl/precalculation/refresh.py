@@ -9,7 +9,8 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from etl import queries
-from etl.errors import DefinitionError, InternalError, UsageError
+from etl.database.sqlstates import code_of, condition, exit_code
+from etl.errors import DatabaseError, DefinitionError, EtlError, ExitCode, InternalError, UsageError, gravest
 from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.pending import gather, is_known, take_due
@@ -40,7 +41,7 @@ def refresh(
     aggregate wait for each other. Readers see the old rows until the commit; unchanged rows are not written.
 
     Raises UsageError when a table or a right on it is missing, or the rows of the select do not fit; psycopg's errors
-    otherwise.
+    otherwise (see `own_error`).
     """
     if not connection.autocommit or connection.info.transaction_status != TransactionStatus.IDLE:
         raise InternalError("expected an autocommit connection outside a transaction for a refresh")
@@ -57,37 +58,45 @@ def refresh_all(
 ) -> Iterator[RefreshResult]:
     """Refresh one aggregate after another; yield the result of each.
 
-    An aggregate that cannot be computed does not stop the others. Raises UsageError at the end, with the error of the
-    first such aggregate and the names of the others.
+    An aggregate that cannot be refreshed does not stop the others, whatever the reason. Raises at the end the gravest
+    error (UsageError, DatabaseError), with the names of the other such aggregates. Raises psycopg's errors when the
+    connection is lost.
     """
-    failed: dict[str, UsageError] = {}
+    failed: dict[str, EtlError] = {}
     for aggregate in aggregates:
         try:
             result = refresh(connection, aggregate, run=run, full=full)
         except UsageError as error:
             failed[aggregate.name] = error
+        except psycopg.Error as error:
+            failed[aggregate.name] = own_error(connection, aggregate, error)
         else:
             yield result
     if failed:
-        first, *others = failed
+        code = gravest(error.exit_code for error in failed.values())
+        first = next(name for name, error in failed.items() if error.exit_code == code)
+        others = [name for name in failed if name != first]
         also = f"; these could not be refreshed either: {', '.join(others)}" if others else ""
         raise type(failed[first])(f"{failed[first]}{also}", hint=failed[first].hint) from failed[first]
 
 
 @contextmanager
 def explain_errors(connection: psycopg.Connection, aggregate: Aggregate) -> Iterator[None]:
-    """Turn an error of one aggregate (not of the database) into a UsageError with the remedy."""
+    """Turn an error that a person can only put right in the aggregate, or in its rights, into one with the remedy."""
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
         raise UsageError(
-            f"the user {connection.info.user} may not refresh {aggregate.name}: {error.diag.message_primary}",
+            f"the user {connection.info.user} may not refresh {aggregate.name}: {_sentence(error)}",
             hint=f"grant etl_loader to {connection.info.user}",
         ) from error
     except psycopg.Error as error:
-        kind = (error.sqlstate or "")[:2]
+        code = code_of(error)
+        if connection.closed or code is None:
+            raise
+        kind = code[:2]
         if kind == "42":
-            message = f"{aggregate.name} cannot be computed: {error.diag.message_primary}"
+            message = f"{aggregate.name} cannot be computed: {_sentence(error)}"
             raise UsageError(message, hint="etl db migrate") from error
         if kind in _BY_DATA:
             reason, hint = _reason(aggregate, error)
@@ -95,6 +104,31 @@ def explain_errors(connection: psycopg.Connection, aggregate: Aggregate) -> Iter
                 f"{aggregate.name} cannot be computed: {reason}, in {aggregate.path}", hint=hint
             ) from error
         raise
+
+
+def own_error(connection: psycopg.Connection, aggregate: Aggregate, error: psycopg.Error) -> EtlError:
+    """Return any other error of the server as one of the aggregate, with what to do next.
+
+    Raises the error itself when the connection is lost.
+    """
+    code = code_of(error)
+    if connection.closed or code is None:
+        raise error
+    message = f"{aggregate.name} cannot be refreshed: {condition(code)}, SQLSTATE {code}"
+    if exit_code(code) == ExitCode.USAGE:
+        return UsageError(
+            f"{message}, in {aggregate.path}",
+            hint="etl db check; look at the functions that the select calls, and at the publications of its tables",
+        )
+    return DatabaseError(message, hint=f"run etl precalculate {aggregate.name} again")
+
+
+def _sentence(error: psycopg.Error) -> str:
+    """Return the server's sentence on its own objects; a function of the database may quote a value in another one."""
+    diag, code = error.diag, code_of(error) or ""
+    if diag.source_function == "exec_stmt_raise" or diag.internal_query is not None:
+        return f"{condition(code)}, SQLSTATE {code}"
+    return str(diag.message_primary)
 
 
 def _reason(aggregate: Aggregate, error: psycopg.Error) -> tuple[str, str]:
@@ -106,10 +140,10 @@ def _reason(aggregate: Aggregate, error: psycopg.Error) -> tuple[str, str]:
     if isinstance(error, psycopg.errors.UniqueViolation) and constraint.endswith("_pkey"):
         return f"several rows have the same key ({', '.join(aggregate.key)})", "group by the key only"
     if isinstance(error, psycopg.errors.CardinalityViolation):
-        return str(error.diag.message_primary), "group by the key; each subquery must return one row"
+        return _sentence(error), "group by the key; each subquery must return one row"
     of = f" of {constraint}" if constraint else ""
     return (
-        f"{type(error).__name__}{of}, SQLSTATE {error.sqlstate}",
+        f"{type(error).__name__}{of}, SQLSTATE {code_of(error)}",
         "make the select accept every value of the facts",
     )
 

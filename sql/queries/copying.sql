@@ -13,10 +13,12 @@ create temporary table if not exists {new} (
 ) on commit delete rows;
 
 -- name: make_staging
--- Make the logged table that gathers the rows of an atomic run.
+-- Make the logged table that gathers the rows of an atomic run. It has no key: without a replica identity a publication
+-- would refuse to delete its rows.
 create table if not exists {new} (
     like {table} including constraints including defaults including generated
 );
+alter table {new} replica identity full;
 
 -- name: staging_abandoned
 -- List the staging tables of a dataset's atomic runs that never become visible, and the tables of keys of runs that

@@ -72,6 +72,23 @@ select a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
 from pg_attribute a
 where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped;
 
+-- name: without_identity
+-- List the tables, with their partitions, that have neither a primary key nor another replica identity.
+with wanted as (
+    select to_regclass(name)::oid as relation from unnest(%(tables)s::text[]) as name
+),
+leaves as (
+    select relation from wanted
+    union
+    select tree.relid from wanted cross join lateral pg_partition_tree(wanted.relation) as tree
+)
+select n.nspname, c.relname
+from leaves
+join pg_class c on c.oid = leaves.relation
+join pg_namespace n on n.oid = c.relnamespace
+where c.relkind = 'r' and c.relreplident = 'd'
+    and not exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary);
+
 -- name: computed_columns
 -- List the columns whose values the server computes; a load cannot write to them.
 select attname

@@ -99,8 +99,9 @@ group by watches.noted, is_key
 order by watches.noted, is_key;
 
 -- name: make_bucket_of
--- Make the function that returns the bucket of a noted time, and null (all buckets) where the calendar ends: the buckets
--- before and after it cannot be computed.
+-- Make the function that returns the bucket of a noted time. It returns null (all buckets) where the calendar ends, because
+-- the buckets before and after it cannot be computed, and for a kind that this installation does not know: the aggregate
+-- of another installation must hinder no refresh.
 create or replace function etl.bucket_of(kind text, noted timestamp) returns timestamp
 language plpgsql
 immutable
@@ -108,10 +109,7 @@ strict
 parallel safe
 as $bucket$
 begin
-    if kind not in ({kinds}) then
-        raise exception 'unknown bucket kind % in etl.aggregates', kind using errcode = 'undefined_object';
-    end if;
-    if noted not between timestamp '4713-01-01 BC' and timestamp '290000-12-31' then
+    if kind not in ({kinds}) or noted not between timestamp '4713-01-01 BC' and timestamp '290000-12-31' then
         return null;
     end if;
     return pg_catalog.date_trunc(kind, noted);

@@ -61,8 +61,8 @@ begin
             {statements};
             set constraints all immediate;
             lowest := lowest + size;
-        exception when others then
-            if sqlstate !~ {data_refused} then
+        exception when assert_failure or others then -- "others" leaves out a failed assertion
+            if sqlstate ~ {not_of_data} then
                 raise;
             end if;
             if size > 1 then

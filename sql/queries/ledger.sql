@@ -85,6 +85,17 @@ insert into etl.batches (run, "offset", bytes, first_record, count_records, hash
 values (%(run)s, %(offset)s, %(bytes)s, %(first_record)s, %(count)s, %(hash)s, %(attempt)s)
 on conflict (run, "offset") do nothing;
 
+-- name: lock_failing
+-- Let one batch of a run at a time become a failed batch; the lock ends with the transaction.
+select pg_advisory_xact_lock(hashtextextended('etl:failing:' || %(run)s, 0));
+
+-- name: are_failing
+-- Return whether the batches of a run that were entered last failed, so many of them.
+select count(*) = %(number)s and bool_and(count_failed > 0) as are_failing
+from (
+    select count_failed from etl.batches where run = %(run)s and "offset" <> %(offset)s order by xact desc limit %(number)s
+) as latest;
+
 -- name: enter_batch
 -- Enter the result of a claimed batch, as COPY counted it.
 update etl.batches

@@ -86,8 +86,8 @@ from (select distinct on ({key}) {columns} from {source} as batch order by {key}
 where not exists (select from {table} as old where {same_key} and old.etl_run = new.etl_run);
 
 -- name: insert_all
--- Insert all rows of the source.
-insert into {table} ({columns}) select {columns} from {source} as batch;
+-- Insert all rows of the source; an identity column takes its value, as COPY gives it.
+insert into {table} ({columns}) overriding system value select {columns} from {source} as batch;
 
 -- name: count_all
 -- Count all rows of the source.

@@ -34,9 +34,28 @@ select
     via_day,
     exists (select from pg_attribute where attrelid = to_regclass(via_table) and attname = via_column)
 from etl.watches
-where via_table is not null
+where via_table is not null and (%(aggregates)s::text[] is null or aggregate = any(%(aggregates)s::text[]))
 group by fact, noted, via_table, via_column, via_type, via_day
 order by fact, noted, via_table, via_column, via_day;
+
+-- name: watched_by
+-- List the aggregates that watch a fact.
+select distinct aggregate from etl.watches order by aggregate;
+
+-- name: try_touched
+-- Find the touched times of aggregates, and leave the notes.
+with taken as (
+    select fact, noted, days, hours, keys from etl.touched
+)
+select count(noted) from ({touched}) as touched (aggregate, noted);
+
+-- name: touched_as_whole
+-- Add all of the aggregates whose touched times cannot be found.
+union
+select watches.aggregate, null
+from taken
+join etl.watches on watches.fact = taken.fact
+where watches.aggregate = any({as_whole}::text[])
 
 -- name: touched
 -- List the touched times (UTC) of aggregates; null is all of an aggregate. An infinite time is in no bucket.

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from etl.database.connecting import Database
 from etl.embedded import Server
@@ -211,6 +212,20 @@ def test_one_aggregate_that_fails_does_not_stop_the_others(site: Site) -> None:
     site.ask("alter table analytics.daily_shipments drop constraint no_one")
     _load(site, "next", "2026-03-01")
     until(lambda: site.value("select count(*) from analytics.daily_shipments") == 1, "the aggregate that failed")
+
+
+def test_a_server_that_refuses_the_work_is_asked_less_often(site: Site) -> None:
+    """A server that takes the connection and refuses the work is waited for twice as long each time."""
+    site.ask("create role nightly login; grant etl_loader to nightly")
+    site.ask("revoke execute on function pg_try_advisory_lock(bigint) from public")
+    try:
+        listener = site.start("listen", conninfo=make_conninfo(site.conninfo, user="nightly"))
+        until(lambda: len(listener.events("connection_lost")) >= 3, "three tries")
+        assert [event["seconds"] for event in listener.events("connection_lost")[:3]] == [0.5, 1.0, 2.0]
+        listener.kill()
+    finally:
+        site.ask("grant execute on function pg_try_advisory_lock(bigint) to public")
+        site.ask("drop owned by nightly; drop role nightly")
 
 
 def test_a_change_by_hand_is_found_by_polling(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

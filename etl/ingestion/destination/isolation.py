@@ -12,9 +12,10 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
+from etl.database import sqlstates
 from etl.database.tables import skipping_tables
 from etl.datasets import LINEAGE, Dataset, Table
-from etl.ingestion.destination import effects, refusals
+from etl.ingestion.destination import effects
 from etl.ingestion.destination.duplicates import JudgeDuplicates, count_kept
 from etl.ingestion.destination.merging import WON, Statements, columns
 from etl.ingestion.destination.sending import Exchange, Waiting
@@ -82,7 +83,7 @@ def _block(
             effects.checked(statement) if statement.table in skipping else statement.text
             for statement in statements(sources, _SQL["won_of_range"].format(won=WON))
         ),
-        data_refused=sql.Literal(f"^({'|'.join(refusals.DATA)})"),
+        not_of_data=sql.Literal(sqlstates.not_of_data()),
     )
 
 
@@ -106,7 +107,7 @@ def _fault(dataset: Dataset, sqlstate: str, constraint: str, schema: str, table:
         name = dataset.tables[int(table.rpartition("_")[2])].name
     return Fault(
         sqlstate=sqlstate,
-        reason=f"the database refuses it{by}: {refusals.condition(sqlstate)}",
+        reason=f"the database refuses it{by}: {sqlstates.condition(sqlstate)}",
         table=name,
         column=column or None,
     )

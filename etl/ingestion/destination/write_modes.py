@@ -150,7 +150,7 @@ class Staging(WriteMode):
     def __init__(self, dataset: Dataset, run: str, publication: WriteMode | Replacement) -> None:
         self._dataset = dataset
         self._publication = publication
-        self._staging = [sql.Identifier("etl_staging", f"{run}_{number}") for number in range(len(dataset.tables))]
+        self._staging = staging_tables(dataset, run)
         self.copy_targets = self._staging
 
     def statements(self, sources: merging.Sources, _won: sql.Composable) -> list[merging.Statement]:
@@ -218,6 +218,11 @@ def _direct(dataset: Dataset, mode: Mode) -> WriteMode:
     if mode == "merge":
         return Merge(dataset)
     return AppendNewest(dataset) if dataset.on_duplicate == "newest" else Append(dataset)
+
+
+def staging_tables(dataset: Dataset, run: str) -> list[sql.Identifier]:
+    """Return the tables that gather the rows of an atomic run, one for each table of the dataset."""
+    return [sql.Identifier("etl_staging", f"{run}_{number}") for number in range(len(dataset.tables))]
 
 
 def facts_of(dataset: Dataset) -> list[sql.Identifier]:

@@ -80,6 +80,16 @@ def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
     return False
 
 
+def are_failing(connection: psycopg.Connection, run: Run, piece: Piece, number: int) -> bool:
+    """Return whether the last batches of the run that were entered before this one failed, `number` of them.
+
+    Until the end of the transaction no other batch of the run can fail.
+    """
+    connection.execute(_SQL["lock_failing"], {"run": run.run})
+    values = {"run": run.run, "offset": piece.offset, "number": number}
+    return bool(queries.one(connection, _SQL["are_failing"], values)["are_failing"])
+
+
 def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, stored: Sequence[Failure]) -> None:
     """Enter the result of a claimed batch, and the files of the failed store that keep its refused records."""
     effects = entry.policy_effects.document()

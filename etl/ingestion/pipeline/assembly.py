@@ -19,7 +19,8 @@ from tenacity import Retrying
 from etl.database.connecting import Database, Session
 from etl.database.tables import guarded_columns, other_types
 from etl.datasets import Dataset
-from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError, reason_of
+from etl.errors import DatabaseError, EtlError, InternalError, InterruptedByUserError, SourceError, reason_of
+from etl.ingestion.constants import MAX_FAILED_IN_A_ROW
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier, copier_of_run
 from etl.ingestion.destination.sending import Wire, wait_for
@@ -31,7 +32,7 @@ from etl.ingestion.pipeline.batches import LedgerWriter, Loader, retry_policy
 from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.paths import CheckedPath, Paths, fast
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Batch, Entry, Failure, Piece
+from etl.ingestion.values import Batch, Entry, Failure, Fault, Piece
 from etl.settings import Decoder, Mode, RetrySettings
 
 if TYPE_CHECKING:
@@ -139,6 +140,24 @@ class RunLedgerWriter:
         """Enter the outcome of the batch, and the marks of its records."""
         marks.add(connection, self.dataset, self.run.number, batch.piece.marks)
         batches.enter(connection, self.run, batch.piece, entry, stored)
+
+    def require_failable(self, connection: psycopg.Connection, batch: Batch, fault: Fault) -> None:
+        """Raise DatabaseError when too many batches fail one after the other, or a batch of an atomic run fails.
+
+        The batch is not entered then: the same command begins with it. The ledger counts over all attempts and
+        processes, so that a fault that stays does not move the source into the failed store, a few batches each time.
+        """
+        refused = f"the batch at byte {batch.piece.offset} could not load: {fault.reason}, SQLSTATE {fault.sqlstate}"
+        if self.run.is_atomic:
+            raise DatabaseError(
+                refused, hint="etl db check looks for timeouts; run the same command to continue with this batch"
+            )
+        if batches.are_failing(connection, self.run, batch.piece, MAX_FAILED_IN_A_ROW - 1):
+            raise DatabaseError(
+                f"{refused}; {MAX_FAILED_IN_A_ROW} batches in a row did not load",
+                hint="etl db check looks for timeouts; run the same command to continue with this batch,"
+                f" and etl failed replay --run {self.run.run} for those before it",
+            )
 
     def origin(self, batch: Batch) -> Origin:
         """Return the run and the batch of a failure."""

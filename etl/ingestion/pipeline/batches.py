@@ -15,9 +15,10 @@ import structlog
 from tenacity import RetryCallState, Retrying
 
 from etl import retrying
-from etl.database.connecting import Database
+from etl.database.connecting import Database, connect
+from etl.database.sqlstates import code_of
 from etl.datasets import Dataset
-from etl.errors import BusyError, DatabaseError, InternalError
+from etl.errors import BusyError, DatabaseError, EtlError, InternalError, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.sending import Exchange, Waiting, Wire
@@ -40,6 +41,9 @@ class LedgerWriter(Protocol):
 
     def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
         """Enter the counts of a batch and its failures."""
+
+    def require_failable(self, connection: psycopg.Connection, batch: Batch, fault: Fault) -> None:
+        """Raise DatabaseError when the load must stop instead of leaving this batch to the failed store."""
 
     def origin(self, batch: Batch) -> Origin:
         """Return the origin of the records of a batch, for the failed store."""
@@ -86,7 +90,7 @@ def retry_policy(
             "batch_retried",
             try_number=state.attempt_number,
             of=settings.attempts,
-            sqlstate=error.sqlstate if isinstance(error, psycopg.Error) else None,
+            sqlstate=code_of(error) if isinstance(error, psycopg.Error) else None,
             wait_seconds=round(state.upcoming_sleep, 2),
         )
 
@@ -135,7 +139,7 @@ class Loader:
                 log.warning("batch_failed", offset=batch.piece.offset, sqlstate=result.fault.sqlstate)
                 result = yield from self._commit(batch, partial(self._leave_to_store, fault=result.fault))
         except psycopg.Error as error:
-            raise refusals.as_etl_error(error, self.database) from error
+            raise self._explained(error) from error
         log.debug(
             "batch_loaded",
             offset=batch.piece.offset,
@@ -144,6 +148,23 @@ class Loader:
             seconds=round(time.monotonic() - started, 3),
         )
         return result
+
+    def _explained(self, error: psycopg.Error) -> EtlError:
+        """Return the error that ends the load, with its remedy; the transaction of the batch is rolled back."""
+        if code_of(error) is None:  # The connection is lost; perhaps the server refuses a new one for good.
+            try:
+                connect(self.database).close()
+            except UsageError as refused:
+                return refused
+            except (DatabaseError, psycopg.Error):
+                pass
+        if refusals.meaning(error) != "fix":
+            return refusals.as_etl_error(error, self.database)
+        try:
+            connection = self.wire.session.connection()
+        except psycopg.Error:
+            return refusals.as_etl_error(error, self.database)
+        return refusals.explained(error, self.database, connection, self.projection.dataset.tables)
 
     def _try(self, batch: Batch, write: _Write) -> Waiting[Entry | _Refusal]:
         """Commit a batch that is written this way, or return why it stays refused."""
@@ -170,8 +191,9 @@ class Loader:
         rejected = sorted([*batch.rejected, *refused], key=lambda record: record.place)
         return _BatchOutcome(rows=copied.rows, rejected=rejected, duplicates=copied.duplicates)
 
-    def _leave_to_store(self, _exchange: Exchange, batch: Batch, *, fault: Fault) -> Waiting[_BatchOutcome]:
+    def _leave_to_store(self, exchange: Exchange, batch: Batch, *, fault: Fault) -> Waiting[_BatchOutcome]:
         """Leave all records of the batch to the failed store, except those that are rejected already."""
+        self.ledger_writer.require_failable(exchange.connection, batch, fault)
         already = {record.place for record in batch.rejected}
         failed = self._with_keys(batch, {place: fault for place in batch.places if place not in already})
         yield from ()  # No row is sent.

@@ -6,6 +6,7 @@ from itertools import permutations
 from pathlib import Path
 
 from etl.database.connecting import connect
+from etl.database.obstacles import require_loadable
 from etl.database.pooling import require_own_session
 from etl.database.tables import require_key, require_tables
 from etl.errors import SIGNALS, DatabaseError, EtlError, ExitCode, UsageError, gravest
@@ -18,7 +19,6 @@ from etl.ingestion.pipeline.refreshing import precalculate
 from etl.ingestion.pipeline.resumption import judge
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Source, Summary
-from etl.precalculation import catalogue
 from etl.precalculation.refresh import RefreshResult
 
 Report = Callable[[Summary, EtlError | None], None]
@@ -39,7 +39,7 @@ class CommandResult:
         return gravest(self.codes)
 
 
-def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None:
+def require_all(load: Load, sources: Sequence[Source]) -> None:
     """Judge for exit code 2 before anything starts (contract C3).
 
     Raises UsageError.
@@ -47,8 +47,6 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None
     for target in load.targets:
         _require_fitting(load, target, sources)
     _require_own_tables(load.targets)
-    if load.settings.precalculate:
-        catalogue.read_all(config_dir)  # raises where the file of an aggregate has an error
     for source in sources:
         if source.path and is_stored(load.settings.failed_dir, Path(source.path)):
             raise UsageError(f"{source.name} is a file of the failed store", hint="etl failed replay ID")
@@ -56,6 +54,7 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None
         require_own_session(connection, load.database)
         for target in load.targets:
             require_tables(connection, target.dataset)
+            require_loadable(connection, target.dataset, target.mode)
             if target.dataset.key and (target.mode != "append" or target.dataset.on_duplicate == "newest"):
                 require_key(connection, target.dataset)
             for source in sources if len(sources) > 1 else ():

@@ -29,7 +29,18 @@ from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun, Recorder
 from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.sources.stream import Stream
-from etl.ingestion.values import Balance, Batch, Entry, Failure, PolicyEffects, Reason, Source, StoredRecord, Summary
+from etl.ingestion.values import (
+    Balance,
+    Batch,
+    Entry,
+    Failure,
+    Fault,
+    PolicyEffects,
+    Reason,
+    Source,
+    StoredRecord,
+    Summary,
+)
 
 _RUN: Final = runs.Run(run="dry-run", number=0, attempt=0, mode="append", is_atomic=False, was_finished=False)
 _NUMBER = re.compile(r"\d+")
@@ -204,6 +215,9 @@ class _DryRunLedgerWriter:
                 first_offset=record.offset,
             )
         )
+
+    def require_failable(self, connection: psycopg.Connection, batch: Batch, fault: Fault) -> None:
+        """Let every batch fail: a dry run judges the whole source."""
 
     def origin(self, batch: Batch) -> Origin:
         return Origin(id_prefix="", run="dry-run", dataset="", source="", batch=batch.piece.offset)

@@ -5,12 +5,14 @@ exception: those of one source become visible together or not at all.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import psycopg
 import structlog
 
+from etl.database.sqlstates import code_of
 from etl.errors import DatabaseError, EtlError
-from etl.ingestion.destination import refusals
+from etl.ingestion.destination import refusals, searching
 from etl.ingestion.ledger import batches, runs
 from etl.ingestion.pipeline.attempts import OpenRun, ending
 from etl.ingestion.pipeline.opening import Opening
@@ -60,7 +62,8 @@ def publish(stream: Stream, group: Sequence[OpenRun]) -> None:
     """Publish atomic runs, note the end of the source and notify the listeners, all in one transaction.
 
     Raises TooManyRejectedError when too few records loaded or a replace would delete too many rows, UsageError when a
-    trigger skips rows, DatabaseError when the server lost batches.
+    trigger skips rows or the server refuses them for a cause that a person must change, DatabaseError when the server
+    lost batches.
     """
     # Each session holds the source for its run still, or takes its locks again.
     connection, *_ = [run.attempt.session.connection() for run in group]
@@ -74,15 +77,27 @@ def publish(stream: Stream, group: Sequence[OpenRun]) -> None:
             for run in unfinished:
                 _publish_one(connection, run, stream.size)
     except psycopg.Error as error:
-        if refusals.meaning(error) != "data":
-            raise
-        names = " and ".join(run.id for run in unfinished)
-        raise DatabaseError(
-            f"the rows of run {names} cannot become visible together: {refusals.fault(error).reason}",
-            hint="--force without --atomic or replace rejects the records at fault one by one",
-        ) from error
+        raise _refused(connection, unfinished, error) from error
     for run in group:
         _analyze(run)
+
+
+def _refused(connection: psycopg.Connection, group: Sequence[OpenRun], error: psycopg.Error) -> Exception:
+    """Return the error that ends the publication: for a person to change something, or the server's to try again."""
+    meaning = refusals.meaning(error)
+    if meaning == "data":
+        names = " and ".join(run.id for run in group)
+        for run in group:
+            with suppress(psycopg.Error):  # The refusal itself is reported.
+                dataset, mode = run.context.dataset, run.context.mode
+                if (refused := searching.first_refused(connection, dataset, mode, run.id)) is not None:
+                    record = batches.first_record(connection, run.id, refused.batch) + refused.place - 1
+                    return refusals.not_published(refused.error, names, record)
+        return refusals.not_published(error, names)
+    if meaning != "fix":
+        return error
+    tables = [table for run in group for table in run.context.dataset.tables]
+    return refusals.explained(error, group[0].attempt.load.database, connection, tables)
 
 
 def _publish_one(connection: psycopg.Connection, run: OpenRun, source_bytes: int | None) -> None:
@@ -118,4 +133,4 @@ def _analyze(run: OpenRun) -> None:
         connection = attempt.session.connection()
         run.copier.analyze(connection, batches.rows(connection, run.context.run))
     except psycopg.Error as error:  # The records are loaded; the server's own analyze comes later.
-        log.warning("not_analyzed", run=run.id, sqlstate=error.sqlstate)
+        log.warning("not_analyzed", run=run.id, sqlstate=code_of(error))

@@ -19,15 +19,17 @@ def precalculate(
 ) -> Iterator[RefreshResult]:
     """Bring the aggregates that read these fact tables, or the ledger, up to date; yield each when it is refreshed.
 
-    Raises DatabaseError when the database refuses or an aggregate cannot be computed, after the others, and
-    InterruptedByUserError on a signal: the records are loaded, and the same command again refreshes the others.
+    Raises UsageError when the server refuses the connection, DatabaseError when the database is away or an aggregate
+    cannot be refreshed, after the others, and InterruptedByUserError on a signal: the records are loaded, and the same
+    command again refreshes the others.
     """
     try:
         with connect(database, "etl:precalculate") as connection:
             aggregates = catalogue.aggregates_reading([*tables, "etl.batches"], config_dir)
-            yield from refresh_all(connection, _until_stopped(aggregates, stop), run=run)
-    except UsageError as error:
-        raise DatabaseError(str(error), hint=error.hint) from error
+            try:
+                yield from refresh_all(connection, _until_stopped(aggregates, stop), run=run)
+            except UsageError as error:
+                raise DatabaseError(str(error), hint=error.hint) from error
     except psycopg.Error as error:
         raise refusals.as_etl_error(error, database) from error
 
