@@ -120,8 +120,8 @@ class Piece:
     are decoded together; `block_rows` are the rows that the proof of each block made, if any. `which` is the place
     (from 0) of the piece's records path among the paths by which the source is cut; numbers count the records of one
     path. `gap` are the bytes between the record before and the first one, in the same array or object; `start` is the
-    fingerprint of all bytes before the first record, `marks` are those that every reader makes of
-    the records of the piece, and `end_mark` is the mark after its last record.
+    fingerprint of all bytes before the first record, `before` is the mark after the record before, `marks` are
+    those that every reader makes of the records of the piece, and `end_mark` is the mark after its last record.
     """
 
     offset: int
@@ -134,6 +134,7 @@ class Piece:
     block_rows: tuple[BlockRows | None, ...] = field(default=(), repr=False, compare=False)
     gap: bytes = field(default=b"", repr=False, compare=False)
     start: Fingerprint | None = field(default=None, repr=False, compare=False)
+    before: Mark | None = field(default=None, repr=False, compare=False)
     marks: tuple[Mark, ...] = field(default=(), repr=False, compare=False)
     end_mark: Mark | None = field(default=None, repr=False, compare=False)
 

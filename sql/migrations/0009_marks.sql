@@ -23,10 +23,10 @@ where later.earlier = r.number;
 
 create table etl.marks (
     run bigint not null references etl.runs (number) on delete cascade,
-    first_record bigint not null,
+    last_record bigint not null,
     hashes bigint[] not null,
     places bytea not null,
-    primary key (run, first_record)
+    primary key (run, last_record)
 );
 
 -- Without fastupdate: each search would read the list of what is not sorted in yet.
@@ -34,7 +34,7 @@ create index marks_hashes_idx on etl.marks using gin (hashes) with (fastupdate =
 
 comment on table etl.marks is 'marks of the source of a run: after so many of its records, which end at this byte, the hash of all bytes is this';
 comment on column etl.marks.run is 'number of the run';
-comment on column etl.marks.first_record is 'number of records at the first mark of the row';
+comment on column etl.marks.last_record is 'number of records at the last mark of the row; a row that does not begin with the last mark of the row before comes after batches that are missing';
 comment on column etl.marks.hashes is 'for each mark the xxh3_64 of the source from the beginning of its first record, combined with that of the name of the dataset';
 comment on column etl.marks.places is 'for each mark its records and its byte, as the differences from the mark before it in the row: unsigned LEB128';
 

@@ -168,6 +168,7 @@ class _PieceBuilder:
         self._fingerprint = Fingerprint()
         self._start = self._fingerprint
         self._gap = b""
+        self._before: Mark | None = None
         self._hashed_to: int | None = None
         self._marks: list[Mark] = []
 
@@ -250,6 +251,8 @@ class _PieceBuilder:
         """Add records to the fingerprint, and note the marks among them."""
         fingerprint, window = self._fingerprint, self.window
         previous_end = fingerprint.end
+        if not self.count:
+            self._before = fingerprint.mark if fingerprint.records else None
         if self._hashed_to is not None:
             fingerprint.add(window.hashed(self._hashed_to, stretch.offset), 0)
         elif fingerprint.records:
@@ -295,6 +298,7 @@ class _PieceBuilder:
             block_rows=tuple(self._rows),
             gap=self._gap,
             start=self._start,
+            before=self._before,
             marks=tuple(self._marks),
             end_mark=self._fingerprint.mark,
         )

@@ -57,7 +57,7 @@ def split(piece: Piece, count: int) -> tuple[Piece, Piece]:
     marks = tuple(mark for mark in piece.marks if mark.records > fingerprint.records)
     fingerprint = fingerprint.copy()
     fingerprint.add(as_hashed(data[end:begin]), 0)
-    return first, replace(rest, start=fingerprint, marks=marks)
+    return first, replace(rest, gap=data[end:begin], start=fingerprint, before=first.end_mark, marks=marks)
 
 
 def _part(piece: Piece, begin: int, end: int) -> Piece:

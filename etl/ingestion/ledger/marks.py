@@ -1,6 +1,7 @@
 """The marks of the sources of runs, which tell to which run a source belongs."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import psycopg
 import xxhash
@@ -38,13 +39,28 @@ def _found(
     return found
 
 
-def following(connection: psycopg.Connection, dataset: str, run: int, records: int) -> tuple[list[Mark], bool]:
+class Following(NamedTuple):
+    """A mark of a run, and whether marks may be missing before it: those of batches that are not loaded."""
+
+    mark: Mark
+    is_after_gap: bool
+
+
+def following(connection: psycopg.Connection, dataset: str, run: int, records: int) -> tuple[list[Following], bool]:
     """Return some of the marks of a run after so many records, in order, and whether these are all."""
     values = {"run": run, "records": records, "most": _ROWS}
     rows = connection.execute(_SQL["marks_after"], values).fetchall()
-    # Two attempts may have written the same mark.
-    found = {mark.records: mark for row in rows for mark in _decoded(dataset, *row) if mark.records > records}
-    return [found[place] for place in sorted(found)], len(rows) < _ROWS
+    found: list[Following] = []
+    last = records
+    for row in rows:
+        marks = list(_decoded(dataset, *row))
+        is_after_gap = marks[0].records > last
+        for mark in marks:
+            if mark.records > last:
+                found.append(Following(mark, is_after_gap))
+                last = mark.records
+                is_after_gap = False
+    return found, len(rows) < _ROWS
 
 
 def last(connection: psycopg.Connection, dataset: str, run: int) -> Mark | None:
@@ -57,10 +73,10 @@ def add(connection: psycopg.Connection, dataset: str, run: int, marks: Sequence[
     """Add marks of a run, which are in order."""
     salt = _salt(dataset)
     for first in range(0, len(marks), _MARKS_IN_ROW):
-        row = marks[first : first + _MARKS_IN_ROW]
+        row = marks[max(0, first - 1) : first + _MARKS_IN_ROW]
         values = {
             "run": run,
-            "first_record": row[0].records,
+            "last_record": row[-1].records,
             "hashes": [mark.hash ^ salt for mark in row],
             "places": bytes(_encoded(row)),
         }
@@ -100,7 +116,7 @@ def _encoded(marks: Iterable[Mark]) -> Iterator[int]:
         records, end = mark.records, mark.end
 
 
-def _decoded(dataset: str, _first_record: int, hashes: Sequence[int], places: bytes) -> Iterator[Mark]:
+def _decoded(dataset: str, hashes: Sequence[int], places: bytes) -> Iterator[Mark]:
     numbers = _numbers(places)
     salt = _salt(dataset)
     records = end = 0

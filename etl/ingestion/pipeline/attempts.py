@@ -212,11 +212,11 @@ class OpenRun:
         self.attempt.load.watch.moved()
 
     def with_new_marks(self, piece: Piece) -> Piece:
-        """Return a piece with those of its marks alone, the one at its end included, that the ledger does not have."""
-        marks = {mark.records: mark for mark in (*piece.marks, *filter(None, [piece.end_mark]))}
-        new = tuple(marks[place] for place in sorted(marks) if place > self.marked_to)
-        self.marked_to = max(self.marked_to, piece.last_record)
-        return replace(piece, marks=new, end_mark=None, start=None)
+        """Return a piece with those of its marks alone, from before it to its end, that the ledger does not have."""
+        marks = {mark.records: mark for mark in (piece.before, *piece.marks, piece.end_mark) if mark is not None}
+        new = [marks[place] for place in sorted(marks) if place >= self.marked_to]
+        has_new = bool(new) and new[-1].records > self.marked_to
+        return replace(piece, marks=tuple(new) if has_new else (), end_mark=None, start=None)
 
     def note(self, piece: Piece, entry: Entry) -> None:
         """Count a piece that was read, as it was entered.

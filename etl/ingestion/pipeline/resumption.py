@@ -91,7 +91,7 @@ def open_run(
         if chosen.run is None:
             run = _start(connection, stream, attempt, chosen.decided, known_to)
             locks.hold_run(connection, run.run)
-            known = [*read, *([end] if end and end not in read else [])]
+            known = _opening_marks(chosen.decided, read, end, is_at_end=is_at_end)
             marks.add(connection, target.dataset.name, run.number, known)
             marked_to = known[-1].records if known else 0
         else:
@@ -102,6 +102,18 @@ def open_run(
             attempt.progress.is_shorter = bool(known_to and recognition.records < known_to.records)
             _require_visible(stream, chosen.run, attempt)
     return _opened(stream, attempt, run, marked_to)
+
+
+def _opening_marks(decided: Recognised, read: Sequence[Mark], end: Mark | None, *, is_at_end: bool) -> list[Mark]:
+    """Return the marks with which a new run begins, so that it is known again when it is killed.
+
+    Those after the first one that no other run has are written with their batches: a source that agrees with all that
+    is loaded of a run, and with nothing more, continues the run.
+    """
+    if decided.kind == "new" and not (is_at_end and end == _NOTHING):
+        missed = next((mark.records for mark in read if mark.records > decided.agrees), decided.agrees)
+        return [mark for mark in read if mark.records <= missed]
+    return [*read, *([end] if end and end not in read else [])]
 
 
 def _changed(stream: Stream) -> ChangedMeanwhileError:

@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 
 from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import marks
 from etl.ingestion.pipeline.ahead import Ahead
 from etl.ingestion.pipeline.attempts import OpenRun
 from etl.ingestion.pipeline.job import Load
@@ -61,11 +59,9 @@ def _submit_all(
                 run.prepare(store)
                 admit_workers(run.attempt.session, run.context)
                 prepared.add(piece.which)
-            marked = run.with_new_marks(piece)
-            marks.add(run.attempt.session.connection(), run.context.dataset.name, run.context.run.number, marked.marks)
             # From now on the piece may be loaded, whatever happens to its process.
             run.attempt.progress.read += piece.count
-            pool.submit(run.context, replace(marked, marks=()), stream.plain_path)
+            pool.submit(run.context, run.with_new_marks(piece), stream.plain_path)
             while pool.is_busy:
                 yield _first_done(load, opening, pool)
     except SourceError as error:

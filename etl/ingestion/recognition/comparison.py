@@ -8,7 +8,6 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Literal, Protocol
 
 import psycopg
@@ -16,6 +15,7 @@ import psycopg
 from etl.ingestion.fingerprints import Fingerprint, Mark, as_hashed
 from etl.ingestion.framing.spans import spans
 from etl.ingestion.ledger import marks
+from etl.ingestion.ledger.marks import Following
 from etl.ingestion.recognition.old_runs import OldRun, OldRuns
 from etl.ingestion.values import Piece
 
@@ -65,7 +65,7 @@ class Candidate(Protocol):
 
     @property
     def needs_own(self) -> bool:
-        """Whether it has each mark that every reader of the source makes."""
+        """Whether it has each mark that every reader of the source makes, up to the next one."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -77,8 +77,7 @@ class _MarkedRun:
     connection: psycopg.Connection
     dataset: str
     digests: "_Digests"
-    needs_own: bool = True
-    _following: list[Mark] = field(default_factory=list)
+    _following: list[Following] = field(default_factory=list)
     _next: int = 0
     _is_all: bool = False
 
@@ -87,18 +86,22 @@ class _MarkedRun:
         if self._next == len(self._following) and not self._is_all:
             self._following, self._is_all = marks.following(self.connection, self.dataset, self.run, self.hit.records)
             self._next = 0
-        return self._following[self._next] if self._next < len(self._following) else None
+        return self._following[self._next].mark if self._next < len(self._following) else None
+
+    @property
+    def needs_own(self) -> bool:
+        return not (self._next < len(self._following) and self._following[self._next].is_after_gap)
 
     def mark_after(self, records: int) -> Mark | None:
         """Return the next mark after so many records, if it is at hand."""
-        place = bisect_right(self._following, records, self._next, key=attrgetter("records"))
-        return self._following[place] if place < len(self._following) else None
+        place = bisect_right(self._following, records, self._next, key=lambda each: each.mark.records)
+        return self._following[place].mark if place < len(self._following) else None
 
     def agrees(self, mark: Mark, piece: Piece) -> bool:
         return self.digests.at(mark.records, piece) == mark
 
     def step(self) -> None:
-        self.hit = self._following[self._next]
+        self.hit = self._following[self._next].mark
         self._next += 1
 
 
