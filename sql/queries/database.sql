@@ -106,6 +106,58 @@ select exists (
         and i.indnkeyatts = cardinality(%(key)s::text[])
 );
 
+-- name: unfilled_columns
+-- List the columns that refuse null, are not sent, and get no value from a default; a trigger may fill them.
+with recursive domains (attnum, type_id) as (
+    select a.attnum, a.atttypid
+    from pg_attribute a
+    where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped
+    union all
+    select domains.attnum, t.typbasetype
+    from domains join pg_type t on t.oid = domains.type_id
+    where t.typbasetype <> 0
+)
+select a.attname
+from pg_attribute a
+where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped
+    and a.attname <> all(%(sent)s::text[]) and not a.atthasdef and a.attidentity = ''
+    and (select t.typdefault is null from pg_type t where t.oid = a.atttypid)
+    and (
+        a.attnotnull
+        or exists (
+            select from domains join pg_type t on t.oid = domains.type_id
+            where domains.attnum = a.attnum and t.typnotnull
+        )
+    )
+    and not exists (
+        select from pg_trigger g
+        where g.tgrelid = a.attrelid and not g.tgisinternal and g.tgenabled in ('O', 'A')
+            and g.tgtype & 1 = 1 and g.tgtype & 2 = 2 and g.tgtype & 4 = 4
+    )
+order by a.attnum;
+
+-- name: lacks_partitions
+-- Return whether a table is partitioned and has no partition yet.
+select c.relkind = 'p' and not exists (select from pg_partition_tree(c.oid) p where p.isleaf)
+from pg_class c
+where c.oid = to_regclass(%(table)s);
+
+-- name: partition_key
+-- Return the columns by which a table and its partitions are partitioned, and whether one is partitioned by an
+-- expression; no row for a table that is not partitioned.
+select coalesce(array_agg(distinct a.attname::text) filter (where a.attnum is not null), '{}'), bool_or(k.number = 0)
+from pg_partition_tree(to_regclass(%(table)s)) tree
+join pg_partitioned_table p on p.partrelid = tree.relid
+cross join unnest(p.partattrs::smallint[]) as k (number)
+left join pg_attribute a on a.attrelid = p.partrelid and a.attnum = k.number and k.number > 0
+having count(*) > 0;
+
+-- name: identity_columns
+-- List the columns whose identity is generated always; an insert can give them a value, and an update cannot.
+select attname
+from pg_attribute
+where attrelid = to_regclass(%(table)s) and attnum > 0 and not attisdropped and attidentity = 'a';
+
 -- name: may_load
 -- Return whether the current user has every right on a table that a load needs.
 select bool_and(has_table_privilege(to_regclass(%(table)s), privilege))

@@ -10,7 +10,7 @@ create index if not exists etl_won_place_idx on {won} (etl_place);
 -- name: merge_records
 -- Insert the newest version of each key, or resolve the conflict with a loaded version; sorted, so that two loads lock
 -- the keys in the same order.
-insert into {table} as old ({columns})
+insert into {table} as old ({columns}) overriding system value
 select {columns} from (
     select distinct on ({key}) {columns}
     from {source} as batch
@@ -22,7 +22,7 @@ order by {key}
 -- name: merge_records_returning
 -- Merge, and note the records that won.
 with merged as (
-    insert into {table} as old ({columns})
+    insert into {table} as old ({columns}) overriding system value
     select {columns} from (
         select distinct on ({key}) {columns}
         from {source} as batch
@@ -41,14 +41,14 @@ delete from {table} as child using {won} as won where {same_key};
 
 -- name: insert_children
 -- Insert the child rows of the records that won.
-insert into {table} ({columns})
+insert into {table} ({columns}) overriding system value
 select {columns_of_child}
 from {source} as child
 join {won} as won on won.etl_batch = child.etl_batch and won.etl_place = child.etl_place;
 
 -- name: insert_unbeaten
 -- Insert the records of which this run has no version yet; the server refuses a key that another run loaded.
-insert into {table} ({columns})
+insert into {table} ({columns}) overriding system value
 select {columns} from (
     select distinct on ({key}) {columns} from {source} as batch order by {key}, {newest}
 ) as new
@@ -57,7 +57,7 @@ order by {key};
 
 -- name: insert_all
 -- Insert all rows of the source.
-insert into {table} ({columns}) select {columns} from {source} as batch;
+insert into {table} ({columns}) overriding system value select {columns} from {source} as batch;
 
 -- name: delete_all
 -- Delete every row, without the lock that truncation takes.
@@ -70,7 +70,7 @@ where not exists (select from {source} as new where {same_key});
 
 -- name: replace_records
 -- Insert the newest version of each key, or update the row if a column differs.
-insert into {table} as old ({columns})
+insert into {table} as old ({columns}) overriding system value
 select distinct on ({key}) {columns}
 from {source}
 order by {key}, {newest}
@@ -104,5 +104,5 @@ changed as (
 deleted as (
     delete from {table} as child using changed as won where {same_key}
 )
-insert into {table} ({columns})
+insert into {table} ({columns}) overriding system value
 select {columns_of_child} from new as child join changed as won on {same_key};

@@ -93,9 +93,12 @@ def _fault(dataset: Dataset, sqlstate: str, constraint: str, schema: str, table:
     # The tables of an atomic run and of a dry run end with the number of the dataset's table.
     if schema == "etl_staging" or schema.startswith("pg_temp"):
         name = dataset.tables[int(table.rpartition("_")[2])].name
+    reason = f"the database refuses it{by}: {refusals.condition(sqlstate)}"
+    if refusals.is_without_partition(sqlstate, constraint):
+        reason = f"no partition of {name} holds it"
     return Fault(
         sqlstate=sqlstate,
-        reason=f"the database refuses it{by}: {refusals.condition(sqlstate)}",
+        reason=reason,
         table=name,
         column=column or None,
     )

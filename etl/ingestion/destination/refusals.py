@@ -23,6 +23,9 @@ DATA = ("22", "23", "54", "P0001")
 """The first characters of the SQLSTATEs that refuse rows; the isolation block catches these errors."""
 _DENIED = ("28", "3D", "42")
 
+PARTITION_CHECK = "etl_partition"
+"""The check of a staging table that a partition of its fact holds each row."""
+
 
 def meaning(error: psycopg.Error) -> Meaning:
     """Return what an error means (PostgreSQL manual, appendix A; without a SQLSTATE the connection is lost)."""
@@ -48,12 +51,20 @@ def fault(error: psycopg.Error) -> Fault:
     diag = error.diag
     names = [name for name in (diag.constraint_name, diag.datatype_name) if name]
     of = f" by {', '.join(names)}" if names else ""
+    reason = f"the server refused it{of}: {_in_words(type(error))}"
+    if is_without_partition(error.sqlstate, diag.constraint_name):
+        reason = f"no partition of {diag.schema_name}.{diag.table_name} holds it"
     return Fault(
         sqlstate=error.sqlstate or "XX000",
-        reason=f"the server refused it{of}: {_in_words(type(error))}",
+        reason=reason,
         table=f"{diag.schema_name}.{diag.table_name}" if diag.table_name else None,
         column=diag.column_name,
     )
+
+
+def is_without_partition(sqlstate: str | None, constraint: str | None) -> bool:
+    """Return whether a row is refused because no partition holds it: a check of the table itself has a name."""
+    return sqlstate == psycopg.errors.CheckViolation.sqlstate and (not constraint or constraint == PARTITION_CHECK)
 
 
 def condition(sqlstate: str) -> str:
