@@ -14,6 +14,7 @@ import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl import queries
+from etl.database import times
 from etl.errors import DatabaseError, UsageError
 
 EMBEDDED = "embedded:"
@@ -151,6 +152,7 @@ def _open(database: Database, application_name: str) -> psycopg.Connection:
         client_encoding="utf8",
         **options,
     )
+    times.read_all(connection)
     try:
         connection.execute(_SQL["pin_session"], {"lock_timeout": _LOCK_TIMEOUT})
     except BaseException:
