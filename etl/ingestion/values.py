@@ -245,11 +245,15 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyEffects:
-    """The effects of policies: records without their NUL characters, records with a duplicate key, unknown members."""
+    """The effects of policies: records without their NUL characters, records with a duplicate key, unknown members.
+
+    `coerced` counts for each column, by table and name, the texts that it does not store as they are written.
+    """
 
     nul_stripped: int = 0
     duplicates: int = 0
     unknown: tuple[str, ...] = ()
+    coerced: Mapping[str, int] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Return the effects that occurred, as a JSON object."""
@@ -378,7 +382,10 @@ class Reason:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The end of one source, as `load --json` prints it (C4)."""
+    """The end of one source, as `load --json` prints it (C4).
+
+    `narrowed` are the columns, by table and name, whose type in the table changes values that fit the definition.
+    """
 
     run: str | None
     dataset: str
@@ -395,9 +402,12 @@ class Summary:
     dry_run: bool = False
     reasons: tuple[Reason, ...] = ()
     policies: PolicyEffects = PolicyEffects()
+    narrowed: Mapping[str, str] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object of contract C4; that of a dry run tells its reasons, too."""
+        policies = self.policies.document()
+        coerced = policies.pop("coerced", None)
         reasons = {"reasons": [vars(reason) for reason in self.reasons]} if self.dry_run else {}
         return {
             "kind": "source",
@@ -414,6 +424,8 @@ class Summary:
             "bytes_read": self.bytes_read,
             "seconds": round(self.seconds, 3),
             "failed_store": self.failed_store,
-            **({"policies": policies} if (policies := self.policies.document()) else {}),
+            **({"policies": policies} if policies else {}),
+            **({"coerced": coerced} if coerced else {}),
+            **({"narrowed": dict(self.narrowed)} if self.narrowed else {}),
             **reasons,
         }

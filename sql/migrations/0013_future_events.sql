@@ -49,3 +49,5 @@ left join etl.refreshes on refreshes.aggregate = aggregates.aggregate;
 
 comment on column analytics.freshness.newest_event_at is 'newest time in its facts up to the refresh, such as the creation of a shipment';
 comment on column analytics.freshness.future_event_at is 'newest time in its facts that was in the future at the refresh, which may be an error of the data; null: none';
+
+comment on column etl.batches.policies is 'records changed by policies: without their NUL characters (nul_stripped), with the key of an earlier record of the source (duplicates); the unknown members (unknown); and for each column the texts that it does not store as they are written (coerced); null: none';

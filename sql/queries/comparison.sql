@@ -44,3 +44,18 @@ join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number
 where i.indrelid = to_regclass(%(table)s) and i.indisvalid and i.indpred is null and i.indexprs is null
     and k.place <= i.indnkeyatts
 group by i.indexrelid, i.indisunique;
+
+-- name: stored_types
+-- List the columns of a table with the type, and its modifier, below all domains.
+with recursive below (attname, type_id, modifier) as (
+    select a.attname, a.atttypid, a.atttypmod
+    from pg_attribute a
+    where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped
+    union all
+    select below.attname, t.typbasetype, t.typtypmod
+    from below join pg_type t on t.oid = below.type_id
+    where t.typbasetype <> 0
+)
+select below.attname, format_type(below.type_id, below.modifier)
+from below join pg_type t on t.oid = below.type_id
+where t.typbasetype = 0;
