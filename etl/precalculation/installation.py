@@ -63,6 +63,14 @@ def unwatched(connection: psycopg.Connection) -> list[str]:
     return [fact for (fact,) in connection.execute(_SQL["unwatched"])]
 
 
+def divided(connection: psycopg.Connection) -> list[tuple[str, list[str]]]:
+    """List the facts with partitions or inheriting tables, each with its aggregates.
+
+    Changes by the name of such a part are not noted, and neither is a part that is attached, detached or dropped.
+    """
+    return connection.execute(_SQL["divided"]).fetchall()
+
+
 def ddl(connection: psycopg.Connection, aggregate: Aggregate) -> list[sql.Composed]:
     """Return the statements that make the table of an installed aggregate and the triggers of its facts."""
     facts = sorted({fact.table for fact in aggregate.facts})

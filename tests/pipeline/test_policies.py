@@ -111,7 +111,7 @@ TEXTS = [
     [
         (),
         ("--decoder", "ijson"),
-        ("--workers", "2", "--batch-rows", "1"),
+        pytest.param(("--workers", "2", "--batch-rows", "1"), marks=pytest.mark.slow),
         ("--mode", "merge"),
         ("--atomic",),
         ("--dry-run",),
@@ -196,7 +196,9 @@ NARROWER = {
 }
 
 
-@pytest.mark.parametrize("change", NARROWER)
+@pytest.mark.parametrize(
+    "change", [change if "lab." in change else pytest.param(change, marks=pytest.mark.slow) for change in NARROWER]
+)
 def test_a_narrower_column_is_named_once_a_run(site: Site, change: str) -> None:
     """A column that rounds, pads or cuts values is in the log and in the summary of each load, with what it does."""
     site.define(ACCOUNTS.format(exact="").replace('note = "text"', 'note = "text"\nat = "timestamptz"'))
