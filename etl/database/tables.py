@@ -16,6 +16,7 @@ _PRECISION = re.compile(r"\(.*\)")
 
 def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
     """Raise UsageError if a table of the dataset, a column of it or the right to load it is missing."""
+    _require_own_tables(connection, dataset)
     for table in dataset.tables:
         try:
             existing = {name for name, _, _ in connection.execute(_SQL["table_columns"], {"table": table.quoted})}
@@ -42,6 +43,21 @@ def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
                 hint=f"grant etl_loader to {connection.info.user}",
             )
         _require_room_for_rows(connection, dataset, table)
+
+
+def _require_own_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
+    """Raise UsageError if a table of the dataset is an aggregate: its next refresh would delete the loaded rows."""
+    names = [table.name for table in dataset.tables]
+    try:
+        with connection.transaction():
+            owned = [name for (name,) in connection.execute(_SQL["aggregates_among"], {"tables": names})]
+    except psycopg.errors.InsufficientPrivilege:
+        return  # A user who may not read the ledger may load nothing.
+    if owned:
+        raise UsageError(
+            f"{', '.join(owned)} is computed from facts, and the dataset {dataset.name} would load it",
+            hint=f"give the table another name in {dataset.path}",
+        )
 
 
 def _require_room_for_rows(connection: psycopg.Connection, dataset: Dataset, table: Table) -> None:
@@ -153,8 +169,10 @@ def identity_remedy(table: Table, names: Iterable[str]) -> str:
 def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
     """Create the tables of a dataset, add missing columns to existing ones, and grant them to the group roles.
 
-    Raises UsageError if a new column is required and has no default, but the table holds rows.
+    Raises UsageError if a new column is required and has no default, but the table holds rows, and for the table of an
+    aggregate.
     """
+    _require_own_tables(connection, dataset)
     roles = {name for (name,) in connection.execute(_SQL["roles_present"])}
     with connection.transaction():
         connection.execute(_SQL["hush_notices"])

@@ -85,6 +85,11 @@ def _make(connection: psycopg.Connection, aggregate: Aggregate) -> bool:
     shape = _computed_shape(connection, aggregate)
     if _table_shape(connection, aggregate) == (shape, aggregate.key):
         return False
+    if connection.execute(_SQL["is_fact"], {"table": aggregate.table}).fetchone() == (True,):
+        raise UsageError(
+            f"{aggregate.table} holds the rows of a dataset, and the aggregate {aggregate.name} would replace it",
+            hint=f"give the aggregate another name: {aggregate.path}",
+        )
     connection.execute(_SQL["lock_for_change"], {"aggregate": aggregate.name})
     try:
         connection.execute(_TABLES["drop"].format(table=aggregate.identifier))

@@ -72,6 +72,17 @@ select a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
 from pg_attribute a
 where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped;
 
+-- name: aggregates_among
+-- List those of these tables that are an aggregate, or the view of their freshness.
+select owned.name
+from (
+    select 'analytics.' || aggregate from etl.aggregates
+    union all
+    select 'analytics.freshness'
+) as owned (name)
+where owned.name = any(%(tables)s::text[])
+order by owned.name;
+
 -- name: computed_columns
 -- List the columns whose values the server computes; a load cannot write to them.
 select attname

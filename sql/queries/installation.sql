@@ -148,6 +148,12 @@ where to_regclass(watches.fact) is not null and 4 > (
 )
 order by watches.fact;
 
+-- name: is_fact
+-- Return whether a table has the lineage of loaded rows.
+select count(*) = 3
+from pg_attribute
+where attrelid = to_regclass(%(table)s) and attname in ('etl_run', 'etl_batch', 'etl_place') and not attisdropped;
+
 -- name: divided
 -- List the facts that are partitioned, or have tables that inherit from them, with their aggregates: a statement that
 -- names a part fires no trigger of the fact.
