@@ -142,6 +142,19 @@ def require_key(connection: psycopg.Connection, dataset: Dataset) -> None:
                 f"the column {', '.join(names)} of {table.name} is generated always, and no update can change it",
                 hint=f"leave it out of {dataset.path}, or: {identity_remedy(table, names).removesuffix(';')}",
             )
+    _require_comparable_keys(connection, dataset)
+
+
+def _require_comparable_keys(connection: psycopg.Connection, dataset: Dataset) -> None:
+    """Raise UsageError if the child rows of a record cannot be found by its key, because their collations conflict."""
+    records, *children = dataset.tables
+    for child in children:
+        values = {"table": records.quoted, "child": child.quoted, "key": list(dataset.key)}
+        for name, collation in connection.execute(_SQL["other_collations"], values) if child.each else ():
+            raise UsageError(
+                f"the column {name} of {child.name} has another collation than that of {records.name}",
+                hint=f"alter table {child.quoted} alter column {quoted([name])} type text collate {collation}",
+            )
 
 
 def key_remedy(connection: psycopg.Connection, dataset: Dataset, table: Table) -> str:

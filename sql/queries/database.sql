@@ -163,6 +163,18 @@ cross join unnest(p.partattrs::smallint[]) as k (number)
 left join pg_attribute a on a.attrelid = p.partrelid and a.attnum = k.number and k.number > 0
 having count(*) > 0;
 
+-- name: other_collations
+-- List the columns of a key whose collation in a table of child rows differs from that of the records, and this
+-- collation; the default collation gives way to any other.
+select child.attname, quote_ident(namespace.nspname) || '.' || quote_ident(collation_of_record.collname)
+from pg_attribute record
+join pg_attribute child on child.attrelid = to_regclass(%(child)s) and child.attname = record.attname
+join pg_collation collation_of_record on collation_of_record.oid = record.attcollation
+join pg_namespace namespace on namespace.oid = collation_of_record.collnamespace
+where record.attrelid = to_regclass(%(table)s) and record.attname = any(%(key)s::text[])
+    and record.attcollation <> child.attcollation
+    and 'default'::regcollation not in (record.attcollation, child.attcollation);
+
 -- name: identity_columns
 -- List the columns whose identity is generated always; an insert can give them a value, and an update cannot.
 select attname
