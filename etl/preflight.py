@@ -14,7 +14,7 @@ from etl.database.connecting import Database
 from etl.database.obstacles import Obstacle
 from etl.database.pooling import pooling
 from etl.errors import UsageError
-from etl.precalculation import catalogue, installation
+from etl.precalculation import catalogue, installation, verify
 
 State = Literal["ok", "warn", "fail"]
 
@@ -24,6 +24,9 @@ _GIB = 1 << 30
 
 _LEAST_FREE_BYTES = 1 * _GIB
 _ENOUGH_FREE_BYTES = 10 * _GIB
+
+_LONGEST_COMPARISON = "30s"
+"""The longest time of a comparison of one aggregate with facts that have partitions."""
 
 _LONGEST_BATCH_SECONDS = 60
 """The longest time of a batch that waits for locks and is merged."""
@@ -204,6 +207,36 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
             found="its changes are not noted for the aggregates",
             remedy="etl db migrate",
         )
+    yield from _divided(connection, config_dir)
+
+
+def _divided(connection: psycopg.Connection, config_dir: Path) -> Iterator[Finding]:
+    """Compare the aggregates of facts with partitions, because the triggers do not see each change of these facts."""
+    for fact, names in installation.divided(connection):
+        for name in names:
+            what = f"aggregate {name}"
+            past = f"changes of {fact} by the name of a partition are not noted"
+            try:
+                [aggregate] = catalogue.choose([name], config_dir)
+                connection.execute(_SQL["limit_comparison"], {"timeout": _LONGEST_COMPARISON})
+                found = verify.verify(connection, aggregate)
+            except UsageError as error:
+                yield Finding(what=what, state="warn", found=f"not compared: {error}", remedy=error.hint or "")
+            except psycopg.errors.QueryCanceled:
+                remedy = f"etl precalculate --verify {name} compares it"
+                yield Finding(what=what, state="warn", found=f"not compared: it takes long; {past}", remedy=remedy)
+            else:
+                yield _finding(
+                    what,
+                    is_right=not found.differences,
+                    found=f"{found.differences:,} rows differ from the facts: {past}"
+                    if found.differences
+                    else "equals its facts, pending buckets aside",
+                    remedy=f"etl precalculate --full {name}",
+                    otherwise="warn",
+                )
+            finally:
+                connection.execute(_SQL["end_comparison"])
 
 
 def _datasets(connection: psycopg.Connection, config_dir: Path) -> Iterator[Finding]:

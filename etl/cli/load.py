@@ -174,6 +174,12 @@ def sentence(summary: Summary) -> str:
     line += _deletions(summary)
     if summary.policies.duplicates:
         line += f"; {summary.policies.duplicates:,} with the key of an earlier record"
+    if coerced := summary.policies.coerced:
+        columns = ", ".join(f"{name} {count:,}" for name, count in coerced.items())
+        line += f"; texts stored otherwise than they are written: {columns}"
+    if summary.narrowed:
+        columns = ", ".join(f"{name} ({effect})" for name, effect in summary.narrowed.items())
+        line += f"; columns that may change values: {columns}"
     if summary.dry_run:
         keys = "keys of other sources" if summary.policies.duplicates else "keys across batches"
         return f"{line}; nothing was loaded; {keys}, foreign keys and triggers were not checked"

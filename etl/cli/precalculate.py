@@ -1,6 +1,6 @@
 """`etl precalculate`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import click
 import psycopg
@@ -130,8 +130,20 @@ def _verify(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_j
         ]
         if differing:
             print_table("differences", ["aggregate", "key", "row is"], differing)
+    _explain(connection, {each.aggregate for each in compared if each.differences})
     found = ExitCode.FINDINGS if any(each.differences for each in compared) else ExitCode.SUCCESS
     return gravest([found, *(failure.exit_code for failure in failed)])
+
+
+def _explain(connection: psycopg.Connection, differing: Collection[str]) -> None:
+    """Name the facts with partitions: their changes may have come past the triggers."""
+    for fact, names in installation.divided(connection):
+        if affected := [name for name in names if name in differing]:
+            click.echo(
+                f"{fact} is partitioned, and changes by the name of a partition are not noted:"
+                f" etl precalculate --full {' '.join(affected)}",
+                err=True,
+            )
 
 
 def _print_ddl(connection: psycopg.Connection, chosen: Sequence[Aggregate]) -> int:

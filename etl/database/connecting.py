@@ -13,6 +13,7 @@ import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl import queries
+from etl.database import times
 from etl.database.answers import answer_to, wrong_parameter
 from etl.database.sqlstates import code_of
 from etl.errors import DatabaseError, UsageError
@@ -144,6 +145,7 @@ def _conninfo(database: Database, application_name: str) -> str:
 
 def _open(database: Database, application_name: str) -> psycopg.Connection:
     connection = psycopg.connect(_conninfo(database, application_name), autocommit=True)
+    times.read_all(connection)
     try:
         connection.execute(_SQL["pin_session"], {"lock_timeout": _LOCK_TIMEOUT})
     except BaseException:

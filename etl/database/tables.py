@@ -1,6 +1,7 @@
 """The tables of a dataset: creates and extends them, and checks what a load needs of them."""
 
 import re
+from collections.abc import Iterable
 
 import psycopg
 from psycopg import sql
@@ -15,6 +16,7 @@ _PRECISION = re.compile(r"\(.*\)")
 
 def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
     """Raise UsageError if a table of the dataset, a column of it or the right to load it is missing."""
+    _require_own_tables(connection, dataset)
     for table in dataset.tables:
         try:
             existing = {name for name, _, _ in connection.execute(_SQL["table_columns"], {"table": table.quoted})}
@@ -40,6 +42,41 @@ def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
                 f"the user {connection.info.user} may not load {table.name}",
                 hint=f"grant etl_loader to {connection.info.user}",
             )
+        _require_room_for_rows(connection, dataset, table)
+
+
+def _require_own_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
+    """Raise UsageError if a table of the dataset is an aggregate: its next refresh would delete the loaded rows."""
+    names = [table.name for table in dataset.tables]
+    try:
+        with connection.transaction():
+            owned = [name for (name,) in connection.execute(_SQL["aggregates_among"], {"tables": names})]
+    except psycopg.errors.InsufficientPrivilege:
+        return  # A user who may not read the ledger may load nothing.
+    if owned:
+        raise UsageError(
+            f"{', '.join(owned)} is computed from facts, and the dataset {dataset.name} would load it",
+            hint=f"give the table another name in {dataset.path}",
+        )
+
+
+def _require_room_for_rows(connection: psycopg.Connection, dataset: Dataset, table: Table) -> None:
+    """Raise UsageError if a table would refuse every record: by a column that nothing fills, or without a partition."""
+    sent = [*(column.name for column in table.columns), *LINEAGE]
+    unfilled = [name for (name,) in connection.execute(_SQL["unfilled_columns"], {"table": table.quoted, "sent": sent})]
+    if unfilled:
+        raise UsageError(
+            f"the column {', '.join(unfilled)} of {table.name} refuses null, and neither the dataset {dataset.name}"
+            " nor a default gives it a value",
+            hint=f"name it in {dataset.path}, give it a default, or: alter table {table.quoted}"
+            f" {', '.join(f'alter column {quoted([name])} drop not null' for name in unfilled)}",
+        )
+    row = connection.execute(_SQL["lacks_partitions"], {"table": table.quoted}).fetchone()
+    if row and row[0]:
+        raise UsageError(
+            f"the table {table.name} is partitioned and has no partition",
+            hint=f"create table NAME partition of {table.quoted} ...",
+        )
 
 
 def denied(connection: psycopg.Connection, dataset: Dataset, what: str) -> UsageError:
@@ -96,21 +133,65 @@ def _limits(connection: psycopg.Connection, table: str) -> dict[str, set[str]]:
 
 
 def require_key(connection: psycopg.Connection, dataset: Dataset) -> None:
-    """Raise UsageError if a table of records has no unique index of the key, which a merge needs."""
+    """Raise UsageError if rows of a table of records cannot be found by their key and updated, which a merge needs."""
     for table in dataset.record_tables:
         row = connection.execute(_SQL["has_key"], {"table": table.quoted, "key": list(dataset.key)}).fetchone()
         if not row or not row[0]:
             raise UsageError(
                 f"the table {table.name} has no unique index of its key ({', '.join(dataset.key)})",
-                hint=f"alter table {table.quoted} add primary key ({quoted(dataset.key)})",
+                hint=key_remedy(connection, dataset, table).removesuffix(";"),
             )
+        fixed = [name for (name,) in connection.execute(_SQL["identity_columns"], {"table": table.quoted})]
+        others = {column.name for column in table.columns} - set(dataset.key)
+        if names := [name for name in fixed if name in others]:
+            raise UsageError(
+                f"the column {', '.join(names)} of {table.name} is generated always, and no update can change it",
+                hint=f"leave it out of {dataset.path}, or: {identity_remedy(table, names).removesuffix(';')}",
+            )
+    _require_comparable_keys(connection, dataset)
+
+
+def _require_comparable_keys(connection: psycopg.Connection, dataset: Dataset) -> None:
+    """Raise UsageError if the child rows of a record cannot be found by its key, because their collations conflict."""
+    records, *children = dataset.tables
+    for child in children:
+        values = {"table": records.quoted, "child": child.quoted, "key": list(dataset.key)}
+        for name, collation in connection.execute(_SQL["other_collations"], values) if child.each else ():
+            raise UsageError(
+                f"the column {name} of {child.name} has another collation than that of {records.name}",
+                hint=f"alter table {child.quoted} alter column {quoted([name])} type text collate {collation}",
+            )
+
+
+def key_remedy(connection: psycopg.Connection, dataset: Dataset, table: Table) -> str:
+    """Return how a table gets the unique index of its key; that of a partitioned table holds the partition key."""
+    row = connection.execute(_SQL["partition_key"], {"table": table.quoted}).fetchone()
+    columns, has_expression = row or ([], False)
+    missing = [name for name in columns if name not in dataset.key]
+    if has_expression:
+        return f"partition {table.name} by columns: a table that is partitioned by an expression has no unique index"
+    if missing:
+        whole = quoted((*dataset.key, *missing))
+        return (
+            f"add {', '.join(missing)}, by which {table.name} is partitioned, to key in {dataset.path}, and:"
+            f" alter table {table.quoted} add primary key ({whole});"
+        )
+    return f"alter table {table.quoted} add primary key ({quoted(dataset.key)});"
+
+
+def identity_remedy(table: Table, names: Iterable[str]) -> str:
+    """Return the statement that lets an update change identity columns."""
+    changes = ", ".join(f"alter column {quoted([name])} set generated by default" for name in names)
+    return f"alter table {table.quoted} {changes};"
 
 
 def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
     """Create the tables of a dataset, add missing columns to existing ones, and grant them to the group roles.
 
-    Raises UsageError if a new column is required and has no default, but the table holds rows.
+    Raises UsageError if a new column is required and has no default, but the table holds rows, and for the table of an
+    aggregate.
     """
+    _require_own_tables(connection, dataset)
     roles = {name for (name,) in connection.execute(_SQL["roles_present"])}
     with connection.transaction():
         connection.execute(_SQL["hush_notices"])

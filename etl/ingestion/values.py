@@ -264,11 +264,15 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyEffects:
-    """The effects of policies: records without their NUL characters, records with a duplicate key, unknown members."""
+    """The effects of policies: records without their NUL characters, records with a duplicate key, unknown members.
+
+    `coerced` counts for each column, by table and name, the texts that it does not store as they are written.
+    """
 
     nul_stripped: int = 0
     duplicates: int = 0
     unknown: tuple[str, ...] = ()
+    coerced: Mapping[str, int] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Return the effects that occurred, as a JSON object."""
@@ -401,6 +405,7 @@ class Summary:
 
     `rows_deleted` and `rows_kept` are the rows of each table that a replace deleted, and that it kept because they may
     belong to rejected records; both are empty if no replace was published.
+    `narrowed` are the columns, by table and name, whose type in the table changes values that fit the definition.
     """
 
     run: str | None
@@ -420,9 +425,12 @@ class Summary:
     policies: PolicyEffects = PolicyEffects()
     rows_deleted: Mapping[str, int] = field(default_factory=dict)
     rows_kept: Mapping[str, int] = field(default_factory=dict)
+    narrowed: Mapping[str, str] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object of contract C4; that of a dry run tells its reasons, too."""
+        policies = self.policies.document()
+        coerced = policies.pop("coerced", None)
         reasons = {"reasons": [vars(reason) for reason in self.reasons]} if self.dry_run else {}
         return {
             "kind": "source",
@@ -444,6 +452,8 @@ class Summary:
                 if self.rows_deleted
                 else {}
             ),
-            **({"policies": policies} if (policies := self.policies.document()) else {}),
+            **({"policies": policies} if policies else {}),
+            **({"coerced": coerced} if coerced else {}),
+            **({"narrowed": dict(self.narrowed)} if self.narrowed else {}),
             **reasons,
         }

@@ -104,6 +104,14 @@ def unwatched(connection: psycopg.Connection) -> list[str]:
     return [fact for (fact,) in connection.execute(_SQL["unwatched"])]
 
 
+def divided(connection: psycopg.Connection) -> list[tuple[str, list[str]]]:
+    """List the facts with partitions or inheriting tables, each with its aggregates.
+
+    Changes by the name of such a part are not noted, and neither is a part that is attached, detached or dropped.
+    """
+    return connection.execute(_SQL["divided"]).fetchall()
+
+
 def ddl(connection: psycopg.Connection, aggregate: Aggregate) -> list[sql.Composed]:
     """Return the statements that make the table of an installed aggregate and the triggers of its facts."""
     facts = sorted({fact.table for fact in aggregate.facts})
@@ -118,6 +126,11 @@ def _make(connection: psycopg.Connection, aggregate: Aggregate) -> bool:
     shape = _computed_shape(connection, aggregate)
     if _table_shape(connection, aggregate) == (shape, aggregate.key):
         return False
+    if connection.execute(_SQL["is_fact"], {"table": aggregate.table}).fetchone() == (True,):
+        raise UsageError(
+            f"{aggregate.table} holds the rows of a dataset, and the aggregate {aggregate.name} would replace it",
+            hint=f"give the aggregate another name: {aggregate.path}",
+        )
     connection.execute(_SQL["lock_for_change"], {"aggregate": aggregate.name})
     try:
         connection.execute(_TABLES["drop"].format(table=aggregate.identifier))

@@ -218,14 +218,19 @@ def _record(connection: psycopg.Connection, aggregate: Aggregate, work: Mapping[
     """Record how fresh the aggregate is now, with the work of a refresh that had some; return its seconds."""
     name = sql.Literal(aggregate.name)
     table, column = aggregate.newest
+    [(now,)] = connection.execute(_SQL["now"]).fetchall()
+    event = {
+        "column": sql.Identifier(column),
+        "table": sql.Identifier(*table.split(".")),
+        "now": sql.Literal(now),
+    }
     statement = _SQL["record_refresh" if work else "record_nothing_to_do"].format(
         aggregate=name,
         table=aggregate.identifier,
         definition_hash=sql.Literal(aggregate.hash),
         newest_run=_SQL["newest_run"].format(aggregate=name),
-        newest_event_at=_SQL["newest_event"].format(
-            column=sql.Identifier(column), table=sql.Identifier(*table.split("."))
-        ),
+        newest_event_at=_SQL["newest_event"].format(**event),
+        future_event_at=_SQL["future_event"].format(**event),
         **{word: sql.Literal(value) for word, value in (work or {}).items()},
     )
     row = connection.execute(statement).fetchone()

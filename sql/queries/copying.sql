@@ -6,20 +6,6 @@ set local synchronous_commit = off;
 -- Commit a batch to the disk before the next batch begins: a batch that a crash took would load after its successors.
 set local synchronous_commit = on;
 
--- name: make_temporary
--- Make a table that the rows of a batch go through, or that checks them, once per connection; a commit empties it.
-create temporary table if not exists {new} (
-    like {table} including constraints including defaults including generated
-) on commit delete rows;
-
--- name: make_staging
--- Make the logged table that gathers the rows of an atomic run. It has no key: without a replica identity a publication
--- would refuse to delete its rows.
-create table if not exists {new} (
-    like {table} including constraints including defaults including generated
-);
-alter table {new} replica identity full;
-
 -- name: staging_abandoned
 -- List the staging tables of a dataset's atomic runs that never become visible, and the tables of keys of runs that
 -- never continue, because a forced run of the same source or a replace came later. Only tables that this role may drop.

@@ -88,6 +88,16 @@ join pg_class c on c.oid = leaves.relation
 join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and c.relreplident = 'd'
     and not exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary);
+-- name: aggregates_among
+-- List those of these tables that are an aggregate, or the view of their freshness.
+select owned.name
+from (
+    select 'analytics.' || aggregate from etl.aggregates
+    union all
+    select 'analytics.freshness'
+) as owned (name)
+where owned.name = any(%(tables)s::text[])
+order by owned.name;
 
 -- name: computed_columns
 -- List the columns whose values the server computes; a load cannot write to them.
@@ -122,6 +132,70 @@ select exists (
         )
         and i.indnkeyatts = cardinality(%(key)s::text[])
 );
+
+-- name: unfilled_columns
+-- List the columns that refuse null, are not sent, and get no value from a default; a trigger may fill them.
+with recursive domains (attnum, type_id) as (
+    select a.attnum, a.atttypid
+    from pg_attribute a
+    where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped
+    union all
+    select domains.attnum, t.typbasetype
+    from domains join pg_type t on t.oid = domains.type_id
+    where t.typbasetype <> 0
+)
+select a.attname
+from pg_attribute a
+where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped
+    and a.attname <> all(%(sent)s::text[]) and not a.atthasdef and a.attidentity = ''
+    and (select t.typdefault is null from pg_type t where t.oid = a.atttypid)
+    and (
+        a.attnotnull
+        or exists (
+            select from domains join pg_type t on t.oid = domains.type_id
+            where domains.attnum = a.attnum and t.typnotnull
+        )
+    )
+    and not exists (
+        select from pg_trigger g
+        where g.tgrelid = a.attrelid and not g.tgisinternal and g.tgenabled in ('O', 'A')
+            and g.tgtype & 1 = 1 and g.tgtype & 2 = 2 and g.tgtype & 4 = 4
+    )
+order by a.attnum;
+
+-- name: lacks_partitions
+-- Return whether a table is partitioned and has no partition yet.
+select c.relkind = 'p' and not exists (select from pg_partition_tree(c.oid) p where p.isleaf)
+from pg_class c
+where c.oid = to_regclass(%(table)s);
+
+-- name: partition_key
+-- Return the columns by which a table and its partitions are partitioned, and whether one is partitioned by an
+-- expression; no row for a table that is not partitioned.
+select coalesce(array_agg(distinct a.attname::text) filter (where a.attnum is not null), '{}'), bool_or(k.number = 0)
+from pg_partition_tree(to_regclass(%(table)s)) tree
+join pg_partitioned_table p on p.partrelid = tree.relid
+cross join unnest(p.partattrs::smallint[]) as k (number)
+left join pg_attribute a on a.attrelid = p.partrelid and a.attnum = k.number and k.number > 0
+having count(*) > 0;
+
+-- name: other_collations
+-- List the columns of a key whose collation in a table of child rows differs from that of the records, and this
+-- collation; the default collation gives way to any other.
+select child.attname, quote_ident(namespace.nspname) || '.' || quote_ident(collation_of_record.collname)
+from pg_attribute record
+join pg_attribute child on child.attrelid = to_regclass(%(child)s) and child.attname = record.attname
+join pg_collation collation_of_record on collation_of_record.oid = record.attcollation
+join pg_namespace namespace on namespace.oid = collation_of_record.collnamespace
+where record.attrelid = to_regclass(%(table)s) and record.attname = any(%(key)s::text[])
+    and record.attcollation <> child.attcollation
+    and 'default'::regcollation not in (record.attcollation, child.attcollation);
+
+-- name: identity_columns
+-- List the columns whose identity is generated always; an insert can give them a value, and an update cannot.
+select attname
+from pg_attribute
+where attrelid = to_regclass(%(table)s) and attnum > 0 and not attisdropped and attidentity = 'a';
 
 -- name: may_load
 -- Return whether the current user has every right on a table that a load needs.

@@ -146,6 +146,22 @@ where to_regclass(watches.fact) is not null and 4 > (
 )
 order by watches.fact;
 
+-- name: is_fact
+-- Return whether a table has the lineage of loaded rows.
+select count(*) = 3
+from pg_attribute
+where attrelid = to_regclass(%(table)s) and attname in ('etl_run', 'etl_batch', 'etl_place') and not attisdropped;
+
+-- name: divided
+-- List the facts that are partitioned, or have tables that inherit from them, with their aggregates: a statement that
+-- names a part fires no trigger of the fact.
+select watches.fact, array_agg(distinct watches.aggregate order by watches.aggregate)
+from etl.watches
+join pg_class on pg_class.oid = to_regclass(watches.fact)
+where pg_class.relkind = 'p' or exists (select from pg_inherits where inhparent = pg_class.oid)
+group by watches.fact
+order by watches.fact;
+
 -- name: hold_writers
 -- Wait until nobody writes to a table, and let nobody write until the end of the transaction; readers do not wait.
 lock table {fact} in share row exclusive mode;

@@ -172,7 +172,8 @@ group by t.place
 order by t.place;
 
 -- name: policies_of_attempt
--- Add up the effects of policies on the records of an attempt, and list the members that no definition names.
+-- Add up the effects of policies on the records of an attempt, list the members that no definition names, and
+-- count the texts of each column that it does not store as they are written.
 select
     coalesce(sum((policies ->> 'nul_stripped')::bigint), 0)::bigint as nul_stripped,
     coalesce(sum((policies ->> 'duplicates')::bigint), 0)::bigint as duplicates,
@@ -182,7 +183,16 @@ select
         where b.run = %(run)s and b.attempt = %(attempt)s
         order by name
         limit 100
-    ) as unknown
+    ) as unknown,
+    (
+        select jsonb_object_agg(name, count)
+        from (
+            select name, sum(count::bigint)::bigint
+            from etl.batches b, jsonb_each_text(b.policies -> 'coerced') as coerced (name, count)
+            where b.run = %(run)s and b.attempt = %(attempt)s
+            group by name
+        ) as sums (name, count)
+    ) as coerced
 from etl.batches
 where run = %(run)s and attempt = %(attempt)s;
 

@@ -10,7 +10,7 @@ create index if not exists etl_won_place_idx on {won} (etl_place);
 -- name: merge_records
 -- Insert the newest version of each key, or resolve the conflict with a loaded version; sorted, so that two loads lock
 -- the keys in the same order.
-insert into {table} as old ({columns})
+insert into {table} as old ({columns}) overriding system value
 select {columns} from (
     select distinct on ({key}) {columns}
     from {source} as batch
@@ -22,7 +22,7 @@ order by {key}
 -- name: merge_records_returning
 -- Merge, and note the records that won.
 with merged as (
-    insert into {table} as old ({columns})
+    insert into {table} as old ({columns}) overriding system value
     select {columns} from (
         select distinct on ({key}) {columns}
         from {source} as batch
@@ -59,7 +59,7 @@ left join {table} as old on {is_key_of_excluded};
 
 -- name: insert_children
 -- Insert the child rows of the records that won.
-insert into {table} ({columns})
+insert into {table} ({columns}) overriding system value
 select {columns_of_child}
 from {source} as child
 join {won} as won on won.etl_batch = child.etl_batch and won.etl_place = child.etl_place;
@@ -72,7 +72,7 @@ join {won} as won on won.etl_batch = child.etl_batch and won.etl_place = child.e
 
 -- name: insert_unbeaten
 -- Insert the records of which this run has no version yet; the server refuses a key that another run loaded.
-insert into {table} ({columns})
+insert into {table} ({columns}) overriding system value
 select {columns} from (
     select distinct on ({key}) {columns} from {source} as batch order by {key}, {newest}
 ) as new

@@ -207,7 +207,8 @@ select count(distinct {bucket})::integer from pg_temp.etl_fresh;
 -- name: record_refresh
 -- Record what a refresh did, in its transaction.
 insert into etl.refreshes (
-    aggregate, definition_hash, refreshed_at, run, mode, buckets, rows, seconds, facts_through, newest_event_at
+    aggregate, definition_hash, refreshed_at, run, mode, buckets, rows, seconds, facts_through, newest_event_at,
+    future_event_at
 )
 select
     {aggregate},
@@ -219,7 +220,8 @@ select
     (select count(*) from {table}),
     round(extract(epoch from clock_timestamp() - transaction_timestamp()), 3),
     newest.ended_at,
-    {newest_event_at}
+    {newest_event_at},
+    {future_event_at}
 from (select) as always
 left join ({newest_run}) as newest on true
 on conflict (aggregate) do update set
@@ -231,7 +233,8 @@ on conflict (aggregate) do update set
     rows = excluded.rows,
     seconds = excluded.seconds,
     facts_through = excluded.facts_through,
-    newest_event_at = excluded.newest_event_at
+    newest_event_at = excluded.newest_event_at,
+    future_event_at = excluded.future_event_at
 returning seconds;
 
 -- name: record_nothing_to_do
@@ -240,7 +243,8 @@ update etl.refreshes
 set
     refreshed_at = transaction_timestamp(),
     facts_through = newest.ended_at,
-    newest_event_at = {newest_event_at}
+    newest_event_at = {newest_event_at},
+    future_event_at = {future_event_at}
 from (select) as always
 left join ({newest_run}) as newest on true
 where refreshes.aggregate = {aggregate}
@@ -255,9 +259,17 @@ where aggregates.aggregate = {aggregate} and runs.finished_at is not null
 order by ended_at desc
 limit 1
 
+-- name: now
+-- Return the instant of the transaction as a text, which the server reads as the type of what it is compared with.
+select transaction_timestamp()::text;
+
 -- name: newest_event
--- Return the newest time of a fact.
-(select max({column})::timestamptz from {table})
+-- Return the newest time of a fact that has come: a time in the future says nothing about how fresh the facts are.
+(select max({column})::timestamptz from {table} where {column} <= {now})
+
+-- name: future_event
+-- Return the newest time of a fact that has not come yet.
+(select max({column})::timestamptz from {table} where {column} > {now})
 
 -- name: differences
 -- List the rows in which an aggregate differs from its computation, without pending buckets, and count them.

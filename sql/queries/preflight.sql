@@ -43,6 +43,14 @@ where name in (
 )
 order by name;
 
+-- name: limit_comparison
+-- End a comparison of an aggregate with its facts that takes long.
+select set_config('statement_timeout', %(timeout)s, false);
+
+-- name: end_comparison
+-- Let statements take as long as the settings of the user allow.
+reset statement_timeout;
+
 -- name: room_for_connections
 -- Return how many connections the user may still open, by the limits of the server, the database and the role.
 select least(

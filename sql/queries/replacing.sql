@@ -67,7 +67,7 @@ left join (
 
 -- name: insert_changed
 -- Insert the child rows of the keys whose child rows differ.
-insert into {table} ({columns})
+insert into {table} ({columns}) overriding system value
 select {columns_of_child} from {source} as child join {changed} as won on {same_key};
 
 -- name: delete_absent
@@ -84,7 +84,7 @@ where not exists (select from {source} as new where {same_key});
 -- name: replace_records
 -- Insert the newest version of each key, or update the row if a column differs. An equal row is updated if a record
 -- with its key was rejected: the row then counts as seen by this run, and a replay of an earlier version does not win.
-insert into {table} as old ({columns})
+insert into {table} as old ({columns}) overriding system value
 select distinct on ({key}) {columns}
 from {source}
 order by {key}, {newest}

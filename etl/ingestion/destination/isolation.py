@@ -15,7 +15,7 @@ from etl import queries
 from etl.database import sqlstates
 from etl.database.tables import skipping_tables
 from etl.datasets import LINEAGE, Dataset, Table
-from etl.ingestion.destination import effects
+from etl.ingestion.destination import effects, refusals
 from etl.ingestion.destination.duplicates import JudgeDuplicates, count_kept
 from etl.ingestion.destination.merging import WON, Statements, columns
 from etl.ingestion.destination.sending import Exchange, Waiting
@@ -105,9 +105,12 @@ def _fault(dataset: Dataset, sqlstate: str, constraint: str, schema: str, table:
     # The tables of an atomic run and of a dry run end with the number of the dataset's table.
     if schema == "etl_staging" or schema.startswith("pg_temp"):
         name = dataset.tables[int(table.rpartition("_")[2])].name
+    reason = f"the database refuses it{by}: {sqlstates.condition(sqlstate)}"
+    if refusals.is_without_partition(sqlstate, constraint):
+        reason = f"no partition of {name} holds it"
     return Fault(
         sqlstate=sqlstate,
-        reason=f"the database refuses it{by}: {sqlstates.condition(sqlstate)}",
+        reason=reason,
         table=name,
         column=column or None,
     )

@@ -22,6 +22,9 @@ meaning = sqlstates.meaning
 _CONTINUE = "run the same command to continue where the ledger stops"
 _WRITABLE = "name the primary server (target_session_attrs=read-write); the same command continues there"
 
+PARTITION_CHECK = "etl_partition"
+"""The check of a staging table that a partition of its fact holds each row."""
+
 
 def is_transient(error: BaseException) -> bool:
     """Return whether another try may succeed."""
@@ -33,12 +36,20 @@ def fault(error: psycopg.Error) -> Fault:
     diag, code = error.diag, code_of(error) or "XX000"
     names = [name for name in (diag.constraint_name, diag.datatype_name) if name]
     of = f" by {', '.join(names)}" if names else ""
+    reason = f"the server refused it{of}: {condition(code)}"
+    if is_without_partition(code, diag.constraint_name):
+        reason = f"no partition of {diag.schema_name}.{diag.table_name} holds it"
     return Fault(
         sqlstate=code,
-        reason=f"the server refused it{of}: {condition(code)}",
+        reason=reason,
         table=f"{diag.schema_name}.{diag.table_name}" if diag.table_name else None,
         column=diag.column_name,
     )
+
+
+def is_without_partition(sqlstate: str | None, constraint: str | None) -> bool:
+    """Return whether a row is refused because no partition holds it: a check of the table itself has a name."""
+    return sqlstate == psycopg.errors.CheckViolation.sqlstate and (not constraint or constraint == PARTITION_CHECK)
 
 
 def explained(

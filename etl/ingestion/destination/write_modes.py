@@ -18,6 +18,7 @@ from etl.ingestion.destination.publication import Published
 from etl.ingestion.destination.refused_keys import RefusedKeys
 from etl.ingestion.destination.replacing import Replacement
 from etl.ingestion.destination.sending import Exchange, Waiting, wait_for
+from etl.ingestion.destination.staging import check_partitions, make_logged, make_temporary
 from etl.settings import Mode
 
 _SQL = queries.load("copying")
@@ -33,9 +34,7 @@ class TemporaryTables:
 
     def make(self, connection: psycopg.Connection) -> None:
         """Make the tables that the connection does not have yet."""
-        connection.execute(queries.load("database")["hush_notices"])
-        for temporary, fact in zip(self.identifiers, facts_of(self._dataset), strict=True):
-            connection.execute(_SQL["make_temporary"].format(new=temporary, table=fact))
+        make_temporary(connection, self._dataset, self.identifiers)
         if len(self.identifiers) > 1:
             _execute(connection, merging.make_won(self._dataset))
 
@@ -159,7 +158,9 @@ class Staging(WriteMode):
 
     def prepare(self, connection: psycopg.Connection) -> None:
         """Make the staging tables that are missing."""
-        _make_like_facts(connection, "make_staging", self._dataset, self._staging)
+        with connection.transaction():
+            make_logged(connection, self._dataset, self._staging)
+            check_partitions(connection, self._dataset, self._staging)
 
     def publish(self, connection: psycopg.Connection) -> Published:
         """Make the rows of the run visible, all at once, and drop its staging tables."""
@@ -196,7 +197,9 @@ class DryRun(WriteMode):
 
     def prepare(self, connection: psycopg.Connection) -> None:
         """Make the temporary tables that the connection does not have yet."""
-        _make_like_facts(connection, "make_temporary", self._dataset, self._checking)
+        with connection.transaction():
+            make_temporary(connection, self._dataset, self._checking)
+            check_partitions(connection, self._dataset, self._checking)
 
 
 def write_mode_of(
@@ -228,15 +231,6 @@ def staging_tables(dataset: Dataset, run: str) -> list[sql.Identifier]:
 def facts_of(dataset: Dataset) -> list[sql.Identifier]:
     """Return the tables that a dataset fills."""
     return [table.identifier for table in dataset.tables]
-
-
-def _make_like_facts(
-    connection: psycopg.Connection, statement: str, dataset: Dataset, tables: Sequence[sql.Identifier]
-) -> None:
-    with connection.transaction():
-        connection.execute(queries.load("database")["hush_notices"])
-        for table, fact in zip(tables, facts_of(dataset), strict=True):
-            connection.execute(_SQL[statement].format(new=table, table=fact))
 
 
 def _are_empty(connection: psycopg.Connection, tables: Iterable[sql.Identifier]) -> bool:

@@ -156,4 +156,9 @@ def rows(connection: psycopg.Connection, run: Run) -> list[int]:
 def policy_effects(connection: psycopg.Connection, run: Run) -> PolicyEffects:
     """Add up the effects of the policies on the records of an attempt."""
     row = queries.one(connection, _SQL["policies_of_attempt"], {"run": run.run, "attempt": run.attempt})
-    return PolicyEffects(nul_stripped=row["nul_stripped"], duplicates=row["duplicates"], unknown=tuple(row["unknown"]))
+    return PolicyEffects(
+        nul_stripped=row["nul_stripped"],
+        duplicates=row["duplicates"],
+        unknown=tuple(row["unknown"]),
+        coerced=row["coerced"] or {},
+    )

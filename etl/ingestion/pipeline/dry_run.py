@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import psycopg
 
+from etl.database.narrowing import narrower_columns
 from etl.errors import EtlError
 from etl.ingestion.destination.copying import copier_of_dry_run
 from etl.ingestion.destination.publication import Published
@@ -105,6 +106,8 @@ class _DryRun:
         writer = self._writers.get(dataset.name, _DryRunLedgerWriter())
         refused = progress.rejected + progress.failed
         status, exit_code = outcome.end_of(progress.error, is_cut=progress.is_cut, refused=refused)
+        narrowed = _narrowed(attempt) if progress.read else {}
+        outcome.log_changes(source, writer.policies, narrowed)
         balance = Balance(
             read=progress.read,
             loaded=0,
@@ -130,7 +133,16 @@ class _DryRun:
             failed_store=None,
             reasons=tuple(sorted(writer.reasons.values(), key=lambda reason: -reason.count)),
             policies=writer.policies,
+            narrowed=narrowed,
         ), progress.error
+
+
+def _narrowed(attempt: Attempt) -> Mapping[str, str]:
+    """Return the columns that would change values; none where the database is away."""
+    try:
+        return narrower_columns(attempt.session.connection(), attempt.target.dataset)
+    except psycopg.OperationalError:
+        return {}
 
 
 def _prepare(run: OpenRun, _store: FailedStore) -> None:
@@ -181,11 +193,14 @@ class _DryRunLedgerWriter:
     reasons: dict[tuple[Any, ...], Reason] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     unknown: set[str] = field(default_factory=set)
+    coerced: Counter[str] = field(default_factory=Counter)
 
     @property
     def policies(self) -> PolicyEffects:
         """What policies would do with the records."""
-        return PolicyEffects(unknown=tuple(sorted(self.unknown)[:_MAX_NAMES]), **self.counts)
+        return PolicyEffects(
+            unknown=tuple(sorted(self.unknown)[:_MAX_NAMES]), coerced=dict(self.coerced), **self.counts
+        )
 
     def claim(self, _connection: psycopg.Connection, _batch: Batch) -> bool:
         return True
@@ -193,6 +208,7 @@ class _DryRunLedgerWriter:
     def enter(self, _connection: psycopg.Connection, _batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
         self.counts.update(nul_stripped=entry.policy_effects.nul_stripped, duplicates=entry.policy_effects.duplicates)
         self.unknown.update(entry.policy_effects.unknown)
+        self.coerced.update(entry.policy_effects.coerced)
         for failure in stored:
             for record in failure.records:
                 self._count(failure.kind, record)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import psycopg
 import structlog
 
+from etl.database.narrowing import narrower_columns
 from etl.datasets import Dataset
 from etl.errors import (
     BusyError,
@@ -37,6 +38,7 @@ class _Counts:
     policies: PolicyEffects = field(default_factory=PolicyEffects)
     rows_deleted: Mapping[str, int] = field(default_factory=dict)
     rows_kept: Mapping[str, int] = field(default_factory=dict)
+    narrowed: Mapping[str, str] = field(default_factory=dict)
 
 
 def not_begun(source: Source, dataset: Dataset, database: str, error: EtlError) -> Summary:
@@ -96,8 +98,7 @@ def _close(
     else:
         counts = _counts_of_process(dataset, progress)
         error = error or (_end_unknown(database.name) if connection is None else None)
-    if counts.policies.document():
-        log.warning("policies_applied", source=source.name, **counts.policies.document())
+    log_changes(source, counts.policies, counts.narrowed)
     status, exit_code = _end(counts.balance, progress, error)
     if connection is not None and run is not None:
         runs.close_attempt(
@@ -109,6 +110,18 @@ def _close(
             bytes_read=progress.bytes_read,
         )
     return _summary(source, attempt, counts, (status, exit_code), seconds), error
+
+
+def log_changes(source: Source, policies: PolicyEffects, narrowed: Mapping[str, str]) -> None:
+    """Log what policies did with records, and the columns that changed their values or may have changed them."""
+    effects = policies.document()
+    coerced = effects.pop("coerced", None)
+    if effects:
+        log.warning("policies_applied", source=source.name, **effects)
+    if coerced:
+        log.warning("texts_coerced", source=source.name, texts=coerced)
+    if narrowed:
+        log.warning("columns_narrower", source=source.name, columns=dict(narrowed))
 
 
 def _counts_of_ledger(
@@ -133,6 +146,7 @@ def _counts_of_ledger(
         rows_kept=dict(zip(rows, deletions.rows_kept, strict=False)),
         batches=_no_batches(progress) | {"loaded": attempt.batches_loaded, "failed": attempt.batches_failed},
         policies=batches.policy_effects(connection, run),
+        narrowed=narrower_columns(connection, dataset) if attempt.loaded else {},
     )
 
 
@@ -169,6 +183,7 @@ def _summary(
         bytes_read=progress.bytes_read,
         seconds=seconds,
         policies=counts.policies,
+        narrowed=counts.narrowed,
         failed_store=printable_path(load.settings.failed_dir) if counts.balance.pending else None,
     )
 
