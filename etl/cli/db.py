@@ -6,7 +6,7 @@ import subprocess
 import click
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from etl.cli.options import Common, json_option, option, print_json, print_table
+from etl.cli.options import Common, json_option, option, print_json, print_table, print_text
 from etl.database import connecting, migrations
 from etl.embedded import Server, binary
 from etl.errors import ExitCode, UsageError
@@ -36,14 +36,14 @@ def start_command(common: Common, port: int | None) -> None:
     server = _server(common)
     server.start(port=port, keep=True)
     with common.database():
-        click.echo(f"running: {server.url()}")
+        print_text(f"running: {server.url()}")
 
 
 @command.command("stop", epilog="Example: etl db stop")
 @click.pass_obj
 def stop_command(common: Common) -> None:
     """Stop the embedded server."""
-    click.echo("stopped" if _server(common).stop() else "was not running")
+    print_text("stopped" if _server(common).stop() else "was not running")
 
 
 @command.command("status", epilog="Example: etl db status")
@@ -52,10 +52,10 @@ def status_command(common: Common) -> int:
     """Show whether the database can be reached; exit code 4 if not."""
     folder = connecting.embedded_folder(common.address)
     if folder is not None and not (status := Server(folder).status()).running:
-        click.echo(f"embedded PostgreSQL {status.version} in {folder}: stopped; any command starts it")
+        print_text(f"embedded PostgreSQL {status.version} in {folder}: stopped; any command starts it")
         return ExitCode.SUCCESS
     with common.server() as database, connecting.connect(database) as connection:
-        click.echo(f"{database.name}: PostgreSQL {connection.info.server_version // 10000}, running")
+        print_text(f"{database.name}: PostgreSQL {connection.info.server_version // 10000}, running")
     return ExitCode.SUCCESS
 
 
@@ -65,11 +65,11 @@ def status_command(common: Common) -> int:
 def url_command(common: Common, tcp: bool) -> None:
     """Print the address of the database; only with --tcp it has a password."""
     if connecting.embedded_folder(common.address) is not None:
-        click.echo(_server(common).url(tcp=tcp))
+        print_text(_server(common).url(tcp=tcp))
         return
     with common.server() as database, connecting.connect(database) as connection:
         info = connection.info
-        click.echo(make_conninfo(host=info.host, port=info.port, user=info.user, dbname=info.dbname))
+        print_text(make_conninfo(host=info.host, port=info.port, user=info.user, dbname=info.dbname))
 
 
 @command.command("psql", epilog="Example: etl db psql -- -c 'select * from analytics.freshness'")
@@ -92,7 +92,7 @@ def migrate_command(common: Common) -> None:
     """Bring the database to the state that this installation needs; a second run changes nothing."""
     with common.server() as database:
         migrate(database, common.config_dir)
-        click.echo(f"{database.name} is at migration {migrations.latest_migration()}")
+        print_text(f"{database.name} is at migration {migrations.latest_migration()}")
 
 
 @command.command("check", epilog="Example: etl db check --json")
