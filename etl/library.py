@@ -130,6 +130,8 @@ def load(
     """
     if not sources:
         raise UsageError("no source is named")
+    _require_texts(dataset=dataset, **_texts_of(options), database=database)
+    _require_paths(source=sources, config_dir=config_dir, failed_dir=options.get("failed_dir"))
     given = _DEFAULTS | options
     _require_expected(given)
     settings = LoadSettings.read(given)
@@ -153,6 +155,29 @@ def load(
     return Loaded(
         exit_code=result.exit_code, sources=tuple(result.summaries), precalculated=tuple(result.precalculated)
     )
+
+
+def _require_texts(**arguments: Any) -> None:
+    """Raise UsageError for an argument that is no text: a record in its place must not get into a message."""
+    _require_kind("a text", (str,), arguments)
+
+
+def _require_paths(**arguments: Any) -> None:
+    """Raise UsageError for an argument that is no path."""
+    _require_kind("a path", (str, os.PathLike), arguments)
+
+
+def _require_kind(expected: str, kinds: tuple[type, ...], arguments: Mapping[str, Any]) -> None:
+    for name, argument in arguments.items():
+        for each in argument if isinstance(argument, tuple) else [argument]:
+            if each is not None and not isinstance(each, kinds):
+                raise UsageError(f"{name}: expected {expected}, got a value of type {type(each).__name__}")
+
+
+def _texts_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the given options that are text."""
+    texts = {setting.name for setting in settings_of(LoadSettings) if setting.kind is str}
+    return {name: value for name, value in options.items() if name in texts}
 
 
 def _require_expected(given: Mapping[str, Any]) -> None:
@@ -196,6 +221,8 @@ def replay(
         raise UsageError("nothing is named to replay", hint="give ids, run, dataset or all=True")
     if unknown := sorted(options.keys() - get_type_hints(ReplayOptions).keys()):
         raise TypeError(f"unexpected option {unknown[0]!r}")
+    _require_texts(id=ids, run=run, dataset=dataset, database=database)
+    _require_paths(config_dir=config_dir, failed_dir=options.get("failed_dir"))
     _require_expected(options)
     settings = LoadSettings.read(options)
     folder = Path(config_dir)
@@ -222,6 +249,8 @@ def precalculate(
 
     Raises EtlError.
     """
+    _require_texts(aggregate=aggregates, database=database)
+    _require_paths(config_dir=config_dir)
     folder = Path(config_dir)
     chosen = catalogue.choose(aggregates, folder)
     with _opened(database, folder) as target, connecting.connect(target, "etl:precalculate") as connection:

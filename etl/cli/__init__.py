@@ -1,6 +1,7 @@
 """The commands. Each parses its arguments, calls one function, prints the result and returns an exit code."""
 
 import difflib
+import errno
 import importlib
 import os
 import signal
@@ -40,6 +41,10 @@ TAKE_FROM_FILE = ("load", "failed", "precalculate", "listen")
 _SUBCOMMANDS = ("list", "show", "replay", "discard", "purge")
 
 
+_OF_FILES = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR})
+"""Reasons why a path cannot be used, whatever this tool does with it: a person must change the path or its rights."""
+
+
 class _CommandError(Exception):
     """An error in a command that Click would handle itself; the error is its cause."""
 
@@ -75,6 +80,8 @@ class _Lazy(click.Group):
         try:
             return super().invoke(ctx)
         except (OSError, EOFError) as error:
+            if isinstance(error, OSError) and error.errno in _OF_FILES and isinstance(error.filename, str | Path):
+                raise UsageError(f"cannot use {error.filename}: {reason_of(error)}") from error
             raise _CommandError from error
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -100,6 +107,7 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: L
     """
     from etl import logs
 
+    _require_working_folder()
     if is_given(ctx, "config_dir") and ctx.invoked_subcommand != "init" and not Path(config_dir).is_dir():
         raise UsageError(
             f"the configuration folder {config_dir} is missing", hint="give another folder with --config-dir"
@@ -115,6 +123,17 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: L
     log_settings = logs.Logs(format=log_format, level=log_level, colors=use_colors())
     logs.set_up(log_settings)
     ctx.obj = Common(config_dir=Path(config_dir), given=database, from_file=settings.database, logs=log_settings)
+
+
+def _require_working_folder() -> None:
+    """Raise UsageError when the working folder is deleted or may not be entered: every relative path is in it."""
+    try:
+        Path.cwd()
+        os.stat(os.curdir)  # noqa: PTH116 - through the folder itself, not by its name
+    except OSError as error:
+        raise UsageError(
+            f"the working folder cannot be used: {reason_of(error)}", hint="change to a folder that exists: cd"
+        ) from error
 
 
 def is_given(ctx: click.Context, name: str) -> bool:
