@@ -1,16 +1,22 @@
 """`etl db`."""
 
 import os
+import shutil
 import subprocess
+from typing import Any
 
 import click
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq.abc import PGconn
 
 from etl.cli.options import Common, json_option, option, print_json, print_table, print_text
 from etl.database import connecting, migrations
 from etl.embedded import Server, binary
 from etl.errors import ExitCode, UsageError
 from etl.provisioning import migrate
+
+_MUST_BE_TLS = frozenset({b"require", b"verify-ca", b"verify-full"})
+"""The values of sslmode that refuse a connection without TLS."""
 
 
 @click.group("db")
@@ -82,8 +88,29 @@ def psql_command(common: Common, arguments: tuple[str, ...]) -> int:
         # Every user of the machine can read a command line, but not the environment.
         password = found.pop("password", None)
         environment = os.environ | ({"PGPASSWORD": str(password)} if password else {})
+        with connecting.connect(database) as connection:
+            program = _psql(found, connection.pgconn)
         address = make_conninfo("", **found)
-        return subprocess.run([binary("psql"), "-d", address, *arguments], env=environment, check=False).returncode
+        return subprocess.run([program, "-d", address, *arguments], env=environment, check=False).returncode
+
+
+def _psql(address: dict[str, Any], connection: PGconn) -> str:
+    """Return the installed psql, or that of the system for a connection with TLS: the installed one has no TLS.
+
+    Raises UsageError when the address insists on TLS and the system has no psql.
+    """
+    program = shutil.which("psql") if connection.ssl_in_use else None
+    if program is not None:
+        return program
+    # As the variables of libpq and a service file have it, too.
+    modes = [option.val for option in connection.info if option.keyword == b"sslmode"]
+    if connection.ssl_in_use and _MUST_BE_TLS.intersection(modes):
+        shown = make_conninfo("", **{name: value for name, value in address.items() if name != "sslpassword"})
+        raise UsageError(
+            f"the psql of this installation has no TLS, which {shown} asks for",
+            hint="install the psql of your system, such as the package postgresql-client; it is found by PATH",
+        )
+    return str(binary("psql"))
 
 
 @command.command("migrate", epilog="Example: etl db migrate")
