@@ -8,23 +8,25 @@ import json
 import re
 from codecs import utf_8_decode
 from collections.abc import Iterator
-from itertools import accumulate
+
+import msgspec
 
 from etl.ingestion.constants import MAX_NESTING
+from etl.ingestion.framing.nesting import is_nested_deeper
 from etl.ingestion.values import Piece, Span
 
 _UTF8_BYTES = 1 << 15
 """Bytes that are decoded at a time: more would not fit into the processor's cache, and cost more each."""
+
+_LARGE = 1 << 16
+"""A longer value is checked without building it."""
 
 _BLANK = re.compile(r"[ \t\n\r]*")
 
 # A token that the end of the text cut off; the scanner names the first character that it cannot read.
 _CUT_TOKEN = re.compile(r"|-|t(ru?)?|f(a(ls?)?)?|n(ul?)?|\.|[eE][+-]?|u[0-9a-fA-F]{0,4}")
 
-# Possessive: backtracking over a string of many megabytes would need much memory.
-_STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|([\[\]{}])')
 _OPENS, _CLOSES, _RETURNS = b"{}\r"
-_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1, "": 0}
 
 
 class NotJSON(ValueError):
@@ -53,6 +55,9 @@ def _ignore(_digits: str) -> None:
 
 
 _scan = json.JSONDecoder(parse_int=_ignore, parse_float=_ignore, parse_constant=_refuse).raw_decode
+
+
+_check = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def is_utf8(data: bytes) -> bool:
@@ -91,9 +96,21 @@ def value_end(text: str, start: int) -> int:
         raise _too_deep(start) from None
     # Counting is cheap, and nearly always shows that the exact depth is not needed.
     has_many = text.count("[", start, end) + text.count("{", start, end) > MAX_NESTING
-    if has_many and nesting(text[start:end]) > MAX_NESTING:
+    if has_many and is_nested_deeper(text[start:end].encode("latin-1"), MAX_NESTING):
         raise _too_deep(start)
     return end
+
+
+def is_whole_record(value: bytes) -> bool:
+    """Return whether bytes are one JSON object that is not nested too deep.
+
+    It is checked without building it, whose memory would be many times that of a large text. False is no proof.
+    """
+    try:
+        _check(value)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    return value.startswith(b"{") and not is_nested_deeper(value, MAX_NESTING)
 
 
 def member_value(text: str, start: int) -> int:
@@ -113,17 +130,6 @@ def _too_deep(start: int) -> NotJSON:
     return NotJSON(f"objects or arrays are nested deeper than {MAX_NESTING}", start)
 
 
-def nesting(value: str) -> int:
-    """Return the nesting depth of a JSON value."""
-    return max(accumulate(_STEPS[bracket] for bracket in _STRING_OR_BRACKET.findall(value)), default=0)
-
-
-def is_nested_deeper(value: bytes, most: int) -> bool:
-    """Return whether the objects and arrays of a JSON value are nested deeper than `most`."""
-    # Counting is cheap, and nearly always shows that the exact depth is not needed.
-    return value.count(b"[") + value.count(b"{") > most and nesting(value.decode("latin-1")) > most
-
-
 def may_continue(text: str, start: int, end: int) -> bool:
     """Return whether the value between `start` and `end` is a number that more text could make longer."""
     return text[start] not in '{["' and _CUT_TOKEN.fullmatch(text, end) is not None
@@ -132,6 +138,8 @@ def may_continue(text: str, start: int, end: int) -> bool:
 def line_span(text: str, start: int, line_end: int) -> Span:
     """Return the span of the record that begins at `start`: one JSON value, or the rest of a line that is no JSON."""
     line = text[start:line_end].rstrip(" \t\r")
+    if len(line) > _LARGE and is_whole_record(line.encode("latin-1")):
+        return Span(start, start + len(line), "")
     try:
         return Span(start, start + value_end(line, 0), not_an_object(line[0]))
     except NotJSON as error:
