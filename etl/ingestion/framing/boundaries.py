@@ -26,6 +26,9 @@ _BLANK = re.compile(r"[ \t\n\r]*")
 # A token that the end of the text cut off; the scanner names the first character that it cannot read.
 _CUT_TOKEN = re.compile(r"|-|t(ru?)?|f(a(ls?)?)?|n(ul?)?|\.|[eE][+-]?|u[0-9a-fA-F]{0,4}")
 
+# A value that follows a number or a word without a blank begins with a bracket or a quote.
+_OF_TOKENS = re.compile(r"[0-9A-Za-z_.+-]")
+
 _OPENS, _CLOSES, _RETURNS = b"{}\r"
 
 
@@ -133,6 +136,11 @@ def _too_deep(start: int) -> NotJSON:
 def may_continue(text: str, start: int, end: int) -> bool:
     """Return whether the value between `start` and `end` is a number that more text could make longer."""
     return text[start] not in '{["' and _CUT_TOKEN.fullmatch(text, end) is not None
+
+
+def is_joined(text: str, start: int, end: int) -> bool:
+    """Return whether a number or a word between `start` and `end` is followed by a character that cannot follow it."""
+    return text[start] not in '{["' and _OF_TOKENS.match(text, end) is not None
 
 
 def line_span(text: str, start: int, line_end: int) -> Span:

@@ -6,6 +6,7 @@ from etl.errors import SourceError
 from etl.ingestion.constants import BLOCK_BYTES, MAX_NESTING, READ_BYTES
 from etl.ingestion.framing.boundaries import (
     NotJSON,
+    is_joined,
     is_whole_record,
     line_span,
     may_continue,
@@ -173,8 +174,11 @@ class Window:
             if may_continue(self._text, index, end):
                 if self.extend(at):
                     continue
-                if shape in {"array", "members"}:
+                # Of values that follow one another, the last may be a number that ends with the source.
+                if shape in {"array", "members"} or end < len(self._text):
                     raise self.fault("the source is cut off in this record", at)
+            elif shape == "values" and is_joined(self._text, index, end):
+                raise self.fault("not JSON: a number or a word does not end here", self._offset + end)
             self._require_small(at, self._offset + end)
             self.number += 1
             return self._offset + end
