@@ -381,7 +381,9 @@ def test_members_that_are_cut_off_end_the_source(data: bytes) -> None:
 @pytest.mark.parametrize("data", [b"[" * 100_000, b'[{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}]"])
 def test_an_array_record_that_nests_too_deep_ends_the_source(data: bytes) -> None:
     """A record with endless levels of nesting is reported as such, and the interpreter does not overflow."""
-    with pytest.raises(SourceError, match=f"nested deeper than {MAX_NESTING}, at record 1, byte 1"):
+    with pytest.raises(
+        SourceError, match=f"a.json: objects or arrays are nested deeper than {MAX_NESTING}, at record 1, byte 1"
+    ):
         Document(data, []).cut(1)
 
 

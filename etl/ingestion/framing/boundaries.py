@@ -44,6 +44,19 @@ class NotJSON(ValueError):
         self.position = position
         self.cut_off = cut_off
 
+    @property
+    def sentence(self) -> str:
+        """What is wrong, for a message."""
+        return f"not JSON: {self.reason}"
+
+
+class _TooDeep(NotJSON):
+    """A value may be JSON, but it is nested deeper than MAX_NESTING."""
+
+    @property
+    def sentence(self) -> str:
+        return self.reason
+
 
 class _Constant(ValueError):
     """NaN or an infinity, which Python's decoder accepts and JSON does not have."""
@@ -130,7 +143,7 @@ def member_value(text: str, start: int) -> int:
 
 
 def _too_deep(start: int) -> NotJSON:
-    return NotJSON(f"objects or arrays are nested deeper than {MAX_NESTING}", start)
+    return _TooDeep(f"objects or arrays are nested deeper than {MAX_NESTING}", start)
 
 
 def may_continue(text: str, start: int, end: int) -> bool:
@@ -151,8 +164,8 @@ def line_span(text: str, start: int, line_end: int) -> Span:
     try:
         return Span(start, start + value_end(line, 0), not_an_object(line[0]))
     except NotJSON as error:
-        reason = "the value does not end on its line" if error.cut_off else error.reason
-        return Span(start, start + len(line), f"not JSON: {reason}, at character {error.position + 1}")
+        reason = "not JSON: the value does not end on its line" if error.cut_off else error.sentence
+        return Span(start, start + len(line), f"{reason}, at character {error.position + 1}")
 
 
 def are_lines(data: bytes, count: int) -> bool:

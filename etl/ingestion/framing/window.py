@@ -169,7 +169,7 @@ class Window:
                         return large
                     if self._end > before or self.extend(at):
                         continue
-                reason = "the source is cut off in this record" if error.cut_off else f"not JSON: {error.reason}"
+                reason = "the source is cut off in this record" if error.cut_off else error.sentence
                 raise self.fault(reason, at if error.cut_off else self._offset + error.position) from None
             if may_continue(self._text, index, end):
                 if self.extend(at):
@@ -214,7 +214,7 @@ class Window:
             value_end(self._text, begin - self._offset)
         except NotJSON as error:
             if not error.cut_off:
-                raise self.fault(f"not JSON: {error.reason}", self._offset + error.position) from None
+                raise self.fault(error.sentence, self._offset + error.position) from None
 
     def line_end(self, at: int) -> int:
         """Return the end of the record that begins at `at` on its line; it need not be JSON.
