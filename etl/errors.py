@@ -5,6 +5,7 @@ not an exception but a value (`etl.ingestion.values.Rejected`); exceptions are f
 """
 
 import enum
+import errno
 import signal
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -91,6 +92,12 @@ class DatabaseError(EtlError):
     exit_code = ExitCode.DATABASE_AWAY
 
 
+class OutputError(EtlError):
+    """The result cannot be written, as on a full disk; the same command writes it later."""
+
+    exit_code = ExitCode.DATABASE_AWAY
+
+
 class TooManyRejectedError(EtlError):
     """More records are rejected, or rows would be deleted, than the settings allow; or nothing would be published."""
 
@@ -129,3 +136,11 @@ def together(errors: Sequence[EtlError]) -> EtlError:
 def reason_of(error: OSError) -> str:
     """Return the reason of the operating system in lower case, for the end of a message."""
     return (error.strerror or "unknown error").lower()
+
+
+def cannot_write(path: str, error: OSError) -> EtlError:
+    """Return the error of a result that cannot be written to a file: later on a full disk, never to a wrong name."""
+    message = f"cannot write {path}: {reason_of(error)}"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}:
+        return OutputError(message, hint="make room and run the same command again")
+    return UsageError(message)

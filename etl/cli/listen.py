@@ -6,7 +6,7 @@ from types import FrameType
 import click
 import psycopg
 
-from etl.cli.options import Common, metrics_option, option
+from etl.cli.options import Common, metrics_option, option, print_text
 from etl.errors import ExitCode
 from etl.metrics import Report
 from etl.precalculation import catalogue, listener
@@ -33,7 +33,7 @@ def command(common: Common, *, is_check: bool, report: Report) -> int:
         report.withdraw()
         with common.server() as database:
             pid = listener.check(database)
-        click.echo(f"a listener runs on {database.name}, backend {pid}")
+        print_text(f"a listener runs on {database.name}, backend {pid}")
         return ExitCode.SUCCESS
     return _listen(common, report)
 

@@ -15,12 +15,12 @@ import structlog
 from etl.cli import completion, print_error
 from etl.cli.options import (
     Common,
+    LedgerCode,
     given_by,
     json_option,
     metrics_option,
-    outlive_reader,
     print_json,
-    print_line,
+    print_text,
     settings_options,
 )
 from etl.cli.progress import display
@@ -64,7 +64,6 @@ def command(
 
     Run the same command again after any interruption: it loads the rest.
     """
-    outlive_reader()
     settings = LoadSettings.read(given_by(LoadSettings, options))
     if settings.dry_run:
         report.withdraw()
@@ -98,19 +97,19 @@ def command(
         result.codes.add(error.exit_code)
     report.count_sources(result.summaries)
     _print_total(result, len(named), len(shares), as_json=as_json)
-    return result.exit_code
+    return LedgerCode(result.exit_code)
 
 
 def _print_summary(summary: Summary, error: EtlError | None, *, as_json: bool) -> None:
     if error:
         print_error(error)
     if as_json:
-        print_json([summary.document()], print_line)
+        print_json([summary.document()])
     else:
-        print_line(sentence(summary))
+        print_text(sentence(summary))
         for reason in summary.reasons:
             column = ".".join(filter(None, (reason.table, reason.column)))
-            print_line(
+            print_text(
                 f"  {reason.count:,} x {reason.sqlstate} {column + ': ' if column else ''}{reason.reason}"
                 f" (first: record {reason.first_record:,} at byte {reason.first_offset:,})"
             )
@@ -126,15 +125,15 @@ def _print_total(result: CommandResult, sources: int, datasets: int, *, as_json:
             "sources": sources,
             "precalculated": [vars(refreshed) for refreshed in precalculated],
         }
-        print_json([total], print_line)
+        print_json([total])
         return
     if len(result.summaries) > 1:
-        print_line(total_of(result.summaries, datasets))
+        print_text(total_of(result.summaries, datasets))
     if precalculated:
         seconds = sum(refreshed.seconds for refreshed in precalculated)
         names = [refreshed.aggregate for refreshed in precalculated]
         refreshed_names = ", ".join(names) if len(names) < 4 else f"{len(names)} aggregates"
-        print_line(f"precalculated {refreshed_names} in {seconds:.1f} s")
+        print_text(f"precalculated {refreshed_names} in {seconds:.1f} s")
 
 
 @contextmanager

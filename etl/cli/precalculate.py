@@ -6,7 +6,7 @@ import click
 import psycopg
 
 from etl.cli import completion, print_error, print_warning
-from etl.cli.options import Common, json_option, metrics_option, option, print_json, print_table
+from etl.cli.options import Common, json_option, metrics_option, option, print_json, print_note, print_table
 from etl.database.connecting import connect
 from etl.errors import EtlError, ExitCode, UsageError, gravest
 from etl.metrics import Report
@@ -91,7 +91,7 @@ def _list(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_jso
     installed = [row for row in pending.installed(connection) if row["aggregate"] in names]
     missing = sorted(set(names) - {row["aggregate"] for row in installed})
     if missing:
-        click.echo(f"not in the database yet: {', '.join(missing)}; etl db migrate", err=True)
+        print_note(f"not in the database yet: {', '.join(missing)}; etl db migrate")
     if as_json:
         print_json(installed)
     else:

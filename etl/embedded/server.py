@@ -52,7 +52,7 @@ class Server:
 
     def __post_init__(self) -> None:
         # Two spellings of one folder must lead to the same locks and the same postmaster.
-        object.__setattr__(self, "folder", self.folder.resolve())
+        object.__setattr__(self, "folder", Path(os.path.realpath(self.folder)))
 
     @property
     def socket_folder(self) -> Path:

@@ -6,8 +6,10 @@ READ_BYTES = 1 << 18
 # An object store answers a request for each block: a smaller one waits more, a larger one costs memory.
 STORE_BLOCK_BYTES = 8 << 20
 
-# A server that sends nothing for so long has lost the connection.
+# A server that sends nothing for so long has lost the connection. In this time an answer must begin, and then each
+# PROGRESS_BYTES of its content must come, which is 1 kB/s: a server that sends a byte now and then would never end.
 NETWORK_SECONDS = 60.0
+PROGRESS_BYTES = 1 << 16
 
 # Records are decoded this many bytes at a time: half or twice as many take longer, because of the cache.
 BLOCK_BYTES = 1 << 17

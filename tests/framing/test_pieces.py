@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -384,7 +385,9 @@ def test_members_that_are_cut_off_end_the_source(data: bytes) -> None:
 @pytest.mark.parametrize("data", [b"[" * 100_000, b'[{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}]"])
 def test_an_array_record_that_nests_too_deep_ends_the_source(data: bytes) -> None:
     """A record with endless levels of nesting is reported as such, and the interpreter does not overflow."""
-    with pytest.raises(SourceError, match=f"nested deeper than {MAX_NESTING}, at record 1, byte 1"):
+    with pytest.raises(
+        SourceError, match=f"a.json: objects or arrays are nested deeper than {MAX_NESTING}, at record 1, byte 1"
+    ):
         Document(data, []).cut(1)
 
 
@@ -596,3 +599,36 @@ def test_records_full_of_alike_children_are_separated() -> None:
         parts += ["," if number else "", (f'{{"id":{number},"children":[{children}]}}',)]
     document = _built([*parts, "]"])
     assert _places(document.cut(1000)) == document.places
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        ("12e", "the source is cut off in this record, at record 3, byte 18"),
+        ("12.", "the source is cut off in this record, at record 3, byte 18"),
+        ("-12E+", "the source is cut off in this record, at record 3, byte 18"),
+        ("-", "the source is cut off in this record, at record 3, byte 18"),
+        ("tru", "the source is cut off in this record, at record 3, byte 18"),
+        ('"abc', "the source is cut off in this record, at record 3, byte 18"),
+        ('"abc\\', "the source is cut off in this record, at record 3, byte 18"),
+        ("[1, 2e", "the source is cut off in this record, at record 3, byte 18"),
+        ("12e ", "not JSON: a number or a word does not end here, at record 3, byte 20"),
+        ("12. ", "not JSON: a number or a word does not end here, at record 3, byte 20"),
+        ("012", "not JSON: a number or a word does not end here, at record 3, byte 19"),
+        ("nulls", "not JSON: a number or a word does not end here, at record 3, byte 22"),
+        ("tru ", "not JSON: expecting value, at record 3, byte 18"),
+    ],
+)
+def test_a_cut_value_after_others_has_its_own_place(last: str, reason: str) -> None:
+    """The last of values that follow one another is reported at its own number and byte when it is cut off or wrong."""
+    text = f'{{"a": 1}} {{"a": 2}} {last}'
+    with pytest.raises(SourceError, match=re.escape(reason)):
+        list(cut(Bytes(text.encode()), CutOptions(format="auto", records_path="item", batch_rows=9)))
+
+
+@pytest.mark.parametrize("last", ["12", "12 ", "-0.5e3", "true", "null ", '"a"', "[]"])
+def test_a_whole_value_at_the_end_is_a_record(last: str) -> None:
+    """A value that ends with the source is whole, also a number, which more digits could make longer."""
+    text = f'{{"a": 1}} {{"a": 2}} {last}'
+    options = CutOptions(format="auto", records_path="item", batch_rows=9)
+    assert sum(piece.count for piece in cut(Bytes(text.encode()), options)) == 3

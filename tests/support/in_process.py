@@ -29,7 +29,7 @@ def call(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdin: 
         given.seek(0)
         with (
             _standard_files(given, out, err),
-            _logs_of_its_own(),
+            logs_of_its_own(),
             mock.patch.dict(os.environ, env, clear=True),
             chdir(cwd),
             connections_closed(),
@@ -56,7 +56,8 @@ def _standard_files(*files: IO[bytes]) -> Iterator[None]:
 
 
 @contextmanager
-def _logs_of_its_own() -> Iterator[None]:
+def logs_of_its_own() -> Iterator[None]:
+    """Keep the handlers and the level of the root logger."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:

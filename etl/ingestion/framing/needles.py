@@ -12,7 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from etl.ingestion.constants import MAX_NESTING
-from etl.ingestion.framing.boundaries import are_lines, is_nested_deeper
+from etl.ingestion.framing.boundaries import are_lines
+from etl.ingestion.framing.nesting import is_nested_deeper
 from etl.ingestion.values import Block, PieceShape, Proof, Prover
 
 _FIRST_NAME = re.compile(r'[ \t\n\r]*,?[ \t\n\r]*\{[ \t\n\r]*"[^"\\]*"[ \t\n\r]*:')

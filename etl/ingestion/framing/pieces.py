@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from etl.errors import SourceError
-from etl.ingestion.constants import BLOCK_BYTES, CELL_BYTES, MAX_RECORD_BYTES, PIECE_BYTES
+from etl.ingestion.constants import BLOCK_BYTES, CELL_BYTES, MAX_NESTING, MAX_RECORD_BYTES, PIECE_BYTES
 from etl.ingestion.fingerprints import LF, Fingerprint, Mark, is_own, powers_between
-from etl.ingestion.framing.boundaries import NotJSON, value_end
+from etl.ingestion.framing.boundaries import NotJSON, is_whole_record, value_end
 from etl.ingestion.framing.documents import Container, Document, container
 from etl.ingestion.framing.formats import format_of
 from etl.ingestion.framing.needles import BlockStart, Needle
+from etl.ingestion.framing.nesting import BracketScan
 from etl.ingestion.framing.spans import Spans
 from etl.ingestion.framing.window import Window
 from etl.ingestion.values import BlockRows, ByteStream, Piece, PieceShape, Proof, Prover
@@ -370,14 +371,35 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
 def _has_lines(window: Window) -> bool:
     """Return whether the source holds one record per line; otherwise its records span lines or share them."""
     begin = window.position
+    end = _first_end(window, begin)
+    if end is None:
+        return True
     while True:
         text = window.text_from(begin)
-        try:
-            end = value_end(text, 0)
-        except NotJSON as error:
-            if not error.cut_off:
-                return True
-            end = len(text)
         after = text[end:].lstrip(" \t\r")[:1]
         if after or not window.extends(begin):
             return "\n" not in text[:end] and after in {"", "\n"}
+
+
+def _first_end(window: Window, begin: int) -> int | None:
+    """Return the length of the value at `begin`, or of the window if the source is cut off; None: it is not JSON."""
+    text = window.text_from(begin)
+    try:
+        return value_end(text, 0)
+    except NotJSON as error:
+        if not error.cut_off:
+            return None
+    # A large value is scanned once, and not again whenever more of it is read.
+    scan, scanned = BracketScan(MAX_NESTING), 0
+    while True:
+        end = scan.end(text[scanned:].encode("latin-1"))
+        if end is not None and is_whole_record(text[: scanned + end].encode("latin-1")):
+            return scanned + end
+        if end is not None or not window.extends(begin):
+            break
+        scanned = len(text)
+        text = window.text_from(begin)
+    try:
+        return value_end(text, 0)
+    except NotJSON as fault:
+        return len(text) if fault.cut_off else None

@@ -3,10 +3,19 @@
 import re
 
 from etl.errors import SourceError
-from etl.ingestion.constants import BLOCK_BYTES, READ_BYTES
+from etl.ingestion.constants import BLOCK_BYTES, MAX_NESTING, READ_BYTES
 from etl.ingestion.fingerprints import as_hashed
-from etl.ingestion.framing.boundaries import NotJSON, line_span, may_continue, member_value, value_end
+from etl.ingestion.framing.boundaries import (
+    NotJSON,
+    is_joined,
+    is_whole_record,
+    line_span,
+    may_continue,
+    member_value,
+    value_end,
+)
 from etl.ingestion.framing.needles import BlockStart, Needle
+from etl.ingestion.framing.nesting import BracketScan
 from etl.ingestion.values import ByteStream, PieceShape, Proof
 
 _BLANK = re.compile(rb"[ \t\n\r]*")
@@ -179,18 +188,59 @@ class Window:
                 index = member_value(self._text, index) if shape == "members" else index
                 end = value_end(self._text, index)
             except NotJSON as error:
-                if error.cut_off and self.extend(at):
-                    continue
-                reason = "the source is cut off in this record" if error.cut_off else f"not JSON: {error.reason}"
+                if error.cut_off:
+                    before = self._end
+                    large = self._large_end(at, index)
+                    if large is not None:
+                        return large
+                    if self._end > before or self.extend(at):
+                        continue
+                reason = "the source is cut off in this record" if error.cut_off else error.sentence
                 raise self.fault(reason, at if error.cut_off else self._offset + error.position) from None
             if may_continue(self._text, index, end):
                 if self.extend(at):
                     continue
-                if shape in {"array", "members"}:
+                # Of values that follow one another, the last may be a number that ends with the source.
+                if shape in {"array", "members"} or end < len(self._text):
                     raise self.fault("the source is cut off in this record", at)
+            elif shape == "values" and is_joined(self._text, index, end):
+                raise self.fault("not JSON: a number or a word does not end here", self._offset + end)
             self._require_small(at, self._offset + end)
             self.number += 1
             return self._offset + end
+
+    def _large_end(self, at: int, index: int) -> int | None:
+        """Return the end of the object or array at an index of the window, of which the record at `at` consists.
+
+        Each byte is scanned once, however often the window is extended. None: the scan of the whole value decides.
+        """
+        if self._data[index : index + 1] not in (b"{", b"["):
+            return None
+        begin = scanned = self._offset + index
+        scan = BracketScan(MAX_NESTING)
+        while (end := scan.end(self._data, scanned - self._offset)) is None:
+            scanned = self._end
+            try:
+                is_extended = self.extend(at)
+            except SourceError:
+                self._require_json_so_far(begin)
+                raise
+            if not is_extended:
+                return None
+        value = self._data[begin - self._offset : end]
+        if not is_whole_record(value):
+            return None
+        self._require_small(at, self._offset + end)
+        self.number += 1
+        return self._offset + end
+
+    def _require_json_so_far(self, begin: int) -> None:
+        """Raise the fault of a value that is no JSON before the end of the window: it comes before any other fault."""
+        try:
+            value_end(self._text, begin - self._offset)
+        except NotJSON as error:
+            if not error.cut_off:
+                raise self.fault(error.sentence, self._offset + error.position) from None
 
     def line_end(self, at: int) -> int:
         """Return the end of the record that begins at `at` on its line; it need not be JSON.
