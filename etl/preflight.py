@@ -1,7 +1,7 @@
 """Checks of everything that a load needs of a database and its server, before a load. Changes nothing."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,11 +9,12 @@ from typing import Literal
 import psycopg
 
 from etl import datasets, queries
-from etl.database import connecting, migrations, tables
+from etl.database import connecting, migrations, sessions, tables
 from etl.database.connecting import Database
-from etl.database.pooling import pooling
+from etl.database.pooling import Pooling
+from etl.datasets import Dataset
 from etl.errors import UsageError
-from etl.precalculation import installation
+from etl.precalculation import catalogue, installation, refresh
 
 State = Literal["ok", "warn", "fail"]
 
@@ -23,9 +24,6 @@ _GIB = 1 << 30
 
 _LEAST_FREE_BYTES = 1 * _GIB
 _ENOUGH_FREE_BYTES = 10 * _GIB
-
-_LONGEST_BATCH_SECONDS = 60
-"""The longest time of a batch that waits for locks and is merged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +42,9 @@ def inspect(target: Database, config_dir: Path, folder: Path | None, sessions: i
     `folder` is the folder of an embedded server, `sessions` the number of sessions that a load opens. Raises UsageError
     or DatabaseError when the database cannot be reached.
     """
-    with connecting.connect(target, "etl:check") as connection:
-        server = list(_server(connection, target))
+    connection, way = connecting.connect_to_inspect(target)
+    with connection:
+        server = list(_server(connection, target, way))
         yield from server
         if any(finding.state == "fail" for finding in server):
             return  # The other checks may fail for the same reason.
@@ -62,7 +61,7 @@ def _finding(what: str, *, is_right: bool, found: str, remedy: str, otherwise: S
     return Finding(what=what, state=otherwise, found=found, remedy=remedy)
 
 
-def _server(connection: psycopg.Connection, target: Database) -> Iterator[Finding]:
+def _server(connection: psycopg.Connection, target: Database, way: Pooling) -> Iterator[Finding]:
     major = connection.info.server_version // 10000
     yield _finding(
         "server",
@@ -71,7 +70,6 @@ def _server(connection: psycopg.Connection, target: Database) -> Iterator[Findin
         remedy="use PostgreSQL 16 or later",
     )
     facts = queries.one(connection, _SQL["server_facts"])
-    way = pooling(connection, target)
     yield _finding(
         "connection",
         is_right=way != "transaction",
@@ -89,10 +87,24 @@ def _server(connection: psycopg.Connection, target: Database) -> Iterator[Findin
         remedy="name the primary server (target_session_attrs=read-write)",
     )
     yield _finding(
+        "default_transaction_read_only",
+        is_right=not facts["is_read_only_by_default"],
+        found="on, and loads write all the same" if facts["is_read_only_by_default"] else "off",
+        remedy=f"to stop loads, revoke etl_loader from {facts['user_name']}",
+        otherwise="warn",
+    )
+    yield _finding(
         "encoding",
         is_right=facts["encoding"] == "UTF8",
         found=facts["encoding"],
         remedy="create database NAME encoding 'UTF8' template template0",
+    )
+    role = sessions.replication_role(connection)
+    yield _finding(
+        "session_replication_role",
+        is_right=role != "replica",
+        found=role,
+        remedy=f"alter role {facts['user_name']} reset session_replication_role: no trigger notes changes",
     )
     yield _finding(
         "temporary tables",
@@ -123,19 +135,6 @@ _EXPECTED: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("max_wal_size", lambda size: size >= 4 * _GIB, "4GB or more: else checkpoints slow loads down"),
     ("checkpoint_timeout", lambda seconds: seconds >= 300, "5min or more: else checkpoints slow loads down"),
     ("shared_buffers", lambda size: size >= _GIB / 8, "a quarter of the memory, and 128MB at least"),
-    *(
-        (
-            name,
-            lambda seconds: not 0 < seconds < _LONGEST_BATCH_SECONDS,
-            f"alter role NAME set {name} = 0: a batch that takes longer is cut off and retried",
-        )
-        for name in (
-            "statement_timeout",
-            "transaction_timeout",
-            "idle_in_transaction_session_timeout",
-            "idle_session_timeout",
-        )
-    ),
 )
 
 
@@ -194,9 +193,9 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
         remedy=f"grant etl_loader to {connection.info.user}",
     )
     with_tables = set(datasets.default_names(config_dir))
-    for dataset in datasets.readable(config_dir):
-        if dataset.name not in with_tables:
-            continue
+    chosen = [dataset for dataset in datasets.readable(config_dir) if dataset.name in with_tables]
+    yield _row_security(connection, chosen, config_dir)
+    for dataset in chosen:
         try:
             tables.require_tables(connection, dataset)
             if dataset.mode == "merge":
@@ -212,6 +211,17 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
             found="its changes are not noted for the aggregates",
             remedy="etl db migrate",
         )
+
+
+def _row_security(connection: psycopg.Connection, chosen: Sequence[Dataset], config_dir: Path) -> Finding:
+    loaded = {table.quoted for dataset in chosen for table in dataset.tables}
+    names = tables.hidden(connection, loaded | refresh.tables_of(catalogue.read_all(config_dir)))
+    return _finding(
+        "row-level security",
+        is_right=not names,
+        found=f"it hides rows of {', '.join(names)}" if names else "it hides no rows",
+        remedy=tables.see_all_rows(connection.info.user),
+    )
 
 
 def _refused(what: str, error: UsageError) -> Finding:

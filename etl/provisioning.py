@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from etl import datasets
-from etl.database import connecting, migrations, tables
+from etl.database import connecting, migrations, sessions, tables
 from etl.database.connecting import Database
 from etl.datasets import Dataset
 from etl.precalculation import catalogue, installation
@@ -20,6 +20,7 @@ def migrate(target: Database, config_dir: Path) -> None:
     for dataset in definitions:
         require_fitting(dataset)
     with connecting.connect(target, "etl:migrate") as connection, migrations.one_migration_at_a_time(connection):
+        sessions.require_usable(connection)
         migrations.run_migrations(connection)
         migrations.grant_ledger(connection)
         for dataset in definitions:
@@ -36,6 +37,7 @@ def create(target: Database, dataset: Dataset) -> None:
     """
     require_fitting(dataset)
     with connecting.connect(target, "etl:migrate") as connection:
+        sessions.require_usable(connection)
         tables.create_tables(connection, dataset)
         installation.watch_again(connection)
 

@@ -4,16 +4,17 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import psycopg
-import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from etl import queries
+from etl.database import sessions
+from etl.database.pooling import Pooling, pooling
 from etl.errors import DatabaseError, UsageError
 
 EMBEDDED = "embedded:"
@@ -33,7 +34,13 @@ _CONNECTION = {
     "tcp_user_timeout": "30000",
 }
 
-_LOCK_TIMEOUT = "60s"
+# What a limit of the time of a statement, a session or a transaction gives: a session may end before it is lifted.
+_TRANSACTION_LIMIT = "25P04"
+_LIMITS = ("57014", "57P05")
+# The last one is libpq's, which does not always read the reason before it sees the end.
+_ENDED_BY_LIMIT = re.compile(r"due to (idle-session|statement) timeout|server closed the connection unexpectedly")
+_NO_LIMITS = "-c statement_timeout=0 -c idle_session_timeout=0"
+_NO_TRANSACTION_LIMIT = " -c transaction_timeout=0"  # since PostgreSQL 17
 
 # libpq passes on the text of the server's answer to a first connection, but not its SQLSTATE.
 _REFUSALS = re.compile(
@@ -43,10 +50,6 @@ _REFUSALS = re.compile(
     r"|does not support SSL|SSL is required|no encryption"
 )
 
-_SQL = queries.load("database")
-
-log = structlog.get_logger(__name__)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Database:
@@ -54,6 +57,8 @@ class Database:
 
     conninfo: str
     embedded: bool = False
+    known_pooling: list[Pooling] = field(default_factory=list, repr=False, compare=False)
+    """How the first connection reached the server, found once; empty before."""
 
     @property
     def name(self) -> str:
@@ -124,13 +129,36 @@ def _require_readable(address: str) -> None:
         )
 
 
-def connect(database: Database, application_name: str = "etl") -> psycopg.Connection:
+def connect(database: Database, application_name: str = "etl", *, sees_all: bool = True) -> psycopg.Connection:
     """Open an autocommit connection with pinned session settings.
 
-    Raises UsageError when the server refuses this user or database, DatabaseError when it cannot be reached.
+    With `sees_all` the server refuses a statement where a policy of a table would hide rows from it.
+
+    Raises UsageError when the server refuses this user or database, or a pooler shares the session with others;
+    DatabaseError when the server cannot be reached.
     """
+    with _explained(database):
+        return _open(database, application_name, sees_all=sees_all)
+
+
+def connect_to_inspect(database: Database) -> tuple[psycopg.Connection, Pooling]:
+    """Open a connection for checks, and return how it reaches the server. A shared session is left as it is.
+
+    Raises UsageError and DatabaseError as `connect` does.
+    """
+    with _explained(database):
+        connection = _connect(database, "etl:check")
+        way = pooling_of(connection, database)
+        if way == "transaction":
+            return connection, way
+        connection.close()
+        return _open(database, "etl:check"), way
+
+
+@contextmanager
+def _explained(database: Database) -> Iterator[None]:
     try:
-        return _open(database, application_name)
+        yield
     except psycopg.OperationalError as error:
         text = _first_line(error)
         if _REFUSALS.search(text):
@@ -141,22 +169,66 @@ def connect(database: Database, application_name: str = "etl") -> psycopg.Connec
         ) from error
 
 
-def _open(database: Database, application_name: str) -> psycopg.Connection:
+def _open(database: Database, application_name: str, *, sees_all: bool = True) -> psycopg.Connection:
+    """Open a session that is this connection's own, without time limits and with pinned settings.
+
+    A limit of milliseconds can end a session before it is lifted. Then the session is asked for without limits; this is
+    not the first way, because poolers refuse such options.
+    """
+    limits = ""
+    while True:
+        try:
+            return _pinned(_connect(database, application_name, limits), database, sees_all=sees_all)
+        except psycopg.Error as error:
+            further = _further_limits(error, limits)
+            if further == limits:
+                raise
+            limits = further
+
+
+def _further_limits(error: psycopg.Error, limits: str) -> str:
+    """Return the options with which a session begins without the limit that ended it: the same ones without any."""
+    text = str(error)
+    if error.sqlstate == _TRANSACTION_LIMIT or "due to transaction timeout" in text:
+        return _NO_LIMITS + _NO_TRANSACTION_LIMIT
+    if error.sqlstate in _LIMITS or _ENDED_BY_LIMIT.search(text):
+        return limits or _NO_LIMITS
+    return limits
+
+
+def _pinned(connection: psycopg.Connection, database: Database, *, sees_all: bool) -> psycopg.Connection:
+    try:
+        if not sessions.lift_limits(connection):
+            sessions.require_own(pooling_of(connection, database), database.name)
+            sessions.lift_limits(connection, is_own=True)
+        sessions.pin(connection, sees_all=sees_all)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def pooling_of(connection: psycopg.Connection, database: Database) -> Pooling:
+    """Return how a connection reaches the server of a database: directly, or by a pooler."""
+    if database.known_pooling:
+        return database.known_pooling[0]
+    way = pooling(connection, partial(_connect, database, "etl:check"))
+    database.known_pooling.append(way)
+    return way
+
+
+def _connect(database: Database, application_name: str, limits: str = "") -> psycopg.Connection:
     written = conninfo_to_dict(database.conninfo)
     options: dict[str, Any] = {name: value for name, value in _CONNECTION.items() if name not in written}
-    connection = psycopg.connect(
+    if limits:
+        options["options"] = f"{written.get('options') or os.environ.get('PGOPTIONS', '')} {limits}"
+    return psycopg.connect(
         database.conninfo,
         autocommit=True,
         application_name=application_name,
         client_encoding="utf8",
         **options,
     )
-    try:
-        connection.execute(_SQL["pin_session"], {"lock_timeout": _LOCK_TIMEOUT})
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def _first_line(error: psycopg.Error) -> str:

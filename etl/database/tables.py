@@ -1,6 +1,7 @@
 """The tables of a dataset: creates and extends them, and checks what a load needs of them."""
 
 import re
+from collections.abc import Iterable
 
 import psycopg
 from psycopg import sql
@@ -40,6 +41,29 @@ def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
                 f"the user {connection.info.user} may not load {table.name}",
                 hint=f"grant etl_loader to {connection.info.user}",
             )
+    require_visible(connection, [table.quoted for table in dataset.tables])
+
+
+def hidden(connection: psycopg.Connection, tables: Iterable[str]) -> list[str]:
+    """Return those of some tables in which row-level security hides rows from the user."""
+    return [name for (name,) in connection.execute(_SQL["hidden"], {"tables": list(tables)})]
+
+
+def require_visible(connection: psycopg.Connection, tables: Iterable[str]) -> None:
+    """Raise UsageError when row-level security hides rows of these tables from the user.
+
+    A merge or a replace would miss these rows, and an aggregate would leave them out.
+    """
+    if names := hidden(connection, tables):
+        user = connection.info.user
+        raise UsageError(
+            f"row-level security hides rows of {', '.join(names)} from the user {user}", hint=see_all_rows(user)
+        )
+
+
+def see_all_rows(user: str) -> str:
+    """Return the remedy for a user from whom row-level security hides rows."""
+    return f"as a superuser: alter role {user} bypassrls; or run the command as the owner of the table"
 
 
 def denied(connection: psycopg.Connection, dataset: Dataset, what: str) -> UsageError:

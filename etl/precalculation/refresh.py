@@ -9,6 +9,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from etl import queries
+from etl.database.tables import see_all_rows
 from etl.errors import DefinitionError, InternalError, UsageError
 from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import Aggregate
@@ -16,6 +17,8 @@ from etl.precalculation.pending import gather, is_known, take_due
 
 _SQL = queries.load("precalculation")
 _COMMA = sql.SQL(", ")
+# The function of the server that refuses a statement from which a policy would hide rows.
+_ROW_SECURITY = "check_enable_rls"
 # SQLSTATE classes of rows that the select or the table of an aggregate refuses: cardinality, data, constraints.
 _BY_DATA = {"21", "22", "23"}
 
@@ -52,6 +55,11 @@ def refresh(
             return _recompute(connection, aggregate, run, full=full)
 
 
+def tables_of(aggregates: Iterable[Aggregate]) -> set[str]:
+    """Return the tables that a refresh of these aggregates reads and writes, but for tables without triggers."""
+    return {name for each in aggregates for name in (each.table, *(fact.table for fact in each.facts))}
+
+
 def refresh_all(
     connection: psycopg.Connection, aggregates: Iterable[Aggregate], *, run: str | None, full: bool = False
 ) -> Iterator[RefreshResult]:
@@ -82,7 +90,9 @@ def explain_errors(connection: psycopg.Connection, aggregate: Aggregate) -> Iter
     except psycopg.errors.InsufficientPrivilege as error:
         raise UsageError(
             f"the user {connection.info.user} may not refresh {aggregate.name}: {error.diag.message_primary}",
-            hint=f"grant etl_loader to {connection.info.user}",
+            hint=see_all_rows(connection.info.user)
+            if error.diag.source_function == _ROW_SECURITY
+            else f"grant etl_loader to {connection.info.user}",
         ) from error
     except psycopg.Error as error:
         kind = (error.sqlstate or "")[:2]

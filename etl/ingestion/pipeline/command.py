@@ -6,8 +6,8 @@ from itertools import permutations
 from pathlib import Path
 
 from etl.database.connecting import connect
-from etl.database.pooling import require_own_session
-from etl.database.tables import require_key, require_tables
+from etl.database.sessions import require_usable
+from etl.database.tables import require_key, require_tables, require_visible
 from etl.errors import SIGNALS, DatabaseError, EtlError, ExitCode, UsageError, gravest
 from etl.ingestion.failed_store.store import FailedStore, is_stored
 from etl.ingestion.framing import documents
@@ -47,13 +47,15 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None
     for target in load.targets:
         _require_fitting(load, target, sources)
     _require_own_tables(load.targets)
-    if load.settings.precalculate:
-        catalogue.read_all(config_dir)  # raises where the file of an aggregate has an error
+    facts = [table.name for target in load.targets for table in target.dataset.tables]
+    # It raises where the file of an aggregate has an error.
+    aggregates = catalogue.aggregates_reading([*facts, "etl.batches"], config_dir) if load.settings.precalculate else ()
     for source in sources:
         if source.path and is_stored(load.settings.failed_dir, Path(source.path)):
             raise UsageError(f"{source.name} is a file of the failed store", hint="etl failed replay ID")
     with connect(load.database) as connection:
-        require_own_session(connection, load.database)
+        require_usable(connection)
+        require_visible(connection, [aggregate.table for aggregate in aggregates])
         for target in load.targets:
             require_tables(connection, target.dataset)
             if target.dataset.key and (target.mode != "append" or target.dataset.on_duplicate == "newest"):

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from etl import datasets
 from etl.database.connecting import Database, Session, connect
-from etl.database.pooling import require_own_session
+from etl.database.sessions import require_usable
 from etl.datasets import Dataset
 from etl.errors import BusyError, ExitCode, UsageError
 from etl.ingestion.destination.copying import copier_of_replay
@@ -86,7 +86,7 @@ def select(replay_filter: ReplayFilter, database: Database, config_dir: Path, st
     records, the failed store cannot be written, or a pooler shares the connection.
     """
     with connect(database) as connection:
-        require_own_session(connection, database)
+        require_usable(connection)
         store.prepare()
         if replay_filter.ids:
             matching = [failures.named(connection, failed_id) for failed_id in replay_filter.ids]
