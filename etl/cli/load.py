@@ -36,6 +36,9 @@ from etl.settings import LoadSettings
 
 log = structlog.get_logger(__name__)
 
+# How long the batch in hand may take after a signal: a lock or a lost connection can hold it up.
+BATCH_SECONDS = 30.0
+
 _COUNTS = ("rejected", "failed", "skipped", "withheld")
 
 
@@ -141,16 +144,18 @@ def _print_total(result: CommandResult, sources: int, datasets: int, *, as_json:
 def _stopped_by_signals() -> Iterator[Stop]:
     """Let the first SIGTERM, SIGINT or SIGHUP stop the load after the current batch, and the second one at once.
 
-    A SIGHUP that nohup ignores stays ignored.
+    A batch that is not done some seconds after the first signal ends as by a second one. A SIGHUP that nohup ignores
+    stays ignored.
     """
     stop = Stop()
 
     def note(number: int, _frame: FrameType | None) -> None:
         if not stop.signal_number:
             log.warning("stopping", signal=number, then="after the current batch")
+            signal.setitimer(signal.ITIMER_REAL, BATCH_SECONDS)
         stop.note(number)
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGALRM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, note) for number in numbers}
@@ -158,6 +163,7 @@ def _stopped_by_signals() -> Iterator[Stop]:
         with stop.interrupting():
             yield stop
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -13,8 +13,9 @@ from typing import Any, Self
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from etl.database import sessions
-from etl.database.pooling import Pooling, pooling
+from etl.database import sessions, watching
+from etl.database.pooling import Pooling, SharedSessionError, pooling
+from etl.database.watching import ServerConnection, Watch
 from etl.errors import DatabaseError, UsageError
 
 EMBEDDED = "embedded:"
@@ -129,7 +130,7 @@ def _require_readable(address: str) -> None:
         )
 
 
-def connect(database: Database, application_name: str = "etl", *, sees_all: bool = True) -> psycopg.Connection:
+def connect(database: Database, application_name: str = "etl", *, sees_all: bool = True) -> ServerConnection:
     """Open an autocommit connection with pinned session settings.
 
     With `sees_all` the server refuses a statement where a policy of a table would hide rows from it.
@@ -141,18 +142,16 @@ def connect(database: Database, application_name: str = "etl", *, sees_all: bool
         return _open(database, application_name, sees_all=sees_all)
 
 
-def connect_to_inspect(database: Database) -> tuple[psycopg.Connection, Pooling]:
+def connect_to_inspect(database: Database) -> tuple[ServerConnection, Pooling]:
     """Open a connection for checks, and return how it reaches the server. A shared session is left as it is.
 
     Raises UsageError and DatabaseError as `connect` does.
     """
     with _explained(database):
-        connection = _connect(database, "etl:check")
-        way = pooling_of(connection, database)
-        if way == "transaction":
-            return connection, way
-        connection.close()
-        return _open(database, "etl:check"), way
+        try:
+            return _open(database, "etl:check"), (database.known_pooling or ["none"])[0]
+        except SharedSessionError:
+            return _connect(database, "etl:check"), "transaction"
 
 
 @contextmanager
@@ -169,7 +168,9 @@ def _explained(database: Database) -> Iterator[None]:
         ) from error
 
 
-def _open(database: Database, application_name: str, *, sees_all: bool = True) -> psycopg.Connection:
+def _open(
+    database: Database, application_name: str, *, sees_all: bool = True, is_watched: bool = True
+) -> ServerConnection:
     """Open a session that is this connection's own, without time limits and with pinned settings.
 
     A limit of milliseconds can end a session before it is lifted. Then the session is asked for without limits; this is
@@ -178,12 +179,19 @@ def _open(database: Database, application_name: str, *, sees_all: bool = True) -
     limits = ""
     while True:
         try:
-            return _pinned(_connect(database, application_name, limits), database, sees_all=sees_all)
+            connection = _connect(database, application_name, limits)
+            backend = _pinned(connection, database, sees_all=sees_all)
         except psycopg.Error as error:
             further = _further_limits(error, limits)
             if further == limits:
                 raise
             limits = further
+        else:
+            if is_watched:
+                another = partial(_open, database, "etl:look", is_watched=False)
+                connection.watch = Watch(connection, backend, another)
+                connection.answers_within = None
+            return connection
 
 
 def _further_limits(error: psycopg.Error, limits: str) -> str:
@@ -196,16 +204,16 @@ def _further_limits(error: psycopg.Error, limits: str) -> str:
     return limits
 
 
-def _pinned(connection: psycopg.Connection, database: Database, *, sees_all: bool) -> psycopg.Connection:
+def _pinned(connection: psycopg.Connection, database: Database, *, sees_all: bool) -> int:
+    """Pin the settings of a session, and return the process that serves it."""
     try:
         if not sessions.lift_limits(connection):
             sessions.require_own(pooling_of(connection, database), database.name)
             sessions.lift_limits(connection, is_own=True)
-        sessions.pin(connection, sees_all=sees_all)
+        return sessions.pin(connection, sees_all=sees_all)
     except BaseException:
         connection.close()
         raise
-    return connection
 
 
 def pooling_of(connection: psycopg.Connection, database: Database) -> Pooling:
@@ -217,18 +225,20 @@ def pooling_of(connection: psycopg.Connection, database: Database) -> Pooling:
     return way
 
 
-def _connect(database: Database, application_name: str, limits: str = "") -> psycopg.Connection:
+def _connect(database: Database, application_name: str, limits: str = "") -> ServerConnection:
     written = conninfo_to_dict(database.conninfo)
     options: dict[str, Any] = {name: value for name, value in _CONNECTION.items() if name not in written}
     if limits:
         options["options"] = f"{written.get('options') or os.environ.get('PGOPTIONS', '')} {limits}"
-    return psycopg.connect(
+    connection = ServerConnection.connect(
         database.conninfo,
         autocommit=True,
         application_name=application_name,
         client_encoding="utf8",
         **options,
     )
+    connection.answers_within = watching.ANSWER_SECONDS
+    return connection
 
 
 def _first_line(error: psycopg.Error) -> str:
@@ -255,13 +265,13 @@ class Session:
         self._database = database
         self._application_name = application_name
         self._reopened: Callable[[psycopg.Connection], None] | None = None
-        self._connection: psycopg.Connection | None = connect(database, application_name)
+        self._connection: ServerConnection | None = connect(database, application_name)
 
     def when_reopened(self, action: Callable[[psycopg.Connection], None]) -> None:
         """Run an action with each connection that replaces a lost one, such as taking its locks again."""
         self._reopened = action
 
-    def connection(self) -> psycopg.Connection:
+    def connection(self) -> ServerConnection:
         """Return the connection, or a new one after it was lost.
 
         Raises psycopg.OperationalError when the server cannot be reached now, and what `when_reopened` raises.

@@ -8,8 +8,6 @@ from etl.errors import UsageError
 
 _SQL = queries.load("database")
 
-_LOCK_TIMEOUT = "60s"
-
 
 def lift_limits(connection: psycopg.Connection, *, is_own: bool = False) -> bool:
     """Let no time limit end the next statements.
@@ -21,13 +19,13 @@ def lift_limits(connection: psycopg.Connection, *, is_own: bool = False) -> bool
     return connection.execute(_SQL["lift_limits"], {"backend": backend}).fetchone() is not None
 
 
-def pin(connection: psycopg.Connection, *, sees_all: bool) -> None:
-    """Pin the settings of a session.
+def pin(connection: psycopg.Connection, *, sees_all: bool) -> int:
+    """Pin the settings of a session, and return the process of the server that serves it.
 
     With `sees_all` the server refuses a statement, instead of hiding rows, where a policy of a table would hide some.
     """
-    values = {"lock_timeout": _LOCK_TIMEOUT, "row_security": "off" if sees_all else "on"}
-    connection.execute(_SQL["pin_session"], values)
+    values = {"row_security": "off" if sees_all else "on"}
+    return int(queries.one(connection, _SQL["pin_session"], values)["backend"])
 
 
 def require_own(way: Pooling, name: str) -> None:

@@ -11,10 +11,11 @@ where %(backend)s in (pg_backend_pid(), 0);
 
 -- name: pin_session
 -- Give statements and values the same meaning in every session, whatever its role and its database set, and notice a
--- lost connection soon. Temporary tables come last in the path, and no schema of a role hides the functions of the server.
+-- lost connection soon; return the process. A wait for a lock ends by the watch. Temporary tables come last in the path, and no schema of a role hides the functions of the server.
 -- The settings that are compared with null are not in every version.
 select
-    set_config('lock_timeout', %(lock_timeout)s, false),
+    pg_backend_pid() as backend,
+    set_config('lock_timeout', '0', false),
     set_config('default_transaction_isolation', 'read committed', false),
     set_config('default_transaction_read_only', 'off', false),
     set_config('default_transaction_deferrable', 'off', false),

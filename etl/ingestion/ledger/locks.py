@@ -36,7 +36,7 @@ def reacquire(
             continue
         try:
             connection.execute(_SQL["lock_shared" if is_shared else "lock"], {"key": key})
-        except psycopg.errors.LockNotAvailable:
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
             raise _busy(connection, key, subject) from None
 
 
@@ -69,7 +69,7 @@ def join(connection: psycopg.Connection, run: Run, dataset: str, head_sha256: st
     key = _workers_key(dataset, head_sha256)
     try:
         connection.execute(_SQL["lock_shared"], {"key": key})
-    except psycopg.errors.LockNotAvailable:
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
         raise _busy(connection, key, "this source") from None
     require_current(connection, run)
     name_session(connection, run.run)
