@@ -4,11 +4,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from etl import datasets
+import psycopg
+import structlog
+from tenacity import RetryCallState
+
+from etl import datasets, retrying
 from etl.database import connecting, migrations, sessions, tables
 from etl.database.connecting import Database
 from etl.datasets import Dataset
+from etl.ingestion.destination import refusals
 from etl.precalculation import catalogue, installation
+from etl.settings import RetrySettings
+
+log = structlog.get_logger(__name__)
 
 
 def migrate(target: Database, config_dir: Path) -> None:
@@ -56,10 +64,22 @@ def opened(address: str, config_dir: Path) -> Iterator[Database]:
     Raises UsageError when another database is not at the migration that this installation needs.
     """
     with connecting.serving(address) as target:
-        with connecting.connect(target) as connection:
-            is_new = target.embedded and not migrations.is_migrated(connection)
-            if not is_new:
-                migrations.require_migrated(connection)
+        try:
+            is_new = retrying.policy(RetrySettings(), refusals.is_transient, _note_retry)(_is_new, target)
+        except psycopg.Error as error:
+            raise refusals.as_etl_error(error, target) from error
         if is_new:
             migrate(target, config_dir)
         yield target
+
+
+def _is_new(target: Database) -> bool:
+    with connecting.connect(target) as connection:
+        is_new = target.embedded and not migrations.is_migrated(connection)
+        if not is_new:
+            migrations.require_migrated(connection)
+        return is_new
+
+
+def _note_retry(state: RetryCallState) -> None:
+    log.warning("start_retried", try_number=state.attempt_number, wait_seconds=round(state.upcoming_sleep, 2))

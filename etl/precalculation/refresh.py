@@ -1,8 +1,9 @@
 """The refresh of an aggregate: its changed buckets are recomputed in one transaction. Readers do not wait for it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import psycopg
 from psycopg import sql
@@ -23,6 +24,10 @@ _ROW_SECURITY = "check_enable_rls"
 _BY_DATA = {"21", "22", "23"}
 
 
+Waiting: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""Gives the context in which a refresh waits for another one: a signal may end it there."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RefreshResult:
     """What a refresh did: buckets recomputed; rows inserted, updated or deleted; and its duration in seconds."""
@@ -34,7 +39,12 @@ class RefreshResult:
 
 
 def refresh(
-    connection: psycopg.Connection, aggregate: Aggregate, *, run: str | None, full: bool = False
+    connection: psycopg.Connection,
+    aggregate: Aggregate,
+    *,
+    run: str | None,
+    full: bool = False,
+    waiting: Waiting = nullcontext,
 ) -> RefreshResult:
     """Bring an aggregate up to date with the facts, as a whole or not at all.
 
@@ -48,7 +58,7 @@ def refresh(
     if not connection.autocommit or connection.info.transaction_status != TransactionStatus.IDLE:
         raise InternalError("expected an autocommit connection outside a transaction for a refresh")
     # The lock comes before BEGIN: an older snapshot could not update the rows that the previous refresh wrote.
-    with explain_errors(connection, aggregate), _refresh_lock(connection, aggregate):
+    with explain_errors(connection, aggregate), _refresh_lock(connection, aggregate, waiting):
         gather(connection)
         with connection.transaction():
             connection.execute(queries.load("database")["see_one_snapshot"])
@@ -61,7 +71,12 @@ def tables_of(aggregates: Iterable[Aggregate]) -> set[str]:
 
 
 def refresh_all(
-    connection: psycopg.Connection, aggregates: Iterable[Aggregate], *, run: str | None, full: bool = False
+    connection: psycopg.Connection,
+    aggregates: Iterable[Aggregate],
+    *,
+    run: str | None,
+    full: bool = False,
+    waiting: Waiting = nullcontext,
 ) -> Iterator[RefreshResult]:
     """Refresh one aggregate after another; yield the result of each.
 
@@ -71,7 +86,7 @@ def refresh_all(
     failed: dict[str, UsageError] = {}
     for aggregate in aggregates:
         try:
-            result = refresh(connection, aggregate, run=run, full=full)
+            result = refresh(connection, aggregate, run=run, full=full, waiting=waiting)
         except UsageError as error:
             failed[aggregate.name] = error
         else:
@@ -125,8 +140,9 @@ def _reason(aggregate: Aggregate, error: psycopg.Error) -> tuple[str, str]:
 
 
 @contextmanager
-def _refresh_lock(connection: psycopg.Connection, aggregate: Aggregate) -> Iterator[None]:
-    connection.execute(_SQL["lock"], {"aggregate": aggregate.name})
+def _refresh_lock(connection: psycopg.Connection, aggregate: Aggregate, waiting: Waiting) -> Iterator[None]:
+    with waiting():
+        connection.execute(_SQL["lock"], {"aggregate": aggregate.name})
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from etl.errors import SIGNALS, DatabaseError, EtlError, ExitCode, UsageError, g
 from etl.ingestion.failed_store.store import FailedStore, is_stored
 from etl.ingestion.framing import documents
 from etl.ingestion.pipeline import outcome
+from etl.ingestion.pipeline.batches import retry_policy
 from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.pipeline.load import load as load_source
 from etl.ingestion.pipeline.refreshing import precalculate
@@ -53,19 +54,26 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None
     for source in sources:
         if source.path and is_stored(load.settings.failed_dir, Path(source.path)):
             raise UsageError(f"{source.name} is a file of the failed store", hint="etl failed replay ID")
+    again = retry_policy(load.settings.retries, lambda: None, load.stop.wait, event="start_retried")
+    with load.stop.reading():
+        again(_require_database, load, sources, [aggregate.table for aggregate in aggregates])
+    if load.settings.dry_run:
+        return
+    with FailedStore(load.settings.failed_dir) as store:
+        store.prepare()
+
+
+def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequence[str]) -> None:
+    """Raise UsageError when the database cannot take the sources, or cannot refresh the tables of the aggregates."""
     with connect(load.database) as connection:
         require_usable(connection)
-        require_visible(connection, [aggregate.table for aggregate in aggregates])
+        require_visible(connection, aggregates)
         for target in load.targets:
             require_tables(connection, target.dataset)
             if target.dataset.key and (target.mode != "append" or target.dataset.on_duplicate == "newest"):
                 require_key(connection, target.dataset)
             for source in sources if len(sources) > 1 else ():
                 judge(connection, source, load, target)
-    if load.settings.dry_run:
-        return
-    with FailedStore(load.settings.failed_dir) as store:
-        store.prepare()
 
 
 def _require_fitting(load: Load, target: Target, sources: Sequence[Source]) -> None:
@@ -140,7 +148,9 @@ def precalculate_all(
     tables = [table.name for target in load.targets for table in target.dataset.tables]
     try:
         with load.stop.interrupting():
-            refreshed = precalculate(load.database, config_dir, tables, runs[-1] if runs else None, load.stop)
+            refreshed = precalculate(
+                load.database, config_dir, tables, runs[-1] if runs else None, load.stop, load.settings.retries
+            )
             result.precalculated.extend(load.watch.refreshing(refreshed))
     except EtlError as error:
         result.errors.append(error)

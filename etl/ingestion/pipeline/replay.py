@@ -17,6 +17,7 @@ from etl.database.connecting import Database, Session, connect
 from etl.database.sessions import require_usable
 from etl.datasets import Dataset
 from etl.errors import BusyError, ExitCode, UsageError
+from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import copier_of_replay
 from etl.ingestion.destination.sending import Wire, wait_for
 from etl.ingestion.failed_store.store import FailedStore
@@ -131,7 +132,7 @@ def replay_all(
     if precalculates:
         readable = [dataset for dataset in datasets.readable(config_dir) if dataset.name in selection.touched]
         tables = {table.name for dataset in readable for table in dataset.tables}
-        yield from precalculate(database, config_dir, tables, run, Stop())
+        yield from precalculate(database, config_dir, tables, run, Stop(), settings)
 
 
 def replay(
@@ -142,9 +143,11 @@ def replay(
     Raises UsageError when its file is missing or does not hold its records, one per line, BusyError when a load holds
     the source, DatabaseError when the database or the disk is away.
     """
+    # A new connection would not have the locks, so only a lock of another session is waited for again.
+    again = retry_policy(settings, lambda: None, event="start_retried", is_transient=refusals.is_contended)
     with Session(database, "etl:replay") as session:
         connection = session.connection()
-        run = runs.for_replay(connection, failure.run)
+        run = again(runs.for_replay, connection, failure.run)
         if not run.is_visible:
             raise UsageError(
                 f"{failure.id} belongs to an atomic run that is not finished", hint=f"load {run.source} again first"
@@ -152,10 +155,10 @@ def replay(
         mode = _mode(run.mode, dataset)
         locks.acquire(connection, dataset.name, run.head_sha256, mode)
         session.when_reopened(partial(locks.reacquire, dataset=dataset.name, head_sha256=run.head_sha256, mode=mode))
-        if not _is_pending(connection, failure.id):
+        if not again(_is_pending, connection, failure.id):
             return None
         store.sweep_replay(*failure.key)
-        first_record = batches.first_record(connection, failure.run, failure.batch)
+        first_record = again(batches.first_record, connection, failure.run, failure.batch)
         projection = Projection(dataset.of_source(run.source))
         batch, locations = batch_of(failure, store, projection, run.number, first_record)
         writer = ReplayLedgerWriter(failure=failure, locations=locations)

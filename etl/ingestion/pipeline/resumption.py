@@ -8,13 +8,16 @@ from pathlib import Path
 
 import psycopg
 import structlog
+from tenacity import Retrying
 
 from etl.database.connecting import Session
 from etl.errors import SourceError, UsageError
+from etl.ingestion.destination import refusals
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import batches, failures, locks, runs
 from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun
+from etl.ingestion.pipeline.batches import retry_policy
 from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import LoadedRange, Source, hash_of
@@ -35,13 +38,23 @@ def begin(stream: Stream, attempts: Sequence[Attempt]) -> list[OpenRun]:
     for attempt in sorted(attempts, key=lambda attempt: attempt.target.dataset.name):
         target = attempt.target
         locks.acquire(attempt.session.connection(), target.dataset.name, head_sha256, target.mode)
-    matches = [_find(attempt.session.connection(), stream, attempt.load, attempt.target) for attempt in attempts]
-    return [_enter(stream, head_sha256, attempt, match) for attempt, match in zip(attempts, matches, strict=True)]
+    # A new connection would not have the locks, so only a lock of another session is waited for again.
+    again = retry_policy(
+        attempts[0].load.settings.retries,
+        lambda: None,
+        attempts[0].load.stop.wait,
+        event="start_retried",
+        is_transient=refusals.is_contended,
+    )
+    matches = [again(_find, attempt.session.connection(), stream, attempt.load, attempt.target) for attempt in attempts]
+    return [
+        _enter(stream, head_sha256, attempt, match, again) for attempt, match in zip(attempts, matches, strict=True)
+    ]
 
 
-def _enter(stream: Stream, head_sha256: str, attempt: Attempt, match: _Match) -> OpenRun:
+def _enter(stream: Stream, head_sha256: str, attempt: Attempt, match: _Match, again: Retrying) -> OpenRun:
     load, target, session = attempt.load, attempt.target, attempt.session
-    run = attempt.progress.run = _open(session.connection(), stream, head_sha256, attempt, match)
+    run = attempt.progress.run = again(_open, session.connection(), stream, head_sha256, attempt, match)
     context = RunContext(
         database=load.database,
         dataset=target.dataset.of_source(stream.source.name),
@@ -54,7 +67,7 @@ def _enter(stream: Stream, head_sha256: str, attempt: Attempt, match: _Match) ->
         retries=load.settings.retries,
     )
     session.when_reopened(partial(_hold_again, context=context, has_workers=False))
-    attempt.progress.rejected = batches.totals(session.connection(), run.run).rejected
+    attempt.progress.rejected = again(batches.totals, session.connection(), run.run).rejected
     return OpenRun(
         attempt=attempt,
         ledger_writer=RunLedgerWriter.of(context),
