@@ -180,7 +180,7 @@ def _open(
     while True:
         try:
             connection = _connect(database, application_name, limits)
-            backend = _pinned(connection, database, sees_all=sees_all)
+            connection.backend = _pinned(connection, database, sees_all=sees_all)
         except psycopg.Error as error:
             further = _further_limits(error, limits)
             if further == limits:
@@ -189,7 +189,7 @@ def _open(
         else:
             if is_watched:
                 another = partial(_open, database, "etl:look", is_watched=False)
-                connection.watch = Watch(connection, backend, another)
+                connection.watch = Watch(connection, another)
                 connection.answers_within = None
             return connection
 

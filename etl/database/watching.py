@@ -36,8 +36,12 @@ log = structlog.get_logger(__name__)
 
 
 class ServerConnection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection whose waits for the server are watched, or end after some seconds."""
+    """A connection whose waits for the server are watched, or end after some seconds.
 
+    `backend` is the process of the server that serves it; that which libpq reports may be a pooler's invention.
+    """
+
+    backend = 0
     watch: "Watch | None" = None
     answers_within: float | None = None
 
@@ -60,10 +64,9 @@ class _Activity:
 class Watch:
     """Looks at the server, over a second connection, while it does not answer the first one."""
 
-    def __init__(self, connection: ServerConnection, backend: int, another: Callable[[], ServerConnection]) -> None:
-        """`backend` is the process that serves the connection, `another` opens a second connection."""
+    def __init__(self, connection: ServerConnection, another: Callable[[], ServerConnection]) -> None:
+        """`another` opens a second connection."""
         self._connection = connection
-        self._backend = backend
         self._another = another
         self._last = self._silence = self._looked = 0.0
         self._seen: _Activity | None = None
@@ -113,7 +116,7 @@ class Watch:
                     self._judge_lock(other)
                 elif self._is_lost(seen):
                     with suppress(psycopg.Error):
-                        other.execute(_SQL["terminate"], {"backend": self._backend})
+                        other.execute(_SQL["terminate"], {"backend": self._connection.backend})
                     self._lose("the server waits for this client" if seen else "the server has ended the session")
                 self._seen = seen
         except psycopg.OperationalError as error:
@@ -123,7 +126,7 @@ class Watch:
                 self._lose("a second connection gets no answer either")
 
     def _activity(self, other: psycopg.Connection) -> _Activity | None:
-        row = other.execute(_SQL["activity"], {"backend": self._backend}).fetchone()
+        row = other.execute(_SQL["activity"], {"backend": self._connection.backend}).fetchone()
         return None if row is None else _Activity(is_awaiting_client=row[0], is_locked=row[1], progress=row[2])
 
     def _is_lost(self, seen: _Activity | None) -> bool:
@@ -139,7 +142,7 @@ class Watch:
 
     def _judge_lock(self, other: psycopg.Connection) -> None:
         """Log who holds the lock; cancel the statement of this connection when the holder does nothing."""
-        holders = queries.rows(other, _SQL["holders"], {"backend": self._backend})
+        holders = queries.rows(other, _SQL["holders"], {"backend": self._connection.backend})
         for holder in holders:
             log.warning(
                 "waiting_for_lock",
@@ -150,7 +153,7 @@ class Watch:
                 seconds=round(self._silence),
             )
         if any(min(holder["idle_seconds"] or 0, self._silence) >= IDLE_SECONDS for holder in holders):
-            other.execute(_SQL["cancel"], {"backend": self._backend})
+            other.execute(_SQL["cancel"], {"backend": self._connection.backend})
 
 
 def _is_unanswered(error: psycopg.OperationalError) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from etl.database import watching
+from etl.database.connecting import Database
+from etl.precalculation import catalogue, listener
 from tests.support.cases import Case
 from tests.support.relays import Relay, Side
 from tests.support.site import Site
@@ -100,6 +102,31 @@ def test_a_refresh_over_a_connection_that_falls_silent(site: Site, relay: Relay,
     assert (ended.returncode, len(ended.events("connection_silent"))) == (1, 1), ended.stderr
     merged.assert_done(site)
     assert site.run("precalculate", "--verify").returncode == 0
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_listener_whose_connections_fall_silent(
+    site: Site, relay: Relay, merged: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listener notices by its next poll, connects again, and refreshes what was loaded in between."""
+    monkeypatch.setattr(listener, "RECONNECT_SECONDS", (0.1, 0.1))
+    rounds: list[int] = []
+
+    class Done(Exception):
+        """The end of the test."""
+
+    def after_round(_connection: object) -> None:
+        rounds.append(1)
+        if len(rounds) == 1:
+            relay.swallow()
+            assert site.run(*merged.command, "--no-precalculate").returncode == 1
+        elif site.value("select count(*) from analytics.daily_shipments"):
+            raise Done
+
+    database = Database(conninfo=relay.conninfo)
+    with pytest.raises(Done):
+        listener.listen(database, catalogue.read_all(), poll_seconds=0.5, after_round=after_round)
+    merged.assert_done(site)
 
 
 @pytest.mark.slow
