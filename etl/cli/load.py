@@ -36,9 +36,6 @@ from etl.settings import LoadSettings
 
 log = structlog.get_logger(__name__)
 
-# How long the batch in hand may take after a signal: a lock or a lost connection can hold it up.
-BATCH_SECONDS = 30.0
-
 _COUNTS = ("rejected", "failed", "skipped", "withheld")
 
 
@@ -152,7 +149,7 @@ def _stopped_by_signals() -> Iterator[Stop]:
     def note(number: int, _frame: FrameType | None) -> None:
         if not stop.signal_number:
             log.warning("stopping", signal=number, then="after the current batch")
-            signal.setitimer(signal.ITIMER_REAL, BATCH_SECONDS)
+            signal.setitimer(signal.ITIMER_REAL, stop.grace_seconds)
         stop.note(number)
 
     numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGALRM]

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from etl.cli import load
 from etl.database import watching
 from tests.support.cases import Case
 from tests.support.faults import Connection
@@ -24,7 +23,6 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an idle holder be waited for for a second only."""
     monkeypatch.setattr(watching, "LOOK_SECONDS", 0.3)
     monkeypatch.setattr(watching, "IDLE_SECONDS", 0.6)
-    monkeypatch.setattr(load, "BATCH_SECONDS", 1.0)
 
 
 @contextmanager

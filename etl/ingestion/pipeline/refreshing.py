@@ -38,7 +38,7 @@ def precalculate(
                 with attempt:
                     left = [aggregate for aggregate in aggregates if aggregate.name not in refreshed]
                     chosen = _until_stopped(left, stop)
-                    for result in refresh_all(session.connection(), chosen, run=run, waiting=stop.reading):
+                    for result in refresh_all(session.connection(), chosen, run=run, waiting=stop.waiting):
                         refreshed.add(result.aggregate)
                         yield result
     except UsageError as error:
