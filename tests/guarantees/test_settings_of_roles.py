@@ -158,15 +158,17 @@ def _values(setting: tuple[Any, ...]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_each_setting_at_each_odd_value(site: Site, nightly: str, merged: Case) -> None:
+@pytest.mark.parametrize("kind", ["bool", "enum", "integer", "real", "string"])
+@pytest.mark.parametrize("half", [0, 1])
+def test_each_setting_at_each_odd_value(site: Site, nightly: str, merged: Case, kind: str, half: int) -> None:
     """A load has the usual rows, or is exit 2, under each setting that a database can have."""
     site.ask(_HOSTILE)
     query = """
         select name, vartype, min_val, max_val, enumvals, setting from pg_settings
-        where context in ('user', 'superuser') order by name
+        where context in ('user', 'superuser') and vartype = %s order by name
     """
     settings, values = 0, 0
-    for setting in site.ask(query):
+    for setting in site.ask(query, [kind])[half::2]:
         tried = 0
         for value in _values(setting):
             try:
@@ -184,8 +186,8 @@ def test_each_setting_at_each_odd_value(site: Site, nightly: str, merged: Case) 
             site.forget_loads("shipments")
             shutil.rmtree(site.store)
         settings, values = settings + bool(tried), values + tried
-    print(f"{settings} settings, {values} values")  # noqa: T201 - the result of this test, shown by `pytest -rP`
-    assert settings > 100
+    print(f"{kind}: {settings} settings, {values} values")  # noqa: T201 - the result of this test, shown by `-rP`
+    assert values
 
 
 def test_the_notes_of_other_programs(site: Site, merged: Case) -> None:

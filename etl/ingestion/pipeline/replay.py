@@ -86,13 +86,9 @@ def select(replay_filter: ReplayFilter, database: Database, config_dir: Path, st
     Raises UsageError when an id is unknown, a definition is missing, a file of the failed store does not hold its
     records, the failed store cannot be written, or a pooler shares the connection.
     """
-    with connect(database) as connection:
-        require_usable(connection)
-        store.prepare()
-        if replay_filter.ids:
-            matching = [failures.named(connection, failed_id) for failed_id in replay_filter.ids]
-        else:
-            matching = failures.find(connection, run=replay_filter.run, dataset=replay_filter.dataset)
+    again = retry_policy(RetrySettings(), lambda: None, event="start_retried")
+    matching = again(_matching, replay_filter, database)
+    store.prepare()
     pending = [failure for failure in matching if failure.state == "pending"]
     chosen = matching if replay_filter.ids else pending
     definitions = {name: datasets.find(name, config_dir) for name in {failure.dataset for failure in chosen}}
@@ -100,6 +96,14 @@ def select(replay_filter: ReplayFilter, database: Database, config_dir: Path, st
         require_whole(failure, store)
     touched = frozenset(failure.dataset for failure in matching if failure.state in {"pending", "replayed"})
     return Selection(failures=tuple(chosen), definitions=definitions, touched=touched)
+
+
+def _matching(replay_filter: ReplayFilter, database: Database) -> list[StoredFailure]:
+    with connect(database) as connection:
+        require_usable(connection)
+        if replay_filter.ids:
+            return [failures.named(connection, failed_id) for failed_id in replay_filter.ids]
+        return list(failures.find(connection, run=replay_filter.run, dataset=replay_filter.dataset))
 
 
 def replay_all(

@@ -3,11 +3,14 @@
 import os
 import stat
 import sys
+import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
+
+import structlog
 
 from etl.errors import SourceError, reason_of
 from etl.ingestion import constants
@@ -31,7 +34,13 @@ _DEFAULT_RETRIES = RetrySettings(
 _MAGIC_BYTES = 8
 _LONGEST_MARK = 4
 
+# A named pipe without a writer is reported after this time.
+WRITER_SECONDS = 2.0
+
 _GET_AGAIN = "get the file again and run the same command; loaded records are not loaded twice"
+
+
+log = structlog.get_logger(__name__)
 
 
 class SourceChangedError(Exception):
@@ -228,7 +237,8 @@ def opened(source: Source, retries: RetrySettings = _DEFAULT_RETRIES) -> Iterato
     with ExitStack() as stack:
         try:
             _require_file(Path(source.path), source.name)
-            file = stack.enter_context(Path(source.path).open("rb"))
+            with _reporting_wait(source):
+                file = stack.enter_context(Path(source.path).open("rb"))
             before = os.fstat(file.fileno())
             if stat.S_ISREG(before.st_mode):
                 version = (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns)
@@ -248,6 +258,19 @@ def _require_file(path: Path, name: str) -> None:
     if path.is_dir():
         next(path.iterdir(), None)
         raise SourceError(f"the folder {name} holds no file", hint="hidden, .part and .tmp files do not count")
+
+
+@contextmanager
+def _reporting_wait(source: Source) -> Iterator[None]:
+    """Log that a named pipe has no writer, when it is not open after some seconds."""
+    timer = threading.Timer(WRITER_SECONDS, lambda: log.info("waiting_for_writer", source=source.name))
+    timer.daemon = True
+    if Path(str(source.path)).is_fifo():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _buffered(stream: BufferedReader) -> BufferedReader:
