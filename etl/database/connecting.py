@@ -58,6 +58,8 @@ class Database:
 
     conninfo: str
     embedded: bool = False
+    folder: Path | None = None
+    """The folder of the embedded server that this process uses."""
     known_pooling: list[Pooling] = field(default_factory=list, repr=False, compare=False)
     """How the first connection reached the server, found once; empty before."""
 
@@ -107,7 +109,7 @@ def serving(address: str) -> Iterator[Database]:
         from etl import embedded  # noqa: PLC0415 - costs the start of those who have a server
 
         with embedded.serving(folder) as url:
-            yield Database(conninfo=url, embedded=True)
+            yield Database(conninfo=url, embedded=True, folder=folder)
         return
     _require_readable(address)
     yield Database(conninfo=address)
@@ -230,15 +232,24 @@ def _connect(database: Database, application_name: str, limits: str = "") -> Ser
     options: dict[str, Any] = {name: value for name, value in _CONNECTION.items() if name not in written}
     if limits:
         options["options"] = f"{written.get('options') or os.environ.get('PGOPTIONS', '')} {limits}"
-    connection = ServerConnection.connect(
-        database.conninfo,
-        autocommit=True,
-        application_name=application_name,
-        client_encoding="utf8",
-        **options,
-    )
+    options |= {"autocommit": True, "application_name": application_name, "client_encoding": "utf8"}
+    try:
+        connection = ServerConnection.connect(database.conninfo, **options)
+    except psycopg.OperationalError:
+        if not _is_revived(database):
+            raise
+        connection = ServerConnection.connect(database.conninfo, **options)
     connection.answers_within = watching.ANSWER_SECONDS
     return connection
+
+
+def _is_revived(database: Database) -> bool:
+    """Start the embedded server again if it was killed while this process uses it; return whether it was."""
+    if database.folder is None:
+        return False
+    from etl import embedded  # noqa: PLC0415 - costs the start of those who have a server
+
+    return embedded.Server(database.folder).revive()
 
 
 def _first_line(error: psycopg.Error) -> str:
