@@ -70,6 +70,7 @@ class Watch:
         self._another = another
         self._last = self._silence = self._looked = 0.0
         self._seen: _Activity | None = None
+        self._gave_up = False
 
     def over(self, conversation: Generator[Any, Any, Result]) -> Generator[Any, Any, Result]:
         """Hold a conversation of psycopg, which waits for readiness in steps, and look after each step in vain."""
@@ -86,6 +87,15 @@ class Watch:
         except StopIteration as end:
             result: Result = end.value
             return result
+        except psycopg.errors.QueryCanceled as error:
+            raise self.reason(error) from error
+
+    def reason(self, error: psycopg.Error) -> psycopg.Error:
+        """Return the error of a lock that is not available where the watch cancelled the statement, else the error."""
+        if not self._gave_up or not isinstance(error, psycopg.errors.QueryCanceled):
+            return error
+        self._gave_up = False
+        return psycopg.errors.LockNotAvailable("another session holds a lock, and does nothing")
 
     def heard(self) -> None:
         """Note that the server answered, or took bytes."""
@@ -153,6 +163,7 @@ class Watch:
                 seconds=round(self._silence),
             )
         if any(min(holder["idle_seconds"] or 0, self._silence) >= IDLE_SECONDS for holder in holders):
+            self._gave_up = True
             other.execute(_SQL["cancel"], {"backend": self._connection.backend})
 
 

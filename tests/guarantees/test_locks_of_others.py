@@ -95,9 +95,21 @@ def test_a_lock_that_is_never_released(site: Site, merged: Case) -> None:
     with _held(site, REFRESH):
         ended = site.run(*merged.command, "--retry-attempts", "2")
         assert ended.returncode == 4
-        assert len(ended.events("refresh_retried")) == 1
+        assert [each["sqlstate"] for each in ended.events("refresh_retried")] == ["55P03"]
+        assert "LockNotAvailable" in ended.error
     assert site.run(*merged.command).returncode == 1
     merged.assert_done(site)
+
+
+def test_a_row_that_is_never_released(site: Site, merged: Case) -> None:
+    """A batch that waits for a row whose session does nothing is a failed batch after its tries, with the reason."""
+    assert site.run(*merged.command).returncode == 1
+    with _held(site, "select from logistics.shipments for update"):
+        ended = site.run(*merged.command, "--force", "--retry-attempts", "2", "--no-precalculate")
+        assert ended.returncode == 1
+        assert ended.summary["records"]["failed"] > 0
+        assert [each["sqlstate"] for each in ended.events("batch_failed")] == ["55P03"]
+    assert site.run("failed", "replay", "--all").returncode == 1
 
 
 def test_a_holder_that_works(site: Site, merged: Case) -> None:

@@ -140,7 +140,7 @@ class Exchange:
         if self._server.status == ConnStatus.BAD:
             raise psycopg.OperationalError("the connection was lost") from refused
         if refused is not None:
-            raise refused
+            raise self._watch.reason(refused) if self._watch else refused
         if answer is None:
             raise InternalError("the server did not answer")
         return answer
