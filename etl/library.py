@@ -147,7 +147,7 @@ def load(
         stop, logs = Stop(), Logs(level="critical")
         targets = [Target.of(share.dataset, share.records, settings) for share in shares]
         asked = Load(database=target, settings=settings, targets=targets, stop=stop, logs=logs)
-        require_all(asked, named)
+        require_all(asked, named, folder)
         load_all(asked, named, result, lambda _summary, _error: None)
         precalculate_all(asked, folder, result, lambda _error: None)
     _require_done(result)

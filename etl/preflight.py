@@ -1,7 +1,7 @@
 """Checks of everything that a load needs of a database and its server, before a load. Changes nothing."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,12 +9,13 @@ from typing import Literal
 import psycopg
 
 from etl import datasets, queries
-from etl.database import connecting, migrations, obstacles, tables
+from etl.database import connecting, migrations, obstacles, sessions, tables
 from etl.database.connecting import Database
 from etl.database.obstacles import Obstacle
-from etl.database.pooling import pooling
+from etl.database.pooling import Pooling
+from etl.datasets import Dataset
 from etl.errors import UsageError
-from etl.precalculation import catalogue, installation, verify
+from etl.precalculation import catalogue, installation, refresh, verify
 
 State = Literal["ok", "warn", "fail"]
 
@@ -27,9 +28,6 @@ _ENOUGH_FREE_BYTES = 10 * _GIB
 
 _LONGEST_COMPARISON = "30s"
 """The longest time of a comparison of one aggregate with facts that have partitions."""
-
-_LONGEST_BATCH_SECONDS = 60
-"""The longest time of a batch that waits for locks and is merged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +46,9 @@ def inspect(target: Database, config_dir: Path, folder: Path | None, sessions: i
     `folder` is the folder of an embedded server, `sessions` the number of sessions that a load opens. Raises UsageError
     or DatabaseError when the database cannot be reached.
     """
-    with connecting.connect(target, "etl:check") as connection:
-        server = list(_server(connection, target))
+    connection, way = connecting.connect_to_inspect(target)
+    with connection:
+        server = list(_server(connection, target, way))
         yield from server
         if any(finding.state == "fail" for finding in server):
             return  # The other checks may fail for the same reason.
@@ -66,7 +65,7 @@ def _finding(what: str, *, is_right: bool, found: str, remedy: str, otherwise: S
     return Finding(what=what, state=otherwise, found=found, remedy=remedy)
 
 
-def _server(connection: psycopg.Connection, target: Database) -> Iterator[Finding]:
+def _server(connection: psycopg.Connection, target: Database, way: Pooling) -> Iterator[Finding]:
     major = connection.info.server_version // 10000
     yield _finding(
         "server",
@@ -75,7 +74,6 @@ def _server(connection: psycopg.Connection, target: Database) -> Iterator[Findin
         remedy="use PostgreSQL 16 or later",
     )
     facts = queries.one(connection, _SQL["server_facts"])
-    way = pooling(connection, target)
     yield _finding(
         "connection",
         is_right=way != "transaction",
@@ -93,10 +91,24 @@ def _server(connection: psycopg.Connection, target: Database) -> Iterator[Findin
         remedy="name the primary server (target_session_attrs=read-write)",
     )
     yield _finding(
+        "default_transaction_read_only",
+        is_right=not facts["is_read_only_by_default"],
+        found="on, and loads write all the same" if facts["is_read_only_by_default"] else "off",
+        remedy=f"to stop loads, revoke etl_loader from {facts['user_name']}",
+        otherwise="warn",
+    )
+    yield _finding(
         "encoding",
         is_right=facts["encoding"] == "UTF8",
         found=facts["encoding"],
         remedy="create database NAME encoding 'UTF8' template template0",
+    )
+    role = sessions.replication_role(connection)
+    yield _finding(
+        "session_replication_role",
+        is_right=role != "replica",
+        found=role,
+        remedy=f"alter role {facts['user_name']} reset session_replication_role: no trigger notes changes",
     )
     yield _finding(
         "temporary tables",
@@ -127,19 +139,6 @@ _EXPECTED: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("max_wal_size", lambda size: size >= 4 * _GIB, "4GB or more: else checkpoints slow loads down"),
     ("checkpoint_timeout", lambda seconds: seconds >= 300, "5min or more: else checkpoints slow loads down"),
     ("shared_buffers", lambda size: size >= _GIB / 8, "a quarter of the memory, and 128MB at least"),
-    *(
-        (
-            name,
-            lambda seconds: not 0 < seconds < _LONGEST_BATCH_SECONDS,
-            f"alter role NAME set {name} = 0: a batch that takes longer is cut off and retried",
-        )
-        for name in (
-            "statement_timeout",
-            "transaction_timeout",
-            "idle_in_transaction_session_timeout",
-            "idle_session_timeout",
-        )
-    ),
 )
 
 
@@ -197,7 +196,12 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
         found=f"{connection.info.user} lacks {', '.join(missing)}" if missing else "can be written",
         remedy=f"grant etl_loader to {connection.info.user}",
     )
-    yield from _datasets(connection, config_dir)
+    with_tables = set(datasets.default_names(config_dir))
+    valid, wrong = datasets.look(config_dir)
+    chosen = [dataset for dataset in valid if dataset.name in with_tables]
+    yield _row_security(connection, chosen, config_dir)
+    yield from (_refused("definition", each) for each in wrong)
+    yield from _datasets(connection, chosen, config_dir)
     for obstacle in obstacles.unidentified(connection, [], ["etl", "etl_staging", "analytics"]):
         yield _obstacle("publications", obstacle)
     for fact in installation.unwatched(connection):
@@ -239,16 +243,11 @@ def _divided(connection: psycopg.Connection, config_dir: Path) -> Iterator[Findi
                 connection.execute(_SQL["end_comparison"])
 
 
-def _datasets(connection: psycopg.Connection, config_dir: Path) -> Iterator[Finding]:
-    """Check the files of definitions and aggregates, and the tables of the datasets."""
-    with_tables = set(datasets.default_names(config_dir))
-    valid, wrong = datasets.look(config_dir)
-    yield from (_refused("definition", each) for each in wrong)
+def _datasets(connection: psycopg.Connection, chosen: Sequence[Dataset], config_dir: Path) -> Iterator[Finding]:
+    """Check the files of aggregates, and the tables of the datasets."""
     for each in catalogue.look(config_dir)[1].values():
         yield Finding(what="aggregate", state="warn", found=str(each), remedy="correct the file, then etl db migrate")
-    for dataset in valid:
-        if dataset.name not in with_tables:
-            continue
+    for dataset in chosen:
         try:
             tables.require_tables(connection, dataset)
             if dataset.mode == "merge":
@@ -269,6 +268,17 @@ def _obstacle(what: str, obstacle: Obstacle) -> Finding:
         state="fail" if obstacle.is_certain else "warn",
         found=f"{obstacle.table}: {obstacle.found}",
         remedy=obstacle.remedy,
+    )
+
+
+def _row_security(connection: psycopg.Connection, chosen: Sequence[Dataset], config_dir: Path) -> Finding:
+    loaded = {table.quoted for dataset in chosen for table in dataset.tables}
+    names = tables.hidden(connection, loaded | refresh.tables_of(catalogue.look(config_dir)[0]))
+    return _finding(
+        "row-level security",
+        is_right=not names,
+        found=f"it hides rows of {', '.join(names)}" if names else "it hides no rows",
+        remedy=tables.see_all_rows(connection.info.user),
     )
 
 

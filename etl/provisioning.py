@@ -6,14 +6,17 @@ from pathlib import Path
 
 import psycopg
 import structlog
+from tenacity import RetryCallState
 
-from etl import datasets
-from etl.database import connecting, migrations, tables
+from etl import datasets, retrying
+from etl.database import connecting, migrations, sessions, tables
 from etl.database.connecting import Database
 from etl.database.sqlstates import code_of, condition
 from etl.datasets import Dataset
 from etl.errors import DefinitionError, EtlError, UsageError, together
+from etl.ingestion.destination import refusals
 from etl.precalculation import catalogue, installation
+from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +37,7 @@ def migrate(target: Database, config_dir: Path) -> None:
     errors += [*wrong, *wrong_aggregates.values()]
     names = set(datasets.default_names(config_dir))
     with connecting.connect(target, "etl:migrate") as connection, migrations.one_migration_at_a_time(connection):
+        sessions.require_usable(connection)
         migrations.run_migrations(connection)
         migrations.grant_ledger(connection)
         for dataset in valid:
@@ -74,6 +78,7 @@ def create(target: Database, dataset: Dataset) -> None:
     """
     require_fitting(dataset)
     with connecting.connect(target, "etl:migrate") as connection:
+        sessions.require_usable(connection)
         tables.create_tables(connection, dataset)
         installation.watch_again(connection)
 
@@ -92,13 +97,25 @@ def opened(address: str, config_dir: Path) -> Iterator[Database]:
     Raises UsageError when another database is not at the migration that this installation needs.
     """
     with connecting.serving(address) as target:
-        with connecting.connect(target) as connection:
-            is_new = target.embedded and not migrations.is_migrated(connection)
-            if not is_new:
-                migrations.require_migrated(connection)
+        try:
+            is_new = retrying.policy(RetrySettings(), refusals.is_transient, _note_retry)(_is_new, target)
+        except psycopg.Error as error:
+            raise refusals.as_etl_error(error, target) from error
         if is_new:
             try:
                 migrate(target, config_dir)
             except LeftOutError as error:
                 log.warning("definitions_ignored", reason=str(error), hint=error.hint)
         yield target
+
+
+def _is_new(target: Database) -> bool:
+    with connecting.connect(target) as connection:
+        is_new = target.embedded and not migrations.is_migrated(connection)
+        if not is_new:
+            migrations.require_migrated(connection)
+        return is_new
+
+
+def _note_retry(state: RetryCallState) -> None:
+    log.warning("start_retried", try_number=state.attempt_number, wait_seconds=round(state.upcoming_sleep, 2))

@@ -83,7 +83,7 @@ def command(
                 logs=replace(common.logs, below=shown.height),
                 watch=shown,
             )
-            require_all(load, named)
+            require_all(load, named, common.config_dir)
             load_all(load, named, result, partial(_print_summary, as_json=as_json))
             precalculate_all(load, common.config_dir, result, print_error)
             if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
@@ -140,16 +140,18 @@ def _print_total(result: CommandResult, sources: int, datasets: int, *, as_json:
 def _stopped_by_signals() -> Iterator[Stop]:
     """Let the first SIGTERM, SIGINT or SIGHUP stop the load after the current batch, and the second one at once.
 
-    A SIGHUP that nohup ignores stays ignored.
+    A batch that is not done some seconds after the first signal ends as by a second one. A SIGHUP that nohup ignores
+    stays ignored.
     """
     stop = Stop()
 
     def note(number: int, _frame: FrameType | None) -> None:
         if not stop.signal_number:
             log.warning("stopping", signal=number, then="after the current batch")
+            signal.setitimer(signal.ITIMER_REAL, stop.grace_seconds)
         stop.note(number)
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGALRM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, note) for number in numbers}
@@ -157,6 +159,7 @@ def _stopped_by_signals() -> Iterator[Stop]:
         with stop.interrupting():
             yield stop
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 

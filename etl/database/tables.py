@@ -43,6 +43,7 @@ def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
                 hint=f"grant etl_loader to {connection.info.user}",
             )
         _require_room_for_rows(connection, dataset, table)
+    require_visible(connection, [table.quoted for table in dataset.tables])
 
 
 def _require_own_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
@@ -77,6 +78,28 @@ def _require_room_for_rows(connection: psycopg.Connection, dataset: Dataset, tab
             f"the table {table.name} is partitioned and has no partition",
             hint=f"create table NAME partition of {table.quoted} ...",
         )
+
+
+def hidden(connection: psycopg.Connection, tables: Iterable[str]) -> list[str]:
+    """Return those of some tables in which row-level security hides rows from the user."""
+    return [name for (name,) in connection.execute(_SQL["hidden"], {"tables": list(tables)})]
+
+
+def require_visible(connection: psycopg.Connection, tables: Iterable[str]) -> None:
+    """Raise UsageError when row-level security hides rows of these tables from the user.
+
+    A merge or a replace would miss these rows, and an aggregate would leave them out.
+    """
+    if names := hidden(connection, tables):
+        user = connection.info.user
+        raise UsageError(
+            f"row-level security hides rows of {', '.join(names)} from the user {user}", hint=see_all_rows(user)
+        )
+
+
+def see_all_rows(user: str) -> str:
+    """Return the remedy for a user from whom row-level security hides rows."""
+    return f"as a superuser: alter role {user} bypassrls; or run the command as the owner of the table"
 
 
 def denied(connection: psycopg.Connection, dataset: Dataset, what: str) -> UsageError:

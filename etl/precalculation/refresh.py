@@ -1,8 +1,9 @@
 """The refresh of an aggregate: its changed buckets are recomputed in one transaction. Readers do not wait for it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import psycopg
 from psycopg import sql
@@ -10,6 +11,7 @@ from psycopg.pq import TransactionStatus
 
 from etl import queries
 from etl.database.sqlstates import code_of, condition, exit_code
+from etl.database.tables import see_all_rows
 from etl.errors import DatabaseError, DefinitionError, EtlError, ExitCode, InternalError, UsageError, gravest
 from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import Aggregate
@@ -17,8 +19,14 @@ from etl.precalculation.pending import gather, is_known, take_due
 
 _SQL = queries.load("precalculation")
 _COMMA = sql.SQL(", ")
+# The function of the server that refuses a statement from which a policy would hide rows.
+_ROW_SECURITY = "check_enable_rls"
 # SQLSTATE classes of rows that the select or the table of an aggregate refuses: cardinality, data, constraints.
 _BY_DATA = {"21", "22", "23"}
+
+
+Waiting: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""Gives the context in which a refresh waits for another one: a signal may end it there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +40,12 @@ class RefreshResult:
 
 
 def refresh(
-    connection: psycopg.Connection, aggregate: Aggregate, *, run: str | None, full: bool = False
+    connection: psycopg.Connection,
+    aggregate: Aggregate,
+    *,
+    run: str | None,
+    full: bool = False,
+    waiting: Waiting = nullcontext,
 ) -> RefreshResult:
     """Bring an aggregate up to date with the facts, as a whole or not at all.
 
@@ -46,15 +59,25 @@ def refresh(
     if not connection.autocommit or connection.info.transaction_status != TransactionStatus.IDLE:
         raise InternalError("expected an autocommit connection outside a transaction for a refresh")
     # The lock comes before BEGIN: an older snapshot could not update the rows that the previous refresh wrote.
-    with explain_errors(connection, aggregate), _refresh_lock(connection, aggregate):
+    with explain_errors(connection, aggregate), _refresh_lock(connection, aggregate, waiting):
         gather(connection)
         with connection.transaction():
             connection.execute(queries.load("database")["see_one_snapshot"])
             return _recompute(connection, aggregate, run, full=full)
 
 
+def tables_of(aggregates: Iterable[Aggregate]) -> set[str]:
+    """Return the tables that a refresh of these aggregates reads and writes, but for tables without triggers."""
+    return {name for each in aggregates for name in (each.table, *(fact.table for fact in each.facts))}
+
+
 def refresh_all(
-    connection: psycopg.Connection, aggregates: Iterable[Aggregate], *, run: str | None, full: bool = False
+    connection: psycopg.Connection,
+    aggregates: Iterable[Aggregate],
+    *,
+    run: str | None,
+    full: bool = False,
+    waiting: Waiting = nullcontext,
 ) -> Iterator[RefreshResult]:
     """Refresh one aggregate after another; yield the result of each.
 
@@ -65,7 +88,7 @@ def refresh_all(
     failed: dict[str, EtlError] = {}
     for aggregate in aggregates:
         try:
-            result = refresh(connection, aggregate, run=run, full=full)
+            result = refresh(connection, aggregate, run=run, full=full, waiting=waiting)
         except UsageError as error:
             failed[aggregate.name] = error
         except psycopg.Error as error:
@@ -88,7 +111,9 @@ def explain_errors(connection: psycopg.Connection, aggregate: Aggregate) -> Iter
     except psycopg.errors.InsufficientPrivilege as error:
         raise UsageError(
             f"the user {connection.info.user} may not refresh {aggregate.name}: {_sentence(error)}",
-            hint=f"grant etl_loader to {connection.info.user}",
+            hint=see_all_rows(connection.info.user)
+            if error.diag.source_function == _ROW_SECURITY
+            else f"grant etl_loader to {connection.info.user}",
         ) from error
     except psycopg.Error as error:
         code = code_of(error)
@@ -149,8 +174,9 @@ def _reason(aggregate: Aggregate, error: psycopg.Error) -> tuple[str, str]:
 
 
 @contextmanager
-def _refresh_lock(connection: psycopg.Connection, aggregate: Aggregate) -> Iterator[None]:
-    connection.execute(_SQL["lock"], {"aggregate": aggregate.name})
+def _refresh_lock(connection: psycopg.Connection, aggregate: Aggregate, waiting: Waiting) -> Iterator[None]:
+    with waiting():
+        connection.execute(_SQL["lock"], {"aggregate": aggregate.name})
     try:
         yield
     finally:

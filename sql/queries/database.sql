@@ -1,16 +1,58 @@
--- name: pin_session
--- Give values the same meaning in every session, let a merged batch be sorted in memory, and notice a lost connection
--- soon.
+-- name: lift_limits
+-- Let no time limit end the next statements. Nothing, and no row, where a pooler may lend the session to others.
+-- The settings that are compared with null are not in every version.
 select
+    set_config('statement_timeout', '0', false),
+    set_config('idle_session_timeout', '0', false),
+    set_config('idle_in_transaction_session_timeout', '0', false),
+    case when current_setting('transaction_timeout', true) is not null
+        then set_config('transaction_timeout', '0', false) end
+where %(backend)s in (pg_backend_pid(), 0);
+
+-- name: pin_session
+-- Give statements and values the same meaning in every session, whatever its role and its database set, and notice a
+-- lost connection soon; return the process. A wait for a lock ends by the watch. Temporary tables come last in the path, and no schema of a role hides the functions of the server.
+-- The settings that are compared with null are not in every version.
+select
+    pg_backend_pid() as backend,
+    set_config('lock_timeout', '0', false),
+    set_config('default_transaction_isolation', 'read committed', false),
+    set_config('default_transaction_read_only', 'off', false),
+    set_config('default_transaction_deferrable', 'off', false),
+    set_config('row_security', %(row_security)s, false),
+    set_config('search_path', 'pg_catalog, public, pg_temp', false),
+    set_config('standard_conforming_strings', 'on', false),
+    set_config('backslash_quote', 'safe_encoding', false),
     set_config('datestyle', 'ISO,YMD', false),
+    set_config('intervalstyle', 'postgres', false),
     set_config('timezone', 'UTC', false),
-    set_config('lock_timeout', %(lock_timeout)s, false),
+    set_config('timezone_abbreviations', 'Default', false),
+    set_config('bytea_output', 'hex', false),
+    set_config('extra_float_digits', '1', false),
+    set_config('array_nulls', 'on', false),
+    set_config('xmlbinary', 'base64', false),
+    set_config('xmloption', 'content', false),
+    set_config('transform_null_equals', 'off', false),
+    set_config('quote_all_identifiers', 'off', false),
+    set_config('gin_fuzzy_search_limit', '0', false),
+    case when current_setting('restrict_nonsystem_relation_kind', true) is not null
+        then set_config('restrict_nonsystem_relation_kind', '', false) end,
+    case when has_parameter_privilege('session_replication_role', 'set')
+        then set_config('session_replication_role', 'origin', false) end,
+    set_config('plan_cache_mode', 'auto', false),
+    set_config('client_min_messages', 'warning', false),
+    set_config('exit_on_error', 'off', false),
     set_config('work_mem', '64MB', false),
+    set_config('temp_buffers', '8MB', false),
     set_config('client_connection_check_interval', '1s', false),
     set_config('tcp_keepalives_idle', '10', false),
     set_config('tcp_keepalives_interval', '5', false),
     set_config('tcp_keepalives_count', '3', false),
     set_config('tcp_user_timeout', '30000', false);
+
+-- name: replication_role
+-- Return the setting that disables triggers and foreign keys of the session if it is `replica`.
+select current_setting('session_replication_role');
 
 -- name: server_version
 -- Return the server's version as a number.
@@ -203,6 +245,13 @@ select bool_and(has_table_privilege(to_regclass(%(table)s), privilege))
     and has_table_privilege('etl.batches', 'insert')
     and has_table_privilege('etl.failures', 'insert')
 from unnest(array['select', 'insert', 'update', 'delete']) as privilege;
+
+-- name: hidden
+-- List the tables in which a policy hides rows from the current user.
+select name
+from unnest(%(tables)s::text[]) as tables (name)
+where case when to_regclass(name) is not null then row_security_active(to_regclass(name)) end
+order by name;
 
 -- name: create_ledger_schema
 -- Make the schema of the ledger, in which the migrations record their version.

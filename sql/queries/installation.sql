@@ -123,7 +123,7 @@ select
         select prosrc
         from pg_proc
         where pronamespace = 'etl'::regnamespace and proname = %(function)s and pronargs = 0
-            and 'DateStyle=ISO, YMD' = any(proconfig)
+            and array['DateStyle=ISO, YMD', 'standard_conforming_strings=on'] <@ proconfig
     ),
     (
         select count(*)
@@ -209,12 +209,17 @@ begin
 end;
 
 -- name: make_function
--- Make the function that notes the changes of a fact; it writes keys in one style, whatever the style of the session.
+-- Make the function that notes the changes of a fact; it writes keys in one style, whatever the settings of the session.
 create or replace function {function}() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set datestyle = 'ISO, YMD'
+set intervalstyle = 'postgres'
+set timezone = 'UTC'
+set bytea_output = 'hex'
+set extra_float_digits = 1
+set standard_conforming_strings = on
 as $note$
 {body}
 $note$;

@@ -295,15 +295,45 @@ order by aggregates.aggregate;
 select pg_try_advisory_lock(hashtextextended('etl:listen', 0));
 
 -- name: listener
--- Return the process that holds the lock of the one listener; pg_locks shows the two halves of a key as columns.
-select pid
-from pg_locks
-where locktype = 'advisory'
-    and granted
-    and database = (select oid from pg_database where datname = current_database())
-    and objsubid = 1
-    and (classid::bigint << 32) | objid::bigint = hashtextextended('etl:listen', 0);
+-- Return the session that holds the lock of the one listener, and whether its second session refreshes an aggregate;
+-- pg_locks shows the two halves of a key as columns.
+select
+    holder.pid,
+    coalesce(activity.application_name, '') as application,
+    to_char(activity.backend_start, 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as since,
+    exists (
+        select from pg_locks as mark
+        join pg_stat_activity as worker on worker.pid = mark.pid
+        where mark.locktype = 'advisory' and mark.database = holder.database and mark.objsubid = 2
+            and mark.classid::bigint = hashtext('etl:listen')::bigint & 4294967295
+            and mark.objid::bigint = holder.pid
+            and worker.state = 'active'
+    ) as is_refreshing
+from pg_locks as holder
+left join pg_stat_activity as activity on activity.pid = holder.pid
+where holder.locktype = 'advisory'
+    and holder.granted
+    and holder.database = (select oid from pg_database where datname = current_database())
+    and holder.objsubid = 1
+    and (holder.classid::bigint << 32) | holder.objid::bigint = hashtextextended('etl:listen', 0);
+
+-- name: mark_worker
+-- Mark the second session of the listener whose first session is this process; the mark ends with the connection.
+select pg_advisory_lock(hashtext('etl:listen'), %(listener)s);
+
+-- name: ask_listener
+-- Ask the listener for an answer.
+select pg_notify('etl_listener_check', %(token)s);
+
+-- name: answer_check
+-- Answer a check: this listener works.
+select pg_notify('etl_listener_answer', %(token)s);
+
+-- name: await_answer
+-- Receive the answers of the listener.
+listen etl_listener_answer;
 
 -- name: listen
--- Receive a notification when a run finishes.
+-- Receive a notification when a run finishes, and when a check asks; again, this proves that the server answers.
 listen etl_runs;
+listen etl_listener_check;

@@ -1,9 +1,12 @@
 -- name: server_facts
--- Return facts about the server that would stop a load late: encoding, whether it accepts writes, the user, and the
--- process that serves the connection.
+-- Return facts about the server that would stop a load late: encoding, whether it accepts writes (loads override the default of
+-- the role), the user, and the process that serves the connection.
 select
     getdatabaseencoding() as encoding,
     pg_is_in_recovery() or current_setting('transaction_read_only')::boolean as is_read_only,
+    exists (
+        select from pg_settings where name = 'default_transaction_read_only' and reset_val = 'on'
+    ) as is_read_only_by_default,
     current_user::text as user_name,
     current_database()::text as database_name,
     has_database_privilege(current_database(), 'temporary') as may_make_temporary,
@@ -38,7 +41,6 @@ select
 from pg_settings
 where name in (
     'fsync', 'full_page_writes', 'autovacuum', 'max_wal_size', 'checkpoint_timeout', 'shared_buffers',
-    'statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
     'synchronous_commit'
 )
 order by name;

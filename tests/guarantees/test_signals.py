@@ -1,5 +1,6 @@
 """Signals: the current batch is finished, the summary shows the progress, and the same command continues later."""
 
+import os
 import signal
 import time
 from contextlib import ExitStack
@@ -145,6 +146,16 @@ def test_a_signal_ends_the_wait_for_the_source(site: Site, appended: Case, has_b
     assert again.returncode == 1
     assert again.summary["records"]["skipped"] == (RECORDS if has_begun else 0)
     replace(appended, source=source).assert_done(site)
+
+
+def test_a_signal_ends_the_wait_for_a_writer(site: Site) -> None:
+    """A load of a named pipe without a writer says that it waits, and ends on the first signal."""
+    os.mkfifo(site.folder / "pipe")
+    running = site.start("load", "deliveries", "pipe")
+    until(lambda: running.events("waiting_for_writer"), "the line")
+    assert running.events("waiting_for_writer")[0]["source"] == "pipe"
+    running.signal(TERM)
+    assert running.ended(20).returncode == 143
 
 
 def test_a_signal_while_the_database_is_away(site: Site, appended: Case) -> None:

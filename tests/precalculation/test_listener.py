@@ -148,6 +148,40 @@ def test_a_check_reports_whether_a_listener_works(site: Site) -> None:
     assert site.run("listen", "--check").returncode == 4
 
 
+def test_a_lock_alone_is_no_listener(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check is exit 4 where an idle session, or a stopped listener, holds the lock: it names the session."""
+    monkeypatch.setattr(listener, "CHECK_SECONDS", 1.0)
+    with site.connect() as leaked:
+        leaked.execute("select pg_advisory_lock(hashtextextended('etl:listen', 0))")
+        found = site.run("listen", "--check")
+        assert found.returncode == 4
+        assert f"process {leaked.info.backend_pid} (test) holds its lock" in found.stderr
+        standby = site.start("listen")
+        until(lambda: standby.events("listener_waiting"), "the standby")
+        assert standby.events("listener_waiting")[0]["pid"] == leaked.info.backend_pid
+        standby.kill()
+    running = _listening(site)
+    assert site.run("listen", "--check").returncode == 0
+    running.signal(signal.SIGSTOP)
+    assert site.run("listen", "--check").returncode == 4
+    running.signal(signal.SIGCONT)
+    assert site.run("listen", "--check").returncode == 0
+
+
+def test_a_check_during_a_long_refresh(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener that refreshes an aggregate works, although it answers only afterwards."""
+    monkeypatch.setattr(listener, "CHECK_SECONDS", 1.0)
+    running = _listening(site)
+    until(lambda: _is_idle(site), "the end of the first round")
+    with site.connect() as reader, reader.transaction():
+        reader.execute("lock table analytics.vehicle_days in access exclusive mode")
+        _load(site, "first", "2026-03-01")
+        site.backend("application_name = 'etl:precalculate' and wait_event_type = 'Lock'")
+        assert site.run("listen", "--check").returncode == 0
+    _wait_for(site, ["2026-03-01"])
+    assert running.is_running()
+
+
 def test_a_standby_ends_with_zero(site: Site) -> None:
     """SIGTERM ends a listener that has never worked with 0, too."""
     _listening(site)

@@ -19,6 +19,7 @@ import psutil
 import psycopg
 
 from etl import cli
+from etl.database.watching import ServerConnection
 from tests.support.commands import Ended
 
 
@@ -75,12 +76,14 @@ def connections_closed() -> Iterator[None]:
     """
     backends: list[int] = []
 
-    def connect(*arguments: Any, **keywords: Any) -> psycopg.Connection:
-        connection = psycopg.Connection.connect(*arguments, **keywords)
+    connect = ServerConnection.connect
+
+    def noted(*arguments: Any, **keywords: Any) -> psycopg.Connection:
+        connection = connect(*arguments, **keywords)
         backends.append(connection.info.backend_pid)
         return connection
 
-    with mock.patch.object(psycopg, "connect", connect):
+    with mock.patch.object(ServerConnection, "connect", noted):
         yield
     deadline = time.monotonic() + 1
     while any(map(psutil.pid_exists, backends)) and time.monotonic() < deadline:

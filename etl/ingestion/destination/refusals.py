@@ -31,6 +31,11 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, psycopg.Error) and meaning(error) in {"away", "contended"}
 
 
+def is_contended(error: BaseException) -> bool:
+    """Return whether another session held a lock: another try may succeed over the same connection."""
+    return isinstance(error, psycopg.Error) and meaning(error) == "contended"
+
+
 def fault(error: psycopg.Error) -> Fault:
     """Return the table, the column and the condition of an error; the server's message may hold values of the data."""
     diag, code = error.diag, code_of(error) or "XX000"

@@ -51,7 +51,7 @@ def reacquire(connection: psycopg.Connection, dataset: str, run: str, mode: Mode
             continue
         try:
             connection.execute(_SQL["lock_shared" if is_shared else "lock"], {"key": key})
-        except psycopg.errors.LockNotAvailable:
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
             raise _busy(connection, key, subject) from None
 
 
@@ -84,7 +84,7 @@ def join(connection: psycopg.Connection, run: Run) -> None:
     key = _workers_key(run.run)
     try:
         connection.execute(_SQL["lock_shared"], {"key": key})
-    except psycopg.errors.LockNotAvailable:
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
         raise _busy(connection, key, "this source") from None
     require_current(connection, run)
     name_session(connection, run.run)

@@ -190,13 +190,10 @@ class _Process:
             join(session.connection())
             session.when_reopened(join)
             store = FailedStore(context.failed_dir)
-            self.runs[context.run.run] = worker(
-                context,
-                Wire(session),
-                store,
-                context.copier(),
-                RunLedgerWriter.of(context),
-                retry_policy(context.retries, self.note_retry, self.wait),
+            retrying = retry_policy(context.retries, self.note_retry, self.wait)
+            ledger_writer = RunLedgerWriter.of(context)
+            self.runs[context.run.run] = retrying(
+                worker, context, Wire(session), store, context.copier(), ledger_writer, retrying
             )
         return self.runs[context.run.run]
 

@@ -186,7 +186,8 @@ class OpenRun:
 
     def worker(self, store: FailedStore) -> tuple[Paths, Loader]:
         """Return what makes the batches of the run in this process, and what loads them."""
-        return worker(
+        return self.retrying(
+            worker,
             self.context,
             Wire(self.attempt.session),
             store,

@@ -77,24 +77,27 @@ def retry_policy(
     settings: RetrySettings,
     before_retry: Callable[[], None],
     sleep: Callable[[float], None] = time.sleep,
+    *,
+    event: str = "batch_retried",
+    is_transient: Callable[[BaseException], bool] = refusals.is_transient,
 ) -> Retrying:
     """Return the policy for a batch: only transient errors of the database are tried again.
 
-    `before_retry` is called once for each retry, before its wait.
+    `before_retry` is called once for each retry, before its wait; `event` is logged.
     """
 
     def note(state: RetryCallState) -> None:
         before_retry()
         error = state.outcome.exception() if state.outcome else None
         log.warning(
-            "batch_retried",
+            event,
             try_number=state.attempt_number,
             of=settings.attempts,
             sqlstate=code_of(error) if isinstance(error, psycopg.Error) else None,
             wait_seconds=round(state.upcoming_sleep, 2),
         )
 
-    return retrying.policy(settings, refusals.is_transient, note, sleep)
+    return retrying.policy(settings, is_transient, note, sleep)
 
 
 @dataclass(frozen=True, kw_only=True)

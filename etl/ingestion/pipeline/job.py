@@ -28,14 +28,23 @@ from etl.settings import LoadSettings, Mode
 # How long a signal may wait to be seen: Python continues to sleep after it.
 LOOK_SECONDS = 0.1
 
+# How long work in hand may take after a signal: a lock or a lost connection can hold it up.
+BATCH_SECONDS = 30.0
+# The same while a refresh waits for another one.
+REFRESH_LOCK_SECONDS = 5.0
+
 _HINT = "run the same command to continue"
 
 
 class Stop:
-    """The stop event: the first signal sets it, the second one raises KeyboardInterrupt."""
+    """The stop event: the first signal sets it, the second one raises KeyboardInterrupt.
+
+    Whoever takes the signals sends a second one `grace_seconds` after the first.
+    """
 
     def __init__(self) -> None:
         self.signal_number = 0
+        self.grace_seconds = BATCH_SECONDS
         self._is_reading = False
 
     def note(self, number: int) -> None:
@@ -58,6 +67,15 @@ class Stop:
             yield
         finally:
             self._is_reading = False
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let a signal leave little time to this block, which waits for another refresh."""
+        self.grace_seconds = REFRESH_LOCK_SECONDS
+        try:
+            yield
+        finally:
+            self.grace_seconds = BATCH_SECONDS
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:

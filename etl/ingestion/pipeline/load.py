@@ -57,7 +57,8 @@ def load(source: Source, load: Load) -> list[tuple[Summary, EtlError | None]]:
             stream = stack.enter_context(_opened(source, load))
             store = stack.enter_context(recorder.failed_store(load.settings.failed_dir))
             stack.enter_context(load.watch.watching(stream, [attempt.progress for attempt in attempts]))
-            recorder.begin(attempts)
+            with load.stop.reading():
+                recorder.begin(attempts)
             opening = Opening(stream, attempts)
             with _loading(load, stream, opening, store) as batches:
                 for run, piece, entry in batches:  # each one a COPY and its ledger entry, committed together

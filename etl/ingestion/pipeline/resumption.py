@@ -11,6 +11,7 @@ import structlog
 
 from etl.database.connecting import Session
 from etl.errors import InternalError, SourceError, TooManyRejectedError, UsageError
+from etl.ingestion.destination import refusals
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.fingerprints import Fingerprint, Mark
 from etl.ingestion.framing.pieces import cut
@@ -18,6 +19,7 @@ from etl.ingestion.ledger import batches, failures, locks, marks, runs
 from etl.ingestion.ledger.runs import KnownRun
 from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter
 from etl.ingestion.pipeline.attempts import Attempt, ChangedMeanwhileError, OpenRun
+from etl.ingestion.pipeline.batches import retry_policy
 from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.recognition.comparison import Recognised, Recognition
 from etl.ingestion.sources.stream import Stream, opened
@@ -77,6 +79,19 @@ def open_run(
     """
     if recognition is None:
         raise InternalError("a run is opened before its source was compared")
+    # A new connection would not have the lock of the dataset, so only a lock of another session is waited for again.
+    settings, stop = attempt.load.settings, attempt.load.stop
+    again = retry_policy(
+        settings.retries, lambda: None, stop.wait, event="start_retried", is_transient=refusals.is_contended
+    )
+    run, marked_to = again(_enter, stream, attempt, recognition, read, is_at_end)
+    return _opened(stream, attempt, run, marked_to)
+
+
+def _enter(
+    stream: Stream, attempt: Attempt, recognition: Recognition, read: Sequence[Mark], is_at_end: bool
+) -> tuple[runs.Run, int]:
+    """Enter the attempt, and return its run and the record up to which the ledger has marks of it."""
     connection, target = attempt.session.connection(), attempt.target
     with connection.transaction():
         locks.one_opening_at_a_time(connection, target.dataset.name)
@@ -90,18 +105,18 @@ def open_run(
             raise _changed(stream)
         if chosen.run is None:
             run = _start(connection, stream, attempt, chosen.decided, known_to)
-            locks.hold_run(connection, run.run)
             known = _opening_marks(chosen.decided, read, end, is_at_end=is_at_end)
             marks.add(connection, target.dataset.name, run.number, known)
             marked_to = known[-1].records if known else 0
         else:
-            locks.hold_run(connection, chosen.run.run)
             request = _request(attempt, stream.source)
             run = runs.resume(connection, chosen.run, request)
             marked_to = _marked_to(connection, target, chosen.run, recognition, read, known_to)
             attempt.progress.is_shorter = bool(known_to and recognition.records < known_to.records)
             _require_visible(stream, chosen.run, attempt)
-    return _opened(stream, attempt, run, marked_to)
+        # At last: it outlives a transaction that is tried again.
+        locks.hold_run(connection, run.run)
+        return run, marked_to
 
 
 def _opening_marks(decided: Recognised, read: Sequence[Mark], end: Mark | None, *, is_at_end: bool) -> list[Mark]:
