@@ -237,6 +237,15 @@ where run = %(run)s;
 -- Count the loaded records of a run over all its attempts.
 select coalesce(sum(count_loaded), 0)::bigint as loaded from etl.batches where run = %(run)s;
 
+-- name: staged_of_run
+-- Count the loaded records of a run that are not published yet, and those of them that repeat the key of another.
+select
+    coalesce(sum(b.count_loaded), 0)::bigint as loaded,
+    coalesce(sum((b.policies ->> 'duplicates')::bigint), 0)::bigint as duplicates
+from etl.batches b
+join etl.runs r using (run)
+where run = %(run)s and (r.published_at is null or b.loaded_at > r.published_at);
+
 -- name: claim_replay
 -- Claim a failure: wait for another replay of it, and update nothing if that one committed.
 update etl.failures set state = 'replayed' where id = %(id)s and state = 'pending';
@@ -268,7 +277,7 @@ update etl.failures set state = 'discarded', note = %(note)s where id = %(id)s a
 -- Return what a replay needs of a run.
 select
     run, number, dataset, source, mode, on_duplicate, is_atomic,
-    not is_atomic or published_at is not null as is_visible
+    not is_atomic or (published_at is not null and finished_at is not null) as is_visible
 from etl.runs
 where run = %(run)s;
 

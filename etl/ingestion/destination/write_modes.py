@@ -4,6 +4,7 @@ Everything here runs in a transaction that the caller holds.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import psycopg
@@ -171,6 +172,11 @@ class Staging(WriteMode):
         if self._dataset.key:
             temporary.make(connection)
         published = Published()
+        records = sum(
+            effects.count(connection, merging.count_all(staging))
+            for table, staging in zip(self._dataset.tables, self._staging, strict=True)
+            if not table.each
+        )
         if isinstance(self._publication, Replacement):
             published = wait_for(self._publication.publish(exchange, self._staging))
         else:
@@ -180,7 +186,7 @@ class Staging(WriteMode):
             connection.execute(_TABLES["drop"].format(table=staging))
         # Another dataset of the source may become visible by the same transaction.
         temporary.drop(connection)
-        return published
+        return replace(published, records=records)
 
 
 class DryRun(WriteMode):

@@ -122,6 +122,15 @@ def loaded(connection: psycopg.Connection, run: str) -> int:
     return int(queries.one(connection, _SQL["loaded_of_run"], {"run": run})["loaded"])
 
 
+def staged(connection: psycopg.Connection, run: str, *, is_first_kept: bool) -> int:
+    """Count the records of an atomic run whose rows wait for its publication.
+
+    `is_first_kept`: a record with the key of an earlier record counts as loaded, and has no row.
+    """
+    row = queries.one(connection, _SQL["staged_of_run"], {"run": run})
+    return int(row["loaded"]) - (int(row["duplicates"]) if is_first_kept else 0)
+
+
 def of_attempt(connection: psycopg.Connection, run: Run) -> AttemptSums:
     """Add up the records and the batches of an attempt."""
     return queries.one_as(AttemptSums, connection, _SQL["balance"], {"run": run.run, "attempt": run.attempt})

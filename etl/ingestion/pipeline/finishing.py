@@ -11,7 +11,7 @@ import psycopg
 import structlog
 
 from etl.database.sqlstates import code_of
-from etl.errors import DatabaseError, EtlError
+from etl.errors import DatabaseError, EtlError, UsageError
 from etl.ingestion.destination import refusals, searching
 from etl.ingestion.ledger import batches, runs
 from etl.ingestion.pipeline.attempts import OpenRun, ending
@@ -103,11 +103,24 @@ def _refused(connection: psycopg.Connection, group: Sequence[OpenRun], error: ps
 def _publish_one(connection: psycopg.Connection, run: OpenRun, source_bytes: int | None) -> None:
     if run.context.run.is_atomic:
         published = run.copier.publish(connection)
+        _require_staged(connection, run, published.records)
         run.attempt.judge_deleted(published)
         runs.publish(connection, run.context.run, published.rows_deleted, published.rows_kept)
         run.copier.drop_abandoned(connection)
     run.copier.drop_keys(connection)
     runs.finish(connection, run.context.run, source_bytes)
+
+
+def _require_staged(connection: psycopg.Connection, run: OpenRun, published: int) -> None:
+    """Raise UsageError when fewer records were published than the ledger holds: somebody deleted staged rows."""
+    is_first_kept = run.context.dataset.on_duplicate == "first"
+    staged = batches.staged(connection, run.id, is_first_kept=is_first_kept)
+    if published < staged:
+        raise UsageError(
+            f"the rows of run {run.id} are incomplete: etl_staging has {published:,} of {staged:,} records, so nothing"
+            " is published",
+            hint="--force loads the whole source again",
+        )
 
 
 def _require_whole(connection: psycopg.Connection, run: OpenRun) -> None:
