@@ -11,10 +11,12 @@ from typing import Any, Self
 
 import psycopg
 import structlog
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types import datetime as python
 
 from etl import queries
-from etl.database import times
 from etl.errors import DatabaseError, UsageError
 
 EMBEDDED = "embedded:"
@@ -152,13 +154,38 @@ def _open(database: Database, application_name: str) -> psycopg.Connection:
         client_encoding="utf8",
         **options,
     )
-    times.read_all(connection)
+    for name, loader in _TIME_LOADERS.items():
+        connection.adapters.register_loader(name, loader)
     try:
         connection.execute(_SQL["pin_session"], {"lock_timeout": _LOCK_TIMEOUT})
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _or_text(loader: type[Loader]) -> type[Loader]:
+    """Return a loader of dates or times that returns the server's text where Python cannot hold the value."""
+
+    class OrText(loader):  # type: ignore[valid-type,misc] # a class of psycopg that is chosen at run time
+        def load(self, data: Buffer) -> object:
+            try:
+                return super().load(data)
+            except psycopg.DataError:
+                return bytes(data).decode()
+
+    return OrText
+
+
+# PostgreSQL holds times before the year 1 and after the year 9999, and `infinity`; a report on them must not end.
+_TIME_LOADERS = {
+    "date": _or_text(python.DateLoader),
+    "time": _or_text(python.TimeLoader),
+    "timetz": _or_text(python.TimetzLoader),
+    "timestamp": _or_text(python.TimestampLoader),
+    "timestamptz": _or_text(python.TimestamptzLoader),
+    "interval": _or_text(python.IntervalLoader),
+}
 
 
 def _first_line(error: psycopg.Error) -> str:

@@ -13,10 +13,9 @@ from psycopg import sql
 from pyarrow import parquet
 from rich.console import Console
 
-from etl.database import times
 from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
-from etl.report import charts, display, terminal
+from etl.report import charts, display, terminal, times
 from etl.report.markup import element
 from tests.support.checkout import ROOT
 from tests.support.commands import RunEtl

@@ -4,20 +4,21 @@ Everything here runs in a transaction that the caller holds.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from contextlib import suppress
+from typing import LiteralString, Protocol, cast
 
 import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import Dataset
+from etl.datasets import LINEAGE, Dataset
 from etl.errors import InternalError
-from etl.ingestion.destination import merging
+from etl.ingestion.destination import merging, refusals
 from etl.ingestion.destination.sending import Exchange, Waiting
-from etl.ingestion.destination.staging import check_partitions, make_logged, make_temporary
 from etl.settings import Mode
 
 _SQL = queries.load("copying")
+_STAGING = queries.load("staging")
 _TABLES = queries.load("tables")
 
 
@@ -30,7 +31,7 @@ class TemporaryTables:
 
     def make(self, connection: psycopg.Connection) -> None:
         """Make the tables that the connection does not have yet."""
-        make_temporary(connection, self._dataset, self.identifiers)
+        _make_like_facts(connection, "make_temporary", self._dataset, self.identifiers)
         if len(self.identifiers) > 1:
             _execute(connection, merging.make_won(self._dataset))
 
@@ -161,8 +162,8 @@ class Staging(WriteMode):
     def prepare(self, connection: psycopg.Connection) -> None:
         """Make the staging tables that are missing."""
         with connection.transaction():
-            make_logged(connection, self._dataset, self._staging)
-            check_partitions(connection, self._dataset, self._staging)
+            _make_like_facts(connection, "make_staging", self._dataset, self._staging)
+            _check_partitions(connection, self._dataset, self._staging)
 
     def publish(self, connection: psycopg.Connection) -> None:
         """Make the rows of the run visible, all at once, and drop its staging tables."""
@@ -193,8 +194,8 @@ class DryRun(WriteMode):
     def prepare(self, connection: psycopg.Connection) -> None:
         """Make the temporary tables that the connection does not have yet."""
         with connection.transaction():
-            make_temporary(connection, self._dataset, self._checking)
-            check_partitions(connection, self._dataset, self._checking)
+            _make_like_facts(connection, "make_temporary", self._dataset, self._checking)
+            _check_partitions(connection, self._dataset, self._checking)
 
 
 def write_mode_of(dataset: Dataset, mode: Mode, *, staged_as: str | None) -> WriteMode:
@@ -234,3 +235,37 @@ def _run(exchange: Exchange, statements: Iterable[sql.Composed]) -> Waiting[None
 def _execute(connection: psycopg.Connection, statements: Iterable[sql.Composed]) -> None:
     for statement in statements:
         connection.execute(statement)
+
+
+def _check_partitions(connection: psycopg.Connection, dataset: Dataset, tables: Sequence[sql.Identifier]) -> None:
+    """Let tables refuse a row that no partition of its fact holds now, for rows that reach the fact later or never."""
+    for new, fact in zip(tables, dataset.tables, strict=True):
+        row = connection.execute(_STAGING["partitions"], {"table": fact.quoted}).fetchone()
+        if row and row[0]:
+            condition = sql.SQL(cast(LiteralString, row[0]))
+            names = {"new": new, "name": sql.Identifier(refusals.PARTITION_CHECK), "condition": condition}
+            connection.execute(_STAGING["drop_partition_check"].format(**names))
+            # A fact that is partitioned by a column which no record fills decides itself.
+            with suppress(psycopg.errors.UndefinedColumn), connection.transaction():
+                connection.execute(_STAGING["add_partition_check"].format(**names))
+
+
+def _make_like_facts(
+    connection: psycopg.Connection, statement: str, dataset: Dataset, tables: Sequence[sql.Identifier]
+) -> None:
+    """Make the missing tables like the facts, which refuse a row where the fact itself would refuse it.
+
+    A column that no record fills gets its value in the fact, by a default, an identity or a trigger: here it may be
+    empty. It keeps its default only where a check or a generated column reads it: most defaults take effect each time.
+    """
+    connection.execute(queries.load("database")["hush_notices"])
+    for new, fact in zip(tables, dataset.tables, strict=True):
+        connection.execute(_STAGING[statement].format(new=new, table=fact.identifier))
+        sent = [*(column.name for column in fact.columns), *LINEAGE]
+        values = {"new": new.as_string(connection), "table": fact.quoted, "sent": sent}
+        for name, is_read, default in connection.execute(_STAGING["columns_not_sent"], values).fetchall():
+            names: dict[str, sql.Composable] = {"new": new, "column": sql.Identifier(name)}
+            connection.execute(_STAGING["take_null" if is_read else "drop_column"].format(**names))
+            if is_read and default:
+                names["default"] = sql.SQL(cast(LiteralString, default))
+                connection.execute(_STAGING["set_default"].format(**names))

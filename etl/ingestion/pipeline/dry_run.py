@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import psycopg
 
-from etl.database.narrowing import narrower_columns
+from etl.database.tables import narrower_columns
 from etl.errors import EtlError
 from etl.ingestion.destination.copying import copier_of_dry_run
 from etl.ingestion.failed_store.failure import Kind, Origin

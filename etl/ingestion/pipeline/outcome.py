@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import psycopg
 import structlog
 
-from etl.database.narrowing import narrower_columns
+from etl.database.tables import narrower_columns
 from etl.datasets import Dataset
 from etl.errors import (
     BusyError,
