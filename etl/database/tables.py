@@ -193,13 +193,16 @@ def key_remedy(connection: psycopg.Connection, dataset: Dataset, table: Table) -
     missing = [name for name in columns if name not in dataset.key]
     if has_expression:
         return f"partition {table.name} by columns: a table that is partitioned by an expression has no unique index"
-    if missing:
-        whole = quoted((*dataset.key, *missing))
-        return (
-            f"add {', '.join(missing)}, by which {table.name} is partitioned, to key in {dataset.path}, and:"
-            f" alter table {table.quoted} add primary key ({whole});"
-        )
-    return f"alter table {table.quoted} add primary key ({quoted(dataset.key)});"
+    key = (*dataset.key, *missing)
+    values = {"table": table.quoted, "key": list(key)}
+    [(is_there,)] = connection.execute(_SQL["has_key"], values).fetchall()
+    [(has_primary_key,)] = connection.execute(_SQL["has_primary_key"], values).fetchall()
+    kind = "unique" if has_primary_key else "primary key"
+    remedies = [f"add {', '.join(missing)}, by which {table.name} is partitioned, to key in {dataset.path}"] * bool(
+        missing
+    )
+    remedies += [] if is_there else [f"alter table {table.quoted} add {kind} ({quoted(key)});"]
+    return ", and: ".join(remedies)
 
 
 def identity_remedy(table: Table, names: Iterable[str]) -> str:

@@ -221,6 +221,10 @@ cross join unnest(p.partattrs::smallint[]) as k (number)
 left join pg_attribute a on a.attrelid = p.partrelid and a.attnum = k.number and k.number > 0
 having count(*) > 0;
 
+-- name: has_primary_key
+-- Return whether a table has a primary key.
+select exists (select from pg_index where indrelid = to_regclass(%(table)s) and indisprimary);
+
 -- name: other_collations
 -- List the columns of a key whose collation in a table of child rows differs from that of the records, and this
 -- collation; the default collation gives way to any other.

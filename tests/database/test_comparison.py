@@ -222,10 +222,26 @@ def test_remedies_for_the_key_of_a_partitioned_table(connection: Connection, tmp
     with pytest.raises(UsageError, match="no unique index") as caught:
         require_key(connection, dataset)
     [remedy] = [each.remedy for each in compare(connection, dataset) if "unique" in each.found]
-    before, alter = remedy.split(" and: ")
-    assert before == f"add b, c, by which logistics.parcels is partitioned, to key in {dataset.path},"
+    before, alter = remedy.split(", and: ")
+    assert before == f"add b, c, by which logistics.parcels is partitioned, to key in {dataset.path}"
     assert caught.value.hint == remedy.removesuffix(";")
     connection.execute(alter)
+    [remedy] = [each.remedy for each in compare(connection, dataset) if "unique" in each.found]
+    assert remedy == before
+
+
+def test_the_remedy_for_a_key_spares_another_primary_key(connection: Connection, tmp_path: Path) -> None:
+    """A table with another primary key gets a unique index of the key, because it can have one primary key only."""
+    dataset = _read(tmp_path, PARCELS)
+    create_tables(connection, dataset)
+    connection.execute(
+        "alter table logistics.parcels drop constraint parcels_pkey,"
+        " add n bigint generated always as identity primary key"
+    )
+    [remedy] = [each.remedy for each in compare(connection, dataset) if "unique" in each.found]
+    assert remedy == 'alter table "logistics"."parcels" add unique ("id");'
+    connection.execute(remedy.encode())
+    require_key(connection, dataset)
 
 
 def test_generated_columns_of_a_definition_are_reported(connection: Connection, tmp_path: Path) -> None:
