@@ -333,7 +333,13 @@ class Sequence:
         steps = self.random.randint(0, 6) if self.random.random() < 0.3 else None
         force = self.random.random() < 0.06
         count = min(len(content.records), limit or len(content.records))
-        self.truth.note(content, count, force=force, end=self.load(content, limit=limit, steps=steps, force=force))
+        end = self.load(content, limit=limit, steps=steps, force=force)
+        self.truth.note(content, count, force=force, end=end)
+        if end[0] is not None and end[0].run is not None and end[1] is not None:
+            # The first mark that no other run has is known, although its records may not be loaded.
+            query = "select max(last_record) from etl.marks m join etl.runs r on r.number = m.run where r.run = %s"
+            run = self.truth.runs[end[0].run]
+            run.known = max(run.known, self._site.value(query, [end[0].run]) or 0)
         self.truth.counts["steps"] += 1
         if steps is not None:
             self.lose_a_batch()
