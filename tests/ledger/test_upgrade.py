@@ -84,7 +84,7 @@ def test_the_sources_of_the_version_before_are_known(before: Site) -> None:
     assert before.load("parcels", "finished.ndjson")["status"] == "already_loaded"
 
 
-def test_an_unfinished_run_and_a_grown_source_go_on(before: Site) -> None:
+def test_an_unfinished_run_and_a_grown_source_continue(before: Site) -> None:
     """The rest of a source that was cut off is loaded by its run, and so is the tail of one that grew."""
     whole = (before.folder / "cut.ndjson").read_bytes()
     whole = whole[: whole.rindex(b"\n") + 1]

@@ -1,4 +1,4 @@
-"""The run of a target is opened: the one that its source belongs to goes on, or a new one begins (decision 1)."""
+"""The run of a target is opened: the one that its source belongs to continues, or a new one begins (decision 1)."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -62,7 +62,7 @@ def must_read_on(attempt: Attempt, recognition: Recognition, records: int) -> bo
 
 
 class _Chosen(NamedTuple):
-    """The known run that goes on, if one does; and the decision."""
+    """The known run that continues, if one does; and the decision."""
 
     run: KnownRun | None
     decided: Recognised
@@ -206,7 +206,7 @@ def judge(connection: psycopg.Connection, source: Source, load: Load, target: Ta
 
 
 def _choose(connection: psycopg.Connection, stream: Stream, attempt: Attempt, compared: Recognition) -> _Chosen:
-    """Return the run that goes on.
+    """Return the run that continues.
 
     Raises SourceError, TooManyRejectedError and UsageError when the source may not be loaded.
     """
@@ -304,7 +304,7 @@ def _require_new(
         raise TooManyRejectedError(
             f"{name}: the first {decided.agrees:,} records are those of run {run.run}, and others follow:"
             " append would load them twice",
-            hint="a full export belongs into --mode merge or replace; --force appends all of it",
+            hint="load a full export by --mode merge or replace; --force appends all of it",
         )
 
 

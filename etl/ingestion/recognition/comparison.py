@@ -27,7 +27,7 @@ _ASKED_AGAIN = 2000
 
 Kind = Literal["new", "within", "extends", "perhaps within"]
 """new: no run has these records; within: a run has all of them; extends: the source holds all that is known of a run,
-and goes on; perhaps within: the source may be the beginning of the source of a run, cut off between two marks.
+and more; perhaps within: the source may be the beginning of the source of a run, cut off between two marks.
 """
 
 
@@ -61,7 +61,7 @@ class Candidate(Protocol):
         """Return whether the source has this mark; the piece holds its last record."""
 
     def step(self) -> None:
-        """Go on to the next mark, which the source has."""
+        """Continue with the next mark, which the source has."""
 
     @property
     def needs_own(self) -> bool:
@@ -264,7 +264,7 @@ class Recognition:
             run = min(within, key=lambda run: (run not in ends, -(covered or {}).get(run, 0), run))
             return Recognised(kind="within", run=run, within=within, whole=names, agrees=n)
         departed = [candidate for candidate, at in self._departed.items() if at > n]
-        open_ = [candidate for candidate in (*self._active, *departed) if self._goes_on_after(candidate, n)]
+        open_ = [candidate for candidate in (*self._active, *departed) if self._continues_after(candidate, n)]
         longest = max(whole, key=lambda candidate: (candidate.hit.records, -candidate.run), default=None)
         if longest is not None and not (open_ and longest.run in flagged):
             return Recognised(kind="extends", run=longest.run, whole=names, agrees=longest.hit.records)
@@ -292,7 +292,7 @@ class Recognition:
         """Return a run without marks that agrees with the source."""
         return next((each for each in self._all if isinstance(each, OldRun) and each.run == run), None)
 
-    def _goes_on_after(self, candidate: Candidate, n: int) -> bool:
+    def _continues_after(self, candidate: Candidate, n: int) -> bool:
         """Return whether the next mark of a run is after the end of the wanted records, in records and in bytes."""
         after = candidate.after
         end = self._limit_end or self.end

@@ -88,7 +88,7 @@ class OldRun:
         return True
 
     def step(self) -> None:
-        """Go on to the next batch."""
+        """Continue with the next batch."""
         loaded = self.ranges.popleft()
         self.hit = Mark(loaded.last_record, loaded.end, 0)
 
