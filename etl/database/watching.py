@@ -47,9 +47,14 @@ class ServerConnection(psycopg.Connection[tuple[Any, ...]]):
 
     def wait(self, gen: Generator[Any, Any, Result], interval: float = 0.1, timeout: float | None = None) -> Result:
         """Hold a conversation of psycopg with the server to its end."""
-        if self.watch is None:
-            return super().wait(gen, interval, self.answers_within if timeout is None else timeout)
-        return super().wait(self.watch.over(gen), interval, timeout)
+        if self.watch is not None:
+            return super().wait(self.watch.over(gen), interval, timeout)
+        if timeout is not None or self.answers_within is None:
+            return super().wait(gen, interval, timeout)
+        try:
+            return super().wait(gen, interval, self.answers_within)
+        except psycopg.errors._WaitTimeout:  # noqa: SLF001 - what `wait` documents
+            raise psycopg.errors.ConnectionTimeout("the server does not answer") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +174,5 @@ class Watch:
 
 def _is_unanswered(error: psycopg.OperationalError) -> bool:
     return error.sqlstate is None and (
-        isinstance(error, psycopg.errors.ConnectionTimeout | psycopg.errors._WaitTimeout)  # noqa: SLF001 - of `wait`
-        or bool(_UNANSWERED.search(str(error)))
+        isinstance(error, psycopg.errors.ConnectionTimeout) or bool(_UNANSWERED.search(str(error)))
     )

@@ -50,10 +50,13 @@ def test_a_load_over_a_connection_that_falls_silent(
     """The load notices that the server waits for it, and tries again like after a lost connection."""
     relay.swallow_at = (side, int(_bytes(site, *merged.command, "--dry-run")[side] * share))
     ended = site.run(*merged.command, "--batch-rows", "100", "--no-precalculate", conninfo=relay.conninfo)
-    assert ended.events("connection_silent"), ended.stderr
     if ended.returncode != 1:
-        assert ended.returncode == 4
+        assert ended.returncode == 4  # The first connection is not tried again.
+        site.wait_for_locks()
         assert site.run(*merged.command, "--no-precalculate").returncode == 1
+    else:
+        assert ended.events("connection_silent") or not relay.has_swallowed
+    assert relay.has_swallowed or share > 0.5
     site.run("precalculate")
     merged.assert_done(site)
 

@@ -41,6 +41,7 @@ class Relay:
         self._swallows: set[socket.socket] = set()
         self._silent: set[socket.socket] = set()
         self.swallows_new = False
+        self.has_swallowed = False
         self.passed: dict[Side, int] = {"to the server": 0, "to the loader": 0}
         self.cut_at: tuple[Side, int] | None = None
         self.swallow_at: tuple[Side, int] | None = None
@@ -89,6 +90,7 @@ class Relay:
     def swallow(self, *, new: bool = False) -> None:
         """Take all bytes of the present connections, and of new ones, and pass none on; nobody is notified."""
         self.swallows_new = new
+        self.has_swallowed = True
         with self._lock:
             self._silent.update(self._open)
 
