@@ -93,6 +93,7 @@ def refresh_all(
             failed[aggregate.name] = error
         except psycopg.Error as error:
             failed[aggregate.name] = own_error(connection, aggregate, error)
+            failed[aggregate.name].__cause__ = error
         else:
             yield result
     if failed:

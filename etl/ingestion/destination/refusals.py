@@ -36,6 +36,19 @@ def is_contended(error: BaseException) -> bool:
     return isinstance(error, psycopg.Error) and meaning(error) == "contended"
 
 
+def is_caused_by_transient(error: BaseException) -> bool:
+    """Return whether another try may succeed, also for an error that names the aggregate or the table."""
+    cause = cause_of(error)
+    return cause is not None and is_transient(cause)
+
+
+def cause_of(error: BaseException | None) -> psycopg.Error | None:
+    """Return the error of the database that an error is, or that caused it."""
+    while error is not None and not isinstance(error, psycopg.Error):
+        error = error.__cause__
+    return error
+
+
 def fault(error: psycopg.Error) -> Fault:
     """Return the table, the column and the condition of an error; the server's message may hold values of the data."""
     diag, code = error.diag, code_of(error) or "XX000"

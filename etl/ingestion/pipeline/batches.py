@@ -88,12 +88,12 @@ def retry_policy(
 
     def note(state: RetryCallState) -> None:
         before_retry()
-        error = state.outcome.exception() if state.outcome else None
+        error = refusals.cause_of(state.outcome.exception() if state.outcome else None)
         log.warning(
             event,
             try_number=state.attempt_number,
             of=settings.attempts,
-            sqlstate=code_of(error) if isinstance(error, psycopg.Error) else None,
+            sqlstate=None if error is None else code_of(error),
             wait_seconds=round(state.upcoming_sleep, 2),
         )
 

@@ -35,7 +35,10 @@ def precalculate(
     try:
         aggregates = catalogue.aggregates_reading([*tables, "etl.batches"], config_dir)
         with Session(database, "etl:precalculate") as session:
-            for attempt in retry_policy(retries, lambda: None, stop.wait, event="refresh_retried"):
+            again = retry_policy(
+                retries, lambda: None, stop.wait, event="refresh_retried", is_transient=refusals.is_caused_by_transient
+            )
+            for attempt in again:
                 with attempt:
                     left = [aggregate for aggregate in aggregates if aggregate.name not in refreshed]
                     for result in _refreshed(session, left, run, stop):
