@@ -15,7 +15,18 @@ from etl.datasets import Table
 from etl.errors import DatabaseError, EtlError, InternalError, UsageError
 from etl.ingestion.values import Fault
 
-__all__ = ["Meaning", "as_etl_error", "condition", "explained", "fault", "is_transient", "meaning", "not_published"]
+__all__ = [
+    "Meaning",
+    "as_etl_error",
+    "cause_of",
+    "condition",
+    "explained",
+    "fault",
+    "is_caused_by_transient",
+    "is_transient",
+    "meaning",
+    "not_published",
+]
 
 meaning = sqlstates.meaning
 
