@@ -163,6 +163,6 @@ def test_an_error_that_click_handles_itself_is_a_fault(
     def broken(*_arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("etl.datasets.names", broken)
+    monkeypatch.setattr("etl.datasets.look", broken)
     done = site.run("dataset", "list", may_be_faulty=True)
     assert done.returncode == 70
