@@ -94,7 +94,7 @@ def _of_generated(dataset: Dataset, table: Table, columns: dict[str, _TableColum
             text, remedy = "is computed by the server, and takes no value", f"leave it out of {dataset.path}"
             yield Difference(table=table.name, column=column.name, found=text, remedy=remedy)
         if generated == "identity" and dataset.key and column.name not in dataset.key and not table.each:
-            remedy = identity_remedy(table, [column.name])
+            remedy = identity_remedy(table.quoted, [column.name])
             text = "is generated always, and no update can change it"
             yield Difference(table=table.name, column=column.name, found=text, remedy=remedy)
 

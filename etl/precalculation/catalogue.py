@@ -26,14 +26,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
 from psycopg import sql
 
 from etl.errors import DefinitionError, UsageError, reason_of
 from etl.precalculation.buckets import EVERYTHING, KINDS, BucketKind, BucketRange, kind_of
 from etl.settings import shipped
-
-log = structlog.get_logger(__name__)
 
 _NAME = r"[a-z_][a-z0-9_]{0,62}"
 _NAMES = rf"{_NAME}(?:, {_NAME})*"
@@ -150,7 +147,11 @@ def look(config_dir: Path | None = None) -> tuple[tuple[Aggregate, ...], dict[st
 
 def readable(config_dir: Path | None = None) -> tuple[Aggregate, ...]:
     """Return the aggregates of all valid files, and log a warning for each other file."""
+    # Imported here: it imports rich, which a program that only reads aggregates does not need.
+    import structlog  # noqa: PLC0415 - as the comment says
+
     aggregates, wrong = look(config_dir)
+    log = structlog.get_logger(__name__)
     for name, error in wrong.items():
         log.warning("aggregate_ignored", aggregate=name, reason=str(error))
     return aggregates

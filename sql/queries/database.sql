@@ -85,7 +85,8 @@ grant create on schema etl_staging to etl_loader;
 revoke all on all tables in schema etl from etl_loader;
 grant select on all tables in schema etl to etl_loader;
 grant insert, update on etl.runs, etl.attempts, etl.batches, etl.failures, etl.faults, etl.refreshes to etl_loader;
-grant delete on etl.touched to etl_loader;
+grant insert on etl.marks to etl_loader;
+grant delete on etl.touched, etl.first_batches to etl_loader;
 grant insert, delete on etl.pending to etl_loader;
 
 -- name: grant_ledger_to_etl_analyst
@@ -236,12 +237,6 @@ join pg_namespace namespace on namespace.oid = collation_of_record.collnamespace
 where record.attrelid = to_regclass(%(table)s) and record.attname = any(%(key)s::text[])
     and record.attcollation <> child.attcollation
     and 'default'::regcollation not in (record.attcollation, child.attcollation);
-
--- name: identity_columns
--- List the columns whose identity is generated always; an insert can give them a value, and an update cannot.
-select attname
-from pg_attribute
-where attrelid = to_regclass(%(table)s) and attnum > 0 and not attisdropped and attidentity = 'a';
 
 -- name: may_load
 -- Return whether the current user has every right on a table that a load needs.

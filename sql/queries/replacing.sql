@@ -90,7 +90,3 @@ from {source}
 order by {key}, {newest}
 on conflict ({key}) do update set {assignments}
 where {condition};
-
--- name: delete_all
--- Delete every row, without the lock that truncation takes.
-delete from {table};

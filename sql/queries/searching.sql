@@ -18,10 +18,6 @@ set constraints all immediate;
 -- Let the next records refer to each other.
 set constraints all deferred;
 
--- name: delete_all
--- Delete all rows of a table.
-delete from {table};
-
 -- name: delete_absent
 -- Delete the records that the new source does not hold.
 delete from {table} as old

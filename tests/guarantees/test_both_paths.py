@@ -460,7 +460,7 @@ def test_a_column_that_the_server_refused_is_checked_afterwards(site: Site) -> N
         assert _load(site, document, batch_rows=20) == checked
     # For each of the two: the first refused batch, and the batches that were already made by then.
     assert 2 <= sum(entry["event"] == "batch_refused" for entry in logs) <= 2 * 3
-    assert sum(counts) > 2 * 650  # the sum over two tables; one of them gets no row
+    assert sum(counts) > 650  # of the 680 rows that load; each is made once
 
 
 TOKEN = st.sampled_from(TOKENS)

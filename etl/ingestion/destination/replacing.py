@@ -58,7 +58,7 @@ class Replacement:
         facts = [table.identifier for table in self._dataset.tables]
         for number, fact in reversed(list(enumerate(facts))):
             left = merging.count_all(fact)
-            statement = Statement(text=_SQL["delete_all"].format(table=fact), table=number, left=left)
+            statement = Statement(text=_TABLES["delete_all"].format(table=fact), table=number, left=left)
             yield from self._carry_out(exchange, statement, skipping)
         deleted = list(before)
         for statement in merging.append(self._dataset, facts, sources):

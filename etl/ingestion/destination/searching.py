@@ -18,6 +18,7 @@ from etl.ingestion.destination.write_modes import TemporaryTables, WriteMode, st
 from etl.settings import Mode
 
 _SQL = queries.load("searching")
+_TABLES = queries.load("tables")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ def first_refused(connection: psycopg.Connection, dataset: Dataset, mode: Mode, 
 def _clear(dataset: Dataset, staging: Sequence[sql.Identifier]) -> list[sql.Composed]:
     """Return the statements that delete what the staging tables do not hold."""
     if not dataset.key:
-        return [_SQL["delete_all"].format(table=table.identifier) for table in reversed(dataset.tables)]
+        return [_TABLES["delete_all"].format(table=table.identifier) for table in reversed(dataset.tables)]
     return [
         _SQL["delete_absent"].format(**merging.placeholders(dataset, table, rows, merging.WON))
         for table, rows in zip(dataset.tables, staging, strict=True)

@@ -142,16 +142,12 @@ class RunLedgerWriter:
         batches.enter(connection, self.run, batch.piece, entry, stored)
 
     def require_failable(self, connection: psycopg.Connection, batch: Batch, fault: Fault) -> None:
-        """Raise DatabaseError when too many batches fail one after the other, or a batch of an atomic run fails.
+        """Raise DatabaseError when too many batches fail one after the other.
 
         The batch is not entered then: the same command begins with it. The ledger counts over all attempts and
         processes, so that a fault that stays does not move the source into the failed store, a few batches each time.
         """
         refused = f"the batch at byte {batch.piece.offset} could not load: {fault.reason}, SQLSTATE {fault.sqlstate}"
-        if self.run.is_atomic:
-            raise DatabaseError(
-                refused, hint="etl db check looks for timeouts; run the same command to continue with this batch"
-            )
         if batches.are_failing(connection, self.run, batch.piece, MAX_FAILED_IN_A_ROW - 1):
             raise DatabaseError(
                 f"{refused}; {MAX_FAILED_IN_A_ROW} batches in a row did not load",
