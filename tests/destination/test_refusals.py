@@ -10,6 +10,7 @@ from psycopg.conninfo import make_conninfo
 from etl.database import sqlstates
 from etl.ingestion.destination import refusals
 from tests.support.faults import Gate, Moment
+from tests.support.servers import quick_server
 from tests.support.site import Site
 from tests.support.waiting import until
 
@@ -234,16 +235,30 @@ def test_a_user_that_is_locked_out_is_2(site: Site) -> None:
         site.ask("drop owned by nightly; drop role nightly")
 
 
-def test_a_read_only_server_is_4(site: Site) -> None:
-    """A server that is read-only, as a standby is, ends a load at once with 4 and names the way to the primary."""
+def test_a_standby_is_4(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A standby ends a load at once with 4 and names the way to the primary, and `db check` says that it is one."""
+    with quick_server(tmp_path_factory.mktemp("standby")) as server:
+        assert site.run("db", "migrate", conninfo=server.url()).returncode == 0
+        server.stop()
+        [data] = {path.parent for path in server.folder.rglob("global")}
+        (data / "standby.signal").touch()
+        server.start()
+        done = site.run(*_load(), conninfo=server.url())
+        assert done.returncode == 4
+        assert "SQLSTATE 25006" in done.stderr
+        assert "hint: name the primary server (target_session_attrs=read-write)" in done.stderr
+        assert done.summary["batches"]["retried"] == 0
+        checked = site.run("db", "check", conninfo=server.url())
+        assert (checked.returncode, "the server is a standby" in checked.stdout) == (2, True)
+
+
+def test_a_role_that_is_read_only_by_default_loads(site: Site) -> None:
+    """A setting of the role or database for other programs does not stop a load; `db check` warns of it."""
     name = sql.Identifier(site.connection.info.dbname)
     site.ask(sql.SQL("alter database {} set default_transaction_read_only = on").format(name))
-    done = site.run(*_load())
-    assert done.returncode == 4
-    assert "SQLSTATE 25006" in done.stderr
-    assert "hint: name the primary server (target_session_attrs=read-write)" in done.stderr
-    assert done.summary["batches"]["retried"] == 0
-    assert site.run("db", "check").returncode == 2
+    assert site.run(*_load()).returncode == 0
+    checked = site.run("db", "check")
+    assert (checked.returncode, "on, and loads write all the same" in checked.stdout) == (0, True)
 
 
 def test_a_database_that_comes_back_is_waited_for(site: Site) -> None:

@@ -152,8 +152,8 @@ def test_a_signal_ends_the_wait_for_a_writer(site: Site) -> None:
     """A load of a named pipe without a writer says that it waits, and ends on the first signal."""
     os.mkfifo(site.folder / "pipe")
     running = site.start("load", "deliveries", "pipe")
-    until(lambda: running.events("waiting_for_writer"), "the line")
-    assert running.events("waiting_for_writer")[0]["source"] == "pipe"
+    until(lambda: running.events("source_awaited"), "the line")
+    assert running.events("source_awaited")[0]["source"] == "pipe"
     running.signal(TERM)
     assert running.ended(20).returncode == 143
 

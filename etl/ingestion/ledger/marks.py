@@ -1,10 +1,13 @@
 """The marks of the sources of runs, which tell to which run a source belongs."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import psycopg
 import xxhash
+from psycopg.pq import TransactionStatus
+from tenacity import Retrying
 
 from etl import queries
 from etl.ingestion.fingerprints import Mark
@@ -15,6 +18,25 @@ _ROWS = 64
 """Rows of marks that are read at a time: those of some hundred megabytes of a source."""
 
 _MARKS_IN_ROW = 256
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Reads the ledger; outside a transaction `again` tries a read again, and a transaction is tried as a whole."""
+
+    connection: psycopg.Connection
+    again: Retrying | None = None
+
+    def read(
+        self, what: Callable[Concatenate[psycopg.Connection, P], Result], *args: P.args, **kwargs: P.kwargs
+    ) -> Result:
+        """Return what a function of the ledger reads."""
+        if self.again is None or self.connection.info.transaction_status != TransactionStatus.IDLE:
+            return what(self.connection, *args, **kwargs)
+        return self.again(what, self.connection, *args, **kwargs)
 
 
 def runs_of(connection: psycopg.Connection, dataset: str, marks: Sequence[Mark], most: int) -> list[list[int]]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import psycopg
 import structlog
+from tenacity import Retrying
 
 from etl.database.connecting import Session
 from etl.errors import InternalError, SourceError, TooManyRejectedError, UsageError
@@ -16,6 +17,7 @@ from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.fingerprints import Fingerprint, Mark
 from etl.ingestion.framing.pieces import cut
 from etl.ingestion.ledger import batches, failures, locks, marks, runs
+from etl.ingestion.ledger.marks import Reader
 from etl.ingestion.ledger.runs import KnownRun
 from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter
 from etl.ingestion.pipeline.attempts import Attempt, ChangedMeanwhileError, OpenRun
@@ -45,8 +47,19 @@ def begin(attempts: Sequence[Attempt]) -> None:
 
 def recognition(attempt: Attempt) -> Recognition:
     """Return what compares the records of the source with the known runs of the target's dataset."""
-    connection, dataset = attempt.session.connection(), attempt.target.dataset.name
-    return Recognition(connection, dataset, attempt.load.settings.limit)
+    ledger = Reader(connection=attempt.session.connection(), again=_again(attempt))
+    return Recognition(ledger, attempt.target.dataset.name, attempt.load.settings.limit)
+
+
+def _again(attempt: Attempt) -> Retrying:
+    """Return what calls a function again after another session held a lock.
+
+    A lost connection ends the attempt: a new one would not have the lock of the dataset.
+    """
+    settings, stop = attempt.load.settings, attempt.load.stop
+    return retry_policy(
+        settings.retries, lambda: None, stop.wait, event="start_retried", is_transient=refusals.is_contended
+    )
 
 
 def must_read_on(attempt: Attempt, recognition: Recognition, records: int) -> bool:
@@ -79,13 +92,8 @@ def open_run(
     """
     if recognition is None:
         raise InternalError("a run is opened before its source was compared")
-    # A new connection would not have the lock of the dataset, so only a lock of another session is waited for again.
-    settings, stop = attempt.load.settings, attempt.load.stop
-    again = retry_policy(
-        settings.retries, lambda: None, stop.wait, event="start_retried", is_transient=refusals.is_contended
-    )
-    run, marked_to = again(_enter, stream, attempt, recognition, read, is_at_end)
-    return _opened(stream, attempt, run, marked_to)
+    run, marked_to = _again(attempt)(_enter, stream, attempt, recognition, read, is_at_end)
+    return _again(attempt)(_opened, stream, attempt, run, marked_to)
 
 
 def _enter(
@@ -197,7 +205,7 @@ def judge(connection: psycopg.Connection, source: Source, load: Load, target: Ta
         if source.path is None or not Path(source.path).is_file():
             return
         with opened(source) as stream:
-            compared = Recognition(connection, target.dataset.name, load.settings.limit)
+            compared = Recognition(Reader(connection=connection), target.dataset.name, load.settings.limit)
             for piece in cut(stream, load.cut_options(target, expected=compared.expected)):
                 compared.note(piece)
                 if compared.is_decided:

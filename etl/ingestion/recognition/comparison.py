@@ -10,12 +10,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-import psycopg
-
 from etl.ingestion.fingerprints import Fingerprint, Mark, as_hashed
 from etl.ingestion.framing.spans import spans
 from etl.ingestion.ledger import marks
-from etl.ingestion.ledger.marks import Following
+from etl.ingestion.ledger.marks import Following, Reader
 from etl.ingestion.recognition.old_runs import OldRun, OldRuns
 from etl.ingestion.values import Piece
 
@@ -74,7 +72,7 @@ class _MarkedRun:
 
     run: int
     hit: Mark
-    connection: psycopg.Connection
+    ledger: Reader
     dataset: str
     digests: "_Digests"
     _following: list[Following] = field(default_factory=list)
@@ -84,7 +82,7 @@ class _MarkedRun:
     @property
     def after(self) -> Mark | None:
         if self._next == len(self._following) and not self._is_all:
-            self._following, self._is_all = marks.following(self.connection, self.dataset, self.run, self.hit.records)
+            self._following, self._is_all = self.ledger.read(marks.following, self.dataset, self.run, self.hit.records)
             self._next = 0
         return self._following[self._next].mark if self._next < len(self._following) else None
 
@@ -140,16 +138,16 @@ class Recognition:
     `limit` is the number of records that are wanted.
     """
 
-    def __init__(self, connection: psycopg.Connection, dataset: str, limit: int | None = None) -> None:
+    def __init__(self, ledger: Reader, dataset: str, limit: int | None = None) -> None:
         self.is_decided = False
-        self._connection = connection
+        self._ledger = ledger
         self._dataset = dataset
         self._limit = limit
         self._digests = _Digests()
         self._is_asked = False
         self._wide: Mark | None = None
         self._active: list[Candidate] = []
-        self._old = OldRuns(connection, dataset)
+        self._old = OldRuns(ledger, dataset)
         self._departed: dict[Candidate, int] = {}
         self._ended: list[Candidate] = []
         self._own: deque[Mark] = deque(maxlen=_ASKED_AGAIN)
@@ -191,7 +189,7 @@ class Recognition:
         """Find the runs that have the marks of a piece; `_wide` is the last mark that too many of them have."""
         own = list(piece.marks)
         self._is_asked = True
-        found = marks.runs_of(self._connection, self._dataset, own, _FEW + 1)
+        found = self._ledger.read(marks.runs_of, self._dataset, own, _FEW + 1)
         before = self._wide
         for mark, runs in zip(own, found, strict=True):
             if before is not None:
@@ -200,7 +198,7 @@ class Recognition:
                 self._wide = None
                 self._add(mark, runs)
                 return
-            [ending] = marks.runs_that_end_at(self._connection, self._dataset, [mark], _FEW)
+            [ending] = self._ledger.read(marks.runs_that_end_at, self._dataset, [mark], _FEW)
             self._add(mark, ending)
             before = self._wide = mark
         if self._wide is not None and piece.end_mark is not None:
@@ -212,7 +210,7 @@ class Recognition:
         first = max(after.records + 1, piece.first_record)
         numbers = range(first, before.records + through)
         found = _marks_at(numbers, piece) if numbers else []
-        for mark, runs in zip(found, marks.runs_of(self._connection, self._dataset, found, _FEW), strict=True):
+        for mark, runs in zip(found, self._ledger.read(marks.runs_of, self._dataset, found, _FEW), strict=True):
             self._add(mark, runs)
 
     def _add(self, mark: Mark, runs: Collection[int]) -> None:
@@ -220,9 +218,7 @@ class Recognition:
             if run not in self._seen:
                 self._seen.add(run)
                 self._active.append(
-                    _MarkedRun(
-                        run=run, hit=mark, connection=self._connection, dataset=self._dataset, digests=self._digests
-                    )
+                    _MarkedRun(run=run, hit=mark, ledger=self._ledger, dataset=self._dataset, digests=self._digests)
                 )
 
     def _follow(self, candidate: Candidate, piece: Piece) -> None:
@@ -284,7 +280,7 @@ class Recognition:
     def within(self) -> list[int]:
         """The numbers of the runs that have all wanted records."""
         if not self.records:
-            [found] = marks.runs_of(self._connection, self._dataset, [Fingerprint().mark], _FEW)
+            [found] = self._ledger.read(marks.runs_of, self._dataset, [Fingerprint().mark], _FEW)
             return found
         return sorted(candidate.run for candidate in self._all if candidate.hit.records >= self._wanted)
 
@@ -304,7 +300,7 @@ class Recognition:
         The answer holds while nothing else can open a run of the dataset.
         """
         asked = [*self._own, *([self.end] if self.end else [])]
-        found = marks.runs_of(self._connection, self._dataset, asked, _FEW + 1)
+        found = self._ledger.read(marks.runs_of, self._dataset, asked, _FEW + 1)
         return any(run not in self._seen for runs in found if len(runs) <= _FEW for run in runs)
 
     @property

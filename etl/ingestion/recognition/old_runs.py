@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Iterable
 from operator import attrgetter
 
-import psycopg
 import xxhash
 
 from etl.ingestion.fingerprints import Fingerprint, Mark, as_hashed
 from etl.ingestion.framing.spans import spans
 from etl.ingestion.ledger import batches, marks, runs
+from etl.ingestion.ledger.marks import Reader
 from etl.ingestion.values import LoadedRange, Piece
 
 _NOTHING = Mark(0, 0, 0)
@@ -96,10 +96,10 @@ class OldRun:
 class OldRuns:
     """The runs of a dataset without marks, found by their first batches while a source is read."""
 
-    def __init__(self, connection: psycopg.Connection, dataset: str) -> None:
-        self._connection = connection
+    def __init__(self, ledger: Reader, dataset: str) -> None:
+        self._ledger = ledger
         self._dataset = dataset
-        self._firsts = marks.first_batches(connection, dataset)
+        self._firsts = ledger.read(marks.first_batches, dataset)
         self._last = max((end for _, end in self._firsts), default=0)
         self._hashes = _Hashes(self._firsts)
         self._asked: set[bytes] = set()
@@ -118,9 +118,9 @@ class OldRuns:
         self._asked |= new
         if piece.end >= self._last:
             self._last = 0
-        numbers = marks.runs_of_first_batches(self._connection, self._dataset, list(new)) if new else {}
-        known = runs.known(self._connection, list(numbers))
-        found = [OldRun(number, batches.ranges(self._connection, run.run)) for number, run in known.items()]
+        numbers = self._ledger.read(marks.runs_of_first_batches, self._dataset, list(new)) if new else {}
+        known = self._ledger.read(runs.known, list(numbers))
+        found = [OldRun(number, self._ledger.read(batches.ranges, run.run)) for number, run in known.items()]
         for run in found:
             run.know_first(numbers[run.run])
         return found
