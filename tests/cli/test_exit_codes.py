@@ -522,7 +522,10 @@ def _stopped(site: Site, number: int) -> int:
     """Return the exit code of a load that waits for its source and gets a signal."""
     load = site.start("load", "vehicles", "-", "--no-precalculate")
     load.send(WAITING)
-    at_work = "select count(*) from pg_stat_activity where application_name ~ '^etl($|:2)' and datname = current_database()"
+    at_work = (
+        "select count(*) from pg_stat_activity"
+        " where application_name ~ '^etl($|:2)' and datname = current_database()"
+    )
     until(lambda: site.value(at_work), "the load to begin")
     load.signal(number)
     done = load.ended()
