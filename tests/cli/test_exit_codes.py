@@ -523,8 +523,7 @@ def _stopped(site: Site, number: int) -> int:
     load = site.start("load", "vehicles", "-", "--no-precalculate")
     load.send(WAITING)
     at_work = (
-        "select count(*) from pg_stat_activity"
-        " where application_name ~ '^etl($|:2)' and datname = current_database()"
+        "select count(*) from pg_stat_activity where application_name ~ '^etl($|:2)' and datname = current_database()"
     )
     until(lambda: site.value(at_work), "the load to begin")
     load.signal(number)
