@@ -21,6 +21,7 @@ from etl.ingestion.framing import pieces
 from etl.ingestion.pipeline import opening, resumption
 from etl.ingestion.pipeline.job import Load, Stop, Target, Unwatched
 from etl.ingestion.pipeline.load import load
+from etl.ingestion.recognition import comparison
 from etl.ingestion.values import Source, Summary
 from etl.settings import Limit, LoadSettings, Mode, RetrySettings
 from tests.support.in_process import connections_closed
@@ -428,3 +429,27 @@ def test_no_long_sequence_of_loads_doubles_or_loses_a_record(site: Site) -> None
     assert counts["steps"] == 3000
     few = [name for name in ("loaded", "known already", "exit 3", "exit 5", "batches lost") if counts[name] < 20]
     assert few == [], counts
+
+
+def test_a_beginning_that_many_runs_share(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where more runs begin alike than are followed one by one, a source is known, extended or refused all the same."""
+    monkeypatch.setattr(comparison, "_FEW", 4)
+    dataset = site.define(APPENDED)
+    FailedStore(site.store).prepare()
+    sequence = Sequence(site, dataset, 0)
+    head = tuple(b'{"i":%d}' % number for number in range(2))
+    for number in range(8):
+        content = Content((*head, *(b'{"i":%d,"x":"%d"}' % (number, place) for place in range(2))), "lines")
+        assert sequence.load(content)[1] is None
+    known = Content((*head, b'{"i":5,"x":"0"}', b'{"i":5,"x":"1"}'), "lines")
+    for content, code, loaded in (
+        (known, 0, 0),
+        (Content((*known.records, b'{"i":1000}'), "lines"), 0, 1),
+        (Content(known.records[:3], "lines"), 3, 0),
+        (Content((*head, b'{"i":2000}'), "lines"), 3, 0),
+        (Content((*head, b'{"i":2000}', b'{"i":2001}'), "lines"), 0, 4),
+    ):
+        summary, error = sequence.load(content)
+        assert summary is not None
+        found = 0 if error is None else int(error.exit_code)
+        assert (found, summary.records.loaded) == (code, loaded), content

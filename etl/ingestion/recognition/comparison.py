@@ -146,6 +146,7 @@ class Recognition:
         self._digests = _Digests()
         self._is_asked = False
         self._wide: Mark | None = None
+        self._one_of_many: int | None = None
         self._active: list[Candidate] = []
         self._old = OldRuns(ledger, dataset)
         self._departed: dict[Candidate, int] = {}
@@ -201,6 +202,7 @@ class Recognition:
             [ending] = self._ledger.read(marks.runs_that_end_at, self._dataset, [mark], _FEW)
             self._add(mark, ending)
             before = self._wide = mark
+            self._one_of_many = runs[0]
         if self._wide is not None and piece.end_mark is not None:
             self._look_up_each(self._wide, piece.end_mark, piece, through=True)
             self._wide = piece.end_mark
@@ -267,6 +269,8 @@ class Recognition:
         if open_:
             run = max(open_, key=lambda candidate: (candidate.hit.records, -candidate.run)).run
             return Recognised(kind="perhaps within", run=run, whole=names)
+        if self._wide is not None:  # Many runs have all marks of the source, and few of them end here.
+            return Recognised(kind="perhaps within", run=self._one_of_many, whole=names)
         deepest = max(hits, key=lambda candidate: (candidate.hit.records, -candidate.run), default=None)
         if deepest is None:
             return Recognised(kind="new", whole=names)
@@ -306,4 +310,5 @@ class Recognition:
     @property
     def runs(self) -> list[int]:
         """The numbers of the runs that agree with the beginning of the source."""
-        return sorted({candidate.run for candidate in self._all} | set(self.within))
+        many = set() if self._one_of_many is None else {self._one_of_many}
+        return sorted({candidate.run for candidate in self._all} | set(self.within) | many)
