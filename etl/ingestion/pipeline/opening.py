@@ -17,6 +17,9 @@ from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Piece
 
+_COMPARISONS = 10
+"""How often a source is compared again because other loads have opened runs; each time they were faster."""
+
 Part = tuple[OpenRun, Piece, bool]
 """A run, some of the records of its source, and whether these are loaded already."""
 
@@ -151,15 +154,16 @@ class Opening:
     def _run_of(self, which: int, *, is_at_end: bool) -> OpenRun | None:
         """Open the run of a target; None where more of the source has to be read, because another load opened one."""
         waiting, attempt = self._waiting[which], self.attempts[which]
-        while True:
+        for tries_left in reversed(range(_COMPARISONS)):
             try:
                 return attempt.recorder.open(self._stream, attempt, waiting.recognition, waiting.marks, is_at_end)
             except ChangedMeanwhileError:
-                if waiting.dropped is not None:
+                if waiting.dropped is not None or not tries_left:
                     raise
             waiting.compare_again(attempt.recorder.recognition(attempt))
             if not is_at_end and not self._is_decided(which):
-                return None
+                break
+        return None
 
     def _again(self, run: OpenRun, which: int, pieces: Pieces) -> Iterator[Part | None]:
         """Read the pieces again that were not kept.
