@@ -151,7 +151,7 @@ class RunLedgerWriter:
         if batches.are_failing(connection, self.run, batch.piece, MAX_FAILED_IN_A_ROW - 1):
             raise DatabaseError(
                 f"{refused}; {MAX_FAILED_IN_A_ROW} batches in a row did not load",
-                hint="etl db check looks for timeouts; run the same command to continue with this batch,"
+                hint="the server's log has the statement; run the same command to continue with this batch,"
                 f" and etl failed replay --run {self.run.run} for those before it",
             )
 
