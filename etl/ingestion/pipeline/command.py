@@ -50,13 +50,15 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None
         _require_fitting(load, target, sources)
     _require_own_tables(load.targets)
     facts = [table.name for target in load.targets for table in target.dataset.tables]
-    aggregates = catalogue.aggregates_reading([*facts, "etl.batches"], config_dir) if load.settings.precalculate else ()
+    # The refresh logs the wrong files.
+    aggregates = catalogue.look(config_dir)[0] if load.settings.precalculate else ()
+    names = [aggregate.table for aggregate in catalogue.reading([*facts, "etl.batches"], aggregates)]
     for source in sources:
         if source.path and is_stored(load.settings.failed_dir, Path(source.path)):
             raise UsageError(f"{source.name} is a file of the failed store", hint="etl failed replay ID")
     again = retry_policy(load.settings.retries, lambda: None, load.stop.wait, event="start_retried")
     with load.stop.reading():
-        again(_require_database, load, sources, [aggregate.table for aggregate in aggregates])
+        again(_require_database, load, sources, names)
     if load.settings.dry_run:
         return
     with FailedStore(load.settings.failed_dir) as store:
