@@ -182,10 +182,13 @@ def choose(names: Sequence[str], config_dir: Path | None = None) -> tuple[Aggreg
 
 def aggregates_reading(facts: Iterable[str], config_dir: Path | None = None) -> tuple[Aggregate, ...]:
     """Return the aggregates that read at least one of these tables; a wrong file is logged."""
+    return reading(facts, readable(config_dir))
+
+
+def reading(facts: Iterable[str], aggregates: Iterable[Aggregate]) -> tuple[Aggregate, ...]:
+    """Return those of the aggregates that read at least one of these tables."""
     tables = set(facts)
-    return tuple(
-        aggregate for aggregate in readable(config_dir) if tables.intersection(fact.table for fact in aggregate.facts)
-    )
+    return tuple(aggregate for aggregate in aggregates if tables.intersection(fact.table for fact in aggregate.facts))
 
 
 def _text(path: Path) -> str:

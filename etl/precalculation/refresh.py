@@ -39,6 +39,14 @@ class RefreshResult:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class NotRefreshed:
+    """An aggregate that cannot be refreshed, and why; the cause of the error is that of the server."""
+
+    aggregate: str
+    error: EtlError
+
+
 def refresh(
     connection: psycopg.Connection,
     aggregate: Aggregate,
@@ -72,30 +80,46 @@ def tables_of(aggregates: Iterable[Aggregate]) -> set[str]:
 
 
 def refresh_all(
+    connection: psycopg.Connection, aggregates: Iterable[Aggregate], *, run: str | None, full: bool = False
+) -> Iterator[RefreshResult]:
+    """Refresh one aggregate after another; yield the result of each.
+
+    Raises as `refresh_each` and `require_all_refreshed` do.
+    """
+    failed: dict[str, EtlError] = {}
+    for result in refresh_each(connection, aggregates, run=run, full=full):
+        if isinstance(result, NotRefreshed):
+            failed[result.aggregate] = result.error
+        else:
+            yield result
+    require_all_refreshed(failed)
+
+
+def refresh_each(
     connection: psycopg.Connection,
     aggregates: Iterable[Aggregate],
     *,
     run: str | None,
     full: bool = False,
     waiting: Waiting = nullcontext,
-) -> Iterator[RefreshResult]:
-    """Refresh one aggregate after another; yield the result of each.
+) -> Iterator[RefreshResult | NotRefreshed]:
+    """Refresh one aggregate after another; one that cannot be refreshed does not stop the others, whatever the reason.
 
-    An aggregate that cannot be refreshed does not stop the others, whatever the reason. Raises at the end the gravest
-    error (UsageError, DatabaseError), with the names of the other such aggregates. Raises psycopg's errors when the
-    connection is lost.
+    Raises psycopg's errors when the connection is lost.
     """
-    failed: dict[str, EtlError] = {}
     for aggregate in aggregates:
         try:
-            result = refresh(connection, aggregate, run=run, full=full, waiting=waiting)
+            yield refresh(connection, aggregate, run=run, full=full, waiting=waiting)
         except UsageError as error:
-            failed[aggregate.name] = error
+            yield NotRefreshed(aggregate=aggregate.name, error=error)
         except psycopg.Error as error:
-            failed[aggregate.name] = own_error(connection, aggregate, error)
-            failed[aggregate.name].__cause__ = error
-        else:
-            yield result
+            own = own_error(connection, aggregate, error)
+            own.__cause__ = error
+            yield NotRefreshed(aggregate=aggregate.name, error=own)
+
+
+def require_all_refreshed(failed: Mapping[str, EtlError]) -> None:
+    """Raise the gravest error of the aggregates that cannot be refreshed, with the names of the others."""
     if failed:
         code = gravest(error.exit_code for error in failed.values())
         first = next(name for name, error in failed.items() if error.exit_code == code)

@@ -22,8 +22,9 @@ __all__ = [
     "condition",
     "explained",
     "fault",
-    "is_caused_by_transient",
+    "is_contended",
     "is_transient",
+    "may_be_refreshed",
     "meaning",
     "not_published",
 ]
@@ -47,10 +48,10 @@ def is_contended(error: BaseException) -> bool:
     return isinstance(error, psycopg.Error) and meaning(error) == "contended"
 
 
-def is_caused_by_transient(error: BaseException) -> bool:
-    """Return whether another try may succeed, also for an error that names the aggregate or the table."""
+def may_be_refreshed(error: BaseException) -> bool:
+    """Return whether another try of a refresh may succeed: not after a timeout, which would take as long again."""
     cause = cause_of(error)
-    return cause is not None and is_transient(cause)
+    return cause is not None and is_transient(cause) and not isinstance(cause, psycopg.errors.QueryCanceled)
 
 
 def cause_of(error: BaseException | None) -> psycopg.Error | None:

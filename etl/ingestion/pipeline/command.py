@@ -49,18 +49,23 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None
     for target in load.targets:
         _require_fitting(load, target, sources)
     _require_own_tables(load.targets)
-    facts = [table.name for target in load.targets for table in target.dataset.tables]
-    aggregates = catalogue.aggregates_reading([*facts, "etl.batches"], config_dir) if load.settings.precalculate else ()
+    names = _aggregates_of(load.targets, config_dir) if load.settings.precalculate else ()
     for source in sources:
         if source.path and is_stored(load.settings.failed_dir, Path(source.path)):
             raise UsageError(f"{source.name} is a file of the failed store", hint="etl failed replay ID")
     again = retry_policy(load.settings.retries, lambda: None, load.stop.wait, event="start_retried")
     with load.stop.reading():
-        again(_require_database, load, sources, [aggregate.table for aggregate in aggregates])
+        again(_require_database, load, sources, names)
     if load.settings.dry_run:
         return
     with FailedStore(load.settings.failed_dir) as store:
         store.prepare()
+
+
+def _aggregates_of(targets: Sequence[Target], config_dir: Path) -> list[str]:
+    """Return the tables of the aggregates that the load will refresh, which logs the wrong files."""
+    facts = [table.name for target in targets for table in target.dataset.tables]
+    return [each.table for each in catalogue.reading([*facts, "etl.batches"], catalogue.look(config_dir)[0])]
 
 
 def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequence[str]) -> None:

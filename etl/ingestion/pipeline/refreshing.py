@@ -1,18 +1,19 @@
 """The aggregates that read the tables of a load or a replay, brought up to date."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 
 from etl.database.connecting import Database, Session
-from etl.errors import DatabaseError, UsageError
+from etl.errors import DatabaseError, EtlError, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.pipeline.batches import retry_policy
 from etl.ingestion.pipeline.job import Stop
 from etl.precalculation import catalogue
 from etl.precalculation.catalogue import Aggregate
-from etl.precalculation.refresh import RefreshResult, refresh_all
+from etl.precalculation.refresh import NotRefreshed, RefreshResult, refresh_each, require_all_refreshed
 from etl.settings import RetrySettings
 
 
@@ -31,31 +32,44 @@ def precalculate(
     refreshed, after the others, and InterruptedByUserError on a signal: the records are loaded, and the same command
     again refreshes the others.
     """
-    refreshed: set[str] = set()
+    failed: dict[str, EtlError] = {}
     try:
-        aggregates = catalogue.aggregates_reading([*tables, "etl.batches"], config_dir)
-        with Session(database, "etl:precalculate") as session:
-            again = retry_policy(
-                retries, lambda: None, stop.wait, event="refresh_retried", is_transient=refusals.is_caused_by_transient
-            )
+        left = {each.name: each for each in catalogue.aggregates_reading([*tables, "etl.batches"], config_dir)}
+        again = retry_policy(
+            retries, lambda: None, stop.wait, event="refresh_retried", is_transient=refusals.may_be_refreshed
+        )
+        with Session(database, "etl:precalculate") as session, suppress(_HeldUpError):
             for attempt in again:
                 with attempt:
-                    left = [aggregate for aggregate in aggregates if aggregate.name not in refreshed]
-                    for result in _refreshed(session, left, run, stop):
-                        refreshed.add(result.aggregate)
-                        yield result
+                    yield from _refreshed(session, left, failed, run, stop)
     except psycopg.Error as error:
         raise refusals.as_etl_error(error, database) from error
+    try:
+        require_all_refreshed(failed)
+    except UsageError as error:
+        raise DatabaseError(str(error), hint=error.hint) from error
+
+
+class _HeldUpError(Exception):
+    """Aggregates are left that another try may refresh."""
 
 
 def _refreshed(
-    session: Session, aggregates: Iterable[Aggregate], run: str | None, stop: Stop
+    session: Session, left: dict[str, Aggregate], failed: dict[str, EtlError], run: str | None, stop: Stop
 ) -> Iterator[RefreshResult]:
-    try:
-        chosen = _until_stopped(aggregates, stop)
-        yield from refresh_all(session.connection(), chosen, run=run, waiting=stop.waiting)
-    except UsageError as error:
-        raise DatabaseError(str(error), hint=error.hint) from error
+    """Refresh the aggregates that are left, and leave those that another try may refresh."""
+    chosen = _until_stopped(list(left.values()), stop)
+    for result in refresh_each(session.connection(), chosen, run=run, waiting=stop.waiting):
+        if isinstance(result, NotRefreshed):
+            failed[result.aggregate] = result.error
+            if not refusals.may_be_refreshed(result.error):
+                del left[result.aggregate]
+        else:
+            failed.pop(result.aggregate, None)
+            del left[result.aggregate]
+            yield result
+    if left:
+        raise _HeldUpError from failed[next(iter(left))]
 
 
 def _until_stopped(aggregates: Iterable[Aggregate], stop: Stop) -> Iterator[Aggregate]:
