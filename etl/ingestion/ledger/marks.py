@@ -66,7 +66,7 @@ def _found(
             found[place - 1].append(run)
     for runs, count in zip(found, counts, strict=True):
         if count == most * _SAME_MARKS:
-            runs += runs[-1:] * (most - len(runs))
+            runs.extend(runs[-1:] * (most - len(runs)))
     return found
 
 
