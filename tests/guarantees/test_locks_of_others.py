@@ -103,6 +103,7 @@ def test_a_lock_that_is_never_released(site: Site, merged: Case) -> None:
     merged.assert_done(site)
 
 
+@pytest.mark.slow
 def test_a_row_that_is_never_released(site: Site, merged: Case) -> None:
     """A batch that waits for a row whose session does nothing is a failed batch after its tries, with the reason."""
     assert site.run(*merged.command).returncode == 1
@@ -114,6 +115,7 @@ def test_a_row_that_is_never_released(site: Site, merged: Case) -> None:
     assert site.run("failed", "replay", "--all").returncode == 1
 
 
+@pytest.mark.slow
 def test_a_holder_that_works(site: Site, merged: Case) -> None:
     """A lock is waited for as long as its holder works, without a further try."""
     with _held(site, "lock table logistics.shipments in access exclusive mode") as holder:

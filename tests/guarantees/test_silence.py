@@ -61,6 +61,7 @@ def test_a_load_over_a_connection_that_falls_silent(
     merged.assert_done(site)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_a_load_of_which_every_connection_falls_silent(site: Site, relay: Relay, merged: Case) -> None:
     """Where a second connection gets no answer either, a load is exit code 4, and the next one completes it."""
@@ -74,6 +75,7 @@ def test_a_load_of_which_every_connection_falls_silent(site: Site, relay: Relay,
     merged.assert_done(site)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("side", ["to the server", "to the loader"])
 def test_a_replay_over_a_connection_that_falls_silent(site: Site, relay: Relay, merged: Case, side: Side) -> None:
@@ -90,6 +92,7 @@ def test_a_replay_over_a_connection_that_falls_silent(site: Site, relay: Relay, 
     assert_sound(site)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("side", ["to the server", "to the loader"])
 def test_a_refresh_over_a_connection_that_falls_silent(site: Site, relay: Relay, merged: Case, side: Side) -> None:
