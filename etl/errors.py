@@ -5,8 +5,9 @@ not an exception but a value (`etl.ingestion.values.Rejected`); exceptions are f
 """
 
 import enum
+import errno
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -91,8 +92,14 @@ class DatabaseError(EtlError):
     exit_code = ExitCode.DATABASE_AWAY
 
 
+class OutputError(EtlError):
+    """The result cannot be written, as on a full disk; the same command writes it later."""
+
+    exit_code = ExitCode.DATABASE_AWAY
+
+
 class TooManyRejectedError(EtlError):
-    """More records were rejected than the settings allow, or a replace found no record."""
+    """More records are rejected, or rows would be deleted, than the settings allow; or nothing would be published."""
 
     exit_code = ExitCode.TOO_MANY_REJECTED
 
@@ -118,6 +125,22 @@ class InterruptedByUserError(EtlError):
         self.exit_code = gravest([128 + (signal_number or signal.SIGINT)])
 
 
+def together(errors: Sequence[EtlError]) -> EtlError:
+    """Return one error for several, at least one: the gravest of them, and the sentences of the others."""
+    code = gravest(error.exit_code for error in errors)
+    first = next(error for error in errors if error.exit_code == code)
+    others = [str(error) for error in errors if error is not first]
+    return type(first)("; ".join([str(first), *others]), hint=first.hint)
+
+
 def reason_of(error: OSError) -> str:
     """Return the reason of the operating system in lower case, for the end of a message."""
     return (error.strerror or "unknown error").lower()
+
+
+def cannot_write(path: str, error: OSError) -> EtlError:
+    """Return the error of a result that cannot be written to a file: later on a full disk, never to a wrong name."""
+    message = f"cannot write {path}: {reason_of(error)}"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}:
+        return OutputError(message, hint="make room and run the same command again")
+    return UsageError(message)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from etl import datasets
-from etl.errors import UsageError, reason_of
+from etl.errors import UsageError, cannot_write
 from etl.settings import shipped
 
 _DATASET = """\
@@ -60,5 +60,5 @@ def write(folder: Path, name: str) -> tuple[Path, ...]:
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
     except OSError as error:
-        raise UsageError(f"cannot write {folder}: {reason_of(error)}") from error
+        raise cannot_write(str(folder), error) from error
     return tuple(contents)

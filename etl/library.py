@@ -18,7 +18,7 @@ import structlog
 
 from etl import provisioning
 from etl.database import connecting
-from etl.errors import DONE, BusyError, EtlError, ExitCode, UsageError, gravest
+from etl.errors import DONE, BusyError, EtlError, ExitCode, UsageError, gravest, together
 from etl.ingestion.destination import refusals
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
@@ -69,6 +69,7 @@ class LoadOptions(ReplayOptions, total=False):
     decoder: Decoder
     batch_rows: int
     max_rejected: int | str
+    max_deleted: int | str
     max_record_bytes: int
     atomic: bool
     allow_empty: bool
@@ -130,8 +131,10 @@ def load(
     """
     if not sources:
         raise UsageError("no source is named")
-    given = _DEFAULTS | options
-    _require_expected(given)
+    _require_kinds(
+        texts={"dataset": dataset, "database": database}, paths={"source": sources, "config_dir": config_dir}
+    )
+    _require_expected(given := _DEFAULTS | options)
     settings = LoadSettings.read(given)
     if settings.encoding != "auto":
         encodings.require_known(settings.encoding)
@@ -147,16 +150,34 @@ def load(
         require_all(asked, named, folder)
         load_all(asked, named, result, lambda _summary, _error: None)
         precalculate_all(asked, folder, result, lambda _error: None)
-    if result.exit_code not in DONE:
-        grave = [error for error in result.errors if error.exit_code == result.exit_code]
-        raise (grave or result.errors)[0]
+    _require_done(result)
     return Loaded(
         exit_code=result.exit_code, sources=tuple(result.summaries), precalculated=tuple(result.precalculated)
     )
 
 
+def _require_done(result: CommandResult) -> None:
+    """Raise the error of the gravest exit code unless all sources are loaded."""
+    if result.exit_code not in DONE:
+        grave = [error for error in result.errors if error.exit_code == result.exit_code]
+        raise (grave or result.errors)[0]
+
+
+def _require_kinds(*, texts: Mapping[str, Any], paths: Mapping[str, Any]) -> None:
+    """Raise UsageError for an argument of another type: a record in its place must not get into a message."""
+    for expected, kinds, arguments in (("a text", str, texts), ("a path", str | os.PathLike, paths)):
+        for name, argument in arguments.items():
+            for each in argument if isinstance(argument, tuple) else [argument]:
+                if each is not None and not isinstance(each, kinds):
+                    raise UsageError(f"{name}: expected {expected}, got a value of type {type(each).__name__}")
+
+
 def _require_expected(given: Mapping[str, Any]) -> None:
     """Raise UsageError for a word or number that the command line refuses: not every caller uses a type checker."""
+    texts = [setting.name for setting in settings_of(LoadSettings) if setting.kind is str]
+    _require_kinds(
+        texts={name: given[name] for name in texts if name in given}, paths={"failed_dir": given.get("failed_dir")}
+    )
     for setting in settings_of(LoadSettings):
         if setting.name not in given or not (setting.choices or setting.kind in {int, float}):
             continue
@@ -196,6 +217,8 @@ def replay(
         raise UsageError("nothing is named to replay", hint="give ids, run, dataset or all=True")
     if unknown := sorted(options.keys() - get_type_hints(ReplayOptions).keys()):
         raise TypeError(f"unexpected option {unknown[0]!r}")
+    texts = {"id": ids, "run": run, "dataset": dataset, "database": database}
+    _require_kinds(texts=texts, paths={"config_dir": config_dir})
     _require_expected(options)
     settings = LoadSettings.read(options)
     folder = Path(config_dir)
@@ -222,10 +245,15 @@ def precalculate(
 
     Raises EtlError.
     """
+    _require_kinds(texts={"aggregate": aggregates, "database": database}, paths={"config_dir": config_dir})
     folder = Path(config_dir)
     chosen = catalogue.choose(aggregates, folder)
     with _opened(database, folder) as target, connecting.connect(target, "etl:precalculate") as connection:
-        return tuple(refresh_all(connection, chosen, run=None, full=full))
+        done = tuple(refresh_all(connection, chosen, run=None, full=full))
+    wrong = () if aggregates else tuple(catalogue.look(folder)[1].values())
+    if wrong:
+        raise together(wrong)
+    return done
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
+from etl.standard_streams import one_line, printable, styled
+
 
 @contextmanager
 def _without(module: str) -> Iterator[None]:
@@ -62,6 +64,23 @@ class _Stderr(logging.StreamHandler[TextIO]):
     def format(self, record: logging.LogRecord) -> str:
         return self._start + super().format(record)
 
+    def emit(self, record: logging.LogRecord) -> None:
+        # Its colours and the moves of the cursor are ours; the text was escaped before.
+        stream = sys.stderr
+        try:
+            styled(stream).write(self.format(record) + self.terminator)
+            stream.flush()
+        except Exception:  # noqa: BLE001 - a log line never ends a command
+            self.handleError(record)
+
+
+def _escape(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Escape the control characters of a line for people; JSON escapes its own."""
+    return {
+        name: (printable if name == "exception" else one_line)(value) if isinstance(value, str) else value
+        for name, value in event.items()
+    }
+
 
 def set_up(logs: Logs) -> None:
     """Route structlog and the standard library's loggers to stderr in one format."""
@@ -76,10 +95,11 @@ def set_up(logs: Logs) -> None:
         structlog.dev.ConsoleRenderer(colors=logs.colors) if console else structlog.processors.JSONRenderer()
     )
     handler = _Stderr(logs.below)
+    remove_meta: structlog.typing.Processor = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[remove_meta, _escape, renderer] if console else [remove_meta, renderer],
         )
     )
     root = logging.getLogger()

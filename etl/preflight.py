@@ -1,7 +1,7 @@
 """Checks of everything that a load needs of a database and its server, before a load. Changes nothing."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,11 +9,13 @@ from typing import Literal
 import psycopg
 
 from etl import datasets, queries
-from etl.database import connecting, migrations, tables
+from etl.database import connecting, migrations, obstacles, sessions, tables
 from etl.database.connecting import Database
-from etl.database.pooling import pooling
+from etl.database.obstacles import Obstacle
+from etl.database.pooling import Pooling
+from etl.datasets import Dataset
 from etl.errors import UsageError
-from etl.precalculation import installation
+from etl.precalculation import catalogue, installation, refresh, verify
 
 State = Literal["ok", "warn", "fail"]
 
@@ -24,8 +26,8 @@ _GIB = 1 << 30
 _LEAST_FREE_BYTES = 1 * _GIB
 _ENOUGH_FREE_BYTES = 10 * _GIB
 
-_LONGEST_BATCH_SECONDS = 60
-"""The longest time of a batch that waits for locks and is merged."""
+_LONGEST_COMPARISON = "30s"
+"""The longest time of a comparison of one aggregate with facts that have partitions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +46,9 @@ def inspect(target: Database, config_dir: Path, folder: Path | None, sessions: i
     `folder` is the folder of an embedded server, `sessions` the number of sessions that a load opens. Raises UsageError
     or DatabaseError when the database cannot be reached.
     """
-    with connecting.connect(target, "etl:check") as connection:
-        server = list(_server(connection, target))
+    connection, way = connecting.connect_to_inspect(target)
+    with connection:
+        server = list(_server(connection, target, way))
         yield from server
         if any(finding.state == "fail" for finding in server):
             return  # The other checks may fail for the same reason.
@@ -62,7 +65,7 @@ def _finding(what: str, *, is_right: bool, found: str, remedy: str, otherwise: S
     return Finding(what=what, state=otherwise, found=found, remedy=remedy)
 
 
-def _server(connection: psycopg.Connection, target: Database) -> Iterator[Finding]:
+def _server(connection: psycopg.Connection, target: Database, way: Pooling) -> Iterator[Finding]:
     major = connection.info.server_version // 10000
     yield _finding(
         "server",
@@ -71,7 +74,6 @@ def _server(connection: psycopg.Connection, target: Database) -> Iterator[Findin
         remedy="use PostgreSQL 16 or later",
     )
     facts = queries.one(connection, _SQL["server_facts"])
-    way = pooling(connection, target)
     yield _finding(
         "connection",
         is_right=way != "transaction",
@@ -89,10 +91,24 @@ def _server(connection: psycopg.Connection, target: Database) -> Iterator[Findin
         remedy="name the primary server (target_session_attrs=read-write)",
     )
     yield _finding(
+        "default_transaction_read_only",
+        is_right=not facts["is_read_only_by_default"],
+        found="on, and loads write all the same" if facts["is_read_only_by_default"] else "off",
+        remedy=f"to stop loads, revoke etl_loader from {facts['user_name']}",
+        otherwise="warn",
+    )
+    yield _finding(
         "encoding",
         is_right=facts["encoding"] == "UTF8",
         found=facts["encoding"],
         remedy="create database NAME encoding 'UTF8' template template0",
+    )
+    role = sessions.replication_role(connection)
+    yield _finding(
+        "session_replication_role",
+        is_right=role != "replica",
+        found=role,
+        remedy=f"alter role {facts['user_name']} reset session_replication_role: no trigger notes changes",
     )
     yield _finding(
         "temporary tables",
@@ -123,19 +139,6 @@ _EXPECTED: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("max_wal_size", lambda size: size >= 4 * _GIB, "4GB or more: else checkpoints slow loads down"),
     ("checkpoint_timeout", lambda seconds: seconds >= 300, "5min or more: else checkpoints slow loads down"),
     ("shared_buffers", lambda size: size >= _GIB / 8, "a quarter of the memory, and 128MB at least"),
-    *(
-        (
-            name,
-            lambda seconds: not 0 < seconds < _LONGEST_BATCH_SECONDS,
-            f"alter role NAME set {name} = 0: a batch that takes longer is cut off and retried",
-        )
-        for name in (
-            "statement_timeout",
-            "transaction_timeout",
-            "idle_in_transaction_session_timeout",
-            "idle_session_timeout",
-        )
-    ),
 )
 
 
@@ -194,17 +197,13 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
         remedy=f"grant etl_loader to {connection.info.user}",
     )
     with_tables = set(datasets.default_names(config_dir))
-    for dataset in datasets.readable(config_dir):
-        if dataset.name not in with_tables:
-            continue
-        try:
-            tables.require_tables(connection, dataset)
-            if dataset.mode == "merge":
-                tables.require_key(connection, dataset)
-        except UsageError as error:
-            yield _refused(f"dataset {dataset.name}", error)
-        else:
-            yield Finding(what=f"dataset {dataset.name}", state="ok", found="its tables exist and can be loaded")
+    valid, wrong = datasets.look(config_dir)
+    chosen = [dataset for dataset in valid if dataset.name in with_tables]
+    yield _row_security(connection, chosen, config_dir)
+    yield from (_refused("definition", each) for each in wrong)
+    yield from _datasets(connection, chosen, config_dir)
+    for obstacle in obstacles.unidentified(connection, [], ["etl", "etl_staging", "analytics"]):
+        yield _obstacle("publications", obstacle)
     for fact in installation.unwatched(connection):
         yield Finding(
             what=f"triggers of {fact}",
@@ -212,6 +211,75 @@ def _contents(connection: psycopg.Connection, config_dir: Path) -> Iterator[Find
             found="its changes are not noted for the aggregates",
             remedy="etl db migrate",
         )
+    yield from _divided(connection, config_dir)
+
+
+def _divided(connection: psycopg.Connection, config_dir: Path) -> Iterator[Finding]:
+    """Compare the aggregates of facts with partitions, because the triggers do not see each change of these facts."""
+    for fact, names in installation.divided(connection):
+        for name in names:
+            what = f"aggregate {name}"
+            past = f"changes of {fact} by the name of a partition are not noted"
+            try:
+                [aggregate] = catalogue.choose([name], config_dir)
+                connection.execute(_SQL["limit_comparison"], {"timeout": _LONGEST_COMPARISON})
+                found = verify.verify(connection, aggregate)
+            except UsageError as error:
+                yield Finding(what=what, state="warn", found=f"not compared: {error}", remedy=error.hint or "")
+            except psycopg.errors.QueryCanceled:
+                remedy = f"etl precalculate --verify {name} compares it"
+                yield Finding(what=what, state="warn", found=f"not compared: it takes long; {past}", remedy=remedy)
+            else:
+                yield _finding(
+                    what,
+                    is_right=not found.differences,
+                    found=f"{found.differences:,} rows differ from the facts: {past}"
+                    if found.differences
+                    else "equals its facts, pending buckets aside",
+                    remedy=f"etl precalculate --full {name}",
+                    otherwise="warn",
+                )
+            finally:
+                connection.execute(_SQL["end_comparison"])
+
+
+def _datasets(connection: psycopg.Connection, chosen: Sequence[Dataset], config_dir: Path) -> Iterator[Finding]:
+    """Check the files of aggregates, and the tables of the datasets."""
+    for each in catalogue.look(config_dir)[1].values():
+        yield Finding(what="aggregate", state="warn", found=str(each), remedy="correct the file, then etl db migrate")
+    for dataset in chosen:
+        try:
+            tables.require_tables(connection, dataset)
+            if dataset.mode == "merge":
+                tables.require_key(connection, dataset)
+            in_the_way = list(obstacles.of_dataset(connection, dataset, dataset.mode))
+        except UsageError as error:
+            yield _refused(f"dataset {dataset.name}", error)
+            continue
+        if not in_the_way:
+            yield Finding(what=f"dataset {dataset.name}", state="ok", found="its tables exist and can be loaded")
+        for obstacle in in_the_way:
+            yield _obstacle(f"dataset {dataset.name}", obstacle)
+
+
+def _obstacle(what: str, obstacle: Obstacle) -> Finding:
+    return Finding(
+        what=what,
+        state="fail" if obstacle.is_certain else "warn",
+        found=f"{obstacle.table}: {obstacle.found}",
+        remedy=obstacle.remedy,
+    )
+
+
+def _row_security(connection: psycopg.Connection, chosen: Sequence[Dataset], config_dir: Path) -> Finding:
+    loaded = {table.quoted for dataset in chosen for table in dataset.tables}
+    names = tables.hidden(connection, loaded | refresh.tables_of(catalogue.look(config_dir)[0]))
+    return _finding(
+        "row-level security",
+        is_right=not names,
+        found=f"it hides rows of {', '.join(names)}" if names else "it hides no rows",
+        remedy=tables.see_all_rows(connection.info.user),
+    )
 
 
 def _refused(what: str, error: UsageError) -> Finding:

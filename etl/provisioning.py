@@ -4,29 +4,71 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from etl import datasets
-from etl.database import connecting, migrations, tables
+import psycopg
+import structlog
+from tenacity import RetryCallState
+
+from etl import datasets, retrying
+from etl.database import connecting, migrations, sessions, tables
 from etl.database.connecting import Database
+from etl.database.sqlstates import code_of, condition
 from etl.datasets import Dataset
+from etl.errors import DefinitionError, EtlError, UsageError, together
+from etl.ingestion.destination import refusals
 from etl.precalculation import catalogue, installation
+from etl.settings import RetrySettings
+
+log = structlog.get_logger(__name__)
+
+
+class LeftOutError(DefinitionError):
+    """Some definitions or aggregates could not be installed; everything else is."""
 
 
 def migrate(target: Database, config_dir: Path) -> None:
     """Run the migrations and make what is missing of all datasets and aggregates. Running it again changes nothing.
 
-    Raises UsageError when the server is too old or denies a statement, DefinitionError when a definition is wrong.
+    Raises UsageError when the server is too old or denies a statement, and at the end LeftOutError when a definition or
+    an aggregate is wrong: the others are installed.
     """
-    definitions = [datasets.find(name, config_dir) for name in datasets.default_names(config_dir)]
-    for dataset in definitions:
-        require_fitting(dataset)
+    errors: list[EtlError] = []
+    valid, wrong = datasets.look(config_dir)
+    aggregates, wrong_aggregates = catalogue.look(config_dir)
+    errors += [*wrong, *wrong_aggregates.values()]
+    names = set(datasets.default_names(config_dir))
     with connecting.connect(target, "etl:migrate") as connection, migrations.one_migration_at_a_time(connection):
+        sessions.require_usable(connection)
         migrations.run_migrations(connection)
         migrations.grant_ledger(connection)
-        for dataset in definitions:
-            tables.create_tables(connection, dataset)
-        known = datasets.readable(config_dir)
-        owners = {table.name: dataset.name for dataset in known for table in dataset.tables}
-        installation.install(connection, catalogue.read_all(config_dir), owners)
+        for dataset in valid:
+            if dataset.name in names:
+                with _by_itself(connection, dataset, errors):
+                    require_fitting(dataset)
+                    tables.create_tables(connection, dataset)
+        owners = {table.name: dataset.name for dataset in valid for table in dataset.tables}
+        with _by_itself(connection, None, errors):
+            installation.install(connection, aggregates, owners)
+    if errors:
+        first = together(errors)
+        raise LeftOutError(f"{first}; everything else is installed", hint=first.hint)
+
+
+@contextmanager
+def _by_itself(connection: psycopg.Connection, dataset: Dataset | None, errors: list[EtlError]) -> Iterator[None]:
+    """Let an error in this block hinder nothing else, unless it is one of the whole database."""
+    try:
+        yield
+    except UsageError as error:
+        errors.append(error)
+    except psycopg.Error as error:
+        code = code_of(error)
+        if dataset is None or connection.closed or code is None:
+            raise
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            errors.append(migrations.denied(connection, error))
+            return
+        reason = f"{condition(code)}, SQLSTATE {code}"
+        errors.append(UsageError(f"the tables of {dataset.name} cannot be made: {reason}, in {dataset.path}"))
 
 
 def create(target: Database, dataset: Dataset) -> None:
@@ -36,6 +78,7 @@ def create(target: Database, dataset: Dataset) -> None:
     """
     require_fitting(dataset)
     with connecting.connect(target, "etl:migrate") as connection:
+        sessions.require_usable(connection)
         tables.create_tables(connection, dataset)
         installation.watch_again(connection)
 
@@ -54,10 +97,25 @@ def opened(address: str, config_dir: Path) -> Iterator[Database]:
     Raises UsageError when another database is not at the migration that this installation needs.
     """
     with connecting.serving(address) as target:
-        with connecting.connect(target) as connection:
-            is_new = target.embedded and not migrations.is_migrated(connection)
-            if not is_new:
-                migrations.require_migrated(connection)
+        try:
+            is_new = retrying.policy(RetrySettings(), refusals.is_transient, _note_retry)(_is_new, target)
+        except psycopg.Error as error:
+            raise refusals.as_etl_error(error, target) from error
         if is_new:
-            migrate(target, config_dir)
+            try:
+                migrate(target, config_dir)
+            except LeftOutError as error:
+                log.warning("definitions_ignored", reason=str(error), hint=error.hint)
         yield target
+
+
+def _is_new(target: Database) -> bool:
+    with connecting.connect(target) as connection:
+        is_new = target.embedded and not migrations.is_migrated(connection)
+        if not is_new:
+            migrations.require_migrated(connection)
+        return is_new
+
+
+def _note_retry(state: RetryCallState) -> None:
+    log.warning("start_retried", try_number=state.attempt_number, wait_seconds=round(state.upcoming_sleep, 2))

@@ -8,7 +8,8 @@ defaults (`etl.cli`). `etl --help` imports this module, so it imports no library
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -85,30 +86,45 @@ class RetrySettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """How many records may be rejected: a number, or a share of the records read in percent."""
+    """How many records may be rejected, or rows deleted: a number, or a share of all of them in percent.
+
+    `is_default`: nobody gave this limit.
+    """
 
     count: int | None = None
     percent: float | None = None
+    is_default: bool = field(default=False, compare=False)
 
     @classmethod
-    def read(cls, text: str) -> Self:
+    def read(cls, text: str, option: str = "--max-rejected") -> Self:
         """Read `100` or `2.5%`.
 
         Raises UsageError.
         """
         match = re.fullmatch(r"([0-9]+)|([0-9]+(?:\.[0-9]+)?)%", text.strip())
         if match is None or float(match.group(2) or 0) > 100:
-            raise UsageError(f"--max-rejected expects a number or a percentage such as 10%, got {text!r}")
+            raise UsageError(f"{option} expects a number or a percentage such as 10%, got {text!r}")
         if match.group(1):
             return cls(count=int(match.group(1)))
         return cls(percent=float(match.group(2)))
 
-    def is_exceeded(self, rejected: int, read: int, *, at_end: bool) -> bool:
-        """Return whether too many are rejected; a share counts from 10,000 records, or at the end of more than 100."""
+    def is_exceeded(self, rejected: int, read: int, *, at_end: bool, of_any_size: bool = False) -> bool:
+        """Return whether too many records are rejected.
+
+        A share is judged from 10,000 records on, and at the end of more than 100, or of any number if `of_any_size`.
+        """
+        least_at_end = 1 if of_any_size else constants.SHARE_RECORDS_AT_END
+        return self._is_above(rejected, read, least_at_end if at_end else constants.SHARE_RECORDS)
+
+    def is_exceeded_by_deletion(self, deleted: int, rows: int) -> bool:
+        """Return whether too many of the rows of a table would be deleted; a share is judged from 1,000 rows on."""
+        return self._is_above(deleted, rows, constants.SHARE_ROWS)
+
+    def _is_above(self, part: int, whole: int, least: int) -> bool:
+        """Return whether the part is larger than the limit; a share is judged of a whole of at least `least`."""
         if self.count is not None:
-            return rejected > self.count
-        enough = read > 100 if at_end else read >= 10_000
-        return enough and rejected * 100 > (self.percent or 0.0) * read
+            return part > self.count
+        return whole >= least and part * 100 > (self.percent or 0.0) * whole
 
     def __str__(self) -> str:
         return f"{self.percent:g}%" if self.count is None else str(self.count)
@@ -157,7 +173,16 @@ class LoadSettings:
     max_rejected: Annotated[
         Limit,
         Option("Stop with exit code 5 when more records of a dataset are rejected.", metavar="N|P%", read=Limit.read),
-    ] = Limit(percent=10)
+    ] = Limit(percent=10, is_default=True)
+    max_deleted: Annotated[
+        Limit,
+        Option(
+            "Publish nothing and end with exit code 5 when a replace would delete more rows of a table. A share is"
+            " judged from 1,000 rows on.",
+            metavar="N|P%",
+            read=partial(Limit.read, option="--max-deleted"),
+        ),
+    ] = Limit(percent=50, is_default=True)
     max_record_bytes: Annotated[
         int,
         Option(

@@ -25,6 +25,7 @@ from psycopg import sql
 import etl
 from etl.cli import TAKE_FROM_FILE, cli
 from etl.database.connecting import Database, connect
+from etl.database.sqlstates import ENDS, TABLE, UNDEFINED
 from etl.datasets import TYPES, Column, Type, sql_type
 from etl.ingestion.framing import formats
 from etl.ingestion.framing.decoding import decode
@@ -69,6 +70,7 @@ def blocks(connection: Connection) -> Mapping[str, str]:
         "aggregates": "\n".join(_aggregates(connection)),
         "modules": "\n".join(_modules()),
         "recognised": "\n".join(_recognised()),
+        "sqlstates": "\n".join(_sqlstates()),
     }
 
 
@@ -324,6 +326,15 @@ def _modules() -> Iterator[str]:
         text = (importlib.import_module(name).__doc__ or "").strip().split("\n\n")[0].split()
         path = name.replace(".", "/") + ("/" if found.ispkg else ".py")
         yield f"| `{path}` | {' '.join(text)} |"
+
+
+def _sqlstates() -> Iterator[str]:
+    yield "| SQLSTATE | condition | at connection | in a batch | in isolation | at publication | in a refresh |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for codes in (*TABLE, UNDEFINED):
+        ends = [ENDS["connection"][codes.connecting]]
+        ends += [ENDS[stage][codes.meaning] for stage in ("batch", "isolation", "publication", "refresh")]
+        yield f"| {codes.prefix or 'another class'} | {codes.name} | {' | '.join(ends)} |"
 
 
 def _recognised() -> Iterator[str]:

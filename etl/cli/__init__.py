@@ -1,6 +1,7 @@
 """The commands. Each parses its arguments, calls one function, prints the result and returns an exit code."""
 
 import difflib
+import errno
 import importlib
 import os
 import signal
@@ -12,9 +13,11 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from etl.cli.options import Common, settings_options
-from etl.errors import EtlError, ExitCode, UsageError, gravest
+from etl import standard_streams
+from etl.cli.options import Common, LedgerCode, print_note, settings_options
+from etl.errors import DONE, EtlError, ExitCode, OutputError, UsageError, gravest, reason_of
 from etl.settings import GlobalSettings, LogFormat, read_file_settings
+from etl.standard_streams import one_line
 from etl.version import __version__
 
 # Each command is the module of its name. Its help text is repeated here, so that --help does not import them all.
@@ -36,6 +39,14 @@ _COMMANDS = {
 TAKE_FROM_FILE = ("load", "failed", "precalculate", "listen")
 
 _SUBCOMMANDS = ("list", "show", "replay", "discard", "purge")
+
+
+_OF_FILES = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR})
+"""Reasons why a path cannot be used, whatever this tool does with it: a person must change the path or its rights."""
+
+
+class _CommandError(Exception):
+    """An error in a command that Click would handle itself; the error is its cause."""
 
 
 class _Lazy(click.Group):
@@ -61,6 +72,18 @@ class _Lazy(click.Group):
             ctx.fail(f"No such command '{args[0]}'.{meant}")
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command; keep from Click the errors of a pipe or a stream that is not a standard one.
+
+        Click would end the process with 1, or take them for a Ctrl-C.
+        """
+        try:
+            return super().invoke(ctx)
+        except (OSError, EOFError) as error:
+            if isinstance(error, OSError) and error.errno in _OF_FILES and isinstance(error.filename, str | Path):
+                raise UsageError(f"cannot use {error.filename}: {reason_of(error)}") from error
+            raise _CommandError from error
+
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Offer the names of commands, and options."""
         offered = [CompletionItem(name, help=text) for name, text in _COMMANDS.items() if name.startswith(incomplete)]
@@ -84,6 +107,7 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: L
     """
     from etl import logs
 
+    _require_working_folder()
     if is_given(ctx, "config_dir") and ctx.invoked_subcommand != "init" and not Path(config_dir).is_dir():
         raise UsageError(
             f"the configuration folder {config_dir} is missing", hint="give another folder with --config-dir"
@@ -101,6 +125,17 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: L
     ctx.obj = Common(config_dir=Path(config_dir), given=database, from_file=settings.database, logs=log_settings)
 
 
+def _require_working_folder() -> None:
+    """Raise UsageError when the working folder is deleted or may not be entered: every relative path is in it."""
+    try:
+        Path.cwd()
+        os.stat(os.curdir)  # noqa: PTH116 - through the folder itself, not by its name
+    except OSError as error:
+        raise UsageError(
+            f"the working folder cannot be used: {reason_of(error)}", hint="change to a folder that exists: cd"
+        ) from error
+
+
 def is_given(ctx: click.Context, name: str) -> bool:
     """Return whether a parameter was given by flag or environment."""
     return ctx.get_parameter_source(name) != click.core.ParameterSource.DEFAULT
@@ -113,8 +148,7 @@ def use_colors() -> bool:
 
 def main() -> None:
     """Run the command line and end the process with the exit code of contract C3."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    _reopen_standard_streams()
+    standard_streams.install()
     terminated: list[int] = []
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -123,22 +157,32 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, end)
     code = run(sys.argv[1:])
-    sys.exit(128 + terminated[0] if terminated and code == ExitCode.SIGINT else code)
+    code = 128 + terminated[0] if terminated and code == ExitCode.SIGINT else code
+    sys.exit(_with_output(code))
 
 
-def _reopen_standard_streams() -> None:
-    """Reopen closed standard streams on /dev/null, or a socket would get file descriptor 0, 1 or 2."""
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        if getattr(sys, name) is None:
-            os.open(os.devnull, os.O_RDWR)
-            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+def _with_output(code: int) -> int:
+    """Return the exit code of a command, or 4 when its work is done and its result could not be written."""
+    lost = standard_streams.lost_output()
+    if lost is None:
+        return code
+    if isinstance(code, LedgerCode):
+        import structlog
+
+        structlog.get_logger("etl").warning("output_lost", reason=reason_of(lost))
+        return code
+    if standard_streams.has_no_reader(lost) or code not in DONE:
+        return code
+    print_error(OutputError(f"the result cannot be written: {reason_of(lost)}", hint="run the same command again"))
+    return ExitCode.DATABASE_AWAY
 
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; an error is one sentence on stderr."""
     try:
-        result: Any = cli.main(args=arguments, prog_name="etl", standalone_mode=False)
+        result = _call(arguments)
     except click.ClickException as error:
+        error.message = one_line(error.message)  # type: ignore[misc] # it quotes arguments
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -149,18 +193,32 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - any other error is a fault of this tool: exit code 70
         if isinstance(error, UnicodeEncodeError) and (place := _place_of(error.object, arguments)):
             # A path may have bytes that are not UTF-8; a name, a reason or a value may not.
-            click.echo(f"error: expected UTF-8 in {place}", err=True)
+            print_note(f"error: expected UTF-8 in {place}")
             return ExitCode.USAGE
-        import structlog
-
-        if not structlog.is_configured():
-            from etl import logs
-
-            logs.set_up(logs.Logs(colors=use_colors()))
-        log = structlog.get_logger("etl")
-        log.error("unexpected_fault", **_describe_fault(error), hint="report this text")  # noqa: TRY400 - see there
+        _report_fault(error.__cause__ if isinstance(error, _CommandError) else error)
         return ExitCode.INTERNAL_FAULT
     return result if isinstance(result, int) else ExitCode.SUCCESS
+
+
+def _call(arguments: list[str]) -> Any:
+    """Call a command and return its result."""
+    try:
+        return cli.main(args=arguments, prog_name="etl", standalone_mode=False)
+    except standard_streams.OutputLostError:
+        return ExitCode.SUCCESS  # `main` reports the reason.
+    except SystemExit as end:  # of shell completion
+        return end.code
+
+
+def _report_fault(error: BaseException | None) -> None:
+    """Log a fault of this tool."""
+    import structlog
+
+    if not structlog.is_configured():
+        from etl import logs
+
+        logs.set_up(logs.Logs(colors=use_colors()))
+    structlog.get_logger("etl").error("unexpected_fault", **_describe_fault(error), hint="report this text")
 
 
 def _place_of(word: str, arguments: list[str]) -> str | None:
@@ -170,21 +228,27 @@ def _place_of(word: str, arguments: list[str]) -> str | None:
     return places[0] if places else None
 
 
-def _describe_fault(error: Exception) -> dict[str, Any]:
+def _describe_fault(error: BaseException | None) -> dict[str, Any]:
     """Return the type and the frames of an unexpected error, never a value of the data.
 
     The message is part of it only for types whose messages are about code; that of a ValueError may quote a record.
     """
     import traceback
 
-    fault: dict[str, Any] = {"fault": type(error).__name__, "frames": traceback.format_tb(error.__traceback__)}
+    frames = traceback.format_tb(error.__traceback__ if error else None)
+    fault: dict[str, Any] = {"fault": type(error).__name__, "frames": frames}
     if isinstance(error, AttributeError | ImportError | NameError | TypeError):
         fault["message"] = str(error)
     return fault
 
 
+def print_warning(error: EtlError) -> None:
+    """Print on stderr what is wrong where it hinders nothing of this command."""
+    click.echo(f"warning: {error}", err=True)
+
+
 def print_error(error: EtlError) -> None:
     """Print an error on stderr: what is wrong, then the next command."""
-    click.echo(f"error: {error}", err=True)
+    print_note(f"error: {error}")
     if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+        print_note(f"hint: {error.hint}")

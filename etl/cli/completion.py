@@ -48,7 +48,7 @@ def _datasets(ctx: click.Context) -> Iterable[str]:
 def _aggregates(ctx: click.Context) -> Iterable[str]:
     from etl.precalculation import catalogue
 
-    return [aggregate.name for aggregate in catalogue.read_all(_config_dir(ctx))]
+    return [aggregate.name for aggregate in catalogue.look(_config_dir(ctx))[0]]
 
 
 def _rows(ctx: click.Context, name: str, **values: object) -> Iterable[str]:

@@ -4,8 +4,8 @@ import click
 import msgspec
 
 from etl import datasets
-from etl.cli import completion, infer
-from etl.cli.options import Common, json_option, option, print_json, print_table
+from etl.cli import completion, infer, print_warning
+from etl.cli.options import Common, json_option, option, print_json, print_table, print_text
 from etl.database.connecting import connect
 from etl.database.tables import require_tables
 from etl.errors import ExitCode
@@ -26,7 +26,9 @@ command.add_command(infer.command)
 def list_command(common: Common, as_json: bool) -> None:
     """List all definitions: those whose tables `db migrate` creates, and the optional ones."""
     migrated = set(datasets.default_names(common.config_dir))
-    found = [datasets.find(name, common.config_dir) for name in datasets.names(common.config_dir)]
+    found, wrong = datasets.look(common.config_dir)
+    for error in wrong:
+        print_warning(error)
     if as_json:
         print_json(
             {
@@ -74,7 +76,8 @@ def show_command(common: Common, name: str, projection: bool, as_json: bool) -> 
     if as_json:
         print_json([msgspec.to_builtins(dataset)])
         return
-    click.echo(f"{dataset.path}\nmode {dataset.mode}, key {', '.join(dataset.key) or 'none'}")
+    print_text(str(dataset.path))
+    print_text(f"mode {dataset.mode}, key {', '.join(dataset.key) or 'none'}")
     for table in dataset.tables:
         print_table(
             f"{table.name}{f', one row per element of {table.arrays_text}' if table.each else ''}",
@@ -119,7 +122,7 @@ def check_command(common: Common, name: str, source: str | None, records: str | 
     if as_json:
         return ExitCode.FINDINGS if wrong else ExitCode.SUCCESS
     ends = f"differ from it in {wrong} thing{'s' if wrong > 1 else ''}" if wrong else "are there"
-    click.echo(f"{dataset.path}: the definition is right, and its tables {ends}")
+    print_text(f"{dataset.path}: the definition is right, and its tables {ends}")
     return ExitCode.FINDINGS if wrong else ExitCode.SUCCESS
 
 
@@ -144,17 +147,17 @@ def _preview(dataset: datasets.Dataset, name: str, records: str | None, limit: i
                 ]
             )
             continue
-        click.echo(f"record {each.record:,} at byte {each.offset:,}")
+        print_text(f"record {each.record:,} at byte {each.offset:,}")
         for table, values in each.rows:
-            click.echo(f"  {table}")
+            print_text(f"  {table}")
             width = max(map(len, values))
             for column, value in values.items():
-                click.echo(f"    {column:{width}}  {'' if value is None else repr(value)}".rstrip())
+                print_text(f"    {column:{width}}  {'' if value is None else repr(value)}".rstrip())
         if each.fault:
             where = ".".join(filter(None, (each.fault.table, each.fault.column)))
-            click.echo(f"  {each.fault.sqlstate} {where + ': ' if where else ''}{each.fault.reason}")
+            print_text(f"  {each.fault.sqlstate} {where + ': ' if where else ''}{each.fault.reason}")
     if not as_json:
-        click.echo(f"{count - misfits:,} of {count:,} records fit")
+        print_text(f"{count - misfits:,} of {count:,} records fit")
     return ExitCode.FINDINGS if misfits else ExitCode.SUCCESS
 
 
@@ -177,4 +180,4 @@ def create_command(common: Common, name: str) -> None:
     dataset = datasets.find(name, common.config_dir)
     with common.database() as database:
         create(database, dataset)
-    click.echo(f"tables are complete: {', '.join(table.name for table in dataset.tables)}")
+    print_text(f"tables are complete: {', '.join(table.name for table in dataset.tables)}")

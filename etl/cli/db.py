@@ -1,16 +1,22 @@
 """`etl db`."""
 
 import os
+import shutil
 import subprocess
+from typing import Any
 
 import click
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq.abc import PGconn
 
-from etl.cli.options import Common, json_option, option, print_json, print_table
+from etl.cli.options import Common, json_option, option, print_json, print_table, print_text
 from etl.database import connecting, migrations
 from etl.embedded import Server, binary
 from etl.errors import ExitCode, UsageError
 from etl.provisioning import migrate
+
+_MUST_BE_TLS = frozenset({b"require", b"verify-ca", b"verify-full"})
+"""The values of sslmode that refuse a connection without TLS."""
 
 
 @click.group("db")
@@ -36,14 +42,14 @@ def start_command(common: Common, port: int | None) -> None:
     server = _server(common)
     server.start(port=port, keep=True)
     with common.database():
-        click.echo(f"running: {server.url()}")
+        print_text(f"running: {server.url()}")
 
 
 @command.command("stop", epilog="Example: etl db stop")
 @click.pass_obj
 def stop_command(common: Common) -> None:
     """Stop the embedded server."""
-    click.echo("stopped" if _server(common).stop() else "was not running")
+    print_text("stopped" if _server(common).stop() else "was not running")
 
 
 @command.command("status", epilog="Example: etl db status")
@@ -52,10 +58,10 @@ def status_command(common: Common) -> int:
     """Show whether the database can be reached; exit code 4 if not."""
     folder = connecting.embedded_folder(common.address)
     if folder is not None and not (status := Server(folder).status()).running:
-        click.echo(f"embedded PostgreSQL {status.version} in {folder}: stopped; any command starts it")
+        print_text(f"embedded PostgreSQL {status.version} in {folder}: stopped; any command starts it")
         return ExitCode.SUCCESS
     with common.server() as database, connecting.connect(database) as connection:
-        click.echo(f"{database.name}: PostgreSQL {connection.info.server_version // 10000}, running")
+        print_text(f"{database.name}: PostgreSQL {connection.info.server_version // 10000}, running")
     return ExitCode.SUCCESS
 
 
@@ -65,11 +71,11 @@ def status_command(common: Common) -> int:
 def url_command(common: Common, tcp: bool) -> None:
     """Print the address of the database; only with --tcp it has a password."""
     if connecting.embedded_folder(common.address) is not None:
-        click.echo(_server(common).url(tcp=tcp))
+        print_text(_server(common).url(tcp=tcp))
         return
     with common.server() as database, connecting.connect(database) as connection:
         info = connection.info
-        click.echo(make_conninfo(host=info.host, port=info.port, user=info.user, dbname=info.dbname))
+        print_text(make_conninfo(host=info.host, port=info.port, user=info.user, dbname=info.dbname))
 
 
 @command.command("psql", epilog="Example: etl db psql -- -c 'select * from analytics.freshness'")
@@ -82,8 +88,29 @@ def psql_command(common: Common, arguments: tuple[str, ...]) -> int:
         # Every user of the machine can read a command line, but not the environment.
         password = found.pop("password", None)
         environment = os.environ | ({"PGPASSWORD": str(password)} if password else {})
+        with connecting.connect(database) as connection:
+            program = _psql(found, connection.pgconn)
         address = make_conninfo("", **found)
-        return subprocess.run([binary("psql"), "-d", address, *arguments], env=environment, check=False).returncode
+        return subprocess.run([program, "-d", address, *arguments], env=environment, check=False).returncode
+
+
+def _psql(address: dict[str, Any], connection: PGconn) -> str:
+    """Return the installed psql, or that of the system for a connection with TLS: the installed one has no TLS.
+
+    Raises UsageError when the address insists on TLS and the system has no psql.
+    """
+    program = shutil.which("psql") if connection.ssl_in_use else None
+    if program is not None:
+        return program
+    # As the variables of libpq and a service file have it, too.
+    modes = [option.val for option in connection.info if option.keyword == b"sslmode"]
+    if connection.ssl_in_use and _MUST_BE_TLS.intersection(modes):
+        shown = make_conninfo("", **{name: value for name, value in address.items() if name != "sslpassword"})
+        raise UsageError(
+            f"the psql of this installation has no TLS, which {shown} asks for",
+            hint="install the psql of your system, such as the package postgresql-client; it is found by PATH",
+        )
+    return str(binary("psql"))
 
 
 @command.command("migrate", epilog="Example: etl db migrate")
@@ -92,7 +119,7 @@ def migrate_command(common: Common) -> None:
     """Bring the database to the state that this installation needs; a second run changes nothing."""
     with common.server() as database:
         migrate(database, common.config_dir)
-        click.echo(f"{database.name} is at migration {migrations.latest_migration()}")
+        print_text(f"{database.name} is at migration {migrations.latest_migration()}")
 
 
 @command.command("check", epilog="Example: etl db check --json")

@@ -10,15 +10,16 @@ import click
 from etl.cli import completion, print_error
 from etl.cli.options import (
     Common,
+    LedgerCode,
     failed_dir_option,
     json_option,
     metrics_option,
     no_precalculate_option,
     option,
-    outlive_reader,
     print_json,
-    print_line,
+    print_note,
     print_table,
+    print_text,
     retry_options,
 )
 from etl.database.connecting import connect
@@ -81,20 +82,21 @@ def show_command(common: Common, id: str, failed_dir: Path, as_json: bool) -> No
         document |= {"state": failure.state, "attempts": failure.attempts, "note": failure.note}
         print_json([document | {"texts": [line.decode("utf-8", errors="replace") for line in lines]}])
         return
-    click.echo(f"{id}: {failure.count_records:,} {failure.kind} records of {failure.source}, {failure.state}")
+    print_text(f"{id}: {failure.count_records:,} {failure.kind} records of {failure.source}, {failure.state}")
     for record, line in zip(details.records, lines, strict=False):
         _print_record(failure.source, record, line, is_keyed=details.is_keyed)
 
 
 def _print_record(source: str, record: StoredRecord, line: bytes, *, is_keyed: bool) -> None:
     column = ".".join(filter(None, (record.table, record.column)))
-    click.echo(f"\nrecord {record.record:,} at byte {record.offset:,}, key {record.key or 'unknown'}")
-    click.echo(f"  {record.sqlstate} {column + ': ' if column else ''}{record.reason}")
+    click.echo()
+    print_text(f"record {record.record:,} at byte {record.offset:,}, key {record.key or 'unknown'}")
+    print_text(f"  {record.sqlstate} {column + ': ' if column else ''}{record.reason}")
     click.echo(f"  {line.decode('utf-8', errors='replace')}")
     if is_plain(source):
         name = shlex.quote(f"./{source}" if source.startswith("-") else source)
         length = length_in(source, record.offset, line, is_keyed=is_keyed)
-        click.echo(f"  tail -c +{record.offset + 1} {name} | head -c {length}")
+        print_text(f"  tail -c +{record.offset + 1} {name} | head -c {length}")
 
 
 @command.command("replay", epilog="Example: etl failed replay --dataset shipments")
@@ -124,14 +126,13 @@ def replay_command(
 
     Exit code 0 when all are loaded, 1 when some are refused again: these wait under a new id with their new reason.
     """
-    outlive_reader()
     if not (ids or run or dataset or replay_all):
         raise UsageError("nothing is named to replay", hint="name ids, --run, --dataset or --all")
     codes: set[int] = set()
     with common.database() as database, FailedStore(failed_dir) as store:
         selection = replay.select(ReplayFilter(ids=ids, run=run, dataset=dataset), database, common.config_dir, store)
         if not selection.failures:
-            click.echo(f"nothing waits of {run or dataset}" if run or dataset else "nothing waits", err=True)
+            print_note(f"nothing waits of {run or dataset}" if run or dataset else "nothing waits")
         results = replay.replay_all(
             selection, database, common.config_dir, store, retries, precalculates=not no_precalculate
         )
@@ -140,22 +141,22 @@ def replay_command(
                 print_error(result)
                 codes.add(result.exit_code)
             elif isinstance(result, NotPending) and ids:
-                click.echo(f"{result.id} does not wait: {result.state}", err=True)
+                print_note(f"{result.id} does not wait: {result.state}")
             elif isinstance(result, ReplayResult):
                 codes.add(result.exit_code)
                 counts = {"loaded": result.loaded, "rejected": result.rejected, "failed": result.failed}
                 report.count(result.dataset, counts)
                 _print_result(result, as_json=as_json)
         report.look_at(database)
-    return gravest(codes)
+    return LedgerCode(gravest(codes))
 
 
 def _print_result(result: ReplayResult, *, as_json: bool) -> None:
     if as_json:
-        print_json([vars(result)], print_line)
+        print_json([vars(result)])
         return
     again = f"; waits as {', '.join(result.stored)}" if result.stored else ""
-    print_line(
+    print_text(
         f"replayed {result.id}: {result.loaded:,} loaded, {result.rejected + result.failed:,} refused again{again}"
     )
 
@@ -178,7 +179,7 @@ def discard_command(common: Common, ids: tuple[str, ...], reason: str, failed_di
             if as_json:
                 print_json([{"id": failure.id, "count_records": failure.count_records, "reason": reason}])
             else:
-                click.echo(f"discarded {failure.id}: {failure.count_records:,} records")
+                print_text(f"discarded {failure.id}: {failure.count_records:,} records")
 
 
 @command.command("purge", epilog="Example: etl failed purge --older-than 30d")
@@ -204,9 +205,9 @@ def purge_command(common: Common, older_than: str, dataset: str | None, failed_d
             if as_json:
                 print_json([vars(failure) | {"bytes": size}])
             else:
-                click.echo(f"removed {failure.id}: {failure.count_records:,} records, {failure.state}")
+                print_text(f"removed {failure.id}: {failure.count_records:,} records, {failure.state}")
     if not as_json:
-        click.echo(f"{removed:,} files with {count_records:,} records removed, {count_bytes:,} bytes")
+        print_text(f"{removed:,} files with {count_records:,} records removed, {count_bytes:,} bytes")
 
 
 _AGE = re.compile(r"([0-9]{1,6})([hdw])")

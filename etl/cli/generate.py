@@ -1,14 +1,14 @@
 """`etl generate`."""
 
-import sys
 from pathlib import Path
 from typing import Literal
 
 import click
 
-from etl.cli.options import option
-from etl.errors import UsageError, reason_of
+from etl.cli.options import option, print_note
+from etl.errors import UsageError, cannot_write
 from etl.generate import DATASETS, generate
+from etl.standard_streams import binary_output
 
 
 @click.command("generate", epilog="Example: etl generate shipments --records 200000 --output shipments.json")
@@ -24,12 +24,12 @@ def command(dataset: str, records: int, output: str, format: Literal["array", "n
         raise UsageError(f"unknown sample data {dataset!r}", hint=f"known: {', '.join(DATASETS)}")
     share = _share(bad)
     try:
-        with sys.stdout.buffer if output == "-" else Path(output).open("wb") as file:
+        with binary_output() if output == "-" else Path(output).open("wb") as file:
             made = generate(dataset, records=records, output=file, format=format, seed=seed, bad=share)
     except OSError as error:
-        raise UsageError(f"cannot write {output}: {reason_of(error)}") from error
+        raise cannot_write(output, error) from error
     spoiled = ", ".join(f"{count:,} {fault}" for fault, count in made.bad.items() if count)
-    click.echo(f"{made.records:,} records written to {output}{f'; spoiled: {spoiled}' if spoiled else ''}", err=True)
+    print_note(f"{made.records:,} records written to {output}{f'; spoiled: {spoiled}' if spoiled else ''}")
 
 
 def _share(text: str) -> float:

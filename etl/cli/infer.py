@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from etl import datasets
-from etl.cli.options import Common, option
-from etl.errors import UsageError, reason_of
+from etl.cli.options import Common, option, print_note
+from etl.errors import UsageError, cannot_write
 from etl.inference import SAMPLE, Proposal, infer
 from etl.inference.identifiers import LONGEST, Names, snake_case
 from etl.ingestion.sources import encodings
@@ -72,7 +72,7 @@ def command(
         click.echo(proposal.text)
         return
     _write(proposal, path)
-    click.echo(f"next: etl dataset create {chosen} && etl load {chosen} {shlex.quote(found[0].name)}", err=True)
+    print_note(f"next: etl dataset create {chosen} && etl load {chosen} {shlex.quote(found[0].name)}")
 
 
 def _write(proposal: Proposal, path: Path) -> None:
@@ -81,11 +81,11 @@ def _write(proposal: Proposal, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{proposal.text}\n", encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {reason_of(error)}") from error
+        raise cannot_write(str(path), error) from error
     dataset = datasets.read(path)
     tables = ", ".join(table.name for table in dataset.tables)
     key = f"key {', '.join(dataset.key)}" if dataset.key else "no key"
-    click.echo(f"{path}: {proposal.sample.records:,} records, {proposal.sample.reason}; {key}; {tables}", err=True)
+    print_note(f"{path}: {proposal.sample.records:,} records, {proposal.sample.reason}; {key}; {tables}")
 
 
 def _name(given: str | None, output: Path | None, source: str, taken: set[str]) -> str:

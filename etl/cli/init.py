@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from etl import initial
-from etl.cli.options import Common, option
+from etl.cli.options import Common, option, print_text
 
 
 @click.command("init", epilog="Example: etl init --dataset parcels")
@@ -19,7 +19,7 @@ def command(common: Common, dataset: str) -> None:
     # A folder with another name must be given each time.
     etl = "etl" if common.config_dir == Path("config") else f"etl --config-dir {shlex.quote(str(common.config_dir))}"
     for path in written:
-        click.echo(f"wrote {path}")
+        print_text(f"wrote {path}")
     click.echo(
         f"""\
 next, adapt the definition to your records, then run:

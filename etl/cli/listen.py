@@ -6,7 +6,7 @@ from types import FrameType
 import click
 import psycopg
 
-from etl.cli.options import Common, metrics_option, option
+from etl.cli.options import Common, metrics_option, option, print_text
 from etl.errors import ExitCode
 from etl.metrics import Report
 from etl.precalculation import catalogue, listener
@@ -33,7 +33,7 @@ def command(common: Common, *, is_check: bool, report: Report) -> int:
         report.withdraw()
         with common.server() as database:
             pid = listener.check(database)
-        click.echo(f"a listener runs on {database.name}, backend {pid}")
+        print_text(f"a listener runs on {database.name}, backend {pid}")
         return ExitCode.SUCCESS
     return _listen(common, report)
 
@@ -51,7 +51,7 @@ def _listen(common: Common, report: Report) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, end)
     try:
-        chosen = catalogue.read_all(common.config_dir)
+        chosen = catalogue.readable(common.config_dir)
         with common.database() as database:
             listener.listen(database, chosen, after_round=lambda connection: _write(report, connection))
     except KeyboardInterrupt:

@@ -15,12 +15,12 @@ import structlog
 from etl.cli import completion, print_error
 from etl.cli.options import (
     Common,
+    LedgerCode,
     given_by,
     json_option,
     metrics_option,
-    outlive_reader,
     print_json,
-    print_line,
+    print_text,
     settings_options,
 )
 from etl.cli.progress import display
@@ -64,7 +64,6 @@ def command(
 
     Run the same command again after any interruption: it loads the rest.
     """
-    outlive_reader()
     settings = LoadSettings.read(given_by(LoadSettings, options))
     if settings.dry_run:
         report.withdraw()
@@ -98,19 +97,19 @@ def command(
         result.codes.add(error.exit_code)
     report.count_sources(result.summaries)
     _print_total(result, len(named), len(shares), as_json=as_json)
-    return result.exit_code
+    return LedgerCode(result.exit_code)
 
 
 def _print_summary(summary: Summary, error: EtlError | None, *, as_json: bool) -> None:
     if error:
         print_error(error)
     if as_json:
-        print_json([summary.document()], print_line)
+        print_json([summary.document()])
     else:
-        print_line(sentence(summary))
+        print_text(sentence(summary))
         for reason in summary.reasons:
             column = ".".join(filter(None, (reason.table, reason.column)))
-            print_line(
+            print_text(
                 f"  {reason.count:,} x {reason.sqlstate} {column + ': ' if column else ''}{reason.reason}"
                 f" (first: record {reason.first_record:,} at byte {reason.first_offset:,})"
             )
@@ -126,31 +125,33 @@ def _print_total(result: CommandResult, sources: int, datasets: int, *, as_json:
             "sources": sources,
             "precalculated": [vars(refreshed) for refreshed in precalculated],
         }
-        print_json([total], print_line)
+        print_json([total])
         return
     if len(result.summaries) > 1:
-        print_line(total_of(result.summaries, datasets))
+        print_text(total_of(result.summaries, datasets))
     if precalculated:
         seconds = sum(refreshed.seconds for refreshed in precalculated)
         names = [refreshed.aggregate for refreshed in precalculated]
         refreshed_names = ", ".join(names) if len(names) < 4 else f"{len(names)} aggregates"
-        print_line(f"precalculated {refreshed_names} in {seconds:.1f} s")
+        print_text(f"precalculated {refreshed_names} in {seconds:.1f} s")
 
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[Stop]:
     """Let the first SIGTERM, SIGINT or SIGHUP stop the load after the current batch, and the second one at once.
 
-    A SIGHUP that nohup ignores stays ignored.
+    A batch that is not done some seconds after the first signal ends as by a second one. A SIGHUP that nohup ignores
+    stays ignored.
     """
     stop = Stop()
 
     def note(number: int, _frame: FrameType | None) -> None:
         if not stop.signal_number:
             log.warning("stopping", signal=number, then="after the current batch")
+            signal.setitimer(signal.ITIMER_REAL, stop.grace_seconds)
         stop.note(number)
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGALRM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, note) for number in numbers}
@@ -158,6 +159,7 @@ def _stopped_by_signals() -> Iterator[Stop]:
         with stop.interrupting():
             yield stop
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -171,8 +173,15 @@ def sentence(summary: Summary) -> str:
         line += _rate(summary.records.loaded, summary.bytes_read, summary.seconds)
     if len(summary.rows) > 1 and any(summary.rows.values()):
         line += f"; rows: {', '.join(f'{table} {count:,}' for table, count in summary.rows.items())}"
+    line += _deletions(summary)
     if summary.policies.duplicates:
         line += f"; {summary.policies.duplicates:,} with the key of an earlier record"
+    if coerced := summary.policies.coerced:
+        columns = ", ".join(f"{name} {count:,}" for name, count in coerced.items())
+        line += f"; texts stored otherwise than they are written: {columns}"
+    if summary.narrowed:
+        columns = ", ".join(f"{name} ({effect})" for name, effect in summary.narrowed.items())
+        line += f"; columns that may change values: {columns}"
     if summary.dry_run:
         keys = "keys of other sources" if summary.policies.duplicates else "keys across batches"
         return f"{line}; nothing was loaded; {keys}, foreign keys and triggers were not checked"
@@ -183,6 +192,18 @@ def sentence(summary: Summary) -> str:
     elif summary.run and summary.exit_code not in DONE and summary.status in {"incomplete", "aborted"}:
         line += f"; next: etl runs show {summary.run}"
     return line
+
+
+def _deletions(summary: Summary) -> str:
+    """Return what a replace deleted and kept, as a part of the line."""
+    deleted, kept = sum(summary.rows_deleted.values()), sum(summary.rows_kept.values())
+    text = ""
+    if deleted:
+        tables = ", ".join(f"{table} {count:,}" for table, count in summary.rows_deleted.items() if count)
+        text += f"; rows deleted: {tables if len(summary.rows) > 1 else f'{deleted:,}'}"
+    if kept:
+        text += f"; rows kept that may belong to rejected records: {kept:,}"
+    return text
 
 
 def total_of(summaries: Sequence[Summary], datasets: int = 1) -> str:

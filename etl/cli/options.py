@@ -2,9 +2,7 @@
 
 import datetime as dt
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from etl.errors import ExitCode, UsageError, reason_of
+from etl.errors import ExitCode, UsageError
 from etl.options import Setting, build, setting_of, settings_of
 from etl.settings import LoadSettings, OutputSettings
+from etl.standard_streams import one_line, styled
 
 if TYPE_CHECKING:
     from etl import metrics
@@ -53,10 +53,12 @@ def settings_options(settings_class: type) -> Callable[[Any], Any]:
 
 
 def given_by(settings_class: type, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a settings class by name, from those that a command got by parameter."""
+    """Return the values of a settings class by name that a flag, the environment or `etl.toml` gives to a command."""
+    source_of = click.get_current_context().get_parameter_source
     return {
         setting.name: not parameters[setting.parameter] if setting.is_negated else parameters[setting.parameter]
         for setting in settings_of(settings_class)
+        if source_of(setting.parameter) is not ParameterSource.DEFAULT
     }
 
 
@@ -116,7 +118,8 @@ def metrics_option(name: "metrics.Command") -> Callable[[Callable[..., Any]], Ca
             from etl import metrics
 
             with metrics.Report(metrics_file, name, others.get("dataset") or "") as report:
-                report.exit_code = command(*arguments, report=report, **others) or ExitCode.SUCCESS
+                code = command(*arguments, report=report, **others)
+                report.exit_code = ExitCode.SUCCESS if code is None else code
             return report.exit_code
 
         decorated: Callable[..., Any] = _option_of(setting_of(OutputSettings, "metrics_file"))(reported)
@@ -180,32 +183,26 @@ def _refusals_as_errors(database: "Database") -> Iterator[None]:
         raise as_etl_error(error, database) from error
 
 
-def print_json(documents: Iterable[Mapping[str, Any]], echo: Callable[[str], None] = click.echo) -> None:
+def print_json(documents: Iterable[Mapping[str, Any]]) -> None:
     """Print one JSON object per line on stdout."""
     import msgspec
 
     for document in documents:
-        echo(msgspec.json.encode(document).decode())
+        click.echo(msgspec.json.encode(document).decode())
 
 
-def outlive_reader() -> None:
-    """Let a command that changes data finish although the reader of its output is gone (see `print_line`)."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+class LedgerCode(int):
+    """An exit code that the ledger has, too: a command keeps it when its output cannot be written."""
 
 
-def print_line(text: str) -> None:
-    """Print a line on stdout; a reader that is gone must not stop the work or change the exit code."""
-    try:
-        click.echo(text)
-    except OSError as error:
-        import structlog
+def print_text(text: str) -> None:
+    """Print one line for people on stdout; control characters of names and values are escaped."""
+    click.echo(one_line(text))
 
-        structlog.get_logger(__name__).warning("output_lost", reason=reason_of(error))
-        # The text that is still buffered would otherwise change the exit code at the end of the process.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+
+def print_note(text: str) -> None:
+    """Print one line for people on stderr; control characters of names and values are escaped."""
+    click.echo(one_line(text), err=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -215,7 +212,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     from rich.table import Table
 
     is_terminal = sys.stdout.isatty()
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=one_line(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     justify: dict[int, bool] = {}
@@ -225,7 +222,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_row(*map(_cell, row))
     for place, is_number in justify.items():
         table.columns[place].justify = "right" if is_number else "left"
-    Console(highlight=False, markup=False, width=None if is_terminal else 250).print(table)
+    width = None if is_terminal else 250
+    Console(file=styled(sys.stdout), highlight=False, markup=False, width=width).print(table)
 
 
 def _cell(value: object) -> str:
@@ -239,4 +237,4 @@ def _cell(value: object) -> str:
         return f"{value:,.1f}"
     if isinstance(value, dt.datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
-    return str(value)
+    return one_line(str(value))

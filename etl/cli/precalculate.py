@@ -1,14 +1,14 @@
 """`etl precalculate`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import click
 import psycopg
 
-from etl.cli import completion
-from etl.cli.options import Common, json_option, metrics_option, option, print_json, print_table
+from etl.cli import completion, print_error, print_warning
+from etl.cli.options import Common, json_option, metrics_option, option, print_json, print_note, print_table
 from etl.database.connecting import connect
-from etl.errors import ExitCode, UsageError
+from etl.errors import EtlError, ExitCode, UsageError, gravest
 from etl.metrics import Report
 from etl.precalculation import catalogue, installation, pending, refresh, verify
 from etl.precalculation.catalogue import Aggregate
@@ -49,18 +49,22 @@ def command(
     if verifies or lists or prints_ddl:
         report.withdraw()
     chosen = catalogue.choose(aggregates, common.config_dir)
+    wrong = [] if aggregates else list(catalogue.look(common.config_dir)[1].values())
+    for error in wrong:
+        print_warning(error)
+    left_out = ExitCode.USAGE if wrong else ExitCode.SUCCESS
     with common.database() as database, connect(database, "etl:precalculate") as connection:
         if lists:
             return _list(connection, chosen, as_json=as_json)
         if verifies:
-            return _verify(connection, chosen, as_json=as_json)
+            return gravest([left_out, _verify(connection, chosen, as_json=as_json)])
         if prints_ddl:
             return _print_ddl(connection, chosen)
         try:
             _refresh(connection, chosen, full=full, as_json=as_json)
         finally:
             report.look(connection)
-        return ExitCode.SUCCESS
+        return left_out
 
 
 def _refresh(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, full: bool, as_json: bool) -> None:
@@ -87,7 +91,7 @@ def _list(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_jso
     installed = [row for row in pending.installed(connection) if row["aggregate"] in names]
     missing = sorted(set(names) - {row["aggregate"] for row in installed})
     if missing:
-        click.echo(f"not in the database yet: {', '.join(missing)}; etl db migrate", err=True)
+        print_note(f"not in the database yet: {', '.join(missing)}; etl db migrate")
     if as_json:
         print_json(installed)
     else:
@@ -97,7 +101,17 @@ def _list(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_jso
 
 
 def _verify(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_json: bool) -> int:
-    compared = [verify.verify(connection, aggregate) for aggregate in chosen]
+    compared = []
+    failed: list[EtlError] = []
+    for aggregate in chosen:
+        try:
+            compared.append(verify.verify(connection, aggregate))
+        except UsageError as error:  # It hinders no other aggregate.
+            failed.append(error)
+        except psycopg.Error as error:
+            failed.append(refresh.own_error(connection, aggregate, error))
+    for failure in failed:
+        print_error(failure)
     if as_json:
         print_json(
             vars(each) | {"keys": [{"key": key, "difference": difference} for key, difference in each.keys]}
@@ -116,7 +130,20 @@ def _verify(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_j
         ]
         if differing:
             print_table("differences", ["aggregate", "key", "row is"], differing)
-    return ExitCode.FINDINGS if any(each.differences for each in compared) else ExitCode.SUCCESS
+    _explain(connection, {each.aggregate for each in compared if each.differences})
+    found = ExitCode.FINDINGS if any(each.differences for each in compared) else ExitCode.SUCCESS
+    return gravest([found, *(failure.exit_code for failure in failed)])
+
+
+def _explain(connection: psycopg.Connection, differing: Collection[str]) -> None:
+    """Name the facts with partitions: their changes may have come past the triggers."""
+    for fact, names in installation.divided(connection):
+        if affected := [name for name in names if name in differing]:
+            click.echo(
+                f"{fact} is partitioned, and changes by the name of a partition are not noted:"
+                f" etl precalculate --full {' '.join(affected)}",
+                err=True,
+            )
 
 
 def _print_ddl(connection: psycopg.Connection, chosen: Sequence[Aggregate]) -> int:

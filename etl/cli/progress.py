@@ -17,6 +17,7 @@ from etl.ingestion.pipeline.job import Progress, Watch
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.values import Source
 from etl.precalculation.refresh import RefreshResult
+from etl.standard_streams import one_line, styled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -166,7 +167,7 @@ class Bars:
         left = None if stream.size is None else pace.seconds_left(stream.size)
         rejected = f"{progress.rejected:,} rejected"
         grid.add_row(
-            Text(stream.source.name, overflow="ellipsis", no_wrap=True),
+            Text(one_line(stream.source.name), overflow="ellipsis", no_wrap=True),
             *_bar(position, stream.size),
             f"{progress.entered + progress.skipped:,} records",
             f"{pace.records_per_second:,.0f}/s",
@@ -206,7 +207,7 @@ def _live(drawn: "Callable[[], RenderableType]") -> Iterator[None]:
     # With NO_COLOR the console itself draws the bar without colours.
     with Live(
         get_renderable=drawn,
-        console=Console(stderr=True),
+        console=Console(file=styled(sys.stderr)),
         refresh_per_second=DRAWN_PER_SECOND,
         transient=True,
         redirect_stdout=False,

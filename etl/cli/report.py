@@ -11,10 +11,11 @@ import click
 
 from etl import report
 from etl.cli import completion
-from etl.cli.options import Common, option
+from etl.cli.options import Common, option, print_note, print_text
 from etl.database.connecting import connect
-from etl.errors import UsageError, reason_of
+from etl.errors import UsageError, cannot_write
 from etl.precalculation import catalogue
+from etl.standard_streams import binary_output, styled
 
 _ENDINGS: dict[str, report.Format] = {
     ".csv": "csv",
@@ -52,7 +53,7 @@ def command(
     if chosen_format == "table" and output != "-":
         raise UsageError(f"the ending of {output} names no format", hint="give --format csv, json, parquet or html")
     # Not `database()`, which reads the ledger: an analyst has no right to, and needs none.
-    with common.server() as database, connect(database, "etl:report") as connection:
+    with common.server() as database, connect(database, "etl:report", sees_all=False) as connection:
         if chosen_format == "table":
             _show(report.draw(connection, request, _width()))
             return
@@ -67,12 +68,12 @@ def _width() -> int | None:
 def _show(shown: report.TerminalReport) -> None:
     from rich.console import Console
 
-    click.echo(shown.title)
-    Console(highlight=False, markup=False, width=_width() or 10_000).print(shown.table)
+    print_text(shown.title)
+    Console(file=styled(sys.stdout), highlight=False, markup=False, width=_width() or 10_000).print(shown.table)
     if shown.count_rows < shown.count_all:
-        click.echo(f"{shown.count_rows:,} of {shown.count_all:,} rows; more with --limit", err=True)
+        print_note(f"{shown.count_rows:,} of {shown.count_all:,} rows; more with --limit")
     if shown.left_out:
-        click.echo(f"no room for {', '.join(shown.left_out)}; choose with --columns", err=True)
+        print_note(f"no room for {', '.join(shown.left_out)}; choose with --columns")
 
 
 @contextmanager
@@ -81,7 +82,8 @@ def _opened(output: str, format: str) -> Iterator[BinaryIO]:
     if output == "-":
         if format == "parquet" and sys.stdout.isatty():
             raise UsageError("parquet cannot be printed on a terminal", hint="give a file with --output")
-        yield sys.stdout.buffer
+        with binary_output() as file:
+            yield file
         return
     path = Path(output)
     unfinished = path.with_name(f".{path.name}.unfinished")
@@ -93,4 +95,4 @@ def _opened(output: str, format: str) -> Iterator[BinaryIO]:
         finally:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot write {output}: {reason_of(error)}") from error
+        raise cannot_write(output, error) from error

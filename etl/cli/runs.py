@@ -8,7 +8,7 @@ from typing import Any, get_args
 import click
 
 from etl.cli import completion
-from etl.cli.options import Common, json_option, option, print_json, print_table
+from etl.cli.options import Common, json_option, option, print_json, print_note, print_table, print_text
 from etl.database.connecting import connect
 from etl.errors import UsageError
 from etl.ingestion.ledger import failures, history
@@ -136,31 +136,35 @@ def trace_command(common: Common, table: str, values: tuple[str, ...], as_json: 
         print_json(map(vars, traces))
     for trace in () if as_json else traces:
         if trace.run is None:
-            click.echo(trace.missing)
+            print_text(trace.missing or "")
             continue
         place = f"record {trace.record:,} of {trace.source}" + (
             "" if trace.offset is None else f" at byte {trace.offset:,}"
         )
-        click.echo(f"{place}, loaded by run {trace.run} ({trace.loaded_at:%Y-%m-%d %H:%M:%S %Z})")
+        print_text(f"{place}, loaded by run {trace.run} ({trace.loaded_at:%Y-%m-%d %H:%M:%S %Z})")
         click.echo(f"  {trace.text if trace.text is not None else trace.missing}")
     if has_more:
-        click.echo(f"more than {tracing.MAX_ROWS} records: name more columns", err=True)
+        print_note(f"more than {tracing.MAX_ROWS} records: name more columns")
 
 
 def _print_run(run: RunRow, here: Path) -> None:
-    click.echo(f"run {run.run}: {_status(run)}")
-    click.echo(f"  {run.dataset} from {run.source}, {run.mode}, begun {run.started_at:%Y-%m-%d %H:%M:%S %Z}")
+    print_text(f"run {run.run}: {_status(run)}")
+    print_text(f"  {run.dataset} from {run.source}, {run.mode}, begun {run.started_at:%Y-%m-%d %H:%M:%S %Z}")
     counts = f"{run.loaded:,} loaded, {run.rejected:,} rejected, {run.failed:,} failed"
-    click.echo(f"  {run.records:,} records in {run.batches:,} batches: {counts}")
+    print_text(f"  {run.records:,} records in {run.batches:,} batches: {counts}")
+    if run.rows_deleted or run.rows_kept:
+        kept = f"; kept that may belong to rejected records: {run.rows_kept:,}" if run.rows_kept else ""
+        print_text(f"  rows deleted by the replace: {run.rows_deleted:,}{kept}")
     if run.records_per_second and run.seconds:
         rate = f"{run.records_per_second:,.0f} records/s, {run.bytes / 1e6 / run.seconds:,.1f} MB/s"
-        click.echo(f"  {run.bytes:,} bytes in {run.seconds:,.1f} s ({rate})")
+        print_text(f"  {run.bytes:,} bytes in {run.seconds:,.1f} s ({rate})")
     if run.pending:
-        click.echo(f"  {run.pending:,} records wait in the failed store")
+        print_text(f"  {run.pending:,} records wait in the failed store")
     if run.status == "aborted":
-        click.echo(f"  next: {run.next}; to load it all the same: {history.load_command(run, here)} --max-rejected N")
+        limits = "--max-rejected N" + (", or --max-deleted N" if run.mode == "replace" else "")
+        print_text(f"  next: {run.next}; to load it all the same: {history.load_command(run, here)} {limits}")
     elif run.next and run.status != "running":
-        click.echo(f"  next: {run.next}")
+        print_text(f"  next: {run.next}")
     click.echo()
 
 

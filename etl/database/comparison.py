@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.database.tables import denied
-from etl.datasets import LINEAGE, Dataset, Table, limits_ddl, quoted, sql_type
+from etl.database.tables import denied, identity_remedy, key_remedy
+from etl.datasets import LINEAGE, Dataset, Table, limits_ddl, sql_type
 
 _SQL = queries.load("comparison")
 _EXPECTED = "etl_expected"
@@ -28,7 +29,8 @@ class Difference:
 class _TableColumn:
     type: str
     is_required: bool
-    has_default: bool
+    is_filled: bool
+    generated: Literal["", "computed", "identity"]
 
 
 def compare(connection: psycopg.Connection, dataset: Dataset) -> list[Difference]:
@@ -55,6 +57,7 @@ def _of_table(connection: psycopg.Connection, dataset: Dataset, table: Table) ->
         if name not in columns:
             yield Difference(table=table.name, column=name, found="the column is missing", remedy=create)
     yield from _of_columns(connection, table, columns)
+    yield from _of_generated(dataset, table, columns)
     yield from _of_checks(connection, table, columns)
     yield from _of_indexes(connection, dataset, table, create)
 
@@ -76,11 +79,24 @@ def _of_columns(connection: psycopg.Connection, table: Table, columns: dict[str,
     for name, existing in columns.items():
         if name in named:
             continue
-        if existing.is_required and not existing.has_default:
+        if existing.is_required and not existing.is_filled:
             text = "is not in the definition, refuses null and has no default: no record loads"
             yield _difference(table, name, text, sql.SQL("drop not null"))
         else:
             yield Difference(table=table.name, column=name, found="is not in the definition, and stays", remedy="")
+
+
+def _of_generated(dataset: Dataset, table: Table, columns: dict[str, _TableColumn]) -> Iterator[Difference]:
+    """Yield the columns of the definition that a load cannot fill, or cannot update."""
+    for column in table.columns:
+        generated = columns[column.name].generated if column.name in columns else ""
+        if generated == "computed":
+            text, remedy = "is computed by the server, and takes no value", f"leave it out of {dataset.path}"
+            yield Difference(table=table.name, column=column.name, found=text, remedy=remedy)
+        if generated == "identity" and dataset.key and column.name not in dataset.key and not table.each:
+            remedy = identity_remedy(table.quoted, [column.name])
+            text = "is generated always, and no update can change it"
+            yield Difference(table=table.name, column=column.name, found=text, remedy=remedy)
 
 
 def _of_checks(connection: psycopg.Connection, table: Table, columns: dict[str, _TableColumn]) -> Iterator[Difference]:
@@ -99,8 +115,8 @@ def _of_indexes(connection: psycopg.Connection, dataset: Dataset, table: Table, 
     key = list(dataset.key)
     key_text = ", ".join(key)
     if key and not table.each and not any(is_unique and set(names) == set(key) for is_unique, names in indexes):
-        alter = f"alter table {table.quoted} add primary key ({quoted(key)});"
-        yield Difference(table=table.name, column=None, found=f"no unique index of the key ({key_text})", remedy=alter)
+        remedy = key_remedy(connection, dataset, table)
+        yield Difference(table=table.name, column=None, found=f"no unique index of the key ({key_text})", remedy=remedy)
     for index in [*table.index, *([dataset.key] if key and table.each else [])]:
         if not any(names[: len(index)] == list(index) for _, names in indexes):
             missing = f"no index on ({', '.join(index)})"
@@ -114,6 +130,6 @@ def _difference(table: Table, column: str, found: str, change: sql.Composable) -
 
 def _columns(connection: psycopg.Connection, table: str) -> dict[str, _TableColumn]:
     return {
-        name: _TableColumn(type=type_, is_required=is_required, has_default=has_default)
-        for name, type_, is_required, has_default in connection.execute(_SQL["columns"], {"table": table})
+        name: _TableColumn(type=type_, is_required=is_required, is_filled=is_filled, generated=generated)
+        for name, type_, is_required, is_filled, generated in connection.execute(_SQL["columns"], {"table": table})
     }

@@ -4,16 +4,20 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import psycopg
-import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from etl import queries
+from etl.database import sessions, times, watching
+from etl.database.answers import answer_to, wrong_parameter
+from etl.database.pooling import Pooling, SharedSessionError, pooling
+from etl.database.sqlstates import code_of
+from etl.database.watching import ServerConnection, Watch
 from etl.errors import DatabaseError, UsageError
 
 EMBEDDED = "embedded:"
@@ -33,19 +37,13 @@ _CONNECTION = {
     "tcp_user_timeout": "30000",
 }
 
-_LOCK_TIMEOUT = "60s"
-
-# libpq passes on the text of the server's answer to a first connection, but not its SQLSTATE.
-_REFUSALS = re.compile(
-    r"password authentication failed|no password supplied|does not exist|no pg_hba\.conf entry"
-    r"|not permitted to log in|authentication failed|invalid connection option|invalid .*value|invalid port number"
-    r"|definition of service .* not found|certificate|permission denied for database"
-    r"|does not support SSL|SSL is required|no encryption"
-)
-
-_SQL = queries.load("database")
-
-log = structlog.get_logger(__name__)
+# What a limit of the time of a statement, a session or a transaction gives: a session may end before it is lifted.
+_TRANSACTION_LIMIT = "25P04"
+_LIMITS = ("57014", "57P05")
+# The last one is libpq's, which does not always read the reason before it sees the end.
+_ENDED_BY_LIMIT = re.compile(r"due to (idle-session|statement) timeout|server closed the connection unexpectedly")
+_NO_LIMITS = "-c statement_timeout=0 -c idle_session_timeout=0"
+_NO_TRANSACTION_LIMIT = " -c transaction_timeout=0"  # since PostgreSQL 17
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +52,10 @@ class Database:
 
     conninfo: str
     embedded: bool = False
+    folder: Path | None = None
+    """The folder of the embedded server that this process uses."""
+    known_pooling: list[Pooling] = field(default_factory=list, repr=False, compare=False)
+    """How the first connection reached the server, found once; empty before."""
 
     @property
     def name(self) -> str:
@@ -101,7 +103,7 @@ def serving(address: str) -> Iterator[Database]:
         from etl import embedded  # noqa: PLC0415 - costs the start of those who have a server
 
         with embedded.serving(folder) as url:
-            yield Database(conninfo=url, embedded=True)
+            yield Database(conninfo=url, embedded=True, folder=folder)
         return
     _require_readable(address)
     yield Database(conninfo=address)
@@ -124,39 +126,131 @@ def _require_readable(address: str) -> None:
         )
 
 
-def connect(database: Database, application_name: str = "etl") -> psycopg.Connection:
+def connect(database: Database, application_name: str = "etl", *, sees_all: bool = True) -> ServerConnection:
     """Open an autocommit connection with pinned session settings.
 
-    Raises UsageError when the server refuses this user or database, DatabaseError when it cannot be reached.
+    With `sees_all` the server refuses a statement where a policy of a table would hide rows from it.
+
+    Raises UsageError when the server refuses this user or database, or a pooler shares the session with others;
+    DatabaseError when the server cannot be reached.
     """
+    with _explained(database, application_name):
+        return _open(database, application_name, sees_all=sees_all)
+
+
+def connect_to_inspect(database: Database) -> tuple[ServerConnection, Pooling]:
+    """Open a connection for checks, and return how it reaches the server. A shared session is left as it is.
+
+    Raises UsageError and DatabaseError as `connect` does.
+    """
+    with _explained(database, "etl:check"):
+        try:
+            return _open(database, "etl:check"), (database.known_pooling or ["none"])[0]
+        except SharedSessionError:
+            return _connect(database, "etl:check"), "transaction"
+
+
+@contextmanager
+def _explained(database: Database, application_name: str) -> Iterator[None]:
     try:
-        return _open(database, application_name)
+        yield
+    except psycopg.ProgrammingError as error:
+        if code_of(error) is not None:
+            raise
+        remedy = wrong_parameter().remedy
+        raise UsageError(f"the address of {database.name} is wrong: {_first_line(error)}", hint=remedy) from error
     except psycopg.OperationalError as error:
-        text = _first_line(error)
-        if _REFUSALS.search(text):
-            raise UsageError(f"{database.name} refuses the connection: {text}", hint=_remedy(text)) from error
-        raise DatabaseError(
-            f"cannot reach the database {database.name}: {text}",
-            hint="start the server, or name another by --database or ETL_DATABASE_URL",
-        ) from error
+        text, answer = _first_line(error), answer_to(_conninfo(database, application_name), error)
+        if answer.is_refusal:
+            raise UsageError(f"{database.name} refuses the connection: {text}", hint=answer.remedy) from error
+        raise DatabaseError(f"cannot reach the database {database.name}: {text}", hint=answer.remedy) from error
 
 
-def _open(database: Database, application_name: str) -> psycopg.Connection:
+def _conninfo(database: Database, application_name: str, limits: str = "") -> str:
     written = conninfo_to_dict(database.conninfo)
     options: dict[str, Any] = {name: value for name, value in _CONNECTION.items() if name not in written}
-    connection = psycopg.connect(
-        database.conninfo,
-        autocommit=True,
-        application_name=application_name,
-        client_encoding="utf8",
-        **options,
-    )
+    if limits:
+        options["options"] = f"{written.get('options') or os.environ.get('PGOPTIONS', '')} {limits}"
+    return make_conninfo(database.conninfo, application_name=application_name, client_encoding="utf8", **options)
+
+
+def _open(
+    database: Database, application_name: str, *, sees_all: bool = True, is_watched: bool = True
+) -> ServerConnection:
+    """Open a session that is this connection's own, without time limits and with pinned settings.
+
+    A limit of milliseconds can end a session before it is lifted. Then the session is asked for without limits; this is
+    not the first way, because poolers refuse such options.
+    """
+    limits = ""
+    while True:
+        try:
+            connection = _connect(database, application_name, limits)
+            connection.backend = _pinned(connection, database, sees_all=sees_all)
+        except psycopg.Error as error:
+            further = _further_limits(error, limits)
+            if further == limits:
+                raise
+            limits = further
+        else:
+            if is_watched:
+                another = partial(_open, database, "etl:look", is_watched=False)
+                connection.watch = Watch(connection, another)
+                connection.answers_within = None
+            return connection
+
+
+def _further_limits(error: psycopg.Error, limits: str) -> str:
+    """Return the options with which a session begins without the limit that ended it: the same ones without any."""
+    text = str(error)
+    if code_of(error) == _TRANSACTION_LIMIT or "due to transaction timeout" in text:
+        return _NO_LIMITS + _NO_TRANSACTION_LIMIT
+    if code_of(error) in _LIMITS or _ENDED_BY_LIMIT.search(text):
+        return limits or _NO_LIMITS
+    return limits
+
+
+def _pinned(connection: psycopg.Connection, database: Database, *, sees_all: bool) -> int:
+    """Pin the settings of a session, and return the process that serves it."""
     try:
-        connection.execute(_SQL["pin_session"], {"lock_timeout": _LOCK_TIMEOUT})
+        if not sessions.lift_limits(connection):
+            sessions.require_own(pooling_of(connection, database), database.name)
+            sessions.lift_limits(connection, is_own=True)
+        return sessions.pin(connection, sees_all=sees_all)
     except BaseException:
         connection.close()
         raise
+
+
+def pooling_of(connection: psycopg.Connection, database: Database) -> Pooling:
+    """Return how a connection reaches the server of a database: directly, or by a pooler."""
+    if database.known_pooling:
+        return database.known_pooling[0]
+    way = pooling(connection, partial(_connect, database, "etl:check"))
+    database.known_pooling.append(way)
+    return way
+
+
+def _connect(database: Database, application_name: str, limits: str = "") -> ServerConnection:
+    conninfo = _conninfo(database, application_name, limits)
+    try:
+        connection = ServerConnection.connect(conninfo, autocommit=True)
+    except psycopg.OperationalError:
+        if not _is_revived(database):
+            raise
+        connection = ServerConnection.connect(conninfo, autocommit=True)
+    times.read_all(connection)
+    connection.answers_within = watching.ANSWER_SECONDS
     return connection
+
+
+def _is_revived(database: Database) -> bool:
+    """Start the embedded server again if it was killed while this process uses it; return whether it was."""
+    if database.folder is None:
+        return False
+    from etl import embedded  # noqa: PLC0415 - costs the start of those who have a server
+
+    return embedded.Server(database.folder).revive()
 
 
 def _first_line(error: psycopg.Error) -> str:
@@ -166,16 +260,6 @@ def _first_line(error: psycopg.Error) -> str:
     return text.removeprefix("connection failed: ").removeprefix("FATAL: ").strip()
 
 
-def _remedy(text: str) -> str:
-    if "password" in text or "authentication" in text:
-        return "give the password by ~/.pgpass, PGPASSWORD or a service file, never on the command line"
-    if "database" in text and "does not exist" in text:
-        return "create the database, or name another by --database or ETL_DATABASE_URL"
-    if "SSL" in text or "certificate" in text:
-        return "sslrootcert names the authority of the server's certificate; see docs/security.md"
-    return "check user, database and address"
-
-
 class Session:
     """One connection that is opened again after it was lost, without what the lost one had prepared."""
 
@@ -183,13 +267,13 @@ class Session:
         self._database = database
         self._application_name = application_name
         self._reopened: Callable[[psycopg.Connection], None] | None = None
-        self._connection: psycopg.Connection | None = connect(database, application_name)
+        self._connection: ServerConnection | None = connect(database, application_name)
 
     def when_reopened(self, action: Callable[[psycopg.Connection], None]) -> None:
         """Run an action with each connection that replaces a lost one, such as taking its locks again."""
         self._reopened = action
 
-    def connection(self) -> psycopg.Connection:
+    def connection(self) -> ServerConnection:
         """Return the connection, or a new one after it was lost.
 
         Raises psycopg.OperationalError when the server cannot be reached now, and what `when_reopened` raises.

@@ -80,13 +80,18 @@ def one_migration_at_a_time(connection: psycopg.Connection) -> Iterator[None]:
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
-        raise UsageError(
-            f"the user {connection.info.user} may not migrate: {error.diag.message_primary}",
-            hint="run etl db migrate as the owner of the database",
-        ) from error
+        raise denied(connection, error) from error
     finally:
         if not connection.closed:
             connection.execute(_SQL["migrate_unlock"])
+
+
+def denied(connection: psycopg.Connection, error: psycopg.errors.InsufficientPrivilege) -> UsageError:
+    """Return the error for a user who lacks the right to a statement of a migration."""
+    return UsageError(
+        f"the user {connection.info.user} may not migrate: {error.diag.message_primary}",
+        hint="run etl db migrate as the owner of the database",
+    )
 
 
 def run_migrations(connection: psycopg.Connection) -> None:

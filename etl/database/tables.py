@@ -1,12 +1,13 @@
 """The tables of a dataset: creates and extends them, and checks what a load needs of them."""
 
 import re
+from collections.abc import Iterable
 
 import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import LINEAGE, Dataset, Table, additions, ddl, limits_ddl, quoted
+from etl.datasets import LINEAGE, Dataset, Table, additions, creation, limits_ddl, quoted, replica_identity
 from etl.errors import UsageError
 
 _SQL = queries.load("database")
@@ -15,6 +16,7 @@ _PRECISION = re.compile(r"\(.*\)")
 
 def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
     """Raise UsageError if a table of the dataset, a column of it or the right to load it is missing."""
+    _require_own_tables(connection, dataset)
     for table in dataset.tables:
         try:
             existing = {name for name, _, _ in connection.execute(_SQL["table_columns"], {"table": table.quoted})}
@@ -40,6 +42,64 @@ def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
                 f"the user {connection.info.user} may not load {table.name}",
                 hint=f"grant etl_loader to {connection.info.user}",
             )
+        _require_room_for_rows(connection, dataset, table)
+    require_visible(connection, [table.quoted for table in dataset.tables])
+
+
+def _require_own_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
+    """Raise UsageError if a table of the dataset is an aggregate: its next refresh would delete the loaded rows."""
+    names = [table.name for table in dataset.tables]
+    try:
+        with connection.transaction():
+            owned = [name for (name,) in connection.execute(_SQL["aggregates_among"], {"tables": names})]
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
+        return  # A user who may not read the ledger may load nothing; an older ledger lists no aggregates.
+    if owned:
+        raise UsageError(
+            f"{', '.join(owned)} is computed from facts, and the dataset {dataset.name} would load it",
+            hint=f"give the table another name in {dataset.path}",
+        )
+
+
+def _require_room_for_rows(connection: psycopg.Connection, dataset: Dataset, table: Table) -> None:
+    """Raise UsageError if a table would refuse every record: by a column that nothing fills, or without a partition."""
+    sent = [*(column.name for column in table.columns), *LINEAGE]
+    unfilled = [name for (name,) in connection.execute(_SQL["unfilled_columns"], {"table": table.quoted, "sent": sent})]
+    if unfilled:
+        raise UsageError(
+            f"the column {', '.join(unfilled)} of {table.name} refuses null, and neither the dataset {dataset.name}"
+            " nor a default gives it a value",
+            hint=f"name it in {dataset.path}, give it a default, or: alter table {table.quoted}"
+            f" {', '.join(f'alter column {quoted([name])} drop not null' for name in unfilled)}",
+        )
+    row = connection.execute(_SQL["lacks_partitions"], {"table": table.quoted}).fetchone()
+    if row and row[0]:
+        raise UsageError(
+            f"the table {table.name} is partitioned and has no partition",
+            hint=f"create table NAME partition of {table.quoted} ...",
+        )
+
+
+def hidden(connection: psycopg.Connection, tables: Iterable[str]) -> list[str]:
+    """Return those of some tables in which row-level security hides rows from the user."""
+    return [name for (name,) in connection.execute(_SQL["hidden"], {"tables": list(tables)})]
+
+
+def require_visible(connection: psycopg.Connection, tables: Iterable[str]) -> None:
+    """Raise UsageError when row-level security hides rows of these tables from the user.
+
+    A merge or a replace would miss these rows, and an aggregate would leave them out.
+    """
+    if names := hidden(connection, tables):
+        user = connection.info.user
+        raise UsageError(
+            f"row-level security hides rows of {', '.join(names)} from the user {user}", hint=see_all_rows(user)
+        )
+
+
+def see_all_rows(user: str) -> str:
+    """Return the remedy for a user from whom row-level security hides rows."""
+    return f"as a superuser: alter role {user} bypassrls; or run the command as the owner of the table"
 
 
 def denied(connection: psycopg.Connection, dataset: Dataset, what: str) -> UsageError:
@@ -85,34 +145,83 @@ def guarded_columns(connection: psycopg.Connection, dataset: Dataset) -> frozens
     return frozenset(guarded)
 
 
+def skipping_tables(connection: psycopg.Connection, dataset: Dataset) -> frozenset[int]:
+    """Return the numbers of the dataset's tables of which a trigger or a rule may skip rows without an error."""
+    names = [table.quoted for table in dataset.tables]
+    return frozenset(number for (number,) in connection.execute(_SQL["skipping_tables"], {"tables": names}))
+
+
 def _limits(connection: psycopg.Connection, table: str) -> dict[str, set[str]]:
     return {name: set(limits) for name, limits in connection.execute(_SQL["limits"], {"table": table})}
 
 
 def require_key(connection: psycopg.Connection, dataset: Dataset) -> None:
-    """Raise UsageError if a table of records has no unique index of the key, which a merge needs."""
+    """Raise UsageError if rows of a table of records cannot be found by their key, which a merge needs."""
     for table in dataset.record_tables:
         row = connection.execute(_SQL["has_key"], {"table": table.quoted, "key": list(dataset.key)}).fetchone()
         if not row or not row[0]:
             raise UsageError(
                 f"the table {table.name} has no unique index of its key ({', '.join(dataset.key)})",
-                hint=f"alter table {table.quoted} add primary key ({quoted(dataset.key)})",
+                hint=key_remedy(connection, dataset, table).removesuffix(";"),
             )
+    _require_comparable_keys(connection, dataset)
+
+
+def _require_comparable_keys(connection: psycopg.Connection, dataset: Dataset) -> None:
+    """Raise UsageError if the child rows of a record cannot be found by its key, because their collations conflict."""
+    records, *children = dataset.tables
+    for child in children:
+        values = {"table": records.quoted, "child": child.quoted, "key": list(dataset.key)}
+        for name, collation in connection.execute(_SQL["other_collations"], values) if child.each else ():
+            raise UsageError(
+                f"the column {name} of {child.name} has another collation than that of {records.name}",
+                hint=f"alter table {child.quoted} alter column {quoted([name])} type text collate {collation}",
+            )
+
+
+def key_remedy(connection: psycopg.Connection, dataset: Dataset, table: Table) -> str:
+    """Return how a table gets the unique index of its key; that of a partitioned table holds the partition key."""
+    row = connection.execute(_SQL["partition_key"], {"table": table.quoted}).fetchone()
+    columns, has_expression = row or ([], False)
+    missing = [name for name in columns if name not in dataset.key]
+    if has_expression:
+        return f"partition {table.name} by columns: a table that is partitioned by an expression has no unique index"
+    key = (*dataset.key, *missing)
+    values = {"table": table.quoted, "key": list(key)}
+    [(is_there,)] = connection.execute(_SQL["has_key"], values).fetchall()
+    [(has_primary_key,)] = connection.execute(_SQL["has_primary_key"], values).fetchall()
+    kind = "unique" if has_primary_key else "primary key"
+    remedies = [f"add {', '.join(missing)}, by which {table.name} is partitioned, to key in {dataset.path}"] * bool(
+        missing
+    )
+    remedies += [] if is_there else [f"alter table {table.quoted} add {kind} ({quoted(key)});"]
+    return ", and: ".join(remedies)
+
+
+def identity_remedy(table: str, names: Iterable[str]) -> str:
+    """Return the statement that lets an update change identity columns of a table, whose name is quoted if needed."""
+    changes = ", ".join(f"alter column {quoted([name])} set generated by default" for name in names)
+    return f"alter table {table} {changes};"
 
 
 def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
     """Create the tables of a dataset, add missing columns to existing ones, and grant them to the group roles.
 
-    Raises UsageError if a new column is required and has no default, but the table holds rows.
+    Raises UsageError if a new column is required and has no default, but the table holds rows, and for the table of an
+    aggregate.
     """
+    _require_own_tables(connection, dataset)
     roles = {name for (name,) in connection.execute(_SQL["roles_present"])}
     with connection.transaction():
         connection.execute(_SQL["hush_notices"])
         try:
             for table in dataset.tables:
                 _add_columns(connection, table)
-            for statement in ddl(dataset):
+            for statement in creation(dataset):
                 connection.execute(statement)
+            bare = {"tables": [table.quoted for table in dataset.tables]}
+            for names in connection.execute(_SQL["without_identity"], bare).fetchall():
+                connection.execute(replica_identity(sql.Identifier(*names)))
         except psycopg.errors.WrongObjectType as error:
             raise UsageError(
                 f"a relation with the name of a table of {dataset.name} is no table: {error.diag.message_primary}",

@@ -5,8 +5,8 @@ and others run them.
 """
 
 from etl.datasets.definition import LINEAGE, SOURCE, Column, Condition, Dataset, Table
-from etl.datasets.reading import default_names, find, folders, names, read, readable
-from etl.datasets.tables import additions, ddl, limits_ddl, quoted, sql_type
+from etl.datasets.reading import default_names, find, folders, look, names, read, readable
+from etl.datasets.tables import additions, creation, ddl, limits_ddl, quoted, replica_identity, sql_type
 from etl.datasets.types import TYPES, Type
 
 __all__ = [
@@ -19,14 +19,17 @@ __all__ = [
     "Table",
     "Type",
     "additions",
+    "creation",
     "ddl",
     "default_names",
     "find",
     "folders",
     "limits_ddl",
+    "look",
     "names",
     "quoted",
     "read",
     "readable",
+    "replica_identity",
     "sql_type",
 ]

@@ -26,6 +26,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     match: str | None = None
     required: bool = False
     trim: bool = False
+    exact: bool = False
     null_if: tuple[str | int | float, ...] = ()
     default: str | bool | int | float | None = None
     min: int | float | str | None = None

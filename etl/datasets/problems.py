@@ -8,7 +8,7 @@ from typing import Any
 
 from etl.datasets import paths
 from etl.datasets.definition import LINEAGE, SOURCE, Column, Condition, Dataset, Table
-from etl.datasets.types import OPTIONS, TimeType, with_option
+from etl.datasets.types import OPTIONS, NumberType, TimeType, with_option
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _NAME_LENGTH = 63
@@ -139,6 +139,8 @@ def _misused_options(column: Column) -> Iterator[str]:
     for option in sorted(OPTIONS - column.column_type.options):
         if getattr(column, option) not in {None, ()}:
             yield f"{option} expects type {with_option(option)}, not {column.type}"
+    if column.exact and not isinstance(column.column_type, NumberType):
+        yield f"exact expects a type of numbers, not {column.type}"
     if not column.column_type.is_single:
         for option in ("trim", "null_if", "default"):
             if getattr(column, option) not in {False, (), None}:

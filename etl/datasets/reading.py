@@ -4,7 +4,6 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +74,20 @@ def find(name: str, config_dir: Path) -> Dataset:
     raise DefinitionError(f"no dataset is called {name!r}", hint=hint)
 
 
+def look(config_dir: Path) -> tuple[list[Dataset], list[DefinitionError]]:
+    """Return all valid definitions, and what is wrong with the others; a wrong file hinders no other dataset."""
+    valid, wrong = [], []
+    for name in names(config_dir):
+        try:
+            valid.append(find(name, config_dir))
+        except DefinitionError as error:
+            wrong.append(error)
+    return valid, wrong
+
+
 def readable(config_dir: Path) -> list[Dataset]:
     """Return all valid definitions; the command that uses a wrong one reports it."""
-    valid = []
-    for name in names(config_dir):
-        with suppress(DefinitionError):
-            valid.append(find(name, config_dir))
-    return valid
+    return look(config_dir)[0]
 
 
 def read(path: Path) -> Dataset:

@@ -17,6 +17,17 @@ _LINEAGE_COLUMNS = {
 
 def ddl(dataset: Dataset) -> list[sql.Composed]:
     """Return the statements that create the tables of a dataset; running them again changes nothing."""
+    bare = [table for table in dataset.tables if table.each or not dataset.key]
+    return [*creation(dataset), *(replica_identity(table.identifier) for table in bare)]
+
+
+def replica_identity(table: sql.Composable) -> sql.Composed:
+    """Return the statement that lets a table without a primary key be published (logical replication)."""
+    return sql.SQL("alter table {} replica identity full").format(table)
+
+
+def creation(dataset: Dataset) -> list[sql.Composed]:
+    """Return the statements that create the tables; the tables without a key have no replica identity yet."""
     statements = [
         sql.SQL("create schema if not exists {}").format(sql.Identifier(schema))
         for schema in sorted({table.schema for table in dataset.tables})

@@ -27,17 +27,24 @@ class Postmaster:
 
 def living(data: Path) -> Postmaster | None:
     """Return the running postmaster, or None. Another process with its old id is not taken for it."""
+    postmaster = last(data)
+    try:
+        arguments = psutil.Process(postmaster.pid).cmdline() if postmaster else []
+    except (ValueError, psutil.Error):
+        return None
+    return postmaster if arguments[1:3] == ["-D", str(data)] else None
+
+
+def last(data: Path) -> Postmaster | None:
+    """Return the running postmaster, or one that was killed; None after an orderly stop."""
     try:
         text = (data / "postmaster.pid").read_text(encoding="utf-8", errors="surrogateescape")
         lines = [line.strip() for line in text.splitlines()] + [""] * 8
-        arguments = psutil.Process(int(lines[0])).cmdline()
-    except (FileNotFoundError, ValueError, psutil.Error):
+        pid, port = int(lines[0]), int(lines[3] or SOCKET_PORT)
+    except (FileNotFoundError, ValueError):
         return None
-    if arguments[1:3] != ["-D", str(data)]:
-        return None
-    port = int(lines[3] or SOCKET_PORT)
     return Postmaster(
-        pid=int(lines[0]),
+        pid=pid,
         started=lines[2],
         port=port,
         tcp_port=port if lines[5] else None,

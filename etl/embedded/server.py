@@ -20,7 +20,7 @@ from etl.embedded.binaries import VERSION, binary
 from etl.embedded.configuration import server_conf
 from etl.embedded.creation import DATABASE, SUPERUSER, create
 from etl.embedded.files import ELSEWHERE, opened, own_files, take, write
-from etl.embedded.postmasters import living
+from etl.embedded.postmasters import last, living
 from etl.embedded.sockets import SOCKET_PORT, make_private, socket_folder
 from etl.errors import BusyError, DatabaseError, UsageError
 
@@ -52,7 +52,7 @@ class Server:
 
     def __post_init__(self) -> None:
         # Two spellings of one folder must lead to the same locks and the same postmaster.
-        object.__setattr__(self, "folder", self.folder.resolve())
+        object.__setattr__(self, "folder", Path(os.path.realpath(self.folder)))
 
     @property
     def socket_folder(self) -> Path:
@@ -75,6 +75,23 @@ class Server:
                 postmaster = living(self._data)
                 if keep and postmaster is not None:
                     write(self.folder / "server.keep", postmaster.identity)
+
+    def revive(self) -> bool:
+        """Start the server again if it was killed; return False, and do nothing, if it runs or was stopped in order.
+
+        Raises DatabaseError when the server does not start.
+        """
+        with own_files(), self._changing():
+            killed = last(self._data)
+            if killed is None or living(self._data) is not None:
+                return False
+            was_kept = self._kept() == killed.identity
+            self._start(killed.tcp_port)
+            postmaster = living(self._data)
+            if was_kept and postmaster is not None:
+                write(self.folder / "server.keep", postmaster.identity)
+            _log.warning("embedded_server_restarted", folder=str(self.folder))
+            return True
 
     def stop(self) -> bool:
         """Stop the server, even while a command uses it, and return whether it ran."""

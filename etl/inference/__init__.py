@@ -65,5 +65,5 @@ def infer(
 
 
 def _records(stream: Stream, path: str) -> Iterator[dict[str, Any] | Fault]:
-    options = CutOptions(format="auto", records_path=path, batch_rows=_PIECE_RECORDS, known={})
+    options = CutOptions(format="auto", records_path=path, batch_rows=_PIECE_RECORDS)
     return (record for piece in cut(stream, options) for record in decode(piece))

@@ -6,8 +6,10 @@ READ_BYTES = 1 << 18
 # An object store answers a request for each block: a smaller one waits more, a larger one costs memory.
 STORE_BLOCK_BYTES = 8 << 20
 
-# A server that sends nothing for so long has lost the connection.
+# A server that sends nothing for so long has lost the connection. In this time an answer must begin, and then each
+# PROGRESS_BYTES of its content must come, which is 1 kB/s: a server that sends a byte now and then would never end.
 NETWORK_SECONDS = 60.0
+PROGRESS_BYTES = 1 << 16
 
 # Records are decoded this many bytes at a time: half or twice as many take longer, because of the cache.
 BLOCK_BYTES = 1 << 17
@@ -19,8 +21,14 @@ COPY_BYTES = 1 << 17
 # Then there is something to send or to do when one side is slower for a moment.
 PARTS_BEYOND = 32
 
-# The first bytes of a source, which identify it before it is read to its end.
+# The first bytes of a source, which show its line ends and, in ledgers of old, identify it.
 HEAD_BYTES = 1 << 20
+
+# A source has a mark for each cell of this size. It is a part of the format of the ledger: it never changes.
+CELL_BYTES = 1 << 18
+
+# Pieces that are kept until it is known which run they belong to. What is needed and was not kept is read again.
+KEPT_BYTES = 8 << 20
 
 # The fixed cost of a batch, 3 ms, is then a twentieth of its rows; a retry or a failed batch is still small.
 BATCH_ROWS = 20_000
@@ -41,6 +49,14 @@ MAX_NESTING = 200
 BYTES_PER_WORKER = 64 << 20
 MAX_DEFAULT_WORKERS = 4
 
+# A share of rejected records is judged during a load from this many records on, and at its end from fewer on: one bad
+# record among few says nothing about the file. Runs that become visible at once are judged at their end at any size.
+SHARE_RECORDS = 10_000
+SHARE_RECORDS_AT_END = 101
+
+# A share of deleted rows is judged from this many rows on: a small table may change as a whole.
+SHARE_ROWS = 1_000
+
 # Files of the failed store that may wait for the disk before the load waits for them.
 FAILURES_IN_FLIGHT = 16
 
@@ -50,3 +66,6 @@ RETRY_CAP_SECONDS = 30.0
 
 # How COPY's text format writes null.
 NULL_TEXT = "\\N"
+
+# The last of so many failed batches in a row ends the load: its cause is not one of single batches.
+MAX_FAILED_IN_A_ROW = 3

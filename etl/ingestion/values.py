@@ -11,6 +11,8 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import xxhash
 
+from etl.ingestion.fingerprints import Fingerprint, Mark
+
 PieceShape = Literal["array", "lines", "values", "members", "keyed"]
 """How the records of a piece are written: as elements of an array, one per line, as values one after the other, as
 members of an object with their keys, or one per line as an object whose only member is the record with its key.
@@ -117,7 +119,9 @@ class Piece:
     `parts` are its bytes in order; `data` joins them. `blocks` are ranges of these bytes, each of whole records that
     are decoded together; `block_rows` are the rows that the proof of each block made, if any. `which` is the place
     (from 0) of the piece's records path among the paths by which the source is cut; numbers count the records of one
-    path.
+    path. `gap` are the bytes between the record before and the first one, in the same array or object; `start` is the
+    fingerprint of all bytes before the first record, `before` is the mark after the record before, `marks` are
+    those that every reader makes of the records of the piece, and `end_mark` is the mark after its last record.
     """
 
     offset: int
@@ -128,6 +132,11 @@ class Piece:
     which: int = 0
     blocks: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
     block_rows: tuple[BlockRows | None, ...] = field(default=(), repr=False, compare=False)
+    gap: bytes = field(default=b"", repr=False, compare=False)
+    start: Fingerprint | None = field(default=None, repr=False, compare=False)
+    before: Mark | None = field(default=None, repr=False, compare=False)
+    marks: tuple[Mark, ...] = field(default=(), repr=False, compare=False)
+    end_mark: Mark | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def data(self) -> bytes:
@@ -173,10 +182,15 @@ class Piece:
         """The byte after the last record."""
         return self.offset + (self.blocks[-1][1] if self.blocks else self.length)
 
+    @property
+    def last_record(self) -> int:
+        """The number (from 1) of its last record."""
+        return self.first_record + self.count - 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedRange:
-    """A piece that is in the ledger already: its range in the source, and the xxh3 hash of its bytes."""
+    """A batch of the ledger: its bytes and records in the source, and the xxh3 hash of its bytes."""
 
     offset: int
     length: int
@@ -188,6 +202,11 @@ class LoadedRange:
     def end(self) -> int:
         """The byte after the last record."""
         return self.offset + self.length
+
+    @property
+    def last_record(self) -> int:
+        """The number (from 1) of its last record."""
+        return self.first_record + self.count - 1
 
 
 class Misfit(Exception):
@@ -245,11 +264,15 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyEffects:
-    """The effects of policies: records without their NUL characters, records with a duplicate key, unknown members."""
+    """The effects of policies: records without their NUL characters, records with a duplicate key, unknown members.
+
+    `coerced` counts for each column, by table and name, the texts that it does not store as they are written.
+    """
 
     nul_stripped: int = 0
     duplicates: int = 0
     unknown: tuple[str, ...] = ()
+    coerced: Mapping[str, int] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Return the effects that occurred, as a JSON object."""
@@ -378,7 +401,12 @@ class Reason:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The end of one source, as `load --json` prints it (C4)."""
+    """The end of one source, as `load --json` prints it (C4).
+
+    `rows_deleted` and `rows_kept` are the rows of each table that a replace deleted, and that it kept because they may
+    belong to rejected records; both are empty if no replace was published.
+    `narrowed` are the columns, by table and name, whose type in the table changes values that fit the definition.
+    """
 
     run: str | None
     dataset: str
@@ -395,9 +423,14 @@ class Summary:
     dry_run: bool = False
     reasons: tuple[Reason, ...] = ()
     policies: PolicyEffects = PolicyEffects()
+    rows_deleted: Mapping[str, int] = field(default_factory=dict)
+    rows_kept: Mapping[str, int] = field(default_factory=dict)
+    narrowed: Mapping[str, str] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object of contract C4; that of a dry run tells its reasons, too."""
+        policies = self.policies.document()
+        coerced = policies.pop("coerced", None)
         reasons = {"reasons": [vars(reason) for reason in self.reasons]} if self.dry_run else {}
         return {
             "kind": "source",
@@ -414,6 +447,13 @@ class Summary:
             "bytes_read": self.bytes_read,
             "seconds": round(self.seconds, 3),
             "failed_store": self.failed_store,
-            **({"policies": policies} if (policies := self.policies.document()) else {}),
+            **(
+                {"rows_deleted": dict(self.rows_deleted), "rows_kept": dict(self.rows_kept)}
+                if self.rows_deleted
+                else {}
+            ),
+            **({"policies": policies} if policies else {}),
+            **({"coerced": coerced} if coerced else {}),
+            **({"narrowed": dict(self.narrowed)} if self.narrowed else {}),
             **reasons,
         }

@@ -124,8 +124,37 @@ def read_all(config_dir: Path | None = None) -> tuple[Aggregate, ...]:
     An aggregate of the user replaces the shipped aggregate of the same name. Raises DefinitionError for a file with an
     invalid head.
     """
+    aggregates, wrong = look(config_dir)
+    for error in wrong.values():
+        raise error
+    return aggregates
+
+
+def look(config_dir: Path | None = None) -> tuple[tuple[Aggregate, ...], dict[str, DefinitionError]]:
+    """Return the aggregates of all valid files, ordered by name, and what is wrong with the other files, by name.
+
+    A wrong file hinders no other aggregate.
+    """
     paths = {path.stem: path for folder in _folders(config_dir) for path in folder.glob("*.sql")}
-    return tuple(_read(paths[name]) for name in sorted(paths))
+    aggregates, wrong = [], {}
+    for name in sorted(paths):
+        try:
+            aggregates.append(_read(paths[name]))
+        except DefinitionError as error:
+            wrong[name] = error
+    return tuple(aggregates), wrong
+
+
+def readable(config_dir: Path | None = None) -> tuple[Aggregate, ...]:
+    """Return the aggregates of all valid files, and log a warning for each other file."""
+    # Imported here: it imports rich, which a program that only reads aggregates does not need.
+    import structlog  # noqa: PLC0415 - as the comment says
+
+    aggregates, wrong = look(config_dir)
+    log = structlog.get_logger(__name__)
+    for name, error in wrong.items():
+        log.warning("aggregate_ignored", aggregate=name, reason=str(error))
+    return aggregates
 
 
 def _folders(config_dir: Path | None) -> Iterator[Path]:
@@ -135,12 +164,15 @@ def _folders(config_dir: Path | None) -> Iterator[Path]:
 
 
 def choose(names: Sequence[str], config_dir: Path | None = None) -> tuple[Aggregate, ...]:
-    """Return the aggregates with these names, all of them without names.
+    """Return the aggregates with these names; without names those of all valid files.
 
-    Raises UsageError for an unknown name.
+    Raises UsageError for an unknown name, DefinitionError when the file of a name is wrong.
     """
-    known = {aggregate.name: aggregate for aggregate in read_all(config_dir)}
+    aggregates, wrong = look(config_dir)
+    known = {aggregate.name: aggregate for aggregate in aggregates}
     for name in names:
+        if name in wrong:
+            raise wrong[name]
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known aggregates: {', '.join(known)}"
@@ -149,11 +181,14 @@ def choose(names: Sequence[str], config_dir: Path | None = None) -> tuple[Aggreg
 
 
 def aggregates_reading(facts: Iterable[str], config_dir: Path | None = None) -> tuple[Aggregate, ...]:
-    """Return the aggregates that read at least one of these tables."""
+    """Return the aggregates that read at least one of these tables; a wrong file is logged."""
+    return reading(facts, readable(config_dir))
+
+
+def reading(facts: Iterable[str], aggregates: Iterable[Aggregate]) -> tuple[Aggregate, ...]:
+    """Return those of the aggregates that read at least one of these tables."""
     tables = set(facts)
-    return tuple(
-        aggregate for aggregate in read_all(config_dir) if tables.intersection(fact.table for fact in aggregate.facts)
-    )
+    return tuple(aggregate for aggregate in aggregates if tables.intersection(fact.table for fact in aggregate.facts))
 
 
 def _text(path: Path) -> str:

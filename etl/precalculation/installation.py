@@ -1,13 +1,17 @@
 """What aggregates need in the database: their tables, their registration, and the triggers of their facts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+import structlog
 from psycopg import sql
 
 from etl import queries
-from etl.errors import DefinitionError, UsageError
+from etl.database.migrations import denied
+from etl.database.sqlstates import code_of, condition
+from etl.errors import DefinitionError, EtlError, UsageError, together
 from etl.precalculation import triggers
 from etl.precalculation.buckets import KINDS
 from etl.precalculation.catalogue import Aggregate, Fact
@@ -16,6 +20,8 @@ from etl.precalculation.pending import is_known
 _SQL = queries.load("installation")
 _TABLES = queries.load("tables")
 
+log = structlog.get_logger(__name__)
+
 
 def install(connection: psycopg.Connection, aggregates: Sequence[Aggregate], datasets: Mapping[str, str]) -> list[str]:
     """Make tables, keys, comments, grants and triggers. Running it again changes nothing.
@@ -23,44 +29,87 @@ def install(connection: psycopg.Connection, aggregates: Sequence[Aggregate], dat
     `datasets` maps each fact to the dataset that loads it. A table whose columns or key differ from its definition is
     made again, empty and due for a refresh: all of it can be computed again. Returns the names of the new tables.
 
-    Raises DefinitionError when a file does not fit the facts, UsageError when other objects depend on an old table.
+    An aggregate that cannot be installed hinders no other. Raises at the end DefinitionError when a file does not fit
+    the facts, UsageError when other objects depend on an old table.
     """
     roles = sorted(name for (name,) in connection.execute(queries.load("database")["roles_present"]))
     new_tables = []
-    facts: list[str] = []
+    installed: list[Aggregate] = []
+    errors: list[EtlError] = []
     with connection.transaction():
         connection.execute(queries.load("database")["hush_notices"])
         kinds = sql.SQL(", ").join(sql.Literal(kind.name) for kind in KINDS.values() if kind.noting)
         connection.execute(_SQL["make_bucket_of"].format(kinds=kinds))
         for aggregate in aggregates:
-            if _make(connection, aggregate):
-                new_tables.append(aggregate.table)
-            _describe(connection, aggregate)
-            for role in roles:
-                connection.execute(_SQL[f"grant_to_{role}"].format(table=aggregate.identifier))
-            _register(connection, aggregate, datasets)
-            facts += [fact.table for fact in aggregate.facts]
-        for fact in triggers.install(connection, facts):
-            connection.execute(_SQL["add_pending_all"], {"fact": fact})
-        for aggregate in aggregates:
+            with _by_itself(connection, aggregate.name, errors):
+                is_new = _make(connection, aggregate)
+                _describe(connection, aggregate)
+                for role in roles:
+                    connection.execute(_SQL[f"grant_to_{role}"].format(table=aggregate.identifier))
+                _register(connection, aggregate, datasets)
+                new_tables += [aggregate.table] * is_new
+                installed.append(aggregate)
+        _watch_facts(connection, {fact.table for aggregate in installed for fact in aggregate.facts}, errors)
+        for aggregate in installed:
             # The refresh would recompute it anyway. With this entry analytics.freshness shows that it is pending.
             if not is_known(connection, aggregate):
                 connection.execute(_SQL["add_pending_whole"], {"aggregate": aggregate.name})
         for role in roles:
             connection.execute(_SQL["grant_freshness"].format(role=sql.Identifier(role)))
+    if errors:
+        raise together(errors)
     return new_tables
 
 
+@contextmanager
+def _by_itself(connection: psycopg.Connection, name: str, errors: list[EtlError]) -> Iterator[None]:
+    """Let an error in this block undo the block only, and add it to `errors`, unless it is for the whole migration."""
+    try:
+        with connection.transaction():
+            yield
+    except UsageError as error:
+        errors.append(error)
+    except psycopg.Error as error:
+        code = code_of(error)
+        if connection.closed or code is None:
+            raise
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            errors.append(denied(connection, error))
+            return
+        errors.append(UsageError(f"{name} cannot be installed: {condition(code)}, SQLSTATE {code}"))
+
+
+def _watch_facts(connection: psycopg.Connection, facts: Iterable[str], errors: list[EtlError]) -> None:
+    """Make the triggers of facts; those that were not watched make their aggregates pending as a whole."""
+    for fact in sorted(facts):
+        with _by_itself(connection, f"the triggers of {fact}", errors):
+            for unnoted in triggers.install(connection, [fact]):
+                connection.execute(_SQL["add_pending_all"], {"fact": unnoted})
+
+
 def watch_again(connection: psycopg.Connection) -> None:
-    """Make the missing triggers of facts, and make the aggregates that read such a fact pending as a whole."""
+    """Make the missing triggers of facts, and make the aggregates that read such a fact pending as a whole.
+
+    Where the triggers of a fact cannot be made, a warning is logged; `etl db check` reports it, too.
+    """
+    errors: list[EtlError] = []
     with connection.transaction():
-        for fact in triggers.install(connection, unwatched(connection)):
-            connection.execute(_SQL["add_pending_all"], {"fact": fact})
+        _watch_facts(connection, unwatched(connection), errors)
+    for error in errors:
+        log.warning("triggers_missing", reason=str(error), hint=error.hint)
 
 
 def unwatched(connection: psycopg.Connection) -> list[str]:
     """List the facts whose changes are not noted, because a trigger is missing or disabled."""
     return [fact for (fact,) in connection.execute(_SQL["unwatched"])]
+
+
+def divided(connection: psycopg.Connection) -> list[tuple[str, list[str]]]:
+    """List the facts with partitions or inheriting tables, each with its aggregates.
+
+    Changes by the name of such a part are not noted, and neither is a part that is attached, detached or dropped.
+    """
+    return connection.execute(_SQL["divided"]).fetchall()
 
 
 def ddl(connection: psycopg.Connection, aggregate: Aggregate) -> list[sql.Composed]:
@@ -77,6 +126,11 @@ def _make(connection: psycopg.Connection, aggregate: Aggregate) -> bool:
     shape = _computed_shape(connection, aggregate)
     if _table_shape(connection, aggregate) == (shape, aggregate.key):
         return False
+    if connection.execute(_SQL["is_fact"], {"table": aggregate.table}).fetchone() == (True,):
+        raise UsageError(
+            f"{aggregate.table} holds the rows of a dataset, and the aggregate {aggregate.name} would replace it",
+            hint=f"give the aggregate another name: {aggregate.path}",
+        )
     connection.execute(_SQL["lock_for_change"], {"aggregate": aggregate.name})
     try:
         connection.execute(_TABLES["drop"].format(table=aggregate.identifier))

@@ -9,14 +9,18 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
+import structlog
 from psycopg import sql
 from psycopg.rows import class_row
 
 from etl import queries
+from etl.database.sqlstates import code_of, meaning
 from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import Aggregate
 
 _SQL = queries.load("precalculation")
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +45,41 @@ def gather(connection: psycopg.Connection) -> None:
     # The lock is taken outside the transaction, so that waiting for an exclusively locked fact ends as usual.
     connection.execute(_SQL["lock_gathering"])
     try:
-        with connection.transaction():
-            connection.execute(_SQL["gather"].format(touched=_touched(connection), buckets=_SQL["buckets"]))
+        _gather(connection)
+    except psycopg.Error as error:
+        if connection.closed or meaning(error) not in {"data", "fix"} or not (hindering := _hindering(connection)):
+            raise
+        log.warning("pending_as_a_whole", aggregates=hindering, sqlstate=code_of(error))
+        _gather(connection, as_whole=hindering)
     finally:
         if not connection.closed:
             connection.execute(_SQL["unlock_gathering"])
+
+
+def _gather(connection: psycopg.Connection, as_whole: Sequence[str] = ()) -> None:
+    with connection.transaction():
+        touched = _touched(connection, as_whole=as_whole)
+        connection.execute(_SQL["gather"].format(touched=touched, buckets=_SQL["buckets"]))
+
+
+def _hindering(connection: psycopg.Connection) -> list[str]:
+    """Return the aggregates whose touched times cannot be found, such as by a cast that fails."""
+    return [
+        aggregate
+        for (aggregate,) in connection.execute(_SQL["watched_by"]).fetchall()
+        if not _is_findable(connection, aggregate)
+    ]
+
+
+def _is_findable(connection: psycopg.Connection, aggregate: str) -> bool:
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(_SQL["try_touched"].format(touched=_touched(connection, of=[aggregate])))
+    except psycopg.Error:
+        if connection.closed:
+            raise
+        return False
+    return True
 
 
 def take_due(connection: psycopg.Connection, aggregate: Aggregate) -> tuple[list[BucketRange], int]:
@@ -78,7 +112,7 @@ def is_known(connection: psycopg.Connection, aggregate: Aggregate) -> bool:
 def _due(connection: psycopg.Connection, aggregate: Aggregate, pending: str) -> list[_Due]:
     name = sql.Literal(aggregate.name)
     statement = _SQL["due"].format(
-        touched=_touched(connection),
+        touched=_touched(connection, of=[aggregate.name]),
         buckets=_SQL["buckets"],
         pending=_SQL[pending].format(aggregate=name),
         aggregate=name,
@@ -94,8 +128,16 @@ def _ranges(due: Sequence[_Due]) -> list[BucketRange]:
     return ranges if len(ranges) == len(due) else [EVERYTHING]
 
 
-def _touched(connection: psycopg.Connection) -> sql.Composed:
-    via = [_via(join) for join in connection.execute(_SQL["joins"])]
+def _touched(
+    connection: psycopg.Connection, *, of: Sequence[str] | None = None, as_whole: Sequence[str] = ()
+) -> sql.Composed:
+    """Return the select of the touched times, `of` some aggregates or of all; `as_whole`: without looking at times."""
+    if as_whole:
+        of = [name for (name,) in connection.execute(_SQL["watched_by"]) if name not in as_whole]
+    names = None if of is None else list(of)
+    via = [_via(join) for join in connection.execute(_SQL["joins"], {"aggregates": names})]
+    if as_whole:
+        via.append(_SQL["touched_as_whole"].format(as_whole=sql.Literal(list(as_whole))))
     return _SQL["touched"].format(via=sql.SQL("\n").join(via))
 
 

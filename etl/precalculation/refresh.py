@@ -1,23 +1,32 @@
 """The refresh of an aggregate: its changed buckets are recomputed in one transaction. Readers do not wait for it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from etl import queries
-from etl.errors import DefinitionError, InternalError, UsageError
+from etl.database.sqlstates import code_of, condition, exit_code
+from etl.database.tables import see_all_rows
+from etl.errors import DatabaseError, DefinitionError, EtlError, ExitCode, InternalError, UsageError, gravest
 from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.pending import gather, is_known, take_due
 
 _SQL = queries.load("precalculation")
 _COMMA = sql.SQL(", ")
+# The function of the server that refuses a statement from which a policy would hide rows.
+_ROW_SECURITY = "check_enable_rls"
 # SQLSTATE classes of rows that the select or the table of an aggregate refuses: cardinality, data, constraints.
 _BY_DATA = {"21", "22", "23"}
+
+
+Waiting: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""Gives the context in which a refresh waits for another one: a signal may end it there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +39,21 @@ class RefreshResult:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class NotRefreshed:
+    """An aggregate that cannot be refreshed, and why; the cause of the error is that of the server."""
+
+    aggregate: str
+    error: EtlError
+
+
 def refresh(
-    connection: psycopg.Connection, aggregate: Aggregate, *, run: str | None, full: bool = False
+    connection: psycopg.Connection,
+    aggregate: Aggregate,
+    *,
+    run: str | None,
+    full: bool = False,
+    waiting: Waiting = nullcontext,
 ) -> RefreshResult:
     """Bring an aggregate up to date with the facts, as a whole or not at all.
 
@@ -40,16 +62,21 @@ def refresh(
     aggregate wait for each other. Readers see the old rows until the commit; unchanged rows are not written.
 
     Raises UsageError when a table or a right on it is missing, or the rows of the select do not fit; psycopg's errors
-    otherwise.
+    otherwise (see `own_error`).
     """
     if not connection.autocommit or connection.info.transaction_status != TransactionStatus.IDLE:
         raise InternalError("expected an autocommit connection outside a transaction for a refresh")
     # The lock comes before BEGIN: an older snapshot could not update the rows that the previous refresh wrote.
-    with explain_errors(connection, aggregate), _refresh_lock(connection, aggregate):
+    with explain_errors(connection, aggregate), _refresh_lock(connection, aggregate, waiting):
         gather(connection)
         with connection.transaction():
             connection.execute(queries.load("database")["see_one_snapshot"])
             return _recompute(connection, aggregate, run, full=full)
+
+
+def tables_of(aggregates: Iterable[Aggregate]) -> set[str]:
+    """Return the tables that a refresh of these aggregates reads and writes, but for tables without triggers."""
+    return {name for each in aggregates for name in (each.table, *(fact.table for fact in each.facts))}
 
 
 def refresh_all(
@@ -57,37 +84,69 @@ def refresh_all(
 ) -> Iterator[RefreshResult]:
     """Refresh one aggregate after another; yield the result of each.
 
-    An aggregate that cannot be computed does not stop the others. Raises UsageError at the end, with the error of the
-    first such aggregate and the names of the others.
+    Raises as `refresh_each` and `require_all_refreshed` do.
     """
-    failed: dict[str, UsageError] = {}
-    for aggregate in aggregates:
-        try:
-            result = refresh(connection, aggregate, run=run, full=full)
-        except UsageError as error:
-            failed[aggregate.name] = error
+    failed: dict[str, EtlError] = {}
+    for result in refresh_each(connection, aggregates, run=run, full=full):
+        if isinstance(result, NotRefreshed):
+            failed[result.aggregate] = result.error
         else:
             yield result
+    require_all_refreshed(failed)
+
+
+def refresh_each(
+    connection: psycopg.Connection,
+    aggregates: Iterable[Aggregate],
+    *,
+    run: str | None,
+    full: bool = False,
+    waiting: Waiting = nullcontext,
+) -> Iterator[RefreshResult | NotRefreshed]:
+    """Refresh one aggregate after another; one that cannot be refreshed does not stop the others, whatever the reason.
+
+    Raises psycopg's errors when the connection is lost.
+    """
+    for aggregate in aggregates:
+        try:
+            yield refresh(connection, aggregate, run=run, full=full, waiting=waiting)
+        except UsageError as error:
+            yield NotRefreshed(aggregate=aggregate.name, error=error)
+        except psycopg.Error as error:
+            own = own_error(connection, aggregate, error)
+            own.__cause__ = error
+            yield NotRefreshed(aggregate=aggregate.name, error=own)
+
+
+def require_all_refreshed(failed: Mapping[str, EtlError]) -> None:
+    """Raise the gravest error of the aggregates that cannot be refreshed, with the names of the others."""
     if failed:
-        first, *others = failed
+        code = gravest(error.exit_code for error in failed.values())
+        first = next(name for name, error in failed.items() if error.exit_code == code)
+        others = [name for name in failed if name != first]
         also = f"; these could not be refreshed either: {', '.join(others)}" if others else ""
         raise type(failed[first])(f"{failed[first]}{also}", hint=failed[first].hint) from failed[first]
 
 
 @contextmanager
 def explain_errors(connection: psycopg.Connection, aggregate: Aggregate) -> Iterator[None]:
-    """Turn an error of one aggregate (not of the database) into a UsageError with the remedy."""
+    """Turn an error that a person can only put right in the aggregate, or in its rights, into one with the remedy."""
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
         raise UsageError(
-            f"the user {connection.info.user} may not refresh {aggregate.name}: {error.diag.message_primary}",
-            hint=f"grant etl_loader to {connection.info.user}",
+            f"the user {connection.info.user} may not refresh {aggregate.name}: {_sentence(error)}",
+            hint=see_all_rows(connection.info.user)
+            if error.diag.source_function == _ROW_SECURITY
+            else f"grant etl_loader to {connection.info.user}",
         ) from error
     except psycopg.Error as error:
-        kind = (error.sqlstate or "")[:2]
+        code = code_of(error)
+        if connection.closed or code is None:
+            raise
+        kind = code[:2]
         if kind == "42":
-            message = f"{aggregate.name} cannot be computed: {error.diag.message_primary}"
+            message = f"{aggregate.name} cannot be computed: {_sentence(error)}"
             raise UsageError(message, hint="etl db migrate") from error
         if kind in _BY_DATA:
             reason, hint = _reason(aggregate, error)
@@ -95,6 +154,31 @@ def explain_errors(connection: psycopg.Connection, aggregate: Aggregate) -> Iter
                 f"{aggregate.name} cannot be computed: {reason}, in {aggregate.path}", hint=hint
             ) from error
         raise
+
+
+def own_error(connection: psycopg.Connection, aggregate: Aggregate, error: psycopg.Error) -> EtlError:
+    """Return any other error of the server as one of the aggregate, with what to do next.
+
+    Raises the error itself when the connection is lost.
+    """
+    code = code_of(error)
+    if connection.closed or code is None:
+        raise error
+    message = f"{aggregate.name} cannot be refreshed: {condition(code)}, SQLSTATE {code}"
+    if exit_code(code) == ExitCode.USAGE:
+        return UsageError(
+            f"{message}, in {aggregate.path}",
+            hint="etl db check; look at the functions that the select calls, and at the publications of its tables",
+        )
+    return DatabaseError(message, hint=f"run etl precalculate {aggregate.name} again")
+
+
+def _sentence(error: psycopg.Error) -> str:
+    """Return the server's sentence on its own objects; a function of the database may quote a value in another one."""
+    diag, code = error.diag, code_of(error) or ""
+    if diag.source_function == "exec_stmt_raise" or diag.internal_query is not None:
+        return f"{condition(code)}, SQLSTATE {code}"
+    return str(diag.message_primary)
 
 
 def _reason(aggregate: Aggregate, error: psycopg.Error) -> tuple[str, str]:
@@ -106,17 +190,18 @@ def _reason(aggregate: Aggregate, error: psycopg.Error) -> tuple[str, str]:
     if isinstance(error, psycopg.errors.UniqueViolation) and constraint.endswith("_pkey"):
         return f"several rows have the same key ({', '.join(aggregate.key)})", "group by the key only"
     if isinstance(error, psycopg.errors.CardinalityViolation):
-        return str(error.diag.message_primary), "group by the key; each subquery must return one row"
+        return _sentence(error), "group by the key; each subquery must return one row"
     of = f" of {constraint}" if constraint else ""
     return (
-        f"{type(error).__name__}{of}, SQLSTATE {error.sqlstate}",
+        f"{type(error).__name__}{of}, SQLSTATE {code_of(error)}",
         "make the select accept every value of the facts",
     )
 
 
 @contextmanager
-def _refresh_lock(connection: psycopg.Connection, aggregate: Aggregate) -> Iterator[None]:
-    connection.execute(_SQL["lock"], {"aggregate": aggregate.name})
+def _refresh_lock(connection: psycopg.Connection, aggregate: Aggregate, waiting: Waiting) -> Iterator[None]:
+    with waiting():
+        connection.execute(_SQL["lock"], {"aggregate": aggregate.name})
     try:
         yield
     finally:
@@ -184,14 +269,19 @@ def _record(connection: psycopg.Connection, aggregate: Aggregate, work: Mapping[
     """Record how fresh the aggregate is now, with the work of a refresh that had some; return its seconds."""
     name = sql.Literal(aggregate.name)
     table, column = aggregate.newest
+    [(now,)] = connection.execute(_SQL["now"]).fetchall()
+    event = {
+        "column": sql.Identifier(column),
+        "table": sql.Identifier(*table.split(".")),
+        "now": sql.Literal(now),
+    }
     statement = _SQL["record_refresh" if work else "record_nothing_to_do"].format(
         aggregate=name,
         table=aggregate.identifier,
         definition_hash=sql.Literal(aggregate.hash),
         newest_run=_SQL["newest_run"].format(aggregate=name),
-        newest_event_at=_SQL["newest_event"].format(
-            column=sql.Identifier(column), table=sql.Identifier(*table.split("."))
-        ),
+        newest_event_at=_SQL["newest_event"].format(**event),
+        future_event_at=_SQL["future_event"].format(**event),
         **{word: sql.Literal(value) for word, value in (work or {}).items()},
     )
     row = connection.execute(statement).fetchone()

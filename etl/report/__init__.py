@@ -28,6 +28,7 @@ _COLUMNS_OF_THE_OVERVIEW = (
     "rejected_pending",
     "facts_through",
     "newest_event_at",
+    "future_event_at",
     "refreshed_at",
     "mode",
     "rows",

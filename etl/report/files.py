@@ -5,10 +5,14 @@ from typing import Any, BinaryIO
 
 import msgspec
 import psycopg
+import structlog
 
+from etl.database import times
 from etl.errors import UsageError
 from etl.precalculation import reading
 from etl.precalculation.reading import Subject
+
+log = structlog.get_logger(__name__)
 
 PARQUET_EXTRA = "pip install 'logistics-etl[parquet]'"
 _ROWS_A_GROUP = 50_000
@@ -31,6 +35,7 @@ def write_json(connection: psycopg.Connection, subject: Subject, limit: int | No
 def write_parquet(connection: psycopg.Connection, subject: Subject, limit: int | None, output: BinaryIO) -> None:
     """Write Parquet. A numeric column becomes a decimal with the digits that it needs, and comments become metadata.
 
+    An infinite time, and one beyond the year 294,246, becomes null; a line of the log counts these values.
     Raises UsageError when pyarrow is missing, and for a number with more digits than Parquet can hold.
     """
     try:
@@ -47,14 +52,19 @@ def write_parquet(connection: psycopg.Connection, subject: Subject, limit: int |
         for (name, comment), kind in zip(subject.columns, kinds, strict=True)
     ]
     schema = pa.schema(fields, metadata={"table": f"analytics.{subject.name}", "grain": subject.grain})
+    lost = dict.fromkeys((name for name, _ in subject.columns), 0)
     rows = reading.read(connection, subject, limit)
     with parquet.ParquetWriter(output, schema) as writer:
         while group := list(islice(rows, _ROWS_A_GROUP)):
             columns = [
-                pa.array([_value(row[place], is_text=kind == pa.string()) for row in group], type=kind)
-                for place, kind in enumerate(kinds)
+                pa.array([_value(row[place], kind) for row in group], type=kind) for place, kind in enumerate(kinds)
             ]
+            for place, name in enumerate(lost):
+                lost[name] += columns[place].null_count - sum(row[place] is None for row in group)
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+    for name, count in lost.items():
+        if count:
+            log.warning("times_not_in_parquet", table=f"analytics.{subject.name}", column=name, values=count)
 
 
 def _kind(pa: Any, connection: psycopg.Connection, subject: Subject, name: str, kind: str) -> Any:
@@ -81,5 +91,12 @@ def _kind(pa: Any, connection: psycopg.Connection, subject: Subject, name: str, 
     return types.get(kind, pa.string())
 
 
-def _value(value: Any, *, is_text: bool) -> Any:
-    return str(value) if is_text and value is not None else value
+def _value(value: Any, kind: Any) -> Any:
+    """Return a value as pyarrow takes it; a time that neither Python nor Parquet can hold is null."""
+    if value is None:
+        return None
+    if str(kind) == "string":
+        return str(value)
+    if not isinstance(value, str):
+        return value
+    return times.days(value) if str(kind).startswith("date32") else times.microseconds(value)

@@ -6,36 +6,17 @@ set local synchronous_commit = off;
 -- Commit a batch to the disk before the next batch begins: a batch that a crash took would load after its successors.
 set local synchronous_commit = on;
 
--- name: make_temporary
--- Make a table that the rows of a batch go through, or that checks them, once per connection; a commit empties it.
-create temporary table if not exists {new} (
-    like {table} including constraints including defaults including generated
-) on commit delete rows;
-
--- name: make_staging
--- Make the logged table that gathers the rows of an atomic run.
-create table if not exists {new} (
-    like {table} including constraints including defaults including generated
-);
-
 -- name: staging_abandoned
--- List the staging tables of a dataset's atomic runs that never become visible, and the keys of runs that never
--- continue, because a forced run of the same source or a replace came later. Only tables that this role may drop.
+-- List the staging tables of a dataset's atomic runs that never become visible, and the tables of keys of runs that
+-- never continue, because a forced run of the same source or a replace came later. Only tables that this role may drop.
 select c.relname
 from etl.runs r
 join pg_class c on (
     (c.relname ~ ('^' || r.run || '_[0-9]+$') and r.is_atomic and r.published_at is null)
-    or (c.relname ~ ('^' || r.run || '_keys_[0-9]+$') and r.finished_at is null)
+    or (c.relname ~ ('^' || r.run || '_(keys|refused)_[0-9]+$') and r.finished_at is null)
 )
 where c.relnamespace = to_regnamespace('etl_staging') and c.relkind = 'r' and pg_has_role(c.relowner, 'usage')
-    and r.dataset = %(dataset)s
-    and exists (
-        select from etl.runs later
-        where later.dataset = r.dataset and later.number > r.number and (
-            (later.mode = 'replace' and later.published_at is not null)
-            or (later.is_forced and later.head_sha256 = r.head_sha256)
-        )
-    );
+    and r.dataset = %(dataset)s and r.superseded_by is not null;
 
 -- name: rows_known
 -- Return the planner's number of rows of a table; -1: unknown.

@@ -1,6 +1,7 @@
 -- name: make_keys
 -- Make the table of the keys of a run's records, with the types of the facts.
 create table {keys} as select {key}, etl_batch, etl_place from {table} with no data;
+alter table {keys} replica identity full;
 
 -- name: has_batches
 -- Return whether a run has batches.

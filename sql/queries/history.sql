@@ -3,7 +3,7 @@
 select
     r.run, r.dataset, coalesce(a.source, r.source) as source, s.status, r.mode, r.started_at, r.finished_at, a.ended_at,
     a.attempt as attempts, a.exit_code, a.host, a.os_user, a.pid, a.tool_version, a.folder, a.options,
-    b.records, b.loaded, b.rejected, b.failed, b.batches, p.pending, b.bytes, t.seconds,
+    b.records, b.loaded, b.rejected, b.failed, d.rows_deleted, d.rows_kept, b.batches, p.pending, b.bytes, t.seconds,
     case when t.seconds > 0 then round((b.records / t.seconds)::numeric, 1)::double precision end as records_per_second,
     b.last_batch_at
 from etl.runs r
@@ -40,6 +40,13 @@ cross join lateral (
         max(loaded_at) as last_batch_at
     from etl.batches where run = r.run
 ) b
+cross join lateral (
+    select
+        coalesce(sum(t.deleted), 0)::bigint as rows_deleted,
+        coalesce(sum(t.kept), 0)::bigint as rows_kept
+    from etl.attempts attempt, unnest(attempt.rows_deleted, attempt.rows_kept) as t (deleted, kept)
+    where attempt.run = r.run
+) d
 cross join lateral (
     -- A process that died entered no end: the time of its last batch takes the place of the end.
     select extract(epoch from sum(

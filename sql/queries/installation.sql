@@ -99,8 +99,9 @@ group by watches.noted, is_key
 order by watches.noted, is_key;
 
 -- name: make_bucket_of
--- Make the function that returns the bucket of a noted time, and null (all buckets) where the calendar ends: the buckets
--- before and after it cannot be computed.
+-- Make the function that returns the bucket of a noted time. It returns null (all buckets) where the calendar ends, because
+-- the buckets before and after it cannot be computed, and for a kind that this installation does not know: the aggregate
+-- of another installation must hinder no refresh.
 create or replace function etl.bucket_of(kind text, noted timestamp) returns timestamp
 language plpgsql
 immutable
@@ -108,10 +109,7 @@ strict
 parallel safe
 as $bucket$
 begin
-    if kind not in ({kinds}) then
-        raise exception 'unknown bucket kind % in etl.aggregates', kind using errcode = 'undefined_object';
-    end if;
-    if noted not between timestamp '4713-01-01 BC' and timestamp '290000-12-31' then
+    if kind not in ({kinds}) or noted not between timestamp '4713-01-01 BC' and timestamp '290000-12-31' then
         return null;
     end if;
     return pg_catalog.date_trunc(kind, noted);
@@ -125,7 +123,7 @@ select
         select prosrc
         from pg_proc
         where pronamespace = 'etl'::regnamespace and proname = %(function)s and pronargs = 0
-            and 'DateStyle=ISO, YMD' = any(proconfig)
+            and array['DateStyle=ISO, YMD', 'standard_conforming_strings=on'] <@ proconfig
     ),
     (
         select count(*)
@@ -146,6 +144,22 @@ where to_regclass(watches.fact) is not null and 4 > (
     where tgrelid = to_regclass(watches.fact) and tgenabled in ('O', 'A')
         and pronamespace = 'etl'::regnamespace and proname like 'note\_%'
 )
+order by watches.fact;
+
+-- name: is_fact
+-- Return whether a table has the lineage of loaded rows.
+select count(*) = 3
+from pg_attribute
+where attrelid = to_regclass(%(table)s) and attname in ('etl_run', 'etl_batch', 'etl_place') and not attisdropped;
+
+-- name: divided
+-- List the facts that are partitioned, or have tables that inherit from them, with their aggregates: a statement that
+-- names a part fires no trigger of the fact.
+select watches.fact, array_agg(distinct watches.aggregate order by watches.aggregate)
+from etl.watches
+join pg_class on pg_class.oid = to_regclass(watches.fact)
+where pg_class.relkind = 'p' or exists (select from pg_inherits where inhparent = pg_class.oid)
+group by watches.fact
 order by watches.fact;
 
 -- name: hold_writers
@@ -195,12 +209,17 @@ begin
 end;
 
 -- name: make_function
--- Make the function that notes the changes of a fact; it writes keys in one style, whatever the style of the session.
+-- Make the function that notes the changes of a fact; it writes keys in one style, whatever the settings of the session.
 create or replace function {function}() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set datestyle = 'ISO, YMD'
+set intervalstyle = 'postgres'
+set timezone = 'UTC'
+set bytea_output = 'hex'
+set extra_float_digits = 1
+set standard_conforming_strings = on
 as $note$
 {body}
 $note$;

@@ -7,12 +7,20 @@ create temporary table {text} ({columns}) on commit drop;
 create index on {text} (etl_place);
 
 -- name: types
--- Return the type of each column without its modifier, and the type of a domain without its checks: a cast to varchar(5)
--- would cut the text, but the assignment that follows refuses it as COPY does.
-select a.attname, format_type(coalesce(nullif(t.typbasetype, 0), t.oid), -1)
-from pg_attribute a
-join pg_type t on t.oid = a.atttypid
-where a.attrelid = %(table)s::regclass and a.attnum > 0 and not a.attisdropped;
+-- Return the type of each column without its modifier, and the type below all domains without their checks: a cast to
+-- varchar(5) would cut the text, but the assignment that follows refuses it as COPY does.
+with recursive below (attname, type_id) as (
+    select a.attname, a.atttypid
+    from pg_attribute a
+    where a.attrelid = %(table)s::regclass and a.attnum > 0 and not a.attisdropped
+    union all
+    select below.attname, t.typbasetype
+    from below join pg_type t on t.oid = below.type_id
+    where t.typbasetype <> 0
+)
+select below.attname, format_type(below.type_id, -1)
+from below join pg_type t on t.oid = below.type_id
+where t.typbasetype = 0;
 
 -- name: make_refused
 -- Make the table in which the block notes the refused records.
@@ -51,6 +59,7 @@ declare
     at_schema text;
     at_table text;
     at_column text;
+    at_written bigint;
 begin
     select min(etl_place), max(etl_place) into lowest, last_place from {places};
     while lowest <= last_place loop
@@ -60,8 +69,8 @@ begin
             {statements};
             set constraints all immediate;
             lowest := lowest + size;
-        exception when others then
-            if sqlstate !~ {data_refused} then
+        exception when assert_failure or others then -- "others" leaves out a failed assertion
+            if sqlstate ~ {not_of_data} then
                 raise;
             end if;
             if size > 1 then

@@ -1,37 +1,49 @@
--- name: runs_of_head_lengths
--- Return the lengths of head that the runs of a dataset have.
-select distinct head_bytes from etl.runs where dataset = %(dataset)s;
-
--- name: runs_of_source
--- Find the runs of a dataset whose source begins with the same bytes, the newest first. A run does not count when a
--- later replace removed its rows, or when a forced run took the place of an unfinished atomic run.
+-- name: known_runs
+-- Return runs by their numbers.
 select
-    run, number, definition_hash, head_bytes, source_bytes, mode, is_atomic, is_forced,
+    run, number, definition_hash, mode, is_atomic, is_forced, is_within,
     finished_at is not null and (not is_atomic or published_at is not null) as is_finished
-from etl.runs r
-where not exists (
+from etl.runs
+where number = any(%(numbers)s)
+order by number;
+
+-- name: is_newest_replace
+-- Return whether a published replace is the last load of its dataset: nothing was loaded since.
+select not exists (
     select from etl.runs later
-    where later.dataset = r.dataset and later.number > r.number and (
-        (later.mode = 'replace' and later.published_at is not null)
-        or (r.is_atomic and r.published_at is null and later.is_forced and later.head_sha256 = r.head_sha256)
-    )
+    where later.dataset = r.dataset and later.number > r.number
+        and (later.published_at is not null or (
+            not later.is_atomic and exists (select from etl.batches b where b.run = later.run)
+        ))
+) and not exists (
+    select from etl.runs other
+    join etl.batches b on b.run = other.run
+    where other.dataset = r.dataset and other.number < r.number and b.loaded_at > r.published_at and not other.is_atomic
 )
-    and dataset = %(dataset)s and (head_bytes, head_sha256) in (
-    select * from unnest(%(lengths)s::integer[], %(digests)s::text[])
-)
-order by number desc;
+from etl.runs r
+where r.number = %(number)s;
+
+-- name: record_ranges
+-- List the records of a run that are loaded, rejected or failed: the first and the last of each batch.
+select first_record, first_record + count_records - 1 from etl.batches where run = %(run)s order by first_record;
 
 -- name: open_run
 -- Enter a new run.
 insert into etl.runs (
-    run, dataset, source, head_sha256, head_bytes, source_bytes, definition_hash, mode, on_duplicate, is_atomic,
-    is_forced
+    run, dataset, source, source_bytes, definition_hash, mode, on_duplicate, is_atomic, is_forced, is_within
 )
 values (
-    %(run)s, %(dataset)s, %(source)s, %(head_sha256)s, %(head_bytes)s, %(source_bytes)s, %(definition_hash)s,
-    %(mode)s, %(on_duplicate)s, %(is_atomic)s, %(is_forced)s
+    %(run)s, %(dataset)s, %(source)s, %(source_bytes)s, %(definition_hash)s, %(mode)s, %(on_duplicate)s,
+    %(is_atomic)s, %(is_forced)s, %(is_within)s
 )
 returning number;
+
+-- name: supersede_runs
+-- Note that a run takes the place of others, and that their pending failures must not be replayed.
+with superseded as (
+    update etl.runs set superseded_by = %(number)s where number = any(%(numbers)s) returning run
+)
+update etl.failures set state = 'superseded' where state = 'pending' and run in (select run from superseded);
 
 -- name: open_attempt
 -- Enter a further attempt of a run.
@@ -44,18 +56,10 @@ where run = %(run)s
 returning attempt;
 
 -- name: is_overtaken
--- Return whether this attempt is obsolete: another load continued the run, a replace removed its rows, or a forced run
--- took the place of the atomic run.
+-- Return whether this attempt is obsolete: another load continued the run, or another run took its place.
 select
     exists (select from etl.attempts where run = %(run)s and attempt > %(attempt)s)
-    or exists (
-        select from etl.runs r
-        join etl.runs later on later.dataset = r.dataset and later.number > r.number
-        where r.run = %(run)s and (
-            (later.mode = 'replace' and later.published_at is not null)
-            or (r.is_atomic and r.published_at is null and later.is_forced and later.head_sha256 = r.head_sha256)
-        )
-    );
+    or exists (select from etl.runs where run = %(run)s and superseded_by is not null);
 
 -- name: close_attempt
 -- Enter the end of an attempt.
@@ -80,6 +84,17 @@ order by "offset";
 insert into etl.batches (run, "offset", bytes, first_record, count_records, hash, attempt)
 values (%(run)s, %(offset)s, %(bytes)s, %(first_record)s, %(count)s, %(hash)s, %(attempt)s)
 on conflict (run, "offset") do nothing;
+
+-- name: lock_failing
+-- Let one batch of a run at a time become a failed batch; the lock ends with the transaction.
+select pg_advisory_xact_lock(hashtextextended('etl:failing:' || %(run)s, 0));
+
+-- name: are_failing
+-- Return whether the batches of a run that were entered last failed, so many of them.
+select count(*) = %(number)s and bool_and(count_failed > 0) as are_failing
+from (
+    select count_failed from etl.batches where run = %(run)s and "offset" <> %(offset)s order by xact desc limit %(number)s
+) as latest;
 
 -- name: enter_batch
 -- Enter the result of a claimed batch, as COPY counted it.
@@ -122,17 +137,20 @@ select pg_notify('etl_runs', dataset) from finished;
 -- Note that this transaction makes the rows of an atomic run visible.
 update etl.runs set published_at = clock_timestamp(), published_xact = pg_current_xact_id() where run = %(run)s;
 
+-- name: note_deletions
+-- Note the rows of each table that an attempt deleted by a replace, and those that it kept for rejected records.
+update etl.attempts set rows_deleted = %(rows_deleted)s, rows_kept = %(rows_kept)s
+where run = %(run)s and attempt = %(attempt)s;
+
+-- name: deletions
+-- Return the rows of each table that an attempt deleted by a replace, and those that it kept for rejected records.
+select coalesce(rows_deleted, array[]::bigint[]) as rows_deleted, coalesce(rows_kept, array[]::bigint[]) as rows_kept
+from etl.attempts
+where run = %(run)s and attempt = %(attempt)s;
+
 -- name: reopen_run
 -- Note that a finished run continues: its source grew.
 update etl.runs set finished_at = null where run = %(run)s;
-
--- name: supersede_failures
--- A forced run loads all of a source again: the pending failures of the earlier runs must not be replayed.
-update etl.failures f
-set state = 'superseded'
-from etl.runs r
-where r.run = f.run and f.state = 'pending' and r.dataset = %(dataset)s and r.number < %(number)s
-    and r.head_sha256 = %(head_sha256)s;
 
 -- name: balance
 -- Add up the records and the batches of an attempt.
@@ -154,7 +172,8 @@ group by t.place
 order by t.place;
 
 -- name: policies_of_attempt
--- Add up the effects of policies on the records of an attempt, and list the members that no definition names.
+-- Add up the effects of policies on the records of an attempt, list the members that no definition names, and
+-- count the texts of each column that it does not store as they are written.
 select
     coalesce(sum((policies ->> 'nul_stripped')::bigint), 0)::bigint as nul_stripped,
     coalesce(sum((policies ->> 'duplicates')::bigint), 0)::bigint as duplicates,
@@ -164,7 +183,16 @@ select
         where b.run = %(run)s and b.attempt = %(attempt)s
         order by name
         limit 100
-    ) as unknown
+    ) as unknown,
+    (
+        select jsonb_object_agg(name, count)
+        from (
+            select name, sum(count::bigint)::bigint
+            from etl.batches b, jsonb_each_text(b.policies -> 'coerced') as coerced (name, count)
+            where b.run = %(run)s and b.attempt = %(attempt)s
+            group by name
+        ) as sums (name, count)
+    ) as coerced
 from etl.batches
 where run = %(run)s and attempt = %(attempt)s;
 
@@ -187,11 +215,15 @@ where (%(id)s::text is null or id = %(id)s)
 order by created_at, id;
 
 -- name: supersede_replaced
--- A replace removed the rows of the earlier runs: their pending failures must not be replayed.
-update etl.failures f
-set state = 'superseded'
-from etl.runs r, etl.runs now
-where now.run = %(run)s and r.run = f.run and f.state = 'pending' and r.dataset = now.dataset and r.number < now.number;
+-- A replace removed the rows of the earlier runs: it takes their place, and their pending failures must not be replayed.
+with superseded as (
+    update etl.runs r
+    set superseded_by = now.number
+    from etl.runs now
+    where now.run = %(run)s and r.dataset = now.dataset and r.number < now.number and r.superseded_by is null
+    returning r.run
+)
+update etl.failures set state = 'superseded' where state = 'pending' and run in (select run from superseded);
 
 -- name: totals
 -- Add up the records of a run over all its attempts.
@@ -200,6 +232,19 @@ select
     coalesce(sum(count_rejected), 0)::bigint as rejected
 from etl.batches
 where run = %(run)s;
+
+-- name: loaded_of_run
+-- Count the loaded records of a run over all its attempts.
+select coalesce(sum(count_loaded), 0)::bigint as loaded from etl.batches where run = %(run)s;
+
+-- name: staged_of_run
+-- Count the loaded records of a run that are not published yet, and those of them that repeat the key of another.
+select
+    coalesce(sum(b.count_loaded), 0)::bigint as loaded,
+    coalesce(sum((b.policies ->> 'duplicates')::bigint), 0)::bigint as duplicates
+from etl.batches b
+join etl.runs r using (run)
+where run = %(run)s and (r.published_at is null or b.loaded_at > r.published_at);
 
 -- name: claim_replay
 -- Claim a failure: wait for another replay of it, and update nothing if that one committed.
@@ -231,8 +276,8 @@ update etl.failures set state = 'discarded', note = %(note)s where id = %(id)s a
 -- name: run_for_replay
 -- Return what a replay needs of a run.
 select
-    run, number, dataset, source, head_sha256, mode, on_duplicate, is_atomic,
-    not is_atomic or published_at is not null as is_visible
+    run, number, dataset, source, mode, on_duplicate, is_atomic,
+    not is_atomic or (published_at is not null and finished_at is not null) as is_visible
 from etl.runs
 where run = %(run)s;
 
@@ -255,6 +300,10 @@ select pg_try_advisory_lock(%(key)s);
 -- name: try_lock_shared
 -- Take a shared session lock if no exclusive holder has it. The lock ends with the connection.
 select pg_try_advisory_lock_shared(%(key)s);
+
+-- name: lock_in_transaction
+-- Take a lock that ends with the transaction, and wait for its holder.
+select pg_advisory_xact_lock(%(key)s);
 
 -- name: unlock
 -- Release a session lock.

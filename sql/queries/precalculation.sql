@@ -34,9 +34,28 @@ select
     via_day,
     exists (select from pg_attribute where attrelid = to_regclass(via_table) and attname = via_column)
 from etl.watches
-where via_table is not null
+where via_table is not null and (%(aggregates)s::text[] is null or aggregate = any(%(aggregates)s::text[]))
 group by fact, noted, via_table, via_column, via_type, via_day
 order by fact, noted, via_table, via_column, via_day;
+
+-- name: watched_by
+-- List the aggregates that watch a fact.
+select distinct aggregate from etl.watches order by aggregate;
+
+-- name: try_touched
+-- Find the touched times of aggregates, and leave the notes.
+with taken as (
+    select fact, noted, days, hours, keys from etl.touched
+)
+select count(noted) from ({touched}) as touched (aggregate, noted);
+
+-- name: touched_as_whole
+-- Add all of the aggregates whose touched times cannot be found.
+union
+select watches.aggregate, null
+from taken
+join etl.watches on watches.fact = taken.fact
+where watches.aggregate = any({as_whole}::text[])
 
 -- name: touched
 -- List the touched times (UTC) of aggregates; null is all of an aggregate. An infinite time is in no bucket.
@@ -188,7 +207,8 @@ select count(distinct {bucket})::integer from pg_temp.etl_fresh;
 -- name: record_refresh
 -- Record what a refresh did, in its transaction.
 insert into etl.refreshes (
-    aggregate, definition_hash, refreshed_at, run, mode, buckets, rows, seconds, facts_through, newest_event_at
+    aggregate, definition_hash, refreshed_at, run, mode, buckets, rows, seconds, facts_through, newest_event_at,
+    future_event_at
 )
 select
     {aggregate},
@@ -200,7 +220,8 @@ select
     (select count(*) from {table}),
     round(extract(epoch from clock_timestamp() - transaction_timestamp()), 3),
     newest.ended_at,
-    {newest_event_at}
+    {newest_event_at},
+    {future_event_at}
 from (select) as always
 left join ({newest_run}) as newest on true
 on conflict (aggregate) do update set
@@ -212,7 +233,8 @@ on conflict (aggregate) do update set
     rows = excluded.rows,
     seconds = excluded.seconds,
     facts_through = excluded.facts_through,
-    newest_event_at = excluded.newest_event_at
+    newest_event_at = excluded.newest_event_at,
+    future_event_at = excluded.future_event_at
 returning seconds;
 
 -- name: record_nothing_to_do
@@ -221,7 +243,8 @@ update etl.refreshes
 set
     refreshed_at = transaction_timestamp(),
     facts_through = newest.ended_at,
-    newest_event_at = {newest_event_at}
+    newest_event_at = {newest_event_at},
+    future_event_at = {future_event_at}
 from (select) as always
 left join ({newest_run}) as newest on true
 where refreshes.aggregate = {aggregate}
@@ -236,9 +259,17 @@ where aggregates.aggregate = {aggregate} and runs.finished_at is not null
 order by ended_at desc
 limit 1
 
+-- name: now
+-- Return the instant of the transaction as a text, which the server reads as the type of what it is compared with.
+select transaction_timestamp()::text;
+
 -- name: newest_event
--- Return the newest time of a fact.
-(select max({column})::timestamptz from {table})
+-- Return the newest time of a fact that has come: a time in the future says nothing about how fresh the facts are.
+(select max({column})::timestamptz from {table} where {column} <= {now})
+
+-- name: future_event
+-- Return the newest time of a fact that has not come yet.
+(select max({column})::timestamptz from {table} where {column} > {now})
 
 -- name: differences
 -- List the rows in which an aggregate differs from its computation, without pending buckets, and count them.
@@ -264,15 +295,45 @@ order by aggregates.aggregate;
 select pg_try_advisory_lock(hashtextextended('etl:listen', 0));
 
 -- name: listener
--- Return the process that holds the lock of the one listener; pg_locks shows the two halves of a key as columns.
-select pid
-from pg_locks
-where locktype = 'advisory'
-    and granted
-    and database = (select oid from pg_database where datname = current_database())
-    and objsubid = 1
-    and (classid::bigint << 32) | objid::bigint = hashtextextended('etl:listen', 0);
+-- Return the session that holds the lock of the one listener, and whether its second session refreshes an aggregate;
+-- pg_locks shows the two halves of a key as columns.
+select
+    holder.pid,
+    coalesce(activity.application_name, '') as application,
+    to_char(activity.backend_start, 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as since,
+    exists (
+        select from pg_locks as mark
+        join pg_stat_activity as worker on worker.pid = mark.pid
+        where mark.locktype = 'advisory' and mark.database = holder.database and mark.objsubid = 2
+            and mark.classid::bigint = hashtext('etl:listen')::bigint & 4294967295
+            and mark.objid::bigint = holder.pid
+            and worker.state = 'active'
+    ) as is_refreshing
+from pg_locks as holder
+left join pg_stat_activity as activity on activity.pid = holder.pid
+where holder.locktype = 'advisory'
+    and holder.granted
+    and holder.database = (select oid from pg_database where datname = current_database())
+    and holder.objsubid = 1
+    and (holder.classid::bigint << 32) | holder.objid::bigint = hashtextextended('etl:listen', 0);
+
+-- name: mark_worker
+-- Mark the second session of the listener whose first session is this process; the mark ends with the connection.
+select pg_advisory_lock(hashtext('etl:listen'), %(listener)s);
+
+-- name: ask_listener
+-- Ask the listener for an answer.
+select pg_notify('etl_listener_check', %(token)s);
+
+-- name: answer_check
+-- Answer a check: this listener works.
+select pg_notify('etl_listener_answer', %(token)s);
+
+-- name: await_answer
+-- Receive the answers of the listener.
+listen etl_listener_answer;
 
 -- name: listen
--- Receive a notification when a run finishes.
+-- Receive a notification when a run finishes, and when a check asks; again, this proves that the server answers.
 listen etl_runs;
+listen etl_listener_check;

@@ -1,9 +1,12 @@
 -- name: server_facts
--- Return facts about the server that would stop a load late: encoding, whether it accepts writes, the user, and the
--- process that serves the connection.
+-- Return facts about the server that would stop a load late: encoding, whether it accepts writes (loads override the default of
+-- the role), the user, and the process that serves the connection.
 select
     getdatabaseencoding() as encoding,
     pg_is_in_recovery() or current_setting('transaction_read_only')::boolean as is_read_only,
+    exists (
+        select from pg_settings where name = 'default_transaction_read_only' and reset_val = 'on'
+    ) as is_read_only_by_default,
     current_user::text as user_name,
     current_database()::text as database_name,
     has_database_privilege(current_database(), 'temporary') as may_make_temporary,
@@ -15,7 +18,8 @@ select needed.privilege || ' on ' || needed.relation
 from (
     values
         ('insert', 'etl.runs'), ('update', 'etl.runs'), ('insert', 'etl.attempts'), ('update', 'etl.attempts'),
-        ('insert', 'etl.batches'), ('update', 'etl.batches'), ('insert', 'etl.failures'), ('update', 'etl.failures')
+        ('insert', 'etl.batches'), ('update', 'etl.batches'), ('insert', 'etl.failures'), ('update', 'etl.failures'),
+        ('insert', 'etl.marks'), ('delete', 'etl.first_batches')
 ) as needed (privilege, relation)
 where not has_table_privilege(needed.relation, needed.privilege)
 union all
@@ -38,10 +42,17 @@ select
 from pg_settings
 where name in (
     'fsync', 'full_page_writes', 'autovacuum', 'max_wal_size', 'checkpoint_timeout', 'shared_buffers',
-    'statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
     'synchronous_commit'
 )
 order by name;
+
+-- name: limit_comparison
+-- End a comparison of an aggregate with its facts that takes long.
+select set_config('statement_timeout', %(timeout)s, false);
+
+-- name: end_comparison
+-- Let statements take as long as the settings of the user allow.
+reset statement_timeout;
 
 -- name: room_for_connections
 -- Return how many connections the user may still open, by the limits of the server, the database and the role.

@@ -1,9 +1,10 @@
 -- name: volume_per_day
--- Count the shipments of each of the 91 days up to the newest day that is not in the future; a day without any has 0.
+-- Count the shipments of each of the 91 days up to the newest day that is not in the future; a day without any has 0. A
+-- chart begins with the year 2.
 with newest as (
     select max(day) as day
     from analytics.daily_shipments
-    where day <= (now() at time zone 'UTC')::date
+    where day between date '0002-01-01' and (now() at time zone 'UTC')::date
 ),
 calendar as (
     select generate_series(newest.day - 90, newest.day, interval '1 day')::date as day
@@ -17,7 +18,8 @@ order by calendar.day;
 
 -- name: newest_month
 -- Return the newest month with shipments that is not in the future.
-select max(month) from analytics.carrier_scorecard where month <= (now() at time zone 'UTC')::date;
+select max(month) from analytics.carrier_scorecard
+where month between date '0001-01-01' and (now() at time zone 'UTC')::date;
 
 -- name: on_time_by_carrier
 -- Count the deliveries of each carrier over twelve months, on time and in all, the largest carriers first.

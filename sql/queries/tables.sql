@@ -13,3 +13,7 @@ analyze {table};
 -- name: drop
 -- Drop a table if it exists.
 drop table if exists {table};
+
+-- name: delete_all
+-- Delete every row, without the lock that truncation takes.
+delete from {table};

@@ -289,7 +289,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(tmp_path: Path) -> Non
         assert json.loads(process.stdout.readline())["vehicle_id"]
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(timeout=20) != 0
+        assert process.wait(timeout=20) == 0
 
 
 def test_a_word_that_is_nearly_right_is_recognized(capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import etl
 from etl.cli.failed import replay_command
 from etl.cli.load import command as load_command
+from etl.errors import EtlError, ExitCode
 from etl.ingestion.ledger import locks
 from tests.support.checkout import MEASURED, ROOT
 from tests.support.faults import Connection
@@ -157,10 +159,10 @@ def test_a_replay_of_a_busy_source_raises_after_the_others(
     for name in ("one.json", "two.json"):
         _refuse(tmp_path, database_url, name)
     _correct(tmp_path)
-    head = postgresql.execute("select head_sha256 from etl.runs order by number").fetchone()
-    assert head is not None
+    run = postgresql.execute("select run from etl.runs order by number").fetchone()
+    assert run is not None
     with psycopg.connect(database_url, autocommit=True, application_name="etl:another") as connection:
-        locks.acquire(connection, "vehicles", head[0], "append")
+        locks.hold_run(connection, run[0])
         with pytest.raises(etl.EtlError, match="this source is held by etl:another since") as caught:
             etl.replay(all=True, database=database_url, failed_dir=tmp_path / "failed")
     assert caught.value.exit_code == 6
@@ -201,3 +203,30 @@ def test_the_program_of_the_guide_runs(database_url: str, postgresql: Connection
     run = postgresql.execute("select run from etl.runs").fetchone()
     assert run is not None
     assert done.stdout.splitlines() == ["loaded_with_rejects 19 1", f"{run[0]}-1-r 0 1 0"]
+
+
+CALLS: dict[str, Callable[[Any], object]] = {
+    "source": lambda wrong: etl.load("vehicles", wrong),
+    "dataset": lambda wrong: etl.load(wrong, "a.json"),
+    "database": lambda wrong: etl.load("vehicles", "a.json", database=wrong),
+    "config_dir": lambda wrong: etl.load("vehicles", "a.json", config_dir=wrong),
+    "failed_dir": lambda wrong: etl.load("vehicles", "a.json", failed_dir=wrong),
+    "records": lambda wrong: etl.load("vehicles", "a.json", records=wrong),
+    "encoding": lambda wrong: etl.load("vehicles", "a.json", encoding=wrong),
+    "mode": lambda wrong: etl.load("vehicles", "a.json", mode=wrong),
+    "batch_rows": lambda wrong: etl.load("vehicles", "a.json", batch_rows=wrong),
+    "id": etl.replay,
+    "run": lambda wrong: etl.replay(run=wrong),
+    "dataset of a replay": lambda wrong: etl.replay(dataset=wrong),
+    "aggregate": etl.precalculate,
+}
+
+
+@pytest.mark.parametrize("wrong", [[{"a": "SECRET"}], {"a": "SECRET"}, b"SECRET", ["SECRET"]], ids=repr)
+@pytest.mark.parametrize("argument", CALLS)
+def test_an_argument_of_another_type_is_not_quoted(argument: str, wrong: object) -> None:
+    """A record in the place of an argument is wrong usage, and its content is not in the message."""
+    with pytest.raises(EtlError) as caught:
+        CALLS[argument](wrong)
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert "SECRET" not in f"{caught.value} {caught.value.hint}"

@@ -76,7 +76,6 @@ def test_replay_and_precalculation_write_metrics_too(
     monkeypatch.setenv("ETL_DATABASE_URL", database_url)
     monkeypatch.setenv("ETL_METRICS_FILE", "etl.prom")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.options.signal, "signal", lambda *_: None)  # type: ignore[attr-defined] # else for good
     (tmp_path / "bad.ndjson").write_text('{"vehicle_id": "V4", "capacity_kg": -1}\n')
     assert cli.run(["load", "vehicles", "bad.ndjson", "--no-precalculate"]) == 1
     assert cli.run(["failed", "replay", "--all", "--no-precalculate"]) == 1

@@ -1,8 +1,11 @@
 """With standard streams that are closed, full or without a reader, a load is complete and its exit code is right."""
 
+import errno
 import json
 import subprocess
 import sys
+
+import pytest
 
 from tests.support.site import Site
 
@@ -36,10 +39,130 @@ def test_streams_that_are_closed(site: Site) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_list_that_is_cut_short_ends_as_unix_tools_do(site: Site) -> None:
-    """`etl ... | head -1` ends by SIGPIPE without a message; a shell reports it as 141."""
+def test_a_list_that_is_cut_short_ends_quietly(site: Site) -> None:
+    """`etl ... | head -1` ends early with exit code 0 and without a message."""
     done = _shell(
-        "etl generate vehicles --records 20000 --format ndjson | head -c 1 >&2; echo ${PIPESTATUS[0]}",
+        "etl generate vehicles --records 1000000000 --format ndjson | head -c 1 >&2; echo ${PIPESTATUS[0]}",
         site,
     )
-    assert (done.stdout, done.stderr) == ("141\n", "{")
+    assert (done.stdout, done.stderr) == ("0\n", "{")
+
+
+LOST = {
+    "full output": "> /dev/full",
+    "full log": "2> /dev/full",
+    "both full": "> /dev/full 2>&1",
+    "closed output": ">&-",
+    "closed log": "2>&-",
+    "both closed": ">&- 2>&-",
+    "output without reader": "| exec sleep 0",
+    "log without reader": "2>&1 > /dev/null | exec sleep 0",
+    "both without reader": "2>&1 | exec sleep 0",
+}
+"""Streams that cannot be written, as a shell spells them."""
+
+OF_SOURCES = {
+    "load vehicles missing.json": 3,
+    "load vehicles a.json --no-precalculate": 1,
+    "load vehicles a.json --no-precalculate --json --force --workers 2": 1,
+    "load vehicles a.json --no-precalculate --force --max-rejected 0": 5,
+    "load vehicles cut.json --no-precalculate": 3,
+    "load nosuch a.json": 2,
+    "load vehicles a.json --retry-attempts x": 2,
+    "--database postgresql://nobody@127.0.0.1:1/x load vehicles a.json": 4,
+    "--database postgresql://nobody@127.0.0.1:1/x runs list": 4,
+    "nosuch": 2,
+}
+"""Commands that have nothing to print but a summary or an error, and their exit codes."""
+
+OF_RESULTS = {
+    "--help": 0,
+    "--version": 0,
+    "load --help": 0,
+    "runs list": 0,
+    "dataset list --json": 0,
+    "failed list": 0,
+    "report": 0,
+    "report --format csv": 0,
+    "generate vehicles --records 5000": 0,
+    "precalculate": 0,
+    "dataset list": 0,
+    "dataset ddl vehicles": 0,
+    "dataset infer a.json": 0,
+    "dataset check vehicles a.json": 1,
+    "db migrate": 0,
+    "db check": 0,
+    "db url": 0,
+}
+"""Commands that print a result, and their exit codes."""
+
+
+def _codes(site: Site, command: str, *streams: str) -> list[int]:
+    script = "\n".join(f"etl {command} {stream}; echo ${{PIPESTATUS[0]}} >&9" for stream in streams)
+    done = _shell(f"exec 9>&1\n{script}", site)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "unexpected_fault" not in done.stdout + done.stderr
+    return [int(line) for line in done.stdout.splitlines() if line.isdigit()]
+
+
+def _make_sources(site: Site) -> None:
+    (site.folder / "a.json").write_text('[{"vehicle_id": "V1"}, {"vehicle_id": null}]')
+    (site.folder / "cut.json").write_text('[{"vehicle_id": "V1"}')
+
+
+def test_a_full_log_changes_no_exit_code(site: Site) -> None:
+    """An error whose message cannot be written has its exit code all the same; a result that cannot be written is 4."""
+    _make_sources(site)
+    for command in ("load vehicles missing.json", "load nosuch a.json", "nosuch"):
+        assert _codes(site, command, LOST["both full"]) == [(OF_SOURCES | OF_RESULTS)[command]]
+    assert _codes(site, "load vehicles missing.json", LOST["closed log"], LOST["log without reader"]) == [3, 3]
+    assert _codes(site, "runs list", LOST["full output"], LOST["output without reader"]) == [4, 0]
+    assert _codes(site, "--version", LOST["both full"]) == [4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", OF_SOURCES)
+def test_a_load_keeps_the_code_of_its_source(site: Site, command: str) -> None:
+    """The exit code is that of the source or the error whatever stream cannot be written."""
+    _make_sources(site)
+    assert _codes(site, command, *LOST.values()) == [OF_SOURCES[command]] * len(LOST)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", OF_RESULTS)
+def test_a_result_that_cannot_be_written_is_4(site: Site, command: str) -> None:
+    """Exit code 4 says that the result is not written; who closed the pipe or the stream does not want it."""
+    _make_sources(site)
+    expected = [4 if "> /dev/full" in how and not how.startswith("2") else OF_RESULTS[command] for how in LOST.values()]
+    assert _codes(site, command, *LOST.values()) == expected
+
+
+def test_a_replay_keeps_its_code(site: Site) -> None:
+    """A replay whose summary cannot be written ends with the code of its records."""
+    _make_sources(site)
+    site.run("load", "vehicles", "a.json", "--no-precalculate")
+    assert _codes(site, "failed replay --all --no-precalculate", LOST["both full"], LOST["both full"]) == [1, 1]
+
+
+def test_a_command_that_changes_data_finishes_without_a_reader(site: Site) -> None:
+    """All named files are discarded although nobody reads the lines."""
+    for name in ("a", "b", "c"):
+        (site.folder / f"{name}.json").write_text(json.dumps([{"vehicle_id": None, "depot": name}]))
+        site.run("load", "vehicles", f"{name}.json", "--no-precalculate")
+    ids = " ".join(site.column("select id from etl.failures"))
+    assert _codes(site, f"failed discard {ids} --reason test", LOST["output without reader"]) == [0]
+    assert site.column("select distinct state from etl.failures") == ["discarded"]
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(errno.EPIPE, "broken pipe"), EOFError()])
+def test_an_error_that_click_handles_itself_is_a_fault(
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A broken pipe that is not standard output is a fault of this tool, not 1 or 130 as Click would end it."""
+
+    def broken(*_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("etl.datasets.look", broken)
+    done = site.run("dataset", "list", may_be_faulty=True)
+    assert done.returncode == 70

@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from etl.database.connecting import Database, connect
-from etl.database.pooling import pooling
+from etl.errors import UsageError
 from etl.preflight import Finding, inspect
 from tests.support.commands import RunEtl
 from tests.support.faults import Connection
@@ -32,7 +32,6 @@ def test_findings_have_remedies(connection: Connection, database_url: str, tmp_p
     assert found["fsync"].state == "warn"
     database = sql.Identifier(connection.info.dbname)
     for change in (
-        "alter database {} set statement_timeout = '5s'",
         "alter database {} set synchronous_commit = off",
         "revoke temporary on database {} from public",
         "create role checker login connection limit 3",
@@ -52,7 +51,6 @@ def test_findings_have_remedies(connection: Connection, database_url: str, tmp_p
         connection.execute(sql.SQL("grant temporary on database {} to checker").format(database))
         found = _inspected(address, tmp_path)
         for what, state, remedy in (
-            ("statement_timeout", "warn", "set statement_timeout = 0"),
             ("synchronous_commit", "warn", "on: "),
             ("connections", "warn", "max_connections"),
             ("ledger", "fail", "grant etl_loader to checker"),
@@ -76,14 +74,10 @@ def test_the_check_ends_with_its_code(run_etl: RunEtl, connection: Connection) -
         {frozenset(("what", "state", "found", "remedy"))},
     )
     assert "warn" in {each["state"] for each in found}
-    connection.execute(
-        sql.SQL("alter database {} set default_transaction_read_only = on").format(
-            sql.Identifier(connection.info.dbname)
-        )
-    )
+    connection.execute("alter table logistics.vehicles rename to cars")
     done = run_etl("db", "check")
     assert done.returncode == 2
-    assert "target_session_attrs=read-write" in done.stdout
+    assert "etl dataset create vehicles" in done.stdout
     assert run_etl("--database", "postgresql://nobody@127.0.0.1:1/nowhere", "db", "check").returncode == 4
 
 
@@ -207,17 +201,33 @@ def pooled(request: pytest.FixtureRequest, connection: Connection) -> Iterator[t
 def test_a_pooler_that_shares_sessions_is_refused(
     pooled: tuple[bool, str], run_etl: RunEtl, connection: Connection, tmp_path: Path
 ) -> None:
-    """Behind a pooler by transaction a check fails, and a load is exit 2 before it writes anything."""
+    """Behind a pooler by transaction a check fails, and each command is exit 2 before it writes or locks anything."""
     shares, address = pooled
     database = Database(conninfo=address)
-    with connect(database) as one:
-        assert pooling(one, database) == ("transaction" if shares else "session")
     found = _inspected(address, tmp_path)
     assert found["connection"].state == ("fail" if shares else "ok")
     if not shares:
+        with connect(database):
+            assert database.known_pooling == ["session"]
         return
+    with pytest.raises(UsageError, match="gives each transaction another session"):
+        connect(database)
     (tmp_path / "fleet.json").write_text('[{"vehicle_id": "V1"}]')
-    done = run_etl("--database", address, "load", "vehicles", "fleet.json", "--no-precalculate", "--workers", "1")
-    assert done.returncode == 2
-    assert "pool_mode = session" in done.stderr
+    commands = [
+        "load vehicles fleet.json --no-precalculate --workers 1",
+        "failed replay --all",
+        "precalculate",
+        "precalculate --verify",
+        "listen",
+        "listen --check",
+        "db migrate",
+        "dataset create vehicles",
+        "runs list",
+        "report",
+    ]
+    for command in commands:
+        done = run_etl("--database", address, *command.split())
+        assert (command, done.returncode) == (command, 2)
+        assert "pool_mode = session" in done.stderr
     assert connection.execute("select count(*) from etl.runs").fetchone() == (0,)
+    assert connection.execute("select count(*) from pg_locks where locktype = 'advisory'").fetchone() == (0,)

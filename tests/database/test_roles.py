@@ -63,8 +63,8 @@ def test_a_loader_loads_refreshes_and_verifies(logins: dict[str, Connection]) ->
             )
         loader.execute(
             "insert into etl.runs "
-            "(run, dataset, source, head_sha256, head_bytes, definition_hash, mode, is_atomic, is_forced) "
-            "values (%(day)s, %(day)s, '', '', 0, '', 'merge', false, false)",
+            "(run, dataset, source, definition_hash, mode, is_atomic, is_forced) "
+            "values (%(day)s, %(day)s, '', '', 'merge', false, false)",
             {"day": day},
         )
         loader.execute(

@@ -67,22 +67,28 @@ def _count(connection: Connection, table: str) -> int:
 
 
 def test_append_adds_each_record_once(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """Append adds every record of two sources, equal ones too; the same source again adds nothing."""
+    """Append adds every record of two sources, equal ones too; the same source again adds nothing.
+
+    So does a source that is the beginning of a known one.
+    """
     connection.execute("alter table logistics.orders drop constraint orders_pkey")
     twice = _order("A", 1, "same", "a1", "a2")
     _write(tmp_path, "one.json", [twice, _order("B", 1, "one")])
-    _write(tmp_path, "two.json", [twice])
+    _write(tmp_path, "two.json", [_order("C", 1, "two"), twice])
+    _write(tmp_path, "begin.json", [twice])
     load = ["load", "orders", "--mode", "append", "--json", "--batch-rows", "1"]
-    for _ in range(2):
-        assert run_etl(*load, "one.json", "two.json").returncode == 0
-        assert _count(connection, "logistics.orders") == 3
+    for sources in (["one.json", "two.json"], ["one.json", "two.json"], ["begin.json"]):
+        assert run_etl(*load, *sources).returncode == 0
+        assert _count(connection, "logistics.orders") == 4
         assert _count(connection, "logistics.order_lines") == 4
     lineage = connection.execute(
         "select o.etl_run, o.etl_batch, o.etl_place, r.source from logistics.orders o"
         " join etl.runs r on r.number = o.etl_run order by 1, 2"
     ).fetchall()
     second = json.dumps([twice]).__len__() - 2 + 3  # after `[`, the first record and `, `
-    assert lineage == [(1, 1, 1, "one.json"), (1, second, 1, "one.json"), (2, 1, 1, "two.json")]
+    third = json.dumps([_order("C", 1, "two")]).__len__() - 2 + 3
+    of_one = [(1, 1, 1, "one.json"), (1, second, 1, "one.json")]
+    assert lineage == [*of_one, (2, 1, 1, "two.json"), (2, third, 1, "two.json")]
 
 
 @pytest.mark.parametrize("apart", ["one batch", "two batches", "two sources"])
@@ -249,7 +255,7 @@ def test_all_or_nothing_is_visible(run_etl: RunEtl, connection: Connection, tmp_
         [_order(name, 2, "new", f"{name} 1", f"{name} 2") for name in "BCDE"] + [{"order_id": "F", "status": "x" * 30}],
     )
     (tmp_path / "feed.json").write_text(complete[: complete.index('{"order_id": "E"') + 9])
-    load = ["load", "orders", "feed.json", "--json", "--batch-rows", "2", *options]
+    load = ["load", "orders", "feed.json", "--json", "--batch-rows", "2", "--max-rejected", "1", *options]
     cut = run_etl(*load)
     assert cut.returncode == 3
     summary = cut.summary
@@ -303,10 +309,12 @@ def test_the_staged_rows_of_an_abandoned_run_are_deleted(
     assert (set(_orders(connection)), _staging(connection)) == ({"A"}, set())
 
     fourth = run_etl(*load, *refused).summary["run"]
+    assert fourth != third
+    # Without a record the forced run takes the place of none: a load continues what was staged before.
     assert run_etl(*load, "--force", "--records", "nowhere.item").returncode == 3
     assert _staging(connection) == {fourth}
     done = run_etl(*load, *allowed)
-    assert (done.returncode, done.summary["records"]["skipped"]) == (1, 0)
+    assert (done.returncode, done.summary["run"], done.summary["records"]["skipped"]) == (1, fourth, 2)
     assert (set(_orders(connection)), _staging(connection)) == ({"A", "B", "D"}, set())
 
 

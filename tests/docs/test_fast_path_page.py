@@ -47,7 +47,7 @@ class Example:
         ((self.table, self.columns),) = compiled.tables
         guarded = frozenset((self.table.name, column.name) for column in self.columns)
         path = FastPath(compiled, Projection(dataset), RUN_NUMBER, guarded)
-        options = CutOptions(format="auto", records_path="item", batch_rows=20_000, known={}, prover=path)
+        options = CutOptions(format="auto", records_path="item", batch_rows=20_000, prover=path)
         (self.piece,) = cut(Stream(SOURCE), options)
         (self.batch,) = [batch for batch in path.batching(self.piece) if batch is not None]
         (block,) = [span for span in self.piece.blocks if self.piece.between(*span).count(b'"id"') > 1]

@@ -20,6 +20,7 @@ from etl.embedded import server as server_module
 from etl.errors import BusyError, DatabaseError, UsageError
 from tests.support.checkout import ROOT
 from tests.support.servers import free_port
+from tests.support.site import Site
 from tests.support.waiting import until
 
 IS_ROOT = os.geteuid() == 0
@@ -505,3 +506,33 @@ def test_unusable_folders_are_refused(tmp_path: Path) -> None:
         assert raised.value.hint
         assert not Server(folder).stop()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "letter", "shared", "used"]
+
+
+def test_a_load_starts_a_killed_server_again(folder: Path, tmp_path: Path) -> None:
+    """A load whose embedded server is killed starts it again with its retries, and continues; `db stop` is obeyed."""
+    site = Site("embedded:" + str(folder), tmp_path)
+    try:
+        assert site.run("db", "start", own_process=True).returncode == 0
+        assert site.run("db", "migrate", own_process=True).returncode == 0
+        site.run("generate", "shipments", "--records", "3000", "--output", "s.json", own_process=True)
+        loading = site.start("load", "shipments", "-", "--batch-rows", "500", "--format", "array", "--json")
+        content = (tmp_path / "s.json").read_bytes()
+        loading.send(content[: len(content) // 2])
+        with serving(folder) as url:
+            until(lambda: value(url, "server_version") and _batches(url), "a batch")
+        os.kill(pid(folder), signal.SIGKILL)
+        loading.send(content[len(content) // 2 :])
+        ended = loading.ended()
+        assert ended.returncode == 0, ended.stderr
+        assert ended.summary["records"]["loaded"] == 3000
+        assert ended.events("embedded_server_restarted")
+        assert Server(folder).status().keep
+    finally:
+        site.close()
+        Server(folder).stop()
+
+
+def _batches(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("select count(*) from etl.batches").fetchone()
+    return row[0] if row else 0

@@ -64,7 +64,7 @@ def _files(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o277, 0o777])
 def test_only_its_owner_may_read_it(site: Site, umask: int) -> None:
-    """Folders have mode 0700 and files 0600 with any umask; an existing folder keeps its mode."""
+    """Folders have mode 0700 and files 0600 with any umask; an existing folder for a group keeps its mode."""
     before = os.umask(umask)
     try:
         first = _load(site, "first.ndjson", as_lines(GOOD[0], _bad(1)), "--failed-dir", "made/failed")
@@ -85,6 +85,47 @@ def test_only_its_owner_may_read_it(site: Site, umask: int) -> None:
     _load(site, "second.ndjson", as_lines(_bad(2)), "--failed-dir", "shared")
     assert stat.S_IMODE(shared.stat().st_mode) == 0o750
     assert {mode for name, mode in _files(shared).items() if "." not in name[:9]} == {"drwx------", "-rw-------"}
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o755, 0o701, 0o1777])
+def test_an_existing_folder_that_is_open_is_made_private(site: Site, mode: int) -> None:
+    """A folder of the user that others may read is made private, and the log says so."""
+    failed = site.folder / "open"
+    failed.mkdir()
+    failed.chmod(mode)
+    (site.folder / "a.ndjson").write_text(as_lines(_bad(1)))
+    done = site.run("load", "parcels", "a.ndjson", "--failed-dir", "open", "--max-rejected", "1")
+    assert done.returncode == 1
+    assert stat.S_IMODE(failed.stat().st_mode) == 0o700
+    [event] = done.events("failed_store_made_private")
+    assert event["mode_before"] == f"{mode:04o}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder to another user")
+def test_an_open_folder_of_another_user_is_refused(site: Site) -> None:
+    """The records of a load are not written where others may read them: exit code 2, and nothing is loaded."""
+    failed = site.folder / "theirs"
+    failed.mkdir()
+    failed.chmod(0o777)
+    os.chown(failed, 12345, 12345)
+    (site.folder / "a.ndjson").write_text(as_lines(GOOD[0]))
+    done = site.run("load", "parcels", "a.ndjson", "--failed-dir", "theirs")
+    assert done.returncode == 2
+    assert "the failed store theirs belongs to another user and is open to others: mode 0777" in done.stderr
+    assert stat.S_IMODE(failed.stat().st_mode) == 0o777
+    assert site.value("select count(*) from lab.parcels") == 0
+    failed.chmod(0o700)
+    assert site.run("load", "parcels", "a.ndjson", "--failed-dir", "theirs").returncode == 0
+
+
+def test_a_link_as_the_folder_is_logged(site: Site) -> None:
+    """The log names the folder that a link leads to: somebody else may have made the link."""
+    target = site.folder / "elsewhere"
+    target.mkdir(mode=0o700)
+    (site.folder / "link").symlink_to(target)
+    (site.folder / "a.ndjson").write_text(as_lines(GOOD[0]))
+    [event] = site.run("load", "parcels", "a.ndjson", "--failed-dir", "link").events("failed_store_is_link")
+    assert event["target"] == str(target.resolve())
 
 
 def test_the_details_of_rejected_records(site: Site) -> None:

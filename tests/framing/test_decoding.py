@@ -116,7 +116,7 @@ def test_a_bad_line_is_a_fault_in_its_place(line: str) -> None:
     assert records[-1] == {"a": 2}
     faults = [record for record in records if isinstance(record, Fault)]
     assert [fault.sqlstate for fault in faults] == ["22P02"]
-    assert faults[0].reason.startswith("not JSON: ")
+    assert faults[0].reason.startswith(("not JSON: ", "objects or arrays are nested deeper"))
     assert len(records) == (4 if line == '{"a":1}}' else 3)
 
 

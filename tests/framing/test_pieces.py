@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from etl.ingestion.framing import boundaries, decoding, needles, pieces, window
 from etl.ingestion.framing.boundaries import piece_spans
 from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.ingestion.framing.spans import spans
+from etl.ingestion.framing.splitting import divided
 from etl.ingestion.sources.stream import opened
-from etl.ingestion.values import LoadedRange, Piece, Source
+from etl.ingestion.values import Piece, Source
 from etl.settings import Format
-from tests.support.streams import Bytes, range_of
+from tests.support.streams import Bytes
 
 quick = settings(deadline=None, derandomize=True, max_examples=100)
 
@@ -46,9 +48,9 @@ class Document:
     records: str = "item"
     format: Format = "auto"
 
-    def cut(self, batch_rows: int, known: dict[int, LoadedRange] | None = None) -> list[Piece]:
+    def cut(self, batch_rows: int) -> list[Piece]:
         """Cut it."""
-        how = CutOptions(format=self.format, records_path=self.records, batch_rows=batch_rows, known=known or {})
+        how = CutOptions(format=self.format, records_path=self.records, batch_rows=batch_rows)
         return list(cut(Bytes(self.data), how))
 
 
@@ -201,7 +203,7 @@ def _is_object(data: bytes) -> bool:
 
 def _until_fault(data: bytes, document: Document) -> tuple[list[Piece], str]:
     """Cut other bytes with the options of a document; return the pieces, and the fault that ended them."""
-    how = CutOptions(format=document.format, records_path=document.records, batch_rows=2, known={})
+    how = CutOptions(format=document.format, records_path=document.records, batch_rows=2)
     found = []
     try:
         for piece in cut(Bytes(data), how):
@@ -227,20 +229,23 @@ def _properties(piece: Piece) -> tuple[int, int, int, bytes, bytes]:
 
 
 @quick
-@given(DOCUMENTS, st.sampled_from([1, 2, 5]), st.sampled_from([1, 3, 100]), st.sampled_from([3, READ_BYTES]), st.data())
-def test_known_ranges_are_cut_again_and_the_rest_between_them(
-    document: Document, before: int, now: int, read_bytes: int, data: st.DataObject
-) -> None:
-    """A piece of an earlier cut is the same piece again, with any batch size."""
-    earlier = document.cut(before)
-    kept = data.draw(st.lists(st.sampled_from(earlier), unique_by=id)) if earlier else []
+@given(DOCUMENTS, st.sampled_from([1, 2, 5]), st.sampled_from([3, READ_BYTES]), st.data())
+def test_pieces_divide_at_any_record(document: Document, rows: int, read_bytes: int, data: st.DataObject) -> None:
+    """The parts of a divided piece are what the cutter gives for these records, with their marks."""
     with _read_in(read_bytes):
-        found = document.cut(now, {piece.offset: range_of(piece) for piece in kept})
-    _assert_whole(document, found)
-    again = [_properties(piece) for piece in found]
-    assert all(_properties(piece) in again for piece in kept)
-    offsets = {piece.offset for piece in kept}
-    assert all(piece.count <= now for piece in found if piece.offset not in offsets)
+        found = document.cut(rows)
+    last = found[-1].last_record if found else 0
+    ends = sorted(data.draw(st.sets(st.integers(1, max(1, last)), max_size=4)))
+    loaded = [(first, end) for first, end in zip(ends[::2], ends[1::2], strict=False)]
+    parts = [part for piece in found for part in divided(piece, loaded)]
+    _assert_whole(document, [part for part, _ in parts])
+    numbers = [
+        number for part, is_loaded in parts if is_loaded for number in range(part.first_record, part.last_record + 1)
+    ]
+    assert numbers == [number for first, end in loaded for number in range(first, min(end, last) + 1)]
+    ones = {mark.records: mark for piece in document.cut(1) if (mark := piece.end_mark)}
+    assert [part.end_mark for part, _ in parts] == [ones[part.last_record] for part, _ in parts]
+    assert [mark for part, _ in parts for mark in part.marks] == [mark for piece in found for mark in piece.marks]
 
 
 @quick
@@ -380,7 +385,9 @@ def test_members_that_are_cut_off_end_the_source(data: bytes) -> None:
 @pytest.mark.parametrize("data", [b"[" * 100_000, b'[{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}]"])
 def test_an_array_record_that_nests_too_deep_ends_the_source(data: bytes) -> None:
     """A record with endless levels of nesting is reported as such, and the interpreter does not overflow."""
-    with pytest.raises(SourceError, match=f"nested deeper than {MAX_NESTING}, at record 1, byte 1"):
+    with pytest.raises(
+        SourceError, match=f"a.json: objects or arrays are nested deeper than {MAX_NESTING}, at record 1, byte 1"
+    ):
         Document(data, []).cut(1)
 
 
@@ -407,7 +414,7 @@ def test_the_first_pieces_are_smaller(before: str, between: str, after: str) -> 
     """Each piece has at most twice as many records as the one before it, up to the batch size."""
     record = '{"a":1}'
     data = f"{before}{between.join([record] * 5000)}{after}".encode()
-    how = CutOptions(format="auto", records_path="item", batch_rows=1000, first_rows=100, known={})
+    how = CutOptions(format="auto", records_path="item", batch_rows=1000, first_rows=100)
     found = list(cut(Bytes(data), how))
     assert [piece.count for piece in found] == [100, 200, 400, 800, 1000, 1000, 1000, 500]
     assert [piece.first_record for piece in found] == [1, 101, 301, 701, 1501, 2501, 3501, 4501]
@@ -451,7 +458,7 @@ def _scanned(data: bytes, batch_rows: int = 1) -> tuple[int, list[int]]:
 
     stream = Bytes(data)
     with patch.object(boundaries, "_scan", counting):
-        for _ in cut(stream, CutOptions(format="auto", records_path="item", batch_rows=batch_rows, known={})):
+        for _ in cut(stream, CutOptions(format="auto", records_path="item", batch_rows=batch_rows)):
             pass
     return total, stream.asked
 
@@ -480,7 +487,7 @@ def test_the_records_before_a_fault_of_the_stream_are_given_out(tmp_path: Path, 
     """When compressed data is cut off right after complete records, these are given, and then the fault."""
     path = tmp_path / "a.json.gz"
     path.write_bytes(gzip.compress(text.encode())[:-8])
-    how = CutOptions(format="auto", records_path="rows.item" if "rows" in text else "item", batch_rows=10, known={})
+    how = CutOptions(format="auto", records_path="rows.item" if "rows" in text else "item", batch_rows=10)
     with opened(Source(name="a", path=str(path))) as stream:
         found = cut(stream, how)
         assert next(found).data.decode() == text.rpartition("[")[2].strip()
@@ -494,7 +501,7 @@ def test_a_line_that_a_fault_cuts_is_no_record(tmp_path: Path, tail: bytes) -> N
     path = tmp_path / "a.ndjson.gz"
     path.write_bytes(gzip.compress(b'{"a":1}\n' + tail)[:-8])
     with opened(Source(name="a", path=str(path))) as stream:
-        found = cut(stream, CutOptions(format="auto", records_path="item", batch_rows=10, known={}))
+        found = cut(stream, CutOptions(format="auto", records_path="item", batch_rows=10))
         assert next(found).data == (b'{"a":1}\n{"b":1}' if b"}" in tail else b'{"a":1}')
         with pytest.raises(SourceError, match="ends too early"):
             next(found)
@@ -504,7 +511,7 @@ def test_a_file_that_grows_while_it_is_cut_is_a_fault(tmp_path: Path) -> None:
     """All records are given, also the added ones; then the change is reported."""
     path = tmp_path / "a.ndjson"
     path.write_bytes(b'{"a":1}\n' * 200_000)
-    how = CutOptions(format="auto", records_path="item", batch_rows=100_000, known={})
+    how = CutOptions(format="auto", records_path="item", batch_rows=100_000)
     found: Iterator[Piece]
     with opened(Source(name="a", path=str(path))) as stream:
         found = cut(stream, how)
@@ -524,7 +531,7 @@ def test_garbage_after_the_document_is_a_fault(tail: str, head: str, records: st
     path = tmp_path / "source.json"
     path.write_text(head + tail)
     with opened(Source(name="source", path=str(path))) as stream:
-        given = cut(stream, CutOptions(format="auto", records_path=records, batch_rows=5, known={}))
+        given = cut(stream, CutOptions(format="auto", records_path=records, batch_rows=5))
         assert next(given).count == 1
         with pytest.raises(SourceError, match="more than one document" if tail == "{" else "not JSON around"):
             next(given)
@@ -546,7 +553,7 @@ def test_blocks_give_the_same_as_single_steps(
         )
     with _read_in(read_bytes):
         found, fault = _until_fault(bytes(content), document)
-        with patch.object(needles.Needle, "block", lambda *_: None):
+        with patch.object(needles.Needle, "block", lambda *_, **__: None):
             walked, expected = _until_fault(bytes(content), document)
     assert (_places(found), fault) == (_places(walked), expected)
     assert sum(piece.count for piece in found) == sum(piece.count for piece in walked)
@@ -592,3 +599,36 @@ def test_records_full_of_alike_children_are_separated() -> None:
         parts += ["," if number else "", (f'{{"id":{number},"children":[{children}]}}',)]
     document = _built([*parts, "]"])
     assert _places(document.cut(1000)) == document.places
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        ("12e", "the source is cut off in this record, at record 3, byte 18"),
+        ("12.", "the source is cut off in this record, at record 3, byte 18"),
+        ("-12E+", "the source is cut off in this record, at record 3, byte 18"),
+        ("-", "the source is cut off in this record, at record 3, byte 18"),
+        ("tru", "the source is cut off in this record, at record 3, byte 18"),
+        ('"abc', "the source is cut off in this record, at record 3, byte 18"),
+        ('"abc\\', "the source is cut off in this record, at record 3, byte 18"),
+        ("[1, 2e", "the source is cut off in this record, at record 3, byte 18"),
+        ("12e ", "not JSON: a number or a word does not end here, at record 3, byte 20"),
+        ("12. ", "not JSON: a number or a word does not end here, at record 3, byte 20"),
+        ("012", "not JSON: a number or a word does not end here, at record 3, byte 19"),
+        ("nulls", "not JSON: a number or a word does not end here, at record 3, byte 22"),
+        ("tru ", "not JSON: expecting value, at record 3, byte 18"),
+    ],
+)
+def test_a_cut_value_after_others_has_its_own_place(last: str, reason: str) -> None:
+    """The last of values that follow one another is reported at its own number and byte when it is cut off or wrong."""
+    text = f'{{"a": 1}} {{"a": 2}} {last}'
+    with pytest.raises(SourceError, match=re.escape(reason)):
+        list(cut(Bytes(text.encode()), CutOptions(format="auto", records_path="item", batch_rows=9)))
+
+
+@pytest.mark.parametrize("last", ["12", "12 ", "-0.5e3", "true", "null ", '"a"', "[]"])
+def test_a_whole_value_at_the_end_is_a_record(last: str) -> None:
+    """A value that ends with the source is whole, also a number, which more digits could make longer."""
+    text = f'{{"a": 1}} {{"a": 2}} {last}'
+    options = CutOptions(format="auto", records_path="item", batch_rows=9)
+    assert sum(piece.count for piece in cut(Bytes(text.encode()), options)) == 3

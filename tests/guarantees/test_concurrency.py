@@ -19,6 +19,8 @@ from tests.support.states import assert_sound
 from tests.support.waiting import until
 
 RECORDS = 600
+# Without a key, a replace of a source with rejected records needs the limit.
+REPLACE = ("--mode", "replace", "--max-rejected", "10%")
 KEYS = 3_000
 
 # White space after the records: enough of it for the load to read all of them.
@@ -104,9 +106,9 @@ def _assert_busy(site: Site, second: Running, what: str, holder: str) -> None:
     [
         ((), (), "this source"),
         ((), ("--batch-rows", "7"), "this source"),
-        ((), ("--mode", "replace"), "the dataset deliveries"),
-        (("--mode", "replace"), (), "the dataset deliveries"),
-        (("--mode", "replace"), ("--mode", "replace"), "the dataset deliveries"),
+        ((), REPLACE, "the dataset deliveries"),
+        (REPLACE, (), "the dataset deliveries"),
+        (REPLACE, REPLACE, "the dataset deliveries"),
     ],
     ids=[
         "load beside load",
@@ -206,7 +208,7 @@ def test_a_load_that_was_overtaken(site: Site, appended: Case, by: str) -> None:
         site.terminate(backend)
         gate.open()
         other = write_shipments(site.folder / "other.json", 50, seed=99)
-        options = ["--batch-rows", "37"] if by == "a resume" else [str(other), "--mode", "replace"]
+        options = ["--batch-rows", "37"] if by == "a resume" else [str(other), *REPLACE]
         command = [word for word in appended.command if by == "a resume" or word != str(appended.source)]
         assert site.run(*command, *options).returncode in {0, 1}
         before = site.ask("select * from logistics.deliveries")

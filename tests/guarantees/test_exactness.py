@@ -159,7 +159,7 @@ def _copied(connection: Connection, dataset: Dataset, data: bytes) -> list[tuple
     """Load a source through pieces, records, rows and COPY; return the rows of the tables."""
     projection = Projection(dataset)
     with connection.transaction(force_rollback=True):
-        for piece in cut(Bytes(data), CutOptions(format="auto", records_path="item", batch_rows=3, known={})):
+        for piece in cut(Bytes(data), CutOptions(format="auto", records_path="item", batch_rows=3)):
             batch = projection.batch(piece, decode(piece), 1, range(1, piece.count + 1))
             assert batch.rejected == ()
             for table, [rows] in zip(dataset.tables, batch.tables, strict=True):

@@ -1,21 +1,15 @@
 """Network faults between loader and server (cuts, delays, lost packets): no record is lost or loaded twice."""
 
-import ctypes
-import socket
-import struct
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl.embedded import Server
 from tests.support.cases import Case
 from tests.support.databases import Databases
+from tests.support.relays import Relay, Side
 from tests.support.servers import free_port
 from tests.support.site import Site
 from tests.support.states import assert_sound
@@ -26,157 +20,6 @@ BATCHES = 6
 
 # The places of the cuts in the slow tests, as shares of all the bytes of a load.
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
-
-Side = Literal["to the server", "to the loader"]
-
-# From <asm-generic/socket.h>: attaches a filter that the kernel runs on each segment before TCP receives it.
-_SO_ATTACH_FILTER = 26
-_SO_DETACH_FILTER = 27
-
-
-class _Instruction(ctypes.Structure):
-    _fields_ = (("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint32))
-
-
-# One instruction: return 0, the number of bytes to keep.
-_DROP_ALL = (_Instruction * 1)(_Instruction(6, 0, 0, 0))
-
-
-class Relay:
-    """A TCP relay in front of a server; a test tells it when to cut, delay or drop the traffic."""
-
-    def __init__(self, conninfo: str) -> None:
-        self._server = conninfo_to_dict(conninfo)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open: list[socket.socket] = []
-        self._forgotten: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
-        self._passing = threading.Event()
-        self._passing.set()
-        self._swallows: set[socket.socket] = set()
-        self.passed: dict[Side, int] = {"to the server": 0, "to the loader": 0}
-        self.cut_at: tuple[Side, int] | None = None
-        self.swallow_answer_to_commit: int | None = None
-        self.delay_seconds = 0.0
-        self.commits = 0
-        self.cuts = 0
-        self._begin(self._accept)
-
-    @property
-    def conninfo(self) -> str:
-        """Return the connection string of the database through this relay."""
-        return make_conninfo(
-            **self._server
-            | {
-                "host": "127.0.0.1",
-                "port": self._listener.getsockname()[1],
-                "sslmode": "disable",
-                "gssencmode": "disable",
-            }
-        )
-
-    @contextmanager
-    def black_hole(self) -> Iterator[None]:
-        """Drop all packets of both sides: neither side is notified, and nothing is acknowledged."""
-        self._passing.clear()
-        with self._lock:
-            for each in (self._listener, *self._open):
-                _drop_all(each)
-        yield
-        with self._lock:
-            for each in (self._listener, *self._open):
-                if each.family == socket.AF_INET:
-                    each.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
-        self._passing.set()
-
-    def forget_connections(self) -> None:
-        """Drop all packets of the present connections for good; new connections work."""
-        with self._lock:
-            for each in self._open:
-                _drop_all(each)
-            self._forgotten += self._open
-            self._open = []
-
-    def close(self) -> None:
-        """End all connections."""
-        self._passing.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        with self._lock:
-            _end(*self._open, *self._forgotten)
-        for thread in self._threads:
-            thread.join(10)
-        for each in (self._listener, *self._open, *self._forgotten):
-            each.close()
-
-    def _begin(self, target: Callable[..., None], *arguments: object) -> None:
-        thread = threading.Thread(target=target, args=arguments, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                loader, _ = self._listener.accept()
-                server = self._reach()
-                with self._lock:
-                    self._open += [loader, server]
-                self._begin(self._pump, "to the server", loader, server)
-                self._begin(self._pump, "to the loader", server, loader)
-
-    def _reach(self) -> socket.socket:
-        host, port = str(self._server["host"]), int(str(self._server["port"]))
-        if not host.startswith("/"):
-            return socket.create_connection((host, port))
-        server = socket.socket(socket.AF_UNIX)
-        server.connect(f"{host}/.s.PGSQL.{port}")
-        return server
-
-    def _pump(self, side: Side, source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                if self.delay_seconds:
-                    time.sleep(self.delay_seconds)  # simulates a slow network
-                self._passing.wait()
-                if not self._pass(side, data, source, target):
-                    return
-        _end(source, target)
-
-    def _pass(self, side: Side, data: bytes, source: socket.socket, target: socket.socket) -> bool:
-        """Send bytes to the other side; return False when the connection was cut instead."""
-        if side == "to the loader" and source in self._swallows and b"COMMIT\0" in data:
-            self._cut()
-            return False
-        if side == "to the server" and b"COMMIT\0" in data:
-            self.commits += 1
-            if self.commits == self.swallow_answer_to_commit:
-                self._swallows.add(target)
-        if self.cut_at and self.cut_at[0] == side and self.passed[side] + len(data) >= self.cut_at[1]:
-            target.sendall(data[: self.cut_at[1] - self.passed[side]])
-            self.cut_at = None
-            self._cut()
-            return False
-        self.passed[side] += len(data)
-        target.sendall(data)
-        return True
-
-    def _cut(self) -> None:
-        """Cut all connections so that both sides are notified."""
-        with self._lock:
-            self.cuts += 1
-            _end(*self._open)
-
-
-def _end(*ends: socket.socket) -> None:
-    for each in ends:
-        with suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
-
-
-def _drop_all(each: socket.socket) -> None:
-    if each.family == socket.AF_INET:
-        program = struct.pack("HP", 1, ctypes.addressof(_DROP_ALL))
-        each.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 @pytest.fixture
@@ -223,20 +66,28 @@ def test_a_connection_that_is_cut(
     merged.assert_done(site)
 
 
-# The first commit records the run, the last one its end; those between are of the batches.
-@pytest.mark.parametrize("number", [1, 2, 4, BATCHES + 1, BATCHES + 2])
-def test_an_answer_to_commit_that_is_lost(site: Site, relay: Relay, appended: Case, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "exit_code", "retried"),
+    [
+        pytest.param(1, 1, 0, id="of the check of the tables"),
+        pytest.param(2, 4, 0, id="of the run's beginning"),
+        pytest.param(3, 1, 1, id="of the preparation"),
+        pytest.param(5, 1, 1, id="of a batch"),
+        pytest.param(BATCHES + 3, 1, 1, id="of the last batch"),
+        pytest.param(BATCHES + 4, 1, 1, id="of the run's end"),
+    ],
+)
+def test_an_answer_to_commit_that_is_lost(
+    site: Site, relay: Relay, appended: Case, number: int, exit_code: int, retried: int
+) -> None:
     """A batch whose commit was not confirmed is not loaded twice: the ledger shows that it was committed."""
     relay.swallow_answer_to_commit = number
     ended = site.run(*appended.command, "--batch-rows", "100", conninfo=relay.conninfo)
     assert relay.cuts == 1
     assert_sound(site)
-    if number == 1:
-        assert ended.returncode == 4
-        ended = site.run(*appended.command, "--batch-rows", "100", conninfo=relay.conninfo)
-    else:
-        assert ended.summary["batches"]["retried"] == 1
-    assert ended.returncode == 1
+    assert (ended.returncode, ended.summary["batches"]["retried"]) == (exit_code, retried)
+    if exit_code == 4:
+        assert site.run(*appended.command, "--batch-rows", "100", conninfo=relay.conninfo).returncode == 1
     assert site.value("select count(*) from etl.runs") == 1
     appended.assert_done(site)
 

@@ -1,5 +1,6 @@
 """Signals: the current batch is finished, the summary shows the progress, and the same command continues later."""
 
+import os
 import signal
 import time
 from contextlib import ExitStack
@@ -147,6 +148,16 @@ def test_a_signal_ends_the_wait_for_the_source(site: Site, appended: Case, has_b
     replace(appended, source=source).assert_done(site)
 
 
+def test_a_signal_ends_the_wait_for_a_writer(site: Site) -> None:
+    """A load of a named pipe without a writer says that it waits, and ends on the first signal."""
+    os.mkfifo(site.folder / "pipe")
+    running = site.start("load", "deliveries", "pipe")
+    until(lambda: running.events("source_awaited"), "the line")
+    assert running.events("source_awaited")[0]["source"] == "pipe"
+    running.signal(TERM)
+    assert running.ended(20).returncode == 143
+
+
 def test_a_signal_while_the_database_is_away(site: Site, appended: Case) -> None:
     """When the ledger cannot be reached, the exit code is still that of the signal."""
     with site.gate("logistics.deliveries", "in COPY", MIDDLE) as gate:
@@ -202,7 +213,7 @@ def test_a_command_is_ended_in_order(site: Site) -> None:
     assert (ended.returncode, "carrier_scorecard" in ended.stdout, "error" in ended.stderr) == (143, True, False)
 
 
-@pytest.mark.parametrize("options", [("--atomic",), ("--mode", "replace")])
+@pytest.mark.parametrize("options", [("--atomic",), ("--mode", "replace", "--max-rejected", "10%")])
 def test_a_signal_publishes_no_rows(databases: Databases, tmp_path: Path, options: tuple[str, ...]) -> None:
     """An atomic load that a signal ends publishes no rows, and the next load continues where it stopped."""
     case = clean_case(databases, tmp_path / "clean", "deliveries", RECORDS, *options)

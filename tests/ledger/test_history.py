@@ -162,3 +162,24 @@ def test_a_row_is_traced_to_its_record(
         assert cli.run(["runs", "trace", *words]) == 2
         wrong = capsys.readouterr()
         assert (wrong.out, sentence in wrong.err) == ("", True), wrong.err
+
+
+def test_a_row_is_traced_by_a_column_with_a_percent_sign(site: Site) -> None:
+    """A percent sign in a name, which begins a placeholder of a statement, is a part of the name."""
+    (site.folder / "one.ndjson").write_text('{"vehicle_id": "A"}')
+    assert site.run("load", "vehicles", "one.ndjson").returncode == 0
+    missing = site.run("runs", "trace", "logistics.vehicles", "v%=1")
+    assert missing.returncode == 2
+    assert "column r.v% does not exist" in missing.error
+    site.ask('alter table logistics.vehicles add "v%" integer default 1, add "%s" integer default 2')
+    [traced] = site.run("runs", "trace", "logistics.vehicles", "v%=1", "%s=2", "--json").lines
+    assert json.loads(traced["text"]) == {"vehicle_id": "A"}
+
+
+def test_a_row_of_an_unknown_batch_is_reported(site: Site) -> None:
+    """A row that names a run of the ledger, and a batch that it does not have, was not loaded by that run."""
+    (site.folder / "one.ndjson").write_text('{"vehicle_id": "A"}')
+    assert site.run("load", "vehicles", "one.ndjson").returncode == 0
+    site.ask("update logistics.vehicles set etl_batch = 77")
+    done = site.run("runs", "trace", "logistics.vehicles", "vehicle_id=A")
+    assert (done.returncode, done.stdout) == (0, "the row was not loaded by a run that this ledger knows\n")

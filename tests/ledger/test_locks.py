@@ -12,7 +12,7 @@ from etl.settings import Mode
 from tests.support.faults import Connection
 from tests.support.site import Site
 
-HELD = ("vehicles", "0a" * 32)
+DATASET = "vehicles"
 
 
 def _session(site: Site, name: str) -> Connection:
@@ -31,11 +31,20 @@ def _end(site: Site, session: Connection) -> None:
 
 
 @pytest.fixture
-def first(site: Site) -> Iterator[Connection]:
-    """Give the session of a load that holds the source."""
+def first(site: Site, run: runs.Run) -> Iterator[Connection]:
+    """Give the session of a load that holds the run."""
     with _session(site, "etl:first") as session:
-        locks.acquire(session, *HELD, "append")
+        _hold(session, run, "append")
         yield session
+
+
+def _hold(session: Connection, run: runs.Run, mode: Mode) -> None:
+    locks.hold_dataset(session, DATASET, mode)
+    locks.hold_run(session, run.run)
+
+
+def _hold_again(session: Connection, run: runs.Run, mode: Mode) -> None:
+    locks.reacquire(session, DATASET, run.run, mode)
 
 
 @pytest.fixture
@@ -48,58 +57,56 @@ def second(site: Site) -> Iterator[Connection]:
 @pytest.fixture
 def run(site: Site) -> runs.Run:
     """Return a new run of the source."""
-    identity = runs.Identity(
-        dataset=HELD[0],
+    new = runs.NewRun(
+        dataset=DATASET,
         source="fleet.json",
-        head_sha256=HELD[1],
-        head_bytes=9,
         source_bytes=9,
         definition_hash="",
         mode="append",
         is_atomic=False,
         is_forced=False,
     )
-    return runs.start(site.connection, identity, runs.AttemptRequest(source="fleet.json", folder=None, options=""))
+    return runs.start(site.connection, new, runs.AttemptRequest(source="fleet.json", folder=None, options=""))
 
 
 @pytest.mark.parametrize(
     ("mode", "subject"), [("append", "this source"), ("merge", "this source"), ("replace", "the dataset vehicles")]
 )
 def test_a_lock_is_not_taken_from_another_load(
-    site: Site, first: Connection, second: Connection, mode: Mode, subject: str
+    site: Site, first: Connection, second: Connection, run: runs.Run, mode: Mode, subject: str
 ) -> None:
     """A held source is busy at once, and after a wait when a load takes its locks again; later it is free."""
-    for take in (locks.acquire, locks.reacquire):
+    for take in (_hold, _hold_again):
         with pytest.raises(BusyError, match=f"^{subject} is held by etl:first since .* UTC$") as error:
-            take(second, *HELD, mode)
+            take(second, run, mode)
         assert error.value.hint == "wait for its end and run the same command"
         second.execute("select pg_advisory_unlock_all()")
     _end(site, first)
-    locks.reacquire(second, *HELD, mode)
+    _hold_again(second, run, mode)
 
 
 def test_workers_hold_the_source_while_its_connection_is_lost(
     site: Site, first: Connection, second: Connection, run: runs.Run
 ) -> None:
     """A load whose connection is lost takes its locks again beside its workers; another load does not get them."""
-    locks.admit_workers(first, *HELD)
+    locks.admit_workers(first, run.run)
     with _session(site, "worker") as worker, _session(site, "etl:again") as again:
-        locks.join(worker, run, *HELD)
+        locks.join(worker, run)
         _end(site, first)
         with pytest.raises(BusyError, match=f"^this source is held by etl:{run.run} since "):
-            locks.reacquire(second, *HELD, "append")
+            _hold_again(second, run, "append")
         second.execute("select pg_advisory_unlock_all()")
-        locks.reacquire(again, *HELD, "append", has_workers=True)
+        locks.reacquire(again, DATASET, run.run, "append", has_workers=True)
         with pytest.raises(BusyError, match=r"^this source is held by etl:again since "):
-            locks.acquire(second, *HELD, "append")
+            _hold(second, run, "append")
 
 
 def test_a_worker_does_not_join_another_load(first: Connection, second: Connection, run: runs.Run) -> None:
     """A worker waits until its load admits it, and is refused when the source is held by another one."""
     with pytest.raises(BusyError, match=r"^this source is held by etl:first since "):
-        locks.join(second, run, *HELD)
-    locks.admit_workers(first, *HELD)
-    locks.join(second, run, *HELD)
+        locks.join(second, run)
+    locks.admit_workers(first, run.run)
+    locks.join(second, run)
 
 
 def test_an_account_without_a_name_is_entered_by_its_number(

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from tests.support.commands import RunEtl
 from tests.support.faults import Connection
 from tests.support.site import Site
+from tests.support.waiting import until
 
 ORDERS = """
 name = "orders"
@@ -35,7 +37,7 @@ def test_a_resumed_replace_is_known_afterwards(
     """An interrupted and completed replace is already_loaded the third time; its rejects are stored once."""
     complete = json.dumps([{"order_id": name} for name in "ABC"] + [{"order_id": "D", "status": "x" * 30}])
     (tmp_path / "feed.json").write_text(complete[: complete.index('"C"') + 1])
-    load = ["load", "orders", "feed.json", "--json", *mode]
+    load = ["load", "orders", "feed.json", "--json", "--max-rejected", "1", *mode]
     assert run_etl(*load).returncode == 3
     (tmp_path / "feed.json").write_text(complete)
     assert run_etl(*load).returncode == 1
@@ -103,6 +105,15 @@ def test_a_fifo_is_a_stream(run_etl: RunEtl, connection: Connection, tmp_path: P
         threading.Thread(target=feed, daemon=True).start()
         done = run_etl("load", "orders", "pipe", "--json")
         assert (done.returncode, done.summaries[0]["status"]) == (0, status)
+
+
+def test_a_fifo_without_a_writer_is_reported_and_ended_by_a_signal(site: Site) -> None:
+    """The log says that the load waits for the writer of a named pipe; a signal ends the wait."""
+    os.mkfifo(site.folder / "pipe")
+    running = site.start("load", "orders", "pipe")
+    until(lambda: running.events("source_awaited"), "the report of the wait")
+    running.signal(signal.SIGTERM)
+    assert running.ended().returncode == 143
 
 
 def test_a_run_is_logged_at_info(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:

@@ -34,7 +34,6 @@ def _work(site: Site, run: runs.Run) -> RunContext:
         dataset=find("vehicles", site.folder / "config"),
         run=run,
         source="vehicles.ndjson",
-        head_sha256="0" * 64,
         mode="append",
         failed_dir=site.store,
         decoder="auto",
@@ -43,18 +42,16 @@ def _work(site: Site, run: runs.Run) -> RunContext:
 
 
 def _open_run(connection: psycopg.Connection[Any]) -> runs.Run:
-    identity = runs.Identity(
+    new = runs.NewRun(
         dataset="vehicles",
         source="vehicles.ndjson",
-        head_sha256="0" * 64,
-        head_bytes=0,
         source_bytes=0,
         definition_hash="0",
         mode="append",
         is_atomic=False,
         is_forced=False,
     )
-    return runs.start(connection, identity, runs.AttemptRequest(source="vehicles.ndjson", folder="/", options=""))
+    return runs.start(connection, new, runs.AttemptRequest(source="vehicles.ndjson", folder="/", options=""))
 
 
 def test_any_executor_runs_a_task_of_plain_values(site: Site) -> None:

@@ -16,6 +16,9 @@ from tests.support.records import as_lines
 from tests.support.site import Site
 from tests.support.waiting import until
 
+# A share of few records is judged for --atomic and replace.
+MANY = ("--max-rejected", "1")
+
 ORDERS = """
 name = "orders"
 mode = "{mode}"
@@ -565,7 +568,7 @@ def test_force_and_replace_supersede_waiting_records(site: Site) -> None:
     replayed = _replay(site, old)
     assert (replayed.returncode, replayed.stdout) == (0, "")
     assert f"{old} does not wait: superseded" in replayed.stderr
-    other = _load(site, "all.ndjson", [_order(7), _order(8, amount=-8)], "--mode", "replace")
+    other = _load(site, "all.ndjson", [_order(7), _order(8, amount=-8)], "--mode", "replace", *MANY)
     assert other["exit_code"] == 1
     assert site.failures.states() == {old: "superseded", new: "superseded", f"{other['run']}-0-r": "pending"}
     assert set(_orders(site)) == {"O7"}
@@ -589,7 +592,7 @@ def test_an_atomic_run_is_replayed_only_when_it_is_visible(site: Site) -> None:
     assert "hint: load orders.json again first" in early.stderr
     assert site.failures.states() == {failed_id: "pending"}
     (site.folder / "orders.json").write_text(json.dumps([_order(1), _order(2, amount=-2), _order(3)]))
-    assert _load(site, "orders.json", None, "--atomic")["exit_code"] == 1
+    assert _load(site, "orders.json", None, "--atomic", *MANY)["exit_code"] == 1
     assert _replay(site, failed_id).returncode == 0
     assert _orders(site) == {f"O{number}": (1, _skus(number)) for number in range(1, 4)}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.ingestion.pipeline import resumption
+from etl.ingestion.pipeline import load, opening
 from etl.ingestion.sources import stream
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.values import Source
@@ -61,27 +61,18 @@ def test_a_complete_source_is_already_loaded_in_any_mode(site: Site, grown: Path
     assert site.ask("select * from logistics.ships order by id") == before
 
 
-@pytest.mark.parametrize("sources", [["ships.ndjson"], ["ships.ndjson", "other.ndjson"]])
-def test_a_source_is_compared_with_its_run_once(
-    site: Site, grown: Path, sources: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each known source is read once before its load, although all are judged before the first load."""
-    (site.folder / "other.ndjson").write_text('{"id":"x","v":1}\n')
-    site.load("ships", "other.ndjson")
-    compared: list[str] = []
+def test_a_known_source_is_read_once(site: Site, grown: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of a source that grew are read once: they are compared and loaded in one pass."""
+    read: list[str] = []
 
     def opened_again(source: Source, retries: RetrySettings) -> AbstractContextManager[Stream]:
-        compared.append(source.name)
+        read.append(source.name)
         return stream.opened(source, retries)
 
-    def opened_to_judge(source: Source, *retries: RetrySettings) -> AbstractContextManager[Stream]:
-        return opened_again(source, *retries) if retries else stream.opened(source)
-
-    monkeypatch.setattr(resumption, "opened", opened_to_judge)
-    ended = site.run("load", "ships", *sources, "--json")
-    assert ended.returncode == 0
-    assert sorted(compared) == sorted(sources)
-    assert grown.name in compared
+    monkeypatch.setattr(opening, "opened", opened_again)
+    monkeypatch.setattr(load, "opened", opened_again)
+    assert site.load("ships", grown.name)["records"]["loaded"] == 2
+    assert read == [grown.name]
 
 
 def test_a_replace_is_a_run_of_its_own(site: Site, grown: Path) -> None:

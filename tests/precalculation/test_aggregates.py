@@ -280,10 +280,9 @@ def test_days_add_up_to_their_month(connection: Connection) -> None:
 def _fill(connection: Connection) -> None:
     """Add trips, shipments and events of a few days, some open, some late, and two loads in the ledger."""
     connection.execute("""
-        insert into etl.runs (number, run, dataset, source, head_sha256, head_bytes, definition_hash, mode, is_atomic,
-            is_forced)
+        insert into etl.runs (number, run, dataset, source, definition_hash, mode, is_atomic, is_forced)
         overriding system value
-        values (1, 'R', 'shipments', 'S', '', 0, '', 'merge', false, false)""")
+        values (1, 'R', 'shipments', 'S', '', 'merge', false, false)""")
     connection.execute("""
         insert into etl.batches (run, "offset", bytes, first_record, count_records, hash, attempt, loaded_at)
         values ('R', 0, 9, 1, 9, '', 1, '2026-04-01'), ('R', 9, 9, 1, 9, '', 1, '2026-04-02')""")

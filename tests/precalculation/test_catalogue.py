@@ -11,6 +11,7 @@ from etl.precalculation.pending import is_known
 from etl.precalculation.refresh import refresh
 from etl.settings import shipped
 from tests.support.faults import Connection
+from tests.support.site import Site
 
 HEAD = [
     "-- One row per day.",
@@ -281,3 +282,29 @@ def test_a_fact_that_lacks_a_column_is_named(connection: Connection, tmp_path: P
     connection.execute("alter table logistics.shipments drop column carrier")
     with pytest.raises(DefinitionError, match=r'column "carrier" does not exist.*carrier_performance\.sql'):
         install(connection, read_all(), {})
+
+
+def test_a_table_is_of_a_dataset_or_of_an_aggregate(site: Site) -> None:
+    """A dataset for the table of an aggregate is refused, and so is an aggregate for the table of a dataset."""
+    text = 'name = "own"\n[[table]]\nname = "analytics.{}"\n[table.columns]\nid = "text"\n'
+    for name in ("daily_shipments", "freshness"):
+        site.write_definition(text.format(name))
+        (site.folder / "own.ndjson").write_text('{"id": "1"}')
+        for command in (("dataset", "create", "own"), ("load", "own", "own.ndjson"), ("db", "migrate")):
+            done = site.run(*command)
+            assert done.returncode == 2
+            assert f"analytics.{name} is computed from facts" in done.error
+    site.write_definition(text.format("mine"))
+    assert site.run("dataset", "create", "own").returncode == 0
+    assert site.run("load", "own", "own.ndjson").returncode == 0
+    (site.folder / "config" / "aggregates").mkdir()
+    (site.folder / "config" / "aggregates" / "mine.sql").write_text(
+        "-- One row per day.\n-- table: analytics.mine\n-- bucket: all\n-- fact logistics.shipments\n"
+        "-- newest: logistics.shipments.created_at\n-- key: carrier\n"
+        "-- column carrier: carrier\n-- column n: shipments\n"
+        "select coalesce(carrier, '') as carrier, count(*) as n from logistics.shipments group by 1\n"
+    )
+    done = site.run("db", "migrate")
+    assert done.returncode == 2
+    assert "analytics.mine holds the rows of a dataset" in done.error
+    assert site.column("select id from analytics.mine") == ["1"]

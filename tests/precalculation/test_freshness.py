@@ -45,6 +45,7 @@ def test_every_aggregate_has_a_row_before_its_first_refresh(connection: Connecti
         "mode": None,
         "pending_buckets": 1,
         "rejected_pending": 0,
+        "future_event_at": None,
     }
 
 
@@ -67,6 +68,7 @@ def test_a_load_records_the_freshness_of_the_aggregate(connection: Connection, r
         "mode": "full",
         "pending_buckets": 0,
         "rejected_pending": 1,
+        "future_event_at": None,
     }
     second = _load(run_etl, tmp_path, "b.json", ("L4", "2026-03-09"), ("L5", None))
     found = _freshness(connection)
@@ -117,3 +119,17 @@ def test_pending_buckets_are_counted_before_and_after_they_are_gathered(connecti
     for aggregate in read_all():
         refresh(connection, aggregate, run=None)
     assert pending() == {}
+
+
+def test_a_time_in_the_future_does_not_make_an_aggregate_look_fresh(
+    connection: Connection, run_etl: RunEtl, tmp_path: Path
+) -> None:
+    """The newest event is the newest up to the refresh; a later time is shown by itself, and the report warns of it."""
+    _load(run_etl, tmp_path, "a.json", ("L1", "2026-03-01"), ("L2", "9999-12-31"))
+    found = _freshness(connection)
+    assert found["newest_event_at"] == datetime(2026, 3, 1, tzinfo=UTC)
+    assert found["future_event_at"] == datetime(9999, 12, 31, tzinfo=UTC)
+    assert "its facts have times in the future, up to 9999-12-31" in run_etl("report", "vehicle_days").stdout
+    connection.execute("delete from logistics.vehicle_logs where log_id = 'L2'")
+    refreshed(connection, "vehicle_days")
+    assert _freshness(connection)["future_event_at"] is None

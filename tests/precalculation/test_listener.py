@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from etl.database.connecting import Database
 from etl.embedded import Server
@@ -147,6 +148,40 @@ def test_a_check_reports_whether_a_listener_works(site: Site) -> None:
     assert site.run("listen", "--check").returncode == 4
 
 
+def test_a_lock_alone_is_no_listener(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check is exit 4 where an idle session, or a stopped listener, holds the lock: it names the session."""
+    monkeypatch.setattr(listener, "CHECK_SECONDS", 1.0)
+    with site.connect() as leaked:
+        leaked.execute("select pg_advisory_lock(hashtextextended('etl:listen', 0))")
+        found = site.run("listen", "--check")
+        assert found.returncode == 4
+        assert f"process {leaked.info.backend_pid} (test) holds its lock" in found.stderr
+        standby = site.start("listen")
+        until(lambda: standby.events("listener_waiting"), "the standby")
+        assert standby.events("listener_waiting")[0]["pid"] == leaked.info.backend_pid
+        standby.kill()
+    running = _listening(site)
+    assert site.run("listen", "--check").returncode == 0
+    running.signal(signal.SIGSTOP)
+    assert site.run("listen", "--check").returncode == 4
+    running.signal(signal.SIGCONT)
+    assert site.run("listen", "--check").returncode == 0
+
+
+def test_a_check_during_a_long_refresh(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener that refreshes an aggregate works, although it answers only afterwards."""
+    monkeypatch.setattr(listener, "CHECK_SECONDS", 1.0)
+    running = _listening(site)
+    until(lambda: _is_idle(site), "the end of the first round")
+    with site.connect() as reader, reader.transaction():
+        reader.execute("lock table analytics.vehicle_days in access exclusive mode")
+        _load(site, "first", "2026-03-01")
+        site.backend("application_name = 'etl:precalculate' and wait_event_type = 'Lock'")
+        assert site.run("listen", "--check").returncode == 0
+    _wait_for(site, ["2026-03-01"])
+    assert running.is_running()
+
+
 def test_a_standby_ends_with_zero(site: Site) -> None:
     """SIGTERM ends a listener that has never worked with 0, too."""
     _listening(site)
@@ -211,6 +246,20 @@ def test_one_aggregate_that_fails_does_not_stop_the_others(site: Site) -> None:
     site.ask("alter table analytics.daily_shipments drop constraint no_one")
     _load(site, "next", "2026-03-01")
     until(lambda: site.value("select count(*) from analytics.daily_shipments") == 1, "the aggregate that failed")
+
+
+def test_a_server_that_refuses_the_work_is_asked_less_often(site: Site) -> None:
+    """A server that takes the connection and refuses the work is waited for twice as long each time."""
+    site.ask("create role nightly login; grant etl_loader to nightly")
+    site.ask("revoke execute on function pg_try_advisory_lock(bigint) from public")
+    try:
+        listener = site.start("listen", conninfo=make_conninfo(site.conninfo, user="nightly"))
+        until(lambda: len(listener.events("connection_lost")) >= 3, "three tries")
+        assert [event["seconds"] for event in listener.events("connection_lost")[:3]] == [0.5, 1.0, 2.0]
+        listener.kill()
+    finally:
+        site.ask("grant execute on function pg_try_advisory_lock(bigint) to public")
+        site.ask("drop owned by nightly; drop role nightly")
 
 
 def test_a_change_by_hand_is_found_by_polling(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

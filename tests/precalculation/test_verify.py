@@ -10,6 +10,7 @@ from etl.precalculation.refresh import refresh
 from etl.precalculation.verify import KEYS_SHOWN, Verification, verify
 from tests.support.commands import RunEtl
 from tests.support.faults import Connection
+from tests.support.site import Site
 
 
 @pytest.fixture
@@ -169,3 +170,71 @@ def test_the_sql_of_an_aggregate_can_be_read_and_run(connection: Connection, run
     connection.execute(done.stdout.encode())
     assert run_etl("db", "check").returncode == 0
     refresh(connection, choose(["vehicle_days"])[0], run=None, full=True)
+
+
+PARTS = """
+name = "parts"
+mode = "merge"
+key = ["id", "at"]
+[[table]]
+name = "lab.parts"
+[table.columns]
+id = { type = "integer", required = true }
+at = { type = "timestamptz", required = true }
+"""
+
+PART_DAYS = """-- One row per day.
+-- table: analytics.part_days
+-- bucket: day
+-- fact lab.parts: (at at time zone 'UTC')::date
+-- newest: lab.parts.at
+-- key: day
+-- column day: day (UTC)
+-- column n: rows
+select (at at time zone 'UTC')::date as day, count(*) as n
+from lab.parts where at >= :from_utc and at < :until_utc group by 1
+"""
+
+PAST_THE_NOTES: dict[str, LiteralString] = {
+    "written by its name": "insert into lab.parts_26 values (50, '2026-03-03', 0, 0, 0)",
+    "attached": "create table lab.parts_25 (like lab.parts_26 including all);"
+    "insert into lab.parts_25 values (50, '2025-03-03', 0, 0, 0);"
+    "alter table lab.parts attach partition lab.parts_25 for values from ('2025-01-01') to ('2026-01-01')",
+    "detached": "alter table lab.parts detach partition lab.parts_26",
+    "dropped": "drop table lab.parts_26",
+    "truncated": "truncate lab.parts_26",
+}
+
+
+@pytest.mark.parametrize(
+    "how", [how if how == "detached" else pytest.param(how, marks=pytest.mark.slow) for how in PAST_THE_NOTES]
+)
+def test_rows_that_came_past_the_notes_of_a_partitioned_fact_are_reported(site: Site, how: str) -> None:
+    """`--verify` and `db check` report an aggregate whose facts changed by the name of a partition, and the remedy."""
+    site.define(PARTS)
+    site.ask(
+        "create table lab.whole (like lab.parts including all) partition by range (at);"
+        "create table lab.parts_26 partition of lab.whole for values from ('2026-01-01') to ('2027-01-01');"
+        "create table lab.parts_27 partition of lab.whole for values from ('2027-01-01') to ('2028-01-01');"
+        "drop table lab.parts; alter table lab.whole rename to parts"
+    )
+    (site.folder / "config" / "aggregates").mkdir()
+    (site.folder / "config" / "aggregates" / "part_days.sql").write_text(PART_DAYS)
+    assert site.run("db", "migrate").returncode == 0
+    (site.folder / "p.ndjson").write_text('{"id": 1, "at": "2026-05-01T00:00:00Z"}')
+    assert site.run("load", "parts", "p.ndjson").returncode == 0
+    assert site.run("precalculate", "--verify", "part_days").returncode == 0
+    assert _check(site) == {"ok"}
+    site.ask(PAST_THE_NOTES[how])
+    assert site.run("precalculate", "part_days").returncode == 0
+    verified = site.run("precalculate", "--verify", "part_days")
+    assert verified.returncode == 1
+    assert "lab.parts is partitioned" in verified.stderr
+    assert _check(site) == {"warn"}
+    assert site.run("precalculate", "--full", "part_days").returncode == 0
+    assert _check(site) == {"ok"}
+
+
+def _check(site: Site) -> set[str]:
+    """Return the state of the aggregate of the test in `db check`."""
+    return {line["state"] for line in site.run("db", "check", "--json").lines if line["what"] == "aggregate part_days"}

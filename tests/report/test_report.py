@@ -13,6 +13,7 @@ from psycopg import sql
 from pyarrow import parquet
 from rich.console import Console
 
+from etl.database import times
 from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
 from etl.report import charts, display, terminal
@@ -374,3 +375,77 @@ def test_a_database_without_aggregates_needs_the_migration(run_etl: RunEtl, conn
         done = run_etl("report", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.endswith("hint: etl db migrate\n")
+
+
+# --- times outside of Python's calendar -----------------------------------------------------------------------
+
+OUTSIDE = ("9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+01:00")
+
+
+@pytest.mark.parametrize(
+    "by_hand",
+    [
+        *("", "infinity"),
+        *(
+            pytest.param(time, marks=pytest.mark.slow)
+            for time in ("-infinity", "0044-03-15 BC", "294276-12-31 23:59:59.5")
+        ),
+    ],
+)
+def test_reports_show_times_that_python_cannot_hold(
+    run_etl: RunEtl, connection: Connection, tmp_path: Path, by_hand: str
+) -> None:
+    """Every report in every format shows a year before 1 or after 9999 as the server writes it."""
+    shipments = [{"shipment_id": f"S{n}", "carrier": "A", "created_at": time} for n, time in enumerate(OUTSIDE)]
+    (tmp_path / "s.json").write_text(json.dumps(shipments))
+    assert run_etl("load", "shipments", "s.json").returncode == 0
+    if by_hand:
+        connection.execute(
+            "insert into logistics.shipments (shipment_id, carrier, created_at, delivered_at, etl_run, etl_batch,"
+            " etl_place) values ('by hand', 'A', %s, '2026-01-01', 1, 1, 1)",
+            [by_hand],
+        )
+        connection.execute(
+            "insert into analytics.daily_shipments"
+            " select (jsonb_populate_record(d, jsonb_build_object('day', %s::date))).*"
+            " from analytics.daily_shipments d limit 1 on conflict do nothing",
+            [by_hand],
+        )
+    for name in ([], ["daily_shipments"]):
+        for ending in ("csv", "json", "parquet", "html"):
+            done = run_etl("report", *name, "--format", ending, "--output", f"report.{ending}")
+            assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        assert run_etl("report", *name).returncode == 0
+        for line in (tmp_path / "report.json").read_text().splitlines():
+            json.loads(line)
+    day = connection.execute("select %s::timestamptz::date::text", [by_hand or OUTSIDE[0]]).fetchone()
+    assert day
+    assert day[0] in run_etl("report", "daily_shipments").stdout
+    assert f'"{day[0]}"' in (tmp_path / "report.json").read_text()
+    days = parquet.read_table(tmp_path / "report.parquet").column("day")
+    assert days.null_count == ("infinity" in by_hand)
+    assert run_etl("precalculate", "daily_shipments", "--verify", "--json").returncode in {0, 1}
+    for command in ("runs list --json", "failed list --json", "runs trace logistics.shipments shipment_id=S0"):
+        assert run_etl(*command.split()).returncode == 0
+
+
+def test_times_of_any_year_keep_their_instant_in_parquet(connection: Connection) -> None:
+    """The days and microseconds of a text are those that PostgreSQL computes."""
+    for text in (
+        "0044-03-15 12:30:01.25 BC",
+        "0001-01-01 00:00:00 BC",
+        "10000-02-29 23:59:59.999999",
+        "294246-12-31 01:02:03",
+    ):
+        [(shown, expected, day)] = connection.execute(
+            "select %(at)s::timestamp::text, (extract(epoch from %(at)s::timestamp) * 1000000)::bigint,"
+            " %(at)s::timestamp::date - date '1970-01-01'",
+            {"at": text},
+        ).fetchall()
+        assert (times.microseconds(shown), times.days(shown)) == (expected, day), text
+    assert (
+        times.microseconds("infinity")
+        is times.days("-infinity")
+        is times.microseconds("294276-12-31 00:00:00+00")
+        is None
+    )

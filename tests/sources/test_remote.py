@@ -4,7 +4,9 @@ import base64
 import gzip
 import importlib
 import random
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -188,7 +190,7 @@ def test_nobody_at_the_address_is_reported_at_once() -> None:
 
 
 def test_a_secret_in_a_url_is_used_and_never_reported(web: WebServer) -> None:
-    """User and password go to the host that they were given for, and to no other; the name of a source has neither."""
+    """User and password go to the host and port that they were given for; the name of a source has neither."""
     source = named(f"http://ann:p%40ss@{web.address}/a.json?sig=SECRET#x")[0]
     assert source.name == f"http://{web.address}/a.json?..."
     assert "SECRET" not in repr(source)
@@ -198,7 +200,65 @@ def test_a_secret_in_a_url_is_used_and_never_reported(web: WebServer) -> None:
     web.redirect_to = f"http://{web.address}/elsewhere"
     with opened(named(f"http://ann:pass@{web.address}/moved")[0]):
         pass
-    assert [("Authorization" in asked) for asked in web.asked[1:]] == [True, False]
+    assert [("Authorization" in asked) for asked in web.asked[1:]] == [True, True]
+    web.redirect_to = f"http://ann:pass@localhost:{web.address.partition(':')[2]}/elsewhere"
+    with opened(named(f"http://ann:pass@{web.address}/moved")[0]):
+        pass
+    assert [("Authorization" in asked) for asked in web.asked[3:]] == [True, False]
+
+
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://127.0.0.1/a.json", "gopher://a/"])
+def test_a_redirect_leads_to_http_only(web: WebServer, address: str) -> None:
+    """A redirect to a file of this machine, or to another protocol, is not followed."""
+    web.redirect_to = address
+    given, fault = _read(f"http://{web.address}/moved")
+    assert given == b""
+    assert "an address that is not http or https" in fault
+    assert address not in fault
+
+
+def test_redirects_in_a_circle_end(web: WebServer) -> None:
+    """Redirects that lead back are a fault."""
+    web.redirect_to = f"http://{web.address}/moved"
+    assert "the server redirects in a circle" in _read(web.redirect_to)[1]
+
+
+@pytest.mark.parametrize("drips", ["head", "body"])
+def test_a_server_that_drips_is_a_fault(monkeypatch: pytest.MonkeyPatch, drips: str) -> None:
+    """A server that sends a byte now and then does not hold a load for ever, neither before its content nor in it."""
+    monkeypatch.setattr(remote, "NETWORK_SECONDS", 0.3)
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            with suppress(OSError):
+                while not ended.is_set():
+                    connection, _ = server.accept()
+                    with connection, suppress(OSError):
+                        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\nETag: 1\r\n")
+                        connection.sendall(b"\r\n" if drips == "body" else b"X-Odd: ")
+                        while not ended.wait(0.02):
+                            connection.sendall(b"x")
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        try:
+            _, fault = _read(f"http://127.0.0.1:{server.getsockname()[1]}/a.json")
+        finally:
+            ended.set()
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+    assert fault.endswith("/a.json: no answer in time")
+
+
+def test_a_slow_reader_is_no_slow_server(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time in which the load does other work does not count."""
+    monkeypatch.setattr(remote, "NETWORK_SECONDS", 0.1)
+    with opened(named(f"http://{web.address}/a.json")[0], PATIENT) as stream:
+        begin = stream.read(10)
+        time.sleep(0.3)  # The time is what is tested.
+        rest, fault = read_all(stream)
+    assert (begin + rest, fault) == (CONTENT, "")
 
 
 @pytest.mark.parametrize(

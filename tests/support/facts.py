@@ -29,10 +29,10 @@ def add(connection: Connection, table: str, **values: object) -> None:
     )
 
 
-def refreshed(connection: Connection, name: str, **options: bool) -> RefreshResult:
+def refreshed(connection: Connection, name: str, *, full: bool = False) -> RefreshResult:
     """Refresh an aggregate, and return its result."""
     (aggregate,) = choose([name])
-    return refresh(connection, aggregate, run=None, **options)
+    return refresh(connection, aggregate, run=None, full=full)
 
 
 def rows_of(connection: Connection, name: str, columns: str) -> list[tuple[Any, ...]]:

@@ -19,6 +19,7 @@ import psutil
 import psycopg
 
 from etl import cli
+from etl.database.watching import ServerConnection
 from tests.support.commands import Ended
 
 
@@ -29,7 +30,7 @@ def call(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdin: 
         given.seek(0)
         with (
             _standard_files(given, out, err),
-            _logs_of_its_own(),
+            logs_of_its_own(),
             mock.patch.dict(os.environ, env, clear=True),
             chdir(cwd),
             connections_closed(),
@@ -56,7 +57,8 @@ def _standard_files(*files: IO[bytes]) -> Iterator[None]:
 
 
 @contextmanager
-def _logs_of_its_own() -> Iterator[None]:
+def logs_of_its_own() -> Iterator[None]:
+    """Keep the handlers and the level of the root logger."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
@@ -74,12 +76,14 @@ def connections_closed() -> Iterator[None]:
     """
     backends: list[int] = []
 
-    def connect(*arguments: Any, **keywords: Any) -> psycopg.Connection:
-        connection = psycopg.Connection.connect(*arguments, **keywords)
+    connect = ServerConnection.connect
+
+    def noted(*arguments: Any, **keywords: Any) -> psycopg.Connection:
+        connection = connect(*arguments, **keywords)
         backends.append(connection.info.backend_pid)
         return connection
 
-    with mock.patch.object(psycopg, "connect", connect):
+    with mock.patch.object(ServerConnection, "connect", noted):
         yield
     deadline = time.monotonic() + 1
     while any(map(psutil.pid_exists, backends)) and time.monotonic() < deadline:

@@ -6,7 +6,7 @@ from pathlib import Path
 from etl.errors import SourceError
 from etl.ingestion.constants import READ_BYTES
 from etl.ingestion.sources.stream import Stream
-from etl.ingestion.values import LoadedRange, Piece, Source
+from etl.ingestion.values import Source
 
 
 @dataclass
@@ -22,13 +22,6 @@ class Bytes:
         self.asked.append(size)
         given, self.data = self.data[:size], self.data[size:]
         return given
-
-
-def range_of(piece: Piece) -> LoadedRange:
-    """Return what the ledger knows of a piece that is loaded."""
-    return LoadedRange(
-        offset=piece.offset, length=len(piece.data), count=piece.count, first_record=piece.first_record, hash=b""
-    )
 
 
 def source_of(path: Path) -> Source:

@@ -10,10 +10,12 @@ from psycopg import sql
 
 from etl import queries
 from etl.datasets import Dataset
-from etl.ingestion.destination import merging
+from etl.ingestion.destination import effects, merging
 from etl.ingestion.destination.duplicates import RunKeys, count_kept
 from etl.ingestion.destination.isolation import isolate
-from etl.ingestion.destination.sending import Exchange, Waiting
+from etl.ingestion.destination.publication import Published
+from etl.ingestion.destination.refused_keys import Keys, RefusedKeys
+from etl.ingestion.destination.sending import Exchange, RowsSkippedError, Waiting
 from etl.ingestion.destination.write_modes import DryRun, TemporaryTables, WriteMode, facts_of, write_mode_of
 from etl.ingestion.values import Batch, CopyResult, Fault
 from etl.settings import Mode
@@ -27,19 +29,27 @@ _NOTEWORTHY_SHARE = 0.1
 class Copier:
     """Writes the batches of one run into its tables; each run has one copier."""
 
-    def __init__(self, dataset: Dataset, write_mode: WriteMode, keys: RunKeys | None) -> None:
-        """`keys` are those that the records of a batch are compared with; None: duplicates are not counted."""
+    def __init__(
+        self, dataset: Dataset, write_mode: WriteMode, keys: RunKeys | None, refused: RefusedKeys | None = None
+    ) -> None:
+        """`keys` are those that the records of a batch are compared with; None: duplicates are not counted.
+
+        `refused` receives the keys of the rejected records of a replace; None: nobody needs them.
+        """
         self._dataset = dataset
         self._write_mode = write_mode
+        self._refused = refused
         self._keys = keys
         self._temporary = TemporaryTables(dataset)
         # Keys are compared before the rows are written.
         self._copy_targets = None if keys else write_mode.copy_targets
 
     def prepare(self, connection: psycopg.Connection) -> None:
-        """Make the tables of a run that are missing: its keys and those of its write mode."""
+        """Make the tables of a run that are missing: its keys, refused keys, and those of its write mode."""
         if self._keys is not None:
             self._keys.prepare(connection)
+        if self._refused is not None:
+            self._refused.prepare(connection)
         self._write_mode.prepare(connection)
 
     def drop_abandoned(self, connection: psycopg.Connection) -> None:
@@ -51,7 +61,7 @@ class Copier:
     def copy(self, exchange: Exchange, batch: Batch) -> Waiting[CopyResult]:
         """Write a batch and return how many rows COPY counted for each table.
 
-        Raises psycopg.Error as the server refuses it, InternalError when COPY counted other rows than were sent.
+        Raises psycopg.Error as the server refuses it, UsageError when a trigger skips rows.
         """
         connection = exchange.connection
         self._make_batch_tables(connection)
@@ -77,9 +87,22 @@ class Copier:
         self._make_batch_tables(exchange.connection)
         return (yield from isolate(exchange, self._dataset, batch, self._statements, self._judge_duplicates))
 
-    def publish(self, connection: psycopg.Connection) -> None:
+    def note_refused(self, exchange: Exchange, keys: Sequence[Keys]) -> Waiting[None]:
+        """Note the keys of the rejected records of a batch, in the transaction that enters it."""
+        if self._refused is not None:
+            yield from self._refused.note(exchange, keys)
+
+    @property
+    def keeps_refused(self) -> bool:
+        """Whether the run needs the keys of its rejected records."""
+        return self._refused is not None
+
+    def publish(self, connection: psycopg.Connection) -> Published:
         """Make the rows of an atomic run visible, all at once, and drop its staging tables."""
-        self._write_mode.publish(connection)
+        published = self._write_mode.publish(connection)
+        if self._refused is not None:
+            self._refused.drop(connection)
+        return published
 
     def drop_keys(self, connection: psycopg.Connection) -> None:
         """Drop the keys of a run, in the transaction that finishes it."""
@@ -109,14 +132,18 @@ class Copier:
     def _send(self, exchange: Exchange, batch: Batch, targets: Sequence[sql.Identifier]) -> Waiting[tuple[int, ...]]:
         counts = []
         for table, rows, target in zip(self._dataset.tables, batch.tables, targets, strict=True):
-            counts.append((yield from exchange.send(rows, target, merging.columns(table))))
+            try:
+                counts.append((yield from exchange.send(rows, target, merging.columns(table))))
+            except RowsSkippedError as error:
+                raise effects.skipped(exchange.connection, table.name, "some") from error
         return tuple(counts)
 
-    def _statements(self, sources: merging.Sources, won: sql.Composable) -> list[sql.Composed]:
+    def _statements(self, sources: merging.Sources, won: sql.Composable) -> list[merging.Statement]:
         """Return the statements that write the rows of these sources, and note their keys before."""
         if self._keys is None:
             return self._write_mode.statements(sources, won)
-        return [*self._keys.note(sources), *self._write_mode.statements(self._keys.filter_duplicates(sources), won)]
+        notes = [merging.Statement(text=text, table=0) for text in self._keys.note(sources)]
+        return [*notes, *self._write_mode.statements(self._keys.filter_duplicates(sources), won)]
 
     def _judge_duplicates(
         self, connection: psycopg.Connection, tables: Sequence[sql.Identifier], faults: Mapping[int, Fault]
@@ -128,7 +155,9 @@ class Copier:
 def copier_of_run(dataset: Dataset, mode: Mode, run: str, *, is_atomic: bool) -> Copier:
     """Return the copier of a run; the rows of an atomic run become visible at once."""
     keys = RunKeys(dataset, run) if dataset.on_duplicate else None
-    return Copier(dataset, write_mode_of(dataset, mode, staged_as=run if is_atomic else None), keys)
+    refused = RefusedKeys(dataset, run) if mode == "replace" and dataset.key else None
+    staged_as = run if is_atomic else None
+    return Copier(dataset, write_mode_of(dataset, mode, staged_as=staged_as, refused=refused), keys, refused)
 
 
 def copier_of_replay(dataset: Dataset, mode: Mode) -> Copier:

@@ -5,15 +5,17 @@ subtransactions, in the transaction that the caller holds. Exact for every kind 
 trigger, deferred.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import LiteralString, cast
 
 import psycopg
 from psycopg import sql
 
 from etl import queries
+from etl.database import sqlstates
+from etl.database.tables import skipping_tables
 from etl.datasets import LINEAGE, Dataset, Table
-from etl.ingestion.destination import refusals
+from etl.ingestion.destination import effects, refusals
 from etl.ingestion.destination.duplicates import JudgeDuplicates, count_kept
 from etl.ingestion.destination.merging import WON, Statements, columns
 from etl.ingestion.destination.sending import Exchange, Waiting
@@ -36,9 +38,12 @@ def isolate(
     for number, table in enumerate(dataset.tables):
         texts.append((yield from _send(exchange, table, number, batch)))
     connection.execute(_SQL["make_refused"].format(refused=_REFUSED))
-    block = _block(connection, dataset, texts, statements)
+    skipping = skipping_tables(connection, dataset)
+    block = _block(connection, dataset, texts, statements, skipping)
     connection.execute(_SQL["prefer_indexes"])
     connection.execute(_SQL["block"].format(body=sql.Literal(block.as_string(connection))))
+    if skipping:
+        effects.require_none_skipped(connection, dataset)
     refused = {
         place: _fault(dataset, sqlstate, *names)
         for place, sqlstate, *names in connection.execute(_SQL["refused"].format(refused=_REFUSED))
@@ -61,7 +66,11 @@ def _send(exchange: Exchange, table: Table, number: int, batch: Batch) -> Waitin
 
 
 def _block(
-    connection: psycopg.Connection, dataset: Dataset, texts: Sequence[sql.Identifier], statements: Statements
+    connection: psycopg.Connection,
+    dataset: Dataset,
+    texts: Sequence[sql.Identifier],
+    statements: Statements,
+    skipping: Collection[int],
 ) -> sql.Composed:
     """Return the body of the block that writes the rows of the texts and notes the refused records."""
     pairs = list(zip(dataset.tables, texts, strict=True))
@@ -70,8 +79,11 @@ def _block(
     return _SQL["body"].format(
         places=sql.SQL("({}) as record").format(sql.SQL(" union all ").join(records)),
         refused=_REFUSED,
-        statements=sql.SQL(";\n").join(statements(sources, _SQL["won_of_range"].format(won=WON))),
-        data_refused=sql.Literal(f"^({'|'.join(refusals.DATA)})"),
+        statements=sql.SQL(";\n").join(
+            effects.checked(statement) if statement.table in skipping else statement.text
+            for statement in statements(sources, _SQL["won_of_range"].format(won=WON))
+        ),
+        not_of_data=sql.Literal(sqlstates.not_of_data()),
     )
 
 
@@ -93,9 +105,12 @@ def _fault(dataset: Dataset, sqlstate: str, constraint: str, schema: str, table:
     # The tables of an atomic run and of a dry run end with the number of the dataset's table.
     if schema == "etl_staging" or schema.startswith("pg_temp"):
         name = dataset.tables[int(table.rpartition("_")[2])].name
+    reason = f"the database refuses it{by}: {sqlstates.condition(sqlstate)}"
+    if refusals.is_without_partition(sqlstate, constraint):
+        reason = f"no partition of {name} holds it"
     return Fault(
         sqlstate=sqlstate,
-        reason=f"the database refuses it{by}: {refusals.condition(sqlstate)}",
+        reason=reason,
         table=name,
         column=column or None,
     )

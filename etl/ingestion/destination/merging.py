@@ -1,10 +1,11 @@
-"""The statements that write rows into the facts: append, merge, replace. Runs nothing.
+"""The statements that write rows into the facts: append and merge. Runs nothing.
 
 A source of rows is a table or a parenthesized select with the columns and lineage of a fact table; there is one source
 for each table of the dataset. `won` are the records whose version won, by batch and place.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from psycopg import sql
@@ -23,81 +24,111 @@ Against = Literal["all", "own", "none"]
 refuses a key that exists; being ready for a conflict costs a third more.
 """
 
-Statements = Callable[[Sources, sql.Composable], list[sql.Composed]]
+
+@dataclass(frozen=True, kw_only=True)
+class Statement:
+    """A statement that writes rows of the dataset's table of this number, and what it must have done.
+
+    After it, the number of rows that it wrote equals the result of the query `expected`, and the query `left` counts
+    no row. Where one of them is None, nothing is asked.
+    """
+
+    text: sql.Composed
+    table: int
+    expected: sql.Composed | None = None
+    left: sql.Composed | None = None
+
+
+Statements = Callable[[Sources, sql.Composable], list[Statement]]
 """Returns the statements that write the rows, given a source for each table and the records that won."""
 
 
-def append(dataset: Dataset, targets: Sources, sources: Sources) -> list[sql.Composed]:
+def append(dataset: Dataset, targets: Sources, sources: Sources) -> list[Statement]:
     """Return the statements that insert all rows of the sources."""
     return [
-        _SQL["insert_all"].format(table=target, columns=columns(table), source=source)
-        for table, target, source in zip(dataset.tables, targets, sources, strict=True)
+        Statement(
+            text=_SQL["insert_all"].format(table=target, columns=columns(table), source=source),
+            table=number,
+            expected=count_all(source),
+        )
+        for number, (table, target, source) in enumerate(zip(dataset.tables, targets, sources, strict=True))
     ]
 
 
-def append_newest(dataset: Dataset, sources: Sources, won: sql.Composable) -> list[sql.Composed]:
+def count_all(source: sql.Composable) -> sql.Composed:
+    """Return the query that counts the rows of a source or a table."""
+    return _SQL["count_all"].format(source=source)
+
+
+def append_newest(dataset: Dataset, sources: Sources, won: sql.Composable) -> list[Statement]:
     """Return the statements that insert the newest version of each key and replace older versions of the same run.
 
     The server refuses a key that another run loaded.
     """
-    insert_others = [
-        _SQL["insert_unbeaten"].format(**_placeholders(dataset, table, rows, won))
-        for table, rows in zip(dataset.tables, sources, strict=True)
-        if not table.each
-    ]
+    insert_others = []
+    for number, (table, rows) in enumerate(zip(dataset.tables, sources, strict=True)):
+        if not table.each:
+            names = placeholders(dataset, table, rows, won)
+            text, left = _SQL["insert_unbeaten"].format(**names), _SQL["count_unbeaten"].format(**names)
+            insert_others.append(Statement(text=text, table=number, left=left))
     return [*merge(dataset, sources, won, against="own"), *insert_others]
 
 
-def merge(dataset: Dataset, sources: Sources, won: sql.Composable, *, against: Against = "all") -> list[sql.Composed]:
+def merge(dataset: Dataset, sources: Sources, won: sql.Composable, *, against: Against = "all") -> list[Statement]:
     """Return the statements that keep the newest version of each key, and its child rows."""
-    (first, source), *children = zip(dataset.tables, sources, strict=True)
-    if not any(table.each for table in dataset.tables):
-        pairs = zip(dataset.tables, sources, strict=True)
-        return [
-            _SQL["merge_records"].format(**_placeholders(dataset, table, rows, won, against=against))
-            for table, rows in pairs
-        ]
-    placeholders = _placeholders(dataset, first, source, won, against=against)
-    statements = [_SQL["merge_records_returning"].format(**placeholders)]
-    for child, rows in children:
-        placeholders = _placeholders(dataset, child, rows, won, child=True)
-        statements += [_SQL[name].format(**placeholders) for name in ("delete_children", "insert_children")]
+    has_children = any(table.each for table in dataset.tables)
+    statements = []
+    for number, (table, rows) in enumerate(zip(dataset.tables, sources, strict=True)):
+        if table.each:
+            names = placeholders(dataset, table, rows, won, child=True)
+            statements += [delete_children(number, names), insert_children(number, names)]
+            continue
+        names = placeholders(dataset, table, rows, won, against=against)
+        text = _SQL["merge_records_returning" if has_children else "merge_records"].format(**names)
+        statements.append(Statement(text=text, table=number, expected=count_writes(names)))
     return statements
 
 
-def replace(dataset: Dataset, sources: Sources) -> list[sql.Composed]:
-    """Return the statements after which the facts hold the rows of the sources and no others; equal rows stay."""
-    if not dataset.key:
-        deletes = [_SQL["delete_all"].format(table=table.identifier) for table in dataset.tables]
-        return deletes + append(dataset, [table.identifier for table in dataset.tables], sources)
-    statements = [
-        _SQL[name].format(**_placeholders(dataset, table, rows, WON))
-        for table, rows in zip(dataset.tables, sources, strict=True)
-        for name in ("delete_absent", "replace_records")
-        if not table.each
-    ]
-    children = [pair for pair in zip(dataset.tables, sources, strict=True) if pair[0].each]
-    if children:
-        statements.append(_SQL["keep_newest"].format(**_placeholders(dataset, dataset.tables[0], sources[0], WON)))
-    for child, rows in children:
-        placeholders = _placeholders(dataset, child, rows, WON, child=True)
-        statements += [_SQL[name].format(**placeholders) for name in ("delete_losers", "replace_children")]
-    return statements
+Placeholders = dict[str, sql.Composable]
+
+
+def delete_children(number: int, names: Placeholders) -> Statement:
+    """Return the statement that deletes the rows of a child table that belong to the records that won."""
+    return Statement(text=_SQL["delete_children"].format(**names), table=number, left=count_children(names))
+
+
+def count_children(names: Placeholders) -> sql.Composed:
+    """Return the query that counts the child rows of the records that won."""
+    return _SQL["count_children"].format(**names)
+
+
+def insert_children(number: int, names: Placeholders) -> Statement:
+    """Return the statement that inserts the child rows of the records that won."""
+    return Statement(
+        text=_SQL["insert_children"].format(**names),
+        table=number,
+        expected=_SQL["count_new_children"].format(**names),
+    )
+
+
+def count_writes(names: Placeholders) -> sql.Composed:
+    """Return the query that counts the versions that a statement must have written: all that no other version beat."""
+    return _SQL["count_writes"].format(**names)
 
 
 def make_won(dataset: Dataset) -> list[sql.Composed]:
     """Return the statements that make the table of the records that won, once per connection."""
-    placeholders = {"won": WON, "table": dataset.tables[0].identifier, "key": _list(dataset.key)}
+    placeholders = {"won": WON, "table": dataset.tables[0].identifier, "key": listed(dataset.key)}
     return [_SQL["make_won"].format(**placeholders), _SQL["index_won"].format(**placeholders)]
 
 
 def columns(table: Table, alias: str | None = None, *, lineage: bool = True) -> sql.Composed:
     """Return the column names of a table as a list, with or without lineage."""
     names = tuple(column.name for column in table.columns)
-    return _list(names + (LINEAGE if lineage else ()), alias)
+    return listed(names + (LINEAGE if lineage else ()), alias)
 
 
-def _placeholders(
+def placeholders(
     dataset: Dataset,
     table: Table,
     source: sql.Composable,
@@ -105,7 +136,8 @@ def _placeholders(
     *,
     child: bool = False,
     against: Against = "all",
-) -> dict[str, sql.Composable]:
+) -> Placeholders:
+    """Return the names and expressions that the statements about a table and its source of rows use."""
     key = dataset.key
     names = (*(column.name for column in table.columns), *LINEAGE)
     assignments = sql.SQL(", ").join(
@@ -121,22 +153,33 @@ def _placeholders(
         "data": columns(table, lineage=False),
         "data_of_old": columns(table, "old", lineage=False),
         "data_of_excluded": columns(table, "excluded", lineage=False),
-        "key": _list(key),
-        "key_of_old": _list(key, "old"),
+        "key": listed(key),
+        "key_of_old": listed(key, "old"),
         "newest": _newest(dataset),
         "assignments": assignments,
+        "condition": _condition(dataset, against),
         "resolution": _resolution(dataset, assignments, against),
-        "same_key": _same_key(key, "child" if child else "old", "won" if child else "new"),
+        "lineage_of_old": listed(LINEAGE, "old"),
+        "lineage_of_excluded": listed(LINEAGE, "excluded"),
+        "is_key_of_excluded": same_key(key, "old", "excluded"),
+        "same_key": same_key(key, "child" if child else "old", "won" if child else "new"),
     }
 
 
 def _resolution(dataset: Dataset, assignments: sql.Composable, against: Against) -> sql.Composable:
     if against == "none":
         return sql.SQL("")
-    is_own = sql.SQL("old.etl_run = excluded.etl_run and " if against == "own" else "")
-    return sql.SQL("on conflict ({key}) do update set {assignments} where {is_own}{is_not_older}").format(
-        key=_list(dataset.key), assignments=assignments, is_own=is_own, is_not_older=_is_not_older(dataset)
+    return sql.SQL("on conflict ({key}) do update set {assignments} where {condition}").format(
+        key=listed(dataset.key), assignments=assignments, condition=_condition(dataset, against)
     )
+
+
+def _condition(dataset: Dataset, against: Against) -> sql.Composable:
+    """Return the condition that a version of the source replaces the row of its key."""
+    if against == "none":
+        return sql.SQL("true")
+    is_own = sql.SQL("old.etl_run = excluded.etl_run and " if against == "own" else "")
+    return is_own + _is_not_older(dataset)
 
 
 def _newest(dataset: Dataset) -> sql.Composable:
@@ -155,7 +198,7 @@ def _is_not_older(dataset: Dataset) -> sql.Composable:
     The newer version wins (null is oldest), then the version that was loaded later. With `on_duplicate = "first"` the
     earlier of two versions of one run wins, because a replay loads records that come before loaded records.
     """
-    newer = sql.SQL("({}) >= ({})").format(_list(LINEAGE, "excluded"), _list(LINEAGE, "old"))
+    newer = sql.SQL("({}) >= ({})").format(listed(LINEAGE, "excluded"), listed(LINEAGE, "old"))
     if dataset.newest_by is not None:
         newer = sql.SQL(
             "({new} > {old} or ({old} is null and {new} is not null) or ({new} is not distinct from {old} and {later}))"
@@ -167,14 +210,16 @@ def _is_not_older(dataset: Dataset) -> sql.Composable:
     _, *place = LINEAGE
     return sql.SQL(
         "(case when excluded.etl_run = old.etl_run then ({places}) <= ({old_places}) else {newer} end)"
-    ).format(places=_list(place, "excluded"), old_places=_list(place, "old"), newer=newer)
+    ).format(places=listed(place, "excluded"), old_places=listed(place, "old"), newer=newer)
 
 
-def _list(names: Iterable[str], alias: str | None = None) -> sql.Composed:
+def listed(names: Iterable[str], alias: str | None = None) -> sql.Composed:
+    """Return names of columns as a list, with or without the alias of their table."""
     return sql.SQL(", ").join(sql.Identifier(alias, name) if alias else sql.Identifier(name) for name in names)
 
 
-def _same_key(key: tuple[str, ...], left: str, right: str) -> sql.Composed:
+def same_key(key: tuple[str, ...], left: str, right: str) -> sql.Composed:
+    """Return the condition that the rows of two aliases have the same key."""
     return sql.SQL(" and ").join(
         sql.SQL("{} = {}").format(sql.Identifier(left, name), sql.Identifier(right, name)) for name in key
     )

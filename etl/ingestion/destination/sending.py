@@ -5,17 +5,19 @@ documentation, "Asynchronous Command Processing").
 """
 
 import select
+import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeAlias, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from etl import queries
 from etl.database.connecting import Session
+from etl.database.watching import ServerConnection
 from etl.errors import InternalError
 from etl.ingestion.constants import COPY_BYTES
 from etl.ingestion.values import Rows
@@ -23,10 +25,16 @@ from etl.ingestion.values import Rows
 _SQL = queries.load("sending")
 
 _CANCEL_SECONDS = 5.0
-_CANCEL_AGAIN_MILLISECONDS = 500
+_CANCEL_LONGEST_SECONDS = 10.0
+_STEP_MILLISECONDS = 500
 _CANCELLED = b"cancelled"
 
 Result = TypeVar("Result")
+
+
+class RowsSkippedError(InternalError):
+    """The server counted fewer rows of a COPY than were sent."""
+
 
 Waiting: TypeAlias = Generator[None, bool, Result]
 """A conversation with the server that yields whenever it has to wait, and returns its result at the end.
@@ -71,6 +79,7 @@ class Exchange:
     def __init__(self, connection: psycopg.Connection) -> None:
         self.connection = connection
         self._server = connection.pgconn
+        self._watch = connection.watch if isinstance(connection, ServerConnection) else None
         self._answers, self._room = select.poll(), select.poll()
         self._answers.register(self._server.socket, select.POLLIN)
         self._room.register(self._server.socket, select.POLLIN | select.POLLOUT)
@@ -78,7 +87,7 @@ class Exchange:
     def send(self, parts: Iterable[Rows], target: sql.Identifier, columns: sql.Composable) -> Waiting[int]:
         """COPY rows into these columns of a table; return how many the server counted.
 
-        Raises psycopg.Error as the server refuses them, InternalError when it counted other rows than were sent.
+        Raises psycopg.Error as the server refuses them, RowsSkippedError when it counted other rows than were sent.
         """
         total = 0
         for rows in parts:
@@ -87,7 +96,7 @@ class Exchange:
             names = columns if rows.columns is None else sql.SQL(", ").join(map(sql.Identifier, rows.columns))
             counted = yield from self._copy(_SQL[f"copy_{rows.format}"].format(table=target, columns=names), rows)
             if counted != rows.count:
-                raise InternalError(f"COPY counted {counted} rows of a table, {rows.count} were sent")
+                raise RowsSkippedError(f"COPY counted {counted} rows of a table, {rows.count} were sent")
             total += counted
         return total
 
@@ -117,8 +126,7 @@ class Exchange:
         """Send what libpq has buffered; yield while the server takes no more."""
         while self._server.flush():
             # Another try is cheap, and the socket has room long before poll() reports it.
-            if not (yield):
-                self._room.poll()
+            if not (yield) and self._waited(self._room):
                 self._server.consume_input()
 
     def _answer(self) -> Waiting[PGresult]:
@@ -137,7 +145,7 @@ class Exchange:
         if self._server.status == ConnStatus.BAD:
             raise psycopg.OperationalError("the connection was lost") from refused
         if refused is not None:
-            raise refused
+            raise self._watch.reason(refused) if self._watch else refused
         if answer is None:
             raise InternalError("the server did not answer")
         return answer
@@ -145,10 +153,22 @@ class Exchange:
     def _next_result(self) -> Waiting[PGresult | None]:
         # libpq would wait for a missing result itself, and would block all other threads.
         while self._server.is_busy():
-            if self._answers.poll(0) or not (yield):
-                self._answers.poll()
+            if (self._answers.poll(0) or not (yield)) and self._waited(self._answers):
                 self._server.consume_input()
         return self._server.get_result()
+
+    def _waited(self, events: select.poll) -> bool:
+        """Wait at most half a second, and return whether the server may have answered or taken bytes.
+
+        Raises psycopg.OperationalError when the connection is lost silently.
+        """
+        is_ready = bool(events.poll(_STEP_MILLISECONDS))
+        if self._watch is not None:
+            if is_ready:
+                self._watch.heard()
+            else:
+                self._watch.waited()
+        return is_ready
 
     @contextmanager
     def _cancelling(self) -> Iterator[None]:
@@ -160,6 +180,8 @@ class Exchange:
         except BaseException:
             with suppress(psycopg.Error):
                 self._cancel()
+            if self._server.transaction_status == TransactionStatus.ACTIVE:
+                self.connection.close()  # The server does not answer, and a rollback would wait for it.
             raise
 
     def _cancel(self) -> None:
@@ -167,15 +189,26 @@ class Exchange:
 
         Raises psycopg.Error, usually the server's confirmation that the statement was cancelled.
         """
+        deadline = time.monotonic() + _CANCEL_LONGEST_SECONDS
         self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
         with suppress(psycopg.Error):
             self._server.put_copy_end(_CANCELLED)
-        wait_for(self._flush())
+        while self._server.flush():
+            self._room.poll(_STEP_MILLISECONDS)
+            self._server.consume_input()
+            self._require_time(deadline)
         # The server ignores a request that arrives before it has begun the statement.
         while self._server.is_busy():
-            if self._answers.poll(_CANCEL_AGAIN_MILLISECONDS):
+            if self._answers.poll(_STEP_MILLISECONDS):
                 self._server.consume_input()
             else:
+                self._require_time(deadline)
                 self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
         while wait_for(self._answer()).status == ExecStatus.COPY_IN:  # The server begins the COPY only now.
             self._server.put_copy_end(_CANCELLED)
+
+    def _require_time(self, deadline: float) -> None:
+        """Close the connection, and raise psycopg.OperationalError, when the server did not answer in time."""
+        if time.monotonic() > deadline:
+            self.connection.close()
+            raise psycopg.OperationalError("the server does not answer")

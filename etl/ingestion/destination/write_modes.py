@@ -4,16 +4,22 @@ Everything here runs in a transaction that the caller holds.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import psycopg
 from psycopg import sql
 
 from etl import queries
+from etl.database.tables import skipping_tables
 from etl.datasets import Dataset
 from etl.errors import InternalError
-from etl.ingestion.destination import merging
-from etl.ingestion.destination.sending import Exchange, Waiting
+from etl.ingestion.destination import effects, merging
+from etl.ingestion.destination.publication import Published
+from etl.ingestion.destination.refused_keys import RefusedKeys
+from etl.ingestion.destination.replacing import Replacement
+from etl.ingestion.destination.sending import Exchange, Waiting, wait_for
+from etl.ingestion.destination.staging import check_partitions, make_logged, make_temporary
 from etl.settings import Mode
 
 _SQL = queries.load("copying")
@@ -29,9 +35,7 @@ class TemporaryTables:
 
     def make(self, connection: psycopg.Connection) -> None:
         """Make the tables that the connection does not have yet."""
-        connection.execute(queries.load("database")["hush_notices"])
-        for temporary, fact in zip(self.identifiers, facts_of(self._dataset), strict=True):
-            connection.execute(_SQL["make_temporary"].format(new=temporary, table=fact))
+        make_temporary(connection, self._dataset, self.identifiers)
         if len(self.identifiers) > 1:
             _execute(connection, merging.make_won(self._dataset))
 
@@ -49,8 +53,9 @@ class WriteMode(Protocol):
     """
 
     copy_targets: Sequence[sql.Identifier] | None
+    _dataset: Dataset
 
-    def statements(self, sources: merging.Sources, won: sql.Composable) -> list[sql.Composed]:
+    def statements(self, sources: merging.Sources, won: sql.Composable) -> list[merging.Statement]:
         """Return the statements that write the rows of these sources, one source for each table of the dataset.
 
         `won` are the records whose version won.
@@ -65,11 +70,11 @@ class WriteMode(Protocol):
 
         Raises psycopg.Error as the server refuses them.
         """
-        yield from _run(exchange, self.statements(sources, merging.WON))
+        yield from _run(exchange, self._dataset, self.statements(sources, merging.WON))
 
-    def publish(self, _connection: psycopg.Connection) -> None:
+    def publish(self, _connection: psycopg.Connection) -> Published:
         """Make the rows of the run visible that are not visible yet."""
-        return
+        return Published()
 
 
 class Append(WriteMode):
@@ -79,7 +84,7 @@ class Append(WriteMode):
         self._dataset = dataset
         self.copy_targets = self._facts = facts_of(dataset)
 
-    def statements(self, sources: merging.Sources, _won: sql.Composable) -> list[sql.Composed]:
+    def statements(self, sources: merging.Sources, _won: sql.Composable) -> list[merging.Statement]:
         """Return the statements that insert the rows."""
         return merging.append(self._dataset, self._facts, sources)
 
@@ -91,14 +96,15 @@ class AppendNewest(WriteMode):
         self._dataset = dataset
         self.copy_targets = None
 
-    def statements(self, sources: merging.Sources, won: sql.Composable) -> list[sql.Composed]:
+    def statements(self, sources: merging.Sources, won: sql.Composable) -> list[merging.Statement]:
         """Return the statements that insert the rows, and replace older versions of the same run."""
         return merging.append_newest(self._dataset, sources, won)
 
     def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> Waiting[None]:
         """Write the rows of a batch; records that are the first of their keys replace no version."""
         if are_first:
-            yield from _run(exchange, merging.append(self._dataset, facts_of(self._dataset), sources))
+            statements = merging.append(self._dataset, facts_of(self._dataset), sources)
+            yield from _run(exchange, self._dataset, statements)
         else:
             yield from super().write(exchange, sources, are_first=are_first)
 
@@ -111,7 +117,7 @@ class Merge(WriteMode):
         self.copy_targets = None
         self._are_new: bool | None = None
 
-    def statements(self, sources: merging.Sources, won: sql.Composable) -> list[sql.Composed]:
+    def statements(self, sources: merging.Sources, won: sql.Composable) -> list[merging.Statement]:
         """Return the statements that insert new keys and update older versions."""
         return merging.merge(self._dataset, sources, won)
 
@@ -126,7 +132,8 @@ class Merge(WriteMode):
         if self._are_new:
             try:
                 with exchange.connection.transaction():
-                    yield from _run(exchange, merging.merge(self._dataset, sources, merging.WON, against="none"))
+                    statements = merging.merge(self._dataset, sources, merging.WON, against="none")
+                    yield from _run(exchange, self._dataset, statements)
             except psycopg.errors.UniqueViolation:
                 self._are_new = False
             else:
@@ -134,47 +141,52 @@ class Merge(WriteMode):
         yield from super().write(exchange, sources, are_first=are_first)
 
 
-class Replace(WriteMode):
-    """Leaves the rows of one run and no others; only a `Staging` run is written so, at its end."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-        self.copy_targets = None
-
-    def statements(self, sources: merging.Sources, _won: sql.Composable) -> list[sql.Composed]:
-        """Return the statements that delete absent rows, insert new rows and update rows that differ."""
-        return merging.replace(self._dataset, sources)
-
-
 class Staging(WriteMode):
-    """Gathers the rows of an atomic run in staging tables, and writes them by another mode when they are published."""
+    """Gathers the rows of an atomic run in staging tables, and writes them by another mode when they are published.
 
-    def __init__(self, dataset: Dataset, run: str, publication: WriteMode) -> None:
+    `publication` is that mode, or the replacement of all other rows.
+    """
+
+    def __init__(self, dataset: Dataset, run: str, publication: WriteMode | Replacement) -> None:
         self._dataset = dataset
         self._publication = publication
-        self._staging = [sql.Identifier("etl_staging", f"{run}_{number}") for number in range(len(dataset.tables))]
+        self._staging = staging_tables(dataset, run)
         self.copy_targets = self._staging
 
-    def statements(self, sources: merging.Sources, _won: sql.Composable) -> list[sql.Composed]:
+    def statements(self, sources: merging.Sources, _won: sql.Composable) -> list[merging.Statement]:
         """Return the statements that insert the rows into the staging tables."""
         return merging.append(self._dataset, self._staging, sources)
 
     def prepare(self, connection: psycopg.Connection) -> None:
         """Make the staging tables that are missing."""
-        _make_like_facts(connection, "make_staging", self._dataset, self._staging)
+        with connection.transaction():
+            make_logged(connection, self._dataset, self._staging)
+            check_partitions(connection, self._dataset, self._staging)
 
-    def publish(self, connection: psycopg.Connection) -> None:
+    def publish(self, connection: psycopg.Connection) -> Published:
         """Make the rows of the run visible, all at once, and drop its staging tables."""
+        exchange = Exchange(connection)
         for staging in self._staging:
             connection.execute(_TABLES["analyze"].format(table=staging))
         temporary = TemporaryTables(self._dataset)
         if self._dataset.key:
             temporary.make(connection)
-        _execute(connection, self._publication.statements(self._staging, merging.WON))
+        published = Published()
+        records = sum(
+            effects.count(connection, merging.count_all(staging))
+            for table, staging in zip(self._dataset.tables, self._staging, strict=True)
+            if not table.each
+        )
+        if isinstance(self._publication, Replacement):
+            published = wait_for(self._publication.publish(exchange, self._staging))
+        else:
+            statements = self._publication.statements(self._staging, merging.WON)
+            wait_for(_run(exchange, self._dataset, statements))
         for staging in self._staging:
             connection.execute(_TABLES["drop"].format(table=staging))
         # Another dataset of the source may become visible by the same transaction.
         temporary.drop(connection)
+        return replace(published, records=records)
 
 
 class DryRun(WriteMode):
@@ -185,32 +197,41 @@ class DryRun(WriteMode):
         self._checking = [sql.Identifier("pg_temp", f"etl_dry_run_{number}") for number in range(len(dataset.tables))]
         self.copy_targets = self._checking
 
-    def statements(self, sources: merging.Sources, _won: sql.Composable) -> list[sql.Composed]:
+    def statements(self, sources: merging.Sources, _won: sql.Composable) -> list[merging.Statement]:
         """Return the statements that insert the rows into the temporary tables."""
         return merging.append(self._dataset, self._checking, sources)
 
     def prepare(self, connection: psycopg.Connection) -> None:
         """Make the temporary tables that the connection does not have yet."""
-        _make_like_facts(connection, "make_temporary", self._dataset, self._checking)
+        with connection.transaction():
+            make_temporary(connection, self._dataset, self._checking)
+            check_partitions(connection, self._dataset, self._checking)
 
 
-def write_mode_of(dataset: Dataset, mode: Mode, *, staged_as: str | None) -> WriteMode:
+def write_mode_of(
+    dataset: Dataset, mode: Mode, *, staged_as: str | None, refused: RefusedKeys | None = None
+) -> WriteMode:
     """Return how a run of this mode is written; `staged_as` is its name when all of it becomes visible at once.
 
-    Raises InternalError for a replace that is not staged.
+    `refused` are the keys of the records that a replace rejects. Raises InternalError for a replace that is not staged.
     """
-    if staged_as is None and mode == "replace":
-        raise InternalError("a replace writes its rows all at once")
+    if mode == "replace":
+        if staged_as is None:
+            raise InternalError("a replace writes its rows all at once")
+        return Staging(dataset, staged_as, Replacement(dataset, refused))
     direct = _direct(dataset, mode)
     return direct if staged_as is None else Staging(dataset, staged_as, direct)
 
 
 def _direct(dataset: Dataset, mode: Mode) -> WriteMode:
-    if mode == "replace":
-        return Replace(dataset)
     if mode == "merge":
         return Merge(dataset)
     return AppendNewest(dataset) if dataset.on_duplicate == "newest" else Append(dataset)
+
+
+def staging_tables(dataset: Dataset, run: str) -> list[sql.Identifier]:
+    """Return the tables that gather the rows of an atomic run, one for each table of the dataset."""
+    return [sql.Identifier("etl_staging", f"{run}_{number}") for number in range(len(dataset.tables))]
 
 
 def facts_of(dataset: Dataset) -> list[sql.Identifier]:
@@ -218,23 +239,21 @@ def facts_of(dataset: Dataset) -> list[sql.Identifier]:
     return [table.identifier for table in dataset.tables]
 
 
-def _make_like_facts(
-    connection: psycopg.Connection, statement: str, dataset: Dataset, tables: Sequence[sql.Identifier]
-) -> None:
-    with connection.transaction():
-        connection.execute(queries.load("database")["hush_notices"])
-        for table, fact in zip(tables, facts_of(dataset), strict=True):
-            connection.execute(_SQL[statement].format(new=table, table=fact))
-
-
 def _are_empty(connection: psycopg.Connection, tables: Iterable[sql.Identifier]) -> bool:
     rows = (connection.execute(_SQL["has_rows"].format(table=table)).fetchone() for table in tables)
     return not any(row is not None and row[0] for row in rows)
 
 
-def _run(exchange: Exchange, statements: Iterable[sql.Composed]) -> Waiting[None]:
+def _run(exchange: Exchange, dataset: Dataset, statements: Iterable[merging.Statement]) -> Waiting[None]:
+    """Run statements, and hold what they did against what they had to do where rows may be skipped.
+
+    Raises psycopg.Error as the server refuses them, UsageError when rows were skipped.
+    """
+    skipping = skipping_tables(exchange.connection, dataset)
     for statement in statements:
-        yield from exchange.run(statement)
+        written = (yield from exchange.run(statement.text)).command_tuples or 0
+        if statement.table in skipping:
+            effects.require_whole(exchange.connection, dataset, statement, written)
 
 
 def _execute(connection: psycopg.Connection, statements: Iterable[sql.Composed]) -> None:

@@ -6,6 +6,7 @@ failure is in the ledger; the copy of it here may be older.
 
 import os
 import re
+import stat
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,9 @@ log = structlog.get_logger(__name__)
 
 # ID.json begins with its id and its run: this many bytes hold both.
 _BEGINNING = 1024
+
+_OF_OTHERS = 0o007
+"""The permissions of all users but the owner and the group; a folder may be for a group."""
 
 
 Document = TypeVar("Document")
@@ -48,12 +52,15 @@ class FailedStore:
     def prepare(self) -> None:
         """Make the folder and check that it can be written.
 
-        Raises UsageError when it cannot.
+        An existing folder that others may read is made private, because its records are not for them.
+
+        Raises UsageError when it cannot be written, or belongs to another user and is open to others.
         """
         probe = self.folder / f".probe-{os.getpid()}"
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             _make_folder(self.folder)
+            self._require_private()
             os.close(_open_private(str(probe), os.O_CREAT | os.O_WRONLY))
             probe.unlink()
         except OSError as error:
@@ -61,6 +68,21 @@ class FailedStore:
                 f"the failed store {self.folder} cannot be written: {reason_of(error)}",
                 hint="name another folder by --failed-dir or ETL_FAILED_DIR",
             ) from error
+
+    def _require_private(self) -> None:
+        if self.folder.is_symlink():
+            log.warning("failed_store_is_link", folder=str(self.folder), target=os.path.realpath(self.folder))
+        found = self.folder.stat()
+        mode = stat.S_IMODE(found.st_mode)
+        if not mode & _OF_OTHERS:
+            return
+        if found.st_uid != os.geteuid():
+            raise UsageError(
+                f"the failed store {self.folder} belongs to another user and is open to others: mode {mode:04o}",
+                hint="let its owner run chmod 700 on it, or name another folder by --failed-dir or ETL_FAILED_DIR",
+            )
+        self.folder.chmod(0o700)
+        log.warning("failed_store_made_private", folder=str(self.folder), mode_before=f"{mode:04o}")
 
     def write(self, failure: Failure) -> Future[None]:
         """Write the two files of a failure in the background. Waits while too many failures are in the queue.

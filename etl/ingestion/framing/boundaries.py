@@ -8,23 +8,28 @@ import json
 import re
 from codecs import utf_8_decode
 from collections.abc import Iterator
-from itertools import accumulate
+
+import msgspec
 
 from etl.ingestion.constants import MAX_NESTING
+from etl.ingestion.framing.nesting import is_nested_deeper
 from etl.ingestion.values import Piece, Span
 
 _UTF8_BYTES = 1 << 15
 """Bytes that are decoded at a time: more would not fit into the processor's cache, and cost more each."""
+
+_LARGE = 1 << 16
+"""A longer value is checked without building it."""
 
 _BLANK = re.compile(r"[ \t\n\r]*")
 
 # A token that the end of the text cut off; the scanner names the first character that it cannot read.
 _CUT_TOKEN = re.compile(r"|-|t(ru?)?|f(a(ls?)?)?|n(ul?)?|\.|[eE][+-]?|u[0-9a-fA-F]{0,4}")
 
-# Possessive: backtracking over a string of many megabytes would need much memory.
-_STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|([\[\]{}])')
+# A value that follows a number or a word without a blank begins with a bracket or a quote.
+_OF_TOKENS = re.compile(r"[0-9A-Za-z_.+-]")
+
 _OPENS, _CLOSES, _RETURNS = b"{}\r"
-_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1, "": 0}
 
 
 class NotJSON(ValueError):
@@ -38,6 +43,19 @@ class NotJSON(ValueError):
         self.reason = reason
         self.position = position
         self.cut_off = cut_off
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, for a message."""
+        return f"not JSON: {self.reason}"
+
+
+class _TooDeep(NotJSON):
+    """A value may be JSON, but it is nested deeper than MAX_NESTING."""
+
+    @property
+    def sentence(self) -> str:
+        return self.reason
 
 
 class _Constant(ValueError):
@@ -53,6 +71,9 @@ def _ignore(_digits: str) -> None:
 
 
 _scan = json.JSONDecoder(parse_int=_ignore, parse_float=_ignore, parse_constant=_refuse).raw_decode
+
+
+_check = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def is_utf8(data: bytes) -> bool:
@@ -91,9 +112,21 @@ def value_end(text: str, start: int) -> int:
         raise _too_deep(start) from None
     # Counting is cheap, and nearly always shows that the exact depth is not needed.
     has_many = text.count("[", start, end) + text.count("{", start, end) > MAX_NESTING
-    if has_many and nesting(text[start:end]) > MAX_NESTING:
+    if has_many and is_nested_deeper(text[start:end].encode("latin-1"), MAX_NESTING):
         raise _too_deep(start)
     return end
+
+
+def is_whole_record(value: bytes) -> bool:
+    """Return whether bytes are one JSON object that is not nested too deep.
+
+    It is checked without building it, whose memory would be many times that of a large text. False is no proof.
+    """
+    try:
+        _check(value)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    return value.startswith(b"{") and not is_nested_deeper(value, MAX_NESTING)
 
 
 def member_value(text: str, start: int) -> int:
@@ -110,18 +143,7 @@ def member_value(text: str, start: int) -> int:
 
 
 def _too_deep(start: int) -> NotJSON:
-    return NotJSON(f"objects or arrays are nested deeper than {MAX_NESTING}", start)
-
-
-def nesting(value: str) -> int:
-    """Return the nesting depth of a JSON value."""
-    return max(accumulate(_STEPS[bracket] for bracket in _STRING_OR_BRACKET.findall(value)), default=0)
-
-
-def is_nested_deeper(value: bytes, most: int) -> bool:
-    """Return whether the objects and arrays of a JSON value are nested deeper than `most`."""
-    # Counting is cheap, and nearly always shows that the exact depth is not needed.
-    return value.count(b"[") + value.count(b"{") > most and nesting(value.decode("latin-1")) > most
+    return _TooDeep(f"objects or arrays are nested deeper than {MAX_NESTING}", start)
 
 
 def may_continue(text: str, start: int, end: int) -> bool:
@@ -129,14 +151,21 @@ def may_continue(text: str, start: int, end: int) -> bool:
     return text[start] not in '{["' and _CUT_TOKEN.fullmatch(text, end) is not None
 
 
+def is_joined(text: str, start: int, end: int) -> bool:
+    """Return whether a number or a word between `start` and `end` is followed by a character that cannot follow it."""
+    return text[start] not in '{["' and _OF_TOKENS.match(text, end) is not None
+
+
 def line_span(text: str, start: int, line_end: int) -> Span:
     """Return the span of the record that begins at `start`: one JSON value, or the rest of a line that is no JSON."""
     line = text[start:line_end].rstrip(" \t\r")
+    if len(line) > _LARGE and is_whole_record(line.encode("latin-1")):
+        return Span(start, start + len(line), "")
     try:
         return Span(start, start + value_end(line, 0), not_an_object(line[0]))
     except NotJSON as error:
-        reason = "the value does not end on its line" if error.cut_off else error.reason
-        return Span(start, start + len(line), f"not JSON: {reason}, at character {error.position + 1}")
+        reason = "not JSON: the value does not end on its line" if error.cut_off else error.sentence
+        return Span(start, start + len(line), f"{reason}, at character {error.position + 1}")
 
 
 def are_lines(data: bytes, count: int) -> bool:

@@ -12,10 +12,12 @@ from typing import NamedTuple
 import msgspec
 
 from etl.ingestion.constants import MAX_NESTING
-from etl.ingestion.framing.boundaries import are_lines, is_nested_deeper
+from etl.ingestion.framing.boundaries import are_lines
+from etl.ingestion.framing.nesting import is_nested_deeper
 from etl.ingestion.values import Block, PieceShape, Proof, Prover
 
-_FIRST_NAME = re.compile(r'[ \t\n\r]*,?[ \t\n\r]*\{[ \t\n\r]*"[^"\\]*"[ \t\n\r]*:')
+# Possessive: without it, megabytes of blanks would be tried again for each way to divide them.
+_FIRST_NAME = re.compile(r'[ \t\n\r]*+,?[ \t\n\r]*+\{[ \t\n\r]*+"[^"\\]*+"[ \t\n\r]*+:')
 
 _MISSES = 4
 _SCANNED_AFTER_MISSES = 64
@@ -58,17 +60,26 @@ class Needle:
         if self._shape == "array" and text[end - 1] == "}" and (name := _FIRST_NAME.match(text, end)):
             self._needle = text[end - 1 : name.end()].encode("latin-1")
 
-    def block(self, data: bytes, start: int, stop: int, at: BlockStart) -> tuple[bytes, Proof] | None:
+    def block(
+        self, data: bytes, start: int, stop: int, at: BlockStart, *, passes: bool = False
+    ) -> tuple[bytes, Proof] | None:
         """Return a block of records that begins at `start` and ends before `stop`, and its proof.
 
-        None: the records must be scanned one by one.
+        With `passes` it ends with the first record that ends at `stop` or after it, if that one is found. None: the
+        records must be scanned one by one.
         """
         if not self._needle or self._to_scan > 0:
             return None
         if self._record_bytes:
-            stop = min(stop, start + int(at.most * self._record_bytes * 0.95))
-        search = self._lines if self._shape == "lines" else self._records
-        result = search(data, start, stop, at)
+            most = start + int(at.most * self._record_bytes * 0.95)
+            passes = passes and stop < most
+            stop = min(stop, most)
+        end = self._first_end(data, start, stop) if passes else -1
+        if end >= 0:
+            result = self._prove(data[start:end], at)
+        else:
+            search = self._lines if self._shape == "lines" else self._records
+            result = search(data, start, stop, at)
         if result is None:
             self._misses += 1
             if self._misses >= _MISSES:
@@ -81,6 +92,23 @@ class Needle:
             self._to_scan = at.most
             return None
         return result
+
+    def _first_end(self, data: bytes, start: int, least: int) -> int:
+        """Return the end of the first record that ends at `least` or after it, or -1.
+
+        No other record ends between the needle before it and its own end: these bytes are one value.
+        """
+        if self._shape == "lines":
+            newline = data.find(b"\n", least)
+            end = start + len(data[start:newline].rstrip(b" \t\r")) if newline >= 0 else -1
+            return end if end >= least else -1
+        end = data.find(self._needle, max(least - 1, start))
+        before = data.rfind(self._needle, start, max(start, least - 2 + len(self._needle)))
+        try:
+            record = data[before + 1 if before >= 0 else start : end + 1].lstrip(b" \t\r\n,")
+            return end + 1 if end >= 0 and len(_values(b"[%b]" % record)) == 1 else -1
+        except _UNDECODED:
+            return -1
 
     def _lines(self, data: bytes, start: int, stop: int, at: BlockStart) -> tuple[bytes, Proof] | None:
         end = data.rfind(b"\n", start, stop)

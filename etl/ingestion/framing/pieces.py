@@ -5,20 +5,25 @@ record after a syntax fault is ever loaded. ijson locates an array, and checks t
 """
 
 import sys
-from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from etl.errors import SourceError
-from etl.ingestion.constants import BLOCK_BYTES, MAX_RECORD_BYTES, PIECE_BYTES
-from etl.ingestion.framing.boundaries import NotJSON, value_end
+from etl.ingestion.constants import BLOCK_BYTES, CELL_BYTES, MAX_NESTING, MAX_RECORD_BYTES, PIECE_BYTES
+from etl.ingestion.fingerprints import LF, Fingerprint, Mark, is_own, powers_between
+from etl.ingestion.framing.boundaries import NotJSON, is_whole_record, value_end
 from etl.ingestion.framing.documents import Container, Document, container
 from etl.ingestion.framing.formats import format_of
 from etl.ingestion.framing.needles import BlockStart, Needle
+from etl.ingestion.framing.nesting import BracketScan
+from etl.ingestion.framing.spans import Spans
 from etl.ingestion.framing.window import Window
-from etl.ingestion.values import BlockRows, ByteStream, LoadedRange, Piece, PieceShape, Proof, Prover
+from etl.ingestion.values import BlockRows, ByteStream, Piece, PieceShape, Proof, Prover
 from etl.settings import Format
+
+# A larger record is rare; the bytes up to the next mark are kept until they are compared.
+_MAX_KNOWN_BYTES = 4 * CELL_BYTES
 
 # The length of the beginning that shows the format of a source that is no JSON.
 _FORMAT_BYTES = 1 << 12
@@ -28,18 +33,19 @@ _FORMAT_BYTES = 1 << 12
 class CutOptions:
     """How the records of one path are cut.
 
-    `known` are the loaded ranges by offset. A piece has at most `batch_rows` records; the first has at most
-    `first_rows`, and each at most twice as many as the one before it. The `prover` is asked first how many records a
-    block holds; without a prover the cutter checks the blocks itself.
+    A piece has at most `batch_rows` records; the first has at most `first_rows`, and each at most twice as many as the
+    one before it. The `prover` is asked first how many records a block holds; without a prover the cutter checks the
+    blocks itself. `expected` returns marks that may come after so many records: where the source has one of them, its
+    records were proven before.
     """
 
     format: Format
     records_path: str
     batch_rows: int
-    known: Mapping[int, LoadedRange]
     max_record_bytes: int = MAX_RECORD_BYTES
     first_rows: int = sys.maxsize
     prover: Prover | None = None
+    expected: Callable[[int], Sequence[Mark]] | None = None
 
 
 class NoRecordsError(SourceError):
@@ -52,7 +58,7 @@ class NoRecordsError(SourceError):
 
 
 def cut(stream: ByteStream, *paths: CutOptions) -> Iterator[Piece]:
-    """Yield the pieces of a source in order; a known range is the same piece again.
+    """Yield the pieces of a source in order.
 
     The records of several paths are cut in one pass; no path may be within another. `Piece.which` is the place of the
     path among `paths`.
@@ -89,6 +95,7 @@ def cutting(stream: ByteStream, *paths: CutOptions) -> Iterator[Piece | None]:
         missing.discard(which)
         window.number = numbers[which]
         window.records = paths[which].records_path if len(paths) > 1 else None
+        builders[which].begin_container()
         yield from _build(builders[which], _scan(builders[which], paths[which], is_alone=wanted[which].is_alone))
         numbers[which] = window.number
         document.end(which)
@@ -143,9 +150,6 @@ class _Stretch(NamedTuple):
     proof: Proof | None = None
 
 
-_Item = _Stretch | LoadedRange
-
-
 class _PieceBuilder:
     """Builds the pieces of one path: a piece ends at its number of records or at PIECE_BYTES, whichever is first."""
 
@@ -162,6 +166,51 @@ class _PieceBuilder:
         self._rows: list[BlockRows | None] = []
         self._is_open = False
         self._parts: list[bytes] = []
+        self._fingerprint = Fingerprint()
+        self._start = self._fingerprint
+        self._gap = b""
+        self._before: Mark | None = None
+        self._hashed_to: int | None = None
+        self._marks: list[Mark] = []
+
+    @property
+    def records(self) -> int:
+        """The number of records so far."""
+        return self._fingerprint.records
+
+    def begin_container(self) -> None:
+        """Note that the next record begins in another array or object."""
+        self._hashed_to = None
+
+    def cell_end(self, at: int) -> int:
+        """Return the byte at which the cell of the fingerprint ends, seen from the record at `at`.
+
+        It may be too early where bytes count as fewer, never too late.
+        """
+        gap = 1 if self._hashed_to is None else len(self.window.hashed(self._hashed_to, at))
+        end = self._fingerprint.end
+        return at + (end // CELL_BYTES + 1) * CELL_BYTES - end - gap
+
+    def known_stretch(self, at: int, expected: Sequence[Mark]) -> "_Stretch | None":
+        """Return the records from `at` to one of these marks, or None where the source does not have it."""
+        fingerprint, window = self._fingerprint, self.window
+        if self._hashed_to is None:
+            gap: bytes | memoryview = LF if fingerprint.records else b""
+        else:
+            gap = window.hashed(self._hashed_to, at)
+        for mark in expected:
+            count, end = mark.records - fingerprint.records, at + mark.end - fingerprint.end - len(gap)
+            if not 0 < count <= self.next_place(at).most or not at < end <= at + _MAX_KNOWN_BYTES:
+                continue
+            if not window.holds(end) or b"\r" in (data := window.between(at, end)):
+                continue
+            reached = fingerprint.copy()
+            reached.add(gap, 0)
+            reached.add(data, count)
+            if reached.mark == mark:
+                window.number += count
+                return _Stretch(at, end, data, Proof(count))
+        return None
 
     def next_place(self, at: int) -> BlockStart:
         """Return the place of the record at `at` in this piece, or in the next piece when this one is full."""
@@ -179,12 +228,14 @@ class _PieceBuilder:
     def is_full(self) -> bool:
         return self.count >= self._most or self._end - self._begin >= PIECE_BYTES
 
-    def add(self, stretch: _Item) -> bool:
+    def add(self, stretch: _Stretch) -> bool:
         """Add records at the end of the piece; True when a block is complete."""
-        proof = stretch.proof if isinstance(stretch, _Stretch) else Proof(stretch.count)
+        proof = stretch.proof
+        count = 1 if proof is None else proof.records
+        self._hash(stretch, count)
         if not self.count:
             self._begin = stretch.offset
-        self.count += 1 if proof is None else proof.records
+        self.count += count
         if proof is None and self._is_open:
             self._blocks[-1] = (self._blocks[-1][0], stretch.end)
         else:
@@ -194,8 +245,38 @@ class _PieceBuilder:
         begin, end = self._blocks[-1]
         self._is_open = proof is None and end - begin < BLOCK_BYTES
         if not self._is_open:
-            self._take(stretch.data if isinstance(stretch, _Stretch) else b"")
+            self._take(stretch.data)
         return not self._is_open
+
+    def _hash(self, stretch: _Stretch, count: int) -> None:
+        """Add records to the fingerprint, and note the marks among them."""
+        fingerprint, window = self._fingerprint, self.window
+        previous_end = fingerprint.end
+        if not self.count:
+            self._before = fingerprint.mark if fingerprint.records else None
+        if self._hashed_to is not None:
+            fingerprint.add(window.hashed(self._hashed_to, stretch.offset), 0)
+        elif fingerprint.records:
+            fingerprint.add(LF, 0)
+        if not self.count:
+            self._gap = b"" if self._hashed_to is None else window.between(self._hashed_to, stretch.offset)
+            self._start = fingerprint.copy()
+        begin = stretch.offset
+        before = fingerprint.records
+        powers = powers_between(before, before + count - 1) if previous_end < CELL_BYTES else []
+        if powers:
+            spans = Spans(stretch.data, self.shape)
+            for number in powers:
+                end = stretch.offset + spans[number - before - 1].end
+                fingerprint.add(window.hashed(begin, end), number - fingerprint.records)
+                begin = end
+                if fingerprint.end < CELL_BYTES:
+                    self._marks.append(fingerprint.mark)
+            count -= fingerprint.records - before
+        fingerprint.add(window.hashed(begin, stretch.end), count)
+        self._hashed_to = stretch.end
+        if is_own(fingerprint.records, fingerprint.end, previous_end):
+            self._marks.append(fingerprint.mark)
 
     def _take(self, last: bytes = b"") -> None:
         """Take the bytes of the piece from the window, without those before the piece; `last` are known already."""
@@ -216,25 +297,27 @@ class _PieceBuilder:
             which=self._which,
             blocks=tuple((begin - self._begin, end - self._begin) for begin, end in self._blocks),
             block_rows=tuple(self._rows),
+            gap=self._gap,
+            start=self._start,
+            before=self._before,
+            marks=tuple(self._marks),
+            end_mark=self._fingerprint.mark,
         )
         self._first_record += self.count
         self._most = self._most_of_next
         self.count = 0
         self._is_open = False
-        self._blocks, self._rows, self._parts = [], [], []
+        self._blocks, self._rows, self._parts, self._marks = [], [], [], []
         return piece
 
 
-def _build(builder: _PieceBuilder, items: Iterator[_Item]) -> Iterator[Piece | None]:
-    """Build pieces of records; a known range is a piece of its own."""
+def _build(builder: _PieceBuilder, stretches: Iterator[_Stretch]) -> Iterator[Piece | None]:
+    """Build pieces of records."""
     try:
-        for item in items:
-            if builder.count and (builder.is_full or not isinstance(item, _Stretch)):
+        for stretch in stretches:
+            if builder.count and builder.is_full:
                 yield builder.piece()
-            is_complete = builder.add(item)
-            if isinstance(item, LoadedRange):
-                yield builder.piece()
-            elif is_complete:
+            if builder.add(stretch):
                 yield None
     except SourceError:
         if builder.count:
@@ -244,7 +327,7 @@ def _build(builder: _PieceBuilder, items: Iterator[_Item]) -> Iterator[Piece | N
         yield builder.piece()
 
 
-def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False) -> Iterator[_Item]:
+def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False) -> Iterator[_Stretch]:
     """Yield the records from the front of the window to the end of their container or of the stream.
 
     The bracket that ends an array or object stays in the window. `is_alone`: only the first record.
@@ -252,7 +335,6 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
     window, shape = builder.window, builder.shape
     last = {"array": "]", "members": "}"}.get(shape, "")
     needle = Needle(shape, options.prover)
-    offsets = sorted(options.known)
     at = window.front
     is_first = True
     while character := window.skip_blank(at):
@@ -265,14 +347,13 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
             character = window.skip_blank(at + 1)
             at = window.position
         is_first = False
-        known_range = options.known.get(at)
-        if known_range is not None:
-            at = window.read_range(known_range)
-            yield known_range
+        known = builder.known_stretch(at, options.expected(builder.records)) if options.expected else None
+        if known is not None:
+            yield known
+            at = known.end
             continue
-        later = bisect_right(offsets, at)
-        before = offsets[later] if later < len(offsets) else sys.maxsize
-        block = None if shape in {"values", "members"} else window.block(at, needle, before, builder.next_place(at))
+        scans = shape in {"values", "members"}
+        block = None if scans else window.block(at, needle, builder.cell_end(at), builder.next_place(at))
         if block is not None:
             data, proof = block
             end = at + len(data)
@@ -290,14 +371,35 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
 def _has_lines(window: Window) -> bool:
     """Return whether the source holds one record per line; otherwise its records span lines or share them."""
     begin = window.position
+    end = _first_end(window, begin)
+    if end is None:
+        return True
     while True:
         text = window.text_from(begin)
-        try:
-            end = value_end(text, 0)
-        except NotJSON as error:
-            if not error.cut_off:
-                return True
-            end = len(text)
         after = text[end:].lstrip(" \t\r")[:1]
         if after or not window.extends(begin):
             return "\n" not in text[:end] and after in {"", "\n"}
+
+
+def _first_end(window: Window, begin: int) -> int | None:
+    """Return the length of the value at `begin`, or of the window if the source is cut off; None: it is not JSON."""
+    text = window.text_from(begin)
+    try:
+        return value_end(text, 0)
+    except NotJSON as error:
+        if not error.cut_off:
+            return None
+    # A large value is scanned once, and not again whenever more of it is read.
+    scan, scanned = BracketScan(MAX_NESTING), 0
+    while True:
+        end = scan.end(text[scanned:].encode("latin-1"))
+        if end is not None and is_whole_record(text[: scanned + end].encode("latin-1")):
+            return scanned + end
+        if end is not None or not window.extends(begin):
+            break
+        scanned = len(text)
+        text = window.text_from(begin)
+    try:
+        return value_end(text, 0)
+    except NotJSON as fault:
+        return len(text) if fault.cut_off else None

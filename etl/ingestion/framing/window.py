@@ -3,13 +3,27 @@
 import re
 
 from etl.errors import SourceError
-from etl.ingestion.constants import BLOCK_BYTES, READ_BYTES
-from etl.ingestion.framing.boundaries import NotJSON, line_span, may_continue, member_value, value_end
+from etl.ingestion.constants import BLOCK_BYTES, MAX_NESTING, READ_BYTES
+from etl.ingestion.fingerprints import as_hashed
+from etl.ingestion.framing.boundaries import (
+    NotJSON,
+    is_joined,
+    is_whole_record,
+    line_span,
+    may_continue,
+    member_value,
+    value_end,
+)
 from etl.ingestion.framing.needles import BlockStart, Needle
-from etl.ingestion.values import ByteStream, LoadedRange, PieceShape, Proof
+from etl.ingestion.framing.nesting import BracketScan
+from etl.ingestion.values import ByteStream, PieceShape, Proof
 
 _BLANK = re.compile(rb"[ \t\n\r]*")
 _BOM = b"\xef\xbb\xbf"
+
+# A cell is two blocks, so that none is small; a record that passes the end of the cell is rarely larger.
+_LAST_OF_CELL_BYTES = BLOCK_BYTES * 3 // 2
+_RECORD_BYTES = 1 << 14
 
 
 class Window:
@@ -91,6 +105,23 @@ class Window:
         self.front = min(end, self._end)
         return self._data[begin - self._offset : end - self._offset]
 
+    def holds(self, end: int) -> bool:
+        """Read until the window holds the bytes up to `end`; False when the stream ends before."""
+        while self._end < end and self._append(end - self._end):
+            pass
+        return self._end >= end
+
+    def between(self, begin: int, end: int) -> bytes:
+        """Return the bytes between two positions."""
+        return self._data[begin - self._offset : end - self._offset]
+
+    def hashed(self, begin: int, end: int) -> bytes | memoryview:
+        """Return the bytes between two positions as the fingerprint takes them."""
+        first, last = begin - self._offset, end - self._offset
+        if self._data.find(b"\r", first, last) < 0:
+            return memoryview(self._data)[first:last]
+        return as_hashed(self._data[first:last])
+
     def take_to(self, last: re.Pattern[bytes], size: int) -> bytes:
         """Take the bytes through the first match of `last`, at most `size`; no bytes at the end of the stream."""
         if self.front == self._end and not self.extend(self.front):
@@ -125,15 +156,19 @@ class Window:
         match = _BLANK.match(self._data, at - self._offset)
         return self._offset + match.end() if match else at
 
-    def block(self, at: int, needle: Needle, before: int, place: BlockStart) -> tuple[bytes, Proof] | None:
-        """Return a block of whole records that begins at `at` and ends before `before`, and its proof.
+    def block(self, at: int, needle: Needle, cell_end: int, place: BlockStart) -> tuple[bytes, Proof] | None:
+        """Return a block of whole records that begins at `at`, and its proof.
 
-        None: the record at `at` must be scanned.
+        No block passes `cell_end` by more than the first record that ends there or after it. None: the record at `at`
+        must be scanned.
         """
-        while self._end - at < BLOCK_BYTES and not self._is_ended and self.extends(at):
+        is_last = cell_end - at <= _LAST_OF_CELL_BYTES
+        size = cell_end - at + _RECORD_BYTES if is_last else BLOCK_BYTES
+        while self._end - at < size and not self._is_ended and self.extends(at):
             pass
         index = at - self._offset
-        block = needle.block(self._data, index, index + min(BLOCK_BYTES, before - at), place)
+        stop = index + (cell_end - at if is_last else BLOCK_BYTES)
+        block = needle.block(self._data, index, stop, place, passes=is_last)
         if block is not None:
             self.number += block[1].records
         return block
@@ -153,18 +188,59 @@ class Window:
                 index = member_value(self._text, index) if shape == "members" else index
                 end = value_end(self._text, index)
             except NotJSON as error:
-                if error.cut_off and self.extend(at):
-                    continue
-                reason = "the source is cut off in this record" if error.cut_off else f"not JSON: {error.reason}"
+                if error.cut_off:
+                    before = self._end
+                    large = self._large_end(at, index)
+                    if large is not None:
+                        return large
+                    if self._end > before or self.extend(at):
+                        continue
+                reason = "the source is cut off in this record" if error.cut_off else error.sentence
                 raise self.fault(reason, at if error.cut_off else self._offset + error.position) from None
             if may_continue(self._text, index, end):
                 if self.extend(at):
                     continue
-                if shape in {"array", "members"}:
+                # Of values that follow one another, the last may be a number that ends with the source.
+                if shape in {"array", "members"} or end < len(self._text):
                     raise self.fault("the source is cut off in this record", at)
+            elif shape == "values" and is_joined(self._text, index, end):
+                raise self.fault("not JSON: a number or a word does not end here", self._offset + end)
             self._require_small(at, self._offset + end)
             self.number += 1
             return self._offset + end
+
+    def _large_end(self, at: int, index: int) -> int | None:
+        """Return the end of the object or array at an index of the window, of which the record at `at` consists.
+
+        Each byte is scanned once, however often the window is extended. None: the scan of the whole value decides.
+        """
+        if self._data[index : index + 1] not in (b"{", b"["):
+            return None
+        begin = scanned = self._offset + index
+        scan = BracketScan(MAX_NESTING)
+        while (end := scan.end(self._data, scanned - self._offset)) is None:
+            scanned = self._end
+            try:
+                is_extended = self.extend(at)
+            except SourceError:
+                self._require_json_so_far(begin)
+                raise
+            if not is_extended:
+                return None
+        value = self._data[begin - self._offset : end]
+        if not is_whole_record(value):
+            return None
+        self._require_small(at, self._offset + end)
+        self.number += 1
+        return self._offset + end
+
+    def _require_json_so_far(self, begin: int) -> None:
+        """Raise the fault of a value that is no JSON before the end of the window: it comes before any other fault."""
+        try:
+            value_end(self._text, begin - self._offset)
+        except NotJSON as error:
+            if not error.cut_off:
+                raise self.fault(error.sentence, self._offset + error.position) from None
 
     def line_end(self, at: int) -> int:
         """Return the end of the record that begins at `at` on its line; it need not be JSON.
@@ -194,13 +270,6 @@ class Window:
         self.extend(at)  # Raises the fault that ended the line, if there is one.
         if cut_off:
             raise self.fault("the source is cut off in its last line", at)
-
-    def read_range(self, known: LoadedRange) -> int:
-        """Read until the window holds a whole known range, or the stream ends; return the end of the range."""
-        while self._end < known.end and self._append(known.end - self._end):
-            pass
-        self.number += known.count
-        return known.end
 
     def fault(self, reason: str, at: int, *, hint: str | None = None) -> SourceError:
         """Return an error that names the file, the record and the byte."""

@@ -8,6 +8,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from etl import queries
+from etl.errors import SourceError
 from etl.ingestion.ledger import failures
 from etl.ingestion.ledger.runs import Run, is_complete
 from etl.ingestion.values import Balance, Entry, Failure, LoadedRange, Piece, PolicyEffects
@@ -33,14 +34,26 @@ class AttemptSums:
     batches_failed: int
 
 
-def ranges(connection: psycopg.Connection, run: str) -> dict[int, LoadedRange]:
-    """Return the batches of a run by their offset, in the order of the source."""
-    rows = queries.rows_as(LoadedRange, connection, _SQL["ranges"], {"run": run})
-    return {row.offset: row for row in rows}
+def ranges(connection: psycopg.Connection, run: str) -> list[LoadedRange]:
+    """Return the batches of a run, in the order of the source."""
+    return queries.rows_as(LoadedRange, connection, _SQL["ranges"], {"run": run})
+
+
+def record_ranges(connection: psycopg.Connection, run: str) -> list[tuple[int, int]]:
+    """Return the records of a run that are in the ledger: the first and the last of each range, in order."""
+    found: list[tuple[int, int]] = []
+    for first, last in connection.execute(_SQL["record_ranges"], {"run": run}):
+        if found and found[-1][1] + 1 == first:
+            found[-1] = (found[-1][0], last)
+        else:
+            found.append((first, last))
+    return found
 
 
 def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
     """Claim a batch before its rows are sent; False when an earlier transaction entered it.
+
+    Raises SourceError when another batch of the run is at this byte: the source is written in another way.
 
     When a connection is lost during a commit, the result of the commit is unknown. To claim the batch again waits for
     the end of the old transaction and then gives the answer.
@@ -57,7 +70,24 @@ def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
             "attempt": run.attempt,
         },
     )
-    return claimed.rowcount == 1
+    if claimed.rowcount == 1:
+        return True
+    if first_record(connection, run.run, piece.offset) != piece.first_record:
+        raise SourceError(
+            f"record {piece.first_record} is at byte {piece.offset}, where run {run.run} has another record",
+            hint="load the rest from the source as the run knows it; --force loads all of this one",
+        )
+    return False
+
+
+def are_failing(connection: psycopg.Connection, run: Run, piece: Piece, number: int) -> bool:
+    """Return whether the last batches of the run that were entered before this one failed, `number` of them.
+
+    Until the end of the transaction no other batch of the run can fail.
+    """
+    connection.execute(_SQL["lock_failing"], {"run": run.run})
+    values = {"run": run.run, "offset": piece.offset, "number": number}
+    return bool(queries.one(connection, _SQL["are_failing"], values)["are_failing"])
 
 
 def enter(connection: psycopg.Connection, run: Run, piece: Piece, entry: Entry, stored: Sequence[Failure]) -> None:
@@ -85,6 +115,20 @@ def first_record(connection: psycopg.Connection, run: str, offset: int) -> int:
 def totals(connection: psycopg.Connection, run: str) -> Totals:
     """Add up the records of a run over all its attempts."""
     return queries.one_as(Totals, connection, _SQL["totals"], {"run": run})
+
+
+def loaded(connection: psycopg.Connection, run: str) -> int:
+    """Count the loaded records of a run over all its attempts."""
+    return int(queries.one(connection, _SQL["loaded_of_run"], {"run": run})["loaded"])
+
+
+def staged(connection: psycopg.Connection, run: str, *, is_first_kept: bool) -> int:
+    """Count the records of an atomic run whose rows wait for its publication.
+
+    `is_first_kept`: a record with the key of an earlier record counts as loaded, and has no row.
+    """
+    row = queries.one(connection, _SQL["staged_of_run"], {"run": run})
+    return int(row["loaded"]) - (int(row["duplicates"]) if is_first_kept else 0)
 
 
 def of_attempt(connection: psycopg.Connection, run: Run) -> AttemptSums:
@@ -121,4 +165,9 @@ def rows(connection: psycopg.Connection, run: Run) -> list[int]:
 def policy_effects(connection: psycopg.Connection, run: Run) -> PolicyEffects:
     """Add up the effects of the policies on the records of an attempt."""
     row = queries.one(connection, _SQL["policies_of_attempt"], {"run": run.run, "attempt": run.attempt})
-    return PolicyEffects(nul_stripped=row["nul_stripped"], duplicates=row["duplicates"], unknown=tuple(row["unknown"]))
+    return PolicyEffects(
+        nul_stripped=row["nul_stripped"],
+        duplicates=row["duplicates"],
+        unknown=tuple(row["unknown"]),
+        coerced=row["coerced"] or {},
+    )

@@ -59,6 +59,8 @@ class RunRow:
     loaded: int
     rejected: int
     failed: int
+    rows_deleted: int
+    rows_kept: int
     batches: int
     pending: int
     bytes: int

@@ -12,64 +12,79 @@ from etl.settings import Mode
 _SQL = queries.load("ledger")
 
 
-def acquire(connection: psycopg.Connection, dataset: str, head_sha256: str, mode: Mode) -> None:
-    """Lock the source exclusively, and the dataset (shared; exclusively for a replace), until the connection ends.
+def hold_dataset(connection: psycopg.Connection, dataset: str, mode: Mode) -> None:
+    """Lock the dataset until the connection ends: shared, exclusively for a replace.
 
-    Raises BusyError at once when another session holds one of them; the message names it and when it began.
+    Raises BusyError at once when another session holds it; the message names the session and when it began.
     """
-    for key, is_shared, subject in _locks(dataset, head_sha256, mode):
-        row = connection.execute(_SQL["try_lock_shared" if is_shared else "try_lock"], {"key": key}).fetchone()
-        if not row or not row[0]:
-            raise _busy(connection, key, subject)
+    _take(connection, *_dataset_lock(dataset, mode))
 
 
-def reacquire(
-    connection: psycopg.Connection, dataset: str, head_sha256: str, mode: Mode, *, has_workers: bool = False
-) -> None:
+def hold_run(connection: psycopg.Connection, run: str) -> None:
+    """Lock a run exclusively until the connection ends.
+
+    Raises BusyError at once when another session holds it.
+    """
+    for lock in _run_locks(run):
+        _take(connection, *lock)
+
+
+def one_opening_at_a_time(connection: psycopg.Connection, dataset: str) -> None:
+    """Let no other session open or continue a run of the dataset until the transaction ends; wait for one that does."""
+    connection.execute(_SQL["lock_in_transaction"], {"key": _key(f"opening:{dataset}")})
+
+
+def _take(connection: psycopg.Connection, key: int, is_shared: bool, subject: str) -> None:
+    row = connection.execute(_SQL["try_lock_shared" if is_shared else "try_lock"], {"key": key}).fetchone()
+    if not row or not row[0]:
+        raise _busy(connection, key, subject)
+
+
+def reacquire(connection: psycopg.Connection, dataset: str, run: str, mode: Mode, *, has_workers: bool = False) -> None:
     """Take the locks again over a new connection, after the old one was lost.
 
     Waits until the server has noticed the loss. With `has_workers` the workers keep their own lock. Raises BusyError
-    when another run took a lock in between.
+    when another session took a lock in between.
     """
-    for key, is_shared, subject in _locks(dataset, head_sha256, mode):
-        if has_workers and key == _workers_key(dataset, head_sha256):
+    for key, is_shared, subject in [_dataset_lock(dataset, mode), *_run_locks(run)]:
+        if has_workers and key == _workers_key(run):
             continue
         try:
             connection.execute(_SQL["lock_shared" if is_shared else "lock"], {"key": key})
-        except psycopg.errors.LockNotAvailable:
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
             raise _busy(connection, key, subject) from None
 
 
-def _locks(dataset: str, head_sha256: str, mode: Mode) -> list[tuple[int, bool, str]]:
-    """Return the key of each lock, whether it is shared, and what it locks."""
-    return [
-        (_key(f"dataset:{dataset}"), mode != "replace", f"the dataset {dataset}"),
-        (_key(f"source:{dataset}:{head_sha256}"), False, "this source"),
-        (_workers_key(dataset, head_sha256), False, "this source"),
-    ]
+def _dataset_lock(dataset: str, mode: Mode) -> tuple[int, bool, str]:
+    """Return the key of a lock, whether it is shared, and what it locks."""
+    return _key(f"dataset:{dataset}"), mode != "replace", f"the dataset {dataset}"
 
 
-def _workers_key(dataset: str, head_sha256: str) -> int:
-    return _key(f"workers:{dataset}:{head_sha256}")
+def _run_locks(run: str) -> list[tuple[int, bool, str]]:
+    return [(_key(f"run:{run}"), False, "this source"), (_workers_key(run), False, "this source")]
 
 
-def admit_workers(connection: psycopg.Connection, dataset: str, head_sha256: str) -> None:
+def _workers_key(run: str) -> int:
+    return _key(f"workers:{run}")
+
+
+def admit_workers(connection: psycopg.Connection, run: str) -> None:
     """Let other sessions of this load join it: release the lock that each of them then shares.
 
-    While the connection that holds the source is lost, this shared lock keeps other loads away.
+    While the connection that holds the run is lost, this shared lock keeps other loads away.
     """
-    connection.execute(_SQL["unlock"], {"key": _workers_key(dataset, head_sha256)})
+    connection.execute(_SQL["unlock"], {"key": _workers_key(run)})
 
 
-def join(connection: psycopg.Connection, run: Run, dataset: str, head_sha256: str) -> None:
-    """Make this session a worker of the load that holds the source.
+def join(connection: psycopg.Connection, run: Run) -> None:
+    """Make this session a worker of the load that holds the run.
 
-    Raises BusyError when another load holds the source now.
+    Raises BusyError when another load holds the run now.
     """
-    key = _workers_key(dataset, head_sha256)
+    key = _workers_key(run.run)
     try:
         connection.execute(_SQL["lock_shared"], {"key": key})
-    except psycopg.errors.LockNotAvailable:
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
         raise _busy(connection, key, "this source") from None
     require_current(connection, run)
     name_session(connection, run.run)

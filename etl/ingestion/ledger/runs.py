@@ -1,10 +1,10 @@
 """The runs of the ledger and their attempts: started, resumed, finished, published."""
 
 import getpass
-import hashlib
 import os
 import secrets
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,19 +19,23 @@ _SQL = queries.load("ledger")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity:
-    """What identifies a source: the digest of its first bytes, and all that decides which rows its records become."""
+class NewRun:
+    """A run to be opened: its source, and all that decides which rows the records become.
+
+    `is_within`: the source may be a part of the source of another run. `supersedes` are the numbers of the runs whose
+    place it takes.
+    """
 
     dataset: str
     source: str
-    head_sha256: str
-    head_bytes: int
     source_bytes: int | None
     definition_hash: str
     mode: Mode
     is_atomic: bool
     is_forced: bool
+    is_within: bool = False
     on_duplicate: OnDuplicate | None = None
+    supersedes: Sequence[int] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +60,24 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Deletions:
+    """The rows of each table that a replace deleted, and absent rows that it kept for rejected records."""
+
+    rows_deleted: list[int]
+    rows_kept: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class KnownRun:
-    """An earlier run whose source begins with the same bytes."""
+    """An earlier run."""
 
     run: str
     number: int
     definition_hash: str
-    head_bytes: int
-    source_bytes: int | None
     mode: Mode
     is_atomic: bool
     is_forced: bool
+    is_within: bool
     is_finished: bool
 
 
@@ -78,42 +89,42 @@ class RunForReplay:
     number: int
     dataset: str
     source: str
-    head_sha256: str
     mode: Mode
     on_duplicate: OnDuplicate | None
     is_atomic: bool
     is_visible: bool
 
 
-def known(connection: psycopg.Connection, dataset: str, head: bytes) -> list[KnownRun]:
-    """Return the runs of the dataset whose source begins with the bytes of `head`, the newest first."""
-    lengths = [length for (length,) in connection.execute(_SQL["runs_of_head_lengths"], {"dataset": dataset})]
-    lengths = [length for length in lengths if length <= len(head)]
-    digests = [hashlib.sha256(head[:length]).hexdigest() for length in lengths]
-    values = {"dataset": dataset, "lengths": lengths, "digests": digests}
-    return queries.rows_as(KnownRun, connection, _SQL["runs_of_source"], values)
+def known(connection: psycopg.Connection, numbers: Sequence[int]) -> dict[int, KnownRun]:
+    """Return runs by their numbers."""
+    if not numbers:
+        return {}
+    found = queries.rows_as(KnownRun, connection, _SQL["known_runs"], {"numbers": list(numbers)})
+    return {run.number: run for run in found}
 
 
-def start(connection: psycopg.Connection, identity: Identity, request: AttemptRequest) -> Run:
-    """Enter a new run and its first attempt.
+def is_newest_replace(connection: psycopg.Connection, number: int) -> bool:
+    """Return whether nothing was loaded into the dataset of a published replace since."""
+    row = connection.execute(_SQL["is_newest_replace"], {"number": number}).fetchone()
+    return bool(row and row[0])
 
-    A forced run supersedes the pending failures of the earlier runs of its source.
-    """
+
+def start(connection: psycopg.Connection, new: NewRun, request: AttemptRequest) -> Run:
+    """Enter a new run and its first attempt; the runs whose place it takes are superseded, with their failures."""
     run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    values = vars(identity) | {"run": run}
     with connection.transaction():
-        row = connection.execute(_SQL["open_run"], values).fetchone()
+        row = connection.execute(_SQL["open_run"], vars(new) | {"run": run}).fetchone()
         if row is None:
             raise InternalError("the ledger gave no number to the run")
-        if identity.is_forced:
-            connection.execute(_SQL["supersede_failures"], values | {"number": row[0]})
+        if new.supersedes:
+            connection.execute(_SQL["supersede_runs"], {"number": row[0], "numbers": list(new.supersedes)})
         attempt = _open_attempt(connection, run, request)
     return Run(
         run=run,
         number=row[0],
         attempt=attempt,
-        mode=identity.mode,
-        is_atomic=identity.is_atomic,
+        mode=new.mode,
+        is_atomic=new.is_atomic,
         was_finished=False,
     )
 
@@ -189,14 +200,22 @@ def reopen(connection: psycopg.Connection, run: Run) -> None:
     connection.execute(_SQL["reopen_run"], {"run": run.run})
 
 
-def publish(connection: psycopg.Connection, run: Run) -> None:
+def publish(connection: psycopg.Connection, run: Run, rows_deleted: Sequence[int], rows_kept: Sequence[int]) -> None:
     """Note that the rows of an atomic run became visible.
 
-    A replace supersedes the pending failures of all earlier runs of its dataset.
+    A replace also notes the rows of each table that it deleted and that it kept for rejected records, and supersedes
+    the pending failures of all earlier runs of its dataset.
     """
     connection.execute(_SQL["publish_run"], {"run": run.run})
     if run.mode == "replace":
+        deletions = {"rows_deleted": list(rows_deleted), "rows_kept": list(rows_kept)}
+        connection.execute(_SQL["note_deletions"], {"run": run.run, "attempt": run.attempt} | deletions)
         connection.execute(_SQL["supersede_replaced"], {"run": run.run})
+
+
+def deletions(connection: psycopg.Connection, run: Run) -> Deletions:
+    """Return the rows of each table that an attempt deleted and kept; both are empty if it published no replace."""
+    return queries.one_as(Deletions, connection, _SQL["deletions"], {"run": run.run, "attempt": run.attempt})
 
 
 def is_complete(connection: psycopg.Connection, run: str) -> bool:

@@ -19,19 +19,20 @@ from tenacity import Retrying
 from etl.database.connecting import Database, Session
 from etl.database.tables import guarded_columns, other_types
 from etl.datasets import Dataset
-from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError, reason_of
+from etl.errors import DatabaseError, EtlError, InternalError, InterruptedByUserError, SourceError, reason_of
+from etl.ingestion.constants import MAX_FAILED_IN_A_ROW
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier, copier_of_run
 from etl.ingestion.destination.sending import Wire, wait_for
 from etl.ingestion.failed_store.failure import Origin
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import batches, locks, runs
+from etl.ingestion.ledger import batches, locks, marks, runs
 from etl.ingestion.pipeline.batches import LedgerWriter, Loader, retry_policy
 from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.paths import CheckedPath, Paths, fast
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Batch, Entry, Failure, Piece
+from etl.ingestion.values import Batch, Entry, Failure, Fault, Piece
 from etl.settings import Decoder, Mode, RetrySettings
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ class RunContext:
     dataset: Dataset
     run: runs.Run
     source: str
-    head_sha256: str
     mode: Mode
     failed_dir: Path
     decoder: Decoder
@@ -99,6 +99,7 @@ def worker(
         ledger_writer=ledger_writer,
         retrying=retrying,
         rebuild=paths.again,
+        is_all_or_nothing=context.run.is_atomic,
     )
     return paths, loader
 
@@ -136,8 +137,23 @@ class RunLedgerWriter:
         return batches.claim(connection, self.run, batch.piece)
 
     def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
-        """Enter the outcome of the batch."""
+        """Enter the outcome of the batch, and the marks of its records."""
+        marks.add(connection, self.dataset, self.run.number, batch.piece.marks)
         batches.enter(connection, self.run, batch.piece, entry, stored)
+
+    def require_failable(self, connection: psycopg.Connection, batch: Batch, fault: Fault) -> None:
+        """Raise DatabaseError when too many batches fail one after the other.
+
+        The batch is not entered then: the same command begins with it. The ledger counts over all attempts and
+        processes, so that a fault that stays does not move the source into the failed store, a few batches each time.
+        """
+        refused = f"the batch at byte {batch.piece.offset} could not load: {fault.reason}, SQLSTATE {fault.sqlstate}"
+        if batches.are_failing(connection, self.run, batch.piece, MAX_FAILED_IN_A_ROW - 1):
+            raise DatabaseError(
+                f"{refused}; {MAX_FAILED_IN_A_ROW} batches in a row did not load",
+                hint="the server's log has the statement; run the same command to continue with this batch,"
+                f" and etl failed replay --run {self.run.run} for those before it",
+            )
 
     def origin(self, batch: Batch) -> Origin:
         """Return the run and the batch of a failure."""
@@ -155,33 +171,25 @@ class RunLedgerWriter:
 
 
 class _Process:
-    """The state of a worker process: the runs of one source that it loads, and the stop event of its parent."""
+    """The state of a worker process: the runs that it loads, and the stop event of its parent."""
 
     def __init__(self) -> None:
         self.stopping: Event | None = None
-        self.head_sha256: str | None = None
         self.sessions = ExitStack()
         self.runs: dict[str, tuple[Paths, Loader]] = {}
         self.retried = 0
 
     def loader(self, context: RunContext) -> tuple[Paths, Loader]:
-        if self.head_sha256 != context.head_sha256:
-            self.runs.clear()
-            self.sessions.close()
-            self.head_sha256 = context.head_sha256
         if context.run.run not in self.runs:
             session = self.sessions.enter_context(Session(context.database, f"etl:{context.run.run}"))
-            join = partial(locks.join, run=context.run, dataset=context.dataset.name, head_sha256=context.head_sha256)
+            join = partial(locks.join, run=context.run)
             join(session.connection())
             session.when_reopened(join)
             store = FailedStore(context.failed_dir)
-            self.runs[context.run.run] = worker(
-                context,
-                Wire(session),
-                store,
-                context.copier(),
-                RunLedgerWriter.of(context),
-                retry_policy(context.retries, self.note_retry, self.wait),
+            retrying = retry_policy(context.retries, self.note_retry, self.wait)
+            ledger_writer = RunLedgerWriter.of(context)
+            self.runs[context.run.run] = retrying(
+                worker, context, Wire(session), store, context.copier(), ledger_writer, retrying
             )
         return self.runs[context.run.run]
 

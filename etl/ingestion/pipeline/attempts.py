@@ -3,26 +3,34 @@
 Several targets share a source: each piece belongs to one of them, in the order of their records paths.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psycopg
 from tenacity import Retrying
 
 from etl.database.connecting import Session
-from etl.errors import EtlError, SourceError, TooManyRejectedError, UsageError
+from etl.errors import BusyError, EtlError, TooManyRejectedError, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
+from etl.ingestion.destination.publication import Published
 from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.store import FailedStore
+from etl.ingestion.fingerprints import Mark
+from etl.ingestion.framing.splitting import RecordRange
 from etl.ingestion.pipeline.assembly import RunContext, worker
 from etl.ingestion.pipeline.batches import LedgerWriter, Loader, retry_policy
 from etl.ingestion.pipeline.job import Load, Progress, Target
+from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.transform.paths import Paths
-from etl.ingestion.values import Entry, LoadedRange, Piece, Source, Summary
+from etl.ingestion.values import Entry, Piece, Source, Summary
+
+
+class ChangedMeanwhileError(BusyError):
+    """Another load has opened or continued a run of this source since it was compared with the known runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +38,12 @@ class Recorder:
     """What the line asks of the ledger about a whole attempt; that of a dry run keeps nothing.
 
     - `failed_store` gives the store for the records of the source that do not load.
-    - `begin` enters an attempt for each target: of the run that the source belongs to, or of a new run. It raises
-      BusyError and UsageError when no attempt may begin; then none is entered.
+    - `begin` locks the datasets. It raises BusyError when another load holds one of them.
+    - `recognition` gives what compares the source with the known runs of a target, or None.
+    - `must_read_on` tells whether more of the source has to be read before a run is opened.
+    - `open` enters an attempt: of the run that the source belongs to, or of a new run. It gets the marks of the source
+      as far as it was read, and whether that is its end. It raises an EtlError when no attempt may begin; then none is
+      entered.
     - `prepare` makes everything ready for the first new batch of an attempt.
     - `publish` finishes runs that become visible together. It raises TooManyRejectedError and DatabaseError when they
       may not be finished.
@@ -40,7 +52,10 @@ class Recorder:
 
     application_name: str
     failed_store: Callable[[Path], FailedStore]
-    begin: Callable[[Stream, "Sequence[Attempt]"], "list[OpenRun]"]
+    begin: Callable[["Sequence[Attempt]"], None]
+    recognition: Callable[["Attempt"], Recognition | None]
+    must_read_on: Callable[["Attempt", Recognition, int], bool]
+    open: Callable[[Stream, "Attempt", Recognition | None, Sequence[Mark], bool], "OpenRun"]
     prepare: Callable[["OpenRun", FailedStore], None]
     publish: Callable[[Stream, "Sequence[OpenRun]"], None]
     report: Callable[[Source, "Attempt", float], tuple[Summary, EtlError | None]]
@@ -56,18 +71,71 @@ class Attempt:
     session: Session
     progress: Progress = field(default_factory=Progress)
 
+    @property
+    def is_atomic(self) -> bool:
+        """Whether all rows become visible at once; a run that began so continues so, also without the option."""
+        run = self.progress.run
+        return self.target.is_atomic if run is None else run.is_atomic
+
     def judge_rejected(self, rejected: int, read: int, *, at_end: bool) -> None:
         """Raise TooManyRejectedError when more records of the run are rejected than the settings allow."""
-        limit, run = self.load.settings.max_rejected, self.progress.run
-        if not limit.is_exceeded(rejected, read, at_end=at_end):
+        limit = self.load.settings.max_rejected
+        if not limit.is_exceeded(rejected, read, at_end=at_end, of_any_size=self.is_atomic):
             return
-        state = "would be" if self.load.settings.dry_run else "are"
-        reasons = f"etl failed list --run {run.run} lists the reasons; " if run is not None else ""
         raise TooManyRejectedError(
-            f"{self.target.dataset.name}: {rejected:,} of {read:,} records {state} rejected,"
+            f"{self.target.dataset.name}: {rejected:,} of {read:,} records {self._are} rejected,"
             f" --max-rejected allows {limit}",
-            hint=f"{reasons}a higher --max-rejected continues",
+            hint=f"{self._reasons}a higher --max-rejected continues",
         )
+
+    def judge_publication(self, *, entered: int, loaded: int, rejected: int) -> None:
+        """Raise TooManyRejectedError when the records that become visible at once must not take the place of others.
+
+        The numbers are those of all attempts of the run.
+        """
+        dataset, settings = self.target.dataset, self.load.settings
+        if not self.is_atomic:
+            return
+        if entered and not loaded:
+            raise TooManyRejectedError(
+                f"{dataset.name}: none of {entered:,} records can load, so nothing is published",
+                hint=f"{self._reasons}the tables are unchanged",
+            )
+        if rejected and self.target.mode == "replace" and not dataset.key and settings.max_rejected.is_default:
+            raise TooManyRejectedError(
+                f"{dataset.name}: {rejected:,} records {self._are} rejected, and without a key nobody knows which rows"
+                " of the tables they belong to: a replace would delete these rows",
+                hint=f"{self._reasons}--max-rejected {rejected} publishes without these records",
+            )
+
+    def judge_deleted(self, published: Published) -> None:
+        """Raise TooManyRejectedError when a replace deletes more rows of a table than the settings allow."""
+        limit = self.load.settings.max_deleted
+        if not published.rows_before or (self._asks_for_nothing and limit.is_default):
+            return
+        dataset = self.target.dataset
+        for table, rows, deleted in zip(dataset.tables, published.rows_before, published.rows_deleted, strict=False):
+            if limit.is_exceeded_by_deletion(deleted, rows):
+                raise TooManyRejectedError(
+                    f"{dataset.name}: the replace would delete {deleted:,} of {rows:,} rows of {table.name},"
+                    f" --max-deleted allows {limit}; nothing is published",
+                    hint="if the source is complete, a higher --max-deleted publishes it",
+                )
+
+    @property
+    def _asks_for_nothing(self) -> bool:
+        """Whether the user wants the tables to be empty."""
+        return self.load.settings.allow_empty and not self.progress.read
+
+    @property
+    def _are(self) -> str:
+        return "would be" if self.load.settings.dry_run else "are"
+
+    @property
+    def _reasons(self) -> str:
+        """The beginning of a hint: the command that lists why records are rejected."""
+        run = self.progress.run
+        return "" if run is None else f"etl failed list --run {run.run} lists the reasons; "
 
     def require_records(self) -> None:
         """Raise TooManyRejectedError when a replace by a source without records would empty the dataset."""
@@ -100,12 +168,12 @@ def ending(attempts: Sequence[Attempt]) -> Iterator[None]:
         attempt.progress.error = attempt.progress.error or end
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class OpenRun:
     """The run into which an attempt loads.
 
-    `copier` brings its rows into their tables, batch by batch and when it is published; `known` are the ranges of the
-    source that it holds already, by offset.
+    `copier` brings its rows into their tables, batch by batch and when it is published; `loaded` are the ranges of
+    records that it holds already, in order. The ledger has its marks up to record `marked_to`.
     """
 
     attempt: Attempt
@@ -113,11 +181,13 @@ class OpenRun:
     stream: Stream
     context: RunContext
     copier: Copier
-    known: Mapping[int, LoadedRange]
+    loaded: Sequence[RecordRange] = ()
+    marked_to: int = 0
 
     def worker(self, store: FailedStore) -> tuple[Paths, Loader]:
         """Return what makes the batches of the run in this process, and what loads them."""
-        return worker(
+        return self.retrying(
+            worker,
             self.context,
             Wire(self.attempt.session),
             store,
@@ -130,21 +200,24 @@ class OpenRun:
         """Make everything ready for the first new batch; a transient fault is tried again."""
         self.retrying(self.attempt.recorder.prepare, self, store)
 
-    def note_known(self, piece: Piece) -> None:
-        """Count a piece that is loaded already.
+    def lacks(self, first: int, last: int) -> bool:
+        """Return whether one of these records is not loaded yet; none of no records."""
+        return first <= last and not any(begin <= first and last <= end for begin, end in self.loaded)
 
-        Raises SourceError when its bytes differ from those of the earlier attempt.
-        """
-        if piece.hash != self.known[piece.offset].hash:
-            raise SourceError(
-                f"{self.stream.source.name}: departs from what an earlier attempt read, at byte {piece.offset}",
-                hint="--force loads it as a source of its own",
-            )
+    def note_skipped(self, count: int, end: int) -> None:
+        """Count records that are loaded already, up to a byte of the source."""
         progress = self.attempt.progress
-        progress.read += piece.count
-        progress.skipped += piece.count
-        progress.bytes_read = piece.end
+        progress.read += count
+        progress.skipped += count
+        progress.bytes_read = end
         self.attempt.load.watch.moved()
+
+    def with_new_marks(self, piece: Piece) -> Piece:
+        """Return a piece with those of its marks alone, from before it to its end, that the ledger does not have."""
+        marks = {mark.records: mark for mark in (piece.before, *piece.marks, piece.end_mark) if mark is not None}
+        new = [marks[place] for place in sorted(marks) if place >= self.marked_to]
+        has_new = bool(new) and new[-1].records > self.marked_to
+        return replace(piece, marks=tuple(new) if has_new else (), end_mark=None, start=None)
 
     def note(self, piece: Piece, entry: Entry) -> None:
         """Count a piece that was read, as it was entered.

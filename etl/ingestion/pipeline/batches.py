@@ -15,9 +15,10 @@ import structlog
 from tenacity import RetryCallState, Retrying
 
 from etl import retrying
-from etl.database.connecting import Database
+from etl.database.connecting import Database, connect
+from etl.database.sqlstates import code_of
 from etl.datasets import Dataset
-from etl.errors import BusyError, InternalError
+from etl.errors import BusyError, DatabaseError, EtlError, InternalError, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.sending import Exchange, Waiting, Wire
@@ -40,6 +41,9 @@ class LedgerWriter(Protocol):
 
     def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
         """Enter the counts of a batch and its failures."""
+
+    def require_failable(self, connection: psycopg.Connection, batch: Batch, fault: Fault) -> None:
+        """Raise DatabaseError when the load must stop instead of leaving this batch to the failed store."""
 
     def origin(self, batch: Batch) -> Origin:
         """Return the origin of the records of a batch, for the failed store."""
@@ -73,31 +77,35 @@ def retry_policy(
     settings: RetrySettings,
     before_retry: Callable[[], None],
     sleep: Callable[[float], None] = time.sleep,
+    *,
+    event: str = "batch_retried",
+    is_transient: Callable[[BaseException], bool] = refusals.is_transient,
 ) -> Retrying:
     """Return the policy for a batch: only transient errors of the database are tried again.
 
-    `before_retry` is called once for each retry, before its wait.
+    `before_retry` is called once for each retry, before its wait; `event` is logged.
     """
 
     def note(state: RetryCallState) -> None:
         before_retry()
-        error = state.outcome.exception() if state.outcome else None
+        error = refusals.cause_of(state.outcome.exception() if state.outcome else None)
         log.warning(
-            "batch_retried",
+            event,
             try_number=state.attempt_number,
             of=settings.attempts,
-            sqlstate=error.sqlstate if isinstance(error, psycopg.Error) else None,
+            sqlstate=None if error is None else code_of(error),
             wait_seconds=round(state.upcoming_sleep, 2),
         )
 
-    return retrying.policy(settings, refusals.is_transient, note, sleep)
+    return retrying.policy(settings, is_transient, note, sleep)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loader:
     """Loads the batches of one run, one after the other, over one session.
 
-    `rebuild` yields a batch that the server refused as each stricter path makes it.
+    `rebuild` yields a batch that the server refused as each stricter path makes it. `is_all_or_nothing`: a batch that
+    does not load ends the run, instead of going to the failed store.
     """
 
     database: Database
@@ -108,6 +116,7 @@ class Loader:
     ledger_writer: LedgerWriter
     retrying: Retrying
     rebuild: Callable[[Batch], Iterable[Batch]] = lambda _batch: ()
+    is_all_or_nothing: bool = False
 
     def load(self, batch: Batch) -> Waiting[Entry]:
         """Load a batch and return its entry in the ledger.
@@ -126,12 +135,14 @@ class Loader:
             if isinstance(result, _Refusal) and result.is_of_data:
                 result = yield from self._try(batch, self._isolate)
             if isinstance(result, _Refusal):
+                if self.is_all_or_nothing:
+                    raise _not_loaded(batch, result.fault)
                 if batch.path == "fast":  # The fast path leaves faults of the data to the server.
                     batch = next(iter(self.rebuild(batch)), batch)
                 log.warning("batch_failed", offset=batch.piece.offset, sqlstate=result.fault.sqlstate)
                 result = yield from self._commit(batch, partial(self._leave_to_store, fault=result.fault))
         except psycopg.Error as error:
-            raise refusals.as_etl_error(error, self.database) from error
+            raise self._explained(error) from error
         log.debug(
             "batch_loaded",
             offset=batch.piece.offset,
@@ -140,6 +151,23 @@ class Loader:
             seconds=round(time.monotonic() - started, 3),
         )
         return result
+
+    def _explained(self, error: psycopg.Error) -> EtlError:
+        """Return the error that ends the load, with its remedy; the transaction of the batch is rolled back."""
+        if code_of(error) is None:  # The connection is lost; perhaps the server refuses a new one for good.
+            try:
+                connect(self.database).close()
+            except UsageError as refused:
+                return refused
+            except (DatabaseError, psycopg.Error):
+                pass
+        if refusals.meaning(error) != "fix":
+            return refusals.as_etl_error(error, self.database)
+        try:
+            connection = self.wire.session.connection()
+        except psycopg.Error:
+            return refusals.as_etl_error(error, self.database)
+        return refusals.explained(error, self.database, connection, self.projection.dataset.tables)
 
     def _try(self, batch: Batch, write: _Write) -> Waiting[Entry | _Refusal]:
         """Commit a batch that is written this way, or return why it stays refused."""
@@ -166,8 +194,9 @@ class Loader:
         rejected = sorted([*batch.rejected, *refused], key=lambda record: record.place)
         return _BatchOutcome(rows=copied.rows, rejected=rejected, duplicates=copied.duplicates)
 
-    def _leave_to_store(self, _exchange: Exchange, batch: Batch, *, fault: Fault) -> Waiting[_BatchOutcome]:
+    def _leave_to_store(self, exchange: Exchange, batch: Batch, *, fault: Fault) -> Waiting[_BatchOutcome]:
         """Leave all records of the batch to the failed store, except those that are rejected already."""
+        self.ledger_writer.require_failable(exchange.connection, batch, fault)
         already = {record.place for record in batch.rejected}
         failed = self._with_keys(batch, {place: fault for place in batch.places if place not in already})
         yield from ()  # No row is sent.
@@ -208,10 +237,18 @@ class Loader:
             if len(outcome.rejected) > len(batch.rejected):
                 stored = self._store(batch, "rejected", outcome.rejected)
             stored += self._store(batch, "failed", outcome.failed)
+            if outcome.rejected and self.copier.keeps_refused:
+                yield from self.copier.note_refused(exchange, self._keys_of(batch, outcome.rejected))
             for _, write_to_disk in stored:
                 write_to_disk.result()
             entries.append(_entry(batch, outcome, self.projection.dataset))
             self.ledger_writer.enter(connection, batch, entries[-1], [failure for failure, _ in stored])
+
+    def _keys_of(self, batch: Batch, rejected: Sequence[Rejected]) -> list[Mapping[int, str | None]]:
+        """Return the key of each rejected record for each table that may have a row of it."""
+        locations = self.ledger_writer.locate(batch, {record.place for record in rejected})
+        texts = [locations[record.place] for record in rejected]
+        return [self.projection.keys_of(decoding.decode_one(at.text, is_keyed=at.is_keyed)) for at in texts]
 
     def _store(self, batch: Batch, kind: Kind, records: Sequence[Rejected]) -> list[tuple[Failure, Future[None]]]:
         if not records:
@@ -219,6 +256,16 @@ class Loader:
         locations = self.ledger_writer.locate(batch, {record.place for record in records})
         failure = build_failure(self.ledger_writer.origin(batch), kind, records, locations)
         return [(failure, self.store.write(failure))]
+
+
+def _not_loaded(batch: Batch, fault: Fault) -> DatabaseError:
+    """Return the error that a batch of an atomic run cannot load. It is not entered, so it is tried again."""
+    return DatabaseError(
+        f"the batch at byte {batch.piece.offset:,} cannot load ({fault.reason}, SQLSTATE {fault.sqlstate}), and"
+        " --atomic and replace publish a whole source or nothing",
+        hint="run the same command to try this batch again; a load that is neither --atomic nor replace keeps its"
+        " records in the failed store instead",
+    )
 
 
 def _entry(batch: Batch, outcome: _BatchOutcome, dataset: Dataset) -> Entry:

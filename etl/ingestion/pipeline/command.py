@@ -6,12 +6,14 @@ from itertools import permutations
 from pathlib import Path
 
 from etl.database.connecting import connect
-from etl.database.pooling import require_own_session
-from etl.database.tables import require_key, require_tables
+from etl.database.obstacles import require_loadable
+from etl.database.sessions import require_usable
+from etl.database.tables import require_key, require_tables, require_visible
 from etl.errors import SIGNALS, DatabaseError, EtlError, ExitCode, UsageError, gravest
 from etl.ingestion.failed_store.store import FailedStore, is_stored
 from etl.ingestion.framing import documents
 from etl.ingestion.pipeline import outcome
+from etl.ingestion.pipeline.batches import retry_policy
 from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.pipeline.load import load as load_source
 from etl.ingestion.pipeline.refreshing import precalculate
@@ -47,23 +49,37 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None
     for target in load.targets:
         _require_fitting(load, target, sources)
     _require_own_tables(load.targets)
-    if load.settings.precalculate:
-        catalogue.read_all(config_dir)  # raises where the file of an aggregate has an error
+    names = _aggregates_of(load.targets, config_dir) if load.settings.precalculate else ()
     for source in sources:
         if source.path and is_stored(load.settings.failed_dir, Path(source.path)):
             raise UsageError(f"{source.name} is a file of the failed store", hint="etl failed replay ID")
-    with connect(load.database) as connection:
-        require_own_session(connection, load.database)
-        for target in load.targets:
-            require_tables(connection, target.dataset)
-            if target.dataset.key and (target.mode != "append" or target.dataset.on_duplicate == "newest"):
-                require_key(connection, target.dataset)
-            for source in sources if len(sources) > 1 else ():
-                judge(connection, source, load, target)
+    again = retry_policy(load.settings.retries, lambda: None, load.stop.wait, event="start_retried")
+    with load.stop.reading():
+        again(_require_database, load, sources, names)
     if load.settings.dry_run:
         return
     with FailedStore(load.settings.failed_dir) as store:
         store.prepare()
+
+
+def _aggregates_of(targets: Sequence[Target], config_dir: Path) -> list[str]:
+    """Return the tables of the aggregates that the load will refresh, which logs the wrong files."""
+    facts = [table.name for target in targets for table in target.dataset.tables]
+    return [each.table for each in catalogue.reading([*facts, "etl.batches"], catalogue.look(config_dir)[0])]
+
+
+def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequence[str]) -> None:
+    """Raise UsageError when the database cannot take the sources, or cannot refresh the tables of the aggregates."""
+    with connect(load.database) as connection:
+        require_usable(connection)
+        require_visible(connection, aggregates)
+        for target in load.targets:
+            require_tables(connection, target.dataset)
+            require_loadable(connection, target.dataset, target.mode)
+            if target.dataset.key and (target.mode != "append" or target.dataset.on_duplicate == "newest"):
+                require_key(connection, target.dataset)
+            for source in sources if len(sources) > 1 else ():
+                judge(connection, source, load, target)
 
 
 def _require_fitting(load: Load, target: Target, sources: Sequence[Source]) -> None:
@@ -138,7 +154,9 @@ def precalculate_all(
     tables = [table.name for target in load.targets for table in target.dataset.tables]
     try:
         with load.stop.interrupting():
-            refreshed = precalculate(load.database, config_dir, tables, runs[-1] if runs else None, load.stop)
+            refreshed = precalculate(
+                load.database, config_dir, tables, runs[-1] if runs else None, load.stop, load.settings.retries
+            )
             result.precalculated.extend(load.watch.refreshing(refreshed))
     except EtlError as error:
         result.errors.append(error)

@@ -15,17 +15,33 @@ from typing import Any, Final
 
 import psycopg
 
+from etl.database.narrowing import narrower_columns
 from etl.errors import EtlError
 from etl.ingestion.destination.copying import copier_of_dry_run
+from etl.ingestion.destination.publication import Published
+from etl.ingestion.destination.replacing import count_rows
 from etl.ingestion.failed_store.failure import Kind, Origin
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.failed_store.store import FailedStore
+from etl.ingestion.fingerprints import Mark
 from etl.ingestion.ledger import runs
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun, Recorder
+from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.sources.stream import Stream
-from etl.ingestion.values import Balance, Batch, Entry, Failure, PolicyEffects, Reason, Source, StoredRecord, Summary
+from etl.ingestion.values import (
+    Balance,
+    Batch,
+    Entry,
+    Failure,
+    Fault,
+    PolicyEffects,
+    Reason,
+    Source,
+    StoredRecord,
+    Summary,
+)
 
 _RUN: Final = runs.Run(run="dry-run", number=0, attempt=0, mode="append", is_atomic=False, was_finished=False)
 _NUMBER = re.compile(r"\d+")
@@ -38,7 +54,10 @@ def recorder() -> Recorder:
     return Recorder(
         application_name="etl:dry-run",
         failed_store=_NoStore,
-        begin=dry_run.begin,
+        begin=lambda _attempts: None,
+        recognition=lambda _attempt: None,
+        must_read_on=lambda _attempt, _recognition, _records: False,
+        open=dry_run.open,
         prepare=_prepare,
         publish=_judge,
         report=dry_run.report,
@@ -51,11 +70,15 @@ class _DryRun:
     def __init__(self) -> None:
         self._writers: dict[str, _DryRunLedgerWriter] = {}
 
-    def begin(self, stream: Stream, attempts: Sequence[Attempt]) -> list[OpenRun]:
+    def open(
+        self,
+        stream: Stream,
+        attempt: Attempt,
+        _recognition: Recognition | None,
+        _read: Sequence[Mark],
+        _is_at_end: bool,
+    ) -> OpenRun:
         """Begin with nothing loaded, in a run that is not in the ledger."""
-        return [self._open_run(stream, attempt) for attempt in attempts]
-
-    def _open_run(self, stream: Stream, attempt: Attempt) -> OpenRun:
         settings = attempt.load.settings
         dataset = attempt.target.dataset.of_source(stream.source.name)
         writer = self._writers[dataset.name] = _DryRunLedgerWriter()
@@ -64,7 +87,6 @@ class _DryRun:
             dataset=dataset,
             run=replace(_RUN, is_atomic=attempt.target.is_atomic),
             source=stream.source.name,
-            head_sha256="",
             mode=_RUN.mode,
             failed_dir=settings.failed_dir,
             decoder=settings.decoder,
@@ -76,7 +98,6 @@ class _DryRun:
             stream=stream,
             context=context,
             copier=copier_of_dry_run(dataset),
-            known={},
         )
 
     def report(self, source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, EtlError | None]:
@@ -85,6 +106,8 @@ class _DryRun:
         writer = self._writers.get(dataset.name, _DryRunLedgerWriter())
         refused = progress.rejected + progress.failed
         status, exit_code = outcome.end_of(progress.error, is_cut=progress.is_cut, refused=refused)
+        narrowed = _narrowed(attempt) if progress.read else {}
+        outcome.log_changes(source, writer.policies, narrowed)
         balance = Balance(
             read=progress.read,
             loaded=0,
@@ -110,7 +133,16 @@ class _DryRun:
             failed_store=None,
             reasons=tuple(sorted(writer.reasons.values(), key=lambda reason: -reason.count)),
             policies=writer.policies,
+            narrowed=narrowed,
         ), progress.error
+
+
+def _narrowed(attempt: Attempt) -> Mapping[str, str]:
+    """Return the columns that would change values; none where the database is away."""
+    try:
+        return narrower_columns(attempt.session.connection(), attempt.target.dataset)
+    except psycopg.OperationalError:
+        return {}
 
 
 def _prepare(run: OpenRun, _store: FailedStore) -> None:
@@ -127,7 +159,22 @@ def _judge(_stream: Stream, group: Sequence[OpenRun]) -> None:
     for run in group:
         progress = run.attempt.progress
         run.attempt.require_records()
+        run.attempt.judge_publication(entered=progress.entered, loaded=progress.loaded, rejected=progress.rejected)
         run.attempt.judge_rejected(progress.rejected, progress.read, at_end=True)
+        run.attempt.judge_deleted(_least_deleted(run))
+
+
+def _least_deleted(run: OpenRun) -> Published:
+    """Return how many rows a replace would delete at least: as many as the source has fewer records.
+
+    Nothing is known where records are rejected, because their rows stay, or where the records belong to several tables.
+    """
+    attempt = run.attempt
+    first, *others = attempt.target.dataset.record_tables
+    if attempt.target.mode != "replace" or attempt.progress.rejected or others:
+        return Published()
+    rows = count_rows(attempt.session.connection(), first)
+    return Published(rows_before=(rows,), rows_deleted=(max(0, rows - attempt.progress.loaded),))
 
 
 class _NoStore(FailedStore):
@@ -146,11 +193,14 @@ class _DryRunLedgerWriter:
     reasons: dict[tuple[Any, ...], Reason] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     unknown: set[str] = field(default_factory=set)
+    coerced: Counter[str] = field(default_factory=Counter)
 
     @property
     def policies(self) -> PolicyEffects:
         """What policies would do with the records."""
-        return PolicyEffects(unknown=tuple(sorted(self.unknown)[:_MAX_NAMES]), **self.counts)
+        return PolicyEffects(
+            unknown=tuple(sorted(self.unknown)[:_MAX_NAMES]), coerced=dict(self.coerced), **self.counts
+        )
 
     def claim(self, _connection: psycopg.Connection, _batch: Batch) -> bool:
         return True
@@ -158,6 +208,7 @@ class _DryRunLedgerWriter:
     def enter(self, _connection: psycopg.Connection, _batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
         self.counts.update(nul_stripped=entry.policy_effects.nul_stripped, duplicates=entry.policy_effects.duplicates)
         self.unknown.update(entry.policy_effects.unknown)
+        self.coerced.update(entry.policy_effects.coerced)
         for failure in stored:
             for record in failure.records:
                 self._count(failure.kind, record)
@@ -180,6 +231,9 @@ class _DryRunLedgerWriter:
                 first_offset=record.offset,
             )
         )
+
+    def require_failable(self, connection: psycopg.Connection, batch: Batch, fault: Fault) -> None:
+        """Let every batch fail: a dry run judges the whole source."""
 
     def origin(self, batch: Batch) -> Origin:
         return Origin(id_prefix="", run="dry-run", dataset="", source="", batch=batch.piece.offset)

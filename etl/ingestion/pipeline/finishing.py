@@ -5,42 +5,50 @@ exception: those of one source become visible together or not at all.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import psycopg
 import structlog
 
-from etl.errors import DatabaseError
-from etl.ingestion.destination import refusals
+from etl.database.sqlstates import code_of
+from etl.errors import DatabaseError, EtlError, UsageError
+from etl.ingestion.destination import refusals, searching
 from etl.ingestion.ledger import batches, runs
 from etl.ingestion.pipeline.attempts import OpenRun, ending
+from etl.ingestion.pipeline.opening import Opening
 from etl.ingestion.sources.stream import Stream
 
 log = structlog.get_logger(__name__)
 
 
-def finish(stream: Stream, open_runs: Sequence[OpenRun]) -> None:
+def finish(stream: Stream, opening: Opening) -> None:
     """Finish the runs of a source: the atomic ones together, each other by itself.
 
-    A run that a limit cut off is judged, and stays open.
+    A run that a limit cut off is judged, and stays open. So does one of which the source is a part only.
     """
+    open_runs = [run for run in opening.runs if run is not None]
     for run in open_runs:
         if not run.attempt.progress.is_cut:
             run.attempt.progress.bytes_read = stream.position
+    unopened = [attempt for attempt, run in zip(opening.attempts, opening.runs, strict=True) if run is None]
+    error = next((attempt.progress.error for attempt in unopened if attempt.target.is_atomic), None)
     together = [run for run in open_runs if run.context.run.is_atomic]
-    alone = [[run] for run in open_runs if not run.context.run.is_atomic]
+    alone = [[run] for run in open_runs if not run.context.run.is_atomic and not run.attempt.progress.is_shorter]
     for group in [together] * bool(together) + alone:
         with ending([run.attempt for run in group]):
-            _finish_group(stream, group)
+            _finish_group(stream, group, error if group is together else None)
 
 
-def _finish_group(stream: Stream, group: Sequence[OpenRun]) -> None:
+def _finish_group(stream: Stream, group: Sequence[OpenRun], error: EtlError | None) -> None:
     """Finish runs that become visible together.
 
-    Raises the error that ended one of them before.
+    Raises the error that ended one of them, or of those that were to become visible with them, before.
     """
-    error = next((run.attempt.progress.error for run in group if run.attempt.progress.error), None)
+    error = error or next((run.attempt.progress.error for run in group if run.attempt.progress.error), None)
     if error is not None:
         raise error
+    if all(run.attempt.progress.is_shorter for run in group):
+        return
     if any(run.attempt.progress.is_cut for run in group):
         for run in group:
             progress = run.attempt.progress
@@ -53,7 +61,9 @@ def _finish_group(stream: Stream, group: Sequence[OpenRun]) -> None:
 def publish(stream: Stream, group: Sequence[OpenRun]) -> None:
     """Publish atomic runs, note the end of the source and notify the listeners, all in one transaction.
 
-    Raises TooManyRejectedError when a replace would leave nothing, DatabaseError when the server lost batches.
+    Raises TooManyRejectedError when too few records loaded or a replace would delete too many rows, UsageError when a
+    trigger skips rows or the server refuses them for a cause that a person must change, DatabaseError when the server
+    lost batches.
     """
     # Each session holds the source for its run still, or takes its locks again.
     connection, *_ = [run.attempt.session.connection() for run in group]
@@ -67,24 +77,50 @@ def publish(stream: Stream, group: Sequence[OpenRun]) -> None:
             for run in unfinished:
                 _publish_one(connection, run, stream.size)
     except psycopg.Error as error:
-        if refusals.meaning(error) != "data":
-            raise
-        names = " and ".join(run.id for run in unfinished)
-        raise DatabaseError(
-            f"the rows of run {names} cannot become visible together: {refusals.fault(error).reason}",
-            hint="--force without --atomic or replace rejects the records at fault one by one",
-        ) from error
+        raise _refused(connection, unfinished, error) from error
     for run in group:
         _analyze(run)
 
 
+def _refused(connection: psycopg.Connection, group: Sequence[OpenRun], error: psycopg.Error) -> Exception:
+    """Return the error that ends the publication: for a person to change something, or the server's to try again."""
+    meaning = refusals.meaning(error)
+    if meaning == "data":
+        names = " and ".join(run.id for run in group)
+        for run in group:
+            with suppress(psycopg.Error):  # The refusal itself is reported.
+                dataset, mode = run.context.dataset, run.context.mode
+                if (refused := searching.first_refused(connection, dataset, mode, run.id)) is not None:
+                    record = batches.first_record(connection, run.id, refused.batch) + refused.place - 1
+                    return refusals.not_published(refused.error, names, record)
+        return refusals.not_published(error, names)
+    if meaning != "fix":
+        return error
+    tables = [table for run in group for table in run.context.dataset.tables]
+    return refusals.explained(error, group[0].attempt.load.database, connection, tables)
+
+
 def _publish_one(connection: psycopg.Connection, run: OpenRun, source_bytes: int | None) -> None:
     if run.context.run.is_atomic:
-        run.copier.publish(connection)
-        runs.publish(connection, run.context.run)
+        published = run.copier.publish(connection)
+        _require_staged(connection, run, published.records)
+        run.attempt.judge_deleted(published)
+        runs.publish(connection, run.context.run, published.rows_deleted, published.rows_kept)
         run.copier.drop_abandoned(connection)
     run.copier.drop_keys(connection)
     runs.finish(connection, run.context.run, source_bytes)
+
+
+def _require_staged(connection: psycopg.Connection, run: OpenRun, published: int) -> None:
+    """Raise UsageError when fewer records were published than the ledger holds: somebody deleted staged rows."""
+    is_first_kept = run.context.dataset.on_duplicate == "first"
+    staged = batches.staged(connection, run.id, is_first_kept=is_first_kept)
+    if published < staged:
+        raise UsageError(
+            f"the rows of run {run.id} are incomplete: etl_staging has {published:,} of {staged:,} records, so nothing"
+            " is published",
+            hint="--force loads the whole source again",
+        )
 
 
 def _require_whole(connection: psycopg.Connection, run: OpenRun) -> None:
@@ -92,6 +128,7 @@ def _require_whole(connection: psycopg.Connection, run: OpenRun) -> None:
     attempt = run.attempt
     attempt.require_records()
     entered, rejected = batches.totals(connection, run.id)
+    attempt.judge_publication(entered=entered, loaded=batches.loaded(connection, run.id), rejected=rejected)
     attempt.judge_rejected(rejected, entered, at_end=True)
     if entered < attempt.progress.read:
         # A batch commits before it is on the server's disk: what a crash of the server took is loaded again.
@@ -109,4 +146,4 @@ def _analyze(run: OpenRun) -> None:
         connection = attempt.session.connection()
         run.copier.analyze(connection, batches.rows(connection, run.context.run))
     except psycopg.Error as error:  # The records are loaded; the server's own analyze comes later.
-        log.warning("not_analyzed", run=run.id, sqlstate=error.sqlstate)
+        log.warning("not_analyzed", run=run.id, sqlstate=code_of(error))

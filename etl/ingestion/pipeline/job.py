@@ -4,7 +4,7 @@ import hashlib
 import os
 import shlex
 import time
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,11 @@ from etl.database.connecting import Database
 from etl.datasets import Dataset
 from etl.errors import EtlError, InterruptedByUserError
 from etl.ingestion.constants import BYTES_PER_WORKER, FIRST_BATCH_ROWS, MAX_DEFAULT_WORKERS
+from etl.ingestion.fingerprints import Mark
 from etl.ingestion.framing.pieces import CutOptions
 from etl.ingestion.ledger.runs import Run
 from etl.ingestion.sources.stream import Stream
-from etl.ingestion.values import LoadedRange, Prover, Source, printable_path
+from etl.ingestion.values import Prover, Source, printable_path
 from etl.logs import Logs
 from etl.precalculation.refresh import RefreshResult
 from etl.settings import LoadSettings, Mode
@@ -27,14 +28,23 @@ from etl.settings import LoadSettings, Mode
 # How long a signal may wait to be seen: Python continues to sleep after it.
 LOOK_SECONDS = 0.1
 
+# How long work in hand may take after a signal: a lock or a lost connection can hold it up.
+BATCH_SECONDS = 30.0
+# The same while a refresh waits for another one.
+REFRESH_LOCK_SECONDS = 5.0
+
 _HINT = "run the same command to continue"
 
 
 class Stop:
-    """The stop event: the first signal sets it, the second one raises KeyboardInterrupt."""
+    """The stop event: the first signal sets it, the second one raises KeyboardInterrupt.
+
+    Whoever takes the signals sends a second one `grace_seconds` after the first.
+    """
 
     def __init__(self) -> None:
         self.signal_number = 0
+        self.grace_seconds = BATCH_SECONDS
         self._is_reading = False
 
     def note(self, number: int) -> None:
@@ -57,6 +67,15 @@ class Stop:
             yield
         finally:
             self._is_reading = False
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let a signal leave little time to this block, which waits for another refresh."""
+        self.grace_seconds = REFRESH_LOCK_SECONDS
+        try:
+            yield
+        finally:
+            self.grace_seconds = BATCH_SECONDS
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
@@ -91,8 +110,8 @@ class Progress:
     """The open run and what its attempt counted itself, in records and bytes; the ledger must agree.
 
     `entered` are the records of the batches that the attempt entered, `loaded` and `failed` some of these; `rejected`
-    counts over all attempts of the run. `is_cut`: a limit ended the attempt, and the source may hold more. `error` is
-    the reason why the attempt ended early.
+    counts over all attempts of the run. `is_cut`: a limit ended the attempt, and the source may hold more.
+    `is_shorter`: the source ends before the end of what the run knows. `error` is the reason of an early end.
     """
 
     run: Run | None = None
@@ -105,6 +124,7 @@ class Progress:
     retried: int = 0
     bytes_read: int = 0
     is_cut: bool = False
+    is_shorter: bool = False
     error: EtlError | None = None
 
     def note_retry(self) -> None:
@@ -195,15 +215,6 @@ class Load:
     stop: Stop
     logs: Logs = field(default_factory=Logs)
     watch: Watch = field(default_factory=Unwatched)
-    _hashes: dict[Hashable, dict[tuple[int, int], bytes]] = field(default_factory=dict, repr=False, compare=False)
-
-    def hashes_of(self, stream: Stream) -> dict[tuple[int, int], bytes]:
-        """Return the hashes of a source by offset and length that were computed so far, to be added to.
-
-        They are kept for one version of its content, as long as a change can be seen.
-        """
-        version = stream.version and (stream.source.path, stream.source.encoding, stream.version)
-        return {} if version is None else self._hashes.setdefault(version, {})
 
     def worker_count(self, source_bytes: int | None) -> int:
         """Return how many processes load a source: the option, else what the source's size and the cores suggest."""
@@ -215,17 +226,19 @@ class Load:
         most = max(1, min(MAX_DEFAULT_WORKERS, cores - 1))
         return most if source_bytes is None else max(1, min(most, source_bytes // BYTES_PER_WORKER))
 
-    def cut_options(self, target: Target, known: Mapping[int, LoadedRange], prover: Prover | None) -> CutOptions:
-        """Return how a target's records are cut from a source of which the ledger holds the `known` ranges."""
+    def cut_options(
+        self, target: Target, prover: Prover | None = None, expected: Callable[[int], Sequence[Mark]] | None = None
+    ) -> CutOptions:
+        """Return how a target's records are cut from a source."""
         settings = self.settings
         return CutOptions(
             format=settings.format,
             records_path=target.records_path,
             batch_rows=min(settings.batch_rows, settings.limit or settings.batch_rows),
             first_rows=FIRST_BATCH_ROWS,
-            known=known,
             max_record_bytes=settings.max_record_bytes,
             prover=prover,
+            expected=expected,
         )
 
     def options(self, source: Source, target: Target) -> str:

@@ -5,8 +5,8 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 import structlog
 
@@ -15,22 +15,22 @@ from etl.errors import EtlError
 from etl.ingestion.constants import PARTS_BEYOND
 from etl.ingestion.destination.sending import wait_for
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.framing.limit import RecordLimit
 from etl.ingestion.framing.pieces import NoRecordsError, cutting
 from etl.ingestion.pipeline import finishing, outcome, resumption
 from etl.ingestion.pipeline.ahead import Ahead, interleave
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun, Recorder, ending
+from etl.ingestion.pipeline.batches import Loader
 from etl.ingestion.pipeline.job import Load
+from etl.ingestion.pipeline.opening import Opening, Part, Pieces
 from etl.ingestion.sources.stream import Stream, opened
-from etl.ingestion.transform.paths import Paths
-from etl.ingestion.values import Batch, Entry, Piece, Prover, Source, Summary
-
-if TYPE_CHECKING:
-    from etl.ingestion.pipeline.workers import Pieces
+from etl.ingestion.transform.paths import LateProver
+from etl.ingestion.values import Batch, Entry, Piece, Source, Summary
 
 log = structlog.get_logger(__name__)
 
 Entered = tuple[OpenRun, Piece, Entry]
+
+_Item = tuple[OpenRun, Piece | Batch]
 
 
 def load(source: Source, load: Load) -> list[tuple[Summary, EtlError | None]]:
@@ -57,11 +57,13 @@ def load(source: Source, load: Load) -> list[tuple[Summary, EtlError | None]]:
             stream = stack.enter_context(_opened(source, load))
             store = stack.enter_context(recorder.failed_store(load.settings.failed_dir))
             stack.enter_context(load.watch.watching(stream, [attempt.progress for attempt in attempts]))
-            open_runs = recorder.begin(stream, attempts)
-            with _loading(load, stream, open_runs, store) as batches:
+            with load.stop.reading():
+                recorder.begin(attempts)
+            opening = Opening(stream, attempts)
+            with _loading(load, stream, opening, store) as batches:
                 for run, piece, entry in batches:  # each one a COPY and its ledger entry, committed together
                     run.note(piece, entry)
-            finishing.finish(stream, open_runs)
+            finishing.finish(stream, opening)
         return [_report(source, attempt, time.monotonic() - started) for attempt in attempts]
 
 
@@ -74,6 +76,9 @@ def _recorder(load: Load) -> Recorder:
         application_name="etl",
         failed_store=FailedStore,
         begin=resumption.begin,
+        recognition=resumption.recognition,
+        must_read_on=resumption.must_read_on,
+        open=resumption.open_run,
         prepare=resumption.prepare,
         publish=finishing.publish,
         report=outcome.report,
@@ -91,70 +96,76 @@ def _opened(source: Source, load: Load) -> Iterator[Stream]:
 
 
 @contextmanager
-def _loading(
-    load: Load, stream: Stream, open_runs: Sequence[OpenRun], store: FailedStore
-) -> Iterator[Iterator[Entered]]:
+def _loading(load: Load, stream: Stream, opening: Opening, store: FailedStore) -> Iterator[Iterator[Entered]]:
     """Yield the new batches of a source as each is loaded, by this process or by several.
 
-    At the end it notes the targets of which the source holds no records, and those that a limit cut off.
+    At the end it notes the targets that a limit cut off.
     """
-    limit = load.settings.limit
-    limited = None if limit is None else RecordLimit(limit, [run.known for run in open_runs])
-
-    def pieces(provers: Sequence[Prover | None]) -> Iterator[Piece | None]:
-        options = [
-            load.cut_options(run.attempt.target, run.known, prover)
-            for run, prover in zip(open_runs, provers, strict=True)
-        ]
-        pieces = cutting(stream, *options)
-        return pieces if limited is None else limited.of(pieces)
-
     count = load.worker_count(stream.size)
-    try:
+    provers = [LateProver() for _ in opening.attempts]
+
+    def pieces(stream: Stream) -> Iterator[Piece | None]:
+        options = [
+            load.cut_options(attempt.target, prover, partial(opening.expected, which))
+            for which, (attempt, prover) in enumerate(zip(opening.attempts, provers, strict=True))
+        ]
+        return cutting(stream, *options)
+
+    with suppress(NoRecordsError):  # noted as the end of its targets
         if count == 1:
-            yield _load_here(load, stream, open_runs, pieces, store)
+            yield _load_here(load, stream, opening, pieces, provers, store)
         else:
             from etl.ingestion.pipeline.workers import load_by_pool  # noqa: PLC0415 - costs a single process its start
 
-            with load_by_pool(load, stream, open_runs, pieces, count, store) as batches:
+            with load_by_pool(load, stream, opening, pieces, count, store) as batches:
                 yield batches
-    except NoRecordsError as none:
-        for which, fault in none.faults.items():
-            open_runs[which].attempt.progress.error = fault
-    for which in limited.cut if limited else ():
-        open_runs[which].attempt.progress.is_cut = True
+    for which in opening.cut:
+        opening.attempts[which].progress.is_cut = True
 
 
 def _load_here(
-    load: Load, stream: Stream, open_runs: Sequence[OpenRun], pieces: "Pieces", store: FailedStore
+    load: Load,
+    stream: Stream,
+    opening: Opening,
+    pieces: Pieces,
+    provers: Sequence[LateProver],
+    store: FailedStore,
 ) -> Iterator[Entered]:
     """Load the batches one after the other; while the server takes a batch, the next one is made."""
-    workers = [run.worker(store) for run in open_runs]
-    paths = [paths for paths, _ in workers]
-    ahead: Ahead[Piece | Batch] = Ahead(_batches(pieces(paths), open_runs, paths), PARTS_BEYOND)
-    for item in ahead.until(load.stop):
+    loaders: dict[int, Loader] = {}
+    ahead: Ahead[_Item] = Ahead(_batches(opening.parts(pieces), provers, loaders, store), PARTS_BEYOND)
+    for run, item in ahead.until(load.stop):
         if isinstance(item, Piece):
-            open_runs[item.which].note_known(item)
+            run.note_skipped(item.count, item.end)
             continue
-        run, (_, loader) = open_runs[item.piece.which], workers[item.piece.which]
         if not run.attempt.progress.entered:
             run.prepare(store)
         run.attempt.progress.read += item.piece.count
+        loader = loaders[item.piece.which]
         # To wait for a pipe or a network would hold the batch's transaction open.
         entry = wait_for(loader.load(item)) if stream.waits else interleave(loader.load(item), ahead.work)
         yield run, item.piece, entry
 
 
 def _batches(
-    pieces: Iterable[Piece | None], open_runs: Sequence[OpenRun], paths: Sequence[Paths]
-) -> Iterator[Piece | Batch | None]:
-    """Yield the batch of each new piece, a known piece as it is, and None after each part of the work."""
-    for piece in pieces:
-        if piece is None or piece.offset in open_runs[piece.which].known:
-            yield piece
-        else:
-            piece.hash  # noqa: B018 - computed here and not between two batches, where the server waits for it
-            yield from paths[piece.which].batching(piece)
+    parts: Iterable[Part | None], provers: Sequence[LateProver], loaders: dict[int, Loader], store: FailedStore
+) -> Iterator[_Item | None]:
+    """Yield the batch of each new piece, a loaded piece as it is, and None after each part of the work."""
+    for part in parts:
+        if part is None:
+            yield None
+            continue
+        run, piece, is_loaded = part
+        if is_loaded:
+            yield run, piece
+            continue
+        prover = provers[piece.which]
+        if prover.paths is None:
+            prover.paths, loaders[piece.which] = run.worker(store)
+        new = run.with_new_marks(piece)
+        new.hash  # noqa: B018 - computed here and not between two batches, where the server waits for it
+        for batch in prover.paths.batching(new):
+            yield None if batch is None else (run, batch)
 
 
 def _report(source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, EtlError | None]:
@@ -169,6 +180,7 @@ def _report(source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, 
             status=summary.status,
             exit_code=summary.exit_code,
             **vars(summary.records),
+            rows_deleted=sum(summary.rows_deleted.values()),
             seconds=round(summary.seconds, 3),
         )
     return summary, error

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import psycopg
 import structlog
 
+from etl.database.narrowing import narrower_columns
 from etl.datasets import Dataset
 from etl.errors import (
     BusyError,
@@ -35,6 +36,9 @@ class _Counts:
     rows: Mapping[str, int]
     batches: Mapping[str, int]
     policies: PolicyEffects = field(default_factory=PolicyEffects)
+    rows_deleted: Mapping[str, int] = field(default_factory=dict)
+    rows_kept: Mapping[str, int] = field(default_factory=dict)
+    narrowed: Mapping[str, str] = field(default_factory=dict)
 
 
 def not_begun(source: Source, dataset: Dataset, database: str, error: EtlError) -> Summary:
@@ -90,12 +94,11 @@ def _close(
     if connection is not None and run is not None:
         counts = _counts_of_ledger(connection, run, dataset, progress, error)
         error = _unbalanced(run, counts.balance) or error
-        error = error or (None if progress.is_cut else _unfinished(connection, run))
+        error = error or (None if progress.is_cut or progress.is_shorter else _unfinished(connection, run))
     else:
         counts = _counts_of_process(dataset, progress)
         error = error or (_end_unknown(database.name) if connection is None else None)
-    if counts.policies.document():
-        log.warning("policies_applied", source=source.name, **counts.policies.document())
+    log_changes(source, counts.policies, counts.narrowed)
     status, exit_code = _end(counts.balance, progress, error)
     if connection is not None and run is not None:
         runs.close_attempt(
@@ -107,6 +110,18 @@ def _close(
             bytes_read=progress.bytes_read,
         )
     return _summary(source, attempt, counts, (status, exit_code), seconds), error
+
+
+def log_changes(source: Source, policies: PolicyEffects, narrowed: Mapping[str, str]) -> None:
+    """Log what policies did with records, and the columns that changed their values or may have changed them."""
+    effects = policies.document()
+    coerced = effects.pop("coerced", None)
+    if effects:
+        log.warning("policies_applied", source=source.name, **effects)
+    if coerced:
+        log.warning("texts_coerced", source=source.name, texts=coerced)
+    if narrowed:
+        log.warning("columns_narrower", source=source.name, columns=dict(narrowed))
 
 
 def _counts_of_ledger(
@@ -123,11 +138,15 @@ def _counts_of_ledger(
     rows = _no_rows(dataset)
     if not balance.withheld or balance.loaded:
         rows |= dict(zip(rows, batches.rows(connection, run), strict=False))
+    deletions = runs.deletions(connection, run)
     return _Counts(
         balance=balance,
         rows=rows,
+        rows_deleted=dict(zip(rows, deletions.rows_deleted, strict=False)),
+        rows_kept=dict(zip(rows, deletions.rows_kept, strict=False)),
         batches=_no_batches(progress) | {"loaded": attempt.batches_loaded, "failed": attempt.batches_failed},
         policies=batches.policy_effects(connection, run),
+        narrowed=narrower_columns(connection, dataset) if attempt.loaded else {},
     )
 
 
@@ -158,10 +177,13 @@ def _summary(
         exit_code=exit_code,
         records=counts.balance,
         rows=counts.rows,
+        rows_deleted=counts.rows_deleted,
+        rows_kept=counts.rows_kept,
         batches=counts.batches,
         bytes_read=progress.bytes_read,
         seconds=seconds,
         policies=counts.policies,
+        narrowed=counts.narrowed,
         failed_store=printable_path(load.settings.failed_dir) if counts.balance.pending else None,
     )
 
@@ -205,7 +227,9 @@ def _unfinished(connection: psycopg.Connection, run: runs.Run) -> EtlError | Non
 
 
 def _end(balance: Balance, progress: Progress, error: EtlError | None) -> tuple[Status, ExitCode]:
-    if error is None and progress.run is not None and progress.run.was_finished and not progress.entered:
+    is_part = progress.is_shorter and not progress.is_cut
+    is_known = progress.run is not None and (progress.run.was_finished or is_part)
+    if error is None and is_known and not progress.entered:
         return "already_loaded", ExitCode.FINDINGS if balance.pending else ExitCode.SUCCESS
     return end_of(error, is_cut=progress.is_cut, refused=balance.pending)
 

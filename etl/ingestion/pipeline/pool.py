@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
 from multiprocessing.synchronize import Event
 
+from etl import standard_streams
 from etl.errors import DatabaseError
 from etl.ingestion.pipeline.assembly import RunContext, Task, TaskResult, load_task, set_stop_event
 from etl.ingestion.pipeline.job import LOOK_SECONDS, Stop
@@ -46,7 +47,7 @@ class WorkerPool:
 
     def submit(self, context: RunContext, piece: Piece, path: str | None) -> None:
         """Submit a piece; of a plain file at `path` only its place, which the process reads itself."""
-        carried = replace(piece, parts=()) if path else piece
+        carried = replace(piece, parts=()) if path else piece  # no fingerprint: no process could take it
         task = Task(context=context, piece=carried, path=path, length=piece.length, hash=piece.hash)
         try:
             future = self._executor.submit(load_task, task)
@@ -129,6 +130,7 @@ def _worker_pool(size: int, logs: Logs) -> Iterator[WorkerPool]:
 def _begin(parent: Pipe, stopping: Event, logs: Logs) -> None:
     """Set up a worker process: its parent takes the signals, and it ends with its parent."""
     set_stop_event(stopping)
+    standard_streams.install()
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from etl.datasets import Dataset, Table
 from etl.ingestion.failed_store.locating import locate
 from etl.ingestion.framing.documents import require_path
-from etl.ingestion.framing.limit import RecordLimit
-from etl.ingestion.framing.pieces import CutOptions, cutting
+from etl.ingestion.framing.pieces import CutOptions, cut
+from etl.ingestion.framing.splitting import RecordLimit
 from etl.ingestion.sources.stream import opened
 from etl.ingestion.transform.paths import CheckedPath
 from etl.ingestion.transform.projection import Projection
@@ -37,11 +37,14 @@ def preview(source: Source, dataset: Dataset, format: Format, records: str, limi
     with opened(source) as stream:
         of_source = dataset.of_source(source.name)
         path = CheckedPath(Projection(of_source), 0)
-        how = CutOptions(format=format, records_path=records, batch_rows=limit, known={})
-        for piece in RecordLimit(limit, [()]).of(cutting(stream, how)):
-            for batch in path.batching(piece) if piece else ():
+        how = CutOptions(format=format, records_path=records, batch_rows=limit)
+        within = RecordLimit(limit, 1)
+        for piece in cut(stream, how):
+            for batch in path.batching(within.within(piece) or piece):
                 if batch is not None:
                     yield from _previews(batch, of_source)
+            if within.is_reached:
+                break
 
 
 def _previews(batch: Batch, dataset: Dataset) -> Iterator[RecordPreview]:

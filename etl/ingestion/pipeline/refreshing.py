@@ -1,35 +1,75 @@
 """The aggregates that read the tables of a load or a replay, brought up to date."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 
-from etl.database.connecting import Database, connect
-from etl.errors import DatabaseError, UsageError
+from etl.database.connecting import Database, Session
+from etl.errors import DatabaseError, EtlError, UsageError
 from etl.ingestion.destination import refusals
+from etl.ingestion.pipeline.batches import retry_policy
 from etl.ingestion.pipeline.job import Stop
 from etl.precalculation import catalogue
 from etl.precalculation.catalogue import Aggregate
-from etl.precalculation.refresh import RefreshResult, refresh_all
+from etl.precalculation.refresh import NotRefreshed, RefreshResult, refresh_each, require_all_refreshed
+from etl.settings import RetrySettings
 
 
 def precalculate(
-    database: Database, config_dir: Path, tables: Iterable[str], run: str | None, stop: Stop
+    database: Database,
+    config_dir: Path,
+    tables: Iterable[str],
+    run: str | None,
+    stop: Stop,
+    retries: RetrySettings,
 ) -> Iterator[RefreshResult]:
     """Bring the aggregates that read these fact tables, or the ledger, up to date; yield each when it is refreshed.
 
-    Raises DatabaseError when the database refuses or an aggregate cannot be computed, after the others, and
-    InterruptedByUserError on a signal: the records are loaded, and the same command again refreshes the others.
+    After a lost connection, or a lock whose holder does nothing, the aggregates that are left are tried again. Raises
+    UsageError when the server refuses the connection, DatabaseError when the database is away or an aggregate cannot be
+    refreshed, after the others, and InterruptedByUserError on a signal: the records are loaded, and the same command
+    again refreshes the others.
     """
+    failed: dict[str, EtlError] = {}
     try:
-        with connect(database, "etl:precalculate") as connection:
-            aggregates = catalogue.aggregates_reading([*tables, "etl.batches"], config_dir)
-            yield from refresh_all(connection, _until_stopped(aggregates, stop), run=run)
-    except UsageError as error:
-        raise DatabaseError(str(error), hint=error.hint) from error
+        left = {each.name: each for each in catalogue.aggregates_reading([*tables, "etl.batches"], config_dir)}
+        again = retry_policy(
+            retries, lambda: None, stop.wait, event="refresh_retried", is_transient=refusals.may_be_refreshed
+        )
+        with Session(database, "etl:precalculate") as session, suppress(_HeldUpError):
+            for attempt in again:
+                with attempt:
+                    yield from _refreshed(session, left, failed, run, stop)
     except psycopg.Error as error:
         raise refusals.as_etl_error(error, database) from error
+    try:
+        require_all_refreshed(failed)
+    except UsageError as error:
+        raise DatabaseError(str(error), hint=error.hint) from error
+
+
+class _HeldUpError(Exception):
+    """Aggregates are left that another try may refresh."""
+
+
+def _refreshed(
+    session: Session, left: dict[str, Aggregate], failed: dict[str, EtlError], run: str | None, stop: Stop
+) -> Iterator[RefreshResult]:
+    """Refresh the aggregates that are left, and leave those that another try may refresh."""
+    chosen = _until_stopped(list(left.values()), stop)
+    for result in refresh_each(session.connection(), chosen, run=run, waiting=stop.waiting):
+        if isinstance(result, NotRefreshed):
+            failed[result.aggregate] = result.error
+            if not refusals.may_be_refreshed(result.error):
+                del left[result.aggregate]
+        else:
+            failed.pop(result.aggregate, None)
+            del left[result.aggregate]
+            yield result
+    if left:
+        raise _HeldUpError from failed[next(iter(left))]
 
 
 def _until_stopped(aggregates: Iterable[Aggregate], stop: Stop) -> Iterator[Aggregate]:

@@ -14,9 +14,10 @@ from psycopg import sql
 
 from etl import datasets
 from etl.database.connecting import Database, Session, connect
-from etl.database.pooling import require_own_session
+from etl.database.sessions import require_usable
 from etl.datasets import Dataset
 from etl.errors import BusyError, ExitCode, UsageError
+from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import copier_of_replay
 from etl.ingestion.destination.sending import Wire, wait_for
 from etl.ingestion.failed_store.store import FailedStore
@@ -85,13 +86,9 @@ def select(replay_filter: ReplayFilter, database: Database, config_dir: Path, st
     Raises UsageError when an id is unknown, a definition is missing, a file of the failed store does not hold its
     records, the failed store cannot be written, or a pooler shares the connection.
     """
-    with connect(database) as connection:
-        require_own_session(connection, database)
-        store.prepare()
-        if replay_filter.ids:
-            matching = [failures.named(connection, failed_id) for failed_id in replay_filter.ids]
-        else:
-            matching = failures.find(connection, run=replay_filter.run, dataset=replay_filter.dataset)
+    again = retry_policy(RetrySettings(), lambda: None, event="start_retried")
+    matching = again(_matching, replay_filter, database)
+    store.prepare()
     pending = [failure for failure in matching if failure.state == "pending"]
     chosen = matching if replay_filter.ids else pending
     definitions = {name: datasets.find(name, config_dir) for name in {failure.dataset for failure in chosen}}
@@ -99,6 +96,14 @@ def select(replay_filter: ReplayFilter, database: Database, config_dir: Path, st
         require_whole(failure, store)
     touched = frozenset(failure.dataset for failure in matching if failure.state in {"pending", "replayed"})
     return Selection(failures=tuple(chosen), definitions=definitions, touched=touched)
+
+
+def _matching(replay_filter: ReplayFilter, database: Database) -> list[StoredFailure]:
+    with connect(database) as connection:
+        require_usable(connection)
+        if replay_filter.ids:
+            return [failures.named(connection, failed_id) for failed_id in replay_filter.ids]
+        return list(failures.find(connection, run=replay_filter.run, dataset=replay_filter.dataset))
 
 
 def replay_all(
@@ -131,7 +136,7 @@ def replay_all(
     if precalculates:
         readable = [dataset for dataset in datasets.readable(config_dir) if dataset.name in selection.touched]
         tables = {table.name for dataset in readable for table in dataset.tables}
-        yield from precalculate(database, config_dir, tables, run, Stop())
+        yield from precalculate(database, config_dir, tables, run, Stop(), settings)
 
 
 def replay(
@@ -142,20 +147,23 @@ def replay(
     Raises UsageError when its file is missing or does not hold its records, one per line, BusyError when a load holds
     the source, DatabaseError when the database or the disk is away.
     """
+    # A new connection would not have the locks, so only a lock of another session is waited for again.
+    again = retry_policy(settings, lambda: None, event="start_retried", is_transient=refusals.is_contended)
     with Session(database, "etl:replay") as session:
         connection = session.connection()
-        run = runs.for_replay(connection, failure.run)
+        run = again(runs.for_replay, connection, failure.run)
         if not run.is_visible:
             raise UsageError(
                 f"{failure.id} belongs to an atomic run that is not finished", hint=f"load {run.source} again first"
             )
         mode = _mode(run.mode, dataset)
-        locks.acquire(connection, dataset.name, run.head_sha256, mode)
-        session.when_reopened(partial(locks.reacquire, dataset=dataset.name, head_sha256=run.head_sha256, mode=mode))
-        if not _is_pending(connection, failure.id):
+        locks.hold_dataset(connection, dataset.name, mode)
+        locks.hold_run(connection, run.run)
+        session.when_reopened(partial(locks.reacquire, dataset=dataset.name, run=run.run, mode=mode))
+        if not again(_is_pending, connection, failure.id):
             return None
         store.sweep_replay(*failure.key)
-        first_record = batches.first_record(connection, failure.run, failure.batch)
+        first_record = again(batches.first_record, connection, failure.run, failure.batch)
         projection = Projection(dataset.of_source(run.source))
         batch, locations = batch_of(failure, store, projection, run.number, first_record)
         writer = ReplayLedgerWriter(failure=failure, locations=locations)

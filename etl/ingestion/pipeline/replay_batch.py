@@ -15,7 +15,7 @@ from etl.ingestion.framing.boundaries import piece_spans
 from etl.ingestion.ledger import failures
 from etl.ingestion.ledger.failures import StoredFailure
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Batch, Entry, Failure, Piece, Span, StoredRecord
+from etl.ingestion.values import Batch, Entry, Failure, Fault, Piece, Span, StoredRecord
 
 
 def require_whole(failure: StoredFailure, store: FailedStore) -> None:
@@ -82,6 +82,9 @@ class ReplayLedgerWriter:
         stored = list(stored)
         failures.enter_replay(connection, self.failure, entry, stored)
         self.refused_again[:] = [failure.id for failure in stored]
+
+    def require_failable(self, connection: psycopg.Connection, batch: Batch, fault: Fault) -> None:
+        """Let the records of a failure fail again: they wait in the failed store already."""
 
     def origin(self, _batch: Batch) -> Origin:
         """Return the origin of what is refused again: the same batch, one attempt later."""

@@ -1,53 +1,159 @@
-"""Which run a source belongs to: a source is known by its content, whatever its name (design of the ledger)."""
+"""The run of a target is opened: the one that its source belongs to continues, or a new one begins (decision 1)."""
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg
 import structlog
+from tenacity import Retrying
 
 from etl.database.connecting import Session
-from etl.errors import SourceError, UsageError
+from etl.errors import InternalError, SourceError, TooManyRejectedError, UsageError
+from etl.ingestion.destination import refusals
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import batches, failures, locks, runs
+from etl.ingestion.fingerprints import Fingerprint, Mark
+from etl.ingestion.framing.pieces import cut
+from etl.ingestion.ledger import batches, failures, locks, marks, runs
+from etl.ingestion.ledger.marks import Reader
+from etl.ingestion.ledger.runs import KnownRun
 from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter
-from etl.ingestion.pipeline.attempts import Attempt, OpenRun
+from etl.ingestion.pipeline.attempts import Attempt, ChangedMeanwhileError, OpenRun
+from etl.ingestion.pipeline.batches import retry_policy
 from etl.ingestion.pipeline.job import Load, Target
+from etl.ingestion.recognition.comparison import Recognised, Recognition
 from etl.ingestion.sources.stream import Stream, opened
-from etl.ingestion.values import LoadedRange, Source, hash_of
+from etl.ingestion.values import Source
 
 log = structlog.get_logger(__name__)
 
-_Match = tuple[runs.KnownRun, dict[int, LoadedRange]] | None
+_FULL_EXPORT_RECORDS = 1000
+"""So many records that are those of another run are no accident."""
+
+_NOTHING = Fingerprint().mark
 
 
-def begin(stream: Stream, attempts: Sequence[Attempt]) -> list[OpenRun]:
-    """Lock the source for each target, and enter an attempt: of the run that the source belongs to, or of a new one.
+def begin(attempts: Sequence[Attempt]) -> None:
+    """Lock the dataset of each target.
 
-    Raises BusyError when another load holds the source, UsageError when a run began under another definition; no
-    attempt is entered then for any of them.
+    Raises BusyError when another load holds it for itself.
     """
-    head_sha256 = hashlib.sha256(stream.head).hexdigest()
     # In one order, whatever the command's: of two loads that begin at once, one gets all of the locks.
     for attempt in sorted(attempts, key=lambda attempt: attempt.target.dataset.name):
-        target = attempt.target
-        locks.acquire(attempt.session.connection(), target.dataset.name, head_sha256, target.mode)
-    matches = [_find(attempt.session.connection(), stream, attempt.load, attempt.target) for attempt in attempts]
-    return [_enter(stream, head_sha256, attempt, match) for attempt, match in zip(attempts, matches, strict=True)]
+        locks.hold_dataset(attempt.session.connection(), attempt.target.dataset.name, attempt.target.mode)
 
 
-def _enter(stream: Stream, head_sha256: str, attempt: Attempt, match: _Match) -> OpenRun:
+def recognition(attempt: Attempt) -> Recognition:
+    """Return what compares the records of the source with the known runs of the target's dataset."""
+    ledger = Reader(connection=attempt.session.connection(), again=_again(attempt))
+    return Recognition(ledger, attempt.target.dataset.name, attempt.load.settings.limit)
+
+
+def _again(attempt: Attempt) -> Retrying:
+    """Return what calls a function again after another session held a lock.
+
+    A lost connection ends the attempt: a new one would not have the lock of the dataset.
+    """
+    settings, stop = attempt.load.settings, attempt.load.stop
+    return retry_policy(
+        settings.retries, lambda: None, stop.wait, event="start_retried", is_transient=refusals.is_contended
+    )
+
+
+def must_read_on(attempt: Attempt, recognition: Recognition, records: int) -> bool:
+    """Return whether more of the source has to be read to judge whether it may be loaded.
+
+    Whether the records that it shares with a run are half of it shows only at twice their number.
+    """
+    if attempt.target.mode != "append" or attempt.load.settings.force:
+        return False
+    decided = recognition.decide()
+    shares_many = decided.departs_from is not None and decided.agrees >= _FULL_EXPORT_RECORDS
+    return shares_many and records <= 2 * decided.agrees
+
+
+class _Chosen(NamedTuple):
+    """The known run that continues, if one does; and the decision."""
+
+    run: KnownRun | None
+    decided: Recognised
+
+
+def open_run(
+    stream: Stream, attempt: Attempt, recognition: Recognition | None, read: Sequence[Mark], is_at_end: bool
+) -> OpenRun:
+    """Enter an attempt of the run that the source belongs to, or of a new run, and lock the run.
+
+    `read` are the marks of the source as far as it was read. Raises BusyError when another load holds the run, or has
+    opened one of this source meanwhile; SourceError when the source may be a part of another one; TooManyRejectedError
+    when it is another version of one; UsageError when the run began under another definition.
+    """
+    if recognition is None:
+        raise InternalError("a run is opened before its source was compared")
+    run, marked_to = _again(attempt)(_enter, stream, attempt, recognition, read, is_at_end)
+    return _again(attempt)(_opened, stream, attempt, run, marked_to)
+
+
+def _enter(
+    stream: Stream, attempt: Attempt, recognition: Recognition, read: Sequence[Mark], is_at_end: bool
+) -> tuple[runs.Run, int]:
+    """Enter the attempt, and return its run and the record up to which the ledger has marks of it."""
+    connection, target = attempt.session.connection(), attempt.target
+    with connection.transaction():
+        locks.one_opening_at_a_time(connection, target.dataset.name)
+        if recognition.has_changed():
+            raise _changed(stream)
+        chosen = _choose(connection, stream, attempt, recognition)
+        end = recognition.end or (_NOTHING if is_at_end else None)
+        known_to = _last_mark(connection, target, chosen, recognition)
+        is_extended = chosen.run is not None and chosen.decided.kind == "extends"
+        if is_extended and known_to is not None and known_to.records != chosen.decided.agrees:
+            raise _changed(stream)
+        if chosen.run is None:
+            run = _start(connection, stream, attempt, chosen.decided, known_to)
+            known = _opening_marks(chosen.decided, read, end, is_at_end=is_at_end)
+            marks.add(connection, target.dataset.name, run.number, known)
+            marked_to = known[-1].records if known else 0
+        else:
+            request = _request(attempt, stream.source)
+            run = runs.resume(connection, chosen.run, request)
+            marked_to = _marked_to(connection, target, chosen.run, recognition, read, known_to)
+            attempt.progress.is_shorter = bool(known_to and recognition.records < known_to.records)
+            _require_visible(stream, chosen.run, attempt)
+        # At last: it outlives a transaction that is tried again.
+        locks.hold_run(connection, run.run)
+        return run, marked_to
+
+
+def _opening_marks(decided: Recognised, read: Sequence[Mark], end: Mark | None, *, is_at_end: bool) -> list[Mark]:
+    """Return the marks with which a new run begins, so that it is known again when it is killed.
+
+    Those after the first one that no other run has are written with their batches: a source that agrees with all that
+    is loaded of a run, and with nothing more, continues the run.
+    """
+    if decided.kind == "new" and not (is_at_end and end == _NOTHING):
+        missed = next((mark.records for mark in read if mark.records > decided.agrees), decided.agrees)
+        return [mark for mark in read if mark.records <= missed]
+    return [*read, *([end] if end and end not in read else [])]
+
+
+def _changed(stream: Stream) -> ChangedMeanwhileError:
+    return ChangedMeanwhileError(
+        f"{stream.source.name}: another load opened or continued a run of this source meanwhile",
+        hint="wait for its end and run the same command",
+    )
+
+
+def _opened(stream: Stream, attempt: Attempt, run: runs.Run, marked_to: int) -> OpenRun:
     load, target, session = attempt.load, attempt.target, attempt.session
-    run = attempt.progress.run = _open(session.connection(), stream, head_sha256, attempt, match)
+    attempt.progress.run = run
     context = RunContext(
         database=load.database,
         dataset=target.dataset.of_source(stream.source.name),
         run=run,
         source=stream.source.name,
-        head_sha256=head_sha256,
         mode=target.mode,
         failed_dir=load.settings.failed_dir,
         decoder=load.settings.decoder,
@@ -61,7 +167,8 @@ def _enter(stream: Stream, head_sha256: str, attempt: Attempt, match: _Match) ->
         stream=stream,
         context=context,
         copier=context.copier(),
-        known=match[1] if match else {},
+        loaded=batches.record_ranges(session.connection(), run.run),
+        marked_to=marked_to,
     )
 
 
@@ -79,12 +186,12 @@ def prepare(run: OpenRun, store: FailedStore) -> None:
 
 def admit_workers(session: Session, context: RunContext) -> None:
     """Let other sessions load pieces of the source; this session keeps its locks."""
-    locks.admit_workers(session.connection(), context.dataset.name, context.head_sha256)
+    locks.admit_workers(session.connection(), context.run.run)
     session.when_reopened(partial(_hold_again, context=context, has_workers=True))
 
 
 def _hold_again(connection: psycopg.Connection, *, context: RunContext, has_workers: bool) -> None:
-    locks.reacquire(connection, context.dataset.name, context.head_sha256, context.mode, has_workers=has_workers)
+    locks.reacquire(connection, context.dataset.name, context.run.run, context.mode, has_workers=has_workers)
     runs.require_current(connection, context.run)
     runs.name_session(connection, context.run.run)
 
@@ -95,76 +202,188 @@ def judge(connection: psycopg.Connection, source: Source, load: Load, target: Ta
     A stream that can be read once only, a URL, and what cannot be read, is judged when its turn comes.
     """
     with suppress(SourceError, OSError):
-        if source.path is not None and Path(source.path).is_file():
-            with opened(source) as stream:
-                _find(connection, stream, load, target)
+        if source.path is None or not Path(source.path).is_file():
+            return
+        with opened(source) as stream:
+            compared = Recognition(Reader(connection=connection), target.dataset.name, load.settings.limit)
+            for piece in cut(stream, load.cut_options(target, expected=compared.expected)):
+                compared.note(piece)
+                if compared.is_decided:
+                    break
+            _run_to_continue(connection, stream, load, target, compared)
 
 
-def _find(connection: psycopg.Connection, stream: Stream, load: Load, target: Target) -> _Match:
-    """Return the run that the stream belongs to, with its ranges.
+def _choose(connection: psycopg.Connection, stream: Stream, attempt: Attempt, compared: Recognition) -> _Chosen:
+    """Return the run that continues.
+
+    Raises SourceError, TooManyRejectedError and UsageError when the source may not be loaded.
+    """
+    load, target = attempt.load, attempt.target
+    run, decided = _run_to_continue(connection, stream, load, target, compared)
+    if run is None and not load.settings.force and target.mode != "replace":
+        _require_new(connection, stream, target, decided, compared)
+    return _Chosen(run, decided)
+
+
+def _run_to_continue(
+    connection: psycopg.Connection, stream: Stream, load: Load, target: Target, compared: Recognition
+) -> _Chosen:
+    """Return the run that the source belongs to, if this command may continue it.
 
     Raises UsageError when it began under another definition.
     """
-    for known in runs.known(connection, target.dataset.name, stream.head):
-        if load.settings.force and not _is_same_forced_run(known, stream, target):
-            return None
-        ranges = batches.ranges(connection, known.run)
-        if _is_candidate(known, ranges, stream, load, target):
-            _require_definition(known, stream, target)
-            return known, ranges
+    known = runs.known(connection, compared.runs)
+    covered = {
+        number: sum(
+            min(last, compared.records) - first + 1
+            for first, last in batches.record_ranges(connection, known[number].run)
+            if first <= compared.records
+        )
+        for number in (compared.within if len(compared.within) > 1 else ())
+        if number in known
+    }
+    decided = compared.decide(covered, {run.number for run in known.values() if run.is_within})
+    if target.mode == "replace":
+        run = _replace_to_continue(connection, target, decided, known)
+    else:
+        run = known.get(decided.run) if decided.run is not None and decided.kind != "perhaps within" else None
+    if load.settings.force:
+        run = next((known[number] for number in _forced(decided, known, target, stream.source)), None)
+    if run is not None:
+        _require_definition(run, stream, target)
+    return _Chosen(run, decided)
+
+
+def _replace_to_continue(
+    connection: psycopg.Connection, target: Target, decided: Recognised, known: dict[int, KnownRun]
+) -> KnownRun | None:
+    """Return the replace that is the last load of the dataset and has exactly this source, or an unfinished one."""
+    for number in sorted({*decided.within, *decided.whole}, reverse=True):
+        run = known[number]
+        if run.mode != "replace":
+            continue
+        last = marks.last(connection, target.dataset.name, number)
+        is_whole = number in decided.whole
+        is_equal = is_whole and last is not None and last.records == decided.agrees and number in decided.within
+        if (is_equal and runs.is_newest_replace(connection, number)) if run.is_finished else is_whole:
+            return run
     return None
 
 
-def _is_same_forced_run(known: runs.KnownRun, stream: Stream, target: Target) -> bool:
-    """Tell whether the run is unfinished and began by the same command with --force."""
-    return (
-        known.is_forced
-        and not known.is_finished
-        and known.is_atomic == target.is_atomic
-        and known.definition_hash == target.definition_hash(stream.source.encoding)
-    )
+def _forced(decided: Recognised, known: dict[int, KnownRun], target: Target, source: Source) -> Iterable[int]:
+    """Yield the unfinished runs of the same source that the same command began with --force."""
+    for number in sorted({*decided.within, *decided.whole}, reverse=True):
+        run = known[number]
+        if (
+            run.is_forced
+            and not run.is_finished
+            and run.is_atomic == target.is_atomic
+            and run.definition_hash == target.definition_hash(source.encoding)
+        ):
+            yield run.number
 
 
-def _open(
-    connection: psycopg.Connection, stream: Stream, head_sha256: str, attempt: Attempt, match: _Match
+def _require_new(
+    connection: psycopg.Connection, stream: Stream, target: Target, decided: Recognised, compared: Recognition
+) -> None:
+    """Judge whether a source that belongs to no run may begin one.
+
+    Raises SourceError when it may be the beginning of the source of a run, TooManyRejectedError when it is another
+    version of one.
+    """
+    name = stream.source.name
+    other = runs.known(connection, [number for number in (decided.run, decided.departs_from) if number is not None])
+    if decided.kind == "perhaps within":
+        if target.mode == "append":
+            raise SourceError(
+                f"{name}: all of its {compared.records:,} records may be the first records of run"
+                f" {other[decided.run or 0].run}, which has more: perhaps a copy that was cut off",
+                hint="get the whole file; --force loads all of it as a source of its own",
+            )
+        log.warning("perhaps_cut_off", source=name, run=other[decided.run or 0].run, records=compared.records)
+        return
+    if decided.departs_from is None:
+        return
+    run = other[decided.departs_from]
+    log.warning("source_departed", source=name, run=run.run, after_records=decided.agrees)
+    last = marks.last(connection, target.dataset.name, run.number)
+    half = min(compared.records, last.records if last else compared.records) / 2
+    if target.mode == "append" and decided.agrees >= _FULL_EXPORT_RECORDS and decided.agrees >= half:
+        raise TooManyRejectedError(
+            f"{name}: the first {decided.agrees:,} records are those of run {run.run}, and others follow:"
+            " append would load them twice",
+            hint="load a full export by --mode merge or replace; --force appends all of it",
+        )
+
+
+def _start(
+    connection: psycopg.Connection, stream: Stream, attempt: Attempt, decided: Recognised, known_to: Mark | None
 ) -> runs.Run:
     load, target, source = attempt.load, attempt.target, stream.source
-    request = runs.AttemptRequest(source=source.name, folder=load.folder, options=load.options(source, target))
-    if match is not None:
-        return runs.resume(connection, match[0], request)
-    identity = runs.Identity(
+    is_within = decided.kind == "perhaps within" or (decided.kind == "within" and known_to is not None)
+    is_within = is_within or any(run.is_within for run in runs.known(connection, decided.within).values())
+    new = runs.NewRun(
         dataset=target.dataset.name,
         source=source.name,
-        head_sha256=head_sha256,
-        head_bytes=len(stream.head),
         source_bytes=stream.size,
         definition_hash=target.definition_hash(source.encoding),
         mode=target.mode,
         on_duplicate=target.dataset.on_duplicate,
         is_atomic=target.is_atomic,
         is_forced=load.settings.force,
+        is_within=is_within and target.mode != "replace",
+        supersedes=decided.whole if load.settings.force else (),
     )
-    return runs.start(connection, identity, request)
+    return runs.start(connection, new, _request(attempt, source))
 
 
-def _is_candidate(
-    known: runs.KnownRun, ranges: Mapping[int, LoadedRange], stream: Stream, load: Load, target: Target
-) -> bool:
-    if not ranges and known.head_bytes != len(stream.head):
-        return False  # Too little was read to recognise it.
-    if not ranges and not known.is_finished and known.definition_hash != target.definition_hash(stream.source.encoding):
-        return False  # It has loaded nothing yet.
-    if known.is_finished and "replace" in (known.mode, target.mode) and known.source_bytes != stream.size:
-        return False  # It may have grown, and the rest alone replaces nothing.
-    if target.mode == "replace" and known.mode != "replace":
-        return False  # A replace removes the rows of other runs, too, so it is a run of its own.
-    departs_at = _departure(stream, ranges, load)
-    if departs_at is not None:
-        log.warning("source_departed", source=stream.source.name, run=known.run, offset=departs_at)
-    return departs_at is None
+def _request(attempt: Attempt, source: Source) -> runs.AttemptRequest:
+    load = attempt.load
+    return runs.AttemptRequest(source=source.name, folder=load.folder, options=load.options(source, attempt.target))
 
 
-def _require_definition(known: runs.KnownRun, stream: Stream, target: Target) -> None:
+def _last_mark(connection: psycopg.Connection, target: Target, chosen: _Chosen, compared: Recognition) -> Mark | None:
+    """Return the end of what is known of the run; of a new run, the end of a longer run that has its records."""
+    if chosen.run is not None:
+        old = compared.old(chosen.run.number)
+        if old is not None:
+            return Mark(old.ranges[-1].last_record, 0, 0) if old.ranges else old.hit
+        return marks.last(connection, target.dataset.name, chosen.run.number)
+    longer = [marks.last(connection, target.dataset.name, number) for number in chosen.decided.within]
+    return next((last for last in longer if last is None or last.records > compared.records), None)
+
+
+def _marked_to(
+    connection: psycopg.Connection,
+    target: Target,
+    run: KnownRun,
+    compared: Recognition,
+    read: Sequence[Mark],
+    known_to: Mark | None,
+) -> int:
+    """Return up to which record the run has marks; a run of an old version gets them when all of it agrees."""
+    old = compared.old(run.number)
+    if old is None:
+        return known_to.records if known_to else 0
+    if old.ranges:
+        return 1 << 62  # It is known by its batches still, and they would count no more if it had marks.
+    own = [mark for mark in read if mark.records < old.hit.records]
+    known = [*own, *([old.end_mark] if old.end_mark else [])]
+    marks.add(connection, target.dataset.name, run.number, known)
+    marks.forget_first_batch(connection, run.number)
+    return old.hit.records
+
+
+def _require_visible(stream: Stream, run: KnownRun, attempt: Attempt) -> None:
+    """Raise SourceError when the source is a part of that of an unfinished atomic run, whose rows nobody sees yet."""
+    if attempt.progress.is_shorter and run.is_atomic and not run.is_finished:
+        raise SourceError(
+            f"{stream.source.name}: its records are the first records of run {run.run}, which is not published",
+            hint="continue that run with its whole source; --force loads this source as one of its own",
+        )
+
+
+def _require_definition(known: KnownRun, stream: Stream, target: Target) -> None:
     if known.definition_hash == target.definition_hash(stream.source.encoding):
         return
     if not known.is_finished:
@@ -188,49 +407,3 @@ def _require_mode(run: runs.Run, target: Target, source: Source) -> None:
             f" the rest cannot load by mode {target.mode}",
             hint=f"--mode {run.mode} loads the rest; --force loads the whole source by mode {target.mode}",
         )
-
-
-def _departure(stream: Stream, ranges: Mapping[int, LoadedRange], load: Load) -> int | None:
-    """Return the offset of a range whose bytes differ now, or None.
-
-    A source is read once for this, however often a command asks. What can be read once only, such as standard input,
-    is compared while it is loaded (`OpenRun.note_known`).
-    """
-    if not stream.is_repeatable:
-        return None
-    hashes = load.hashes_of(stream)
-    unread = [loaded for loaded in ranges.values() if (loaded.offset, loaded.length) not in hashes]
-    for ranges_in_order in _side_by_side(unread):
-        with opened(stream.source, load.settings.retries) as again:
-            for loaded in ranges_in_order:
-                _exactly(again, loaded.offset - again.position)
-                found = hashes[loaded.offset, loaded.length] = hash_of(_exactly(again, loaded.length))
-                if found != loaded.hash:
-                    return loaded.offset
-    differing = (loaded for loaded in ranges.values() if hashes[loaded.offset, loaded.length] != loaded.hash)
-    return next((loaded.offset for loaded in differing), None)
-
-
-def _side_by_side(ranges: Iterable[LoadedRange]) -> list[list[LoadedRange]]:
-    """Part ranges into lists that can each be read in one pass.
-
-    The ranges of one records path follow one another. Those of another path may be within them, as the elements of an
-    array that a record of the first path holds.
-    """
-    lists: list[list[LoadedRange]] = []
-    for loaded in sorted(ranges, key=lambda loaded: loaded.offset):
-        for earlier in lists:
-            if earlier[-1].end <= loaded.offset:
-                earlier.append(loaded)
-                break
-        else:
-            lists.append([loaded])
-    return lists
-
-
-def _exactly(stream: Stream, size: int) -> bytes:
-    parts = []
-    while size > 0 and (data := stream.read(size)):
-        parts.append(data)
-        size -= len(data)
-    return b"".join(parts)

@@ -50,7 +50,8 @@ class Trace:
 class _Lineage:
     """The batch of a row, and the place of its record there (from 1).
 
-    Where the ledger has no such run, `run` is None, and so are all other columns but `place`.
+    Where the ledger has no such run, `run` is None, and so are all other columns but `place`. Where the run has no such
+    batch, `hash` is None.
     """
 
     run: str | None
@@ -63,7 +64,7 @@ class _Lineage:
     length: int
     first_record: int
     count_records: int
-    hash: bytes
+    hash: bytes | None
     place: int
 
 
@@ -74,9 +75,9 @@ def trace(
 
     `conditions` are pairs of column and value. Raises UsageError when there is no such table, column or value.
     """
-    comparisons = [sql.SQL("r.{} = %s").format(sql.Identifier(column)) for column, _ in conditions]
+    comparisons = [sql.SQL("r.{} = %s").format(_identifier(column)) for column, _ in conditions]
     statement = _SQL["trace"].format(
-        table=sql.Identifier(*table.split(".")), conditions=sql.SQL(" and ").join(comparisons), limit=MAX_ROWS + 1
+        table=_identifier(*table.split(".")), conditions=sql.SQL(" and ").join(comparisons), limit=MAX_ROWS + 1
     )
     try:
         rows = queries.rows_as(_Lineage, connection, statement, [value for _, value in conditions])
@@ -91,8 +92,13 @@ def trace(
     return [_trace(row) for row in rows[:MAX_ROWS]], len(rows) > MAX_ROWS
 
 
+def _identifier(*names: str) -> sql.Identifier:
+    """Return a name for a statement with values, in which a percent sign begins a placeholder."""
+    return sql.Identifier(*(name.replace("%", "%%") for name in names))
+
+
 def _trace(row: _Lineage) -> Trace:
-    if row.run is None:
+    if row.run is None or row.hash is None:
         missing = "the row was not loaded by a run that this ledger knows"
         return Trace(run=None, dataset=None, source=None, loaded_at=None, missing=missing)
     record = row.first_record + row.place - 1

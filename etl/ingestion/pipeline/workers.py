@@ -1,6 +1,6 @@
 """The pieces of a source loaded by several processes: submitted in order, and noted in order."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceError
@@ -8,34 +8,30 @@ from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline.ahead import Ahead
 from etl.ingestion.pipeline.attempts import OpenRun
 from etl.ingestion.pipeline.job import Load
+from etl.ingestion.pipeline.opening import Opening, Pieces
 from etl.ingestion.pipeline.pool import WorkerPool, worker_pool
 from etl.ingestion.pipeline.resumption import admit_workers
 from etl.ingestion.sources.stream import Stream
-from etl.ingestion.values import Entry, Piece, Prover
-
-Pieces = Callable[[Sequence[Prover | None]], Iterator[Piece | None]]
-"""Cuts the source: given one prover for each target, yields its pieces in order, and None after a part of the work."""
+from etl.ingestion.values import Entry, Piece
 
 
 @contextmanager
 def load_by_pool(
-    load: Load, stream: Stream, open_runs: Sequence[OpenRun], pieces: Pieces, size: int, store: FailedStore
+    load: Load, stream: Stream, opening: Opening, pieces: Pieces, size: int, store: FailedStore
 ) -> Iterator[Iterator[tuple[OpenRun, Piece, Entry]]]:
     """Yield the new batches as `size` processes load them, while this one cuts and proves the next pieces.
 
     An error, also one of the caller, ends the submitting; the pieces that a process has begun are finished and noted.
     """
-    for run in open_runs:
-        admit_workers(run.attempt.session, run.context)
     with worker_pool(size, load.logs) as pool:
         try:
-            yield _submit_all(load, stream, open_runs, pieces, store, pool)
+            yield _submit_all(load, stream, opening, pieces, store, pool)
         except EtlError:
             for piece in pool.cancel_unstarted():
-                open_runs[piece.which].attempt.progress.read -= piece.count
+                opening.attempts[piece.which].progress.read -= piece.count
             while pool.has_more:
                 with suppress(EtlError):
-                    run, piece, entry = _first_done(load, open_runs, pool)
+                    run, piece, entry = _first_done(load, opening, pool)
                     run.note(piece, entry)
             raise
 
@@ -43,7 +39,7 @@ def load_by_pool(
 def _submit_all(
     load: Load,
     stream: Stream,
-    open_runs: Sequence[OpenRun],
+    opening: Opening,
     pieces: Pieces,
     store: FailedStore,
     pool: WorkerPool,
@@ -55,34 +51,34 @@ def _submit_all(
     prepared = set()
     fault: SourceError | None = None
     try:
-        for piece in Ahead(pieces([None] * len(open_runs))).until(load.stop):
-            run = open_runs[piece.which]
-            if piece.offset in run.known:
-                run.note_known(piece)
+        for run, piece, is_loaded in Ahead(opening.parts(pieces)).until(load.stop):
+            if is_loaded:
+                run.note_skipped(piece.count, piece.end)
                 continue
             if piece.which not in prepared:
                 run.prepare(store)
+                admit_workers(run.attempt.session, run.context)
                 prepared.add(piece.which)
             # From now on the piece may be loaded, whatever happens to its process.
             run.attempt.progress.read += piece.count
-            pool.submit(run.context, piece, stream.plain_path)
+            pool.submit(run.context, run.with_new_marks(piece), stream.plain_path)
             while pool.is_busy:
-                yield _first_done(load, open_runs, pool)
+                yield _first_done(load, opening, pool)
     except SourceError as error:
         fault = error
     while pool.has_more:
-        yield _first_done(load, open_runs, pool)
+        yield _first_done(load, opening, pool)
     if fault is not None:
         raise fault
 
 
-def _first_done(load: Load, open_runs: Sequence[OpenRun], pool: WorkerPool) -> tuple[OpenRun, Piece, Entry]:
+def _first_done(load: Load, opening: Opening, pool: WorkerPool) -> tuple[OpenRun, Piece, Entry]:
     """Wait for the piece that was submitted first; return it with its entry in the ledger.
 
     Raises the error that ended it.
     """
     piece, done = pool.first(load.stop)
-    run = open_runs[piece.which]
+    run = opening.opened(piece.which)
     run.attempt.progress.retried += done.retried
     if isinstance(done.error, InterruptedByUserError):
         load.stop.check()

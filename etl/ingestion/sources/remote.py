@@ -23,7 +23,8 @@ from tenacity import RetryCallState
 
 from etl import retrying
 from etl.errors import SourceError, UsageError
-from etl.ingestion.constants import NETWORK_SECONDS, READ_BYTES, STORE_BLOCK_BYTES
+from etl.ingestion.constants import NETWORK_SECONDS, PROGRESS_BYTES, READ_BYTES, STORE_BLOCK_BYTES
+from etl.ingestion.sources import requests
 from etl.settings import RetrySettings
 from etl.version import __version__
 
@@ -43,6 +44,7 @@ SCHEMES = (*_HTTP, *_DRIVERS)
 """The schemes of the URLs that can be read."""
 
 _RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REDIRECTS = range(300, 400)
 _GLOB = frozenset("*?[")
 _CHANGED = "the source changed while it was read"
 
@@ -263,14 +265,14 @@ def _describe(error: BaseException) -> str:
 class _Body:
     """The body of an answer over HTTP."""
 
-    def __init__(self, response: http.client.HTTPResponse, size: int | None) -> None:
+    def __init__(self, response: requests.Answer, size: int | None) -> None:
         headers = response.headers
         self.size = size
         self.version = headers.get("ETag") or headers.get("Last-Modified")
         self._response = response
 
     def read(self, size: int) -> bytes:
-        return self._response.read(size)
+        return self._response.read(min(size, PROGRESS_BYTES))
 
     def close(self) -> None:
         self._response.close()
@@ -284,6 +286,7 @@ def _http(url: str, at: int) -> Transfer:
     if response.status == http.HTTPStatus.PARTIAL_CONTENT:
         begins, _, whole = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
         if begins.partition("-")[0] != str(at):
+            response.close()
             raise _PermanentError("the server sends another range than the requested one")
         return _Body(response, int(whole) if whole.isdecimal() else None)
     body = _Body(response, size)
@@ -297,27 +300,29 @@ def _http(url: str, at: int) -> Transfer:
 
 def _request(url: str, at: int) -> urllib.request.Request:
     parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    bare = urlunsplit(SplitResult(parts.scheme, host, parts.path, parts.query, ""))
     # Without content encoding, because a range counts the bytes as sent.
     headers = {"Accept-Encoding": "identity", "User-Agent": f"logistics-etl/{__version__}"}
     if at:
         headers["Range"] = f"bytes={at}-"
-    request = urllib.request.Request(bare, headers=headers)  # noqa: S310 - http and https only
+    request = urllib.request.Request(requests.without_user(url), headers=headers)  # noqa: S310 - http and https only
     if parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        # A redirect does not get the credentials.
+        # A redirect to another host does not get the credentials.
         request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(user.encode()).decode()}")
     return request
 
 
-def _answer(request: urllib.request.Request) -> http.client.HTTPResponse:
+def _answer(request: urllib.request.Request) -> requests.Answer:
     try:
-        response: http.client.HTTPResponse = urllib.request.urlopen(  # noqa: S310 - http and https only
-            request, timeout=NETWORK_SECONDS
-        )
+        return requests.answer(request, NETWORK_SECONDS)
+    except requests.RedirectError as error:
+        raise _PermanentError(str(error)) from None
     except urllib.error.HTTPError as error:
         error.close()
+        if error.code in _REDIRECTS:
+            raise _PermanentError(
+                "the server redirects in a circle, or to an address that is not http or https"
+            ) from None
         reason = http.client.responses.get(error.code, "").lower()
         fault = f"the server answers {error.code} {reason}".rstrip()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -331,7 +336,6 @@ def _answer(request: urllib.request.Request) -> http.client.HTTPResponse:
         raise _PermanentError("the address has characters that must be written as %XX") from None
     except (OSError, http.client.HTTPException) as error:
         raise _NetworkError(_describe(error)) from None
-    return response
 
 
 class _Object:

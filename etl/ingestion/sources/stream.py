@@ -7,7 +7,10 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from io import BufferedReader, RawIOBase
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, cast
+
+import structlog
 
 from etl.errors import SourceError, reason_of
 from etl.ingestion import constants
@@ -22,6 +25,11 @@ from etl.settings import RetrySettings
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+log = structlog.get_logger(__name__)
+
+_AWAITED_SECONDS = 1.0
+"""A named pipe that waits longer for its writer is reported."""
+
 _DEFAULT_RETRIES = RetrySettings(
     attempts=constants.RETRY_ATTEMPTS,
     base_seconds=constants.RETRY_BASE_SECONDS,
@@ -31,7 +39,13 @@ _DEFAULT_RETRIES = RetrySettings(
 _MAGIC_BYTES = 8
 _LONGEST_MARK = 4
 
+# A named pipe without a writer is reported after this time.
+WRITER_SECONDS = 2.0
+
 _GET_AGAIN = "get the file again and run the same command; loaded records are not loaded twice"
+
+
+log = structlog.get_logger(__name__)
 
 
 class SourceChangedError(Exception):
@@ -41,7 +55,7 @@ class SourceChangedError(Exception):
 class Stream:
     """The content of a source, decompressed and as UTF-8, read once from the front.
 
-    `position` counts the bytes given out. `head` are the first bytes, at most HEAD_BYTES, which identify the source.
+    `position` counts the bytes given out. `head` are the first bytes, at most HEAD_BYTES.
     `size` is the number of bytes as stored, or None if it is unknown. `is_repeatable`: the source can be opened again.
     `waits`: a read may take long, as from a pipe or a network. `encoding` is the encoding of the stored text. `version`
     changes when the content of a file changes; it is None where that cannot be seen.
@@ -228,7 +242,7 @@ def opened(source: Source, retries: RetrySettings = _DEFAULT_RETRIES) -> Iterato
     with ExitStack() as stack:
         try:
             _require_file(Path(source.path), source.name)
-            file = stack.enter_context(Path(source.path).open("rb"))
+            file = stack.enter_context(_file(Path(source.path), source.name))
             before = os.fstat(file.fileno())
             if stat.S_ISREG(before.st_mode):
                 version = (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns)
@@ -241,6 +255,19 @@ def opened(source: Source, retries: RetrySettings = _DEFAULT_RETRIES) -> Iterato
                 hint="check the path and the right to read it",
             ) from error
         yield stream
+
+
+def _file(path: Path, name: str) -> BufferedReader:
+    """Open a file; log that a named pipe waits for the program that writes into it."""
+    if not path.is_fifo():
+        return path.open("rb")
+    report = Timer(_AWAITED_SECONDS, log.info, ["source_awaited"], {"source": name, "reason": "nobody writes into it"})
+    report.daemon = True
+    report.start()
+    try:
+        return path.open("rb")
+    finally:
+        report.cancel()
 
 
 def _require_file(path: Path, name: str) -> None:

@@ -17,7 +17,8 @@ from etl.datasets import LINEAGE, Table
 from etl.errors import InternalError
 from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.framing import decoding
-from etl.ingestion.framing.boundaries import are_lines, is_nested_deeper, is_utf8
+from etl.ingestion.framing.boundaries import are_lines, is_utf8
+from etl.ingestion.framing.nesting import is_nested_deeper
 from etl.ingestion.framing.spans import Spans
 from etl.ingestion.transform.acceptance import group_of
 from etl.ingestion.transform.projection import Projection

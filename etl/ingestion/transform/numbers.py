@@ -22,11 +22,19 @@ _SPACE = " \t\n\r\v\f"
 
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
+Keeps = Callable[[str], object]
+"""A text -> whether a column stores it as it is written."""
+
 _WHOLE_TOKEN = re.compile(rb"-?[0-9]+")
 _NUMBER_TOKEN = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _WHOLE_BYTES = b"0123456789-\x1f"
 _NUMBER_BYTES = b"0123456789-.eE+\x1f"
 _ODD = b"x"
+
+_KEPT_WHOLE = re.compile(r"0|-?[1-9][0-9]*").fullmatch
+_KEPT_NUMERIC = re.compile(r"(?!-0(?:\.0+)?\Z)-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?").fullmatch
+_KEPT_DOUBLE = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?").fullmatch
+"""Texts that a column of numbers stores as they are written. A double has no digits of its own: "1.50" is its 1.5."""
 
 
 def rules(column: Column, type_: NumberType) -> Rules:
@@ -34,29 +42,49 @@ def rules(column: Column, type_: NumberType) -> Rules:
     match type_.name:
         case "smallint" | "integer" | "bigint":
             assert type_.limits is not None  # noqa: S101 - the table gives each whole number its limits
-            convert = _whole_converter(column, *type_.limits)
+            convert = _exact(column, _whole_converter(column, *type_.limits), _KEPT_WHOLE)
             # So many digits fit in any case.
             digits = len(str(type_.limits[1])) - 1
             return Rules(
                 convert=convert,
                 convert_all=_convert_all({int}, convert, has_limits=True),
-                accept=_acceptor(column, _WHOLE_TOKEN, _WHOLE_BYTES, digits=digits),
+                accept=_acceptor(column, _WHOLE_TOKEN, _WHOLE_BYTES, _KEPT_WHOLE, digits=digits),
                 group=_WHOLE_NUMBERS,
+                keeps=_KEPT_WHOLE,
             )
         case "numeric":
-            convert = _numeric_converter(column)
+            convert = _exact(column, _numeric_converter(column), _KEPT_NUMERIC)
             has_limits = column.above is not None or column.max is not None
             has_limits = has_limits or (column.min is not None and column.min != 0)
             return Rules(
                 convert=convert,
                 convert_all=_convert_all({int, Decimal}, convert, has_limits=has_limits),
-                accept=_acceptor(column, _NUMBER_TOKEN, _NUMBER_BYTES),
+                accept=_acceptor(column, _NUMBER_TOKEN, _NUMBER_BYTES, _KEPT_NUMERIC),
                 group=_NUMBERS,
+                keeps=_KEPT_NUMERIC,
             )
         case "double":
-            return Rules(convert=_double_converter(column), convert_all=convert_none, accept=_double_acceptor(column))
+            convert = _exact(column, _double_converter(column), _KEPT_DOUBLE)
+            accept = _double_acceptor(column)
+            return Rules(convert=convert, convert_all=convert_none, accept=accept, keeps=_KEPT_DOUBLE)
         case _:
             assert_never(type_.name)
+
+
+def _exact(column: Column, convert: Convert, keeps: Keeps) -> Convert:
+    """Return the conversion, which takes only texts that are stored as they are written if the column is exact."""
+    if not column.exact:
+        return convert
+
+    def convert_exactly(value: Any) -> str:
+        text = convert(value)
+        if type(value) is str and not keeps(value):
+            raise Misfit(
+                "22P02", "expected a number without leading zeros, signs or spaces, because the column is exact"
+            )
+        return text
+
+    return convert_exactly
 
 
 def _number(value: Any, expected: str) -> Decimal:
@@ -203,7 +231,9 @@ def _are_numbers(joined: bytes, allowed: bytes) -> bool:
     return not joined.translate(None, allowed).replace(b"null", b"")
 
 
-def _acceptor(column: Column, form: re.Pattern[bytes], allowed: bytes, *, digits: int | None = None) -> Accept:
+def _acceptor(
+    column: Column, form: re.Pattern[bytes], allowed: bytes, keeps: Keeps, *, digits: int | None = None
+) -> Accept:
     """Return the check of numbers of a form, which is made of the allowed bytes, with at most so many digits."""
     bounds = _Bounds(column)
 
@@ -211,6 +241,8 @@ def _acceptor(column: Column, form: re.Pattern[bytes], allowed: bytes, *, digits
         number = _unquoted(token)
         if len(number) > (digits or LONGEST_NUMBER) or not form.fullmatch(number):
             return token == b"null"
+        if number is not token and not keeps(number.decode()):
+            return False
         return bounds.are_none or bounds.hold(Decimal(number.decode()))
 
     def are_fit(tokens: Sequence[Token], joined: bytes) -> bool:
@@ -227,6 +259,8 @@ def _double_acceptor(column: Column) -> Accept:
         number = _unquoted(token)
         if len(number) > LONGEST_NUMBER or not _NUMBER_TOKEN.fullmatch(number) or number == b"-0":
             return token == b"null"
+        if number is not token and not _KEPT_DOUBLE(number.decode()):
+            return False
         return bounds.are_none or bounds.surely_hold(number)
 
     def are_fit(_tokens: Sequence[Token], joined: bytes) -> bool:

@@ -96,6 +96,17 @@ class Paths:
                 yield batch
 
 
+class LateProver:
+    """Proves blocks by the paths of a run, once these are known."""
+
+    def __init__(self) -> None:
+        self.paths: Paths | None = None
+
+    def prove(self, block: Block) -> Proof | None:
+        """Return how many records a block holds, or None where the cutter has to check it itself."""
+        return None if self.paths is None else self.paths.prove(block)
+
+
 def fast(dataset: Dataset) -> Shape | str:
     """Return the dataset as the fast path sees it, or the reason why the fast path cannot load it."""
     try:

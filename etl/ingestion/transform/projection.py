@@ -4,8 +4,9 @@
 PostgreSQL would give.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
 from io import StringIO
@@ -44,11 +45,15 @@ class _Cell:
 
 
 class _Cells(NamedTuple):
-    """The columns of a table: `steps` are the short form for one row, and `columns` converts many rows at once."""
+    """The columns of a table: `steps` are the short form for one row, and `columns` converts many rows at once.
+
+    A text that a column does not store as it is written adds the name of the column to `coerced`.
+    """
 
     cells: tuple[_Cell, ...]
     steps: tuple[tuple[str | None, Getter, Callable[[Any], str]], ...]
     columns: Columns
+    coerced: list[str]
 
 
 class _CompiledTable(NamedTuple):
@@ -70,12 +75,13 @@ class Projection:
         self.dataset = dataset
         self.members = known(dataset) if dataset.on_unknown != "ignore" else None
         _require_fitting(dataset)
+        self._coerced: list[str] = []
         self._record_tables = [number for number, table in enumerate(dataset.tables) if not table.each]
 
     # Compiled for the first record that the checked path takes: many loads have none.
     @cached_property
     def _tables(self) -> list[_CompiledTable]:
-        return [_compile_table(table) for table in self.dataset.tables]
+        return [_compile_table(table, self._coerced) for table in self.dataset.tables]
 
     @cached_property
     def _has_conditions(self) -> bool:
@@ -138,11 +144,33 @@ class Projection:
         except (Misfit, RecordRefusal):
             return None
 
+    def take_coerced(self) -> list[str]:
+        """Return the columns of the texts that were not kept as they are written since the last call, one for each."""
+        coerced = self._coerced[:]
+        self._coerced.clear()
+        return coerced
+
     def key_of(self, record: dict[str, Any]) -> str | None:
         """Return the record's key as text, or None if the record has no key or the key is no text."""
         keys = self._keys[self._table_of(record) or 0]
         try:
             return ", ".join(as_text(get(record, None, 0)) for get in keys) if keys else None
+        except Misfit:
+            return None
+
+    def keys_of(self, record: dict[str, Any] | Fault) -> dict[int, str | None]:
+        """Return the COPY text of a record's key for each table that may have its row, None where it is unreadable."""
+        own = None if isinstance(record, Fault) else self._table_of(record)
+        numbers = self._record_tables if own is None else [own]
+        return {number: None if isinstance(record, Fault) else self._key_text(number, record) for number in numbers}
+
+    def _key_text(self, number: int, record: dict[str, Any]) -> str | None:
+        cells = {cell.column.name: cell for cell in self._tables[number].cells.cells}
+        try:
+            values = [(cells[name], cells[name].get(record, None, 0)) for name in self.dataset.key]
+            if any(value is None for _, value in values):
+                return None
+            return "\t".join(cell.rules.convert(value) for cell, value in values)
         except Misfit:
             return None
 
@@ -162,6 +190,7 @@ class BatchBuilder:
         self.rejected: list[Rejected] = []
         self._nul_stripped = 0
         self._unknown: set[str] = set()
+        self._coerced: Counter[str] = Counter()
         self._projection = projection
         self._lineage = lineage
         self._buffers = [StringIO() for _ in projection.dataset.tables]
@@ -177,6 +206,7 @@ class BatchBuilder:
         except RecordRefusal as refusal:
             key = self._projection.key_of(record)
             self.rejected.append(Rejected(place=place, key=key, fault=refusal.fault))
+            self._projection.take_coerced()
             return
         self._add_rows(texts)
 
@@ -185,12 +215,14 @@ class BatchBuilder:
         places, records = zip(*placed, strict=True)
         texts = self._projection.rows_together(records, [f"{self._lineage}\t{place}\n" for place in places])
         if texts is None:
+            self._projection.take_coerced()
             for place, record in placed:
                 self.add(place, record)
         else:
             self._add_rows(texts)
 
     def _add_rows(self, texts: list[list[str]]) -> None:
+        self._coerced.update(self._projection.take_coerced())
         for index, rows in enumerate(texts):
             self._buffers[index].write("".join(rows))
             self._counts[index] += len(rows)
@@ -204,6 +236,7 @@ class BatchBuilder:
             stripped = without_nul(record)
             if stripped == record:
                 raise
+            self._projection.take_coerced()
             texts = self._projection.rows_of(stripped, lineage)
             self._nul_stripped += 1
             return texts
@@ -225,7 +258,9 @@ class BatchBuilder:
     @property
     def policy_effects(self) -> PolicyEffects:
         """The effects of the policies on the records so far."""
-        return PolicyEffects(nul_stripped=self._nul_stripped, unknown=tuple(sorted(self._unknown)))
+        return PolicyEffects(
+            nul_stripped=self._nul_stripped, unknown=tuple(sorted(self._unknown)), coerced=dict(self._coerced)
+        )
 
     def tables(self) -> tuple[tuple[Rows, ...], ...]:
         """Return the rows of each table."""
@@ -251,6 +286,7 @@ class RecordRefusal(Exception):
 
 def _row(table: Table, cells: _Cells, item: Any, outer: Outer | None, position: int, lineage: str) -> str:
     member = item.get if type(item) is dict else _no_member
+    count_coerced = len(cells.coerced)
     try:
         values = [
             NULL_TEXT
@@ -259,6 +295,7 @@ def _row(table: Table, cells: _Cells, item: Any, outer: Outer | None, position: 
             for name, get, convert in cells.steps
         ]
     except Misfit:
+        del cells.coerced[count_coerced:]
         values = _fitted(table, cells.cells, item, outer, position)
     values.append(lineage)
     return "\t".join(values)
@@ -312,9 +349,9 @@ def _rows_together(compiled: _CompiledTable, records: Sequence[Any], lineages: S
     return list(map("\t".join, zip(*compiled.cells.columns.texts(records), lineages, strict=True)))
 
 
-def _compile_table(table: Table) -> _CompiledTable:
+def _compile_table(table: Table, coerced: list[str]) -> _CompiledTable:
     takes = condition(table) if table.where else None
-    return _CompiledTable(table=table, cells=_compile(table), arrays=_arrays(table), takes=takes)
+    return _CompiledTable(table=table, cells=_compile(table, coerced), arrays=_arrays(table), takes=takes)
 
 
 def _keys(dataset: Dataset, table: Table) -> list[Getter]:
@@ -335,14 +372,14 @@ def _require_fitting(dataset: Dataset) -> None:
                     raise DefinitionError(f"{where}: the {option} does not fit: {misfit.reason}") from None
 
 
-def _compile(table: Table) -> _Cells:
+def _compile(table: Table, coerced: list[str]) -> _Cells:
     places = {column.name: index for index, column in enumerate(table.columns)}
     cells = tuple(
         _Cell(
             column=column,
             member=None if _is_changed(column) else column.value_path.member,
             get=getter(column),
-            rules=rules_of(column),
+            rules=_noting(rules_of(column), table, column, coerced),
             misfits_to=places[column.misfits_to] if column.misfits_to else None,
         )
         for column in table.columns
@@ -351,7 +388,23 @@ def _compile(table: Table) -> _Cells:
         cells=cells,
         steps=tuple((cell.member, cell.get, cell.rules.convert) for cell in cells),
         columns=Columns([(cell.column, cell.get, cell.rules) for cell in cells]),
+        coerced=coerced,
     )
+
+
+def _noting(rules: Rules, table: Table, column: Column, coerced: list[str]) -> Rules:
+    """Return rules that note the column for each text of a record that it does not store as it is written."""
+    convert, keeps, name = rules.convert, rules.keeps, f"{table.name}.{column.name}"
+    if keeps is None or column.exact or column.value is not None:
+        return rules
+
+    def convert_noting(value: Any) -> str:
+        text = convert(value)
+        if type(value) is str and not keeps(value) and value != column.default:
+            coerced.append(name)
+        return text
+
+    return replace(rules, convert=convert_noting)
 
 
 def _is_changed(column: Column) -> bool:

@@ -44,12 +44,15 @@ class Rules:
 
     `convert` and `convert_all` are the checked path: one value, and a whole column. `accept` is the fast path's check
     of the column alone, `group` its check with other columns, which knows no limits; it is None where there is none.
+    `keeps` says whether the column stores a text as it is written; None: each text, or its form means nothing. The fast
+    path accepts only texts that are kept, and the checked path counts the others.
     """
 
     convert: Convert
     convert_all: ConvertAll
     accept: Accept
     group: Group | None = None
+    keeps: Callable[[str], object] | None = None
 
 
 def convert_none(_values: Sequence[Any], _types: set[type]) -> None:

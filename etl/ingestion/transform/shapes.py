@@ -281,6 +281,8 @@ def _options(column: Column) -> Iterator[str]:
             yield f"{word} {value}"
     if column.one_of:
         yield "one of a list"
+    if column.exact:
+        yield "exact"
     if column.trim:
         yield "trimmed"
     if column.null_if:

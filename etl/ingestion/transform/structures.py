@@ -10,7 +10,7 @@ import msgspec
 from etl.datasets import Column
 from etl.datasets.types import StructureType
 from etl.ingestion.constants import MAX_NESTING
-from etl.ingestion.framing.boundaries import is_nested_deeper
+from etl.ingestion.framing.nesting import is_nested_deeper
 from etl.ingestion.transform.conversions import (
     MAX_FRACTION_DIGITS,
     as_text,

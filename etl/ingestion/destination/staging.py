@@ -1,0 +1,55 @@
+"""Tables like the facts, which the rows of a run go through: they refuse a row where the fact itself would refuse it.
+
+A column that no record fills gets its value in the fact, by a default, an identity or a trigger: here it may be empty.
+It keeps its default only where a check or a generated column reads it, because most defaults take effect each time.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import LiteralString, cast
+
+import psycopg
+from psycopg import sql
+
+from etl import queries
+from etl.datasets import LINEAGE, Dataset
+from etl.ingestion.destination.refusals import PARTITION_CHECK
+
+_SQL = queries.load("staging")
+
+
+def make_temporary(connection: psycopg.Connection, dataset: Dataset, tables: Sequence[sql.Identifier]) -> None:
+    """Make the temporary tables that the connection does not have yet, one like each table of the dataset."""
+    _make(connection, "make_temporary", dataset, tables)
+
+
+def make_logged(connection: psycopg.Connection, dataset: Dataset, tables: Sequence[sql.Identifier]) -> None:
+    """Make the logged tables that are missing, one like each table of the dataset."""
+    _make(connection, "make_staging", dataset, tables)
+
+
+def check_partitions(connection: psycopg.Connection, dataset: Dataset, tables: Sequence[sql.Identifier]) -> None:
+    """Let tables refuse a row that no partition of its fact holds now, for rows that reach the fact later or never."""
+    for new, fact in zip(tables, dataset.tables, strict=True):
+        row = connection.execute(_SQL["partitions"], {"table": fact.quoted}).fetchone()
+        if row and row[0]:
+            condition = sql.SQL(cast(LiteralString, row[0]))
+            names = {"new": new, "name": sql.Identifier(PARTITION_CHECK), "condition": condition}
+            connection.execute(_SQL["drop_partition_check"].format(**names))
+            # A fact that is partitioned by a column which no record fills decides itself.
+            with suppress(psycopg.errors.UndefinedColumn), connection.transaction():
+                connection.execute(_SQL["add_partition_check"].format(**names))
+
+
+def _make(connection: psycopg.Connection, statement: str, dataset: Dataset, tables: Sequence[sql.Identifier]) -> None:
+    connection.execute(queries.load("database")["hush_notices"])
+    for new, fact in zip(tables, dataset.tables, strict=True):
+        connection.execute(_SQL[statement].format(new=new, table=fact.identifier))
+        sent = [*(column.name for column in fact.columns), *LINEAGE]
+        values = {"new": new.as_string(connection), "table": fact.quoted, "sent": sent}
+        for name, is_read, default in connection.execute(_SQL["columns_not_sent"], values).fetchall():
+            names: dict[str, sql.Composable] = {"new": new, "column": sql.Identifier(name)}
+            connection.execute(_SQL["take_null" if is_read else "drop_column"].format(**names))
+            if is_read and default:
+                names["default"] = sql.SQL(cast(LiteralString, default))
+                connection.execute(_SQL["set_default"].format(**names))

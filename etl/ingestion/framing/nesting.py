@@ -1,0 +1,118 @@
+"""The brackets of JSON text: how deep they are nested, and where the value that they enclose ends. Pure.
+
+Strings are skipped by splitting at the quotes and brackets are counted by deleting all other bytes, which reads some
+hundred megabytes a second. Nothing is checked here but the balance of the brackets: decoding is the proof.
+"""
+
+from array import array
+from itertools import accumulate
+
+_SLICE_BYTES = 1 << 16
+
+_BRACKETS = b"[{]}"
+_OTHERS = bytes(set(range(256)).difference(_BRACKETS))
+_STEPS = bytes.maketrans(_BRACKETS, b"\x01\x01\xff\xff")
+_ROUNDS = 4
+"""Rounds in which adjacent pairs of brackets are removed: most slices are flat, and then they need not be counted."""
+
+
+class BracketScan:
+    """A scan of one object or array that gets the bytes in parts and keeps its state between them.
+
+    `depth` is the number of open brackets, `deepest` the largest depth so far, or a larger number that is still
+    `shallow`; `scanned` counts the bytes that were looked at.
+    """
+
+    def __init__(self, shallow: int) -> None:
+        self.depth = 0
+        self.deepest = 0
+        self.scanned = 0
+        self._shallow = shallow
+        self._in_string = False
+        self._is_escaped = False
+
+    def end(self, data: bytes, start: int = 0, stop: int | None = None) -> int | None:
+        """Continue with these bytes; return the position after the bracket that ends the value, None if it is later."""
+        stop = len(data) if stop is None else stop
+        for begin in range(start, stop, _SLICE_BYTES):
+            piece = data[begin : min(begin + _SLICE_BYTES, stop)]
+            self.scanned += len(piece)
+            end = self._slice_end(piece)
+            if end is not None:
+                return begin + end
+        return None
+
+    def _slice_end(self, piece: bytes) -> int | None:
+        plain = self._without_escapes(piece)
+        parts = plain.split(b'"')
+        began_in_string = self._in_string
+        self._in_string ^= not len(parts) & 1
+        brackets = b"".join(parts[began_in_string::2]).translate(None, _OTHERS)
+        if self._is_flat(brackets):
+            return None
+        depths = list(accumulate(array("b", brackets.translate(_STEPS)), initial=self.depth))
+        highest = max(depths)
+        self.deepest = max(self.deepest, highest)
+        self.depth = depths[-1]
+        try:
+            number = depths.index(0, 1)
+        except ValueError:
+            return None
+        return _place_of(number, parts, began_in_string=began_in_string)
+
+    def _is_flat(self, brackets: bytes) -> bool:
+        """Note the depth of brackets that surely neither end the value nor are deep; False if they must be counted."""
+        for rounds in range(_ROUNDS):
+            shorter = brackets.replace(b"[]", b"").replace(b"{}", b"")
+            if len(shorter) == len(brackets):
+                opened = len(brackets.lstrip(b"]}"))
+                closed = len(brackets) - opened
+                # What is left must be brackets that close, then brackets that open.
+                if closed >= self.depth or b"]" in brackets[closed:] or b"}" in brackets[closed:]:
+                    return False
+                # Pairs may have been removed before the brackets that close, and after those that open.
+                deepest = self.depth + max(0, opened - closed) + 2 * rounds
+                if deepest > self._shallow:
+                    return False
+                self.deepest = max(self.deepest, deepest)
+                self.depth += opened - closed
+                return True
+            brackets = shorter
+        return False
+
+    def _without_escapes(self, piece: bytes) -> bytes:
+        """Return the bytes with each escape of a quote or a backslash replaced by as many other bytes."""
+        if self._is_escaped:
+            self._is_escaped = False
+            piece = b"x" + piece[1:]
+        if b"\\" not in piece:
+            return piece
+        piece = piece.replace(b"\\\\", b"xx").replace(b'\\"', b"xx")
+        self._is_escaped = piece.endswith(b"\\")
+        return piece
+
+
+def _place_of(number: int, parts: list[bytes], *, began_in_string: bool) -> int:
+    """Return the position after the bracket of this number, from 1, outside the strings of a slice."""
+    at = 0
+    for place, part in enumerate(parts):
+        if place % 2 == began_in_string:
+            found = part.translate(None, _OTHERS)
+            if len(found) >= number:
+                for index, byte in enumerate(part):
+                    number -= byte in _BRACKETS
+                    if not number:
+                        return at + index + 1
+            number -= len(found)
+        at += len(part) + 1
+    raise AssertionError("the bracket is in the slice")
+
+
+def is_nested_deeper(value: bytes, most: int) -> bool:
+    """Return whether the objects and arrays of a JSON value are nested deeper than `most`."""
+    # Counting is cheap, and nearly always shows that the exact depth is not needed.
+    if value.count(b"[") + value.count(b"{") <= most:
+        return False
+    scan = BracketScan(most)
+    scan.end(value)
+    return scan.deepest > most

@@ -1,0 +1,167 @@
+"""The marks of the sources of runs, which tell to which run a source belongs."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+
+import psycopg
+import xxhash
+from psycopg.pq import TransactionStatus
+from tenacity import Retrying
+
+from etl import queries
+from etl.ingestion.fingerprints import Mark
+
+_SQL = queries.load("marks")
+
+_ROWS = 64
+"""Rows of marks that are read at a time: those of some hundred megabytes of a source."""
+
+_MARKS_IN_ROW = 256
+
+_SAME_MARKS = 4
+"""Rows of one run may have the same mark: that of its opening, that of a batch, and that of the batch after it."""
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Reads the ledger; outside a transaction `again` tries a read again, and a transaction is tried as a whole."""
+
+    connection: psycopg.Connection
+    again: Retrying | None = None
+
+    def read(
+        self, what: Callable[Concatenate[psycopg.Connection, P], Result], *args: P.args, **kwargs: P.kwargs
+    ) -> Result:
+        """Return what a function of the ledger reads."""
+        if self.again is None or self.connection.info.transaction_status != TransactionStatus.IDLE:
+            return what(self.connection, *args, **kwargs)
+        return self.again(what, self.connection, *args, **kwargs)
+
+
+def runs_of(connection: psycopg.Connection, dataset: str, marks: Sequence[Mark], most: int) -> list[list[int]]:
+    """Return for each mark the numbers of the runs of a dataset that have its hash, at most so many."""
+    return _found(connection, "runs_of_marks", dataset, marks, most)
+
+
+def runs_that_end_at(connection: psycopg.Connection, dataset: str, marks: Sequence[Mark], most: int) -> list[list[int]]:
+    """Return for each mark the numbers of runs that may end with it, at most so many."""
+    return _found(connection, "runs_that_end", dataset, marks, most)
+
+
+def _found(
+    connection: psycopg.Connection, name: str, dataset: str, marks: Sequence[Mark], most: int
+) -> list[list[int]]:
+    """Return the runs of each mark; where rows are left out, at least `most` numbers, of which some may be equal."""
+    found: list[list[int]] = [[] for _ in marks]
+    counts = [0] * len(marks)
+    salt = _salt(dataset)
+    values = {"hashes": [mark.hash ^ salt for mark in marks], "dataset": dataset, "most": most * _SAME_MARKS}
+    for place, run in connection.execute(_SQL[name], values) if marks else ():
+        counts[place - 1] += 1
+        if run not in found[place - 1][-1:]:
+            found[place - 1].append(run)
+    for runs, count in zip(found, counts, strict=True):
+        if count == most * _SAME_MARKS:
+            runs.extend(runs[-1:] * (most - len(runs)))
+    return found
+
+
+class Following(NamedTuple):
+    """A mark of a run, and whether marks may be missing before it: those of batches that are not loaded."""
+
+    mark: Mark
+    is_after_gap: bool
+
+
+def following(connection: psycopg.Connection, dataset: str, run: int, records: int) -> tuple[list[Following], bool]:
+    """Return some of the marks of a run after so many records, in order, and whether these are all."""
+    values = {"run": run, "records": records, "most": _ROWS}
+    rows = connection.execute(_SQL["marks_after"], values).fetchall()
+    found: list[Following] = []
+    last = records
+    for row in rows:
+        marks = list(_decoded(dataset, *row))
+        is_after_gap = marks[0].records > last
+        for mark in marks:
+            if mark.records > last:
+                found.append(Following(mark, is_after_gap))
+                last = mark.records
+                is_after_gap = False
+    return found, len(rows) < _ROWS
+
+
+def last(connection: psycopg.Connection, dataset: str, run: int) -> Mark | None:
+    """Return the last mark of a run: the end of what is known of its source."""
+    row = connection.execute(_SQL["last_marks"], {"run": run}).fetchone()
+    return None if row is None else list(_decoded(dataset, *row))[-1]
+
+
+def add(connection: psycopg.Connection, dataset: str, run: int, marks: Sequence[Mark]) -> None:
+    """Add marks of a run, which are in order."""
+    salt = _salt(dataset)
+    for first in range(0, len(marks), _MARKS_IN_ROW):
+        row = marks[max(0, first - 1) : first + _MARKS_IN_ROW]
+        values = {
+            "run": run,
+            "last_record": row[-1].records,
+            "hashes": [mark.hash ^ salt for mark in row],
+            "places": bytes(_encoded(row)),
+        }
+        connection.execute(_SQL["add_marks"], values)
+
+
+def first_batches(connection: psycopg.Connection, dataset: str) -> list[tuple[int, int]]:
+    """Return where the first batches of the runs without marks begin and end."""
+    return connection.execute(_SQL["first_batches"], {"dataset": dataset}).fetchall()
+
+
+def runs_of_first_batches(connection: psycopg.Connection, dataset: str, hashes: Sequence[bytes]) -> dict[int, bytes]:
+    """Return the runs without marks whose first batch has one of these hashes, with the hash."""
+    values = {"dataset": dataset, "hashes": list(hashes)}
+    return dict(connection.execute(_SQL["runs_of_first_batches"], values).fetchall())
+
+
+def forget_first_batch(connection: psycopg.Connection, run: int) -> None:
+    """Note that a run has marks now."""
+    connection.execute(_SQL["forget_first_batch"], {"run": run})
+
+
+def _salt(dataset: str) -> int:
+    """Return what keeps the marks of different datasets apart in one index."""
+    return int.from_bytes(xxhash.xxh3_64_digest(dataset.encode()), "big", signed=True)
+
+
+def _encoded(marks: Iterable[Mark]) -> Iterator[int]:
+    records = end = 0
+    for mark in marks:
+        for number in (mark.records - records, mark.end - end):
+            rest = number
+            while rest > 0x7F:
+                yield rest & 0x7F | 0x80
+                rest >>= 7
+            yield rest
+        records, end = mark.records, mark.end
+
+
+def _decoded(dataset: str, hashes: Sequence[int], places: bytes) -> Iterator[Mark]:
+    numbers = _numbers(places)
+    salt = _salt(dataset)
+    records = end = 0
+    for hash_ in hashes:
+        records += next(numbers)
+        end += next(numbers)
+        yield Mark(records, end, hash_ ^ salt)
+
+
+def _numbers(data: bytes) -> Iterator[int]:
+    number = shift = 0
+    for byte in data:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            yield number
+            number = shift = 0

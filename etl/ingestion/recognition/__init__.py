@@ -1,0 +1,1 @@
+"""Recognition: to which run a source belongs, by the marks of its records."""

@@ -1,0 +1,314 @@
+"""Which run a source belongs to: the run whose source agrees with it over most records (decision 1).
+
+The records of a source are compared, while they are read, with the marks of the known runs. Nothing is written here,
+and nothing is loaded before it is decided.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from etl.ingestion.fingerprints import Fingerprint, Mark, as_hashed
+from etl.ingestion.framing.spans import spans
+from etl.ingestion.ledger import marks
+from etl.ingestion.ledger.marks import Following, Reader
+from etl.ingestion.recognition.old_runs import OldRun, OldRuns
+from etl.ingestion.values import Piece
+
+_FEW = 64
+"""So many runs are followed mark by mark; if more runs agree, each record of the source is looked up."""
+
+_MOST_EXPECTED = 4
+_ASKED_AGAIN = 2000
+
+Kind = Literal["new", "within", "extends", "perhaps within"]
+"""new: no run has these records; within: a run has all of them; extends: the source holds all that is known of a run,
+and more; perhaps within: the source may be the beginning of the source of a run, cut off between two marks.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognised:
+    """The run that a source belongs to, by its number.
+
+    `within` are all runs that have all of its records, `whole` those of which it has all. `agrees` is the number of
+    records that it shares with the run `departs_from`, the one that agrees longest.
+    """
+
+    kind: Kind
+    run: int | None = None
+    within: Sequence[int] = ()
+    whole: Sequence[int] = ()
+    departs_from: int | None = None
+    agrees: int = 0
+
+
+class Candidate(Protocol):
+    """A run that agrees with a source up to the mark `hit`; `after` is its next mark."""
+
+    run: int
+    hit: Mark
+
+    @property
+    def after(self) -> Mark | None:
+        """The next mark, or None when `hit` is the last one."""
+
+    def agrees(self, mark: Mark, piece: Piece) -> bool:
+        """Return whether the source has this mark; the piece holds its last record."""
+
+    def step(self) -> None:
+        """Continue with the next mark, which the source has."""
+
+    @property
+    def needs_own(self) -> bool:
+        """Whether it has each mark that every reader of the source makes, up to the next one."""
+
+
+@dataclass(kw_only=True, eq=False)
+class _MarkedRun:
+    """A run with marks."""
+
+    run: int
+    hit: Mark
+    ledger: Reader
+    dataset: str
+    digests: "_Digests"
+    _following: list[Following] = field(default_factory=list)
+    _next: int = 0
+    _is_all: bool = False
+
+    @property
+    def after(self) -> Mark | None:
+        if self._next == len(self._following) and not self._is_all:
+            self._following, self._is_all = self.ledger.read(marks.following, self.dataset, self.run, self.hit.records)
+            self._next = 0
+        return self._following[self._next].mark if self._next < len(self._following) else None
+
+    @property
+    def needs_own(self) -> bool:
+        return not (self._next < len(self._following) and self._following[self._next].is_after_gap)
+
+    def mark_after(self, records: int) -> Mark | None:
+        """Return the next mark after so many records, if it is at hand."""
+        place = bisect_right(self._following, records, self._next, key=lambda each: each.mark.records)
+        return self._following[place].mark if place < len(self._following) else None
+
+    def agrees(self, mark: Mark, piece: Piece) -> bool:
+        return self.digests.at(mark.records, piece) == mark
+
+    def step(self) -> None:
+        self.hit = self._following[self._next].mark
+        self._next += 1
+
+
+class _Digests:
+    """The marks of a source at any of its records."""
+
+    def __init__(self) -> None:
+        self._piece: Piece | None = None
+        self._known: dict[int, Mark] = {}
+
+    def at(self, records: int, piece: Piece) -> Mark:
+        """Return the mark after so many records; the last of them is in the piece."""
+        if piece is not self._piece:
+            self._piece = piece
+            self._known = {mark.records: mark for mark in (*piece.marks, *filter(None, [piece.end_mark]))}
+        if records not in self._known:
+            self._known |= {mark.records: mark for mark in _marks_at([records], piece)}
+        return self._known[records]
+
+
+def _marks_at(numbers: Sequence[int], piece: Piece) -> list[Mark]:
+    """Return the marks after these records of a piece, in order."""
+    found = []
+    begin = 0
+    fingerprint = piece.start.copy() if piece.start else Fingerprint()
+    for place, span in spans(piece, [number - piece.first_record + 1 for number in numbers]):
+        fingerprint.add(as_hashed(piece.between(begin, span.end)), piece.first_record + place - 1 - fingerprint.records)
+        begin = span.end
+        found.append(fingerprint.mark)
+    return found
+
+
+class Recognition:
+    """Compares the records of one target, a piece after the other, until the run is decided.
+
+    `limit` is the number of records that are wanted.
+    """
+
+    def __init__(self, ledger: Reader, dataset: str, limit: int | None = None) -> None:
+        self.is_decided = False
+        self._ledger = ledger
+        self._dataset = dataset
+        self._limit = limit
+        self._digests = _Digests()
+        self._is_asked = False
+        self._wide: Mark | None = None
+        self._one_of_many: int | None = None
+        self._active: list[Candidate] = []
+        self._old = OldRuns(ledger, dataset)
+        self._departed: dict[Candidate, int] = {}
+        self._ended: list[Candidate] = []
+        self._own: deque[Mark] = deque(maxlen=_ASKED_AGAIN)
+        self.records = 0
+        self.end: Mark | None = None
+        self._limit_end: Mark | None = None
+        self._seen: set[int] = set()
+
+    def note(self, piece: Piece) -> None:
+        """Compare the records of a piece."""
+        if not self._is_asked or self._wide is not None:
+            self._ask(piece)
+        self._own.extend(piece.marks)
+        self.records = piece.last_record
+        self.end = piece.end_mark
+        if self._limit is not None and piece.first_record <= self._limit <= piece.last_record:
+            self._limit_end = self._digests.at(self._limit, piece)
+        self._active += self._old.found(piece)
+        for candidate in list(self._active):
+            if isinstance(candidate, OldRun):
+                candidate.read(piece)
+            self._follow(candidate, piece)
+        n = self._limit or self.records + 1
+        has_all = any(candidate.hit.records >= n for candidate in self._all)
+        self.is_decided = has_all or not (self._active or self._wide or self._old.is_searching)
+
+    def expected(self, records: int) -> list[Mark]:
+        """Return the next marks of the runs that agree so far, after so many records: those that are at hand."""
+        if self.is_decided or len(self._active) > _MOST_EXPECTED:
+            return []
+        found = (each.mark_after(records) for each in self._active if isinstance(each, _MarkedRun))
+        return [mark for mark in found if mark is not None]
+
+    @property
+    def _all(self) -> list[Candidate]:
+        return [*self._active, *self._departed, *self._ended]
+
+    def _ask(self, piece: Piece) -> None:
+        """Find the runs that have the marks of a piece; `_wide` is the last mark that too many of them have."""
+        own = list(piece.marks)
+        self._is_asked = True
+        found = self._ledger.read(marks.runs_of, self._dataset, own, _FEW + 1)
+        before = self._wide
+        for mark, runs in zip(own, found, strict=True):
+            if before is not None:
+                self._look_up_each(before, mark, piece)
+            if len(runs) <= _FEW:
+                self._wide = None
+                self._add(mark, runs)
+                return
+            [ending] = self._ledger.read(marks.runs_that_end_at, self._dataset, [mark], _FEW)
+            self._add(mark, ending)
+            before = self._wide = mark
+            self._one_of_many = runs[0]
+        if self._wide is not None and piece.end_mark is not None:
+            self._look_up_each(self._wide, piece.end_mark, piece, through=True)
+            self._wide = piece.end_mark
+
+    def _look_up_each(self, after: Mark, before: Mark, piece: Piece, *, through: bool = False) -> None:
+        """Find the runs that have a mark at one of the records between two marks."""
+        first = max(after.records + 1, piece.first_record)
+        numbers = range(first, before.records + through)
+        found = _marks_at(numbers, piece) if numbers else []
+        for mark, runs in zip(found, self._ledger.read(marks.runs_of, self._dataset, found, _FEW), strict=True):
+            self._add(mark, runs)
+
+    def _add(self, mark: Mark, runs: Collection[int]) -> None:
+        for run in runs:
+            if run not in self._seen:
+                self._seen.add(run)
+                self._active.append(
+                    _MarkedRun(run=run, hit=mark, ledger=self._ledger, dataset=self._dataset, digests=self._digests)
+                )
+
+    def _follow(self, candidate: Candidate, piece: Piece) -> None:
+        """Compare the marks of a run with the records of a piece."""
+        while True:
+            after = candidate.after
+            if after is None:
+                self._active.remove(candidate)
+                self._ended.append(candidate)
+                return
+            if after.records > piece.last_record:
+                own = (mark.records for mark in piece.marks if candidate.hit.records < mark.records < after.records)
+                missed = next(own, None) if candidate.needs_own else None
+                if missed is not None:
+                    self._depart(candidate, missed)
+                return
+            if not candidate.agrees(after, piece):
+                self._depart(candidate, after.records)
+                return
+            candidate.step()
+
+    def _depart(self, candidate: Candidate, at: int) -> None:
+        """Note that a run differs from the source within its first `at` records."""
+        self._active.remove(candidate)
+        self._departed[candidate] = at
+
+    def decide(self, covered: Mapping[int, int] | None = None, flagged: Collection[int] = ()) -> Recognised:
+        """Return the decision by all that was read: the source ends there, if it was not decided before.
+
+        `flagged` are the runs whose source may itself be within a longer one.
+        """
+        n = self._wanted
+        hits = [candidate for candidate in self._all if candidate.hit.records]
+        within = self.within
+        whole = [candidate for candidate in self._ended if candidate.hit.records and candidate.hit.records <= n]
+        names = sorted(candidate.run for candidate in whole)
+        if within:
+            ends = {candidate.run for candidate in self._ended if candidate.hit.records == n} or set(within[:1])
+            run = min(within, key=lambda run: (run not in ends, -(covered or {}).get(run, 0), run))
+            return Recognised(kind="within", run=run, within=within, whole=names, agrees=n)
+        departed = [candidate for candidate, at in self._departed.items() if at > n]
+        open_ = [candidate for candidate in (*self._active, *departed) if self._continues_after(candidate, n)]
+        longest = max(whole, key=lambda candidate: (candidate.hit.records, -candidate.run), default=None)
+        if longest is not None and not (open_ and longest.run in flagged):
+            return Recognised(kind="extends", run=longest.run, whole=names, agrees=longest.hit.records)
+        if open_:
+            run = max(open_, key=lambda candidate: (candidate.hit.records, -candidate.run)).run
+            return Recognised(kind="perhaps within", run=run, whole=names)
+        if self._wide is not None:  # Many runs have all marks of the source, and few of them end here.
+            return Recognised(kind="perhaps within", run=self._one_of_many, whole=names)
+        deepest = max(hits, key=lambda candidate: (candidate.hit.records, -candidate.run), default=None)
+        if deepest is None:
+            return Recognised(kind="new", whole=names)
+        return Recognised(kind="new", whole=names, departs_from=deepest.run, agrees=deepest.hit.records)
+
+    @property
+    def _wanted(self) -> int:
+        return min(self._limit or self.records, self.records)
+
+    @property
+    def within(self) -> list[int]:
+        """The numbers of the runs that have all wanted records."""
+        if not self.records:
+            [found] = self._ledger.read(marks.runs_of, self._dataset, [Fingerprint().mark], _FEW)
+            return found
+        return sorted(candidate.run for candidate in self._all if candidate.hit.records >= self._wanted)
+
+    def old(self, run: int) -> OldRun | None:
+        """Return a run without marks that agrees with the source."""
+        return next((each for each in self._all if isinstance(each, OldRun) and each.run == run), None)
+
+    def _continues_after(self, candidate: Candidate, n: int) -> bool:
+        """Return whether the next mark of a run is after the end of the wanted records, in records and in bytes."""
+        after = candidate.after
+        end = self._limit_end or self.end
+        return after is not None and after.records > n and (end is None or after.end > end.end)
+
+    def has_changed(self) -> bool:
+        """Return whether another load has opened a run of this source since it was read.
+
+        The answer holds while nothing else can open a run of the dataset.
+        """
+        asked = [*self._own, *([self.end] if self.end else [])]
+        found = self._ledger.read(marks.runs_of, self._dataset, asked, _FEW + 1)
+        return any(run not in self._seen for runs in found if len(runs) <= _FEW for run in runs)
+
+    @property
+    def runs(self) -> list[int]:
+        """The numbers of the runs that agree with the beginning of the source."""
+        many = set() if self._one_of_many is None else {self._one_of_many}
+        return sorted({candidate.run for candidate in self._all} | set(self.within) | many)

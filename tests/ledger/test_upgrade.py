@@ -1,0 +1,123 @@
+"""A database that an earlier version made is used on: its ledger, its unfinished runs and its failed store.
+
+The folder `version_0008` was made by the version before the marks of sources; what it holds never changes.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from etl.database import migrations
+from etl.database.connecting import Database
+from etl.datasets import find
+from etl.provisioning import create
+from etl.settings import shipped
+from tests.support.site import Site
+
+VERSION = Path(__file__).parent / "version_0008"
+TABLES = ("etl.runs", "etl.attempts", "etl.batches", "etl.failures", "etl.faults", "logistics.parcels")
+
+
+def _sql_before(folder: Path) -> Path:
+    """Return the SQL of the version before: without the migrations after its last."""
+    shutil.copytree(shipped("sql"), folder)
+    for path in (*folder.glob("migrations/[0-9]*.sql"), *folder.glob("migrations/versions/[0-9]*.py")):
+        if path.name[:4] > "0008":
+            path.unlink()
+    return folder
+
+
+@pytest.fixture
+def empty_site(site: Site, tmp_path: Path) -> Iterator[Site]:
+    """Give a database without any table."""
+    name = f"{site.value('select current_database()')}_before"
+    site.ask(sql.SQL("create database {}").format(sql.Identifier(name)))
+    empty = Site(make_conninfo(site.conninfo, dbname=name), tmp_path)
+    yield empty
+    empty.close()
+    site.ask(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def before(empty_site: Site, tmp_path: Path) -> Site:
+    """Give the database, the sources and the failed store of the version before, migrated to this one."""
+    folder = _sql_before(tmp_path / "sql")
+    with patch.object(migrations, "shipped", lambda _name: folder):
+        migrations.run_migrations(empty_site.connection)
+    for path in VERSION.glob("*.*json"):
+        shutil.copy(path, empty_site.folder)
+    shutil.copytree(VERSION / "failed", empty_site.store, dirs_exist_ok=True)
+    empty_site.write_definition((VERSION / "parcels.toml").read_text())
+    create(Database(conninfo=empty_site.conninfo), find("parcels", empty_site.folder / "config"))
+    ledger = json.loads((VERSION / "ledger.json").read_text())
+    for name in TABLES:
+        rows = ledger[name.split(".")[1]]
+        statement = sql.SQL(
+            "insert into {table} ({columns}) overriding system value select {columns} from"
+            " json_populate_recordset(null::{table}, %s)"
+        ).format(table=sql.Identifier(*name.split(".")), columns=sql.SQL(", ").join(map(sql.Identifier, rows[0])))
+        empty_site.ask(statement, [json.dumps(rows)])
+    empty_site.ask("select setval(pg_get_serial_sequence('etl.runs', 'number'), 3)")
+    assert empty_site.run("db", "migrate").returncode == 0
+    return empty_site
+
+
+def _count(before: Site) -> tuple[int, int]:
+    [(count, distinct)] = before.ask("select count(*), count(distinct id) from logistics.parcels")
+    return count, distinct
+
+
+def test_the_sources_of_the_version_before_are_known(before: Site) -> None:
+    """Each loaded source is known again, by its name or another; then its run has marks."""
+    (before.folder / "array.json").rename(before.folder / "renamed.json")
+    for name, skipped in (("finished.ndjson", 60), ("renamed.json", 30)):
+        summary = before.load("parcels", name)
+        assert (summary["status"], summary["records"]["skipped"]) == ("already_loaded", skipped)
+    assert before.column("select distinct run from etl.marks order by run") == [1, 3]
+    assert _count(before) == (127, 127)
+    assert before.load("parcels", "finished.ndjson")["status"] == "already_loaded"
+
+
+def test_an_unfinished_run_and_a_grown_source_continue(before: Site) -> None:
+    """The rest of a source that was cut off is loaded by its run, and so is the tail of one that grew."""
+    whole = (before.folder / "cut.ndjson").read_bytes()
+    whole = whole[: whole.rindex(b"\n") + 1]
+    (before.folder / "cut.ndjson").write_bytes(whole + b'{"id":"P140","kg":1}\n{"id":"P141","kg":1}\n')
+    summary = before.load("parcels", "cut.ndjson")
+    assert (summary["status"], summary["records"]["loaded"], summary["records"]["skipped"]) == (
+        "loaded_with_rejects",
+        2,
+        40,
+    )
+    grown = before.folder / "finished.ndjson"
+    grown.write_bytes(grown.read_bytes() + b'{"id":"P60","kg":1}\n')
+    assert before.load("parcels", "finished.ndjson")["records"]["loaded"] == 1
+    assert before.value("select count(*) from etl.runs") == 3
+    assert _count(before) == (130, 130)
+
+
+def test_a_part_of_a_source_of_the_version_before_is_not_loaded_again(before: Site) -> None:
+    """A copy that was cut off within a batch is exit 3; one that ends with a batch is known. Then the whole is, too."""
+    lines = (before.folder / "finished.ndjson").read_bytes().splitlines(keepends=True)
+    part = before.folder / "part.ndjson"
+    part.write_bytes(b"".join(lines[:20]))
+    assert before.run("load", "parcels", "part.ndjson").returncode == 3
+    part.write_bytes(b"".join(lines[:16]))
+    assert before.load("parcels", "part.ndjson")["records"]["skipped"] == 16
+    assert before.load("parcels", "finished.ndjson")["records"]["skipped"] == 60
+    assert _count(before) == (127, 127)
+
+
+def test_failures_of_the_version_before_are_replayed(before: Site) -> None:
+    """A record that waits in the failed store is corrected and replayed into its run."""
+    for path in before.store.glob("parcels/*/*.ndjson"):
+        path.write_bytes(path.read_bytes().replace(b'"heavy"', b"1"))
+    assert before.run("failed", "replay", "--all").returncode == 0
+    assert _count(before) == (130, 130)
+    assert before.load("parcels", "finished.ndjson")["exit_code"] == 0

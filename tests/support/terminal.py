@@ -1,0 +1,45 @@
+"""A command whose standard output and standard error are one terminal."""
+
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, chdir
+from pathlib import Path
+from unittest import mock
+
+from etl import cli
+from etl.standard_streams import StandardStream
+from tests.support.in_process import connections_closed, logs_of_its_own
+
+
+def on_terminal(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> tuple[int, str]:
+    """Run `etl ARGUMENTS` on a terminal of 200 columns; return the exit code and the bytes that the terminal got."""
+    ours, theirs = os.openpty()
+    output: list[bytes] = []
+    reader = threading.Thread(target=_read, args=(ours, output))
+    reader.start()
+    with ExitStack() as stack:
+        stack.callback(os.close, ours)
+        stack.callback(reader.join)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            kept = os.dup(number)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, number)
+            os.dup2(theirs, number)
+            stack.enter_context(mock.patch.object(sys, name, stack.enter_context(StandardStream(number, "utf-8"))))
+        os.close(theirs)
+        stack.enter_context(logs_of_its_own())
+        stack.enter_context(mock.patch.dict(os.environ, {**env, "TERM": "xterm", "COLUMNS": "200"}, clear=True))
+        stack.enter_context(chdir(cwd))
+        stack.enter_context(connections_closed())
+        code = cli.run(list(arguments))
+    return code, b"".join(output).decode()
+
+
+def _read(terminal: int, output: list[bytes]) -> None:
+    try:
+        while data := os.read(terminal, 65536):
+            output.append(data)
+    except OSError:  # Linux reports so that no process has the terminal open.
+        pass
