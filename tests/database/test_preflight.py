@@ -189,7 +189,7 @@ class Pooler:
             message = _message(client)
 
 
-@pytest.fixture(params=[True, False], ids=["by transaction", "by session"])
+@pytest.fixture(params=[pytest.param(True, marks=pytest.mark.slow), False], ids=["by transaction", "by session"])
 def pooled(request: pytest.FixtureRequest, connection: Connection) -> Iterator[tuple[bool, str]]:
     """Give the address of the test's database behind a pooler, and whether it shares sessions."""
     info = connection.info

@@ -60,12 +60,12 @@ def _released(site: Site, holder: Connection, waits: int) -> Iterator[None]:
     "statement",
     [
         "lock table logistics.shipments in access exclusive mode",
-        "lock table etl.runs in access exclusive mode",
-        "lock table analytics.daily_shipments in access exclusive mode",
         REFRESH,
         *(
             pytest.param(statement, marks=pytest.mark.slow)
             for statement in (
+                "lock table etl.runs in access exclusive mode",
+                "lock table analytics.daily_shipments in access exclusive mode",
                 "select from logistics.shipments for update",
                 "lock table etl.batches in access exclusive mode",
                 "lock table etl.attempts in access exclusive mode",

@@ -110,6 +110,7 @@ def test_a_refresh_over_a_connection_that_falls_silent(site: Site, relay: Relay,
     assert site.run("precalculate", "--verify").returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_a_listener_whose_connections_fall_silent(
     site: Site, relay: Relay, merged: Case, monkeypatch: pytest.MonkeyPatch
