@@ -87,3 +87,17 @@ def test_other_sources_load_after_one_that_needs_another_mode(site: Site, grown:
     ended = site.run("load", "ships", grown, "other.ndjson", "--mode", "append", "--json")
     statuses = [(line["status"], line["exit_code"]) for line in ended.lines if line["kind"] == "source"]
     assert (ended.returncode, statuses) == (2, [("incomplete", 2), ("loaded", 0)])
+
+
+@pytest.mark.parametrize(("shared", "others", "code"), [(1500, 5000, 0), (1500, 548, 5), (900, 2000, 0)])
+def test_a_source_that_shares_many_records_is_a_full_export(site: Site, shared: int, others: int, code: int) -> None:
+    """It is refused if a thousand of its records, and half of it, are those of a run; else it is another source."""
+    lines = [f'{{"id":"S{number}","v":1}}\n' for number in range(20_000)]
+    site.define(SHIPS)
+    source = site.folder / "ships.ndjson"
+    source.write_text("".join(lines))
+    assert site.load("ships", source, "--mode", "append")["records"]["loaded"] == 20_000
+    site.ask("alter table logistics.ships drop constraint ships_pkey")
+    source.write_text("".join([*lines[:shared], *(f'{{"id":"T{number}","v":1}}\n' for number in range(others))]))
+    ended = site.run("load", "ships", source, "--json", "--mode", "append", "--batch-rows", "512")
+    assert (ended.returncode, ended.summary["records"]["loaded"]) == (code, 0 if code else shared + others)

@@ -39,7 +39,7 @@ class _Waiting:
 
     def note(self, piece: Piece) -> None:
         """Keep a piece, and compare it with the known runs."""
-        if self.recognition is not None and not self.recognition.is_decided:
+        if self.recognition is not None:
             self.recognition.note(piece)
         self.marks += piece.marks
         self.kept.append(piece)
@@ -53,7 +53,7 @@ class _Waiting:
         """Compare the kept pieces with the runs that are known now."""
         self.recognition = recognition
         for piece in self.kept if recognition is not None else ():
-            if recognition is not None and not recognition.is_decided:
+            if recognition is not None:
                 recognition.note(piece)
 
 

@@ -307,7 +307,7 @@ def _require_new(
     run = other[decided.departs_from]
     log.warning("source_departed", source=name, run=run.run, after_records=decided.agrees)
     last = marks.last(connection, target.dataset.name, run.number)
-    half = min(compared.records, last.records if last else compared.records) / 2
+    half = min(compared.read, last.records if last else compared.read) / 2
     if target.mode == "append" and decided.agrees >= _FULL_EXPORT_RECORDS and decided.agrees >= half:
         raise TooManyRejectedError(
             f"{name}: the first {decided.agrees:,} records are those of run {run.run}, and others follow:"

@@ -135,7 +135,7 @@ def _marks_at(numbers: Sequence[int], piece: Piece) -> list[Mark]:
 class Recognition:
     """Compares the records of one target, a piece after the other, until the run is decided.
 
-    `limit` is the number of records that are wanted.
+    `limit` is the number of records that are wanted, `records` how many were compared, `read` how many were read.
     """
 
     def __init__(self, ledger: Reader, dataset: str, limit: int | None = None) -> None:
@@ -153,12 +153,16 @@ class Recognition:
         self._ended: list[Candidate] = []
         self._own: deque[Mark] = deque(maxlen=_ASKED_AGAIN)
         self.records = 0
+        self.read = 0
         self.end: Mark | None = None
         self._limit_end: Mark | None = None
         self._seen: set[int] = set()
 
     def note(self, piece: Piece) -> None:
-        """Compare the records of a piece."""
+        """Compare the records of a piece; after the decision they are only counted."""
+        self.read = piece.last_record
+        if self.is_decided:
+            return
         if not self._is_asked or self._wide is not None:
             self._ask(piece)
         self._own.extend(piece.marks)
