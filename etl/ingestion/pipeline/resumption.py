@@ -1,6 +1,6 @@
 """The run of a target is opened: the one that its source belongs to continues, or a new one begins (decision 1)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -248,7 +248,7 @@ def _run_to_continue(
     else:
         run = known.get(decided.run) if decided.run is not None and decided.kind != "perhaps within" else None
     if load.settings.force:
-        run = next((known[number] for number in _forced(decided, known, target, stream.source)), None)
+        run = _forced(decided, known, target, stream.source)
     if run is not None:
         _require_definition(run, stream, target)
     return _Chosen(run, decided)
@@ -270,8 +270,8 @@ def _replace_to_continue(
     return None
 
 
-def _forced(decided: Recognised, known: dict[int, KnownRun], target: Target, source: Source) -> Iterable[int]:
-    """Yield the unfinished runs of the same source that the same command began with --force."""
+def _forced(decided: Recognised, known: dict[int, KnownRun], target: Target, source: Source) -> KnownRun | None:
+    """Return the newest unfinished run of the same source that the same command began with --force."""
     for number in sorted({*decided.within, *decided.whole}, reverse=True):
         run = known[number]
         if (
@@ -280,7 +280,8 @@ def _forced(decided: Recognised, known: dict[int, KnownRun], target: Target, sou
             and run.is_atomic == target.is_atomic
             and run.definition_hash == target.definition_hash(source.encoding)
         ):
-            yield run.number
+            return run
+    return None
 
 
 def _require_new(
@@ -292,19 +293,19 @@ def _require_new(
     version of one.
     """
     name = stream.source.name
-    other = runs.known(connection, [number for number in (decided.run, decided.departs_from) if number is not None])
+    number = decided.run if decided.kind == "perhaps within" else decided.departs_from
+    if number is None:
+        return
+    run = runs.known(connection, [number])[number]
     if decided.kind == "perhaps within":
         if target.mode == "append":
             raise SourceError(
-                f"{name}: all of its {compared.records:,} records may be the first records of run"
-                f" {other[decided.run or 0].run}, which has more: perhaps a copy that was cut off",
+                f"{name}: all of its {compared.records:,} records may be the first records of run {run.run},"
+                " which has more: perhaps a copy that was cut off",
                 hint="get the whole file; --force loads all of it as a source of its own",
             )
-        log.warning("perhaps_cut_off", source=name, run=other[decided.run or 0].run, records=compared.records)
+        log.warning("perhaps_cut_off", source=name, run=run.run, records=compared.records)
         return
-    if decided.departs_from is None:
-        return
-    run = other[decided.departs_from]
     log.warning("source_departed", source=name, run=run.run, after_records=decided.agrees)
     last = marks.last(connection, target.dataset.name, run.number)
     half = min(compared.read, last.records if last else compared.read) / 2
