@@ -39,6 +39,7 @@ def migrate(target: Database, config_dir: Path) -> None:
     with connecting.connect(target, "etl:migrate") as connection, migrations.one_migration_at_a_time(connection):
         sessions.require_usable(connection)
         migrations.run_migrations(connection)
+        migrations.make_staging_schema(connection)
         migrations.grant_ledger(connection)
         for dataset in valid:
             if dataset.name in names:

@@ -53,6 +53,12 @@ def _refuse_newer(version: str | None) -> None:
         )
 
 
+def make_staging_schema(connection: psycopg.Connection) -> None:
+    """Make the schema of the tables of unfinished runs where a dump left it out."""
+    connection.execute(_SQL["hush_notices"])
+    connection.execute(_SQL["make_staging_schema"])
+
+
 def grant_ledger(connection: psycopg.Connection) -> None:
     """Grant the ledger and the schemas to the existing group roles; a role may be newer than the migration."""
     present = {role for (role,) in connection.execute(_SQL["roles_present"])}

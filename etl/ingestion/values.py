@@ -267,16 +267,19 @@ class PolicyEffects:
     """The effects of policies: records without their NUL characters, records with a duplicate key, unknown members.
 
     `coerced` counts for each column, by table and name, the texts that it does not store as they are written.
+    `kept_rows` are the rows of each table without those of the duplicates, if a policy kept some out of the tables.
     """
 
     nul_stripped: int = 0
     duplicates: int = 0
     unknown: tuple[str, ...] = ()
     coerced: Mapping[str, int] = field(default_factory=dict)
+    kept_rows: tuple[int, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Return the effects that occurred, as a JSON object."""
-        return {name: list(value) if value is self.unknown else value for name, value in vars(self).items() if value}
+        effects = {name: value for name, value in vars(self).items() if value}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in effects.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,12 +311,14 @@ class Batch:
 class CopyResult:
     """The result of sending a batch: the rows kept of each table, and the faults of the refused records, by place.
 
-    `duplicates` counts the records with the key of an earlier record, if the policy asks for them.
+    `duplicates` counts the records with the key of an earlier record, if the policy asks for them. `kept_rows` are the
+    rows of each table without those of the duplicates, if the policy keeps these out of the tables.
     """
 
     rows: tuple[int, ...]
     faults: Mapping[int, Fault] = field(default_factory=dict)
     duplicates: int = 0
+    kept_rows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

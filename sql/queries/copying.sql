@@ -26,6 +26,10 @@ select reltuples::bigint from pg_class where oid = %(table)s::regclass;
 -- Update the planner's statistics of a table, unless another session holds its lock.
 analyze (skip_locked) {table};
 
+-- name: count_batches
+-- Count the rows of each batch in a staging table.
+select etl_batch, count(*) from {table} group by etl_batch;
+
 -- name: has_rows
 -- Return whether a table holds a row.
 select exists (select from {table}) as has_rows;

@@ -78,6 +78,11 @@ select max(version_num) from etl.schema_version;
 -- List which of the group roles exist.
 select rolname from pg_roles where rolname in ('etl_loader', 'etl_analyst');
 
+-- name: make_staging_schema
+-- Make the schema of the tables of unfinished runs, which a dump may have left out.
+create schema if not exists etl_staging;
+comment on schema etl_staging is 'rows of atomic runs that are not visible yet';
+
 -- name: grant_ledger_to_etl_loader
 -- Let loaders write the ledger, stage atomic runs and refresh aggregates, but not change etl.watches, which holds SQL.
 grant usage on schema etl, etl_staging, logistics, analytics to etl_loader;
@@ -86,7 +91,7 @@ revoke all on all tables in schema etl from etl_loader;
 grant select on all tables in schema etl to etl_loader;
 grant insert, update on etl.runs, etl.attempts, etl.batches, etl.failures, etl.faults, etl.refreshes to etl_loader;
 grant insert on etl.marks to etl_loader;
-grant delete on etl.touched, etl.first_batches to etl_loader;
+grant delete on etl.touched, etl.first_batches, etl.batches, etl.failures, etl.faults to etl_loader;
 grant insert, delete on etl.pending to etl_loader;
 
 -- name: grant_ledger_to_etl_analyst

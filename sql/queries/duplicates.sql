@@ -3,17 +3,37 @@
 create table {keys} as select {key}, etl_batch, etl_place from {table} with no data;
 alter table {keys} replica identity full;
 
--- name: has_batches
--- Return whether a run has batches.
-select exists (select from etl.batches where run = %(run)s);
+-- name: count_keys
+-- Count the keys of a run in one of its tables.
+(select count(*) from {keys})
+
+-- name: lacks_keys
+-- Return whether a run has loaded more records, without duplicates, than it has keys.
+select {counts} < (
+    select coalesce(sum(count_loaded - case
+        when r.on_duplicate = 'reject' then 0 else coalesce((policies ->> 'duplicates')::bigint, 0)
+    end), 0)
+    from etl.batches
+    join etl.runs r using (run)
+    where run = %(run)s
+);
 
 -- name: fill_keys
--- Fill the table of a run's keys from the rows that the run has loaded.
+-- Add the keys of the rows that a run has loaded.
 insert into {keys} ({key}, etl_batch, etl_place)
 select distinct on ({key}) {key}, etl_batch, etl_place
-from {table}
+from {rows}
 where etl_run = (select number from etl.runs where run = %(run)s)
-order by {key}, etl_batch, etl_place;
+order by {key}, etl_batch, etl_place
+on conflict do nothing;
+
+-- name: published_and_staged
+-- The rows of an atomic run: those that are visible, and those that are not yet.
+(
+    select {key}, etl_batch, etl_place, etl_run from {table}
+    union all
+    select {key}, etl_batch, etl_place, etl_run from {staging}
+) as loaded
 
 -- name: make_firsts
 -- Make the table of the records of a batch that are the first with their key, once per connection.

@@ -238,13 +238,25 @@ where run = %(run)s;
 select coalesce(sum(count_loaded), 0)::bigint as loaded from etl.batches where run = %(run)s;
 
 -- name: staged_of_run
--- Count the loaded records of a run that are not published yet, and those of them that repeat the key of another.
-select
-    coalesce(sum(b.count_loaded), 0)::bigint as loaded,
-    coalesce(sum((b.policies ->> 'duplicates')::bigint), 0)::bigint as duplicates
+-- List the batches of an atomic run that are not published yet, with their rows in each staging table; null where an
+-- older version did not count them.
+select b."offset", case
+    when b.policies ? 'kept_rows' then array(select jsonb_array_elements_text(b.policies -> 'kept_rows')::bigint)
+    when r.on_duplicate is distinct from 'first' or not coalesce(b.policies ? 'duplicates', false) then b.rows
+end as rows
 from etl.batches b
 join etl.runs r using (run)
-where run = %(run)s and (r.published_at is null or b.loaded_at > r.published_at);
+where run = %(run)s and (r.published_at is null or b.loaded_at > r.published_at)
+order by b."offset";
+
+-- name: withdraw_batches
+-- Remove batches of a run, given by their offsets, with their failures: their records load again.
+with withdrawn as (
+    delete from etl.batches where run = %(run)s and "offset" = any(%(batches)s) returning "offset"
+), failed as (
+    delete from etl.failures where run = %(run)s and batch = any(%(batches)s) returning id
+)
+delete from etl.faults where failure in (select id from failed);
 
 -- name: claim_replay
 -- Claim a failure: wait for another replay of it, and update nothing if that one committed.

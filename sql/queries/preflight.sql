@@ -19,11 +19,13 @@ from (
     values
         ('insert', 'etl.runs'), ('update', 'etl.runs'), ('insert', 'etl.attempts'), ('update', 'etl.attempts'),
         ('insert', 'etl.batches'), ('update', 'etl.batches'), ('insert', 'etl.failures'), ('update', 'etl.failures'),
-        ('insert', 'etl.marks'), ('delete', 'etl.first_batches')
+        ('insert', 'etl.marks'), ('delete', 'etl.first_batches'), ('delete', 'etl.batches'),
+        ('delete', 'etl.failures'), ('delete', 'etl.faults')
 ) as needed (privilege, relation)
 where not has_table_privilege(needed.relation, needed.privilege)
 union all
-select 'create on schema etl_staging' where not has_schema_privilege('etl_staging', 'create');
+select 'create on schema etl_staging'
+where not coalesce(has_schema_privilege(to_regnamespace('etl_staging'), 'create'), false);
 
 -- name: settings
 -- List the settings that can make loads slow or risky, as they are for this user: sizes in bytes, times in seconds, and

@@ -4,13 +4,19 @@
 create table {refused} as select {key} from {table} with no data;
 
 -- name: note_unreadable
--- Note a record whose key cannot be read.
-insert into {refused} default values;
+-- Note records whose keys cannot be read.
+insert into {refused} ({first_key}) select null from generate_series(1, %(records)s);
 
--- name: has_refused_records
--- Return whether a run has batches with records that did not load.
-select exists (
-    select from etl.batches where run = %(run)s and coalesce(count_rejected, 0) + coalesce(count_failed, 0) > 0
+-- name: count_refused
+-- Count the refused keys in a table.
+(select count(*) from {refused})
+
+-- name: lacks_refused
+-- Return whether fewer keys are noted than a run has refused records.
+select {counts} < (
+    select coalesce(sum(coalesce(count_rejected, 0) + coalesce(count_failed, 0)), 0)
+    from etl.batches
+    where run = %(run)s
 );
 
 -- name: has_refused_keys

@@ -1,3 +1,7 @@
+-- name: is_schema_missing
+-- Return whether the schema of the tables of unfinished runs is missing.
+select to_regnamespace('etl_staging') is null;
+
 -- name: make_temporary
 -- Make a table that the rows of a batch go through, or that checks them, once per connection; a commit empties it.
 create temporary table if not exists {new} (

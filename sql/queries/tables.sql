@@ -14,6 +14,10 @@ analyze {table};
 -- Drop a table if it exists.
 drop table if exists {table};
 
+-- name: delete_batches
+-- Delete the rows of some batches.
+delete from {table} where etl_batch = any(%(batches)s);
+
 -- name: delete_all
 -- Delete every row, without the lock that truncation takes.
 delete from {table};

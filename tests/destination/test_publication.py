@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, LiteralString
+from typing import Any
 
 import pytest
-from psycopg import sql
 
 from tests.support.definitions import EVENTS
 from tests.support.site import Site
@@ -283,26 +282,6 @@ def test_a_run_that_lost_its_refused_keys_deletes_nothing(site: Site) -> None:
     summary = site.load("items", "two.ndjson", "--max-rejected", "1")
     assert (summary["exit_code"], summary["rows_kept"]["lab.items"]) == (1, 5)
     assert len(_rows(site)) == 20
-
-
-@pytest.mark.parametrize("options", [REPLACE, (*ATOMIC, "--on-duplicate", "first")], ids=["replace", "atomic"])
-@pytest.mark.parametrize("statement", ["drop table {}", "delete from {} where id = 7"])
-def test_a_run_whose_staged_rows_are_gone_is_not_published(
-    site: Site, options: tuple[str, ...], statement: LiteralString
-) -> None:
-    """If the staged rows are fewer than the loaded records, nothing is published; --force loads all again."""
-    _replace(site, "one.ndjson", [_item(n) for n in range(20)])
-    items = [_item(1, "bad", -1), *(_item(n, "new") for n in range(5, 20)), _item(9, "again")]
-    assert _replace(site, "two.ndjson", items, *options, "--max-rejected", "0")["exit_code"] == 5
-    [name] = site.column("select relname from pg_class where relname ~ '-[0-9a-f]{6}_0$' and relkind = 'r'")
-    site.ask(sql.SQL(statement).format(sql.Identifier("etl_staging", name)))
-    done = site.run("load", "items", "two.ndjson", *options, "--max-rejected", "1", "--json")
-    assert (done.returncode, done.summary["records"]["loaded"]) == (2, 0)
-    assert "of 1" in done.stderr
-    assert "so nothing is published" in done.stderr
-    assert set(_rows(site).values()) == {"old"}
-    assert site.load("items", "two.ndjson", *options, "--max-rejected", "1", "--force")["exit_code"] == 1
-    assert set(_rows(site).values()) >= {"new"}
 
 
 def test_a_dry_run_judges_what_a_load_would_publish(site: Site) -> None:

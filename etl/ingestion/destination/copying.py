@@ -4,6 +4,7 @@ Everything here runs in a transaction that the caller holds, so that it commits 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import psycopg
 from psycopg import sql
@@ -12,11 +13,20 @@ from etl import queries
 from etl.datasets import Dataset
 from etl.ingestion.destination import effects, merging
 from etl.ingestion.destination.duplicates import RunKeys, count_kept
-from etl.ingestion.destination.isolation import isolate
+from etl.ingestion.destination.isolation import isolate, text_tables
 from etl.ingestion.destination.publication import Published
 from etl.ingestion.destination.refused_keys import Keys, RefusedKeys
 from etl.ingestion.destination.sending import Exchange, RowsSkippedError, Waiting
-from etl.ingestion.destination.write_modes import DryRun, TemporaryTables, WriteMode, facts_of, write_mode_of
+from etl.ingestion.destination.staging import make_schema
+from etl.ingestion.destination.write_modes import (
+    DryRun,
+    Staging,
+    TemporaryTables,
+    WriteMode,
+    facts_of,
+    staging_tables,
+    write_mode_of,
+)
 from etl.ingestion.values import Batch, CopyResult, Fault
 from etl.settings import Mode
 
@@ -45,12 +55,31 @@ class Copier:
         self._copy_targets = None if keys else write_mode.copy_targets
 
     def prepare(self, connection: psycopg.Connection) -> None:
-        """Make the tables of a run that are missing: its keys, refused keys, and those of its write mode."""
+        """Make the tables of a run that are missing: those of its write mode, its keys, refused keys.
+
+        Raises UsageError when their schema is missing and may not be made.
+        """
+        if self._keys is not None or isinstance(self._write_mode, Staging):
+            make_schema(connection)
+        self._write_mode.prepare(connection)
         if self._keys is not None:
             self._keys.prepare(connection)
         if self._refused is not None:
             self._refused.prepare(connection)
-        self._write_mode.prepare(connection)
+
+    def staged_batches(self, connection: psycopg.Connection) -> dict[int, tuple[int, ...]]:
+        """Count the rows of an atomic run that wait for its publication: of each batch, in each table.
+
+        Batches are given by their offsets, tables in the order of the dataset.
+        """
+        return self._write_mode.staged_batches(connection) if isinstance(self._write_mode, Staging) else {}
+
+    def withdraw(self, connection: psycopg.Connection, batches: Sequence[int]) -> None:
+        """Remove what is left of these batches of an atomic run, so that their records can load again."""
+        if isinstance(self._write_mode, Staging):
+            self._write_mode.withdraw(connection, batches)
+        if self._keys is not None:
+            self._keys.withdraw(connection, batches)
 
     def drop_abandoned(self, connection: psycopg.Connection) -> None:
         """Drop the keys and the staging tables of earlier runs of the dataset that never continue."""
@@ -77,7 +106,8 @@ class Copier:
         yield from self._write_mode.write(exchange, sources, are_first=self._keys is not None and not duplicates)
         if faults:
             counts = tuple(count_kept(connection, table, faults) for table in temporary)
-        return CopyResult(rows=counts, faults=faults, duplicates=duplicates)
+        kept = self._kept(connection, temporary, duplicates)
+        return CopyResult(rows=counts, faults=faults, duplicates=duplicates, kept_rows=kept)
 
     def isolate(self, exchange: Exchange, batch: Batch) -> Waiting[CopyResult]:
         """Write the records of a batch that the server accepts, and return the faults of the others.
@@ -85,7 +115,9 @@ class Copier:
         Raises psycopg.Error for a fault that is not one of the data.
         """
         self._make_batch_tables(exchange.connection)
-        return (yield from isolate(exchange, self._dataset, batch, self._statements, self._judge_duplicates))
+        result = yield from isolate(exchange, self._dataset, batch, self._statements, self._judge_duplicates)
+        kept = self._kept(exchange.connection, text_tables(self._dataset), result.duplicates)
+        return replace(result, kept_rows=kept)
 
     def note_refused(self, exchange: Exchange, keys: Sequence[Keys]) -> Waiting[None]:
         """Note the keys of the rejected records of a batch, in the transaction that enters it."""
@@ -138,6 +170,15 @@ class Copier:
                 raise effects.skipped(exchange.connection, table.name, "some") from error
         return tuple(counts)
 
+    def _kept(
+        self, connection: psycopg.Connection, tables: Sequence[sql.Identifier], duplicates: int
+    ) -> tuple[int, ...]:
+        """Count the rows of a batch without those of its duplicates, if the policy keeps these out of the tables."""
+        if self._keys is None or not duplicates or not self._keys.keep_first:
+            return ()
+        sources = self._keys.filter_duplicates(tables)
+        return tuple(effects.count(connection, merging.count_all(source)) for source in sources)
+
     def _statements(self, sources: merging.Sources, won: sql.Composable) -> list[merging.Statement]:
         """Return the statements that write the rows of these sources, and note their keys before."""
         if self._keys is None:
@@ -154,7 +195,8 @@ class Copier:
 
 def copier_of_run(dataset: Dataset, mode: Mode, run: str, *, is_atomic: bool) -> Copier:
     """Return the copier of a run; the rows of an atomic run become visible at once."""
-    keys = RunKeys(dataset, run) if dataset.on_duplicate else None
+    staging = staging_tables(dataset, run) if is_atomic else ()
+    keys = RunKeys(dataset, run, staging) if dataset.on_duplicate else None
     refused = RefusedKeys(dataset, run) if mode == "replace" and dataset.key else None
     staged_as = run if is_atomic else None
     return Copier(dataset, write_mode_of(dataset, mode, staged_as=staged_as, refused=refused), keys, refused)

@@ -30,8 +30,12 @@ _FIRSTS = sql.Identifier("pg_temp", "etl_firsts")
 class RunKeys:
     """The keys of the records that a run, or a dry run, has loaded so far."""
 
-    def __init__(self, dataset: Dataset, run: str, *, is_dry_run: bool = False) -> None:
+    def __init__(
+        self, dataset: Dataset, run: str, staging: Sequence[sql.Identifier] = (), *, is_dry_run: bool = False
+    ) -> None:
+        """`staging` are the tables that gather the rows of the run, if it is atomic."""
         self._run = run
+        self._staging = staging
         self._policy = dataset.on_duplicate
         self._is_dry_run = is_dry_run
         self._tables = [(number, table) for number, table in enumerate(dataset.tables) if not table.each]
@@ -43,18 +47,42 @@ class RunKeys:
         """Whether the batches must be on the disk in the order of the source."""
         return self._policy != "newest"
 
+    @property
+    def keep_first(self) -> bool:
+        """Whether the rows of the duplicates are kept out of the tables, although their records count as loaded."""
+        return self._policy == "first"
+
     def prepare(self, connection: psycopg.Connection) -> None:
-        """Make the tables of keys that are missing; a finished run that continues has the keys of its rows."""
+        """Make the tables of keys that are missing, and add the keys of loaded rows where some are missing.
+
+        A finished run that continues has no keys any more, and the keys of an interrupted one may be gone.
+        """
+        with connection.transaction():
+            for number, table in self._tables:
+                keys = self._keys(number)
+                if not _is(connection, _TABLES["exists"], {"table": keys.as_string(connection)}):
+                    names = self._identifiers | {"keys": keys, "table": table.identifier}
+                    connection.execute(_SQL["make_keys"].format(**names))
+                    connection.execute(_TABLES["add_primary_key"].format(**names | {"table": keys}))
+            if self._is_dry_run:
+                return
+            sums = [_SQL["count_keys"].format(keys=self._keys(number)) for number, _ in self._tables]
+            if _is(connection, _SQL["lacks_keys"].format(counts=sql.SQL(" + ").join(sums)), {"run": self._run}):
+                self._fill(connection)
+
+    def _fill(self, connection: psycopg.Connection) -> None:
         for number, table in self._tables:
-            keys = self._keys(number)
-            with connection.transaction():
-                if _is(connection, _TABLES["exists"], {"table": keys.as_string(connection)}):
-                    continue
-                identifiers = self._identifiers | {"keys": keys, "table": table.identifier}
-                connection.execute(_SQL["make_keys"].format(**identifiers))
-                connection.execute(_TABLES["add_primary_key"].format(**identifiers | {"table": keys}))
-                if not self._is_dry_run and _is(connection, _SQL["has_batches"], {"run": self._run}):
-                    connection.execute(_SQL["fill_keys"].format(**identifiers), {"run": self._run})
+            rows: sql.Composable = table.identifier
+            if self._staging:
+                names = {"table": table.identifier, "staging": self._staging[number]} | self._identifiers
+                rows = _SQL["published_and_staged"].format(**names)
+            names = self._identifiers | {"keys": self._keys(number), "rows": rows}
+            connection.execute(_SQL["fill_keys"].format(**names), {"run": self._run})
+
+    def withdraw(self, connection: psycopg.Connection, batches: Sequence[int]) -> None:
+        """Remove the keys that these batches noted, given by their offsets: their records load again."""
+        for number, _ in self._tables:
+            connection.execute(_TABLES["delete_batches"].format(table=self._keys(number)), {"batches": list(batches)})
 
     def make_batch_tables(self, connection: psycopg.Connection) -> None:
         """Make the temporary table that a batch needs in its transaction, once per connection."""
@@ -115,6 +143,6 @@ def count_kept(connection: psycopg.Connection, table: sql.Identifier, refused: M
     return int(row[0]) if row else 0
 
 
-def _is(connection: psycopg.Connection, query: sql.SQL, values: Mapping[str, str]) -> bool:
+def _is(connection: psycopg.Connection, query: sql.SQL | sql.Composed, values: Mapping[str, str]) -> bool:
     row = connection.execute(query, values).fetchone()
     return bool(row and row[0])

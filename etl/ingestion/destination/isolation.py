@@ -19,7 +19,7 @@ from etl.ingestion.destination import effects, refusals
 from etl.ingestion.destination.duplicates import JudgeDuplicates, count_kept
 from etl.ingestion.destination.merging import WON, Statements, columns
 from etl.ingestion.destination.sending import Exchange, Waiting
-from etl.ingestion.values import Batch, CopyResult, Fault
+from etl.ingestion.values import Batch, CopyResult, Fault, Rows
 
 _SQL = queries.load("isolation")
 _REFUSED = sql.Identifier("pg_temp", "etl_refused")
@@ -34,9 +34,9 @@ def isolate(
     policy to the written rows. Raises psycopg.Error for a fault that is not one of the data.
     """
     connection = exchange.connection
-    texts = []
+    texts = text_tables(dataset)
     for number, table in enumerate(dataset.tables):
-        texts.append((yield from _send(exchange, table, number, batch)))
+        yield from _send(exchange, table, texts[number], batch.tables[number])
     connection.execute(_SQL["make_refused"].format(refused=_REFUSED))
     skipping = skipping_tables(connection, dataset)
     block = _block(connection, dataset, texts, statements, skipping)
@@ -53,16 +53,19 @@ def isolate(
     return CopyResult(rows=rows, faults=faults, duplicates=duplicates)
 
 
-def _send(exchange: Exchange, table: Table, number: int, batch: Batch) -> Waiting[sql.Identifier]:
-    """Copy the rows of one table into a temporary table of texts, and return its name."""
-    text = sql.Identifier("pg_temp", f"etl_text_{number}")
+def text_tables(dataset: Dataset) -> list[sql.Identifier]:
+    """Return the temporary tables that hold an isolated batch as texts, one for each table of the dataset."""
+    return [sql.Identifier("pg_temp", f"etl_text_{number}") for number in range(len(dataset.tables))]
+
+
+def _send(exchange: Exchange, table: Table, text: sql.Identifier, rows: tuple[Rows, ...]) -> Waiting[None]:
+    """Copy the rows of one table into a temporary table of texts."""
     typed = [sql.SQL("{} text").format(sql.Identifier(column.name)) for column in table.columns]
     typed += [sql.SQL("{} bigint").format(sql.Identifier(name)) for name in LINEAGE]
     exchange.connection.execute(_SQL["make_text"].format(text=text, columns=sql.SQL(", ").join(typed)))
-    yield from exchange.send(batch.tables[number], text, columns(table))
+    yield from exchange.send(rows, text, columns(table))
     exchange.connection.execute(_SQL["index_text"].format(text=text))
     exchange.connection.execute(queries.load("tables")["analyze"].format(table=text))
-    return text
 
 
 def _block(

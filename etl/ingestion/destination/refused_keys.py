@@ -44,27 +44,33 @@ class RefusedKeys:
     def prepare(self, connection: psycopg.Connection) -> None:
         """Make the tables that are missing.
 
-        If the run has refused records already, their keys are lost: each of them counts as unreadable.
+        If they have fewer keys than the run has refused records, any key may be lost: one counts as unreadable.
         """
-        for number, refused in self.identifiers.items():
-            with connection.transaction():
-                if _answer(connection, _TABLES["exists"], {"table": refused.as_string(connection)})[0]:
-                    continue
-                names = {"refused": refused, "key": self._key, "table": self._facts[number]}
-                connection.execute(_SQL["make_refused"].format(**names))
-                if _answer(connection, _SQL["has_refused_records"], {"run": self._run})[0]:
-                    connection.execute(_SQL["note_unreadable"].format(**names))
+        with connection.transaction():
+            for number, refused in self.identifiers.items():
+                if not _answer(connection, _TABLES["exists"], {"table": refused.as_string(connection)})[0]:
+                    names = {"refused": refused, "key": self._key, "table": self._facts[number]}
+                    connection.execute(_SQL["make_refused"].format(**names))
+            sums = [_SQL["count_refused"].format(refused=refused) for refused in self.identifiers.values()]
+            lacks = _SQL["lacks_refused"].format(counts=sql.SQL(" + ").join(sums))
+            if _answer(connection, lacks, {"run": self._run})[0]:
+                for refused in self.identifiers.values():
+                    self._note_unreadable(connection, refused, 1)
 
     def note(self, exchange: Exchange, keys: Sequence[Keys]) -> Waiting[None]:
         """Note the keys of the rejected records of a batch."""
         for number, refused in self.identifiers.items():
             texts = [key[number] for key in keys if number in key]
             lines = [f"{text}\n" for text in texts if text is not None]
-            is_noted = len(lines) == len(texts)
-            if lines:
-                is_noted &= yield from self._send(exchange, refused, lines)
-            if not is_noted:
-                exchange.connection.execute(_SQL["note_unreadable"].format(refused=refused))
+            unreadable = len(texts) - len(lines)
+            if lines and not (yield from self._send(exchange, refused, lines)):
+                unreadable = len(texts)
+            if unreadable:
+                self._note_unreadable(exchange.connection, refused, unreadable)
+
+    def _note_unreadable(self, connection: psycopg.Connection, refused: sql.Identifier, records: int) -> None:
+        names = {"refused": refused, "first_key": self._first_key}
+        connection.execute(_SQL["note_unreadable"].format(**names), {"records": records})
 
     def _send(self, exchange: Exchange, refused: sql.Identifier, lines: Sequence[str]) -> Waiting[bool]:
         """Send keys; return False when the server refuses one, so that no row can have it."""

@@ -13,9 +13,27 @@ from psycopg import sql
 
 from etl import queries
 from etl.datasets import LINEAGE, Dataset
+from etl.errors import UsageError
 from etl.ingestion.destination.refusals import PARTITION_CHECK
 
 _SQL = queries.load("staging")
+
+
+def make_schema(connection: psycopg.Connection) -> None:
+    """Make the schema of the tables of unfinished runs, if it is missing: a dump may have left it out.
+
+    Raises UsageError when the user may not make it.
+    """
+    row = connection.execute(_SQL["is_schema_missing"]).fetchone()
+    if not row or not row[0]:
+        return
+    try:
+        connection.execute(queries.load("database")["make_staging_schema"])
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise UsageError(
+            f"the schema etl_staging is missing, and the user {connection.info.user} may not make it",
+            hint="run etl db migrate as the owner of the database",
+        ) from error
 
 
 def make_temporary(connection: psycopg.Connection, dataset: Dataset, tables: Sequence[sql.Identifier]) -> None:

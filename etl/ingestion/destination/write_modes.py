@@ -3,6 +3,7 @@
 Everything here runs in a transaction that the caller holds.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -172,11 +173,7 @@ class Staging(WriteMode):
         if self._dataset.key:
             temporary.make(connection)
         published = Published()
-        records = sum(
-            effects.count(connection, merging.count_all(staging))
-            for table, staging in zip(self._dataset.tables, self._staging, strict=True)
-            if not table.each
-        )
+        rows = tuple(effects.count(connection, merging.count_all(staging)) for staging in self._staging)
         if isinstance(self._publication, Replacement):
             published = wait_for(self._publication.publish(exchange, self._staging))
         else:
@@ -186,7 +183,20 @@ class Staging(WriteMode):
             connection.execute(_TABLES["drop"].format(table=staging))
         # Another dataset of the source may become visible by the same transaction.
         temporary.drop(connection)
-        return replace(published, records=records)
+        return replace(published, rows=rows)
+
+    def staged_batches(self, connection: psycopg.Connection) -> dict[int, tuple[int, ...]]:
+        """Count the staged rows of each batch, given by its offset, in each table of the dataset."""
+        counts: dict[int, list[int]] = defaultdict(lambda: [0 for _ in self._staging])
+        for number, staging in enumerate(self._staging):
+            for batch, count in connection.execute(_SQL["count_batches"].format(table=staging)):
+                counts[batch][number] = count
+        return {batch: tuple(rows) for batch, rows in counts.items()}
+
+    def withdraw(self, connection: psycopg.Connection, batches: Sequence[int]) -> None:
+        """Remove the staged rows of these batches, given by their offsets."""
+        for staging in self._staging:
+            connection.execute(_TABLES["delete_batches"].format(table=staging), {"batches": list(batches)})
 
 
 class DryRun(WriteMode):

@@ -122,13 +122,19 @@ def loaded(connection: psycopg.Connection, run: str) -> int:
     return int(queries.one(connection, _SQL["loaded_of_run"], {"run": run})["loaded"])
 
 
-def staged(connection: psycopg.Connection, run: str, *, is_first_kept: bool) -> int:
-    """Count the records of an atomic run whose rows wait for its publication.
+def staged(connection: psycopg.Connection, run: str) -> dict[int, tuple[int, ...] | None]:
+    """Return the rows of an atomic run that wait for its publication, as its batches were entered.
 
-    `is_first_kept`: a record with the key of an earlier record counts as loaded, and has no row.
+    These are the rows of each batch, given by its offset, for each table of the dataset in its order; None where an
+    older version did not count them.
     """
-    row = queries.one(connection, _SQL["staged_of_run"], {"run": run})
-    return int(row["loaded"]) - (int(row["duplicates"]) if is_first_kept else 0)
+    entered = connection.execute(_SQL["staged_of_run"], {"run": run})
+    return {offset: None if rows is None else tuple(rows) for offset, rows in entered}
+
+
+def withdraw(connection: psycopg.Connection, run: str, offsets: Sequence[int]) -> None:
+    """Remove batches of a run from the ledger, with their failures: their records load again."""
+    connection.execute(_SQL["withdraw_batches"], {"run": run, "batches": list(offsets)})
 
 
 def of_attempt(connection: psycopg.Connection, run: Run) -> AttemptSums:

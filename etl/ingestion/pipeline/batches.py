@@ -60,6 +60,7 @@ class _BatchOutcome:
     rejected: Sequence[Rejected]
     failed: Sequence[Rejected] = ()
     duplicates: int = 0
+    kept_rows: tuple[int, ...] = ()
 
 
 _Write = Callable[[Exchange, Batch], Waiting[_BatchOutcome]]
@@ -188,11 +189,13 @@ class Loader:
         return self._outcome(batch, (yield from self.copier.isolate(exchange, batch)))
 
     def _outcome(self, batch: Batch, copied: CopyResult) -> _BatchOutcome:
-        if not copied.faults:
-            return _BatchOutcome(rows=copied.rows, rejected=batch.rejected, duplicates=copied.duplicates)
-        refused = self._with_keys(batch, copied.faults)
-        rejected = sorted([*batch.rejected, *refused], key=lambda record: record.place)
-        return _BatchOutcome(rows=copied.rows, rejected=rejected, duplicates=copied.duplicates)
+        rejected: Sequence[Rejected] = batch.rejected
+        if copied.faults:
+            refused = self._with_keys(batch, copied.faults)
+            rejected = sorted([*rejected, *refused], key=lambda record: record.place)
+        return _BatchOutcome(
+            rows=copied.rows, rejected=rejected, duplicates=copied.duplicates, kept_rows=copied.kept_rows
+        )
 
     def _leave_to_store(self, exchange: Exchange, batch: Batch, *, fault: Fault) -> Waiting[_BatchOutcome]:
         """Leave all records of the batch to the failed store, except those that are rejected already."""
@@ -276,7 +279,7 @@ def _entry(batch: Batch, outcome: _BatchOutcome, dataset: Dataset) -> Entry:
         rejected=len(outcome.rejected),
         failed=len(outcome.failed),
         rows=outcome.rows,
-        policy_effects=replace(batch.policy_effects, duplicates=outcome.duplicates),
+        policy_effects=replace(batch.policy_effects, duplicates=outcome.duplicates, kept_rows=outcome.kept_rows),
     )
     if entry.loaded + entry.rejected + entry.failed != batch.piece.count:
         raise InternalError(f"of {batch.piece.count} records at byte {batch.piece.offset} the server counted {entry}")

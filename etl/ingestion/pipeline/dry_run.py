@@ -199,7 +199,10 @@ class _DryRunLedgerWriter:
     def policies(self) -> PolicyEffects:
         """What policies would do with the records."""
         return PolicyEffects(
-            unknown=tuple(sorted(self.unknown)[:_MAX_NAMES]), coerced=dict(self.coerced), **self.counts
+            nul_stripped=self.counts["nul_stripped"],
+            duplicates=self.counts["duplicates"],
+            unknown=tuple(sorted(self.unknown)[:_MAX_NAMES]),
+            coerced=dict(self.coerced),
         )
 
     def claim(self, _connection: psycopg.Connection, _batch: Batch) -> bool:

@@ -11,7 +11,7 @@ import psycopg
 import structlog
 
 from etl.database.sqlstates import code_of
-from etl.errors import DatabaseError, EtlError, UsageError
+from etl.errors import DatabaseError, EtlError
 from etl.ingestion.destination import refusals, searching
 from etl.ingestion.ledger import batches, runs
 from etl.ingestion.pipeline.attempts import OpenRun, ending
@@ -71,7 +71,8 @@ def publish(stream: Stream, group: Sequence[OpenRun]) -> None:
     unfinished = [run for run in group if not runs.is_complete(connection, run.id)]
     for run in unfinished:
         _require_whole(connection, run)
-        run.copier.prepare(connection)
+        if not run.attempt.progress.entered:
+            run.copier.prepare(connection)
     try:
         with connection.transaction():
             for run in unfinished:
@@ -103,7 +104,7 @@ def _refused(connection: psycopg.Connection, group: Sequence[OpenRun], error: ps
 def _publish_one(connection: psycopg.Connection, run: OpenRun, source_bytes: int | None) -> None:
     if run.context.run.is_atomic:
         published = run.copier.publish(connection)
-        _require_staged(connection, run, published.records)
+        _require_staged(connection, run, published.rows)
         run.attempt.judge_deleted(published)
         runs.publish(connection, run.context.run, published.rows_deleted, published.rows_kept)
         run.copier.drop_abandoned(connection)
@@ -111,16 +112,18 @@ def _publish_one(connection: psycopg.Connection, run: OpenRun, source_bytes: int
     runs.finish(connection, run.context.run, source_bytes)
 
 
-def _require_staged(connection: psycopg.Connection, run: OpenRun, published: int) -> None:
-    """Raise UsageError when fewer records were published than the ledger holds: somebody deleted staged rows."""
-    is_first_kept = run.context.dataset.on_duplicate == "first"
-    staged = batches.staged(connection, run.id, is_first_kept=is_first_kept)
-    if published < staged:
-        raise UsageError(
-            f"the rows of run {run.id} are incomplete: etl_staging has {published:,} of {staged:,} records, so nothing"
-            " is published",
-            hint="--force loads the whole source again",
-        )
+def _require_staged(connection: psycopg.Connection, run: OpenRun, published: Sequence[int]) -> None:
+    """Raise DatabaseError when fewer rows were published of a table than the ledger counts: somebody deleted some."""
+    tables = run.context.dataset.tables
+    entered = [rows for rows in batches.staged(connection, run.id).values() if rows is not None]
+    staged = [sum(rows) for rows in zip(*entered, strict=True)] or [0 for _ in tables]
+    for table, count, expected in zip(tables, published, staged, strict=True):
+        if count < expected:
+            raise DatabaseError(
+                f"staged rows of run {run.id} are gone: {count:,} of {expected:,} for {table.name}, so nothing is"
+                " published",
+                hint="run the same command: it loads their batches again",
+            )
 
 
 def _require_whole(connection: psycopg.Connection, run: OpenRun) -> None:

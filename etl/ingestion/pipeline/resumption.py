@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -160,16 +161,20 @@ def _opened(stream: Stream, attempt: Attempt, run: runs.Run, marked_to: int) -> 
         retries=load.settings.retries,
     )
     session.when_reopened(partial(_hold_again, context=context, has_workers=False))
-    attempt.progress.rejected = batches.totals(session.connection(), run.run).rejected
-    return OpenRun(
+    entered = OpenRun(
         attempt=attempt,
         ledger_writer=RunLedgerWriter.of(context),
         stream=stream,
         context=context,
         copier=context.copier(),
-        loaded=batches.record_ranges(session.connection(), run.run),
         marked_to=marked_to,
     )
+    if run.attempt > 1 and run.is_atomic and not run.was_finished:
+        from etl.ingestion.pipeline import restaging  # noqa: PLC0415 - most loads do without it
+
+        restaging.withdraw_lost(entered)
+    attempt.progress.rejected = batches.totals(session.connection(), run.run).rejected
+    return replace(entered, loaded=batches.record_ranges(session.connection(), run.run))
 
 
 def prepare(run: OpenRun, store: FailedStore) -> None:

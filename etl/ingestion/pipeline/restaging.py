@@ -1,0 +1,35 @@
+"""An interrupted atomic run continues: its staged rows are held against the ledger before any is published.
+
+A dump may have left the staging tables out, or somebody emptied them. What is not there as it was entered loads again.
+"""
+
+import structlog
+
+from etl.ingestion.ledger import batches
+from etl.ingestion.pipeline.attempts import OpenRun
+
+log = structlog.get_logger(__name__)
+
+
+def withdraw_lost(run: OpenRun) -> None:
+    """Remove from the ledger the batches whose staged rows are not all there, so that their records load again.
+
+    The session holds the run. What is left of these batches is removed, and so are rows that the ledger does not know.
+    """
+    connection = run.attempt.session.connection()
+    with connection.transaction():
+        run.copier.prepare(connection)
+        entered = batches.staged(connection, run.id)
+        staged = run.copier.staged_batches(connection)
+        none = tuple(0 for _ in run.context.dataset.tables)
+        lost = [offset for offset, rows in entered.items() if rows != staged.get(offset, none)]
+        unknown = [offset for offset in staged if offset not in entered]
+        if lost or unknown:
+            run.copier.withdraw(connection, [*lost, *unknown])
+            batches.withdraw(connection, run.id, lost)
+            # Some of the keys may have been noted by a batch that is gone.
+            run.copier.prepare(connection)
+    if lost:
+        log.warning("staged_rows_lost", run=run.id, batches=len(lost), hint="their records load again")
+    if unknown:
+        log.warning("unknown_staged_rows_removed", run=run.id, batches=len(unknown))
