@@ -228,7 +228,7 @@ def replay(
             replay_all(selection, target, folder, store, settings.retries, precalculates=settings.precalculate)
         )
     for result in results:
-        if isinstance(result, BusyError):
+        if isinstance(result, BusyError | UsageError):
             raise result
     replayed = tuple(result for result in results if isinstance(result, ReplayResult))
     return Replays(

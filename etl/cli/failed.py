@@ -23,10 +23,11 @@ from etl.cli.options import (
     retry_options,
 )
 from etl.database.connecting import connect
-from etl.errors import BusyError, UsageError, gravest
+from etl.errors import BusyError, UsageError, gravest, together
+from etl.ingestion.failed_store import leftovers
 from etl.ingestion.failed_store.locating import is_plain, length_in
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import failures
+from etl.ingestion.ledger import failures, runs
 from etl.ingestion.pipeline import replay
 from etl.ingestion.pipeline.replay import NotPending, ReplayFilter, ReplayResult
 from etl.ingestion.values import StoredRecord
@@ -137,11 +138,12 @@ def replay_command(
             selection, database, common.config_dir, store, retries, precalculates=not no_precalculate
         )
         for result in results:
-            if isinstance(result, BusyError):
+            if isinstance(result, BusyError | UsageError):
                 print_error(result)
                 codes.add(result.exit_code)
-            elif isinstance(result, NotPending) and ids:
-                print_note(f"{result.id} does not wait: {result.state}")
+            elif isinstance(result, NotPending):
+                _note_not_pending(result, is_named=bool(ids))
+                codes.add(result.exit_code)
             elif isinstance(result, ReplayResult):
                 codes.add(result.exit_code)
                 counts = {"loaded": result.loaded, "rejected": result.rejected, "failed": result.failed}
@@ -149,6 +151,12 @@ def replay_command(
                 _print_result(result, as_json=as_json)
         report.look_at(database)
     return LedgerCode(gravest(codes))
+
+
+def _note_not_pending(result: NotPending, *, is_named: bool) -> None:
+    rest = f"; what was refused again waits as {', '.join(result.waiting)}" if result.waiting else ""
+    if is_named or rest:
+        print_note(f"{result.id} does not wait: {result.state}{rest}")
 
 
 def _print_result(result: ReplayResult, *, as_json: bool) -> None:
@@ -171,15 +179,21 @@ def discard_command(common: Common, ids: tuple[str, ...], reason: str, failed_di
     """Give up records of the failed store for a reason; their files stay."""
     if not reason.strip():
         raise UsageError("--reason expects a reason")
+    errors = []
     with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
+        store.belong_to(runs.database_id(connection))
         for failure in [failures.named(connection, failed_id) for failed_id in ids]:
             if not failures.discard(connection, failure.id, reason):
-                raise UsageError(f"{failure.id} does not wait: {failure.state}", hint="etl failed list --all")
+                state = failures.named(connection, failure.id).state
+                errors.append(UsageError(f"{failure.id} does not wait: {state}", hint="etl failed list --all"))
+                continue
             store.note_state(*failure.key, "discarded", reason)
             if as_json:
                 print_json([{"id": failure.id, "count_records": failure.count_records, "reason": reason}])
             else:
                 print_text(f"discarded {failure.id}: {failure.count_records:,} records")
+    if errors:
+        raise together(errors)
 
 
 @command.command("purge", epilog="Example: etl failed purge --older-than 30d")
@@ -196,6 +210,7 @@ def purge_command(common: Common, older_than: str, dataset: str | None, failed_d
     age = _age(older_than)
     removed = count_records = count_bytes = 0
     with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
+        store.belong_to(runs.database_id(connection))
         for failure in failures.settled(connection, age, dataset):
             size = store.remove(failure.dataset, failure.run, failure.id)
             if size is None:
@@ -206,8 +221,34 @@ def purge_command(common: Common, older_than: str, dataset: str | None, failed_d
                 print_json([vars(failure) | {"bytes": size}])
             else:
                 print_text(f"removed {failure.id}: {failure.count_records:,} records, {failure.state}")
+        for name, size in leftovers.purge(store, age, dataset):
+            removed, count_bytes = removed + 1, count_bytes + size
+            if as_json:
+                print_json([{"id": name, "state": "aside", "bytes": size}])
+            else:
+                print_text(f"removed {name}, which was moved aside after a crash")
     if not as_json:
         print_text(f"{removed:,} files with {count_records:,} records removed, {count_bytes:,} bytes")
+
+
+@command.command("adopt", epilog="Example: etl failed adopt")
+@failed_dir_option
+@json_option
+@click.pass_obj
+def adopt_command(common: Common, failed_dir: Path, as_json: bool) -> None:
+    """Take over the files of another database whose place this one has taken, as after the restore of a dump.
+
+    Each file belongs to the database that refused its records. Do not adopt files that another database still uses.
+    """
+    adopted = 0
+    with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
+        store.belong_to(runs.database_id(connection))
+        for dataset, run in runs.every(connection):
+            adopted += leftovers.adopt(store, dataset, run)
+    if as_json:
+        print_json([{"adopted": adopted}])
+    else:
+        print_text(f"{adopted:,} files belong to this database now")
 
 
 _AGE = re.compile(r"([0-9]{1,6})([hdw])")

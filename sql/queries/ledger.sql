@@ -27,6 +27,17 @@ where r.number = %(number)s;
 -- List the records of a run that are loaded, rejected or failed: the first and the last of each batch.
 select first_record, first_record + count_records - 1 from etl.batches where run = %(run)s order by first_record;
 
+-- name: database_id
+-- Return what tells this database from each copy that a dump or a template makes of it.
+select
+    (select system_identifier from pg_control_system()) || '/' || (
+        select oid from pg_database where datname = current_database()
+    );
+
+-- name: runs_of_ledger
+-- List all runs with their datasets.
+select dataset, run from etl.runs order by number;
+
 -- name: open_run
 -- Enter a new run.
 insert into etl.runs (
@@ -281,9 +292,26 @@ with entered as (
 )
 select pg_notify('etl_runs', dataset) from etl.runs join entered using (run);
 
+-- name: rest_of_failure
+-- List the pending failures that were split off from a failure by its replays, or by theirs.
+with recursive split_off as (
+    select id from etl.failures where id = %(id)s
+    union
+    select failures.id from split_off join etl.failures on failures.parent = split_off.id
+)
+select failures.id
+from etl.failures
+join split_off using (id)
+where failures.state = 'pending'
+order by failures.created_at, failures.id;
+
 -- name: discard
--- Note that a failure will never be replayed, and why.
-update etl.failures set state = 'discarded', note = %(note)s where id = %(id)s and state = 'pending';
+-- Note that a failure will never be replayed, and why, and notify the listeners.
+with discarded as (
+    update etl.failures set state = 'discarded', note = %(note)s where id = %(id)s and state = 'pending'
+    returning dataset
+)
+select pg_notify('etl_runs', dataset) from discarded;
 
 -- name: run_for_replay
 -- Return what a replay needs of a run.

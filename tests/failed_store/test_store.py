@@ -163,6 +163,13 @@ def test_the_details_of_rejected_records(site: Site) -> None:
     assert list(details.items()) == [
         ("id", failed_id),
         ("run", summary["run"]),
+        (
+            "database",
+            site.value(
+                "select (select system_identifier from pg_control_system()) || '/' || oid from"
+                " pg_database where datname = current_database()"
+            ),
+        ),
         ("dataset", "parcels"),
         ("source", "parcels.ndjson"),
         ("batch", 3),
@@ -227,14 +234,23 @@ def test_a_batch_that_is_tried_again_writes_the_same_file_again(site: Site) -> N
     assert site.failures.path(failed_id).read_bytes() == written == as_lines(_bad(1)).encode()
 
 
-def test_a_sweep_removes_only_files_that_the_ledger_does_not_name(site: Site) -> None:
-    """The next attempt removes the files that a crash left of its run; files of other programs and runs stay."""
+def test_a_sweep_moves_only_files_that_the_ledger_does_not_name(site: Site) -> None:
+    """The next attempt removes temporary files of its run, and moves complete ones aside; all others stay."""
     other = _load(site, "other.ndjson", as_lines(_bad(9)))
     summary = _load(site, "parcels.ndjson", as_lines(GOOD[0], _bad(1)))
     run = summary["run"]
     folder = site.store / "parcels" / run
-    left = [f"{run}-999-r.ndjson", f"{run}-999-r.json", f"{run}-55-f.json", f".{run}-0-r.json.tmp"]
-    stay = ["notes.txt", f"{run}-0-r.ndjson~", f"{run}-0-r.ndjson.bak", f".{run}-0-r.ndjson.swp", ".hidden", "before"]
+    aside = [f"{run}-999-r.ndjson", f"{run}-999-r.json", f"{run}-55-f.json"]
+    left = [*aside, f".{run}-0-r.json{site.failures.temporary_ending()}", f".{run}-0-r.ndjson.tmp"]
+    stay = [
+        f".{run}-0-r.ndjson.01234567.tmp",
+        "notes.txt",
+        f"{run}-0-r.ndjson~",
+        f"{run}-0-r.ndjson.bak",
+        f".{run}-0-r.ndjson.swp",
+        ".hidden",
+        "before",
+    ]
     for name in left + stay:
         (folder / name).write_text("x")
     (folder / "folder").mkdir()
@@ -247,7 +263,8 @@ def test_a_sweep_removes_only_files_that_the_ledger_does_not_name(site: Site) ->
     grown = _load(site, "parcels.ndjson", as_lines(GOOD[0], _bad(1), GOOD[1]))
     assert (grown["run"], grown["records"]["loaded"]) == (run, 1)
     kept = [f"{run}-0-r.json", f"{run}-0-r.ndjson"]
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*stay, *kept, "folder"])
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*stay, *kept, "folder", "aside"])
+    assert sorted(path.name for path in (folder / "aside").iterdir()) == sorted(aside)
     assert elsewhere.exists()
     assert outside.exists()
 

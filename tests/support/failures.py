@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from etl import queries
+from etl.ingestion.failed_store.store import temporary_ending
+
 
 class Failures:
     """The waiting and former failures of a failed store, by the ledger and by the files."""
@@ -13,6 +16,11 @@ class Failures:
     def __init__(self, folder: Path, ask: Callable[..., list[tuple[Any, ...]]]) -> None:
         self.folder = folder
         self._ask = ask
+
+    def temporary_ending(self) -> str:
+        """Return the ending of the temporary names that commands give their files."""
+        [(database,)] = self._ask(queries.load("ledger")["database_id"])
+        return temporary_ending(database)
 
     def ids(self) -> list[str]:
         """List the ids of all failures in the ledger."""

@@ -10,7 +10,7 @@ from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl.database.connecting import Database
 from etl.database.tables import create_tables
@@ -208,6 +208,21 @@ class Site:
             connection.execute(
                 sql.SQL("alter database {} allow_connections {}").format(sql.Identifier(str(name)), allowed)
             )
+
+    @contextmanager
+    def copied(self) -> Iterator[str]:
+        """Give the address of a copy of the database as it is now."""
+        original = self.connection.info.dbname
+        names = {"copy": sql.Identifier(f"{original}_copy"), "original": sql.Identifier(original)}
+        with self._elsewhere() as connection:
+            connection.execute(
+                "select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = %s", [original]
+            )
+            connection.execute(sql.SQL("create database {copy} template {original}").format(**names))
+            try:
+                yield make_conninfo(self.conninfo, dbname=f"{original}_copy")
+            finally:
+                connection.execute(sql.SQL("drop database {copy} with (force)").format(**names))
 
     def _elsewhere(self) -> Connection:
         return psycopg.connect(self.conninfo, dbname="postgres", autocommit=True)

@@ -4,11 +4,12 @@ One writer works in the background. A batch commits only after the futures of it
 failure is in the ledger; the copy of it here may be older.
 """
 
+import hashlib
 import os
 import re
 import stat
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,8 +47,16 @@ class FailedStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.database = ""
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="failed-store")
         self._slots = threading.BoundedSemaphore(FAILURES_IN_FLIGHT)
+
+    def belong_to(self, database: str) -> None:
+        """Write, change and remove the files of this database only (`runs.database_id`).
+
+        A copy of a database has the same runs and failures, and may use the same folder.
+        """
+        self.database = database
 
     def prepare(self) -> None:
         """Make the folder and check that it can be written.
@@ -87,37 +96,24 @@ class FailedStore:
     def write(self, failure: Failure) -> Future[None]:
         """Write the two files of a failure in the background. Waits while too many failures are in the queue.
 
-        The future raises DatabaseError when the disk cannot take them: the batch must not commit then.
+        The future raises DatabaseError when the disk cannot take them, UsageError when files of this name belong to
+        another database: the batch must not commit then.
         """
         self._slots.acquire()
-        future = self._writer.submit(_write, self.folder, failure)
+        future = self._writer.submit(_write, self.folder, failure, self.database)
         future.add_done_callback(lambda _: self._slots.release())
         return future
-
-    def sweep(self, dataset: str, run: str, known: Collection[str]) -> None:
-        """Remove the files of a run whose ids are not in the ledger (`known`): their batches never committed."""
-        self._remove(dataset, run, f"{run}-*", known)
-
-    def sweep_replay(self, dataset: str, run: str, id: str) -> None:
-        """Remove the files of a replay of this pending failure that was killed before its commit."""
-        self._remove(dataset, run, f"{id}[rf]", ())
-
-    def _remove(self, dataset: str, run: str, ids: str, known: Collection[str]) -> None:
-        """Remove the files whose ids match the pattern and are not known; any other file belongs to someone else."""
-        folder = self.folder / dataset / run
-        for ending in (".ndjson", ".json"):
-            for path in folder.glob(ids + ending):
-                if path.stem not in known:
-                    path.unlink(missing_ok=True)
-            for path in folder.glob(f".{ids}{ending}.tmp"):
-                path.unlink(missing_ok=True)
 
     def remove(self, dataset: str, run: str, id: str) -> int | None:
         """Remove the files of a failure, and the folder of its run when it is empty then.
 
-        Returns the bytes of the files, None when there were none. Raises UsageError when they cannot be removed.
+        Returns the bytes of the files, None when there were none of this database. Raises UsageError when they cannot
+        be removed.
         """
         path = self.path(dataset, run, id)
+        if not is_own(path, self.database):
+            log.info("file_of_another_database", path=str(path))
+            return None
         files = [file for file in (path, path.with_suffix(".json")) if file.is_file()]
         try:
             size = sum(file.stat().st_size for file in files)
@@ -134,9 +130,16 @@ class FailedStore:
 
         The ledger has the state already: a missing or unwritable file is logged and is no error.
         """
+        path = self.path(dataset, run, id)
         try:
-            document = self.document(dataset, run, id) | {"state": state, "note": note}
-            _write_json(self.path(dataset, run, id).with_suffix(".json"), document)
+            require_own(path, self.database)
+            write_json(
+                path.with_suffix(".json"),
+                self.document(dataset, run, id) | {"state": state, "note": note},
+                self.database,
+            )
+            if not path.exists():  # A purge removed both meanwhile.
+                path.with_suffix(".json").unlink(missing_ok=True)
         except (UsageError, OSError):
             log.warning("state_not_noted", folder=str(self.folder), id=id, state=state)
 
@@ -156,6 +159,10 @@ class FailedStore:
         Raises UsageError when the file does not exist or is damaged.
         """
         return _read_json(self.path(dataset, run, id), dict[str, Any])
+
+    def require_own(self, dataset: str, run: str, id: str) -> None:
+        """Raise UsageError when the files of a failure belong to another database."""
+        require_own(self.path(dataset, run, id), self.database)
 
     def details(self, dataset: str, run: str, id: str) -> FailureDetails:
         """Read the descriptions of the records of a failure from ID.json.
@@ -211,11 +218,42 @@ def _read_json(records: Path, kind: type[Document]) -> Document:
         ) from error
 
 
-def _write(folder: Path, failure: Failure) -> None:
+_OWNER = re.compile(rb'"database":\s*"([^"]*)"')
+
+
+def owner(path: Path) -> str | None:
+    """Return the database to which a file of the store belongs; None when nobody knows."""
+    try:
+        with path.with_suffix(".json").open("rb") as file:
+            found = _OWNER.search(file.read(_BEGINNING))
+    except OSError:
+        return None
+    return found[1].decode() if found else None
+
+
+def is_own(path: Path, database: str) -> bool:
+    """Return whether a file of the store belongs to this database, or may belong to it."""
+    return not database or owner(path) in {database, None}
+
+
+def require_own(path: Path, database: str) -> None:
+    """Raise UsageError when a file of the store belongs to another database."""
+    if not is_own(path, database):
+        raise UsageError(
+            f"{path} belongs to another database: this one is a copy of it, or was restored from it",
+            hint="if the other one is in use, name a folder of its own by --failed-dir or ETL_FAILED_DIR; if this one"
+            " has taken its place: etl failed adopt",
+        )
+
+
+def _write(folder: Path, failure: Failure, database: str) -> None:
     run_folder = folder / failure.dataset / failure.run
+    records = run_folder / f"{failure.id}.ndjson"
+    require_own(records, database)
     document = {
         "id": failure.id,
         "run": failure.run,
+        **({"database": database} if database else {}),
         "dataset": failure.dataset,
         "source": failure.source,
         "batch": failure.batch,
@@ -234,8 +272,9 @@ def _write(folder: Path, failure: Failure) -> None:
         # The folder of the store itself is not made here: where it is missing, its disk is not mounted.
         _make_folder(run_folder.parent)
         _make_folder(run_folder)
-        _write_file(run_folder / f"{failure.id}.ndjson", [failure.lines])
-        _write_json(run_folder / f"{failure.id}.json", document)
+        # First the file that names the database: records are never without it.
+        write_json(records.with_suffix(".json"), document, database)
+        _write_file(records, [failure.lines], database)
         _flush_folder(run_folder)
     except OSError as error:
         raise DatabaseError(
@@ -244,14 +283,19 @@ def _write(folder: Path, failure: Failure) -> None:
         ) from error
 
 
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+def write_json(path: Path, document: Mapping[str, Any], database: str) -> None:
     """Write a JSON document that people can read; it is complete or absent."""
-    _write_file(path, [msgspec.json.format(msgspec.json.encode(document)), b"\n"])
+    _write_file(path, [msgspec.json.format(msgspec.json.encode(document)), b"\n"], database)
 
 
-def _write_file(path: Path, parts: Iterable[bytes]) -> None:
+def temporary_ending(database: str) -> str:
+    """Return the ending of the temporary names of a database: two databases never write to the same one."""
+    return f".{hashlib.sha256(database.encode()).hexdigest()[:8]}.tmp" if database else ".tmp"
+
+
+def _write_file(path: Path, parts: Iterable[bytes], database: str) -> None:
     """Write a file by renaming a temporary one: after a crash it is complete or absent."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}{temporary_ending(database)}")
     with open(temporary, "wb", opener=_open_private) as file:
         file.writelines(parts)
         file.flush()

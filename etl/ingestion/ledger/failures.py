@@ -109,6 +109,11 @@ def ids_of(connection: psycopg.Connection, run: str) -> set[str]:
     return {failure.id for failure in find(connection, run=run)}
 
 
+def rest_of(connection: psycopg.Connection, id: str) -> list[str]:
+    """Return the pending failures that keep what replays of this failure were refused, the oldest first."""
+    return [name for (name,) in connection.execute(_SQL["rest_of_failure"], {"id": id})]
+
+
 def settled(connection: psycopg.Connection, age: timedelta, dataset: str | None) -> list[SettledFailure]:
     """Return the failures of at least this age that are not pending any more, the oldest first."""
     return queries.rows_as(SettledFailure, connection, _SQL["settled_failures"], {"age": age, "dataset": dataset})

@@ -95,6 +95,17 @@ class RunForReplay:
     is_visible: bool
 
 
+def database_id(connection: psycopg.Connection) -> str:
+    """Return the id of the database that holds the ledger: a restored or copied database has another."""
+    row = connection.execute(_SQL["database_id"]).fetchone()
+    return str(row[0]) if row else ""
+
+
+def every(connection: psycopg.Connection) -> list[tuple[str, str]]:
+    """Return the dataset and the name of all runs, the oldest first."""
+    return connection.execute(_SQL["runs_of_ledger"]).fetchall()
+
+
 def known(connection: psycopg.Connection, numbers: Sequence[int]) -> dict[int, KnownRun]:
     """Return runs by their numbers."""
     if not numbers:

@@ -186,6 +186,7 @@ class _Process:
             join(session.connection())
             session.when_reopened(join)
             store = FailedStore(context.failed_dir)
+            store.belong_to(runs.database_id(session.connection()))
             retrying = retry_policy(context.retries, self.note_retry, self.wait)
             ledger_writer = RunLedgerWriter.of(context)
             self.runs[context.run.run] = retrying(

@@ -20,6 +20,7 @@ from etl.errors import BusyError, ExitCode, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import copier_of_replay
 from etl.ingestion.destination.sending import Wire, wait_for
+from etl.ingestion.failed_store import leftovers
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import batches, failures, locks, runs
 from etl.ingestion.ledger.failures import State, StoredFailure
@@ -45,12 +46,13 @@ class ReplayFilter:
 class Selection:
     """The failures to replay, the definitions of their datasets, and the datasets to precalculate afterwards.
 
-    `touched` also names datasets without a pending failure: an earlier replay may have been killed before its
-    precalculation.
+    `obstacles` are the errors that keep failures from being replayed, by their ids. `touched` also names datasets
+    without a pending failure: an earlier replay may have been killed before its precalculation.
     """
 
     failures: tuple[StoredFailure, ...]
     definitions: Mapping[str, Dataset]
+    obstacles: Mapping[str, UsageError]
     touched: frozenset[str]
 
 
@@ -74,33 +76,48 @@ class ReplayResult:
 
 @dataclass(frozen=True, kw_only=True)
 class NotPending:
-    """A failure that was not replayed, because it is not pending any more."""
+    """A failure that was not replayed, because it is not pending any more.
+
+    `waiting` are the pending failures that keep what an earlier replay of it was refused.
+    """
 
     id: str
     state: State
+    waiting: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code for this failure."""
+        return ExitCode.FINDINGS if self.waiting else ExitCode.SUCCESS
 
 
 def select(replay_filter: ReplayFilter, database: Database, config_dir: Path, store: FailedStore) -> Selection:
-    """Find the failures to replay, and check before any replay what would end with exit code 2.
+    """Find the failures to replay, and those that cannot be: a definition or a file is missing, or not as it must be.
 
-    Raises UsageError when an id is unknown, a definition is missing, a file of the failed store does not hold its
-    records, the failed store cannot be written, or a pooler shares the connection.
+    Raises UsageError when an id is unknown, the failed store cannot be written, or a pooler shares the connection.
     """
     again = retry_policy(RetrySettings(), lambda: None, event="start_retried")
-    matching = again(_matching, replay_filter, database)
+    matching = again(_matching, replay_filter, database, store)
     store.prepare()
-    pending = [failure for failure in matching if failure.state == "pending"]
-    chosen = matching if replay_filter.ids else pending
-    definitions = {name: datasets.find(name, config_dir) for name in {failure.dataset for failure in chosen}}
-    for failure in pending:
-        require_whole(failure, store)
+    chosen = matching if replay_filter.ids else [failure for failure in matching if failure.state == "pending"]
+    definitions: dict[str, Dataset] = {}
+    obstacles: dict[str, UsageError] = {}
+    for failure in chosen:
+        try:
+            if failure.dataset not in definitions:
+                definitions[failure.dataset] = datasets.find(failure.dataset, config_dir)
+            if failure.state == "pending":
+                require_whole(failure, store)
+        except UsageError as error:
+            obstacles[failure.id] = error
     touched = frozenset(failure.dataset for failure in matching if failure.state in {"pending", "replayed"})
-    return Selection(failures=tuple(chosen), definitions=definitions, touched=touched)
+    return Selection(failures=tuple(chosen), definitions=definitions, obstacles=obstacles, touched=touched)
 
 
-def _matching(replay_filter: ReplayFilter, database: Database) -> list[StoredFailure]:
+def _matching(replay_filter: ReplayFilter, database: Database, store: FailedStore) -> list[StoredFailure]:
     with connect(database) as connection:
         require_usable(connection)
+        store.belong_to(runs.database_id(connection))
         if replay_filter.ids:
             return [failures.named(connection, failed_id) for failed_id in replay_filter.ids]
         return list(failures.find(connection, run=replay_filter.run, dataset=replay_filter.dataset))
@@ -114,22 +131,25 @@ def replay_all(
     settings: RetrySettings,
     *,
     precalculates: bool = True,
-) -> Iterator[ReplayResult | NotPending | BusyError | RefreshResult]:
+) -> Iterator[ReplayResult | NotPending | BusyError | UsageError | RefreshResult]:
     """Replay the failures one after the other, then precalculate; yield each result when it is there.
 
-    A BusyError is yielded when a load holds the source of a failure, and the others are still replayed. Raises
-    UsageError and DatabaseError as `replay` does, and DatabaseError when an aggregate cannot be refreshed.
+    A BusyError is yielded when a load holds the source of a failure, a UsageError when a failure cannot be replayed;
+    the others are still replayed. Raises DatabaseError as `replay` does, and when an aggregate cannot be refreshed.
     """
     run = None
     for failure in selection.failures:
         try:
+            if failure.id in selection.obstacles:
+                raise selection.obstacles[failure.id]
             result = replay(failure, selection.definitions[failure.dataset], database, store, settings)
-        except BusyError as error:
+        except (BusyError, UsageError) as error:
             yield error
             continue
         if result is None:
             with connect(database) as connection:
-                yield NotPending(id=failure.id, state=failures.named(connection, failure.id).state)
+                state = failures.named(connection, failure.id).state
+                yield NotPending(id=failure.id, state=state, waiting=tuple(failures.rest_of(connection, failure.id)))
             continue
         run = result.run
         yield result
@@ -162,7 +182,7 @@ def replay(
         session.when_reopened(partial(locks.reacquire, dataset=dataset.name, run=run.run, mode=mode))
         if not again(_is_pending, connection, failure.id):
             return None
-        store.sweep_replay(*failure.key)
+        leftovers.sweep_replay(store, *failure.key)
         first_record = again(batches.first_record, connection, failure.run, failure.batch)
         projection = Projection(dataset.of_source(run.source))
         batch, locations = batch_of(failure, store, projection, run.number, first_record)

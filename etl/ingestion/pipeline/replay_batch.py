@@ -45,6 +45,7 @@ def _piece(
     failure: StoredFailure, store: FailedStore, first_record: int
 ) -> tuple[Piece, list[tuple[StoredRecord, Span]]]:
     """Return the records of a failure as a piece, and the description of each record with its span in the piece."""
+    store.require_own(*failure.key)
     details = store.details(*failure.key)
     piece = Piece(
         offset=failure.batch,

@@ -183,8 +183,11 @@ def prepare(run: OpenRun, store: FailedStore) -> None:
     _require_mode(context.run, run.attempt.target, run.stream.source)
     if context.run.was_finished:
         runs.reopen(connection, context.run)
+    store.belong_to(runs.database_id(connection))
     if context.run.attempt > 1:
-        store.sweep(context.dataset.name, context.run.run, failures.ids_of(connection, context.run.run))
+        from etl.ingestion.failed_store import leftovers  # noqa: PLC0415 - a first attempt does without it
+
+        leftovers.sweep(store, context.dataset.name, context.run.run, failures.ids_of(connection, context.run.run))
     run.copier.drop_abandoned(connection)
     run.copier.prepare(connection)
 

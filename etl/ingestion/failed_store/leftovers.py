@@ -1,0 +1,102 @@
+"""What a crash left in the failed store, and the files of a database that another one has replaced.
+
+A complete file that the ledger does not name is not removed: it is moved aside, into a folder of its run.
+"""
+
+import time
+from collections.abc import Collection, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from etl.errors import UsageError, reason_of
+from etl.ingestion.failed_store.store import FailedStore, is_own, owner, temporary_ending, write_json
+
+log = structlog.get_logger(__name__)
+
+ASIDE = "aside"
+"""The folder for complete files that the ledger does not name, in the folder of their run."""
+
+_ENDINGS = (".ndjson", ".json")
+
+
+def sweep(store: FailedStore, dataset: str, run: str, known: Collection[str]) -> None:
+    """Clear up after a crashed attempt of a run that this process holds; `known` are the ids in the ledger.
+
+    Raises UsageError when the folder cannot be changed.
+    """
+    _clear(store, dataset, run, f"{run}-*", known)
+
+
+def sweep_replay(store: FailedStore, dataset: str, run: str, id: str) -> None:
+    """Clear up after a replay of this pending failure that was killed before its commit.
+
+    Raises UsageError when the folder cannot be changed.
+    """
+    _clear(store, dataset, run, f"{id}[rf]", ())
+
+
+def _clear(store: FailedStore, dataset: str, run: str, ids: str, known: Collection[str]) -> None:
+    """Remove temporary files, and move complete files aside that are not known; files of others stay."""
+    folder = store.folder / dataset / run
+    try:
+        for ending in _ENDINGS:
+            for temporary in {".tmp", temporary_ending(store.database)}:
+                for path in folder.glob(f".{ids}{ending}{temporary}"):
+                    path.unlink(missing_ok=True)
+        unknown = {path.stem for ending in _ENDINGS for path in folder.glob(ids + ending)} - set(known)
+        for failure in sorted(unknown):
+            if is_own(folder / f"{failure}.ndjson", store.database):
+                _move_aside(folder, failure)
+    except OSError as error:
+        raise UsageError(f"cannot clear up {folder} of the failed store: {reason_of(error)}") from error
+
+
+def _move_aside(folder: Path, id: str) -> None:
+    aside = folder / ASIDE
+    aside.mkdir(mode=0o700, exist_ok=True)
+    # First the records: without ID.json, nobody knows whose they are.
+    for path in (folder / f"{id}{ending}" for ending in _ENDINGS):
+        if path.exists():
+            path.replace(aside / path.name)
+    log.warning("file_moved_aside", id=id, folder=str(aside), reason="a crash left it, and the ledger does not name it")
+
+
+def purge(store: FailedStore, age: timedelta, dataset: str | None) -> Iterator[tuple[str, int]]:
+    """Remove files that were moved aside and are of this age; yield the id and the bytes of each.
+
+    Raises UsageError when one cannot be removed.
+    """
+    before = time.time() - age.total_seconds()
+    for path in sorted(store.folder.glob(f"{dataset or '*'}/*/{ASIDE}/*")):
+        try:
+            found = path.stat()
+            if found.st_mtime > before or path.suffix not in _ENDINGS or not is_own(path, store.database):
+                continue
+            path.unlink()
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UsageError(f"cannot remove {path} of the failed store: {reason_of(error)}") from error
+        yield path.name, found.st_size
+
+
+def adopt(store: FailedStore, dataset: str, run: str) -> int:
+    """Let the files of a run belong to the database of this store; return how many belonged to another.
+
+    Raises UsageError when one cannot be changed.
+    """
+    adopted = 0
+    for path in sorted((store.folder / dataset / run).glob(f"{run}-*.json")):
+        if owner(path) in {store.database, None}:
+            continue
+        document = store.document(dataset, run, path.stem)
+        try:
+            write_json(path, document | {"database": store.database}, store.database)
+        except OSError as error:
+            raise UsageError(f"cannot write {path} of the failed store: {reason_of(error)}") from error
+        adopted += 1
+    return adopted
