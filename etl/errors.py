@@ -116,6 +116,14 @@ class InternalError(EtlError):
     exit_code = ExitCode.INTERNAL_FAULT
 
 
+class SignalledError(KeyboardInterrupt):
+    """Raised by a handler of a signal: whoever expects a Ctrl-C closes what is open.
+
+    A KeyboardInterrupt itself, raised while `exec` runs a text as dataclasses do, would make Python end the process as
+    by SIGINT, whatever its exit code.
+    """
+
+
 class InterruptedByUserError(EtlError):
     """A signal ended the command; the same command loads the rest."""
 

@@ -15,7 +15,17 @@ from click.shell_completion import CompletionItem
 
 from etl import standard_streams
 from etl.cli.options import Common, LedgerCode, print_note, settings_options
-from etl.errors import DONE, EtlError, ExitCode, OutputError, UsageError, gravest, reason_of
+from etl.errors import (
+    DONE,
+    EtlError,
+    ExitCode,
+    InterruptedByUserError,
+    OutputError,
+    SignalledError,
+    UsageError,
+    gravest,
+    reason_of,
+)
 from etl.settings import GlobalSettings, LogFormat, read_file_settings
 from etl.standard_streams import one_line
 from etl.version import __version__
@@ -38,11 +48,15 @@ _COMMANDS = {
 # The commands whose options get defaults from `etl.toml`.
 TAKE_FROM_FILE = ("load", "failed", "precalculate", "listen")
 
-_SUBCOMMANDS = ("list", "show", "replay", "discard", "purge")
+_SUBCOMMANDS = ("list", "show", "replay", "discard", "purge", "adopt")
 
 
 _OF_FILES = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR})
 """Reasons why a path cannot be used, whatever this tool does with it: a person must change the path or its rights."""
+
+
+_AGAIN_SECONDS = 1
+"""How long after a signal its exception is raised again if Python dropped it."""
 
 
 class _CommandError(Exception):
@@ -152,11 +166,26 @@ def main() -> None:
     terminated: list[int] = []
 
     def end(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGALRM and _interruption_of(sys.exc_info()[1]) is not None:
+            return  # The command is closing what it has opened.
         terminated.append(number)
-        raise KeyboardInterrupt  # As for Ctrl-C, all is closed and an embedded server is stopped.
+        # Python drops an exception that is raised while it finalises an object: the alarm raises it again.
+        signal.alarm(_AGAIN_SECONDS)
+        raise SignalledError  # As for Ctrl-C, all is closed and an embedded server is stopped.
 
-    signal.signal(signal.SIGTERM, end)
-    code = run(sys.argv[1:])
+    def report_dropped(dropped: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            sys.__unraisablehook__(dropped)
+
+    sys.unraisablehook = report_dropped
+    try:
+        signal.signal(signal.SIGALRM, end)
+        signal.signal(signal.SIGTERM, end)
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = ExitCode.SIGINT
+    for number in (signal.SIGALRM, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # The result is there: no signal changes it.
     code = 128 + terminated[0] if terminated and code == ExitCode.SIGINT else code
     sys.exit(_with_output(code))
 
@@ -191,13 +220,34 @@ def run(arguments: list[str]) -> int:
         print_error(error)
         return gravest([error.exit_code])
     except Exception as error:  # noqa: BLE001 - any other error is a fault of this tool: exit code 70
-        if isinstance(error, UnicodeEncodeError) and (place := _place_of(error.object, arguments)):
-            # A path may have bytes that are not UTF-8; a name, a reason or a value may not.
-            print_note(f"error: expected UTF-8 in {place}")
-            return ExitCode.USAGE
-        _report_fault(error.__cause__ if isinstance(error, _CommandError) else error)
-        return ExitCode.INTERNAL_FAULT
+        return _end_of(error, arguments)
     return result if isinstance(result, int) else ExitCode.SUCCESS
+
+
+def _end_of(error: Exception, arguments: list[str]) -> int:
+    """Return the exit code of a command that an unexpected error ended; a fault of this tool is logged."""
+    if (interruption := _interruption_of(error)) is not None:
+        return interruption
+    if isinstance(error, UnicodeEncodeError) and (place := _place_of(error.object, arguments)):
+        # A path may have bytes that are not UTF-8; a name, a reason or a value may not.
+        print_note(f"error: expected UTF-8 in {place}")
+        return ExitCode.USAGE
+    _report_fault(error.__cause__ if isinstance(error, _CommandError) else error)
+    return ExitCode.INTERNAL_FAULT
+
+
+def _interruption_of(error: BaseException | None) -> int | None:
+    """Return the exit code of the signal that caused an error, None for another cause.
+
+    What a signal raises in the middle of an import reaches us as the cause of a RuntimeError or an ImportError.
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return ExitCode.SIGINT
+        if isinstance(error, InterruptedByUserError):
+            return error.exit_code
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _call(arguments: list[str]) -> Any:

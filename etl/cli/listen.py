@@ -7,7 +7,7 @@ import click
 import psycopg
 
 from etl.cli.options import Common, metrics_option, option, print_text
-from etl.errors import ExitCode
+from etl.errors import ExitCode, SignalledError
 from etl.metrics import Report
 from etl.precalculation import catalogue, listener
 
@@ -46,7 +46,7 @@ def _listen(common: Common, report: Report) -> int:
         signals.append(number)
         # Python drops an exception that is raised while it finalises an object: the alarm raises it again.
         signal.alarm(_AGAIN_SECONDS)
-        raise KeyboardInterrupt  # psycopg cancels the statement, and the refresh is rolled back
+        raise SignalledError  # psycopg cancels the statement, and the refresh is rolled back
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, end)

@@ -146,6 +146,8 @@ def _stopped_by_signals() -> Iterator[Stop]:
     stop = Stop()
 
     def note(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGALRM and not stop.signal_number:
+            number = signal.SIGTERM  # It came before this, and Python dropped the exception that it raised.
         if not stop.signal_number:
             log.warning("stopping", signal=number, then="after the current batch")
             signal.setitimer(signal.ITIMER_REAL, stop.grace_seconds)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from etl.database.connecting import Database
 from etl.datasets import Dataset
-from etl.errors import EtlError, InterruptedByUserError
+from etl.errors import EtlError, InterruptedByUserError, SignalledError
 from etl.ingestion.constants import BYTES_PER_WORKER, FIRST_BATCH_ROWS, MAX_DEFAULT_WORKERS
 from etl.ingestion.fingerprints import Mark
 from etl.ingestion.framing.pieces import CutOptions
@@ -37,7 +37,7 @@ _HINT = "run the same command to continue"
 
 
 class Stop:
-    """The stop event: the first signal sets it, the second one raises KeyboardInterrupt.
+    """The stop event: the first signal sets it, the second one raises SignalledError.
 
     Whoever takes the signals sends a second one `grace_seconds` after the first.
     """
@@ -50,7 +50,7 @@ class Stop:
     def note(self, number: int) -> None:
         """Take a signal: the first sets the event and ends a wait for the source, the second raises at once."""
         if self.signal_number:
-            raise KeyboardInterrupt  # psycopg cancels the statement of the server and rolls back
+            raise SignalledError  # psycopg cancels the statement of the server and rolls back
         self.signal_number = number
         if self._is_reading:
             self.check()
