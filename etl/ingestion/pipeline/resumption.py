@@ -14,7 +14,7 @@ from etl.database.connecting import Session
 from etl.errors import InternalError, SourceError, TooManyRejectedError, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.fingerprints import Fingerprint, Mark
+from etl.ingestion.fingerprints import NOTHING, Mark
 from etl.ingestion.framing.pieces import cut
 from etl.ingestion.ledger import batches, failures, locks, marks, runs
 from etl.ingestion.ledger.marks import Reader
@@ -31,8 +31,6 @@ log = structlog.get_logger(__name__)
 
 _FULL_EXPORT_RECORDS = 1000
 """So many records that are those of another run are no accident."""
-
-_NOTHING = Fingerprint().mark
 
 
 def begin(attempts: Sequence[Attempt]) -> None:
@@ -106,15 +104,15 @@ def _enter(
         if recognition.has_changed():
             raise _changed(stream)
         chosen = _choose(connection, stream, attempt, recognition)
-        end = recognition.end or (_NOTHING if is_at_end else None)
+        end = recognition.end or (NOTHING if is_at_end else None)
         known_to = _last_mark(connection, target, chosen, recognition)
         is_extended = chosen.run is not None and chosen.decided.kind == "extends"
         if is_extended and known_to is not None and known_to.records != chosen.decided.agrees:
             raise _changed(stream)
         if chosen.run is None:
             run = _start(connection, stream, attempt, chosen.decided, known_to)
-            known = _opening_marks(chosen.decided, read, end, is_at_end=is_at_end)
-            marks.add(connection, target.dataset.name, run.number, known)
+            known = _opening_marks(chosen.decided, read, end, recognition, is_at_end=is_at_end)
+            marks.add(connection, target.dataset.name, run.number, known, recognition.anchor(known))
             marked_to = known[-1].records if known else 0
         else:
             request = _request(attempt, stream.source)
@@ -127,16 +125,21 @@ def _enter(
         return run, marked_to
 
 
-def _opening_marks(decided: Recognised, read: Sequence[Mark], end: Mark | None, *, is_at_end: bool) -> list[Mark]:
+def _opening_marks(
+    decided: Recognised, read: Sequence[Mark], end: Mark | None, compared: Recognition, *, is_at_end: bool
+) -> list[Mark]:
     """Return the marks with which a new run begins, so that it is known again when it is killed.
 
-    Those after the first one that no other run has are written with their batches: a source that agrees with all that
-    is loaded of a run, and with nothing more, continues the run.
+    Of a long source that is new, those after the first one that no other run has are written with their batches: a
+    source that agrees with all that is loaded of a run, and with nothing more, continues the run.
     """
-    if decided.kind == "new" and not (is_at_end and end == _NOTHING):
+    known = {*read, *([end] if end else [])}
+    is_long = bool(read) and read[-1].records >= _FULL_EXPORT_RECORDS
+    if decided.kind == "new" and is_long and not is_at_end:
         missed = next((mark.records for mark in read if mark.records > decided.agrees), decided.agrees)
-        return [mark for mark in read if mark.records <= missed]
-    return [*read, *([end] if end and end not in read else [])]
+        anchor = compared.anchor(known).mark
+        known = {mark for mark in read if mark.records <= max(missed, anchor.records)}
+    return sorted(known)
 
 
 def _changed(stream: Stream) -> ChangedMeanwhileError:
@@ -370,7 +373,7 @@ def _marked_to(
         return 1 << 62  # It is known by its batches still, and they would count no more if it had marks.
     own = [mark for mark in read if mark.records < old.hit.records]
     known = [*own, *([old.end_mark] if old.end_mark else [])]
-    marks.add(connection, target.dataset.name, run.number, known)
+    marks.add(connection, target.dataset.name, run.number, known, compared.anchor(known))
     marks.forget_first_batch(connection, run.number)
     return old.hit.records
 
