@@ -63,8 +63,11 @@ def _again(attempt: Attempt) -> Retrying:
 def must_read_on(attempt: Attempt, recognition: Recognition, records: int) -> bool:
     """Return whether more of the source has to be read to judge whether it may be loaded.
 
-    Whether the records that it shares with a run are half of it shows only at twice their number.
+    Whether the records that it shares with a run are half of it shows only at twice their number. Whether it equals a
+    run that a replace published shows only at its end, or at its next record.
     """
+    if attempt.target.mode == "replace":
+        return records <= recognition.records and bool(recognition.within)
     if attempt.target.mode != "append" or attempt.load.settings.force:
         return False
     decided = recognition.decide()
@@ -247,7 +250,7 @@ def _run_to_continue(
     }
     decided = compared.decide(covered, {run.number for run in known.values() if run.is_within})
     if target.mode == "replace":
-        run = _replace_to_continue(connection, target, decided, known)
+        run = _replace_to_continue(connection, target, decided, known, compared.read)
     else:
         run = known.get(decided.run) if decided.run is not None and decided.kind != "perhaps within" else None
     if load.settings.force:
@@ -258,16 +261,19 @@ def _run_to_continue(
 
 
 def _replace_to_continue(
-    connection: psycopg.Connection, target: Target, decided: Recognised, known: dict[int, KnownRun]
+    connection: psycopg.Connection, target: Target, decided: Recognised, known: dict[int, KnownRun], read: int
 ) -> KnownRun | None:
-    """Return the replace that is the last load of the dataset and has exactly this source, or an unfinished one."""
+    """Return the replace that is the last load of the dataset and has exactly this source, or an unfinished one.
+
+    `read` is the number of records that were read: more than a run has that ended at the end of a piece.
+    """
     for number in sorted({*decided.within, *decided.whole}, reverse=True):
         run = known[number]
         if run.mode != "replace":
             continue
         last = marks.last(connection, target.dataset.name, number)
         is_whole = number in decided.whole
-        is_equal = is_whole and last is not None and last.records == decided.agrees and number in decided.within
+        is_equal = is_whole and last is not None and last.records == read and number in decided.within
         if (is_equal and runs.is_newest_replace(connection, number)) if run.is_finished else is_whole:
             return run
     return None
