@@ -1,20 +1,21 @@
-"""A server of the tests that sends one content at each path."""
+"""A server of the tests that sends contents."""
 
 import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
 @dataclass
 class Web:
-    """The content that the server sends, and its address."""
+    """The content that the server sends, or another at a path; and its address."""
 
     content: bytes = b""
     url: str = ""
+    others: dict[str, bytes] = field(default_factory=dict)
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def web_server() -> Iterator[Web]:
             """Say nothing."""
 
         def do_GET(self) -> None:
-            content = web.content
+            content = web.others.get(self.path, web.content)
             with suppress(BrokenPipeError, ConnectionResetError):  # The reader may have heard enough.
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(content)))
@@ -39,7 +40,7 @@ def web_server() -> Iterator[Web]:
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    web.url = f"http://127.0.0.1:{server.server_port}/a.json"
+    web.url = f"http://127.0.0.1:{server.server_port}"
     try:
         yield web
     finally:
