@@ -181,8 +181,8 @@ class Commands:
         """Run two commands at once, mostly on sources that begin alike; each that was busy runs again."""
         first = self.command()
         content = first.asked.content
-        change = self.random.choice([self.sources.cut, self.sources.grown, self.sources.edited, lambda same: same])
-        other = change(content)
+        changes = [self.sources.cut, self.sources.grown, self.sources.edited]
+        other = content if self.random.random() < 0.25 else self.random.choice(changes)(content)
         self.sources.pool.append(other)
         second = self.command(other)
         commands = [first, second]
