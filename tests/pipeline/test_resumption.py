@@ -136,3 +136,23 @@ def test_a_source_whose_rows_a_replace_deleted_loads_again(site: Site) -> None:
     assert (resumed["records"]["skipped"] > 0, site.value("select count(*) from logistics.ships")) == (True, 100)
     assert site.load("ships", second)["records"]["loaded"] == 1
     assert site.value("select count(*) from logistics.ships") == 101
+
+
+def test_a_run_continues_wherever_its_records_are(site: Site) -> None:
+    """The same records at another path of another document are the same source, also of an interrupted run."""
+    site.define(SHIPS)
+    records = ",".join(f'{{"id":"{number}"}}' for number in range(100))
+    first, second = (site.folder / f"{name}.json" for name in ("first", "second"))
+    first.write_text(f'{{"data":[{records}]}}')
+    second.write_text(f'{{"page":1,"items":[{records}]}}')
+    with site.gate("logistics.ships", "in COPY", when="new.id = '90'") as gate:
+        running = site.start("load", "ships", first, "--records", "data.item", "--batch-rows", "10")
+        gate.reached()
+        assert running.kill()
+        gate.open()
+    site.wait_for_locks()
+    site.ask("drop trigger etl_gate on logistics.ships")
+    counts = site.load("ships", second, "--records", "items.item")["records"]
+    assert counts["skipped"] > 0
+    assert counts["loaded"] + counts["skipped"] == 100
+    assert site.value("select count(*) from etl.runs") == 1

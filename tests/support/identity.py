@@ -239,7 +239,7 @@ class Truth:
     def _judge_end(self, asked: Asked, run: KnownRun, end: End) -> None:
         """Judge why an attempt ended early."""
         if end.code == 2:
-            assert self._other_definitions(asked), end.message
+            assert self._other_modes(asked), end.message
         elif end.code == 3:
             assert asked.is_once or run.is_atomic, end.message
         elif end.code == 5:
@@ -287,10 +287,10 @@ class Truth:
         run.loaded = set(range(asked.count))
         self.counts["replaced" if end.new else "known already"] += 1
 
-    def _other_definitions(self, asked: Asked) -> bool:
-        """Return whether a run that begins alike began by another mode, or at another path of the records."""
+    def _other_modes(self, asked: Asked) -> bool:
+        """Return whether a run that begins alike began by another mode."""
         return any(
-            run.mode != asked.mode or run.content.path != asked.content.path
+            run.mode != asked.mode
             for run in self.runs.values()
             if run.is_live and common(asked.content, asked.count, replace(run, known=len(run.content.records)))
         )
@@ -312,6 +312,6 @@ class Truth:
             assert not [run for run in self._live().values() if common(content, count, run) == count]
             assert max(common(content, count, run) for run in whole) >= self.many
         elif end.code == 2:
-            assert self._other_definitions(asked), end.message
+            assert self._other_modes(asked), end.message
         else:
             assert end.code in {143, 137}, end.message

@@ -287,7 +287,7 @@ def _forced(decided: Recognised, known: dict[int, KnownRun], target: Target, sou
             run.is_forced
             and not run.is_finished
             and run.is_atomic == target.is_atomic
-            and run.definition_hash == target.definition_hash(source.encoding)
+            and target.is_defined_by(run.definition_hash, source.encoding)
         ):
             return run
     return None
@@ -394,7 +394,7 @@ def _require_visible(stream: Stream, run: KnownRun, attempt: Attempt) -> None:
 
 
 def _require_definition(known: KnownRun, stream: Stream, target: Target) -> None:
-    if known.definition_hash == target.definition_hash(stream.source.encoding):
+    if target.is_defined_by(known.definition_hash, stream.source.encoding):
         return
     if not known.is_finished:
         raise UsageError(
