@@ -109,8 +109,8 @@ def _enter(
         chosen = _choose(connection, stream, attempt, recognition)
         end = recognition.end or (NOTHING if is_at_end else None)
         known_to = _last_mark(connection, target, chosen, recognition)
-        is_extended = chosen.run is not None and chosen.decided.kind == "extends"
-        if is_extended and known_to is not None and known_to.records != chosen.decided.agrees:
+        ended = recognition.end_of(chosen.run.number) if chosen.run is not None else None
+        if ended is not None and known_to is not None and known_to.records != ended:
             raise _changed(stream)
         if chosen.run is None:
             run = _start(connection, stream, attempt, chosen.decided, known_to)

@@ -303,6 +303,10 @@ class Recognition:
             return [each.run for each in found if each.is_live]
         return sorted(candidate.run for candidate in self._all if candidate.hit.records >= self._wanted)
 
+    def end_of(self, run: int) -> int | None:
+        """Return the number of records that a run knew, if the source has all of them."""
+        return next((candidate.hit.records for candidate in self._ended if candidate.run == run), None)
+
     def old(self, run: int) -> OldRun | None:
         """Return a run without marks that agrees with the source."""
         return next((each for each in self._all if isinstance(each, OldRun) and each.run == run), None)
