@@ -50,6 +50,10 @@ class Fingerprint:
         return Mark(self.records, self.end, number - 2 * _SIGN if number >= _SIGN else number)
 
 
+NOTHING = Fingerprint().mark
+"""The mark of a source without records."""
+
+
 def as_hashed(data: bytes) -> bytes:
     """Return bytes as the fingerprint takes them."""
     return data.replace(CRLF, LF) if b"\r" in data else data

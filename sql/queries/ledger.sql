@@ -226,12 +226,13 @@ where (%(id)s::text is null or id = %(id)s)
 order by created_at, id;
 
 -- name: supersede_replaced
--- A replace removed the rows of the earlier runs: it takes their place, and their pending failures must not be replayed.
+-- A replace removed the rows of the other runs, also of those that began after it and were loaded while it was
+-- interrupted: it takes their place, and their pending failures must not be replayed.
 with superseded as (
     update etl.runs r
     set superseded_by = now.number
     from etl.runs now
-    where now.run = %(run)s and r.dataset = now.dataset and r.number < now.number and r.superseded_by is null
+    where now.run = %(run)s and r.dataset = now.dataset and r.number <> now.number and r.superseded_by is null
     returning r.run
 )
 update etl.failures set state = 'superseded' where state = 'pending' and run in (select run from superseded);

@@ -1,29 +1,23 @@
--- name: runs_of_marks
--- Find the runs of a dataset whose source has a mark with each of these hashes; at most so many for each of them.
-select wanted.place, found.run
+-- name: anchored_runs
+-- Find the runs of a dataset that are anchored at a mark with one of these hashes, with the marks beside it.
+select wanted.place, found.run, found.is_live, found.hashes, found.places
 from unnest(%(hashes)s::bigint[]) with ordinality as wanted (hash, place)
 cross join lateral (
-    select m.run
+    select m.run, r.superseded_by is null as is_live, m.hashes, m.places
     from etl.marks m
     join etl.runs r on r.number = m.run
-    where m.hashes @> array[wanted.hash] and r.superseded_by is null and r.dataset = %(dataset)s
-    limit %(most)s
+    where m.anchor = wanted.hash and r.dataset = %(dataset)s
+    offset 0 -- one search in the index for each hash
 ) found
 order by wanted.place, found.run;
 
--- name: runs_that_end
--- Find the runs of a dataset with one of these hashes that may have no further mark, or of which marks are missing.
-select wanted.place, found.run
-from unnest(%(hashes)s::bigint[]) with ordinality as wanted (hash, place)
-cross join lateral (
-    select m.run
-    from etl.marks m
-    join etl.runs r on r.number = m.run
-    where m.hashes @> array[wanted.hash]
-        and (m.hashes[cardinality(m.hashes)] = wanted.hash or r.finished_at is null) and r.superseded_by is null and r.dataset = %(dataset)s
-    limit %(most)s
-) found
-order by wanted.place, found.run;
+-- name: run_after
+-- Find a run of a dataset that has a mark with this hash and more records, and is anchored at the mark after it.
+select m.run
+from etl.marks m
+join etl.runs r on r.number = m.run
+where m.parent = %(hash)s and m.last_record > %(records)s and r.superseded_by is null and r.dataset = %(dataset)s
+limit 1;
 
 -- name: marks_after
 -- List some rows of marks of a run, from the first one that has a mark after so many records.
@@ -35,8 +29,8 @@ select hashes, places from etl.marks where run = %(run)s order by last_record de
 
 -- name: add_marks
 -- Add a row of marks of a run.
-insert into etl.marks (run, last_record, hashes, places)
-values (%(run)s, %(last_record)s, %(hashes)s::bigint[], %(places)s)
+insert into etl.marks (run, last_record, anchor, parent, hashes, places)
+values (%(run)s, %(last_record)s, %(anchor)s, %(parent)s, %(hashes)s::bigint[], %(places)s)
 on conflict (run, last_record) do nothing;
 
 -- name: first_batches

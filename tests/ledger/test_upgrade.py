@@ -16,19 +16,21 @@ from psycopg.conninfo import make_conninfo
 from etl.database import migrations
 from etl.database.connecting import Database
 from etl.datasets import find
+from etl.ingestion.ledger import marks
 from etl.provisioning import create
 from etl.settings import shipped
+from tests.support.marked import marks_of, recognised
 from tests.support.site import Site
 
 VERSION = Path(__file__).parent / "version_0008"
 TABLES = ("etl.runs", "etl.attempts", "etl.batches", "etl.failures", "etl.faults", "logistics.parcels")
 
 
-def _sql_before(folder: Path) -> Path:
-    """Return the SQL of the version before: without the migrations after its last."""
+def _sql_before(folder: Path, last: str = "0008") -> Path:
+    """Return the SQL of a version before: without the migrations after its last."""
     shutil.copytree(shipped("sql"), folder)
     for path in (*folder.glob("migrations/[0-9]*.sql"), *folder.glob("migrations/versions/[0-9]*.py")):
-        if path.name[:4] > "0008":
+        if path.name[:4] > last:
             path.unlink()
     return folder
 
@@ -121,3 +123,35 @@ def test_failures_of_the_version_before_are_replayed(before: Site) -> None:
     assert before.run("failed", "replay", "--all").returncode == 0
     assert _count(before) == (130, 130)
     assert before.load("parcels", "finished.ndjson")["exit_code"] == 0
+
+
+def test_runs_that_were_found_by_each_of_their_marks_are_found_by_one(empty_site: Site, tmp_path: Path) -> None:
+    """After the migration each run is known again, also where more of them share their beginning than one mark has."""
+    folder = _sql_before(tmp_path / "sql", "0013")
+    with patch.object(migrations, "shipped", lambda _name: folder):
+        migrations.run_migrations(empty_site.connection)
+    sources = [b'{"i":1}\n{"i":2}\n{"i":%d}\n{"i":%d}\n' % (number // 50, number) for number in range(150)]
+    for number, source in enumerate(sources):
+        [(run,)] = empty_site.ask(
+            "insert into etl.runs (run, dataset, source, definition_hash, mode, is_atomic, is_forced)"
+            " values (%s, 'events', '', '', 'append', false, false) returning number",
+            [str(number)],
+        )
+        found = marks_of(source)
+        # The marks of the beginning of a run, and then those of its first batch.
+        for row in (found[:2], found[1:]):
+            hashes = [mark.hash ^ marks._salt("events") for mark in row]
+            empty_site.ask(
+                "insert into etl.marks (run, last_record, hashes, places) values (%s, %s, %s, %s)",
+                [run, row[-1].records, hashes, bytes(marks._encoded(row))],
+            )
+    migrations.run_migrations(empty_site.connection)
+    at_each = empty_site.column("select count(*) from etl.marks where anchor is not null group by anchor order by 1")
+    assert sum(at_each) == 150
+    assert at_each[-2:] == [64, 64]
+    for number, source in list(enumerate(sources))[::9]:
+        decided = recognised(empty_site.connection, "events", source)
+        assert (decided.kind, decided.run) == ("within", number + 1)
+    assert recognised(empty_site.connection, "events", sources[0] + b'{"i":9}\n').kind == "extends"
+    assert recognised(empty_site.connection, "events", b'{"i":1}\n{"i":2}\n{"i":7}\n').kind == "perhaps within"
+    assert recognised(empty_site.connection, "events", b'{"i":1}\n{"i":9}\n').kind == "new"

@@ -101,3 +101,72 @@ def test_a_source_that_shares_many_records_is_a_full_export(site: Site, shared: 
     source.write_text("".join([*lines[:shared], *(f'{{"id":"T{number}","v":1}}\n' for number in range(others))]))
     ended = site.run("load", "ships", source, "--json", "--mode", "append", "--batch-rows", "512")
     assert (ended.returncode, ended.summary["records"]["loaded"]) == (code, 0 if code else shared + others)
+
+
+def _kill(site: Site, source: Path, *options: str) -> None:
+    """Kill a load in the batch that has the record 90."""
+    with site.gate("logistics.ships", "in COPY", when="new.id = '90'") as gate:
+        running = site.start("load", "ships", source, "--batch-rows", "10", *options)
+        gate.reached()
+        assert running.kill()
+        gate.open()
+    site.wait_for_locks()
+    site.ask("drop trigger etl_gate on logistics.ships")
+
+
+@pytest.mark.parametrize("rows", ["2", "3", "20000"])
+def test_a_replace_by_a_source_that_grew_holds_all_of_it(site: Site, rows: str) -> None:
+    """What a published replace loaded is loaded again with the rest, wherever its source ended within the batches."""
+    site.define(SHIPS)
+    source = site.folder / "ships.ndjson"
+    text = ""
+    for number in range(1, 8):
+        text += f'{{"id":"{number}"}}\n'
+        source.write_text(text)
+        options = ("--mode", "replace", "--batch-rows", rows, "--max-deleted", "0")
+        assert site.load("ships", source, *options)["records"]["loaded"] == number
+        assert site.load("ships", source, *options)["status"] == "already_loaded"
+    assert site.column("select id from logistics.ships order by id") == list("1234567")
+
+
+def test_a_source_whose_rows_a_replace_deleted_loads_again(site: Site) -> None:
+    """A replace that was interrupted, and is published after a later load, takes the place of that load, too."""
+    site.define(SHIPS)
+    first, second = (site.folder / f"{name}.ndjson" for name in ("first", "second"))
+    first.write_text("".join(f'{{"id":"{number}"}}\n' for number in range(100)))
+    second.write_text('{"id":"x"}\n')
+    _kill(site, first, "--mode", "replace")
+    assert site.load("ships", second)["records"]["loaded"] == 1
+    resumed = site.load("ships", first, "--mode", "replace", "--max-deleted", "100%")
+    assert (resumed["records"]["skipped"] > 0, site.value("select count(*) from logistics.ships")) == (True, 100)
+    assert site.load("ships", second)["records"]["loaded"] == 1
+    assert site.value("select count(*) from logistics.ships") == 101
+
+
+def test_a_run_continues_wherever_its_records_are(site: Site) -> None:
+    """The same records at another path of another document are the same source, also of an interrupted run."""
+    site.define(SHIPS)
+    records = ",".join(f'{{"id":"{number}"}}' for number in range(100))
+    first, second = (site.folder / f"{name}.json" for name in ("first", "second"))
+    first.write_text(f'{{"data":[{records}]}}')
+    second.write_text(f'{{"page":1,"items":[{records}]}}')
+    _kill(site, first, "--records", "data.item")
+    counts = site.load("ships", second, "--records", "items.item")["records"]
+    assert counts["skipped"] > 0
+    assert counts["loaded"] + counts["skipped"] == 100
+    assert site.value("select count(*) from etl.runs") == 1
+
+
+def test_an_interrupted_replace_continues_where_another_run_agrees_for_longer(site: Site) -> None:
+    """The run that a replace continues may know less of the source than a run of another mode does."""
+    site.define(SHIPS)
+    lines = [f'{{"id":"{number}"}}\n' for number in range(200)]
+    whole, part, grown = (site.folder / f"{name}.ndjson" for name in ("whole", "part", "grown"))
+    whole.write_text("".join(lines[:150]))
+    part.write_text("".join(lines[:100]))
+    grown.write_text("".join(lines))
+    assert site.load("ships", whole, "--mode", "merge")["records"]["loaded"] == 150
+    site.ask("delete from logistics.ships where id = '90'")
+    _kill(site, part, "--mode", "replace")
+    assert site.load("ships", grown, "--mode", "replace")["exit_code"] == 0
+    assert site.value("select count(*) from logistics.ships") == 200

@@ -19,9 +19,6 @@ _ROWS = 64
 
 _MARKS_IN_ROW = 256
 
-_SAME_MARKS = 4
-"""Rows of one run may have the same mark: that of its opening, that of a batch, and that of the batch after it."""
-
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
@@ -42,32 +39,39 @@ class Reader:
         return self.again(what, self.connection, *args, **kwargs)
 
 
-def runs_of(connection: psycopg.Connection, dataset: str, marks: Sequence[Mark], most: int) -> list[list[int]]:
-    """Return for each mark the numbers of the runs of a dataset that have its hash, at most so many."""
-    return _found(connection, "runs_of_marks", dataset, marks, most)
+class Anchor(NamedTuple):
+    """The mark by which a run is found, and the mark before it, at which many other runs are found."""
+
+    mark: Mark
+    parent: Mark | None
 
 
-def runs_that_end_at(connection: psycopg.Connection, dataset: str, marks: Sequence[Mark], most: int) -> list[list[int]]:
-    """Return for each mark the numbers of runs that may end with it, at most so many."""
-    return _found(connection, "runs_that_end", dataset, marks, most)
+class Anchored(NamedTuple):
+    """A run that is found by a mark, and its next marks. It is live until another run takes its place."""
+
+    run: int
+    is_live: bool
+    after: Sequence[Mark]
 
 
-def _found(
-    connection: psycopg.Connection, name: str, dataset: str, marks: Sequence[Mark], most: int
-) -> list[list[int]]:
-    """Return the runs of each mark; where rows are left out, at least `most` numbers, of which some may be equal."""
-    found: list[list[int]] = [[] for _ in marks]
-    counts = [0] * len(marks)
+def anchored(connection: psycopg.Connection, dataset: str, marks: Sequence[Mark]) -> list[list[Anchored]]:
+    """Return for each mark the runs of a dataset that are anchored there: those that are found by this mark."""
+    found: list[list[Anchored]] = [[] for _ in marks]
     salt = _salt(dataset)
-    values = {"hashes": [mark.hash ^ salt for mark in marks], "dataset": dataset, "most": most * _SAME_MARKS}
-    for place, run in connection.execute(_SQL[name], values) if marks else ():
-        counts[place - 1] += 1
-        if run not in found[place - 1][-1:]:
-            found[place - 1].append(run)
-    for runs, count in zip(found, counts, strict=True):
-        if count == most * _SAME_MARKS:
-            runs.extend(runs[-1:] * (most - len(runs)))
+    values = {"hashes": [mark.hash ^ salt for mark in marks], "dataset": dataset}
+    for place, run, is_live, hashes, places in connection.execute(_SQL["anchored_runs"], values) if marks else ():
+        row = list(_decoded(dataset, hashes, places))
+        if marks[place - 1] in row:
+            after = row[row.index(marks[place - 1]) + 1 :]
+            found[place - 1].append(Anchored(run, is_live, after))
     return found
+
+
+def run_after(connection: psycopg.Connection, dataset: str, mark: Mark, records: int) -> int | None:
+    """Return a run that has a mark, has more than so many records, and is found by the mark after it; None: none is."""
+    values = {"dataset": dataset, "hash": mark.hash ^ _salt(dataset), "records": records}
+    row = connection.execute(_SQL["run_after"], values).fetchone()
+    return row[0] if row else None
 
 
 class Following(NamedTuple):
@@ -100,17 +104,25 @@ def last(connection: psycopg.Connection, dataset: str, run: int) -> Mark | None:
     return None if row is None else list(_decoded(dataset, *row))[-1]
 
 
-def add(connection: psycopg.Connection, dataset: str, run: int, marks: Sequence[Mark]) -> None:
-    """Add marks of a run, which are in order."""
+def add(
+    connection: psycopg.Connection, dataset: str, run: int, marks: Sequence[Mark], anchor: Anchor | None = None
+) -> None:
+    """Add marks of a run, which are in order; one of the first ones is its anchor."""
     salt = _salt(dataset)
     for first in range(0, len(marks), _MARKS_IN_ROW):
         row = marks[max(0, first - 1) : first + _MARKS_IN_ROW]
         values = {
             "run": run,
             "last_record": row[-1].records,
+            "anchor": None,
+            "parent": None,
             "hashes": [mark.hash ^ salt for mark in row],
             "places": bytes(_encoded(row)),
         }
+        if anchor is not None and anchor.mark in row:
+            values["anchor"] = anchor.mark.hash ^ salt
+            values["parent"] = anchor.parent.hash ^ salt if anchor.parent else None
+            anchor = None
         connection.execute(_SQL["add_marks"], values)
 
 

@@ -195,8 +195,18 @@ class Target:
         return self.dataset.on_duplicate in {"first", "reject"}
 
     def definition_hash(self, encoding: str) -> str:
-        """Return a digest of everything that decides which rows a record of a source in this encoding becomes."""
-        text = f"{self.dataset.hash} {self.records_path} {self.mode}"
+        """Return a digest of everything that decides which rows a record of a source in this encoding becomes.
+
+        The option for the path of the records does not: wherever a source holds the same records, their rows are equal.
+        """
+        return self._hash(self.dataset.records, encoding)
+
+    def is_defined_by(self, definition_hash: str, encoding: str) -> bool:
+        """Return whether a run has this definition; earlier versions included the path that the command named."""
+        return definition_hash in {self.definition_hash(encoding), self._hash(self.records_path, encoding)}
+
+    def _hash(self, records: str, encoding: str) -> str:
+        text = f"{self.dataset.hash} {records} {self.mode}"
         if encoding != "auto":
             text += f" {encoding}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -15,7 +15,7 @@ from etl.database.connecting import Session
 from etl.errors import InternalError, SourceError, TooManyRejectedError, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.fingerprints import Fingerprint, Mark
+from etl.ingestion.fingerprints import NOTHING, Mark
 from etl.ingestion.framing.pieces import cut
 from etl.ingestion.ledger import batches, failures, locks, marks, runs
 from etl.ingestion.ledger.marks import Reader
@@ -32,8 +32,6 @@ log = structlog.get_logger(__name__)
 
 _FULL_EXPORT_RECORDS = 1000
 """So many records that are those of another run are no accident."""
-
-_NOTHING = Fingerprint().mark
 
 
 def begin(attempts: Sequence[Attempt]) -> None:
@@ -66,8 +64,11 @@ def _again(attempt: Attempt) -> Retrying:
 def must_read_on(attempt: Attempt, recognition: Recognition, records: int) -> bool:
     """Return whether more of the source has to be read to judge whether it may be loaded.
 
-    Whether the records that it shares with a run are half of it shows only at twice their number.
+    Whether the records that it shares with a run are half of it shows only at twice their number. Whether it equals a
+    run that a replace published shows only at its end, or at its next record.
     """
+    if attempt.target.mode == "replace":
+        return records <= recognition.records and bool(recognition.within)
     if attempt.target.mode != "append" or attempt.load.settings.force:
         return False
     decided = recognition.decide()
@@ -107,15 +108,15 @@ def _enter(
         if recognition.has_changed():
             raise _changed(stream)
         chosen = _choose(connection, stream, attempt, recognition)
-        end = recognition.end or (_NOTHING if is_at_end else None)
+        end = recognition.end or (NOTHING if is_at_end else None)
         known_to = _last_mark(connection, target, chosen, recognition)
-        is_extended = chosen.run is not None and chosen.decided.kind == "extends"
-        if is_extended and known_to is not None and known_to.records != chosen.decided.agrees:
+        ended = recognition.end_of(chosen.run.number) if chosen.run is not None else None
+        if ended is not None and known_to is not None and known_to.records != ended:
             raise _changed(stream)
         if chosen.run is None:
             run = _start(connection, stream, attempt, chosen.decided, known_to)
-            known = _opening_marks(chosen.decided, read, end, is_at_end=is_at_end)
-            marks.add(connection, target.dataset.name, run.number, known)
+            known = _opening_marks(chosen.decided, read, end, recognition, is_at_end=is_at_end)
+            marks.add(connection, target.dataset.name, run.number, known, recognition.anchor(known))
             marked_to = known[-1].records if known else 0
         else:
             request = _request(attempt, stream.source)
@@ -128,16 +129,21 @@ def _enter(
         return run, marked_to
 
 
-def _opening_marks(decided: Recognised, read: Sequence[Mark], end: Mark | None, *, is_at_end: bool) -> list[Mark]:
+def _opening_marks(
+    decided: Recognised, read: Sequence[Mark], end: Mark | None, compared: Recognition, *, is_at_end: bool
+) -> list[Mark]:
     """Return the marks with which a new run begins, so that it is known again when it is killed.
 
-    Those after the first one that no other run has are written with their batches: a source that agrees with all that
-    is loaded of a run, and with nothing more, continues the run.
+    Of a long source that is new, those after the first one that no other run has are written with their batches: a
+    source that agrees with all that is loaded of a run, and with nothing more, continues the run.
     """
-    if decided.kind == "new" and not (is_at_end and end == _NOTHING):
+    known = {*read, *([end] if end else [])}
+    is_long = bool(read) and read[-1].records >= _FULL_EXPORT_RECORDS
+    if decided.kind == "new" and is_long and not is_at_end:
         missed = next((mark.records for mark in read if mark.records > decided.agrees), decided.agrees)
-        return [mark for mark in read if mark.records <= missed]
-    return [*read, *([end] if end and end not in read else [])]
+        anchor = compared.anchor(known).mark
+        known = {mark for mark in read if mark.records <= max(missed, anchor.records)}
+    return sorted(known)
 
 
 def _changed(stream: Stream) -> ChangedMeanwhileError:
@@ -252,7 +258,7 @@ def _run_to_continue(
     }
     decided = compared.decide(covered, {run.number for run in known.values() if run.is_within})
     if target.mode == "replace":
-        run = _replace_to_continue(connection, target, decided, known)
+        run = _replace_to_continue(connection, target, decided, known, compared.read)
     else:
         run = known.get(decided.run) if decided.run is not None and decided.kind != "perhaps within" else None
     if load.settings.force:
@@ -263,16 +269,19 @@ def _run_to_continue(
 
 
 def _replace_to_continue(
-    connection: psycopg.Connection, target: Target, decided: Recognised, known: dict[int, KnownRun]
+    connection: psycopg.Connection, target: Target, decided: Recognised, known: dict[int, KnownRun], read: int
 ) -> KnownRun | None:
-    """Return the replace that is the last load of the dataset and has exactly this source, or an unfinished one."""
+    """Return the replace that is the last load of the dataset and has exactly this source, or an unfinished one.
+
+    `read` is the number of records that were read: more than a run has that ended at the end of a piece.
+    """
     for number in sorted({*decided.within, *decided.whole}, reverse=True):
         run = known[number]
         if run.mode != "replace":
             continue
         last = marks.last(connection, target.dataset.name, number)
         is_whole = number in decided.whole
-        is_equal = is_whole and last is not None and last.records == decided.agrees and number in decided.within
+        is_equal = is_whole and last is not None and last.records == read and number in decided.within
         if (is_equal and runs.is_newest_replace(connection, number)) if run.is_finished else is_whole:
             return run
     return None
@@ -286,7 +295,7 @@ def _forced(decided: Recognised, known: dict[int, KnownRun], target: Target, sou
             run.is_forced
             and not run.is_finished
             and run.is_atomic == target.is_atomic
-            and run.definition_hash == target.definition_hash(source.encoding)
+            and target.is_defined_by(run.definition_hash, source.encoding)
         ):
             return run
     return None
@@ -378,7 +387,7 @@ def _marked_to(
         return 1 << 62  # It is known by its batches still, and they would count no more if it had marks.
     own = [mark for mark in read if mark.records < old.hit.records]
     known = [*own, *([old.end_mark] if old.end_mark else [])]
-    marks.add(connection, target.dataset.name, run.number, known)
+    marks.add(connection, target.dataset.name, run.number, known, compared.anchor(known))
     marks.forget_first_batch(connection, run.number)
     return old.hit.records
 
@@ -393,7 +402,7 @@ def _require_visible(stream: Stream, run: KnownRun, attempt: Attempt) -> None:
 
 
 def _require_definition(known: KnownRun, stream: Stream, target: Target) -> None:
-    if known.definition_hash == target.definition_hash(stream.source.encoding):
+    if target.is_defined_by(known.definition_hash, stream.source.encoding):
         return
     if not known.is_finished:
         raise UsageError(

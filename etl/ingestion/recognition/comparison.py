@@ -10,15 +10,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from etl.ingestion.fingerprints import Fingerprint, Mark, as_hashed
+from etl.ingestion.fingerprints import NOTHING, Fingerprint, Mark, as_hashed
 from etl.ingestion.framing.spans import spans
 from etl.ingestion.ledger import marks
-from etl.ingestion.ledger.marks import Following, Reader
+from etl.ingestion.ledger.marks import Anchor, Anchored, Following, Reader
 from etl.ingestion.recognition.old_runs import OldRun, OldRuns
 from etl.ingestion.values import Piece
 
 _FEW = 64
-"""So many runs are followed mark by mark; if more runs agree, each record of the source is looked up."""
+"""So many runs are anchored at a mark; then it is full, and runs that agree for longer are anchored after it.
+
+After a full mark each record of a source is looked up, up to the next mark: a run may end there.
+"""
 
 _MOST_EXPECTED = 4
 _ASKED_AGAIN = 2000
@@ -144,14 +147,13 @@ class Recognition:
         self._dataset = dataset
         self._limit = limit
         self._digests = _Digests()
-        self._is_asked = False
-        self._wide: Mark | None = None
-        self._one_of_many: int | None = None
+        self._asked: dict[Mark, int] = {}
+        self._looked_up: deque[Mark] = deque(maxlen=_ASKED_AGAIN)
+        self._full: Mark | None = None
         self._active: list[Candidate] = []
         self._old = OldRuns(ledger, dataset)
         self._departed: dict[Candidate, int] = {}
         self._ended: list[Candidate] = []
-        self._own: deque[Mark] = deque(maxlen=_ASKED_AGAIN)
         self.records = 0
         self.read = 0
         self.end: Mark | None = None
@@ -163,9 +165,8 @@ class Recognition:
         self.read = piece.last_record
         if self.is_decided:
             return
-        if not self._is_asked or self._wide is not None:
+        if not self._asked or self._full is not None:
             self._ask(piece)
-        self._own.extend(piece.marks)
         self.records = piece.last_record
         self.end = piece.end_mark
         if self._limit is not None and piece.first_record <= self._limit <= piece.last_record:
@@ -177,7 +178,7 @@ class Recognition:
             self._follow(candidate, piece)
         n = self._limit or self.records + 1
         has_all = any(candidate.hit.records >= n for candidate in self._all)
-        self.is_decided = has_all or not (self._active or self._wide or self._old.is_searching)
+        self.is_decided = has_all or not (self._active or self._full or self._old.is_searching)
 
     def expected(self, records: int) -> list[Mark]:
         """Return the next marks of the runs that agree so far, after so many records: those that are at hand."""
@@ -191,40 +192,44 @@ class Recognition:
         return [*self._active, *self._departed, *self._ended]
 
     def _ask(self, piece: Piece) -> None:
-        """Find the runs that have the marks of a piece; `_wide` is the last mark that too many of them have."""
+        """Find the runs that are anchored at the marks of a piece, as long as these are full."""
         own = list(piece.marks)
-        self._is_asked = True
-        found = self._ledger.read(marks.runs_of, self._dataset, own, _FEW + 1)
-        before = self._wide
+        found = self._ledger.read(marks.anchored, self._dataset, own)
         for mark, runs in zip(own, found, strict=True):
-            if before is not None:
-                self._look_up_each(before, mark, piece)
-            if len(runs) <= _FEW:
-                self._wide = None
-                self._add(mark, runs)
+            if self._full is not None:
+                self._look_up_each(self._full, mark, piece)
+            self._add(mark, runs)
+            self._asked[mark] = len(runs)
+            if len(runs) < _FEW:
+                self._full = None
                 return
-            [ending] = self._ledger.read(marks.runs_that_end_at, self._dataset, [mark], _FEW)
-            self._add(mark, ending)
-            before = self._wide = mark
-            self._one_of_many = runs[0]
-        if self._wide is not None and piece.end_mark is not None:
-            self._look_up_each(self._wide, piece.end_mark, piece, through=True)
-            self._wide = piece.end_mark
+            self._full = mark
+        if self._full is not None and piece.end_mark is not None:
+            self._look_up_each(self._full, piece.end_mark, piece, through=True)
+            self._full = piece.end_mark
 
     def _look_up_each(self, after: Mark, before: Mark, piece: Piece, *, through: bool = False) -> None:
-        """Find the runs that have a mark at one of the records between two marks."""
+        """Find the runs that are anchored at one of the records between two marks."""
         first = max(after.records + 1, piece.first_record)
         numbers = range(first, before.records + through)
         found = _marks_at(numbers, piece) if numbers else []
-        for mark, runs in zip(found, self._ledger.read(marks.runs_of, self._dataset, found, _FEW), strict=True):
+        self._looked_up += found
+        for mark, runs in zip(found, self._ledger.read(marks.anchored, self._dataset, found), strict=True):
             self._add(mark, runs)
 
-    def _add(self, mark: Mark, runs: Collection[int]) -> None:
-        for run in runs:
-            if run not in self._seen:
-                self._seen.add(run)
+    def _add(self, mark: Mark, runs: Collection[Anchored]) -> None:
+        for each in runs:
+            if each.is_live and each.run not in self._seen:
+                self._seen.add(each.run)
                 self._active.append(
-                    _MarkedRun(run=run, hit=mark, ledger=self._ledger, dataset=self._dataset, digests=self._digests)
+                    _MarkedRun(
+                        run=each.run,
+                        hit=mark,
+                        ledger=self._ledger,
+                        dataset=self._dataset,
+                        digests=self._digests,
+                        _following=[Following(mark, is_after_gap=False) for mark in each.after],
+                    )
                 )
 
     def _follow(self, candidate: Candidate, piece: Piece) -> None:
@@ -273,12 +278,18 @@ class Recognition:
         if open_:
             run = max(open_, key=lambda candidate: (candidate.hit.records, -candidate.run)).run
             return Recognised(kind="perhaps within", run=run, whole=names)
-        if self._wide is not None:  # Many runs have all marks of the source, and few of them end here.
-            return Recognised(kind="perhaps within", run=self._one_of_many, whole=names)
+        longer = self._longer(n)
+        if longer is not None:
+            return Recognised(kind="perhaps within", run=longer, whole=names)
         deepest = max(hits, key=lambda candidate: (candidate.hit.records, -candidate.run), default=None)
         if deepest is None:
             return Recognised(kind="new", whole=names)
         return Recognised(kind="new", whole=names, departs_from=deepest.run, agrees=deepest.hit.records)
+
+    def _longer(self, n: int) -> int | None:
+        """Return a run that may have the wanted records, and was not found: it is anchored after them."""
+        mark, runs = next((each for each in reversed(self._asked.items()) if each[0].records <= n), (NOTHING, 0))
+        return self._ledger.read(marks.run_after, self._dataset, mark, n) if runs >= _FEW else None
 
     @property
     def _wanted(self) -> int:
@@ -288,9 +299,13 @@ class Recognition:
     def within(self) -> list[int]:
         """The numbers of the runs that have all wanted records."""
         if not self.records:
-            [found] = self._ledger.read(marks.runs_of, self._dataset, [Fingerprint().mark], _FEW)
-            return found
+            [found] = self._ledger.read(marks.anchored, self._dataset, [NOTHING])
+            return [each.run for each in found if each.is_live]
         return sorted(candidate.run for candidate in self._all if candidate.hit.records >= self._wanted)
+
+    def end_of(self, run: int) -> int | None:
+        """Return the number of records that a run knew, if the source has all of them."""
+        return next((candidate.hit.records for candidate in self._ended if candidate.run == run), None)
 
     def old(self, run: int) -> OldRun | None:
         """Return a run without marks that agrees with the source."""
@@ -307,12 +322,23 @@ class Recognition:
 
         The answer holds while nothing else can open a run of the dataset.
         """
-        asked = [*self._own, *([self.end] if self.end else [])]
-        found = self._ledger.read(marks.runs_of, self._dataset, asked, _FEW + 1)
-        return any(run not in self._seen for runs in found if len(runs) <= _FEW for run in runs)
+        asked = [*self._asked, *self._looked_up]
+        found = self._ledger.read(marks.anchored, self._dataset, asked)
+        self._asked = {mark: len(runs) for mark, runs in zip(self._asked, found, strict=False)}
+        return any(each.is_live and each.run not in self._seen for runs in found for each in runs)
+
+    def anchor(self, known: Collection[Mark]) -> Anchor:
+        """Return the anchor of a run with these marks: the first mark that is not full, else its last one."""
+        parent = None
+        for mark, runs in self._asked.items():
+            if runs < _FEW and mark in known:
+                return Anchor(mark, parent)
+            parent = mark if mark in known else parent
+        return Anchor(max(known), parent)
 
     @property
     def runs(self) -> list[int]:
         """The numbers of the runs that agree with the beginning of the source."""
-        many = set() if self._one_of_many is None else {self._one_of_many}
-        return sorted({candidate.run for candidate in self._all} | set(self.within) | many)
+        longer = self._longer(self._wanted)
+        found = {candidate.run for candidate in self._all} | set(self.within)
+        return sorted(found if longer is None else found | {longer})

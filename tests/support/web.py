@@ -1,0 +1,49 @@
+"""A server of the tests that sends contents."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Web:
+    """The content that the server sends, or another at a path; and its address."""
+
+    content: bytes = b""
+    url: str = ""
+    others: dict[str, bytes] = field(default_factory=dict)
+
+
+@contextmanager
+def web_server() -> Iterator[Web]:
+    """Serve a content on this machine; its version is known by its hash."""
+    web = Web()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+        def do_GET(self) -> None:
+            content = web.others.get(self.path, web.content)
+            with suppress(BrokenPipeError, ConnectionResetError):  # The reader may have heard enough.
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+                self.end_headers()
+                self.wfile.write(content)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    web.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield web
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
