@@ -194,7 +194,13 @@ class LoadSettings:
     atomic: Annotated[bool, Option("Load all of a source or nothing; all rows become visible together at the end.")] = (
         False
     )
-    allow_empty: Annotated[bool, Option("Allow a replace without any record, which empties the dataset.")] = False
+    allow_empty: Annotated[
+        bool,
+        Option(
+            "Allow a replace without any record, which empties the dataset; and, in other modes, a load into tables"
+            " whose rows are gone: known sources are not loaded again."
+        ),
+    ] = False
     limit: Annotated[
         int | None,
         Option(

@@ -4,9 +4,8 @@ A snapshot that is older than an ALTER TABLE which rewrites a table, or than a T
 locks come first: BEGIN, SET and LOCK TABLE take no snapshot.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import psycopg
 from psycopg import sql
@@ -17,8 +16,6 @@ from etl import queries
 _TRIES = 3
 
 _SQL = queries.load("database")
-
-Result = TypeVar("Result")
 
 
 class _MadeAnewError(psycopg.errors.SerializationFailure):
@@ -41,30 +38,33 @@ def one_snapshot(
         yield
 
 
-def in_one_snapshot(
-    connection: psycopg.Connection,
-    tables: Iterable[str],
-    work: Callable[[], Result],
-    *,
-    force_rollback: bool = False,
-) -> Result:
-    """Return the result of `work`, whose statements are those of `one_snapshot` of these tables.
+class Snapshots:
+    """Snapshots for the same work, one after the other, until no table was rewritten beside it.
 
-    A function or a view may read further tables. When one of them was rewritten after the snapshot, all is rolled back
-    and `work` is called again.
-
-    Raises psycopg.errors.SerializationFailure when this happens each time.
+    A function or a view may read further tables than those that were locked. When one of them was rewritten after the
+    snapshot, the transaction is rolled back, and the caller does the work again: until `is_whole`.
     """
-    names = tuple(tables)
 
-    def tried() -> Result:
-        with one_snapshot(connection, names, force_rollback=force_rollback):
-            result = work()
-            if anew := [name for (name,) in connection.execute(_SQL["made_anew"])]:
-                raise _MadeAnewError(f"made or rewritten after the snapshot: {', '.join(anew)}")
-            return result
+    def __init__(self, connection: psycopg.Connection, tables: Iterable[str], *, force_rollback: bool = False) -> None:
+        self._connection = connection
+        self._tables = tuple(tables)
+        self._force_rollback = force_rollback
+        self._tries_left = _TRIES
+        self.is_whole = False
 
-    for _ in range(_TRIES - 1):
-        with suppress(_MadeAnewError):
-            return tried()
-    return tried()
+    @contextmanager
+    def next(self) -> Iterator[None]:
+        """Let the work see one snapshot.
+
+        Raises psycopg.errors.SerializationFailure when a table was rewritten each time.
+        """
+        self._tries_left -= 1
+        try:
+            with one_snapshot(self._connection, self._tables, force_rollback=self._force_rollback):
+                yield
+                if anew := [name for (name,) in self._connection.execute(_SQL["made_anew"])]:
+                    raise _MadeAnewError(f"made or rewritten after the snapshot: {', '.join(anew)}")
+            self.is_whole = True
+        except _MadeAnewError:
+            if not self._tries_left:
+                raise

@@ -10,7 +10,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from etl import queries
-from etl.database.snapshots import in_one_snapshot
+from etl.database.snapshots import Snapshots
 from etl.database.sqlstates import code_of, condition, exit_code
 from etl.database.tables import see_all_rows
 from etl.errors import DatabaseError, DefinitionError, EtlError, ExitCode, InternalError, UsageError, gravest
@@ -72,9 +72,12 @@ def refresh(
     # The lock comes before BEGIN: an older snapshot could not update the rows that the previous refresh wrote.
     with explain_errors(connection, aggregate), _refresh_lock(connection, aggregate, waiting):
         gather(connection)
-        return in_one_snapshot(
-            connection, tables_of([aggregate]), lambda: _recompute(connection, aggregate, run, full=full)
-        )
+        snapshots = Snapshots(connection, tables_of([aggregate]))
+        while True:
+            with snapshots.next():
+                result = _recompute(connection, aggregate, run, full=full)
+            if snapshots.is_whole:
+                return result
 
 
 def tables_of(aggregates: Iterable[Aggregate]) -> set[str]:

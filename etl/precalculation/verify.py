@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.database.snapshots import in_one_snapshot
+from etl.database.snapshots import Snapshots
 from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.pending import is_known, see_due
@@ -40,9 +40,12 @@ def verify(connection: psycopg.Connection, aggregate: Aggregate) -> Verification
     Raises UsageError when a table or a right on it is missing, psycopg's errors otherwise.
     """
     with explain_errors(connection, aggregate):
-        return in_one_snapshot(
-            connection, tables_of([aggregate]), lambda: _compare(connection, aggregate), force_rollback=True
-        )
+        snapshots = Snapshots(connection, tables_of([aggregate]), force_rollback=True)
+        while True:
+            with snapshots.next():
+                found = _compare(connection, aggregate)
+            if snapshots.is_whole:
+                return found
 
 
 def _compare(connection: psycopg.Connection, aggregate: Aggregate) -> Verification:

@@ -3,7 +3,7 @@
 A command replays several failures: `select` checks all of them before `replay_all` begins with the first.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import copier_of_replay
 from etl.ingestion.destination.sending import Wire, wait_for
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import batches, failures, locks, runs
+from etl.ingestion.ledger import batches, failures, locks, losses, runs
 from etl.ingestion.ledger.failures import State, StoredFailure
 from etl.ingestion.pipeline.batches import Loader, retry_policy
 from etl.ingestion.pipeline.job import Stop
@@ -34,11 +34,15 @@ from etl.settings import Mode, RetrySettings
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayFilter:
-    """Which failures to replay: those with these ids, or all pending ones (of a run, of a dataset)."""
+    """Which failures to replay: those with these ids, or all pending ones (of a run, of a dataset).
+
+    `allow_empty`: also into tables whose rows are gone.
+    """
 
     ids: tuple[str, ...] = ()
     run: str | None = None
     dataset: str | None = None
+    allow_empty: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,7 @@ def select(replay_filter: ReplayFilter, database: Database, config_dir: Path, st
     """Find the failures to replay, and check before any replay what would end with exit code 2.
 
     Raises UsageError when an id is unknown, a definition is missing, a file of the failed store does not hold its
-    records, the failed store cannot be written, or a pooler shares the connection.
+    records, the failed store cannot be written, a pooler shares the connection, or the rows of a dataset are gone.
     """
     again = retry_policy(RetrySettings(), lambda: None, event="start_retried")
     matching = again(_matching, replay_filter, database)
@@ -94,6 +98,7 @@ def select(replay_filter: ReplayFilter, database: Database, config_dir: Path, st
     definitions = {name: datasets.find(name, config_dir) for name in {failure.dataset for failure in chosen}}
     for failure in pending:
         require_whole(failure, store)
+    again(_require_ledger, pending, definitions, database, allow_empty=replay_filter.allow_empty)
     touched = frozenset(failure.dataset for failure in matching if failure.state in {"pending", "replayed"})
     return Selection(failures=tuple(chosen), definitions=definitions, touched=touched)
 
@@ -104,6 +109,18 @@ def _matching(replay_filter: ReplayFilter, database: Database) -> list[StoredFai
         if replay_filter.ids:
             return [failures.named(connection, failed_id) for failed_id in replay_filter.ids]
         return list(failures.find(connection, run=replay_filter.run, dataset=replay_filter.dataset))
+
+
+def _require_ledger(
+    pending: Sequence[StoredFailure], definitions: Mapping[str, Dataset], database: Database, *, allow_empty: bool
+) -> None:
+    """Raise UsageError when rows of a dataset are gone, or rows of the ledger of a run."""
+    with connect(database) as connection:
+        for name in sorted({failure.dataset for failure in pending}) if not allow_empty else ():
+            if (missing := losses.look(connection, definitions[name])) is not None:
+                raise missing.refusal(definitions[name].mode)
+        for name, run in sorted({(failure.dataset, failure.run) for failure in pending}):
+            losses.require_run(connection, definitions[name], run)
 
 
 def replay_all(

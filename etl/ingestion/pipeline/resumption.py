@@ -16,7 +16,7 @@ from etl.ingestion.destination import refusals
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.fingerprints import Fingerprint, Mark
 from etl.ingestion.framing.pieces import cut
-from etl.ingestion.ledger import batches, failures, locks, marks, runs
+from etl.ingestion.ledger import batches, failures, locks, losses, marks, runs
 from etl.ingestion.ledger.marks import Reader
 from etl.ingestion.ledger.runs import KnownRun
 from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter
@@ -106,6 +106,7 @@ def _enter(
         if recognition.has_changed():
             raise _changed(stream)
         chosen = _choose(connection, stream, attempt, recognition)
+        _require_ledger(connection, attempt, chosen.run)
         end = recognition.end or (_NOTHING if is_at_end else None)
         known_to = _last_mark(connection, target, chosen, recognition)
         is_extended = chosen.run is not None and chosen.decided.kind == "extends"
@@ -125,6 +126,14 @@ def _enter(
         # At last: it outlives a transaction that is tried again.
         locks.hold_run(connection, run.run)
         return run, marked_to
+
+
+def _require_ledger(connection: psycopg.Connection, attempt: Attempt, run: KnownRun | None) -> None:
+    """Raise UsageError when rows of the ledger were deleted, and the source would be loaded twice."""
+    if run is not None:
+        losses.require_run(connection, attempt.target.dataset, run.run)
+    elif not attempt.load.settings.force and attempt.target.mode != "replace":
+        losses.require_marks(connection, attempt.target.dataset)
 
 
 def _opening_marks(decided: Recognised, read: Sequence[Mark], end: Mark | None, *, is_at_end: bool) -> list[Mark]:
