@@ -87,7 +87,7 @@ def create(target: Database, dataset: Dataset) -> None:
 
 
 def _warn_of_missing_rows(connection: psycopg.Connection, dataset: Dataset) -> None:
-    """Log a warning when the ledger knows rows that are not in the tables, because a table was made anew, for example."""
+    """Log a warning when rows that the ledger knows are missing in the tables, because a table was made anew."""
     # The owner of the tables may not be allowed to read the ledger, or the ledger is older than this version.
     with suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedColumn):
         found = losses.look(connection, dataset)

@@ -242,7 +242,12 @@ class LoadSettings:
     precalculate: Annotated[bool, Option("Do not refresh the aggregates.")] = True
     failed_dir: Annotated[Path, Option("Folder of the failed store.", metavar="DIR", read=Path)] = Path("failed")
     force: Annotated[
-        bool, Option("Load the source again although it is loaded already.", is_in_file=False, twins=())
+        bool,
+        Option(
+            "Load the source again although it is loaded already; in append its rows are doubled.",
+            is_in_file=False,
+            twins=(),
+        ),
     ] = False
     retries: Annotated[RetrySettings, Group("retry")] = RetrySettings()
 

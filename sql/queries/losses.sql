@@ -83,3 +83,18 @@ where runs.dataset = %(dataset)s and runs.superseded_by is null
     and exists (select from etl.batches where batches.run = runs.run and batches.count_loaded > 0)
 order by runs.number
 limit 1;
+
+-- name: loaded_before
+-- List runs that loaded records of a source before, those with most of them first: runs that the forced run of the source
+-- superseded, and others of which it shares so many records.
+select runs.number, sum(least(batches.count_loaded, %(records)s - batches.first_record + 1))::bigint as loaded
+from etl.runs join etl.batches on batches.run = runs.run
+where (runs.superseded_by = %(forced)s or runs.number = any(%(others)s)) and runs.number <> %(forced)s
+    and (not runs.is_atomic or runs.published_at is not null)
+    and batches.first_record <= %(records)s and batches.count_loaded > 0
+group by runs.number
+order by loaded desc;
+
+-- name: has_rows_of
+-- Return whether a table has a row of a run.
+select exists (select from {table} where etl_run = {number});

@@ -189,9 +189,31 @@ def require_marks(connection: psycopg.Connection, dataset: Dataset) -> None:
 
 
 def _incomplete(dataset: Dataset, run: str, number: int, lost: str) -> UsageError:
-    statements = [f"delete from {table.quoted} where etl_run = {number}" for table in dataset.tables]  # noqa: S608 - text for a person
-    statements.append(f"update etl.runs set superseded_by = number where number = {number}")  # noqa: S608 - as above
+    forget = f"update etl.runs set superseded_by = number where number = {number}"  # noqa: S608 - text for a person
     return UsageError(
         f"the ledger of run {run} is incomplete, rows of it were deleted: {lost}",
-        hint=f"restore the ledger; or remove the rows of the run and load its source again: {'; '.join(statements)}",
+        hint="restore the ledger; or remove the rows of the run and load its source again:"
+        f" {removal(dataset, number)}; {forget}",
     )
+
+
+def removal(dataset: Dataset, number: int) -> str:
+    """Return the statements by which a person removes the rows of a run from the tables of its dataset."""
+    tables = [table.quoted for table in dataset.tables]
+    return "; ".join(f"delete from {table} where etl_run = {number}" for table in tables)  # noqa: S608 - as above
+
+
+def doubled(connection: psycopg.Connection, dataset: Dataset, forced: int, others: Sequence[int], records: int) -> int:
+    """Count the records of a source that an append loads once more, because the tables have their rows already.
+
+    `forced` is the number of its run: runs that it superseded hold them, and so do `others` for their first `records`.
+    """
+    values = {"forced": forced, "others": list(others), "records": records}
+    loaded = connection.execute(_SQL["loaded_before"], values).fetchall()
+    return next((count for number, count in loaded if _has_rows_of(connection, dataset, number)), 0)
+
+
+def _has_rows_of(connection: psycopg.Connection, dataset: Dataset, number: int) -> bool:
+    names = {"table": dataset.tables[0].identifier, "number": sql.Literal(number)}
+    row = connection.execute(_SQL["has_rows_of"].format(**names)).fetchone()
+    return bool(row and row[0])
