@@ -204,13 +204,15 @@ def replay(
     run: str | None = None,
     dataset: str | None = None,
     all: bool = False,
+    allow_empty: bool = False,
     database: str | None = None,
     config_dir: str | Path = "config",
     **options: Unpack[ReplayOptions],
 ) -> Replays:
     """Load records of the failed store again as `etl failed replay` does; return the results, with exit code 0 or 1.
 
-    Name ids, or all pending files of a run or a dataset, or `all`. An id that is not pending any more is skipped.
+    Name ids, or all pending files of a run or a dataset, or `all`. An id that is not pending any more is skipped. With
+    `allow_empty` the rows of earlier loads may be gone from the tables.
     Raises EtlError otherwise. A BusyError is raised after the other files are replayed; call again to replay the rest.
     """
     if not (ids or run or dataset or all):
@@ -223,7 +225,8 @@ def replay(
     settings = LoadSettings.read(options)
     folder = Path(config_dir)
     with _opened(database, folder) as target, FailedStore(settings.failed_dir) as store:
-        selection = select(ReplayFilter(ids=ids, run=run, dataset=dataset), target, folder, store)
+        wanted = ReplayFilter(ids=ids, run=run, dataset=dataset, allow_empty=allow_empty)
+        selection = select(wanted, target, folder, store)
         results = list(
             replay_all(selection, target, folder, store, settings.retries, precalculates=settings.precalculate)
         )

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from etl.database.obstacles import Obstacle
 from etl.database.pooling import Pooling
 from etl.datasets import Dataset
 from etl.errors import UsageError
+from etl.ingestion.ledger import losses
 from etl.precalculation import catalogue, installation, refresh, verify
 
 State = Literal["ok", "warn", "fail"]
@@ -253,6 +255,9 @@ def _datasets(connection: psycopg.Connection, chosen: Sequence[Dataset], config_
             if dataset.mode == "merge":
                 tables.require_key(connection, dataset)
             in_the_way = list(obstacles.of_dataset(connection, dataset, dataset.mode))
+            with suppress(psycopg.errors.InsufficientPrivilege):  # The check of the ledger reports it.
+                if (missing := losses.look(connection, dataset)) is not None:
+                    raise missing.refusal(dataset.mode)
         except UsageError as error:
             yield _refused(f"dataset {dataset.name}", error)
             continue

@@ -1,7 +1,7 @@
 """Make in a database what this installation needs: ledger, roles, the tables of the datasets, and the aggregates."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -15,6 +15,7 @@ from etl.database.sqlstates import code_of, condition
 from etl.datasets import Dataset
 from etl.errors import DefinitionError, EtlError, UsageError, together
 from etl.ingestion.destination import refusals
+from etl.ingestion.ledger import losses
 from etl.precalculation import catalogue, installation
 from etl.settings import RetrySettings
 
@@ -46,6 +47,7 @@ def migrate(target: Database, config_dir: Path) -> None:
                 with _by_itself(connection, dataset, errors):
                     require_fitting(dataset)
                     tables.create_tables(connection, dataset)
+                    _warn_of_missing_rows(connection, dataset)
         owners = {table.name: dataset.name for dataset in valid for table in dataset.tables}
         with _by_itself(connection, None, errors):
             installation.install(connection, aggregates, owners)
@@ -82,6 +84,16 @@ def create(target: Database, dataset: Dataset) -> None:
         sessions.require_usable(connection)
         tables.create_tables(connection, dataset)
         installation.watch_again(connection)
+        _warn_of_missing_rows(connection, dataset)
+
+
+def _warn_of_missing_rows(connection: psycopg.Connection, dataset: Dataset) -> None:
+    """Log a warning when rows that the ledger knows are missing in the tables, because a table was made anew."""
+    # The owner of the tables may not be allowed to read the ledger, or the ledger is older than this version.
+    with suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedColumn):
+        found = losses.look(connection, dataset)
+        if found is not None:
+            log.warning("rows_missing", dataset=dataset.name, reason=found.found, hint=found.remedy(dataset.mode))
 
 
 def require_fitting(dataset: Dataset) -> None:

@@ -194,7 +194,13 @@ class LoadSettings:
     atomic: Annotated[bool, Option("Load all of a source or nothing; all rows become visible together at the end.")] = (
         False
     )
-    allow_empty: Annotated[bool, Option("Allow a replace without any record, which empties the dataset.")] = False
+    allow_empty: Annotated[
+        bool,
+        Option(
+            "Allow a replace without any record, which empties the dataset; and, in other modes, a load into tables"
+            " whose rows are gone: known sources are not loaded again."
+        ),
+    ] = False
     limit: Annotated[
         int | None,
         Option(
@@ -236,7 +242,12 @@ class LoadSettings:
     precalculate: Annotated[bool, Option("Do not refresh the aggregates.")] = True
     failed_dir: Annotated[Path, Option("Folder of the failed store.", metavar="DIR", read=Path)] = Path("failed")
     force: Annotated[
-        bool, Option("Load the source again although it is loaded already.", is_in_file=False, twins=())
+        bool,
+        Option(
+            "Load the source again although it is loaded already; in append its rows are doubled.",
+            is_in_file=False,
+            twins=(),
+        ),
     ] = False
     retries: Annotated[RetrySettings, Group("retry")] = RetrySettings()
 

@@ -105,6 +105,7 @@ def _print_record(source: str, record: StoredRecord, line: bytes, *, is_keyed: b
 @option("--run", shell_complete=completion.runs, help="All pending files of this run.")
 @option("--dataset", shell_complete=completion.datasets, help="All pending files of this dataset.")
 @option("--all", "replay_all", is_flag=True, help="All pending files.")
+@option("--allow-empty", is_flag=True, help="Also into tables whose rows are gone, if they were removed on purpose.")
 @no_precalculate_option
 @failed_dir_option
 @metrics_option("replay")
@@ -117,6 +118,7 @@ def replay_command(
     run: str | None,
     dataset: str | None,
     replay_all: bool,
+    allow_empty: bool,
     no_precalculate: bool,
     failed_dir: Path,
     retries: RetrySettings,
@@ -131,7 +133,8 @@ def replay_command(
         raise UsageError("nothing is named to replay", hint="name ids, --run, --dataset or --all")
     codes: set[int] = set()
     with common.database() as database, FailedStore(failed_dir) as store:
-        selection = replay.select(ReplayFilter(ids=ids, run=run, dataset=dataset), database, common.config_dir, store)
+        wanted = ReplayFilter(ids=ids, run=run, dataset=dataset, allow_empty=allow_empty)
+        selection = replay.select(wanted, database, common.config_dir, store)
         if not selection.failures:
             print_note(f"nothing waits of {run or dataset}" if run or dataset else "nothing waits")
         results = replay.replay_all(

@@ -176,6 +176,8 @@ def sentence(summary: Summary) -> str:
     if len(summary.rows) > 1 and any(summary.rows.values()):
         line += f"; rows: {', '.join(f'{table} {count:,}' for table, count in summary.rows.items())}"
     line += _deletions(summary)
+    if summary.doubled:
+        line += f"; {summary.doubled:,} of these records were loaded before, and --force added their rows again"
     if summary.policies.duplicates:
         line += f"; {summary.policies.duplicates:,} with the key of an earlier record"
     if coerced := summary.policies.coerced:

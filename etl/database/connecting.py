@@ -54,6 +54,8 @@ class Database:
     embedded: bool = False
     folder: Path | None = None
     """The folder of the embedded server that this process uses."""
+    files: tuple[int, int] | None = field(default=None, repr=False, compare=False)
+    """The device and the number of its data folder, which another folder of this name does not have."""
     known_pooling: list[Pooling] = field(default_factory=list, repr=False, compare=False)
     """How the first connection reached the server, found once; empty before."""
 
@@ -103,7 +105,7 @@ def serving(address: str) -> Iterator[Database]:
         from etl import embedded  # noqa: PLC0415 - costs the start of those who have a server
 
         with embedded.serving(folder) as url:
-            yield Database(conninfo=url, embedded=True, folder=folder)
+            yield Database(conninfo=url, embedded=True, folder=folder.absolute(), files=_files_of(folder))
         return
     _require_readable(address)
     yield Database(conninfo=address)
@@ -231,7 +233,25 @@ def pooling_of(connection: psycopg.Connection, database: Database) -> Pooling:
     return way
 
 
+def _files_of(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = (folder / "data").stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _require_same_files(database: Database) -> None:
+    """Raise DatabaseError when the folder of the embedded server was moved away, deleted or replaced meanwhile."""
+    if database.folder is not None and database.files is not None and _files_of(database.folder) != database.files:
+        raise DatabaseError(
+            f"the folder of the embedded server {database.folder} was moved or deleted while this command uses it",
+            hint="move it back, or name its new place by --database embedded:FOLDER; the same command continues there",
+        )
+
+
 def _connect(database: Database, application_name: str, limits: str = "") -> ServerConnection:
+    _require_same_files(database)
     conninfo = _conninfo(database, application_name, limits)
     try:
         connection = ServerConnection.connect(conninfo, autocommit=True)

@@ -1,5 +1,6 @@
 """The postmaster of a data folder, from its postmaster.pid."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,10 +30,42 @@ def living(data: Path) -> Postmaster | None:
     """Return the running postmaster, or None. Another process with its old id is not taken for it."""
     postmaster = last(data)
     try:
-        arguments = psutil.Process(postmaster.pid).cmdline() if postmaster else []
+        process = psutil.Process(postmaster.pid) if postmaster else None
+        if process is None or not (process.cmdline()[1:3] == ["-D", str(data)] or _works_in(process, data)):
+            return None
     except (ValueError, psutil.Error):
         return None
-    return postmaster if arguments[1:3] == ["-D", str(data)] else None
+    return postmaster
+
+
+def _works_in(process: psutil.Process, data: Path) -> bool:
+    """Return whether a process is a postmaster of this folder that was moved since it started."""
+    if process.cmdline()[1:2] != ["-D"]:
+        return False
+    with suppress(OSError):
+        return Path(process.cwd()).samefile(data)
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Astray:
+    """A postmaster that was started on a folder and works in another one: `now`, or None when its files are gone."""
+
+    pid: int
+    now: Path | None
+
+
+def astray(data: Path) -> Astray | None:
+    """Return the postmaster that was started on this data folder before the folder was moved away or deleted."""
+    for process in psutil.process_iter(["cmdline"]):
+        if (process.info["cmdline"] or [])[1:3] != ["-D", str(data)]:
+            continue
+        with suppress(psutil.Error):
+            place = Path(process.cwd())
+            if place.is_dir() and (place / "postmaster.pid").exists():
+                return Astray(pid=process.pid, now=place) if place != data else None
+            return Astray(pid=process.pid, now=None)
+    return None
 
 
 def last(data: Path) -> Postmaster | None:
@@ -48,6 +81,7 @@ def last(data: Path) -> Postmaster | None:
         started=lines[2],
         port=port,
         tcp_port=port if lines[5] else None,
-        socket_folder=Path(lines[4]) if lines[4] else socket_folder(data),
+        # The socket in the data folder moves with it.
+        socket_folder=Path(lines[4]) if lines[4] not in {"", lines[1]} else data if lines[4] else socket_folder(data),
         ready=lines[7] == "ready",
     )

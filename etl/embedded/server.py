@@ -20,7 +20,7 @@ from etl.embedded.binaries import VERSION, binary
 from etl.embedded.configuration import server_conf
 from etl.embedded.creation import DATABASE, SUPERUSER, create
 from etl.embedded.files import ELSEWHERE, opened, own_files, take, write
-from etl.embedded.postmasters import last, living
+from etl.embedded.postmasters import astray, last, living
 from etl.embedded.sockets import SOCKET_PORT, make_private, socket_folder
 from etl.errors import BusyError, DatabaseError, UsageError
 
@@ -97,6 +97,7 @@ class Server:
         """Stop the server, even while a command uses it, and return whether it ran."""
         with own_files():
             if not (self.folder / "change.lock").exists():
+                self._require_not_astray()
                 return False
             with self._changing():
                 return self._stop()
@@ -113,11 +114,44 @@ class Server:
                     self._start(None)
                 yield self.url()
             finally:
-                with own_files(), self._changing():
-                    if take(users) and not self.status().keep:
-                        self._stop()
-                    # A worker process that is still ending shares the descriptor; it must not keep the lock.
-                    fcntl.flock(users, fcntl.LOCK_UN)
+                with own_files():
+                    present = self._found_again(users)
+                    if present is not None:
+                        present.leave(users)
+
+    def leave(self, users: int) -> None:
+        """Stop the server if no other command uses it; `users` is the descriptor of its users.lock."""
+        with self._changing():
+            if take(users) and not self.status().keep:
+                self._stop()
+            # A worker process that is still ending shares the descriptor; it must not keep the lock.
+            fcntl.flock(users, fcntl.LOCK_UN)
+
+    def _found_again(self, users: int) -> "Server | None":
+        """Return this server, or that of the folder to which it was moved while it was used; None if it was deleted."""
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(users), (self.folder / "users.lock").stat()):
+                return self
+        found = astray(self._data)
+        now = found.now.parent if found and found.now else None
+        _log.warning("embedded_folder_gone", folder=str(self.folder), now=str(now) if now else None)
+        return Server(now, self.version) if now else None
+
+    def _require_not_astray(self) -> None:
+        """Raise UsageError when a server that was started in this folder runs still, and its files are elsewhere."""
+        found = None if self._data.exists() else astray(self._data)
+        if found is None:
+            return
+        if found.now is None:
+            raise UsageError(
+                f"the files of the server in {self.folder} were deleted while it runs, as process {found.pid}",
+                hint="it notices that within a minute, and ends; the next command makes a new server without data",
+            )
+        now = found.now.parent
+        raise UsageError(
+            f"the server of {self.folder} runs still, as process {found.pid}, and its folder was moved to {now}",
+            hint=f"move the folder back, or name it by --database embedded:{now}, also for etl db stop",
+        )
 
     def status(self) -> Status:
         """Return whether the server runs, and where. Changes nothing."""
@@ -166,6 +200,7 @@ class Server:
 
     def _prepare(self) -> None:
         """Make the folder. Refuse a folder that contains other files or that every user can write to."""
+        self._require_not_astray()
         if set('"$`\\\n') & set(str(self.folder)):  # pg_ctl hands the name to a shell, in double quotes
             raise UsageError(f"the folder {self.folder} has a name that pg_ctl cannot use", hint=ELSEWHERE)
         try:

@@ -52,7 +52,8 @@ def _head(draft: Draft, sample: Sample) -> Iterator[str]:
         yield f"# No key: the sample is small. Unique and never null: {others}. If one of them is `required`,"
         yield f'# `mode = "merge"` and `key = [{_text(draft.keys.others[0])}]` keep the last version of each record.'
     else:
-        yield "# No key: no column is unique and never null. Records that come again in another file are added again."
+        yield "# No key: no column is unique and never null. A record that comes again in a file with other content is"
+        yield "# added again. The same file is loaded once, whatever its name is."
 
 
 def _table(draft: Draft, table: Table) -> Iterator[str]:

@@ -410,6 +410,7 @@ class Summary:
 
     `rows_deleted` and `rows_kept` are the rows of each table that a replace deleted, and that it kept because they may
     belong to rejected records; both are empty if no replace was published.
+    `doubled` are the records of a forced append whose rows an earlier run has loaded, too.
     `narrowed` are the columns, by table and name, whose type in the table changes values that fit the definition.
     """
 
@@ -431,6 +432,7 @@ class Summary:
     rows_deleted: Mapping[str, int] = field(default_factory=dict)
     rows_kept: Mapping[str, int] = field(default_factory=dict)
     narrowed: Mapping[str, str] = field(default_factory=dict)
+    doubled: int = 0
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object of contract C4; that of a dry run tells its reasons, too."""
@@ -460,5 +462,6 @@ class Summary:
             **({"policies": policies} if policies else {}),
             **({"coerced": coerced} if coerced else {}),
             **({"narrowed": dict(self.narrowed)} if self.narrowed else {}),
+            **({"doubled": self.doubled} if self.doubled else {}),
             **reasons,
         }

@@ -4,7 +4,7 @@ Knows tables and their rows, and no format.
 """
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
+from etl.database.snapshots import one_snapshot
 from etl.errors import InternalError, UsageError
 from etl.precalculation.catalogue import Aggregate
 
@@ -39,17 +40,20 @@ class Subject:
 
 
 @contextmanager
-def snapshot(connection: psycopg.Connection) -> Iterator[None]:
-    """Read rows and freshness in one snapshot.
+def snapshot(connection: psycopg.Connection, aggregates: Iterable[str]) -> Iterator[None]:
+    """Read rows of these aggregates, and freshness, in one snapshot. No aggregate is made again meanwhile.
 
     Raises UsageError when a table is missing or the user may not read it.
     """
     try:
-        with connection.transaction():
-            connection.execute(queries.load("database")["see_one_snapshot"])
+        with one_snapshot(connection, (f"analytics.{name}" for name in (*aggregates, "freshness"))):
             connection.execute(_SQL["forbid_writing"])
             yield
-    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+    except (
+        psycopg.errors.InvalidSchemaName,
+        psycopg.errors.UndefinedTable,
+        psycopg.errors.UndefinedColumn,
+    ) as error:
         raise UsageError(
             f"the aggregates cannot be read: {error.diag.message_primary}", hint="etl db migrate"
         ) from error

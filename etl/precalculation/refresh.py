@@ -10,6 +10,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from etl import queries
+from etl.database.snapshots import Snapshots
 from etl.database.sqlstates import code_of, condition, exit_code
 from etl.database.tables import see_all_rows
 from etl.errors import DatabaseError, DefinitionError, EtlError, ExitCode, InternalError, UsageError, gravest
@@ -21,6 +22,8 @@ _SQL = queries.load("precalculation")
 _COMMA = sql.SQL(", ")
 # The function of the server that refuses a statement from which a policy would hide rows.
 _ROW_SECURITY = "check_enable_rls"
+# SQLSTATE classes of objects that are missing or of another kind: a schema, and all others.
+_BY_OBJECTS = {"3F", "42"}
 # SQLSTATE classes of rows that the select or the table of an aggregate refuses: cardinality, data, constraints.
 _BY_DATA = {"21", "22", "23"}
 
@@ -69,9 +72,12 @@ def refresh(
     # The lock comes before BEGIN: an older snapshot could not update the rows that the previous refresh wrote.
     with explain_errors(connection, aggregate), _refresh_lock(connection, aggregate, waiting):
         gather(connection)
-        with connection.transaction():
-            connection.execute(queries.load("database")["see_one_snapshot"])
-            return _recompute(connection, aggregate, run, full=full)
+        snapshots = Snapshots(connection, tables_of([aggregate]))
+        while True:
+            with snapshots.next():
+                result = _recompute(connection, aggregate, run, full=full)
+            if snapshots.is_whole:
+                return result
 
 
 def tables_of(aggregates: Iterable[Aggregate]) -> set[str]:
@@ -145,7 +151,7 @@ def explain_errors(connection: psycopg.Connection, aggregate: Aggregate) -> Iter
         if connection.closed or code is None:
             raise
         kind = code[:2]
-        if kind == "42":
+        if kind in _BY_OBJECTS:
             message = f"{aggregate.name} cannot be computed: {_sentence(error)}"
             raise UsageError(message, hint="etl db migrate") from error
         if kind in _BY_DATA:

@@ -8,10 +8,11 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
+from etl.database.snapshots import Snapshots
 from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.pending import is_known, see_due
-from etl.precalculation.refresh import compute, explain_errors, joined
+from etl.precalculation.refresh import compute, explain_errors, joined, tables_of
 
 _SQL = queries.load("precalculation")
 
@@ -38,14 +39,22 @@ def verify(connection: psycopg.Connection, aggregate: Aggregate) -> Verification
 
     Raises UsageError when a table or a right on it is missing, psycopg's errors otherwise.
     """
-    with explain_errors(connection, aggregate), connection.transaction(force_rollback=True):
-        connection.execute(queries.load("database")["see_one_snapshot"])
-        connection.execute(_SQL["see_table"].format(table=aggregate.identifier))
-        pending = see_due(connection, aggregate) if is_known(connection, aggregate) else [EVERYTHING]
-        if EVERYTHING in pending:
-            return Verification(aggregate=aggregate.name, differences=0, pending=True, keys=())
-        compute(connection, aggregate, [EVERYTHING])
-        rows = connection.execute(_differences(aggregate, pending)).fetchall()
+    with explain_errors(connection, aggregate):
+        snapshots = Snapshots(connection, tables_of([aggregate]), force_rollback=True)
+        while True:
+            with snapshots.next():
+                found = _compare(connection, aggregate)
+            if snapshots.is_whole:
+                return found
+
+
+def _compare(connection: psycopg.Connection, aggregate: Aggregate) -> Verification:
+    connection.execute(_SQL["see_table"].format(table=aggregate.identifier))
+    pending = see_due(connection, aggregate) if is_known(connection, aggregate) else [EVERYTHING]
+    if EVERYTHING in pending:
+        return Verification(aggregate=aggregate.name, differences=0, pending=True, keys=())
+    compute(connection, aggregate, [EVERYTHING])
+    rows = connection.execute(_differences(aggregate, pending)).fetchall()
     return Verification(
         aggregate=aggregate.name,
         differences=rows[0][2] if rows else 0,

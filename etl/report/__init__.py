@@ -67,7 +67,7 @@ def draw(connection: psycopg.Connection, request: ReportRequest, width: int | No
 
     Raises UsageError when the aggregate was never computed, a column is unknown, or the user may not read it.
     """
-    with reading.snapshot(connection):
+    with reading.snapshot(connection, _aggregates(request)):
         subject = _subject(connection, request)
         rows = list(reading.read(connection, subject, request.limit or ROWS_OF_A_TABLE))
         table, left_out = terminal.draw([name for name, _ in subject.columns], rows, width)
@@ -87,13 +87,20 @@ def write(
 
     Raises UsageError as `draw` does, and when pyarrow is missing for Parquet.
     """
-    with reading.snapshot(connection):
+    with reading.snapshot(connection, _aggregates(request, format)):
         if format != "html":
             _WRITERS[format](connection, _subject(connection, request), request.limit, output)
         elif request.aggregate is None:
             output.write(_overview(connection, request, database).encode())
         else:
             output.write(_page_of(connection, request, request.aggregate, database).encode())
+
+
+def _aggregates(request: ReportRequest, format: Format = "table") -> tuple[str, ...]:
+    """Return the aggregates whose rows a report shows."""
+    if request.aggregate is not None:
+        return (request.aggregate.name,)
+    return figures.AGGREGATES if format == "html" else ()
 
 
 def _subject(connection: psycopg.Connection, request: ReportRequest) -> Subject:

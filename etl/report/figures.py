@@ -9,6 +9,9 @@ from etl import queries
 
 _SQL = queries.load("report")
 
+AGGREGATES = ("carrier_scorecard", "daily_shipments", "lane_reliability", "open_shipments")
+"""The aggregates that the figures are read from."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Share:

@@ -274,6 +274,23 @@ select set_config('application_name', %(name)s, false);
 set transaction isolation level repeatable read;
 set local timezone = 'UTC';
 
+-- name: lock_against_ddl
+-- Wait until no statement changes these tables as such, and let none do so until the end of the transaction. It takes no
+-- snapshot.
+lock table {tables} in access share mode;
+
+-- name: made_anew
+-- List the tables that this transaction has locked, and that were made or rewritten after its snapshot. A table looks
+-- empty then, unless VACUUM FULL or CLUSTER rewrote it. The functions see the catalogues of now, the query those of the snapshot.
+select held.relation::regclass::text
+from pg_locks as held
+left join pg_class as seen on seen.oid = held.relation
+where held.locktype = 'relation' and held.granted and held.pid = pg_backend_pid()
+    and held.database = (select oid from pg_database where datname = current_database())
+    and case when seen.oid is null
+        then (pg_identify_object('pg_class'::regclass, held.relation, 0)).type in ('table', 'materialized view')
+        else seen.relkind in ('r', 'm') and seen.relfilenode not in (0, pg_relation_filenode(seen.oid)) end;
+
 -- name: skipping_tables
 -- List which of these tables have a trigger before each row or a rule, also on a partition: either may skip rows.
 with recursive family as (

@@ -57,10 +57,12 @@ with superseded as (
 update etl.failures set state = 'superseded' where state = 'pending' and run in (select run from superseded);
 
 -- name: open_attempt
--- Enter a further attempt of a run.
+-- Enter a further attempt of a run; its number is that of no batch, though attempts may have been deleted.
 insert into etl.attempts (run, attempt, host, os_user, pid, source, folder, options, tool_version)
 select
-    %(run)s, coalesce(max(attempt), 0) + 1, %(host)s, %(os_user)s, %(pid)s,
+    %(run)s,
+    greatest(coalesce(max(attempt), 0), (select max(attempt) from etl.batches where run = %(run)s)) + 1,
+    %(host)s, %(os_user)s, %(pid)s,
     %(source)s, %(folder)s, %(options)s, %(tool_version)s
 from etl.attempts
 where run = %(run)s

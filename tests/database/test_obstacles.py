@@ -64,7 +64,7 @@ def test_a_publication_hinders_no_load(site: Site, publication: str, mode: Mode)
     for more in options[: 2 if mode == "append" else 3]:
         assert site.run("load", "parcels", "feed.json", *more).returncode == 0
     site.ask("update logistics.parcels set note = 'by hand'")
-    site.ask("delete from logistics.parcel_steps")
+    site.ask("delete from logistics.parcel_steps where ctid = (select min(ctid) from logistics.parcel_steps)")
     assert site.run("precalculate").returncode == 0
     assert [each["state"] for each in _check(site, "dataset parcels")] == ["ok"]
 

@@ -1,5 +1,6 @@
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ import psutil
 import psycopg
 import pytest
 
+from etl.database import connecting
 from etl.embedded import Server, Status, accounts, binary, creation, serving
 from etl.embedded import server as server_module
 from etl.errors import BusyError, DatabaseError, UsageError
@@ -27,6 +29,7 @@ IS_ROOT = os.geteuid() == 0
 
 # A command that reports the start of its use of the server, and uses it until its standard input ends.
 USER = """
+import shutil
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background does not have
 import sys
@@ -536,3 +539,46 @@ def _batches(url: str) -> int:
     with psycopg.connect(url) as connection:
         row = connection.execute("select count(*) from etl.batches").fetchone()
     return row[0] if row else 0
+
+
+def test_a_folder_that_is_moved_while_it_is_used_is_found_again(new_folder: Path, tmp_path: Path) -> None:
+    """The old name makes no second server and says where the first one is; the new name reaches it, and it stops."""
+    moved = tmp_path / "elsewhere"
+    with user(new_folder) as process:
+        await_use(process)
+        number = pid(new_folder)
+        new_folder.rename(moved)
+        for command in (Server(new_folder).start, Server(new_folder).stop):
+            with pytest.raises(UsageError, match=f"as process {number}, and its folder was moved to {moved}"):
+                command()
+        assert not new_folder.exists()
+        with serving(moved) as url, psycopg.connect(url):
+            assert pid(moved) == number
+        assert psutil.pid_exists(number)
+        assert end(process) == 0
+    assert not Server(moved).status().running
+    with suppress(psutil.NoSuchProcess):  # nobody may have taken note of its end
+        assert psutil.Process(number).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_folder_that_is_deleted_while_it_is_used_gets_no_second_server(new_folder: Path) -> None:
+    """While the server of deleted files runs, the name makes no new server; the command that used it ends."""
+    with user(new_folder) as process:
+        await_use(process)
+        number = pid(new_folder)
+        shutil.rmtree(new_folder)
+        with pytest.raises(UsageError, match=f"were deleted while it runs, as process {number}"):
+            Server(new_folder).start()
+        assert not new_folder.exists()
+        assert end(process) == 0
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(number).kill()
+
+
+def test_a_load_never_continues_in_another_server(new_folder: Path, tmp_path: Path) -> None:
+    """A command whose folder was moved opens no connection to what has its name then: exit code 4, with the reason."""
+    with connecting.serving(f"embedded:{new_folder}") as database:
+        connecting.connect(database).close()
+        new_folder.rename(tmp_path / "elsewhere")
+        with pytest.raises(DatabaseError, match="was moved or deleted while this command uses it"):
+            connecting.connect(database)

@@ -32,7 +32,7 @@ def test_policies_decide_and_are_counted(site: Site, decoder: str) -> None:
     def load(records: list[dict[str, Any]], *options: str) -> dict[str, Any]:
         (site.folder / "notes.json").write_text(json.dumps(records))
         site.ask("truncate logistics.notes, logistics.note_lines")
-        options = ("--no-precalculate", "--max-rejected", "100%", "--decoder", decoder, *options)
+        options = ("--no-precalculate", "--max-rejected", "100%", "--allow-empty", "--decoder", decoder, *options)
         summary = site.load("notes", "notes.json", *options)
         counts = summary["records"]
         assert counts["read"] == counts["loaded"] + counts["rejected"] == len(records)

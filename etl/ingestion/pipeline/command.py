@@ -12,6 +12,7 @@ from etl.database.tables import require_key, require_tables, require_visible
 from etl.errors import SIGNALS, DatabaseError, EtlError, ExitCode, UsageError, gravest
 from etl.ingestion.failed_store.store import FailedStore, is_stored
 from etl.ingestion.framing import documents
+from etl.ingestion.ledger import losses
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.batches import retry_policy
 from etl.ingestion.pipeline.job import Load, Target
@@ -78,8 +79,17 @@ def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequenc
             require_loadable(connection, target.dataset, target.mode)
             if target.dataset.key and (target.mode != "append" or target.dataset.on_duplicate == "newest"):
                 require_key(connection, target.dataset)
+        forgotten = losses.require_rows(
+            connection,
+            [(target.dataset, target.mode) for target in load.targets],
+            force=load.settings.force,
+            allow_empty=load.settings.allow_empty,
+        )
+        for target in load.targets:
             for source in sources if len(sources) > 1 else ():
                 judge(connection, source, load, target)
+        for each in forgotten if not load.settings.dry_run else ():
+            losses.forget(connection, each)
 
 
 def _require_fitting(load: Load, target: Target, sources: Sequence[Source]) -> None:

@@ -111,7 +111,8 @@ class Progress:
 
     `entered` are the records of the batches that the attempt entered, `loaded` and `failed` some of these; `rejected`
     counts over all attempts of the run. `is_cut`: a limit ended the attempt, and the source may hold more.
-    `is_shorter`: the source ends before the end of what the run knows. `error` is the reason of an early end.
+    `is_shorter`: the source ends before the end of what the run knows. `doubled` are records that a forced append loads
+    beside the rows of an earlier run. `error` is the reason of an early end.
     """
 
     run: Run | None = None
@@ -125,6 +126,7 @@ class Progress:
     bytes_read: int = 0
     is_cut: bool = False
     is_shorter: bool = False
+    doubled: int = 0
     error: EtlError | None = None
 
     def note_retry(self) -> None:

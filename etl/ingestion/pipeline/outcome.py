@@ -184,6 +184,7 @@ def _summary(
         seconds=seconds,
         policies=counts.policies,
         narrowed=counts.narrowed,
+        doubled=progress.doubled,
         failed_store=printable_path(load.settings.failed_dir) if counts.balance.pending else None,
     )
 

@@ -3,7 +3,7 @@
 A command replays several failures: `select` checks all of them before `replay_all` begins with the first.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from etl.ingestion.destination.copying import copier_of_replay
 from etl.ingestion.destination.sending import Wire, wait_for
 from etl.ingestion.failed_store import leftovers
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import batches, failures, locks, runs
+from etl.ingestion.ledger import batches, failures, locks, losses, runs
 from etl.ingestion.ledger.failures import State, StoredFailure
 from etl.ingestion.pipeline.batches import Loader, retry_policy
 from etl.ingestion.pipeline.job import Stop
@@ -35,11 +35,15 @@ from etl.settings import Mode, RetrySettings
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayFilter:
-    """Which failures to replay: those with these ids, or all pending ones (of a run, of a dataset)."""
+    """Which failures to replay: those with these ids, or all pending ones (of a run, of a dataset).
+
+    `allow_empty`: also into tables whose rows are gone.
+    """
 
     ids: tuple[str, ...] = ()
     run: str | None = None
     dataset: str | None = None
+    allow_empty: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +114,8 @@ def select(replay_filter: ReplayFilter, database: Database, config_dir: Path, st
                 require_whole(failure, store)
         except UsageError as error:
             obstacles[failure.id] = error
+    sound = [failure for failure in chosen if failure.state == "pending" and failure.id not in obstacles]
+    obstacles |= again(_losses, sound, definitions, database, allow_empty=replay_filter.allow_empty)
     touched = frozenset(failure.dataset for failure in matching if failure.state in {"pending", "replayed"})
     return Selection(failures=tuple(chosen), definitions=definitions, obstacles=obstacles, touched=touched)
 
@@ -121,6 +127,27 @@ def _matching(replay_filter: ReplayFilter, database: Database, store: FailedStor
         if replay_filter.ids:
             return [failures.named(connection, failed_id) for failed_id in replay_filter.ids]
         return list(failures.find(connection, run=replay_filter.run, dataset=replay_filter.dataset))
+
+
+def _losses(
+    pending: Sequence[StoredFailure], definitions: Mapping[str, Dataset], database: Database, *, allow_empty: bool
+) -> dict[str, UsageError]:
+    """Return the errors of the failures whose dataset has lost its rows, or whose run has lost rows of the ledger."""
+    with connect(database) as connection:
+
+        def error_of(dataset: Dataset, run: str) -> UsageError | None:
+            if not allow_empty and (missing := losses.look(connection, dataset)) is not None:
+                return missing.refusal(dataset.mode)
+            try:
+                losses.require_run(connection, dataset, run)
+            except UsageError as error:
+                return error
+            return None
+
+        runs_of_failures = {(failure.dataset, failure.run) for failure in pending}
+        errors = {(name, run): error_of(definitions[name], run) for name, run in sorted(runs_of_failures)}
+    found = {failure.id: errors[failure.dataset, failure.run] for failure in pending}
+    return {failure_id: error for failure_id, error in found.items() if error is not None}
 
 
 def replay_all(

@@ -17,7 +17,7 @@ from etl.ingestion.destination import refusals
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.fingerprints import NOTHING, Mark
 from etl.ingestion.framing.pieces import cut
-from etl.ingestion.ledger import batches, failures, locks, marks, runs
+from etl.ingestion.ledger import batches, failures, locks, losses, marks, runs
 from etl.ingestion.ledger.marks import Reader
 from etl.ingestion.ledger.runs import KnownRun
 from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter
@@ -95,7 +95,22 @@ def open_run(
     if recognition is None:
         raise InternalError("a run is opened before its source was compared")
     run, marked_to = _again(attempt)(_enter, stream, attempt, recognition, read, is_at_end)
+    _note_doubled(stream, attempt, run, recognition)
     return _again(attempt)(_opened, stream, attempt, run, marked_to)
+
+
+def _note_doubled(stream: Stream, attempt: Attempt, run: runs.Run, recognition: Recognition) -> None:
+    """Count and log the records that a forced append loads once more, beside the rows of an earlier run."""
+    dataset = attempt.target.dataset
+    if not attempt.load.settings.force or attempt.target.mode != "append" or dataset.key:
+        return
+    decided = recognition.decide()
+    others = [number for number in (*decided.within, decided.run, decided.departs_from) if number is not None]
+    connection = attempt.session.connection()
+    count = _again(attempt)(losses.doubled, connection, dataset, run.number, others, decided.agrees or recognition.read)
+    attempt.progress.doubled = count
+    if count:
+        log.warning("records_doubled", source=stream.source.name, run=run.run, dataset=dataset.name, records=count)
 
 
 def _enter(
@@ -108,6 +123,7 @@ def _enter(
         if recognition.has_changed():
             raise _changed(stream)
         chosen = _choose(connection, stream, attempt, recognition)
+        _require_ledger(connection, attempt, chosen.run)
         end = recognition.end or (NOTHING if is_at_end else None)
         known_to = _last_mark(connection, target, chosen, recognition)
         ended = recognition.end_of(chosen.run.number) if chosen.run is not None else None
@@ -127,6 +143,14 @@ def _enter(
         # At last: it outlives a transaction that is tried again.
         locks.hold_run(connection, run.run)
         return run, marked_to
+
+
+def _require_ledger(connection: psycopg.Connection, attempt: Attempt, run: KnownRun | None) -> None:
+    """Raise UsageError when rows of the ledger were deleted, and the source would be loaded twice."""
+    if run is not None:
+        losses.require_run(connection, attempt.target.dataset, run.run)
+    elif not attempt.load.settings.force and attempt.target.mode != "replace":
+        losses.require_marks(connection, attempt.target.dataset)
 
 
 def _opening_marks(
@@ -330,7 +354,7 @@ def _require_new(
         raise TooManyRejectedError(
             f"{name}: the first {decided.agrees:,} records are those of run {run.run}, and others follow:"
             " append would load them twice",
-            hint="load a full export by --mode merge or replace; --force appends all of it",
+            hint="load a full export by --mode merge or replace; --force appends all of it and doubles these records",
         )
 
 
@@ -407,14 +431,23 @@ def _require_definition(known: KnownRun, stream: Stream, target: Target) -> None
     if not known.is_finished:
         raise UsageError(
             f"{stream.source.name}: run {known.run} began under another definition or mode of {target.dataset.name}",
-            hint="the definition and mode of that run continue it; --force loads all of it again by the present ones",
+            hint="the definition and mode of that run continue it; --force loads all of it again by the present ones"
+            f"{_doubling(target, known.number)}",
         )
     log.warning(
         "loaded_under_another_definition",
         source=stream.source.name,
         run=known.run,
-        hint="--force loads all of it by the present definition and mode",
+        hint=f"--force loads all of it by the present definition and mode{_doubling(target, known.number)}",
     )
+
+
+def _doubling(target: Target, number: int) -> str:
+    """Return the end of a hint to use --force: how an append does not double the rows that the run has loaded."""
+    if target.mode != "append" or target.dataset.key:
+        return ""
+    statements = losses.removal(target.dataset, number)
+    return f"; in append it doubles the loaded records, unless their rows go before: {statements}"
 
 
 def _require_mode(run: runs.Run, target: Target, source: Source) -> None:
@@ -423,5 +456,6 @@ def _require_mode(run: runs.Run, target: Target, source: Source) -> None:
         raise UsageError(
             f"{source.name}: its beginning is run {run.run}, which was loaded by mode {run.mode};"
             f" the rest cannot load by mode {target.mode}",
-            hint=f"--mode {run.mode} loads the rest; --force loads the whole source by mode {target.mode}",
+            hint=f"--mode {run.mode} loads the rest; --force loads the whole source by mode {target.mode}"
+            f"{_doubling(target, run.number)}",
         )

@@ -1,0 +1,82 @@
+"""Rows of the ledger that somebody deleted end a load or a replay with a sentence, and never double a record."""
+
+import json
+from typing import LiteralString
+
+import pytest
+
+from tests.support.site import Site
+
+CALLS = """
+name = "calls"
+mode = "append"
+[[table]]
+name = "logistics.calls"
+[table.columns]
+id = { type = "integer", required = true }
+"""
+DELETIONS: dict[str, LiteralString] = {
+    "all batches": "delete from etl.batches",
+    "some batches": "delete from etl.batches where first_record > 10",
+    "failures": "delete from etl.faults; delete from etl.failures",
+    "some failures": "delete from etl.faults; delete from etl.failures where batch = 0",
+}
+
+
+@pytest.fixture
+def site(site: Site) -> Site:
+    """Give a site with a loaded source of 30 records in batches of ten, each with a rejected record."""
+    site.define(CALLS)
+    records = [{"id": n if n % 10 else "bad"} for n in range(30)]
+    (site.folder / "calls.ndjson").write_text("".join(json.dumps(record) + "\n" for record in records))
+    summary = site.load("calls", "calls.ndjson", "--batch-rows", "10", "--max-rejected", "50%")
+    assert (summary["exit_code"], summary["records"]["loaded"]) == (1, 27)
+    return site
+
+
+@pytest.mark.parametrize("what", DELETIONS)
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_run_with_deleted_rows_is_not_continued(site: Site, what: str, grows: bool) -> None:
+    """The same source, and the grown one, end with 2; the statements of the hint let the source load again, once."""
+    site.ask(DELETIONS[what])
+    if grows:
+        with (site.folder / "calls.ndjson").open("a") as file:
+            file.write('{"id": 99}\n')
+    ended = site.run("load", "calls", "calls.ndjson", "--max-rejected", "50%")
+    assert ended.returncode == 2
+    assert "is incomplete, rows of it were deleted: " in ended.stderr
+    assert site.value("select count(*) from logistics.calls") == 27
+    [hint] = [line for line in ended.stderr.splitlines() if line.startswith("hint: ")]
+    for statement in hint.partition("load its source again: ")[2].split("; "):
+        site.connection.execute(statement.encode())
+    assert site.load("calls", "calls.ndjson", "--max-rejected", "50%")["exit_code"] == 1
+    assert site.value("select count(*) from logistics.calls") == 27 + grows
+    assert site.load("calls", "calls.ndjson", "--max-rejected", "50%")["records"]["loaded"] == 0
+
+
+def test_a_source_without_marks_is_not_taken_for_a_new_one(site: Site) -> None:
+    """When the marks of a run are gone, a source that may be its own ends with 2 and doubles no row."""
+    site.ask("delete from etl.marks")
+    ended = site.run("load", "calls", "calls.ndjson", "--max-rejected", "50%")
+    assert ended.returncode == 2
+    assert "etl.marks has no row of it" in ended.stderr
+    assert site.value("select count(*) from logistics.calls") == 27
+    assert site.load("calls", "calls.ndjson", "--max-rejected", "50%", "--force")["records"]["loaded"] == 27
+
+
+def test_a_run_without_attempts_continues(site: Site) -> None:
+    """Deleted attempts are no loss: the next attempt gets a number that no batch has, and the balance adds up."""
+    site.ask("delete from etl.attempts")
+    summary = site.load("calls", "calls.ndjson", "--max-rejected", "50%")
+    assert (summary["status"], summary["records"]["skipped"]) == ("already_loaded", 30)
+    assert site.column("select attempt from etl.attempts") == [2]
+
+
+@pytest.mark.parametrize("what", ["all batches", "some batches", "some failures"])
+def test_a_replay_into_a_run_with_deleted_rows_is_refused(site: Site, what: str) -> None:
+    """A replay ends with 2 and the same sentence, before it loads the first failure."""
+    site.ask(DELETIONS[what])
+    ended = site.run("failed", "replay", "--all")
+    assert ended.returncode == 2
+    assert "is incomplete, rows of it were deleted: " in ended.stderr
+    assert site.value("select count(*) from logistics.calls") == 27
