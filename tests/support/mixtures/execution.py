@@ -44,7 +44,10 @@ _LIMITS = "set statement_timeout = '15s'; set lock_timeout = '5s'; set deadlock_
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a command ended. `signal` is the signal that it was sent before its end, if any."""
+    """How a command ended. `signal` is the signal that it was sent before its end, if any.
+
+    `may_be_refused`: it uses the failed store of another database.
+    """
 
     act: str
     words: Sequence[str]
@@ -52,6 +55,7 @@ class Outcome:
     stdout: str
     stderr: str
     signal: int | None = None
+    may_be_refused: bool = False
 
 
 @dataclass(kw_only=True)
@@ -154,7 +158,7 @@ class Execution:
         conninfo = conninfo or self._site.conninfo
         return self._site.start(*words, env=SETTINGS, conninfo=conninfo if as_owner else as_loader(conninfo))
 
-    def _end(self, running: Running, words: Sequence[str], act: str, sent: int | None = None) -> None:
+    def _end(self, running: Running, words: Sequence[str], act: str, sent: int | None = None, **more: bool) -> None:
         try:
             ended = running.ended(SECONDS, may_be_faulty=True)
         except subprocess.TimeoutExpired:
@@ -165,10 +169,11 @@ class Execution:
             Outcome(
                 act=act,
                 words=words,
-                returncode=137 if ended.returncode == -9 else ended.returncode,
+                returncode=128 - ended.returncode if ended.returncode < 0 else ended.returncode,
                 stdout=ended.stdout,
                 stderr=ended.stderr,
                 signal=sent,
+                **more,
             )
         )
 
@@ -272,9 +277,9 @@ class Execution:
         if not self._program("pg_restore", "-d", copy, dump):
             self.record.errors.append(AssertionError("the dump cannot be restored"))
         export = self._exports[act.export]
-        words = ["load", export.dataset, export.name, *export.options, "--batch-rows", "90"]
+        words = ["load", export.dataset, export.name, *export.options, "--json", "--batch-rows", "90"]
         words += [] if act.shares_store else ["--failed-dir", "failed_copy"]
-        self._end(self._start(words, copy), words, str(act))
+        self._end(self._start(words, copy), words, str(act), may_be_refused=act.shares_store)
 
     def _program(self, name: str, *words: str | Path) -> bool:
         program = binary(name, int(os.environ.get("ETL_TEST_POSTGRES", VERSION)))

@@ -63,7 +63,9 @@ class Mixtures:
         """Run a plan and what follows it; fail with the plan and all that is wrong afterwards."""
         with self._site(folder) as site:
             problems = list(_run(site, plan))
-        assert not problems, "\n".join([*problems, (folder / STORY).read_text()])
+        story = folder / STORY
+        story.write_text("\n".join([*problems, story.read_text()]))
+        assert not problems, story.read_text()
 
     @contextmanager
     def _site(self, folder: Path) -> Iterator[Site]:

@@ -237,8 +237,11 @@ def _command(rng: random.Random, exports: tuple[Export, ...], parts: frozenset[P
             ["report", aggregate, "--format", "csv", "--output", f"{aggregate}.csv"],
             ["failed", "purge", "--older-than", "0h"],
             ["failed", "list"],
+            ["listen"],
         )
     )
+    if words == ["listen"]:
+        kill = Kill(number=signal.SIGKILL, batches=None, seconds=round(1 + rng.random() * 3, 3))
     return Command(words=tuple(words), kill=kill, as_owner=words[0] in {"db", "dataset"})
 
 
