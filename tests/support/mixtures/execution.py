@@ -140,7 +140,7 @@ class Execution:
     def _do(self, act: Act, connection: Connection) -> None:
         match act:
             case Command():
-                self._run_command(act.words, str(act), connection, act.kill, act.export, as_owner=act.as_owner)
+                self._run_command(act.words, str(act), connection, act.kill, as_owner=act.as_owner)
             case OnFailures():
                 self._on_failures(act, connection)
             case Statement():
@@ -183,16 +183,15 @@ class Execution:
         act: str,
         connection: Connection,
         kill: Kill | None = None,
-        export: str | None = None,
         *,
         as_owner: bool = False,
     ) -> None:
-        before = _batches(connection, export)
         running = self._start(words, as_owner=as_owner)
         sent = None
         if kill and kill.batches is not None:
-            limit = before + kill.batches
-            _wait(lambda: not running.is_running() or _batches(connection, export) >= limit, SECONDS)
+            # Another load of the same source may enter batches while this process starts.
+            limit, pid = kill.batches, running.process.pid
+            _wait(lambda: not running.is_running() or _batches(connection, pid) >= limit, SECONDS)
             time.sleep(kill.seconds)
         elif kill:
             _wait(lambda: not running.is_running(), kill.seconds)
@@ -299,9 +298,13 @@ def copy_conninfo(conninfo: str) -> str:
     return make_conninfo(conninfo, dbname=copy_name(conninfo))
 
 
-def _batches(connection: Connection, export: str | None = "") -> int:
-    query = "select count(*) from etl.batches join etl.runs using (run) where source like '%%' || %s"
-    row = connection.execute(query, [export]).fetchone()
+def _batches(connection: Connection, pid: int | None = None) -> int:
+    """Count the batches in the ledger, those of one process if it is given."""
+    query = """
+        select count(*) from etl.batches join etl.attempts using (run, attempt)
+        where pid = coalesce(%s::integer, pid)
+    """
+    row = connection.execute(query, [pid]).fetchone()
     assert row
     return int(row[0])
 
