@@ -32,6 +32,8 @@ def check_outcome(outcome: Outcome, plan: Plan) -> Iterator[str]:
         yield f"{outcome.act} ended with {outcome.returncode}: {outcome.stderr[-3000:]}"
     if "Traceback" in outcome.stderr:
         yield f"{outcome.act} printed a traceback: {outcome.stderr[-3000:]}"
+    if "40001" in outcome.stderr:
+        yield f"{outcome.act} met another refresh of the same aggregate: {outcome.stderr[-3000:]}"
     if outcome.words[0] == "load" and outcome.returncode != 137:
         for summary in map(json.loads, outcome.stdout.splitlines()):
             counts = summary.get("records", {})
