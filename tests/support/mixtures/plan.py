@@ -203,7 +203,8 @@ def _kill(rng: random.Random, parts: frozenset[Part], *, is_load: bool) -> Kill 
         return None
     number = rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
     if is_load and ("signals at any moment" not in parts or rng.random() < 0.8):
-        return Kill(number=number, batches=rng.randint(1, 6), seconds=round(rng.random() * 0.03, 4))
+        batches = rng.choice((rng.randint(1, 6), rng.randint(5, 14)))  # in its middle, or near its publication
+        return Kill(number=number, batches=batches, seconds=round(rng.random() * 0.03, 4))
     if "signals at any moment" not in parts:
         number = signal.SIGKILL
     return Kill(number=number, batches=None, seconds=round(rng.random() * 1.2, 3))
