@@ -20,7 +20,7 @@ def check_outcome(outcome: Outcome, plan: Plan) -> Iterator[str]:
     allowed = {0, 1, 4, 6}
     if outcome.words[0] in {"listen", "db", "dataset", "report"}:
         allowed = {0, 4}
-    if plan.of_kind("revoke") or outcome.may_be_refused:
+    if plan.of_kind("revoke") or plan.of_kind("drop the staging tables") or outcome.may_be_refused:
         allowed.add(2)
     if outcome.signal:
         allowed.add(128 + outcome.signal)
