@@ -4,18 +4,27 @@ import gzip
 import random
 import signal
 import time
-from typing import Any
+from typing import Any, LiteralString
 
 import psutil
 import pytest
 
 from tests.support.cases import Case
 from tests.support.commands import PATIENT, Running
+from tests.support.records import write_shipments
 from tests.support.site import Site
 from tests.support.states import assert_sound
 from tests.support.waiting import until
 
 RECORDS = 1_600
+
+_REPLACE = ("--mode", "replace", "--max-rejected", "10%")
+
+# The session of the first process of a load with workers.
+_HOLDS: LiteralString = (
+    "exists (select from pg_locks l where l.pid = pg_stat_activity.pid and l.mode = 'ExclusiveLock'"
+    " and locktype = 'advisory')"
+)
 
 
 def _start(site: Site, case: Case, *options: str) -> Running:
@@ -167,13 +176,26 @@ def test_the_source_stays_held_where_only_workers_are_connected(site: Site, appe
     with site.gate("logistics.deliveries", "in COPY", 100_000) as gate:
         running = _start(site, appended, "--workers", "2")
         gate.reached()
-        holder = site.backend(
-            "exists (select from pg_locks l where l.pid = pg_stat_activity.pid and l.mode = 'ExclusiveLock'"
-            " and locktype = 'advisory')"
-        )
-        site.terminate(holder)
+        site.terminate(site.backend(_HOLDS))
         second = site.run(*appended.command, "--batch-rows", "70")
         assert second.returncode == 6
+        gate.open()
+        assert running.ended().returncode == 1
+    appended.assert_done(site)
+
+
+@pytest.mark.parametrize("first", [(), _REPLACE], ids=["append", "replace"])
+def test_a_replace_waits_for_workers_whose_first_process_lost_its_session(
+    site: Site, appended: Case, first: tuple[str, ...]
+) -> None:
+    """While workers load, a replace of their dataset is busy although no session holds the dataset for them."""
+    other = write_shipments(site.folder / "other.json", 300, seed=5)
+    with site.gate("etl.batches", "in COPY", when='new."offset" > 100000') as gate:
+        running = _start(site, appended, "--workers", "2", *first)
+        gate.reached()
+        site.terminate(site.backend(_HOLDS))
+        second = site.run("load", "deliveries", other, *_REPLACE)
+        assert second.returncode == 6, second.stderr
         gate.open()
         assert running.ended().returncode == 1
     appended.assert_done(site)

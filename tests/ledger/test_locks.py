@@ -89,9 +89,9 @@ def test_workers_hold_the_source_while_its_connection_is_lost(
     site: Site, first: Connection, second: Connection, run: runs.Run
 ) -> None:
     """A load whose connection is lost takes its locks again beside its workers; another load does not get them."""
-    locks.admit_workers(first, run.run)
+    locks.admit_workers(first, DATASET, run.run, "append")
     with _session(site, "worker") as worker, _session(site, "etl:again") as again:
-        locks.join(worker, run)
+        locks.join(worker, DATASET, run)
         _end(site, first)
         with pytest.raises(BusyError, match=f"^this source is held by etl:{run.run} since "):
             _hold_again(second, run, "append")
@@ -104,9 +104,9 @@ def test_workers_hold_the_source_while_its_connection_is_lost(
 def test_a_worker_does_not_join_another_load(first: Connection, second: Connection, run: runs.Run) -> None:
     """A worker waits until its load admits it, and is refused when the source is held by another one."""
     with pytest.raises(BusyError, match=r"^this source is held by etl:first since "):
-        locks.join(second, run)
-    locks.admit_workers(first, run.run)
-    locks.join(second, run)
+        locks.join(second, DATASET, run)
+    locks.admit_workers(first, DATASET, run.run, "append")
+    locks.join(second, DATASET, run)
 
 
 def test_an_account_without_a_name_is_entered_by_its_number(

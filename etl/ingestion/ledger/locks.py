@@ -15,9 +15,11 @@ _SQL = queries.load("ledger")
 def hold_dataset(connection: psycopg.Connection, dataset: str, mode: Mode) -> None:
     """Lock the dataset until the connection ends: shared, exclusively for a replace.
 
-    Raises BusyError at once when another session holds it; the message names the session and when it began.
+    Workers of another load also keep a replace away, although the session of their first process is lost. Raises
+    BusyError at once when another session holds the dataset; the message names the session and when it began.
     """
-    _take(connection, *_dataset_lock(dataset, mode))
+    for lock in _dataset_locks(dataset, mode):
+        _take(connection, *lock)
 
 
 def hold_run(connection: psycopg.Connection, run: str) -> None:
@@ -43,11 +45,12 @@ def _take(connection: psycopg.Connection, key: int, is_shared: bool, subject: st
 def reacquire(connection: psycopg.Connection, dataset: str, run: str, mode: Mode, *, has_workers: bool = False) -> None:
     """Take the locks again over a new connection, after the old one was lost.
 
-    Waits until the server has noticed the loss. With `has_workers` the workers keep their own lock. Raises BusyError
+    Waits until the server has noticed the loss. With `has_workers` the workers keep their own locks. Raises BusyError
     when another session took a lock in between.
     """
-    for key, is_shared, subject in [_dataset_lock(dataset, mode), *_run_locks(run)]:
-        if has_workers and key == _workers_key(run):
+    of_workers = {key for key, _ in _workers_locks(dataset, run)} if has_workers else set()
+    for key, is_shared, subject in [*_dataset_locks(dataset, mode), *_run_locks(run)]:
+        if key in of_workers:
             continue
         try:
             connection.execute(_SQL["lock_shared" if is_shared else "lock"], {"key": key})
@@ -55,37 +58,53 @@ def reacquire(connection: psycopg.Connection, dataset: str, run: str, mode: Mode
             raise _busy(connection, key, subject) from None
 
 
-def _dataset_lock(dataset: str, mode: Mode) -> tuple[int, bool, str]:
-    """Return the key of a lock, whether it is shared, and what it locks."""
-    return _key(f"dataset:{dataset}"), mode != "replace", f"the dataset {dataset}"
+def _dataset_locks(dataset: str, mode: Mode) -> list[tuple[int, bool, str]]:
+    """Return locks of a dataset: their keys, whether they are shared, and what they lock."""
+    subject = f"the dataset {dataset}"
+    held = [(_key(f"dataset:{dataset}"), mode != "replace", subject)]
+    if mode == "replace":
+        held.append((_dataset_workers_key(dataset), False, subject))
+    return held
 
 
 def _run_locks(run: str) -> list[tuple[int, bool, str]]:
     return [(_key(f"run:{run}"), False, "this source"), (_workers_key(run), False, "this source")]
 
 
+def _workers_locks(dataset: str, run: str) -> list[tuple[int, str]]:
+    """Return the locks that the workers of a load share: their keys, and what they lock."""
+    return [(_dataset_workers_key(dataset), f"the dataset {dataset}"), (_workers_key(run), "this source")]
+
+
 def _workers_key(run: str) -> int:
     return _key(f"workers:{run}")
 
 
-def admit_workers(connection: psycopg.Connection, run: str) -> None:
-    """Let other sessions of this load join it: release the lock that each of them then shares.
+def _dataset_workers_key(dataset: str) -> int:
+    return _key(f"dataset workers:{dataset}")
 
-    While the connection that holds the run is lost, this shared lock keeps other loads away.
+
+def admit_workers(connection: psycopg.Connection, dataset: str, run: str, mode: Mode) -> None:
+    """Let other sessions of this load join it: release the locks that each of them then shares.
+
+    While the connection that holds the dataset and the run is lost, these shared locks keep other loads of the run, and
+    each replace of the dataset, away.
     """
     connection.execute(_SQL["unlock"], {"key": _workers_key(run)})
+    if mode == "replace":
+        connection.execute(_SQL["unlock"], {"key": _dataset_workers_key(dataset)})
 
 
-def join(connection: psycopg.Connection, run: Run) -> None:
+def join(connection: psycopg.Connection, dataset: str, run: Run) -> None:
     """Make this session a worker of the load that holds the run.
 
-    Raises BusyError when another load holds the run now.
+    Raises BusyError when another load holds the run, or a replace the dataset, now.
     """
-    key = _workers_key(run.run)
-    try:
-        connection.execute(_SQL["lock_shared"], {"key": key})
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
-        raise _busy(connection, key, "this source") from None
+    for key, subject in _workers_locks(dataset, run.run):
+        try:
+            connection.execute(_SQL["lock_shared"], {"key": key})
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
+            raise _busy(connection, key, subject) from None
     require_current(connection, run)
     name_session(connection, run.run)
 

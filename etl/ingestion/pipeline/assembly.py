@@ -182,7 +182,7 @@ class _Process:
     def loader(self, context: RunContext) -> tuple[Paths, Loader]:
         if context.run.run not in self.runs:
             session = self.sessions.enter_context(Session(context.database, f"etl:{context.run.run}"))
-            join = partial(locks.join, run=context.run)
+            join = partial(locks.join, dataset=context.dataset.name, run=context.run)
             join(session.connection())
             session.when_reopened(join)
             store = FailedStore(context.failed_dir)

@@ -224,7 +224,7 @@ def prepare(run: OpenRun, store: FailedStore) -> None:
 
 def admit_workers(session: Session, context: RunContext) -> None:
     """Let other sessions load pieces of the source; this session keeps its locks."""
-    locks.admit_workers(session.connection(), context.run.run)
+    locks.admit_workers(session.connection(), context.dataset.name, context.run.run, context.mode)
     session.when_reopened(partial(_hold_again, context=context, has_workers=True))
 
 
