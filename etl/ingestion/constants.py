@@ -42,8 +42,11 @@ PIECE_BYTES = 12 << 20
 # A record larger than this ends the source: more likely a file without separators than a record.
 MAX_RECORD_BYTES = 64 << 20
 
-# Objects and arrays nested deeper than this are refused: the JSON decoders of both paths have the same limit.
-MAX_NESTING = 200
+# A record whose objects and arrays are nested deeper is rejected. No limit would mean quadratic time somewhere.
+MAX_NESTING = 10_000
+
+# Decoders recurse: levels that are decoded at a time. A value below them stays text, so that nothing else recurses.
+LAYER_LEVELS = 200
 
 # Starting a process takes as long as loading this much; beyond four processes PostgreSQL is the limit.
 BYTES_PER_WORKER = 64 << 20

@@ -122,6 +122,7 @@ class Piece:
     path. `gap` are the bytes between the record before and the first one, in the same array or object; `start` is the
     fingerprint of all bytes before the first record, `before` is the mark after the record before, `marks` are
     those that every reader makes of the records of the piece, and `end_mark` is the mark after its last record.
+    `is_deep`: a record may be nested deeper than LAYER_LEVELS.
     """
 
     offset: int
@@ -137,6 +138,7 @@ class Piece:
     before: Mark | None = field(default=None, repr=False, compare=False)
     marks: tuple[Mark, ...] = field(default=(), repr=False, compare=False)
     end_mark: Mark | None = field(default=None, repr=False, compare=False)
+    is_deep: bool = False
 
     @cached_property
     def data(self) -> bytes:
@@ -207,6 +209,21 @@ class LoadedRange:
     def last_record(self) -> int:
         """The number (from 1) of its last record."""
         return self.first_record + self.count - 1
+
+
+class DeepValue:
+    """An object or array so many levels deep in its record that it is not decoded: its JSON text.
+
+    No dataclass: an encoder of JSON would write it as an object.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @property
+    def kind(self) -> str:
+        """The kind of the value, as a message names it."""
+        return "an object" if self.text.startswith("{") else "an array"
 
 
 class Misfit(Exception):

@@ -518,18 +518,60 @@ def test_both_paths_treat_random_documents_alike(site: Site, document: bytes, ba
     assert fast == checked
 
 
-def test_a_value_nested_too_deep_ends_the_source_in_both_paths(site: Site) -> None:
-    """When a value is nested too deep, both paths load the records before it; one level less is accepted."""
-    for depth, ends in ((MAX_NESTING + 1, 3), (MAX_NESTING - 8, None)):
-        for token in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
-            for column in ("words", "doc", "deep", "unknown", "items"):
-                held = [f'{{"id":"{number}","needed":1}}' for number in range(40)]
-                held[30] = _with_token(column, 30, token)
-                document = f"[{','.join(held)}]".encode()
-                checked = _load(site, document, decoder="ijson", batch_rows=10)
-                assert _load(site, document, batch_rows=10) == checked, (depth, column)
-                assert checked.exit_code == ends or ends is None
-                assert checked.read == (30 if ends else 40), (depth, column)
+@pytest.mark.parametrize(
+    ("shape", "depth", "opening"),
+    [
+        ("array", 5_000, "["),
+        ("lines", 250, '{"a":'),
+        pytest.param("array", 250, '{"a":', marks=pytest.mark.slow),
+        pytest.param("lines", 9_000, '[{"a":', marks=pytest.mark.slow),
+    ],
+)
+def test_a_deep_value_is_treated_alike_by_both_paths(site: Site, shape: str, depth: int, opening: str) -> None:
+    """A value of many levels loads where no column takes it, and as jsonb; elsewhere its record is rejected alone."""
+    closing = {"[": "]", '{"a":': "}", '[{"a":': "}]"}[opening]
+    times = depth // len(closing)
+    token = opening * times + "1e2" + closing * times
+    for column, exit_code in (("unknown", 0), ("doc", 0), ("words", 1), ("deep", 1), ("tags", 1), ("items", 1)):
+        document = _with_deep(column, token, shape)
+        checked = _load(site, document, decoder="ijson", batch_rows=10)
+        assert _load(site, document, batch_rows=10) == checked, column
+        assert (checked.exit_code, checked.read, len(checked.rejected)) == (exit_code, 40, exit_code), column
+        assert not any("JSON" in record["reason"] for record in checked.rejected)
+        if column == "doc":
+            [stored] = site.column("select doc::text from lab.mixed where doc is not null")
+            assert "".join(stored.split()) == token.replace("1e2", "100")
+
+
+@pytest.mark.parametrize(("shape", "depth"), [("array", 100_000), ("lines", MAX_NESTING)])
+def test_a_record_beyond_the_bound_of_levels_is_rejected_alone(site: Site, shape: str, depth: int) -> None:
+    """A record of more levels than any may have is reported by its number, its byte and the bound."""
+    document = _with_deep("unknown", "[" * depth + "]" * depth, shape)
+    checked = _load(site, document, decoder="ijson", batch_rows=10)
+    assert _load(site, document, batch_rows=10) == checked
+    assert (checked.exit_code, checked.read) == (1, 40)
+    [record] = checked.rejected
+    assert (record["record"], record["sqlstate"]) == (31, "54001")
+    assert record["offset"] == document.index(b'{"id":"30"')
+    assert "nested deeper than 10,000" in record["reason"]
+
+
+def test_a_deep_value_that_the_server_refuses_rejects_its_record(site: Site) -> None:
+    """Where the stack of the server is too small for a jsonb, its record is rejected and the others load."""
+    [name] = site.column("select current_database()")
+    site.ask(sql.SQL("alter database {} set max_stack_depth = '256kB'").format(sql.Identifier(name)))
+    document = _with_deep("doc", "[" * 9_000 + "]" * 9_000, "lines")
+    checked = _load(site, document, decoder="ijson", batch_rows=10)
+    assert _load(site, document, batch_rows=10) == checked
+    assert (checked.exit_code, len(checked.rows[0])) == (1, 39)
+    assert [(record["record"], record["sqlstate"]) for record in checked.rejected] == [(31, "54001")]
+
+
+def _with_deep(column: str, token: str, shape: str) -> bytes:
+    """Return a document of 40 records, of which number 31 has the token in a column."""
+    held = [f'{{"id":"{number}","needed":1}}' for number in range(40)]
+    held[30] = _with_token(column, 30, token)
+    return ("\n".join(held) if shape == "lines" else f"[{','.join(held)}]").encode()
 
 
 @pytest.mark.parametrize("decoder", ["auto", pytest.param("ijson", marks=pytest.mark.slow)])

@@ -2,7 +2,8 @@
 
 ijson decodes a piece of an array, or of records that follow one another. Lines, which may be no JSON, and records that
 ijson would alter are decoded one by one with Python's own decoder, which finds the faulty record and keeps the text
-unchanged.
+unchanged. So are records of many levels, for which ijson needs memory that grows with the square of the levels; their
+deepest values stay text.
 """
 
 import io
@@ -16,8 +17,10 @@ from typing import Any
 
 import ijson
 
-from etl.ingestion.framing.boundaries import is_utf8, piece_spans
-from etl.ingestion.values import KEY, Fault, Piece, Span
+from etl.ingestion.constants import LAYER_LEVELS, MAX_NESTING
+from etl.ingestion.framing.boundaries import is_utf8, piece_spans, skip_blank, value_end
+from etl.ingestion.framing.nesting import first_deeper, is_nested_deeper, layers
+from etl.ingestion.values import KEY, DeepValue, Fault, Piece, Span
 
 # An escaped backslash, a pair of surrogates, or a lone surrogate, which ijson decodes to another character.
 _ESCAPE = re.compile(rb"\\(?:\\|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<alone>u[dD][89a-fA-F]))")
@@ -57,7 +60,7 @@ _decode = json.JSONDecoder(parse_int=_integer, parse_float=_decimal, parse_const
 def decode(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
     """Yield each record of the piece: integers as int, other numbers as Decimal with every digit."""
     done = 0
-    if piece.shape in {"array", "values"} and _suits_ijson(piece.data):
+    if piece.shape in {"array", "values"} and not piece.is_deep and _suits_ijson(piece.data):
         try:
             for record in _items(piece):
                 yield record if isinstance(record, dict) else _no_object()
@@ -121,16 +124,43 @@ def decode_one(data: bytes | Fault, *, is_keyed: bool = False) -> dict[str, Any]
     if isinstance(data, Fault):
         return data
     try:
-        record = _decode(data.decode("utf-8"))
+        text = data.decode("utf-8")
+        record = _decode_deep(text, MAX_NESTING + is_keyed) if is_nested_deeper(data, LAYER_LEVELS) else _decode(text)
     except UnicodeDecodeError as error:
         return Fault(sqlstate="22021", reason=f"invalid UTF-8 at byte {error.start} of the record")
-    except RecursionError:
-        return Fault(sqlstate="54001", reason="objects or arrays are nested too deep")
+    except _TooDeep as error:
+        return Fault(sqlstate="54001", reason=str(error))
     except ValueError:
         return Fault(sqlstate="22P02", reason="not JSON")
     if is_keyed:
         return _keyed(record)
     return record if isinstance(record, dict) else _no_object()
+
+
+class _TooDeep(Exception):
+    """A record is nested deeper than MAX_NESTING."""
+
+
+_WORD = "NaN"
+"""It replaces a value that stays text: Python's decoder asks for its value, and no JSON has it."""
+
+
+def _decode_deep(text: str, most: int) -> Any:
+    """Return the value of a text; a value in it that is nested deeper than LAYER_LEVELS is a DeepValue.
+
+    Raises _TooDeep for more than `most` levels, ValueError for a text that is not JSON.
+    """
+    deeper = first_deeper(text, most)
+    if deeper is not None:
+        byte = len(text[:deeper].encode())
+        raise _TooDeep(f"objects or arrays are nested deeper than {MAX_NESTING:,}, from byte {byte} of the record on")
+    start = skip_blank(text, 0)
+    if skip_blank(text, value_end(text, start)) < len(text):
+        raise ValueError("more than one value")
+    *_, outermost = layers(text, start, LAYER_LEVELS)
+    values = (DeepValue(text[begin:end]) for begin, end in outermost.inner)
+    decoder = json.JSONDecoder(parse_int=_integer, parse_float=_decimal, parse_constant=lambda _: next(values))
+    return decoder.decode(outermost.text(text, _WORD))
 
 
 def _keyed(record: Any) -> dict[str, Any] | Fault:

@@ -1,6 +1,6 @@
 """Parts that the conversions of several types share: values as text, escapes, limits. Pure: the checked path.
 
-Values come as the decoders give them: str, bool, int, Decimal, dict, list; never None.
+Values come as the decoders give them: str, bool, int, Decimal, dict, list, DeepValue; never None.
 """
 
 import re
@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from etl.datasets import Column
-from etl.ingestion.values import Misfit
+from etl.ingestion.values import DeepValue, Misfit
 
 MAX_FRACTION_DIGITS = 16_383
 """Digits of a numeric after the point."""
@@ -37,7 +37,8 @@ def as_text(value: Any) -> str:
     if isinstance(value, Decimal):
         require_numeric_range(value)
         return f"{value:f}"
-    raise Misfit("22P02", f"expected text, got an {'object' if isinstance(value, dict) else 'array'}")
+    kind = value.kind if isinstance(value, DeepValue) else "an object" if isinstance(value, dict) else "an array"
+    raise Misfit("22P02", f"expected text, got {kind}")
 
 
 def is_storable(text: str) -> bool:

@@ -15,7 +15,7 @@ import msgspec
 
 from etl.datasets import LINEAGE, Table
 from etl.errors import InternalError
-from etl.ingestion.constants import MAX_NESTING
+from etl.ingestion.constants import LAYER_LEVELS, MAX_NESTING
 from etl.ingestion.framing import decoding
 from etl.ingestion.framing.boundaries import are_lines, is_utf8
 from etl.ingestion.framing.nesting import is_nested_deeper
@@ -89,7 +89,7 @@ class FastPath:
         for (begin, end), proven in zip(blocks, piece.block_rows or repeat(None), strict=False):
             rows = proven
             if rows is None or rows.maker is not self:
-                rows = self._rows(piece.between(begin, end), piece.shape, piece.offset, place)
+                rows = self._rows(_Block(piece.between(begin, end), piece.shape, piece.is_deep), piece.offset, place)
                 yield None
             place += rows.count
             for table, (lines, count) in enumerate(rows.tables):
@@ -137,8 +137,7 @@ class FastPath:
             self._misses, self._pause = 0, _PAUSE_AFTER_MISSES
         return None
 
-    def _rows(self, data: bytes, shape: PieceShape, offset: int, first: int) -> BlockRows:
-        block = _Block(data, shape)
+    def _rows(self, block: "_Block", offset: int, first: int) -> BlockRows:
         records, suspects = self._decoded(block)
         return self._block_rows(block, records, suspects, offset, first)
 
@@ -162,7 +161,7 @@ class FastPath:
 
     def _decoded(self, block: "_Block") -> tuple[list[Any], set[int]]:
         """Return the records of a block, and the places, from 0, of those that do not decode as the dataset says."""
-        if is_utf8(block.data):
+        if not block.is_deep and is_utf8(block.data):
             with suppress(*_DECODE_ERRORS):
                 return block.decoded(self._decoders), set()
         records: list[Any] = []
@@ -177,19 +176,19 @@ class FastPath:
     def _decoded_one(self, text: bytes) -> Any:
         try:
             text.decode()
-            return self._decoders.one.decode(text)
+            return None if is_nested_deeper(text, MAX_NESTING) else self._decoders.one.decode(text)
         except _DECODE_ERRORS:
             return None
 
 
 def _is_sound(block: Block, rows: BlockRows) -> bool:
-    """Return whether a decoded block is UTF-8 throughout and nested no deeper than MAX_NESTING.
+    """Return whether a decoded block is UTF-8 throughout and nested no deeper than LAYER_LEVELS.
 
     Each suspect is checked; bytes that are neither in a row nor in a suspect are ASCII.
     """
     if not all(is_utf8(lines) for lines, _ in rows.tables):
         return False
-    return not any(is_nested_deeper(block.data[span.start : span.end], MAX_NESTING) for _, span in rows.suspects)
+    return not any(is_nested_deeper(block.data[span.start : span.end], LAYER_LEVELS) for _, span in rows.suspects)
 
 
 class _Decoders:
@@ -201,10 +200,11 @@ class _Decoders:
 
 
 class _Block:
-    """A part of a piece that is decoded as one."""
+    """A part of a piece that is decoded as one, unless a record may be deep."""
 
-    def __init__(self, data: bytes, shape: PieceShape) -> None:
+    def __init__(self, data: bytes, shape: PieceShape, is_deep: bool = False) -> None:
         self.data = data
+        self.is_deep = is_deep
         self._shape = shape
         self._spans: Spans | None = None
 

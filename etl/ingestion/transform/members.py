@@ -1,11 +1,15 @@
 """Getters: functions that return the value of a column from a record, by its path and its options. Pure."""
 
+import re
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 from etl.datasets import Column, Table, paths
-from etl.ingestion.values import KEY, Misfit
+from etl.ingestion.values import KEY, DeepValue, Misfit
+
+# The escape of a NUL, after pairs of backslashes, each of which is a character of its own.
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 class Outer(NamedTuple):
@@ -174,6 +178,8 @@ def _no_object(value: Any, where: str) -> None:
 
 def kind(value: Any) -> str:
     """Return the kind of a JSON value, as a message names it."""
+    if isinstance(value, DeepValue):
+        return value.kind
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
@@ -191,4 +197,6 @@ def without_nul(value: Any) -> Any:
         return [without_nul(element) for element in value]
     if isinstance(value, dict):
         return {without_nul(name): without_nul(inner) for name, inner in value.items()}
+    if isinstance(value, DeepValue) and _NUL.search(value.text):
+        return DeepValue(_NUL.sub(r"\1", value.text))
     return value

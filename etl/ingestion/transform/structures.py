@@ -9,7 +9,7 @@ import msgspec
 
 from etl.datasets import Column
 from etl.datasets.types import StructureType
-from etl.ingestion.constants import MAX_NESTING
+from etl.ingestion.constants import LAYER_LEVELS
 from etl.ingestion.framing.nesting import is_nested_deeper
 from etl.ingestion.transform.conversions import (
     MAX_FRACTION_DIGITS,
@@ -20,13 +20,21 @@ from etl.ingestion.transform.conversions import (
 )
 from etl.ingestion.transform.rules import Rules, Token, convert_none
 from etl.ingestion.transform.tokens import UNDECODABLE, each_accepted, suspect
-from etl.ingestion.values import Misfit
+from etl.ingestion.values import DeepValue, Misfit
 
 _JSON_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-_SURELY_SHALLOW = MAX_NESTING
+_SURELY_SHALLOW = LAYER_LEVELS
 """A value of so many bytes is not nested as deep as half as many objects or arrays."""
 
-_encode_json = msgspec.json.Encoder(decimal_format="number").encode
+
+def _as_written(value: Any) -> msgspec.Raw:
+    """Return a value that was not decoded as it is written; the server checks its numbers."""
+    if isinstance(value, DeepValue):
+        return msgspec.Raw(value.text.encode())
+    raise TypeError(f"expected a value of JSON, got {type(value).__name__}")
+
+
+_encode_json = msgspec.json.Encoder(decimal_format="number", enc_hook=_as_written).encode
 _texts = msgspec.json.Decoder(list[str | None]).decode
 
 
@@ -46,7 +54,7 @@ def json_text(value: Any) -> str:
 
     Raises Misfit for a value that no text can hold.
     """
-    if isinstance(value, dict | list):
+    if isinstance(value, dict | list | DeepValue):
         return _encode(value)
     return as_text(value)
 
@@ -78,7 +86,7 @@ def _require_numbers_in_range(value: Any) -> None:
 
 def _accept_jsonb(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
     if max(map(len, tokens)) > _SURELY_SHALLOW:
-        suspect(tokens, suspects, lambda token: not is_nested_deeper(token, MAX_NESTING // 2))
+        suspect(tokens, suspects, lambda token: not is_nested_deeper(token, LAYER_LEVELS // 2))
     return [_quoted(token) for token in tokens]
 
 
