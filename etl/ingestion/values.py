@@ -122,7 +122,7 @@ class Piece:
     path. `gap` are the bytes between the record before and the first one, in the same array or object; `start` is the
     fingerprint of all bytes before the first record, `before` is the mark after the record before, `marks` are
     those that every reader makes of the records of the piece, and `end_mark` is the mark after its last record.
-    `is_deep`: a record may be nested deeper than LAYER_LEVELS.
+    `is_heavy`: a record may be so deep or so large that it is not decoded as a whole.
     """
 
     offset: int
@@ -138,7 +138,7 @@ class Piece:
     before: Mark | None = field(default=None, repr=False, compare=False)
     marks: tuple[Mark, ...] = field(default=(), repr=False, compare=False)
     end_mark: Mark | None = field(default=None, repr=False, compare=False)
-    is_deep: bool = False
+    is_heavy: bool = False
 
     @cached_property
     def data(self) -> bytes:
@@ -211,21 +211,6 @@ class LoadedRange:
         return self.first_record + self.count - 1
 
 
-class DeepValue:
-    """An object or array so many levels deep in its record that it is not decoded: its JSON text.
-
-    No dataclass: an encoder of JSON would write it as an object.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    @property
-    def kind(self) -> str:
-        """The kind of the value, as a message names it."""
-        return "an object" if self.text.startswith("{") else "an array"
-
-
 class Misfit(Exception):
     """A value does not fit its column: the SQLSTATE that PostgreSQL would give, and a sentence without the value."""
 
@@ -259,6 +244,13 @@ class Rejected:
     fault: Fault
 
 
+class RowParts(Protocol):
+    """Rows that are not all in memory."""
+
+    def parts(self) -> Iterator[bytes]:
+        """Yield the bytes of the rows, some at a time."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rows:
     """Rows of one table for COPY: in COPY's text format, or as CSV made of JSON tokens.
@@ -268,15 +260,19 @@ class Rows:
     """
 
     format: Literal["text", "csv"]
-    buffers: tuple[StringIO | BytesIO, ...]
+    buffers: tuple[StringIO | BytesIO | RowParts, ...]
     count: int
     columns: tuple[str, ...] | None = None
 
     def encoded(self) -> Iterator[bytes]:
-        """Yield the bytes to send, a buffer at a time; a buffer of bytes is not copied."""
+        """Yield the bytes to send, at most a buffer at a time; a buffer of bytes is not copied."""
         for buffer in self.buffers:
-            content = buffer.getvalue()
-            yield content if isinstance(content, bytes) else content.encode()
+            if isinstance(buffer, BytesIO):
+                yield buffer.getvalue()
+            elif isinstance(buffer, StringIO):
+                yield buffer.getvalue().encode()
+            else:
+                yield from buffer.parts()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import msgspec
 
 from etl.ingestion.constants import LAYER_LEVELS
-from etl.ingestion.framing.nesting import layers
+from etl.ingestion.framing.nesting import bracket_end, layers
 from etl.ingestion.values import Piece, Span
 
 _UTF8_BYTES = 1 << 15
@@ -135,18 +135,34 @@ def _not_json(text: str, error: json.JSONDecodeError, position: int) -> NotJSON:
     return NotJSON(error.msg.lower().removesuffix(" at"), position, cut_off=cut_off)
 
 
-def is_whole_record(value: bytes) -> bool:
-    """Return whether bytes are one JSON object.
+def _light_end(text: str, start: int) -> int:
+    """Return what `value_end` does, without building a large value.
 
-    It is checked without building it, whose memory would be many times that of a large text. False is no proof.
+    Raises NotJSON.
+    """
+    end = bracket_end(text, start) if text[start : start + 1] in {"{", "["} else None
+    if end is not None and end - start > _LARGE and is_whole(text[start:end].encode("latin-1")):
+        return end
+    return value_end(text, start)
+
+
+def is_whole_record(value: bytes) -> bool:
+    """Return whether bytes are one JSON object; False is no proof."""
+    return value.startswith(b"{") and is_whole(value)
+
+
+def is_whole(value: bytes) -> bool:
+    """Return whether bytes are one JSON value; False is no proof.
+
+    It is checked without building it, whose memory would be many times that of a large text.
     """
     try:
         _check(value)
     except msgspec.MsgspecError:
         return False
     except RecursionError:
-        return value.startswith(b"{") and _is_deep_value(value.decode("latin-1"))
-    return value.startswith(b"{")
+        return _is_deep_value(value.decode("latin-1"))
+    return True
 
 
 def _is_deep_value(text: str) -> bool:
@@ -215,6 +231,7 @@ def are_lines(data: bytes, count: int) -> bool:
 def piece_spans(piece: Piece) -> Iterator[Span]:
     """Yield the span of each record of a piece, in order."""
     text = piece.data.decode("latin-1")
+    end_of = _light_end if piece.is_heavy else value_end
     position = skip_blank(text, 0)
     while position < len(text):
         if piece.shape in {"lines", "keyed"}:
@@ -222,7 +239,7 @@ def piece_spans(piece: Piece) -> Iterator[Span]:
             span = line_span(text, position, newline if newline >= 0 else len(text))
         else:
             begin = member_value(text, position) if piece.shape == "members" else position
-            span = Span(position, value_end(text, begin), not_an_object(text[begin]))
+            span = Span(position, end_of(text, begin), not_an_object(text[begin]))
         yield span
         position = skip_blank(text, span.end)
         if piece.shape in {"array", "members"} and position < len(text):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 _SLICE_BYTES = 1 << 16
+_FIRST_SLICE_BYTES = 1 << 8
 
 _BRACKETS = b"[{]}"
 _OTHERS = bytes(set(range(256)).difference(_BRACKETS))
@@ -124,6 +125,19 @@ def is_nested_deeper(value: bytes, most: int) -> bool:
     scan = BracketScan(most)
     scan.end(value)
     return scan.deepest > most
+
+
+def bracket_end(text: str, start: int) -> int | None:
+    """Return the position after the bracket that ends the object or array at `start` of a latin-1 text, or None."""
+    scan = BracketScan(0)
+    at, size = start, _FIRST_SLICE_BYTES
+    while at < len(text):
+        end = scan.end(text[at : at + size].encode("latin-1"))
+        if end is not None:
+            return at + end
+        at += size
+        size = min(4 * size, _SLICE_BYTES)
+    return None
 
 
 def first_deeper(text: str, most: int) -> int | None:

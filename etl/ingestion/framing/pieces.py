@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from etl.errors import SourceError
-from etl.ingestion.constants import BLOCK_BYTES, CELL_BYTES, LAYER_LEVELS, MAX_NESTING, MAX_RECORD_BYTES, PIECE_BYTES
+from etl.ingestion.constants import (
+    BLOCK_BYTES,
+    CELL_BYTES,
+    LAYER_LEVELS,
+    MAX_NESTING,
+    MAX_RECORD_BYTES,
+    PIECE_BYTES,
+    WHOLE_RECORD_BYTES,
+)
 from etl.ingestion.fingerprints import LF, Fingerprint, Mark, is_own, powers_between
 from etl.ingestion.framing.boundaries import NotJSON, is_whole_record, value_end
 from etl.ingestion.framing.documents import Container, Document, container
@@ -165,7 +173,7 @@ class _PieceBuilder:
         self._blocks: list[tuple[int, int]] = []
         self._rows: list[BlockRows | None] = []
         self._is_open = False
-        self._is_deep = False
+        self._is_heavy = False
         self._parts: list[bytes] = []
         self._fingerprint = Fingerprint()
         self._start = self._fingerprint
@@ -237,8 +245,8 @@ class _PieceBuilder:
         if not self.count:
             self._begin = stretch.offset
         self.count += count
-        if proof is None:  # The proof of a block proves, too, that no record is deep.
-            self._is_deep |= _is_deep(self.window.between(stretch.offset, stretch.end))
+        if proof is None:  # The records of a block are neither deep nor large.
+            self._is_heavy |= _is_heavy(self.window.between(stretch.offset, stretch.end))
         if proof is None and self._is_open:
             self._blocks[-1] = (self._blocks[-1][0], stretch.end)
         else:
@@ -305,17 +313,19 @@ class _PieceBuilder:
             before=self._before,
             marks=tuple(self._marks),
             end_mark=self._fingerprint.mark,
-            is_deep=self._is_deep,
+            is_heavy=self._is_heavy,
         )
         self._first_record += self.count
         self._most = self._most_of_next
         self.count = 0
-        self._is_open = self._is_deep = False
+        self._is_open = self._is_heavy = False
         self._blocks, self._rows, self._parts, self._marks = [], [], [], []
         return piece
 
 
-def _is_deep(record: bytes) -> bool:
+def _is_heavy(record: bytes) -> bool:
+    if len(record) > WHOLE_RECORD_BYTES:
+        return True
     brackets = record.count(b"[") + record.count(b"{")
     return brackets > LAYER_LEVELS and is_nested_deeper(record, LAYER_LEVELS)
 

@@ -15,7 +15,7 @@ import msgspec
 
 from etl.datasets import LINEAGE, Table
 from etl.errors import InternalError
-from etl.ingestion.constants import LAYER_LEVELS, MAX_NESTING
+from etl.ingestion.constants import LAYER_LEVELS, MAX_NESTING, WHOLE_RECORD_BYTES
 from etl.ingestion.framing import decoding
 from etl.ingestion.framing.boundaries import are_lines, is_utf8
 from etl.ingestion.framing.nesting import is_nested_deeper
@@ -63,6 +63,7 @@ class FastPath:
         self._decoders = _Decoders(shape.record)
         self._known = _Decoders(shape.known)
         self._empty = shape.record()
+        self._has_arrays = any(table.each for table, _ in shape.tables)
         self._tables = [_Table(shape, table, columns, guarded, suspected) for table, columns in shape.tables]
         self._name: Literal["fast", "strict"] = "fast" if guarded else "strict"
         self._misses = 0
@@ -89,7 +90,7 @@ class FastPath:
         for (begin, end), proven in zip(blocks, piece.block_rows or repeat(None), strict=False):
             rows = proven
             if rows is None or rows.maker is not self:
-                rows = self._rows(_Block(piece.between(begin, end), piece.shape, piece.is_deep), piece.offset, place)
+                rows = self._rows(_Block(piece.between(begin, end), piece.shape, piece.is_heavy), piece.offset, place)
                 yield None
             place += rows.count
             for table, (lines, count) in enumerate(rows.tables):
@@ -161,7 +162,7 @@ class FastPath:
 
     def _decoded(self, block: "_Block") -> tuple[list[Any], set[int]]:
         """Return the records of a block, and the places, from 0, of those that do not decode as the dataset says."""
-        if not block.is_deep and is_utf8(block.data):
+        if not block.is_heavy and is_utf8(block.data):
             with suppress(*_DECODE_ERRORS):
                 return block.decoded(self._decoders), set()
         records: list[Any] = []
@@ -176,9 +177,16 @@ class FastPath:
     def _decoded_one(self, text: bytes) -> Any:
         try:
             text.decode()
-            return None if is_nested_deeper(text, MAX_NESTING) else self._decoders.one.decode(text)
+            return None if self._is_too_heavy(text) else self._decoders.one.decode(text)
         except _DECODE_ERRORS:
             return None
+
+    def _is_too_heavy(self, text: bytes) -> bool:
+        """Return whether a record is left to the checked path, which makes the rows of a large array as it sends them.
+
+        Members that no row needs take no memory here, however large they are.
+        """
+        return (self._has_arrays and len(text) > WHOLE_RECORD_BYTES) or is_nested_deeper(text, MAX_NESTING)
 
 
 def _is_sound(block: Block, rows: BlockRows) -> bool:
@@ -200,11 +208,11 @@ class _Decoders:
 
 
 class _Block:
-    """A part of a piece that is decoded as one, unless a record may be deep."""
+    """A part of a piece that is decoded as one, unless a record may be deep or large."""
 
-    def __init__(self, data: bytes, shape: PieceShape, is_deep: bool = False) -> None:
+    def __init__(self, data: bytes, shape: PieceShape, is_heavy: bool = False) -> None:
         self.data = data
-        self.is_deep = is_deep
+        self.is_heavy = is_heavy
         self._shape = shape
         self._spans: Spans | None = None
 

@@ -11,6 +11,7 @@ from etl.datasets import Column
 from etl.datasets.types import StructureType
 from etl.ingestion.constants import LAYER_LEVELS
 from etl.ingestion.framing.nesting import is_nested_deeper
+from etl.ingestion.framing.partial import Undecoded
 from etl.ingestion.transform.conversions import (
     MAX_FRACTION_DIGITS,
     as_text,
@@ -20,7 +21,7 @@ from etl.ingestion.transform.conversions import (
 )
 from etl.ingestion.transform.rules import Rules, Token, convert_none
 from etl.ingestion.transform.tokens import UNDECODABLE, each_accepted, suspect
-from etl.ingestion.values import DeepValue, Misfit
+from etl.ingestion.values import Misfit
 
 _JSON_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _SURELY_SHALLOW = LAYER_LEVELS
@@ -29,8 +30,8 @@ _SURELY_SHALLOW = LAYER_LEVELS
 
 def _as_written(value: Any) -> msgspec.Raw:
     """Return a value that was not decoded as it is written; the server checks its numbers."""
-    if isinstance(value, DeepValue):
-        return msgspec.Raw(value.text.encode())
+    if isinstance(value, Undecoded):
+        return msgspec.Raw(value.text)
     raise TypeError(f"expected a value of JSON, got {type(value).__name__}")
 
 
@@ -54,7 +55,7 @@ def json_text(value: Any) -> str:
 
     Raises Misfit for a value that no text can hold.
     """
-    if isinstance(value, dict | list | DeepValue):
+    if isinstance(value, dict | list | Undecoded):
         return _encode(value)
     return as_text(value)
 
@@ -98,6 +99,8 @@ def _quoted(token: Token) -> Token:
 
 
 def _array(value: Any) -> str:
+    if isinstance(value, Undecoded):
+        value = value.decoded()
     if not isinstance(value, list):
         kind = "an object" if isinstance(value, dict) else "a scalar"
         raise Misfit("22P02", f"expected an array of texts, got {kind}")
