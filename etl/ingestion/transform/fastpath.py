@@ -35,6 +35,10 @@ _PAUSE_AFTER_MISSES = 64
 
 _CACHED_NUMBERS = 1 << 15
 
+_MANY_ROWS = 16
+_WIDE_BYTES = 1 << 16
+"""What rows may repeat of their record: the rows of the fast path are all in memory."""
+
 _join = SEPARATOR.join
 
 _DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -254,6 +258,7 @@ class _Table:
             else:
                 grouped.setdefault(group, []).append(column)
         self._groups = [*grouped.items(), *((None, columns) for columns in alone)]
+        self._empty = shape.record()
         self._extractor: RowExtractor = shape.extractor(table, [columns for _, columns in self._groups])
         self.columns = (*(column.name for _, columns in self._groups for column in columns), *LINEAGE)
 
@@ -263,6 +268,11 @@ class _Table:
         `tails` are the last fields of each record's rows.
         """
         sizes = None if self._extractor.sizes is None else self._extractor.sizes(records)
+        if sizes is not None and self._extractor.repeated and max(sizes) > _MANY_ROWS:
+            wide = _wide(sizes, self._extractor.repeated(records))
+            suspects.update(wide)
+            records = [self._empty if place in wide else record for place, record in enumerate(records)]
+            sizes = [0 if place in wide else size for place, size in enumerate(sizes)]
         fields = self._extractor.fields(records, () if sizes is None else _numbers(max(sizes)))
         if not fields:
             return _Lines([], sizes)
@@ -275,6 +285,15 @@ class _Table:
         lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes)
         suspects.update(odd_rows if sizes is None else map(lines.owners().__getitem__, odd_rows))
         return lines
+
+
+def _wide(sizes: Sequence[int], repeated: Sequence[int]) -> set[int]:
+    """Return the places of the records whose rows repeat so much of them that the checked path must make them."""
+    return {
+        place
+        for place, (size, length) in enumerate(zip(sizes, repeated, strict=True))
+        if size * length > max(_WIDE_BYTES, _MANY_ROWS * (size + length))
+    }
 
 
 def _accepted(

@@ -50,10 +50,13 @@ class RowExtractor:
     `fields(records, numbers)` returns for each row a tuple with one member for each group of columns: the tokens of the
     group, joined by SEPARATOR. `numbers` are the numbers of the elements of an array, from b"1", as many as the longest
     array has. `sizes(records)` returns the number of rows of each record; it is None if each record becomes one row.
+    `repeated(records)` returns how many bytes of each record are in each of its rows; None: a record has one row, or
+    nothing of it is repeated.
     """
 
     fields: Callable[[Sequence[Any], Sequence[bytes]], list[Fields]]
     sizes: Callable[[Sequence[Any]], list[int]] | None
+    repeated: Callable[[Sequence[Any]], list[int]] | None
 
 
 @dataclass
@@ -216,13 +219,19 @@ class _ExtractorCompiler:
         columns = [column for group in groups for column in group]
         # A value of the record is looked up once for all elements of the record.
         tokens = {column.name: self._token(column, self._root) for column in columns if column.where != "element"}
+        lengths = [f"len({tokens[column.name]})" for column in columns if column.where == "record"]
+        repeated = f"[{' + '.join(lengths)} for r in records{''.join(self._loops)}]"
         if each:
             self._loops.append(f" for n, e in zip(numbers, {array} or ())")
         tokens |= {column.name: self._token(column, element) for column in columns if column.where == "element"}
         names = [[tokens[column.name] for column in group] for group in groups]
         texts = [group[0] if len(group) == 1 else f"join(({', '.join(group)}))" for group in names]
         fields = f"[({', '.join(texts)},) for r in records{''.join(self._loops)}]"
-        return RowExtractor(fields=self._function(fields), sizes=self._function(sizes) if each else None)
+        return RowExtractor(
+            fields=self._function(fields),
+            sizes=self._function(sizes) if each else None,
+            repeated=self._function(repeated) if each and lengths else None,
+        )
 
     def _token(self, column: TokenColumn, base: _Node) -> str:
         if column.fixed is not None:
