@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, LiteralString
 from unittest.mock import patch
@@ -14,7 +14,7 @@ from psycopg import sql
 from structlog.testing import capture_logs
 
 from etl.ingestion.constants import MAX_NESTING
-from etl.ingestion.framing import pieces, window
+from etl.ingestion.framing import decoding, partial, pieces, window
 from etl.ingestion.transform import fastpath
 from etl.ingestion.transform.projection import Projection
 from etl.settings import Decoder
@@ -565,6 +565,37 @@ def test_a_deep_value_that_the_server_refuses_rejects_its_record(site: Site) -> 
     assert _load(site, document, batch_rows=10) == checked
     assert (checked.exit_code, len(checked.rows[0])) == (1, 39)
     assert [(record["record"], record["sqlstate"]) for record in checked.rejected] == [(31, "54001")]
+
+
+@pytest.fixture
+def small_limit() -> Iterator[None]:
+    """Let records of more than a kilobyte count as large."""
+    with ExitStack() as patches:
+        for module in (decoding, fastpath, partial, pieces):
+            patches.enter_context(patch.object(module, "WHOLE_RECORD_BYTES", 1_000))
+        patches.enter_context(patch.object(partial, "VALUE_BYTES", 500))
+        yield
+
+
+@pytest.mark.usefixtures("small_limit")
+@pytest.mark.parametrize("shape", ["array", "lines"])
+def test_a_large_record_is_treated_alike_by_both_paths(site: Site, shape: str) -> None:
+    """Children, paths and jsonb of a large record load, and one child that does not fit rejects the whole record."""
+    many = ",".join(['{"sku":"a", "quantity":1}'] * 500)
+    for token, column, items in (
+        (f"[{many}]", "items", 500),
+        (f'[{many}, {{"sku":"a", "quantity":"x"}}]', "items", 0),
+        (f"[{many}]", "doc", 0),
+        (f"[{many}]", "words", 0),
+        (f'"x", "more":[{many}]', "deep", 0),
+    ):
+        document = _with_deep(column, token, shape)
+        checked = _load(site, document, decoder="ijson", batch_rows=10)
+        assert _load(site, document, batch_rows=10) == checked, column
+        is_bad = column == "words" or '"x"}' in token
+        assert (checked.exit_code, len(checked.rejected), len(checked.rows[1])) == (is_bad, is_bad, items), column
+        taken = site.column("select coalesce(deep, jsonb_array_length(doc)::text) from lab.mixed where id = '30'")
+        assert taken == [{"deep": "x", "doc": "500"}.get(column)] * (not is_bad)
 
 
 def _with_deep(column: str, token: str, shape: str) -> bytes:

@@ -26,6 +26,8 @@ _BLANKS = b" \t\r\n"
 _WORD = b"NaN"
 """It replaces a value that stays text: Python's decoder asks for its value, and no JSON has it."""
 
+_NULL = msgspec.Raw(b"null")
+
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[{\]}]', re.DOTALL)
 _SCALAR = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[^,\]]+', re.DOTALL)
 _SEPARATOR = re.compile(rb"[ \t\r\n]*+,")
@@ -85,12 +87,12 @@ class Undecoded:
         """Return a member or an element, None where there is none."""
         if self.is_array:
             return next(islice(self.elements(), step, None), None) if isinstance(step, int) else None
-        type_ = msgspec.defstruct("Member", [("value", msgspec.Raw | None, None)], rename={"value": str(step)})
         try:
-            text = msgspec.json.decode(self.text, type=type_).value  # type: ignore[attr-defined] # the type has it
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+            type_ = msgspec.defstruct("Member", [("value", msgspec.Raw, _NULL)], rename={"value": str(step)})
+            text = bytes(msgspec.json.decode(self.text, type=type_).value)  # type: ignore[attr-defined] # it has one
+        except (msgspec.MsgspecError, ValueError, RecursionError):  # Some names are refused, and very deep values.
             return self.decoded().get(str(step))
-        return None if text is None else _partly(bytes(text))
+        return _partly(text)
 
     def elements(self) -> Iterator[Any]:
         """Yield the elements of an array, of which few are decoded at the same time."""
