@@ -81,13 +81,15 @@ class BlockRows:
     """The rows of a block: for each table its lines of CSV and their number.
 
     `suspects` are the records that need a closer look, by their places in the piece, with their spans in the block.
-    `maker` is the prover that made the rows.
+    `maker` is the prover that made the rows. `coerced` counts for each column the texts in the rows that it does not
+    store as they are written.
     """
 
     maker: Prover
     count: int
     tables: Sequence[tuple[bytes, int]]
     suspects: Sequence[tuple[int, Span]]
+    coerced: Mapping[str, int] = field(default_factory=dict)
 
 
 class Proof(NamedTuple):

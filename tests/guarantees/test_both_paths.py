@@ -412,9 +412,9 @@ def test_good_records_do_not_need_the_checked_path(site: Site) -> None:
     good = {
         "words": ['"a\\"b\\\\c\\nd"', "17", "1.50", "true", "null", '"é"'],
         "short": ['"abcde"', "null", "12345"],
-        "whole": ["5", "-3", "null"],
+        "whole": ["5", "-3", "null", '"007"'],
         "big": ["123456789012345678"],
-        "exact": ["1.5", "1e5", "-0.0", '"12.50"', "null"],
+        "exact": ["1.5", "1e5", "-0.0", '"12.50"', "null", '"001000"'],
         "weight": ["0.001", "12"],
         "volume": ["0", "0.00", "3.5"],
         "share": ["0.5", "-0.5", "0"],

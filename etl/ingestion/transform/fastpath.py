@@ -4,6 +4,7 @@ A record with any other token is suspect, and is converted value by value. `docs
 record through each step, with its bytes.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
@@ -97,6 +98,8 @@ class FastPath:
                 rows = self._rows(_Block(piece.between(begin, end), piece.shape, piece.is_heavy), piece.offset, place)
                 yield None
             place += rows.count
+            if rows.coerced:
+                builder.note_coerced(rows.coerced)
             for table, (lines, count) in enumerate(rows.tables):
                 buffers[table].append(BytesIO(lines))
                 counts[table] += count
@@ -162,6 +165,7 @@ class FastPath:
             count=len(records),
             tables=[lines.without(suspects) for lines in lines_of_tables],
             suspects=[(first + suspect, block.spans[suspect]) for suspect in sorted(suspects)],
+            coerced=Counter(chain.from_iterable(lines.changed_without(suspects) for lines in lines_of_tables)),
         )
 
     def _decoded(self, block: "_Block") -> tuple[list[Any], set[int]]:
@@ -259,6 +263,7 @@ class _Table:
                 grouped.setdefault(group, []).append(column)
         self._groups = [*grouped.items(), *((None, columns) for columns in alone)]
         self._empty = shape.record()
+        self._name = table.name
         self._extractor: RowExtractor = shape.extractor(table, [columns for _, columns in self._groups])
         self.columns = (*(column.name for _, columns in self._groups for column in columns), *LINEAGE)
 
@@ -277,12 +282,14 @@ class _Table:
         if not fields:
             return _Lines([], sizes)
         odd_rows: set[int] = set()
+        changed: list[tuple[str, int]] = []
         groups = []
         for (group, columns), rows in zip(self._groups, zip(*fields, strict=True), strict=True):
-            groups.append(_accepted(group, columns, rows, odd_rows))
+            groups.append(_accepted(group, columns, rows, odd_rows, changed))
         if sizes is not None:
             tails = list(chain.from_iterable(map(repeat, tails, sizes)))
-        lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes)
+        changed = [(f"{self._name}.{column}", row) for column, row in changed]
+        lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes, changed)
         suspects.update(odd_rows if sizes is None else map(lines.owners().__getitem__, odd_rows))
         return lines
 
@@ -297,33 +304,45 @@ def _wide(sizes: Sequence[int], repeated: Sequence[int]) -> set[int]:
 
 
 def _accepted(
-    group: Group | None, columns: Sequence[TokenColumn], rows: Sequence[Token], odd_rows: set[int]
+    group: Group | None,
+    columns: Sequence[TokenColumn],
+    rows: Sequence[Token],
+    odd_rows: set[int],
+    changed: list[tuple[str, int]],
 ) -> Sequence[Token]:
-    """Return the fields of columns that are checked together, and add the rows with a token that does not pass."""
+    """Return the fields of columns that are checked together, and add the rows with a token that does not pass.
+
+    `changed` gets the columns and the rows of texts that are not stored as they are written.
+    """
     if group and (accepted := group.accept(rows)) is not None:
         return accepted
     if group and group.odd_rows:
         for place in group.odd_rows(rows, len(columns)):
             odd: set[int] = set()
-            _accepted(None, columns, [rows[place]], odd)
+            own: list[tuple[str, int]] = []
+            _accepted(None, columns, [rows[place]], odd, own)
             odd_rows.update(place for _ in odd)
+            changed.extend((name, place) for name, _ in own)
         # The tokens of all other rows pass as they are.
         return rows
-    if len(columns) == 1:
-        return rows if columns[0].accept is None else columns[0].accept(rows, odd_rows)
-    tokens = zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
-    fields = [
-        column_tokens if column.accept is None else column.accept(column_tokens, odd_rows)
-        for column, column_tokens in zip(columns, tokens, strict=True)
-    ]
-    return list(map(_join, zip(*fields, strict=True)))
+    tokens = [rows] if len(columns) == 1 else zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
+    fields = []
+    for column, column_tokens in zip(columns, tokens, strict=True):
+        fields.append(column_tokens if column.accept is None else column.accept(column_tokens, odd_rows))
+        if column.changed is not None:
+            changed.extend((column.name, place) for place in column.changed(column_tokens))
+    return fields[0] if len(columns) == 1 else list(map(_join, zip(*fields, strict=True)))
 
 
 class _Lines:
-    """The lines of CSV of a block; `sizes` are the numbers of lines of its records, None: each record has one line."""
+    """The lines of CSV of a block; `sizes` are the numbers of lines of its records, None: each record has one line.
 
-    def __init__(self, lines: list[bytes], sizes: list[int] | None) -> None:
+    `changed` are the columns and the lines of texts that are not stored as they are written.
+    """
+
+    def __init__(self, lines: list[bytes], sizes: list[int] | None, changed: Sequence[tuple[str, int]] = ()) -> None:
         self.lines = lines
+        self._changed = changed
         self._sizes = sizes
 
     def owners(self) -> Sequence[int]:
@@ -331,6 +350,12 @@ class _Lines:
         if self._sizes is None:
             return range(len(self.lines))
         return list(chain.from_iterable(map(repeat, range(len(self._sizes)), self._sizes)))
+
+    def changed_without(self, suspects: set[int]) -> Iterator[str]:
+        """Yield the column of each changed text in a line that is not one of the suspects."""
+        if self._changed:
+            owners = self.owners()
+            yield from (column for column, line in self._changed if owners[line] not in suspects)
 
     def without(self, suspects: set[int]) -> tuple[bytes, int]:
         """Return the lines without those of the suspects, each with its end, and their number."""

@@ -5,7 +5,7 @@ PostgreSQL would give.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
@@ -258,6 +258,10 @@ class BatchBuilder:
                 raise
             self._add_rows(self._projection.rows_of(stripped, lineage))
             self._nul_stripped += 1
+
+    def note_coerced(self, counts: Mapping[str, int]) -> None:
+        """Count texts of rows that another path made, which columns do not store as they are written."""
+        self._coerced.update(counts)
 
     def note_unknown(self, records: Iterable[dict[str, Any] | Fault]) -> None:
         """Note the members of some records that the definition does not know."""

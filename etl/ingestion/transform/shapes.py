@@ -12,8 +12,9 @@ import msgspec
 
 from etl.datasets import Column, Dataset, Table, paths
 from etl.ingestion.transform.acceptance import acceptor, constant, field_of
-from etl.ingestion.transform.rules import Accept, Token
+from etl.ingestion.transform.rules import Accept, Changed, Token
 from etl.ingestion.transform.tokens import NULL, SEPARATOR
+from etl.ingestion.transform.types import rules_of
 
 Fields = tuple[Token, ...]
 
@@ -35,6 +36,7 @@ class TokenColumn:
     names: tuple[str, ...]
     fixed: bytes | None
     accept: Accept | None
+    changed: Changed | None
     description: str
 
     @property
@@ -277,6 +279,7 @@ def _token_column(table: Table, column: Column) -> TokenColumn:
         names=names,
         fixed=constant(column) if where == "constant" else None,
         accept=None if where in {"constant", "position"} else acceptor(column),
+        changed=None if where in {"constant", "position"} else rules_of(column).changed,
         description=description,
     )
 
