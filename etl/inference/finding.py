@@ -12,6 +12,8 @@ from etl.ingestion.framing.boundaries import NotJSON, skip_blank, value_end
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FEWEST_KEYED = 3
 _SHARE_OF_RECORDS = 0.5
+_LONGEST_PATH = 50
+"""A path of more names is not proposed: each level would keep the names of all levels around it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,9 @@ def _names_to(levels: list[_Level]) -> tuple[str, ...] | None:
     if not levels:
         return ()
     outer = levels[-1]
-    return None if outer.is_array or outer.names is None else (*outer.names, outer.key)
+    if outer.is_array or outer.names is None or len(outer.names) >= _LONGEST_PATH:
+        return None
+    return (*outer.names, outer.key)
 
 
 def _add_object(outer: _Level, ended: _Level) -> None:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from etl.inference.forms import forms_of
+from etl.ingestion.framing.partial import Undecoded
 
 MAX_LEVELS = 16
 MAX_MEMBERS = 1_000
@@ -176,7 +177,10 @@ class Observation:
             else:
                 self.distinct.add(value)
 
-    def _add_parts(self, value: dict[str, Any] | list[Any]) -> None:
+    def _add_parts(self, value: dict[str, Any] | list[Any] | Undecoded) -> None:
+        if isinstance(value, Undecoded):
+            is_shallow = self._level < MAX_LEVELS and not self.is_whole
+            value = value.decoded() if is_shallow else [] if value.is_array else {}
         if isinstance(value, dict):
             self.objects += 1
             for name, inner in value.items():

@@ -38,7 +38,7 @@ def _head(draft: Draft, sample: Sample) -> Iterator[str]:
     yield "# A comment after each column describes its values. `required = true` rejects a record without a value."
     yield '# `comment = "..."` becomes the comment of the column in the database.'
     if sample.no_records:
-        yield f"# {sample.no_records:,} of them are not JSON objects: a load rejects them."
+        yield f"# {sample.no_records:,} of them are not JSON objects, or are nested too deep: a load rejects them."
     yield f"name = {_text(dataset.name)}"
     yield f"records = {_text(dataset.records)}"
     yield f'mode = "{dataset.mode}"'

@@ -39,11 +39,22 @@ FIRST_BATCH_ROWS = 1 << 11
 # A batch of large records ends here although it holds fewer than BATCH_ROWS, so that memory stays constant.
 PIECE_BYTES = 12 << 20
 
+# Rows of one table and batch beyond this are kept in a temporary file: columns of a record repeat for each child.
+ROWS_BYTES = 32 << 20
+
 # A record larger than this ends the source: more likely a file without separators than a record.
 MAX_RECORD_BYTES = 64 << 20
 
-# Objects and arrays nested deeper than this are refused: the JSON decoders of both paths have the same limit.
-MAX_NESTING = 200
+# A record whose objects and arrays are nested deeper is rejected. No limit would mean quadratic time somewhere.
+MAX_NESTING = 10_000
+
+# A decoded record takes some 40 times its bytes. Of a larger record, values of VALUE_BYTES stay text, and the elements
+# of an array are decoded one after the other.
+WHOLE_RECORD_BYTES = 1 << 20
+VALUE_BYTES = 1 << 16
+
+# Decoders recurse: levels that are decoded at a time. A value below them stays text, so that nothing else recurses.
+LAYER_LEVELS = 200
 
 # Starting a process takes as long as loading this much; beyond four processes PostgreSQL is the limit.
 BYTES_PER_WORKER = 64 << 20

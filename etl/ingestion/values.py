@@ -81,13 +81,15 @@ class BlockRows:
     """The rows of a block: for each table its lines of CSV and their number.
 
     `suspects` are the records that need a closer look, by their places in the piece, with their spans in the block.
-    `maker` is the prover that made the rows.
+    `maker` is the prover that made the rows. `coerced` counts for each column the texts in the rows that it does not
+    store as they are written.
     """
 
     maker: Prover
     count: int
     tables: Sequence[tuple[bytes, int]]
     suspects: Sequence[tuple[int, Span]]
+    coerced: Mapping[str, int] = field(default_factory=dict)
 
 
 class Proof(NamedTuple):
@@ -122,6 +124,7 @@ class Piece:
     path. `gap` are the bytes between the record before and the first one, in the same array or object; `start` is the
     fingerprint of all bytes before the first record, `before` is the mark after the record before, `marks` are
     those that every reader makes of the records of the piece, and `end_mark` is the mark after its last record.
+    `is_heavy`: a record may be so deep or so large that it is not decoded as a whole.
     """
 
     offset: int
@@ -137,6 +140,7 @@ class Piece:
     before: Mark | None = field(default=None, repr=False, compare=False)
     marks: tuple[Mark, ...] = field(default=(), repr=False, compare=False)
     end_mark: Mark | None = field(default=None, repr=False, compare=False)
+    is_heavy: bool = False
 
     @cached_property
     def data(self) -> bytes:
@@ -242,6 +246,13 @@ class Rejected:
     fault: Fault
 
 
+class RowParts(Protocol):
+    """Rows that are not all in memory."""
+
+    def parts(self) -> Iterator[bytes]:
+        """Yield the bytes of the rows, some at a time."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rows:
     """Rows of one table for COPY: in COPY's text format, or as CSV made of JSON tokens.
@@ -251,15 +262,19 @@ class Rows:
     """
 
     format: Literal["text", "csv"]
-    buffers: tuple[StringIO | BytesIO, ...]
+    buffers: tuple[StringIO | BytesIO | RowParts, ...]
     count: int
     columns: tuple[str, ...] | None = None
 
     def encoded(self) -> Iterator[bytes]:
-        """Yield the bytes to send, a buffer at a time; a buffer of bytes is not copied."""
+        """Yield the bytes to send, at most a buffer at a time; a buffer of bytes is not copied."""
         for buffer in self.buffers:
-            content = buffer.getvalue()
-            yield content if isinstance(content, bytes) else content.encode()
+            if isinstance(buffer, BytesIO):
+                yield buffer.getvalue()
+            elif isinstance(buffer, StringIO):
+                yield buffer.getvalue().encode()
+            else:
+                yield from buffer.parts()
 
 
 @dataclass(frozen=True, kw_only=True)

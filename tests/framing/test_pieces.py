@@ -21,7 +21,7 @@ from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.ingestion.framing.spans import spans
 from etl.ingestion.framing.splitting import divided
 from etl.ingestion.sources.stream import opened
-from etl.ingestion.values import Piece, Source
+from etl.ingestion.values import Fault, Piece, Source
 from etl.settings import Format
 from tests.support.streams import Bytes
 
@@ -347,8 +347,8 @@ def test_a_fault_names_record_and_byte(data: bytes, message: str | None) -> None
         ),
         (b'{"y":"\xff","x":[]}', "not JSON around the records", "get the file again"),
         (b'{"y":1e99999999999999999999,"x":[]}', "not JSON around the records", "get the file again"),
-        (b'{"x":' * 100_000, f"nested deeper than {MAX_NESTING} around the records", "get the file again"),
-        (b'{"y":' + b"[" * 100_000, f"nested deeper than {MAX_NESTING} around the records", "get the file again"),
+        (b'{"x":' * 100_000, f"nested deeper than {MAX_NESTING:,} around the records", "get the file again"),
+        (b'{"y":' + b"[" * 100_000, f"nested deeper than {MAX_NESTING:,} around the records", "get the file again"),
     ],
 )
 def test_a_document_without_the_array_is_reported(data: bytes, message: str, hint: str) -> None:
@@ -382,22 +382,56 @@ def test_members_that_are_cut_off_end_the_source(data: bytes) -> None:
     assert "the source is cut off in this record, at record 2, byte " in fault
 
 
-@pytest.mark.parametrize("data", [b"[" * 100_000, b'[{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}]"])
-def test_an_array_record_that_nests_too_deep_ends_the_source(data: bytes) -> None:
-    """A record with endless levels of nesting is reported as such, and the interpreter does not overflow."""
-    with pytest.raises(
-        SourceError, match=f"a.json: objects or arrays are nested deeper than {MAX_NESTING}, at record 1, byte 1"
-    ):
+def test_members_around_the_records_may_be_deep() -> None:
+    """Levels around the records cost memory that grows as they do, and do not hide the records."""
+    for depth in (300, MAX_NESTING - 1):
+        for opening, closing in (("[", "]"), ('{"name": ', "}")):
+            deep = opening * depth + "1" + closing * depth
+            document = _built(['{"y":' + deep + ',"x":{"item":[', ("{}",), "]}}"], records="x.item.item")
+            _assert_whole(document, document.cut(1))
+
+
+@pytest.mark.parametrize("depth", [300, MAX_NESTING, MAX_NESTING + 1])
+@pytest.mark.parametrize("shape", ["array", "lines", "values", "members"])
+def test_a_deep_record_is_cut_as_any_other(shape: str, depth: int) -> None:
+    """A record of any number of levels has an end; a record of more than MAX_NESTING levels is a fault by itself."""
+    for opening, closing in (("[", "]"), ('{"]":', "}")):
+        deep = '{"a":"x","b":' + opening * (depth - 1) + "1" + closing * (depth - 1) + ',"c":2}'
+        held = ('{"a":"first"}', deep, '{"a":"last"}')
+        document = {
+            "array": lambda held=held: _built(["[", (held[0],), ",", (held[1],), ",", (held[2],), "]"]),
+            "lines": lambda held=held: _built([(held[0],), "\n", (held[1],), "\n", (held[2],), "\n"]),
+            "values": lambda held=held: _built([(held[0],), " ", (held[1],), " ", (held[2],), " "]),
+            "members": lambda held=held: _built(
+                ["{", (f'"k":{held[0]}',), ",", (f'"l":{held[1]}',), ",", (f'"m":{held[2]}',), "}"], records="*"
+            ),
+        }[shape]()
+        [piece] = document.cut(10)
+        _assert_whole(document, [piece])
+        first, record, last = decoding.decode(piece)
+        assert isinstance(first, dict)
+        assert isinstance(last, dict)
+        if depth <= MAX_NESTING:
+            assert isinstance(record, dict)
+            assert (record["a"], record["c"]) == ("x", 2)
+        else:
+            assert isinstance(record, Fault)
+            assert record.sqlstate == "54001"
+            assert record.reason.startswith("objects or arrays are nested deeper than 10,000, from byte ")
+
+
+@pytest.mark.parametrize("data", [b"[" * 1_000_000, b'[{"a":' * 200_000])
+def test_endless_levels_are_a_record_that_is_cut_off(data: bytes) -> None:
+    """Levels that never end are reported, and the interpreter does not overflow."""
+    with pytest.raises(SourceError, match="the source is cut off in this record, at record 1, byte 1"):
         Document(data, []).cut(1)
 
 
-def test_a_line_that_nests_too_deep_is_one_bad_line() -> None:
-    """In lines, only the record that is nested too deep is a fault."""
-    deep = '{"a":' + "[" * 300 + "]" * 300 + "}"
-    document = _built([('{"a":1}',), "\n", (deep,), "\n", ('{"a":2}',), "\n"])
-    [piece] = document.cut(10)
-    _assert_whole(document, [piece])
-    assert [isinstance(record, dict) for record in decoding.decode(piece)] == [True, False, True]
+def test_a_fault_in_deep_levels_keeps_its_place() -> None:
+    """A deep record that is not JSON ends an array with the byte of the fault."""
+    deep = '[{"a":1},{"a":' + "[" * 4_000 + "nope" + "]" * 4_000 + "}]"
+    _, fault = _until_fault(deep.encode(), Document(deep.encode(), []))
+    assert f"not JSON: expecting value, at record 2, byte {deep.index('nope')}" in fault
 
 
 @quick

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, LiteralString
 from unittest.mock import patch
@@ -14,7 +14,7 @@ from psycopg import sql
 from structlog.testing import capture_logs
 
 from etl.ingestion.constants import MAX_NESTING
-from etl.ingestion.framing import pieces, window
+from etl.ingestion.framing import decoding, partial, pieces, window
 from etl.ingestion.transform import fastpath
 from etl.ingestion.transform.projection import Projection
 from etl.settings import Decoder
@@ -412,9 +412,9 @@ def test_good_records_do_not_need_the_checked_path(site: Site) -> None:
     good = {
         "words": ['"a\\"b\\\\c\\nd"', "17", "1.50", "true", "null", '"é"'],
         "short": ['"abcde"', "null", "12345"],
-        "whole": ["5", "-3", "null"],
+        "whole": ["5", "-3", "null", '"007"'],
         "big": ["123456789012345678"],
-        "exact": ["1.5", "1e5", "-0.0", '"12.50"', "null"],
+        "exact": ["1.5", "1e5", "-0.0", '"12.50"', "null", '"001000"'],
         "weight": ["0.001", "12"],
         "volume": ["0", "0.00", "3.5"],
         "share": ["0.5", "-0.5", "0"],
@@ -518,18 +518,91 @@ def test_both_paths_treat_random_documents_alike(site: Site, document: bytes, ba
     assert fast == checked
 
 
-def test_a_value_nested_too_deep_ends_the_source_in_both_paths(site: Site) -> None:
-    """When a value is nested too deep, both paths load the records before it; one level less is accepted."""
-    for depth, ends in ((MAX_NESTING + 1, 3), (MAX_NESTING - 8, None)):
-        for token in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
-            for column in ("words", "doc", "deep", "unknown", "items"):
-                held = [f'{{"id":"{number}","needed":1}}' for number in range(40)]
-                held[30] = _with_token(column, 30, token)
-                document = f"[{','.join(held)}]".encode()
-                checked = _load(site, document, decoder="ijson", batch_rows=10)
-                assert _load(site, document, batch_rows=10) == checked, (depth, column)
-                assert checked.exit_code == ends or ends is None
-                assert checked.read == (30 if ends else 40), (depth, column)
+@pytest.mark.parametrize(
+    ("shape", "depth", "opening"),
+    [
+        ("array", 5_000, "["),
+        ("lines", 250, '{"a":'),
+        pytest.param("array", 250, '{"a":', marks=pytest.mark.slow),
+        pytest.param("lines", 9_000, '[{"a":', marks=pytest.mark.slow),
+    ],
+)
+def test_a_deep_value_is_treated_alike_by_both_paths(site: Site, shape: str, depth: int, opening: str) -> None:
+    """A value of many levels loads where no column takes it, and as jsonb; elsewhere its record is rejected alone."""
+    closing = {"[": "]", '{"a":': "}", '[{"a":': "}]"}[opening]
+    times = depth // len(closing)
+    token = opening * times + "1e2" + closing * times
+    for column, exit_code in (("unknown", 0), ("doc", 0), ("words", 1), ("deep", 1), ("tags", 1), ("items", 1)):
+        document = _with_deep(column, token, shape)
+        checked = _load(site, document, decoder="ijson", batch_rows=10)
+        assert _load(site, document, batch_rows=10) == checked, column
+        assert (checked.exit_code, checked.read, len(checked.rejected)) == (exit_code, 40, exit_code), column
+        assert not any("JSON" in record["reason"] for record in checked.rejected)
+        if column == "doc":
+            [stored] = site.column("select doc::text from lab.mixed where doc is not null")
+            assert "".join(stored.split()) == token.replace("1e2", "100")
+
+
+@pytest.mark.parametrize(("shape", "depth"), [("array", 100_000), ("lines", MAX_NESTING)])
+def test_a_record_beyond_the_bound_of_levels_is_rejected_alone(site: Site, shape: str, depth: int) -> None:
+    """A record of more levels than any may have is reported by its number, its byte and the bound."""
+    document = _with_deep("unknown", "[" * depth + "]" * depth, shape)
+    checked = _load(site, document, decoder="ijson", batch_rows=10)
+    assert _load(site, document, batch_rows=10) == checked
+    assert (checked.exit_code, checked.read) == (1, 40)
+    [record] = checked.rejected
+    assert (record["record"], record["sqlstate"]) == (31, "54001")
+    assert record["offset"] == document.index(b'{"id":"30"')
+    assert "nested deeper than 10,000" in record["reason"]
+
+
+def test_a_deep_value_that_the_server_refuses_rejects_its_record(site: Site) -> None:
+    """Where the stack of the server is too small for a jsonb, its record is rejected and the others load."""
+    [name] = site.column("select current_database()")
+    site.ask(sql.SQL("alter database {} set max_stack_depth = '256kB'").format(sql.Identifier(name)))
+    document = _with_deep("doc", "[" * 9_000 + "]" * 9_000, "lines")
+    checked = _load(site, document, decoder="ijson", batch_rows=10)
+    assert _load(site, document, batch_rows=10) == checked
+    assert (checked.exit_code, len(checked.rows[0])) == (1, 39)
+    assert [(record["record"], record["sqlstate"]) for record in checked.rejected] == [(31, "54001")]
+
+
+@pytest.fixture
+def small_limit() -> Iterator[None]:
+    """Let records of more than a kilobyte count as large."""
+    with ExitStack() as patches:
+        for module in (decoding, fastpath, partial, pieces):
+            patches.enter_context(patch.object(module, "WHOLE_RECORD_BYTES", 1_000))
+        patches.enter_context(patch.object(partial, "VALUE_BYTES", 500))
+        yield
+
+
+@pytest.mark.usefixtures("small_limit")
+@pytest.mark.parametrize("shape", ["array", "lines"])
+def test_a_large_record_is_treated_alike_by_both_paths(site: Site, shape: str) -> None:
+    """Children, paths and jsonb of a large record load, and one child that does not fit rejects the whole record."""
+    many = ",".join(['{"sku":"a", "quantity":1}'] * 500)
+    for token, column, items in (
+        (f"[{many}]", "items", 500),
+        (f'[{many}, {{"sku":"a", "quantity":"x"}}]', "items", 0),
+        (f"[{many}]", "doc", 0),
+        (f"[{many}]", "words", 0),
+        (f'"x", "more":[{many}]', "deep", 0),
+    ):
+        document = _with_deep(column, token, shape)
+        checked = _load(site, document, decoder="ijson", batch_rows=10)
+        assert _load(site, document, batch_rows=10) == checked, column
+        is_bad = column == "words" or '"x"}' in token
+        assert (checked.exit_code, len(checked.rejected), len(checked.rows[1])) == (is_bad, is_bad, items), column
+        taken = site.column("select coalesce(deep, jsonb_array_length(doc)::text) from lab.mixed where id = '30'")
+        assert taken == [{"deep": "x", "doc": "500"}.get(column)] * (not is_bad)
+
+
+def _with_deep(column: str, token: str, shape: str) -> bytes:
+    """Return a document of 40 records, of which number 31 has the token in a column."""
+    held = [f'{{"id":"{number}","needed":1}}' for number in range(40)]
+    held[30] = _with_token(column, 30, token)
+    return ("\n".join(held) if shape == "lines" else f"[{','.join(held)}]").encode()
 
 
 @pytest.mark.parametrize("decoder", ["auto", pytest.param("ijson", marks=pytest.mark.slow)])

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from etl.datasets import LINEAGE, Dataset
 from etl.errors import DefinitionError
+from etl.ingestion.framing import decoding
 from etl.ingestion.transform.paths import fast
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import KEY, Batch, Fault
+from etl.ingestion.values import KEY, Batch, Fault, Piece
 from tests.support.definitions import Define
 from tests.support.parcels import PARCELS, RECORDS, batch_of, column_names
 
@@ -454,3 +455,20 @@ def test_half_a_surrogate_pair_is_refused(define: Define) -> None:
     dataset = define('name = "parcels"\non_nul = "strip"\n[[table]]\nname = "a.b"\ncolumns = { id = "text" }')
     batch = batch_of(dataset, [{"id": "\ud800"}])
     assert [rejected.fault.sqlstate for rejected in batch.rejected] == ["22021"]
+
+
+def test_deep_values_pass_through_each_policy(define: Define) -> None:
+    """A member of thousands of levels is unknown as one member, and loses its NUL characters with on_nul = "strip"."""
+    deep = "[" * 5_000 + r'"\u0000\\u0000"' + "]" * 5_000
+    record = decoding.decode_one(f'{{"id": "1", "doc": {deep}, "other": {deep}, "kids": {deep}}}'.encode())
+    dataset = define(
+        'name = "parcels"\non_nul = "strip"\non_unknown = "warn"\n[[table]]\nname = "a.b"\n'
+        'columns = { id = "text", doc = "jsonb" }'
+    )
+    builder = Projection(dataset).builder(Piece(offset=0, count=1, first_record=1, parts=(), shape="array"), 1)
+    builder.note_unknown([record])
+    builder.add(1, record)
+    assert builder.policy_effects.document() == {"nul_stripped": 1, "unknown": ["kids", "other"]}
+    [[rows]] = builder.tables()
+    [text] = rows.encoded()
+    assert text.split(b"\t")[1] == b"[" * 5_000 + rb'"\\\\u0000"' + b"]" * 5_000

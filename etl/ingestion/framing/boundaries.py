@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from etl.ingestion.constants import MAX_NESTING
-from etl.ingestion.framing.nesting import is_nested_deeper
+from etl.ingestion.constants import LAYER_LEVELS
+from etl.ingestion.framing.nesting import bracket_end, layers
 from etl.ingestion.values import Piece, Span
 
 _UTF8_BYTES = 1 << 15
@@ -28,6 +28,9 @@ _CUT_TOKEN = re.compile(r"|-|t(ru?)?|f(a(ls?)?)?|n(ul?)?|\.|[eE][+-]?|u[0-9a-fA-
 
 # A value that follows a number or a word without a blank begins with a bracket or a quote.
 _OF_TOKENS = re.compile(r"[0-9A-Za-z_.+-]")
+
+# It replaces a deeper value where a layer is scanned: a value can follow or precede it only where a value may be.
+_EMPTY = "[]"
 
 _OPENS, _CLOSES, _RETURNS = b"{}\r"
 
@@ -48,14 +51,6 @@ class NotJSON(ValueError):
     def sentence(self) -> str:
         """What is wrong, for a message."""
         return f"not JSON: {self.reason}"
-
-
-class _TooDeep(NotJSON):
-    """A value may be JSON, but it is nested deeper than MAX_NESTING."""
-
-    @property
-    def sentence(self) -> str:
-        return self.reason
 
 
 class _Constant(ValueError):
@@ -97,36 +92,84 @@ def skip_blank(text: str, position: int) -> int:
 
 
 def value_end(text: str, start: int) -> int:
-    """Return the position after the JSON value that begins at `start`.
+    """Return the position after the JSON value that begins at `start`, however deep it is nested.
 
-    Raises NotJSON, also for a value that is nested deeper than MAX_NESTING.
+    Raises NotJSON.
     """
     try:
         end: int = _scan(text, start)[1]
     except json.JSONDecodeError as error:
-        cut_off = error.msg.startswith("Unterminated string") or bool(_CUT_TOKEN.fullmatch(text, error.pos))
-        raise NotJSON(error.msg.lower().removesuffix(" at"), error.pos, cut_off=cut_off) from None
+        raise _not_json(text, error, error.pos) from None
     except _Constant as error:
         raise NotJSON(str(error), start) from None
     except RecursionError:
-        raise _too_deep(start) from None
-    # Counting is cheap, and nearly always shows that the exact depth is not needed.
-    has_many = text.count("[", start, end) + text.count("{", start, end) > MAX_NESTING
-    if has_many and is_nested_deeper(text[start:end].encode("latin-1"), MAX_NESTING):
-        raise _too_deep(start)
+        return _deep_end(text, start)
     return end
 
 
-def is_whole_record(value: bytes) -> bool:
-    """Return whether bytes are one JSON object that is not nested too deep.
+def _deep_end(text: str, start: int) -> int:
+    """Return the position after an object or array that is nested too deep to be scanned as a whole.
 
-    It is checked without building it, whose memory would be many times that of a large text. False is no proof.
+    Raises NotJSON.
+    """
+    cut_off: NotJSON | None = None
+    for layer in layers(text, start, LAYER_LEVELS):
+        part = layer.text(text, _EMPTY)
+        try:
+            _scan(part)
+        except json.JSONDecodeError as error:
+            fault = _not_json(part, error, layer.place(error.pos, _EMPTY))
+            if not fault.cut_off or layer.end is not None:
+                raise fault from None
+            cut_off = fault
+        except _Constant as error:
+            raise NotJSON(str(error), layer.start) from None
+    if cut_off is not None or layer.end is None:
+        raise NotJSON("the value does not end", start, cut_off=True)
+    return layer.end
+
+
+def _not_json(text: str, error: json.JSONDecodeError, position: int) -> NotJSON:
+    """Return the fault of a text that the scanner refuses; its place is reported as `position`."""
+    cut_off = error.msg.startswith("Unterminated string") or bool(_CUT_TOKEN.fullmatch(text, error.pos))
+    return NotJSON(error.msg.lower().removesuffix(" at"), position, cut_off=cut_off)
+
+
+def _light_end(text: str, start: int) -> int:
+    """Return what `value_end` does, without building a large value.
+
+    Raises NotJSON.
+    """
+    end = bracket_end(text, start) if text[start : start + 1] in {"{", "["} else None
+    if end is not None and end - start > _LARGE and is_whole(text[start:end].encode("latin-1")):
+        return end
+    return value_end(text, start)
+
+
+def is_whole_record(value: bytes) -> bool:
+    """Return whether bytes are one JSON object; False is no proof."""
+    return value.startswith(b"{") and is_whole(value)
+
+
+def is_whole(value: bytes) -> bool:
+    """Return whether bytes are one JSON value; False is no proof.
+
+    It is checked without building it, whose memory would be many times that of a large text.
     """
     try:
         _check(value)
-    except (msgspec.MsgspecError, RecursionError):
+    except msgspec.MsgspecError:
         return False
-    return value.startswith(b"{") and not is_nested_deeper(value, MAX_NESTING)
+    except RecursionError:
+        return _is_deep_value(value.decode("latin-1"))
+    return True
+
+
+def _is_deep_value(text: str) -> bool:
+    try:
+        return _deep_end(text, 0) == len(text)
+    except NotJSON:
+        return False
 
 
 def member_value(text: str, start: int) -> int:
@@ -140,10 +183,6 @@ def member_value(text: str, start: int) -> int:
     if text[colon : colon + 1] != ":":
         raise NotJSON("expecting ':' delimiter", colon, cut_off=colon == len(text))
     return skip_blank(text, colon + 1)
-
-
-def _too_deep(start: int) -> NotJSON:
-    return _TooDeep(f"objects or arrays are nested deeper than {MAX_NESTING}", start)
 
 
 def may_continue(text: str, start: int, end: int) -> bool:
@@ -192,6 +231,7 @@ def are_lines(data: bytes, count: int) -> bool:
 def piece_spans(piece: Piece) -> Iterator[Span]:
     """Yield the span of each record of a piece, in order."""
     text = piece.data.decode("latin-1")
+    end_of = _light_end if piece.is_heavy else value_end
     position = skip_blank(text, 0)
     while position < len(text):
         if piece.shape in {"lines", "keyed"}:
@@ -199,7 +239,7 @@ def piece_spans(piece: Piece) -> Iterator[Span]:
             span = line_span(text, position, newline if newline >= 0 else len(text))
         else:
             begin = member_value(text, position) if piece.shape == "members" else position
-            span = Span(position, value_end(text, begin), not_an_object(text[begin]))
+            span = Span(position, end_of(text, begin), not_an_object(text[begin]))
         yield span
         position = skip_blank(text, span.end)
         if piece.shape in {"array", "members"} and position < len(text):

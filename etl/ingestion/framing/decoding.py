@@ -2,62 +2,41 @@
 
 ijson decodes a piece of an array, or of records that follow one another. Lines, which may be no JSON, and records that
 ijson would alter are decoded one by one with Python's own decoder, which finds the faulty record and keeps the text
-unchanged.
+unchanged. So are records of many levels, for which ijson needs memory that grows with the square of the levels, and
+large records: some of their values stay text until they are needed.
 """
 
 import io
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from decimal import Decimal, InvalidOperation
+from decimal import InvalidOperation
 from itertools import islice
 from typing import Any
 
 import ijson
 
+from etl.ingestion.constants import LAYER_LEVELS, MAX_NESTING, WHOLE_RECORD_BYTES
+from etl.ingestion.framing import partial
 from etl.ingestion.framing.boundaries import is_utf8, piece_spans
+from etl.ingestion.framing.nesting import is_nested_deeper
 from etl.ingestion.values import KEY, Fault, Piece, Span
 
 # An escaped backslash, a pair of surrogates, or a lone surrogate, which ijson decodes to another character.
 _ESCAPE = re.compile(rb"\\(?:\\|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<alone>u[dD][89a-fA-F]))")
-
-_INTEGER_DIGITS = 4_300
-"""Longer integers become Decimal: int() takes quadratic time, and ijson crashes at Python's limit."""
 
 _DIGITS = b"0123456789"
 
 _FIRST = 10
 _FIRST_BYTES = 1 << 16
 
-_FARTHEST = 10**17
-"""An exponent out of the range of every type of PostgreSQL, and within that of Decimal."""
-
-
-def _integer(digits: str) -> int | Decimal:
-    return int(digits) if len(digits.removeprefix("-")) <= _INTEGER_DIGITS else Decimal(digits)
-
-
-def _decimal(text: str) -> Decimal:
-    """Return a JSON number exactly; an exponent that Decimal cannot hold becomes another that is out of range, too."""
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        digits, _, exponent = text.lower().partition("e")
-        return Decimal(f"{digits}e{'-' if exponent.startswith('-') else ''}{_FARTHEST}")
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-_decode = json.JSONDecoder(parse_int=_integer, parse_float=_decimal, parse_constant=_refuse).decode
+_decode = partial.decoder().decode
 
 
 def decode(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
     """Yield each record of the piece: integers as int, other numbers as Decimal with every digit."""
     done = 0
-    if piece.shape in {"array", "values"} and _suits_ijson(piece.data):
+    if piece.shape in {"array", "values"} and not piece.is_heavy and _suits_ijson(piece.data):
         try:
             for record in _items(piece):
                 yield record if isinstance(record, dict) else _no_object()
@@ -102,13 +81,13 @@ def _suits_ijson(data: bytes) -> bool:
 
 
 def _has_long_integer(data: bytes) -> bool:
-    """Return whether an integer has more than _INTEGER_DIGITS; one that long covers one of the tested bytes."""
-    for at in range(_INTEGER_DIGITS, len(data), _INTEGER_DIGITS):
+    """Return whether an integer has more than partial.INTEGER_DIGITS; one that long covers one of the tested bytes."""
+    for at in range(partial.INTEGER_DIGITS, len(data), partial.INTEGER_DIGITS):
         if data[at] in _DIGITS:
-            before = data[at - _INTEGER_DIGITS : at]
-            after = data[at : at + _INTEGER_DIGITS]
+            before = data[at - partial.INTEGER_DIGITS : at]
+            after = data[at : at + partial.INTEGER_DIGITS]
             digits = len(before) - len(before.rstrip(_DIGITS)) + len(after) - len(after.lstrip(_DIGITS))
-            if digits > _INTEGER_DIGITS:
+            if digits > partial.INTEGER_DIGITS:
                 return True
     return False
 
@@ -121,11 +100,15 @@ def decode_one(data: bytes | Fault, *, is_keyed: bool = False) -> dict[str, Any]
     if isinstance(data, Fault):
         return data
     try:
-        record = _decode(data.decode("utf-8"))
+        text = data.decode("utf-8")
+        if len(data) > WHOLE_RECORD_BYTES or is_nested_deeper(data, LAYER_LEVELS):
+            record = partial.decode(data, MAX_NESTING + is_keyed)
+        else:
+            record = _decode(text)
     except UnicodeDecodeError as error:
         return Fault(sqlstate="22021", reason=f"invalid UTF-8 at byte {error.start} of the record")
-    except RecursionError:
-        return Fault(sqlstate="54001", reason="objects or arrays are nested too deep")
+    except partial.TooDeep as error:
+        return Fault(sqlstate="54001", reason=str(error))
     except ValueError:
         return Fault(sqlstate="22P02", reason="not JSON")
     if is_keyed:
@@ -137,6 +120,8 @@ def _keyed(record: Any) -> dict[str, Any] | Fault:
     if not isinstance(record, dict) or len(record) != 1:
         return Fault(sqlstate="22P02", reason="expected an object whose only member is the record with its key")
     [(key, value)] = record.items()
+    if isinstance(value, partial.Undecoded):
+        value = value.decoded()
     return {**value, KEY: key} if isinstance(value, dict) else _no_object()
 
 

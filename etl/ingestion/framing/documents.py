@@ -19,11 +19,10 @@ from etl.ingestion.values import PieceShape
 # ijson converts integers by int(), whose limit of 4,300 digits would crash the process.
 sys.set_int_max_str_digits(0)
 
-# ijson keeps a path for each level: deep nesting must be noticed before it fills the memory.
 _FEED_BYTES = 1 << 12
-_NESTING_STEPS = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
 
 _MAX_OTHERS = 5
+_MAX_OTHERS_LEVELS = 10
 
 _SECOND = re.compile(rb"(?:^|[\]}])[ \t\n\r]*[\[{]").search
 
@@ -75,10 +74,11 @@ class Document:
         self.objects: list[str] = []
         self._window = window
         self._wanted = wanted
-        self._nesting = 0
+        self._longest = 1 + max(value.prefix.count(".") for value in wanted)
+        self._path: list[str] = []
         self._is_begun = False
         self._events = ijson.sendable_list()
-        self._parser = ijson.parse_coro(self._events)
+        self._parser = ijson.basic_parse_coro(self._events)
         openings = {"[" if value.kind == "array" else "{" for value in wanted}
         self._openings = re.compile(f"[{re.escape(''.join(sorted(openings)))}]".encode())
 
@@ -115,7 +115,9 @@ class Document:
         try:
             self._parser.send(data)
         except (ijson.JSONError, UnicodeDecodeError, InvalidOperation):
-            depth = self._nesting + sum(_NESTING_STEPS.get(event, 0) for _, event, _ in self._events)
+            depth = len(self._path) + sum(
+                event.startswith("start_") - event.startswith("end_") for event, _ in self._events
+            )
             is_second = depth == 0 and (self._is_begun or self._events) and _SECOND(data)
             raise self._window.fault(
                 "more than one document" if is_second else "not JSON around the records",
@@ -125,16 +127,24 @@ class Document:
                 else None,
             ) from None
         opened = None
-        for prefix, event, _ in self._events:
-            self._nesting += _NESTING_STEPS.get(event, 0)
-            for which, wanted in enumerate(self._wanted):
-                if event == wanted.event and prefix == wanted.prefix:
-                    opened = which
-            self._note(prefix, event)
+        for event, value in self._events:
+            if event == "map_key":
+                self._path[-1] = value
+            elif event in {"start_map", "start_array"}:
+                # A path for each event, as ijson makes it, would take memory that grows with the square of the levels.
+                prefix = ".".join(self._path) if len(self._path) <= max(self._longest, _MAX_OTHERS_LEVELS) else None
+                for which, wanted in enumerate(self._wanted):
+                    if event == wanted.event and prefix == wanted.prefix:
+                        opened = which
+                if prefix is not None:
+                    self._note(prefix, event)
+                self._path.append("item")
+            elif event in {"end_map", "end_array"}:
+                self._path.pop()
         self._is_begun |= bool(self._events)
         self._events.clear()
-        if self._nesting > MAX_NESTING:
-            raise self._window.fault(f"nested deeper than {MAX_NESTING} around the records", self._window.front)
+        if len(self._path) > MAX_NESTING:
+            raise self._window.fault(f"nested deeper than {MAX_NESTING:,} around the records", self._window.front)
         return opened
 
     def _note(self, prefix: str, event: str) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from etl.ingestion.constants import MAX_NESTING
+from etl.ingestion.constants import LAYER_LEVELS
 from etl.ingestion.framing.boundaries import are_lines
 from etl.ingestion.framing.nesting import is_nested_deeper
 from etl.ingestion.values import Block, PieceShape, Proof, Prover
@@ -150,7 +150,7 @@ class Needle:
 
 
 def _proof(block: Block) -> Proof | None:
-    """Return how many records a block holds, or None when one is no JSON or is nested deeper than MAX_NESTING."""
+    """Return how many records a block holds, or None when one is no JSON or is nested deeper than LAYER_LEVELS."""
     try:
         values = _values(b"[%b]" % block.data) if block.shape == "array" else _on_lines(block.data)
     except _UNDECODED:
@@ -164,14 +164,14 @@ def _on_lines(data: bytes) -> Sequence[msgspec.Raw]:
 
 
 def _is_shallow(data: bytes, values: Sequence[msgspec.Raw]) -> bool:
-    """Return whether no value is nested deeper than MAX_NESTING.
+    """Return whether no value is nested deeper than LAYER_LEVELS.
 
     Counting brackets costs as much as decoding. So it is done only when a value is large enough, and for many values at
     a time.
     """
     sizes = list(map(len, values))
     most_objects = max(sizes) // len(b'{"":}')
-    if most_objects + _count_up_to(MAX_NESTING, b"[", data) < MAX_NESTING:
+    if most_objects + _count_up_to(LAYER_LEVELS, b"[", data) < LAYER_LEVELS:
         return True
     together = max(1, len(sizes) // _GROUPS)
     between = len(data) - sum(sizes)
@@ -180,8 +180,8 @@ def _is_shallow(data: bytes, values: Sequence[msgspec.Raw]) -> bool:
         size = sum(sizes[first : first + together])
         # All bytes between values may come before these values, or none.
         around = data[begin : begin + size + between]
-        if around.count(b"{") + around.count(b"[") > MAX_NESTING and any(
-            is_nested_deeper(bytes(value), MAX_NESTING) for value in values[first : first + together]
+        if around.count(b"{") + around.count(b"[") > LAYER_LEVELS and any(
+            is_nested_deeper(bytes(value), LAYER_LEVELS) for value in values[first : first + together]
         ):
             return False
         begin += size

@@ -1,17 +1,26 @@
 """The brackets of JSON text: how deep they are nested, and where the value that they enclose ends. Pure.
 
 Strings are skipped by splitting at the quotes and brackets are counted by deleting all other bytes, which reads some
-hundred megabytes a second. Nothing is checked here but the balance of the brackets: decoding is the proof.
+hundred megabytes a second. Nothing is checked here but the balance of the brackets: decoding is the proof. Decoders
+recurse, so that a value of many levels is decoded a layer of some levels at a time.
 """
 
+import re
 from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 _SLICE_BYTES = 1 << 16
+_FIRST_SLICE_BYTES = 1 << 8
 
 _BRACKETS = b"[{]}"
 _OTHERS = bytes(set(range(256)).difference(_BRACKETS))
 _STEPS = bytes.maketrans(_BRACKETS, b"\x01\x01\xff\xff")
+# A string that the text cuts off reaches to the end of the text.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{\]}]', re.DOTALL)
+
 _ROUNDS = 4
 """Rounds in which adjacent pairs of brackets are removed: most slices are flat, and then they need not be counted."""
 
@@ -116,3 +125,84 @@ def is_nested_deeper(value: bytes, most: int) -> bool:
     scan = BracketScan(most)
     scan.end(value)
     return scan.deepest > most
+
+
+def bracket_end(text: str, start: int) -> int | None:
+    """Return the position after the bracket that ends the object or array at `start` of a latin-1 text, or None."""
+    scan = BracketScan(0)
+    at, size = start, _FIRST_SLICE_BYTES
+    while at < len(text):
+        end = scan.end(text[at : at + size].encode("latin-1"))
+        if end is not None:
+            return at + end
+        at += size
+        size = min(4 * size, _SLICE_BYTES)
+    return None
+
+
+def first_deeper(text: str, most: int) -> int | None:
+    """Return the position of the first bracket that opens a level deeper than `most`, or None where no bracket does."""
+    depth = 0
+    for token in _STRING_OR_BRACKET.finditer(text):
+        depth += _STEP.get(token[0], 0)
+        if depth > most:
+            return token.start()
+    return None
+
+
+_STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
+
+
+@dataclass
+class Layer:
+    """Some levels of a value: its text from `start` to `end`, in which a word replaces each value that is deeper.
+
+    `end` is None where the text ends before the value. `inner` are the beginnings and ends of the deeper values.
+    """
+
+    start: int
+    end: int | None = None
+    inner: list[tuple[int, int]] = field(default_factory=list)
+
+    def text(self, whole: str, word: str) -> str:
+        """Return the text of the layer with this word for each deeper value."""
+        begins = [self.start, *(end for _, end in self.inner)]
+        ends = [*(start for start, _ in self.inner), len(whole) if self.end is None else self.end]
+        return word.join(whole[begin:end] for begin, end in zip(begins, ends, strict=True))
+
+    def place(self, position: int, word: str) -> int:
+        """Return the position in the whole text of a position in the text of the layer."""
+        begins = [self.start, *(end for _, end in self.inner)]
+        ends = [start for start, _ in self.inner]
+        lengths = [end - begin + len(word) for begin, end in zip(begins, ends, strict=False)]
+        own = list(accumulate(lengths, initial=0))
+        which = bisect_right(own, position) - 1
+        return begins[which] + position - own[which]
+
+
+def layers(text: str, start: int, levels: int) -> Iterator[Layer]:
+    """Yield the layers of the object or array at `start`, of so many levels each: an inner layer before its outer one.
+
+    The last layer is the outermost one. Where the text ends before the value, the layers that are cut off have no end.
+    """
+    opened: list[Layer] = []
+    depth = 0
+    for token in _STRING_OR_BRACKET.finditer(text, start):
+        step = _STEP.get(token[0], 0)
+        if step > 0 and depth % levels == 0:
+            opened.append(Layer(token.start()))
+        depth += step
+        if step < 0 and depth % levels == 0:
+            layer = opened.pop()
+            layer.end = token.end()
+            if opened:
+                opened[-1].inner.append((layer.start, layer.end))
+            yield layer
+            if not opened:
+                return
+    # The values that the text cuts off are within one another.
+    while opened:
+        layer = opened.pop()
+        if opened:
+            opened[-1].inner.append((layer.start, len(text)))
+        yield layer

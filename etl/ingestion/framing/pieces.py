@@ -10,13 +10,21 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from etl.errors import SourceError
-from etl.ingestion.constants import BLOCK_BYTES, CELL_BYTES, MAX_NESTING, MAX_RECORD_BYTES, PIECE_BYTES
+from etl.ingestion.constants import (
+    BLOCK_BYTES,
+    CELL_BYTES,
+    LAYER_LEVELS,
+    MAX_NESTING,
+    MAX_RECORD_BYTES,
+    PIECE_BYTES,
+    WHOLE_RECORD_BYTES,
+)
 from etl.ingestion.fingerprints import LF, Fingerprint, Mark, is_own, powers_between
 from etl.ingestion.framing.boundaries import NotJSON, is_whole_record, value_end
 from etl.ingestion.framing.documents import Container, Document, container
 from etl.ingestion.framing.formats import format_of
 from etl.ingestion.framing.needles import BlockStart, Needle
-from etl.ingestion.framing.nesting import BracketScan
+from etl.ingestion.framing.nesting import BracketScan, is_nested_deeper
 from etl.ingestion.framing.spans import Spans
 from etl.ingestion.framing.window import Window
 from etl.ingestion.values import BlockRows, ByteStream, Piece, PieceShape, Proof, Prover
@@ -165,6 +173,7 @@ class _PieceBuilder:
         self._blocks: list[tuple[int, int]] = []
         self._rows: list[BlockRows | None] = []
         self._is_open = False
+        self._is_heavy = False
         self._parts: list[bytes] = []
         self._fingerprint = Fingerprint()
         self._start = self._fingerprint
@@ -236,6 +245,8 @@ class _PieceBuilder:
         if not self.count:
             self._begin = stretch.offset
         self.count += count
+        if proof is None:  # The records of a block are neither deep nor large.
+            self._is_heavy |= _is_heavy(self.window.between(stretch.offset, stretch.end))
         if proof is None and self._is_open:
             self._blocks[-1] = (self._blocks[-1][0], stretch.end)
         else:
@@ -302,13 +313,21 @@ class _PieceBuilder:
             before=self._before,
             marks=tuple(self._marks),
             end_mark=self._fingerprint.mark,
+            is_heavy=self._is_heavy,
         )
         self._first_record += self.count
         self._most = self._most_of_next
         self.count = 0
-        self._is_open = False
+        self._is_open = self._is_heavy = False
         self._blocks, self._rows, self._parts, self._marks = [], [], [], []
         return piece
+
+
+def _is_heavy(record: bytes) -> bool:
+    if len(record) > WHOLE_RECORD_BYTES:
+        return True
+    brackets = record.count(b"[") + record.count(b"{")
+    return brackets > LAYER_LEVELS and is_nested_deeper(record, LAYER_LEVELS)
 
 
 def _build(builder: _PieceBuilder, stretches: Iterator[_Stretch]) -> Iterator[Piece | None]:

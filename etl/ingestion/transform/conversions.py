@@ -1,6 +1,6 @@
 """Parts that the conversions of several types share: values as text, escapes, limits. Pure: the checked path.
 
-Values come as the decoders give them: str, bool, int, Decimal, dict, list; never None.
+Values come as the decoders give them: str, bool, int, Decimal, dict, list, Undecoded; never None.
 """
 
 import re
@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from etl.datasets import Column
+from etl.ingestion.framing.partial import Undecoded
 from etl.ingestion.values import Misfit
 
 MAX_FRACTION_DIGITS = 16_383
@@ -37,7 +38,8 @@ def as_text(value: Any) -> str:
     if isinstance(value, Decimal):
         require_numeric_range(value)
         return f"{value:f}"
-    raise Misfit("22P02", f"expected text, got an {'object' if isinstance(value, dict) else 'array'}")
+    is_array = value.is_array if isinstance(value, Undecoded) else isinstance(value, list)
+    raise Misfit("22P02", f"expected text, got an {'array' if is_array else 'object'}")
 
 
 def is_storable(text: str) -> bool:

@@ -4,6 +4,7 @@ A record with any other token is suspect, and is converted value by value. `docs
 record through each step, with its bytes.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
@@ -15,7 +16,7 @@ import msgspec
 
 from etl.datasets import LINEAGE, Table
 from etl.errors import InternalError
-from etl.ingestion.constants import MAX_NESTING
+from etl.ingestion.constants import LAYER_LEVELS, MAX_NESTING, WHOLE_RECORD_BYTES
 from etl.ingestion.framing import decoding
 from etl.ingestion.framing.boundaries import are_lines, is_utf8
 from etl.ingestion.framing.nesting import is_nested_deeper
@@ -34,6 +35,10 @@ _PAUSE_AFTER_MISSES = 64
 """So many blocks get no proof after several proofs failed: a block without a proof is decoded twice."""
 
 _CACHED_NUMBERS = 1 << 15
+
+_MANY_ROWS = 16
+_WIDE_BYTES = 1 << 16
+"""What rows may repeat of their record: the rows of the fast path are all in memory."""
 
 _join = SEPARATOR.join
 
@@ -63,6 +68,7 @@ class FastPath:
         self._decoders = _Decoders(shape.record)
         self._known = _Decoders(shape.known)
         self._empty = shape.record()
+        self._has_arrays = any(table.each for table, _ in shape.tables)
         self._tables = [_Table(shape, table, columns, guarded, suspected) for table, columns in shape.tables]
         self._name: Literal["fast", "strict"] = "fast" if guarded else "strict"
         self._misses = 0
@@ -89,9 +95,11 @@ class FastPath:
         for (begin, end), proven in zip(blocks, piece.block_rows or repeat(None), strict=False):
             rows = proven
             if rows is None or rows.maker is not self:
-                rows = self._rows(piece.between(begin, end), piece.shape, piece.offset, place)
+                rows = self._rows(_Block(piece.between(begin, end), piece.shape, piece.is_heavy), piece.offset, place)
                 yield None
             place += rows.count
+            if rows.coerced:
+                builder.note_coerced(rows.coerced)
             for table, (lines, count) in enumerate(rows.tables):
                 buffers[table].append(BytesIO(lines))
                 counts[table] += count
@@ -137,8 +145,7 @@ class FastPath:
             self._misses, self._pause = 0, _PAUSE_AFTER_MISSES
         return None
 
-    def _rows(self, data: bytes, shape: PieceShape, offset: int, first: int) -> BlockRows:
-        block = _Block(data, shape)
+    def _rows(self, block: "_Block", offset: int, first: int) -> BlockRows:
         records, suspects = self._decoded(block)
         return self._block_rows(block, records, suspects, offset, first)
 
@@ -158,11 +165,12 @@ class FastPath:
             count=len(records),
             tables=[lines.without(suspects) for lines in lines_of_tables],
             suspects=[(first + suspect, block.spans[suspect]) for suspect in sorted(suspects)],
+            coerced=Counter(chain.from_iterable(lines.changed_without(suspects) for lines in lines_of_tables)),
         )
 
     def _decoded(self, block: "_Block") -> tuple[list[Any], set[int]]:
         """Return the records of a block, and the places, from 0, of those that do not decode as the dataset says."""
-        if is_utf8(block.data):
+        if not block.is_heavy and is_utf8(block.data):
             with suppress(*_DECODE_ERRORS):
                 return block.decoded(self._decoders), set()
         records: list[Any] = []
@@ -177,19 +185,26 @@ class FastPath:
     def _decoded_one(self, text: bytes) -> Any:
         try:
             text.decode()
-            return self._decoders.one.decode(text)
+            return None if self._is_too_heavy(text) else self._decoders.one.decode(text)
         except _DECODE_ERRORS:
             return None
 
+    def _is_too_heavy(self, text: bytes) -> bool:
+        """Return whether a record is left to the checked path, which makes the rows of a large array as it sends them.
+
+        Members that no row needs take no memory here, however large they are.
+        """
+        return (self._has_arrays and len(text) > WHOLE_RECORD_BYTES) or is_nested_deeper(text, MAX_NESTING)
+
 
 def _is_sound(block: Block, rows: BlockRows) -> bool:
-    """Return whether a decoded block is UTF-8 throughout and nested no deeper than MAX_NESTING.
+    """Return whether a decoded block is UTF-8 throughout and nested no deeper than LAYER_LEVELS.
 
     Each suspect is checked; bytes that are neither in a row nor in a suspect are ASCII.
     """
     if not all(is_utf8(lines) for lines, _ in rows.tables):
         return False
-    return not any(is_nested_deeper(block.data[span.start : span.end], MAX_NESTING) for _, span in rows.suspects)
+    return not any(is_nested_deeper(block.data[span.start : span.end], LAYER_LEVELS) for _, span in rows.suspects)
 
 
 class _Decoders:
@@ -201,10 +216,11 @@ class _Decoders:
 
 
 class _Block:
-    """A part of a piece that is decoded as one."""
+    """A part of a piece that is decoded as one, unless a record may be deep or large."""
 
-    def __init__(self, data: bytes, shape: PieceShape) -> None:
+    def __init__(self, data: bytes, shape: PieceShape, is_heavy: bool = False) -> None:
         self.data = data
+        self.is_heavy = is_heavy
         self._shape = shape
         self._spans: Spans | None = None
 
@@ -246,6 +262,8 @@ class _Table:
             else:
                 grouped.setdefault(group, []).append(column)
         self._groups = [*grouped.items(), *((None, columns) for columns in alone)]
+        self._empty = shape.record()
+        self._name = table.name
         self._extractor: RowExtractor = shape.extractor(table, [columns for _, columns in self._groups])
         self.columns = (*(column.name for _, columns in self._groups for column in columns), *LINEAGE)
 
@@ -255,48 +273,76 @@ class _Table:
         `tails` are the last fields of each record's rows.
         """
         sizes = None if self._extractor.sizes is None else self._extractor.sizes(records)
+        if sizes is not None and self._extractor.repeated and max(sizes) > _MANY_ROWS:
+            wide = _wide(sizes, self._extractor.repeated(records))
+            suspects.update(wide)
+            records = [self._empty if place in wide else record for place, record in enumerate(records)]
+            sizes = [0 if place in wide else size for place, size in enumerate(sizes)]
         fields = self._extractor.fields(records, () if sizes is None else _numbers(max(sizes)))
         if not fields:
             return _Lines([], sizes)
         odd_rows: set[int] = set()
+        changed: list[tuple[str, int]] = []
         groups = []
         for (group, columns), rows in zip(self._groups, zip(*fields, strict=True), strict=True):
-            groups.append(_accepted(group, columns, rows, odd_rows))
+            groups.append(_accepted(group, columns, rows, odd_rows, changed))
         if sizes is not None:
             tails = list(chain.from_iterable(map(repeat, tails, sizes)))
-        lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes)
+        changed = [(f"{self._name}.{column}", row) for column, row in changed]
+        lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes, changed)
         suspects.update(odd_rows if sizes is None else map(lines.owners().__getitem__, odd_rows))
         return lines
 
 
+def _wide(sizes: Sequence[int], repeated: Sequence[int]) -> set[int]:
+    """Return the places of the records whose rows repeat so much of them that the checked path must make them."""
+    return {
+        place
+        for place, (size, length) in enumerate(zip(sizes, repeated, strict=True))
+        if size * length > max(_WIDE_BYTES, _MANY_ROWS * (size + length))
+    }
+
+
 def _accepted(
-    group: Group | None, columns: Sequence[TokenColumn], rows: Sequence[Token], odd_rows: set[int]
+    group: Group | None,
+    columns: Sequence[TokenColumn],
+    rows: Sequence[Token],
+    odd_rows: set[int],
+    changed: list[tuple[str, int]],
 ) -> Sequence[Token]:
-    """Return the fields of columns that are checked together, and add the rows with a token that does not pass."""
+    """Return the fields of columns that are checked together, and add the rows with a token that does not pass.
+
+    `changed` gets the columns and the rows of texts that are not stored as they are written.
+    """
     if group and (accepted := group.accept(rows)) is not None:
         return accepted
     if group and group.odd_rows:
         for place in group.odd_rows(rows, len(columns)):
             odd: set[int] = set()
-            _accepted(None, columns, [rows[place]], odd)
+            own: list[tuple[str, int]] = []
+            _accepted(None, columns, [rows[place]], odd, own)
             odd_rows.update(place for _ in odd)
+            changed.extend((name, place) for name, _ in own)
         # The tokens of all other rows pass as they are.
         return rows
-    if len(columns) == 1:
-        return rows if columns[0].accept is None else columns[0].accept(rows, odd_rows)
-    tokens = zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
-    fields = [
-        column_tokens if column.accept is None else column.accept(column_tokens, odd_rows)
-        for column, column_tokens in zip(columns, tokens, strict=True)
-    ]
-    return list(map(_join, zip(*fields, strict=True)))
+    tokens = [rows] if len(columns) == 1 else zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
+    fields = []
+    for column, column_tokens in zip(columns, tokens, strict=True):
+        fields.append(column_tokens if column.accept is None else column.accept(column_tokens, odd_rows))
+        if column.changed is not None:
+            changed.extend((column.name, place) for place in column.changed(column_tokens))
+    return fields[0] if len(columns) == 1 else list(map(_join, zip(*fields, strict=True)))
 
 
 class _Lines:
-    """The lines of CSV of a block; `sizes` are the numbers of lines of its records, None: each record has one line."""
+    """The lines of CSV of a block; `sizes` are the numbers of lines of its records, None: each record has one line.
 
-    def __init__(self, lines: list[bytes], sizes: list[int] | None) -> None:
+    `changed` are the columns and the lines of texts that are not stored as they are written.
+    """
+
+    def __init__(self, lines: list[bytes], sizes: list[int] | None, changed: Sequence[tuple[str, int]] = ()) -> None:
         self.lines = lines
+        self._changed = changed
         self._sizes = sizes
 
     def owners(self) -> Sequence[int]:
@@ -304,6 +350,12 @@ class _Lines:
         if self._sizes is None:
             return range(len(self.lines))
         return list(chain.from_iterable(map(repeat, range(len(self._sizes)), self._sizes)))
+
+    def changed_without(self, suspects: set[int]) -> Iterator[str]:
+        """Yield the column of each changed text in a line that is not one of the suspects."""
+        if self._changed:
+            owners = self.owners()
+            yield from (column for column, line in self._changed if owners[line] not in suspects)
 
     def without(self, suspects: set[int]) -> tuple[bytes, int]:
         """Return the lines without those of the suspects, each with its end, and their number."""

@@ -1,11 +1,16 @@
 """Getters: functions that return the value of a column from a record, by its path and its options. Pure."""
 
+import re
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 from etl.datasets import Column, Table, paths
+from etl.ingestion.framing.partial import Undecoded
 from etl.ingestion.values import KEY, Misfit
+
+# The escape of a NUL, after pairs of backslashes, each of which is a character of its own.
+_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 class Outer(NamedTuple):
@@ -160,6 +165,8 @@ def descending(steps: tuple[paths.Step, ...]) -> Getter:
                 item = item[step] if step < len(item) else None
             elif item is None:
                 return None
+            elif type(item) is Undecoded and (isinstance(step, int) or not item.is_array):
+                item = item.at(step)
             else:
                 _no_object(item, paths.spelling(steps[:depth]) or "the element")
         return item
@@ -174,6 +181,8 @@ def _no_object(value: Any, where: str) -> None:
 
 def kind(value: Any) -> str:
     """Return the kind of a JSON value, as a message names it."""
+    if isinstance(value, Undecoded):
+        return "an array" if value.is_array else "an object"
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
@@ -191,4 +200,6 @@ def without_nul(value: Any) -> Any:
         return [without_nul(element) for element in value]
     if isinstance(value, dict):
         return {without_nul(name): without_nul(inner) for name, inner in value.items()}
+    if isinstance(value, Undecoded) and _NUL.search(value.text):
+        return Undecoded(_NUL.sub(rb"\1", value.text))
     return value

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 from etl.datasets import Column
 from etl.datasets.types import NumberType
 from etl.ingestion.transform.conversions import MAX_FRACTION_DIGITS, bounds_check, require_numeric_range
-from etl.ingestion.transform.rules import Accept, Convert, ConvertAll, Group, Rules, Token, convert_none
+from etl.ingestion.transform.rules import Accept, Changed, Convert, ConvertAll, Group, Rules, Token, convert_none
 from etl.ingestion.transform.tokens import LONGEST_NUMBER, SEPARATOR, suspect
 from etl.ingestion.values import Misfit
 
@@ -51,6 +51,7 @@ def rules(column: Column, type_: NumberType) -> Rules:
                 accept=_acceptor(column, _WHOLE_TOKEN, _WHOLE_BYTES, _KEPT_WHOLE, digits=digits),
                 group=_WHOLE_NUMBERS,
                 keeps=_KEPT_WHOLE,
+                changed=_changed(_KEPT_WHOLE),
             )
         case "numeric":
             convert = _exact(column, _numeric_converter(column), _KEPT_NUMERIC)
@@ -62,11 +63,18 @@ def rules(column: Column, type_: NumberType) -> Rules:
                 accept=_acceptor(column, _NUMBER_TOKEN, _NUMBER_BYTES, _KEPT_NUMERIC),
                 group=_NUMBERS,
                 keeps=_KEPT_NUMERIC,
+                changed=_changed(_KEPT_NUMERIC),
             )
         case "double":
             convert = _exact(column, _double_converter(column), _KEPT_DOUBLE)
             accept = _double_acceptor(column)
-            return Rules(convert=convert, convert_all=convert_none, accept=accept, keeps=_KEPT_DOUBLE)
+            return Rules(
+                convert=convert,
+                convert_all=convert_none,
+                accept=accept,
+                keeps=_KEPT_DOUBLE,
+                changed=_changed(_KEPT_DOUBLE),
+            )
         case _:
             assert_never(type_.name)
 
@@ -235,13 +243,13 @@ def _acceptor(
     column: Column, form: re.Pattern[bytes], allowed: bytes, keeps: Keeps, *, digits: int | None = None
 ) -> Accept:
     """Return the check of numbers of a form, which is made of the allowed bytes, with at most so many digits."""
-    bounds = _Bounds(column)
+    bounds, is_strict = _Bounds(column), _is_strict(column)
 
     def is_fit(token: bytes) -> bool:
         number = _unquoted(token)
         if len(number) > (digits or LONGEST_NUMBER) or not form.fullmatch(number):
             return token == b"null"
-        if number is not token and not keeps(number.decode()):
+        if is_strict and number is not token and not keeps(number.decode()):
             return False
         return bounds.are_none or bounds.hold(Decimal(number.decode()))
 
@@ -253,13 +261,13 @@ def _acceptor(
 
 def _double_acceptor(column: Column) -> Accept:
     """Return the check of doubles: a zero keeps its sign, which the checked path does not see of the integer -0."""
-    bounds = _Bounds(column)
+    bounds, is_strict = _Bounds(column), _is_strict(column)
 
     def is_fit(token: bytes) -> bool:
         number = _unquoted(token)
         if len(number) > LONGEST_NUMBER or not _NUMBER_TOKEN.fullmatch(number) or number == b"-0":
             return token == b"null"
-        if number is not token and not _KEPT_DOUBLE(number.decode()):
+        if is_strict and number is not token and not _KEPT_DOUBLE(number.decode()):
             return False
         return bounds.are_none or bounds.surely_hold(number)
 
@@ -267,6 +275,23 @@ def _double_acceptor(column: Column) -> Accept:
         return b"-0" not in joined and _are_numbers(joined, _NUMBER_BYTES)
 
     return _accept_within(bounds, is_fit, are_fit)
+
+
+def _is_strict(column: Column) -> bool:
+    """Return whether only the checked path can tell what becomes of a text that is not stored as it is written."""
+    return bool(column.exact or column.null_if or column.trim or column.default is not None)
+
+
+def _changed(keeps: Keeps) -> Changed:
+    """Return the function that finds the texts of a column that it does not store as they are written."""
+
+    def changed(tokens: Sequence[Token]) -> Sequence[int]:
+        if b'"' not in SEPARATOR.join(tokens):
+            return ()
+        texts = ((place, bytes(token)) for place, token in enumerate(tokens))
+        return [place for place, text in texts if text[:1] == b'"' and not keeps(text[1:-1].decode())]
+
+    return changed
 
 
 def _unquoted(token: bytes) -> bytes:

@@ -15,7 +15,9 @@ from etl.ingestion.transform.shapes import NoShape, Shape, shape
 from etl.ingestion.values import Batch, Block, Piece, Proof
 
 _RECORDS_TOGETHER = 64
-"""Records that the checked path converts together. Small, so that one odd value sends few records to the slow way."""
+_BYTES_TOGETHER = 1 << 20
+"""Records that the checked path converts together. Small, so that one odd value sends few records to the slow way, and
+few bytes, because a decoded record takes many times its bytes."""
 
 _STRICT_BATCHES = 64
 _CHECKED_BATCHES = 8
@@ -36,7 +38,8 @@ class CheckedPath:
         if self._projection.warns_of_unknown:
             builder.note_unknown(decoding.first(piece))
         records = zip(places, decoding.decode(piece), strict=True)
-        while chunk := list(islice(records, _RECORDS_TOGETHER)):
+        together = min(_RECORDS_TOGETHER, 1 + _BYTES_TOGETHER * piece.count // max(1, piece.length))
+        while chunk := list(islice(records, together)):
             builder.add_all(chunk)
             yield None
         yield builder.batch(piece, places)

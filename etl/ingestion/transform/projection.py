@@ -5,17 +5,18 @@ PostgreSQL would give.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
-from io import StringIO
 from itertools import chain
 from typing import Any, NamedTuple
 
 from etl.datasets import SOURCE, Column, Dataset, Table, paths
 from etl.errors import DefinitionError
 from etl.ingestion.constants import NULL_TEXT
+from etl.ingestion.framing.partial import Undecoded
+from etl.ingestion.transform.buffering import RowBuffer
 from etl.ingestion.transform.columns import Columns
 from etl.ingestion.transform.conversions import as_text
 from etl.ingestion.transform.members import Condition, Getter, Outer, condition, descending, getter, kind, without_nul
@@ -117,10 +118,10 @@ class Projection:
         """Return a builder for the batch of a piece."""
         return BatchBuilder(self, f"{run_number}\t{piece.offset}")
 
-    def rows_of(self, record: dict[str, Any], lineage: str) -> list[list[str]]:
-        """Return the COPY text of a record's rows for each table.
+    def rows_of(self, record: dict[str, Any], lineage: str) -> list[Iterable[str]]:
+        """Return the COPY text of a record's rows for each table; those of an array are made as they are taken.
 
-        Raises RecordRefusal if the record can never load.
+        Raises RecordRefusal if the record can never load, perhaps when a row is taken.
         """
         if self.dataset.on_unknown == "reject" and (name := next(unknown(record, self.members), None)):
             reason = f"the definition does not know the member {name[:_LONGEST_NAME]}"
@@ -135,8 +136,11 @@ class Projection:
             for number, table in enumerate(self._tables)
         ]
 
-    def rows_together(self, records: Sequence[Any], lineages: Sequence[str]) -> list[list[str]] | None:
-        """Return the COPY text of the rows of many records for each table, or None where each needs a closer look."""
+    def rows_together(self, records: Sequence[Any], lineages: Sequence[str]) -> list[Iterable[str]] | None:
+        """Return the COPY text of the rows of many records for each table, or None where each needs a closer look.
+
+        A row of an array is made when it is taken: RecordRefusal means then that each record needs a closer look.
+        """
         if self._has_conditions or self.dataset.on_unknown == "reject" or set(map(type, records)) != {dict}:
             return None
         try:
@@ -193,8 +197,12 @@ class BatchBuilder:
         self._coerced: Counter[str] = Counter()
         self._projection = projection
         self._lineage = lineage
-        self._buffers = [StringIO() for _ in projection.dataset.tables]
-        self._counts = [0 for _ in self._buffers]
+        self._counts = [0 for _ in projection.dataset.tables]
+
+    # Made for the first record: the fast path leaves it none of many batches.
+    @cached_property
+    def _buffers(self) -> list[RowBuffer]:
+        return [RowBuffer() for _ in self._counts]
 
     def add(self, place: int, record: dict[str, Any] | Fault) -> None:
         """Add the rows of the record at this place, or reject it."""
@@ -202,44 +210,58 @@ class BatchBuilder:
             self.rejected.append(Rejected(place=place, key=None, fault=record))
             return
         try:
-            texts = self._rows_of(record, f"{self._lineage}\t{place}\n")
+            self._add_rows_of(record, f"{self._lineage}\t{place}\n")
         except RecordRefusal as refusal:
             key = self._projection.key_of(record)
             self.rejected.append(Rejected(place=place, key=key, fault=refusal.fault))
-            self._projection.take_coerced()
-            return
-        self._add_rows(texts)
 
     def add_all(self, placed: Sequence[tuple[int, dict[str, Any] | Fault]]) -> None:
         """Add the rows of records, which come with their places, or reject them."""
         places, records = zip(*placed, strict=True)
         texts = self._projection.rows_together(records, [f"{self._lineage}\t{place}\n" for place in places])
-        if texts is None:
-            self._projection.take_coerced()
-            for place, record in placed:
-                self.add(place, record)
-        else:
-            self._add_rows(texts)
-
-    def _add_rows(self, texts: list[list[str]]) -> None:
-        self._coerced.update(self._projection.take_coerced())
-        for index, rows in enumerate(texts):
-            self._buffers[index].write("".join(rows))
-            self._counts[index] += len(rows)
-
-    def _rows_of(self, record: dict[str, Any], lineage: str) -> list[list[str]]:
         try:
-            return self._projection.rows_of(record, lineage)
+            if texts is not None:
+                self._add_rows(texts)
+                return
+        except RecordRefusal:
+            pass
+        self._projection.take_coerced()
+        for place, record in placed:
+            self.add(place, record)
+
+    def _add_rows(self, texts: Sequence[Iterable[str]]) -> None:
+        """Add the rows of each table, or none of them.
+
+        Raises RecordRefusal for a row that does not fit.
+        """
+        before = [(buffer.size, count) for buffer, count in zip(self._buffers, self._counts, strict=True)]
+        try:
+            for index, rows in enumerate(texts):
+                self._counts[index] += self._buffers[index].add(rows)
+        except RecordRefusal:
+            for buffer, (size, _) in zip(self._buffers, before, strict=True):
+                buffer.cut(size)
+            self._counts = [count for _, count in before]
+            self._projection.take_coerced()
+            raise
+        self._coerced.update(self._projection.take_coerced())
+
+    def _add_rows_of(self, record: dict[str, Any], lineage: str) -> None:
+        try:
+            self._add_rows(self._projection.rows_of(record, lineage))
         except RecordRefusal as refusal:
+            self._projection.take_coerced()
             if self._projection.dataset.on_nul != "strip" or refusal.fault.sqlstate not in _NUL_SQLSTATES:
                 raise
             stripped = without_nul(record)
             if stripped == record:
                 raise
-            self._projection.take_coerced()
-            texts = self._projection.rows_of(stripped, lineage)
+            self._add_rows(self._projection.rows_of(stripped, lineage))
             self._nul_stripped += 1
-            return texts
+
+    def note_coerced(self, counts: Mapping[str, int]) -> None:
+        """Count texts of rows that another path made, which columns do not store as they are written."""
+        self._coerced.update(counts)
 
     def note_unknown(self, records: Iterable[dict[str, Any] | Fault]) -> None:
         """Note the members of some records that the definition does not know."""
@@ -264,6 +286,8 @@ class BatchBuilder:
 
     def tables(self) -> tuple[tuple[Rows, ...], ...]:
         """Return the rows of each table."""
+        if not any(self._counts):
+            return tuple((Rows(format="text", buffers=(), count=0),) for _ in self._counts)
         return tuple(
             (Rows(format="text", buffers=(buffer,), count=count),)
             for buffer, count in zip(self._buffers, self._counts, strict=True)
@@ -327,25 +351,26 @@ def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, outer: Outer | No
     return values
 
 
-def _rows(compiled: _CompiledTable, record: dict[str, Any], lineage: str) -> list[str]:
+def _rows(compiled: _CompiledTable, record: dict[str, Any], lineage: str) -> Iterable[str]:
     table, cells, arrays, takes = compiled
     if not arrays:
         return [_row(table, cells, record, None, 1, lineage)]
-    return [
+    return (
         _row(table, cells, element, outer, position, lineage)
         for element, outer, position in _elements(table, arrays, record, None, 0)
         if takes is None or takes(element, outer, position)
-    ]
+    )
 
 
-def _rows_together(compiled: _CompiledTable, records: Sequence[Any], lineages: Sequence[str]) -> list[str]:
+def _rows_together(compiled: _CompiledTable, records: Sequence[Any], lineages: Sequence[str]) -> Iterable[str]:
     """Return the rows of many records.
 
     Raises Misfit or RecordRefusal if one of them does not fit.
     """
     if compiled.arrays:
-        rows = [_rows(compiled, record, lineage) for record, lineage in zip(records, lineages, strict=True)]
-        return list(chain.from_iterable(rows))
+        return chain.from_iterable(
+            _rows(compiled, record, lineage) for record, lineage in zip(records, lineages, strict=True)
+        )
     return list(map("\t".join, zip(*compiled.cells.columns.texts(records), lineages, strict=True)))
 
 
@@ -441,7 +466,9 @@ def _elements(
         raise RecordRefusal(misfit, table, None) from None
     if elements is None:
         return
-    if not isinstance(elements, list):
+    if isinstance(elements, Undecoded) and elements.is_array:
+        elements = elements.elements()
+    elif not isinstance(elements, list):
         raise RecordRefusal(Misfit("22P02", f"expected an array at {array.path}, got {kind(elements)}"), table, None)
     for number, element in enumerate(elements, 1):
         if inner:

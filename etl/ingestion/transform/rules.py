@@ -38,14 +38,19 @@ class Group:
     odd_rows: Callable[[Sequence[Token], int], list[int]] | None = None
 
 
+Changed = Callable[[Sequence[Token]], Sequence[int]]
+"""Tokens of a column -> the places of the accepted texts that the column does not store as they are written."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """How the values of one column become fields.
 
     `convert` and `convert_all` are the checked path: one value, and a whole column. `accept` is the fast path's check
     of the column alone, `group` its check with other columns, which knows no limits; it is None where there is none.
-    `keeps` says whether the column stores a text as it is written; None: each text, or its form means nothing. The fast
-    path accepts only texts that are kept, and the checked path counts the others.
+    `keeps` says whether the column stores a text as it is written; None: each text, or its form means nothing. The
+    other texts are counted: by the checked path, and by the fast path, where `changed` finds them among the texts that
+    it accepts.
     """
 
     convert: Convert
@@ -53,6 +58,7 @@ class Rules:
     accept: Accept
     group: Group | None = None
     keeps: Callable[[str], object] | None = None
+    changed: Changed | None = None
 
 
 def convert_none(_values: Sequence[Any], _types: set[type]) -> None:

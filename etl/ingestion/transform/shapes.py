@@ -12,8 +12,9 @@ import msgspec
 
 from etl.datasets import Column, Dataset, Table, paths
 from etl.ingestion.transform.acceptance import acceptor, constant, field_of
-from etl.ingestion.transform.rules import Accept, Token
+from etl.ingestion.transform.rules import Accept, Changed, Token
 from etl.ingestion.transform.tokens import NULL, SEPARATOR
+from etl.ingestion.transform.types import rules_of
 
 Fields = tuple[Token, ...]
 
@@ -35,6 +36,7 @@ class TokenColumn:
     names: tuple[str, ...]
     fixed: bytes | None
     accept: Accept | None
+    changed: Changed | None
     description: str
 
     @property
@@ -50,10 +52,13 @@ class RowExtractor:
     `fields(records, numbers)` returns for each row a tuple with one member for each group of columns: the tokens of the
     group, joined by SEPARATOR. `numbers` are the numbers of the elements of an array, from b"1", as many as the longest
     array has. `sizes(records)` returns the number of rows of each record; it is None if each record becomes one row.
+    `repeated(records)` returns how many bytes of each record are in each of its rows; None: a record has one row, or
+    nothing of it is repeated.
     """
 
     fields: Callable[[Sequence[Any], Sequence[bytes]], list[Fields]]
     sizes: Callable[[Sequence[Any]], list[int]] | None
+    repeated: Callable[[Sequence[Any]], list[int]] | None
 
 
 @dataclass
@@ -216,13 +221,19 @@ class _ExtractorCompiler:
         columns = [column for group in groups for column in group]
         # A value of the record is looked up once for all elements of the record.
         tokens = {column.name: self._token(column, self._root) for column in columns if column.where != "element"}
+        lengths = [f"len({tokens[column.name]})" for column in columns if column.where == "record"]
+        repeated = f"[{' + '.join(lengths)} for r in records{''.join(self._loops)}]"
         if each:
             self._loops.append(f" for n, e in zip(numbers, {array} or ())")
         tokens |= {column.name: self._token(column, element) for column in columns if column.where == "element"}
         names = [[tokens[column.name] for column in group] for group in groups]
         texts = [group[0] if len(group) == 1 else f"join(({', '.join(group)}))" for group in names]
         fields = f"[({', '.join(texts)},) for r in records{''.join(self._loops)}]"
-        return RowExtractor(fields=self._function(fields), sizes=self._function(sizes) if each else None)
+        return RowExtractor(
+            fields=self._function(fields),
+            sizes=self._function(sizes) if each else None,
+            repeated=self._function(repeated) if each and lengths else None,
+        )
 
     def _token(self, column: TokenColumn, base: _Node) -> str:
         if column.fixed is not None:
@@ -268,6 +279,7 @@ def _token_column(table: Table, column: Column) -> TokenColumn:
         names=names,
         fixed=constant(column) if where == "constant" else None,
         accept=None if where in {"constant", "position"} else acceptor(column),
+        changed=None if where in {"constant", "position"} else rules_of(column).changed,
         description=description,
     )
 

@@ -9,8 +9,9 @@ import msgspec
 
 from etl.datasets import Column
 from etl.datasets.types import StructureType
-from etl.ingestion.constants import MAX_NESTING
+from etl.ingestion.constants import LAYER_LEVELS
 from etl.ingestion.framing.nesting import is_nested_deeper
+from etl.ingestion.framing.partial import Undecoded
 from etl.ingestion.transform.conversions import (
     MAX_FRACTION_DIGITS,
     as_text,
@@ -23,10 +24,18 @@ from etl.ingestion.transform.tokens import UNDECODABLE, each_accepted, suspect
 from etl.ingestion.values import Misfit
 
 _JSON_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-_SURELY_SHALLOW = MAX_NESTING
+_SURELY_SHALLOW = LAYER_LEVELS
 """A value of so many bytes is not nested as deep as half as many objects or arrays."""
 
-_encode_json = msgspec.json.Encoder(decimal_format="number").encode
+
+def _as_written(value: Any) -> msgspec.Raw:
+    """Return a value that was not decoded as it is written; the server checks its numbers."""
+    if isinstance(value, Undecoded):
+        return msgspec.Raw(value.text)
+    raise TypeError(f"expected a value of JSON, got {type(value).__name__}")
+
+
+_encode_json = msgspec.json.Encoder(decimal_format="number", enc_hook=_as_written).encode
 _texts = msgspec.json.Decoder(list[str | None]).decode
 
 
@@ -46,7 +55,7 @@ def json_text(value: Any) -> str:
 
     Raises Misfit for a value that no text can hold.
     """
-    if isinstance(value, dict | list):
+    if isinstance(value, dict | list | Undecoded):
         return _encode(value)
     return as_text(value)
 
@@ -78,7 +87,7 @@ def _require_numbers_in_range(value: Any) -> None:
 
 def _accept_jsonb(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
     if max(map(len, tokens)) > _SURELY_SHALLOW:
-        suspect(tokens, suspects, lambda token: not is_nested_deeper(token, MAX_NESTING // 2))
+        suspect(tokens, suspects, lambda token: not is_nested_deeper(token, LAYER_LEVELS // 2))
     return [_quoted(token) for token in tokens]
 
 
@@ -90,6 +99,8 @@ def _quoted(token: Token) -> Token:
 
 
 def _array(value: Any) -> str:
+    if isinstance(value, Undecoded):
+        value = value.decoded()
     if not isinstance(value, list):
         kind = "an object" if isinstance(value, dict) else "a scalar"
         raise Misfit("22P02", f"expected an array of texts, got {kind}")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from etl.datasets import Dataset, paths
+from etl.ingestion.framing.partial import Undecoded
 from etl.ingestion.values import KEY
 
 Known = dict[str, "Known | None"]
@@ -28,7 +29,9 @@ def unknown(value: Any, members: Known | None, path: tuple[str, ...] = ()) -> It
     """Yield the path of each unknown member, as a definition would spell it."""
     if members is None:
         return
-    if isinstance(value, list):
+    if isinstance(value, Undecoded):
+        value = value.elements() if value.is_array else value.decoded()
+    if isinstance(value, list | Iterator):
         for element in value:
             yield from unknown(element, members, path)
     elif isinstance(value, dict):
@@ -37,7 +40,7 @@ def unknown(value: Any, members: Known | None, path: tuple[str, ...] = ()) -> It
                 continue
             if name not in members:
                 yield paths.spelling((*path, name))
-            elif isinstance(inner, dict | list):
+            elif isinstance(inner, dict | list | Undecoded):
                 yield from unknown(inner, members[name], (*path, name))
 
 
