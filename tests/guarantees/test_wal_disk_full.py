@@ -37,15 +37,13 @@ def disk(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute("alter system set max_wal_size = '10GB'")  # No checkpoint makes room.
         connection.execute("alter system set checkpoint_timeout = '1h'")
-        [log] = connection.execute(
-            "select setting || '/pg_wal' from pg_settings where name = 'data_directory'"
-        ).fetchone()
+        row = connection.execute("select setting from pg_settings where name = 'data_directory'").fetchone()
+    assert row
+    log = Path(row[0]) / "pg_wal"
     server.stop()
-    folder = Path(log).with_name("wal_disk")
-    shutil.copytree(log, folder)
-    owner = Path(log).stat()
+    owner = log.stat()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0700,uid={owner.st_uid},gid={owner.st_gid}"]
-    place = Path(log).with_name("wal_small")
+    place = log.with_name("wal_small")
     place.mkdir()
     done = subprocess.run([*mount, "etl-test", str(place)], capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
@@ -53,8 +51,7 @@ def disk(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
     try:
         subprocess.run(["cp", "-a", f"{log}/.", str(place)], check=True)
         shutil.rmtree(log)
-        shutil.rmtree(folder)
-        Path(log).symlink_to(place)
+        log.symlink_to(place)
         server.start()
         try:
             yield server, place
