@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from shutil import copyfileobj
-from tempfile import TemporaryFile, gettempdir
+from tempfile import TemporaryFile
 from typing import IO
+from weakref import finalize
 
 from etl.errors import DatabaseError, reason_of
 from etl.ingestion.constants import ROWS_BYTES
@@ -70,6 +71,7 @@ class RowBuffer:
             if not self._is_on_disk and self.size + len(data) > ROWS_BYTES:
                 self._is_on_disk = True
                 self._file, before = TemporaryFile(), self._file  # noqa: SIM115 - it lives as long as the rows
+                finalize(self, self._file.close)
                 before.seek(0)
                 copyfileobj(before, self._file)
             self._file.write(data)
@@ -81,6 +83,6 @@ class RowBuffer:
             yield
         except OSError as error:
             raise DatabaseError(
-                f"cannot keep the rows of a batch in {gettempdir()}: {reason_of(error)}",
-                hint="make room there, or name another folder by TMPDIR; then run the same command",
+                f"cannot keep the rows of a batch in a temporary file: {reason_of(error)}",
+                hint="make room in the folder for temporary files, or name another by TMPDIR; then load again",
             ) from error
