@@ -23,10 +23,10 @@ from etl.errors import UsageError
 from etl.ingestion import fingerprints
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing import pieces
-from etl.ingestion.pipeline import opening, resumption
+from etl.ingestion.pipeline import opening
 from etl.ingestion.pipeline.job import Load, Stop, Target, Unwatched
 from etl.ingestion.pipeline.load import load
-from etl.ingestion.recognition import comparison
+from etl.ingestion.recognition import choosing, comparison
 from etl.ingestion.values import Source
 from etl.settings import Limit, LoadSettings, RetrySettings
 from tests.support.identity import Asked, Content, End, Sources, Truth
@@ -86,7 +86,7 @@ def small() -> Iterator[None]:
         for module in (fingerprints, pieces):
             stack.enter_context(patch.object(module, "CELL_BYTES", CELL_BYTES))
         stack.enter_context(patch.object(opening, "KEPT_BYTES", KEPT_BYTES))
-        stack.enter_context(patch.object(resumption, "_FULL_EXPORT_RECORDS", MANY_RECORDS))
+        stack.enter_context(patch.object(choosing, "FULL_EXPORT_RECORDS", MANY_RECORDS))
         yield
 
 

@@ -114,19 +114,19 @@ def _kill(site: Site, source: Path, *options: str) -> None:
     site.ask("drop trigger etl_gate on logistics.ships")
 
 
-@pytest.mark.parametrize("rows", ["2", "3", "20000"])
+@pytest.mark.parametrize("rows", ["2", "20000"])
 def test_a_replace_by_a_source_that_grew_holds_all_of_it(site: Site, rows: str) -> None:
     """What a published replace loaded is loaded again with the rest, wherever its source ended within the batches."""
     site.define(SHIPS)
     source = site.folder / "ships.ndjson"
     text = ""
-    for number in range(1, 8):
+    for number in range(1, 6):
         text += f'{{"id":"{number}"}}\n'
         source.write_text(text)
         options = ("--mode", "replace", "--batch-rows", rows, "--max-deleted", "0")
         assert site.load("ships", source, *options)["records"]["loaded"] == number
         assert site.load("ships", source, *options)["status"] == "already_loaded"
-    assert site.column("select id from logistics.ships order by id") == list("1234567")
+    assert site.column("select id from logistics.ships order by id") == list("12345")
 
 
 def test_a_source_whose_rows_a_replace_deleted_loads_again(site: Site) -> None:

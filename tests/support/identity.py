@@ -278,8 +278,11 @@ class Truth:
         self._judge_end(asked, run, end)
         if end.code not in {0, 1}:
             return
+        is_published = run.loaded == set(range(asked.count))
         for other in self.runs.values():
-            if other is not run:
+            if is_published:
+                assert other is run or not other.loaded, "rows of other runs are kept by a replace"
+            elif other is not run:
                 other.is_live = False
                 other.loaded = set()
         run.known = asked.count

@@ -5,7 +5,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import psycopg
 import structlog
@@ -24,14 +23,13 @@ from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter
 from etl.ingestion.pipeline.attempts import Attempt, ChangedMeanwhileError, OpenRun
 from etl.ingestion.pipeline.batches import retry_policy
 from etl.ingestion.pipeline.job import Load, Target
+from etl.ingestion.recognition import choosing
+from etl.ingestion.recognition.choosing import Chosen
 from etl.ingestion.recognition.comparison import Recognised, Recognition
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Source
 
 log = structlog.get_logger(__name__)
-
-_FULL_EXPORT_RECORDS = 1000
-"""So many records that are those of another run are no accident."""
 
 
 def begin(attempts: Sequence[Attempt]) -> None:
@@ -72,15 +70,8 @@ def must_read_on(attempt: Attempt, recognition: Recognition, records: int) -> bo
     if attempt.target.mode != "append" or attempt.load.settings.force:
         return False
     decided = recognition.decide()
-    shares_many = decided.departs_from is not None and decided.agrees >= _FULL_EXPORT_RECORDS
+    shares_many = decided.departs_from is not None and decided.agrees >= choosing.FULL_EXPORT_RECORDS
     return shares_many and records <= 2 * decided.agrees
-
-
-class _Chosen(NamedTuple):
-    """The known run that continues, if one does; and the decision."""
-
-    run: KnownRun | None
-    decided: Recognised
 
 
 def open_run(
@@ -125,19 +116,19 @@ def _enter(
         chosen = _choose(connection, stream, attempt, recognition)
         _require_ledger(connection, attempt, chosen.run)
         end = recognition.end or (NOTHING if is_at_end else None)
-        known_to = _last_mark(connection, target, chosen, recognition)
+        known_to = choosing.last_mark(connection, target.dataset.name, chosen, recognition)
         ended = recognition.end_of(chosen.run.number) if chosen.run is not None else None
         if ended is not None and known_to is not None and known_to.records != ended:
             raise _changed(stream)
         if chosen.run is None:
             run = _start(connection, stream, attempt, chosen.decided, known_to)
-            known = _opening_marks(chosen.decided, read, end, recognition, is_at_end=is_at_end)
+            known = choosing.opening_marks(chosen.decided, read, end, recognition, is_at_end=is_at_end)
             marks.add(connection, target.dataset.name, run.number, known, recognition.anchor(known))
             marked_to = known[-1].records if known else 0
         else:
             request = _request(attempt, stream.source)
             run = runs.resume(connection, chosen.run, request)
-            marked_to = _marked_to(connection, target, chosen.run, recognition, read, known_to)
+            marked_to = choosing.marked_to(connection, target.dataset.name, chosen.run, recognition, read, known_to)
             attempt.progress.is_shorter = bool(known_to and recognition.records < known_to.records)
             _require_visible(stream, chosen.run, attempt)
         # At last: it outlives a transaction that is tried again.
@@ -151,23 +142,6 @@ def _require_ledger(connection: psycopg.Connection, attempt: Attempt, run: Known
         losses.require_run(connection, attempt.target.dataset, run.run)
     elif not attempt.load.settings.force and attempt.target.mode != "replace":
         losses.require_marks(connection, attempt.target.dataset)
-
-
-def _opening_marks(
-    decided: Recognised, read: Sequence[Mark], end: Mark | None, compared: Recognition, *, is_at_end: bool
-) -> list[Mark]:
-    """Return the marks with which a new run begins, so that it is known again when it is killed.
-
-    Of a long source that is new, those after the first one that no other run has are written with their batches: a
-    source that agrees with all that is loaded of a run, and with nothing more, continues the run.
-    """
-    known = {*read, *([end] if end else [])}
-    is_long = bool(read) and read[-1].records >= _FULL_EXPORT_RECORDS
-    if decided.kind == "new" and is_long and not is_at_end:
-        missed = next((mark.records for mark in read if mark.records > decided.agrees), decided.agrees)
-        anchor = compared.anchor(known).mark
-        known = {mark for mark in read if mark.records <= max(missed, anchor.records)}
-    return sorted(known)
 
 
 def _changed(stream: Stream) -> ChangedMeanwhileError:
@@ -251,7 +225,7 @@ def judge(connection: psycopg.Connection, source: Source, load: Load, target: Ta
             _run_to_continue(connection, stream, load, target, compared)
 
 
-def _choose(connection: psycopg.Connection, stream: Stream, attempt: Attempt, compared: Recognition) -> _Chosen:
+def _choose(connection: psycopg.Connection, stream: Stream, attempt: Attempt, compared: Recognition) -> Chosen:
     """Return the run that continues.
 
     Raises SourceError, TooManyRejectedError and UsageError when the source may not be loaded.
@@ -260,69 +234,30 @@ def _choose(connection: psycopg.Connection, stream: Stream, attempt: Attempt, co
     run, decided = _run_to_continue(connection, stream, load, target, compared)
     if run is None and not load.settings.force and target.mode != "replace":
         _require_new(connection, stream, target, decided, compared)
-    return _Chosen(run, decided)
+    return Chosen(run, decided)
 
 
 def _run_to_continue(
     connection: psycopg.Connection, stream: Stream, load: Load, target: Target, compared: Recognition
-) -> _Chosen:
+) -> Chosen:
     """Return the run that the source belongs to, if this command may continue it.
 
     Raises UsageError when it began under another definition.
     """
     known = runs.known(connection, compared.runs)
-    covered = {
-        number: sum(
-            min(last, compared.records) - first + 1
-            for first, last in batches.record_ranges(connection, known[number].run)
-            if first <= compared.records
-        )
-        for number in (compared.within if len(compared.within) > 1 else ())
-        if number in known
-    }
-    decided = compared.decide(covered, {run.number for run in known.values() if run.is_within})
+    decided = compared.decide(
+        choosing.covered(connection, known, compared), {run.number for run in known.values() if run.is_within}
+    )
     if target.mode == "replace":
-        run = _replace_to_continue(connection, target, decided, known, compared.read)
+        run = choosing.replace_to_continue(connection, target.dataset.name, decided, known, compared.read)
     else:
         run = known.get(decided.run) if decided.run is not None and decided.kind != "perhaps within" else None
     if load.settings.force:
-        run = _forced(decided, known, target, stream.source)
+        is_defined_by = partial(target.is_defined_by, encoding=stream.source.encoding)
+        run = choosing.forced(decided, known, is_atomic=target.is_atomic, is_defined_by=is_defined_by)
     if run is not None:
         _require_definition(run, stream, target)
-    return _Chosen(run, decided)
-
-
-def _replace_to_continue(
-    connection: psycopg.Connection, target: Target, decided: Recognised, known: dict[int, KnownRun], read: int
-) -> KnownRun | None:
-    """Return the replace that is the last load of the dataset and has exactly this source, or an unfinished one.
-
-    `read` is the number of records that were read: more than a run has that ended at the end of a piece.
-    """
-    for number in sorted({*decided.within, *decided.whole}, reverse=True):
-        run = known[number]
-        if run.mode != "replace":
-            continue
-        last = marks.last(connection, target.dataset.name, number)
-        is_whole = number in decided.whole
-        is_equal = is_whole and last is not None and last.records == read and number in decided.within
-        if (is_equal and runs.is_newest_replace(connection, number)) if run.is_finished else is_whole:
-            return run
-    return None
-
-
-def _forced(decided: Recognised, known: dict[int, KnownRun], target: Target, source: Source) -> KnownRun | None:
-    """Return the newest unfinished run of the same source that the same command began with --force."""
-    for number in sorted({*decided.within, *decided.whole}, reverse=True):
-        run = known[number]
-        if (
-            run.is_forced
-            and not run.is_finished
-            and run.is_atomic == target.is_atomic
-            and target.is_defined_by(run.definition_hash, source.encoding)
-        ):
-            return run
-    return None
+    return Chosen(run, decided)
 
 
 def _require_new(
@@ -350,7 +285,7 @@ def _require_new(
     log.warning("source_departed", source=name, run=run.run, after_records=decided.agrees)
     last = marks.last(connection, target.dataset.name, run.number)
     half = min(compared.read, last.records if last else compared.read) / 2
-    if target.mode == "append" and decided.agrees >= _FULL_EXPORT_RECORDS and decided.agrees >= half:
+    if target.mode == "append" and decided.agrees >= choosing.FULL_EXPORT_RECORDS and decided.agrees >= half:
         raise TooManyRejectedError(
             f"{name}: the first {decided.agrees:,} records are those of run {run.run}, and others follow:"
             " append would load them twice",
@@ -382,38 +317,6 @@ def _start(
 def _request(attempt: Attempt, source: Source) -> runs.AttemptRequest:
     load = attempt.load
     return runs.AttemptRequest(source=source.name, folder=load.folder, options=load.options(source, attempt.target))
-
-
-def _last_mark(connection: psycopg.Connection, target: Target, chosen: _Chosen, compared: Recognition) -> Mark | None:
-    """Return the end of what is known of the run; of a new run, the end of a longer run that has its records."""
-    if chosen.run is not None:
-        old = compared.old(chosen.run.number)
-        if old is not None:
-            return Mark(old.ranges[-1].last_record, 0, 0) if old.ranges else old.hit
-        return marks.last(connection, target.dataset.name, chosen.run.number)
-    longer = [marks.last(connection, target.dataset.name, number) for number in chosen.decided.within]
-    return next((last for last in longer if last is None or last.records > compared.records), None)
-
-
-def _marked_to(
-    connection: psycopg.Connection,
-    target: Target,
-    run: KnownRun,
-    compared: Recognition,
-    read: Sequence[Mark],
-    known_to: Mark | None,
-) -> int:
-    """Return up to which record the run has marks; a run of an old version gets them when all of it agrees."""
-    old = compared.old(run.number)
-    if old is None:
-        return known_to.records if known_to else 0
-    if old.ranges:
-        return 1 << 62  # It is known by its batches still, and they would count no more if it had marks.
-    own = [mark for mark in read if mark.records < old.hit.records]
-    known = [*own, *([old.end_mark] if old.end_mark else [])]
-    marks.add(connection, target.dataset.name, run.number, known, compared.anchor(known))
-    marks.forget_first_batch(connection, run.number)
-    return old.hit.records
 
 
 def _require_visible(stream: Stream, run: KnownRun, attempt: Attempt) -> None:

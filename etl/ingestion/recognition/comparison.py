@@ -8,14 +8,16 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from etl.ingestion.fingerprints import NOTHING, Fingerprint, Mark, as_hashed
 from etl.ingestion.framing.spans import spans
 from etl.ingestion.ledger import marks
 from etl.ingestion.ledger.marks import Anchor, Anchored, Following, Reader
-from etl.ingestion.recognition.old_runs import OldRun, OldRuns
 from etl.ingestion.values import Piece
+
+if TYPE_CHECKING:
+    from etl.ingestion.recognition.old_runs import OldRun, OldRuns
 
 _FEW = 64
 """So many runs are anchored at a mark; then it is full, and runs that agree for longer are anchored after it.
@@ -58,6 +60,9 @@ class Candidate(Protocol):
     def after(self) -> Mark | None:
         """The next mark, or None when `hit` is the last one."""
 
+    def read(self, piece: Piece) -> None:
+        """Take the next piece of the source."""
+
     def agrees(self, mark: Mark, piece: Piece) -> bool:
         """Return whether the source has this mark; the piece holds its last record."""
 
@@ -98,12 +103,24 @@ class _MarkedRun:
         place = bisect_right(self._following, records, self._next, key=lambda each: each.mark.records)
         return self._following[place].mark if place < len(self._following) else None
 
+    def read(self, piece: Piece) -> None:
+        pass
+
     def agrees(self, mark: Mark, piece: Piece) -> bool:
         return self.digests.at(mark.records, piece) == mark
 
     def step(self) -> None:
         self.hit = self._following[self._next].mark
         self._next += 1
+
+
+def _old_runs(ledger: Reader, dataset: str) -> "OldRuns | None":
+    firsts = ledger.read(marks.first_batches, dataset)
+    if not firsts:
+        return None
+    from etl.ingestion.recognition.old_runs import OldRuns  # noqa: PLC0415 - few databases have such runs
+
+    return OldRuns(ledger, dataset, firsts)
 
 
 class _Digests:
@@ -151,7 +168,7 @@ class Recognition:
         self._looked_up: deque[Mark] = deque(maxlen=_ASKED_AGAIN)
         self._full: Mark | None = None
         self._active: list[Candidate] = []
-        self._old = OldRuns(ledger, dataset)
+        self._old = _old_runs(ledger, dataset)
         self._departed: dict[Candidate, int] = {}
         self._ended: list[Candidate] = []
         self.records = 0
@@ -171,14 +188,14 @@ class Recognition:
         self.end = piece.end_mark
         if self._limit is not None and piece.first_record <= self._limit <= piece.last_record:
             self._limit_end = self._digests.at(self._limit, piece)
-        self._active += self._old.found(piece)
+        self._active += self._old.found(piece) if self._old else []
         for candidate in list(self._active):
-            if isinstance(candidate, OldRun):
-                candidate.read(piece)
+            candidate.read(piece)
             self._follow(candidate, piece)
         n = self._limit or self.records + 1
         has_all = any(candidate.hit.records >= n for candidate in self._all)
-        self.is_decided = has_all or not (self._active or self._full or self._old.is_searching)
+        is_searching = self._full is not None or (self._old is not None and self._old.is_searching)
+        self.is_decided = has_all or not (self._active or is_searching)
 
     def expected(self, records: int) -> list[Mark]:
         """Return the next marks of the runs that agree so far, after so many records: those that are at hand."""
@@ -195,15 +212,16 @@ class Recognition:
         """Find the runs that are anchored at the marks of a piece, as long as these are full."""
         own = list(piece.marks)
         found = self._ledger.read(marks.anchored, self._dataset, own)
+        is_first = not self._asked
         for mark, runs in zip(own, found, strict=True):
+            self._add(mark, runs)
             if self._full is not None:
                 self._look_up_each(self._full, mark, piece)
-            self._add(mark, runs)
+            elif not is_first:
+                continue
+            is_first = False
             self._asked[mark] = len(runs)
-            if len(runs) < _FEW:
-                self._full = None
-                return
-            self._full = mark
+            self._full = mark if len(runs) >= _FEW else None
         if self._full is not None and piece.end_mark is not None:
             self._look_up_each(self._full, piece.end_mark, piece, through=True)
             self._full = piece.end_mark
@@ -307,9 +325,9 @@ class Recognition:
         """Return the number of records that a run knew, if the source has all of them."""
         return next((candidate.hit.records for candidate in self._ended if candidate.run == run), None)
 
-    def old(self, run: int) -> OldRun | None:
+    def old(self, run: int) -> "OldRun | None":
         """Return a run without marks that agrees with the source."""
-        return next((each for each in self._all if isinstance(each, OldRun) and each.run == run), None)
+        return self._old.runs.get(run) if self._old else None
 
     def _continues_after(self, candidate: Candidate, n: int) -> bool:
         """Return whether the next mark of a run is after the end of the wanted records, in records and in bytes."""

@@ -4,7 +4,7 @@ A run whose batches all agree with a source gets marks then, and is known by the
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 import xxhash
@@ -94,14 +94,17 @@ class OldRun:
 
 
 class OldRuns:
-    """The runs of a dataset without marks, found by their first batches while a source is read."""
+    """The runs of a dataset without marks, found by their first batches while a source is read.
 
-    def __init__(self, ledger: Reader, dataset: str) -> None:
+    `firsts` are the bytes at which the first batches begin and end; `runs` are the runs that were found, by number.
+    """
+
+    def __init__(self, ledger: Reader, dataset: str, firsts: Sequence[tuple[int, int]]) -> None:
+        self.runs: dict[int, OldRun] = {}
         self._ledger = ledger
         self._dataset = dataset
-        self._firsts = ledger.read(marks.first_batches, dataset)
-        self._last = max((end for _, end in self._firsts), default=0)
-        self._hashes = _Hashes(self._firsts)
+        self._last = max(end for _, end in firsts)
+        self._hashes = _Hashes(firsts)
         self._asked: set[bytes] = set()
 
     @property
@@ -123,4 +126,5 @@ class OldRuns:
         found = [OldRun(number, self._ledger.read(batches.ranges, run.run)) for number, run in known.items()]
         for run in found:
             run.know_first(numbers[run.run])
+            self.runs[run.run] = run
         return found
