@@ -75,7 +75,8 @@ def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
     if first_record(connection, run.run, piece.offset) != piece.first_record:
         raise SourceError(
             f"record {piece.first_record} is at byte {piece.offset}, where run {run.run} has another record",
-            hint="load the rest from the source as the run knows it; --force loads all of this one",
+            hint="load the rest from the source as the run knows it; --force loads all of this one, in append also"
+            " what is loaded",
         )
     return False
 
