@@ -18,6 +18,7 @@ Part = Literal[
     "signals at any moment",
     "replays of everything",
     "leftovers of replaced runs",
+    "busy atomic sources",
 ]
 PARTS: tuple[Part, ...] = (
     "rewrites beside refreshes",
@@ -27,10 +28,11 @@ PARTS: tuple[Part, ...] = (
     "signals at any moment",
     "replays of everything",
     "leftovers of replaced runs",
+    "busy atomic sources",
 )
 
 # The parts that are drawn. A part whose faults are known and not mended yet is left out here; ETL_MIXTURE_PARTS
-# draws all (`all`), none (`none`) or named parts (separated by commas) instead. The last part is a check, and no step.
+# draws all (`all`), none (`none`) or named parts (separated by commas) instead. The last two are checks, and no steps.
 DRAWN: frozenset[Part] = frozenset()
 
 AGGREGATES = ("movement_days", "stock_levels", "daily_shipments", "lane_performance", "data_quality")
