@@ -253,12 +253,14 @@ def _command(rng: random.Random, exports: tuple[Export, ...], parts: frozenset[P
 def _beside(rng: random.Random, exports: tuple[Export, ...], parts: frozenset[Part]) -> Iterator[Act]:
     """Draw what happens beside the commands."""
     kinds = [*statements.STATEMENTS]
-    if "rewrites beside refreshes" in parts:
-        kinds += [*statements.REWRITES] * 3
     if "dropped staging tables" in parts:
         kinds += [*statements.DROP_STAGING] * 2
     acts: list[Act] = [_statement(rng, rng.choice(kinds), number) for number in range(rng.randint(4, 9))]
     acts += [_edit(rng) for _ in range(rng.randint(0, 3))]
+    if "rewrites beside refreshes" in parts and rng.random() < 0.5:
+        # A refresh reads a table for some milliseconds only.
+        for number in range(8):
+            acts += [_edit(rng), _statement(rng, rng.choice([*statements.REWRITES]), number)]
     acts += [Grow(export=export.name) for export in exports if export.tail]
     if rng.random() < 0.25:
         shares = "a failed store of two databases" in parts and rng.random() < 0.5
