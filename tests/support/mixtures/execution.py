@@ -1,24 +1,20 @@
 """The execution of a plan: its commands as processes, its statements in sessions of their own, all at once."""
 
 import json
-import os
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
-from etl.embedded import VERSION
-from etl.embedded.binaries import binary
 from tests.support.commands import Running
 from tests.support.faults import Connection
-from tests.support.mixtures import statements
+from tests.support.mixtures import copies, statements
 from tests.support.mixtures.exports import FACTS, KEYS, Dataset
 from tests.support.mixtures.plan import Act, Command, Edit, Grow, Kill, OnFailures, Plan, Restore, Statement, Step
 from tests.support.site import Site
@@ -266,36 +262,18 @@ class Execution:
 
     def _restore(self, act: Restore) -> None:
         """Restore a dump as a second database, and load into it. A dump that a dropped table ends is given up."""
-        conninfo, dump = self._site.conninfo, self._site.folder / "dump"
-        if not self._program("pg_dump", "-Fc", "-f", dump, conninfo):
+        dump, conninfo = self._site.folder / "dump", self._site.conninfo
+        if problem := copies.dump(conninfo, dump):
+            self.record.notes.append(problem)
             return
-        with psycopg.connect(make_conninfo(conninfo, dbname="postgres"), autocommit=True) as connection:
-            connection.execute(sql.SQL("create database {}").format(sql.Identifier(copy_name(conninfo))))
         self.record.has_copy = True
-        copy = copy_conninfo(conninfo)
-        if not self._program("pg_restore", "-d", copy, dump):
-            self.record.errors.append(AssertionError("the dump cannot be restored"))
+        if problem := copies.restore(conninfo, dump):
+            raise AssertionError(problem)
         export = self._exports[act.export]
         words = ["load", export.dataset, export.name, *export.options, "--json", "--batch-rows", "90"]
         words += [] if act.shares_store else ["--failed-dir", "failed_copy"]
-        self._end(self._start(words, copy), words, str(act), may_be_refused=act.shares_store)
-
-    def _program(self, name: str, *words: str | Path) -> bool:
-        program = binary(name, int(os.environ.get("ETL_TEST_POSTGRES", VERSION)))
-        ended = subprocess.run([program, *words], capture_output=True, text=True, check=False)
-        if ended.returncode:
-            self.record.notes.append(f"{name}: {ended.stderr[-500:]}")
-        return ended.returncode == 0
-
-
-def copy_name(conninfo: str) -> str:
-    """Return the name of the second database."""
-    return f"{conninfo_to_dict(conninfo)['dbname']}_copy"
-
-
-def copy_conninfo(conninfo: str) -> str:
-    """Return the address of the second database."""
-    return make_conninfo(conninfo, dbname=copy_name(conninfo))
+        running = self._start(words, copies.address(conninfo))
+        self._end(running, words, str(act), may_be_refused=act.shares_store)
 
 
 def _batches(connection: Connection, pid: int | None = None) -> int:

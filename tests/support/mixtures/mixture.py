@@ -13,8 +13,8 @@ from etl.embedded import Server
 from etl.provisioning import migrate
 from tests.support.commands import Ended
 from tests.support.faults import Connection
-from tests.support.mixtures import checks
-from tests.support.mixtures.execution import LOADER, SETTINGS, Execution, Record, as_loader, copy_conninfo, copy_name
+from tests.support.mixtures import checks, copies
+from tests.support.mixtures.execution import LOADER, SETTINGS, Execution, Record, as_loader
 from tests.support.mixtures.exports import ACCEPT_DOZENS, FACTS, REFUSE_DOZENS, write_configuration
 from tests.support.mixtures.oracle import expect
 from tests.support.mixtures.plan import Grow, Plan
@@ -81,7 +81,7 @@ class Mixtures:
         finally:
             site.close()
             with self._maintenance() as connection:
-                for each in (name, copy_name(conninfo)):
+                for each in (name, copies.name(conninfo)):
                     statement = sql.SQL("drop database if exists {} with (force)")
                     connection.execute(statement.format(sql.Identifier(each)))
 
@@ -138,7 +138,7 @@ def _come_to_rest(site: Site, plan: Plan, happened: Record) -> Iterator[str]:
 
 def _copy_comes_to_rest(site: Site, plan: Plan) -> Iterator[str]:
     """Load every source into the copy, too, from a failed store of its own."""
-    conninfo = copy_conninfo(site.conninfo)
+    conninfo = copies.address(site.conninfo)
     for export in plan.exports[1:]:
         words = ["load", export.dataset, export.name, *export.options, "--failed-dir", "failed_copy"]
         yield from _ends_with(_etl(site, *words, conninfo=conninfo), {0, 1}, f"{export.name} in the copy")

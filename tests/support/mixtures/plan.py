@@ -18,6 +18,7 @@ Part = Literal[
     "signals at any moment",
     "replays of everything",
     "leftovers of replaced runs",
+    "busy atomic sources",
 ]
 PARTS: tuple[Part, ...] = (
     "rewrites beside refreshes",
@@ -27,10 +28,11 @@ PARTS: tuple[Part, ...] = (
     "signals at any moment",
     "replays of everything",
     "leftovers of replaced runs",
+    "busy atomic sources",
 )
 
 # The parts that are drawn. A part whose faults are known and not mended yet is left out here; ETL_MIXTURE_PARTS
-# draws all (`all`), none (`none`) or named parts (separated by commas) instead. The last part is a check, and no step.
+# draws all (`all`), none (`none`) or named parts (separated by commas) instead. The last two are checks, and no steps.
 DRAWN: frozenset[Part] = frozenset()
 
 AGGREGATES = ("movement_days", "stock_levels", "daily_shipments", "lane_performance", "data_quality")
@@ -251,12 +253,14 @@ def _command(rng: random.Random, exports: tuple[Export, ...], parts: frozenset[P
 def _beside(rng: random.Random, exports: tuple[Export, ...], parts: frozenset[Part]) -> Iterator[Act]:
     """Draw what happens beside the commands."""
     kinds = [*statements.STATEMENTS]
-    if "rewrites beside refreshes" in parts:
-        kinds += [*statements.REWRITES] * 3
     if "dropped staging tables" in parts:
         kinds += [*statements.DROP_STAGING] * 2
     acts: list[Act] = [_statement(rng, rng.choice(kinds), number) for number in range(rng.randint(4, 9))]
     acts += [_edit(rng) for _ in range(rng.randint(0, 3))]
+    if "rewrites beside refreshes" in parts and rng.random() < 0.5:
+        # A refresh reads a table for some milliseconds only.
+        for number in range(8):
+            acts += [_edit(rng), _statement(rng, rng.choice([*statements.REWRITES]), number)]
     acts += [Grow(export=export.name) for export in exports if export.tail]
     if rng.random() < 0.25:
         shares = "a failed store of two databases" in parts and rng.random() < 0.5
