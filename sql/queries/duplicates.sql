@@ -3,10 +3,6 @@
 create table {keys} as select {key}, etl_batch, etl_place from {table} with no data;
 alter table {keys} replica identity full;
 
--- name: count_keys
--- Count the keys of a run in one of its tables.
-(select count(*) from {keys})
-
 -- name: lacks_keys
 -- Return whether a run has loaded more records, without duplicates, than it has keys.
 select {counts} < (

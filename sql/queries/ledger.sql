@@ -264,13 +264,8 @@ where run = %(run)s and (r.published_at is null or b.loaded_at > r.published_at)
 order by b."offset";
 
 -- name: withdraw_batches
--- Remove batches of a run, given by their offsets, with their failures: their records load again.
-with withdrawn as (
-    delete from etl.batches where run = %(run)s and "offset" = any(%(batches)s) returning "offset"
-), failed as (
-    delete from etl.failures where run = %(run)s and batch = any(%(batches)s) returning id
-)
-delete from etl.faults where failure in (select id from failed);
+-- Remove batches of an atomic run that are not published, given by their offsets, with their failures.
+select etl.withdraw_batches(%(run)s, %(batches)s);
 
 -- name: claim_replay
 -- Claim a failure: wait for another replay of it, and update nothing if that one committed.

@@ -19,8 +19,7 @@ from (
     values
         ('insert', 'etl.runs'), ('update', 'etl.runs'), ('insert', 'etl.attempts'), ('update', 'etl.attempts'),
         ('insert', 'etl.batches'), ('update', 'etl.batches'), ('insert', 'etl.failures'), ('update', 'etl.failures'),
-        ('insert', 'etl.marks'), ('delete', 'etl.first_batches'), ('delete', 'etl.batches'),
-        ('delete', 'etl.failures'), ('delete', 'etl.faults')
+        ('insert', 'etl.marks'), ('delete', 'etl.first_batches')
 ) as needed (privilege, relation)
 where not has_table_privilege(needed.relation, needed.privilege)
 union all

@@ -7,10 +7,6 @@ create table {refused} as select {key} from {table} with no data;
 -- Note records whose keys cannot be read.
 insert into {refused} ({first_key}) select null from generate_series(1, %(records)s);
 
--- name: count_refused
--- Count the refused keys in a table.
-(select count(*) from {refused})
-
 -- name: lacks_refused
 -- Return whether fewer keys are noted than a run has refused records.
 select {counts} < (

@@ -14,6 +14,10 @@ analyze {table};
 -- Drop a table if it exists.
 drop table if exists {table};
 
+-- name: row_count
+-- The number of rows of a table, as a value in another statement.
+(select count(*) from {table})
+
 -- name: delete_batches
 -- Delete the rows of some batches.
 delete from {table} where etl_batch = any(%(batches)s);

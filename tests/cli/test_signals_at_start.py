@@ -13,7 +13,8 @@ import pytest
 
 # Sends a signal to itself while a module is imported, from where Python wraps what the handler raises.
 _SIGNALLED = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A command in the background of a shell ignores it.
 number, module, *sys.argv[1:] = sys.argv[1:]
 
 class _Sender:

@@ -113,6 +113,7 @@ DENIED_TO_LOADERS: tuple[LiteralString, ...] = (
     "delete from etl.runs",
     "delete from etl.batches",
     "delete from etl.failures",
+    "delete from etl.faults",
     "delete from etl.refreshes",
     "update etl.schema_version set version_num = '9999'",
     "truncate logistics.shipments",

@@ -66,7 +66,7 @@ class RunKeys:
                     connection.execute(_TABLES["add_primary_key"].format(**names | {"table": keys}))
             if self._is_dry_run:
                 return
-            sums = [_SQL["count_keys"].format(keys=self._keys(number)) for number, _ in self._tables]
+            sums = [_TABLES["row_count"].format(table=self._keys(number)) for number, _ in self._tables]
             if _is(connection, _SQL["lacks_keys"].format(counts=sql.SQL(" + ").join(sums)), {"run": self._run}):
                 self._fill(connection)
 

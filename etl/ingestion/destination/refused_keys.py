@@ -51,7 +51,7 @@ class RefusedKeys:
                 if not _answer(connection, _TABLES["exists"], {"table": refused.as_string(connection)})[0]:
                     names = {"refused": refused, "key": self._key, "table": self._facts[number]}
                     connection.execute(_SQL["make_refused"].format(**names))
-            sums = [_SQL["count_refused"].format(refused=refused) for refused in self.identifiers.values()]
+            sums = [_TABLES["row_count"].format(table=refused) for refused in self.identifiers.values()]
             lacks = _SQL["lacks_refused"].format(counts=sql.SQL(" + ").join(sums))
             if _answer(connection, lacks, {"run": self._run})[0]:
                 for refused in self.identifiers.values():
