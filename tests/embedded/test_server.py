@@ -566,10 +566,12 @@ def test_a_folder_that_is_deleted_while_it_is_used_gets_no_second_server(new_fol
     with user(new_folder) as process:
         await_use(process)
         number = pid(new_folder)
+        psutil.Process(number).suspend()  # It ends as soon as it notices.
         shutil.rmtree(new_folder)
         with pytest.raises(UsageError, match=f"were deleted while it runs, as process {number}"):
             Server(new_folder).start()
         assert not new_folder.exists()
+        psutil.Process(number).resume()
         assert end(process) == 0
     with suppress(psutil.NoSuchProcess):
         psutil.Process(number).kill()
