@@ -263,6 +263,10 @@ join etl.runs r using (run)
 where run = %(run)s and (r.published_at is null or b.loaded_at > r.published_at)
 order by b."offset";
 
+-- name: batches_with_refused
+-- List the batches of a run that have records which did not load.
+select "offset" from etl.batches where run = %(run)s and coalesce(count_rejected, 0) + coalesce(count_failed, 0) > 0;
+
 -- name: withdraw_batches
 -- Remove batches of an atomic run that are not published, given by their offsets, with their failures.
 select etl.withdraw_batches(%(run)s, %(batches)s);

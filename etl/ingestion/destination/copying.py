@@ -59,13 +59,26 @@ class Copier:
 
         Raises UsageError when their schema is missing and may not be made.
         """
+        self.prepare_rows(connection)
+        if self._refused is not None:
+            self._refused.prepare(connection)
+
+    def prepare_rows(self, connection: psycopg.Connection) -> None:
+        """Make the tables that are missing, without those of refused keys. Raises UsageError as `prepare` does."""
         if self._keys is not None or isinstance(self._write_mode, Staging):
             make_schema(connection)
         self._write_mode.prepare(connection)
         if self._keys is not None:
             self._keys.prepare(connection)
+
+    def lacks_refused(self, connection: psycopg.Connection) -> bool:
+        """Return whether keys of rejected records are gone that a replace needs."""
+        return self._refused is not None and self._refused.lacks_keys(connection)
+
+    def forget_refused(self, connection: psycopg.Connection) -> None:
+        """Drop the keys of rejected records: the batches that noted them load again."""
         if self._refused is not None:
-            self._refused.prepare(connection)
+            self._refused.drop(connection)
 
     def staged_batches(self, connection: psycopg.Connection) -> dict[int, tuple[int, ...]]:
         """Count the rows of an atomic run that wait for its publication: of each batch, in each table.

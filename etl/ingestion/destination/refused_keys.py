@@ -48,14 +48,22 @@ class RefusedKeys:
         """
         with connection.transaction():
             for number, refused in self.identifiers.items():
-                if not _answer(connection, _TABLES["exists"], {"table": refused.as_string(connection)})[0]:
+                if not self._exists(connection, refused):
                     names = {"refused": refused, "key": self._key, "table": self._facts[number]}
                     connection.execute(_SQL["make_refused"].format(**names))
-            sums = [_TABLES["row_count"].format(table=refused) for refused in self.identifiers.values()]
-            lacks = _SQL["lacks_refused"].format(counts=sql.SQL(" + ").join(sums))
-            if _answer(connection, lacks, {"run": self._run})[0]:
+            if self.lacks_keys(connection):
                 for refused in self.identifiers.values():
                     self._note_unreadable(connection, refused, 1)
+
+    def lacks_keys(self, connection: psycopg.Connection) -> bool:
+        """Return whether a table is missing, or fewer keys are noted than the run has refused records."""
+        found = [refused for refused in self.identifiers.values() if self._exists(connection, refused)]
+        sums = [sql.SQL("0"), *(_TABLES["row_count"].format(table=refused) for refused in found)]
+        lacks = _SQL["lacks_refused"].format(counts=sql.SQL(" + ").join(sums))
+        return _answer(connection, lacks, {"run": self._run})[0]
+
+    def _exists(self, connection: psycopg.Connection, refused: sql.Identifier) -> bool:
+        return _answer(connection, _TABLES["exists"], {"table": refused.as_string(connection)})[0]
 
     def note(self, exchange: Exchange, keys: Sequence[Keys]) -> Waiting[None]:
         """Note the keys of the rejected records of a batch."""

@@ -133,6 +133,11 @@ def staged(connection: psycopg.Connection, run: str) -> dict[int, tuple[int, ...
     return {offset: None if rows is None else tuple(rows) for offset, rows in entered}
 
 
+def with_refused(connection: psycopg.Connection, run: str) -> set[int]:
+    """Return the offsets of the batches of a run that have records which did not load."""
+    return {offset for (offset,) in connection.execute(_SQL["batches_with_refused"], {"run": run})}
+
+
 def withdraw(connection: psycopg.Connection, run: str, offsets: Sequence[int]) -> None:
     """Remove batches of a run from the ledger, with their failures: their records load again."""
     connection.execute(_SQL["withdraw_batches"], {"run": run, "batches": list(offsets)})
