@@ -132,8 +132,8 @@ ENDS: Mapping[Stage, Mapping[Meaning, str]] = {
     "refresh": {
         "away": "4 for this aggregate; a lost connection ends the refresh",
         "contended": "4 for this aggregate",
-        "data": "2 for this aggregate",
-        "fix": "2 for this aggregate",
+        "data": "2 for this aggregate; 4 where a load refreshes it",
+        "fix": "2 for this aggregate; 4 where a load refreshes it",
         "stop": "4 for this aggregate",
     },
 }

@@ -281,7 +281,7 @@ def test_a_run_that_lost_its_refused_keys_notes_them_again(site: Site) -> None:
     site.ask(f'drop table etl_staging."{name}"')
     summary = site.load("items", "two.ndjson", "--max-rejected", "1")
     assert (summary["exit_code"], summary["rows_kept"]["lab.items"]) == (1, 1)
-    assert _rows(site) == {1: "old"} | {n: "new" for n in range(5, 20)}
+    assert _rows(site) == {1: "old"} | dict.fromkeys(range(5, 20), "new")
 
 
 def test_a_dry_run_judges_what_a_load_would_publish(site: Site) -> None:
