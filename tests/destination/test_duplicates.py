@@ -6,7 +6,7 @@ import os
 import random
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from etl.datasets import read
-from etl.errors import DefinitionError
+from etl.errors import DefinitionError, TooManyRejectedError
 from etl.ingestion.values import Summary
 from etl.settings import Mode, OnDuplicate
 from tests.support.commands import PATIENT
@@ -180,10 +180,14 @@ class Trial:
             model.facts[name] = _crate(name, version, number)
             insert = "insert into logistics.crates values (%s, %s, %s, 0, 0, %s)"
             site.ask(insert, [name, version, number, number])
+        before = dict(model.facts)
         if mode == "replace":
             model.facts.clear()
         for record in self.records:
             model.take(record)
+        if mode == "replace":  # The rows of rejected records stay.
+            rejected = {record["crate_no"] for record in self.records} & before.keys() - model.facts.keys()
+            model.facts |= {name: before[name] for name in rejected}
         path = _write(site, "crates.json", self.records)
         asked: dict[str, Any] = {
             "mode": mode,
@@ -192,6 +196,11 @@ class Trial:
             "decoder": self.decoder,
         }
         first, last = self.batch_rows
+        if is_atomic and model.rejected == len(self.records):
+            _, error = site.bring(path, "crates", batch_rows=last, **asked)
+            assert isinstance(error, TooManyRejectedError)
+            assert _held(site) == replace(model, facts=before).held()
+            return
         summaries = [_bring(site, path, limit=self.limit, batch_rows=first, **asked)] if self.limit else []
         summaries.append(_bring(site, path, batch_rows=last, **asked))
         assert _held(site) == model.held()
