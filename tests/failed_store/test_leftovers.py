@@ -68,15 +68,22 @@ def test_a_copy_of_a_database_keeps_to_its_own_files(site: Site, copy: str) -> N
 
 
 def test_a_file_of_another_database_is_not_overwritten(site: Site, copy: str) -> None:
-    """A batch whose files would have the names of those of another database ends the load with 2."""
+    """A batch whose files would have the names of those of another database stores them in a folder beside."""
     _write(site, 30)
     assert site.load("boxes", "boxes.ndjson", *OPTIONS)["exit_code"] == 1
     before = _files(site)
-    done = site.run("load", "boxes", "boxes.ndjson", *OPTIONS, conninfo=copy)
-    assert done.returncode == 2
-    assert "belongs to another database" in done.stderr
-    assert "etl failed adopt" in done.stderr
-    assert _files(site) == before
+    assert site.run("load", "boxes", "boxes.ndjson", *OPTIONS, conninfo=copy).returncode == 1
+    after = _files(site)
+    assert {path: after[path] for path in before} == before
+    own = [path for path in after if path not in before and path.suffix == ".ndjson"]
+    assert len(own) == 2
+    for path in own:
+        path.write_text(path.read_text().replace("-1", "1"))
+    replay = site.run("failed", "replay", *(path.stem for path in own), conninfo=copy)
+    assert (replay.returncode, replay.stdout.count(": 1 loaded, 0 refused again")) == (0, 2)
+    assert {path: text for path, text in _files(site).items() if path in before} == before
+    _write(site, 33)
+    assert site.load("boxes", "boxes.ndjson", *OPTIONS)["exit_code"] == 1
 
 
 def test_a_restored_database_adopts_the_files(site: Site, copy: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from etl.errors import UsageError, reason_of
-from etl.ingestion.failed_store.store import FailedStore, is_own, owner, temporary_ending, write_json
+from etl.ingestion.failed_store.store import FailedStore, beside_of, is_own, owner, temporary_ending, write_json
 
 log = structlog.get_logger(__name__)
 
@@ -39,18 +39,23 @@ def sweep_replay(store: FailedStore, dataset: str, run: str, id: str) -> None:
 
 def _clear(store: FailedStore, dataset: str, run: str, ids: str, known: Collection[str]) -> None:
     """Remove temporary files, and move complete files aside that are not known; files of others stay."""
-    folder = store.folder / dataset / run
-    try:
-        for ending in _ENDINGS:
-            for temporary in {".tmp", temporary_ending(store.database)}:
-                for path in folder.glob(f".{ids}{ending}{temporary}"):
-                    path.unlink(missing_ok=True)
-        unknown = {path.stem for ending in _ENDINGS for path in folder.glob(ids + ending)} - set(known)
-        for failure in sorted(unknown):
-            if is_own(folder / f"{failure}.ndjson", store.database):
-                _move_aside(folder, failure)
-    except OSError as error:
-        raise UsageError(f"cannot clear up {folder} of the failed store: {reason_of(error)}") from error
+    of_run = store.folder / dataset / run
+    for folder in {of_run, beside_of(of_run, store.database)}:
+        try:
+            _clear_folder(folder, store.database, ids, known)
+        except OSError as error:
+            raise UsageError(f"cannot clear up {folder} of the failed store: {reason_of(error)}") from error
+
+
+def _clear_folder(folder: Path, database: str, ids: str, known: Collection[str]) -> None:
+    for ending in _ENDINGS:
+        for temporary in {".tmp", temporary_ending(database)}:
+            for path in folder.glob(f".{ids}{ending}{temporary}"):
+                path.unlink(missing_ok=True)
+    unknown = {path.stem for ending in _ENDINGS for path in folder.glob(ids + ending)} - set(known)
+    for failure in sorted(unknown):
+        if is_own(folder / f"{failure}.ndjson", database):
+            _move_aside(folder, failure)
 
 
 def _move_aside(folder: Path, id: str) -> None:

@@ -96,8 +96,7 @@ class FailedStore:
     def write(self, failure: Failure) -> Future[None]:
         """Write the two files of a failure in the background. Waits while too many failures are in the queue.
 
-        The future raises DatabaseError when the disk cannot take them, UsageError when files of this name belong to
-        another database: the batch must not commit then.
+        The future raises DatabaseError when the disk cannot take them: the batch must not commit then.
         """
         self._slots.acquire()
         future = self._writer.submit(_write, self.folder, failure, self.database)
@@ -151,7 +150,8 @@ class FailedStore:
         for name in (dataset, run, id):
             if name in {"", ".", ".."} or "/" in name or "\0" in name:
                 raise UsageError(f"{name!r} is not the name of a dataset, a run or a failure")
-        return self.folder / dataset / run / f"{id}.ndjson"
+        beside = beside_of(self.folder / dataset / run, self.database) / f"{id}.ndjson"
+        return beside if beside.with_suffix(".json").exists() else self.folder / dataset / run / beside.name
 
     def document(self, dataset: str, run: str, id: str) -> dict[str, Any]:
         """Read all of ID.json, also members of another version of this tool.
@@ -246,10 +246,20 @@ def require_own(path: Path, database: str) -> None:
         )
 
 
+def beside_of(run_folder: Path, database: str) -> Path:
+    """Return the folder of a run for the files whose names another database, a copy of this one, has taken."""
+    return run_folder.with_name(f"{run_folder.name}.{_short(database)}") if database else run_folder
+
+
+def _short(database: str) -> str:
+    return hashlib.sha256(database.encode()).hexdigest()[:8]
+
+
 def _write(folder: Path, failure: Failure, database: str) -> None:
     run_folder = folder / failure.dataset / failure.run
+    if not is_own(run_folder / f"{failure.id}.ndjson", database):
+        run_folder = beside_of(run_folder, database)
     records = run_folder / f"{failure.id}.ndjson"
-    require_own(records, database)
     document = {
         "id": failure.id,
         "run": failure.run,
@@ -290,7 +300,7 @@ def write_json(path: Path, document: Mapping[str, Any], database: str) -> None:
 
 def temporary_ending(database: str) -> str:
     """Return the ending of the temporary names of a database: two databases never write to the same one."""
-    return f".{hashlib.sha256(database.encode()).hexdigest()[:8]}.tmp" if database else ".tmp"
+    return f".{_short(database)}.tmp" if database else ".tmp"
 
 
 def _write_file(path: Path, parts: Iterable[bytes], database: str) -> None:
