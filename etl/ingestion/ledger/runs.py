@@ -154,7 +154,7 @@ def resume(connection: psycopg.Connection, known: KnownRun, request: AttemptRequ
 
 
 def _open_attempt(connection: psycopg.Connection, run: str, request: AttemptRequest) -> int:
-    by = {"host": socket.gethostname(), "os_user": _user(), "pid": os.getpid(), "tool_version": __version__}
+    by = {"host": socket.gethostname(), "os_user": user(), "pid": os.getpid(), "tool_version": __version__}
     row = connection.execute(_SQL["open_attempt"], {"run": run} | by | vars(request)).fetchone()
     if row is None:
         raise InternalError("the ledger gave no number to the attempt")
@@ -177,7 +177,8 @@ def name_session(connection: psycopg.Connection, run: str) -> None:
     connection.execute(queries.load("database")["name_session"], {"name": f"etl:{run}"})
 
 
-def _user() -> str:
+def user() -> str:
+    """Return the account of this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # An account without a name, as in containers.
