@@ -6,6 +6,7 @@ from typing import Any, LiteralString
 
 import pytest
 
+from etl.ingestion.recognition import comparison
 from tests.support.commands import Ended
 from tests.support.records import as_lines
 from tests.support.site import Site
@@ -174,6 +175,18 @@ def test_a_grown_source_of_an_undone_run_loads_as_a_whole(site: Site) -> None:
     assert site.run("db", "check").returncode == 0
 
 
+def test_the_other_runs_are_known_where_many_share_their_beginning(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is found by a later mark is still found when runs that are found by the earlier ones are undone."""
+    monkeypatch.setattr(comparison, "_FEW", 2)
+    runs = {f"{n}.ndjson": _load(site, f"{n}.ndjson", _orders([1, 2, 3, 100 + n])) for n in range(7)}
+    for name in ("0.ndjson", "3.ndjson"):
+        _undo(site, runs.pop(name))
+    for name, run in runs.items():
+        assert site.load("orders", name)["run"] == run
+    assert site.load("orders", "3.ndjson")["records"]["loaded"] == 4
+    assert len(_ids(site)) == 24
+
+
 def test_the_only_run_of_a_table_is_undone(site: Site) -> None:
     """An empty table after an undo is no lost table: the next load needs no --force."""
     _undo(site, _load(site, "wrong.ndjson", _orders(range(5))))
@@ -221,7 +234,7 @@ def test_a_killed_undo_changes_nothing_and_is_repeated(site: Site) -> None:
     assert _ids(site) == []
 
 
-@pytest.mark.parametrize("options", [(), ("--atomic",)])
+@pytest.mark.parametrize("options", [(), ("--atomic",), ("--mode", "replace")])
 def test_an_unfinished_run_is_undone(site: Site, options: tuple[str, ...]) -> None:
     """A killed load is taken back with its rows so far, and with its staging tables."""
     (site.folder / "wrong.ndjson").write_text(as_lines(*_orders(range(300))))
