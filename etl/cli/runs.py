@@ -91,10 +91,7 @@ def list_command(
 @json_option
 @click.pass_obj
 def show_command(common: Common, run: str, as_json: bool) -> None:
-    """Show one run, finished or not: attempts, balance, refused records with their reasons, and the next command.
-
-    RUN is its name, or `latest`.
-    """
+    """Show one run (`latest`: the newest): attempts, balance, refused records with their reasons, the next command."""
     with common.database() as database, connect(database) as connection:
         run = history.name_of(connection, run)
         runs = history.runs(connection, RunFilter(run=run), Path.cwd())

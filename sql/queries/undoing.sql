@@ -3,8 +3,8 @@
 set transaction isolation level repeatable read, read only;
 
 -- name: run
--- Return what an undo needs of a run: whether its rows are visible, the replace that was published over its rows, and for
--- how many tables its batches have counts.
+-- Return what an undo needs of a run: whether its rows are visible, the replace that was published over its rows, for how
+-- many tables its batches have counts, and how many older versions it wrote over, at most.
 select
     r.run, r.number, r.dataset, r.source, r.mode, r.started_at, r.undone_at, r.rows_undone,
     not r.is_atomic or r.published_at is not null as is_visible,
@@ -16,11 +16,16 @@ select
         order by p.published_at
         limit 1
     ) as replaced_by,
-    coalesce((select max(cardinality(rows)) from etl.batches b where b.run = r.run), 0) as tables,
-    coalesce(
-        (select sum(coalesce(rows[1], count_loaded, 0)) from etl.batches b where b.run = r.run), 0
-    )::bigint as rows_loaded
+    b.tables, b.rows_loaded,
+    b.rows_replaced + case when r.is_atomic then coalesce(r.rows_replaced, b.rows_loaded) else 0 end as rows_replaced
 from etl.runs r
+cross join lateral (
+    select
+        coalesce(max(cardinality(rows)), 0) as tables,
+        coalesce(sum(coalesce(rows[1], count_loaded, 0)), 0)::bigint as rows_loaded,
+        coalesce(sum(coalesce(batches.rows_replaced, rows[1], count_loaded, 0)), 0)::bigint as rows_replaced
+    from etl.batches where batches.run = r.run
+) b
 where r.run = %(run)s;
 
 -- name: replace_before
@@ -37,12 +42,12 @@ limit 1;
 select count(*) as all_rows, count(*) filter (where etl_run = {number}) as own_rows from {table};
 
 -- name: rows_of_others
--- Count the rows that the other runs of a dataset loaded into its first table, and how many of them are not there under
--- their runs any more. An equal number of rows that a run did not load counts, too: then the ledger is not complete.
+-- Count the rows that the other runs of a dataset loaded into one of its tables, and how many of them are not there under
+-- their runs any more. Rows that the ledger does not know count, too: then it is not complete.
 with held as (
     select etl_run, count(*) as rows from {table} group by etl_run
 ), loaded as (
-    select r.number, sum(coalesce(b.rows[1], b.count_loaded, 0)) as rows
+    select r.number, sum(coalesce(b.rows[{place}], b.count_loaded, 0)) as rows
     from etl.runs r
     join etl.batches b using (run)
     where r.dataset = {dataset} and r.number <> {number} and r.undone_at is null

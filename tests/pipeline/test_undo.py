@@ -267,14 +267,38 @@ def test_rows_that_a_later_merge_wrote_over_stay(site: Site) -> None:
     assert _skus(site) == 8
 
 
-def test_a_merge_of_new_keys_is_undone(site: Site) -> None:
-    """When all rows of the other runs are there, the merge wrote over none of them."""
+@pytest.mark.parametrize("options", [(), ("--atomic",)])
+@pytest.mark.parametrize("has_rejected", [False, True])
+def test_a_merge_of_new_keys_is_undone(site: Site, options: tuple[str, ...], has_rejected: bool) -> None:
+    """A merge that wrote over no row is taken back, although other merges wrote over rows of each other."""
+    _define(site, "merge")
+    _load(site, "monday.ndjson", _orders(range(10)))
+    _load(site, "tuesday.ndjson", _orders(range(5)))
+    site.ask("alter table lab.orders add check (amount <> 77)")
+    wrong = _orders(range(20, 25)) + (_orders([30], amount=77) if has_rejected else [])
+    run = _load(site, "wrong.ndjson", wrong, "--max-rejected", "50%", *options, code=int(has_rejected))
+    _load(site, "wednesday.ndjson", _orders([0, 24]))
+    undone = _undo(site, run)
+    assert (undone["tables"][0]["rows_deleted"], undone["rows_written_over"]) == (4, 0)
+    assert _ids(site) == [*range(10), 24]
+
+
+def test_a_merge_whose_replay_wrote_over_a_row_is_refused(site: Site) -> None:
+    """What a replay into the run wrote over counts, too; where nothing is counted, all of its rows may have."""
     _define(site, "merge")
     _load(site, "right.ndjson", _orders(range(10)))
-    run = _load(site, "wrong.ndjson", _orders(range(20, 25)))
-    undone = _undo(site, run)
-    assert (undone["tables"][0]["rows_deleted"], undone["rows_written_over"]) == (5, 0)
-    assert _ids(site) == list(range(10))
+    wrong = [*_orders(range(20, 25)), {"id": 3, "amount": -1}]
+    run = _load(site, "wrong.ndjson", wrong, "--max-rejected", "50%", code=1)
+    assert _undo(site, run, "--dry-run")["rows_written_over"] == 0
+    [(waits,)] = site.ask("select id from etl.failures")
+    path = site.store / "orders" / run / f"{waits}.ndjson"
+    path.write_text(path.read_text().replace("-1", "1"))
+    assert site.run("failed", "replay", waits).returncode == 0
+    assert "up to 1 older versions" in _refused(site, run).error
+    # As in a database that an earlier version has filled.
+    _load(site, "tuesday.ndjson", _orders(range(5)))
+    site.ask("update etl.batches set rows_replaced = null")
+    assert "up to 5 older versions" in _refused(site, run).error
 
 
 def test_a_merge_that_wrote_over_rows_is_refused(site: Site) -> None:
@@ -284,8 +308,8 @@ def test_a_merge_that_wrote_over_rows_is_refused(site: Site) -> None:
     run = _load(site, "wrong.ndjson", _orders(range(7, 12)))
     for options in ((), ("--dry-run",)):
         refused = _refused(site, run, *options)
-        assert "has merged 5 rows into lab.orders. Of the 10 rows that other runs loaded, 3 have been" in refused.error
-        assert "up to 3 older versions" in refused.error
+        assert "has merged 5 rows into lab.orders, and may have written over up to 3 older versions" in refused.error
+        assert "of the 10 rows that other runs loaded, 3 are not theirs any more" in refused.error
         assert "--delete-rows deletes the 5 rows that this run wrote last" in refused.error
     undone = _undo(site, run, "--delete-rows")
     assert (undone["tables"][0]["rows_deleted"], undone["rows_written_over"]) == (5, 3)

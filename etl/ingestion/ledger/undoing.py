@@ -26,6 +26,7 @@ class RunToUndo:
 
     `is_visible` is False before an atomic run is published; `replaced_by` is the replace that was published over its
     rows. `tables` is the number of tables for which its batches have counts, `rows_loaded` what it sent to the first.
+    `rows_replaced` are the older versions that it may have written over as a merge, at most.
     """
 
     run: str
@@ -40,6 +41,7 @@ class RunToUndo:
     replaced_by: str | None
     tables: int
     rows_loaded: int
+    rows_replaced: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ class TableRows:
 
 @dataclass(frozen=True, kw_only=True)
 class OtherRows:
-    """The rows that other runs loaded into the first table, and those of them that are not there under their runs."""
+    """The rows that other runs loaded, child rows aside, and those of them that are not there under their runs."""
 
     loaded: int
     missing: int
@@ -94,9 +96,14 @@ def count_rows(connection: psycopg.Connection, table: Table, number: int) -> Tab
 
 
 def rows_of_others(connection: psycopg.Connection, dataset: Dataset, number: int) -> OtherRows:
-    """Count what the other runs loaded into the first table of a dataset, and what is not there under their runs."""
-    names = _names(dataset.tables[0], number) | {"dataset": sql.Literal(dataset.name)}
-    return queries.one_as(OtherRows, connection, _SQL["rows_of_others"].format(**names), None)
+    """Count what the other runs of a dataset loaded, child rows aside, and what is not there under their runs."""
+    loaded = missing = 0
+    for place, table in enumerate(dataset.tables, 1):
+        if not table.each:
+            names = _names(table, number) | {"dataset": sql.Literal(dataset.name), "place": sql.Literal(place)}
+            found = queries.one_as(OtherRows, connection, _SQL["rows_of_others"].format(**names), None)
+            loaded, missing = loaded + found.loaded, missing + found.missing
+    return OtherRows(loaded=loaded, missing=missing)
 
 
 def delete_rows(connection: psycopg.Connection, table: Table, number: int) -> int:

@@ -207,15 +207,19 @@ def _require_undoable(connection: psycopg.Connection, run: RunToUndo, dataset: D
     if run.mode != "merge":
         return 0
     table = dataset.tables[0]
-    others = undoing.rows_of_others(connection, dataset, run.number)
     own = undoing.count_rows(connection, table, run.number).own_rows
-    written_over = min(others.missing, max(run.rows_loaded, own))
+    # By a ledger that has lost its batches, the run has written nothing.
+    most = run.rows_replaced if run.rows_loaded >= own else max(own, run.rows_replaced)
+    if not most:
+        return 0
+    others = undoing.rows_of_others(connection, dataset, run.number)
+    written_over = min(others.missing, most)
     if not written_over or request.deletes_merged:
         return written_over
     raise UsageError(
-        f"run {run.run} has merged {run.rows_loaded:,} rows into {table.name}. Of the {others.loaded:,} rows that other"
-        f" runs loaded, {others.missing:,} have been replaced or deleted since: this run may have written over up to"
-        f" {written_over:,} older versions, which nobody can restore",
+        f"run {run.run} has merged {run.rows_loaded:,} rows into {table.name}, and may have written over up to"
+        f" {written_over:,} older versions, which nobody can restore: of the {others.loaded:,} rows that other runs"
+        f" loaded, {others.missing:,} are not theirs any more",
         hint=f"--delete-rows deletes the {own:,} rows that this run wrote last; then load the sources with the older"
         f" versions again by --force (etl runs list --dataset {run.dataset})",
     )
