@@ -203,6 +203,10 @@ def _print_undone(result: UndoResult) -> None:
         ["table", "deleted", "before", "after"],
         [(each.table, each.rows_deleted, each.rows_before, each.rows_after) for each in result.tables],
     )
+    if result.restored:
+        print_text(
+            f"its source is known by an earlier run again, whose rows are still there: {', '.join(result.restored)}"
+        )
     if result.superseded:
         print_text(f"{result.superseded:,} records that wait in the failed store will not be replayed")
     if result.rows_written_over:

@@ -94,17 +94,20 @@ where later.run = %(run)s and r.number <> later.number and later.superseded_by i
 order by r.number;
 
 -- name: restore_runs
--- Let runs whose place a run had taken get what took its own place, or count again, with the failures that waited.
+-- Let runs whose place a run had taken get what took its own place, or count again, with the failures that waited; return
+-- those that count again.
 with restored as (
     update etl.runs r
     set superseded_by = later.superseded_by
     from etl.runs later
     where later.run = %(run)s and r.number = any(%(numbers)s)
-    returning r.run, r.superseded_by
+    returning r.run, r.number, r.superseded_by
+), waiting as (
+    update etl.failures
+    set state = 'pending'
+    where state = 'superseded' and run in (select run from restored where superseded_by is null)
 )
-update etl.failures
-set state = 'pending'
-where state = 'superseded' and run in (select run from restored where superseded_by is null);
+select run from restored where superseded_by is null order by number;
 
 -- name: note_undone
 -- Note that a run was taken back, so that its source is not known any more, and notify the listeners.

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any, LiteralString
 
 import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from etl.ingestion.recognition import comparison
 from tests.support.commands import Ended
@@ -338,13 +340,13 @@ def test_an_undone_forced_run_gives_the_earlier_run_its_place_again(site: Site) 
     first = _load(site, "feed.ndjson", [*_orders(range(5)), {"id": "bad"}], "--max-rejected", "50%", code=1)
     second = _load(site, "feed.ndjson", (), "--force", "--max-rejected", "50%", code=1)
     assert len(_ids(site)) == 10
-    _undo(site, second)
+    assert _undo(site, second)["restored"] == [first]
     assert _ids(site) == list(range(5))
     assert site.load("orders", "feed.ndjson")["run"] == first
     assert sorted(site.failures.states().values()) == ["pending", "superseded"]
     third = _load(site, "feed.ndjson", (), "--force", "--max-rejected", "50%", code=1)
     site.ask("delete from lab.orders where id < 5 and etl_run = 1; delete from lab.order_lines where etl_run = 1")
-    _undo(site, third)
+    assert _undo(site, third)["restored"] == []
     assert _ids(site) == []
     assert site.load("orders", "feed.ndjson", "--max-rejected", "50%")["records"]["loaded"] == 5
 
@@ -404,3 +406,21 @@ def test_the_aggregates_follow_an_undo(site: Site) -> None:
         " where aggregate = 'daily_shipments' and r.run = %s",
         [right["run"]],
     )
+
+
+def test_a_loader_takes_a_run_back(site: Site) -> None:
+    """The role that loads has the rights that an undo needs, also to drop its own staging tables."""
+    site.run("db", "migrate")
+    role = sql.Identifier(f"{site.connection.info.dbname}_loader")
+    site.ask(sql.SQL("create role {} login in role etl_loader").format(role))
+    try:
+        as_loader = make_conninfo(site.conninfo, user=role.as_string(None).strip('"'))
+        (site.folder / "wrong.ndjson").write_text(as_lines(*_orders(range(5)), {"id": "bad"}))
+        words = ("load", "orders", "wrong.ndjson", "--max-rejected", "50%")
+        assert site.run(*words, conninfo=as_loader).returncode == 1
+        assert site.run("runs", "undo", "latest", conninfo=as_loader).returncode == 0
+        assert site.run(*words, "--atomic", "--max-rejected", "1", conninfo=as_loader).returncode == 1
+        assert site.run("runs", "undo", "latest", conninfo=as_loader).returncode == 0
+        assert _ids(site) == []
+    finally:
+        site.ask(sql.SQL("drop owned by {role}; drop role {role}").format(role=role))

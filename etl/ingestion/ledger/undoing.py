@@ -127,8 +127,8 @@ def supersede_failures(connection: psycopg.Connection, run: str) -> Waiting:
     return queries.one_as(Waiting, connection, _SQL["supersede_failures"], {"run": run})
 
 
-def restore_earlier(connection: psycopg.Connection, dataset: Dataset, run: str) -> None:
-    """Let the runs whose place a run had taken count again, if the tables still have their rows.
+def restore_earlier(connection: psycopg.Connection, dataset: Dataset, run: str) -> list[str]:
+    """Let the runs whose place a run had taken count again, if the tables still have their rows; return their names.
 
     A person may have deleted these rows before the forced load: then their sources load again, too.
     """
@@ -136,8 +136,7 @@ def restore_earlier(connection: psycopg.Connection, dataset: Dataset, run: str) 
     held = [
         number for number, is_visible in earlier if not is_visible or losses.has_rows_of(connection, dataset, number)
     ]
-    if held:
-        connection.execute(_SQL["restore_runs"], {"run": run, "numbers": held})
+    return [name for (name,) in connection.execute(_SQL["restore_runs"], {"run": run, "numbers": held})]
 
 
 def note(connection: psycopg.Connection, run: str, rows: Sequence[int]) -> datetime:

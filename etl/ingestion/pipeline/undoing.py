@@ -53,7 +53,8 @@ class UndoResult:
     """A run that was taken back, now or before, or would be.
 
     `rows_loaded` are the rows that it loaded into the first table by the ledger; `rows_written_over` of them may have
-    taken the place of rows of other runs, which are gone. `superseded` counts the records that waited of the run.
+    taken the place of rows of other runs, which are gone. `superseded` counts the records that waited of the run;
+    `restored` are the runs of its source that count again, because it had taken their place by --force.
     """
 
     run: str
@@ -66,6 +67,7 @@ class UndoResult:
     rows_written_over: int = 0
     tables: tuple[TableChange, ...] = ()
     superseded: int = 0
+    restored: tuple[str, ...] = ()
 
 
 def undo(
@@ -152,8 +154,8 @@ def _take_back(connection: psycopg.Connection, dataset: Dataset, request: UndoRe
     written_over = _require_undoable(connection, run, dataset, request)
     changes = _delete(connection, run, dataset)
     undoing.drop_staging(connection, run.run)
-    if run.mode == "append" or not run.is_visible:
-        undoing.restore_earlier(connection, dataset, run.run)
+    adds_only = run.mode == "append" or not run.is_visible
+    restored = undoing.restore_earlier(connection, dataset, run.run) if adds_only else []
     superseded = undoing.supersede_failures(connection, run.run)
     undone_at = undoing.note(connection, run.run, [change.rows_deleted for change in changes])
     return UndoResult(
@@ -163,6 +165,7 @@ def _take_back(connection: psycopg.Connection, dataset: Dataset, request: UndoRe
         rows_written_over=written_over,
         tables=tuple(changes),
         superseded=superseded.records,
+        restored=tuple(restored),
     )
 
 
