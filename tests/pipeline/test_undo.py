@@ -400,6 +400,7 @@ def test_the_aggregates_follow_an_undo(site: Site) -> None:
     assert _undo(site, wrong["run"])["status"] == "already_undone"
     assert site.value("select sum(count_shipments) from analytics.daily_shipments") == 50
     assert site.run("precalculate", "--verify").returncode == 0
+    assert site.ask("select count_runs, count_loaded, count_kept from analytics.data_quality") == [(1, 50, 50)]
     assert site.value("select run from analytics.freshness where aggregate = 'daily_shipments'") == wrong["run"]
     assert site.value(
         "select facts_through = finished_at from analytics.freshness, etl.runs r"
