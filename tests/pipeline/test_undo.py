@@ -177,6 +177,18 @@ def test_a_grown_source_of_an_undone_run_loads_as_a_whole(site: Site) -> None:
     assert site.run("db", "check").returncode == 0
 
 
+def test_a_corrected_file_takes_the_place_of_the_wrong_one(site: Site) -> None:
+    """A file that begins like a loaded one and then differs is refused, and loads when that run is undone."""
+    run = _load(site, "wrong.ndjson", _orders(range(1500)))
+    (site.folder / "right.ndjson").write_text(as_lines(*_orders(range(1400)), *_orders(range(1400, 1500), amount=2)))
+    refused = site.run("load", "orders", "right.ndjson")
+    command = refused.error.partition("first etl ")[2]
+    assert (refused.returncode, command) == (5, f"runs undo {run}")
+    assert site.run(*command.split()).returncode == 0
+    assert site.load("orders", "right.ndjson")["records"]["loaded"] == 1500
+    assert _ids(site) == list(range(1500))
+
+
 def test_the_other_runs_are_known_where_many_share_their_beginning(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is found by a later mark is still found when runs that are found by the earlier ones are undone."""
     monkeypatch.setattr(comparison, "_FEW", 2)

@@ -289,7 +289,12 @@ def _require_new(
         raise TooManyRejectedError(
             f"{name}: the first {decided.agrees:,} records are those of run {run.run}, and others follow:"
             " append would load them twice",
-            hint="load a full export by --mode merge or replace; --force appends all of it and doubles these records",
+            hint="load a full export by --mode merge or replace; --force appends all of it and doubles these records"
+            + (
+                ""
+                if run.mode == "replace"
+                else f"; if it takes the place of that source, first etl runs undo {run.run}"
+            ),
         )
 
 
