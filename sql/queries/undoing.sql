@@ -4,7 +4,7 @@ set transaction isolation level repeatable read, read only;
 
 -- name: run
 -- Return what an undo needs of a run: whether its rows are visible, the replace that was published over its rows, for how
--- many tables its batches have counts, and how many older versions it wrote over, at most.
+-- many tables its batches have counts, how many older versions it wrote over, and how many rows may have done so uncounted.
 select
     r.run, r.number, r.dataset, r.source, r.mode, r.started_at, r.undone_at, r.rows_undone,
     not r.is_atomic or r.published_at is not null as is_visible,
@@ -17,13 +17,17 @@ select
         limit 1
     ) as replaced_by,
     b.tables, b.rows_loaded,
-    b.rows_replaced + case when r.is_atomic then coalesce(r.rows_replaced, b.rows_loaded) else 0 end as rows_replaced
+    b.rows_replaced + coalesce(r.rows_replaced, 0) as rows_replaced,
+    case when r.is_atomic and r.rows_replaced is null then b.rows_loaded else b.rows_uncounted end as rows_uncounted
 from etl.runs r
 cross join lateral (
     select
         coalesce(max(cardinality(rows)), 0) as tables,
         coalesce(sum(coalesce(rows[1], count_loaded, 0)), 0)::bigint as rows_loaded,
-        coalesce(sum(coalesce(batches.rows_replaced, rows[1], count_loaded, 0)), 0)::bigint as rows_replaced
+        coalesce(sum(batches.rows_replaced), 0)::bigint as rows_replaced,
+        coalesce(
+            sum(coalesce(rows[1], count_loaded, 0)) filter (where batches.rows_replaced is null), 0
+        )::bigint as rows_uncounted
     from etl.batches where batches.run = r.run
 ) b
 where r.run = %(run)s;
@@ -41,9 +45,9 @@ limit 1;
 -- Count the rows of a table, and those of a run.
 select count(*) as all_rows, count(*) filter (where etl_run = {number}) as own_rows from {table};
 
--- name: rows_of_others
--- Count the rows that the other runs of a dataset loaded into one of its tables, and how many of them are not there under
--- their runs any more. Rows that the ledger does not know count, too: then it is not complete.
+-- name: missing_of_others
+-- Count the rows that the other runs of a dataset loaded into one of its tables, and that are not there under their runs any
+-- more. Rows that the ledger does not know count, too: then it is not complete.
 with held as (
     select etl_run, count(*) as rows from {table} group by etl_run
 ), loaded as (
@@ -54,9 +58,7 @@ with held as (
         and (not r.is_atomic or r.published_at is not null)
     group by r.number
 )
-select
-    coalesce(sum(loaded.rows), 0)::bigint as loaded,
-    coalesce(sum(abs(loaded.rows - coalesce(held.rows, 0))), 0)::bigint as missing
+select coalesce(sum(abs(loaded.rows - coalesce(held.rows, 0))), 0)::bigint
 from loaded
 left join held on held.etl_run = loaded.number;
 

@@ -26,7 +26,8 @@ class RunToUndo:
 
     `is_visible` is False before an atomic run is published; `replaced_by` is the replace that was published over its
     rows. `tables` is the number of tables for which its batches have counts, `rows_loaded` what it sent to the first.
-    `rows_replaced` are the older versions that it may have written over as a merge, at most.
+    `rows_replaced` are the older versions that it has written over as a merge, at most; `rows_uncounted` are rows of
+    batches for which nobody counted them.
     """
 
     run: str
@@ -42,6 +43,7 @@ class RunToUndo:
     tables: int
     rows_loaded: int
     rows_replaced: int
+    rows_uncounted: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +52,6 @@ class TableRows:
 
     all_rows: int
     own_rows: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class OtherRows:
-    """The rows that other runs loaded, child rows aside, and those of them that are not there under their runs."""
-
-    loaded: int
-    missing: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,15 +89,15 @@ def count_rows(connection: psycopg.Connection, table: Table, number: int) -> Tab
     return queries.one_as(TableRows, connection, _SQL["count_rows"].format(**_names(table, number)), None)
 
 
-def rows_of_others(connection: psycopg.Connection, dataset: Dataset, number: int) -> OtherRows:
-    """Count what the other runs of a dataset loaded, child rows aside, and what is not there under their runs."""
-    loaded = missing = 0
+def missing_of_others(connection: psycopg.Connection, dataset: Dataset, number: int) -> int:
+    """Count the rows that other runs of a dataset loaded, child rows aside, and that are not theirs any more."""
+    missing = 0
     for place, table in enumerate(dataset.tables, 1):
         if not table.each:
             names = _names(table, number) | {"dataset": sql.Literal(dataset.name), "place": sql.Literal(place)}
-            found = queries.one_as(OtherRows, connection, _SQL["rows_of_others"].format(**names), None)
-            loaded, missing = loaded + found.loaded, missing + found.missing
-    return OtherRows(loaded=loaded, missing=missing)
+            row = connection.execute(_SQL["missing_of_others"].format(**names)).fetchone()
+            missing += int(row[0]) if row else 0
+    return missing
 
 
 def delete_rows(connection: psycopg.Connection, table: Table, number: int) -> int:

@@ -211,18 +211,16 @@ def _require_undoable(connection: psycopg.Connection, run: RunToUndo, dataset: D
         return 0
     table = dataset.tables[0]
     own = undoing.count_rows(connection, table, run.number).own_rows
-    # By a ledger that has lost its batches, the run has written nothing.
-    most = run.rows_replaced if run.rows_loaded >= own else max(own, run.rows_replaced)
-    if not most:
-        return 0
-    others = undoing.rows_of_others(connection, dataset, run.number)
-    written_over = min(others.missing, most)
+    # A row that the ledger does not know was not counted either: it has lost batches.
+    uncounted = run.rows_uncounted + max(0, own - run.rows_loaded)
+    if uncounted:
+        uncounted = min(uncounted, undoing.missing_of_others(connection, dataset, run.number))
+    written_over = run.rows_replaced + uncounted
     if not written_over or request.deletes_merged:
         return written_over
     raise UsageError(
-        f"run {run.run} has merged {run.rows_loaded:,} rows into {table.name}, and may have written over up to"
-        f" {written_over:,} older versions, which nobody can restore: of the {others.loaded:,} rows that other runs"
-        f" loaded, {others.missing:,} are not theirs any more",
+        f"run {run.run} has merged {run.rows_loaded:,} rows into {table.name}, and has written over up to"
+        f" {written_over:,} older versions, which nobody can restore",
         hint=f"--delete-rows deletes the {own:,} rows that this run wrote last; then load the sources with the older"
         f" versions again by --force (etl runs list --dataset {run.dataset})",
     )
