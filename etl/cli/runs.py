@@ -8,12 +8,23 @@ from typing import Any, get_args
 import click
 
 from etl.cli import completion
-from etl.cli.options import Common, json_option, option, print_json, print_note, print_table, print_text
+from etl.cli.options import (
+    Common,
+    LedgerCode,
+    json_option,
+    no_precalculate_option,
+    option,
+    print_json,
+    print_note,
+    print_table,
+    print_text,
+)
 from etl.database.connecting import connect
-from etl.errors import UsageError
+from etl.errors import ExitCode, UsageError
 from etl.ingestion.ledger import failures, history
 from etl.ingestion.ledger.history import AttemptRow, RunFilter, RunRow, RunStatus
-from etl.ingestion.pipeline import tracing
+from etl.ingestion.pipeline import tracing, undoing
+from etl.ingestion.pipeline.undoing import UndoRequest, UndoResult
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -37,7 +48,7 @@ class _Since(click.ParamType[datetime]):
 
 @click.group("runs")
 def command() -> None:
-    """Show what was loaded, when, from where, and how it ended."""
+    """Show what was loaded, when, from where, and how it ended; take a run back."""
 
 
 @command.command("list", epilog="Example: etl runs list --dataset shipments --since 7d")
@@ -80,8 +91,9 @@ def list_command(
 @json_option
 @click.pass_obj
 def show_command(common: Common, run: str, as_json: bool) -> None:
-    """Show one run, finished or not: attempts, balance, refused records with their reasons, and the next command."""
+    """Show one run (`latest`: the newest): attempts, balance, refused records with their reasons, the next command."""
     with common.database() as database, connect(database) as connection:
+        run = history.name_of(connection, run)
         runs = history.runs(connection, RunFilter(run=run), Path.cwd())
         if not runs:
             raise UsageError(f"no run is called {run}", hint="etl runs list")
@@ -147,6 +159,63 @@ def trace_command(common: Common, table: str, values: tuple[str, ...], as_json: 
         print_note(f"more than {tracing.MAX_ROWS} records: name more columns")
 
 
+@command.command("undo", epilog="Example: etl runs undo 20261121T081500Z-3f9a1c --dry-run")
+@click.argument("run", shell_complete=completion.runs)
+@option("--dry-run", is_flag=True, help="Count the rows that would be deleted, and change nothing.")
+@option(
+    "--delete-rows",
+    envvar=None,
+    show_envvar=False,
+    is_flag=True,
+    help="Also take back a merge that may have written over rows of other runs: these older versions stay lost.",
+)
+@no_precalculate_option
+@json_option
+@click.pass_obj
+def undo_command(
+    common: Common, run: str, dry_run: bool, delete_rows: bool, no_precalculate: bool, as_json: bool
+) -> int:
+    """Take a run back: delete the rows that it loaded, and forget its source, which then loads again as a new run.
+
+    RUN is its name, or `latest`. All tables of its dataset lose these rows together, or none does.
+    """
+    request = UndoRequest(run=run, deletes_merged=delete_rows, is_dry_run=dry_run)
+    with common.database() as database:
+        for result in undoing.undo(request, database, common.config_dir, precalculates=not no_precalculate):
+            if not isinstance(result, UndoResult):
+                continue
+            if as_json:
+                print_json([vars(result)])
+            else:
+                _print_undone(result)
+    return LedgerCode(ExitCode.SUCCESS)
+
+
+def _print_undone(result: UndoResult) -> None:
+    if result.status == "already_undone":
+        print_text(f"run {result.run} is undone already, since {result.undone_at:%Y-%m-%d %H:%M:%S %Z}")
+        return
+    done = "undone" if result.status == "undone" else "nothing was changed; an undo would delete these rows"
+    print_text(f"run {result.run}, {result.mode} of {result.source} into {result.dataset}: {done}")
+    click.echo()
+    print_table(
+        "rows",
+        ["table", "deleted", "before", "after"],
+        [(each.table, each.rows_deleted, each.rows_before, each.rows_after) for each in result.tables],
+    )
+    if result.restored:
+        print_text(
+            f"its source is known by an earlier run again, whose rows are still there: {', '.join(result.restored)}"
+        )
+    if result.superseded:
+        print_text(f"{result.superseded:,} records that wait in the failed store will not be replayed")
+    if result.rows_written_over:
+        print_text(
+            f"up to {result.rows_written_over:,} rows of other runs, which this run may have written over, stay lost:"
+            f" load their sources again by --force (etl runs list --dataset {result.dataset})"
+        )
+
+
 def _print_run(run: RunRow, here: Path) -> None:
     print_text(f"run {run.run}: {_status(run)}")
     print_text(f"  {run.dataset} from {run.source}, {run.mode}, begun {run.started_at:%Y-%m-%d %H:%M:%S %Z}")
@@ -170,6 +239,10 @@ def _print_run(run: RunRow, here: Path) -> None:
 
 def _status(run: RunRow) -> str:
     """Return the status of a run in words."""
+    if run.undone_at is not None:
+        return (
+            f"undone at {run.undone_at:%Y-%m-%d %H:%M:%S %Z} by {run.undone_by}, {run.rows_undone or 0:,} rows deleted"
+        )
     if run.status == "running":
         newest = f"; its newest batch began {run.last_batch_at:%H:%M:%S %Z}" if run.last_batch_at else ""
         return f"running, process {run.pid} of {_account(run)} holds its source{newest}"

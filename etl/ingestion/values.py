@@ -371,13 +371,17 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What became of a batch: records by outcome, and the rows of each table as COPY counted them."""
+    """What became of a batch: records by outcome, and the rows of each table as COPY counted them.
+
+    `rows_replaced` are the older versions that a merge wrote over, at most; None where nobody knows.
+    """
 
     loaded: int
     rejected: int
     failed: int
     rows: tuple[int, ...]
     policy_effects: PolicyEffects = PolicyEffects()
+    rows_replaced: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@
 -- key: day, dataset
 -- column day: day (UTC) on which the batches were loaded; a replay counts on the day of its batch
 -- column dataset: dataset that the records were loaded into
--- column count_runs: runs with a batch on the day
+-- column count_runs: runs with a batch on the day, without runs that were undone
 -- column count_records: records read
 -- column count_loaded: records loaded, also by replays
 -- column count_rejected: records that cannot load as they are
@@ -37,7 +37,7 @@ with visible as (
         batches.count_failed
     from etl.batches
     join etl.runs using (run)
-    where not runs.is_atomic or runs.published_at is not null
+    where (not runs.is_atomic or runs.published_at is not null) and runs.undone_at is null
 ),
 loaded as (
     select

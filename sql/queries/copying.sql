@@ -33,3 +33,16 @@ select etl_batch, count(*) from {table} group by etl_batch;
 -- name: has_rows
 -- Return whether a table holds a row.
 select exists (select from {table}) as has_rows;
+
+-- name: updates
+-- Return how many rows of a table the session has updated in this transaction, and in those that the server has not added
+-- to its statistics yet; also by a part that was rolled back. Null: the server does not count.
+select case
+    when current_setting('track_counts')::boolean then coalesce(
+        (
+            select sum(pg_stat_get_xact_tuples_updated(p.relid))::bigint
+            from pg_partition_tree(%(table)s::regclass) p
+        ),
+        pg_stat_get_xact_tuples_updated(%(table)s::regclass)
+    )
+end;

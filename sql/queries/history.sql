@@ -5,7 +5,10 @@ select
     a.attempt as attempts, a.exit_code, a.host, a.os_user, a.pid, a.tool_version, a.folder, a.options,
     b.records, b.loaded, b.rejected, b.failed, d.rows_deleted, d.rows_kept, b.batches, p.pending, b.bytes, t.seconds,
     case when t.seconds > 0 then round((b.records / t.seconds)::numeric, 1)::double precision end as records_per_second,
-    b.last_batch_at
+    b.last_batch_at, r.undone_at, r.undone_by,
+    case when r.undone_at is not null then (
+        select coalesce(sum(count), 0)::bigint from unnest(r.rows_undone) as undone (count)
+    ) end as rows_undone
 from etl.runs r
 left join lateral (
     select * from etl.attempts where run = r.run order by attempt desc limit 1
@@ -16,6 +19,7 @@ cross join lateral (
 ) p
 cross join lateral (
     select case
+        when r.undone_at is not null then 'undone'
         when a.ended_at is null and exists (
             select from pg_locks l join pg_stat_activity holder using (pid)
             where l.locktype = 'advisory' and l.granted and holder.application_name = 'etl:' || r.run
@@ -63,6 +67,10 @@ where (%(run)s::text is null or r.run = %(run)s)
     and (%(since)s::timestamptz is null or r.started_at >= %(since)s)
 order by r.number desc
 limit %(limit)s;
+
+-- name: newest_run
+-- Return the name of the newest run.
+select run from etl.runs order by number desc limit 1;
 
 -- name: attempts
 -- List the attempts of a run.

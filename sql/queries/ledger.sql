@@ -113,7 +113,7 @@ from (
 -- Enter the result of a claimed batch, as COPY counted it.
 update etl.batches
 set count_loaded = %(loaded)s, count_rejected = %(rejected)s, count_failed = %(failed)s, rows = %(rows)s,
-    policies = %(policies)s
+    policies = %(policies)s, rows_replaced = %(rows_replaced)s
 where run = %(run)s and "offset" = %(offset)s;
 
 -- name: enter_failure
@@ -147,8 +147,13 @@ with finished as (
 select pg_notify('etl_runs', dataset) from finished;
 
 -- name: publish_run
--- Note that this transaction makes the rows of an atomic run visible.
-update etl.runs set published_at = clock_timestamp(), published_xact = pg_current_xact_id() where run = %(run)s;
+-- Note that this transaction makes the rows of an atomic run visible, and how many older versions it wrote over.
+update etl.runs
+set
+    published_at = clock_timestamp(),
+    published_xact = pg_current_xact_id(),
+    rows_replaced = case when published_at is null then 0 else rows_replaced end + %(rows_replaced)s
+where run = %(run)s;
 
 -- name: note_deletions
 -- Note the rows of each table that an attempt deleted by a replace, and those that it kept for rejected records.
@@ -288,6 +293,7 @@ with entered as (
             from unnest(rows, %(rows)s::bigint[]) with ordinality as t (a, b, place)
             order by place
         ),
+        rows_replaced = rows_replaced + %(rows_replaced)s,
         xact = pg_current_xact_id()
     where run = %(run)s and "offset" = %(offset)s
     returning run

@@ -59,7 +59,7 @@ update etl.failures set state = 'superseded' where state = 'pending' and run in 
 -- Return what the ledger has of a run: its records in batches, those up to its last mark, the refused ones in batches
 -- and in failures.
 select
-    runs.number,
+    runs.mode,
     runs.finished_at is not null as is_finished,
     coalesce((select sum(count_records) from etl.batches where batches.run = runs.run), 0)::bigint as records,
     coalesce((select max(last_record) from etl.marks where marks.run = runs.number), 0)::bigint as marked,
@@ -75,7 +75,7 @@ where runs.run = %(run)s;
 
 -- name: run_without_marks
 -- Find a run of a dataset that loaded records, and by whose marks no source would be recognised.
-select runs.run, runs.number
+select runs.run, runs.mode
 from etl.runs
 where runs.dataset = %(dataset)s and runs.superseded_by is null
     and not exists (select from etl.marks where marks.run = runs.number)

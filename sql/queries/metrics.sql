@@ -3,8 +3,9 @@
 select
     r.dataset,
     coalesce(sum(p.pending), 0)::bigint as pending,
-    extract(epoch from max(r.finished_at) filter (where not r.is_atomic or r.published_at is not null))::double precision
-        as finished_at
+    extract(epoch from max(r.finished_at) filter (
+        where (not r.is_atomic or r.published_at is not null) and r.undone_at is null
+    ))::double precision as finished_at
 from etl.runs r
 cross join lateral (
     select sum(count_records) as pending from etl.failures where run = r.run and state = 'pending'

@@ -255,7 +255,7 @@ returning round(extract(epoch from clock_timestamp() - transaction_timestamp()),
 select runs.run, coalesce(runs.published_at, runs.finished_at) as ended_at
 from etl.runs
 join etl.aggregates on runs.dataset = any(aggregates.datasets)
-where aggregates.aggregate = {aggregate} and runs.finished_at is not null
+where aggregates.aggregate = {aggregate} and runs.finished_at is not null and runs.undone_at is null
 order by ended_at desc
 limit 1
 

@@ -155,3 +155,26 @@ def test_runs_that_were_found_by_each_of_their_marks_are_found_by_one(empty_site
     assert recognised(empty_site.connection, "events", sources[0] + b'{"i":9}\n').kind == "extends"
     assert recognised(empty_site.connection, "events", b'{"i":1}\n{"i":2}\n{"i":7}\n').kind == "perhaps within"
     assert recognised(empty_site.connection, "events", b'{"i":1}\n{"i":9}\n').kind == "new"
+
+
+def test_a_run_of_the_version_before_undone_runs_is_undone(empty_site: Site, tmp_path: Path) -> None:
+    """After the migration a run that an earlier version loaded is taken back, and its source loads again."""
+    folder = _sql_before(tmp_path / "sql", "0017")
+    with patch.object(migrations, "shipped", lambda _name: folder):
+        migrations.run_migrations(empty_site.connection)
+    empty_site.define('name = "events"\n[[table]]\nname = "logistics.events"\n[table.columns]\ni = "integer"\n')
+    (empty_site.folder / "a.ndjson").write_bytes(b'{"i":1}\n{"i":2}\n')
+    empty_site.ask(
+        "insert into etl.runs (run, dataset, source, definition_hash, mode, is_atomic, is_forced, finished_at)"
+        " values ('r', 'events', 'a.ndjson', '', 'append', false, false, now())"
+    )
+    empty_site.ask(
+        'insert into etl.batches (run, "offset", bytes, first_record, count_records, hash, attempt, count_loaded,'
+        " count_rejected, count_failed, rows) values ('r', 0, 16, 1, 2, '', 1, 2, 0, 0, '{2}')"
+    )
+    empty_site.ask("insert into logistics.events (i, etl_run, etl_batch, etl_place) values (1, 1, 0, 1), (2, 1, 0, 2)")
+    assert empty_site.run("db", "migrate").returncode == 0
+    assert empty_site.run("runs", "show", "r", "--json").lines[0]["status"] == "loaded"
+    assert empty_site.run("runs", "undo", "r").returncode == 0
+    assert empty_site.load("events", "a.ndjson")["records"]["loaded"] == 2
+    assert empty_site.value("select count(*) from logistics.events") == 2

@@ -86,7 +86,7 @@ def assert_sound(site: Site) -> None:
         )
         assert connection.execute(balances).fetchone() == (0,)
         query = """
-            select run, dataset, mode, is_atomic and published_at is null,
+            select run, dataset, mode, (is_atomic and published_at is null) or undone_at is not null,
                 coalesce(sum(count_loaded), 0)::integer, coalesce(sum(count_rejected + count_failed), 0)::integer,
                 (
                     select coalesce(sum(count_records), 0)::integer from etl.failures f

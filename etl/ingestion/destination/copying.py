@@ -22,6 +22,7 @@ from etl.ingestion.destination.write_modes import (
     DryRun,
     Staging,
     TemporaryTables,
+    Updates,
     WriteMode,
     facts_of,
     staging_tables,
@@ -136,6 +137,10 @@ class Copier:
         """Note the keys of the rejected records of a batch, in the transaction that enters it."""
         if self._refused is not None:
             yield from self._refused.note(exchange, keys)
+
+    def updates(self, connection: psycopg.Connection) -> Updates | None:
+        """Begin to count the older versions that a batch writes over; None: the mode writes over none."""
+        return self._write_mode.updates(connection)
 
     @property
     def keeps_refused(self) -> bool:

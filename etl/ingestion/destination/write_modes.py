@@ -5,7 +5,7 @@ Everything here runs in a transaction that the caller holds.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import psycopg
@@ -46,6 +46,36 @@ class TemporaryTables:
             connection.execute(_TABLES["drop"].format(table=temporary))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Updates:
+    """Counts the older versions of records that a transaction writes over, from its construction on."""
+
+    connection: psycopg.Connection
+    dataset: Dataset
+    before: int | None
+
+    @classmethod
+    def begin(cls, connection: psycopg.Connection, dataset: Dataset) -> "Updates":
+        """Begin to count."""
+        return cls(connection=connection, dataset=dataset, before=_updates(connection, dataset))
+
+    @property
+    def rows(self) -> int | None:
+        """The rows that were updated since, child rows aside; a version that was updated twice counts twice.
+
+        None if the server does not count.
+        """
+        after = _updates(self.connection, self.dataset)
+        return None if self.before is None or after is None else after - self.before
+
+
+def _updates(connection: psycopg.Connection, dataset: Dataset) -> int | None:
+    tables = [table.quoted for table in dataset.tables if not table.each]
+    counts = [connection.execute(_SQL["updates"], {"table": table}).fetchone() for table in tables]
+    known = [row[0] for row in counts if row is not None and row[0] is not None]
+    return sum(known) if len(known) == len(tables) else None
+
+
 class WriteMode(Protocol):
     """How the rows of a run reach the facts.
 
@@ -65,6 +95,10 @@ class WriteMode(Protocol):
     def prepare(self, _connection: psycopg.Connection) -> None:
         """Make the tables of the mode that are missing."""
         return
+
+    def updates(self, _connection: psycopg.Connection) -> Updates | None:
+        """Begin to count the older versions that a batch writes over; None where a mode writes over none."""
+        return None
 
     def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> Waiting[None]:  # noqa: ARG002 - see AppendNewest
         """Write the rows of a batch; `are_first`: no earlier record of the run has one of their keys.
@@ -122,6 +156,10 @@ class Merge(WriteMode):
         """Return the statements that insert new keys and update older versions."""
         return merging.merge(self._dataset, sources, won)
 
+    def updates(self, connection: psycopg.Connection) -> Updates | None:
+        """Begin to count the older versions that a batch writes over."""
+        return Updates.begin(connection, self._dataset)
+
     def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> Waiting[None]:
         """Write the rows of a batch.
 
@@ -164,8 +202,13 @@ class Staging(WriteMode):
             make_logged(connection, self._dataset, self._staging)
             check_partitions(connection, self._dataset, self._staging)
 
+    def updates(self, connection: psycopg.Connection) -> Updates | None:
+        """Begin to count what a batch writes over: nothing, if a merge publishes it."""
+        return Updates.begin(connection, self._dataset) if isinstance(self._publication, Merge) else None
+
     def publish(self, connection: psycopg.Connection) -> Published:
         """Make the rows of the run visible, all at once, and drop its staging tables."""
+        updates = self.updates(connection)
         exchange = Exchange(connection)
         for staging in self._staging:
             connection.execute(_TABLES["analyze"].format(table=staging))
@@ -183,7 +226,7 @@ class Staging(WriteMode):
             connection.execute(_TABLES["drop"].format(table=staging))
         # Another dataset of the source may become visible by the same transaction.
         temporary.drop(connection)
-        return replace(published, rows=rows)
+        return replace(published, rows=rows, rows_replaced=updates.rows if updates else None)
 
     def staged_batches(self, connection: psycopg.Connection) -> dict[int, tuple[int, ...]]:
         """Count the staged rows of each batch, given by its offset, in each table of the dataset."""

@@ -17,8 +17,9 @@ from etl.settings import Mode
 
 _SQL = queries.load("history")
 
-RunStatus = Literal["running", "loaded", "loaded_with_rejects", "incomplete", "aborted", "busy", "died"]
-"""The status of a run now. `died`: its process ended without closing the attempt, and holds the source no more."""
+RunStatus = Literal["running", "loaded", "loaded_with_rejects", "incomplete", "aborted", "busy", "died", "undone"]
+"""The status of a run now. `died`: its process ended without closing the attempt, and holds the source no more.
+`undone`: it was taken back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,8 @@ class RunFilter:
 class RunRow:
     """A run with its newest attempt, its counts of records, batches and bytes, and the seconds of all its attempts.
 
-    The columns of the attempt are None for a run without one. `next` is the command that an operator runs next.
+    The columns of the attempt are None for a run without one. `rows_undone` are the rows of all tables that an undo
+    deleted; its columns are None for a run that was not taken back. `next` is the command that an operator runs next.
     """
 
     run: str
@@ -67,6 +69,9 @@ class RunRow:
     seconds: float | None
     records_per_second: float | None
     last_batch_at: datetime | None
+    undone_at: datetime | None
+    undone_by: str | None
+    rows_undone: int | None
     next: str | None = None
 
 
@@ -111,6 +116,12 @@ def runs(connection: psycopg.Connection, run_filter: RunFilter, here: Path) -> l
     return [replace(row, next=_next_command(row, here)) for row in rows]
 
 
+def name_of(connection: psycopg.Connection, run: str) -> str:
+    """Return the name of a run; `latest` is the run that began last."""
+    newest = connection.execute(_SQL["newest_run"]).fetchone() if run == "latest" else None
+    return str(newest[0]) if newest else run
+
+
 def attempts(connection: psycopg.Connection, run: str) -> list[AttemptRow]:
     """Return the attempts of a run in their order."""
     return queries.rows_as(AttemptRow, connection, _SQL["attempts"], {"run": run})
@@ -130,7 +141,7 @@ def _next_command(row: RunRow, here: Path) -> str | None:
         return f"etl runs show {row.run}"
     if row.status in {"loaded_with_rejects", "aborted"}:
         return f"etl failed list --run {row.run}"
-    if row.status == "loaded":
+    if row.status in {"loaded", "undone"}:
         return None
     return load_command(row, here)
 

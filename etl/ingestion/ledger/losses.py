@@ -157,7 +157,7 @@ def _names(dataset: Dataset, place: int) -> dict[str, sql.Composable]:
 class _Counts:
     """What the ledger has of a run: records of its batches, records up to its last mark, refused ones, stored ones."""
 
-    number: int
+    mode: Mode
     is_finished: bool
     records: int
     marked: int
@@ -178,7 +178,7 @@ def require_run(connection: psycopg.Connection, dataset: Dataset, run: str) -> N
     """Raise UsageError when the ledger lacks batches or failures of a run that continues, or is replayed."""
     counts = queries.one_as(_Counts, connection, _SQL["counts_of_run"], {"run": run})
     if counts.lost:
-        raise _incomplete(dataset, run, counts.number, counts.lost)
+        raise _incomplete(dataset, run, counts.mode, counts.lost)
 
 
 def require_marks(connection: psycopg.Connection, dataset: Dataset) -> None:
@@ -188,19 +188,16 @@ def require_marks(connection: psycopg.Connection, dataset: Dataset) -> None:
         raise _incomplete(dataset, row[0], row[1], "etl.marks has no row of it, so its source is not recognised")
 
 
-def _incomplete(dataset: Dataset, run: str, number: int, lost: str) -> UsageError:
-    forget = f"update etl.runs set superseded_by = number where number = {number}"  # noqa: S608 - text for a person
+def _incomplete(dataset: Dataset, run: str, mode: Mode, lost: str) -> UsageError:
+    ways = {
+        "append": f"take the run back, and load its source again: etl runs undo {run}",
+        "merge": f"take the run back, and load its source again: etl runs undo {run} --delete-rows",
+        "replace": f"load its source again: etl load {dataset.name} SOURCE --mode replace --force",
+    }
     return UsageError(
         f"the ledger of run {run} is incomplete, rows of it were deleted: {lost}",
-        hint="restore the ledger; or remove the rows of the run and load its source again:"
-        f" {removal(dataset, number)}; {forget}",
+        hint=f"restore the ledger; or {ways[mode]}",
     )
-
-
-def removal(dataset: Dataset, number: int) -> str:
-    """Return the statements by which a person removes the rows of a run from the tables of its dataset."""
-    tables = [table.quoted for table in dataset.tables]
-    return "; ".join(f"delete from {table} where etl_run = {number}" for table in tables)  # noqa: S608 - as above
 
 
 def doubled(connection: psycopg.Connection, dataset: Dataset, forced: int, others: Sequence[int], records: int) -> int:
@@ -210,10 +207,11 @@ def doubled(connection: psycopg.Connection, dataset: Dataset, forced: int, other
     """
     values = {"forced": forced, "others": list(others), "records": records}
     loaded = connection.execute(_SQL["loaded_before"], values).fetchall()
-    return next((count for number, count in loaded if _has_rows_of(connection, dataset, number)), 0)
+    return next((count for number, count in loaded if has_rows_of(connection, dataset, number)), 0)
 
 
-def _has_rows_of(connection: psycopg.Connection, dataset: Dataset, number: int) -> bool:
+def has_rows_of(connection: psycopg.Connection, dataset: Dataset, number: int) -> bool:
+    """Return whether the first table of a dataset has a row of a run, given by its number."""
     names = {"table": dataset.tables[0].identifier, "number": sql.Literal(number)}
     row = connection.execute(_SQL["has_rows_of"].format(**names)).fetchone()
     return bool(row and row[0])

@@ -154,7 +154,7 @@ def resume(connection: psycopg.Connection, known: KnownRun, request: AttemptRequ
 
 
 def _open_attempt(connection: psycopg.Connection, run: str, request: AttemptRequest) -> int:
-    by = {"host": socket.gethostname(), "os_user": _user(), "pid": os.getpid(), "tool_version": __version__}
+    by = {"host": socket.gethostname(), "os_user": user(), "pid": os.getpid(), "tool_version": __version__}
     row = connection.execute(_SQL["open_attempt"], {"run": run} | by | vars(request)).fetchone()
     if row is None:
         raise InternalError("the ledger gave no number to the attempt")
@@ -177,7 +177,8 @@ def name_session(connection: psycopg.Connection, run: str) -> None:
     connection.execute(queries.load("database")["name_session"], {"name": f"etl:{run}"})
 
 
-def _user() -> str:
+def user() -> str:
+    """Return the account of this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # An account without a name, as in containers.
@@ -211,13 +212,19 @@ def reopen(connection: psycopg.Connection, run: Run) -> None:
     connection.execute(_SQL["reopen_run"], {"run": run.run})
 
 
-def publish(connection: psycopg.Connection, run: Run, rows_deleted: Sequence[int], rows_kept: Sequence[int]) -> None:
-    """Note that the rows of an atomic run became visible.
+def publish(
+    connection: psycopg.Connection,
+    run: Run,
+    rows_deleted: Sequence[int],
+    rows_kept: Sequence[int],
+    rows_replaced: int | None,
+) -> None:
+    """Note that the rows of an atomic run became visible; a merge wrote over `rows_replaced` older versions, at most.
 
     A replace also notes the rows of each table that it deleted and that it kept for rejected records, and supersedes
     the pending failures of all earlier runs of its dataset.
     """
-    connection.execute(_SQL["publish_run"], {"run": run.run})
+    connection.execute(_SQL["publish_run"], {"run": run.run, "rows_replaced": rows_replaced})
     if run.mode == "replace":
         deletions = {"rows_deleted": list(rows_deleted), "rows_kept": list(rows_kept)}
         connection.execute(_SQL["note_deletions"], {"run": run.run, "attempt": run.attempt} | deletions)

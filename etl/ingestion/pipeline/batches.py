@@ -236,6 +236,7 @@ class Loader:
                 return  # The previous try committed although its connection was lost.
             # The records that the data checks reject are written while the rows are sent; there are rarely others.
             stored = self._store(batch, "rejected", batch.rejected)
+            updates = self.copier.updates(connection)
             outcome = yield from write(exchange, batch)
             if len(outcome.rejected) > len(batch.rejected):
                 stored = self._store(batch, "rejected", outcome.rejected)
@@ -244,7 +245,8 @@ class Loader:
                 yield from self.copier.note_refused(exchange, self._keys_of(batch, outcome.rejected))
             for _, write_to_disk in stored:
                 write_to_disk.result()
-            entries.append(_entry(batch, outcome, self.projection.dataset))
+            entry = _entry(batch, outcome, self.projection.dataset)
+            entries.append(replace(entry, rows_replaced=updates.rows) if updates else entry)
             self.ledger_writer.enter(connection, batch, entries[-1], [failure for failure, _ in stored])
 
     def _keys_of(self, batch: Batch, rejected: Sequence[Rejected]) -> list[Mapping[int, str | None]]:

@@ -106,7 +106,8 @@ def _publish_one(connection: psycopg.Connection, run: OpenRun, source_bytes: int
         published = run.copier.publish(connection)
         _require_staged(connection, run, published.rows)
         run.attempt.judge_deleted(published)
-        runs.publish(connection, run.context.run, published.rows_deleted, published.rows_kept)
+        of_run = run.context.run
+        runs.publish(connection, of_run, published.rows_deleted, published.rows_kept, published.rows_replaced)
         run.copier.drop_abandoned(connection)
     run.copier.drop_keys(connection)
     runs.finish(connection, run.context.run, source_bytes)

@@ -289,7 +289,12 @@ def _require_new(
         raise TooManyRejectedError(
             f"{name}: the first {decided.agrees:,} records are those of run {run.run}, and others follow:"
             " append would load them twice",
-            hint="load a full export by --mode merge or replace; --force appends all of it and doubles these records",
+            hint="load a full export by --mode merge or replace; --force appends all of it and doubles these records"
+            + (
+                ""
+                if run.mode == "replace"
+                else f"; if it takes the place of that source, first etl runs undo {run.run}"
+            ),
         )
 
 
@@ -335,22 +340,22 @@ def _require_definition(known: KnownRun, stream: Stream, target: Target) -> None
         raise UsageError(
             f"{stream.source.name}: run {known.run} began under another definition or mode of {target.dataset.name}",
             hint="the definition and mode of that run continue it; --force loads all of it again by the present ones"
-            f"{_doubling(target, known.number)}",
+            f"{_doubling(target, known)}",
         )
     log.warning(
         "loaded_under_another_definition",
         source=stream.source.name,
         run=known.run,
-        hint=f"--force loads all of it by the present definition and mode{_doubling(target, known.number)}",
+        hint=f"--force loads all of it by the present definition and mode{_doubling(target, known)}",
     )
 
 
-def _doubling(target: Target, number: int) -> str:
+def _doubling(target: Target, run: KnownRun | runs.Run) -> str:
     """Return the end of a hint to use --force: how an append does not double the rows that the run has loaded."""
     if target.mode != "append" or target.dataset.key:
         return ""
-    statements = losses.removal(target.dataset, number)
-    return f"; in append it doubles the loaded records, unless their rows go before: {statements}"
+    way = "" if run.mode == "replace" else f", unless the run is taken back before: etl runs undo {run.run}"
+    return f"; in append it doubles the loaded records{way}"
 
 
 def _require_mode(run: runs.Run, target: Target, source: Source) -> None:
@@ -360,5 +365,5 @@ def _require_mode(run: runs.Run, target: Target, source: Source) -> None:
             f"{source.name}: its beginning is run {run.run}, which was loaded by mode {run.mode};"
             f" the rest cannot load by mode {target.mode}",
             hint=f"--mode {run.mode} loads the rest; --force loads the whole source by mode {target.mode}"
-            f"{_doubling(target, run.number)}",
+            f"{_doubling(target, run)}",
         )

@@ -1,0 +1,245 @@
+"""A run is taken back: its rows are deleted, and its source is not known any more, in one transaction.
+
+Rows are found by their lineage. What nobody can restore by that is refused: a published replace, and the rows that a
+merge has written over.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import psycopg
+
+from etl import datasets
+from etl.database.connecting import Database, connect
+from etl.database.sessions import require_usable
+from etl.datasets import Dataset
+from etl.errors import UsageError
+from etl.ingestion.ledger import history, locks, undoing
+from etl.ingestion.ledger.history import RunFilter
+from etl.ingestion.ledger.undoing import RunToUndo
+from etl.ingestion.pipeline.job import Stop
+from etl.ingestion.pipeline.refreshing import precalculate
+from etl.precalculation.refresh import RefreshResult
+from etl.settings import Mode, RetrySettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndoRequest:
+    """Which run to take back: its name, or `latest`.
+
+    `deletes_merged`: also a merge that may have written over rows of other runs.
+    """
+
+    run: str
+    deletes_merged: bool = False
+    is_dry_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableChange:
+    """The rows of the run in a table, and all rows of the table before and after the undo."""
+
+    table: str
+    rows_deleted: int
+    rows_before: int
+    rows_after: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndoResult:
+    """A run that was taken back, now or before, or would be.
+
+    `rows_loaded` are the rows that it loaded into the first table by the ledger; `rows_written_over` of them may have
+    taken the place of rows of other runs, which are gone. `superseded` counts the records that waited of the run;
+    `restored` are the runs of its source that count again, because it had taken their place by --force.
+    """
+
+    run: str
+    dataset: str
+    source: str
+    mode: Mode
+    status: Literal["undone", "already_undone", "would_be_undone"]
+    undone_at: datetime | None = None
+    rows_loaded: int = 0
+    rows_written_over: int = 0
+    tables: tuple[TableChange, ...] = ()
+    superseded: int = 0
+    restored: tuple[str, ...] = ()
+
+
+def undo(
+    request: UndoRequest, database: Database, config_dir: Path, *, precalculates: bool = True
+) -> Iterator[UndoResult | RefreshResult]:
+    """Take a run back, then precalculate, also after an earlier undo of it; yield each result when it is there.
+
+    Raises UsageError when there is no such run, or it cannot be taken back, BusyError when a load or a replay holds its
+    dataset, DatabaseError as `precalculate` does.
+    """
+    with connect(database, "etl:undo") as connection:
+        require_usable(connection)
+        run = undoing.named(connection, history.name_of(connection, request.run))
+        request = replace(request, run=run.run)
+        dataset = _definition_of(run, config_dir)
+        result = _count(connection, dataset, request) if request.is_dry_run else _undo(connection, dataset, request)
+    yield result
+    if precalculates and not request.is_dry_run:
+        tables = [table.name for table in dataset.tables]
+        yield from precalculate(database, config_dir, tables, run.run, Stop(), RetrySettings())
+
+
+def _definition_of(run: RunToUndo, config_dir: Path) -> Dataset:
+    """Return the definition of the dataset of a run.
+
+    Raises UsageError when it is missing, or has fewer tables than the run has filled.
+    """
+    dataset = datasets.find(run.dataset, config_dir)
+    if run.tables > len(dataset.tables):
+        raise UsageError(
+            f"run {run.run} has loaded {run.tables} tables, and {dataset.path} defines {len(dataset.tables)}",
+            hint="name the folder of the definition by which it was loaded: --config-dir",
+        )
+    return dataset
+
+
+def _count(connection: psycopg.Connection, dataset: Dataset, request: UndoRequest) -> UndoResult:
+    """Return what an undo would delete now. Nothing is locked, because a dry run hinders no load."""
+    with connection.transaction():
+        undoing.look(connection)
+        run = undoing.named(connection, request.run)
+        if run.undone_at is not None:
+            return _already(run)
+        written_over = _require_undoable(connection, run, dataset, request)
+        counts = [undoing.count_rows(connection, table, run.number) for table in dataset.tables]
+        changes = [
+            TableChange(
+                table=table.name,
+                rows_deleted=rows.own_rows,
+                rows_before=rows.all_rows,
+                rows_after=rows.all_rows - rows.own_rows,
+            )
+            for table, rows in zip(dataset.tables, counts, strict=True)
+        ]
+        return UndoResult(
+            **_facts_of(run),
+            status="would_be_undone",
+            rows_written_over=written_over,
+            tables=tuple(changes),
+            superseded=undoing.waiting(connection, run.run).records,
+        )
+
+
+def _undo(connection: psycopg.Connection, dataset: Dataset, request: UndoRequest) -> UndoResult:
+    """Lock the dataset and the run, and take the run back."""
+    # As a replace does: a load into the dataset at the same time might write over rows of the run.
+    locks.hold_dataset(connection, dataset.name, "replace")
+    locks.hold_run(connection, request.run)
+    try:
+        with connection.transaction():
+            return _take_back(connection, dataset, request)
+    except psycopg.errors.ForeignKeyViolation as error:
+        raise UsageError(
+            f"rows of {error.diag.schema_name}.{error.diag.table_name} refer to rows of run {request.run},"
+            f" by the foreign key {error.diag.constraint_name}",
+            hint="take back the runs that loaded these rows before",
+        ) from error
+
+
+def _take_back(connection: psycopg.Connection, dataset: Dataset, request: UndoRequest) -> UndoResult:
+    run = undoing.named(connection, request.run)
+    if run.undone_at is not None:
+        return _already(run)
+    written_over = _require_undoable(connection, run, dataset, request)
+    changes = _delete(connection, run, dataset)
+    undoing.drop_staging(connection, run.run)
+    adds_only = run.mode == "append" or not run.is_visible
+    restored = undoing.restore_earlier(connection, dataset, run.run) if adds_only else []
+    superseded = undoing.supersede_failures(connection, run.run)
+    undone_at = undoing.note(connection, run.run, [change.rows_deleted for change in changes])
+    return UndoResult(
+        **_facts_of(run),
+        status="undone",
+        undone_at=undone_at,
+        rows_written_over=written_over,
+        tables=tuple(changes),
+        superseded=superseded.records,
+        restored=tuple(restored),
+    )
+
+
+def _delete(connection: psycopg.Connection, run: RunToUndo, dataset: Dataset) -> list[TableChange]:
+    """Delete the rows of a run from each table, the child tables first.
+
+    Raises UsageError when a trigger or a rule keeps some of them.
+    """
+    before = [undoing.count_rows(connection, table, run.number) for table in dataset.tables]
+    deleted = {table.name: undoing.delete_rows(connection, table, run.number) for table in reversed(dataset.tables)}
+    after = [undoing.count_rows(connection, table, run.number) for table in dataset.tables]
+    for table, rows in zip(dataset.tables, after, strict=True):
+        if rows.own_rows:
+            raise UsageError(
+                f"the server kept {rows.own_rows:,} rows of run {run.run} in {table.name} without an error:"
+                " a trigger before each row, or a rule, keeps them; nothing was deleted",
+                hint=f"disable it for the undo (\\d {table.name} in `etl db psql` shows triggers and rules)",
+            )
+    return [
+        TableChange(
+            table=table.name, rows_deleted=deleted[table.name], rows_before=old.all_rows, rows_after=new.all_rows
+        )
+        for table, old, new in zip(dataset.tables, before, after, strict=True)
+    ]
+
+
+def _require_undoable(connection: psycopg.Connection, run: RunToUndo, dataset: Dataset, request: UndoRequest) -> int:
+    """Return how many rows of other runs the run may have written over, at most.
+
+    Raises UsageError when nobody can restore what was there before the run.
+    """
+    if not run.is_visible:
+        return 0
+    if run.replaced_by is not None:
+        raise UsageError(
+            f"run {run.replaced_by} has replaced the rows of run {run.run}: the rows that are the same in both are now"
+            f" rows of {run.replaced_by}",
+            hint=f"etl runs show {run.replaced_by}",
+        )
+    if run.mode == "replace":
+        raise _replace_refused(connection, run)
+    if run.mode != "merge":
+        return 0
+    table = dataset.tables[0]
+    own = undoing.count_rows(connection, table, run.number).own_rows
+    # A row that the ledger does not know was not counted either: it has lost batches.
+    uncounted = run.rows_uncounted + max(0, own - run.rows_loaded)
+    if uncounted:
+        uncounted = min(uncounted, undoing.missing_of_others(connection, dataset, run.number))
+    written_over = run.rows_replaced + uncounted
+    if not written_over or request.deletes_merged:
+        return written_over
+    raise UsageError(
+        f"run {run.run} has merged {run.rows_loaded:,} rows into {table.name}, and has written over up to"
+        f" {written_over:,} older versions, which nobody can restore",
+        hint=f"--delete-rows deletes the {own:,} rows that this run wrote last; then load the sources with the older"
+        f" versions again by --force (etl runs list --dataset {run.dataset})",
+    )
+
+
+def _replace_refused(connection: psycopg.Connection, run: RunToUndo) -> UsageError:
+    before = undoing.replace_before(connection, run.run)
+    if before is None:
+        hint = f"load a file with all records that belong there: etl load {run.dataset} FILE --mode replace"
+    else:
+        here = Path.cwd()
+        [row] = history.runs(connection, RunFilter(run=before), here)
+        hint = f"load the export before again: {history.load_command(row, here)}"
+    return UsageError(f"run {run.run} is a replace: the rows that were there before it are gone", hint=hint)
+
+
+def _already(run: RunToUndo) -> UndoResult:
+    return UndoResult(**_facts_of(run), status="already_undone", undone_at=run.undone_at)
+
+
+def _facts_of(run: RunToUndo) -> dict[str, Any]:
+    return {name: getattr(run, name) for name in ("run", "dataset", "source", "mode", "rows_loaded")}
