@@ -120,6 +120,7 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: L
     5 too many rejected; 6 busy; 70 a fault of this tool; 129, 130 and 143 stopped by a signal.
     """
     from etl import logs
+    from etl.cli import variables
 
     _require_working_folder()
     if is_given(ctx, "config_dir") and ctx.invoked_subcommand != "init" and not Path(config_dir).is_dir():
@@ -127,15 +128,17 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: L
             f"the configuration folder {config_dir} is missing", hint="give another folder with --config-dir"
         )
     settings = read_file_settings(Path(config_dir))
-    defaults = settings.as_defaults()
+    defaults_of = {name: settings.as_defaults(name) for name in TAKE_FROM_FILE}
     # Click looks for the defaults of a subcommand below those of its group.
-    ctx.default_map = {name: defaults | dict.fromkeys(_SUBCOMMANDS, defaults) for name in TAKE_FROM_FILE}
+    ctx.default_map = {name: values | dict.fromkeys(_SUBCOMMANDS, values) for name, values in defaults_of.items()}
+    defaults = settings.as_defaults()
     given = {
         name: defaults[name] for name in ("log_format", "log_level") if name in defaults and not is_given(ctx, name)
     }
     log_format, log_level = given.get("log_format", log_format), given.get("log_level", log_level)
     log_settings = logs.Logs(format=log_format, level=log_level, colors=use_colors())
     logs.set_up(log_settings)
+    variables.warn_of_unknown(os.environ)
     ctx.obj = Common(config_dir=Path(config_dir), given=database, from_file=settings.database, logs=log_settings)
 
 

@@ -17,7 +17,7 @@ from etl.cli.options import (
     Common,
     LedgerCode,
     given_by,
-    json_option,
+    json_option_of_load,
     metrics_option,
     print_json,
     print_text,
@@ -47,7 +47,7 @@ _COUNTS = ("rejected", "failed", "skipped", "withheld")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @settings_options(LoadSettings)
 @metrics_option("load")
-@json_option
+@json_option_of_load
 @click.pass_obj
 def command(
     common: Common,

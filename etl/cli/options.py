@@ -1,4 +1,4 @@
-"""Shared by the commands: options with their environment twins, the database, and printing."""
+"""Shared by the commands: options, also those of `etl.toml` with their variables, the database, and printing."""
 
 import datetime as dt
 import os
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 
 def option(name: str, *more: str, **attributes: Any) -> Callable[[Any], Any]:
-    """Return a Click option of one command with its environment twin, `ETL_` and the option in capitals."""
-    twin = "ETL_" + name.removeprefix("--").replace("-", "_").upper()
-    attributes.setdefault("envvar", twin)
-    attributes.setdefault("show_envvar", True)
+    """Return a Click option of one command. It has no environment twin: a twin would change other commands, too."""
     return click.option(name, *more, **attributes)
 
 
@@ -62,13 +59,14 @@ def given_by(settings_class: type, parameters: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _option_of(setting: Setting) -> Callable[[Any], Any]:
-    """Return the Click option of a setting."""
+def _option_of(setting: Setting, *, has_twins: bool = True) -> Callable[[Any], Any]:
+    """Return the Click option of a setting, with its environment twins unless the command is not the one of its key."""
+    twins = setting.twins if has_twins else ()
     attributes: dict[str, Any] = {
         "help": setting.option.help,
         "metavar": setting.option.metavar,
-        "envvar": list(setting.twins) if len(setting.twins) > 1 else next(iter(setting.twins), None),
-        "show_envvar": bool(setting.twins),
+        "envvar": list(twins) if len(twins) > 1 else next(iter(twins), None),
+        "show_envvar": bool(twins),
         "type": _type_of(setting),
     }
     if setting.kind is bool:
@@ -89,9 +87,10 @@ def _type_of(setting: Setting) -> Any:
     return None if setting.kind is bool else setting.written
 
 
-json_option = _option_of(setting_of(OutputSettings, "as_json"))
+json_option = _option_of(setting_of(OutputSettings, "as_json"), has_twins=False)
+json_option_of_load = _option_of(setting_of(OutputSettings, "as_json"))
 failed_dir_option = _option_of(setting_of(LoadSettings, "failed_dir"))
-no_precalculate_option = _option_of(setting_of(LoadSettings, "precalculate"))
+no_precalculate_option = _option_of(setting_of(LoadSettings, "precalculate"), has_twins=False)
 
 
 def retry_options(command: Callable[..., Any]) -> Callable[..., Any]:
