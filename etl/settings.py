@@ -49,9 +49,12 @@ class GlobalSettings:
             twins=("ETL_DATABASE_URL", "DATABASE_URL"),
         ),
     ] = None
-    log_format: Annotated[LogFormat, Option("Format of the logs; auto: console on a terminal, JSON elsewhere.")] = (
-        "auto"
-    )
+    log_format: Annotated[
+        LogFormat,
+        Option(
+            "json: all of stderr is JSON; auto: console on a terminal, elsewhere JSON, but errors and notes are text."
+        ),
+    ] = "auto"
     log_level: Annotated[LogLevel, Option("Lowest level that is logged.")] = "info"
 
 

@@ -14,7 +14,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from etl import standard_streams
-from etl.cli.options import Common, LedgerCode, print_note, settings_options
+from etl.cli import messages
+from etl.cli.options import Common, LedgerCode, settings_options
 from etl.errors import (
     DONE,
     EtlError,
@@ -27,7 +28,6 @@ from etl.errors import (
     reason_of,
 )
 from etl.settings import GlobalSettings, LogFormat, read_file_settings
-from etl.standard_streams import one_line
 from etl.version import __version__
 
 # Each command is the module of its name. Its help text is repeated here, so that --help does not import them all.
@@ -137,7 +137,7 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: L
     }
     log_format, log_level = given.get("log_format", log_format), given.get("log_level", log_level)
     log_settings = logs.Logs(format=log_format, level=log_level, colors=use_colors())
-    logs.set_up(log_settings)
+    messages.use(log_settings)
     variables.warn_of_unknown(os.environ)
     ctx.obj = Common(config_dir=Path(config_dir), given=database, from_file=settings.database, logs=log_settings)
 
@@ -176,11 +176,7 @@ def main() -> None:
         signal.alarm(_AGAIN_SECONDS)
         raise SignalledError  # As for Ctrl-C, all is closed and an embedded server is stopped.
 
-    def report_dropped(dropped: "sys.UnraisableHookArgs") -> None:
-        if not isinstance(dropped.exc_value, KeyboardInterrupt):
-            sys.__unraisablehook__(dropped)
-
-    sys.unraisablehook = report_dropped
+    messages.take_over_from_python(_describe_fault)
     try:
         signal.signal(signal.SIGALRM, end)
         signal.signal(signal.SIGTERM, end)
@@ -199,9 +195,7 @@ def _with_output(code: int) -> int:
     if lost is None:
         return code
     if isinstance(code, LedgerCode):
-        import structlog
-
-        structlog.get_logger("etl").warning("output_lost", reason=reason_of(lost))
+        messages.logger().warning("output_lost", reason=reason_of(lost))
         return code
     if standard_streams.has_no_reader(lost) or code not in DONE:
         return code
@@ -211,11 +205,11 @@ def _with_output(code: int) -> int:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; an error is one sentence on stderr."""
+    messages.begin(arguments, os.environ)
     try:
         result = _call(arguments)
     except click.ClickException as error:
-        error.message = one_line(error.message)  # type: ignore[misc] # it quotes arguments
-        error.show()
+        messages.refuse(error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.SIGINT
@@ -233,7 +227,7 @@ def _end_of(error: Exception, arguments: list[str]) -> int:
         return interruption
     if isinstance(error, UnicodeEncodeError) and (place := _place_of(error.object, arguments)):
         # A path may have bytes that are not UTF-8; a name, a reason or a value may not.
-        print_note(f"error: expected UTF-8 in {place}")
+        print_error(UsageError(f"expected UTF-8 in {place}"))
         return ExitCode.USAGE
     _report_fault(error.__cause__ if isinstance(error, _CommandError) else error)
     return ExitCode.INTERNAL_FAULT
@@ -265,13 +259,7 @@ def _call(arguments: list[str]) -> Any:
 
 def _report_fault(error: BaseException | None) -> None:
     """Log a fault of this tool."""
-    import structlog
-
-    if not structlog.is_configured():
-        from etl import logs
-
-        logs.set_up(logs.Logs(colors=use_colors()))
-    structlog.get_logger("etl").error("unexpected_fault", **_describe_fault(error), hint="report this text")
+    messages.logger().error("unexpected_fault", **_describe_fault(error), hint="report this text")
 
 
 def _place_of(word: str, arguments: list[str]) -> str | None:
@@ -296,12 +284,10 @@ def _describe_fault(error: BaseException | None) -> dict[str, Any]:
 
 
 def print_warning(error: EtlError) -> None:
-    """Print on stderr what is wrong where it hinders nothing of this command."""
-    click.echo(f"warning: {error}", err=True)
+    """Tell on stderr what is wrong where it hinders nothing of this command."""
+    messages.warn(error)
 
 
-def print_error(error: EtlError) -> None:
-    """Print an error on stderr: what is wrong, then the next command."""
-    print_note(f"error: {error}")
-    if error.hint:
-        print_note(f"hint: {error.hint}")
+def print_error(error: EtlError, **about: Any) -> None:
+    """Tell an error on stderr: what is wrong, then the next command. `about` says what it ended, in the JSON log."""
+    messages.fail(error, **about)

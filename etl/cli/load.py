@@ -85,7 +85,7 @@ def command(
             )
             require_all(load, named, common.config_dir)
             load_all(load, named, result, partial(_print_summary, as_json=as_json))
-            precalculate_all(load, common.config_dir, result, print_error)
+            precalculate_all(load, common.config_dir, result, partial(_tell, report))
             if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
                 report.look_at(database)
     except UsageError:
@@ -100,9 +100,15 @@ def command(
     return LedgerCode(result.exit_code)
 
 
+def _tell(report: Report, error: EtlError) -> None:
+    """Tell an error that ended no source."""
+    report.note_error(error)
+    print_error(error)
+
+
 def _print_summary(summary: Summary, error: EtlError | None, *, as_json: bool) -> None:
     if error:
-        print_error(error)
+        print_error(error, run=summary.run, dataset=summary.dataset, source=summary.source)
     if as_json:
         print_json([summary.document()])
     else:

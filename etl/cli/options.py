@@ -1,7 +1,10 @@
 """Shared by the commands: options, also those of `etl.toml` with their variables, the database, and printing."""
 
+import codecs
 import datetime as dt
+import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from etl.cli import messages
 from etl.errors import ExitCode, UsageError
 from etl.options import Setting, build, setting_of, settings_of
 from etl.settings import LoadSettings, OutputSettings
@@ -183,11 +187,20 @@ def _refusals_as_errors(database: "Database") -> Iterator[None]:
 
 
 def print_json(documents: Iterable[Mapping[str, Any]]) -> None:
-    """Print one JSON object per line on stdout."""
+    """Print one JSON object per line on stdout; what another encoding than UTF-8 does not have is escaped as JSON."""
     import msgspec
 
+    is_utf8 = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
     for document in documents:
-        click.echo(msgspec.json.encode(document).decode())
+        text = msgspec.json.encode(document).decode()
+        click.echo(text if is_utf8 or text.isascii() else _NOT_ASCII.sub(_escaped, text))
+
+
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return json.dumps(match[0]).strip('"')
 
 
 class LedgerCode(int):
@@ -200,8 +213,8 @@ def print_text(text: str) -> None:
 
 
 def print_note(text: str) -> None:
-    """Print one line for people on stderr; control characters of names and values are escaped."""
-    click.echo(one_line(text), err=True)
+    """Tell one line on stderr; control characters of names and values are escaped."""
+    messages.note(text)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -139,10 +139,9 @@ def _explain(connection: psycopg.Connection, differing: Collection[str]) -> None
     """Name the facts with partitions: their changes may have come past the triggers."""
     for fact, names in installation.divided(connection):
         if affected := [name for name in names if name in differing]:
-            click.echo(
+            print_note(
                 f"{fact} is partitioned, and changes by the name of a partition are not noted:"
-                f" etl precalculate --full {' '.join(affected)}",
-                err=True,
+                f" etl precalculate --full {' '.join(affected)}"
             )
 
 
