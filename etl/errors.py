@@ -102,6 +102,10 @@ class DatabaseError(EtlError):
     exit_code = ExitCode.DATABASE_AWAY
 
 
+class UnreachableError(DatabaseError):
+    """The server cannot be reached now: it refuses connections, starts or recovers. A moment later it may answer."""
+
+
 class OutputError(EtlError):
     """The result cannot be written, as on a full disk; the same command writes it later."""
 

@@ -253,6 +253,15 @@ class LoadSettings:
         ),
     ] = False
     retries: Annotated[RetrySettings, Group("retry")] = RetrySettings()
+    retry_for: Annotated[
+        float,
+        Option(
+            "Seconds for which a database that cannot be reached at the start is tried again; 0: the command ends at"
+            " once.",
+            least=0,
+            most=86_400,
+        ),
+    ] = constants.RETRY_FOR_SECONDS
 
     @property
     def policies(self) -> dict[str, str]:
@@ -310,7 +319,7 @@ def file_keys() -> dict[str, Setting]:
 
 def is_of_failed(setting: Setting) -> bool:
     """Return whether a key of the table `[load]`, and its environment twin, are for `etl failed`, too."""
-    return setting.name == "failed_dir" or setting.group == "retries"
+    return setting.name in {"failed_dir", "retry_for"} or setting.group == "retries"
 
 
 def twins() -> frozenset[str]:

@@ -122,6 +122,7 @@ def replay_command(
     no_precalculate: bool,
     failed_dir: Path,
     retries: RetrySettings,
+    retry_for: float,
     as_json: bool,
     report: Report,
 ) -> int:
@@ -132,7 +133,7 @@ def replay_command(
     if not (ids or run or dataset or replay_all):
         raise UsageError("nothing is named to replay", hint="name ids, --run, --dataset or --all")
     codes: set[int] = set()
-    with common.database() as database, FailedStore(failed_dir) as store:
+    with common.database(common.patience(retries, retry_for)) as database, FailedStore(failed_dir) as store:
         wanted = ReplayFilter(ids=ids, run=run, dataset=dataset, allow_empty=allow_empty)
         selection = replay.select(wanted, database, common.config_dir, store)
         if not selection.failures:

@@ -51,7 +51,8 @@ def use(settings: "Logs") -> None:
 def take_over_from_python(describe: Callable[[BaseException | None], dict[str, Any]]) -> None:
     """Let what Python itself tells on stderr be events, too, when everything is JSON.
 
-    These are its warnings, and errors that end a thread or that it drops. `describe` says of an error what may be told.
+    These are its warnings, and errors that end a thread or that it drops. `describe` says what an event may have of an
+    error.
     """
     show, unraisable, thread = warnings.showwarning, sys.unraisablehook, threading.excepthook
 

@@ -17,15 +17,16 @@ import click
 from click.core import ParameterSource
 
 from etl.cli import messages
-from etl.errors import ExitCode, UsageError
+from etl.errors import EtlError, ExitCode, UsageError
 from etl.options import Setting, build, setting_of, settings_of
-from etl.settings import LoadSettings, OutputSettings
+from etl.settings import LoadSettings, OutputSettings, RetrySettings
 from etl.standard_streams import one_line, styled
 
 if TYPE_CHECKING:
     from etl import metrics
     from etl.database.connecting import Database
     from etl.logs import Logs
+    from etl.provisioning import Patience
 
 
 def option(name: str, *more: str, **attributes: Any) -> Callable[[Any], Any]:
@@ -98,8 +99,9 @@ no_precalculate_option = _option_of(setting_of(LoadSettings, "precalculate"), ha
 
 
 def retry_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the retry options to a command, which gets them as one parameter `retries`."""
+    """Add the retry options to a command, which gets them as `retries`, and `retry_for` by itself."""
     own = [setting for setting in settings_of(LoadSettings) if setting.group == "retries"]
+    retry_for = setting_of(LoadSettings, "retry_for")
 
     @wraps(command)
     def gathered(*arguments: Any, **others: Any) -> Any:
@@ -107,7 +109,7 @@ def retry_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*arguments, retries=build(LoadSettings, given).retries, **others)
 
     decorated: Callable[..., Any] = gathered
-    for setting in reversed(own):
+    for setting in (retry_for, *reversed(own)):
         decorated = _option_of(setting)(decorated)
     return decorated
 
@@ -163,12 +165,21 @@ class Common:
             yield database
 
     @contextmanager
-    def database(self) -> Iterator["Database"]:
-        """Yield the database with its server started, and migrated."""
+    def database(self, patience: "Patience | None" = None) -> Iterator["Database"]:
+        """Yield the database with its server started, and migrated; `patience` is for one that is away at the start."""
         from etl.provisioning import opened
 
-        with opened(self.address, self.config_dir) as database, _refusals_as_errors(database):
+        with opened(self.address, self.config_dir, patience) as database, _refusals_as_errors(database):
             yield database
+
+    def patience(self, retries: RetrySettings, seconds: float) -> "Patience":
+        """Return for how long a command waits for a database that is away at its start, which it says once."""
+        from etl.provisioning import Patience
+
+        def tell(error: EtlError) -> None:
+            print_note(f"waiting for the database, at most {seconds:g} s: {error}")
+
+        return Patience(settings=retries, seconds=seconds, tell=tell)
 
 
 @contextmanager

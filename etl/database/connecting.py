@@ -18,7 +18,7 @@ from etl.database.answers import answer_to, wrong_parameter
 from etl.database.pooling import Pooling, SharedSessionError, pooling
 from etl.database.sqlstates import code_of
 from etl.database.watching import ServerConnection, Watch
-from etl.errors import DatabaseError, UsageError
+from etl.errors import DatabaseError, UnreachableError, UsageError
 
 EMBEDDED = "embedded:"
 
@@ -165,7 +165,8 @@ def _explained(database: Database, application_name: str) -> Iterator[None]:
         text, answer = _first_line(error), answer_to(_conninfo(database, application_name), error)
         if answer.is_refusal:
             raise UsageError(f"{database.name} refuses the connection: {text}", hint=answer.remedy) from error
-        raise DatabaseError(f"cannot reach the database {database.name}: {text}", hint=answer.remedy) from error
+        away = UnreachableError if answer.is_brief else DatabaseError
+        raise away(f"cannot reach the database {database.name}: {text}", hint=answer.remedy) from error
 
 
 def _conninfo(database: Database, application_name: str, limits: str = "") -> str:

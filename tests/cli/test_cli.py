@@ -62,7 +62,7 @@ def _commands() -> Iterator[tuple[list[str], click.Command]]:
 
 def test_only_options_that_etl_toml_knows_have_a_twin() -> None:
     """The twin of an option is ETL_ and its key in capitals, for the commands of its key; other options have none."""
-    of_failed = {"failed-dir", "retry-attempts", "retry-base-seconds", "retry-cap-seconds"}
+    of_failed = {"failed-dir", "retry-for", "retry-attempts", "retry-base-seconds", "retry-cap-seconds"}
     seen = set()
     for words, command in _commands():
         for option in (each for each in command.params if isinstance(each, click.Option)):
@@ -72,7 +72,7 @@ def test_only_options_that_etl_toml_knows_have_a_twin() -> None:
                 expected = ["ETL_DATABASE_URL", "DATABASE_URL"]
             elif (
                 name in {"config-dir", "log-format", "log-level", "metrics-file"}
-                or (words == ["load"] and name not in {"limit", "dry-run", "force"})
+                or (words == ["load"] and name not in {"limit", "dry-run", "force", "timeout"})
                 or (words[:1] == ["failed"] and name in of_failed)
             ):
                 expected = "ETL_" + name.replace("-", "_").upper()
