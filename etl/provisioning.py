@@ -122,15 +122,20 @@ class Patience:
 
 
 @contextmanager
-def opened(address: str, config_dir: Path, patience: Patience | None = None) -> Iterator[Database]:
+def opened(
+    address: str, config_dir: Path, patience: Patience | None = None, *, creates: bool = True
+) -> Iterator[Database]:
     """Yield the database of an address, with its embedded server running; a new embedded database is migrated.
 
-    Raises UsageError when another database is not at the migration that this installation needs.
+    With `creates=False` nothing is made. Raises UsageError when the database is not at the migration that this
+    installation needs, or there is none and none may be made.
     """
+    if not creates:
+        connecting.require_existing(address)
     with connecting.serving(address) as target:
         try:
             again = retrying.policy(RetrySettings(), refusals.is_transient, _note_retry)
-            is_new = _patiently(lambda: again(_is_new, target), patience)
+            is_new = _patiently(lambda: again(_is_new, target, creates=creates), patience)
         except psycopg.Error as error:
             raise refusals.as_etl_error(error, target) from error
         if is_new:
@@ -141,9 +146,9 @@ def opened(address: str, config_dir: Path, patience: Patience | None = None) -> 
         yield target
 
 
-def _is_new(target: Database) -> bool:
+def _is_new(target: Database, *, creates: bool) -> bool:
     with connecting.connect(target) as connection:
-        is_new = target.embedded and not migrations.is_migrated(connection)
+        is_new = creates and target.embedded and not migrations.is_migrated(connection)
         if not is_new:
             migrations.require_migrated(connection)
         return is_new

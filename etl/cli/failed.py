@@ -48,10 +48,15 @@ def command() -> None:
 @click.pass_obj
 def list_command(common: Common, run: str | None, dataset: str | None, show_all: bool, as_json: bool) -> None:
     """List the pending files of the failed store."""
-    with common.database() as database, connect(database) as connection:
+    with common.looking() as database, connect(database) as connection:
         stored = failures.find(connection, run=run, dataset=dataset, state=None if show_all else "pending")
     if as_json:
         print_json(map(vars, stored))
+        return
+    if not stored:
+        kept = "no file of the failed store" if show_all else "nothing waits"
+        of = f" of {run or dataset}" if run or dataset else ""
+        print_text(f"{kept}{of} in {database.place}")
         return
     print_table(
         "failed store",
@@ -73,7 +78,7 @@ def list_command(common: Common, run: str | None, dataset: str | None, show_all:
 @click.pass_obj
 def show_command(common: Common, id: str, failed_dir: Path, as_json: bool) -> None:
     """Show each record of a file of the failed store: its place, its fault and its text."""
-    with common.database() as database, connect(database) as connection:
+    with common.looking() as database, connect(database) as connection:
         failure = failures.named(connection, id)
     with FailedStore(failed_dir) as store:
         document = store.document(*failure.key)

@@ -157,10 +157,20 @@ class Common:
         return Database(conninfo=self.address, embedded=embedded_folder(self.address) is not None).name
 
     @contextmanager
-    def server(self) -> Iterator["Database"]:
-        """Yield the database with its server started, whether it is migrated or not."""
-        from etl.database.connecting import serving
+    def looking(self) -> Iterator["Database"]:
+        """Yield the database for a command that only looks: nothing is made, and a missing database is an error."""
+        from etl.provisioning import opened
 
+        with opened(self.address, self.config_dir, creates=False) as database, _refusals_as_errors(database):
+            yield database
+
+    @contextmanager
+    def server(self, *, creates: bool = True) -> Iterator["Database"]:
+        """Yield the database with its server started, whether it is migrated or not."""
+        from etl.database.connecting import require_existing, serving
+
+        if not creates:
+            require_existing(self.address)
         with serving(self.address) as database, _refusals_as_errors(database):
             yield database
 
