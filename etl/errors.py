@@ -59,8 +59,8 @@ class EtlError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the error with its attributes, so that a worker process can send it."""
-        return _restored, (type(self), str(self), vars(self))
+        """Pickle the error with its attributes and the SQLSTATE of its cause, so that a worker process can send it."""
+        return _restored, (type(self), str(self), vars(self) | {"sqlstate": sqlstate_of(self)})
 
 
 def _restored(kind: type[EtlError], message: str, attributes: dict[str, Any]) -> EtlError:
@@ -68,6 +68,16 @@ def _restored(kind: type[EtlError], message: str, attributes: dict[str, Any]) ->
     error.args = (message,)
     vars(error).update(attributes)
     return error
+
+
+def sqlstate_of(error: BaseException | None) -> str | None:
+    """Return the SQLSTATE of an error, or of the error of the database that caused it; None without one."""
+    while error is not None:
+        found = getattr(error, "sqlstate", None)
+        if isinstance(found, str):
+            return found
+        error = error.__cause__
+    return None
 
 
 class UsageError(EtlError):
@@ -90,6 +100,10 @@ class DatabaseError(EtlError):
     """The database is away or refuses work, or a disk is full; the same command loads the rest later."""
 
     exit_code = ExitCode.DATABASE_AWAY
+
+
+class UnreachableError(DatabaseError):
+    """The server cannot be reached now: it refuses connections, starts or recovers. A moment later it may answer."""
 
 
 class OutputError(EtlError):

@@ -44,8 +44,8 @@ from etl.settings import (
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Several processes need `if __name__ == "__main__":` in a script, so a program must ask for them.
-_DEFAULTS: dict[str, Any] = {"workers": 1}
+# Several processes need `if __name__ == "__main__":` in a script, so a program must ask for them; so it must for waits.
+_DEFAULTS: dict[str, Any] = {"workers": 1, "retry_for": 0.0}
 
 
 class ReplayOptions(TypedDict, total=False):
@@ -56,6 +56,7 @@ class ReplayOptions(TypedDict, total=False):
     retry_attempts: int
     retry_base_seconds: float
     retry_cap_seconds: float
+    retry_for: float
 
 
 class LoadOptions(ReplayOptions, total=False):
@@ -124,8 +125,8 @@ def load(
     """Load sources into a dataset as `etl load` does; return their summaries with exit code 0 or 1.
 
     Commas separate several datasets, and their paths in `records`. The options are those of the command, but one
-    process loads unless `workers` is given. More workers are new processes: a script that asks for them needs
-    `if __name__ == "__main__":`.
+    process loads unless `workers` is given, and a database that is away is waited for only with `retry_for`. More
+    workers are new processes: a script that asks for them needs `if __name__ == "__main__":`.
 
     Raises the EtlError of the source with the gravest exit code otherwise; the same call continues the load.
     """
@@ -142,7 +143,7 @@ def load(
     shares = shares_of(dataset, settings.records, settings.format, folder)
     named = [each for source in sources for each in naming.named(str(source), settings.encoding)]
     result = CommandResult()
-    with _opened(database, folder) as target:
+    with _opened(database, folder, settings) as target:
         # The processes of several workers have no logger of this program.
         stop, logs = Stop(), Logs(level="critical")
         targets = [Target.of(share.dataset, share.records, settings) for share in shares]
@@ -222,9 +223,9 @@ def replay(
     texts = {"id": ids, "run": run, "dataset": dataset, "database": database}
     _require_kinds(texts=texts, paths={"config_dir": config_dir})
     _require_expected(options)
-    settings = LoadSettings.read(options)
+    settings = LoadSettings.read({"retry_for": 0.0, **options})
     folder = Path(config_dir)
-    with _opened(database, folder) as target, FailedStore(settings.failed_dir) as store:
+    with _opened(database, folder, settings) as target, FailedStore(settings.failed_dir) as store:
         wanted = ReplayFilter(ids=ids, run=run, dataset=dataset, allow_empty=allow_empty)
         selection = select(wanted, target, folder, store)
         results = list(
@@ -260,12 +261,19 @@ def precalculate(
 
 
 @contextmanager
-def _opened(address: str | None, config_dir: Path) -> Iterator[connecting.Database]:
+def _opened(
+    address: str | None, config_dir: Path, settings: LoadSettings | None = None
+) -> Iterator[connecting.Database]:
     """Yield the database, found as the commands find it (contract C2)."""
     _be_quiet()
     given = address or os.environ.get("ETL_DATABASE_URL") or os.environ.get("DATABASE_URL")
     chosen = connecting.choose(given, read_file_settings(config_dir).database, os.environ)
-    with provisioning.opened(chosen, config_dir) as target:
+    patience = None
+    if settings is not None:
+        patience = provisioning.Patience(
+            settings=settings.retries, seconds=settings.retry_for, tell=lambda _error: None
+        )
+    with provisioning.opened(chosen, config_dir, patience) as target:
         try:
             yield target
         except psycopg.errors.InsufficientPrivilege as error:

@@ -18,7 +18,7 @@ import structlog
 
 from etl import queries
 from etl.database.connecting import Database, connect
-from etl.errors import DONE, DatabaseError, EtlError, ExitCode, UsageError, reason_of
+from etl.errors import DONE, DatabaseError, EtlError, ExitCode, UsageError, reason_of, sqlstate_of
 from etl.ingestion.values import Summary
 
 _SQL = queries.load("metrics")
@@ -43,6 +43,10 @@ METRICS: Mapping[str, Metric] = {
         "When the command last ended with exit code 0 or 1: all records are loaded or in the failed store.", _OF_COMMAND
     ),
     "etl_last_exit_code": Metric("Exit code of the last command.", _OF_COMMAND),
+    "etl_last_error": Metric(
+        "Exit code of an error that ended the last command, or a source of it, with the reason.",
+        (*_OF_COMMAND, "sqlstate", "reason"),
+    ),
     "etl_last_duration_seconds": Metric("How long the last command took.", _OF_COMMAND),
     "etl_last_records": Metric("Records of the last command by outcome.", (*_OF_COMMAND, "outcome")),
     "etl_last_rows": Metric("Rows that the last command sent, by table.", (*_OF_COMMAND, "table")),
@@ -101,6 +105,7 @@ class Report:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if isinstance(error, EtlError):
             self.exit_code = error.exit_code
+            self.note_error(error)
         elif error is not None:
             self.exit_code = ExitCode.SIGINT if isinstance(error, KeyboardInterrupt) else ExitCode.INTERNAL_FAULT
         self.write()
@@ -124,6 +129,17 @@ class Report:
                 self._add("etl_last_batches", summary.dataset, summary.batches[outcome], outcome)
             self._add("etl_last_retries", summary.dataset, summary.batches["retried"])
             self._add("etl_last_bytes", summary.dataset, summary.bytes_read)
+            if (end := summary.error) is not None:
+                self._note_error(summary.dataset, summary.exit_code, end.sqlstate, end.message)
+
+    def note_error(self, error: EtlError) -> None:
+        """Keep an error of the command as a whole, which is one of each of its datasets."""
+        for dataset in self._datasets:
+            self._note_error(dataset, error.exit_code, sqlstate_of(error), str(error))
+
+    def _note_error(self, dataset: str, exit_code: int, sqlstate: str | None, reason: str) -> None:
+        errors = self._samples.setdefault("etl_last_error", {})
+        errors[self._command, dataset, sqlstate or "", reason] = exit_code
 
     def _add(self, name: str, dataset: str, value: float, *more: str) -> None:
         values = self._samples.setdefault(name, {})

@@ -16,7 +16,8 @@ class Option:
     """Describe the option of a field beside its name, type and default: `Annotated[int, Option("Rows.", least=1)]`.
 
     `read` makes the value from its text. `key` is the name of the option if it differs from the name of the field.
-    `is_in_file` allows the option in `etl.toml`. `twins` are its environment variables, by default `ETL_` and the key.
+    `is_in_file` allows the option in `etl.toml`. `twins` are its environment variables, by default `ETL_` and the key
+    if it is allowed there, else none: what is meant for one command must not change the others.
     """
 
     help: str
@@ -69,7 +70,9 @@ class Setting:
     @property
     def twins(self) -> tuple[str, ...]:
         """The environment variables of the option; the first one that is set counts."""
-        return (f"ETL_{self.key.upper()}",) if self.option.twins is None else self.option.twins
+        if self.option.twins is not None:
+            return self.option.twins
+        return (f"ETL_{self.key.upper()}",) if self.option.is_in_file else ()
 
     @property
     def choices(self) -> tuple[str, ...]:

@@ -1,7 +1,10 @@
 """Make in a database what this installation needs: ledger, roles, the tables of the datasets, and the aggregates."""
 
-from collections.abc import Iterator
+import itertools
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -13,13 +16,16 @@ from etl.database import connecting, migrations, sessions, tables
 from etl.database.connecting import Database
 from etl.database.sqlstates import code_of, condition
 from etl.datasets import Dataset
-from etl.errors import DefinitionError, EtlError, UsageError, together
+from etl.errors import DefinitionError, EtlError, UnreachableError, UsageError, together
 from etl.ingestion.destination import refusals
 from etl.ingestion.ledger import losses
 from etl.precalculation import catalogue, installation
 from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
+
+_LONGEST_PAUSE = 5.0
+"""Seconds: a server that has started should not be idle for long."""
 
 
 class LeftOutError(DefinitionError):
@@ -103,15 +109,33 @@ def require_fitting(dataset: Dataset) -> None:
     Projection(dataset)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """For how many seconds a database that cannot be reached at the start is tried again, and with which pauses.
+
+    `tell` gets the error of the first try. One attempt at most means no other try.
+    """
+
+    settings: RetrySettings
+    seconds: float
+    tell: Callable[[EtlError], None]
+
+
 @contextmanager
-def opened(address: str, config_dir: Path) -> Iterator[Database]:
+def opened(
+    address: str, config_dir: Path, patience: Patience | None = None, *, creates: bool = True
+) -> Iterator[Database]:
     """Yield the database of an address, with its embedded server running; a new embedded database is migrated.
 
-    Raises UsageError when another database is not at the migration that this installation needs.
+    With `creates=False` nothing is made. Raises UsageError when the database is not at the migration that this
+    installation needs, or there is none and none may be made.
     """
+    if not creates:
+        connecting.require_existing(address)
     with connecting.serving(address) as target:
         try:
-            is_new = retrying.policy(RetrySettings(), refusals.is_transient, _note_retry)(_is_new, target)
+            again = retrying.policy(RetrySettings(), refusals.is_transient, _note_retry)
+            is_new = _patiently(lambda: again(_is_new, target, creates=creates), patience)
         except psycopg.Error as error:
             raise refusals.as_etl_error(error, target) from error
         if is_new:
@@ -122,12 +146,33 @@ def opened(address: str, config_dir: Path) -> Iterator[Database]:
         yield target
 
 
-def _is_new(target: Database) -> bool:
+def _is_new(target: Database, *, creates: bool) -> bool:
     with connecting.connect(target) as connection:
-        is_new = target.embedded and not migrations.is_migrated(connection)
+        is_new = creates and target.embedded and not migrations.is_migrated(connection)
         if not is_new:
             migrations.require_migrated(connection)
         return is_new
+
+
+def _patiently(look: Callable[[], bool], patience: Patience | None) -> bool:
+    """Look at a database; while it cannot be reached, look again until patience ends."""
+    started = time.monotonic()
+    for number in itertools.count():
+        try:
+            return look()
+        except UnreachableError as error:
+            if patience is None or patience.settings.attempts == 1:
+                raise
+            left = started + patience.seconds - time.monotonic()
+            if left <= 0:
+                raise
+            if not number:
+                patience.tell(error)
+            pause = min(
+                _LONGEST_PAUSE, patience.settings.cap_seconds, patience.settings.base_seconds * 2 ** min(number, 20)
+            )
+            time.sleep(min(pause, left))  # A signal ends it: the command has no batch yet.
+    raise AssertionError  # The loop has no end.
 
 
 def _note_retry(state: RetryCallState) -> None:

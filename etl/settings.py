@@ -37,9 +37,10 @@ def shipped(name: Literal["sql", "config"]) -> Path:
 class GlobalSettings:
     """The options before the command."""
 
-    config_dir: Annotated[str, Option("Folder that holds etl.toml and datasets/.", metavar="DIR", is_in_file=False)] = (
-        "./config"
-    )
+    config_dir: Annotated[
+        str,
+        Option("Folder that holds etl.toml and datasets/.", metavar="DIR", is_in_file=False, twins=("ETL_CONFIG_DIR",)),
+    ] = "./config"
     database: Annotated[
         str | None,
         Option(
@@ -48,9 +49,12 @@ class GlobalSettings:
             twins=("ETL_DATABASE_URL", "DATABASE_URL"),
         ),
     ] = None
-    log_format: Annotated[LogFormat, Option("Format of the logs; auto: console on a terminal, JSON elsewhere.")] = (
-        "auto"
-    )
+    log_format: Annotated[
+        LogFormat,
+        Option(
+            "json: all of stderr is JSON; auto: console on a terminal, elsewhere JSON, but errors and notes are text."
+        ),
+    ] = "auto"
     log_level: Annotated[LogLevel, Option("Lowest level that is logged.")] = "info"
 
 
@@ -246,10 +250,18 @@ class LoadSettings:
         Option(
             "Load the source again although it is loaded already; in append its rows are doubled.",
             is_in_file=False,
-            twins=(),
         ),
     ] = False
     retries: Annotated[RetrySettings, Group("retry")] = RetrySettings()
+    retry_for: Annotated[
+        float,
+        Option(
+            "Seconds for which a database that cannot be reached at the start is tried again; 0: the command ends at"
+            " once.",
+            least=0,
+            most=86_400,
+        ),
+    ] = constants.RETRY_FOR_SECONDS
 
     @property
     def policies(self) -> dict[str, str]:
@@ -273,19 +285,30 @@ FILE_CLASSES: tuple[type, ...] = (GlobalSettings, LoadSettings, OutputSettings)
 
 @dataclass(frozen=True, kw_only=True)
 class FileSettings:
-    """The values that `etl.toml` sets, by key; an option without a key keeps its default."""
+    """The values that `etl.toml` sets, by key; an option without a key keeps its default.
+
+    `written` are the keys outside a table, `load` those of the table `[load]`.
+    """
 
     written: Mapping[str, Any]
+    load: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def database(self) -> str | None:
         """The address of the database."""
         return self.written.get("database")
 
-    def as_defaults(self) -> dict[str, Any]:
-        """Return the values by the parameter of a command, without `database`: libpq's variables come before it."""
+    def as_defaults(self, command: str = "load") -> dict[str, Any]:
+        """Return the values for a command by its parameters, without `database`: libpq's variables come before it.
+
+        A key outside a table applies to every command that has the option, as it did before there were tables.
+        """
         known = file_keys()
-        return {known[key].parameter: value for key, value in self.written.items() if key != "database"}
+        own = self.load if command == "load" else {}
+        if command == "failed":
+            own = {key: value for key, value in self.load.items() if is_of_failed(known[key])}
+        values = {**self.written, **own}
+        return {known[key].parameter: value for key, value in values.items() if key != "database"}
 
 
 def file_keys() -> dict[str, Setting]:
@@ -294,10 +317,20 @@ def file_keys() -> dict[str, Setting]:
     return {setting.key: setting for setting in options if setting.option.is_in_file}
 
 
+def is_of_failed(setting: Setting) -> bool:
+    """Return whether a key of the table `[load]`, and its environment twin, are for `etl failed`, too."""
+    return setting.name in {"failed_dir", "retry_for"} or setting.group == "retries"
+
+
+def twins() -> frozenset[str]:
+    """Return the environment variables that set an option of some command."""
+    return frozenset(twin for each in FILE_CLASSES for setting in settings_of(each) for twin in setting.twins)
+
+
 def read_file_settings(config_dir: Path) -> FileSettings:
     """Read `etl.toml` of the configuration folder, else the shipped one.
 
-    Raises DefinitionError when it is not TOML or holds an unknown key or a value of the wrong type.
+    Raises DefinitionError when it is not TOML, or holds an unknown key, a value of the wrong type or a key twice.
     """
     import tomllib  # noqa: PLC0415 - `etl --help` needs neither
 
@@ -305,12 +338,26 @@ def read_file_settings(config_dir: Path) -> FileSettings:
 
     own = config_dir / "etl.toml"
     path = own if own.exists() else shipped("config") / "etl.toml"
-    kinds = [(key, setting.written | None, None) for key, setting in file_keys().items()]
-    struct = msgspec.defstruct("Settings", kinds, kw_only=True, forbid_unknown_fields=True, omit_defaults=True)
+    kinds = {key: (key, setting.written | None, None) for key, setting in file_keys().items()}
+    before_commands = {setting.key for setting in settings_of(GlobalSettings)}
+    of_load = [kind for key, kind in kinds.items() if key not in before_commands]
+    load = msgspec.defstruct("Load", of_load, kw_only=True, forbid_unknown_fields=True, omit_defaults=True)
+    struct = msgspec.defstruct(
+        "Settings",
+        [*kinds.values(), ("load", load | None, None)],
+        kw_only=True,
+        forbid_unknown_fields=True,
+        omit_defaults=True,
+    )
     try:
-        read = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), struct)
+        read = msgspec.to_builtins(msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), struct))
     except OSError as error:
         raise DefinitionError(f"cannot read {path}: {reason_of(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise DefinitionError(f"{path}: {error}", hint="see docs/reference/settings.md for the keys") from error
-    return FileSettings(written=msgspec.to_builtins(read))
+    settings = FileSettings(load=read.pop("load", None) or {}, written=read)
+    if twice := sorted(settings.written.keys() & settings.load.keys()):
+        raise DefinitionError(
+            f"{path}: {twice[0]} is set twice, outside a table and in [load]", hint="remove one of the two lines"
+        )
+    return settings

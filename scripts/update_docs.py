@@ -23,7 +23,7 @@ import psycopg
 from psycopg import sql
 
 import etl
-from etl.cli import TAKE_FROM_FILE, cli
+from etl.cli import cli
 from etl.database.connecting import Database, connect
 from etl.database.sqlstates import ENDS, TABLE, UNDEFINED
 from etl.datasets import TYPES, Column, Type, sql_type
@@ -34,7 +34,7 @@ from etl.ingestion.transform.types import converter
 from etl.ingestion.values import Misfit, Piece
 from etl.precalculation.catalogue import read_all
 from etl.provisioning import migrate, opened
-from etl.settings import file_keys
+from etl.settings import file_keys, is_of_failed
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -204,16 +204,25 @@ def _option(option: click.Option, context: click.Context) -> tuple[str, ...]:
     key = name.removeprefix("--").replace("-", "_")
     kinds = {"integer range": " N", "float range": " N", "integer": " N", "boolean": ""}
     value = kinds.get(option.type.name, f" {option.make_metavar(context).strip('[]')}").replace("|", r"\|")
-    takes_from_file = context.command_path.split()[1:2] in ([], *([name] for name in TAKE_FROM_FILE))
     default = extra.get("default", "required" if option.required else "off" if option.is_flag else "")
     bounds = extra.get("range", "").replace("x>=", "at least ").replace("<=x<=", " to ")
     return (
         f"`{name}{value}`",
         ", ".join(f"`{twin}`" for twin in extra.get("envvars", ())),
-        f"`{key}`" if key in file_keys() and takes_from_file else "",
+        f"`{key}`" if _takes_from_file(key, context.command_path.split()[1:]) else "",
         ", ".join(filter(None, (default, bounds))),
         (option.help or "").replace("|", r"\|"),
     )
+
+
+def _takes_from_file(key: str, command: list[str]) -> bool:
+    """Return whether the page names a key of `etl.toml` for the option of a command."""
+    setting = file_keys().get(key)
+    if setting is None:
+        return False
+    if not command or command[0] == "load" or key == "metrics_file":
+        return True
+    return command[0] == "failed" and is_of_failed(setting)
 
 
 def _conversions(connection: Connection) -> Iterator[str]:

@@ -14,7 +14,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from etl import standard_streams
-from etl.cli.options import Common, LedgerCode, print_note, settings_options
+from etl.cli import messages
+from etl.cli.options import Common, LedgerCode, settings_options
 from etl.errors import (
     DONE,
     EtlError,
@@ -27,7 +28,6 @@ from etl.errors import (
     reason_of,
 )
 from etl.settings import GlobalSettings, LogFormat, read_file_settings
-from etl.standard_streams import one_line
 from etl.version import __version__
 
 # Each command is the module of its name. Its help text is repeated here, so that --help does not import them all.
@@ -120,6 +120,7 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: L
     5 too many rejected; 6 busy; 70 a fault of this tool; 129, 130 and 143 stopped by a signal.
     """
     from etl import logs
+    from etl.cli import variables
 
     _require_working_folder()
     if is_given(ctx, "config_dir") and ctx.invoked_subcommand != "init" and not Path(config_dir).is_dir():
@@ -127,15 +128,17 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: L
             f"the configuration folder {config_dir} is missing", hint="give another folder with --config-dir"
         )
     settings = read_file_settings(Path(config_dir))
-    defaults = settings.as_defaults()
+    defaults_of = {name: settings.as_defaults(name) for name in TAKE_FROM_FILE}
     # Click looks for the defaults of a subcommand below those of its group.
-    ctx.default_map = {name: defaults | dict.fromkeys(_SUBCOMMANDS, defaults) for name in TAKE_FROM_FILE}
+    ctx.default_map = {name: values | dict.fromkeys(_SUBCOMMANDS, values) for name, values in defaults_of.items()}
+    defaults = settings.as_defaults()
     given = {
         name: defaults[name] for name in ("log_format", "log_level") if name in defaults and not is_given(ctx, name)
     }
     log_format, log_level = given.get("log_format", log_format), given.get("log_level", log_level)
     log_settings = logs.Logs(format=log_format, level=log_level, colors=use_colors())
-    logs.set_up(log_settings)
+    messages.use(log_settings)
+    variables.warn_of_unknown(os.environ)
     ctx.obj = Common(config_dir=Path(config_dir), given=database, from_file=settings.database, logs=log_settings)
 
 
@@ -173,11 +176,7 @@ def main() -> None:
         signal.alarm(_AGAIN_SECONDS)
         raise SignalledError  # As for Ctrl-C, all is closed and an embedded server is stopped.
 
-    def report_dropped(dropped: "sys.UnraisableHookArgs") -> None:
-        if not isinstance(dropped.exc_value, KeyboardInterrupt):
-            sys.__unraisablehook__(dropped)
-
-    sys.unraisablehook = report_dropped
+    messages.take_over_from_python(_describe_fault)
     try:
         signal.signal(signal.SIGALRM, end)
         signal.signal(signal.SIGTERM, end)
@@ -196,9 +195,7 @@ def _with_output(code: int) -> int:
     if lost is None:
         return code
     if isinstance(code, LedgerCode):
-        import structlog
-
-        structlog.get_logger("etl").warning("output_lost", reason=reason_of(lost))
+        messages.logger().warning("output_lost", reason=reason_of(lost))
         return code
     if standard_streams.has_no_reader(lost) or code not in DONE:
         return code
@@ -208,11 +205,11 @@ def _with_output(code: int) -> int:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; an error is one sentence on stderr."""
+    messages.begin(arguments, os.environ)
     try:
         result = _call(arguments)
     except click.ClickException as error:
-        error.message = one_line(error.message)  # type: ignore[misc] # it quotes arguments
-        error.show()
+        messages.refuse(error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.SIGINT
@@ -230,7 +227,7 @@ def _end_of(error: Exception, arguments: list[str]) -> int:
         return interruption
     if isinstance(error, UnicodeEncodeError) and (place := _place_of(error.object, arguments)):
         # A path may have bytes that are not UTF-8; a name, a reason or a value may not.
-        print_note(f"error: expected UTF-8 in {place}")
+        print_error(UsageError(f"expected UTF-8 in {place}"))
         return ExitCode.USAGE
     _report_fault(error.__cause__ if isinstance(error, _CommandError) else error)
     return ExitCode.INTERNAL_FAULT
@@ -262,13 +259,7 @@ def _call(arguments: list[str]) -> Any:
 
 def _report_fault(error: BaseException | None) -> None:
     """Log a fault of this tool."""
-    import structlog
-
-    if not structlog.is_configured():
-        from etl import logs
-
-        logs.set_up(logs.Logs(colors=use_colors()))
-    structlog.get_logger("etl").error("unexpected_fault", **_describe_fault(error), hint="report this text")
+    messages.logger().error("unexpected_fault", **_describe_fault(error), hint="report this text")
 
 
 def _place_of(word: str, arguments: list[str]) -> str | None:
@@ -293,12 +284,10 @@ def _describe_fault(error: BaseException | None) -> dict[str, Any]:
 
 
 def print_warning(error: EtlError) -> None:
-    """Print on stderr what is wrong where it hinders nothing of this command."""
-    click.echo(f"warning: {error}", err=True)
+    """Tell on stderr what is wrong where it hinders nothing of this command."""
+    messages.warn(error)
 
 
-def print_error(error: EtlError) -> None:
-    """Print an error on stderr: what is wrong, then the next command."""
-    print_note(f"error: {error}")
-    if error.hint:
-        print_note(f"hint: {error.hint}")
+def print_error(error: EtlError, **about: Any) -> None:
+    """Tell an error on stderr: what is wrong, then the next command. `about` says what it ended, in the JSON log."""
+    messages.fail(error, **about)

@@ -109,7 +109,7 @@ def check_command(common: Common, name: str, source: str | None, records: str | 
     require_fitting(dataset)
     if source is not None:
         return _preview(dataset, source, records, limit, as_json=as_json)
-    with common.database() as database, connect(database) as connection:
+    with common.looking() as database, connect(database) as connection:
         differences = compare(connection, dataset)
         wrong = sum(bool(each.remedy) for each in differences)
         if as_json:

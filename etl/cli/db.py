@@ -70,6 +70,7 @@ def status_command(common: Common) -> int:
 @click.pass_obj
 def url_command(common: Common, tcp: bool) -> None:
     """Print the address of the database; only with --tcp it has a password."""
+    connecting.require_existing(common.address)
     if connecting.embedded_folder(common.address) is not None:
         print_text(_server(common).url(tcp=tcp))
         return
@@ -133,7 +134,7 @@ def check_command(common: Common, as_json: bool) -> int:
     from etl.ingestion.constants import MAX_DEFAULT_WORKERS
     from etl.preflight import inspect
 
-    with common.server() as database:
+    with common.server(creates=False) as database:
         # One session for each worker, one for the load itself, and one for the precalculation after it.
         found = list(
             inspect(database, common.config_dir, connecting.embedded_folder(common.address), MAX_DEFAULT_WORKERS + 2)

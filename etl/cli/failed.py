@@ -48,10 +48,15 @@ def command() -> None:
 @click.pass_obj
 def list_command(common: Common, run: str | None, dataset: str | None, show_all: bool, as_json: bool) -> None:
     """List the pending files of the failed store."""
-    with common.database() as database, connect(database) as connection:
+    with common.looking() as database, connect(database) as connection:
         stored = failures.find(connection, run=run, dataset=dataset, state=None if show_all else "pending")
     if as_json:
         print_json(map(vars, stored))
+        return
+    if not stored:
+        kept = "no file of the failed store" if show_all else "nothing waits"
+        of = f" of {run or dataset}" if run or dataset else ""
+        print_text(f"{kept}{of} in {database.place}")
         return
     print_table(
         "failed store",
@@ -73,7 +78,7 @@ def list_command(common: Common, run: str | None, dataset: str | None, show_all:
 @click.pass_obj
 def show_command(common: Common, id: str, failed_dir: Path, as_json: bool) -> None:
     """Show each record of a file of the failed store: its place, its fault and its text."""
-    with common.database() as database, connect(database) as connection:
+    with common.looking() as database, connect(database) as connection:
         failure = failures.named(connection, id)
     with FailedStore(failed_dir) as store:
         document = store.document(*failure.key)
@@ -122,6 +127,7 @@ def replay_command(
     no_precalculate: bool,
     failed_dir: Path,
     retries: RetrySettings,
+    retry_for: float,
     as_json: bool,
     report: Report,
 ) -> int:
@@ -132,7 +138,7 @@ def replay_command(
     if not (ids or run or dataset or replay_all):
         raise UsageError("nothing is named to replay", hint="name ids, --run, --dataset or --all")
     codes: set[int] = set()
-    with common.database() as database, FailedStore(failed_dir) as store:
+    with common.database(common.patience(retries, retry_for)) as database, FailedStore(failed_dir) as store:
         wanted = ReplayFilter(ids=ids, run=run, dataset=dataset, allow_empty=allow_empty)
         selection = replay.select(wanted, database, common.config_dir, store)
         if not selection.failures:

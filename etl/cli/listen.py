@@ -31,7 +31,7 @@ def command(common: Common, *, is_check: bool, report: Report) -> int:
     """
     if is_check:
         report.withdraw()
-        with common.server() as database:
+        with common.server(creates=False) as database:
             pid = listener.check(database)
         print_text(f"a listener runs on {database.name}, backend {pid}")
         return ExitCode.SUCCESS

@@ -1,6 +1,8 @@
 """`etl load`."""
 
+import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,8 +19,9 @@ from etl.cli.options import (
     Common,
     LedgerCode,
     given_by,
-    json_option,
+    json_option_of_load,
     metrics_option,
+    option,
     print_json,
     print_text,
     settings_options,
@@ -47,7 +50,13 @@ _COUNTS = ("rejected", "failed", "skipped", "withheld")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @settings_options(LoadSettings)
 @metrics_option("load")
-@json_option
+@json_option_of_load
+@option(
+    "--timeout",
+    type=click.FloatRange(0.1),
+    metavar="SECONDS",
+    help="End the load after this time as SIGTERM does, with exit code 143; the same command loads the rest.",
+)
 @click.pass_obj
 def command(
     common: Common,
@@ -55,6 +64,7 @@ def command(
     dataset: str,
     sources: tuple[str, ...],
     as_json: bool,
+    timeout: float | None,
     report: Report,
     **options: Any,
 ) -> int:
@@ -74,7 +84,8 @@ def command(
     result = CommandResult()
     shown = display(named, is_json=common.logs.format == "json")
     try:
-        with common.database() as database, _stopped_by_signals() as stop:
+        patience = common.patience(settings.retries, settings.retry_for)
+        with _ending_after(timeout), common.database(patience) as database, _stopped_by_signals() as stop:
             load = Load(
                 database=database,
                 settings=settings,
@@ -85,7 +96,7 @@ def command(
             )
             require_all(load, named, common.config_dir)
             load_all(load, named, result, partial(_print_summary, as_json=as_json))
-            precalculate_all(load, common.config_dir, result, print_error)
+            precalculate_all(load, common.config_dir, result, partial(_tell, report))
             if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
                 report.look_at(database)
     except UsageError:
@@ -100,9 +111,15 @@ def command(
     return LedgerCode(result.exit_code)
 
 
+def _tell(report: Report, error: EtlError) -> None:
+    """Tell an error that ended no source."""
+    report.note_error(error)
+    print_error(error)
+
+
 def _print_summary(summary: Summary, error: EtlError | None, *, as_json: bool) -> None:
     if error:
-        print_error(error)
+        print_error(error, run=summary.run, dataset=summary.dataset, source=summary.source)
     if as_json:
         print_json([summary.document()])
     else:
@@ -134,6 +151,26 @@ def _print_total(result: CommandResult, sources: int, datasets: int, *, as_json:
         names = [refreshed.aggregate for refreshed in precalculated]
         refreshed_names = ", ".join(names) if len(names) < 4 else f"{len(names)} aggregates"
         print_text(f"precalculated {refreshed_names} in {seconds:.1f} s")
+
+
+@contextmanager
+def _ending_after(seconds: float | None) -> Iterator[None]:
+    """Send SIGTERM to this process when the block takes longer."""
+    if seconds is None:
+        yield
+        return
+
+    def end() -> None:
+        log.warning("timed_out", seconds=seconds)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

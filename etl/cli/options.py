@@ -1,7 +1,10 @@
-"""Shared by the commands: options with their environment twins, the database, and printing."""
+"""Shared by the commands: options, also those of `etl.toml` with their variables, the database, and printing."""
 
+import codecs
 import datetime as dt
+import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,22 +16,21 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from etl.errors import ExitCode, UsageError
+from etl.cli import messages
+from etl.errors import EtlError, ExitCode, UsageError
 from etl.options import Setting, build, setting_of, settings_of
-from etl.settings import LoadSettings, OutputSettings
+from etl.settings import LoadSettings, OutputSettings, RetrySettings
 from etl.standard_streams import one_line, styled
 
 if TYPE_CHECKING:
     from etl import metrics
     from etl.database.connecting import Database
     from etl.logs import Logs
+    from etl.provisioning import Patience
 
 
 def option(name: str, *more: str, **attributes: Any) -> Callable[[Any], Any]:
-    """Return a Click option of one command with its environment twin, `ETL_` and the option in capitals."""
-    twin = "ETL_" + name.removeprefix("--").replace("-", "_").upper()
-    attributes.setdefault("envvar", twin)
-    attributes.setdefault("show_envvar", True)
+    """Return a Click option of one command. It has no environment twin: a twin would change other commands, too."""
     return click.option(name, *more, **attributes)
 
 
@@ -62,13 +64,14 @@ def given_by(settings_class: type, parameters: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _option_of(setting: Setting) -> Callable[[Any], Any]:
-    """Return the Click option of a setting."""
+def _option_of(setting: Setting, *, has_twins: bool = True) -> Callable[[Any], Any]:
+    """Return the Click option of a setting, with its environment twins unless the command is not the one of its key."""
+    twins = setting.twins if has_twins else ()
     attributes: dict[str, Any] = {
         "help": setting.option.help,
         "metavar": setting.option.metavar,
-        "envvar": list(setting.twins) if len(setting.twins) > 1 else next(iter(setting.twins), None),
-        "show_envvar": bool(setting.twins),
+        "envvar": list(twins) if len(twins) > 1 else next(iter(twins), None),
+        "show_envvar": bool(twins),
         "type": _type_of(setting),
     }
     if setting.kind is bool:
@@ -89,14 +92,16 @@ def _type_of(setting: Setting) -> Any:
     return None if setting.kind is bool else setting.written
 
 
-json_option = _option_of(setting_of(OutputSettings, "as_json"))
+json_option = _option_of(setting_of(OutputSettings, "as_json"), has_twins=False)
+json_option_of_load = _option_of(setting_of(OutputSettings, "as_json"))
 failed_dir_option = _option_of(setting_of(LoadSettings, "failed_dir"))
-no_precalculate_option = _option_of(setting_of(LoadSettings, "precalculate"))
+no_precalculate_option = _option_of(setting_of(LoadSettings, "precalculate"), has_twins=False)
 
 
 def retry_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the retry options to a command, which gets them as one parameter `retries`."""
+    """Add the retry options to a command, which gets them as `retries`, and `retry_for` by itself."""
     own = [setting for setting in settings_of(LoadSettings) if setting.group == "retries"]
+    retry_for = setting_of(LoadSettings, "retry_for")
 
     @wraps(command)
     def gathered(*arguments: Any, **others: Any) -> Any:
@@ -104,7 +109,7 @@ def retry_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*arguments, retries=build(LoadSettings, given).retries, **others)
 
     decorated: Callable[..., Any] = gathered
-    for setting in reversed(own):
+    for setting in (retry_for, *reversed(own)):
         decorated = _option_of(setting)(decorated)
     return decorated
 
@@ -152,20 +157,39 @@ class Common:
         return Database(conninfo=self.address, embedded=embedded_folder(self.address) is not None).name
 
     @contextmanager
-    def server(self) -> Iterator["Database"]:
-        """Yield the database with its server started, whether it is migrated or not."""
-        from etl.database.connecting import serving
+    def looking(self) -> Iterator["Database"]:
+        """Yield the database for a command that only looks: nothing is made, and a missing database is an error."""
+        from etl.provisioning import opened
 
+        with opened(self.address, self.config_dir, creates=False) as database, _refusals_as_errors(database):
+            yield database
+
+    @contextmanager
+    def server(self, *, creates: bool = True) -> Iterator["Database"]:
+        """Yield the database with its server started, whether it is migrated or not."""
+        from etl.database.connecting import require_existing, serving
+
+        if not creates:
+            require_existing(self.address)
         with serving(self.address) as database, _refusals_as_errors(database):
             yield database
 
     @contextmanager
-    def database(self) -> Iterator["Database"]:
-        """Yield the database with its server started, and migrated."""
+    def database(self, patience: "Patience | None" = None) -> Iterator["Database"]:
+        """Yield the database with its server started, and migrated; `patience` is for one that is away at the start."""
         from etl.provisioning import opened
 
-        with opened(self.address, self.config_dir) as database, _refusals_as_errors(database):
+        with opened(self.address, self.config_dir, patience) as database, _refusals_as_errors(database):
             yield database
+
+    def patience(self, retries: RetrySettings, seconds: float) -> "Patience":
+        """Return for how long a command waits for a database that is away at its start, which it says once."""
+        from etl.provisioning import Patience
+
+        def tell(error: EtlError) -> None:
+            print_note(f"waiting for the database, at most {seconds:g} s: {error}")
+
+        return Patience(settings=retries, seconds=seconds, tell=tell)
 
 
 @contextmanager
@@ -184,11 +208,20 @@ def _refusals_as_errors(database: "Database") -> Iterator[None]:
 
 
 def print_json(documents: Iterable[Mapping[str, Any]]) -> None:
-    """Print one JSON object per line on stdout."""
+    """Print one JSON object per line on stdout; what another encoding than UTF-8 does not have is escaped as JSON."""
     import msgspec
 
+    is_utf8 = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
     for document in documents:
-        click.echo(msgspec.json.encode(document).decode())
+        text = msgspec.json.encode(document).decode()
+        click.echo(text if is_utf8 or text.isascii() else _NOT_ASCII.sub(_escaped, text))
+
+
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return json.dumps(match[0]).strip('"')
 
 
 class LedgerCode(int):
@@ -201,8 +234,8 @@ def print_text(text: str) -> None:
 
 
 def print_note(text: str) -> None:
-    """Print one line for people on stderr; control characters of names and values are escaped."""
-    click.echo(one_line(text), err=True)
+    """Tell one line on stderr; control characters of names and values are escaped."""
+    messages.note(text)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -46,14 +46,18 @@ def command(
     """Bring all aggregates, or the named ones, up to date with the facts."""
     if full + verifies + lists + prints_ddl > 1:
         raise UsageError("--full, --verify, --list and --ddl exclude each other")
-    if verifies or lists or prints_ddl:
+    only_looks = verifies or lists or prints_ddl
+    if only_looks:
         report.withdraw()
     chosen = catalogue.choose(aggregates, common.config_dir)
     wrong = [] if aggregates else list(catalogue.look(common.config_dir)[1].values())
     for error in wrong:
         print_warning(error)
     left_out = ExitCode.USAGE if wrong else ExitCode.SUCCESS
-    with common.database() as database, connect(database, "etl:precalculate") as connection:
+    with (
+        common.looking() if only_looks else common.database() as database,
+        connect(database, "etl:precalculate") as connection,
+    ):
         if lists:
             return _list(connection, chosen, as_json=as_json)
         if verifies:
@@ -139,10 +143,9 @@ def _explain(connection: psycopg.Connection, differing: Collection[str]) -> None
     """Name the facts with partitions: their changes may have come past the triggers."""
     for fact, names in installation.divided(connection):
         if affected := [name for name in names if name in differing]:
-            click.echo(
+            print_note(
                 f"{fact} is partitioned, and changes by the name of a partition are not noted:"
-                f" etl precalculate --full {' '.join(affected)}",
-                err=True,
+                f" etl precalculate --full {' '.join(affected)}"
             )
 
 

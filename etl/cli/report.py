@@ -53,7 +53,7 @@ def command(
     if chosen_format == "table" and output != "-":
         raise UsageError(f"the ending of {output} names no format", hint="give --format csv, json, parquet or html")
     # Not `database()`, which reads the ledger: an analyst has no right to, and needs none.
-    with common.server() as database, connect(database, "etl:report", sees_all=False) as connection:
+    with common.server(creates=False) as database, connect(database, "etl:report", sees_all=False) as connection:
         if chosen_format == "table":
             _show(report.draw(connection, request, _width()))
             return

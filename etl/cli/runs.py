@@ -68,10 +68,13 @@ def list_command(
 ) -> None:
     """List the newest runs."""
     run_filter = RunFilter(dataset=dataset, status=status, since=since, limit=limit)
-    with common.database() as database, connect(database) as connection:
+    with common.looking() as database, connect(database) as connection:
         runs = history.runs(connection, run_filter, Path.cwd())
     if as_json:
         print_json(map(vars, runs))
+        return
+    if not runs:
+        print_text(f"no run {'of this kind ' if dataset or status or since else ''}in {database.place}")
         return
     print_table(
         "runs",
@@ -92,7 +95,7 @@ def list_command(
 @click.pass_obj
 def show_command(common: Common, run: str, as_json: bool) -> None:
     """Show one run (`latest`: the newest): attempts, balance, refused records with their reasons, the next command."""
-    with common.database() as database, connect(database) as connection:
+    with common.looking() as database, connect(database) as connection:
         run = history.name_of(connection, run)
         runs = history.runs(connection, RunFilter(run=run), Path.cwd())
         if not runs:
@@ -142,7 +145,7 @@ def trace_command(common: Common, table: str, values: tuple[str, ...], as_json: 
     ]
     if len(conditions) < len(values):
         raise UsageError("expected COLUMN=VALUE", hint="as in shipment_id=SHP-000000017")
-    with common.database() as database, connect(database) as connection:
+    with common.looking() as database, connect(database) as connection:
         traces, has_more = tracing.trace(connection, table, conditions)
     if as_json:
         print_json(map(vars, traces))

@@ -44,18 +44,28 @@ _REMEDIES = {
 _START = "start the server, or name another by --database or ETL_DATABASE_URL"
 
 
+_NO_HOST = re.compile("could not translate host name|failed to resolve host|not known")
+"""What libpq and psycopg say of a host whose name has no address; they have no code for it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Whether a person must change the address or the server (exit code 2), and what to do; else try again later."""
+    """Whether a person must change the address or the server (exit code 2), and what to do; else try again later.
+
+    `is_brief`: the server may answer a moment later.
+    """
 
     is_refusal: bool
     remedy: str
+    is_brief: bool = False
 
 
 def answer_to(conninfo: str, error: psycopg.OperationalError) -> Answer:
     """Return why this connection could not be opened; tries it once more."""
-    if isinstance(error, psycopg.errors.ConnectionTimeout):
+    if _NO_HOST.search(str(error)):
         return Answer(is_refusal=False, remedy=_START)
+    if isinstance(error, psycopg.errors.ConnectionTimeout):
+        return Answer(is_refusal=False, remedy=_START, is_brief=True)
     if error.pgconn is not None and error.pgconn.needs_password:
         return Answer(is_refusal=True, remedy=_CREDENTIALS)
     sqlstate = code_of(error)
@@ -72,7 +82,7 @@ def wrong_parameter() -> Answer:
 def _of_code(sqlstate: str) -> Answer:
     is_refusal = codes_of(sqlstate).connecting == "fix"
     remedy = _REMEDIES.get(sqlstate[:2], "check user, database and address") if is_refusal else _START
-    return Answer(is_refusal=is_refusal, remedy=remedy)
+    return Answer(is_refusal=is_refusal, remedy=remedy, is_brief=not is_refusal)
 
 
 def _traced(conninfo: str, *, used_password: bool) -> Answer:
@@ -80,7 +90,7 @@ def _traced(conninfo: str, *, used_password: bool) -> Answer:
     try:
         if connection.status == pq.ConnStatus.BAD:  # before a server was reached
             is_wrong = pq.PGconn.ping(conninfo.encode()) == pq.Ping.NO_ATTEMPT or _has_wrong_number(connection)
-            return Answer(is_refusal=is_wrong, remedy=_OPTIONS if is_wrong else _START)
+            return Answer(is_refusal=is_wrong, remedy=_OPTIONS if is_wrong else _START, is_brief=not is_wrong)
         messages = _messages(connection)
         verifies = _verifies(connection)
     finally:
@@ -92,7 +102,7 @@ def _traced(conninfo: str, *, used_password: bool) -> Answer:
         return Answer(is_refusal=True, remedy=_TLS)
     if used_password and not _ANY_ANSWER.search(messages):  # an older libpq, which writes no answer down
         return Answer(is_refusal=True, remedy=_CREDENTIALS)
-    return Answer(is_refusal=False, remedy=_START)
+    return Answer(is_refusal=False, remedy=_START, is_brief=True)
 
 
 def _messages(connection: pq.abc.PGconn) -> bytes:

@@ -18,7 +18,7 @@ from etl.database.answers import answer_to, wrong_parameter
 from etl.database.pooling import Pooling, SharedSessionError, pooling
 from etl.database.sqlstates import code_of
 from etl.database.watching import ServerConnection, Watch
-from etl.errors import DatabaseError, UsageError
+from etl.errors import DatabaseError, UnreachableError, UsageError
 
 EMBEDDED = "embedded:"
 
@@ -60,6 +60,11 @@ class Database:
     """How the first connection reached the server, found once; empty before."""
 
     @property
+    def place(self) -> str:
+        """The name, and for the embedded server its folder: there is one in each working folder."""
+        return f"{self.name} in {self.folder}" if self.folder is not None else self.name
+
+    @property
     def name(self) -> str:
         """`host/dbname` for logs and the summary; never a password."""
         if self.embedded:
@@ -92,6 +97,21 @@ def embedded_folder(address: str) -> Path | None:
     if not address.startswith(EMBEDDED):
         return None
     return Path(address.removeprefix(EMBEDDED) or EMBEDDED_FOLDER)
+
+
+def require_existing(address: str) -> None:
+    """Raise UsageError when the folder of an embedded address has no server: who only looks must not make one."""
+    folder = embedded_folder(address)
+    if folder is None:
+        return
+    from etl import embedded  # noqa: PLC0415 - costs the start of those who have a server
+
+    if not embedded.Server(folder).exists():
+        raise UsageError(
+            f"there is no database yet: looked for the embedded server in {folder.absolute()}",
+            hint="change to the folder of the loads, or name the database by --database or ETL_DATABASE_URL;"
+            " etl db migrate makes a new one here",
+        )
 
 
 @contextmanager
@@ -165,7 +185,8 @@ def _explained(database: Database, application_name: str) -> Iterator[None]:
         text, answer = _first_line(error), answer_to(_conninfo(database, application_name), error)
         if answer.is_refusal:
             raise UsageError(f"{database.name} refuses the connection: {text}", hint=answer.remedy) from error
-        raise DatabaseError(f"cannot reach the database {database.name}: {text}", hint=answer.remedy) from error
+        away = UnreachableError if answer.is_brief else DatabaseError
+        raise away(f"cannot reach the database {database.name}: {text}", hint=answer.remedy) from error
 
 
 def _conninfo(database: Database, application_name: str, limits: str = "") -> str:

@@ -153,6 +153,15 @@ class Server:
             hint=f"move the folder back, or name it by --database embedded:{now}, also for etl db stop",
         )
 
+    def exists(self) -> bool:
+        """Return whether there is a server in the folder. Changes nothing.
+
+        Raises UsageError when its folder was moved or deleted while it runs.
+        """
+        with own_files():
+            self._require_not_astray()
+            return self._data.exists()
+
     def status(self) -> Status:
         """Return whether the server runs, and where. Changes nothing."""
         with own_files():

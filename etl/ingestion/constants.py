@@ -75,6 +75,9 @@ RETRY_ATTEMPTS = 6
 RETRY_BASE_SECONDS = 0.5
 RETRY_CAP_SECONDS = 30.0
 
+# A restart of a server takes some seconds, a failover half a minute.
+RETRY_FOR_SECONDS = 60.0
+
 # How COPY's text format writes null.
 NULL_TEXT = "\\N"
 

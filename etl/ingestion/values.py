@@ -424,6 +424,19 @@ class Reason:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EndReason:
+    """Why a source ended before its end, or is not published: what is wrong, what to do, and the command to look at it.
+
+    `sqlstate` is that of the server's error, if one was the cause.
+    """
+
+    sqlstate: str | None
+    message: str
+    hint: str | None
+    next: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """The end of one source, as `load --json` prints it (C4).
 
@@ -431,6 +444,7 @@ class Summary:
     belong to rejected records; both are empty if no replace was published.
     `doubled` are the records of a forced append whose rows an earlier run has loaded, too.
     `narrowed` are the columns, by table and name, whose type in the table changes values that fit the definition.
+    `error` is what ended the source, if something did.
     """
 
     run: str | None
@@ -452,6 +466,7 @@ class Summary:
     rows_kept: Mapping[str, int] = field(default_factory=dict)
     narrowed: Mapping[str, str] = field(default_factory=dict)
     doubled: int = 0
+    error: EndReason | None = None
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object of contract C4; that of a dry run tells its reasons, too."""
@@ -482,5 +497,6 @@ class Summary:
             **({"coerced": coerced} if coerced else {}),
             **({"narrowed": dict(self.narrowed)} if self.narrowed else {}),
             **({"doubled": self.doubled} if self.doubled else {}),
+            **({"error": vars(self.error)} if self.error else {}),
             **reasons,
         }

@@ -79,12 +79,13 @@ def test_the_functions_are_listed_before_they_are_imported() -> None:
 
 
 def test_a_program_has_the_options_of_the_command() -> None:
-    """Every option of the command, except those for a terminal or a metrics file, is an argument of the function."""
+    """Every option of the command, except those for a terminal, a metrics file or a signal, is an argument of it."""
     options = {parameter.name for parameter in load_command.params}
     arguments = set(inspect.signature(etl.load).parameters)
     assert {str(name).replace("no_precalculate", "precalculate") for name in options} - arguments == {
         "as_json",
         "metrics_file",
+        "timeout",
     }
 
 
@@ -101,7 +102,7 @@ def test_a_program_is_refused_what_the_command_refuses() -> None:
         with pytest.raises(etl.EtlError, match=f"^{name}: ") as caught:
             etl.load("vehicles", "missing.json", database="nowhere", **{name: wrong[name]})
         assert caught.value.exit_code == 2
-    assert len(set(wrong) & arguments) == 13
+    assert len(set(wrong) & arguments) == 14
 
 
 def _refuse(folder: Path, database_url: str, name: str = "fleet.json") -> etl.Loaded:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import psycopg
 import structlog
+from structlog.contextvars import bind_contextvars
 from tenacity import Retrying
 
 from etl.database.connecting import Database, Session
@@ -215,6 +216,7 @@ def set_stop_event(stopping: "Event") -> None:
 
 def load_task(task: Task) -> TaskResult:
     """Load one piece and return its result; an error of this tool is a value of it."""
+    bind_contextvars(run=task.context.run.run)
     before = _process.retried
     entry: Entry | None = None
     error: EtlError | None = None

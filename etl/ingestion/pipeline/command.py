@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
 
+from structlog.contextvars import bound_contextvars
+
 from etl.database.connecting import connect
 from etl.database.obstacles import require_loadable
 from etl.database.sessions import require_usable
@@ -163,7 +165,7 @@ def precalculate_all(
     runs = [summary.run for summary in result.summaries if summary.run]
     tables = [table.name for target in load.targets for table in target.dataset.tables]
     try:
-        with load.stop.interrupting():
+        with load.stop.interrupting(), bound_contextvars(**({"run": runs[-1]} if runs else {})):
             refreshed = precalculate(
                 load.database, config_dir, tables, runs[-1] if runs else None, load.stop, load.settings.retries
             )

@@ -134,6 +134,7 @@ class _DryRun:
             reasons=tuple(sorted(writer.reasons.values(), key=lambda reason: -reason.count)),
             policies=writer.policies,
             narrowed=narrowed,
+            error=outcome.reason_of_end(progress.error, None),
         ), progress.error
 
 

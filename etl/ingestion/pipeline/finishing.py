@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import psycopg
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from etl.database.sqlstates import code_of
 from etl.errors import DatabaseError, EtlError
@@ -76,7 +77,8 @@ def publish(stream: Stream, group: Sequence[OpenRun]) -> None:
     try:
         with connection.transaction():
             for run in unfinished:
-                _publish_one(connection, run, stream.size)
+                with bound_contextvars(run=run.id):
+                    _publish_one(connection, run, stream.size)
     except psycopg.Error as error:
         raise _refused(connection, unfinished, error) from error
     for run in group:

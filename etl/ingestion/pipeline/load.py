@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 import structlog
+from structlog.contextvars import bind_contextvars, bound_contextvars, unbind_contextvars
 
 from etl.database.connecting import Session
 from etl.errors import EtlError
@@ -44,6 +45,7 @@ def load(source: Source, load: Load) -> list[tuple[Summary, EtlError | None]]:
     started = time.monotonic()
     recorder = _recorder(load)
     with ExitStack() as sessions:
+        sessions.callback(unbind_contextvars, "run")
         attempts = [
             Attempt(
                 load=load,
@@ -141,6 +143,7 @@ def _load_here(
         if not run.attempt.progress.entered:
             run.prepare(store)
         run.attempt.progress.read += item.piece.count
+        bind_contextvars(run=run.id)
         loader = loaders[item.piece.which]
         # To wait for a pipe or a network would hold the batch's transaction open.
         entry = wait_for(loader.load(item)) if stream.waits else interleave(loader.load(item), ahead.work)
@@ -170,8 +173,11 @@ def _batches(
 
 def _report(source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, EtlError | None]:
     """Return the summary of an attempt and the error that ended it, and log the end of a load."""
-    summary, error = attempt.recorder.report(source, attempt, seconds)
+    run = attempt.progress.run
+    with bound_contextvars(**({"run": run.run} if run else {})):
+        summary, error = attempt.recorder.report(source, attempt, seconds)
     if not summary.dry_run:
+        end = summary.error
         log.info(
             "source_ended",
             run=summary.run,
@@ -182,5 +188,6 @@ def _report(source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, 
             **vars(summary.records),
             rows_deleted=sum(summary.rows_deleted.values()),
             seconds=round(summary.seconds, 3),
+            **({"reason": end.message, "sqlstate": end.sqlstate, "hint": end.hint} if end else {}),
         )
     return summary, error

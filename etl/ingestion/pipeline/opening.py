@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from structlog.contextvars import bind_contextvars
+
 from etl.errors import EtlError, InternalError, SourceError
 from etl.ingestion.constants import KEPT_BYTES
 from etl.ingestion.fingerprints import Mark
@@ -142,6 +144,8 @@ class Opening:
         if run is None:
             return
         self.runs[which] = run
+        if len(self.attempts) == 1:
+            bind_contextvars(run=run.id)
         dropped = waiting.dropped.records if waiting.dropped else 0
         if run.lacks(1, dropped):
             yield from self._again(run, which, pieces)

@@ -16,11 +16,12 @@ from etl.errors import (
     InternalError,
     InterruptedByUserError,
     TooManyRejectedError,
+    sqlstate_of,
 )
 from etl.ingestion.ledger import batches, runs
 from etl.ingestion.pipeline.attempts import Attempt
 from etl.ingestion.pipeline.job import Progress
-from etl.ingestion.values import Balance, PolicyEffects, Source, Status, Summary, printable_path
+from etl.ingestion.values import Balance, EndReason, PolicyEffects, Source, Status, Summary, printable_path
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +58,16 @@ def not_begun(source: Source, dataset: Dataset, database: str, error: EtlError) 
         bytes_read=0,
         seconds=0.0,
         failed_store=None,
+        error=reason_of_end(error, None),
     )
+
+
+def reason_of_end(error: EtlError | None, run: str | None) -> EndReason | None:
+    """Return the error that ended a source as the summary has it; the next command is known once a run is open."""
+    if error is None:
+        return None
+    look = f"etl runs show {run}" if run else None
+    return EndReason(sqlstate=sqlstate_of(error), message=str(error), hint=error.hint, next=look)
 
 
 def report(source: Source, attempt: Attempt, seconds: float) -> tuple[Summary, EtlError | None]:
@@ -109,7 +119,7 @@ def _close(
             retried=progress.retried,
             bytes_read=progress.bytes_read,
         )
-    return _summary(source, attempt, counts, (status, exit_code), seconds), error
+    return _summary(source, attempt, counts, (status, exit_code), seconds, error), error
 
 
 def log_changes(source: Source, policies: PolicyEffects, narrowed: Mapping[str, str]) -> None:
@@ -164,12 +174,18 @@ def _no_batches(progress: Progress) -> dict[str, int]:
 
 
 def _summary(
-    source: Source, attempt: Attempt, counts: _Counts, end: tuple[Status, ExitCode], seconds: float
+    source: Source,
+    attempt: Attempt,
+    counts: _Counts,
+    end: tuple[Status, ExitCode],
+    seconds: float,
+    error: EtlError | None,
 ) -> Summary:
     load, progress = attempt.load, attempt.progress
+    run = progress.run.run if progress.run else None
     status, exit_code = end
     return Summary(
-        run=progress.run.run if progress.run else None,
+        run=run,
         dataset=attempt.target.dataset.name,
         source=source.name,
         database=load.database.name,
@@ -186,6 +202,7 @@ def _summary(
         narrowed=counts.narrowed,
         doubled=progress.doubled,
         failed_store=printable_path(load.settings.failed_dir) if counts.balance.pending else None,
+        error=reason_of_end(error, run),
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 from msgspec.structs import replace
 from psycopg import sql
+from structlog.contextvars import bound_contextvars
 
 from etl import datasets
 from etl.database.connecting import Database, Session, connect
@@ -196,7 +197,7 @@ def replay(
     """
     # A new connection would not have the locks, so only a lock of another session is waited for again.
     again = retry_policy(settings, lambda: None, event="start_retried", is_transient=refusals.is_contended)
-    with Session(database, "etl:replay") as session:
+    with bound_contextvars(run=failure.run), Session(database, "etl:replay") as session:
         connection = session.connection()
         run = again(runs.for_replay, connection, failure.run)
         if not run.is_visible:

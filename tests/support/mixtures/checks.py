@@ -46,6 +46,8 @@ def _reasons(outcome: Outcome) -> list[str]:
     """Return parts of the messages of a 2 or a 3 that is right because of what another command has done since."""
     if outcome.words[0] == "load" and "busy atomic sources" not in parts_drawn():
         return ["which is not published"]  # of a load that meets another load of its source; it should be a 6
+    if outcome.words[0] == "report":
+        return ["was never computed"]
     if outcome.words[0] == "failed":
         return ["does not wait: ", "belongs to an atomic run that is not finished"]
     return []
