@@ -5,6 +5,7 @@ create function etl.withdraw_batches(of_run text, offsets bigint[]) returns void
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $$
 declare
     withdrawn bigint[];
