@@ -147,8 +147,7 @@ def look(config_dir: Path | None = None) -> tuple[tuple[Aggregate, ...], dict[st
 
 def readable(config_dir: Path | None = None) -> tuple[Aggregate, ...]:
     """Return the aggregates of all valid files, and log a warning for each other file."""
-    # Imported here: it imports rich, which a program that only reads aggregates does not need.
-    import structlog  # noqa: PLC0415 - as the comment says
+    import structlog  # noqa: PLC0415 - it imports rich, which a program that only reads aggregates does not need
 
     aggregates, wrong = look(config_dir)
     log = structlog.get_logger(__name__)

@@ -1,10 +1,30 @@
-"""Commands that run in the process of the tests change the logging of the whole process."""
+"""Fixtures of the command line: a small dataset, and the logging that commands in this process change."""
 
+import json
 import logging
 from collections.abc import Iterator
 
 import pytest
 import structlog
+
+from tests.support.site import Site
+
+PARCELS = """
+name = "parcels"
+mode = "append"
+[[table]]
+name = "logistics.parcels"
+[table.columns]
+parcel_id = "text"
+"""
+
+
+@pytest.fixture
+def parcels(site: Site) -> Site:
+    """A site with a dataset and a source of six records."""
+    site.define(PARCELS)
+    (site.folder / "feed.json").write_text(json.dumps([{"parcel_id": f"P{number}"} for number in range(6)]))
+    return site
 
 
 @pytest.fixture

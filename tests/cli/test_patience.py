@@ -1,6 +1,5 @@
 """A database that is away when a command starts: who waits for it, and for how long; and the end of a long load."""
 
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,23 +9,6 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.support.site import Site
 from tests.support.waiting import until
-
-PARCELS = """
-name = "parcels"
-mode = "append"
-[[table]]
-name = "logistics.parcels"
-[table.columns]
-parcel_id = "text"
-"""
-
-
-@pytest.fixture
-def parcels(site: Site) -> Site:
-    """A site with a dataset and a source of six records."""
-    site.define(PARCELS)
-    (site.folder / "feed.json").write_text(json.dumps([{"parcel_id": f"P{number}"} for number in range(6)]))
-    return site
 
 
 @pytest.fixture

@@ -11,23 +11,6 @@ from etl.settings import read_file_settings
 from tests.support.commands import Ended
 from tests.support.site import Site
 
-PARCELS = """
-name = "parcels"
-mode = "append"
-[[table]]
-name = "logistics.parcels"
-[table.columns]
-parcel_id = "text"
-"""
-
-
-@pytest.fixture
-def parcels(site: Site) -> Site:
-    """A site with a dataset and a source of six records."""
-    site.define(PARCELS)
-    (site.folder / "feed.json").write_text(json.dumps([{"parcel_id": f"P{number}"} for number in range(6)]))
-    return site
-
 
 def _unknown(done: Ended) -> list[str]:
     """Return the variables of which a command warned."""

@@ -1,7 +1,7 @@
 """To which run a source belongs: random sequences of loads against full knowledge of their contents.
 
 Whatever came before, a load doubles no record and loses none. It stops only where the rule of decision 1 lets it.
-Here the loads are in this process, with marks so near to each other that short sources have many.
+The loads run in this process, and marks have a short distance, so that short sources have many of them.
 """
 
 import gzip

@@ -176,7 +176,7 @@ class Sources:
 
 @dataclass
 class Truth:
-    """All runs of a dataset with all their bytes, and the rows that are in its table.
+    """All runs of a dataset with their whole bytes, and the rows of its table.
 
     With `merges` a source that is perhaps known is loaded again, because its keys are compared.
     """
@@ -221,7 +221,7 @@ class Truth:
                     live[other].is_live = False
             elif not self.merges and asked.mode != "replace":
                 assert not within, "a source that is known got a new run"
-                assert not [other for other in whole if not live[other].is_within], "a run goes on as another one"
+                assert not [other for other in whole if not live[other].is_within], "the source belongs to another run"
             longer = [live[other] for other in within if live[other].known > count or live[other].is_within]
             is_within = (bool(longer) or asked.force) and asked.mode != "replace"
             is_atomic = asked.is_atomic or asked.mode == "replace"

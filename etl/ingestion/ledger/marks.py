@@ -107,7 +107,7 @@ def last(connection: psycopg.Connection, dataset: str, run: int) -> Mark | None:
 def add(
     connection: psycopg.Connection, dataset: str, run: int, marks: Sequence[Mark], anchor: Anchor | None = None
 ) -> None:
-    """Add marks of a run, which are in order; one of the first ones is its anchor."""
+    """Add marks of a run in their order; one of the first marks is the anchor of the run."""
     salt = _salt(dataset)
     for first in range(0, len(marks), _MARKS_IN_ROW):
         row = marks[max(0, first - 1) : first + _MARKS_IN_ROW]

@@ -67,7 +67,7 @@ def check_facts(connection: Connection, expected: Expected) -> Iterator[str]:
 
 def _rows(connection: Connection, table: str) -> list[Row]:
     parent = table if table in KEYS else f"{table.removesuffix('_items')}s"
-    key = sql.Identifier(KEYS[parent])  # type: ignore[index]
+    key = sql.Identifier(KEYS[parent])  # type: ignore[index] # the table of records is one of these
     columns = sql.SQL("line_no, sku") if table != parent else sql.SQL("status, pieces, freight_cost::bigint")
     query = sql.SQL("select {}, {} from {}").format(key, columns, sql.Identifier("logistics", table))
     return connection.execute(query).fetchall()
