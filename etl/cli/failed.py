@@ -28,7 +28,7 @@ from etl.ingestion.failed_store import leftovers
 from etl.ingestion.failed_store.locating import is_plain, length_in
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import failures, runs
-from etl.ingestion.pipeline import replay
+from etl.ingestion.pipeline import purging, replay
 from etl.ingestion.pipeline.replay import NotPending, ReplayFilter, ReplayResult
 from etl.ingestion.values import StoredRecord
 from etl.metrics import Report
@@ -214,28 +214,24 @@ def discard_command(common: Common, ids: tuple[str, ...], reason: str, failed_di
 def purge_command(common: Common, older_than: str, dataset: str | None, failed_dir: Path, as_json: bool) -> None:
     """Remove the files of records that were replayed, discarded or superseded; pending files are never removed.
 
+    Files that a crash left and that the ledger does not name are moved aside first, and removed when they are old.
     The ledger keeps the result of each file, without the text of its records.
     """
     age = _age(older_than)
     removed = count_records = count_bytes = 0
     with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
         store.belong_to(runs.database_id(connection))
-        for failure in failures.settled(connection, age, dataset):
-            size = store.remove(failure.dataset, failure.run, failure.id)
-            if size is None:
-                continue
-            removed, count_bytes = removed + 1, count_bytes + size
-            count_records += failure.count_records
+        for file in purging.purge(connection, store, age, dataset):
+            removed, count_bytes = removed + 1, count_bytes + file.bytes
+            failure = file.failure
+            count_records += failure.count_records if failure else 0
             if as_json:
-                print_json([vars(failure) | {"bytes": size}])
-            else:
+                facts = vars(failure) if failure else {"id": file.name, "state": "aside"}
+                print_json([facts | {"bytes": file.bytes}])
+            elif failure:
                 print_text(f"removed {failure.id}: {failure.count_records:,} records, {failure.state}")
-        for name, size in leftovers.purge(store, age, dataset):
-            removed, count_bytes = removed + 1, count_bytes + size
-            if as_json:
-                print_json([{"id": name, "state": "aside", "bytes": size}])
             else:
-                print_text(f"removed {name}, which was moved aside after a crash")
+                print_text(f"removed {file.name}, which a crash left")
     if not as_json:
         print_text(f"{removed:,} files with {count_records:,} records removed, {count_bytes:,} bytes")
 

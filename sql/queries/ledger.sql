@@ -353,6 +353,10 @@ select pg_try_advisory_lock_shared(%(key)s);
 -- Take a lock that ends with the transaction, and wait for its holder.
 select pg_advisory_xact_lock(%(key)s);
 
+-- name: try_lock_in_transaction
+-- Take a lock that ends with the transaction if it is free.
+select pg_try_advisory_xact_lock(%(key)s);
+
 -- name: unlock
 -- Release a session lock.
 select pg_advisory_unlock(%(key)s);

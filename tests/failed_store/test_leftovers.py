@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from etl.ingestion.ledger import locks
 from tests.support.site import Site
 
 BOXES = """
@@ -113,8 +114,28 @@ def test_files_aside_are_purged_by_their_age(site: Site) -> None:
     [path] = site.store.glob("*/*/aside/*")
     assert "0 files" in site.run("failed", "purge", "--older-than", "1d").stdout
     os.utime(path, (time.time() - 100_000, time.time() - 100_000))
-    assert "moved aside" in site.run("failed", "purge", "--older-than", "1d").stdout
+    assert "a crash left" in site.run("failed", "purge", "--older-than", "1d").stdout
     assert list(site.store.glob("*/*/aside")) == []
+
+
+def test_a_purge_clears_what_no_attempt_of_its_run_clears(site: Site) -> None:
+    """`failed purge` moves files aside that the ledger does not name, and removes old ones, but not beside a load."""
+    site.define(BOXES)
+    _write(site, 20)
+    run = site.load("boxes", "boxes.ndjson", *OPTIONS)["run"]
+    folder = site.store / "boxes" / run
+    named = {path.name for path in folder.iterdir()}
+    for name in (f"{run}-77-r.ndjson", f"{run}-77-r.json", f".{run}-78-r.json.tmp"):
+        (folder / name).write_text("{}")
+    with site.connect() as holder:
+        locks.hold_run(holder, run)
+        assert "0 files" in site.run("failed", "purge", "--older-than", "0h").stdout
+        assert len(list(folder.iterdir())) == len(named) + 3
+    assert "0 files" in site.run("failed", "purge", "--older-than", "1d").stdout
+    assert {path.name for path in folder.iterdir()} == named | {"aside"}
+    assert {path.name for path in (folder / "aside").iterdir()} == {f"{run}-77-r.ndjson", f"{run}-77-r.json"}
+    assert "2 files" in site.run("failed", "purge", "--older-than", "0h").stdout
+    assert {path.name for path in folder.iterdir()} == named
 
 
 def test_others_are_replayed_when_one_cannot_be(site: Site) -> None:

@@ -153,6 +153,11 @@ class FailedStore:
         beside = beside_of(self.folder / dataset / run, self.database) / f"{id}.ndjson"
         return beside if beside.with_suffix(".json").exists() else self.folder / dataset / run / beside.name
 
+    def has_run(self, dataset: str, run: str) -> bool:
+        """Return whether the store has a folder of this run."""
+        folder = self.folder / dataset / run
+        return folder.is_dir() or beside_of(folder, self.database).is_dir()
+
     def document(self, dataset: str, run: str, id: str) -> dict[str, Any]:
         """Read all of ID.json, also members of another version of this tool.
 

@@ -31,6 +31,12 @@ def hold_run(connection: psycopg.Connection, run: str) -> None:
         _take(connection, *lock)
 
 
+def hold_run_in_transaction(connection: psycopg.Connection, run: str) -> bool:
+    """Lock a run exclusively until the transaction ends; False when another session holds it."""
+    statement = _SQL["try_lock_in_transaction"]
+    return all(connection.execute(statement, {"key": key}).fetchone() == (True,) for key, _, _ in _run_locks(run))
+
+
 def one_opening_at_a_time(connection: psycopg.Connection, dataset: str) -> None:
     """Let no other session open or continue a run of the dataset until the transaction ends; wait for one that does."""
     connection.execute(_SQL["lock_in_transaction"], {"key": _key(f"opening:{dataset}")})

@@ -132,6 +132,8 @@ def _come_to_rest(site: Site, plan: Plan, happened: Record) -> Iterator[str]:
         yield from _ends_with(_etl(site, "precalculate", "--full", *emptied), {0}, "the refresh in full")
     yield from _ends_with(_etl(site, "precalculate"), {0}, "the refresh")
     yield from _ends_with(_etl(site, "precalculate", "--verify"), {0}, "the comparison of the aggregates")
+    # A file of a killed command whose run nobody continues, and none that is settled: they are younger.
+    yield from _ends_with(_etl(site, "failed", "purge", "--older-than", "36500d"), {0}, "the purge")
     if happened.has_copy:
         yield from _copy_comes_to_rest(site, plan)
 
