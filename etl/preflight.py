@@ -255,13 +255,22 @@ def _datasets(connection: psycopg.Connection, chosen: Sequence[Dataset], config_
             if dataset.mode == "merge":
                 tables.require_key(connection, dataset)
             in_the_way = list(obstacles.of_dataset(connection, dataset, dataset.mode))
+            unknown = None
             with suppress(psycopg.errors.InsufficientPrivilege):  # The check of the ledger reports it.
                 if (missing := losses.look(connection, dataset)) is not None:
                     raise missing.refusal(dataset.mode)
+                unknown = losses.unknown_rows(connection, dataset)
         except UsageError as error:
             yield _refused(f"dataset {dataset.name}", error)
             continue
-        if not in_the_way:
+        if unknown is not None:
+            yield Finding(
+                what=f"dataset {dataset.name}",
+                state="warn",
+                found=unknown,
+                remedy="restore the ledger; or delete these rows, then load their sources again",
+            )
+        elif not in_the_way:
             yield Finding(what=f"dataset {dataset.name}", state="ok", found="its tables exist and can be loaded")
         for obstacle in in_the_way:
             yield _obstacle(f"dataset {dataset.name}", obstacle)

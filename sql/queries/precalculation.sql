@@ -158,6 +158,16 @@ from numbered
 group by number
 order by min(bucket) nulls first;
 
+-- name: pages
+-- Return the size of tables and their partitions, in pages of 8 KiB.
+select coalesce(sum(pg_relation_size(part.oid)), 0)::bigint / 8192
+from unnest(%(tables)s::text[]) as fact (name)
+cross join lateral (
+    select fact.name::regclass
+    union
+    select relid from pg_partition_tree(fact.name::regclass) where isleaf
+) as part (oid);
+
 -- name: is_known
 -- Return whether an aggregate was refreshed before by this definition.
 select exists (

@@ -498,7 +498,7 @@ def test_an_atomic_run_rejects_faults_of_the_staging_tables(site: Site, mode: Mo
     _load_and_check(site, "orders.json", 203, bad, "pretty", mode=mode, batch_rows=101, atomic=True)
 
 
-@pytest.mark.parametrize("mode", ["append", "merge", "replace"])
+@pytest.mark.parametrize("mode", ["append", pytest.param("merge", marks=pytest.mark.slow), "replace"])
 def test_faults_of_the_fact_tables_stop_an_atomic_run(site: Site, mode: Mode) -> None:
     """A fault at publication is exit 2 with the record and a reason without values; all rows stay withheld."""
     # Rows that a replace removes conflict with no new row.

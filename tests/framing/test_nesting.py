@@ -87,6 +87,8 @@ ONE = {
 }
 """A record of about so many bytes."""
 
+SLOW = {"arrays", "deep"}
+
 SOURCES: dict[str, tuple[Format, str, Callable[[bytes], bytes]]] = {
     "array": ("auto", "item", lambda record: b'[{"a": 1}, %s, {"a": 2}]' % record),
     "lines": ("auto", "item", lambda record: b'{"a": 1}\n%s\n{"a": 2}\n' % record),
@@ -97,7 +99,7 @@ SOURCES: dict[str, tuple[Format, str, Callable[[bytes], bytes]]] = {
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("shape", ONE)
+@pytest.mark.parametrize("shape", [pytest.param(each, marks=[pytest.mark.slow] * (each in SLOW)) for each in ONE])
 def test_a_large_record_is_scanned_once(monkeypatch: pytest.MonkeyPatch, shape: str, source: str) -> None:
     """Twice the record is twice the work: neither doubling the window nor the depth scans its bytes again."""
     work = []

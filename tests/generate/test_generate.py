@@ -418,7 +418,11 @@ def peak(dataset: str, records: int, bad: float) -> int:
 
 @pytest.mark.parametrize(
     ("dataset", "records", "bad"),
-    [("shipments", 1000, 0.0), ("tracking_events", 1000, 0.0), ("vehicles", 9000, 0.05)],
+    [
+        ("shipments", 1000, 0.0),
+        ("tracking_events", 1000, 0.0),
+        pytest.param("vehicles", 9000, 0.05, marks=pytest.mark.slow),
+    ],
 )
 def test_memory_is_constant(dataset: str, records: int, bad: float) -> None:
     """Three times the records, or more, need no more memory, also with records that are kept for duplicates."""

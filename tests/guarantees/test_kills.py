@@ -226,7 +226,9 @@ RESTARTS: dict[str, Callable[[Server], None]] = {
 }
 
 
-@pytest.mark.parametrize("name", RESTARTS)
+@pytest.mark.parametrize(
+    "name", ["crash", *(pytest.param(each, marks=pytest.mark.slow) for each in RESTARTS if each != "crash")]
+)
 def test_a_server_that_goes_away_for_a_moment(site: Site, merged: Case, durable: Server, name: str) -> None:
     """A load whose server restarts retries, or it ends with exit code 4 and the next load completes it."""
     running = _load(site, merged)

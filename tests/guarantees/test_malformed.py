@@ -506,7 +506,7 @@ def test_faults_around_the_records(judge: Judge) -> None:
         judge.clear()
 
 
-@pytest.mark.parametrize("batch_rows", [pytest.param(1, marks=pytest.mark.slow), 5000])
+@pytest.mark.parametrize("batch_rows", [pytest.param(each, marks=pytest.mark.slow) for each in (1, 5000)])
 def test_a_bad_record_of_an_array(judge: Judge, batch_rows: int) -> None:
     """In an array a bad record is rejected alone; text that is not JSON ends the source after the records before."""
     for name, (text, continues, parcel) in BETWEEN.items():

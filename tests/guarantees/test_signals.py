@@ -176,7 +176,11 @@ def test_a_signal_while_the_database_is_away(site: Site, appended: Case) -> None
     _complete(site, appended)
 
 
-@pytest.mark.parametrize("numbers", [(TERM,), (TERM, TERM), (INT, INT)], ids=["TERM", "TERM twice", "INT twice"])
+@pytest.mark.parametrize(
+    "numbers",
+    [(TERM,), pytest.param((TERM, TERM), marks=pytest.mark.slow), (INT, INT)],
+    ids=["TERM", "TERM twice", "INT twice"],
+)
 def test_a_signal_while_aggregates_are_brought_up_to_date(site: Site, merged: Case, numbers: tuple[int, ...]) -> None:
     """The current aggregate is finished, or a second signal aborts it; the next load brings all up to date."""
     with ExitStack() as held:
@@ -213,7 +217,9 @@ def test_a_command_is_ended_in_order(site: Site) -> None:
     assert (ended.returncode, "carrier_scorecard" in ended.stdout, "error" in ended.stderr) == (143, True, False)
 
 
-@pytest.mark.parametrize("options", [("--atomic",), ("--mode", "replace", "--max-rejected", "10%")])
+@pytest.mark.parametrize(
+    "options", [("--atomic",), pytest.param(("--mode", "replace", "--max-rejected", "10%"), marks=pytest.mark.slow)]
+)
 def test_a_signal_publishes_no_rows(databases: Databases, tmp_path: Path, options: tuple[str, ...]) -> None:
     """An atomic load that a signal ends publishes no rows, and the next load continues where it stopped."""
     case = clean_case(databases, tmp_path / "clean", "deliveries", RECORDS, *options)

@@ -42,7 +42,7 @@ def _bytes(site: Site, *command: str) -> dict[Side, int]:
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("side", ["to the server", "to the loader"])
+@pytest.mark.parametrize("side", ["to the server", pytest.param("to the loader", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("share", [0.5, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.05, 0.2, 0.7, 0.9))])
 def test_a_load_over_a_connection_that_falls_silent(
     site: Site, relay: Relay, merged: Case, side: Side, share: float

@@ -4,6 +4,7 @@ import json
 from typing import LiteralString
 
 import pytest
+from psycopg import sql
 
 from tests.support.site import Site
 
@@ -79,3 +80,26 @@ def test_a_replay_into_a_run_with_deleted_rows_is_refused(site: Site, what: str)
     assert ended.returncode == 2
     assert "is incomplete, rows of it were deleted: " in ended.stderr
     assert site.value("select count(*) from logistics.calls") == 27
+
+
+@pytest.mark.parametrize("order", ["the only run", "the newest run"])
+def test_rows_of_a_deleted_run_are_named(site: Site, order: str) -> None:
+    """When a whole run is gone from the ledger, an append and `db check` name its rows."""
+    if order == "the newest run":
+        (site.folder / "more.ndjson").write_text("".join(f'{{"id": {n}}}\n' for n in range(100, 30_100)))
+        assert site.load("calls", "more.ndjson")["records"]["loaded"] == 30_000
+        assert "unknown_rows" not in site.run("load", "calls", "calls.ndjson", "--max-rejected", "50%").stderr
+    site.ask("create temporary table gone as select run, number from etl.runs order by number desc limit 1")
+    for table in (
+        "faults where failure in (select id from etl.failures where run in (select run from gone))",
+        "failures where run in (select run from gone)",
+        "batches where run in (select run from gone)",
+        "attempts where run in (select run from gone)",
+        "runs where run in (select run from gone)",
+    ):
+        site.ask(sql.SQL("delete from etl.") + sql.SQL(table))
+    number = site.value("select number from gone")
+    source = "calls.ndjson" if order == "the only run" else "more.ndjson"
+    ended = site.run("load", "calls", source, "--max-rejected", "50%")
+    assert f"rows of run number {number}, which the ledger does not know" in ended.stderr
+    assert f"rows of run number {number}" in site.run("db", "check").stdout

@@ -31,7 +31,7 @@ def _load(*more: str) -> list[str]:
     return ["load", "parcels", "feed.ndjson", "--json", "--batch-rows", "2", *QUICK, *more]
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_failed_batches_in_a_row_stop_a_load(site: Site, workers: str) -> None:
     """The third failed batch in a row is 4 and is not stored; nothing more is, however often the command runs."""
     site.on_insert("logistics.parcels", "true", "raise 'never' using errcode = '57014';")

@@ -127,7 +127,7 @@ def _lose_one(pool: WorkerPool, which: int) -> None:
     pool.first(Stop())
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_worker_killed_while_idle_blocks_no_other(which: int) -> None:
     """The first idle worker holds the lock of the queue: if one of them is killed, the others end, too."""
     began = time.monotonic()

@@ -114,7 +114,7 @@ def _kill(site: Site, source: Path, *options: str) -> None:
     site.ask("drop trigger etl_gate on logistics.ships")
 
 
-@pytest.mark.parametrize("rows", ["2", "20000"])
+@pytest.mark.parametrize("rows", ["2", pytest.param("20000", marks=pytest.mark.slow)])
 def test_a_replace_by_a_source_that_grew_holds_all_of_it(site: Site, rows: str) -> None:
     """What a published replace loaded is loaded again with the rest, wherever its source ended within the batches."""
     site.define(SHIPS)

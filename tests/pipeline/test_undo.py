@@ -248,7 +248,7 @@ def test_a_killed_undo_changes_nothing_and_is_repeated(site: Site) -> None:
     assert _ids(site) == []
 
 
-@pytest.mark.parametrize("options", [(), ("--atomic",), ("--mode", "replace")])
+@pytest.mark.parametrize("options", [(), ("--atomic",), pytest.param(("--mode", "replace"), marks=pytest.mark.slow)])
 def test_an_unfinished_run_is_undone(site: Site, options: tuple[str, ...]) -> None:
     """A killed load is taken back with its rows so far, and with its staging tables."""
     (site.folder / "wrong.ndjson").write_text(as_lines(*_orders(range(300))))
@@ -281,8 +281,8 @@ def test_rows_that_a_later_merge_wrote_over_stay(site: Site) -> None:
     assert _skus(site) == 8
 
 
-@pytest.mark.parametrize("options", [(), ("--atomic",)])
-@pytest.mark.parametrize("has_rejected", [False, True])
+@pytest.mark.parametrize("options", [(), pytest.param(("--atomic",), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("has_rejected", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_merge_of_new_keys_is_undone(site: Site, options: tuple[str, ...], has_rejected: bool) -> None:
     """A merge that wrote over no row is taken back, although other merges wrote over rows of each other."""
     _define(site, "merge")

@@ -123,7 +123,7 @@ def test_a_day_at_the_end_of_the_calendar_stops_no_refresh(connection: Connectio
 
 
 def test_ranges_leave_out_distant_days(connection: Connection) -> None:
-    """Consecutive days are one range, days far from each other two, and near days are joined."""
+    """Consecutive days are one range, days far from each other two if the facts are large, and near days are joined."""
     (aggregate,) = choose(["daily_shipments"])
     _refresh_all(connection)
 
@@ -136,6 +136,13 @@ def test_ranges_leave_out_distant_days(connection: Connection) -> None:
 
     assert ranges() == []
     assert ranges("2026-03-02", "2026-03-01", "2026-03-02") == [BucketRange(first="2026-03-01", until="2026-03-03")]
+    # Small facts are read faster than a second range is planned.
+    assert ranges("2026-02-28", "2026-12-31") == [BucketRange(first="2026-02-28", until="2027-01-01")]
+    connection.execute(
+        "insert into logistics.shipments (shipment_id, status, created_at, updated_at, etl_run, etl_batch, etl_place)"
+        " select 'm' || n, 'new', '2026-06-01', '2026-06-01', 1, 0, n from generate_series(1, 8000) n"
+    )
+    ranges()
     assert ranges("2026-02-28", "2026-12-31") == [
         BucketRange(first="2026-02-28", until="2026-03-01"),
         BucketRange(first="2026-12-31", until="2027-01-01"),

@@ -188,6 +188,22 @@ def require_marks(connection: psycopg.Connection, dataset: Dataset) -> None:
         raise _incomplete(dataset, row[0], row[1], "etl.marks has no row of it, so its source is not recognised")
 
 
+def unknown_rows(connection: psycopg.Connection, dataset: Dataset) -> str | None:
+    """Return, in a sentence, that a table has rows of a run that the ledger does not know; None if none was seen.
+
+    An append loads their source again. Only a part of a large table is looked at.
+    """
+    for table in dataset.tables:
+        names = {"table": table.identifier, "name": sql.Literal(table.quoted), "most": sql.Literal(_MOST_ROWS)}
+        row = connection.execute(_SQL["unknown_run"].format(**names)).fetchone()
+        if row is not None:
+            return (
+                f"{table.name} has rows of run number {row[0]}, which the ledger does not know: rows of etl.runs were"
+                " deleted by hand, or these rows were restored without the ledger; their sources would load again"
+            )
+    return None
+
+
 def _incomplete(dataset: Dataset, run: str, mode: Mode, lost: str) -> UsageError:
     ways = {
         "append": f"take the run back, and load its source again: etl runs undo {run}",

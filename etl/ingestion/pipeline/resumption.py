@@ -142,6 +142,8 @@ def _require_ledger(connection: psycopg.Connection, attempt: Attempt, run: Known
         losses.require_run(connection, attempt.target.dataset, run.run)
     elif not attempt.load.settings.force and attempt.target.mode != "replace":
         losses.require_marks(connection, attempt.target.dataset)
+        if attempt.target.mode == "append" and (reason := losses.unknown_rows(connection, attempt.target.dataset)):
+            log.warning("unknown_rows", dataset=attempt.target.dataset.name, reason=reason, next="etl db check")
 
 
 def _changed(stream: Stream) -> ChangedMeanwhileError:
