@@ -386,8 +386,8 @@ def test_both_paths_treat_each_token_alike(site: Site, batch_rows: int, share: i
         with _counting_fast_rows() as counts:
             # Small batches: a token that the server refuses hides few others.
             assert _load(site, document, batch_rows=batch_rows) == checked, column
-        # A column with `misfits_to` sends fewer fast rows: a value that does not fit is moved. A few tokens may all be in
-        # batches with a refused one.
+        # A column with `misfits_to` sends fewer fast rows: a value that does not fit is moved. A few tokens may
+        # all be in batches with a refused one.
         assert sum(counts) > len(checked.rows[0]) / 4 or column.startswith("moved") or share > 1, column
     numbers = (
         "small",
