@@ -5,7 +5,8 @@ import msgspec
 
 from etl import datasets
 from etl.cli import completion, infer, print_warning
-from etl.cli.options import Common, json_option, option, print_json, print_table, print_text
+from etl.cli.options import Common, json_option, option, print_json, print_text
+from etl.cli.tables import Column, print_table
 from etl.database.connecting import connect
 from etl.database.tables import require_tables
 from etl.errors import ExitCode
@@ -43,7 +44,10 @@ def list_command(common: Common, as_json: bool) -> None:
         return
     print_table(
         "datasets",
-        ["dataset", "mode", "tables", "made by", "definition"],
+        [
+            *(Column("dataset"), Column("mode", 1), Column("tables", kind="text"), Column("made by", 2)),
+            Column("definition", 3, "path"),
+        ],
         [
             (
                 each.name,
@@ -81,7 +85,10 @@ def show_command(common: Common, name: str, projection: bool, as_json: bool) -> 
     for table in dataset.tables:
         print_table(
             f"{table.name}{f', one row per element of {table.arrays_text}' if table.each else ''}",
-            ["column", "type", "path", "required", "comment"],
+            [
+                *(Column("column"), Column("type"), Column("path"), Column("required", 1)),
+                Column("comment", 2, "text"),
+            ],
             [
                 (column.name, column.type, column.value or column.path, column.required, column.comment)
                 for column in table.columns
@@ -117,7 +124,8 @@ def check_command(common: Common, name: str, source: str | None, records: str | 
             print_json([{"dataset": name, "path": dataset.path, "is_right": not wrong, "differences": found}])
         elif differences:
             shown = [(each.table, each.column, each.found, each.remedy) for each in differences]
-            print_table("differences", ["table", "column", "found", "remedy"], shown)
+            columns = [Column("table"), Column("column"), Column("found", kind="text"), Column("remedy", kind="text")]
+            print_table("differences", columns, shown)
         require_tables(connection, dataset)
     if as_json:
         return ExitCode.FINDINGS if wrong else ExitCode.SUCCESS

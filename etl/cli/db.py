@@ -9,7 +9,8 @@ import click
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq.abc import PGconn
 
-from etl.cli.options import Common, json_option, option, print_json, print_table, print_text
+from etl.cli.options import Common, json_option, option, print_json, print_text
+from etl.cli.tables import Column, print_table
 from etl.database import connecting, migrations
 from etl.embedded import Server, binary
 from etl.errors import ExitCode, UsageError
@@ -143,5 +144,6 @@ def check_command(common: Common, as_json: bool) -> int:
         print_json(map(vars, found))
     else:
         rows = [(each.state, each.what, each.found, each.remedy) for each in found]
-        print_table("database", ["", "what", "found", "do"], rows)
+        columns = [Column("state"), *(Column(name, kind="text") for name in ("what", "found", "do"))]
+        print_table("database", columns, rows)
     return ExitCode.USAGE if any(each.state == "fail" for each in found) else ExitCode.SUCCESS

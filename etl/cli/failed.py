@@ -18,10 +18,10 @@ from etl.cli.options import (
     option,
     print_json,
     print_note,
-    print_table,
     print_text,
     retry_options,
 )
+from etl.cli.tables import Column, print_table
 from etl.database.connecting import connect
 from etl.errors import BusyError, UsageError, gravest, together
 from etl.ingestion.failed_store import leftovers
@@ -60,7 +60,11 @@ def list_command(common: Common, run: str | None, dataset: str | None, show_all:
         return
     print_table(
         "failed store",
-        ["id", "dataset", "source", "kind", "state", "records", "sqlstate", "first fault", "attempts"],
+        [
+            *(Column("id"), Column("dataset", 1), Column("source", 3, "path"), Column("kind", 5)),
+            *(Column("state", 0 if show_all else 6), Column("records"), Column("sqlstate", 4)),
+            *(Column("first fault", kind="text"), Column("attempts", 7)),
+        ],
         [
             (
                 *(failure.id, failure.dataset, failure.source, failure.kind, failure.state),

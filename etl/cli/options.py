@@ -1,12 +1,11 @@
 """Shared by the commands: options, also those of `etl.toml` with their variables, the database, and printing."""
 
 import codecs
-import datetime as dt
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -20,7 +19,7 @@ from etl.cli import messages
 from etl.errors import EtlError, ExitCode, UsageError
 from etl.options import Setting, build, setting_of, settings_of
 from etl.settings import LoadSettings, OutputSettings, RetrySettings
-from etl.standard_streams import one_line, styled
+from etl.standard_streams import one_line
 
 if TYPE_CHECKING:
     from etl import metrics
@@ -236,38 +235,3 @@ def print_text(text: str) -> None:
 def print_note(text: str) -> None:
     """Tell one line on stderr; control characters of names and values are escaped."""
     messages.note(text)
-
-
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on stdout, as wide as the terminal; elsewhere no text is cut."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    is_terminal = sys.stdout.isatty()
-    table = Table(title=one_line(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    justify: dict[int, bool] = {}
-    for row in rows:
-        for place, value in enumerate(row):
-            justify[place] = justify.get(place, True) and isinstance(value, int | float)
-        table.add_row(*map(_cell, row))
-    for place, is_number in justify.items():
-        table.columns[place].justify = "right" if is_number else "left"
-    width = None if is_terminal else 250
-    Console(file=styled(sys.stdout), highlight=False, markup=False, width=width).print(table)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.1f}"
-    if isinstance(value, dt.datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%S")
-    return one_line(str(value))

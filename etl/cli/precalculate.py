@@ -6,7 +6,8 @@ import click
 import psycopg
 
 from etl.cli import completion, print_error, print_warning
-from etl.cli.options import Common, json_option, metrics_option, option, print_json, print_note, print_table
+from etl.cli.options import Common, json_option, metrics_option, option, print_json, print_note
+from etl.cli.tables import Column, print_table
 from etl.database.connecting import connect
 from etl.errors import EtlError, ExitCode, UsageError, gravest
 from etl.metrics import Report
@@ -85,7 +86,7 @@ def _print_done(done: Sequence[refresh.RefreshResult], *, as_json: bool) -> None
     elif done:
         print_table(
             "precalculated",
-            ["aggregate", "buckets", "rows changed", "seconds"],
+            [Column("aggregate"), Column("buckets"), Column("rows changed"), Column("seconds", 1)],
             [(refreshed.aggregate, refreshed.buckets, refreshed.rows, refreshed.seconds) for refreshed in done],
         )
 
@@ -99,7 +100,10 @@ def _list(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_jso
     if as_json:
         print_json(installed)
     else:
-        columns = ["aggregate", "grain", "bucket", "refreshed at", "pending buckets"]
+        columns = [
+            *(Column("aggregate"), Column("grain", 3, "text"), Column("bucket", 2), Column("refreshed at", 1)),
+            Column("pending buckets"),
+        ]
         print_table("aggregates", columns, [tuple(row.values()) for row in installed])
     return ExitCode.SUCCESS
 
@@ -124,7 +128,7 @@ def _verify(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_j
     else:
         print_table(
             "verified",
-            ["aggregate", "differences", "pending"],
+            [Column("aggregate"), Column("differences"), Column("pending")],
             [(each.aggregate, each.differences, each.pending) for each in compared],
         )
         differing = [
@@ -133,7 +137,8 @@ def _verify(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_j
             for key, difference in each.keys
         ]
         if differing:
-            print_table("differences", ["aggregate", "key", "row is"], differing)
+            columns = [Column("aggregate"), Column("key", kind="text"), Column("row is")]
+            print_table("differences", columns, differing)
     _explain(connection, {each.aggregate for each in compared if each.differences})
     found = ExitCode.FINDINGS if any(each.differences for each in compared) else ExitCode.SUCCESS
     return gravest([found, *(failure.exit_code for failure in failed)])

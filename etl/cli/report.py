@@ -1,6 +1,5 @@
 """`etl report`."""
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +10,12 @@ import click
 
 from etl import report
 from etl.cli import completion
-from etl.cli.options import Common, option, print_note, print_text
+from etl.cli.options import Common, option, print_note
+from etl.cli.tables import Column, print_cells
 from etl.database.connecting import connect
 from etl.errors import UsageError, cannot_write
 from etl.precalculation import catalogue
-from etl.standard_streams import binary_output, styled
+from etl.standard_streams import binary_output
 
 _ENDINGS: dict[str, report.Format] = {
     ".csv": "csv",
@@ -55,25 +55,17 @@ def command(
     # Not `database()`, which reads the ledger: an analyst has no right to, and needs none.
     with common.server(creates=False) as database, connect(database, "etl:report", sees_all=False) as connection:
         if chosen_format == "table":
-            _show(report.draw(connection, request, _width()))
+            _show(report.draw(connection, request))
             return
         with _opened(output, chosen_format) as file:
             report.write(connection, request, chosen_format, file, database=database.name)
 
 
-def _width() -> int | None:
-    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else None
-
-
 def _show(shown: report.TerminalReport) -> None:
-    from rich.console import Console
-
-    print_text(shown.title)
-    Console(file=styled(sys.stdout), highlight=False, markup=False, width=_width() or 10_000).print(shown.table)
-    if shown.count_rows < shown.count_all:
-        print_note(f"{shown.count_rows:,} of {shown.count_all:,} rows; more with --limit")
-    if shown.left_out:
-        print_note(f"no room for {', '.join(shown.left_out)}; choose with --columns")
+    columns = [Column(name, rank) for name, rank in zip(shown.columns, shown.ranks, strict=True)]
+    print_cells(shown.title, columns, shown.cells, shown.is_number, "--columns, --format csv, or in a pipe")
+    if len(shown.cells) < shown.count_all:
+        print_note(f"{len(shown.cells):,} of {shown.count_all:,} rows; more with --limit")
 
 
 @contextmanager
