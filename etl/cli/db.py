@@ -41,6 +41,7 @@ def _server(common: Common) -> Server:
 def start_command(common: Common, port: int | None) -> None:
     """Start the embedded server and leave it running."""
     server = _server(common)
+    common.announce_creation()
     server.start(port=port, keep=True)
     with common.database():
         print_text(f"running: {server.url()}")

@@ -168,7 +168,9 @@ class Common:
         """Yield the database with its server started, whether it is migrated or not."""
         from etl.database.connecting import require_existing, serving
 
-        if not creates:
+        if creates:
+            self.announce_creation()
+        else:
             require_existing(self.address)
         with serving(self.address) as database, _refusals_as_errors(database):
             yield database
@@ -178,8 +180,21 @@ class Common:
         """Yield the database with its server started, and migrated; `patience` is for one that is away at the start."""
         from etl.provisioning import opened
 
+        self.announce_creation()
         with opened(self.address, self.config_dir, patience) as database, _refusals_as_errors(database):
             yield database
+
+    def announce_creation(self) -> None:
+        """Say that an embedded server is made, if there is none: it takes some seconds."""
+        from etl.database.connecting import embedded_folder
+
+        folder = embedded_folder(self.address)
+        if folder is None:
+            return
+        from etl.embedded import Server
+
+        if not Server(folder).exists():
+            print_note(f"creating a PostgreSQL in {folder} (once, some seconds)")
 
     def patience(self, retries: RetrySettings, seconds: float) -> "Patience":
         """Return for how long a command waits for a database that is away at its start, which it says once."""

@@ -124,7 +124,7 @@ def layout(
 
 
 def shortened(text: str, width: int) -> str:
-    """Return a text with at most this width: its middle is left out, and more is kept of its end, as of a path."""
+    """Return a text with at most this width: its middle is left out, and its end keeps most, the name of a file."""
     if cell_len(text) <= width:
         return text
     head = _beginning(text, (width - 1) // 3)
@@ -153,7 +153,7 @@ def numeric_columns(rows: Sequence[Sequence[object]], count_columns: int) -> lis
 
 
 def _records(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int) -> Layout:
-    """Return one record under the other, as the expanded tables of psql."""
+    """Return one record under the other, as psql does for expanded tables."""
     label = _widest([column.name for column in columns])
     room = width - label - 3
     lines, cut = list[str](), set[str]()
