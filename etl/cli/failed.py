@@ -146,7 +146,7 @@ def replay_command(
         wanted = ReplayFilter(ids=ids, run=run, dataset=dataset, allow_empty=allow_empty)
         selection = replay.select(wanted, database, common.config_dir, store)
         if not selection.failures:
-            print_note(f"nothing waits of {run or dataset}" if run or dataset else "nothing waits")
+            print_note(f"nothing waits{f' of {run or dataset}' if run or dataset else ''} in {database.place}")
         results = replay.replay_all(
             selection, database, common.config_dir, store, retries, precalculates=not no_precalculate
         )

@@ -247,6 +247,14 @@ def print_text(text: str) -> None:
     click.echo(one_line(text))
 
 
+def print_facts(facts: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    """Print the result of a command in one line on stdout: as JSON, or as a text for people."""
+    if as_json:
+        print_json([facts])
+    else:
+        print_text(text)
+
+
 def print_note(text: str) -> None:
     """Tell one line on stderr; control characters of names and values are escaped."""
     messages.note(text)

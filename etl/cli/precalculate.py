@@ -6,7 +6,7 @@ import click
 import psycopg
 
 from etl.cli import completion, print_error, print_warning
-from etl.cli.options import Common, json_option, metrics_option, option, print_json, print_note
+from etl.cli.options import Common, json_option, metrics_option, option, print_json, print_note, print_text
 from etl.cli.tables import Column, print_table
 from etl.database.connecting import connect
 from etl.errors import EtlError, ExitCode, UsageError, gravest
@@ -60,7 +60,7 @@ def command(
         connect(database, "etl:precalculate") as connection,
     ):
         if lists:
-            return _list(connection, chosen, as_json=as_json)
+            return _list(connection, chosen, database.place, as_json=as_json)
         if verifies:
             return gravest([left_out, _verify(connection, chosen, as_json=as_json)])
         if prints_ddl:
@@ -91,7 +91,7 @@ def _print_done(done: Sequence[refresh.RefreshResult], *, as_json: bool) -> None
         )
 
 
-def _list(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_json: bool) -> int:
+def _list(connection: psycopg.Connection, chosen: Sequence[Aggregate], place: str, *, as_json: bool) -> int:
     names = [aggregate.name for aggregate in chosen]
     installed = [row for row in pending.installed(connection) if row["aggregate"] in names]
     missing = sorted(set(names) - {row["aggregate"] for row in installed})
@@ -99,6 +99,8 @@ def _list(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_jso
         print_note(f"not in the database yet: {', '.join(missing)}; etl db migrate")
     if as_json:
         print_json(installed)
+    elif not installed:
+        print_text(f"no aggregate in {place}")
     else:
         columns = [
             *(Column("aggregate"), Column("grain", 3, "text"), Column("bucket", 2), Column("refreshed at", 1)),

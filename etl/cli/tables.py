@@ -17,6 +17,7 @@ from typing import Literal, TextIO
 import click
 from rich.cells import cell_len
 
+from etl.database.inventory import Made
 from etl.standard_streams import one_line, styled
 
 Kind = Literal["whole", "text", "path"]
@@ -77,6 +78,14 @@ def print_cells(
     if encoding != "utf-8":
         text = text.replace("─", "-").replace("…", "~")
     click.echo(text, file=styled(stream))
+
+
+def print_made(made: Made) -> None:
+    """Print what was made in a database, in a line for each kind."""
+    for kind, names in vars(made).items():
+        if names:
+            for line in wrapped(one_line(f"made the {kind}: {', '.join(names)}"), width_of(sys.stdout)):
+                click.echo(line)
 
 
 def width_of(stream: TextIO) -> int | None:

@@ -22,6 +22,8 @@ _LOOKING = [
     "precalculate --list",
     "precalculate --verify",
     "db url",
+    "db status",
+    "db psql -- -c commit",
     "listen --check",
 ]
 

@@ -78,6 +78,15 @@ def test_the_newest_rows_come_first(run_etl: RunEtl) -> None:
     assert done.stderr == "1 of 2 rows; more with --limit\n"
 
 
+def test_an_empty_aggregate_is_a_sentence(run_etl: RunEtl, connection: Connection) -> None:
+    """Without a row no empty table is printed: a sentence names the database; JSON has no line."""
+    ship(connection)
+    done = run_etl("report", "daily_shipments")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
+    assert "; no row in " in done.stdout
+    assert run_etl("report", "daily_shipments", "--json").stdout == ""
+
+
 @pytest.mark.usefixtures("three")
 def test_columns_are_chosen_by_name(run_etl: RunEtl) -> None:
     """--columns selects columns and their order; an unknown one is wrong usage, and the error names the known ones."""
