@@ -155,7 +155,7 @@ def migrate_command(common: Common, as_json: bool) -> None:
         try:
             _print_migrated(database.name, migrate(database, common.config_dir), as_json=as_json)
         except LeftOutError as error:
-            if error.migrated is not None:
+            if error.migrated is not None and error.migrated.made:
                 _print_migrated(database.name, error.migrated, as_json=as_json)
             raise
 

@@ -67,7 +67,8 @@ def command(
 
 def _show(shown: report.TerminalReport, place: str) -> None:
     if not shown.cells:
-        print_text(f"{shown.title}; no row in {place}")
+        print_text(shown.title)
+        print_text(f"no row in {place}")
         return
     columns = [Column(name, rank) for name, rank in zip(shown.columns, shown.ranks, strict=True)]
     print_cells(shown.title, columns, shown.cells, shown.is_number, "--columns, --format csv, or in a pipe")

@@ -82,8 +82,8 @@ def test_an_empty_aggregate_is_a_sentence(run_etl: RunEtl, connection: Connectio
     """Without a row no empty table is printed: a sentence names the database; JSON has no line."""
     ship(connection)
     done = run_etl("report", "daily_shipments")
-    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
-    assert "; no row in " in done.stdout
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2)
+    assert "\nno row in " in done.stdout
     assert run_etl("report", "daily_shipments", "--json").stdout == ""
 
 
