@@ -26,6 +26,8 @@ _LEAST_TERMINAL = 20
 """Columns: a terminal that says it is narrower is not one that a person reads."""
 _LEAST = {"text": 16, "path": 24}
 """Columns: a text or a path that is longer than this stays at least so wide."""
+_EASY = 28
+"""Columns: a text that is narrower is read with effort, so no column of a higher rank takes its room."""
 _GAP_OF_WIDE, _GAP = 3, 2
 _EVERYTHING = "--json, or in a pipe"
 
@@ -112,8 +114,12 @@ def layout(
     shown = [place for place in places if not columns[place].rank]
     if _total([least[place] for place in shown], _GAP) > width:
         return _records(columns, cells, width)
+    easy = [
+        max(least[place], min(most[place], _EASY)) if columns[place].kind == "text" else least[place]
+        for place in places
+    ]
     for place in sorted(set(places) - set(shown), key=lambda place: columns[place].rank):
-        if _total([least[each] for each in (*shown, place)], _GAP) <= width:
+        if _total([easy[each] for each in (*shown, place)], _GAP) <= width:
             shown.append(place)
     widths = {place: least[place] for place in sorted(shown)}
     spare = width - _total(list(widths.values()), _GAP)
@@ -164,7 +170,7 @@ def numeric_columns(rows: Sequence[Sequence[object]], count_columns: int) -> lis
 def _records(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int) -> Layout:
     """Return one record under the other, as psql does for expanded tables."""
     label = _widest([column.name for column in columns])
-    room = width - label - 3
+    room = max(width - label - 3, 8)
     lines, cut = list[str](), set[str]()
     for number, row in enumerate(cells, 1):
         lines.append(f"-[ {number} ]".ljust(min(width, label + 30), "-"))
