@@ -112,8 +112,7 @@ def url_command(common: Common, tcp: bool, as_json: bool) -> None:
 def psql_command(common: Common, arguments: tuple[str, ...]) -> int:
     """Open psql on the database, or run one statement; the exit code is that of psql."""
     words = psql_arguments.with_statement(arguments)
-    connecting.require_existing(common.address)
-    with common.database() as database:
+    with common.database(creates=False) as database:
         found = conninfo_to_dict(database.conninfo)
         # Every user of the machine can read a command line, but not the environment.
         password = found.pop("password", None)

@@ -142,7 +142,10 @@ def replay_command(
     if not (ids or run or dataset or replay_all):
         raise UsageError("nothing is named to replay", hint="name ids, --run, --dataset or --all")
     codes: set[int] = set()
-    with common.database(common.patience(retries, retry_for)) as database, FailedStore(failed_dir) as store:
+    with (
+        common.database(common.patience(retries, retry_for), creates=False) as database,
+        FailedStore(failed_dir) as store,
+    ):
         wanted = ReplayFilter(ids=ids, run=run, dataset=dataset, allow_empty=allow_empty)
         selection = replay.select(wanted, database, common.config_dir, store)
         if not selection.failures:
@@ -193,7 +196,7 @@ def discard_command(common: Common, ids: tuple[str, ...], reason: str, failed_di
     if not reason.strip():
         raise UsageError("--reason expects a reason")
     errors = []
-    with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
+    with common.database(creates=False) as database, connect(database) as connection, FailedStore(failed_dir) as store:
         store.belong_to(runs.database_id(connection))
         for failure in [failures.named(connection, failed_id) for failed_id in ids]:
             if not failures.discard(connection, failure.id, reason):
@@ -222,7 +225,7 @@ def purge_command(common: Common, older_than: str, dataset: str | None, failed_d
     """
     age = _age(older_than)
     removed = count_records = count_bytes = 0
-    with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
+    with common.database(creates=False) as database, connect(database) as connection, FailedStore(failed_dir) as store:
         store.belong_to(runs.database_id(connection))
         for failure in failures.settled(connection, age, dataset):
             size = store.remove(failure.dataset, failure.run, failure.id)
@@ -254,7 +257,7 @@ def adopt_command(common: Common, failed_dir: Path, as_json: bool) -> None:
     Each file belongs to the database that refused its records. Do not adopt files that another database still uses.
     """
     adopted = 0
-    with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
+    with common.database(creates=False) as database, connect(database) as connection, FailedStore(failed_dir) as store:
         store.belong_to(runs.database_id(connection))
         for dataset, run in runs.every(connection):
             adopted += leftovers.adopt(store, dataset, run)

@@ -176,11 +176,18 @@ class Common:
             yield database
 
     @contextmanager
-    def database(self, patience: "Patience | None" = None) -> Iterator["Database"]:
-        """Yield the database with its server started, and migrated; `patience` is for one that is away at the start."""
+    def database(self, patience: "Patience | None" = None, *, creates: bool = True) -> Iterator["Database"]:
+        """Yield the database with its server started, and migrated; `patience` is for one that is away at the start.
+
+        With `creates=False` an embedded server that is missing is an error: what the command is about is elsewhere.
+        """
+        from etl.database.connecting import require_existing
         from etl.provisioning import opened
 
-        self.announce_creation()
+        if creates:
+            self.announce_creation()
+        else:
+            require_existing(self.address)
         with opened(self.address, self.config_dir, patience) as database, _refusals_as_errors(database):
             yield database
 

@@ -201,7 +201,7 @@ def undo_command(
     RUN is its name, or `latest`. All tables of its dataset lose these rows together, or none does.
     """
     request = UndoRequest(run=run, deletes_merged=delete_rows, is_dry_run=dry_run)
-    with common.database() as database:
+    with common.database(creates=False) as database:
         for result in undoing.undo(request, database, common.config_dir, precalculates=not no_precalculate):
             if not isinstance(result, UndoResult):
                 continue

@@ -28,11 +28,21 @@ _LOOKING = [
 ]
 
 
+_ABOUT_LOADS = [
+    "runs undo latest",
+    "failed replay --all",
+    "failed discard 20261121T081500Z-3f9a1c-0-r --reason old",
+    "failed purge --older-than 30d",
+    "failed adopt",
+]
+"""Commands about what was loaded before: without a database there is nothing to do."""
+
+
 def test_looking_makes_no_database(site: Site, tmp_path: Path) -> None:
     """Where no embedded server is, each command that looks ends with 2, names the folder and makes nothing."""
     here = tmp_path / "elsewhere"
     here.mkdir()
-    for command in _LOOKING:
+    for command in (*_LOOKING, *_ABOUT_LOADS):
         done = site.run(*command.split(), cwd=here, conninfo="embedded:")
         assert (command, done.returncode, done.stdout) == (command, 2, "")
         assert f"looked for the embedded server in {here / '.etl' / 'postgres'}" in done.stderr
