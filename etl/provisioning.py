@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,9 @@ import structlog
 from tenacity import RetryCallState
 
 from etl import datasets, retrying
-from etl.database import connecting, migrations, sessions, tables
+from etl.database import connecting, inventory, migrations, sessions, tables
 from etl.database.connecting import Database
+from etl.database.inventory import Made
 from etl.database.sqlstates import code_of, condition
 from etl.datasets import Dataset
 from etl.errors import DefinitionError, EtlError, UnreachableError, UsageError, together
@@ -28,11 +29,21 @@ _LONGEST_PAUSE = 5.0
 """Seconds: a server that has started should not be idle for long."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Migrated:
+    """The migration of a database before, None without one, and what was made in it."""
+
+    before: str | None
+    made: Made
+
+
 class LeftOutError(DefinitionError):
-    """Some definitions or aggregates could not be installed; everything else is."""
+    """Some definitions or aggregates could not be installed; everything else is, as `migrated` says."""
+
+    migrated: Migrated | None = None
 
 
-def migrate(target: Database, config_dir: Path) -> None:
+def migrate(target: Database, config_dir: Path) -> Migrated:
     """Run the migrations and make what is missing of all datasets and aggregates. Running it again changes nothing.
 
     Raises UsageError when the server is too old or denies a statement, and at the end LeftOutError when a definition or
@@ -45,6 +56,10 @@ def migrate(target: Database, config_dir: Path) -> None:
     names = set(datasets.default_names(config_dir))
     with connecting.connect(target, "etl:migrate") as connection, migrations.one_migration_at_a_time(connection):
         sessions.require_usable(connection)
+        before = migrations.migration_of(connection)
+        wanted = [table.name for dataset in valid if dataset.name in names for table in dataset.tables]
+        wanted += [aggregate.table for aggregate in aggregates]
+        present = inventory.look(connection, wanted)
         migrations.run_migrations(connection)
         migrations.make_staging_schema(connection)
         migrations.grant_ledger(connection)
@@ -57,9 +72,18 @@ def migrate(target: Database, config_dir: Path) -> None:
         owners = {table.name: dataset.name for dataset in valid for table in dataset.tables}
         with _by_itself(connection, None, errors):
             installation.install(connection, aggregates, owners)
+        made = inventory.made_since(present, inventory.look(connection, wanted))
+    migrated = Migrated(before=before, made=made)
     if errors:
-        first = together(errors)
-        raise LeftOutError(f"{first}; everything else is installed", hint=first.hint)
+        raise _left_out(errors, migrated)
+    return migrated
+
+
+def _left_out(errors: Sequence[EtlError], migrated: Migrated) -> LeftOutError:
+    first = together(errors)
+    error = LeftOutError(f"{first}; everything else is installed", hint=first.hint)
+    error.migrated = migrated
+    return error
 
 
 @contextmanager
@@ -80,17 +104,22 @@ def _by_itself(connection: psycopg.Connection, dataset: Dataset | None, errors: 
         errors.append(UsageError(f"the tables of {dataset.name} cannot be made: {reason}, in {dataset.path}"))
 
 
-def create(target: Database, dataset: Dataset) -> None:
+def create(target: Database, dataset: Dataset) -> Made:
     """Make what is missing of the tables of one dataset, and the triggers of a table that was dropped and made again.
+
+    Returns what was made.
 
     Raises UsageError when the server denies a statement, DefinitionError when a constant does not fit its column.
     """
     require_fitting(dataset)
     with connecting.connect(target, "etl:migrate") as connection:
         sessions.require_usable(connection)
+        wanted = [table.name for table in dataset.tables]
+        present = inventory.look(connection, wanted)
         tables.create_tables(connection, dataset)
         installation.watch_again(connection)
         _warn_of_missing_rows(connection, dataset)
+        return inventory.made_since(present, inventory.look(connection, wanted))
 
 
 def _warn_of_missing_rows(connection: psycopg.Connection, dataset: Dataset) -> None:

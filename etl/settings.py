@@ -55,7 +55,9 @@ class GlobalSettings:
             "json: all of stderr is JSON; auto: console on a terminal, elsewhere JSON, but errors and notes are text."
         ),
     ] = "auto"
-    log_level: Annotated[LogLevel, Option("Lowest level that is logged.")] = "info"
+    log_level: Annotated[
+        LogLevel | None, Option("Lowest level that is logged. Default: warning where a bar is drawn, else info.")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

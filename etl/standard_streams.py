@@ -132,6 +132,11 @@ def styled(stream: TextIO) -> TextIO:
     return cast(TextIO, _Styled(stream)) if isinstance(stream, StandardStream) else stream
 
 
+def is_drawn_on(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal on which lines can be drawn again: it shows a bar instead of log lines."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") not in {"dumb", "unknown"}
+
+
 def install() -> None:
     """Let standard output and standard error of this process be streams that can always be written.
 

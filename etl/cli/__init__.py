@@ -113,7 +113,9 @@ class _Lazy(click.Group):
 @click.version_option(__version__, prog_name="etl")
 @settings_options(GlobalSettings)
 @click.pass_context
-def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: LogFormat, log_level: str) -> None:
+def cli(
+    ctx: click.Context, config_dir: str, database: str | None, log_format: LogFormat, log_level: str | None
+) -> None:
     """Load huge JSON files of logistics data into PostgreSQL: nothing is lost, nothing is loaded twice.
 
     Exit codes: 0 all loaded; 1 some records rejected; 2 wrong usage; 3 source unreadable; 4 database away;
@@ -136,10 +138,20 @@ def cli(ctx: click.Context, config_dir: str, database: str | None, log_format: L
         name: defaults[name] for name in ("log_format", "log_level") if name in defaults and not is_given(ctx, name)
     }
     log_format, log_level = given.get("log_format", log_format), given.get("log_level", log_level)
+    log_level = log_level or default_log_level(log_format, ctx.invoked_subcommand)
     log_settings = logs.Logs(format=log_format, level=log_level, colors=use_colors())
     messages.use(log_settings)
     variables.warn_of_unknown(os.environ)
     ctx.obj = Common(config_dir=Path(config_dir), given=database, from_file=settings.database, logs=log_settings)
+
+
+def default_log_level(log_format: LogFormat, command: str | None) -> str:
+    """Return the lowest level that is logged unless it is given.
+
+    On a terminal the bar, the summary and the notes say what a person needs; of `listen`, only its log says it.
+    """
+    shows_result = log_format != "json" and command != "listen" and standard_streams.is_drawn_on(sys.stderr)
+    return "warning" if shows_result else "info"
 
 
 def _require_working_folder() -> None:

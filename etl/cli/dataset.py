@@ -5,7 +5,8 @@ import msgspec
 
 from etl import datasets
 from etl.cli import completion, infer, print_warning
-from etl.cli.options import Common, json_option, option, print_json, print_table, print_text
+from etl.cli.options import Common, json_option, option, print_facts, print_json, print_text
+from etl.cli.tables import Column, print_made, print_table
 from etl.database.connecting import connect
 from etl.database.tables import require_tables
 from etl.errors import ExitCode
@@ -43,7 +44,10 @@ def list_command(common: Common, as_json: bool) -> None:
         return
     print_table(
         "datasets",
-        ["dataset", "mode", "tables", "made by", "definition"],
+        [
+            *(Column("dataset"), Column("mode", 1), Column("tables", kind="text"), Column("made by", 2)),
+            Column("definition", 3, "path"),
+        ],
         [
             (
                 each.name,
@@ -69,9 +73,11 @@ def show_command(common: Common, name: str, projection: bool, as_json: bool) -> 
         from etl.ingestion.transform import paths
 
         fast = paths.fast(dataset)
-        click.echo(
-            f"every value is converted before it is sent: {fast}" if isinstance(fast, str) else fast.description()
-        )
+        text = f"every value is converted before it is sent: {fast}" if isinstance(fast, str) else fast.description()
+        if as_json:
+            print_json([{"dataset": name, "is_fast": not isinstance(fast, str), "projection": text}])
+        else:
+            click.echo(text)
         return
     if as_json:
         print_json([msgspec.to_builtins(dataset)])
@@ -81,7 +87,10 @@ def show_command(common: Common, name: str, projection: bool, as_json: bool) -> 
     for table in dataset.tables:
         print_table(
             f"{table.name}{f', one row per element of {table.arrays_text}' if table.each else ''}",
-            ["column", "type", "path", "required", "comment"],
+            [
+                *(Column("column"), Column("type"), Column("path"), Column("required", 1)),
+                Column("comment", 2, "text"),
+            ],
             [
                 (column.name, column.type, column.value or column.path, column.required, column.comment)
                 for column in table.columns
@@ -117,7 +126,8 @@ def check_command(common: Common, name: str, source: str | None, records: str | 
             print_json([{"dataset": name, "path": dataset.path, "is_right": not wrong, "differences": found}])
         elif differences:
             shown = [(each.table, each.column, each.found, each.remedy) for each in differences]
-            print_table("differences", ["table", "column", "found", "remedy"], shown)
+            columns = [Column("table"), Column("column"), Column("found", kind="text"), Column("remedy", kind="text")]
+            print_table("differences", columns, shown)
         require_tables(connection, dataset)
     if as_json:
         return ExitCode.FINDINGS if wrong else ExitCode.SUCCESS
@@ -174,10 +184,15 @@ def ddl_command(common: Common, name: str) -> None:
 
 @command.command("create", epilog="Example: etl dataset create shipments")
 @click.argument("name", shell_complete=completion.datasets)
+@json_option
 @click.pass_obj
-def create_command(common: Common, name: str) -> None:
+def create_command(common: Common, name: str, as_json: bool) -> None:
     """Create the tables of a dataset, and add missing columns to existing ones."""
     dataset = datasets.find(name, common.config_dir)
     with common.database() as database:
-        create(database, dataset)
-    print_text(f"tables are complete: {', '.join(table.name for table in dataset.tables)}")
+        made = create(database, dataset)
+    names = [table.name for table in dataset.tables]
+    if not as_json:
+        print_made(made)
+    facts = {"dataset": name, "tables": names, "made": vars(made)}
+    print_facts(facts, f"tables are complete: {', '.join(names)}", as_json=as_json)

@@ -9,11 +9,13 @@ import click
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq.abc import PGconn
 
-from etl.cli.options import Common, json_option, option, print_json, print_table, print_text
+from etl.cli import psql_arguments
+from etl.cli.options import Common, json_option, option, print_facts, print_json, print_text
+from etl.cli.tables import Column, print_made, print_table
 from etl.database import connecting, migrations
 from etl.embedded import Server, binary
-from etl.errors import ExitCode, UsageError
-from etl.provisioning import migrate
+from etl.errors import DatabaseError, ExitCode, UsageError
+from etl.provisioning import LeftOutError, Migrated, migrate
 
 _MUST_BE_TLS = frozenset({b"require", b"verify-ca", b"verify-full"})
 """The values of sslmode that refuse a connection without TLS."""
@@ -36,55 +38,81 @@ def _server(common: Common) -> Server:
 
 @command.command("start", epilog="Example: etl db start --port 5433")
 @option("--port", type=click.IntRange(1024, 65535), help="Also listen on this port of 127.0.0.1, for other programs.")
+@json_option
 @click.pass_obj
-def start_command(common: Common, port: int | None) -> None:
+def start_command(common: Common, port: int | None, as_json: bool) -> None:
     """Start the embedded server and leave it running."""
     server = _server(common)
+    common.announce_creation()
     server.start(port=port, keep=True)
     with common.database():
-        print_text(f"running: {server.url()}")
+        print_facts({"running": True, "url": server.url()}, f"running: {server.url()}", as_json=as_json)
 
 
 @command.command("stop", epilog="Example: etl db stop")
+@json_option
 @click.pass_obj
-def stop_command(common: Common) -> None:
+def stop_command(common: Common, as_json: bool) -> None:
     """Stop the embedded server."""
-    print_text("stopped" if _server(common).stop() else "was not running")
+    ran = _server(common).stop()
+    print_facts({"running": False, "was_running": ran}, "stopped" if ran else "was not running", as_json=as_json)
 
 
 @command.command("status", epilog="Example: etl db status")
+@json_option
 @click.pass_obj
-def status_command(common: Common) -> int:
+def status_command(common: Common, as_json: bool) -> int:
     """Show whether the database can be reached; exit code 4 if not."""
+    connecting.require_existing(common.address)
     folder = connecting.embedded_folder(common.address)
+    facts: dict[str, Any] = {"folder": None if folder is None else str(folder.absolute())}
     if folder is not None and not (status := Server(folder).status()).running:
-        print_text(f"embedded PostgreSQL {status.version} in {folder}: stopped; any command starts it")
+        facts |= {"database": common.name, "running": False, "version": status.version}
+        text = f"embedded PostgreSQL {status.version} in {folder}: stopped; any command starts it"
+        print_facts(facts, text, as_json=as_json)
         return ExitCode.SUCCESS
     with common.server() as database, connecting.connect(database) as connection:
-        print_text(f"{database.name}: PostgreSQL {connection.info.server_version // 10000}, running")
+        version = connection.info.server_version // 10000
+        facts |= {"database": database.name, "running": True, "version": version}
+        print_facts(facts, f"{database.name}: PostgreSQL {version}, running", as_json=as_json)
     return ExitCode.SUCCESS
 
 
 @command.command("url", epilog="Example: etl db url")
 @option("--tcp", is_flag=True, help="Print the address over TCP, with its password.")
+@json_option
 @click.pass_obj
-def url_command(common: Common, tcp: bool) -> None:
-    """Print the address of the database; only with --tcp it has a password."""
+def url_command(common: Common, tcp: bool, as_json: bool) -> None:
+    """Print the address of the database, if it answers; only with --tcp it has a password.
+
+    Exit code 4: nobody answers. `etl db start` leaves the embedded server running.
+    """
     connecting.require_existing(common.address)
-    if connecting.embedded_folder(common.address) is not None:
-        print_text(_server(common).url(tcp=tcp))
+    folder = connecting.embedded_folder(common.address)
+    if folder is not None:
+        server = Server(folder)
+        if not server.status().running:
+            raise DatabaseError(
+                f"nobody answers: the embedded server in {folder.absolute()} is stopped",
+                hint="etl db start leaves it running",
+            )
+        url = server.url(tcp=tcp)
+        with connecting.connect(connecting.Database(conninfo=url, embedded=True)):
+            print_facts({"url": url}, url, as_json=as_json)
         return
     with common.server() as database, connecting.connect(database) as connection:
         info = connection.info
-        print_text(make_conninfo(host=info.host, port=info.port, user=info.user, dbname=info.dbname))
+        url = make_conninfo(host=info.host, port=info.port, user=info.user, dbname=info.dbname)
+        print_facts({"url": url}, url, as_json=as_json)
 
 
 @command.command("psql", epilog="Example: etl db psql -- -c 'select * from analytics.freshness'")
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- PSQL-ARGUMENTS...]")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[STATEMENT] [-- PSQL-ARGUMENTS...]")
 @click.pass_obj
 def psql_command(common: Common, arguments: tuple[str, ...]) -> int:
-    """Open psql on the database; the exit code is that of psql."""
-    with common.database() as database:
+    """Open psql on the database, or run one statement; the exit code is that of psql."""
+    words = psql_arguments.with_statement(arguments)
+    with common.database(creates=False) as database:
         found = conninfo_to_dict(database.conninfo)
         # Every user of the machine can read a command line, but not the environment.
         password = found.pop("password", None)
@@ -92,7 +120,7 @@ def psql_command(common: Common, arguments: tuple[str, ...]) -> int:
         with connecting.connect(database) as connection:
             program = _psql(found, connection.pgconn)
         address = make_conninfo("", **found)
-        return subprocess.run([program, "-d", address, *arguments], env=environment, check=False).returncode
+        return subprocess.run([program, "-d", address, *words], env=environment, check=False).returncode
 
 
 def _psql(address: dict[str, Any], connection: PGconn) -> str:
@@ -115,12 +143,30 @@ def _psql(address: dict[str, Any], connection: PGconn) -> str:
 
 
 @command.command("migrate", epilog="Example: etl db migrate")
+@json_option
 @click.pass_obj
-def migrate_command(common: Common) -> None:
-    """Bring the database to the state that this installation needs; a second run changes nothing."""
+def migrate_command(common: Common, as_json: bool) -> None:
+    """Bring the database to the state that this installation needs, and print what was made.
+
+    A second run changes nothing.
+    """
     with common.server() as database:
-        migrate(database, common.config_dir)
-        print_text(f"{database.name} is at migration {migrations.latest_migration()}")
+        try:
+            _print_migrated(database.name, migrate(database, common.config_dir), as_json=as_json)
+        except LeftOutError as error:
+            if error.migrated is not None and error.migrated.made:
+                _print_migrated(database.name, error.migrated, as_json=as_json)
+            raise
+
+
+def _print_migrated(name: str, migrated: Migrated, *, as_json: bool) -> None:
+    latest, before = migrations.latest_migration(), migrated.before
+    if as_json:
+        print_json([{"database": name, "migration": latest, "migration_before": before, **vars(migrated.made)}])
+        return
+    print_made(migrated.made)
+    change = "" if before == latest else f", before at {before}" if before else ", before at none"
+    print_text(f"{name} is at migration {latest}{change}{'' if change or migrated.made else '; nothing was missing'}")
 
 
 @command.command("check", epilog="Example: etl db check --json")
@@ -143,5 +189,6 @@ def check_command(common: Common, as_json: bool) -> int:
         print_json(map(vars, found))
     else:
         rows = [(each.state, each.what, each.found, each.remedy) for each in found]
-        print_table("database", ["", "what", "found", "do"], rows)
+        columns = [Column("state"), *(Column(name, kind="text") for name in ("what", "found", "do"))]
+        print_table("database", columns, rows)
     return ExitCode.USAGE if any(each.state == "fail" for each in found) else ExitCode.SUCCESS

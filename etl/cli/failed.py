@@ -18,10 +18,10 @@ from etl.cli.options import (
     option,
     print_json,
     print_note,
-    print_table,
     print_text,
     retry_options,
 )
+from etl.cli.tables import Column, print_table
 from etl.database.connecting import connect
 from etl.errors import BusyError, UsageError, gravest, together
 from etl.ingestion.failed_store import leftovers
@@ -60,7 +60,11 @@ def list_command(common: Common, run: str | None, dataset: str | None, show_all:
         return
     print_table(
         "failed store",
-        ["id", "dataset", "source", "kind", "state", "records", "sqlstate", "first fault", "attempts"],
+        [
+            *(Column("id"), Column("dataset", 1), Column("source", 3, "path"), Column("kind", 5)),
+            *(Column("state", 0 if show_all else 6), Column("records"), Column("sqlstate", 4)),
+            *(Column("first fault", kind="text"), Column("attempts", 7)),
+        ],
         [
             (
                 *(failure.id, failure.dataset, failure.source, failure.kind, failure.state),
@@ -138,11 +142,14 @@ def replay_command(
     if not (ids or run or dataset or replay_all):
         raise UsageError("nothing is named to replay", hint="name ids, --run, --dataset or --all")
     codes: set[int] = set()
-    with common.database(common.patience(retries, retry_for)) as database, FailedStore(failed_dir) as store:
+    with (
+        common.database(common.patience(retries, retry_for), creates=False) as database,
+        FailedStore(failed_dir) as store,
+    ):
         wanted = ReplayFilter(ids=ids, run=run, dataset=dataset, allow_empty=allow_empty)
         selection = replay.select(wanted, database, common.config_dir, store)
         if not selection.failures:
-            print_note(f"nothing waits of {run or dataset}" if run or dataset else "nothing waits")
+            print_note(f"nothing waits{f' of {run or dataset}' if run or dataset else ''} in {database.place}")
         results = replay.replay_all(
             selection, database, common.config_dir, store, retries, precalculates=not no_precalculate
         )
@@ -189,7 +196,7 @@ def discard_command(common: Common, ids: tuple[str, ...], reason: str, failed_di
     if not reason.strip():
         raise UsageError("--reason expects a reason")
     errors = []
-    with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
+    with common.database(creates=False) as database, connect(database) as connection, FailedStore(failed_dir) as store:
         store.belong_to(runs.database_id(connection))
         for failure in [failures.named(connection, failed_id) for failed_id in ids]:
             if not failures.discard(connection, failure.id, reason):
@@ -219,7 +226,7 @@ def purge_command(common: Common, older_than: str, dataset: str | None, failed_d
     """
     age = _age(older_than)
     removed = count_records = count_bytes = 0
-    with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
+    with common.database(creates=False) as database, connect(database) as connection, FailedStore(failed_dir) as store:
         store.belong_to(runs.database_id(connection))
         for file in purging.purge(connection, store, age, dataset):
             removed, count_bytes = removed + 1, count_bytes + file.bytes
@@ -246,7 +253,7 @@ def adopt_command(common: Common, failed_dir: Path, as_json: bool) -> None:
     Each file belongs to the database that refused its records. Do not adopt files that another database still uses.
     """
     adopted = 0
-    with common.database() as database, connect(database) as connection, FailedStore(failed_dir) as store:
+    with common.database(creates=False) as database, connect(database) as connection, FailedStore(failed_dir) as store:
         store.belong_to(runs.database_id(connection))
         for dataset, run in runs.every(connection):
             adopted += leftovers.adopt(store, dataset, run)

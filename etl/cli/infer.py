@@ -3,11 +3,12 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
 from etl import datasets
-from etl.cli.options import Common, option, print_note
+from etl.cli.options import Common, json_option, option, print_json, print_note
 from etl.errors import UsageError, cannot_write
 from etl.inference import SAMPLE, Proposal, infer
 from etl.inference.identifiers import LONGEST, Names, snake_case
@@ -35,6 +36,7 @@ _ENDINGS = re.compile(r"(\.(json|jsonl|ndjson|geojson|jsonld|txt|gz|bz2|xz|zst|z
 @option("--records", metavar="PATH", help="Path of one record, such as shipments.item. Default: detected.")
 @option("--sample", type=click.IntRange(1), default=SAMPLE, show_default=True, metavar="N", help="Records to read.")
 @option("--all", "look_at_all", is_flag=True, help="Read every record.")
+@json_option
 @click.pass_obj
 def command(
     common: Common,
@@ -45,6 +47,7 @@ def command(
     records: str | None,
     sample: int,
     look_at_all: bool,
+    as_json: bool,
 ) -> None:
     """Propose a dataset definition for a source, from its first records.
 
@@ -68,20 +71,43 @@ def command(
         sample=None if look_at_all else sample,
         used_names=frozenset(table.name for dataset in known for table in dataset.tables),
     )
-    if path is None:
+    if path is not None:
+        _write(proposal, path)
+    if as_json:
+        print_json([_facts(proposal, path)])
+    elif path is None:
         click.echo(proposal.text)
-        return
-    _write(proposal, path)
-    print_note(f"next: etl dataset create {chosen} && etl load {chosen} {shlex.quote(found[0].name)}")
+    else:
+        _print_written(proposal, path)
+        print_note(f"next: etl dataset create {chosen} && etl load {chosen} {shlex.quote(found[0].name)}")
+
+
+def _facts(proposal: Proposal, path: Path | None) -> dict[str, Any]:
+    """Return what a program needs of a proposal: the text of the definition is in the file, if there is one."""
+    dataset, sample = proposal.dataset, proposal.sample
+    return {
+        "dataset": dataset.name,
+        "path": None if path is None else str(path),
+        "records": sample.records,
+        "is_all": sample.is_all,
+        "found": sample.reason,
+        "key": list(dataset.key),
+        "tables": [table.name for table in dataset.tables],
+        "definition": proposal.text if path is None else None,
+    }
 
 
 def _write(proposal: Proposal, path: Path) -> None:
-    """Write the proposed definition to a file, and print its key and its tables."""
+    """Write the proposed definition to a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{proposal.text}\n", encoding="utf-8")
     except OSError as error:
         raise cannot_write(str(path), error) from error
+
+
+def _print_written(proposal: Proposal, path: Path) -> None:
+    """Print the key and the tables of the definition in a file."""
     dataset = datasets.read(path)
     tables = ", ".join(table.name for table in dataset.tables)
     key = f"key {', '.join(dataset.key)}" if dataset.key else "no key"

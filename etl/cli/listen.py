@@ -6,8 +6,8 @@ from types import FrameType
 import click
 import psycopg
 
-from etl.cli.options import Common, metrics_option, option, print_text
-from etl.errors import ExitCode, SignalledError
+from etl.cli.options import Common, json_option, metrics_option, option, print_facts
+from etl.errors import ExitCode, SignalledError, UsageError
 from etl.metrics import Report
 from etl.precalculation import catalogue, listener
 
@@ -22,8 +22,9 @@ _AGAIN_SECONDS = 2
     help="Check whether a listener runs on the database: exit code 0 if so, else 4.",
 )
 @metrics_option("listen")
+@json_option
 @click.pass_obj
-def command(common: Common, *, is_check: bool, report: Report) -> int:
+def command(common: Common, *, is_check: bool, as_json: bool, report: Report) -> int:
     """Refresh the aggregates whenever a load finishes, until a signal arrives.
 
     The first refresh covers earlier loads with --no-precalculate; changes made by hand are found once a minute.
@@ -33,8 +34,11 @@ def command(common: Common, *, is_check: bool, report: Report) -> int:
         report.withdraw()
         with common.server(creates=False) as database:
             pid = listener.check(database)
-        print_text(f"a listener runs on {database.name}, backend {pid}")
+        facts = {"database": database.name, "backend": pid}
+        print_facts(facts, f"a listener runs on {database.name}, backend {pid}", as_json=as_json)
         return ExitCode.SUCCESS
+    if as_json:
+        raise UsageError("--json is for --check", hint="the log is JSON with --log-format json")
     return _listen(common, report)
 
 

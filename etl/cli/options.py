@@ -1,12 +1,11 @@
 """Shared by the commands: options, also those of `etl.toml` with their variables, the database, and printing."""
 
 import codecs
-import datetime as dt
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -20,7 +19,7 @@ from etl.cli import messages
 from etl.errors import EtlError, ExitCode, UsageError
 from etl.options import Setting, build, setting_of, settings_of
 from etl.settings import LoadSettings, OutputSettings, RetrySettings
-from etl.standard_streams import one_line, styled
+from etl.standard_streams import one_line
 
 if TYPE_CHECKING:
     from etl import metrics
@@ -169,18 +168,40 @@ class Common:
         """Yield the database with its server started, whether it is migrated or not."""
         from etl.database.connecting import require_existing, serving
 
-        if not creates:
+        if creates:
+            self.announce_creation()
+        else:
             require_existing(self.address)
         with serving(self.address) as database, _refusals_as_errors(database):
             yield database
 
     @contextmanager
-    def database(self, patience: "Patience | None" = None) -> Iterator["Database"]:
-        """Yield the database with its server started, and migrated; `patience` is for one that is away at the start."""
+    def database(self, patience: "Patience | None" = None, *, creates: bool = True) -> Iterator["Database"]:
+        """Yield the database with its server started, and migrated; `patience` is for one that is away at the start.
+
+        With `creates=False` an embedded server that is missing is an error: what the command is about is elsewhere.
+        """
+        from etl.database.connecting import require_existing
         from etl.provisioning import opened
 
+        if creates:
+            self.announce_creation()
+        else:
+            require_existing(self.address)
         with opened(self.address, self.config_dir, patience) as database, _refusals_as_errors(database):
             yield database
+
+    def announce_creation(self) -> None:
+        """Say that an embedded server is made, if there is none: it takes some seconds."""
+        from etl.database.connecting import embedded_folder
+
+        folder = embedded_folder(self.address)
+        if folder is None:
+            return
+        from etl.embedded import Server
+
+        if not Server(folder).exists():
+            print_note(f"creating a PostgreSQL in {folder} (once, some seconds)")
 
     def patience(self, retries: RetrySettings, seconds: float) -> "Patience":
         """Return for how long a command waits for a database that is away at its start, which it says once."""
@@ -233,41 +254,14 @@ def print_text(text: str) -> None:
     click.echo(one_line(text))
 
 
+def print_facts(facts: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    """Print the result of a command in one line on stdout: as JSON, or as a text for people."""
+    if as_json:
+        print_json([facts])
+    else:
+        print_text(text)
+
+
 def print_note(text: str) -> None:
     """Tell one line on stderr; control characters of names and values are escaped."""
     messages.note(text)
-
-
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on stdout, as wide as the terminal; elsewhere no text is cut."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    is_terminal = sys.stdout.isatty()
-    table = Table(title=one_line(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    justify: dict[int, bool] = {}
-    for row in rows:
-        for place, value in enumerate(row):
-            justify[place] = justify.get(place, True) and isinstance(value, int | float)
-        table.add_row(*map(_cell, row))
-    for place, is_number in justify.items():
-        table.columns[place].justify = "right" if is_number else "left"
-    width = None if is_terminal else 250
-    Console(file=styled(sys.stdout), highlight=False, markup=False, width=width).print(table)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.1f}"
-    if isinstance(value, dt.datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%S")
-    return one_line(str(value))

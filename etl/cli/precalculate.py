@@ -6,7 +6,8 @@ import click
 import psycopg
 
 from etl.cli import completion, print_error, print_warning
-from etl.cli.options import Common, json_option, metrics_option, option, print_json, print_note, print_table
+from etl.cli.options import Common, json_option, metrics_option, option, print_json, print_note, print_text
+from etl.cli.tables import Column, print_table
 from etl.database.connecting import connect
 from etl.errors import EtlError, ExitCode, UsageError, gravest
 from etl.metrics import Report
@@ -59,7 +60,7 @@ def command(
         connect(database, "etl:precalculate") as connection,
     ):
         if lists:
-            return _list(connection, chosen, as_json=as_json)
+            return _list(connection, chosen, database.place, as_json=as_json)
         if verifies:
             return gravest([left_out, _verify(connection, chosen, as_json=as_json)])
         if prints_ddl:
@@ -85,12 +86,12 @@ def _print_done(done: Sequence[refresh.RefreshResult], *, as_json: bool) -> None
     elif done:
         print_table(
             "precalculated",
-            ["aggregate", "buckets", "rows changed", "seconds"],
+            [Column("aggregate"), Column("buckets"), Column("rows changed"), Column("seconds", 1)],
             [(refreshed.aggregate, refreshed.buckets, refreshed.rows, refreshed.seconds) for refreshed in done],
         )
 
 
-def _list(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_json: bool) -> int:
+def _list(connection: psycopg.Connection, chosen: Sequence[Aggregate], place: str, *, as_json: bool) -> int:
     names = [aggregate.name for aggregate in chosen]
     installed = [row for row in pending.installed(connection) if row["aggregate"] in names]
     missing = sorted(set(names) - {row["aggregate"] for row in installed})
@@ -98,8 +99,13 @@ def _list(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_jso
         print_note(f"not in the database yet: {', '.join(missing)}; etl db migrate")
     if as_json:
         print_json(installed)
+    elif not installed:
+        print_text(f"no aggregate in {place}")
     else:
-        columns = ["aggregate", "grain", "bucket", "refreshed at", "pending buckets"]
+        columns = [
+            *(Column("aggregate"), Column("grain", 3, "text"), Column("bucket", 2), Column("refreshed at", 1)),
+            Column("pending buckets"),
+        ]
         print_table("aggregates", columns, [tuple(row.values()) for row in installed])
     return ExitCode.SUCCESS
 
@@ -124,7 +130,7 @@ def _verify(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_j
     else:
         print_table(
             "verified",
-            ["aggregate", "differences", "pending"],
+            [Column("aggregate"), Column("differences"), Column("pending")],
             [(each.aggregate, each.differences, each.pending) for each in compared],
         )
         differing = [
@@ -133,7 +139,8 @@ def _verify(connection: psycopg.Connection, chosen: Sequence[Aggregate], *, as_j
             for key, difference in each.keys
         ]
         if differing:
-            print_table("differences", ["aggregate", "key", "row is"], differing)
+            columns = [Column("aggregate"), Column("key", kind="text"), Column("row is")]
+            print_table("differences", columns, differing)
     _explain(connection, {each.aggregate for each in compared if each.differences})
     found = ExitCode.FINDINGS if any(each.differences for each in compared) else ExitCode.SUCCESS
     return gravest([found, *(failure.exit_code for failure in failed)])

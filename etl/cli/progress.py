@@ -17,7 +17,7 @@ from etl.ingestion.pipeline.job import Progress, Watch
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.values import Source
 from etl.precalculation.refresh import RefreshResult
-from etl.standard_streams import one_line, styled
+from etl.standard_streams import is_drawn_on, one_line, styled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,6 +27,10 @@ log = structlog.get_logger(__name__)
 
 DRAWN_PER_SECOND = 4
 SECONDS_BETWEEN_LINES = 10.0
+
+# Widths on the terminal: the bar, and what a longer name keeps at least while there are figures to leave out.
+_SHORT_BAR, _LONG_BAR = 8, 20
+_NAME = 20
 
 # Long enough for a steady figure, short enough to follow a source whose records become slower.
 _PACE_SECONDS = 20.0
@@ -70,7 +74,7 @@ class Pace:
 
 def display(sources: Sequence[Source], *, is_json: bool) -> Display:
     """Return bars for a terminal, else log lines; `is_json` says that programs read the log."""
-    if is_json or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in {"dumb", "unknown"}:
+    if is_json or not is_drawn_on(sys.stderr):
         return Lines()
     return Bars(sources)
 
@@ -159,27 +163,26 @@ class Bars:
         """Do nothing: the thread that draws reads the counters itself."""
 
     def _drawn(self, stream: Stream, progress: Progress, pace: Pace) -> "RenderableType":
+        from rich.cells import cell_len
         from rich.text import Text
+
+        from etl.cli.tables import shortened, width_of
 
         position = _position(stream, progress)
         pace.note(time.monotonic(), progress.entered, position)
-        grid = _grid()
         left = None if stream.size is None else pace.seconds_left(stream.size)
-        rejected = f"{progress.rejected:,} rejected"
-        grid.add_row(
-            Text(one_line(stream.source.name), overflow="ellipsis", no_wrap=True),
-            *_bar(position, stream.size),
-            f"{progress.entered + progress.skipped:,} records",
-            f"{pace.records_per_second:,.0f}/s",
-            Text(rejected, style="red" if progress.rejected else ""),
-            "" if left is None else f"{_clock(left)} left",
-        )
-        if self._count > 1:
-            grid.add_row(
-                f"{self._number} of {self._count} sources",
-                *_bar(self._bytes_before + position, self._total),
-                *("", "", "", ""),
-            )
+        share = _share(position, stream.size)
+        figures = _figures(progress, pace, left)
+        name = one_line(stream.source.name)
+        sources = f"{self._number} of {self._count} sources" if self._count > 1 else ""
+        wanted = max(cell_len(name), len(sources))
+        room, bar = _fitted(wanted, len(share), figures, width_of(sys.stderr) or 80)
+        grid = _grid(len(figures))
+        texts = [Text(text, style="red" if text == _rejected(progress) else "") for text in figures.values()]
+        grid.add_row(Text(shortened(name, room)), _bar(position, stream.size, bar), share, *texts)
+        if sources:
+            done = self._bytes_before + position
+            grid.add_row(sources, _bar(done, self._total, bar), _share(done, self._total), *([""] * len(figures)))
         return grid
 
     def refreshing(self, done: Iterable[RefreshResult]) -> Iterator[RefreshResult]:
@@ -215,23 +218,61 @@ def _live(drawn: "Callable[[], RenderableType]") -> Iterator[None]:
         yield
 
 
-def _grid() -> "Table":
+def _grid(count_figures: int) -> "Table":
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    grid.add_column(min_width=8)
-    for _ in range(5):
+    grid.add_column(min_width=_SHORT_BAR)
+    for _ in range(1 + count_figures):
         grid.add_column(no_wrap=True, justify="right")
     return grid
 
 
-def _bar(position: int, size: int | None) -> "tuple[RenderableType, str]":
+def _figures(progress: Progress, pace: Pace, left: float | None) -> dict[str, str]:
+    """Return what is said beside the bar, in its order."""
+    figures = {
+        "records": f"{progress.entered + progress.skipped:,} records",
+        "rate": f"{pace.records_per_second:,.0f}/s",
+        "rejected": _rejected(progress) or "0 rejected",
+    }
+    return figures if left is None else figures | {"left": f"{_clock(left)} left"}
+
+
+def _rejected(progress: Progress) -> str:
+    return f"{progress.rejected:,} rejected" if progress.rejected else ""
+
+
+def _fitted(name: int, share: int, figures: dict[str, str], width: int) -> tuple[int, int]:
+    """Return the widths of the name and of the bar; remove from the figures those that have no room.
+
+    Share, rate and time left stay. The number of records is left out before that of rejected ones, if there are any.
+    """
+    least = min(name, _NAME)
+    for leaves in ("records", "rejected") if figures["rejected"] != "0 rejected" else ("rejected", "records"):
+        if _room(share, figures, width) < least + _SHORT_BAR:
+            del figures[leaves]
+    room = _room(share, figures, width)
+    bar = max(_SHORT_BAR, min(_LONG_BAR, room - least))
+    return max(1, room - bar), bar
+
+
+def _room(share: int, figures: dict[str, str], width: int) -> int:
+    """Return how much room the name and the bar have together."""
+    return width - 2 - share - sum(1 + len(text) for text in figures.values())
+
+
+def _bar(position: int, size: int | None, width: int) -> "RenderableType":
     from rich.progress_bar import ProgressBar
 
     if size is None:
-        return ProgressBar(total=None, width=20), f"{position / 1e6:,.1f} MB"
-    return ProgressBar(total=max(size, 1), completed=min(position, size), width=20), f"{_percent(position, size)} %"
+        return ProgressBar(total=None, width=width)
+    return ProgressBar(total=max(size, 1), completed=min(position, size), width=width)
+
+
+def _share(position: int, size: int | None) -> str:
+    """Return how much of a source is finished, in percent when its size is known."""
+    return f"{position / 1e6:,.1f} MB" if size is None else f"{_percent(position, size):3} %"
 
 
 def _sums(progress: Sequence[Progress]) -> Progress:

@@ -1,6 +1,5 @@
 """`etl report`."""
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +10,12 @@ import click
 
 from etl import report
 from etl.cli import completion
-from etl.cli.options import Common, option, print_note, print_text
+from etl.cli.options import Common, json_option, option, print_note, print_text
+from etl.cli.tables import Column, print_cells
 from etl.database.connecting import connect
 from etl.errors import UsageError, cannot_write
 from etl.precalculation import catalogue
-from etl.standard_streams import binary_output, styled
+from etl.standard_streams import binary_output
 
 _ENDINGS: dict[str, report.Format] = {
     ".csv": "csv",
@@ -36,6 +36,7 @@ _ENDINGS: dict[str, report.Format] = {
 @option("--output", metavar="FILE", default="-", show_default=True, help="File to write; - for standard output.")
 @option("--columns", metavar="NAME,...", help="Columns to show, in this order. Default: all.")
 @option("--limit", type=click.IntRange(1), help="Number of rows. Default: 20 in a table, 1,000 in html.")
+@json_option
 @click.pass_obj
 def command(
     common: Common,
@@ -44,36 +45,35 @@ def command(
     output: str,
     columns: str | None,
     limit: int | None,
+    as_json: bool,
 ) -> None:
     """Show an aggregate, newest rows first. Without a name: when each was refreshed, in html also charts."""
     (chosen,) = catalogue.choose([aggregate], common.config_dir) if aggregate else (None,)
     names = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
     request = report.ReportRequest(aggregate=chosen, columns=names, limit=limit)
-    chosen_format = format or _ENDINGS.get(Path(output).suffix.lower(), "table")
+    if as_json and format not in {None, "json"}:
+        raise UsageError(f"--json and --format {format} exclude each other")
+    chosen_format = "json" if as_json else format or _ENDINGS.get(Path(output).suffix.lower(), "table")
     if chosen_format == "table" and output != "-":
         raise UsageError(f"the ending of {output} names no format", hint="give --format csv, json, parquet or html")
     # Not `database()`, which reads the ledger: an analyst has no right to, and needs none.
     with common.server(creates=False) as database, connect(database, "etl:report", sees_all=False) as connection:
         if chosen_format == "table":
-            _show(report.draw(connection, request, _width()))
+            _show(report.draw(connection, request), database.place)
             return
         with _opened(output, chosen_format) as file:
             report.write(connection, request, chosen_format, file, database=database.name)
 
 
-def _width() -> int | None:
-    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else None
-
-
-def _show(shown: report.TerminalReport) -> None:
-    from rich.console import Console
-
-    print_text(shown.title)
-    Console(file=styled(sys.stdout), highlight=False, markup=False, width=_width() or 10_000).print(shown.table)
-    if shown.count_rows < shown.count_all:
-        print_note(f"{shown.count_rows:,} of {shown.count_all:,} rows; more with --limit")
-    if shown.left_out:
-        print_note(f"no room for {', '.join(shown.left_out)}; choose with --columns")
+def _show(shown: report.TerminalReport, place: str) -> None:
+    if not shown.cells:
+        print_text(shown.title)
+        print_text(f"no row in {place}")
+        return
+    columns = [Column(name, rank) for name, rank in zip(shown.columns, shown.ranks, strict=True)]
+    print_cells(shown.title, columns, shown.cells, shown.is_number, "--columns, --format csv, or in a pipe")
+    if len(shown.cells) < shown.count_all:
+        print_note(f"{len(shown.cells):,} of {shown.count_all:,} rows; more with --limit")
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from etl.cli.options import (
     option,
     print_json,
     print_note,
-    print_table,
     print_text,
 )
+from etl.cli.tables import Column, print_table
 from etl.database.connecting import connect
 from etl.errors import ExitCode, UsageError
 from etl.ingestion.ledger import failures, history
@@ -27,6 +27,24 @@ from etl.ingestion.pipeline import tracing, undoing
 from etl.ingestion.pipeline.undoing import UndoRequest, UndoResult
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+_OF_RUNS = (
+    *(Column("run"), Column("started", 5), Column("ended", 7), Column("dataset", 1), Column("source", 4, "path")),
+    *(Column("status"), Column("records", 3), Column("rejected", 6), Column("waiting", 2), Column("records/s", 8)),
+    Column("by", 9),
+)
+_OF_ATTEMPTS = (
+    *(Column("attempt"), Column("started", 1), Column("ended", 4), Column("exit code"), Column("read", 2)),
+    *(Column("retried", 6), Column("bytes", 5), Column("by", 7), Column("pid", 8), Column("version", 9)),
+    Column("source", 3, "path"),
+)
+_OF_FAULTS = (
+    *(Column("kind", 5), Column("state", 3), Column("sqlstate", 2), Column("table", 6), Column("column", 1)),
+    *(Column("reason", kind="text"), Column("records"), Column("first record", 4), Column("at byte", 7)),
+)
+_OF_FAILURES = (
+    *(Column("id"), Column("kind", 2), Column("state", 1), Column("records"), Column("first fault", kind="text")),
+)
 
 
 class _Since(click.ParamType[datetime]):
@@ -78,7 +96,7 @@ def list_command(
         return
     print_table(
         "runs",
-        ["run", "started", "ended", "dataset", "source", "status", "records", "rejected", "waiting", "records/s", "by"],
+        _OF_RUNS,
         [
             (
                 *(run.run, run.started_at, run.ended_at, run.dataset, run.source, run.status),
@@ -109,7 +127,7 @@ def show_command(common: Common, run: str, as_json: bool) -> None:
     _print_run(runs[0], Path.cwd())
     print_table(
         "attempts",
-        ["attempt", "started", "ended", "exit code", "read", "retried", "bytes", "by", "pid", "version", "source"],
+        _OF_ATTEMPTS,
         [
             (
                 *(attempt.attempt, attempt.started_at, attempt.ended_at, attempt.exit_code),
@@ -122,13 +140,13 @@ def show_command(common: Common, run: str, as_json: bool) -> None:
     if faults:
         print_table(
             "refused",
-            ["kind", "state", "sqlstate", "table", "column", "reason", "records", "first record", "at byte"],
+            _OF_FAULTS,
             [tuple(vars(fault).values()) for fault in faults],
         )
     if stored:
         print_table(
             "failed store",
-            ["id", "kind", "state", "records", "first fault"],
+            _OF_FAILURES,
             [(failure.id, failure.kind, failure.state, failure.count_records, failure.message) for failure in stored],
         )
 
@@ -183,7 +201,7 @@ def undo_command(
     RUN is its name, or `latest`. All tables of its dataset lose these rows together, or none does.
     """
     request = UndoRequest(run=run, deletes_merged=delete_rows, is_dry_run=dry_run)
-    with common.database() as database:
+    with common.database(creates=False) as database:
         for result in undoing.undo(request, database, common.config_dir, precalculates=not no_precalculate):
             if not isinstance(result, UndoResult):
                 continue
@@ -203,7 +221,7 @@ def _print_undone(result: UndoResult) -> None:
     click.echo()
     print_table(
         "rows",
-        ["table", "deleted", "before", "after"],
+        [Column("table"), Column("deleted"), Column("before", 1), Column("after", 1)],
         [(each.table, each.rows_deleted, each.rows_before, each.rows_after) for each in result.tables],
     )
     if result.restored:

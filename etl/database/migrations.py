@@ -34,9 +34,18 @@ def is_migrated(connection: psycopg.Connection) -> bool:
         raise UsageError(f"the user {user} may not read the ledger", hint=f"grant etl_loader to {user}") from error
 
 
+def migration_of(connection: psycopg.Connection) -> str | None:
+    """Return the migration of the database, None when it was never migrated.
+
+    Raises UsageError when the user may not read the ledger.
+    """
+    version = _value(connection, "schema_version") if is_migrated(connection) else None
+    return None if version is None else str(version)
+
+
 def require_migrated(connection: psycopg.Connection) -> None:
     """Raise UsageError when the database is not at the newest migration of this installation."""
-    version = _value(connection, "schema_version") if is_migrated(connection) else None
+    version = migration_of(connection)
     if version != latest_migration():
         _refuse_newer(version)
         raise UsageError(
@@ -105,7 +114,7 @@ def run_migrations(connection: psycopg.Connection) -> None:
 
     Raises UsageError when a later version of this tool migrated the database.
     """
-    version = _value(connection, "schema_version") if is_migrated(connection) else None
+    version = migration_of(connection)
     if version == latest_migration():
         return
     _refuse_newer(version)

@@ -8,20 +8,19 @@ from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
 import psycopg
-from rich.table import Table
 
 from etl.errors import UsageError
 from etl.precalculation import reading
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.reading import Subject
-from etl.report import figures, files, page, state, terminal
+from etl.report import display, figures, files, page, state
 
 Format = Literal["table", "csv", "json", "parquet", "html"]
 
 ROWS_OF_A_TABLE = 20
 ROWS_OF_A_PAGE = 1_000  # a browser shows ten times as many, but nobody reads them
 
-# The columns that a reader needs first; more do not fit on the page.
+# The columns that a reader needs first; more do not fit on the page. A narrow terminal leaves out the last ones first.
 _COLUMNS_OF_THE_OVERVIEW = (
     "aggregate",
     "pending_buckets",
@@ -53,30 +52,35 @@ class ReportRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class TerminalReport:
-    """A table for the terminal: its rows, all rows, and the columns that do not fit."""
+    """A table for the terminal: the texts of its rows, the columns that hold numbers, and the count of all rows.
+
+    `ranks` says for each column how early it is left out: a reader needs those with low ranks first.
+    """
 
     title: str
-    table: Table
-    count_rows: int
+    columns: list[str]
+    ranks: list[int]
+    cells: list[tuple[str, ...]]
+    is_number: list[bool]
     count_all: int
-    left_out: list[str]
 
 
-def draw(connection: psycopg.Connection, request: ReportRequest, width: int | None) -> TerminalReport:
-    """Return a table of at most `width` characters; None: without a limit.
+def draw(connection: psycopg.Connection, request: ReportRequest) -> TerminalReport:
+    """Return a table for the terminal.
 
     Raises UsageError when the aggregate was never computed, a column is unknown, or the user may not read it.
     """
     with reading.snapshot(connection, _aggregates(request)):
         subject = _subject(connection, request)
         rows = list(reading.read(connection, subject, request.limit or ROWS_OF_A_TABLE))
-        table, left_out = terminal.draw([name for name, _ in subject.columns], rows, width)
+        columns = [name for name, _ in subject.columns]
         return TerminalReport(
             title=_title(connection, request),
-            table=table,
-            count_rows=len(rows),
+            columns=columns,
+            ranks=_ranks(columns, request),
+            cells=list(zip(*display.by_column(rows, len(columns)), strict=True)),
+            is_number=display.numeric_columns(rows, len(columns)),
             count_all=reading.count_rows(connection, subject),
-            left_out=left_out,
         )
 
 
@@ -107,6 +111,14 @@ def _subject(connection: psycopg.Connection, request: ReportRequest) -> Subject:
     if request.aggregate is None:
         return reading.of_freshness(connection, request.columns)
     return reading.of_aggregate(connection, request.aggregate, request.columns)
+
+
+def _ranks(columns: list[str], request: ReportRequest) -> list[int]:
+    """Return the order in which columns are needed: the grain of an aggregate is its first columns."""
+    if request.aggregate is not None or request.columns:
+        return list(range(len(columns)))
+    first = _COLUMNS_OF_THE_OVERVIEW
+    return [first.index(name) if name in first else len(first) + place for place, name in enumerate(columns)]
 
 
 def _title(connection: psycopg.Connection, request: ReportRequest) -> str:

@@ -121,6 +121,24 @@ select a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
 from pg_attribute a
 where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped;
 
+-- name: inventory
+-- List the tables of these names that exist, their columns and their triggers: kind, table and name of each.
+with wanted as (
+    select c.oid as relation, format('%%I.%%I', n.nspname, c.relname) as name
+    from unnest(%(schemas)s::text[], %(names)s::text[]) as given (schema, name)
+    join pg_namespace n on n.nspname = given.schema
+    join pg_class c on c.relnamespace = n.oid and c.relname = given.name
+)
+select 'table' as kind, relation, name from wanted
+union all
+select 'column', relation, format('%%s.%%I', name, a.attname)
+from wanted
+join pg_attribute a on a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+union all
+select 'trigger', relation, format('%%I on %%s', t.tgname, name)
+from wanted
+join pg_trigger t on t.tgrelid = relation and not t.tgisinternal;
+
 -- name: without_identity
 -- List the tables, with their partitions, that have neither a primary key nor another replica identity.
 with wanted as (

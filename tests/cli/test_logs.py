@@ -1,5 +1,6 @@
 import json
 import logging
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -10,9 +11,11 @@ import structlog
 
 from etl import cli, logs
 from etl.embedded import Server
+from etl.settings import LogFormat
 from tests.support.commands import Ended, RunEtl
 from tests.support.faults import Connection
 from tests.support.site import Site
+from tests.support.terminal import on_terminal
 
 MARK = "Xq7marker"
 
@@ -44,6 +47,42 @@ def _events(done: Ended) -> list[dict[str, Any]]:
     """Return the events on stderr; the other lines are the error of the command and its hint."""
     lines = [line for line in done.stderr.splitlines() if not line.startswith(("error: ", "hint: "))]
     return [json.loads(line) for line in lines]
+
+
+def test_a_terminal_gets_warnings_only(site: Site) -> None:
+    """On a terminal the summary says what a person needs; events of less weight are shown when they are asked for."""
+    (site.folder / "feed.json").write_text('[{"parcel_id": "P1"}]')
+    words = ["load", "parcels", "feed.json", "--force", "--no-precalculate"]
+
+    def shown(*options: str, **env: str) -> str:
+        code, output = on_terminal([*options, *words], env=site.environment(env), cwd=site.folder)
+        assert code == 0
+        assert "loaded parcels from feed.json" in output
+        return output
+
+    assert "source_ended" not in shown()
+    assert "unknown_variable" in shown(ETL_NOTHING="1")
+    assert "source_ended" in shown("--log-level", "info")
+    assert "source_ended" in shown(ETL_LOG_LEVEL="info")
+    assert "source_ended" in shown("--log-format", "json")
+
+
+@pytest.mark.parametrize(
+    ("terminal", "log_format", "command", "level"),
+    [
+        ("xterm", "auto", "load", "warning"),
+        ("dumb", "auto", "load", "info"),  # Lines of the log show the progress there.
+        ("xterm", "json", "load", "info"),
+        ("xterm", "auto", "listen", "info"),
+    ],
+)
+def test_the_log_is_shown_where_nothing_else_is(
+    monkeypatch: pytest.MonkeyPatch, terminal: str, log_format: LogFormat, command: str, level: str
+) -> None:
+    """The default level is info for programs, and where the log is the only thing that a person sees."""
+    monkeypatch.setenv("TERM", terminal)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert cli.default_log_level(log_format, command) == level
 
 
 def test_events_are_json_without_a_terminal(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from etl.cli.options import Common
 from etl.embedded import Server
+from etl.logs import Logs
 from tests.support.site import Site
 
 _LOOKING = [
@@ -20,20 +22,43 @@ _LOOKING = [
     "precalculate --list",
     "precalculate --verify",
     "db url",
+    "db status",
+    "db psql -- -c commit",
     "listen --check",
 ]
+
+
+_ABOUT_LOADS = [
+    "runs undo latest",
+    "failed replay --all",
+    "failed discard 20261121T081500Z-3f9a1c-0-r --reason old",
+    "failed purge --older-than 30d",
+    "failed adopt",
+]
+"""Commands about what was loaded before: without a database there is nothing to do."""
 
 
 def test_looking_makes_no_database(site: Site, tmp_path: Path) -> None:
     """Where no embedded server is, each command that looks ends with 2, names the folder and makes nothing."""
     here = tmp_path / "elsewhere"
     here.mkdir()
-    for command in _LOOKING:
+    for command in (*_LOOKING, *_ABOUT_LOADS):
         done = site.run(*command.split(), cwd=here, conninfo="embedded:")
         assert (command, done.returncode, done.stdout) == (command, 2, "")
         assert f"looked for the embedded server in {here / '.etl' / 'postgres'}" in done.stderr
         assert "hint: " in done.stderr
         assert list(here.iterdir()) == [], command
+
+
+def test_a_new_server_is_announced(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A command that makes an embedded server says so before it begins, and only then."""
+    folder = tmp_path / "pg"
+    common = Common(config_dir=tmp_path, given=f"embedded:{folder}", from_file=None, logs=Logs())
+    common.announce_creation()
+    assert capfd.readouterr().err == f"creating a PostgreSQL in {folder} (once, some seconds)\n"
+    (folder / "data").mkdir(parents=True)
+    common.announce_creation()
+    assert capfd.readouterr().err == ""
 
 
 def test_looking_migrates_nothing(site: Site, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import structlog
+from rich.cells import cell_len
 
 from etl import cli
 from etl.cli import progress
@@ -33,10 +34,10 @@ def _vehicles(first: int, count: int) -> bytes:
     return b"".join(b'{"vehicle_id": "V%d", "depot": "%s"}\n' % (number, b"x" * 60) for number in range(first, count))
 
 
-def _on_a_terminal(words: list[str], site: Site, **env: str) -> tuple[str, str, int]:
-    """Run a command whose stderr is a terminal of 110 columns; return its output there, stdout and the exit code."""
+def _on_a_terminal(words: list[str], site: Site, columns: int = 110, **env: str) -> tuple[str, str, int]:
+    """Run a command whose stderr is a terminal; return its output there, stdout and the exit code."""
     ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 110, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     output = b""
     with subprocess.Popen(
         [sys.executable, "-m", "etl", *words],
@@ -95,6 +96,21 @@ def test_a_terminal_shows_bars_and_whole_lines_of_the_log(site: Site) -> None:
     first, _, of_all, _ = stdout.splitlines()
     assert first.startswith(f"loaded vehicles from {NAME}.ndjson.gz: 6,000 read, 6,000 loaded in ")
     assert of_all.startswith("2 sources, 2 loaded: 9,000 read, 9,000 loaded in ")
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_narrow_terminal_shortens_the_name(site: Site, columns: int) -> None:
+    """Bar, share, rate and time left stay in one line, and the name of the file stays readable at its end."""
+    path = site.folder / "東京" / ("a-folder-with-a-long-name-" * 4) / "deliveries-2026-11-21.ndjson"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(_vehicles(0, 20_000))
+    words = ["load", "vehicles", str(path.relative_to(site.folder)), "--batch-rows", "250", "--no-precalculate"]
+    output, _, exit_code = _on_a_terminal(words, site, columns, NO_COLOR="1")
+    assert exit_code == 0
+    drawn = [line for line in re.split(r"[\r\n]|\x1b\[[?0-9;]*[A-Za-z]", output) if "━" in line]
+    assert max(map(cell_len, drawn)) <= columns
+    last = drawn[-1]
+    assert re.search(r"^東京.*…\S*-11-21.ndjson ━{8,} +\d+ % .*[\d,]+/s .*\d:\d\d left *$", last), drawn
 
 
 def test_a_log_for_programs_has_no_bar(site: Site) -> None:

@@ -103,3 +103,21 @@ def test_without_a_psql_that_has_tls_the_reason_is_reported(site: Site, tls: str
     assert "error: the psql of this installation has no TLS, which " in done.stderr
     assert "host=127.0.0.1" in done.stderr
     assert "SECRET" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["select 6 * 7", "--", "-At"], ["--", "-At", "select 6 * 7"], ["--", "-At", "-v", "a=b", "select 6 * 7"]],
+)
+def test_a_statement_needs_no_option(site: Site, words: list[str]) -> None:
+    """A statement in quotes is run; psql itself would take it for the name of a user."""
+    done = site.run("db", "psql", *words)
+    assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
+
+
+@pytest.mark.parametrize("words", [["select", "1"], ["logistics"], ["--", "-At", "logistics"]])
+def test_other_words_are_wrong_usage(site: Site, words: list[str]) -> None:
+    """A word that is neither an option nor a statement is exit code 2."""
+    done = site.run("db", "psql", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "expected one statement in quotes, or options of psql, got '" in done.stderr

@@ -16,6 +16,7 @@ from etl.database.migrations import latest_migration
 from etl.embedded import Server, binary
 from tests.support.commands import RunEtl
 from tests.support.faults import Connection
+from tests.support.site import Site
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
 
@@ -117,10 +118,8 @@ def test_each_place_of_the_address_beats_the_next(run_etl: RunEtl, connection: C
     assert run_etl("db", "status", env=unset | wrong).returncode == 4
     settings.unlink()
     done = run_etl("db", "status", env=unset)
-    assert (done.returncode, done.stdout) == (
-        0,
-        "embedded PostgreSQL 18 in .etl/postgres: stopped; any command starts it\n",
-    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"looked for the embedded server in {tmp_path / '.etl' / 'postgres'}" in done.stderr
 
 
 @no_database
@@ -182,6 +181,26 @@ def test_a_password_that_breaks_its_address_is_not_shown(run_etl: RunEtl, addres
     assert "secret" not in done.stderr
 
 
+def test_a_migration_says_what_it_made(site: Site) -> None:
+    """Tables, columns and triggers that were missing are named, as text and as JSON; also beside a wrong definition."""
+    site.ask("drop table logistics.vehicles; alter table logistics.shipments drop column carrier cascade")
+    site.ask("drop table analytics.vehicle_days; drop trigger etl_note_insert on logistics.vehicle_logs")
+    site.write_definition('name = "wrong"')
+    done = site.run("db", "migrate")
+    assert done.returncode == 2
+    assert "made the tables: analytics.vehicle_days, logistics.vehicles\n" in done.stdout
+    assert "made the columns: logistics.shipments.carrier\n" in done.stdout
+    assert "made the triggers: etl_note_insert on logistics.vehicle_logs\n" in done.stdout
+    site.ask("drop table logistics.vehicles")
+    [made] = site.run("db", "migrate", "--json").lines
+    assert made["migration"] == made["migration_before"] == latest_migration()
+    assert (made["tables"], made["columns"], made["triggers"]) == (["logistics.vehicles"], [], [])
+    site.ask("drop table logistics.vehicles")
+    assert site.run("dataset", "create", "vehicles").stdout == (
+        "made the tables: logistics.vehicles\ntables are complete: logistics.vehicles\n"
+    )
+
+
 def test_migrating_again_changes_nothing(run_etl: RunEtl, connection: Connection) -> None:
     """A second migration leaves every definition, comment, grant and row unchanged."""
     before = _schema(connection)
@@ -189,7 +208,7 @@ def test_migrating_again_changes_nothing(run_etl: RunEtl, connection: Connection
     assert len(before) > 500
     done = run_etl("db", "migrate")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith(f" is at migration {latest_migration()}\n")
+    assert done.stdout.endswith(f" is at migration {latest_migration()}; nothing was missing\n")
     assert _schema(connection) == before
     assert connection.execute("select xmin, version_num from etl.schema_version").fetchall() == stamped
 
@@ -339,7 +358,11 @@ def test_commands_control_the_embedded_server(run_etl: RunEtl, tmp_path: Path) -
     try:
         done = run_etl("load", "vehicles", "feed.json", "--json", env=env)
         assert (done.returncode, json.loads(done.stdout.splitlines()[0])["database"]) == (0, "embedded/etl")
-        assert "stopped" in run_etl("db", "status", env=env).stdout
+        stopped = "embedded PostgreSQL 18 in .etl/postgres: stopped; any command starts it\n"
+        assert run_etl("db", "status", env=env).stdout == stopped
+        nobody = run_etl("db", "url", env=env)
+        assert (nobody.returncode, nobody.stdout) == (4, "")
+        assert "nobody answers" in nobody.stderr
         done = run_etl("db", "start", env=env)
         assert (done.returncode, done.stdout.startswith("running: postgresql://")) == (0, True)
         assert run_etl("db", "status", env=env).stdout == "embedded/etl: PostgreSQL 18, running\n"

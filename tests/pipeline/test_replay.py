@@ -169,7 +169,8 @@ def test_only_the_named_failures_are_replayed(site: Site) -> None:
     assert set(done.lines[0]) == {"id", "dataset", "run", "loaded", "rejected", "failed", "stored"}
     assert site.failures.waiting() == waiting[4:]
     none = _replay(site, "--dataset", "orders")
-    assert (none.returncode, none.stdout, none.stderr.splitlines()[-1:]) == (0, "", ["nothing waits of orders"])
+    assert (none.returncode, none.stdout) == (0, "")
+    assert none.stderr.splitlines()[-1].startswith("nothing waits of orders in ")
     assert _replay(site, "--all").stdout == f"replayed {waiting[4]}: 1 loaded, 0 refused again\n"
     assert site.failures.waiting() == []
     assert site.column("select odometer_km from logistics.vehicles") == [1]

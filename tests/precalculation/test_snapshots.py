@@ -117,7 +117,7 @@ def test_an_aggregate_rewritten_during_a_report_does_not_look_empty(connection: 
     rows: list[int] = []
 
     def show(worker: Connection) -> None:
-        rows.append(draw(worker, ReportRequest(aggregate=aggregate), None).count_all)
+        rows.append(draw(worker, ReportRequest(aggregate=aggregate)).count_all)
 
     statement: LiteralString = "alter table analytics.daily_shipments alter column count_shipments type numeric"
     with _rewritten_beside(connection, statement, show):

@@ -11,12 +11,11 @@ from urllib.parse import quote
 import pytest
 from psycopg import sql
 from pyarrow import parquet
-from rich.console import Console
 
 from etl.database import times
 from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
-from etl.report import charts, display, terminal
+from etl.report import charts, display
 from etl.report.markup import element
 from tests.support.checkout import ROOT
 from tests.support.commands import RunEtl
@@ -79,6 +78,15 @@ def test_the_newest_rows_come_first(run_etl: RunEtl) -> None:
     assert done.stderr == "1 of 2 rows; more with --limit\n"
 
 
+def test_an_empty_aggregate_is_a_sentence(run_etl: RunEtl, connection: Connection) -> None:
+    """Without a row no empty table is printed: a sentence names the database; JSON has no line."""
+    ship(connection)
+    done = run_etl("report", "daily_shipments")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2)
+    assert "\nno row in " in done.stdout
+    assert run_etl("report", "daily_shipments", "--json").stdout == ""
+
+
 @pytest.mark.usefixtures("three")
 def test_columns_are_chosen_by_name(run_etl: RunEtl) -> None:
     """--columns selects columns and their order; an unknown one is wrong usage, and the error names the known ones."""
@@ -88,27 +96,6 @@ def test_columns_are_chosen_by_name(run_etl: RunEtl) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "daily_shipments has no column 'weight'" in done.stderr
     assert "sum_weight_kg" in done.stderr
-
-
-def printed(columns: list[str], rows: list[tuple[Any, ...]], width: int | None) -> tuple[str, list[str]]:
-    """Return a table as a terminal of this width shows it, and the columns that were left out."""
-    table, left_out = terminal.draw(columns, rows, width)
-    output = io.StringIO()
-    Console(file=output, width=width or 1000, highlight=False, markup=False).print(table)
-    return output.getvalue(), left_out
-
-
-def test_a_terminal_shows_the_columns_that_fit() -> None:
-    """No cell is cut or folded: the last columns without room are left out and named."""
-    columns, rows = ["day", "sum_costed_freight_cost", "carrier", "note"], [("2026-03-01", 17, "x" * 30, "last")]
-    for width in range(20, 70):
-        text, left_out = printed(columns, rows, width)
-        assert left_out == columns[len(columns) - len(left_out) :]
-        shown = [str(value) for value, name in zip(rows[0], columns, strict=True) if name not in left_out]
-        (line,) = [line for line in text.splitlines() if "2026-03-01" in line]
-        assert line.split() == shown
-        assert "…" not in text
-    assert printed(columns, rows, None)[1] == []
 
 
 def test_numbers_of_a_column_have_the_same_decimals() -> None:

@@ -1,7 +1,10 @@
 """A command whose standard output and standard error are one terminal."""
 
+import fcntl
 import os
+import struct
 import sys
+import termios
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, chdir
@@ -13,9 +16,10 @@ from etl.standard_streams import StandardStream
 from tests.support.in_process import connections_closed, logs_of_its_own
 
 
-def on_terminal(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> tuple[int, str]:
-    """Run `etl ARGUMENTS` on a terminal of 200 columns; return the exit code and the bytes that the terminal got."""
+def on_terminal(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, columns: int = 200) -> tuple[int, str]:
+    """Run `etl ARGUMENTS` on a terminal; return the exit code and the bytes that the terminal got."""
     ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     output: list[bytes] = []
     reader = threading.Thread(target=_read, args=(ours, output))
     reader.start()
@@ -30,7 +34,7 @@ def on_terminal(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) 
             stack.enter_context(mock.patch.object(sys, name, stack.enter_context(StandardStream(number, "utf-8"))))
         os.close(theirs)
         stack.enter_context(logs_of_its_own())
-        stack.enter_context(mock.patch.dict(os.environ, {**env, "TERM": "xterm", "COLUMNS": "200"}, clear=True))
+        stack.enter_context(mock.patch.dict(os.environ, {**env, "TERM": "xterm"}, clear=True))
         stack.enter_context(chdir(cwd))
         stack.enter_context(connections_closed())
         code = cli.run(list(arguments))
