@@ -9,6 +9,7 @@ import click
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq.abc import PGconn
 
+from etl.cli.groups import Group
 from etl.cli.options import Common, json_option, option, print_json, print_table, print_text
 from etl.database import connecting, migrations
 from etl.embedded import Server, binary
@@ -19,7 +20,7 @@ _MUST_BE_TLS = frozenset({b"require", b"verify-ca", b"verify-full"})
 """The values of sslmode that refuse a connection without TLS."""
 
 
-@click.group("db")
+@click.group("db", cls=Group)
 def command() -> None:
     """Run the embedded PostgreSQL, and prepare a database for loads."""
 

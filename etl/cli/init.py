@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from etl import initial
+from etl.cli.groups import Command
 from etl.cli.options import Common, option, print_text
 
 
-@click.command("init", epilog="Example: etl init --dataset parcels")
+@click.command("init", cls=Command, epilog="Example: etl init --dataset parcels")
 @option("--dataset", default="parcels", show_default=True, metavar="NAME", help="Name of the first dataset.")
 @click.pass_obj
 def command(common: Common, dataset: str) -> None:
