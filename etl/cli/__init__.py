@@ -14,7 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from etl import standard_streams
-from etl.cli import messages, next_commands
+from etl.cli import groups, messages
 from etl.cli.groups import Group, with_options_first
 from etl.cli.options import Common, LedgerCode, option, settings_options
 from etl.errors import (
@@ -253,7 +253,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - any other error is a fault of this tool: exit code 70
         return _end_of(error, arguments)
     finally:
-        next_commands.forget()
+        groups.forget()
     return result if isinstance(result, int) else ExitCode.SUCCESS
 
 

@@ -129,7 +129,10 @@ def show_command(common: Common, wanted: Selected, limit: int | None, failed_dir
         if as_json:
             print_json(document(store, failure) for failure in chosen)
         else:
-            Shown(store, chosen, faults, wanted, limit).print()
+            shown = Shown(store, chosen, faults, wanted, limit)
+            shown.print()
+            if shown.errors:
+                raise together(shown.errors)
 
 
 @command.command("replay", epilog="Example: etl failed replay --dataset shipments")

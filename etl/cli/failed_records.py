@@ -12,6 +12,7 @@ import psycopg
 from rich.cells import cell_len, chop_cells
 
 from etl.cli import next_commands
+from etl.errors import UsageError
 from etl.ingestion.failed_store.locating import is_plain, length_in
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import failures, history
@@ -88,6 +89,8 @@ class Shown:
         self._wanted = wanted
         self._limit = limit
         self._pending = [each for each in chosen if each.state == "pending"]
+        self.errors: list[UsageError] = []
+        """What keeps files from being shown; the others are shown all the same."""
         size = shutil.get_terminal_size()
         self._width = size.columns
         self._height = size.lines - 1 if sys.stdout.isatty() and limit is None else None  # The prompt takes one.
@@ -109,6 +112,8 @@ class Shown:
             for line in lines:
                 click.echo(line)
             shown += 1
+        if not shown and self.errors:
+            return
         if shown < count:
             after = [*self._counted(count, count - shown), *after]
         for line in after:
@@ -117,8 +122,12 @@ class Shown:
     def _blocks(self) -> Iterator[list[str]]:
         """Yield the lines of each record; those of the first one of a file begin with the file."""
         for number, failure in enumerate(self._chosen):
-            details = self._store.details(*failure.key)
-            lines = self._store.content(*failure.key).splitlines()
+            try:
+                details = self._store.details(*failure.key)
+                lines = self._store.content(*failure.key).splitlines()
+            except UsageError as error:
+                self.errors.append(error)
+                continue
             title = (
                 f"{failure.id}: {failure.count_records:,} {failure.kind} records of {failure.source}, {failure.state}"
             )
@@ -148,7 +157,9 @@ class Shown:
         files = [next_commands.path(self._store.path(*each.key)) for each in self._pending]
         most = len(files) if self._height is None else _MOST_FILES
         what = "this file" if len(files) == 1 else f"these {len(files):,} files"
-        lines = ["", f"correct the records in {what}, one on each line:", *(f"  {file}" for file in files[:most])]
+        is_data = any(each.kind == "rejected" for each in self._pending)
+        task = "correct the records in" if is_data else "their data may be fine; look at"
+        lines = ["", f"{task} {what}, one on each line:", *(f"  {file}" for file in files[:most])]
         words = self._wanted.words(self._pending)
         if len(files) > most:
             folders = dict.fromkeys(next_commands.path(self._store.path(*each.key).parent) for each in self._pending)

@@ -5,7 +5,17 @@ from typing import Any
 
 import click
 
-from etl.cli import next_commands
+_contexts: list[click.Context] = []
+
+
+def last() -> click.Context | None:
+    """Return the newest context of the command line, also when Click is done with it; None before and after it."""
+    return _contexts[-1] if _contexts else None
+
+
+def forget() -> None:
+    """Forget the contexts of a command line that has ended."""
+    _contexts.clear()
 
 
 class Command(click.Command):
@@ -23,7 +33,7 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the words after the command; say of an unknown option which one is meant, or where it belongs."""
-        next_commands.remember(ctx)
+        _contexts.append(ctx)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -62,7 +72,7 @@ class Group(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the words before the command; without a command, print the help and end with exit code 0."""
-        next_commands.remember(ctx)
+        _contexts.append(ctx)
         rest = super().parse_args(ctx, args)
         if not [*ctx._protected_args, *rest] and not ctx.resilient_parsing:  # noqa: SLF001 - Click has no public name
             click.echo(ctx.get_help())

@@ -29,9 +29,9 @@ from etl.errors import DONE, SIGNALS, EtlError, ExitCode, UsageError
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
 from etl.ingestion.pipeline.job import Load, Target
-from etl.ingestion.pipeline.sharing import Share, shares_of
+from etl.ingestion.pipeline.sharing import shares_of
 from etl.ingestion.sources import encodings, naming
-from etl.ingestion.values import Balance, Source, Summary
+from etl.ingestion.values import Balance, Summary
 from etl.metrics import Report
 from etl.settings import LoadSettings
 
@@ -97,46 +97,34 @@ def command(
     if settings.encoding != "auto":
         encodings.require_known(settings.encoding)
     named = [each for argument in sources for each in naming.named(argument, settings.encoding)]
-    with Ends(as_json=as_json, has_one_source=len(named) == 1) as ends:
-        return _load(common, settings, shares, named, ends, timeout, report)
-
-
-def _load(
-    common: Common,
-    settings: LoadSettings,
-    shares: Sequence[Share],
-    named: Sequence[Source],
-    ends: "Ends",
-    timeout: float | None,
-    report: Report,
-) -> int:
     result = CommandResult()
     shown = display(named, is_json=common.is_quiet or common.logs.format == "json")
-    try:
-        patience = common.patience(settings.retries, settings.retry_for)
-        with ending_after(timeout), common.database(patience) as database, stopped_by_signals() as stop:
-            load = Load(
-                database=database,
-                settings=settings,
-                targets=[Target.of(share.dataset, share.records, settings) for share in shares],
-                stop=stop,
-                logs=replace(common.logs, below=shown.height),
-                watch=shown,
-            )
-            require_all(load, named, common.config_dir)
-            load_all(load, named, result, ends.tell)
-            precalculate_all(load, common.config_dir, result, partial(ends.tell_later, report))
-            if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
-                report.look_at(database)
-    except UsageError:
-        raise
-    except EtlError as error:
-        for number, share in enumerate(shares):
-            summary = outcome.not_begun(named[0], share.dataset, common.name, error)
-            ends.tell(summary, None if number else error)
-        result.codes.add(error.exit_code)
-    report.count_sources(result.summaries)
-    ends.sum_up(result, len(named), len(shares))
+    with Ends(as_json=as_json, has_one_source=len(named) == 1) as ends:
+        try:
+            patience = common.patience(settings.retries, settings.retry_for)
+            with ending_after(timeout), common.database(patience) as database, stopped_by_signals() as stop:
+                load = Load(
+                    database=database,
+                    settings=settings,
+                    targets=[Target.of(share.dataset, share.records, settings) for share in shares],
+                    stop=stop,
+                    logs=replace(common.logs, below=shown.height),
+                    watch=shown,
+                )
+                require_all(load, named, common.config_dir)
+                load_all(load, named, result, ends.tell)
+                precalculate_all(load, common.config_dir, result, partial(ends.tell_later, report))
+                if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
+                    report.look_at(database)
+        except UsageError:
+            raise
+        except EtlError as error:
+            for number, share in enumerate(shares):
+                summary = outcome.not_begun(named[0], share.dataset, common.name, error)
+                ends.tell(summary, None if number else error)
+            result.codes.add(error.exit_code)
+        report.count_sources(result.summaries)
+        ends.sum_up(result, len(named), len(shares))
     return LedgerCode(result.exit_code)
 
 

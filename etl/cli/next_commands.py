@@ -16,6 +16,8 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from etl.cli import groups
+
 _COMMANDS = "load|runs|failed|precalculate|listen|report|dataset|db|init|generate"
 _WRITTEN = re.compile(rf"(?<![\w./-])etl (?P<command>failed (?:show|replay|discard|purge|adopt)\b|(?:{_COMMANDS})\b)")
 
@@ -95,7 +97,7 @@ def _program() -> str:
 
 def _given(*, elsewhere: bool) -> _Given:
     """Return the options of this command that another one needs, too; `elsewhere`: also those of its environment."""
-    context = click.get_current_context(silent=True) or _last
+    context = click.get_current_context(silent=True) or groups.last()
     if context is None:
         return _Given()
     root = context.find_root()
@@ -124,21 +126,6 @@ def _given(*, elsewhere: bool) -> _Given:
         variables=variables,
         remark=remark,
     )
-
-
-_last: click.Context | None = None
-
-
-def remember(context: click.Context) -> None:
-    """Use the options of this command for the error that ends it, which is printed when Click is done."""
-    global _last  # noqa: PLW0603 - one command line for each process
-    _last = context
-
-
-def forget() -> None:
-    """Forget the options of a command that has ended."""
-    global _last  # noqa: PLW0603 - the same
-    _last = None
 
 
 def without_password(address: str) -> str:

@@ -209,6 +209,12 @@ def test_files_are_named_in_the_same_way_everywhere(weighed: Site) -> None:
     assert site.run("failed", "list", "--run", "latest", "--dataset", "parcels", "--json").lines[0]["run"] == third
     assert site.run("runs", "show", "latest", "--json").lines[0]["run"] == newest
     assert site.run("runs", "trace", "logistics.vehicles", "--run", "latest", "--json").lines[0]["run"] == newest
+    path = site.failures.path(f"{first}-0-r")
+    path.rename(path.with_suffix(".away"))
+    partly = site.run("failed", "show", "--all")  # A file that is missing hides no other.
+    assert (partly.returncode, partly.stdout.count("\nrecord 1 ")) == (2, 2)
+    assert f"cannot read failed/parcels/{first}/{first}-0-r.ndjson of the failed store" in partly.error
+    path.with_suffix(".away").rename(path)
     replayed = site.run("failed", "replay", "--run", first, "--run", second, "--no-precalculate", "--json")
     assert [each["run"] for each in replayed.lines] == [first, second]
     words = ["failed", "discard", "--run", "latest", "--dataset", "parcels", "--reason", "test"]
