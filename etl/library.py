@@ -226,7 +226,7 @@ def replay(
     settings = LoadSettings.read({"retry_for": 0.0, **options})
     folder = Path(config_dir)
     with _opened(database, folder, settings) as target, FailedStore(settings.failed_dir) as store:
-        wanted = ReplayFilter(ids=ids, run=run, dataset=dataset, allow_empty=allow_empty)
+        wanted = ReplayFilter(ids=ids, runs=(run,) if run else (), dataset=dataset, allow_empty=allow_empty)
         selection = select(wanted, target, folder, store)
         results = list(
             replay_all(selection, target, folder, store, settings.retries, precalculates=settings.precalculate)

@@ -92,7 +92,7 @@ class Report:
         self.exit_code: int = ExitCode.SUCCESS
         self._path = path
         self._command = command
-        self._datasets = frozenset(datasets.split(","))
+        self._datasets = frozenset(name.strip() for name in datasets.split(","))
         self._samples: _Samples = {}
         self._finished: dict[str, float] = {}
         self._began = time.time()

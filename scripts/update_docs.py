@@ -11,6 +11,7 @@ import importlib
 import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -157,7 +158,13 @@ def _run(commands: Iterable[str], folder: Path, database_url: str) -> list[str]:
         timeout=180,
         check=False,
     )
-    return [_tidy(text) for text in done.stdout.split("\036")[:-1]]
+    return [_tidy(_read_here(text, folder, database_url)) for text in done.stdout.split("\036")[:-1]]
+
+
+def _read_here(text: str, folder: Path, database_url: str) -> str:
+    """Return what was printed as a terminal shows it: elsewhere printed commands name the folder and the database."""
+    text = re.sub(rf"cd {re.escape(str(folder))}[\w./-]* && ", "", text)
+    return text.replace(f" --database {shlex.quote(database_url)}", "").replace(f"{folder}/", "")
 
 
 def _tidy(text: str) -> str:

@@ -14,8 +14,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from etl import standard_streams
-from etl.cli import messages
-from etl.cli.options import Common, LedgerCode, settings_options
+from etl.cli import groups, messages
+from etl.cli.groups import Group, with_options_first
+from etl.cli.options import Common, LedgerCode, option, settings_options
 from etl.errors import (
     DONE,
     EtlError,
@@ -27,7 +28,7 @@ from etl.errors import (
     gravest,
     reason_of,
 )
-from etl.settings import GlobalSettings, LogFormat, read_file_settings
+from etl.settings import GlobalSettings, LogFormat, LogLevel, read_file_settings
 from etl.version import __version__
 
 # Each command is the module of its name. Its help text is repeated here, so that --help does not import them all.
@@ -63,8 +64,15 @@ class _CommandError(Exception):
     """An error in a command that Click would handle itself; the error is its cause."""
 
 
-class _Lazy(click.Group):
+class _Lazy(Group):
     """A group that imports the module of a command only when the command is named, so that start-up is fast."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options before the command; they are accepted after it, too."""
+        if not ctx.resilient_parsing:
+            args = with_options_first(self, ctx, args)
+            messages.begin(args, os.environ)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's signature
         return list(_COMMANDS)
@@ -110,11 +118,19 @@ class _Lazy(click.Group):
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="etl")
+@click.version_option(__version__, "-V", "--version", prog_name="etl")
 @settings_options(GlobalSettings)
+@option("-v", "--verbose", "is_verbose", is_flag=True, help="Log everything: --log-level debug.")
+@option("-q", "--quiet", "is_quiet", is_flag=True, help="Log errors only, without a progress bar: --log-level error.")
 @click.pass_context
 def cli(
-    ctx: click.Context, config_dir: str, database: str | None, log_format: LogFormat, log_level: str | None
+    ctx: click.Context,
+    config_dir: str,
+    database: str | None,
+    log_format: LogFormat,
+    log_level: str | None,
+    is_verbose: bool,
+    is_quiet: bool,
 ) -> None:
     """Load huge JSON files of logistics data into PostgreSQL: nothing is lost, nothing is loaded twice.
 
@@ -138,11 +154,27 @@ def cli(
         name: defaults[name] for name in ("log_format", "log_level") if name in defaults and not is_given(ctx, name)
     }
     log_format, log_level = given.get("log_format", log_format), given.get("log_level", log_level)
+    if is_verbose or is_quiet:
+        log_level = _level_of(ctx, is_verbose=is_verbose, is_quiet=is_quiet)
     log_level = log_level or default_log_level(log_format, ctx.invoked_subcommand)
     log_settings = logs.Logs(format=log_format, level=log_level, colors=use_colors())
     messages.use(log_settings)
     variables.warn_of_unknown(os.environ)
-    ctx.obj = Common(config_dir=Path(config_dir), given=database, from_file=settings.database, logs=log_settings)
+    ctx.obj = Common(
+        config_dir=Path(config_dir),
+        given=database,
+        from_file=settings.database,
+        logs=log_settings,
+        is_quiet=is_quiet,
+    )
+
+
+def _level_of(ctx: click.Context, *, is_verbose: bool, is_quiet: bool) -> LogLevel:
+    """Return the log level of -v or -q; on the command line only one option may name it."""
+    is_named = ctx.get_parameter_source("log_level") is click.core.ParameterSource.COMMANDLINE
+    if is_verbose + is_quiet + is_named > 1:
+        raise UsageError("-v, -q and --log-level name different log levels", hint="give one of them")
+    return "debug" if is_verbose else "error"
 
 
 def default_log_level(log_format: LogFormat, command: str | None) -> str:
@@ -230,6 +262,8 @@ def run(arguments: list[str]) -> int:
         return gravest([error.exit_code])
     except Exception as error:  # noqa: BLE001 - any other error is a fault of this tool: exit code 70
         return _end_of(error, arguments)
+    finally:
+        groups.forget()
     return result if isinstance(result, int) else ExitCode.SUCCESS
 
 

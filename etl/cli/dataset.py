@@ -5,7 +5,8 @@ import msgspec
 
 from etl import datasets
 from etl.cli import completion, infer, print_warning
-from etl.cli.options import Common, json_option, option, print_facts, print_json, print_text
+from etl.cli.groups import Group
+from etl.cli.options import Common, explaining_swapped, json_option, option, print_facts, print_json, print_text
 from etl.cli.tables import Column, print_made, print_table
 from etl.database.connecting import connect
 from etl.database.tables import require_tables
@@ -13,7 +14,7 @@ from etl.errors import ExitCode
 from etl.provisioning import create, require_fitting
 
 
-@click.group("dataset")
+@click.group("dataset", cls=Group)
 def command() -> None:
     """Show, check and propose dataset definitions, and create their tables."""
 
@@ -114,7 +115,8 @@ def check_command(common: Common, name: str, source: str | None, records: str | 
     """
     from etl.database.comparison import compare
 
-    dataset = datasets.find(name, common.config_dir)
+    with explaining_swapped(["dataset", "check"], name, [source] if source else [], common.config_dir):
+        dataset = datasets.find(name, common.config_dir)
     require_fitting(dataset)
     if source is not None:
         return _preview(dataset, source, records, limit, as_json=as_json)

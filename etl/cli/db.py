@@ -10,6 +10,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq.abc import PGconn
 
 from etl.cli import psql_arguments
+from etl.cli.groups import Group
 from etl.cli.options import Common, json_option, option, print_facts, print_json, print_text
 from etl.cli.tables import Column, print_made, print_table
 from etl.database import connecting, migrations
@@ -21,7 +22,7 @@ _MUST_BE_TLS = frozenset({b"require", b"verify-ca", b"verify-full"})
 """The values of sslmode that refuse a connection without TLS."""
 
 
-@click.group("db")
+@click.group("db", cls=Group)
 def command() -> None:
     """Run the embedded PostgreSQL, and prepare a database for loads."""
 

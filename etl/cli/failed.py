@@ -1,13 +1,17 @@
 """`etl failed`."""
 
 import re
-import shlex
+from collections.abc import Callable
 from datetime import timedelta
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import click
 
-from etl.cli import completion, print_error
+from etl.cli import completion, next_commands, print_error
+from etl.cli.failed_records import Selected, Shown, document
+from etl.cli.groups import Group
 from etl.cli.options import (
     Common,
     LedgerCode,
@@ -25,23 +29,52 @@ from etl.cli.tables import Column, print_table
 from etl.database.connecting import connect
 from etl.errors import BusyError, UsageError, gravest, together
 from etl.ingestion.failed_store import leftovers
-from etl.ingestion.failed_store.locating import is_plain, length_in
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import failures, runs
+from etl.ingestion.ledger import failures, history, runs
 from etl.ingestion.pipeline import purging, replay
 from etl.ingestion.pipeline.replay import NotPending, ReplayFilter, ReplayResult
-from etl.ingestion.values import StoredRecord
 from etl.metrics import Report
 from etl.settings import RetrySettings
 
 
-@click.group("failed")
+@click.group("failed", cls=Group)
 def command() -> None:
     """Show the records that were refused, correct them, and load them again."""
 
 
+def _selecting(verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the ways to name files of the failed store to a command, which gets them as `wanted`."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def gathered(
+            *arguments: Any,
+            ids: tuple[str, ...],
+            run: tuple[str, ...],
+            dataset: str | None,
+            is_all: bool,
+            **others: Any,
+        ) -> Any:
+            if not (ids or run or dataset or is_all):
+                raise UsageError(f"nothing is named to {verb.lower()}", hint="name ids, --run, --dataset or --all")
+            wanted = Selected(ids=ids, runs=run, dataset=dataset, is_all=is_all)
+            return command(*arguments, wanted=wanted, **others)
+
+        help_of_run = f"{verb} all pending files of this run, or of several; latest: the newest one."
+        for each in (
+            option("--all", "is_all", is_flag=True, help=f"{verb} all pending files."),
+            option("--dataset", shell_complete=completion.datasets, help=f"{verb} all pending files of this dataset."),
+            option("--run", multiple=True, shell_complete=completion.runs, help=help_of_run),
+            click.argument("ids", nargs=-1, metavar="[ID...]", shell_complete=completion.failures),
+        ):
+            gathered = each(gathered)
+        return gathered
+
+    return decorate
+
+
 @command.command("list", epilog="Example: etl failed list --dataset shipments")
-@option("--run", shell_complete=completion.runs, help="Only files of this run.")
+@option("--run", shell_complete=completion.runs, help="Only files of this run; latest: the newest one.")
 @option("--dataset", shell_complete=completion.datasets, help="Only files of this dataset.")
 @option("--all", "show_all", is_flag=True, help="Also files that were replayed, discarded or superseded.")
 @json_option
@@ -49,6 +82,7 @@ def command() -> None:
 def list_command(common: Common, run: str | None, dataset: str | None, show_all: bool, as_json: bool) -> None:
     """List the pending files of the failed store."""
     with common.looking() as database, connect(database) as connection:
+        run = history.name_of(connection, run, dataset) if run else None
         stored = failures.find(connection, run=run, dataset=dataset, state=None if show_all else "pending")
     if as_json:
         print_json(map(vars, stored))
@@ -75,45 +109,38 @@ def list_command(common: Common, run: str | None, dataset: str | None, show_all:
     )
 
 
-@command.command("show", epilog="Example: etl failed show 20261121T081500Z-3f9a1c-10233-r")
-@click.argument("id", shell_complete=completion.failures)
+@command.command("show", epilog="Example: etl failed show --run latest")
+@_selecting("Show")
+@option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Show at most N records, each with its whole text. Default: on a terminal what fits on it, elsewhere all.",
+)
 @failed_dir_option
 @json_option
 @click.pass_obj
-def show_command(common: Common, id: str, failed_dir: Path, as_json: bool) -> None:
-    """Show each record of a file of the failed store: its place, its fault and its text."""
+def show_command(common: Common, wanted: Selected, limit: int | None, failed_dir: Path, as_json: bool) -> None:
+    """Show refused records: their place, fault and text, the files to correct, and the commands that come next."""
     with common.looking() as database, connect(database) as connection:
-        failure = failures.named(connection, id)
-    with FailedStore(failed_dir) as store:
-        document = store.document(*failure.key)
-        details = store.details(*failure.key)
-        lines = store.content(*failure.key).splitlines()
-    if as_json:
-        document |= {"state": failure.state, "attempts": failure.attempts, "note": failure.note}
-        print_json([document | {"texts": [line.decode("utf-8", errors="replace") for line in lines]}])
+        chosen = wanted.find(connection)
+        faults = history.faults_of(connection, [failure.id for failure in chosen])
+    if not chosen:
+        if not as_json:
+            print_text(f"nothing waits{wanted.of} in {database.place}")
         return
-    print_text(f"{id}: {failure.count_records:,} {failure.kind} records of {failure.source}, {failure.state}")
-    for record, line in zip(details.records, lines, strict=False):
-        _print_record(failure.source, record, line, is_keyed=details.is_keyed)
-
-
-def _print_record(source: str, record: StoredRecord, line: bytes, *, is_keyed: bool) -> None:
-    column = ".".join(filter(None, (record.table, record.column)))
-    click.echo()
-    print_text(f"record {record.record:,} at byte {record.offset:,}, key {record.key or 'unknown'}")
-    print_text(f"  {record.sqlstate} {column + ': ' if column else ''}{record.reason}")
-    click.echo(f"  {line.decode('utf-8', errors='replace')}")
-    if is_plain(source):
-        name = shlex.quote(f"./{source}" if source.startswith("-") else source)
-        length = length_in(source, record.offset, line, is_keyed=is_keyed)
-        print_text(f"  tail -c +{record.offset + 1} {name} | head -c {length}")
+    with FailedStore(failed_dir) as store:
+        if as_json:
+            print_json(document(store, failure) for failure in chosen)
+        else:
+            shown = Shown(store, chosen, faults, wanted, limit)
+            shown.print()
+            if shown.errors:
+                raise together(shown.errors)
 
 
 @command.command("replay", epilog="Example: etl failed replay --dataset shipments")
-@click.argument("ids", nargs=-1, metavar="[ID...]", shell_complete=completion.failures)
-@option("--run", shell_complete=completion.runs, help="All pending files of this run.")
-@option("--dataset", shell_complete=completion.datasets, help="All pending files of this dataset.")
-@option("--all", "replay_all", is_flag=True, help="All pending files.")
+@_selecting("Replay")
 @option("--allow-empty", is_flag=True, help="Also into tables whose rows are gone, if they were removed on purpose.")
 @no_precalculate_option
 @failed_dir_option
@@ -123,10 +150,7 @@ def _print_record(source: str, record: StoredRecord, line: bytes, *, is_keyed: b
 @click.pass_obj
 def replay_command(
     common: Common,
-    ids: tuple[str, ...],
-    run: str | None,
-    dataset: str | None,
-    replay_all: bool,
+    wanted: Selected,
     allow_empty: bool,
     no_precalculate: bool,
     failed_dir: Path,
@@ -139,17 +163,15 @@ def replay_command(
 
     Exit code 0 when all are loaded, 1 when some are refused again: these wait under a new id with their new reason.
     """
-    if not (ids or run or dataset or replay_all):
-        raise UsageError("nothing is named to replay", hint="name ids, --run, --dataset or --all")
     codes: set[int] = set()
     with (
         common.database(common.patience(retries, retry_for), creates=False) as database,
         FailedStore(failed_dir) as store,
     ):
-        wanted = ReplayFilter(ids=ids, run=run, dataset=dataset, allow_empty=allow_empty)
-        selection = replay.select(wanted, database, common.config_dir, store)
+        replay_filter = ReplayFilter(ids=wanted.ids, runs=wanted.runs, dataset=wanted.dataset, allow_empty=allow_empty)
+        selection = replay.select(replay_filter, database, common.config_dir, store)
         if not selection.failures:
-            print_note(f"nothing waits{f' of {run or dataset}' if run or dataset else ''} in {database.place}")
+            print_note(f"nothing waits{wanted.of} in {database.place}")
         results = replay.replay_all(
             selection, database, common.config_dir, store, retries, precalculates=not no_precalculate
         )
@@ -158,7 +180,7 @@ def replay_command(
                 print_error(result)
                 codes.add(result.exit_code)
             elif isinstance(result, NotPending):
-                _note_not_pending(result, is_named=bool(ids))
+                _note_not_pending(result, is_named=bool(wanted.ids))
                 codes.add(result.exit_code)
             elif isinstance(result, ReplayResult):
                 codes.add(result.exit_code)
@@ -180,28 +202,36 @@ def _print_result(result: ReplayResult, *, as_json: bool) -> None:
         print_json([vars(result)])
         return
     again = f"; waits as {', '.join(result.stored)}" if result.stored else ""
+    if result.stored:
+        again += f"; next: {next_commands.command('failed', 'show', *result.stored)}"
     print_text(
         f"replayed {result.id}: {result.loaded:,} loaded, {result.rejected + result.failed:,} refused again{again}"
     )
 
 
 @command.command("discard", epilog="Example: etl failed discard 20261121T081500Z-3f9a1c-10233-r --reason 'test data'")
-@click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=completion.failures)
+@_selecting("Discard")
 @option("--reason", required=True, help="Why these records will never be loaded; the ledger keeps it.")
 @failed_dir_option
 @json_option
 @click.pass_obj
-def discard_command(common: Common, ids: tuple[str, ...], reason: str, failed_dir: Path, as_json: bool) -> None:
+def discard_command(common: Common, wanted: Selected, reason: str, failed_dir: Path, as_json: bool) -> None:
     """Give up records of the failed store for a reason; their files stay."""
     if not reason.strip():
         raise UsageError("--reason expects a reason")
     errors = []
     with common.database(creates=False) as database, connect(database) as connection, FailedStore(failed_dir) as store:
         store.belong_to(runs.database_id(connection))
-        for failure in [failures.named(connection, failed_id) for failed_id in ids]:
+        chosen = wanted.find(connection)
+        if not chosen:
+            print_note(f"nothing waits{wanted.of}")
+        for failure in chosen:
             if not failures.discard(connection, failure.id, reason):
                 state = failures.named(connection, failure.id).state
-                errors.append(UsageError(f"{failure.id} does not wait: {state}", hint="etl failed list --all"))
+                if wanted.ids:
+                    errors.append(UsageError(f"{failure.id} does not wait: {state}", hint="etl failed list --all"))
+                else:  # It waited when this command began.
+                    print_note(f"{failure.id} does not wait any more: {state}")
                 continue
             store.note_state(*failure.key, "discarded", reason)
             if as_json:

@@ -5,13 +5,16 @@ from typing import Literal
 
 import click
 
+from etl.cli.groups import Command
 from etl.cli.options import json_option, option, print_json, print_note
 from etl.errors import UsageError, cannot_write
 from etl.generate import DATASETS, generate
 from etl.standard_streams import binary_output
 
 
-@click.command("generate", epilog="Example: etl generate shipments --records 200000 --output shipments.json")
+@click.command(
+    "generate", cls=Command, epilog="Example: etl generate shipments --records 200000 --output shipments.json"
+)
 @click.argument("dataset", metavar="DATASET")
 @option("--records", type=click.IntRange(0), required=True, help="Number of records.")
 @option("--output", metavar="FILE", default="-", show_default=True, help="File to write; - for standard output.")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from etl import datasets
+from etl.cli.groups import Command
 from etl.cli.options import Common, json_option, option, print_json, print_note
 from etl.errors import UsageError, cannot_write
 from etl.inference import SAMPLE, Proposal, infer
@@ -21,6 +22,7 @@ _ENDINGS = re.compile(r"(\.(json|jsonl|ndjson|geojson|jsonld|txt|gz|bz2|xz|zst|z
 
 @click.command(
     "infer",
+    cls=Command,
     epilog="Example: etl dataset infer exports/parcels.json.gz --name parcels --output config/datasets/parcels.toml",
 )
 @click.argument("source", metavar="SOURCE")

@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from etl import initial
+from etl.cli.groups import Command
 from etl.cli.options import Common, json_option, option, print_json, print_text
 
 
-@click.command("init", epilog="Example: etl init --dataset parcels")
+@click.command("init", cls=Command, epilog="Example: etl init --dataset parcels")
 @option("--dataset", default="parcels", show_default=True, metavar="NAME", help="Name of the first dataset.")
 @json_option
 @click.pass_obj

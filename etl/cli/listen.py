@@ -6,6 +6,7 @@ from types import FrameType
 import click
 import psycopg
 
+from etl.cli.groups import Command
 from etl.cli.options import Common, json_option, metrics_option, option, print_facts
 from etl.errors import ExitCode, SignalledError, UsageError
 from etl.metrics import Report
@@ -14,7 +15,7 @@ from etl.precalculation import catalogue, listener
 _AGAIN_SECONDS = 2
 
 
-@click.command("listen", epilog="Example: etl listen")
+@click.command("listen", cls=Command, epilog="Example: etl listen")
 @option(
     "--check",
     "is_check",

@@ -1,51 +1,66 @@
 """`etl load`."""
 
-import os
-import signal
-import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import click
-import structlog
 
-from etl.cli import completion, print_error
+from etl.cli import completion, next_commands, print_error
+from etl.cli.groups import Command
 from etl.cli.options import (
     Common,
     LedgerCode,
+    explaining_swapped,
     given_by,
     json_option_of_load,
     metrics_option,
     option,
     print_json,
+    print_note,
     print_text,
     settings_options,
 )
 from etl.cli.progress import display
+from etl.cli.stopping import ending_after, stopped_by_signals
 from etl.errors import DONE, SIGNALS, EtlError, ExitCode, UsageError
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
-from etl.ingestion.pipeline.job import Load, Stop, Target
+from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.pipeline.sharing import shares_of
 from etl.ingestion.sources import encodings, naming
 from etl.ingestion.values import Balance, Summary
 from etl.metrics import Report
 from etl.settings import LoadSettings
 
-log = structlog.get_logger(__name__)
-
 _COUNTS = ("rejected", "failed", "skipped", "withheld")
 
+_EXAMPLES = """
+etl load shipments exports/2026-11-21.json.gz
+etl load shipments exports/                      # all files of a folder
+etl load shipments 'exports/2026-11-*.json'      # all files of a pattern
+curl -s https://example.com/feed | etl load shipments -
+etl load shipments feed.json --dry-run           # check only
+etl load stock stock.json --mode replace         # the file holds all rows
+etl load deliveries,vehicle_logs day.json        # two datasets of one document
+"""
 
-@click.command(
-    "load",
-    epilog="Example: etl load shipments exports/2026-11-21.json.gz --json",
-)
+_SECTIONS = {
+    "What is loaded": ("mode", "format", "encoding", "records", "limit", "force", "atomic", "dry_run", "allow_empty"),
+    "Records that do not fit": (
+        *("max_rejected", "max_deleted", "on_nul", "on_duplicate", "on_unknown", "max_record_bytes", "failed_dir"),
+    ),
+    "Speed": ("workers", "batch_rows", "decoder", "no_precalculate"),
+    "When the database is away": ("retry_for", "retry_attempts", "retry_base_seconds", "retry_cap_seconds", "timeout"),
+    "Output": ("as_json", "metrics_file"),
+}
+
+_MOST_NAMES = 5
+
+
+@click.command("load", cls=Command, examples=_EXAMPLES, sections=_SECTIONS)
 @click.argument("dataset", metavar="DATASET[,DATASET...]", shell_complete=completion.several_datasets)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @settings_options(LoadSettings)
@@ -77,51 +92,91 @@ def command(
     settings = LoadSettings.read(given_by(LoadSettings, options))
     if settings.dry_run:
         report.withdraw()
-    shares = shares_of(dataset, settings.records, settings.format, common.config_dir)
+    with explaining_swapped(["load"], dataset, sources, common.config_dir):
+        shares = shares_of(dataset, settings.records, settings.format, common.config_dir)
     if settings.encoding != "auto":
         encodings.require_known(settings.encoding)
     named = [each for argument in sources for each in naming.named(argument, settings.encoding)]
     result = CommandResult()
-    shown = display(named, is_json=common.logs.format == "json")
-    try:
-        patience = common.patience(settings.retries, settings.retry_for)
-        with _ending_after(timeout), common.database(patience) as database, _stopped_by_signals() as stop:
-            load = Load(
-                database=database,
-                settings=settings,
-                targets=[Target.of(share.dataset, share.records, settings) for share in shares],
-                stop=stop,
-                logs=replace(common.logs, below=shown.height),
-                watch=shown,
-            )
-            require_all(load, named, common.config_dir)
-            load_all(load, named, result, partial(_print_summary, as_json=as_json))
-            precalculate_all(load, common.config_dir, result, partial(_tell, report))
-            if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
-                report.look_at(database)
-    except UsageError:
-        raise
-    except EtlError as error:
-        for number, share in enumerate(shares):
-            summary = outcome.not_begun(named[0], share.dataset, common.name, error)
-            _print_summary(summary, None if number else error, as_json=as_json)
-        result.codes.add(error.exit_code)
-    report.count_sources(result.summaries)
-    _print_total(result, len(named), len(shares), as_json=as_json)
+    shown = display(named, is_json=common.is_quiet or common.logs.format == "json")
+    with Ends(as_json=as_json, has_one_source=len(named) == 1) as ends:
+        try:
+            patience = common.patience(settings.retries, settings.retry_for)
+            with ending_after(timeout), common.database(patience) as database, stopped_by_signals() as stop:
+                load = Load(
+                    database=database,
+                    settings=settings,
+                    targets=[Target.of(share.dataset, share.records, settings) for share in shares],
+                    stop=stop,
+                    logs=replace(common.logs, below=shown.height),
+                    watch=shown,
+                )
+                require_all(load, named, common.config_dir)
+                load_all(load, named, result, ends.tell)
+                precalculate_all(load, common.config_dir, result, partial(ends.tell_later, report))
+                if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
+                    report.look_at(database)
+        except UsageError:
+            raise
+        except EtlError as error:
+            for number, share in enumerate(shares):
+                summary = outcome.not_begun(named[0], share.dataset, common.name, error)
+                ends.tell(summary, None if number else error)
+            result.codes.add(error.exit_code)
+        report.count_sources(result.summaries)
+        ends.sum_up(result, len(named), len(shares))
     return LedgerCode(result.exit_code)
 
 
-def _tell(report: Report, error: EtlError) -> None:
-    """Tell an error that ended no source."""
-    report.note_error(error)
-    print_error(error)
+class Ends:
+    """Tells how sources ended. Errors are the last thing that a command tells, those of several sources beside each."""
+
+    def __init__(self, *, as_json: bool, has_one_source: bool) -> None:
+        self.as_json = as_json
+        self._has_one_source = has_one_source
+        self._later: list[tuple[EtlError, dict[str, str | None]]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for error, about in self._later:
+            print_error(error, **about)
+
+    def tell(self, summary: Summary, error: EtlError | None) -> None:
+        """Print the summary of a source, and the error that ended it."""
+        _print_summary(summary, as_json=self.as_json)
+        about = {"run": summary.run, "dataset": summary.dataset, "source": summary.source}
+        if error and self._has_one_source:
+            self._later.append((error, about))
+        elif error:
+            print_error(error, **about)
+
+    def tell_later(self, report: Report, error: EtlError) -> None:
+        """Keep an error that ended no source for the end."""
+        report.note_error(error)
+        self._later.append((error, {}))
+
+    def sum_up(self, result: CommandResult, sources: int, datasets: int) -> None:
+        """Print the sum of all sources, the refreshed aggregates, and where to look next."""
+        _print_total(result, sources, datasets, as_json=self.as_json)
+        _note_ends(result)
 
 
-def _print_summary(summary: Summary, error: EtlError | None, *, as_json: bool) -> None:
-    if error:
-        print_error(error, run=summary.run, dataset=summary.dataset, source=summary.source)
+def _note_ends(result: CommandResult) -> None:
+    """Name the sources that errors ended, if there are several: their errors may be far above."""
+    ended = [each for each in result.summaries if each.error is not None]
+    if len(result.summaries) < 2 or not ended:
+        return
+    names = {each.source: each.exit_code for each in ended}
+    listed = [f"{name} (exit code {code})" for name, code in list(names.items())[:_MOST_NAMES]]
+    listed += [f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else []
+    print_note(f"ended with an error, see above: {', '.join(listed)}")
+
+
+def _print_summary(summary: Summary, *, as_json: bool) -> None:
     if as_json:
-        print_json([summary.document()])
+        print_json([_with_options(summary).document()])
     else:
         print_text(sentence(summary))
         for reason in summary.reasons:
@@ -145,62 +200,36 @@ def _print_total(result: CommandResult, sources: int, datasets: int, *, as_json:
         print_json([total])
         return
     if len(result.summaries) > 1:
-        print_text(total_of(result.summaries, datasets))
+        print_text(total_of(result.summaries, datasets) + _next_of(result.summaries))
     if precalculated:
         seconds = sum(refreshed.seconds for refreshed in precalculated)
         names = [refreshed.aggregate for refreshed in precalculated]
         refreshed_names = ", ".join(names) if len(names) < 4 else f"{len(names)} aggregates"
         print_text(f"precalculated {refreshed_names} in {seconds:.1f} s")
+    has_commands = any(summary.records.pending for summary in result.summaries)
+    if has_commands and (remark := next_commands.note_on_password()):
+        print_text(remark)
 
 
-@contextmanager
-def _ending_after(seconds: float | None) -> Iterator[None]:
-    """Send SIGTERM to this process when the block takes longer."""
-    if seconds is None:
-        yield
-        return
-
-    def end() -> None:
-        log.warning("timed_out", seconds=seconds)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def _next_of(summaries: Sequence[Summary]) -> str:
+    """Return the command that shows the refused records of several runs; nothing for one, whose line has it."""
+    waiting = [summary for summary in summaries if summary.records.pending and summary.run]
+    runs = list(dict.fromkeys(str(summary.run) for summary in waiting))
+    names = {summary.dataset for summary in waiting}
+    if len(runs) < 2:
+        return ""
+    chosen = [word for run in runs for word in ("--run", run)]
+    if len(runs) > _MOST_NAMES:
+        chosen = ["--dataset", *names] if len(names) == 1 else ["--all"]
+    return f"; all that wait: {next_commands.command('failed', 'show', *chosen)}"
 
 
-@contextmanager
-def _stopped_by_signals() -> Iterator[Stop]:
-    """Let the first SIGTERM, SIGINT or SIGHUP stop the load after the current batch, and the second one at once.
-
-    A batch that is not done some seconds after the first signal ends as by a second one. A SIGHUP that nohup ignores
-    stays ignored.
-    """
-    stop = Stop()
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGALRM and not stop.signal_number:
-            number = signal.SIGTERM  # It came before this, and Python dropped the exception that it raised.
-        if not stop.signal_number:
-            log.warning("stopping", signal=number, then="after the current batch")
-            signal.setitimer(signal.ITIMER_REAL, stop.grace_seconds)
-        stop.note(number)
-
-    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGALRM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
-        with stop.interrupting():
-            yield stop
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _with_options(summary: Summary) -> Summary:
+    """Return a summary whose commands have the options of this one."""
+    if (end := summary.error) is None:
+        return summary
+    hint, following = (text and next_commands.completed(text) for text in (end.hint, end.next))
+    return replace(summary, error=replace(end, hint=hint, next=following))
 
 
 def sentence(summary: Summary) -> str:
@@ -229,10 +258,14 @@ def sentence(summary: Summary) -> str:
     if summary.status == "incomplete" and summary.exit_code in DONE:
         line += "; stopped by --limit: the same command without it loads the rest"
     if summary.records.pending:
-        line += f"; {summary.records.pending:,} wait in the failed store: etl failed list --run {summary.run}"
+        line += f"; {summary.records.pending:,} wait in the failed store: {_show(summary)}"
     elif summary.run and summary.exit_code not in DONE and summary.status in {"incomplete", "aborted"}:
-        line += f"; next: etl runs show {summary.run}"
+        line += f"; next: {next_commands.command('runs', 'show', summary.run)}"
     return line
+
+
+def _show(summary: Summary) -> str:
+    return next_commands.command("failed", "show", "--run", str(summary.run))
 
 
 def _deletions(summary: Summary) -> str:

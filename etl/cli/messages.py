@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from etl.cli import next_commands
 from etl.errors import EtlError, ExitCode, sqlstate_of
 from etl.options import setting_of, settings_of
 from etl.settings import GlobalSettings
@@ -90,8 +91,9 @@ def note(text: str) -> None:
     """Tell one line that is neither a result nor wrong."""
     if _state.is_json:
         logger().info("noted", text=text)
-    else:
-        click.echo(one_line(text), err=True)
+        return
+    sys.stdout.flush()  # Both may be one mail: what was printed before comes first.
+    click.echo(one_line(text), err=True)
 
 
 def warn(error: EtlError) -> None:
@@ -111,7 +113,7 @@ def fail(error: EtlError, **about: Any) -> None:
         return
     note(f"error: {error}")
     if error.hint:
-        note(f"hint: {error.hint}")
+        note(f"hint: {next_commands.completed(error.hint)}")
 
 
 def refuse(error: click.ClickException) -> None:
@@ -138,7 +140,7 @@ def logger() -> "structlog.stdlib.BoundLogger":
 
 
 def _next_of(error: EtlError) -> dict[str, str]:
-    return {"hint": error.hint} if error.hint else {}
+    return {"hint": next_commands.completed(error.hint)} if error.hint else {}
 
 
 def _asked_format(arguments: Sequence[str], environment: Mapping[str, str]) -> str | None:

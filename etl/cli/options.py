@@ -4,8 +4,9 @@ import codecs
 import json
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -121,7 +122,7 @@ def metrics_option(name: "metrics.Command") -> Callable[[Callable[..., Any]], Ca
         def reported(*arguments: Any, metrics_file: Path | None, **others: Any) -> Any:
             from etl import metrics
 
-            with metrics.Report(metrics_file, name, others.get("dataset") or "") as report:
+            with metrics.Report(metrics_file, name, click.get_current_context().params.get("dataset") or "") as report:
                 code = command(*arguments, report=report, **others)
                 report.exit_code = ExitCode.SUCCESS if code is None else code
             return report.exit_code
@@ -140,6 +141,7 @@ class Common:
     given: str | None
     from_file: str | None
     logs: "Logs"
+    is_quiet: bool = False
 
     @property
     def address(self) -> str:
@@ -226,6 +228,25 @@ def _refusals_as_errors(database: "Database") -> Iterator[None]:
         from etl.ingestion.destination.refusals import as_etl_error
 
         raise as_etl_error(error, database) from error
+
+
+@contextmanager
+def explaining_swapped(
+    command: Sequence[str], dataset: str, sources: Sequence[str], config_dir: Path
+) -> Iterator[None]:
+    """Say of an unknown dataset that a source may be in its place: it is a file, or a source is a dataset."""
+    from etl import datasets
+
+    try:
+        yield
+    except UsageError as error:
+        known = datasets.names(config_dir)
+        named = [source for source in sources if source in known]
+        if dataset in known or not (named or Path(dataset).exists()):
+            raise
+        others = [source for source in sources if source not in named[:1]]
+        line = shlex.join(["etl", *command, *(named[:1] or ["DATASET"]), dataset, *others])
+        raise UsageError(f"{error}: swapped arguments?", hint=line if named else f"expected {line}") from error
 
 
 def print_json(documents: Iterable[Mapping[str, Any]]) -> None:

@@ -6,6 +6,7 @@ import click
 import psycopg
 
 from etl.cli import completion, print_error, print_warning
+from etl.cli.groups import Command
 from etl.cli.options import Common, json_option, metrics_option, option, print_json, print_note, print_text
 from etl.cli.tables import Column, print_table
 from etl.database.connecting import connect
@@ -15,7 +16,7 @@ from etl.precalculation import catalogue, installation, pending, refresh, verify
 from etl.precalculation.catalogue import Aggregate
 
 
-@click.command("precalculate", epilog="Example: etl precalculate daily_shipments lane_performance")
+@click.command("precalculate", cls=Command, epilog="Example: etl precalculate daily_shipments lane_performance")
 @click.argument("aggregates", nargs=-1, metavar="[AGGREGATE...]", shell_complete=completion.aggregates)
 @option("--full", is_flag=True, help="Recompute every bucket, not only the changed ones.")
 @option(

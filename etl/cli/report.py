@@ -10,6 +10,7 @@ import click
 
 from etl import report
 from etl.cli import completion
+from etl.cli.groups import Command
 from etl.cli.options import Common, json_option, option, print_note, print_text
 from etl.cli.tables import Column, print_cells
 from etl.database.connecting import connect
@@ -26,7 +27,7 @@ _ENDINGS: dict[str, report.Format] = {
 }
 
 
-@click.command("report", epilog="Example: etl report lane_performance --format csv --output lanes.csv")
+@click.command("report", cls=Command, epilog="Example: etl report lane_performance --format csv --output lanes.csv")
 @click.argument("aggregate", required=False, metavar="[AGGREGATE]", shell_complete=completion.aggregates)
 @option(
     "--format",

@@ -7,7 +7,8 @@ from typing import Any, get_args
 
 import click
 
-from etl.cli import completion
+from etl.cli import completion, next_commands
+from etl.cli.groups import Group
 from etl.cli.options import (
     Common,
     LedgerCode,
@@ -64,7 +65,7 @@ class _Since(click.ParamType[datetime]):
             self.fail("expected a date, a time, or how long ago as in 30m, 12h, 7d, 2w", param, ctx)
 
 
-@click.group("runs")
+@click.group("runs", cls=Group)
 def command() -> None:
     """Show what was loaded, when, from where, and how it ended; take a run back."""
 
@@ -153,18 +154,23 @@ def show_command(common: Common, run: str, as_json: bool) -> None:
 
 @command.command("trace", epilog="Example: etl runs trace logistics.shipments shipment_id=SHP-000000017")
 @click.argument("table")
-@click.argument("values", nargs=-1, required=True, metavar="COLUMN=VALUE...")
+@click.argument("values", nargs=-1, metavar="COLUMN=VALUE...")
+@option("--run", shell_complete=completion.runs, help="Only rows of this run; latest: the newest one.")
 @json_option
 @click.pass_obj
-def trace_command(common: Common, table: str, values: tuple[str, ...], as_json: bool) -> None:
+def trace_command(common: Common, table: str, values: tuple[str, ...], run: str | None, as_json: bool) -> None:
     """Show the record that the rows with these values came from: its source, its number, its byte and its text."""
+    if not (values or run):
+        raise UsageError(
+            "nothing is named to trace", hint="name COLUMN=VALUE, as in shipment_id=SHP-000000017, or --run"
+        )
     conditions = [
         (column, value) for column, equals, value in (text.partition("=") for text in values) if column and equals
     ]
     if len(conditions) < len(values):
         raise UsageError("expected COLUMN=VALUE", hint="as in shipment_id=SHP-000000017")
     with common.looking() as database, connect(database) as connection:
-        traces, has_more = tracing.trace(connection, table, conditions)
+        traces, has_more = tracing.trace(connection, table, conditions, run)
     if as_json:
         print_json(map(vars, traces))
     for trace in () if as_json else traces:
@@ -252,9 +258,10 @@ def _print_run(run: RunRow, here: Path) -> None:
         print_text(f"  {run.pending:,} records wait in the failed store")
     if run.status == "aborted":
         limits = "--max-rejected N" + (", or --max-deleted N" if run.mode == "replace" else "")
-        print_text(f"  next: {run.next}; to load it all the same: {history.load_command(run, here)} {limits}")
+        again = next_commands.completed(history.load_command(run, here))
+        print_text(f"  next: {next_commands.completed(run.next or '')}; to load it all the same: {again} {limits}")
     elif run.next and run.status != "running":
-        print_text(f"  next: {run.next}")
+        print_text(f"  next: {next_commands.completed(run.next)}")
     click.echo()
 
 

@@ -406,7 +406,8 @@ class Balance:
         return self.read - self.loaded - self.rejected - self.failed - self.skipped - self.withheld
 
 
-Status = Literal["loaded", "loaded_with_rejects", "already_loaded", "incomplete", "aborted", "busy"]
+Status = Literal["loaded", "loaded_with_rejects", "already_loaded", "checked", "incomplete", "aborted", "busy"]
+"""How a source ended. `checked`: a dry run judged every record that it was asked to judge, and kept none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,8 +69,8 @@ order by r.number desc
 limit %(limit)s;
 
 -- name: newest_run
--- Return the name of the newest run.
-select run from etl.runs order by number desc limit 1;
+-- Return the name of the newest run, or of the newest of a dataset.
+select run from etl.runs where %(dataset)s::text is null or dataset = %(dataset)s order by number desc limit 1;
 
 -- name: attempts
 -- List the attempts of a run.
@@ -93,6 +93,17 @@ left join etl.faults w on w.failure = f.id
 where f.run = %(run)s
 group by 1, 2, 3, 4, 5, 6
 order by count_records desc, first_record, reason;
+
+-- name: faults_of_failures
+-- Count the refused records of some files by their fault, the most frequent fault first.
+select
+    coalesce(w.sqlstate, f.sqlstate) as sqlstate, w.table_name as table, w.column_name as column,
+    coalesce(w.reason, f.message) as reason, sum(coalesce(w.count_records, f.count_records))::bigint as count_records
+from etl.failures f
+left join etl.faults w on w.failure = f.id
+where f.id = any (%(ids)s)
+group by 1, 2, 3, 4
+order by count_records desc, reason;
 
 -- name: trace
 -- Return the batches of the rows of a table that meet these conditions.

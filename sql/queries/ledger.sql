@@ -227,7 +227,7 @@ select finished_at is not null and (not is_atomic or published_at is not null) f
 select id, run, dataset, source, batch, kind, state, created_at, attempts, parent, note, count_records, sqlstate, message
 from etl.failures
 where (%(id)s::text is null or id = %(id)s)
-    and (%(run)s::text is null or run = %(run)s)
+    and (%(runs)s::text[] is null or run = any (%(runs)s))
     and (%(dataset)s::text is null or dataset = %(dataset)s)
     and (%(state)s::text is null or state = %(state)s)
 order by created_at, id;

@@ -100,8 +100,12 @@ def test_every_command_helps() -> None:
         assert command.help, words
         assert command.get_short_help_str(), words
         if not isinstance(command, click.Group):
-            assert (command.epilog or "").startswith(f"Example: etl {' '.join(words)}"), words
-            _parse(shlex.split((command.epilog or "").removeprefix("Example: etl "), comments=True))
+            examples = (getattr(command, "examples", "") or command.epilog or "").removeprefix("Example: ")
+            for line in examples.strip().splitlines():
+                parsed = shlex.split(line, comments=True)
+                assert f"etl {' '.join(words)}" in " ".join(parsed), words
+                _parse(parsed[parsed.index("etl") + 1 :])
+            assert examples, words
         for option in (each for each in command.params if isinstance(each, click.Option)):
             assert option.help, (words, option.name)
 

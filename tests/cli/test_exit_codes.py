@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from functools import partial
@@ -244,7 +245,7 @@ def test_a_database_that_was_not_migrated_is_2(run_etl: RunEtl, connection: Conn
         done = run_etl("--database", address, "load", "vehicles", "feed.json", "--json")
         assert (done.returncode, done.stdout) == (2, "")
         assert "the database is at migration none" in done.error
-        assert "hint: etl db migrate" in done.error
+        assert re.search("hint: etl --database .*dbname=bare.* db migrate", done.error)
     finally:
         connection.execute("drop database bare")
 

@@ -174,7 +174,7 @@ def test_a_replay_of_a_busy_source_raises_after_the_others(
 def test_a_program_has_the_options_of_a_replay() -> None:
     """Every option of the command, except those for a terminal or a metrics file, is an argument of the function."""
     options = {str(parameter.name) for parameter in replay_command.params}
-    same = {"no_precalculate": "precalculate", "replay_all": "all"}
+    same = {"no_precalculate": "precalculate", "is_all": "all"}
     arguments = set(inspect.signature(etl.replay).parameters)
     assert {same.get(name, name) for name in options} - arguments == {"as_json", "metrics_file"}
 

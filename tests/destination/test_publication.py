@@ -77,7 +77,7 @@ def test_nothing_is_published_when_no_record_loads(site: Site, options: tuple[st
         records = summary["records"]
         assert (records["loaded"], records["rejected"] + records["skipped"], records["pending"]) == (0, 5, 5)
         assert (len(_rows(site)), len(_parts(site))) == (5, 5)
-    assert "next: etl failed list --run" in site.run("runs", "show", summary["run"]).stdout
+    assert "next: etl failed show --run" in site.run("runs", "show", summary["run"]).stdout
 
 
 def test_an_empty_source_that_is_atomic_has_nothing_to_publish(site: Site) -> None:

@@ -264,7 +264,7 @@ def test_every_key_of_a_failure_is_explained() -> None:
     shown = next(block for block in fenced(REFERENCE / "summary.md", "console") if '"texts"' in block)
     document = json.loads(shown[shown.rindex("\n{\n") :])
     words = table_words(REFERENCE / "failed-store.md")
-    assert {*document, *document["records"][0]} - words - {"texts"} == set()
+    assert {*document, *document["records"][0]} - words - {"texts", "file"} == set()
 
 
 def named_statements(module: Path) -> tuple[dict[str, set[str]], dict[str, set[str]]]:

@@ -423,7 +423,8 @@ def test_list_and_show_for_a_person_and_for_a_program(site: Site) -> None:
     assert "key unknown" in site.run("failed", "show", more).stdout
     [document] = site.run("failed", "show", failed_id, "--json").lines
     kept = site.failures.details(failed_id)
-    assert document == kept | {"texts": [json.dumps(_bad(1)), json.dumps(_bad(2))]}
+    path = str(site.failures.path(failed_id).relative_to(site.folder))
+    assert document == kept | {"file": path, "texts": [json.dumps(_bad(1)), json.dumps(_bad(2))]}
     [discarded] = site.run("failed", "discard", failed_id, "--reason", "a test", "--json").lines
     assert discarded == {"id": failed_id, "count_records": 2, "reason": "a test"}
     assert [row["id"] for row in site.run("failed", "list", "--json").lines] == [more]

@@ -40,7 +40,7 @@ def test_runs_are_listed_with_their_state(run_etl: RunEtl, connection: Connectio
     ]
     assert good["next"] is None
     assert cut_off["next"] == "etl load vehicles 'cut off.ndjson'"
-    assert bad["next"] == f"etl failed list --run {bad['run']}"
+    assert bad["next"] == f"etl failed show --run {bad['run']}"
     assert (bad["options"], bad["folder"], bad["tool_version"]) == ("--mode append", str(tmp_path), __version__)
     assert good["records_per_second"] == pytest.approx(1 / good["seconds"], abs=0.1)
     for words, expected in (
@@ -88,7 +88,7 @@ def test_refused_records_are_counted_by_fault(run_etl: RunEtl, connection: Conne
     assert (missing["first_record"], missing["first_offset"]) == (3, text.index('{"capacity_kg": 5}'))
     done = run_etl("runs", "show", run[0])
     assert done.returncode == 0
-    assert f"next: etl failed list --run {run[0]}" in done.stdout
+    assert f"next: etl failed show --run {run[0]}" in done.stdout
     assert "expected 0 or more" in done.stdout
     # For records that an earlier version refused, only the file is known.
     connection.execute("delete from etl.faults")

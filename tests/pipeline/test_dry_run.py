@@ -39,7 +39,7 @@ def test_a_dry_run_refuses_what_a_load_refuses(
         True,
         None,
         None,
-        "loaded_with_rejects",
+        "checked",
     )
     assert {path.name for path in tmp_path.iterdir()} == {"shipments.json"}
     for table in ("etl.runs", "etl.attempts", "etl.batches", "etl.failures", "etl.touched", "logistics.shipments"):
@@ -75,11 +75,11 @@ def test_a_dry_run_ends_with_the_code_of_a_load(run_etl: RunEtl, connection: Con
     codes = {
         each["source"]: (each["status"], each["exit_code"]) for each in map(json.loads, done.stdout.splitlines()[:3])
     }
-    assert codes == {"good.json": ("loaded", 0), "bad.json": ("aborted", 5), "cut.json": ("incomplete", 3)}
+    assert codes == {"good.json": ("checked", 0), "bad.json": ("aborted", 5), "cut.json": ("incomplete", 3)}
     assert done.returncode == 5
     done = run_etl(*load, "good.json")
     assert done.returncode == 0
-    assert done.stdout.startswith("dry run: loaded vehicles from good.json: 2 read, 0 loaded, 2 withheld")
+    assert done.stdout.startswith("dry run: checked vehicles from good.json: 2 read, 0 loaded, 2 withheld")
     assert "foreign keys" in done.stdout
     assert _count(connection, "etl.runs") == 0
 

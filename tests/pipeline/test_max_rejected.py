@@ -56,7 +56,7 @@ def test_a_share_is_judged_from_ten_thousand_records_on(site: Site) -> None:
     assert _counts(summary) == (5, "aborted", 10_000, 8_999, 1_001)
     assert summary["records"]["pending"] == 1_001
     assert "error: parcels: 1,001 of 10,000 records are rejected, --max-rejected allows 10%" in err
-    assert f"hint: etl failed list --run {summary['run']} lists the reasons; a higher --max-rejected continues" in err
+    assert f"hint: etl failed show --run {summary['run']} shows the reasons; a higher --max-rejected continues" in err
     assert _count(site) == 8_999
     assert site.value("select count(*) from etl.runs where finished_at is null") == 1
 

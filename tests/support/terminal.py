@@ -3,6 +3,7 @@
 import fcntl
 import os
 import struct
+import subprocess
 import sys
 import termios
 import threading
@@ -16,10 +17,13 @@ from etl.standard_streams import StandardStream
 from tests.support.in_process import connections_closed, logs_of_its_own
 
 
-def on_terminal(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, columns: int = 200) -> tuple[int, str]:
-    """Run `etl ARGUMENTS` on a terminal; return the exit code and the bytes that the terminal got."""
+def on_terminal(
+    arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, columns: int = 200, lines: int = 50
+) -> tuple[int, str]:
+    """Run `etl ARGUMENTS` on a terminal of this size; return the exit code and the text that the terminal got."""
+    size = {"COLUMNS": str(columns), "LINES": str(lines)}
     ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     output: list[bytes] = []
     reader = threading.Thread(target=_read, args=(ours, output))
     reader.start()
@@ -34,11 +38,35 @@ def on_terminal(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, 
             stack.enter_context(mock.patch.object(sys, name, stack.enter_context(StandardStream(number, "utf-8"))))
         os.close(theirs)
         stack.enter_context(logs_of_its_own())
-        stack.enter_context(mock.patch.dict(os.environ, {**env, "TERM": "xterm"}, clear=True))
+        stack.enter_context(mock.patch.dict(os.environ, {**env, "TERM": "xterm", **size}, clear=True))
         stack.enter_context(chdir(cwd))
         stack.enter_context(connections_closed())
         code = cli.run(list(arguments))
     return code, b"".join(output).decode()
+
+
+def shell_on_terminal(script: str, *, env: Mapping[str, str], cwd: Path, columns: int, lines: int) -> str:
+    """Run a script of the shell whose standard files are a terminal of this size; return the text that it got."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    output: list[bytes] = []
+    reader = threading.Thread(target=_read, args=(ours, output))
+    reader.start()
+    try:
+        subprocess.run(
+            ["/bin/sh", "-c", script], stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=cwd, check=False
+        )
+    finally:
+        os.close(theirs)
+        reader.join()
+        os.close(ours)
+    return b"".join(output).decode()
+
+
+def rows_of(output: str, columns: int) -> list[str]:
+    """Return the rows of a terminal that a text of plain lines takes."""
+    lines = output.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    return [line[place : place + columns] for line in lines for place in range(0, max(1, len(line)), columns)]
 
 
 def _read(terminal: int, output: list[bytes]) -> None:

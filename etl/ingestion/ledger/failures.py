@@ -1,7 +1,7 @@
 """The files of the failed store in the ledger: the refused records, their faults, and the state of each file."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -86,11 +86,13 @@ def find(
     *,
     id: str | None = None,
     run: str | None = None,
+    runs: Sequence[str] = (),
     dataset: str | None = None,
     state: State | None = None,
 ) -> list[StoredFailure]:
-    """Return the failures that match all given values, in the order of their creation."""
-    values = {"id": id, "run": run, "dataset": dataset, "state": state}
+    """Return the failures that match all given values, in the order of their creation; `runs`: those of any of them."""
+    of_runs = [run] if run else list(runs) or None
+    values = {"id": id, "runs": of_runs, "dataset": dataset, "state": state}
     return queries.rows_as(StoredFailure, connection, _SQL["failures_list"], values)
 
 

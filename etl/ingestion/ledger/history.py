@@ -4,14 +4,17 @@ This module only reads.
 """
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import psycopg
 
 from etl import queries
+from etl.errors import UsageError
 from etl.ingestion.ledger.failures import State
 from etl.settings import Mode
 
@@ -96,6 +99,17 @@ class AttemptRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FaultCount:
+    """A fault of refused records, and how many have it."""
+
+    sqlstate: str | None
+    table: str | None
+    column: str | None
+    reason: str | None
+    count_records: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class FaultRow:
     """A fault of refused records: how many have it, and the number and the byte of the first of them."""
 
@@ -116,10 +130,16 @@ def runs(connection: psycopg.Connection, run_filter: RunFilter, here: Path) -> l
     return [replace(row, next=_next_command(row, here)) for row in rows]
 
 
-def name_of(connection: psycopg.Connection, run: str) -> str:
-    """Return the name of a run; `latest` is the run that began last."""
-    newest = connection.execute(_SQL["newest_run"]).fetchone() if run == "latest" else None
-    return str(newest[0]) if newest else run
+def name_of(connection: psycopg.Connection, run: str, dataset: str | None = None) -> str:
+    """Return the name of a run; `latest` is the run that began last, of a dataset if one is named.
+
+    Raises UsageError when there is no run yet.
+    """
+    if run != "latest":
+        return run
+    for (newest,) in connection.execute(_SQL["newest_run"], {"dataset": dataset}):
+        return str(newest)
+    raise UsageError(f"there is no run{f' of {dataset}' if dataset else ''} yet", hint="etl runs list")
 
 
 def attempts(connection: psycopg.Connection, run: str) -> list[AttemptRow]:
@@ -135,15 +155,32 @@ def faults(connection: psycopg.Connection, run: str) -> list[FaultRow]:
     return queries.rows_as(FaultRow, connection, _SQL["faults"], {"run": run})
 
 
+def faults_of(connection: psycopg.Connection, ids: Sequence[str]) -> list[FaultCount]:
+    """Count the refused records of some failures by their fault, the most frequent fault first."""
+    return queries.rows_as(FaultCount, connection, _SQL["faults_of_failures"], {"ids": list(ids)})
+
+
 def _next_command(row: RunRow, here: Path) -> str | None:
     """Return the command that an operator runs next, or None when nothing is left to do."""
     if row.status == "running":
         return f"etl runs show {row.run}"
     if row.status in {"loaded_with_rejects", "aborted"}:
-        return f"etl failed list --run {row.run}"
+        return _from(row, here, f"etl failed show --run {row.run}{_failed_dir(row)}")
     if row.status in {"loaded", "undone"}:
         return None
     return load_command(row, here)
+
+
+def _failed_dir(row: RunRow) -> str:
+    """Return the option with the failed store of a run, if its load named one."""
+    words = shlex.split(row.options or "")
+    named = [word for option, word in pairwise(words) if option == "--failed-dir"]
+    return f" --failed-dir {shlex.quote(named[0])}" if named else ""
+
+
+def _from(row: RunRow, here: Path, command: str) -> str:
+    """Return a command for a shell in the folder `here` that acts in the folder of the run."""
+    return command if not row.folder or row.folder == str(here) else f"cd {shlex.quote(row.folder)} && {command}"
 
 
 def load_command(row: RunRow, here: Path) -> str:
@@ -151,7 +188,5 @@ def load_command(row: RunRow, here: Path) -> str:
     source = row.source
     words = ["etl", "load", row.dataset, source if source == "-" or not source.startswith("-") else f"./{source}"]
     command = f"{shlex.join(words)} {row.options or ''}".rstrip()
-    if not row.folder or row.folder == str(here):
-        return command
     is_relative = source != "-" and not Path(source).is_absolute() and "://" not in source
-    return f"cd {shlex.quote(row.folder)} && {command}" if is_relative else command
+    return _from(row, here, command) if is_relative else command

@@ -135,7 +135,7 @@ class Attempt:
     def _reasons(self) -> str:
         """The beginning of a hint: the command that lists why records are rejected."""
         run = self.progress.run
-        return "" if run is None else f"etl failed list --run {run.run} lists the reasons; "
+        return "" if run is None else f"etl failed show --run {run.run} shows the reasons; "
 
     def require_records(self) -> None:
         """Raise TooManyRejectedError when a replace by a source without records would empty the dataset."""

@@ -153,14 +153,21 @@ def load_all(load: Load, sources: Sequence[Source], result: CommandResult, repor
             break
 
 
+def _may_have_changed(summary: Summary) -> bool:
+    """Return whether aggregates may have to follow: records were loaded, or an earlier command may have left them."""
+    return summary.error is None or summary.records.loaded > 0
+
+
 def precalculate_all(
     load: Load, config_dir: Path, result: CommandResult, report_error: Callable[[EtlError], None]
 ) -> None:
-    """Bring the aggregates of the targets up to date, unless the database is away or a signal came.
+    """Bring the aggregates of the targets up to date, unless the database is away, a signal came or nothing loaded.
 
     `report_error` gets the error that ended the refresh.
     """
     if not load.settings.precalculate or result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
+        return
+    if not any(_may_have_changed(summary) for summary in result.summaries):
         return
     runs = [summary.run for summary in result.summaries if summary.run]
     tables = [table.name for target in load.targets for table in target.dataset.tables]

@@ -106,6 +106,7 @@ class _DryRun:
         writer = self._writers.get(dataset.name, _DryRunLedgerWriter())
         refused = progress.rejected + progress.failed
         status, exit_code = outcome.end_of(progress.error, is_cut=progress.is_cut, refused=refused)
+        status = status if progress.error else "checked"
         narrowed = _narrowed(attempt) if progress.read else {}
         outcome.log_changes(source, writer.policies, narrowed)
         balance = Balance(

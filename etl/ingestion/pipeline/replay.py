@@ -23,7 +23,7 @@ from etl.ingestion.destination.copying import copier_of_replay
 from etl.ingestion.destination.sending import Wire, wait_for
 from etl.ingestion.failed_store import leftovers
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import batches, failures, locks, losses, runs
+from etl.ingestion.ledger import batches, failures, history, locks, losses, runs
 from etl.ingestion.ledger.failures import State, StoredFailure
 from etl.ingestion.pipeline.batches import Loader, retry_policy
 from etl.ingestion.pipeline.job import Stop
@@ -36,13 +36,13 @@ from etl.settings import Mode, RetrySettings
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayFilter:
-    """Which failures to replay: those with these ids, or all pending ones (of a run, of a dataset).
+    """Which failures to replay: those with these ids, or all pending ones (of some runs, of a dataset).
 
     `allow_empty`: also into tables whose rows are gone.
     """
 
     ids: tuple[str, ...] = ()
-    run: str | None = None
+    runs: tuple[str, ...] = ()
     dataset: str | None = None
     allow_empty: bool = False
 
@@ -127,7 +127,9 @@ def _matching(replay_filter: ReplayFilter, database: Database, store: FailedStor
         store.belong_to(runs.database_id(connection))
         if replay_filter.ids:
             return [failures.named(connection, failed_id) for failed_id in replay_filter.ids]
-        return list(failures.find(connection, run=replay_filter.run, dataset=replay_filter.dataset))
+        dataset = replay_filter.dataset
+        names = [history.name_of(connection, run, dataset) for run in replay_filter.runs]
+        return list(failures.find(connection, runs=names, dataset=dataset))
 
 
 def _losses(

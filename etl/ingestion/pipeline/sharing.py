@@ -28,13 +28,13 @@ class Share(NamedTuple):
 def shares_of(names: str, records: str | None, format: Format, config_dir: Path) -> list[Share]:
     """Return a share for each dataset in `names`.
 
-    `names` are separated by commas, and so are the paths in `records`. Without `records`, a dataset whose definition
-    reads the top-level array (`item`) reads the array under its own name instead, because several datasets cannot
-    share one array. Raises UsageError when the datasets cannot share a source.
+    `names` are separated by commas, perhaps with spaces, and so are the paths in `records`. Without `records`, a
+    dataset whose definition reads the top-level array (`item`) reads the array under its own name instead, because
+    several datasets cannot share one array. Raises UsageError when the datasets cannot share a source.
     """
-    dataset_names = names.split(",")
+    dataset_names = _split(names)
     if len(dataset_names) == 1:
-        return [Share(datasets.find(names, config_dir), records)]
+        return [Share(datasets.find(dataset_names[0], config_dir), records)]
     _require_distinct(dataset_names, names)
     if format == "ndjson":
         raise UsageError(
@@ -47,7 +47,7 @@ def shares_of(names: str, records: str | None, format: Format, config_dir: Path)
             Share(dataset, f"{dataset.name}.item" if dataset.records == "item" else None) for dataset in definitions
         ]
     else:
-        paths = records.split(",")
+        paths = _split(records)
         if len(paths) != len(dataset_names):
             raise UsageError(
                 f"--records expects {len(dataset_names)} paths, one for each dataset, got {len(paths)}",
@@ -56,6 +56,11 @@ def shares_of(names: str, records: str | None, format: Format, config_dir: Path)
         shares = [Share(dataset, path) for dataset, path in zip(definitions, paths, strict=True)]
     _require_disjoint(shares)
     return shares
+
+
+def _split(text: str) -> list[str]:
+    """Return the parts between commas, without the spaces around them."""
+    return [part.strip() for part in text.split(",")]
 
 
 def _require_distinct(dataset_names: Sequence[str], names: str) -> None:

@@ -20,6 +20,7 @@ from etl import queries
 from etl.errors import SourceError, UsageError
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.framing.boundaries import NotJSON
+from etl.ingestion.ledger import history
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Piece, PieceShape, Source, hash_of
 
@@ -69,18 +70,23 @@ class _Lineage:
 
 
 def trace(
-    connection: psycopg.Connection, table: str, conditions: Sequence[tuple[str, str]]
+    connection: psycopg.Connection, table: str, conditions: Sequence[tuple[str, str]], run: str | None = None
 ) -> tuple[list[Trace], bool]:
     """Return the records of the rows that hold these values, and whether there are more than MAX_ROWS.
 
-    `conditions` are pairs of column and value. Raises UsageError when there is no such table, column or value.
+    `conditions` are pairs of column and value; `run` is the name of a run, or `latest`. Raises UsageError when there is
+    no such table, column, value or run.
     """
-    comparisons = [sql.SQL("r.{} = %s").format(_identifier(column)) for column, _ in conditions]
+    comparisons: list[sql.Composable] = [sql.SQL("r.{} = %s").format(_identifier(column)) for column, _ in conditions]
+    values = [value for _, value in conditions]
+    if run is not None:
+        comparisons.append(sql.SQL("r.etl_run = (select number from etl.runs where run = %s)"))
+        values.append(history.name_of(connection, run))
     statement = _SQL["trace"].format(
         table=_identifier(*table.split(".")), conditions=sql.SQL(" and ").join(comparisons), limit=MAX_ROWS + 1
     )
     try:
-        rows = queries.rows_as(_Lineage, connection, statement, [value for _, value in conditions])
+        rows = queries.rows_as(_Lineage, connection, statement, values)
     except psycopg.errors.UndefinedTable:
         raise UsageError(f"there is no table {table}", hint="name it with its schema, as logistics.shipments") from None
     except psycopg.errors.UndefinedColumn as error:

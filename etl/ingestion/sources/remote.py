@@ -242,7 +242,14 @@ class _ResumableReader(io.RawIOBase):
             self._transfer = None
 
 
+_MISSING = "there is no such file"
+
+
 def _unreadable(url: str, why: str) -> SourceError:
+    if why == _MISSING and _GLOB & set(url) and scheme_of(url) not in _HTTP:
+        return SourceError(
+            f"no file matches the pattern {printable(url)}", hint="list the folder, and run the same command again"
+        )
     return SourceError(
         f"cannot read {printable(url)}: {why}",
         hint="check the address and its access rights, and run the same command; loaded records are not loaded twice",
@@ -252,7 +259,7 @@ def _unreadable(url: str, why: str) -> SourceError:
 def _describe(error: BaseException) -> str:
     """Return a message for an exception of the network or a driver; its own message may hold an address or a secret."""
     if isinstance(error, FileNotFoundError):
-        return "there is no such file"
+        return _MISSING
     if isinstance(error, PermissionError):
         return "the right to read it is missing"
     if isinstance(error, TimeoutError):

@@ -1,5 +1,6 @@
 """File, URL or standard input -> its content as decompressed UTF-8, and what is known of it before it is read."""
 
+import glob
 import os
 import stat
 import sys
@@ -250,11 +251,17 @@ def opened(source: Source, retries: RetrySettings = _DEFAULT_RETRIES) -> Iterato
             else:  # A pipe has no size, and its bytes cannot be read a second time.
                 stream = Stream(source, _buffered(file), None)
         except OSError as error:
-            raise SourceError(
-                f"cannot read {source.name}: {reason_of(error)}",
-                hint="check the path and the right to read it",
-            ) from error
+            raise _unreadable(source, error) from error
         yield stream
+
+
+def _unreadable(source: Source, error: OSError) -> SourceError:
+    if isinstance(error, FileNotFoundError) and glob.has_magic(source.name):
+        return SourceError(
+            f"no file matches the pattern {source.name}",
+            hint="check the folder and the pattern; hidden, .part and .tmp files do not count",
+        )
+    return SourceError(f"cannot read {source.name}: {reason_of(error)}", hint="check the path and the right to read it")
 
 
 def _file(path: Path, name: str) -> BufferedReader:
