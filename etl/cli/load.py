@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 
 _COUNTS = ("rejected", "failed", "skipped", "withheld")
 
+_MOST_MEMBERS = 10
+
 
 @click.command(
     "load",
@@ -217,6 +219,10 @@ def sentence(summary: Summary) -> str:
         line += f"; {summary.doubled:,} of these records were loaded before, and --force added their rows again"
     if summary.policies.duplicates:
         line += f"; {summary.policies.duplicates:,} with the key of an earlier record"
+    members, others = summary.policies.frequent_unknown(_MOST_MEMBERS)
+    if members:
+        names = ", ".join(f"{name} {count:,}" for name, count in members.items())
+        line += f"; members that the definition does not know: {names}" + (f", others {others:,}" if others else "")
     if coerced := summary.policies.coerced:
         columns = ", ".join(f"{name} {count:,}" for name, count in coerced.items())
         line += f"; texts stored otherwise than they are written: {columns}"
