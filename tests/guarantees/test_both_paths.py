@@ -472,6 +472,7 @@ UNKNOWN = [
     *('"o":{"n":1,"z":2}', '"o":{"z":{"n":1}}', '"o":[{"z":1},{"y":[]}]', '"a.b":{"#":"x","c":1}', '"a b-ü":1,"o":7'),
     *('"q\\"x":1', '"\\u0000":[[1]]', '"\\ud800":1', '"line\\n":2e400', '"ü":99999999999999999999999', '"x":1e99999'),
     *(f'"{"n" * 99}{end}":0' for end in ("", "a", "ab", "abc")),
+    *(f'"colour":{"[" * depth}{"]" * depth}' for depth in (300, 9_000)),
     *(f'"more{number}":[]' for number in range(30)),
 ]
 GOOD = {"needed": "1", "weight": "2.5", "at": '"2026-01-05T10:00:00Z"', "words": '"x"', "whole": "7"}
@@ -673,12 +674,13 @@ def test_unknown_members_are_counted_alike(site: Site, count: int) -> None:
         for number in range(150)
     ]
     last = '{"id":"last","needed":1,"only_here":1}'
-    for text in ("[" + ",\n".join([*held, last]) + "]", "\n".join([*held, "x", last]), " ".join([*held, last])):
-        document = text.encode()
+    spoiled = '{"id":"x","needed":1,"colour":"\udcff"}'  # no UTF-8
+    for text in ("[" + ",\n".join([*held, last]) + "]", "\n".join([*held, spoiled, last]), " ".join([*held, last])):
+        document = text.encode(errors="surrogateescape")
         checked = _load(site, document, decoder="ijson", batch_rows=1000)
         names, others = checked.unknown
         assert names["only_here"] == 1
         assert names["items.kg"] == count * 3
         assert (len(names), others > 0) == ((100, True) if count == 30 else (len(names), False))
-        for batch_rows, workers in ((1000, 1), (20, 1 if text[0] == "[" else 2)):
+        for batch_rows, workers in ((1000, 1), (20, 1 if count == 30 else 2)):
             assert _load(site, document, batch_rows=batch_rows, workers=workers) == checked

@@ -61,6 +61,8 @@ class Extras:
                 counts.note(paths)
                 met.update(paths)
         new = [path for path, _ in met.most_common() if path not in self._paths and path not in self._refused]
+        if len(new) > _MOST_FIELDS:  # Names that are data: others follow in the next block.
+            new = [path for path in new if met[path] > 1]
         learned = [self._learn(path) for path in new[: _MOST_REFUSED + _MOST_FIELDS]]
         return any(learned)
 
