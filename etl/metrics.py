@@ -37,6 +37,9 @@ class Metric(NamedTuple):
 
 _OF_COMMAND = ("command", "dataset")
 
+_MOST_MEMBERS = 20
+"""So many unknown members have a metric of their own, because each is a time series."""
+
 METRICS: Mapping[str, Metric] = {
     "etl_last_run_timestamp_seconds": Metric("When the command last ended.", _OF_COMMAND),
     "etl_last_success_timestamp_seconds": Metric(
@@ -49,6 +52,11 @@ METRICS: Mapping[str, Metric] = {
     ),
     "etl_last_duration_seconds": Metric("How long the last command took.", _OF_COMMAND),
     "etl_last_records": Metric("Records of the last command by outcome.", (*_OF_COMMAND, "outcome")),
+    "etl_last_unknown_members": Metric(
+        "Records that have a member which the definition does not know, by member; of the rarer ones the sum, with an"
+        " empty name.",
+        (*_OF_COMMAND, "member"),
+    ),
     "etl_last_rows": Metric("Rows that the last command sent, by table.", (*_OF_COMMAND, "table")),
     "etl_last_bytes": Metric("Bytes of decompressed sources that the last command read.", _OF_COMMAND),
     "etl_last_batches": Metric("Batches of the last command by outcome.", (*_OF_COMMAND, "outcome")),
@@ -123,6 +131,9 @@ class Report:
         """Add the records, rows, batches and bytes of sources."""
         for summary in summaries:
             self.count(summary.dataset, {name: n for name, n in vars(summary.records).items() if name != "pending"})
+            members, others = summary.policies.frequent_unknown(_MOST_MEMBERS)
+            for member, count in (members | ({"": others} if others else {})).items():
+                self._add("etl_last_unknown_members", summary.dataset, count, member)
             for table, rows in summary.rows.items():
                 self._add("etl_last_rows", summary.dataset, rows, table)
             for outcome in ("loaded", "failed"):

@@ -240,8 +240,8 @@ class LoadSettings:
     on_unknown: Annotated[
         OnUnknown | None,
         Option(
-            "What to do with members that the definition does not name: ignore them, report those in the first records"
-            " of each batch (warn), or reject the record. Default: the definition's policy."
+            "What to do with members that the definition does not know: ignore them, count the records that have each"
+            " (warn), or reject the record. Default: the definition's policy."
         ),
     ] = None
     # On by default, so the option is --no-precalculate.

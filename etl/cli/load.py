@@ -37,6 +37,8 @@ from etl.settings import LoadSettings
 
 _COUNTS = ("rejected", "failed", "skipped", "withheld")
 
+_MOST_MEMBERS = 10
+
 _EXAMPLES = """
 etl load shipments exports/2026-11-21.json.gz
 etl load shipments exports/                      # all files of a folder
@@ -246,6 +248,10 @@ def sentence(summary: Summary) -> str:
         line += f"; {summary.doubled:,} of these records were loaded before, and --force added their rows again"
     if summary.policies.duplicates:
         line += f"; {summary.policies.duplicates:,} with the key of an earlier record"
+    members, others = summary.policies.frequent_unknown(_MOST_MEMBERS)
+    if members:
+        names = ", ".join(f"{name} {count:,}" for name, count in members.items())
+        line += f"; members that the definition does not know: {names}" + (f", others {others:,}" if others else "")
     if coerced := summary.policies.coerced:
         columns = ", ".join(f"{name} {count:,}" for name, count in coerced.items())
         line += f"; texts stored otherwise than they are written: {columns}"

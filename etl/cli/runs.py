@@ -22,7 +22,7 @@ from etl.cli.options import (
 from etl.cli.tables import Column, print_table
 from etl.database.connecting import connect
 from etl.errors import ExitCode, UsageError
-from etl.ingestion.ledger import failures, history
+from etl.ingestion.ledger import batches, failures, history
 from etl.ingestion.ledger.history import AttemptRow, RunFilter, RunRow, RunStatus
 from etl.ingestion.pipeline import tracing, undoing
 from etl.ingestion.pipeline.undoing import UndoRequest, UndoResult
@@ -122,8 +122,9 @@ def show_command(common: Common, run: str, as_json: bool) -> None:
         attempts = history.attempts(connection, run)
         faults = history.faults(connection, run)
         stored = failures.find(connection, run=run)
+        unknown = batches.unknown_members(connection, run)
     if as_json:
-        print_json([vars(runs[0]) | {"attempts": attempts, "faults": faults, "failures": stored}])
+        print_json([vars(runs[0]) | vars(unknown) | {"attempts": attempts, "faults": faults, "failures": stored}])
         return
     _print_run(runs[0], Path.cwd())
     print_table(
@@ -138,6 +139,7 @@ def show_command(common: Common, run: str, as_json: bool) -> None:
             for attempt in attempts
         ],
     )
+    _print_unknown(unknown)
     if faults:
         print_table(
             "refused",
@@ -263,6 +265,12 @@ def _print_run(run: RunRow, here: Path) -> None:
     elif run.next and run.status != "running":
         print_text(f"  next: {next_commands.completed(run.next)}")
     click.echo()
+
+
+def _print_unknown(members: batches.UnknownMembers) -> None:
+    if members.unknown:
+        others = [("(other members)", members.unknown_others)] if members.unknown_others else []
+        print_table("unknown members", [Column("member"), Column("records")], [*members.ordered, *others])
 
 
 def _status(run: RunRow) -> str:

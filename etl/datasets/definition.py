@@ -113,7 +113,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     on_nul: OnNul = "reject"
     on_duplicate: OnDuplicate | None = None
-    on_unknown: OnUnknown = "ignore"
+    on_unknown: OnUnknown = "warn"
 
     @property
     def hash(self) -> str:

@@ -36,7 +36,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     newest_by: str | None = None
     on_nul: OnNul = "reject"
     on_duplicate: OnDuplicate | None = None
-    on_unknown: OnUnknown = "ignore"
+    on_unknown: OnUnknown = "warn"
     comment: str | None = None
 
 

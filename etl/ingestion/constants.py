@@ -11,6 +11,11 @@ STORE_BLOCK_BYTES = 8 << 20
 NETWORK_SECONDS = 60.0
 PROGRESS_BYTES = 1 << 16
 
+# Unknown members are counted by name: the shortest names, cut at this length, so that memory and the ledger stay small
+# where the names are data themselves. The order is a part of the format of the ledger.
+UNKNOWN_NAMES = 100
+UNKNOWN_NAME_LENGTH = 100
+
 # Records are decoded this many bytes at a time: half or twice as many take longer, because of the cache.
 BLOCK_BYTES = 1 << 17
 

@@ -2,7 +2,7 @@
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO, StringIO
@@ -81,8 +81,9 @@ class BlockRows:
     """The rows of a block: for each table its lines of CSV and their number.
 
     `suspects` are the records that need a closer look, by their places in the piece, with their spans in the block.
-    `maker` is the prover that made the rows. `coerced` counts for each column the texts in the rows that it does not
-    store as they are written.
+    Those of `undecoded` did not decode. `maker` is the prover that made the rows. `coerced` counts for each column the
+    texts in the rows that it does not store as they are written. `unknown` counts the records that decoded by their
+    unknown members, and `unknown_others` those by members that are not named, if the definition warns of them.
     """
 
     maker: Prover
@@ -90,6 +91,9 @@ class BlockRows:
     tables: Sequence[tuple[bytes, int]]
     suspects: Sequence[tuple[int, Span]]
     coerced: Mapping[str, int] = field(default_factory=dict)
+    undecoded: Collection[int] = ()
+    unknown: Mapping[str, int] = field(default_factory=dict)
+    unknown_others: int = 0
 
 
 class Proof(NamedTuple):
@@ -281,15 +285,24 @@ class Rows:
 class PolicyEffects:
     """The effects of policies: records without their NUL characters, records with a duplicate key, unknown members.
 
+    `unknown` counts the records that have each unknown member, rejected records too; `unknown_others` adds up such
+    counts of members that are not named, because too many have different names.
     `coerced` counts for each column, by table and name, the texts that it does not store as they are written.
     `kept_rows` are the rows of each table without those of the duplicates, if a policy kept some out of the tables.
     """
 
     nul_stripped: int = 0
     duplicates: int = 0
-    unknown: tuple[str, ...] = ()
+    unknown: Mapping[str, int] = field(default_factory=dict)
+    unknown_others: int = 0
     coerced: Mapping[str, int] = field(default_factory=dict)
     kept_rows: tuple[int, ...] = ()
+
+    def frequent_unknown(self, most: int) -> tuple[dict[str, int], int]:
+        """Return the unknown members that most records have, and the sum of the counts of the others."""
+        ordered = sorted(self.unknown, key=lambda name: (-self.unknown[name], name))
+        others = self.unknown_others + sum(self.unknown[name] for name in ordered[most:])
+        return {name: self.unknown[name] for name in ordered[:most]}, others
 
     def document(self) -> dict[str, Any]:
         """Return the effects that occurred, as a JSON object."""

@@ -190,18 +190,11 @@ group by t.place
 order by t.place;
 
 -- name: policies_of_attempt
--- Add up the effects of policies on the records of an attempt, list the members that no definition names, and
--- count the texts of each column that it does not store as they are written.
+-- Add up the effects of policies on the records of an attempt, and count the texts of each column that it does not
+-- store as they are written.
 select
     coalesce(sum((policies ->> 'nul_stripped')::bigint), 0)::bigint as nul_stripped,
     coalesce(sum((policies ->> 'duplicates')::bigint), 0)::bigint as duplicates,
-    array(
-        select distinct name
-        from etl.batches b, jsonb_array_elements_text(b.policies -> 'unknown') as name
-        where b.run = %(run)s and b.attempt = %(attempt)s
-        order by name
-        limit 100
-    ) as unknown,
     (
         select jsonb_object_agg(name, count)
         from (
@@ -213,6 +206,31 @@ select
     ) as coerced
 from etl.batches
 where run = %(run)s and attempt = %(attempt)s;
+
+-- name: unknown_members
+-- Count the records of a run that have each unknown member. Of very many names the shortest are returned, as each batch
+-- entered them; the counts of the others are added up.
+with entered as (
+    select policies
+    from etl.batches
+    -- An older version entered names without counts, as an array.
+    where run = %(run)s and jsonb_typeof(policies -> 'unknown') = 'object'
+),
+ranked as (
+    select
+        name,
+        sum(count::bigint)::bigint as count,
+        row_number() over (order by length(name), name collate "C") <= %(most)s as is_named
+    from entered, jsonb_each_text(policies -> 'unknown') as members (name, count)
+    group by name
+)
+select
+    coalesce(jsonb_object_agg(name, count) filter (where is_named), jsonb_build_object()) as unknown,
+    (
+        coalesce(sum(count) filter (where not is_named), 0)
+        + (select coalesce(sum((policies ->> 'unknown_others')::bigint), 0) from entered)
+    )::bigint as unknown_others
+from ranked;
 
 -- name: pending_of_run
 -- Count the pending records of a run in the failed store.

@@ -139,7 +139,7 @@ def _spoiled() -> list[str]:
         {"parcel_id": "K", "kind": MARK},
         {"parcel_id": "N", "note": f"{MARK}\u0000"},
         {"parcel_id": "O", "note": [MARK]},
-        {"parcel_id": MARK, "weight_kg": -1, MARK: MARK},
+        {"parcel_id": MARK, "weight_kg": -1, "unknown": MARK},
     ]
     return [*map(json.dumps, bad), f'"{MARK}"', f'{{"note": "{MARK}\\ud83d"}}', f'{{"{MARK}": "{MARK}" oops}}']
 

@@ -32,7 +32,7 @@ COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def _vehicles(first: int, count: int) -> bytes:
-    return b"".join(b'{"vehicle_id": "V%d", "depot": "%s"}\n' % (number, b"x" * 60) for number in range(first, count))
+    return b"".join(b'{"vehicle_id": "V%d", "name": "%s"}\n' % (number, b"x" * 60) for number in range(first, count))
 
 
 def _on_a_terminal(words: list[str], site: Site, columns: int = 110, **env: str) -> tuple[str, str, int]:

@@ -311,7 +311,7 @@ select (to_jsonb(t) - '{etl_run,etl_batch,etl_place}'::text[])::text from lab.mi
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The result of a load: rows of each table, rejected records, exit code, error, records read, texts changed."""
+    """The result of a load: its rows, rejected records, end, records read, texts changed and unknown members."""
 
     rows: list[list[str]]
     rejected: list[dict[str, Any]]
@@ -319,6 +319,7 @@ class Found:
     error: str
     read: int
     coerced: dict[str, int]
+    unknown: tuple[dict[str, int], int]
 
 
 @pytest.fixture
@@ -341,6 +342,7 @@ def _load(site: Site, content: bytes, *, decoder: Decoder = "auto", batch_rows: 
         error=str(error or ""),
         read=summary.records.read,
         coerced=dict(summary.policies.coerced),
+        unknown=(dict(summary.policies.unknown), summary.policies.unknown_others),
     )
 
 
@@ -473,6 +475,14 @@ def test_a_column_that_the_server_refused_is_checked_afterwards(site: Site) -> N
 
 TOKEN = st.sampled_from(TOKENS)
 ANY_COLUMN = st.sampled_from([*COLUMNS, "id", "note", "unknown"])
+UNKNOWN = [
+    *('"colour":1', '"colour":{}', '"col\\u006fur":[{"a":1}]', '"colour":null', '"":"é"', '"Colour":"\\ud83d"'),
+    *('"o":{"n":1,"z":2}', '"o":{"z":{"n":1}}', '"o":[{"z":1},{"y":[]}]', '"a.b":{"#":"x","c":1}', '"a b-ü":1,"o":7'),
+    *('"q\\"x":1', '"\\u0000":[[1]]', '"\\ud800":1', '"line\\n":2e400', '"ü":99999999999999999999999', '"x":1e99999'),
+    *(f'"{"n" * 99}{end}":0' for end in ("", "a", "ab", "abc")),
+    *(f'"colour":{"[" * depth}{"]" * depth}' for depth in (300, 9_000)),
+    *(f'"more{number}":[]' for number in range(30)),
+]
 GOOD = {"needed": "1", "weight": "2.5", "at": '"2026-01-05T10:00:00Z"', "words": '"x"', "whole": "7"}
 
 
@@ -484,12 +494,13 @@ def records(draw: st.DrawFn) -> str:
     members = [_member(name, token) for name, token in chosen.items()]
     if draw(st.booleans()):
         skus = draw(st.lists(st.sampled_from(['"a"', '"b"', "7", '"toolong"', "null", '"\\u0061"']), max_size=3))
-        more = draw(st.sampled_from(["", '"id":"x",']))
+        more = draw(st.sampled_from(["", "", '"id":"x",', '"a.b":1,', '"size":{"cm":1,"in":2},']))
         items = [f'{{{more}"sku":{sku},"quantity":{number}}}' for number, sku in enumerate(skus)]
         members.append(f'"items":[{",".join([*items, *draw(st.sampled_from([[], [], ["{}"], ["null"], ["5"]]))])}]')
     members += draw(
         st.lists(st.sampled_from([_member("words", '"y"'), '"wor\\u0064s":"z"', '"o":{"n":1}', '"o":null']), max_size=2)
     )
+    members += draw(st.sampled_from([[], [UNKNOWN[0]], *([each] for each in UNKNOWN), UNKNOWN]))
     first = '"id":' + draw(st.sampled_from(['"0"', '"0"', '"0"', '"1"', "3", "null"]))
     joined = f"{blank},{blank}".join([first, *draw(st.permutations(members))])
     return "{" + blank + joined.replace('":', f'"{blank}:{blank}') + "}"
@@ -660,3 +671,26 @@ def test_a_precision_keeps_the_fast_path(site: Site) -> None:
     with capture_logs() as logs:
         _load(site, b'[{"id":"1","needed":1,"at":"2026-01-05T10:00:00.1234Z","exact":1.005}]')
     assert "checked_path_only" not in {entry["event"] for entry in logs}
+
+
+@pytest.mark.parametrize("count", [30, pytest.param(3, marks=pytest.mark.slow)])
+def test_unknown_members_are_counted_alike(site: Site, count: int) -> None:
+    """Both paths count the same records by their unknown members, whatever their number, spelling and place."""
+    held = [
+        f'{{"id":"{number}","needed":{"null" if number % 7 == 3 else 1},{UNKNOWN[number % len(UNKNOWN)]}'
+        f',"items":[{{"sku":"s"}},{{"sku":"toolong","kg":1}},{{"sku":"s","kg":1,"size":{{"cm":1,"{number}":2}}}}]}}'
+        if number % 50 < count
+        else f'{{"id":"{number}","needed":1}}'
+        for number in range(150)
+    ]
+    last = '{"id":"last","needed":1,"only_here":1}'
+    spoiled = '{"id":"x","needed":1,"colour":"\udcff"}'  # no UTF-8
+    for text in ("[" + ",\n".join([*held, last]) + "]", "\n".join([*held, spoiled, last]), " ".join([*held, last])):
+        document = text.encode(errors="surrogateescape")
+        checked = _load(site, document, decoder="ijson", batch_rows=1000)
+        names, others = checked.unknown
+        assert names["only_here"] == 1
+        assert names["items.kg"] == count * 3
+        assert (len(names), others > 0) == ((100, True) if count == 30 else (len(names), False))
+        for batch_rows, workers in ((1000, 1), (20, 1 if count == 30 else 2)):
+            assert _load(site, document, batch_rows=batch_rows, workers=workers) == checked

@@ -1,4 +1,4 @@
-from etl.ingestion.transform.unknown import known, unknown
+from etl.ingestion.transform.unknown import known, name_of, unknown
 from etl.ingestion.values import KEY
 from tests.support.definitions import Define
 
@@ -26,6 +26,6 @@ columns = { a = { path = "^.^.id", type = "text" }, b = { path = "^.no", type = 
         KEY: "k",
         "legs": [{"code": 1, "no": 2, "at": {"stops": [{"c": 1, "d": 2}], "by": 1}, "mode": 3}, 5],
     }
-    assert list(unknown(record, known(dataset))) == ["d", "legs.at.stops.d", "legs.at.by", "legs.mode"]
+    assert list(map(name_of, unknown(record, known(dataset)))) == ["d", "legs.mode", "legs.at.by", "legs.at.stops.d"]
     whole = define('name = "parcels"\n[[table]]\nname = "a.b"\ncolumns = { raw = { path = ".", type = "jsonb" } }')
     assert known(whole) is None

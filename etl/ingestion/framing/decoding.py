@@ -9,9 +9,7 @@ large records: some of their values stay text until they are needed.
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from decimal import InvalidOperation
-from itertools import islice
 from typing import Any
 
 import ijson
@@ -26,9 +24,6 @@ from etl.ingestion.values import KEY, Fault, Piece, Span
 _ESCAPE = re.compile(rb"\\(?:\\|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<alone>u[dD][89a-fA-F]))")
 
 _DIGITS = b"0123456789"
-
-_FIRST = 10
-_FIRST_BYTES = 1 << 16
 
 _decode = partial.decoder().decode
 
@@ -53,14 +48,6 @@ def texts(piece: Piece) -> Iterator[bytes | Fault]:
     """Yield the text of each record of the piece, or its fault; a member is an object of its own."""
     for span in piece_spans(piece):
         yield text(piece, span)
-
-
-def first(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
-    """Yield the first records of a piece, within _FIRST_BYTES; they show what is new in an export."""
-    parts: list[bytes] = []
-    while len(parts) < len(piece.parts) and sum(map(len, parts)) < _FIRST_BYTES:
-        parts.append(piece.parts[len(parts)])  # Each part ends with a record, or with the separator after it.
-    return map(decode_one, islice(texts(replace(piece, parts=tuple(parts))), _FIRST))
 
 
 def text(piece: Piece, span: Span) -> bytes | Fault:

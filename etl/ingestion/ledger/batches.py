@@ -1,6 +1,6 @@
 """The batches of a run in the ledger: the transaction that loads a batch also enters it; and the sums of batches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 
 from etl import queries
 from etl.errors import SourceError
+from etl.ingestion.constants import UNKNOWN_NAMES
 from etl.ingestion.ledger import failures
 from etl.ingestion.ledger.runs import Run, is_complete
 from etl.ingestion.values import Balance, Entry, Failure, LoadedRange, Piece, PolicyEffects
@@ -21,6 +22,19 @@ class Totals(NamedTuple):
 
     records: int
     rejected: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownMembers:
+    """The records of a run by their unknown members, and the sum of such counts of members that are not named."""
+
+    unknown: Mapping[str, int]
+    unknown_others: int
+
+    @property
+    def ordered(self) -> list[tuple[str, int]]:
+        """The names with their counts, the largest count first."""
+        return sorted(self.unknown.items(), key=lambda item: (-item[1], item[0]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,11 +189,18 @@ def rows(connection: psycopg.Connection, run: Run) -> list[int]:
 
 
 def policy_effects(connection: psycopg.Connection, run: Run) -> PolicyEffects:
-    """Add up the effects of the policies on the records of an attempt."""
+    """Add up the effects of the policies on the records of an attempt; unknown members are those of the whole run."""
+    members = unknown_members(connection, run.run)
     row = queries.one(connection, _SQL["policies_of_attempt"], {"run": run.run, "attempt": run.attempt})
     return PolicyEffects(
         nul_stripped=row["nul_stripped"],
         duplicates=row["duplicates"],
-        unknown=tuple(row["unknown"]),
+        unknown=members.unknown,
+        unknown_others=members.unknown_others,
         coerced=row["coerced"] or {},
     )
+
+
+def unknown_members(connection: psycopg.Connection, run: str) -> UnknownMembers:
+    """Count the records of a run that have each member that its definition does not know, over all its attempts."""
+    return queries.one_as(UnknownMembers, connection, _SQL["unknown_members"], {"run": run, "most": UNKNOWN_NAMES})

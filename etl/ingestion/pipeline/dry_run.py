@@ -30,6 +30,7 @@ from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun, Recorder
 from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.sources.stream import Stream
+from etl.ingestion.transform.unknown import UnknownCounts
 from etl.ingestion.values import (
     Balance,
     Batch,
@@ -45,7 +46,6 @@ from etl.ingestion.values import (
 
 _RUN: Final = runs.Run(run="dry-run", number=0, attempt=0, mode="append", is_atomic=False, was_finished=False)
 _NUMBER = re.compile(r"\d+")
-_MAX_NAMES = 100
 
 
 def recorder() -> Recorder:
@@ -194,7 +194,7 @@ class _DryRunLedgerWriter:
 
     reasons: dict[tuple[Any, ...], Reason] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
-    unknown: set[str] = field(default_factory=set)
+    unknown: UnknownCounts = field(default_factory=UnknownCounts)
     coerced: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -203,7 +203,8 @@ class _DryRunLedgerWriter:
         return PolicyEffects(
             nul_stripped=self.counts["nul_stripped"],
             duplicates=self.counts["duplicates"],
-            unknown=tuple(sorted(self.unknown)[:_MAX_NAMES]),
+            unknown=self.unknown.kept(),
+            unknown_others=self.unknown.others,
             coerced=dict(self.coerced),
         )
 
@@ -212,7 +213,7 @@ class _DryRunLedgerWriter:
 
     def enter(self, _connection: psycopg.Connection, _batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
         self.counts.update(nul_stripped=entry.policy_effects.nul_stripped, duplicates=entry.policy_effects.duplicates)
-        self.unknown.update(entry.policy_effects.unknown)
+        self.unknown.add(entry.policy_effects.unknown, entry.policy_effects.unknown_others)
         self.coerced.update(entry.policy_effects.coerced)
         for failure in stored:
             for record in failure.records:

@@ -25,6 +25,9 @@ from etl.ingestion.values import Balance, EndReason, PolicyEffects, Source, Stat
 
 log = structlog.get_logger(__name__)
 
+_MOST_LOGGED = 20
+_UNKNOWN_HINT = 'nothing of them is loaded: name them in the definition, or set on_unknown = "ignore" there'
+
 # After these errors the last commit is in doubt.
 _COMMIT_IN_DOUBT = (BusyError, DatabaseError, InterruptedByUserError)
 
@@ -126,12 +129,22 @@ def log_changes(source: Source, policies: PolicyEffects, narrowed: Mapping[str, 
     """Log what policies did with records, and the columns that changed their values or may have changed them."""
     effects = policies.document()
     coerced = effects.pop("coerced", None)
+    effects.pop("unknown", None)
+    effects.pop("unknown_others", None)
     if effects:
         log.warning("policies_applied", source=source.name, **effects)
     if coerced:
         log.warning("texts_coerced", source=source.name, texts=coerced)
+    log_unknown(source.name, policies)
     if narrowed:
         log.warning("columns_narrower", source=source.name, columns=dict(narrowed))
+
+
+def log_unknown(source: str, policies: PolicyEffects) -> None:
+    """Log the members that the definition does not know, if records have any: those that most records have."""
+    members, others = policies.frequent_unknown(_MOST_LOGGED)
+    if members:
+        log.warning("unknown_members", source=source, members=members, others=others, hint=_UNKNOWN_HINT)
 
 
 def _counts_of_ledger(
@@ -148,6 +161,9 @@ def _counts_of_ledger(
     rows = _no_rows(dataset)
     if not balance.withheld or balance.loaded:
         rows |= dict(zip(rows, batches.rows(connection, run), strict=False))
+    policies = batches.policy_effects(connection, run)
+    if run.was_finished and not progress.entered:  # An earlier command has said it.
+        policies = replace(policies, unknown={}, unknown_others=0)
     deletions = runs.deletions(connection, run)
     return _Counts(
         balance=balance,
@@ -155,7 +171,7 @@ def _counts_of_ledger(
         rows_deleted=dict(zip(rows, deletions.rows_deleted, strict=False)),
         rows_kept=dict(zip(rows, deletions.rows_kept, strict=False)),
         batches=_no_batches(progress) | {"loaded": attempt.batches_loaded, "failed": attempt.batches_failed},
-        policies=batches.policy_effects(connection, run),
+        policies=policies,
         narrowed=narrower_columns(connection, dataset) if attempt.loaded else {},
     )
 

@@ -27,6 +27,7 @@ from etl.ingestion.ledger import batches, failures, history, locks, losses, runs
 from etl.ingestion.ledger.failures import State, StoredFailure
 from etl.ingestion.pipeline.batches import Loader, retry_policy
 from etl.ingestion.pipeline.job import Stop
+from etl.ingestion.pipeline.outcome import log_unknown
 from etl.ingestion.pipeline.refreshing import precalculate
 from etl.ingestion.pipeline.replay_batch import ReplayLedgerWriter, batch_of, require_whole
 from etl.ingestion.transform.projection import Projection
@@ -227,6 +228,7 @@ def replay(
             retrying=retry_policy(settings, lambda: None),
         )
         entry = wait_for(loader.load(batch))
+        log_unknown(run.source, entry.policy_effects)  # Not in the ledger: its batch has counted these records.
         # The server notices late that a connection is closed, and the next failure may be of the same source.
         session.connection().execute(sql.SQL("select pg_advisory_unlock_all()"))
     store.note_state(*failure.key, "replayed", None)

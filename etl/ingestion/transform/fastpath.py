@@ -5,9 +5,10 @@ record through each step, with its bytes.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from io import BytesIO
 from itertools import chain, compress, repeat
 from typing import Any, Literal, cast
@@ -22,10 +23,12 @@ from etl.ingestion.framing.boundaries import are_lines, is_utf8
 from etl.ingestion.framing.nesting import is_nested_deeper
 from etl.ingestion.framing.spans import Spans
 from etl.ingestion.transform.acceptance import group_of
+from etl.ingestion.transform.extras import Extras
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.transform.rules import Group, Token
-from etl.ingestion.transform.shapes import RowExtractor, Shape, TokenColumn
+from etl.ingestion.transform.shapes import Decoders, RowExtractor, Shape, TokenColumn
 from etl.ingestion.transform.tokens import SEPARATOR
+from etl.ingestion.transform.unknown import UnknownCounts
 from etl.ingestion.values import Batch, Block, BlockRows, Piece, PieceShape, Proof, Rows, Span
 
 Columns = frozenset[tuple[str, str]]
@@ -59,14 +62,16 @@ class FastPath:
         run_number: int,
         guarded: Columns = frozenset(),
         suspected: Columns = frozenset(),
+        extras: Extras | None = None,
     ) -> None:
         self._projection = projection
         self._run_number = run_number
         self._shape = shape
         self._guarded = guarded
         self._suspected = suspected
-        self._decoders = _Decoders(shape.record)
-        self._known = _Decoders(shape.known)
+        self._decoders = Decoders(shape.record)
+        self._known = Decoders(shape.known)
+        self._extras = extras
         self._empty = shape.record()
         self._has_arrays = any(table.each for table, _ in shape.tables)
         self._tables = [_Table(shape, table, columns, guarded, suspected) for table, columns in shape.tables]
@@ -80,13 +85,12 @@ class FastPath:
         new = own.intersection(columns) - self._suspected
         if not new:
             return None
-        return FastPath(self._shape, self._projection, self._run_number, self._guarded - new, self._suspected | new)
+        guarded, suspected = self._guarded - new, self._suspected | new
+        return FastPath(self._shape, self._projection, self._run_number, guarded, suspected, self._extras)
 
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each block that had no rows yet, and the batch at the end of the piece."""
         builder = self._projection.builder(piece, self._run_number)
-        if self._projection.warns_of_unknown:
-            builder.note_unknown(decoding.first(piece))
         buffers: list[list[BytesIO]] = [[] for _ in self._tables]
         counts = [0] * len(self._tables)
         spans: dict[int, Span] = {}
@@ -98,14 +102,14 @@ class FastPath:
                 rows = self._rows(_Block(piece.between(begin, end), piece.shape, piece.is_heavy), piece.offset, place)
                 yield None
             place += rows.count
-            if rows.coerced:
-                builder.note_coerced(rows.coerced)
+            builder.note_effects(rows)
             for table, (lines, count) in enumerate(rows.tables):
                 buffers[table].append(BytesIO(lines))
                 counts[table] += count
             for suspect, within in rows.suspects:
                 spans[suspect] = span = Span(begin + within.start, begin + within.end, within.fault)
-                builder.add(suspect, decoding.decode_one(decoding.text(piece, span)))
+                record = decoding.decode_one(decoding.text(piece, span))
+                builder.add(suspect, record, is_counted=suspect not in rows.undecoded)
         if place != piece.count + 1:
             raise InternalError(f"of {piece.count} records at byte {piece.offset} {place - 1} were decoded")
         yield Batch(
@@ -132,12 +136,10 @@ class FastPath:
             self._pause -= 1
             return None
         text = _Block(block.data, block.shape)
-        try:
-            records = text.decoded(self._known)
-        except _DECODE_ERRORS:
-            records = []
-        rows = self._block_rows(text, records, set(), block.offset, block.place) if records else None
-        if rows is not None and _is_sound(block, rows):
+        records = self._proven(text)
+        decoded = _Decoded(records, counts=self._counted(records))
+        rows = self._block_rows(text, decoded, block.offset, block.place) if records else None
+        if rows is not None and _is_sound(block, rows) and self._are_sound(block.data, records):
             self._misses = 0
             return Proof(len(records), rows)
         self._misses += 1
@@ -145,15 +147,49 @@ class FastPath:
             self._misses, self._pause = 0, _PAUSE_AFTER_MISSES
         return None
 
-    def _rows(self, block: "_Block", offset: int, first: int) -> BlockRows:
-        records, suspects = self._decoded(block)
-        return self._block_rows(block, records, suspects, offset, first)
+    def _proven(self, block: "_Block") -> list[Any]:
+        """Return the records of a block without an unknown member that was not met yet; none where it has others."""
+        try:
+            return block.decoded(self._refusing)
+        except _DECODE_ERRORS as error:
+            if not self._projection.warns_of_unknown or "unknown field" not in str(error):
+                return []
+        try:
+            extras = self._met()
+            # Counted when its rows are made: perhaps there is no proof even so.
+            has_new = extras.can_learn and extras.examine(block.decoded(self._any), UnknownCounts())
+            return block.decoded(extras.decoders) if has_new else []
+        except _DECODE_ERRORS:
+            return []
 
-    def _block_rows(
-        self, block: "_Block", records: Sequence[Any], suspects: set[int], offset: int, first: int
-    ) -> BlockRows:
+    @property
+    def _refusing(self) -> Decoders:
+        """The decoders that refuse each unknown member that was not met yet."""
+        return self._extras.decoders if self._extras else self._known
+
+    @cached_property
+    def _any(self) -> Decoders:
+        return Decoders(Any)
+
+    def _met(self) -> Extras:
+        """Return the unknown members that were met."""
+        self._extras = self._extras or Extras(self._shape, self._projection.members, self._known)
+        return self._extras
+
+    def _counted(self, records: Sequence[Any]) -> UnknownCounts | None:
+        """Return the counts of the unknown members in records that were decoded by `_refusing`."""
+        return self._extras.counted(records) if self._extras else None
+
+    def _are_sound(self, data: bytes, records: Sequence[Any]) -> bool:
+        return self._extras is None or self._extras.are_sound(data, records)
+
+    def _rows(self, block: "_Block", offset: int, first: int) -> BlockRows:
+        return self._block_rows(block, self._decoded(block), offset, first)
+
+    def _block_rows(self, block: "_Block", decoded: "_Decoded", offset: int, first: int) -> BlockRows:
         """Return the rows of a block whose first record has the place `first` in the piece at `offset`."""
         head = b"%d\x1f%d\x1f" % (self._run_number, offset)
+        records, suspects = decoded.records, set(decoded.undecoded)
         last = first + len(records)
         tails = [head + number for number in _numbers(last)[first - 1 : last - 1]]
         # All tables add their suspects before any of them leaves a suspect out.
@@ -165,29 +201,60 @@ class FastPath:
             count=len(records),
             tables=[lines.without(suspects) for lines in lines_of_tables],
             suspects=[(first + suspect, block.spans[suspect]) for suspect in sorted(suspects)],
+            undecoded=frozenset(first + place for place in decoded.undecoded),
             coerced=Counter(chain.from_iterable(lines.changed_without(suspects) for lines in lines_of_tables)),
+            unknown=decoded.counts.kept() if decoded.counts else {},
+            unknown_others=decoded.counts.others if decoded.counts else 0,
         )
 
-    def _decoded(self, block: "_Block") -> tuple[list[Any], set[int]]:
-        """Return the records of a block, and the places, from 0, of those that do not decode as the dataset says."""
+    def _decoded(self, block: "_Block") -> "_Decoded":
+        """Return the records of a block; its unknown members are counted if the definition warns of them."""
+        warns = self._projection.warns_of_unknown
         if not block.is_heavy and is_utf8(block.data):
+            if warns:
+                with suppress(*_DECODE_ERRORS):
+                    records = block.decoded(self._refusing)
+                    return _Decoded(records, counts=self._counted(records))
             with suppress(*_DECODE_ERRORS):
-                return block.decoded(self._decoders), set()
-        records: list[Any] = []
-        suspects: set[int] = set()
-        for place, span in enumerate(block.spans):
-            record = None if span.fault else self._decoded_one(block.data[span.start : span.end])
-            records.append(self._empty if record is None else record)
-            if record is None:
-                suspects.add(place)
-        return records, suspects
+                decoded = _Decoded(block.decoded(self._decoders))
+                if warns:
+                    decoded.counts = UnknownCounts()
+                    self._met().examine(self._examined(block), decoded.counts)
+                return decoded
+        return self._decoded_one_by_one(block)
 
-    def _decoded_one(self, text: bytes) -> Any:
+    def _examined(self, block: "_Block") -> Iterable[Any]:
+        """Return the records of a block as an examination of their members needs them."""
         try:
-            text.decode()
-            return None if self._is_too_heavy(text) else self._decoders.one.decode(text)
-        except _DECODE_ERRORS:
-            return None
+            return block.decoded(self._any)
+        except _DECODE_ERRORS:  # Some numbers are too large for this decoder.
+            return (decoding.decode_one(block.text(span)) for span in block.spans)
+
+    def _decoded_one_by_one(self, block: "_Block") -> "_Decoded":
+        """Return the records of a block, and the places, from 0, of those that do not decode as the dataset says."""
+        decoded = _Decoded([])
+        known: list[Any] = []
+        others: list[bytes] = []
+        for place, span in enumerate(block.spans):
+            text = block.text(span)
+            record = None
+            if not span.fault and self._is_light(text):
+                record = _decoded_one(self._refusing, text) if self._projection.warns_of_unknown else None
+                if record is not None:
+                    known.append(record)
+                elif (record := _decoded_one(self._decoders, text)) is not None:
+                    others.append(text)
+            decoded.records.append(self._empty if record is None else record)
+            if record is None:
+                decoded.undecoded.add(place)
+        if self._projection.warns_of_unknown:
+            decoded.counts = self._counted(known) or UnknownCounts()
+            self._met().examine(map(decoding.decode_one, others), decoded.counts)
+        return decoded
+
+    def _is_light(self, text: bytes) -> bool:
+        """Return whether a record may be decoded as a whole: it is UTF-8, and not too heavy."""
+        return is_utf8(text) and not self._is_too_heavy(text)
 
     def _is_too_heavy(self, text: bytes) -> bool:
         """Return whether a record is left to the checked path, which makes the rows of a large array as it sends them.
@@ -207,12 +274,23 @@ def _is_sound(block: Block, rows: BlockRows) -> bool:
     return not any(is_nested_deeper(block.data[span.start : span.end], LAYER_LEVELS) for _, span in rows.suspects)
 
 
-class _Decoders:
-    """Decoders of a type of record: of arrays, and of single records or lines."""
+@dataclass
+class _Decoded:
+    """The decoded records of a block, and the places, from 0, of those that do not decode as the dataset says.
 
-    def __init__(self, record: type[msgspec.Struct]) -> None:
-        self.array = msgspec.json.Decoder(cast(Any, list)[record])
-        self.one = msgspec.json.Decoder(record)
+    `counts` are those of the unknown members in the records that decode; None: there are none.
+    """
+
+    records: list[Any]
+    undecoded: set[int] = field(default_factory=set)
+    counts: UnknownCounts | None = None
+
+
+def _decoded_one(decoders: Decoders, text: bytes) -> Any:
+    try:
+        return decoders.one.decode(text)
+    except _DECODE_ERRORS:
+        return None
 
 
 class _Block:
@@ -224,7 +302,7 @@ class _Block:
         self._shape = shape
         self._spans: Spans | None = None
 
-    def decoded(self, decoders: _Decoders) -> list[Any]:
+    def decoded(self, decoders: Decoders) -> list[Any]:
         """Return the records.
 
         Raises one of _DECODE_ERRORS if a record is not of the type.
@@ -237,6 +315,10 @@ class _Block:
                 return records
             return list(map(decoders.one.decode, self.data.split(b"\n")))
         raise ValueError("records that follow one another are decoded one by one")
+
+    def text(self, span: Span) -> bytes:
+        """Return the text of a record."""
+        return self.data[span.start : span.end]
 
     @property
     def spans(self) -> Spans:

@@ -35,11 +35,10 @@ class CheckedPath:
         """Yield None after each part of the work, and the batch at its end."""
         places = range(1, piece.count + 1)
         builder = self._projection.builder(piece, self._run_number)
-        if self._projection.warns_of_unknown:
-            builder.note_unknown(decoding.first(piece))
         records = zip(places, decoding.decode(piece), strict=True)
         together = min(_RECORDS_TOGETHER, 1 + _BYTES_TOGETHER * piece.count // max(1, piece.length))
         while chunk := list(islice(records, together)):
+            builder.note_unknown(record for _, record in chunk)
             builder.add_all(chunk)
             yield None
         yield builder.batch(piece, places)

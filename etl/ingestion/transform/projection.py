@@ -5,7 +5,7 @@ PostgreSQL would give.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from etl.datasets import SOURCE, Column, Dataset, Table, paths
 from etl.errors import DefinitionError
-from etl.ingestion.constants import NULL_TEXT
+from etl.ingestion.constants import NULL_TEXT, UNKNOWN_NAME_LENGTH
 from etl.ingestion.framing.partial import Undecoded
 from etl.ingestion.transform.buffering import RowBuffer
 from etl.ingestion.transform.columns import Columns
@@ -23,11 +23,9 @@ from etl.ingestion.transform.members import Condition, Getter, Outer, condition,
 from etl.ingestion.transform.rules import Rules
 from etl.ingestion.transform.structures import json_text
 from etl.ingestion.transform.types import converter, rules_of
-from etl.ingestion.transform.unknown import known, unknown
-from etl.ingestion.values import Batch, Fault, Misfit, Piece, PolicyEffects, Rejected, Rows
+from etl.ingestion.transform.unknown import Known, UnknownCounts, known, note_unknown, unknown
+from etl.ingestion.values import Batch, BlockRows, Fault, Misfit, Piece, PolicyEffects, Rejected, Rows
 
-_LONGEST_NAME = 100
-_MOST_NAMES = 100
 _NUL_SQLSTATES = frozenset({"22021", "22P05"})
 
 
@@ -74,7 +72,6 @@ class Projection:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
-        self.members = known(dataset) if dataset.on_unknown != "ignore" else None
         _require_fitting(dataset)
         self._coerced: list[str] = []
         self._record_tables = [number for number, table in enumerate(dataset.tables) if not table.each]
@@ -92,9 +89,14 @@ class Projection:
     def _keys(self) -> dict[int, list[Getter]]:
         return {number: _keys(self.dataset, self.dataset.tables[number]) for number in self._record_tables}
 
+    @cached_property
+    def members(self) -> Known | None:
+        """The members of a record that the definition knows; None: all."""
+        return known(self.dataset)
+
     @property
     def warns_of_unknown(self) -> bool:
-        """Whether a load should name the members that the definition does not know."""
+        """Whether the members that the definition does not know are counted."""
         return self.dataset.on_unknown == "warn"
 
     def batch(
@@ -111,7 +113,7 @@ class Projection:
         """
         builder = self.builder(piece, run_number)
         for place, record in zip(places, records, strict=True):
-            builder.add(place, record)
+            builder.add(place, record, is_counted=False)
         return builder.batch(piece, places)
 
     def builder(self, piece: Piece, run_number: int) -> "BatchBuilder":
@@ -124,7 +126,7 @@ class Projection:
         Raises RecordRefusal if the record can never load, perhaps when a row is taken.
         """
         if self.dataset.on_unknown == "reject" and (name := next(unknown(record, self.members), None)):
-            reason = f"the definition does not know the member {name[:_LONGEST_NAME]}"
+            reason = f"the definition does not know the member {paths.spelling(name)[:UNKNOWN_NAME_LENGTH]}"
             raise RecordRefusal(Misfit("23514", reason), self.dataset.tables[0], None)
         own = self._table_of(record)
         if own is None:
@@ -193,7 +195,7 @@ class BatchBuilder:
     def __init__(self, projection: Projection, lineage: str) -> None:
         self.rejected: list[Rejected] = []
         self._nul_stripped = 0
-        self._unknown: set[str] = set()
+        self._unknown: UnknownCounts | None = None
         self._coerced: Counter[str] = Counter()
         self._projection = projection
         self._lineage = lineage
@@ -204,8 +206,13 @@ class BatchBuilder:
     def _buffers(self) -> list[RowBuffer]:
         return [RowBuffer() for _ in self._counts]
 
-    def add(self, place: int, record: dict[str, Any] | Fault) -> None:
-        """Add the rows of the record at this place, or reject it."""
+    def add(self, place: int, record: dict[str, Any] | Fault, *, is_counted: bool = True) -> None:
+        """Add the rows of the record at this place, or reject it.
+
+        `is_counted`: its unknown members were counted before.
+        """
+        if not is_counted:
+            self.note_unknown([record])
         if isinstance(record, Fault):
             self.rejected.append(Rejected(place=place, key=None, fault=record))
             return
@@ -259,16 +266,19 @@ class BatchBuilder:
             self._add_rows(self._projection.rows_of(stripped, lineage))
             self._nul_stripped += 1
 
-    def note_coerced(self, counts: Mapping[str, int]) -> None:
-        """Count texts of rows that another path made, which columns do not store as they are written."""
-        self._coerced.update(counts)
+    def note_effects(self, rows: BlockRows) -> None:
+        """Count the texts that columns do not store as written, and the unknown members, of rows of another path."""
+        self._coerced.update(rows.coerced)
+        if rows.unknown:
+            self._unknown = self._unknown or UnknownCounts()
+            self._unknown.add(rows.unknown, rows.unknown_others)
 
     def note_unknown(self, records: Iterable[dict[str, Any] | Fault]) -> None:
-        """Note the members of some records that the definition does not know."""
-        for record in records:
-            for name in unknown(record, self._projection.members):
-                if len(self._unknown) < _MOST_NAMES:
-                    self._unknown.add(name[:_LONGEST_NAME])
+        """Count the members of records that the definition does not know, if it warns of them."""
+        if self._projection.warns_of_unknown:
+            self._unknown = self._unknown or UnknownCounts()
+            for record in records:
+                note_unknown(self._unknown, record, self._projection.members)
 
     def batch(self, piece: Piece, places: Sequence[int]) -> Batch:
         """Return the batch of the piece."""
@@ -281,7 +291,10 @@ class BatchBuilder:
     def policy_effects(self) -> PolicyEffects:
         """The effects of the policies on the records so far."""
         return PolicyEffects(
-            nul_stripped=self._nul_stripped, unknown=tuple(sorted(self._unknown)), coerced=dict(self._coerced)
+            nul_stripped=self._nul_stripped,
+            unknown=self._unknown.kept() if self._unknown else {},
+            unknown_others=self._unknown.others if self._unknown else 0,
+            coerced=dict(self._coerced),
         )
 
     def tables(self) -> tuple[tuple[Rows, ...], ...]:

@@ -4,7 +4,7 @@ Leaves stay raw JSON text; members that the dataset does not name are skipped. A
 left to the checked path, and NoShape says why. Pure.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -17,6 +17,10 @@ from etl.ingestion.transform.tokens import NULL, SEPARATOR
 from etl.ingestion.transform.types import rules_of
 
 Fields = tuple[Token, ...]
+Names = tuple[str, ...]
+
+_ABSENT = msgspec.Raw(b"")
+"""The token of an unknown member that a record does not have: no value is written without a character."""
 
 
 class NoShape(ValueError):
@@ -59,6 +63,27 @@ class RowExtractor:
     fields: Callable[[Sequence[Any], Sequence[bytes]], list[Fields]]
     sizes: Callable[[Sequence[Any]], list[int]] | None
     repeated: Callable[[Sequence[Any]], list[int]] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extra:
+    """A member that the dataset does not name, but a decoder does.
+
+    `tokens(records)` are its values in decoded records, or an empty text for each object without it. `count(records)`
+    is the number of records that have it.
+    """
+
+    tokens: Callable[[Sequence[Any]], list[Any]]
+    count: Callable[[Sequence[Any]], int]
+
+
+class Decoders:
+    """Decoders of a type of record: of arrays, and of single records or lines."""
+
+    def __init__(self, record: Any) -> None:
+        # Where any value is taken, a number stays text: it may be too large, and nobody asks for it.
+        self.array = msgspec.json.Decoder(cast(Any, list)[record], float_hook=str)
+        self.one = msgspec.json.Decoder(record, float_hook=str)
 
 
 @dataclass
@@ -109,6 +134,15 @@ class Shape:
     def extractor(self, table: Table, groups: Sequence[Sequence[TokenColumn]]) -> RowExtractor:
         """Compile the extractor of the rows of a table, with its columns in groups."""
         return _ExtractorCompiler(self.root, table).compiled(groups)
+
+    def with_extras(self, paths: Sequence[Names]) -> tuple[type[msgspec.Struct], list[Extra]]:
+        """Return a type of a record that has these unknown members, too, and no others; and how to look at them.
+
+        Raises NoShape if the decoder refuses the name of one.
+        """
+        fields = {path: f"x{number}" for number, path in enumerate(paths)}
+        record = _compiled(self.root, only_known=True, extras=fields)
+        return record, [_extra(self.root, path, field) for path, field in fields.items()]
 
 
 def shape(dataset: Dataset) -> Shape:
@@ -177,10 +211,21 @@ def _names(each: str) -> list[str]:
     return names
 
 
-def _compiled(node: _Node, name: str = "record", *, only_known: bool = False) -> Any:
-    """Return the type of a node; each node keeps an empty object of its type."""
+def _compiled(
+    node: _Node,
+    path: Names = (),
+    *,
+    only_known: bool = False,
+    extras: Mapping[Names, str] | None = None,
+) -> Any:
+    """Return the type of a node at a path; each node keeps an empty object of its type without extras.
+
+    `extras` are the attributes of further members, by their paths.
+    """
+    extras = extras or {}
+    rename = {attribute: extra[-1] for extra, attribute in extras.items() if extra[:-1] == path}
+    others = [(attribute, msgspec.Raw, _ABSENT) for attribute in rename]
     fields: list[tuple[str, Any, Any]] = []
-    rename: dict[str, str] = {}
     for member, child in node.members.items():
         attribute = node.attribute(member)
         rename[attribute] = member
@@ -189,14 +234,36 @@ def _compiled(node: _Node, name: str = "record", *, only_known: bool = False) ->
             continue
         if child.is_array and any(member.is_array for member in child.members.values()):
             raise NoShape(f"{member} holds an array of arrays")
-        type_ = _compiled(child, f"{name}_{attribute}", only_known=only_known)
+        type_ = _compiled(child, (*path, member), only_known=only_known, extras=extras)
         fields.append((attribute, cast(Any, list)[type_] | None if child.is_array else type_ | None, None))
     try:
-        type_ = msgspec.defstruct(name, fields, rename=rename, gc=False, frozen=True, forbid_unknown_fields=only_known)
+        type_ = msgspec.defstruct(
+            "record", fields + others, rename=rename, gc=False, frozen=True, forbid_unknown_fields=only_known
+        )
     except ValueError as error:
         raise NoShape(f"the decoder of the fast path refuses the name of a member: {error}") from None
-    node.empty = type_()
+    if not extras:
+        node.empty = type_()
     return type_
+
+
+def _extra(root: _Node, path: Names, field: str) -> Extra:
+    """Compile how to look at a further member. The text holds nothing of a record but numbers."""
+    node, object_, loops, is_repeated = root, "r", "", False
+    for depth, name in enumerate(path[:-1]):
+        inner = f"{object_}.{node.attribute(name)}"
+        node, object_ = node.members[name], f"o{depth}"
+        loops += f" for {object_} in " + (f"{inner} or ()" if node.is_array else f"({inner},) if {object_}")
+        is_repeated |= node.is_array
+    tokens = f"[{object_}.{field} for r in records{loops}]"
+    values = {"ABSENT": _ABSENT}
+    count = f"sum(any(t is not ABSENT for t in [{object_}.{field}{loops}]) for r in records)"
+    if not is_repeated:
+        count = f"(lambda tokens: len(tokens) - tokens.count(ABSENT))({tokens})"
+    return Extra(
+        tokens=eval(f"lambda records: {tokens}", values),  # noqa: S307 - this function generates the text
+        count=eval(f"lambda records: {count}", values),  # noqa: S307 - this function generates the text
+    )
 
 
 class _ExtractorCompiler:

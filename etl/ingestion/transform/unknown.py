@@ -1,19 +1,31 @@
 """The unknown members of a record: no column, array or condition of its definition leads to them. Pure."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from etl.datasets import Dataset, paths
+from etl.ingestion.constants import UNKNOWN_NAME_LENGTH, UNKNOWN_NAMES
 from etl.ingestion.framing.partial import Undecoded
-from etl.ingestion.values import KEY
+from etl.ingestion.values import KEY, Fault
 
-Known = dict[str, "Known | None"]
-"""The known members by name, each with the known members below it; None: everything below it is known."""
+Path = tuple[str, ...]
+
+_END = object()
+
+_Tree = dict[str, "_Tree | None"]
+
+
+class Known(NamedTuple):
+    """The names of known members; `below` are those with members that are known one by one, and these members."""
+
+    names: frozenset[Any]
+    below: "tuple[tuple[str, Known], ...]"
 
 
 def known(dataset: Dataset) -> Known | None:
     """Return the members of a record that the definition names; None: a column takes the whole record."""
-    root: Known | None = {}
+    root: _Tree | None = {}
     for table in dataset.tables:
         arrays = [paths.steps(each) for each in table.each]
         columns = [column.value_path for column in table.columns if column.value is None]
@@ -22,29 +34,100 @@ def known(dataset: Dataset) -> Known | None:
                 outer = sum(arrays[: len(arrays) - path.up], ())
                 root = _with(root, (*outer, *path.steps))
         root = _with(root, sum(arrays, ()), is_array=True)
-    return root
+    return None if root is None else _compiled(root)
 
 
-def unknown(value: Any, members: Known | None, path: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield the path of each unknown member, as a definition would spell it."""
-    if members is None:
-        return
-    if isinstance(value, Undecoded):
-        value = value.elements() if value.is_array else value.decoded()
-    if isinstance(value, list | Iterator):
-        for element in value:
-            yield from unknown(element, members, path)
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            if name is KEY:
-                continue
-            if name not in members:
-                yield paths.spelling((*path, name))
-            elif isinstance(inner, dict | list | Undecoded):
-                yield from unknown(inner, members[name], (*path, name))
+def unknown(value: Any, members: Known | None) -> Iterator[Path]:
+    """Yield the path of each unknown member, once for each object that has it."""
+    waiting: list[tuple[Iterator[Any], Known, Path]] = []
+    if members is not None:
+        waiting.append((iter((value,)), members, ()))
+    while waiting:  # A recursion would be as deep as arrays are nested.
+        values, known, path = waiting[-1]
+        inner = next(values, _END)
+        if isinstance(inner, Undecoded):
+            inner = inner.elements() if inner.is_array else inner.decoded()
+        if inner is _END:
+            waiting.pop()
+        elif isinstance(inner, dict):
+            if not inner.keys() <= known.names:
+                yield from ((*path, name) for name in inner if name not in known.names)
+            waiting.extend(
+                (iter((inner[name],)), below, (*path, name))
+                for name, below in reversed(known.below)
+                if isinstance(inner.get(name), dict | list | Undecoded)
+            )
+        elif isinstance(inner, list | Iterator):
+            waiting.append((iter(inner), known, path))
 
 
-def _with(members: Known | None, steps: tuple[paths.Step, ...], *, is_array: bool = False) -> Known | None:
+def name_of(path: Path) -> str:
+    """Return an unknown member as it is counted and shown: as a definition would spell it, but not too long.
+
+    Members whose names are equal up to the cut count as one.
+    """
+    name = paths.spelling(path)
+    return name if len(name) <= UNKNOWN_NAME_LENGTH else f"{name[: UNKNOWN_NAME_LENGTH - 1]}…"
+
+
+class UnknownCounts:
+    """Counts the records that have each unknown member, in constant memory.
+
+    The shortest UNKNOWN_NAMES names are kept, of equally long names the first in the order of their characters.
+    So the parts of a source give the same names and counts in their sum, however it is cut. `others` counts for each
+    record the names that are not kept.
+    """
+
+    def __init__(self) -> None:
+        self.names: Counter[str] = Counter()
+        self.others = 0
+        self._last: tuple[int, str] | None = None
+
+    def add(self, counts: Mapping[str, int], others: int = 0) -> None:
+        """Add the counts of other records."""
+        self.others += others
+        for name, count in counts.items():
+            if self._last is None or _order(name) <= self._last:
+                self.names[name] += count
+            else:
+                self.others += count
+        if len(self.names) > 2 * UNKNOWN_NAMES:
+            self._cut()
+
+    def note(self, paths: Iterable[Path]) -> None:
+        """Count the unknown members of one record, each once."""
+        if names := set(map(name_of, paths)):
+            self.add(dict.fromkeys(names, 1))
+
+    def kept(self) -> dict[str, int]:
+        """Return the counts by name; `others` holds the rest then."""
+        self._cut()
+        return dict(sorted(self.names.items()))
+
+    def _cut(self) -> None:
+        if len(self.names) <= UNKNOWN_NAMES:
+            return
+        ordered = sorted(self.names, key=_order)
+        self.others += sum(self.names.pop(name) for name in ordered[UNKNOWN_NAMES:])
+        self._last = _order(ordered[UNKNOWN_NAMES - 1])
+
+
+def note_unknown(counts: UnknownCounts, record: Any, members: Known | None) -> None:
+    """Count the unknown members of a record, which may also be the fault of text that is no record."""
+    if not isinstance(record, Fault):
+        counts.note(unknown(record, members))
+
+
+def _order(name: str) -> tuple[int, str]:
+    return len(name), name
+
+
+def _compiled(tree: _Tree) -> Known:
+    below = tuple((name, _compiled(inner)) for name, inner in tree.items() if inner is not None)
+    return Known(frozenset([*tree, KEY]), below)
+
+
+def _with(members: _Tree | None, steps: tuple[paths.Step, ...], *, is_array: bool = False) -> _Tree | None:
     """Return the members with those on this path; the elements of an array count as one object."""
     if members is None or (not steps and is_array):
         return members

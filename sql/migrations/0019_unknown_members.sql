@@ -1,0 +1,3 @@
+-- Unknown members are counted: the records of each batch that have them.
+
+comment on column etl.batches.policies is 'records changed by policies: without their NUL characters (nul_stripped), with the key of an earlier record of the source (duplicates); the rows for each table without those of duplicates (kept_rows); the records that have each unknown member, rejected records too (unknown; an older version entered an array of names without counts), and the sum of such counts of members that are not named (unknown_others); and for each column the texts that it does not store as they are written (coerced); null: none';
