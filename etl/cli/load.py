@@ -168,7 +168,7 @@ class Ends:
 def _note_ends(result: CommandResult) -> None:
     """Name the sources that errors ended, if there are several: their errors may be far above."""
     ended = [each for each in result.summaries if each.error is not None]
-    if len(result.summaries) < 2 or not ended:
+    if len({each.source for each in result.summaries}) < 2 or not ended:
         return
     names = {each.source: each.exit_code for each in ended}
     listed = [f"{name} (exit code {code})" for name, code in list(names.items())[:_MOST_NAMES]]

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.cli.conftest import PARCELS
 from tests.support.site import Site
@@ -287,3 +287,20 @@ def test_a_known_source_refreshes_what_is_pending(weighed: Site) -> None:
     weighed.load("parcels", "feed.ndjson", "--no-precalculate")
     again = weighed.run("load", "parcels", "feed.ndjson", "--json").lines[-1]
     assert [each["aggregate"] for each in again["precalculated"]] == ["data_quality"]
+
+
+def test_a_mail_names_the_database_of_the_environment(weighed: Site) -> None:
+    """A command in a mail finds the database that variables of the job name; for a password it needs the variable."""
+    write(weighed, "feed.ndjson", bad=1)
+    where = {name: str(value) for name, value in conninfo_to_dict(weighed.conninfo).items()}
+    variables = {"PGHOST": where["host"], "PGPORT": where["port"], "PGDATABASE": where["dbname"]}
+    variables |= {"PGUSER": where["user"], "PGPASSWORD": "s3cret"}
+    by_variables = weighed.run("load", "parcels", "feed.ndjson", env={"ETL_DATABASE_URL": None, **variables}).stdout
+    assert f"PGHOST={where['host']} PGPORT={where['port']}" in first_command(by_variables)
+    by_address = weighed.run("load", "parcels", "feed.ndjson").stdout
+    assert first_command(by_address).endswith(f"--database {shlex.quote(weighed.conninfo)}")
+    secret = make_conninfo(weighed.conninfo, password="s3cret")  # noqa: S106 - of nobody
+    by_secret = weighed.run("load", "parcels", "feed.ndjson", env={"ETL_DATABASE_URL": secret}).stdout
+    assert "--database" not in first_command(by_secret)
+    assert "the commands need ETL_DATABASE_URL" in by_secret
+    assert "s3cret" not in by_variables + by_secret
