@@ -1,0 +1,90 @@
+"""`etl.load`."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Unpack
+
+from etl.errors import DONE, EtlError, InterruptedByUserError, UsageError
+from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
+from etl.ingestion.pipeline.job import Load, Stop, Target, Unwatched
+from etl.ingestion.pipeline.sharing import Share, shares_of
+from etl.ingestion.sources.given import ProgramError
+from etl.ingestion.values import Source
+from etl.library.arguments import AnySource, LoadOptions, require_kinds, settings_from, sources_of, with_options
+from etl.library.opening import opened
+from etl.library.progress import Calls, Progress
+from etl.library.results import Loaded, Precalculated
+from etl.logs import Logs
+
+
+@with_options(LoadOptions)
+def load(
+    dataset: str,
+    *sources: AnySource,
+    source_name: str | None = None,
+    progress: Callable[[Progress], object] | None = None,
+    database: str | None = None,
+    config_dir: str | Path = "config",
+    **options: Unpack[LoadOptions],
+) -> Loaded:
+    """Load sources into a dataset as `etl load` does; return their summaries with exit code 0 or 1.
+
+    A source is a path (or a pattern, a folder, a URL), an open file, or an iterable of records (dicts). An open file is
+    read from where it is, and not closed; `source_name` is its name in the ledger, or that of records. `progress` is
+    called with a Progress, a few times a second at most.
+
+    Commas separate several datasets, and their paths in `records`. The options are those of the command, but one
+    process loads unless `workers` is given, and a database that is away is waited for only with `retry_for`. More
+    workers are new processes: a script that asks for them needs `if __name__ == "__main__":`.
+
+    Raises the EtlError of the source with the gravest exit code otherwise; the same call continues the load. What the
+    program's own iterable, file object or `progress` raises is raised again, and so is KeyboardInterrupt; the batches
+    before it are loaded.
+    """
+    require_kinds(texts={"dataset": dataset, "database": database}, paths={"config_dir": config_dir})
+    if progress is not None and not callable(progress):
+        raise UsageError(f"progress: expected a function, got a value of type {type(progress).__name__}")
+    settings = settings_from(options)
+    named = sources_of(sources, settings, source_name)
+    folder = Path(config_dir)
+    shares = shares_of(dataset, settings.records, settings.format, folder)
+    _require_separable(shares, named)
+    result, calls = CommandResult(), Calls(progress) if progress is not None else None
+    with opened(database, folder, settings) as target:
+        # The processes of several workers have no logger of this program.
+        stop, logs = Stop(), Logs(level="critical")
+        targets = [Target.of(share.dataset, share.records, settings) for share in shares]
+        watch = calls or Unwatched()
+        asked = Load(database=target, settings=settings, targets=targets, stop=stop, logs=logs, watch=watch)
+        require_all(asked, named, folder)
+        load_all(asked, named, result, lambda _summary, _error: None)
+        precalculate_all(asked, folder, result, lambda _error: None)
+    _require_done(result, calls)
+    return Loaded(
+        exit_code=result.exit_code, sources=tuple(result.summaries), precalculated=Precalculated(result.precalculated)
+    )
+
+
+def _require_separable(shares: Iterable[Share], sources: Iterable[Source]) -> None:
+    """Raise UsageError when records of a program would have to be shared by several datasets."""
+    names = [share.dataset.name for share in shares]
+    if len(names) > 1 and any(source.is_lines for source in sources):
+        raise UsageError(
+            f"records of a program belong to one dataset, got {', '.join(names)}", hint="load each dataset by itself"
+        )
+
+
+def _require_done(result: CommandResult, calls: Calls | None) -> None:
+    """Raise what ended the load: an exception of the program as itself, else the error of the gravest exit code."""
+    error: EtlError | None = None
+    if result.exit_code not in DONE:
+        grave = [each for each in result.errors if each.exit_code == result.exit_code]
+        error = (grave or result.errors)[0]
+    if calls is not None and calls.error is not None and (error is None or isinstance(error, InterruptedByUserError)):
+        raise calls.error
+    if isinstance(error, InterruptedByUserError):
+        raise KeyboardInterrupt(f"{error}; the same call continues") from error
+    if isinstance(error, ProgramError):
+        raise error.original
+    if error is not None:
+        raise error
