@@ -120,6 +120,12 @@ def require_kinds(*, texts: Mapping[str, Any], paths: Mapping[str, Any]) -> None
                     raise UsageError(f"{name}: expected {expected}, got a value of type {type(each).__name__}")
 
 
+def require_positive(name: str, number: Any) -> None:
+    """Raise UsageError for what is neither None nor a number above 0."""
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int | float) or not number > 0):
+        raise UsageError(f"{name}: expected a number above 0")
+
+
 def _require_expected(given: Mapping[str, Any]) -> None:
     """Raise UsageError for a word or number that the command line refuses."""
     texts = [setting.name for setting in settings_of(LoadSettings) if setting.kind is str]
@@ -213,7 +219,7 @@ def _require_source(argument: Any) -> None:
         hint = "io.BytesIO(data) is a file object"
     elif isinstance(argument, Mapping):
         hint = "a list with it is a source of one record: [record]"
-    elif any(hasattr(kind, name) for name in _EXCHANGED):
+    elif any(hasattr(kind, name) for name in _EXCHANGED) or kind.__name__ == "LazyFrame":
         hint = f"give its rows: {_FRAMES.get(package, 'an iterable of dicts')}"
     elif hasattr(argument, "__aiter__"):
         hint = "collect the records of an asynchronous iterable first: [record async for record in records]"

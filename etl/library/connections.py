@@ -68,6 +68,8 @@ class Connection:
         *sources: AnySource,
         source_name: str | None = None,
         progress: Callable[[Progress], object] | None = None,
+        timeout: float | None = None,
+        metrics_file: str | Path | None = None,
         **options: Unpack[LoadOptions],
     ) -> Loaded:
         """Load sources into a dataset: see `etl.load`."""
@@ -76,6 +78,8 @@ class Connection:
             *sources,
             source_name=source_name,
             progress=progress,
+            timeout=timeout,
+            metrics_file=metrics_file,
             database=self._open_address,
             config_dir=self.config_dir,
             **options,
@@ -89,6 +93,7 @@ class Connection:
         dataset: str | None = None,
         all: bool = False,
         allow_empty: bool = False,
+        metrics_file: str | Path | None = None,
         **options: Unpack[ReplayOptions],
     ) -> Replays:
         """Load records of the failed store again: see `etl.replay`."""
@@ -98,6 +103,7 @@ class Connection:
             dataset=dataset,
             all=all,
             allow_empty=allow_empty,
+            metrics_file=metrics_file,
             database=self._open_address,
             config_dir=self.config_dir,
             **options,

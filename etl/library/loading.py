@@ -1,16 +1,28 @@
 """`etl.load`."""
 
-from collections.abc import Callable, Iterable
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Unpack
 
-from etl.errors import DONE, EtlError, InterruptedByUserError, UsageError
+from etl import metrics
+from etl.errors import DONE, SIGNALS, EtlError, ExitCode, InterruptedByUserError, UsageError
 from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
 from etl.ingestion.pipeline.job import Load, Stop, Target, Unwatched
 from etl.ingestion.pipeline.sharing import Share, shares_of
 from etl.ingestion.sources.given import ProgramError
 from etl.ingestion.values import Source
-from etl.library.arguments import AnySource, LoadOptions, require_kinds, settings_from, sources_of, with_options
+from etl.library.arguments import (
+    AnySource,
+    LoadOptions,
+    require_kinds,
+    require_positive,
+    settings_from,
+    sources_of,
+    with_options,
+)
 from etl.library.opening import opened
 from etl.library.progress import Calls, Progress
 from etl.library.results import Loaded, Precalculated
@@ -23,6 +35,8 @@ def load(
     *sources: AnySource,
     source_name: str | None = None,
     progress: Callable[[Progress], object] | None = None,
+    timeout: float | None = None,
+    metrics_file: str | Path | None = None,
     database: str | None = None,
     config_dir: str | Path = "config",
     **options: Unpack[LoadOptions],
@@ -31,7 +45,8 @@ def load(
 
     A source is a path (or a pattern, a folder, a URL), an open file, or an iterable of records (dicts). An open file is
     read from where it is, and not closed; `source_name` is its name in the ledger, or that of records. `progress` is
-    called with a Progress, a few times a second at most.
+    called with a Progress, a few times a second at most. After `timeout` seconds the load ends with the batch in hand,
+    and exit code 143; a read of a source that waits is not ended.
 
     Commas separate several datasets, and their paths in `records`. The options are those of the command, but one
     process loads unless `workers` is given, and a database that is away is waited for only with `retry_for`. More
@@ -41,28 +56,53 @@ def load(
     program's own iterable, file object or `progress` raises is raised again, and so is KeyboardInterrupt; the batches
     before it are loaded.
     """
-    require_kinds(texts={"dataset": dataset, "database": database}, paths={"config_dir": config_dir})
+    paths = {"config_dir": config_dir, "metrics_file": metrics_file}
+    require_kinds(texts={"dataset": dataset, "database": database}, paths=paths)
+    require_positive("timeout", timeout)
     if progress is not None and not callable(progress):
         raise UsageError(f"progress: expected a function, got a value of type {type(progress).__name__}")
     settings = settings_from(options)
     named = sources_of(sources, settings, source_name)
     folder = Path(config_dir)
-    shares = shares_of(dataset, settings.records, settings.format, folder)
-    _require_separable(shares, named)
     result, calls = CommandResult(), Calls(progress) if progress is not None else None
-    with opened(database, folder, settings) as target:
-        # The processes of several workers have no logger of this program.
-        stop, logs = Stop(), Logs(level="critical")
-        targets = [Target.of(share.dataset, share.records, settings) for share in shares]
-        watch = calls or Unwatched()
-        asked = Load(database=target, settings=settings, targets=targets, stop=stop, logs=logs, watch=watch)
-        require_all(asked, named, folder)
-        load_all(asked, named, result, lambda _summary, _error: None)
-        precalculate_all(asked, folder, result, lambda _error: None)
+    measured = None if metrics_file is None or settings.dry_run else Path(metrics_file)
+    with metrics.Report(measured, "load", dataset) as report:
+        shares = shares_of(dataset, settings.records, settings.format, folder)
+        _require_separable(shares, named)
+        with opened(database, folder, settings) as target, _ending_after(timeout) as stop:
+            # The processes of several workers have no logger of this program.
+            logs, watch = Logs(level="critical"), calls or Unwatched()
+            targets = [Target.of(share.dataset, share.records, settings) for share in shares]
+            asked = Load(database=target, settings=settings, targets=targets, stop=stop, logs=logs, watch=watch)
+            require_all(asked, named, folder)
+            load_all(asked, named, result, lambda _summary, _error: None)
+            precalculate_all(asked, folder, result, report.note_error)
+            if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
+                report.look_at(target)
+        report.count_sources(result.summaries)
+        report.exit_code = result.exit_code
     _require_done(result, calls)
     return Loaded(
         exit_code=result.exit_code, sources=tuple(result.summaries), precalculated=Precalculated(result.precalculated)
     )
+
+
+@contextmanager
+def _ending_after(seconds: float | None) -> Iterator[Stop]:
+    """Yield a stop event that is set after some seconds, as by SIGTERM."""
+    stop = Stop()
+
+    def end() -> None:
+        stop.signal_number = signal.SIGTERM
+
+    timer = threading.Timer(seconds or 0, end)
+    timer.daemon = True
+    if seconds is not None:
+        timer.start()
+    try:
+        yield stop
+    finally:
+        timer.cancel()
 
 
 def _require_separable(shares: Iterable[Share], sources: Iterable[Source]) -> None:
@@ -82,7 +122,7 @@ def _require_done(result: CommandResult, calls: Calls | None) -> None:
         error = (grave or result.errors)[0]
     if calls is not None and calls.error is not None and (error is None or isinstance(error, InterruptedByUserError)):
         raise calls.error
-    if isinstance(error, InterruptedByUserError):
+    if isinstance(error, InterruptedByUserError) and error.exit_code == ExitCode.SIGINT:
         raise KeyboardInterrupt(f"{error}; the same call continues") from error
     if isinstance(error, ProgramError):
         raise error.original

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Unpack
 
+from etl import metrics
 from etl.errors import BusyError, UsageError, gravest
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline.replay import ReplayFilter, ReplayResult, replay_all, select
@@ -19,6 +20,7 @@ def replay(
     dataset: str | None = None,
     all: bool = False,
     allow_empty: bool = False,
+    metrics_file: str | Path | None = None,
     database: str | None = None,
     config_dir: str | Path = "config",
     **options: Unpack[ReplayOptions],
@@ -32,19 +34,27 @@ def replay(
     if not (ids or run or dataset or all):
         raise UsageError("nothing is named to replay", hint="give ids, run, dataset or all=True")
     texts = {"id": ids, "run": run, "dataset": dataset, "database": database}
-    require_kinds(texts=texts, paths={"config_dir": config_dir})
+    require_kinds(texts=texts, paths={"config_dir": config_dir, "metrics_file": metrics_file})
     settings = settings_from(options, ReplayOptions)
     folder = Path(config_dir)
-    with opened(database, folder, settings) as target, FailedStore(settings.failed_dir) as store:
+    with (
+        metrics.Report(None if metrics_file is None else Path(metrics_file), "replay", dataset or "") as report,
+        opened(database, folder, settings) as target,
+        FailedStore(settings.failed_dir) as store,
+    ):
         wanted = ReplayFilter(ids=ids, run=run, dataset=dataset, allow_empty=allow_empty)
         selection = select(wanted, target, folder, store)
         results = list(
             replay_all(selection, target, folder, store, settings.retries, precalculates=settings.precalculate)
         )
-    for result in results:
-        if isinstance(result, BusyError | UsageError):
-            raise result
-    replayed = tuple(result for result in results if isinstance(result, ReplayResult))
+        replayed = tuple(result for result in results if isinstance(result, ReplayResult))
+        for each in replayed:
+            report.count(each.dataset, {"loaded": each.loaded, "rejected": each.rejected, "failed": each.failed})
+        report.look_at(target)
+        for result in results:
+            if isinstance(result, BusyError | UsageError):
+                raise result
+        report.exit_code = gravest(result.exit_code for result in replayed)
     return Replays(
         exit_code=gravest(result.exit_code for result in replayed),
         replayed=replayed,

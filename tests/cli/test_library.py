@@ -76,14 +76,10 @@ def test_the_functions_are_listed_before_they_are_imported() -> None:
 
 
 def test_a_program_has_the_options_of_the_command() -> None:
-    """Every option of the command, except those for a terminal, a metrics file or a signal, is an argument of it."""
+    """Every option of the command, except that for its output, is an argument of the function."""
     options = {parameter.name for parameter in load_command.params}
     arguments = set(inspect.signature(etl.load).parameters)
-    assert {str(name).replace("no_precalculate", "precalculate") for name in options} - arguments == {
-        "as_json",
-        "metrics_file",
-        "timeout",
-    }
+    assert {str(name).replace("no_precalculate", "precalculate") for name in options} - arguments == {"as_json"}
 
 
 def test_a_program_is_refused_what_the_command_refuses() -> None:
@@ -99,7 +95,7 @@ def test_a_program_is_refused_what_the_command_refuses() -> None:
         with pytest.raises(etl.EtlError, match=f"^{name}: ") as caught:
             etl.load("vehicles", "missing.json", database="nowhere", **{name: wrong[name]})
         assert caught.value.exit_code == 2
-    assert len(set(wrong) & arguments) == 14
+    assert len(set(wrong) & arguments) == 15
 
 
 def _refuse(folder: Path, database_url: str, name: str = "fleet.json") -> etl.Loaded:
@@ -169,11 +165,11 @@ def test_a_replay_of_a_busy_source_raises_after_the_others(
 
 
 def test_a_program_has_the_options_of_a_replay() -> None:
-    """Every option of the command, except those for a terminal or a metrics file, is an argument of the function."""
+    """Every option of the command, except that for its output, is an argument of the function."""
     options = {str(parameter.name) for parameter in replay_command.params}
     same = {"no_precalculate": "precalculate", "replay_all": "all"}
     arguments = set(inspect.signature(etl.replay).parameters)
-    assert {same.get(name, name) for name in options} - arguments == {"as_json", "metrics_file"}
+    assert {same.get(name, name) for name in options} - arguments == {"as_json"}
 
 
 CALLS: dict[str, Callable[[Any], object]] = {
@@ -185,6 +181,8 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "encoding": lambda wrong: etl.load("vehicles", "a.json", encoding=wrong),
     "mode": lambda wrong: etl.load("vehicles", "a.json", mode=wrong),
     "batch_rows": lambda wrong: etl.load("vehicles", "a.json", batch_rows=wrong),
+    "metrics_file": lambda wrong: etl.load("vehicles", "a.json", metrics_file=wrong),
+    "timeout": lambda wrong: etl.load("vehicles", "a.json", timeout=wrong),
     "progress": lambda wrong: etl.load("vehicles", "a.json", progress=wrong),
     "source_name": lambda wrong: etl.load("vehicles", [], source_name=wrong),
     "id": etl.replay,

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 import etl
 from tests.support.faults import Connection
 from tests.support.site import Site
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("logging_restored")
 
@@ -209,6 +211,43 @@ def test_an_exception_of_the_last_progress_call_leaves_the_source_loaded(load: L
         load(made(4), progress=fail)
     assert ids_of(parcels) == ["P0", "P1", "P2", "P3"]
     assert load(made(4)).sources[0].status == "already_loaded"
+
+
+def test_a_timeout_ends_a_load_after_the_batch_in_hand(load: Load, parcels: Site) -> None:
+    """With exit code 143, in any thread; the same call continues."""
+    begun = time.monotonic()
+
+    def wait() -> None:
+        until(lambda: time.monotonic() - begun > 0.3, "the timeout")
+
+    def records() -> Iterator[dict[str, str]]:
+        yield from made(5000, wait)
+        yield from made(5000)
+
+    found: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            load(records(), timeout=0.1, batch_rows=1000)
+        except etl.EtlError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert [error.exit_code for error in found if isinstance(error, etl.EtlError)] == [143]
+    assert load(records()).sources[0].status == "loaded"
+    assert len(ids_of(parcels)) == 10_000
+
+
+def test_a_load_writes_metrics(load: Load, parcels: Site) -> None:
+    """As the command does, also of an error."""
+    metrics = parcels.folder / "etl.prom"
+    load(made(3), metrics_file=metrics)
+    assert 'etl_last_records{command="load",dataset="parcels",outcome="loaded"} 3.0' in metrics.read_text()
+    with pytest.raises(etl.EtlError):
+        load("missing.json", metrics_file=metrics)
+    assert 'etl_last_exit_code{command="load",dataset="parcels"} 3.0' in metrics.read_text()
 
 
 def test_an_interrupt_is_an_interrupt(load: Load, parcels: Site) -> None:

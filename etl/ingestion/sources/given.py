@@ -258,8 +258,9 @@ def _hint_for(value: object) -> str:
         return "decode bytes to text"
     if isinstance(value, set | frozenset):
         return "sort a set into a list"
-    if type(value).__module__.partition(".")[0] == "pandas":
-        return _MISSING
+    package = type(value).__module__.partition(".")[0]
+    if package in {"pandas", "numpy"}:
+        return _MISSING if package == "pandas" else "value.tolist() makes a value of Python of it"
     return "convert it to text, a number, a list or a dict"
 
 
