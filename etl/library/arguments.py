@@ -120,10 +120,16 @@ def require_kinds(*, texts: Mapping[str, Any], paths: Mapping[str, Any]) -> None
                     raise UsageError(f"{name}: expected {expected}, got a value of type {type(each).__name__}")
 
 
-def require_positive(name: str, number: Any) -> None:
-    """Raise UsageError for what is neither None nor a number above 0."""
-    if number is not None and (isinstance(number, bool) or not isinstance(number, int | float) or not number > 0):
+def require_positive(name: str, number: Any) -> float | None:
+    """Return a number above 0, or None.
+
+    Raises UsageError for anything else.
+    """
+    if number is None:
+        return None
+    if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
         raise UsageError(f"{name}: expected a number above 0")
+    return number
 
 
 def _require_expected(given: Mapping[str, Any]) -> None:

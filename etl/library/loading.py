@@ -2,10 +2,10 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Unpack
+from typing import NamedTuple, Unpack
 
 from etl import metrics
 from etl.errors import DONE, SIGNALS, EtlError, ExitCode, InterruptedByUserError, UsageError
@@ -27,6 +27,7 @@ from etl.library.opening import opened
 from etl.library.progress import Calls, Progress
 from etl.library.results import Loaded, Precalculated
 from etl.logs import Logs
+from etl.settings import LoadSettings
 
 
 @with_options(LoadOptions)
@@ -58,33 +59,53 @@ def load(
     """
     paths = {"config_dir": config_dir, "metrics_file": metrics_file}
     require_kinds(texts={"dataset": dataset, "database": database}, paths=paths)
-    require_positive("timeout", timeout)
+    calls, settings = _calls_of(progress), settings_from(options)
+    found = sources_of(sources, settings, source_name)
+    asked = _Asked(dataset, found, database, Path(config_dir), settings, require_positive("timeout", timeout))
+    measured = None if metrics_file is None or settings.dry_run else Path(metrics_file)
+    return _loaded(_load(asked, calls, measured), calls)
+
+
+def _calls_of(progress: Callable[[Progress], object] | None) -> Calls | None:
     if progress is not None and not callable(progress):
         raise UsageError(f"progress: expected a function, got a value of type {type(progress).__name__}")
-    settings = settings_from(options)
-    named = sources_of(sources, settings, source_name)
-    folder = Path(config_dir)
-    result, calls = CommandResult(), Calls(progress) if progress is not None else None
-    measured = None if metrics_file is None or settings.dry_run else Path(metrics_file)
-    with metrics.Report(measured, "load", dataset) as report:
-        shares = shares_of(dataset, settings.records, settings.format, folder)
-        _require_separable(shares, named)
-        with opened(database, folder, settings) as target, _ending_after(timeout) as stop:
-            # The processes of several workers have no logger of this program.
-            logs, watch = Logs(level="critical"), calls or Unwatched()
-            targets = [Target.of(share.dataset, share.records, settings) for share in shares]
-            asked = Load(database=target, settings=settings, targets=targets, stop=stop, logs=logs, watch=watch)
-            require_all(asked, named, folder)
-            load_all(asked, named, result, lambda _summary, _error: None)
-            precalculate_all(asked, folder, result, report.note_error)
+    return Calls(progress) if progress is not None else None
+
+
+class _Asked(NamedTuple):
+    """The checked arguments of a load."""
+
+    dataset: str
+    sources: Sequence[Source]
+    database: str | None
+    folder: Path
+    settings: LoadSettings
+    timeout: float | None
+
+
+def _load(asked: _Asked, calls: Calls | None, metrics_file: Path | None) -> CommandResult:
+    """Load all sources and refresh the aggregates, as the command does."""
+    result, settings, folder = CommandResult(), asked.settings, asked.folder
+    with metrics.Report(metrics_file, "load", asked.dataset) as report:
+        shares = shares_of(asked.dataset, settings.records, settings.format, folder)
+        _require_separable(shares, asked.sources)
+        with opened(asked.database, folder, settings) as target, _ending_after(asked.timeout) as stop:
+            load = Load(
+                database=target,
+                settings=settings,
+                targets=[Target.of(share.dataset, share.records, settings) for share in shares],
+                stop=stop,
+                logs=Logs(level="critical"),  # The processes of several workers have no logger of this program.
+                watch=calls or Unwatched(),
+            )
+            require_all(load, asked.sources, folder)
+            load_all(load, asked.sources, result, lambda _summary, _error: None)
+            precalculate_all(load, folder, result, report.note_error)
             if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
                 report.look_at(target)
         report.count_sources(result.summaries)
         report.exit_code = result.exit_code
-    _require_done(result, calls)
-    return Loaded(
-        exit_code=result.exit_code, sources=tuple(result.summaries), precalculated=Precalculated(result.precalculated)
-    )
+    return result
 
 
 @contextmanager
@@ -114,8 +135,11 @@ def _require_separable(shares: Iterable[Share], sources: Iterable[Source]) -> No
         )
 
 
-def _require_done(result: CommandResult, calls: Calls | None) -> None:
-    """Raise what ended the load: an exception of the program as itself, else the error of the gravest exit code."""
+def _loaded(result: CommandResult, calls: Calls | None) -> Loaded:
+    """Return the result of a load that is done.
+
+    Raises what ended it: an exception of the program as itself, else the error of the gravest exit code.
+    """
     error: EtlError | None = None
     if result.exit_code not in DONE:
         grave = [each for each in result.errors if each.exit_code == result.exit_code]
@@ -128,3 +152,6 @@ def _require_done(result: CommandResult, calls: Calls | None) -> None:
         raise error.original
     if error is not None:
         raise error
+    return Loaded(
+        exit_code=result.exit_code, sources=tuple(result.summaries), precalculated=Precalculated(result.precalculated)
+    )

@@ -1,5 +1,6 @@
 """`etl.replay`."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -47,16 +48,26 @@ def replay(
         results = list(
             replay_all(selection, target, folder, store, settings.retries, precalculates=settings.precalculate)
         )
-        replayed = tuple(result for result in results if isinstance(result, ReplayResult))
-        for each in replayed:
+        replays = _replays(results)
+        for each in replays.replayed:
             report.count(each.dataset, {"loaded": each.loaded, "rejected": each.rejected, "failed": each.failed})
         report.look_at(target)
-        for result in results:
-            if isinstance(result, BusyError | UsageError):
-                raise result
-        report.exit_code = gravest(result.exit_code for result in replayed)
+        _require_free(results)
+        report.exit_code = replays.exit_code
+    return replays
+
+
+def _replays(results: Sequence[object]) -> Replays:
+    replayed = tuple(result for result in results if isinstance(result, ReplayResult))
     return Replays(
         exit_code=gravest(result.exit_code for result in replayed),
         replayed=replayed,
         precalculated=Precalculated(result for result in results if isinstance(result, RefreshResult)),
     )
+
+
+def _require_free(results: Iterable[object]) -> None:
+    """Raise the first error of a file that could not be replayed."""
+    for result in results:
+        if isinstance(result, BusyError | UsageError):
+            raise result

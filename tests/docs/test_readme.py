@@ -70,8 +70,8 @@ def test_the_readme_leads_out_of_the_clone_before_it_makes_files(clone: Path, tm
     """What follows the demo begins in an empty folder, with the program of the clone; another database is the last."""
     home = tmp_path / "home"
     blocks = shell_blocks()
-    assert follow(clone, home, blocks[1]) == [str(home / "try-etl"), str(clone / ".venv" / "bin" / "etl")]
-    assert list((home / "try-etl").iterdir()) == []
+    assert follow(clone, home, blocks[1]) == [str(home / "etl-first-steps"), str(clone / ".venv" / "bin" / "etl")]
+    assert list((home / "etl-first-steps").iterdir()) == []
     assert README.index(blocks[1]) < README.index("```console")
     assert README.rindex("```console") < README.index("export ETL_DATABASE_URL=")
     assert git(clone, "status", "--porcelain") == ""
