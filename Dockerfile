@@ -10,6 +10,7 @@ COPY pyproject.toml README.md CHANGELOG.md LICENSE ./
 COPY etl/ etl/
 COPY sql/ sql/
 COPY config/ config/
+COPY scripts/etl-retry scripts/
 RUN python -m build --wheel --no-isolation --outdir /dist \
     && /opt/etl/bin/pip install -c constraints.txt /dist/*.whl
 

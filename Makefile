@@ -6,6 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 OTHERS := .venv-bench/.installed
+RELEASED := .venv-release/.installed
 BENCH ?= --write-docs
 DATABASE := embedded:
 # Two processes, each with a server of its own; who has done its half takes from the other's.
@@ -74,6 +75,10 @@ wheel: $(INSTALLED) ## the sdist, and the wheel built from it, in dist/
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
 
+.PHONY: release
+release: $(INSTALLED) $(RELEASED) ## all parts of a release in dist/, checked, from the last commit; with TAG=v1.2.3 for the day of it
+	@$(BIN)/python scripts/release.py
+
 .PHONY: venv
 venv: $(INSTALLED) ## .venv with the pinned versions; made again when these change
 
@@ -97,7 +102,13 @@ $(OTHERS): scripts/benchmark-constraints.txt
 	  duckdb duckdb-extension-postgres-scanner polars 'dlt[postgres]' 'psycopg[binary]'
 	@touch $@
 
+# What checks and describes a release is needed by nobody else.
+$(RELEASED): scripts/release-constraints.txt
+	@$(PYTHON) -m venv --clear .venv-release
+	@.venv-release/bin/python -m pip install --quiet -c $< twine cyclonedx-bom
+	@touch $@
+
 .PHONY: clean
 clean: ## remove what make made; the database in .etl and the failed store stay
-	rm -rf .venv .venv-bench .coverage* dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .venv-release .coverage* dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find etl tests sql -name __pycache__ -type d -prune -exec rm -rf {} +

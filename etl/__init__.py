@@ -1,21 +1,68 @@
 """Batch ETL of logistics JSON into PostgreSQL by COPY: the commands as functions in Python."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from etl.version import __version__
 
 if TYPE_CHECKING:
-    from etl.library import EtlError, Loaded, Replays, load, precalculate, replay
+    from etl.library import (
+        Connection,
+        Created,
+        EtlError,
+        FailedFile,
+        FailedRecord,
+        Failures,
+        Loaded,
+        Precalculated,
+        Progress,
+        Proposed,
+        Replays,
+        Runs,
+        Undone,
+        connect,
+        create,
+        failed,
+        infer,
+        load,
+        precalculate,
+        replay,
+        runs,
+        undo,
+    )
 
-__all__ = ["EtlError", "Loaded", "Replays", "__version__", "load", "precalculate", "replay"]
+__all__ = [
+    "Connection",
+    "Created",
+    "EtlError",
+    "FailedFile",
+    "FailedRecord",
+    "Failures",
+    "Loaded",
+    "Precalculated",
+    "Progress",
+    "Proposed",
+    "Replays",
+    "Runs",
+    "Undone",
+    "__version__",
+    "connect",
+    "create",
+    "failed",
+    "infer",
+    "load",
+    "precalculate",
+    "replay",
+    "runs",
+    "undo",
+]
 
 
 def __dir__() -> list[str]:
-    """Return all names, also those that are not imported yet."""
-    return sorted({*globals(), *__all__})
+    """Return the public names, also those that are not imported yet, and no name that the module needs itself."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a function when a program first uses it: the command line starts without it."""
     if name.startswith("_") or name not in __all__:
         raise AttributeError(f"module 'etl' has no attribute {name!r}")

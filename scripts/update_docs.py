@@ -2,8 +2,9 @@
 """Rewrite the parts of the documentation that the code knows better: generated blocks and recorded transcripts.
 
 A generated block is between `<!-- generated: NAME -->` and `<!-- end: NAME -->`. A transcript is a fenced block
-of kind `console`: each line that begins with `$ ` is run by a shell, what follows is what it printed. A fenced
-block of kind `toml` or `json` whose line before the fence is `<!-- file: PATH -->` is written to that file first.
+of kind `console`: each line that begins with `$ ` is run by a shell, what follows is what it printed. In one of kind
+`pycon` each statement at a prompt is run by Python; the blocks of a page are one session. A fenced block of kind
+`toml` or `json` whose line before the fence is `<!-- file: PATH -->` is written to that file first.
 The tests run the same functions and compare (`tests/docs/test_docs.py`).
 """
 
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from etl.ingestion.values import Misfit, Piece
 from etl.precalculation.catalogue import read_all
 from etl.provisioning import migrate, opened
 from etl.settings import file_keys, is_of_failed
+from scripts import python_sessions
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -43,7 +46,9 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 _BLOCK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
-_FENCE = re.compile(r"(?:<!-- file: (?P<path>\S+) -->\n)?```(?P<kind>toml|json|console)\n(?P<text>.*?)```", re.DOTALL)
+_FENCE = re.compile(
+    r"(?:<!-- file: (?P<path>\S+) -->\n)?```(?P<kind>toml|json|console|pycon)\n(?P<text>.*?)```", re.DOTALL
+)
 _RUN = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 
 # What differs from one run of a transcript to the next.
@@ -86,18 +91,27 @@ def with_transcripts(text: str, folder: Path, database_url: str) -> str:
     The commands of a page run one after the other in `folder`, against the database of that address.
     """
     new_names: dict[str, str] = {}
+    with ExitStack() as sessions:
+        prompt: list[python_sessions.Prompt] = []
 
-    def follow(found: re.Match[str]) -> str:
-        if found["path"]:
-            path = folder / found["path"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(found["text"], encoding="utf-8")
-        if found["kind"] != "console":
-            return found[0]
-        text = "".join(_follow(found["text"], folder, database_url, new_names))
-        return found[0].replace(found["text"], _kept(found["text"], text))
+        def printed(kind: str, shown: str) -> str:
+            if kind == "console":
+                return "".join(_follow(shown, folder, database_url, new_names))
+            if not prompt:
+                here = _environment(folder, database_url)
+                prompt.append(sessions.enter_context(python_sessions.prompt(folder, here)))
+            return prompt[0].follow(shown)
 
-    return _FENCE.sub(follow, text)
+        def follow(found: re.Match[str]) -> str:
+            if found["path"]:
+                path = folder / found["path"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(found["text"], encoding="utf-8")
+            if found["kind"] not in {"console", "pycon"}:
+                return found[0]
+            return found[0].replace(found["text"], _kept(found["text"], printed(found["kind"], found["text"])))
+
+        return _FENCE.sub(follow, text)
 
 
 def _kept(before: str, after: str) -> str:
@@ -131,8 +145,8 @@ def _renamed(text: str, names: Mapping[str, str]) -> str:
     return _RUN.sub(lambda run: names.get(run[0], run[0]), text)
 
 
-def _run(commands: Iterable[str], folder: Path, database_url: str) -> list[str]:
-    """Run commands in one shell as a person would, and return what each printed."""
+def _environment(folder: Path, database_url: str) -> dict[str, str]:
+    """Return the environment of a person who works in a folder, with the command `etl`."""
     program = folder / ".bin" / "etl"
     program.parent.mkdir(exist_ok=True)
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m etl "$@"\n')
@@ -145,7 +159,12 @@ def _run(commands: Iterable[str], folder: Path, database_url: str) -> list[str]:
         "ETL_DATABASE_URL": database_url,
         "ETL_LOG_LEVEL": "error",
     }
-    environment |= {name: value for name, value in os.environ.items() if name == "COVERAGE_PROCESS_CONFIG"}
+    return environment | {name: value for name, value in os.environ.items() if name == "COVERAGE_PROCESS_CONFIG"}
+
+
+def _run(commands: Iterable[str], folder: Path, database_url: str) -> list[str]:
+    """Run commands in one shell as a person would, and return what each printed."""
+    environment = _environment(folder, database_url)
     script = "\n".join(f"{command}\nstatus=$?; printf '\\036'; (exit $status)" for command in commands)
     done = subprocess.run(  # noqa: S603 - the commands of our own pages
         ["/bin/sh", "-c", script],
@@ -375,7 +394,7 @@ def main() -> None:
         for number, path in enumerate(PAGES):
             before = after = path.read_text(encoding="utf-8")
             after = with_blocks(after, made)
-            if "```console\n" in after:
+            if "```console\n" in after or "```pycon\n" in after:
                 after = _with_transcripts_of_a_new_database(after, Path(name) / str(number), connection)
             if after != before:
                 path.write_text(after, encoding="utf-8")

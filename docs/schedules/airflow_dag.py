@@ -4,7 +4,11 @@ import datetime as dt
 import subprocess
 
 from airflow.sdk import dag, task
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+try:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+except ImportError:  # Airflow 3.0 and 3.1
+    from airflow.exceptions import AirflowException, AirflowFailException
 
 # A retry would end with the same code: rejected records, wrong usage, a broken file, too many rejected, a fault of etl.
 FINAL = {1, 2, 3, 5, 70}

@@ -1,23 +1,17 @@
 """`etl dataset infer`."""
 
-import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from etl import datasets
 from etl.cli.groups import Command
 from etl.cli.options import Common, json_option, option, print_json, print_note
-from etl.errors import UsageError, cannot_write
-from etl.inference import SAMPLE, Proposal, infer
-from etl.inference.identifiers import LONGEST, Names, snake_case
+from etl.inference import SAMPLE, Proposal
+from etl.inference.proposing import propose
 from etl.ingestion.sources import encodings
 from etl.ingestion.sources.naming import named
-
-_NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{LONGEST - 1}}}")
-_ENDINGS = re.compile(r"(\.(json|jsonl|ndjson|geojson|jsonld|txt|gz|bz2|xz|zst|zip))+$", re.IGNORECASE)
 
 
 @click.command(
@@ -58,30 +52,22 @@ def command(
     """
     if encoding != "auto":
         encodings.require_known(encoding)
-    found = named(source, encoding)
-    if len(found) != 1:
-        raise UsageError(f"expected one source, got {len(found)}", hint="name one of the files")
     path = None if output == "-" else Path(output)
-    known = datasets.readable(common.config_dir)
-    chosen = _name(name, path, found[0].name, {each.name for each in known})
-    if path and path.exists():
-        raise UsageError(f"{path} exists already", hint="give another file with --output, or remove it")
-    proposal = infer(
-        found[0],
-        name=chosen,
+    sources = named(source, encoding)
+    proposal = propose(
+        sources,
+        common.config_dir,
+        name=name,
+        output=path,
         records=records,
         sample=None if look_at_all else sample,
-        used_names=frozenset(table.name for dataset in known for table in dataset.tables),
     )
-    if path is not None:
-        _write(proposal, path)
     if as_json:
         print_json([_facts(proposal, path)])
     elif path is None:
         click.echo(proposal.text)
     else:
-        _print_written(proposal, path)
-        print_note(f"next: etl dataset create {chosen} && etl load {chosen} {shlex.quote(found[0].name)}")
+        _print_written(proposal, path, sources[0].name)
 
 
 def _facts(proposal: Proposal, path: Path | None) -> dict[str, Any]:
@@ -99,34 +85,10 @@ def _facts(proposal: Proposal, path: Path | None) -> dict[str, Any]:
     }
 
 
-def _write(proposal: Proposal, path: Path) -> None:
-    """Write the proposed definition to a file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{proposal.text}\n", encoding="utf-8")
-    except OSError as error:
-        raise cannot_write(str(path), error) from error
-
-
-def _print_written(proposal: Proposal, path: Path) -> None:
-    """Print the key and the tables of the definition in a file."""
-    dataset = datasets.read(path)
+def _print_written(proposal: Proposal, path: Path, source: str) -> None:
+    """Print the key and the tables of the definition in a file, and the next command."""
+    dataset, sample = proposal.dataset, proposal.sample
     tables = ", ".join(table.name for table in dataset.tables)
     key = f"key {', '.join(dataset.key)}" if dataset.key else "no key"
-    print_note(f"{path}: {proposal.sample.records:,} records, {proposal.sample.reason}; {key}; {tables}")
-
-
-def _name(given: str | None, output: Path | None, source: str, taken: set[str]) -> str:
-    """Return the name of the dataset: the given one, that of the output, or a free one made from the source's."""
-    name = given or (output.stem if output else None)
-    if name is None and source == "-":
-        raise UsageError("records from standard input have no name", hint="give the dataset a name with --name")
-    name = name or Names(taken).new([_ENDINGS.sub("", Path(source).name)])
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"expected a name of letters, digits and _, at most {LONGEST} long, got {name!r}",
-            hint=f"--name {snake_case([name])}",
-        )
-    if output and output.name != f"{name}.toml":
-        raise UsageError(f"expected an output with the name {name}.toml, like the dataset, got {output.name}")
-    return name
+    print_note(f"{path}: {sample.records:,} records, {sample.reason}; {key}; {tables}")
+    print_note(f"next: etl dataset create {dataset.name} && etl load {dataset.name} {shlex.quote(source)}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from etl.ingestion.pipeline import counting
 from etl.ingestion.pipeline.job import Progress, Watch
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.values import Source
@@ -96,8 +97,8 @@ class Lines:
         self._due = self._now() + SECONDS_BETWEEN_LINES
 
         def report(now: float) -> None:
-            sums = _sums(progress)
-            position = _position(stream, sums)
+            sums = counting.sums(progress)
+            position = counting.position(stream, sums)
             pace.note(now, sums.entered, position)
             estimate: dict[str, int] = {}
             if stream.size is not None:
@@ -154,7 +155,7 @@ class Bars:
         self._number += 1
         pace = Pace(time.monotonic())
         try:
-            with _live(lambda: self._drawn(stream, _sums(progress), pace)):
+            with _live(lambda: self._drawn(stream, counting.sums(progress), pace)):
                 yield
         finally:
             self._bytes_before += stream.size or 0
@@ -168,7 +169,7 @@ class Bars:
 
         from etl.cli.tables import shortened, width_of
 
-        position = _position(stream, progress)
+        position = counting.position(stream, progress)
         pace.note(time.monotonic(), progress.entered, position)
         left = None if stream.size is None else pace.seconds_left(stream.size)
         share = _share(position, stream.size)
@@ -273,18 +274,6 @@ def _bar(position: int, size: int | None, width: int) -> "RenderableType":
 def _share(position: int, size: int | None) -> str:
     """Return how much of a source is finished, in percent when its size is known."""
     return f"{position / 1e6:,.1f} MB" if size is None else f"{_percent(position, size):3} %"
-
-
-def _sums(progress: Sequence[Progress]) -> Progress:
-    """Return the sums of the counters of all datasets of a source; they share its bytes."""
-    names = ("entered", "skipped", "rejected")
-    sums = {name: sum(getattr(each, name) for each in progress) for name in names}
-    return Progress(**sums, bytes_read=max(each.bytes_read for each in progress))
-
-
-def _position(stream: Stream, progress: Progress) -> int:
-    """Return how many bytes of the stored source are finished: those that are read, without those of open batches."""
-    return stream.stored_position * progress.bytes_read // max(stream.position, progress.bytes_read, 1)
 
 
 def _percent(position: int, size: int) -> int:

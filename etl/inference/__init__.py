@@ -44,7 +44,7 @@ def infer(
     be detected.
     """
     with opened(source) as stream:
-        path = find_records(stream.head) if records is None else RecordPath(path=records, reason="the path given")
+        path = _path(stream) if records is None else RecordPath(path=records, reason="the path given")
         require_path(path.path)
         root, faults, count = Observation(Budget()), 0, 0
         for count, record in enumerate(islice(_records(stream, path.path), sample), 1):  # noqa: B007 - the last one counts
@@ -62,6 +62,13 @@ def infer(
     draft = draft_of(root, name, path.path, used_names)
     info = Sample(source=source.name, reason=path.reason, records=count, no_records=faults, is_all=is_all)
     return Proposal(dataset=draft.dataset, text=toml(draft, info), sample=info)
+
+
+def _path(stream: Stream) -> RecordPath:
+    """Return the path of one record: detected, unless each line is one."""
+    if stream.source.is_lines:
+        return RecordPath(path="item", reason="records of a program")
+    return find_records(stream.head)
 
 
 def _records(stream: Stream, path: str) -> Iterator[dict[str, Any] | Fault]:

@@ -3,6 +3,9 @@
 # Larger reads gain nothing: the JSON scanner is the limit, and a larger window only costs memory.
 READ_BYTES = 1 << 18
 
+# The beginning of a source that shows its compression.
+MAGIC_BYTES = 8
+
 # An object store answers a request for each block: a smaller one waits more, a larger one costs memory.
 STORE_BLOCK_BYTES = 8 << 20
 

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import BytesIO, StringIO
+from io import BytesIO, RawIOBase, StringIO
 from itertools import accumulate
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
@@ -30,13 +30,16 @@ class Source:
     """One file or stream that holds records.
 
     `name` is shown in messages, logs and the ledger, and has no secret. The bytes come from the file at `path`, from
-    `url`, which may have a secret, or else from standard input. `encoding` is "auto" or a name that Python knows.
+    `url`, which may have a secret, from `given`, which gives a program's own bytes once, or else from standard input.
+    `encoding` is "auto" or a name that Python knows. With `is_lines` each line is a record, whatever the options say.
     """
 
     name: str
     path: str | None
     url: str | None = field(default=None, repr=False)
     encoding: str = "auto"
+    given: RawIOBase | None = field(default=None, repr=False, compare=False)
+    is_lines: bool = False
 
 
 class ByteStream(Protocol):

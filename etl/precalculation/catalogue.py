@@ -22,6 +22,7 @@ Knows no database.
 import difflib
 import hashlib
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +143,31 @@ def look(config_dir: Path | None = None) -> tuple[tuple[Aggregate, ...], dict[st
             aggregates.append(_read(paths[name]))
         except DefinitionError as error:
             wrong[name] = error
-    return tuple(aggregates), wrong
+    return tuple(aggregates), wrong | _misnamed(config_dir)
+
+
+def _misnamed(config_dir: Path | None) -> dict[str, DefinitionError]:
+    """Return the errors of files of the user that look like an aggregate and have another ending, by name.
+
+    A name with `.sql` in it, such as that of a copy, was chosen to be no aggregate.
+    """
+    folder = None if config_dir is None else config_dir / "aggregates"
+    others = [path for path in folder.glob("*") if ".sql" not in path.name] if folder is not None else []
+    return {
+        path.name: DefinitionError(
+            f"{path}: the file of an aggregate ends with .sql",
+            hint=shlex.join(["mv", str(path), str(path.with_suffix(".sql"))]),
+        )
+        for path in sorted(others)
+        if _has_head(path)
+    }
+
+
+def _has_head(path: Path) -> bool:
+    try:
+        return path.is_file() and re.search(r"^-- *table:", path.read_text(encoding="utf-8"), re.MULTILINE) is not None
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def readable(config_dir: Path | None = None) -> tuple[Aggregate, ...]:

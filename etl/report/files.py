@@ -14,7 +14,6 @@ from etl.precalculation.reading import Subject
 
 log = structlog.get_logger(__name__)
 
-PARQUET_EXTRA = "pip install 'logistics-etl[parquet]'"
 _ROWS_A_GROUP = 50_000
 _MOST_DIGITS = 76  # of a Parquet decimal
 
@@ -42,7 +41,7 @@ def write_parquet(connection: psycopg.Connection, subject: Subject, limit: int |
         import pyarrow as pa  # noqa: PLC0415 - an extra, of 170 MB
         from pyarrow import parquet  # noqa: PLC0415 - of the same extra
     except ImportError as error:
-        raise UsageError("Parquet needs pyarrow, which is not installed", hint=PARQUET_EXTRA) from error
+        raise UsageError("Parquet needs pyarrow, which is not installed", hint="pip install pyarrow") from error
     kinds = [
         _kind(pa, connection, subject, name, kind)
         for (name, _), kind in zip(subject.columns, reading.types(connection, subject), strict=True)

@@ -1,10 +1,7 @@
 """The commands as functions of a program in Python."""
 
-import gzip
 import inspect
 import json
-import os
-import re
 import subprocess
 import sys
 import threading
@@ -21,7 +18,7 @@ from etl.cli.failed import replay_command
 from etl.cli.load import command as load_command
 from etl.errors import EtlError, ExitCode
 from etl.ingestion.ledger import locks
-from tests.support.checkout import MEASURED, ROOT
+from tests.support.checkout import ROOT
 from tests.support.faults import Connection
 
 pytestmark = pytest.mark.usefixtures("logging_restored")
@@ -79,14 +76,10 @@ def test_the_functions_are_listed_before_they_are_imported() -> None:
 
 
 def test_a_program_has_the_options_of_the_command() -> None:
-    """Every option of the command, except those for a terminal, a metrics file or a signal, is an argument of it."""
+    """Every option of the command, except that for its output, is an argument of the function."""
     options = {parameter.name for parameter in load_command.params}
     arguments = set(inspect.signature(etl.load).parameters)
-    assert {str(name).replace("no_precalculate", "precalculate") for name in options} - arguments == {
-        "as_json",
-        "metrics_file",
-        "timeout",
-    }
+    assert {str(name).replace("no_precalculate", "precalculate") for name in options} - arguments == {"as_json"}
 
 
 def test_a_program_is_refused_what_the_command_refuses() -> None:
@@ -102,7 +95,7 @@ def test_a_program_is_refused_what_the_command_refuses() -> None:
         with pytest.raises(etl.EtlError, match=f"^{name}: ") as caught:
             etl.load("vehicles", "missing.json", database="nowhere", **{name: wrong[name]})
         assert caught.value.exit_code == 2
-    assert len(set(wrong) & arguments) == 14
+    assert len(set(wrong) & arguments) == 15
 
 
 def _refuse(folder: Path, database_url: str, name: str = "fleet.json") -> etl.Loaded:
@@ -172,42 +165,14 @@ def test_a_replay_of_a_busy_source_raises_after_the_others(
 
 
 def test_a_program_has_the_options_of_a_replay() -> None:
-    """Every option of the command, except those for a terminal or a metrics file, is an argument of the function."""
+    """Every option of the command, except that for its output, is an argument of the function."""
     options = {str(parameter.name) for parameter in replay_command.params}
     same = {"no_precalculate": "precalculate", "is_all": "all"}
     arguments = set(inspect.signature(etl.replay).parameters)
-    assert {same.get(name, name) for name in options} - arguments == {"as_json", "metrics_file"}
-
-
-def test_the_program_of_the_guide_runs(database_url: str, postgresql: Connection, tmp_path: Path) -> None:
-    """The examples of the guide in their order are a program that loads, precalculates and replays."""
-    text = (ROOT / "docs" / "how-to" / "python.md").read_text(encoding="utf-8")
-    program = "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
-    address = "postgresql://loader@db.example.com/logistics"
-    assert address in program
-    export = tmp_path / "exports" / "2026-11-21.json.gz"
-    export.parent.mkdir()
-    shipments = [
-        {"shipment_id": f"S{number}", "created_at": "2026-11-20T08:00:00Z", "pieces": number - 1}
-        for number in range(20)
-    ]
-    export.write_bytes(gzip.compress(json.dumps(shipments).encode()))
-    done = subprocess.run(
-        [sys.executable, "-c", program.replace(address, database_url)],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "ETL_DATABASE_URL": database_url} | MEASURED,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    run = postgresql.execute("select run from etl.runs").fetchone()
-    assert run is not None
-    assert done.stdout.splitlines() == ["loaded_with_rejects 19 1", f"{run[0]}-1-r 0 1 0"]
+    assert {same.get(name, name) for name in options} - arguments == {"as_json"}
 
 
 CALLS: dict[str, Callable[[Any], object]] = {
-    "source": lambda wrong: etl.load("vehicles", wrong),
     "dataset": lambda wrong: etl.load(wrong, "a.json"),
     "database": lambda wrong: etl.load("vehicles", "a.json", database=wrong),
     "config_dir": lambda wrong: etl.load("vehicles", "a.json", config_dir=wrong),
@@ -216,10 +181,20 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "encoding": lambda wrong: etl.load("vehicles", "a.json", encoding=wrong),
     "mode": lambda wrong: etl.load("vehicles", "a.json", mode=wrong),
     "batch_rows": lambda wrong: etl.load("vehicles", "a.json", batch_rows=wrong),
+    "metrics_file": lambda wrong: etl.load("vehicles", "a.json", metrics_file=wrong),
+    "timeout": lambda wrong: etl.load("vehicles", "a.json", timeout=wrong),
+    "progress": lambda wrong: etl.load("vehicles", "a.json", progress=wrong),
+    "source_name": lambda wrong: etl.load("vehicles", [], source_name=wrong),
     "id": etl.replay,
     "run": lambda wrong: etl.replay(run=wrong),
     "dataset of a replay": lambda wrong: etl.replay(dataset=wrong),
     "aggregate": etl.precalculate,
+    "definition": etl.create,
+    "name": lambda wrong: etl.infer("a.json", name=wrong),
+    "address": etl.connect,
+    "run to undo": etl.undo,
+    "run of failures": lambda wrong: etl.failed(run=wrong),
+    "status": lambda wrong: etl.runs(status=wrong),
 }
 
 

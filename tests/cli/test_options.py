@@ -10,9 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 import etl
-from etl import library, settings
+from etl import settings
 from etl.cli.options import given_by, settings_options
 from etl.errors import DefinitionError, UsageError
+from etl.library import arguments
 from etl.options import Option, build, setting_of, settings_of
 from etl.settings import LoadSettings, RetrySettings, read_file_settings
 
@@ -70,7 +71,7 @@ def test_another_field_is_an_argument_of_the_function(monkeypatch: pytest.Monkey
     options: Any = {"shade": 2, "colour": "blue"}
     with pytest.raises(TypeError, match="unexpected option 'colour'"):
         etl.load("vehicle", "missing.json", **options)
-    monkeypatch.setattr(library, "LoadSettings", Extended)
+    monkeypatch.setattr(arguments, "LoadSettings", Extended)
     with pytest.raises(UsageError, match="no dataset is called"):
         etl.load("vehicle", "missing.json", **options)
     with pytest.raises(UsageError, match=r"^shade: Expected `int` <= 9"):
@@ -91,7 +92,7 @@ def test_a_replay_has_its_share_of_the_list() -> None:
 
 def test_a_type_checker_sees_the_list() -> None:
     """The keywords of `etl.load` that a type checker knows are the fields, with their types."""
-    typed = get_type_hints(library.LoadOptions)
+    typed = get_type_hints(arguments.LoadOptions)
     assert set(typed) == {setting.name for setting in settings_of(LoadSettings)}
     for setting in settings_of(LoadSettings):
         alternatives = set(get_args(typed[setting.name]) if _is_union(typed[setting.name]) else [typed[setting.name]])

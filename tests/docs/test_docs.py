@@ -65,7 +65,7 @@ SLOW = {"docs/tutorial.md"}
     [
         pytest.param(path, id=page_id(path), marks=[pytest.mark.slow] if page_id(path) in SLOW else [])
         for path in PAGES
-        if fenced(path, "console")
+        if fenced(path, "console") or fenced(path, "pycon")
     ],
 )
 def test_the_examples_print_what_the_page_says(path: Path, tmp_path: Path, database_url: str) -> None:

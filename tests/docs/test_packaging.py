@@ -108,8 +108,35 @@ def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
     expected |= {"etl/py.typed"}
     expected |= {path.relative_to(ROOT).as_posix() for path in PROGRAMS if path.is_relative_to(ROOT / "etl")}
     with zipfile.ZipFile(wheel) as archive:
-        content = {name for name in archive.namelist() if ".dist-info/" not in name}
+        content = {name for name in archive.namelist() if not re.search(r"\.(dist-info|data)/", name)}
     assert content == expected
+
+
+def test_no_file_fetches_the_package_by_its_name() -> None:
+    """Nobody holds the name in a package index, so whoever takes it would run in the pipelines of our users."""
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    by_name = re.compile(
+        r"(pip3?|pipx|uv|uvx|poetry|conda)\b[^\n`]*\b(install|add|run|tool)\b[^\n`]*\blogistics[-_]etl\b(?!\S*\.whl)"
+    )
+    paths = [ROOT / name for name in files.split("\0") if name and (ROOT / name).is_file()]
+    found = [path for path in paths if path != Path(__file__) and by_name.search(path.read_text(errors="replace"))]
+    assert found == []
+    assert by_name.search("pip install logistics-etl") is not None
+    assert by_name.search("pip install 'logistics-etl[s3]'") is not None
+
+
+def test_the_wheel_brings_the_program_that_tries_again(wheel: Path, tmp_path: Path) -> None:
+    """`etl-retry` is in the folder of `etl`."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".data/scripts/etl-retry")]
+        assert archive.read(name) == (ROOT / "scripts" / "etl-retry").read_bytes()
+
+
+def test_the_addresses_of_the_project_are_nobodys() -> None:
+    """`make release` puts the real address into the metadata; a name that somebody can take would lead astray."""
+    assert {
+        re.fullmatch(r"https://git\.example\.com/logistics-etl(/.*)?", url) is None for url in PROJECT["urls"].values()
+    } == {False}
 
 
 def test_the_installed_wheel_works_in_an_empty_folder(wheel: Path, tmp_path: Path, database_url: str) -> None:

@@ -57,8 +57,7 @@ def test_the_crontab_is_valid() -> None:
 
 def test_the_commands_of_the_crontab_are_silent_unless_something_is_wrong(tmp_path: Path, database_url: str) -> None:
     """A command prints exit code and log when records were refused or a file is missing, and otherwise nothing."""
-    for folder in ("exports/shipments", "log"):
-        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "exports" / "shipments").mkdir(parents=True)
     (tmp_path / "exports" / "shipments" / "day.json").write_text(
         '[{"shipment_id": "S1", "created_at": "2026-11-20T08:00:00Z"}, {"shipment_id": "S2", "created_at": "late"}]'
     )
@@ -216,20 +215,29 @@ class TriedAgain(Exception):
     """Replaces the exception after which Airflow retries."""
 
 
-@pytest.mark.parametrize("code", [0, *sorted(FINAL | AGAIN)])
-def test_airflow_retries_temporary_faults(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The task raises nothing, the exception of a final failure, or that of a retry, by the exit code."""
+@pytest.mark.parametrize(
+    ("code", "place"),
+    [(0, "airflow.exceptions"), *((code, "airflow.sdk.exceptions") for code in [0, *sorted(FINAL | AGAIN)])],
+)
+def test_airflow_retries_temporary_faults(
+    code: int, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task raises nothing, the exception of a final failure, or that of a retry, by the exit code.
+
+    Airflow 3.0 and 3.1 have the exceptions in `airflow.exceptions`, later ones in `airflow.sdk.exceptions`.
+    """
     dag_options: dict[str, Any] = {}
 
     def dag(**options: Any) -> Callable[[Callable[[], None]], Callable[[], None]]:
         dag_options.update(options)
         return lambda function: function
 
-    exceptions, sdk = types.ModuleType("airflow.sdk.exceptions"), types.ModuleType("airflow.sdk")
-    vars(exceptions).update(AirflowException=TriedAgain, AirflowFailException=Failed)
-    vars(sdk).update(dag=dag, task=lambda function: function)
-    for module in (types.ModuleType("airflow"), exceptions, sdk):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+    names = ("airflow", "airflow.sdk", "airflow.exceptions", "airflow.sdk.exceptions")
+    modules = {name: types.ModuleType(name) for name in names}
+    vars(modules[place]).update(AirflowException=TriedAgain, AirflowFailException=Failed)
+    vars(modules["airflow.sdk"]).update(dag=dag, task=lambda function: function)
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
     program = tmp_path / "etl"
     program.write_text(f'#!/bin/sh\necho "$*" > {tmp_path}/asked; exit {code}\n')
     program.chmod(0o755)
@@ -246,11 +254,11 @@ def test_airflow_retries_temporary_faults(code: int, tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("code", sorted(AGAIN | FINAL | {0}))
 def test_the_script_retries_temporary_faults(tmp_path: Path, code: int) -> None:
-    """`scripts/retry` retries after the codes that the page names, and ends with the last exit code."""
+    """`etl-retry` retries after the codes that the page names, and ends with the last exit code."""
     stub = tmp_path / "load"
     stub.write_text(f"#!/bin/sh\necho tried >>tries\nexit {code}\n")
     stub.chmod(0o755)
     environment = {"TRIES": "3", "SECONDS_BETWEEN": "0", "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([ROOT / "scripts" / "retry", stub], cwd=tmp_path, env=environment, check=False)
+    done = subprocess.run([ROOT / "scripts" / "etl-retry", stub], cwd=tmp_path, env=environment, check=False)
     assert done.returncode == code
     assert len((tmp_path / "tries").read_text().splitlines()) == (3 if code in AGAIN else 1)

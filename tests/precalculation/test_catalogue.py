@@ -5,7 +5,7 @@ import pytest
 
 from etl.errors import DefinitionError, UsageError
 from etl.precalculation.buckets import BucketRange
-from etl.precalculation.catalogue import Aggregate, Fact, aggregates_reading, choose, read_all
+from etl.precalculation.catalogue import Aggregate, Fact, aggregates_reading, choose, look, read_all
 from etl.precalculation.installation import install
 from etl.precalculation.pending import is_known
 from etl.precalculation.refresh import refresh
@@ -157,6 +157,23 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "nothing")
     with pytest.raises(DefinitionError, match=r"cannot read .*days\.sql: no such file"):
         read_all(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_wrong"), [("days.txt", True), ("days", True), ("days.SQL", True), ("days.sql~", False)]
+)
+def test_an_aggregate_with_another_ending_is_not_ignored_without_a_word(
+    tmp_path: Path, name: str, is_wrong: bool
+) -> None:
+    """The error names the file and the command that renames it; copies and other texts are left alone."""
+    path = _write(tmp_path, [*HEAD, *SELECT])
+    path.rename(path.parent / name)
+    (path.parent / "README.txt").write_text("About our aggregates.\n")
+    wrong = look(tmp_path)[1]
+    assert [error.hint for error in wrong.values()] == ([f"mv {path.parent / name} {path}"] if is_wrong else [])
+    if is_wrong:
+        with pytest.raises(DefinitionError, match=r"the file of an aggregate ends with \.sql"):
+            read_all(tmp_path)
 
 
 def test_the_shipped_aggregates_are_found_by_name() -> None:

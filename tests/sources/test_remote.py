@@ -283,10 +283,10 @@ def test_a_missing_driver_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> Non
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    for scheme, extra in (("s3", "s3"), ("gs", "gs"), ("az", "az"), ("abfs", "az")):
+    for scheme, package in (("s3", "s3fs"), ("gs", "gcsfs"), ("az", "adlfs"), ("abfs", "adlfs")):
         with pytest.raises(UsageError) as caught:
             named(f"{scheme}://exports/a.json")
-        assert caught.value.hint == f"pip install 'logistics-etl[{extra}]'"
+        assert caught.value.hint == f"pip install {package}"
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ record after a syntax fault is ever loaded. ijson locates an array, and checks t
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from etl.errors import SourceError
@@ -80,6 +80,8 @@ def cut(stream: ByteStream, *paths: CutOptions) -> Iterator[Piece]:
 
 def cutting(stream: ByteStream, *paths: CutOptions) -> Iterator[Piece | None]:
     """Yield as `cut` does, and None after each block of a piece, so that other work can be done in between."""
+    if stream.source.is_lines:
+        paths = tuple(replace(options, format="auto", records_path="item") for options in paths)
     options = paths[0]
     window = Window(stream, options.max_record_bytes)
     first = _require_json(window)

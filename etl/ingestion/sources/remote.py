@@ -34,11 +34,11 @@ _HTTP = ("http", "https")
 
 # The module that fsspec needs for a scheme, and the extra of this package that installs it.
 _DRIVERS = {
-    "s3": ("s3fs", "s3"),
-    "gs": ("gcsfs", "gs"),
-    "az": ("adlfs", "az"),
-    "abfs": ("adlfs", "az"),
-    "abfss": ("adlfs", "az"),
+    "s3": "s3fs",
+    "gs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
 }
 SCHEMES = (*_HTTP, *_DRIVERS)
 """The schemes of the URLs that can be read."""
@@ -93,14 +93,11 @@ def require_driver(url: str) -> None:
     if not is_whole:
         raise UsageError(f"expected {scheme}:// and a host or bucket after it, got a URL without one")
     if scheme in _DRIVERS:
-        module, extra = _DRIVERS[scheme]
+        package = _DRIVERS[scheme]
         try:
-            importlib.import_module(module)
+            importlib.import_module(package)
         except ImportError:
-            raise UsageError(
-                f"{scheme}:// needs the package {module}",
-                hint=f"pip install 'logistics-etl[{extra}]'",
-            ) from None
+            raise UsageError(f"{scheme}:// needs the package {package}", hint=f"pip install {package}") from None
 
 
 def printable(url: str) -> str:

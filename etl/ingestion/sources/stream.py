@@ -15,7 +15,7 @@ import structlog
 
 from etl.errors import SourceError, reason_of
 from etl.ingestion import constants
-from etl.ingestion.constants import HEAD_BYTES, READ_BYTES
+from etl.ingestion.constants import HEAD_BYTES, MAGIC_BYTES, READ_BYTES
 from etl.ingestion.sources import remote
 from etl.ingestion.sources.compression import DAMAGE_ERRORS, ArchiveError, Reader, decompressed
 from etl.ingestion.sources.encodings import InvalidTextError, Utf8Reader, is_utf8
@@ -37,7 +37,6 @@ _DEFAULT_RETRIES = RetrySettings(
     cap_seconds=constants.RETRY_CAP_SECONDS,
 )
 
-_MAGIC_BYTES = 8
 _LONGEST_MARK = 4
 
 # A named pipe without a writer is reported after this time.
@@ -117,7 +116,7 @@ class Stream:
         return data
 
     def _content(self, raw: BufferedReader) -> Reader:
-        compression = compression_of(raw.peek(_MAGIC_BYTES))
+        compression = compression_of(raw.peek(MAGIC_BYTES))
         if compression is None:
             return raw
         self._is_as_stored = False
@@ -238,7 +237,10 @@ def opened(source: Source, retries: RetrySettings = _DEFAULT_RETRIES) -> Iterato
             yield Stream(source, download.raw, download.size, download.check_unchanged)
         return
     if source.path is None:
-        yield Stream(source, _buffered(cast(BufferedReader, sys.stdin.buffer)), None)
+        own = source.given
+        yield Stream(
+            source, _buffered(cast(BufferedReader, sys.stdin.buffer)) if own is None else BufferedReader(own), None
+        )
         return
     with ExitStack() as stack:
         try:
@@ -285,7 +287,7 @@ def _require_file(path: Path, name: str) -> None:
 
 
 def _buffered(stream: BufferedReader) -> BufferedReader:
-    return BufferedReader(_BlockingStart(stream, _MAGIC_BYTES))
+    return BufferedReader(_BlockingStart(stream, MAGIC_BYTES))
 
 
 def _compare(file: BufferedReader, before: os.stat_result) -> None:
