@@ -5,7 +5,8 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import click
 import psycopg
@@ -21,10 +22,17 @@ from etl.ingestion.ledger.history import FaultCount
 from etl.ingestion.values import StoredRecord
 from etl.standard_streams import one_line, printable
 
-_MOST_FILES = 3
-_MOST_FAULTS = 4
-_TEXT_LINES = 4
-"""Of files, faults and lines of a record, how many a terminal gets at most, unless a limit is given."""
+
+class _Most(NamedTuple):
+    """How many files, faults, and rows of a line of a record a terminal gets at most, unless a limit is given."""
+
+    files: int
+    faults: int
+    rows: int
+
+
+_MOST = (_Most(3, 4, 4), _Most(3, 2, 3), _Most(2, 1, 2), _Most(1, 1, 1))
+"""The first one with which the screen has room for the first record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +95,7 @@ class Shown:
         self._chosen = chosen
         self._faults = faults
         self._wanted = wanted
+        self._most = _MOST[0]
         self._limit = limit
         self._pending = [each for each in chosen if each.state == "pending"]
         self.errors: list[UsageError] = []
@@ -98,12 +107,12 @@ class Shown:
     def print(self) -> None:
         """Print the records, or as many as the limit and the terminal allow, and what to do."""
         count = sum(each.count_records for each in self._chosen)
-        after = self._after()
+        blocks = self._blocks()
+        first = list(islice(blocks, 1))
         shown = 0
-        left = None if self._height is None else self._height - self._lines(after)
-        if left is not None:
-            left -= self._lines(self._counted(count, count))
-        for block in self._blocks():
+        left = self._room(first, count)
+        after = self._after()
+        for block in chain(first, blocks):
             lines = self._cut(block) if self._height is not None else block
             needed = self._lines(lines)
             if shown and ((left is not None and needed > left) or shown == self._limit):
@@ -118,6 +127,17 @@ class Shown:
             after = [*self._counted(count, count - shown), *after]
         for line in after:
             click.echo(line)
+
+    def _room(self, first: list[list[str]], count: int) -> int | None:
+        """Return the rows for records; choose how much else there is so that the first record and the commands fit."""
+        if self._height is None:
+            return None
+        left = 0
+        for self._most in _MOST:
+            left = self._height - self._lines(self._after()) - self._lines(self._counted(count, count))
+            if left >= sum(self._lines(self._cut(block)) for block in first):
+                break
+        return left
 
     def _blocks(self) -> Iterator[list[str]]:
         """Yield the lines of each record; those of the first one of a file begin with the file."""
@@ -141,7 +161,7 @@ class Shown:
     def _counted(self, count: int, rest: int) -> list[str]:
         """Return how many records are not shown, and which faults all of them have."""
         lines = ["", f"{rest:,} more of {count:,} records; all of them by fault:"]
-        most = len(self._faults) if self._height is None else _MOST_FAULTS
+        most = len(self._faults) if self._height is None else self._most.faults
         for fault in self._faults[:most]:
             column = ".".join(filter(None, (fault.table, fault.column)))
             text = f"  {fault.count_records:,} x {fault.sqlstate} {column + ': ' if column else ''}{fault.reason}"
@@ -155,7 +175,7 @@ class Shown:
         if not self._pending:
             return []
         files = [next_commands.path(self._store.path(*each.key)) for each in self._pending]
-        most = len(files) if self._height is None else _MOST_FILES
+        most = len(files) if self._height is None else self._most.files
         what = "this file" if len(files) == 1 else f"these {len(files):,} files"
         is_data = any(each.kind == "rejected" for each in self._pending)
         task = "correct the records in" if is_data else "their data may be fine; look at"
@@ -163,7 +183,7 @@ class Shown:
         words = self._wanted.words(self._pending)
         if len(files) > most:
             folders = dict.fromkeys(next_commands.path(self._store.path(*each.key).parent) for each in self._pending)
-            lines.append(f"  and {len(files) - most:,} more in {' '.join(list(folders)[:_MOST_FILES])}")
+            lines.append(f"  and {len(files) - most:,} more in {' '.join(list(folders)[: self._most.files])}")
         lines += ["load them:", f"  {next_commands.command('failed', 'replay', *words)}"]
         lines += ["or give them up:", f"  {next_commands.command('failed', 'discard', *words, '--reason', 'WHY')}"]
         if remark := next_commands.note_on_password():
@@ -172,7 +192,7 @@ class Shown:
 
     def _cut(self, block: list[str]) -> list[str]:
         """Return the lines of a record without most of a long one."""
-        width, most = self._width, _TEXT_LINES
+        width, most = self._width, self._most.rows
         return [
             line if self._rows(line) <= most else f"{''.join(chop_cells(line, width)[:most])[:-1]}…" for line in block
         ]

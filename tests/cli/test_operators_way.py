@@ -165,6 +165,12 @@ def test_five_thousand_records_are_counted(weighed: Site) -> None:
     assert int(rest.replace(",", "")) == 5_000 - screen.count("\nrecord ")
     assert "5,000 x 23514 logistics.parcels.kg: expected 0 or more" in screen
     assert re.search(r"and \d+ more in failed/parcels/", screen)
+    (site.folder / "failed").rename(site.folder / ("kept " * 9))
+    words = ["failed", "show", "--dataset", "parcels", "--failed-dir", "kept " * 9, "--database", site.conninfo]
+    screen = screen_of(site, f"etl {shlex.join(words)}")  # Long names leave less room.
+    assert "record 1 at byte 0" in screen
+    assert shlex.split(next_command(screen))[-3:] == ["kept " * 9, "--database", site.conninfo]
+    (site.folder / ("kept " * 9)).rename(site.folder / "failed")
     all_of_it = site.run("failed", "show", "--run", "latest").stdout
     assert all_of_it.count("\nrecord ") == 5_000
     assert "more of" not in all_of_it
