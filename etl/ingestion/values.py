@@ -284,6 +284,9 @@ class Rows:
                 yield from buffer.parts()
 
 
+_UNKNOWN = ("unknown", "unknown_others")
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicyEffects:
     """The effects of policies: records without their NUL characters, records with a duplicate key, unknown members.
@@ -489,6 +492,7 @@ class Summary:
         """Return the JSON object of contract C4; that of a dry run tells its reasons, too."""
         policies = self.policies.document()
         coerced = policies.pop("coerced", None)
+        unknown: dict[str, Any] = {name: policies.pop(name) for name in _UNKNOWN if name in policies}
         reasons = {"reasons": [vars(reason) for reason in self.reasons]} if self.dry_run else {}
         return {
             "kind": "source",
@@ -511,6 +515,7 @@ class Summary:
                 else {}
             ),
             **({"policies": policies} if policies else {}),
+            **unknown,
             **({"coerced": coerced} if coerced else {}),
             **({"narrowed": dict(self.narrowed)} if self.narrowed else {}),
             **({"doubled": self.doubled} if self.doubled else {}),

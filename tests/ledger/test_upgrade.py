@@ -195,4 +195,4 @@ def test_unknown_members_that_were_only_named_do_not_count(empty_site: Site, tmp
     assert (shown["unknown"], shown["unknown_others"]) == ({}, 0)
     summary = empty_site.load("p", "p.ndjson")
     assert (summary["records"]["loaded"], summary["records"]["skipped"]) == (4, 2)
-    assert summary["policies"] == {"unknown": {"old": 4, "new": 4}}
+    assert summary["unknown"] == {"old": 4, "new": 4}

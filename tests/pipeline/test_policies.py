@@ -66,10 +66,10 @@ def test_policies_decide_and_are_counted(site: Site, decoder: str) -> None:
         {"id": "D", "to": None, "lines": []},
         {"id": "E", "\ud800\0": 1},
     ]
-    assert "policies" not in load(new, "--on-unknown", "ignore")
+    assert "unknown" not in load(new, "--on-unknown", "ignore")
     warned = load(new, "--force")
     names = ['"\\ud800\\u0000"', "colour", 'lines."a.b"', "to.zip"]
-    assert (warned["records"]["loaded"], warned["policies"]) == (5, {"unknown": dict.fromkeys(names, 1)})
+    assert (warned["records"]["loaded"], warned["unknown"]) == (5, dict.fromkeys(names, 1))
     site.write_definition('on_unknown = "reject"\n' + NOTES)
     assert load(new, "--force")["records"]["rejected"] == 4
     reasons = [
