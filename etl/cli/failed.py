@@ -27,13 +27,14 @@ from etl.cli.options import (
 )
 from etl.cli.tables import Column, print_table
 from etl.database.connecting import connect
-from etl.errors import BusyError, UsageError, gravest, together
+from etl.errors import EtlError, UsageError, gravest, together
 from etl.ingestion.failed_store import leftovers
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import failures, history, runs
 from etl.ingestion.pipeline import purging, replay
 from etl.ingestion.pipeline.replay import NotPending, ReplayFilter, ReplayResult
 from etl.metrics import Report
+from etl.precalculation.refresh import RefreshResult
 from etl.settings import RetrySettings
 
 
@@ -163,7 +164,6 @@ def replay_command(
 
     Exit code 0 when all are loaded, 1 when some are refused again: these wait under a new id with their new reason.
     """
-    codes: set[int] = set()
     with (
         common.database(common.patience(retries, retry_for), creates=False) as database,
         FailedStore(failed_dir) as store,
@@ -175,20 +175,28 @@ def replay_command(
         results = replay.replay_all(
             selection, database, common.config_dir, store, retries, precalculates=not no_precalculate
         )
-        for result in results:
-            if isinstance(result, BusyError | UsageError):
-                print_error(result)
-                codes.add(result.exit_code)
-            elif isinstance(result, NotPending):
-                _note_not_pending(result, is_named=bool(wanted.ids))
-                codes.add(result.exit_code)
-            elif isinstance(result, ReplayResult):
-                codes.add(result.exit_code)
-                counts = {"loaded": result.loaded, "rejected": result.rejected, "failed": result.failed}
-                report.count(result.dataset, counts)
-                _print_result(result, as_json=as_json)
+        codes = {
+            _print_replayed(result, wanted, report, as_json=as_json)
+            for result in results
+            if not isinstance(result, RefreshResult)
+        }
         report.look_at(database)
     return LedgerCode(gravest(codes))
+
+
+def _print_replayed(
+    result: ReplayResult | NotPending | EtlError, wanted: Selected, report: Report, *, as_json: bool
+) -> int:
+    """Print what became of one file, and return its exit code."""
+    if isinstance(result, EtlError):
+        print_error(result)
+    elif isinstance(result, NotPending):
+        _note_not_pending(result, is_named=bool(wanted.ids))
+    else:
+        counts = {"loaded": result.loaded, "rejected": result.rejected, "failed": result.failed}
+        report.count(result.dataset, counts)
+        _print_result(result, as_json=as_json)
+    return result.exit_code
 
 
 def _note_not_pending(result: NotPending, *, is_named: bool) -> None:

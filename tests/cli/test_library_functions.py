@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 import etl
+from etl.errors import UsageError
 from tests.support.checkout import ROOT
 from tests.support.faults import Connection
 
@@ -117,10 +118,13 @@ def test_an_embedded_server_runs_as_long_as_its_connection(tmp_path: Path, monke
     assert not (tmp_path / "other" / ".etl").exists()
 
 
-@pytest.mark.parametrize("run", [None, "latest", "none"])
+@pytest.mark.parametrize("run", [None, "none"])
 def test_what_is_not_there_is_empty(database: etl.Connection, run: str | None) -> None:
-    """Nothing waits, and there is no run."""
+    """Nothing waits, and there is no run; `latest` names one, and there is none to name."""
     assert (database.failed(run=run), database.runs(run=run)) == ((), ())
+    for look in (database.failed, database.runs):
+        with pytest.raises(UsageError, match="there is no run yet"):
+            look(run="latest")
 
 
 def test_a_file_of_the_failed_store_that_is_missing_is_listed(database: etl.Connection) -> None:
