@@ -40,7 +40,7 @@ def known(dataset: Dataset) -> Known | None:
 def unknown(value: Any, members: Known | None) -> Iterator[Path]:
     """Yield the path of each unknown member, once for each object that has it."""
     waiting: list[tuple[Iterator[Any], Known, Path]] = []
-    if members is not None:
+    if members is not None and not _is_known(value, members):
         waiting.append((iter((value,)), members, ()))
     while waiting:  # A recursion would be as deep as arrays are nested.
         values, known, path = waiting[-1]
@@ -59,6 +59,21 @@ def unknown(value: Any, members: Known | None) -> Iterator[Path]:
             )
         elif isinstance(inner, list | Iterator):
             waiting.append((iter(inner), known, path))
+
+
+def _is_known(value: Any, members: Known) -> bool:
+    """Return whether a value surely has no unknown member: a fast answer for most records."""
+    if type(value) is list:
+        return all(type(element) is dict and _is_known(element, members) for element in value)
+    if type(value) is not dict:
+        return not isinstance(value, dict | Undecoded)
+    if not value.keys() <= members.names:
+        return False
+    for name, below in members.below:
+        inner = value.get(name)
+        if inner is not None and not _is_known(inner, below):
+            return False
+    return True
 
 
 def name_of(path: Path) -> str:
