@@ -101,21 +101,26 @@ select exists (select from {table} where etl_run = {number});
 
 -- name: unknown_run
 -- Return the number of a run that has rows in a table and that the ledger does not know. Only the beginning of the table
--- is looked at, and its last blocks if it is not partitioned.
+-- is looked at, and `also`.
 with held as (
     (select etl_run from {table} limit {most})
-    union all
-    (
-        select etl_run from {table}
-        where not exists (select from pg_class c where c.oid = {name}::regclass and c.relkind <> 'r')
-            and ctid >= (
-                select ('(' || greatest(pg_relation_size({name}::regclass) / 8192 - 100, 0) || ',0)')::tid
-            )
-        limit {most}
-    )
+    {also}
 )
 select etl_run
 from (select distinct etl_run from held) as found
 where etl_run is not null and not exists (select from etl.runs where runs.number = found.etl_run)
 order by etl_run
 limit 1;
+
+-- name: last_rows
+-- Add the rows in the last blocks of a table.
+union all
+(
+    select etl_run from {table}
+    where ctid >= (select ('(' || greatest(pg_relation_size({name}::regclass) / 8192 - 100, 0) || ',0)')::tid)
+    limit {most}
+)
+
+-- name: has_blocks
+-- Return whether rows are in the blocks of the table itself: it is no view, no foreign table and not partitioned.
+select relkind = 'r' from pg_class where oid = %(name)s::regclass;

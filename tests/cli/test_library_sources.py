@@ -252,8 +252,13 @@ def test_a_load_writes_metrics(load: Load, parcels: Site) -> None:
 
 def test_an_interrupt_is_an_interrupt(load: Load, parcels: Site) -> None:
     """In the main thread of a notebook, where Python's own handler raises KeyboardInterrupt."""
-    with pytest.raises(KeyboardInterrupt):
-        load(made(5, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    # A shell lets the programs that it runs in the background ignore this signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            load(made(5, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert parcels.connection.execute("select exit_code from etl.attempts").fetchall() in ([], [(130,)])
     assert load(made(5)).sources[0].status == "loaded"
     assert len(ids_of(parcels)) == 5

@@ -195,7 +195,9 @@ def unknown_rows(connection: psycopg.Connection, dataset: Dataset) -> str | None
     """
     for table in dataset.tables:
         names = {"table": table.identifier, "name": sql.Literal(table.quoted), "most": sql.Literal(_MOST_ROWS)}
-        row = connection.execute(_SQL["unknown_run"].format(**names)).fetchone()
+        has_blocks = connection.execute(_SQL["has_blocks"], {"name": table.quoted}).fetchone() == (True,)
+        also = _SQL["last_rows"].format(**names) if has_blocks else sql.SQL("")
+        row = connection.execute(_SQL["unknown_run"].format(**names, also=also)).fetchone()
         if row is not None:
             return (
                 f"{table.name} has rows of run number {row[0]}, which the ledger does not know: rows of etl.runs were"
