@@ -2,13 +2,13 @@
 
 import json
 
+import pytest
 from rich.cells import cell_len
 
 from etl.cli.tables import Column, layout, shortened
 from tests.support.site import Site
 from tests.support.terminal import on_terminal
 
-WIDTHS = [60, 80, 120, 200]
 FOLDER = "/".join(["exports of the night", "東京", "partner"] * 6)
 SOURCE = f"{FOLDER}/deliveries-2026-11-21.ndjson"
 
@@ -60,11 +60,12 @@ def _refused(site: Site) -> tuple[str, str]:
     return run, site.value("select id from etl.failures")
 
 
-def test_no_table_breaks_an_id_or_a_name(site: Site) -> None:
+@pytest.mark.parametrize("widths", [(60, 80), pytest.param((120, 200), marks=pytest.mark.slow)])
+def test_no_table_breaks_an_id_or_a_name(site: Site, widths: tuple[int, ...]) -> None:
     """On terminals of any width no line of a table is longer, and the ids and names that a person needs are whole."""
     run, failure = _refused(site)
     for command, values in COMMANDS.items():
-        for columns in WIDTHS:
+        for columns in widths:
             _, output = on_terminal(command.split(), env=site.environment(), cwd=site.folder, columns=columns)
             for value in values:
                 assert {"RUN": run, "FAILURE": failure}.get(value, value) in output, (command, columns, output)

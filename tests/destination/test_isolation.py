@@ -368,7 +368,7 @@ SERVER_OR_LOADER = st.one_of(st.sampled_from(sorted(FAULTS_OF_SERVER)), st.sampl
 
 @given(data=st.data())
 @settings(
-    max_examples=50,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -141,6 +141,7 @@ def test_the_whole_project_is_searched() -> None:
     assert set(words.files([folder])) == set(folder.glob("*.py"))
 
 
+@pytest.mark.slow
 def test_each_allowed_place_has_a_reason_and_is_needed() -> None:
     """Each entry of the list of allowed places gives a reason, and still lets something pass."""
     assert [entry for entry in ALLOWED if not entry.reason] == []

@@ -571,7 +571,8 @@ def test_a_record_that_is_too_large_ends_the_source(judge: Judge) -> None:
         judge.clear()
 
 
-@pytest.mark.parametrize("shape", ["array", pytest.param("lines", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["array", "lines"])
 def test_bytes_thrown_away_doubled_and_swapped(judge: Judge, shape: str) -> None:
     """When a part of a source is missing, doubled or moved, the load ends as documented and reports all records."""
     dice = random.Random(9)
