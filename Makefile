@@ -70,6 +70,10 @@ bench: $(INSTALLED) $(OTHERS) ## compare loads with raw COPY and with other tool
 bench-scale: $(INSTALLED) ## rate and memory of 100,000, 1 and 10 million records (20 GB of disk), or BENCH='--sizes 10000'
 	@$(BIN)/python -m scripts.benchmark scale $(BENCH)
 
+.PHONY: bench-files
+bench-files: $(INSTALLED) ## what a small file costs, new and known, in folders of thousands: minutes, or BENCH='--share 10'
+	@$(BIN)/python -m scripts.benchmark files $(BENCH)
+
 .PHONY: wheel
 wheel: $(INSTALLED) ## the sdist, and the wheel built from it, in dist/
 	rm -rf dist

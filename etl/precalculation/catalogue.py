@@ -95,6 +95,11 @@ class Aggregate:
         return sql.Identifier(*self.table.split("."))
 
     @property
+    def reads_ledger(self) -> bool:
+        """Whether a table of the ledger is one of its facts."""
+        return any(fact.table.startswith("etl.") for fact in self.facts)
+
+    @property
     def kind(self) -> BucketKind:
         """The kind of its buckets."""
         return kind_of(self.bucket)

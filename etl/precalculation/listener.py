@@ -17,6 +17,7 @@ from etl.database.connecting import Database, connect
 from etl.database.sqlstates import code_of
 from etl.database.watching import ServerConnection
 from etl.errors import DatabaseError, UsageError
+from etl.precalculation import idle
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.refresh import own_error, refresh
 
@@ -31,6 +32,8 @@ RECONNECT_SECONDS = (0.5, 15.0)
 LOG_SECONDS = 30.0
 # A listener that neither answers within this time nor refreshes an aggregate does not work.
 CHECK_SECONDS = 10.0
+# An aggregate that reads the ledger is refreshed at most this often: each load changes the ledger.
+LEDGER_SECONDS = 10.0
 _ANSWER_STEP = 0.5
 _CHECK = "etl_listener_check"
 
@@ -127,17 +130,27 @@ def _rounds(
     aggregates: Sequence[Aggregate],
     poll_seconds: float,
 ) -> Iterator[None]:
-    """Refresh all aggregates, again and again; yield after each round, which never ends."""
+    """Refresh the aggregates that have something to do, again and again; yield after each round, which never ends."""
     receiver.execute(_SQL["listen"])
     worker.execute(_SQL["mark_worker"], {"listener": receiver.backend})
     log.info("listening", aggregates=len(aggregates))
+    refreshed: dict[str, float] = {}
     while True:
-        has_news = False
+        recorded = idle.record(worker, aggregates)
+        has_news, pause = _hear(receiver, 0), poll_seconds
         for aggregate in aggregates:
+            if aggregate.name in recorded:
+                continue
+            early = refreshed.get(aggregate.name, -LEDGER_SECONDS) + LEDGER_SECONDS - time.monotonic()
+            if early > 0:
+                pause = min(pause, early)
+                continue
             _refresh(worker, aggregate)
+            if aggregate.reads_ledger:
+                refreshed[aggregate.name] = time.monotonic()
             has_news |= _hear(receiver, 0)
         yield
-        if has_news or _has_news(receiver, poll_seconds):
+        if has_news or _has_news(receiver, pause):
             _hear(receiver, SETTLE_SECONDS)
         receiver.execute(_SQL["listen"])  # A connection that fell silent shows only when it is used.
 

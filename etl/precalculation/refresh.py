@@ -14,6 +14,7 @@ from etl.database.snapshots import Snapshots
 from etl.database.sqlstates import code_of, condition, exit_code
 from etl.database.tables import see_all_rows
 from etl.errors import DatabaseError, DefinitionError, EtlError, ExitCode, InternalError, UsageError, gravest
+from etl.precalculation import idle
 from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.pending import gather, is_known, take_due
@@ -86,7 +87,7 @@ def tables_of(aggregates: Iterable[Aggregate]) -> set[str]:
 
 
 def refresh_all(
-    connection: psycopg.Connection, aggregates: Iterable[Aggregate], *, run: str | None, full: bool = False
+    connection: psycopg.Connection, aggregates: Sequence[Aggregate], *, run: str | None, full: bool = False
 ) -> Iterator[RefreshResult]:
     """Refresh one aggregate after another; yield the result of each.
 
@@ -103,17 +104,25 @@ def refresh_all(
 
 def refresh_each(
     connection: psycopg.Connection,
-    aggregates: Iterable[Aggregate],
+    aggregates: Sequence[Aggregate],
     *,
     run: str | None,
     full: bool = False,
     waiting: Waiting = nullcontext,
+    before_each: Callable[[], None] = lambda: None,
 ) -> Iterator[RefreshResult | NotRefreshed]:
     """Refresh one aggregate after another; one that cannot be refreshed does not stop the others, whatever the reason.
 
-    Raises psycopg's errors when the connection is lost.
+    Those with nothing to do are recorded together. Raises psycopg's errors when the connection is lost, and what
+    `before_each` raises, which is called before each refresh.
     """
+    before_each()
+    recorded = {} if full else idle.record(connection, aggregates)
     for aggregate in aggregates:
+        if aggregate.name in recorded:
+            yield RefreshResult(aggregate=aggregate.name, buckets=0, rows=0, seconds=recorded[aggregate.name])
+            continue
+        before_each()
         try:
             yield refresh(connection, aggregate, run=run, full=full, waiting=waiting)
         except UsageError as error:

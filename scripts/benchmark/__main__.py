@@ -11,12 +11,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 import etl
 from etl import logs
+from scripts.benchmark import files as small_files
 from scripts.benchmark import report
 from scripts.benchmark.bench import Bench, RunFailedError, opened
 from scripts.benchmark.report import Outcome
@@ -104,6 +106,23 @@ def scale(sizes: str, folder: Path | None, write_docs: bool) -> None:
         if (share := report.flatness(results, name)) is not None
     ]
     _tell("scale", [facts, "", *report.scale_table(results), "", *flat], left_out, write_docs=write_docs)
+
+
+@cli.command()
+@click.option(
+    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Times that each folder is loaded."
+)
+@click.option("--share", type=click.IntRange(1), default=1, show_default=True, help="Load one file of so many.")
+@_folder_option
+@_write_docs_option
+def files(rounds: int, share: int, folder: Path | None, write_docs: bool) -> None:
+    """Load folders of small files, and load them again when all are known."""
+    chosen = [replace(each, files=each.files // share) for each in small_files.FOLDERS]
+    with _bench(folder, Programs.installed(Path(".venv-bench"))) as bench:
+        nights = [night for each in chosen for night in small_files.measure(bench, each, rounds, _say)]
+        part = f"; one file of {share}" if share > 1 else ""
+        facts = f"{_facts(bench)}. {rounds} rounds{part}."
+    _tell("files", [facts, "", *small_files.table(nights)], {}, write_docs=write_docs)
 
 
 def _left_out(wanted: Sequence[str], programs: Programs) -> dict[str, str]:

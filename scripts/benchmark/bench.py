@@ -25,8 +25,8 @@ class Bench:
     def __init__(
         self, folder: Path, connection: database.Connection, environment: Mapping[str, str], words: Mapping[str, str]
     ) -> None:
-        self._folder = folder
-        self._connection = connection
+        self.folder = folder
+        self.connection = connection
         self._environment = environment
         self._words = words
         self.samples: dict[tuple[str, int], samples.Sample] = {}
@@ -34,13 +34,13 @@ class Bench:
     @property
     def server_version(self) -> str:
         """The version of the server."""
-        return database.server_version(self._connection)
+        return database.server_version(self.connection)
 
     def sample(self, variant: Variant, records: int) -> samples.Sample:
         """Return the sample of a variant, made when it is missing; `records` is the number that was asked for."""
         key = variant.sample, variant.records(records)
         if key not in self.samples:
-            self.samples[key] = samples.make(*key, self._folder)
+            self.samples[key] = samples.make(*key, self.folder)
         return self.samples[key]
 
     def measure(self, variant: Variant, records: int) -> Outcome:
@@ -49,10 +49,10 @@ class Bench:
         Raises RunFailedError.
         """
         sample = self.sample(variant, records)
-        database.empty(self._connection)
-        shutil.rmtree(self._folder / "failed", ignore_errors=True)
+        database.empty(self.connection)
+        shutil.rmtree(self.folder / "failed", ignore_errors=True)
         run = self._run(self._filled(variant, sample), variant.exit_code)
-        rows, grams = database.found(self._connection, variant.tables)
+        rows, grams = database.found(self.connection, variant.tables)
         if (rows, grams) != (sample.rows, sample.grams):
             raise RunFailedError(f"expected {sample.rows} rows and {sample.grams} g, got {rows} and {grams} g")
         return Outcome(records=sample.records, seconds=run.seconds, peak_bytes=run.peak_bytes)
@@ -61,6 +61,18 @@ class Bench:
         """Run a program that starts and ends, and loads nothing."""
         run = self._run([word.format(**self._words) for word in words], 0, measure=False)
         return Outcome(records=1, seconds=run.seconds)
+
+    @property
+    def server_log(self) -> Path:
+        """The log of the server."""
+        return self.folder / "postgres" / "server.log"
+
+    def load(self, words: Sequence[str]) -> processes.Run:
+        """Run a command of etl that succeeds; `output` in the folder gets what it prints.
+
+        Raises RunFailedError.
+        """
+        return self._run([self._words["etl"], *words], 0)
 
     def prepare(self, variant: Variant, records: int) -> None:
         """Make what a variant reads: its sample and, for a ceiling, the rows of the tables that its loader fills.
@@ -76,7 +88,7 @@ class Bench:
         self.measure(variant.prepared_by, records)
         for table, path in files.items():
             part = path.with_suffix(".part")
-            database.prepare(self._connection, table, part)
+            database.prepare(self.connection, table, part)
             part.rename(path)
 
     def holdings(self) -> str:
@@ -91,8 +103,8 @@ class Bench:
         return [word.format(**words) for word in variant.words]
 
     def _run(self, words: Sequence[str], exit_code: int, *, measure: bool = True) -> processes.Run:
-        output = self._folder / "output"
-        run = processes.run(words, environment=self._environment, folder=self._folder, output=output, measure=measure)
+        output = self.folder / "output"
+        run = processes.run(words, environment=self._environment, folder=self.folder, output=output, measure=measure)
         if run.exit_code != exit_code:
             text = output.read_text(encoding="utf-8", errors="replace")[-2000:]
             raise RunFailedError(f"expected exit code {exit_code}, got {run.exit_code}:\n{text}")

@@ -260,6 +260,60 @@ left join ({newest_run}) as newest on true
 where refreshes.aggregate = {aggregate}
 returning round(extract(epoch from clock_timestamp() - transaction_timestamp()), 3);
 
+-- name: record_idle
+-- Record that those of these aggregates equal their facts that have nothing to do. A refresh holds the lock of its
+-- aggregate from before its snapshot to after its commit: what another session refreshes now is left to it, and after a
+-- refresh that has just ended the times do not go back.
+with idle as materialized (
+    select refreshes.aggregate, refreshes.definition_hash
+    from unnest(
+        %(aggregates)s::text[], %(hashes)s::text[], %(newest_tables)s::text[], %(newest_columns)s::text[]
+    ) as asked (aggregate, definition_hash, newest_table, newest_column)
+    join etl.refreshes
+        on refreshes.aggregate = asked.aggregate and refreshes.definition_hash = asked.definition_hash
+    where refreshes.future_event_at is null
+        and not exists (select from etl.pending where pending.aggregate = asked.aggregate)
+        and not exists (
+            select from etl.touched
+            join etl.watches on watches.fact = touched.fact
+            where watches.aggregate = asked.aggregate
+        )
+        and exists (
+            select from pg_attribute
+            where attrelid = to_regclass(asked.newest_table) and attname = asked.newest_column and not attisdropped
+        )
+        -- Without a table, or the right to read it, the refresh gives the reason.
+        and not exists (
+            select from unnest(%(readers)s::text[], %(tables)s::text[]) as needed (aggregate, name)
+            where needed.aggregate = asked.aggregate
+                and coalesce(has_table_privilege(to_regclass(needed.name), 'select'), false) is false
+        )
+),
+ended as materialized (
+    select
+        idle.aggregate,
+        idle.definition_hash,
+        (
+            select max(coalesce(runs.published_at, runs.finished_at))
+            from etl.runs
+            where runs.dataset = any(aggregates.datasets) and runs.finished_at is not null and runs.undone_at is null
+        ) as newest
+    from idle
+    join etl.aggregates on aggregates.aggregate = idle.aggregate
+)
+update etl.refreshes
+set
+    refreshed_at = greatest(refreshes.refreshed_at, transaction_timestamp()),
+    facts_through = case
+        when refreshes.refreshed_at > transaction_timestamp() then refreshes.facts_through else ended.newest
+    end
+from ended
+where refreshes.aggregate = ended.aggregate
+    and refreshes.definition_hash = ended.definition_hash
+    and refreshes.future_event_at is null
+    and pg_try_advisory_xact_lock(hashtextextended('etl:refresh:' || ended.aggregate, 0))
+returning refreshes.aggregate, round(extract(epoch from clock_timestamp() - transaction_timestamp()), 3);
+
 -- name: newest_run
 -- Return the finished run that ended last, of the datasets of an aggregate.
 select runs.run, coalesce(runs.published_at, runs.finished_at) as ended_at

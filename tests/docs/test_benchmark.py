@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from etl import datasets
-from scripts.benchmark import database, processes, report, samples
+from scripts.benchmark import database, files, processes, report, samples
 from scripts.benchmark.report import Figure, Measure, Outcome
 from scripts.benchmark.variants import SCALED, START_UPS, VARIANTS, Programs
 from tests.support.checkout import ROOT
@@ -311,3 +311,15 @@ def test_a_short_benchmark_ends_with_its_tables(tmp_path: Path) -> None:
         assert f"| {name} | not measured" not in done.stdout
     assert "| duckdb array | not measured" in done.stdout
     assert str(tmp_path) not in done.stdout
+
+
+def test_a_folder_of_small_files_is_made_of_sources_of_their_own(tmp_path: Path) -> None:
+    """Each file of a folder has its number of records, no two files are equal, and a night is shown by the file."""
+    folder = files.Folder(files=3, records=2).make(tmp_path)
+    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.iterdir())]
+    assert [text.count("\n") for text in texts] == [2, 2, 2]
+    assert len({line for text in texts for line in text.splitlines()}) == 6
+    night = files.Night(
+        what="3 files", files=3, seconds=1.5, peak_bytes=9_000_000, statements=4, ledger_bytes=5, log_bytes=6
+    )
+    assert list(files.table([night]))[-1] == "| 3 files | 500.00 | 2 | 4.0 | 5 | 6 | 9 MB |"

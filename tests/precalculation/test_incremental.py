@@ -15,7 +15,7 @@ from etl.errors import UsageError
 from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import choose
 from etl.precalculation.pending import gather, take_due
-from etl.precalculation.refresh import RefreshResult, refresh
+from etl.precalculation.refresh import RefreshResult, refresh, refresh_all
 from tests.support.company import START, Company, play, ship, trip
 from tests.support.facts import another, differences, refreshed, wait_until_blocked
 from tests.support.faults import Connection
@@ -414,7 +414,7 @@ def _storm(connection: Connection, seconds: float) -> int:
 
     def refreshing(seed: int) -> Callable[[Connection], None]:
         chance = random.Random(seed)
-        return lambda mine: refreshes.append(refresh(mine, chance.choice(choose([])), run=None))
+        return lambda mine: refreshes.extend(refresh_all(mine, chance.sample(choose([]), 2), run=None))
 
     acts = [*map(changing, range(4)), *map(refreshing, range(3))]
     threads = [threading.Thread(target=run, args=(act,)) for act in acts]

@@ -3,17 +3,15 @@
 import json
 import signal
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from etl.database.connecting import Database
+from etl.database.connecting import Database, connect
 from etl.embedded import Server
 from etl.precalculation import listener
 from etl.precalculation.catalogue import choose
-from etl.precalculation.refresh import refresh
 from tests.support.commands import Running
 from tests.support.databases import Databases
 from tests.support.site import Site
@@ -262,26 +260,45 @@ def test_a_server_that_refuses_the_work_is_asked_less_often(site: Site) -> None:
         site.ask("drop owned by nightly; drop role nightly")
 
 
-def test_a_change_by_hand_is_found_by_polling(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_by_hand_is_found_by_polling(site: Site) -> None:
     """A change by hand sends no notification: the listener polls, every minute by default."""
     assert listener.POLL_SECONDS == 60
-    looks = 0
+    rounds = 0
 
-    def refresh_and_change(connection: psycopg.Connection, aggregate: Any, *, run: str | None) -> Any:
-        nonlocal looks
-        looks += 1
-        done = refresh(connection, aggregate, run=run)
-        if looks == 1:
+    def change(_connection: psycopg.Connection) -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 1:
             site.ask(
                 "insert into logistics.vehicle_logs (log_id, trip_date, etl_run, etl_batch, etl_place) "
                 "values ('L1', '2026-03-01', 1, 0, 1)"
             )
-        if looks == 3:
+        if rounds == 3:
             raise KeyboardInterrupt
-        return done
-
-    monkeypatch.setattr(listener, "refresh", refresh_and_change)
 
     with pytest.raises(KeyboardInterrupt):
-        listener.listen(Database(conninfo=site.conninfo), choose(["vehicle_days"]), poll_seconds=0.01)
+        listener.listen(
+            Database(conninfo=site.conninfo), choose(["vehicle_days"]), poll_seconds=0.01, after_round=change
+        )
     assert _days(site) == ["2026-03-01"]
+
+
+def test_an_aggregate_of_the_ledger_is_not_refreshed_in_each_round(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round refreshes what is pending; what reads the ledger waits until its time has come."""
+    assert listener.LEDGER_SECONDS == 10
+    monkeypatch.setattr(listener, "LEDGER_SECONDS", 1000.0)
+    monkeypatch.setattr(listener, "SETTLE_SECONDS", 0.0)
+
+    def pending() -> list[str]:
+        return [name for (name,) in site.ask("select distinct aggregate from etl.pending order by 1")]
+
+    database = Database(conninfo=site.conninfo)
+    with connect(database) as receiver, connect(database) as worker:
+        rounds = listener._rounds(receiver, worker, choose([]), 0.01)
+        next(rounds)
+        _load(site, "first", "2026-03-01")
+        next(rounds)
+        assert (_days(site), pending()) == (["2026-03-01"], ["data_quality"])
+        monkeypatch.setattr(listener, "LEDGER_SECONDS", 0.0)
+        next(rounds)
+        assert pending() == []

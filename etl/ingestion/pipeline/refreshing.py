@@ -58,8 +58,9 @@ def _refreshed(
     session: Session, left: dict[str, Aggregate], failed: dict[str, EtlError], run: str | None, stop: Stop
 ) -> Iterator[RefreshResult]:
     """Refresh the aggregates that are left, and leave those that another try may refresh."""
-    chosen = _until_stopped(list(left.values()), stop)
-    for result in refresh_each(session.connection(), chosen, run=run, waiting=stop.waiting):
+    chosen = list(left.values())
+    done = refresh_each(session.connection(), chosen, run=run, waiting=stop.waiting, before_each=stop.check)
+    for result in done:
         if isinstance(result, NotRefreshed):
             failed[result.aggregate] = result.error
             if not refusals.may_be_refreshed(result.error):
@@ -70,10 +71,3 @@ def _refreshed(
             yield result
     if left:
         raise _HeldUpError from failed[next(iter(left))]
-
-
-def _until_stopped(aggregates: Iterable[Aggregate], stop: Stop) -> Iterator[Aggregate]:
-    """Yield the aggregates; the refresh resumes this generator before each of them, so a signal stops it in between."""
-    for aggregate in aggregates:
-        stop.check()
-        yield aggregate
