@@ -65,6 +65,10 @@ class NoRecordsError(SourceError):
         self.faults = faults
 
 
+class EmptySourceError(SourceError):
+    """A source has nothing but white space."""
+
+
 def cut(stream: ByteStream, *paths: CutOptions) -> Iterator[Piece]:
     """Yield the pieces of a source in order.
 
@@ -136,7 +140,8 @@ def _require_json(window: Window) -> str:
     """
     first = window.skip_start()
     if not first:
-        raise window.fault("expected JSON, the source is empty", 0)
+        fault = window.fault("expected JSON, the source is empty", 0)
+        raise EmptySourceError(str(fault), hint=fault.hint)
     if first not in "[{":
         format_name = format_of(window.text_from(window.front)[:_FORMAT_BYTES])
         actual = f"what looks like {format_name}" if format_name else "something else"
