@@ -377,7 +377,7 @@ def test_wrong_usage_of_the_database_is_2(site: Site) -> None:
     """Wrong usage that only the source or the ledger reveals is exit code 2, too, and nothing is loaded."""
     (site.folder / "feed.json").write_text('{"vehicles": [{}]}')
     for line, named in [
-        ("load vehicles feed.json --records a..b", "such as item, shipments.item or shipments.*"),
+        ("load vehicles feed.json --records a..b", "such as item, shipments.item, shipments.* or *.item"),
         ("load vehicles a.json b.json --mode replace", "replace takes one source"),
         ("runs show nothing", "no run is called nothing"),
         ("failed show nothing", "nothing in the failed store is called nothing"),
