@@ -15,7 +15,7 @@ from etl.ingestion.framing.boundaries import (
     value_end,
 )
 from etl.ingestion.framing.needles import BlockStart, Needle
-from etl.ingestion.framing.nesting import BracketScan
+from etl.ingestion.framing.nesting import ArrayScan, BracketScan
 from etl.ingestion.values import ByteStream, PieceShape, Proof
 
 _BLANK = re.compile(rb"[ \t\n\r]*")
@@ -156,8 +156,10 @@ class Window:
         match = _BLANK.match(self._data, at - self._offset)
         return self._offset + match.end() if match else at
 
-    def block(self, at: int, needle: Needle, cell_end: int, place: BlockStart) -> tuple[bytes, Proof] | None:
-        """Return a block of whole records that begins at `at`, and its proof.
+    def block(
+        self, at: int, needle: Needle, cell_end: int, place: BlockStart, end: int | None = None
+    ) -> tuple[bytes, Proof] | None:
+        """Return a block of whole records that begins at `at`, and its proof; `end` is the end of the array, if known.
 
         No block passes `cell_end` by more than the first record that ends there or after it. None: the record at `at`
         must be scanned.
@@ -168,7 +170,22 @@ class Window:
             pass
         index = at - self._offset
         stop = index + (cell_end - at if is_last else BLOCK_BYTES)
+        if end is not None:
+            stop, is_last = min(stop, end - self._offset), is_last and cell_end < end
         block = needle.block(self._data, index, stop, place, passes=is_last)
+        if block is not None:
+            self.number += block[1].records
+        return block
+
+    def array_end(self, at: int, scan: ArrayScan) -> int | None:
+        """Return the end of the array around `at`, if no block from there can pass it unseen."""
+        while self._end - at < _LAST_OF_CELL_BYTES and not self._is_ended and self.extends(at):
+            pass
+        return scan.end(self._data, self._offset, at + _LAST_OF_CELL_BYTES)
+
+    def rest(self, at: int, end: int, needle: Needle, place: BlockStart) -> tuple[bytes, Proof] | None:
+        """Return the records from `at` to the end of their array, and their proof, or None."""
+        block = needle.rest(self._data, at - self._offset, end - self._offset, place)
         if block is not None:
             self.number += block[1].records
         return block
