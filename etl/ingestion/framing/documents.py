@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple
 
 import ijson
 
-from etl.errors import UsageError
+from etl.errors import SourceError, UsageError
 from etl.ingestion.constants import MAX_NESTING
+from etl.ingestion.framing.dialects import dialect_in
 from etl.ingestion.framing.window import Window
 from etl.ingestion.values import PieceShape
 
@@ -147,7 +148,7 @@ class Document:
             if data:  # No bytes would end the parser.
                 self._parser.send(data)
         except (ijson.JSONError, UnicodeDecodeError, InvalidOperation):
-            raise self._window.fault("not JSON around the records", self._window.front) from None
+            raise self._not_json(data) from None
         opened = None
         for event, value in self._events:
             if event == "map_key":
@@ -165,6 +166,14 @@ class Document:
         if len(self._path) > MAX_NESTING:
             raise self._window.fault(f"nested deeper than {MAX_NESTING:,} around the records", self._window.front)
         return opened
+
+    def _not_json(self, data: bytes) -> SourceError:
+        """Return the fault of bytes around the records that are not JSON."""
+        dialect = dialect_in(data.decode("latin-1"))
+        reason = "not JSON around the records"
+        if dialect is None:
+            return self._window.fault(reason, self._window.front)
+        return self._window.fault(f"{reason}: {dialect.name}", self._window.front, hint=dialect.hint)
 
     def _opened(self, event: str, opened: int | None) -> int | None:
         """Note a value that begins; return its place if it is a wanted one, else the place that was `opened` before."""

@@ -21,6 +21,7 @@ from etl.ingestion.constants import (
 )
 from etl.ingestion.fingerprints import LF, Fingerprint, Mark, is_own, powers_between
 from etl.ingestion.framing.boundaries import NotJSON, is_whole_record, value_end
+from etl.ingestion.framing.dialects import dialect_of
 from etl.ingestion.framing.documents import Container, Document, container
 from etl.ingestion.framing.formats import format_of
 from etl.ingestion.framing.needles import BlockStart, Needle
@@ -145,13 +146,18 @@ def _require_json(window: Window) -> str:
     if not first:
         fault = window.fault("expected JSON, the source is empty", 0)
         raise EmptySourceError(str(fault), hint=fault.hint)
+    beginning = window.text_from(window.front)[:_FORMAT_BYTES]
+    if dialect := dialect_of(beginning):
+        raise window.fault(
+            f"expected JSON that begins with [ or {{, got {dialect.name}", window.front, hint=dialect.hint
+        )
     if first not in "[{":
-        format_name = format_of(window.text_from(window.front)[:_FORMAT_BYTES])
+        format_name = format_of(beginning)
         actual = f"what looks like {format_name}" if format_name else "something else"
         raise window.fault(
             f"expected JSON that begins with [ or {{, got {actual}",
             window.front,
-            hint="give the file that holds the records as JSON" if format_name else None,
+            hint="give the file that holds the records as JSON",
         )
     return first
 
@@ -378,7 +384,7 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
             return
         if last and not is_first:
             if character != ",":
-                raise window.fault(f"expected , or {last} after a record, got something else", at)
+                raise window.unexpected(f"expected , or {last} after a record, got something else", at)
             character = window.skip_blank(at + 1)
             at = window.position
         is_first = False

@@ -14,6 +14,7 @@ from etl.ingestion.framing.boundaries import (
     member_value,
     value_end,
 )
+from etl.ingestion.framing.dialects import dialect_at
 from etl.ingestion.framing.needles import BlockStart, Needle
 from etl.ingestion.framing.nesting import ArrayScan, BracketScan
 from etl.ingestion.values import ByteStream, PieceShape, Proof
@@ -213,7 +214,8 @@ class Window:
                     if self._end > before or self.extend(at):
                         continue
                 reason = "the source is cut off in this record" if error.cut_off else error.sentence
-                raise self.fault(reason, at if error.cut_off else self._offset + error.position) from None
+                place = at if error.cut_off else self._offset + error.position
+                raise self.fault(reason, place, hint=error.hint) from None
             if may_continue(self._text, index, end):
                 if self.extend(at):
                     continue
@@ -257,7 +259,7 @@ class Window:
             value_end(self._text, begin - self._offset)
         except NotJSON as error:
             if not error.cut_off:
-                raise self.fault(error.sentence, self._offset + error.position) from None
+                raise self.fault(error.sentence, self._offset + error.position, hint=error.hint) from None
 
     def line_end(self, at: int) -> int:
         """Return the end of the record that begins at `at` on its line; it need not be JSON.
@@ -287,6 +289,13 @@ class Window:
         self.extend(at)  # Raises the fault that ended the line, if there is one.
         if cut_off:
             raise self.fault("the source is cut off in its last line", at)
+
+    def unexpected(self, reason: str, at: int) -> SourceError:
+        """Return the error that a character cannot be at this place; it names what the text is, if that is known."""
+        dialect = dialect_at(self._text, at - self._offset)
+        if dialect is None:
+            return self.fault(reason, at)
+        return self.fault(f"not JSON: {dialect.name}", at, hint=dialect.hint)
 
     def fault(self, reason: str, at: int, *, hint: str | None = None) -> SourceError:
         """Return an error that names the file, the record and the byte."""
