@@ -30,8 +30,8 @@ def problems(dataset: Dataset, path: Path) -> Iterator[str]:
         yield "expected at least one [[table]]"
         return
     *names, last = dataset.records.split(".")
-    if dataset.records and (not all([*names, last]) or "*" in names):
-        yield f"records: expected a path such as item, shipments.item or shipments.*, got {dataset.records!r}"
+    if dataset.records and (not all([*names, last]) or ("*" in names and last not in {"item", "*"})):
+        yield f"records: expected a path such as item, shipments.item, shipments.* or *.item, got {dataset.records!r}"
     *before, _ = dataset.record_tables or dataset.tables[:1]
     for table in before:
         if not table.where:

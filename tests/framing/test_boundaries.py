@@ -178,7 +178,7 @@ def test_a_string_of_megabytes_is_passed_once() -> None:
         ("12", (0, 2, "expected an object, got another JSON value")),
         ('{"a":1 \t\r', (0, 6, "not JSON: the value does not end on its line, at character 7")),
         ('{"a":"x} ', (0, 8, "not JSON: the value does not end on its line, at character 6")),
-        ('{"a":NaN} {"b":1}', (0, 17, "not JSON: NaN is not JSON, at character 1")),
+        ('{"a":NaN} {"b":1}', (0, 17, "not JSON: NaN or an infinity, which JSON does not have, at character 1")),
         ('{"a" 1}\r', (0, 7, "not JSON: expecting ':' delimiter, at character 6")),
         ("[" * 100_000, (0, 100_000, "not JSON: the value does not end on its line, at character 1")),
     ],

@@ -15,8 +15,6 @@ from etl.ingestion.framing.formats import format_of
         (b"exports/a.json" + bytes(243) + b"ustar", "a tar archive"),
         (b"\n<!DOCTYPE html><html>", "HTML, such as an error page"),
         (b'<?xml version="1.0"?>', "XML"),
-        (b'callback([{"a":1}])', "JavaScript"),
-        (b'var data = [{"a":1}]', "JavaScript"),
         (b"shipment_id,weight (kg)\nA,1\n", "CSV or another table of text"),
         (b'"shipment_id";"weight"\r\n', "CSV or another table of text"),
         (b"null\n", "JSON without an object or array"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from etl.errors import SourceError
 from etl.ingestion.constants import READ_BYTES
 from etl.ingestion.framing import nesting
-from etl.ingestion.framing.nesting import BracketScan, is_nested_deeper
+from etl.ingestion.framing.nesting import ArrayScan, BracketScan, is_nested_deeper
 from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.settings import Format
 from tests.support.streams import Bytes
@@ -144,3 +144,16 @@ def test_a_fault_comes_before_the_size_of_its_record() -> None:
     options = CutOptions(format="auto", records_path="item", batch_rows=9, max_record_bytes=3 * READ_BYTES)
     with pytest.raises(SourceError, match="not JSON: expecting value, at record 1"):
         list(cut(Bytes(b"[" + record), options))
+
+
+@given(st.lists(st.sampled_from(['{"a":1}', "[]", '{"a":[{"]":"}"}]}', '"]"', "1"]), max_size=5), st.integers(1, 5))
+def test_the_end_of_an_array_is_found_in_parts(elements: list[str], size: int) -> None:
+    """The bracket that ends an array is found, however the array comes in parts and is dropped after the scan."""
+    text = (",".join(elements) + "] [1]").encode()
+    scan = ArrayScan(0)
+    end = None
+    offset = 0
+    while end is None:
+        end = scan.end(text[offset : offset + size], offset, len(text))
+        offset = min(offset + size, len(text))
+    assert end == len(text) - len("] [1]")

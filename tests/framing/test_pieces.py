@@ -93,7 +93,8 @@ def array_documents(draw: st.DrawFn) -> Document:
     start, end = draw(st.sampled_from(["", "\ufeff"])) + draw(BLANK), draw(BLANK)
     around = draw(spelled(st.dictionaries(st.sampled_from(["a", "b.c", "item", "][", '"']), VALUE, max_size=2)))
     opening = around[: around.rindex("}")] + ("," if len(around.strip(" \n{}")) else "")
-    match draw(st.sampled_from(["item", "rows.item", "a.rows.item", "item.item", "days.item.rows.item"])):
+    paths = ["item", "rows.item", "a.rows.item", "item.item", "days.item.rows.item", "pages", "rows.item of pages"]
+    match draw(st.sampled_from([*paths, "days.*.item"])):
         case "item" as path:
             parts = [start, *draw(arrays()), end]
         case "rows.item" as path:
@@ -102,6 +103,16 @@ def array_documents(draw: st.DrawFn) -> Document:
             parts = [start, '{"rows":[7],"a":', opening, '"rows":', *draw(arrays()), "}, ", '"x":[]}', end]
         case "item.item" as path:
             parts = [start, "[", *draw(arrays()), ", ", *draw(arrays()), ",{},3,", *draw(arrays()), "]", end]
+        case "pages":
+            path = "item"
+            parts = [start, *draw(arrays()), draw(BLANK), *draw(arrays()), start, *draw(arrays()), end]
+        case "rows.item of pages":
+            path = "rows.item"
+            page = ['{"page":1,"rows":', *draw(arrays()), ',"x":{"rows":[1]}}', draw(BLANK)]
+            parts = [start, *page, start, '{"rows":null}', *page, end]
+        case "days.*.item" as path:
+            one, two = draw(arrays()), draw(arrays())
+            parts = [start, opening, '"days":{"1":', *one, ',"n":{"m":[1]},"s":3,"2":', *two, "}}", end]
         case path:
             one, two = draw(arrays()), draw(arrays())
             parts = [start, '{"days":[{"rows":', *one, '},{"day":[1]},{"rows":', *two, ',"n":{"rows":[2]}}]}', end]
@@ -308,14 +319,15 @@ def test_every_cut_and_every_spoiled_byte_is_a_source_error_or_data(document: Do
         (b"[ {}", "the array is cut off before its ], at record 2, byte 4"),
         (b"[{},", "the source is cut off in this record, at record 2, byte 4"),
         (b"[{}, 12", "the source is cut off in this record, at record 2, byte 5"),
-        (b"[{},]", "not JSON: expecting value, at record 2, byte 4"),
+        (b"[{},]", "not JSON: a comma before a closing bracket, at record 2, byte 4"),
         (b"[,{}]", "not JSON: expecting value, at record 1, byte 1"),
         (b"[{} {}]", "expected , or ] after a record, got something else, at record 2, byte 4"),
         (b"[{},{}}", "expected , or ] after a record, got something else, at record 3, byte 6"),
-        (b'[{"a":NaN}]', "not JSON: NaN is not JSON, at record 1, byte 1"),
+        (b'[{"a":NaN}]', "not JSON: NaN or an infinity, which JSON does not have, at record 1, byte 1"),
         (b'[{},{"a":"x]', "the source is cut off in this record, at record 2, byte 4"),
         (b"[{}] x", "not JSON around the records, at record 2, byte 6"),
-        (b"[{}][{}]", "more than one document, at record 2, byte 5"),
+        (b'[{}]{"a":1}', "document 2 of the source has no records at the records path, at record 2, byte 11"),
+        (b"[{}]3[{}]", "not JSON around the records, at record 2, byte 6"),
         (b"[{}]]", "not JSON around the records, at record 2, byte 5"),
         (b"{}{},{}", "not JSON: expecting value, at record 3, byte 4"),
         (b'{}{"a":\n', "the source is cut off in this record, at record 2, byte 2"),
@@ -341,9 +353,14 @@ def test_a_fault_names_record_and_byte(data: bytes, message: str | None) -> None
         (b'{"x":1', "the source is cut off", "get the file again"),
         (b'{"y":[1,2],"x":nope}', "not JSON around the records", "get the file again"),
         (
-            b'{"x":[{}],"y":[]}\n{"x":[{}]}',
-            "more than one document",
-            "load each document by itself; if each document is a record, --records item",
+            b'{"x":[{}],"y":[]}\n{"error":{}}',
+            "document 2 of the source has no records at the records path",
+            "arrays are at: x.item, y.item (--records)",
+        ),
+        (
+            b'{"meta":{}}\n{"x":[{}],"y":[]}',
+            "document 1 of the source has no records at the records path",
+            "objects are at: meta.* (--records)",
         ),
         (b'{"y":"\xff","x":[]}', "not JSON around the records", "get the file again"),
         (b'{"y":1e99999999999999999999,"x":[]}', "not JSON around the records", "get the file again"),
@@ -357,6 +374,23 @@ def test_a_document_without_the_array_is_reported(data: bytes, message: str, hin
         Document(data, [], records="x.item").cut(10)
     assert caught.value.hint is not None
     assert caught.value.hint.startswith(hint)
+
+
+def test_documents_that_are_records_themselves_are_no_pages() -> None:
+    """A path that names a single object takes one document; the hint says what loads several."""
+    with pytest.raises(SourceError, match="more than one document") as caught:
+        Document(b'{"x":{"a":1}}\n{"x":{"a":2}}', [], records="x").cut(10)
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("load each document by itself; if each document is a record, --records item")
+
+
+def test_a_byte_order_mark_between_documents_is_found_wherever_it_is() -> None:
+    """A mark of a file that was joined to another one is passed by, also where the bytes are divided."""
+    for blanks in range(4080, 4100):
+        document = _built(["[", ("{}",), "]" + " " * blanks + "\ufeff[", ("{}",), "]"])
+        _assert_whole(document, document.cut(10))
+    _, fault = _until_fault(b"[{}]\xef\xbb", Document(b"", []))
+    assert fault.startswith("a.json: not JSON around the records")
 
 
 def test_an_empty_array_is_no_fault() -> None:
@@ -567,7 +601,7 @@ def test_garbage_after_the_document_is_a_fault(tail: str, head: str, records: st
     with opened(Source(name="source", path=str(path))) as stream:
         given = cut(stream, CutOptions(format="auto", records_path=records, batch_rows=5))
         assert next(given).count == 1
-        with pytest.raises(SourceError, match="more than one document" if tail == "{" else "not JSON around"):
+        with pytest.raises(SourceError, match="the source is cut off" if tail == "{" else "not JSON around"):
             next(given)
 
 

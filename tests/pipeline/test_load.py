@@ -165,6 +165,34 @@ def test_several_sources_a_folder_and_a_pattern(site: Site, connection: Connecti
     assert "error: the folder empty holds no file" in done.stderr
 
 
+def test_a_folder_as_spark_writes_it(site: Site, connection: Connection, tmp_path: Path) -> None:
+    """Markers and checksums are passed by, an empty part file is a warning; a source that is empty alone is code 3."""
+    night = tmp_path / "night"
+    night.mkdir()
+    lines = [json.dumps(vehicle) + "\n" for vehicle in vehicles(1, 4)]
+    (night / "part-00000.json.gz").write_bytes(gzip.compress("".join(lines[:2]).encode()))
+    (night / "part-00001.json.gz").write_bytes(gzip.compress(b""))
+    (night / "part-00002.json.gz").write_bytes(gzip.compress("".join(lines[2:]).encode()))
+    (night / "part-00003.json.gz").touch()
+    for name in ("_SUCCESS", ".part-00000.json.gz.crc", "part-00002.json.gz.crc"):
+        (night / name).write_bytes(b"crc\x00")
+    done = site.run("load", "vehicles", "night", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [(each["source"][6:16], each["status"], each["records"]["loaded"]) for each in done.summaries] == [
+        ("part-00000", "loaded", 2),
+        ("part-00001", "loaded", 0),
+        ("part-00002", "loaded", 2),
+        ("part-00003", "loaded", 0),
+    ]
+    assert "source_empty" in done.stderr
+    assert _ids(site) == ["V001", "V002", "V003", "V004"]
+    (tmp_path / "no.json").touch()
+    assert site.run("load", "vehicles", "no.json").returncode == 3
+    none = site.run("load", "vehicles", "night/part-00001.json.gz", "no.json", "--json")
+    assert [each["exit_code"] for each in none.summaries] == [0, 3]
+    assert none.returncode == 3
+
+
 def test_nested_records_and_their_children_load(site: Site, connection: Connection, tmp_path: Path) -> None:
     """The records path and the child table of the definition are used; --records names another path."""
     definition = tmp_path / "config" / "datasets" / "orders.toml"

@@ -25,3 +25,31 @@ def test_an_argument_names_a_file_a_pattern_or_a_folder(tmp_path: Path, monkeypa
     assert (odd.name, odd.path) == (r"in/\xff.json", "in/\udcff.json")
     (folder / "deeper" / "f.txt").unlink()
     assert named("in/deeper") == [Source(name="in/deeper", path="in/deeper")]
+
+
+def test_files_without_records_are_passed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other programs write beside an export is no source, unless the pattern or the path names it."""
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "_SUCCESS",
+        "_committed_123",
+        ".part-00000.json.gz.crc",
+        "part-00000.json.gz",
+        "part-00000.json.gz.md5",
+        "part-00001.json",
+        "part-00001.json.filepart",
+        "export.done",
+        "_delta_log/0.json",
+        "day=1/part-00000.json",
+        "day=1/_own.json",
+    ):
+        path = Path("out", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert [source.path for source in named("out")] == ["out/part-00000.json.gz", "out/part-00001.json"]
+    assert [source.path for source in named("out/*")] == ["out/part-00000.json.gz", "out/part-00001.json"]
+    assert [source.path for source in named("out/**/*.json")] == ["out/day=1/part-00000.json", "out/part-00001.json"]
+    assert [source.path for source in named("out/day=1/_*.json")] == ["out/day=1/_own.json"]
+    assert [source.path for source in named("out/_delta_log/*.json")] == ["out/_delta_log/0.json"]
+    assert [source.path for source in named("out/*.done")] == ["out/export.done"]
+    assert [source.path for source in named("out/_SUCCESS")] == ["out/_SUCCESS"]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import msgspec
 
 from etl.ingestion.constants import LAYER_LEVELS
+from etl.ingestion.framing.dialects import NOT_A_NUMBER, Dialect, dialect_at
 from etl.ingestion.framing.nesting import bracket_end, layers
 from etl.ingestion.values import Piece, Span
 
@@ -41,16 +42,22 @@ class NotJSON(ValueError):
     `cut_off`: the text is JSON up to its end, and more text could complete a value.
     """
 
-    def __init__(self, reason: str, position: int, *, cut_off: bool = False) -> None:
+    def __init__(self, reason: str, position: int, *, cut_off: bool = False, dialect: Dialect | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.position = position
         self.cut_off = cut_off
+        self.dialect = dialect
 
     @property
     def sentence(self) -> str:
         """What is wrong, for a message."""
-        return f"not JSON: {self.reason}"
+        return f"not JSON: {self.reason if self.dialect is None else self.dialect.name}"
+
+    @property
+    def hint(self) -> str | None:
+        """The command that makes JSON of the text, if it is known what it is."""
+        return None if self.dialect is None else self.dialect.hint
 
 
 class _Constant(ValueError):
@@ -101,7 +108,7 @@ def value_end(text: str, start: int) -> int:
     except json.JSONDecodeError as error:
         raise _not_json(text, error, error.pos) from None
     except _Constant as error:
-        raise NotJSON(str(error), start) from None
+        raise NotJSON(str(error), start, dialect=NOT_A_NUMBER) from None
     except RecursionError:
         return _deep_end(text, start)
     return end
@@ -123,7 +130,7 @@ def _deep_end(text: str, start: int) -> int:
                 raise fault from None
             cut_off = fault
         except _Constant as error:
-            raise NotJSON(str(error), layer.start) from None
+            raise NotJSON(str(error), layer.start, dialect=NOT_A_NUMBER) from None
     if cut_off is not None or layer.end is None:
         raise NotJSON("the value does not end", start, cut_off=True)
     return layer.end
@@ -132,7 +139,8 @@ def _deep_end(text: str, start: int) -> int:
 def _not_json(text: str, error: json.JSONDecodeError, position: int) -> NotJSON:
     """Return the fault of a text that the scanner refuses; its place is reported as `position`."""
     cut_off = error.msg.startswith("Unterminated string") or bool(_CUT_TOKEN.fullmatch(text, error.pos))
-    return NotJSON(error.msg.lower().removesuffix(" at"), position, cut_off=cut_off)
+    dialect = None if cut_off else dialect_at(text, error.pos)
+    return NotJSON(error.msg.lower().removesuffix(" at"), position, cut_off=cut_off, dialect=dialect)
 
 
 def _light_end(text: str, start: int) -> int:

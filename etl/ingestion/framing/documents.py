@@ -1,6 +1,7 @@
 """The arrays and objects at the records paths of a document, located by ijson to the byte.
 
-ijson reads all of a source but the records, so that it checks the document around them to its end.
+ijson reads all of a source but the records, so that it checks the document around them to its end. Several documents
+may follow one another, such as pages: each has records at one of the paths.
 """
 
 import re
@@ -11,8 +12,9 @@ from typing import Literal, NamedTuple
 
 import ijson
 
-from etl.errors import UsageError
+from etl.errors import SourceError, UsageError
 from etl.ingestion.constants import MAX_NESTING
+from etl.ingestion.framing.dialects import dialect_in
 from etl.ingestion.framing.window import Window
 from etl.ingestion.values import PieceShape
 
@@ -24,11 +26,14 @@ _FEED_BYTES = 1 << 12
 _MAX_OTHERS = 5
 _MAX_OTHERS_LEVELS = 10
 
-_SECOND = re.compile(rb"(?:^|[\]}])[ \t\n\r]*[\[{]").search
+BOM = b"\xef\xbb\xbf"
 
 
 class Container(NamedTuple):
-    """The value with the records of one path: an array, an object by keys, or an object that is the only record."""
+    """The value with the records of one path: an array, an object by keys, or an object that is the only record.
+
+    In the prefix a `*` is any member.
+    """
 
     prefix: str
     shape: PieceShape
@@ -44,9 +49,19 @@ class Container(NamedTuple):
         """The event of ijson at its beginning."""
         return "start_array" if self.shape == "array" else "start_map"
 
+    def is_at(self, path: Sequence[str]) -> bool:
+        """Return whether a value with this path may have the records."""
+        if "*" not in self.prefix:
+            return ".".join(path) == self.prefix
+        names = self.prefix.split(".")
+        return len(names) == len(path) and all(name in {"*", own} for name, own in zip(names, path, strict=True))
+
 
 def container(path: str) -> Container:
-    """Return the container that a path names: `a.item` an array, `a.*` an object by keys, `a` or "" a single object."""
+    """Return the container that a path names: `a.item` an array, `a.*` an object by keys, `a` or "" a single object.
+
+    `*.item` are the arrays of all members, `a.*.*` all objects by keys in the members of `a`.
+    """
     *names, last = path.split(".")
     prefix = ".".join(names)
     if last == "item":
@@ -59,10 +74,11 @@ def container(path: str) -> Container:
 def require_path(path: str) -> None:
     """Raise UsageError for an invalid records path."""
     names = path.split(".")
-    if path and (not all(names) or "*" in names[:-1]):
+    is_open = "*" in names and names[-1] not in {"item", "*"}
+    if path and (not all(names) or is_open):
         raise UsageError(
-            f"expected a records path such as item, shipments.item or shipments.*, got {path!r}",
-            hint="name the elements of an array by item, and the members of an object by * at the end",
+            f"expected a records path such as item, shipments.item, shipments.* or *.item, got {path!r}",
+            hint="name the elements of an array by item, and the members of an object by *",
         )
 
 
@@ -76,26 +92,42 @@ class Document:
         self._wanted = wanted
         self._longest = 1 + max(value.prefix.count(".") for value in wanted)
         self._path: list[str] = []
-        self._is_begun = False
+        self._documents = 0
+        self._has_records = False
         self._events = ijson.sendable_list()
-        self._parser = ijson.basic_parse_coro(self._events)
+        self._parser = ijson.basic_parse_coro(self._events, multiple_values=True)
         openings = {"[" if value.kind == "array" else "{" for value in wanted}
-        self._openings = re.compile(f"[{re.escape(''.join(sorted(openings)))}]".encode())
+        self._openings = re.compile(b"[%b]|%b" % (re.escape("".join(sorted(openings))).encode(), BOM))
 
     def next(self) -> int | None:
         """Continue to the records of the next wanted array or object, and return its place among the wanted ones.
 
-        None: the document has no other. Raises SourceError when it is not JSON or ends too early.
+        None: the documents have no other. Raises SourceError when one is not JSON or ends too early.
         """
         # Feeding up to each opening bracket shows the exact byte at which an array or object begins.
         while data := self._window.take_to(self._openings, _FEED_BYTES):
-            which = self._feed(data)
+            which = self._feed(self._without_mark(data))
             if which is not None:
+                self._has_records = True
                 if self._wanted[which].is_alone:
                     self._window.give_back(1)
                 return which
         self._close()
         return None
+
+    def _without_mark(self, data: bytes) -> bytes:
+        """Return bytes without a byte-order mark between two documents at their end; files are joined so."""
+        # A mark may be cut in two where the bytes are divided.
+        cut = next((size for size in (2, 1) if data.endswith(BOM[:size])), 0)
+        if 0 < cut < len(data):
+            self._window.give_back(cut)
+            return data[:-cut]
+        if cut:
+            data += self._window.take_to(self._openings, len(BOM) - cut)
+        if not data.endswith(BOM):
+            return data
+        self._feed(data[: -len(BOM)])
+        return b"" if not self._path else BOM
 
     def end(self, which: int) -> None:
         """Continue after the array or object whose records were cut."""
@@ -113,39 +145,73 @@ class Document:
 
     def _feed(self, data: bytes) -> int | None:
         try:
-            self._parser.send(data)
+            if data:  # No bytes would end the parser.
+                self._parser.send(data)
         except (ijson.JSONError, UnicodeDecodeError, InvalidOperation):
-            depth = len(self._path) + sum(
-                event.startswith("start_") - event.startswith("end_") for event, _ in self._events
-            )
-            is_second = depth == 0 and (self._is_begun or self._events) and _SECOND(data)
-            raise self._window.fault(
-                "more than one document" if is_second else "not JSON around the records",
-                self._window.front,
-                hint="load each document by itself; if each document is a record, --records item loads them"
-                if is_second
-                else None,
-            ) from None
+            raise self._not_json(data) from None
         opened = None
         for event, value in self._events:
             if event == "map_key":
                 self._path[-1] = value
             elif event in {"start_map", "start_array"}:
-                # A path for each event, as ijson makes it, would take memory that grows with the square of the levels.
-                prefix = ".".join(self._path) if len(self._path) <= max(self._longest, _MAX_OTHERS_LEVELS) else None
-                for which, wanted in enumerate(self._wanted):
-                    if event == wanted.event and prefix == wanted.prefix:
-                        opened = which
-                if prefix is not None:
-                    self._note(prefix, event)
+                opened = self._opened(event, opened)
                 self._path.append("item")
             elif event in {"end_map", "end_array"}:
                 self._path.pop()
-        self._is_begun |= bool(self._events)
+            elif not self._path:
+                raise self._window.fault("not JSON around the records", self._window.front)
+            elif event == "null" and any(wanted.is_at(self._path) for wanted in self._wanted):
+                self._has_records = True  # A page without records.
         self._events.clear()
         if len(self._path) > MAX_NESTING:
             raise self._window.fault(f"nested deeper than {MAX_NESTING:,} around the records", self._window.front)
         return opened
+
+    def _not_json(self, data: bytes) -> SourceError:
+        """Return the fault of bytes around the records that are not JSON."""
+        dialect = dialect_in(data.decode("latin-1"))
+        reason = "not JSON around the records"
+        if dialect is None:
+            return self._window.fault(reason, self._window.front)
+        return self._window.fault(f"{reason}: {dialect.name}", self._window.front, hint=dialect.hint)
+
+    def _opened(self, event: str, opened: int | None) -> int | None:
+        """Note a value that begins; return its place if it is a wanted one, else the place that was `opened` before."""
+        if not self._path:
+            self._begin()
+        # A path for each event, as ijson makes it, would take memory that grows with the square of the levels.
+        if len(self._path) <= max(self._longest, _MAX_OTHERS_LEVELS):
+            for which, wanted in enumerate(self._wanted):
+                if event == wanted.event and wanted.is_at(self._path):
+                    opened = which
+            self._note(".".join(self._path), event)
+        return opened
+
+    def _begin(self) -> None:
+        """Begin a document.
+
+        Raises SourceError when it may not follow those before it.
+        """
+        self._documents += 1
+        if self._documents == 1:
+            return
+        if any(wanted.is_alone for wanted in self._wanted):
+            raise self._window.fault(
+                "more than one document",
+                self._window.front,
+                hint="load each document by itself; if each document is a record, --records item loads them",
+            )
+        self._require_records(self._documents - 1)
+        self._has_records = False
+
+    def _require_records(self, number: int) -> None:
+        """Raise SourceError when the document of this number has nothing at any records path."""
+        if not self._has_records:
+            raise self._window.fault(
+                f"document {number:,} of the source has no records at the records path",
+                self._window.front,
+                hint=self.hint,
+            )
 
     def _note(self, prefix: str, event: str) -> None:
         """Note each other path once that could name records."""
@@ -160,10 +226,15 @@ class Document:
 
     def _close(self) -> None:
         # The parser ignores a token that the end of the source cuts off. A blank ends a number or a word, and a quote
-        # ends a text, so that the parser reads them; after a whole document the quote itself is ignored.
+        # ends a text, so that the parser reads them; after a whole document two quotes are a text that nobody wrote.
         self._feed(b" ")
         self._feed(b'"')
         try:
+            if not self._path:
+                self._parser.send(b'"')
+                self._events.clear()
             self._parser.close()
         except ijson.JSONError:
             raise self._window.fault("the source is cut off", self._window.front) from None
+        if self._documents > 1:
+            self._require_records(self._documents)

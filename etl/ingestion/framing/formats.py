@@ -13,7 +13,6 @@ FORMATS: dict[str, str] = {
     "a tar archive": r"(?s).{257}ustar",
     "HTML, such as an error page": r"(?i)\s*<(!doctype html|html|head|body)\b",
     "XML": r"\s*<",
-    "JavaScript": r"\s*((var|let|const)\s|[A-Za-z_$][\w$.]*\s*[=(]\s*[\[{])",
     "JSON without an object or array": r"\s*(\"[^\"\n]*\"|-?[0-9.eE+-]+|true|false|null)\s*\Z",
     "CSV or another table of text": r"[^\n\r\x00]*[,;\t|][^\n\r\x00]*[\n\r]",
     "YAML": r"---\s|[\w-]+:\s",

@@ -93,6 +93,11 @@ class Needle:
             return None
         return result
 
+    def rest(self, data: bytes, start: int, stop: int, at: BlockStart) -> tuple[bytes, Proof] | None:
+        """Return the records from `start` to the end of their array at `stop`, and their proof, if that works."""
+        result = self._prove(data[start:stop].rstrip(b" \t\r\n"), at)
+        return result if result is not None and result[1].records <= at.most else None
+
     def _first_end(self, data: bytes, start: int, least: int) -> int:
         """Return the end of the first record that ends at `least` or after it, or -1.
 

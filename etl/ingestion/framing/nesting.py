@@ -14,6 +14,7 @@ from itertools import accumulate
 
 _SLICE_BYTES = 1 << 16
 _FIRST_SLICE_BYTES = 1 << 8
+_ARRAY_SLICE_BYTES = 1 << 12
 
 _BRACKETS = b"[{]}"
 _OTHERS = bytes(set(range(256)).difference(_BRACKETS))
@@ -138,6 +139,28 @@ def bracket_end(text: str, start: int) -> int | None:
         at += size
         size = min(4 * size, _SLICE_BYTES)
     return None
+
+
+class ArrayScan:
+    """A scan for the end of the array around `begin`, where one of its elements begins; it continues where it was."""
+
+    def __init__(self, begin: int) -> None:
+        self._begin = begin
+        self._scan = BracketScan(0)
+        self._scan.depth = 1
+        self._end: int | None = None
+
+    def end(self, data: bytes, offset: int, most: int) -> int | None:
+        """Return the position of the bracket that ends the array, None if it is not before `most` or not in the data.
+
+        All positions count from where the data begins at `offset`.
+        """
+        stop = min(most - offset, len(data))
+        # Bytes that were known before and taken at once are never scanned.
+        while self._end is None and 0 <= (at := self._begin + self._scan.scanned - offset) < stop:
+            end = self._scan.end(data, at, min(at + _ARRAY_SLICE_BYTES, stop))
+            self._end = None if end is None else offset + end - 1
+        return self._end
 
 
 def first_deeper(text: str, most: int) -> int | None:

@@ -21,10 +21,11 @@ from etl.ingestion.constants import (
 )
 from etl.ingestion.fingerprints import LF, Fingerprint, Mark, is_own, powers_between
 from etl.ingestion.framing.boundaries import NotJSON, is_whole_record, value_end
+from etl.ingestion.framing.dialects import dialect_of
 from etl.ingestion.framing.documents import Container, Document, container
 from etl.ingestion.framing.formats import format_of
 from etl.ingestion.framing.needles import BlockStart, Needle
-from etl.ingestion.framing.nesting import BracketScan, is_nested_deeper
+from etl.ingestion.framing.nesting import ArrayScan, BracketScan, is_nested_deeper
 from etl.ingestion.framing.spans import Spans
 from etl.ingestion.framing.window import Window
 from etl.ingestion.values import BlockRows, ByteStream, Piece, PieceShape, Proof, Prover
@@ -32,6 +33,9 @@ from etl.settings import Format
 
 # A larger record is rare; the bytes up to the next mark are kept until they are compared.
 _MAX_KNOWN_BYTES = 4 * CELL_BYTES
+
+# Of an array that is not small, only the last block is not proven at once.
+_SMALL_ARRAY_BYTES = 1 << 20
 
 # The length of the beginning that shows the format of a source that is no JSON.
 _FORMAT_BYTES = 1 << 12
@@ -63,6 +67,10 @@ class NoRecordsError(SourceError):
         first = next(iter(faults.values()))
         super().__init__(str(first), hint=first.hint)
         self.faults = faults
+
+
+class EmptySourceError(SourceError):
+    """A source has nothing but white space."""
 
 
 def cut(stream: ByteStream, *paths: CutOptions) -> Iterator[Piece]:
@@ -136,14 +144,20 @@ def _require_json(window: Window) -> str:
     """
     first = window.skip_start()
     if not first:
-        raise window.fault("expected JSON, the source is empty", 0)
+        fault = window.fault("expected JSON, the source is empty", 0)
+        raise EmptySourceError(str(fault), hint=fault.hint)
+    beginning = window.text_from(window.front)[:_FORMAT_BYTES]
+    if dialect := dialect_of(beginning):
+        raise window.fault(
+            f"expected JSON that begins with [ or {{, got {dialect.name}", window.front, hint=dialect.hint
+        )
     if first not in "[{":
-        format_name = format_of(window.text_from(window.front)[:_FORMAT_BYTES])
+        format_name = format_of(beginning)
         actual = f"what looks like {format_name}" if format_name else "something else"
         raise window.fault(
             f"expected JSON that begins with [ or {{, got {actual}",
             window.front,
-            hint="give the file that holds the records as JSON" if format_name else None,
+            hint="give the file that holds the records as JSON",
         )
     return first
 
@@ -167,6 +181,8 @@ class _PieceBuilder:
         self.window = window
         self.shape = shape
         self.count = 0
+        self.containers = 0
+        self.needle = Needle(shape, options.prover)
         self._which = which
         self._batch_rows = options.batch_rows
         self._most = min(options.first_rows, options.batch_rows)
@@ -192,6 +208,7 @@ class _PieceBuilder:
     def begin_container(self) -> None:
         """Note that the next record begins in another array or object."""
         self._hashed_to = None
+        self.containers += 1
 
     def cell_end(self, at: int) -> int:
         """Return the byte at which the cell of the fingerprint ends, seen from the record at `at`.
@@ -355,8 +372,11 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
     """
     window, shape = builder.window, builder.shape
     last = {"array": "]", "members": "}"}.get(shape, "")
-    needle = Needle(shape, options.prover)
-    at = window.front
+    needle = builder.needle
+    # An array that follows another one may be as small as that one was: a block must not pass its end.
+    small = ArrayScan(window.front) if shape == "array" and builder.containers > 1 else None
+    scans = shape in {"values", "members"}
+    begin = at = window.front
     is_first = True
     while character := window.skip_blank(at):
         at = window.position
@@ -364,7 +384,7 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
             return
         if last and not is_first:
             if character != ",":
-                raise window.fault(f"expected , or {last} after a record, got something else", at)
+                raise window.unexpected(f"expected , or {last} after a record, got something else", at)
             character = window.skip_blank(at + 1)
             at = window.position
         is_first = False
@@ -373,8 +393,11 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
             yield known
             at = known.end
             continue
-        scans = shape in {"values", "members"}
-        block = None if scans else window.block(at, needle, builder.cell_end(at), builder.next_place(at))
+        ends = window.array_end(at, small) if small is not None and at - begin < _SMALL_ARRAY_BYTES else None
+        cell_end, place = builder.cell_end(at), builder.next_place(at)
+        block = window.rest(at, ends, needle, place) if ends is not None and ends <= cell_end else None
+        if block is None and not scans:
+            block = window.block(at, needle, cell_end, place, ends)
         if block is not None:
             data, proof = block
             end = at + len(data)

@@ -14,8 +14,9 @@ from etl.ingestion.framing.boundaries import (
     member_value,
     value_end,
 )
+from etl.ingestion.framing.dialects import dialect_at
 from etl.ingestion.framing.needles import BlockStart, Needle
-from etl.ingestion.framing.nesting import BracketScan
+from etl.ingestion.framing.nesting import ArrayScan, BracketScan
 from etl.ingestion.values import ByteStream, PieceShape, Proof
 
 _BLANK = re.compile(rb"[ \t\n\r]*")
@@ -156,8 +157,10 @@ class Window:
         match = _BLANK.match(self._data, at - self._offset)
         return self._offset + match.end() if match else at
 
-    def block(self, at: int, needle: Needle, cell_end: int, place: BlockStart) -> tuple[bytes, Proof] | None:
-        """Return a block of whole records that begins at `at`, and its proof.
+    def block(
+        self, at: int, needle: Needle, cell_end: int, place: BlockStart, end: int | None = None
+    ) -> tuple[bytes, Proof] | None:
+        """Return a block of whole records that begins at `at`, and its proof; `end` is the end of the array, if known.
 
         No block passes `cell_end` by more than the first record that ends there or after it. None: the record at `at`
         must be scanned.
@@ -168,7 +171,22 @@ class Window:
             pass
         index = at - self._offset
         stop = index + (cell_end - at if is_last else BLOCK_BYTES)
+        if end is not None:
+            stop, is_last = min(stop, end - self._offset), is_last and cell_end < end
         block = needle.block(self._data, index, stop, place, passes=is_last)
+        if block is not None:
+            self.number += block[1].records
+        return block
+
+    def array_end(self, at: int, scan: ArrayScan) -> int | None:
+        """Return the end of the array around `at`, if no block from there can pass it unseen."""
+        while self._end - at < _LAST_OF_CELL_BYTES and not self._is_ended and self.extends(at):
+            pass
+        return scan.end(self._data, self._offset, at + _LAST_OF_CELL_BYTES)
+
+    def rest(self, at: int, end: int, needle: Needle, place: BlockStart) -> tuple[bytes, Proof] | None:
+        """Return the records from `at` to the end of their array, and their proof, or None."""
+        block = needle.rest(self._data, at - self._offset, end - self._offset, place)
         if block is not None:
             self.number += block[1].records
         return block
@@ -196,7 +214,8 @@ class Window:
                     if self._end > before or self.extend(at):
                         continue
                 reason = "the source is cut off in this record" if error.cut_off else error.sentence
-                raise self.fault(reason, at if error.cut_off else self._offset + error.position) from None
+                place = at if error.cut_off else self._offset + error.position
+                raise self.fault(reason, place, hint=error.hint) from None
             if may_continue(self._text, index, end):
                 if self.extend(at):
                     continue
@@ -240,7 +259,7 @@ class Window:
             value_end(self._text, begin - self._offset)
         except NotJSON as error:
             if not error.cut_off:
-                raise self.fault(error.sentence, self._offset + error.position) from None
+                raise self.fault(error.sentence, self._offset + error.position, hint=error.hint) from None
 
     def line_end(self, at: int) -> int:
         """Return the end of the record that begins at `at` on its line; it need not be JSON.
@@ -270,6 +289,13 @@ class Window:
         self.extend(at)  # Raises the fault that ended the line, if there is one.
         if cut_off:
             raise self.fault("the source is cut off in its last line", at)
+
+    def unexpected(self, reason: str, at: int) -> SourceError:
+        """Return the error that a character cannot be at this place; it names what the text is, if that is known."""
+        dialect = dialect_at(self._text, at - self._offset)
+        if dialect is None:
+            return self.fault(reason, at)
+        return self.fault(f"not JSON: {dialect.name}", at, hint=dialect.hint)
 
     def fault(self, reason: str, at: int, *, hint: str | None = None) -> SourceError:
         """Return an error that names the file, the record and the byte."""

@@ -1,10 +1,11 @@
 """The sources of one command: judged before any starts, loaded one after the other, then the aggregates refreshed."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from pathlib import Path
 
+import structlog
 from structlog.contextvars import bound_contextvars
 
 from etl.database.connecting import connect
@@ -14,6 +15,7 @@ from etl.database.tables import require_key, require_tables, require_visible
 from etl.errors import SIGNALS, DatabaseError, EtlError, ExitCode, UsageError, gravest
 from etl.ingestion.failed_store.store import FailedStore, is_stored
 from etl.ingestion.framing import documents
+from etl.ingestion.framing.pieces import EmptySourceError
 from etl.ingestion.ledger import losses
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.batches import retry_policy
@@ -22,9 +24,11 @@ from etl.ingestion.pipeline.load import load as load_source
 from etl.ingestion.pipeline.refreshing import precalculate
 from etl.ingestion.pipeline.resumption import judge
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Source, Summary
+from etl.ingestion.values import Source, Status, Summary
 from etl.precalculation import catalogue
 from etl.precalculation.refresh import RefreshResult
+
+log = structlog.get_logger(__name__)
 
 Report = Callable[[Summary, EtlError | None], None]
 
@@ -133,15 +137,21 @@ def _require_policy(load: Load, target: Target) -> None:
 def load_all(load: Load, sources: Sequence[Source], result: CommandResult, report: Report) -> None:
     """Load the sources one after the other, or judge them in a dry run; `report` gets each summary as it comes.
 
-    An error that ended a source for several targets is reported with the first of them.
+    An error that ended a source for several targets is reported with the first of them. An empty source is a warning
+    among others, unless all of them are empty.
     """
-    for source in sources:
+    are_empty = True
+    for number, source in enumerate(sources, 1):
         codes = set()
         try:
             ends = load_source(source, load)
         except DatabaseError as away:
             name = load.database.name
             ends = [(outcome.not_begun(source, target.dataset, name, away), away) for target in load.targets]
+        is_empty = any(isinstance(error, EmptySourceError) for _, error in ends)
+        are_empty &= is_empty
+        if is_empty and not (are_empty and number == len(sources)):
+            ends = [_passed_by(summary) for summary, _ in ends]
         for summary, error in ends:
             is_new = error is not None and not any(error is known for known in result.errors)
             result.summaries.append(summary)
@@ -151,6 +161,16 @@ def load_all(load: Load, sources: Sequence[Source], result: CommandResult, repor
         result.codes |= codes
         if codes & ({ExitCode.DATABASE_AWAY, ExitCode.INTERNAL_FAULT} | SIGNALS):
             break
+
+
+def _passed_by(summary: Summary) -> tuple[Summary, None]:
+    """Return the summary of an empty source as that of a source without records, and log it.
+
+    Programs that write many files write empty ones, too.
+    """
+    log.warning("source_empty", source=summary.source, dataset=summary.dataset)
+    status: Status = "checked" if summary.dry_run else "loaded"
+    return replace(summary, status=status, exit_code=ExitCode.SUCCESS, error=None), None
 
 
 def _may_have_changed(summary: Summary) -> bool:

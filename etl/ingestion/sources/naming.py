@@ -1,19 +1,35 @@
 """The sources that a command line argument names, in the order in which they are loaded. Opens none of them."""
 
 import glob
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePath
+from typing import Final
+
+import structlog
 
 from etl.errors import UsageError
 from etl.ingestion.sources import remote
 from etl.ingestion.values import Source, printable_path
 
-_UNFINISHED = frozenset({".part", ".tmp"})
+log = structlog.get_logger(__name__)
+
+PASSED_BY: Final = "hidden and unfinished files (.part, .tmp), checksums, and names with _ (_SUCCESS) do not count"
+"""Says which files of a folder or a pattern are no sources."""
+
+_MOST_LOGGED = 3
+
+_UNFINISHED = frozenset({".part", ".tmp", ".partial", ".filepart", ".crdownload", ".inprogress"})
+_BESIDE = frozenset(
+    {".crc", ".md5", ".sha1", ".sha256", ".sha512", ".asc", ".sig", ".done", ".ok", ".ready", ".success", ".trg"}
+)
+"""Checksums and signatures of files, and files whose presence says that another is complete."""
 
 
 def named(argument: str, encoding: str = "auto") -> list[Source]:
     """Return the sources that an argument names: a path, a pattern, a folder, a URL, or `-` for standard input.
 
-    A folder and a pattern name their files, sorted, except hidden and unfinished ones; `**` includes subfolders, a
+    A folder and a pattern name their files, sorted, except those that hold no records by their names: hidden and
+    unfinished ones, checksums, and what other programs write beside an export (`_SUCCESS`). `**` includes subfolders, a
     folder itself does not. A pattern that matches no file is kept as a path, so that the missing file is reported.
 
     Raises UsageError for an argument that cannot name a source, SourceError when an object store cannot be listed.
@@ -24,7 +40,7 @@ def named(argument: str, encoding: str = "auto") -> list[Source]:
         return [Source(name="-", path=None, encoding=encoding)]
     if "://" in argument and remote.scheme_of(argument) and not Path(argument).exists():
         remote.require_driver(argument)
-        urls = remote.expand(argument)
+        urls = _urls(argument)
         return [Source(name=remote.printable(url), path=None, url=url, encoding=encoding) for url in urls or [argument]]
     try:
         files = _files(argument)
@@ -33,15 +49,40 @@ def named(argument: str, encoding: str = "auto") -> list[Source]:
     return [Source(name=printable_path(path), path=path, encoding=encoding) for path in files or [argument]]
 
 
+def _urls(argument: str) -> list[str]:
+    urls = remote.expand(argument)
+    pattern = f"{argument}*" if argument.endswith("/") else argument
+    return [url for url in urls if url == argument or holds_records(url, pattern)]
+
+
 def _files(argument: str) -> list[str]:
     path = Path(argument)
     if path.is_dir():
-        return sorted(str(entry) for entry in path.iterdir() if entry.is_file() and _is_finished(entry))
-    if path.exists():
+        names = [str(entry) for entry in path.iterdir() if entry.is_file()]
+        files = [name for name in names if holds_records(PurePath(name).name)]
+    elif path.exists():
         return []
-    names = glob.glob(argument, recursive=True)  # noqa: PTH207 - a pattern may be absolute
-    return sorted(name for name in names if Path(name).is_file() and _is_finished(Path(name)))
+    else:
+        found = glob.glob(argument, recursive=True)  # noqa: PTH207 - a pattern may be absolute
+        names = [name for name in found if Path(name).is_file()]
+        files = [name for name in names if holds_records(name, argument)]
+    if passed_by := sorted(set(names).difference(files)):
+        first = [printable_path(PurePath(name).name) for name in passed_by[:_MOST_LOGGED]]
+        log.info("files_passed_by", argument=printable_path(argument), files=len(passed_by), first=first)
+    return sorted(files)
 
 
-def _is_finished(path: Path) -> bool:
-    return not path.name.startswith(".") and path.suffix not in _UNFINISHED
+def holds_records(name: str, pattern: str = "*") -> bool:
+    """Return whether a file that a pattern has found may hold records by its name.
+
+    Programs that write many files (Hadoop, Spark) begin the names of other files and folders with `_`. Where the
+    pattern itself names such a beginning or an ending, the user wants it.
+    """
+    path, wanted = PurePath(name), PurePath(pattern)
+    if path.name.startswith(".") or path.suffix in _UNFINISHED:
+        return False
+    if path.suffix in _BESIDE and path.suffix != wanted.suffix:
+        return False
+    fixed = sum(1 for _ in takewhile(lambda part: not glob.has_magic(part), wanted.parts))
+    is_asked_for = any(part.startswith("_") for part in wanted.parts[fixed:])
+    return is_asked_for or not any(part.startswith("_") for part in path.parts[fixed:])

@@ -19,6 +19,7 @@ from etl.ingestion.constants import HEAD_BYTES, MAGIC_BYTES, READ_BYTES
 from etl.ingestion.sources import remote
 from etl.ingestion.sources.compression import DAMAGE_ERRORS, ArchiveError, Reader, decompressed
 from etl.ingestion.sources.encodings import InvalidTextError, Utf8Reader, is_utf8
+from etl.ingestion.sources.naming import PASSED_BY
 from etl.ingestion.sources.recognition import compression_of, encoding_of, line_feeds
 from etl.ingestion.values import Source
 from etl.settings import RetrySettings
@@ -261,7 +262,7 @@ def _unreadable(source: Source, error: OSError) -> SourceError:
     if isinstance(error, FileNotFoundError) and glob.has_magic(source.name):
         return SourceError(
             f"no file matches the pattern {source.name}",
-            hint="check the folder and the pattern; hidden, .part and .tmp files do not count",
+            hint=f"check the folder and the pattern; {PASSED_BY}",
         )
     return SourceError(f"cannot read {source.name}: {reason_of(error)}", hint="check the path and the right to read it")
 
@@ -283,7 +284,7 @@ def _require_file(path: Path, name: str) -> None:
     """Raise SourceError for a folder without files, OSError for a folder that cannot be listed."""
     if path.is_dir():
         next(path.iterdir(), None)
-        raise SourceError(f"the folder {name} holds no file", hint="hidden, .part and .tmp files do not count")
+        raise SourceError(f"the folder {name} holds no file", hint=PASSED_BY)
 
 
 def _buffered(stream: BufferedReader) -> BufferedReader:
