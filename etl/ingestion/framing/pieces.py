@@ -375,7 +375,6 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
     needle = builder.needle
     # An array that follows another one may be as small as that one was: a block must not pass its end.
     small = ArrayScan(window.front) if shape == "array" and builder.containers > 1 else None
-    scans = shape in {"values", "members"}
     begin = at = window.front
     is_first = True
     while character := window.skip_blank(at):
@@ -393,11 +392,7 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
             yield known
             at = known.end
             continue
-        ends = window.array_end(at, small) if small is not None and at - begin < _SMALL_ARRAY_BYTES else None
-        cell_end, place = builder.cell_end(at), builder.next_place(at)
-        block = window.rest(at, ends, needle, place) if ends is not None and ends <= cell_end else None
-        if block is None and not scans:
-            block = window.block(at, needle, cell_end, place, ends)
+        block = _block_at(builder, at, small if at - begin < _SMALL_ARRAY_BYTES else None)
         if block is not None:
             data, proof = block
             end = at + len(data)
@@ -410,6 +405,18 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
     if last:
         kind = "array" if shape == "array" else "object"
         raise window.fault(f"the {kind} is cut off before its {last}", window.position)
+
+
+def _block_at(builder: _PieceBuilder, at: int, small: ArrayScan | None) -> tuple[bytes, Proof | None] | None:
+    """Return a block of records from `at`, and its proof; None: the records are to be scanned one by one."""
+    window, needle = builder.window, builder.needle
+    cell_end, place = builder.cell_end(at), builder.next_place(at)
+    ends = None if small is None else window.array_end(at, small)
+    if ends is not None and ends <= cell_end and (rest := window.rest(at, ends, needle, place)) is not None:
+        return rest
+    if builder.shape in {"values", "members"}:
+        return None
+    return window.block(at, needle, cell_end, place, ends)
 
 
 def _has_lines(window: Window) -> bool:
