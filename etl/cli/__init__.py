@@ -222,6 +222,8 @@ def main() -> None:
 
     messages.take_over_from_python(_describe_fault)
     try:
+        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGALRM, end)
         signal.signal(signal.SIGTERM, end)
         code = run(sys.argv[1:])

@@ -115,3 +115,18 @@ def test_a_signal_at_any_instant_of_the_start_is_143(tmp_path: Path, silent: dic
         assert "unexpected_fault" not in stderr
         ends.add(process.returncode)
     assert ends == {143, -signal.SIGTERM}
+
+
+@pytest.mark.parametrize("module", ["click", "etl.settings", "etl.cli.options"])
+def test_an_interrupt_before_the_command_line_is_there_ends_silently(tmp_path: Path, module: str) -> None:
+    """The process ends by the signal, as a program without a handler, and prints no traceback."""
+    program = _SIGNALLED.replace("from etl.cli import main", "from etl.__main__ import main")
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(int(signal.SIGINT)), module, "--version"],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
