@@ -90,10 +90,10 @@ DROP_STAGING: dict[str, tuple[LiteralString, ...]] = {
         declare
             name text;
         begin
-            for name in select c.oid::regclass from pg_class c
+            for name in select relname from pg_class c
                 where relnamespace = 'etl_staging'::regnamespace and relkind = 'r' and relpersistence = 'p'
             loop
-                execute format('drop table if exists %s', name);
+                execute format('drop table if exists etl_staging.%I', name);
             end loop;
         end;
         $$
