@@ -378,7 +378,8 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
     scans = shape in {"values", "members"}
     begin = at = window.front
     is_first = True
-    while character := window.skip_blank(at):
+    marks = shape in {"lines", "values"} and not is_alone
+    while character := window.skip_blank(at, marks=marks):
         at = window.position
         if character == last or (is_alone and not is_first):
             return
