@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from typing import Literal
 
 import msgspec
 from psycopg import sql
@@ -27,7 +28,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     required: bool = False
     trim: bool = False
     exact: bool = False
-    null_if: tuple[str | int | float, ...] = ()
+    null_if: tuple[str | bool | int | float | tuple[()], ...] = ()
     default: str | bool | int | float | None = None
     min: int | float | str | None = None
     above: int | float | str | None = None
@@ -36,6 +37,11 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     one_of: tuple[str, ...] = ()
     timezone: str | None = None
     formats: tuple[str, ...] = ()
+    unwrap: Literal["mongo", "dynamodb"] | None = None
+    json: bool = False
+    decimal: Literal[",", "."] | None = None
+    true: tuple[str | int, ...] = ()
+    false: tuple[str | int, ...] = ()
     misfits_to: str | None = None
     comment: str | None = None
 

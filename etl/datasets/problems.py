@@ -15,6 +15,9 @@ _NAME_LENGTH = 63
 _OTHERS_SCHEMA = re.compile(r"(etl|etl_staging|pg_.*|information_schema)\.")
 _SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 
+NUMBER_FORMATS = frozenset({"epoch", "epoch_s", "epoch_ms", "excel", "aspnet"})
+"""Formats of times that are numbers."""
+
 # Without those that depend on the locale of the process.
 _DIRECTIVES = frozenset(f"%{letter}" for letter in "YymbBdjaAHIpMSfz%")
 _DIRECTIVES_OF = {"year": {"%Y", "%y"}, "month": {"%m", "%b", "%B", "%j"}, "day": {"%d", "%j"}, "hour": {"%H", "%I"}}
@@ -141,6 +144,8 @@ def _misused_options(column: Column) -> Iterator[str]:
             yield f"{option} expects type {with_option(option)}, not {column.type}"
     if column.exact and not isinstance(column.column_type, NumberType):
         yield f"exact expects a type of numbers, not {column.type}"
+    if set(column.true) & set(column.false):
+        yield "true and false name one value"
     if not column.column_type.is_single:
         for option in ("trim", "null_if", "default"):
             if getattr(column, option) not in {False, (), None}:
@@ -191,7 +196,9 @@ def _misused_times(column: Column) -> Iterator[str]:
 
 
 def _misused_format(form: str, type_: TimeType, *, has_zone: bool) -> Iterator[str]:
-    if form in {"epoch", "epoch_ms"}:
+    if form in NUMBER_FORMATS:
+        if form == "excel" and (type_.zone == "required" and not has_zone):
+            yield "has no zone: expected `timezone`"
         return
     signs = re.findall("%.?", form)
     unknown = [sign for sign in signs if sign not in _DIRECTIVES]

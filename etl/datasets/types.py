@@ -74,7 +74,7 @@ class NumberType(_Entry):
 
     name: NumberName
     limits: tuple[int, int] | None = None
-    options: frozenset[str] = _BOUNDS
+    options: frozenset[str] = _BOUNDS | {"decimal"}
     is_read_from_tokens: bool = True
 
     def bound(self, text: str) -> Decimal:
@@ -175,6 +175,7 @@ _TABLE: Final[tuple[ColumnType, ...]] = (
         name="boolean",
         sql="boolean",
         synonyms=("bool",),
+        options=frozenset({"true", "false"}),
         examples=("true", '"false"', "1", '"yes"'),
         is_read_from_tokens=True,
         is_inferred=True,

@@ -350,7 +350,7 @@ WRONG: list[tuple[str, str, str]] = [
         _with('one_of = ["a", "it\'s", "%s"]', "one_of = [1, 2]"),
         "column level: expected `str`, got `int`",
     ),
-    ("null_if of truth", _with('"N/A", -1', "true"), "column weight_kg: expected `int | float | str`, got `bool`"),
+    ("null_if of a list", _with('"N/A", -1', "[1]"), "column weight_kg: Expected `array` of length 0"),
     (
         "misfits to no column",
         _with('misfits_to = "note"', 'misfits_to = "notes"'),

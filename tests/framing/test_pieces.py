@@ -125,9 +125,10 @@ def line_documents(draw: st.DrawFn) -> Document:
     bad = st.sampled_from(['{"a":', "x y", '{"a":1,}', '{"a":NaN}', "}", '"x', '{"a":"\x01"}', "[1,2", "tru", "-", "é"])
     record = spelled(RECORD, one_line=True)
     parts: list[str | tuple[str]] = [draw(BLANK), (draw(record),), draw(st.sampled_from([" \r", ""])), "\n"]
+    mark = st.sampled_from(["", "", "\ufeff"])
     for line in draw(st.lists(st.lists(record, max_size=2) | bad, max_size=6)):
         for value in [line] if isinstance(line, str) else line:
-            parts += [draw(st.sampled_from(["", "\t "])), (value,)]
+            parts += [draw(st.sampled_from(["", "\t "])), draw(mark), (value,)]
         parts += [draw(st.sampled_from(["\n", "\r\n", " \n\n \n"]))]
     return _built([*parts, (draw(record),), draw(BLANK)], format=draw(st.sampled_from(["auto", "ndjson"])))
 
@@ -137,7 +138,7 @@ def value_documents(draw: st.DrawFn) -> Document:
     """Draw records in a sequence, on separate lines or not."""
     parts: list[str | tuple[str]] = [("{ }",), draw(st.sampled_from(["", " "])), (draw(spelled(RECORD)),)]
     for record in draw(st.lists(spelled(RECORD), max_size=5)):
-        parts += [draw(BLANK), (record,)]
+        parts += [draw(BLANK), draw(st.sampled_from(["", "\ufeff"])), (record,)]
     return _built([*parts, draw(BLANK)])
 
 

@@ -62,6 +62,14 @@ COLUMNS = {
     "other_clock": '{ type = "time", null_if = ["24:00"], default = "06:30", trim = true }',
     "moved_clock": '{ type = "time", misfits_to = "spoiled_clock" }',
     "moved_uuid": '{ type = "uuid", misfits_to = "spoiled" }',
+    "comma": '{ type = "numeric", decimal = ",", misfits_to = "spoiled_comma" }',
+    "flag": '{ type = "boolean", true = ["a", 1], false = ["N/A", 0] }',
+    "nothing": '{ type = "numeric", null_if = [false, [], ""] }',
+    "held": '{ type = "jsonb", json = true }',
+    "held_number": '{ type = "integer", json = true, max = 100 }',
+    "mongo": '{ type = "timestamptz", unwrap = "mongo" }',
+    "dynamo": '{ type = "text", unwrap = "dynamodb", max_length = 5 }',
+    "serial": '{ type = "date", formats = ["excel", "aspnet"] }',
     "quoted": """{ path = '"a.b"."#"', type = "text" }""",
     "odd": '{ path = "a b-ü", type = "text" }',
 }
@@ -77,6 +85,7 @@ note = "text"
 late = "text"
 spoiled = "text"
 spoiled_clock = "text"
+spoiled_comma = "text"
 {chr(10).join(f"{name} = {options}" for name, options in COLUMNS.items())}
 [[table]]
 name = "lab.mixed_items"
@@ -93,6 +102,25 @@ outer = {{ path = "^.o.n", type = "integer" }}
 MEMBERS = {"deep": ["o", "p", "q"], "deeper": ["o", "n"], "odd": ["a b-ü"], "quoted": ["a.b", "#"]}
 
 TOKENS = [
+    *(
+        '"1.234,5"',
+        '"1,5"',
+        '"1 234"',
+        '"/Date(1351534600660+0000)/"',
+        '"\\/Date(1351534600660)\\/"',
+        "45292.5",
+        "61",
+        "60",
+    ),
+    *(
+        '{"$date":1427144809506}',
+        '{"$date":{"$numberLong":"5"}}',
+        '{"$oid":"65aa"}',
+        '{"S":"abc"}',
+        '{"N":"1"}',
+        '{"NULL":true}',
+    ),
+    *('"{\\"a\\": 1.50}"', '"null"', '"[7]"', '{"S":"abcdef"}', '{"S":"\\\\n"}'),
     *("null", "true", "false", "{}", "[]", "[[]]", '{"a":1}', '{"x": [1, {"y": null}]}', '[{"id":1},{"id":2}]'),
     *(
         "0",

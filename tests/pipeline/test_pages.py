@@ -95,3 +95,15 @@ def test_a_page_without_records_is_reported(site: Site) -> None:
     done = site.run("load", "vehicles", "pages.json", "--records", "cars.item", "--json")
     assert (done.returncode, done.summary["records"]["loaded"]) == (3, 2)
     assert "document 2 of the source has no records at the records path" in done.error
+
+
+@pytest.mark.parametrize("options", [(), ("--decoder", "ijson"), ("--workers", "2")])
+def test_lines_of_files_that_were_joined_load(site: Site, options: tuple[str, ...]) -> None:
+    """A byte-order mark before any line is passed by: no record is rejected, and none is lost."""
+    lines = [json.dumps(vehicle) + "\n" for vehicle in vehicles(1, 400)]
+    for place in (0, 1, 200, 399):
+        lines[place] = "\ufeff" + lines[place]
+    (site.folder / "joined.ndjson").write_text("".join(lines))
+    summary = site.load("vehicles", "joined.ndjson", *options)
+    assert (summary["status"], summary["records"]["loaded"]) == ("loaded", 400)
+    assert site.load("vehicles", "joined.ndjson", *options)["status"] == "already_loaded"

@@ -14,7 +14,7 @@ import msgspec
 from etl.ingestion.constants import LAYER_LEVELS
 from etl.ingestion.framing.dialects import NOT_A_NUMBER, Dialect, dialect_at
 from etl.ingestion.framing.nesting import bracket_end, layers
-from etl.ingestion.values import Piece, Span
+from etl.ingestion.values import Piece, PieceShape, Span
 
 _UTF8_BYTES = 1 << 15
 """Bytes that are decoded at a time: more would not fit into the processor's cache, and cost more each."""
@@ -23,6 +23,8 @@ _LARGE = 1 << 16
 """A longer value is checked without building it."""
 
 _BLANK = re.compile(r"[ \t\n\r]*")
+_BLANK_OR_MARK = re.compile("(?:[ \t\n\r]|\u00ef\u00bb\u00bf)*")
+"""A byte-order mark, as latin-1 text, may be before a record where files were joined."""
 
 # A token that the end of the text cut off; the scanner names the first character that it cannot read.
 _CUT_TOKEN = re.compile(r"|-|t(ru?)?|f(a(ls?)?)?|n(ul?)?|\.|[eE][+-]?|u[0-9a-fA-F]{0,4}")
@@ -96,6 +98,12 @@ def skip_blank(text: str, position: int) -> int:
     """Return the first position at or after `position` that is no JSON white space."""
     match = _BLANK.match(text, position)
     return match.end() if match else position
+
+
+def _record_start(text: str, position: int, shape: PieceShape) -> int:
+    """Return the beginning of the next record at or after `position`."""
+    match = _BLANK_OR_MARK.match(text, position) if shape in {"lines", "values"} else None
+    return match.end() if match else skip_blank(text, position)
 
 
 def value_end(text: str, start: int) -> int:
@@ -240,7 +248,7 @@ def piece_spans(piece: Piece) -> Iterator[Span]:
     """Yield the span of each record of a piece, in order."""
     text = piece.data.decode("latin-1")
     end_of = _light_end if piece.is_heavy else value_end
-    position = skip_blank(text, 0)
+    position = _record_start(text, 0, piece.shape)
     while position < len(text):
         if piece.shape in {"lines", "keyed"}:
             newline = text.find("\n", position)
@@ -249,7 +257,7 @@ def piece_spans(piece: Piece) -> Iterator[Span]:
             begin = member_value(text, position) if piece.shape == "members" else position
             span = Span(position, end_of(text, begin), not_an_object(text[begin]))
         yield span
-        position = skip_blank(text, span.end)
+        position = _record_start(text, span.end, piece.shape)
         if piece.shape in {"array", "members"} and position < len(text):
             position = skip_blank(text, position + 1)
 

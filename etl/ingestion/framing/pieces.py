@@ -377,7 +377,8 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
     small = ArrayScan(window.front) if shape == "array" and builder.containers > 1 else None
     begin = at = window.front
     is_first = True
-    while character := window.skip_blank(at):
+    marks = shape in {"lines", "values"} and not is_alone
+    while character := window.skip_blank(at, marks=marks):
         at = window.position
         if character == last or (is_alone and not is_first):
             return

@@ -21,6 +21,7 @@ from etl.ingestion.values import ByteStream, PieceShape, Proof
 
 _BLANK = re.compile(rb"[ \t\n\r]*")
 _BOM = b"\xef\xbb\xbf"
+_BLANK_OR_MARK = re.compile(rb"(?:[ \t\n\r]|\xef\xbb\xbf)*")
 
 # A cell is two blocks, so that none is small; a record that passes the end of the cell is rarely larger.
 _LAST_OF_CELL_BYTES = BLOCK_BYTES * 3 // 2
@@ -145,17 +146,27 @@ class Window:
         self.take(self.position)
         return character
 
-    def skip_blank(self, at: int) -> str:
-        """Set `position` after white space; return the character there, or an empty text at the end of the stream."""
-        self.position = self._after_blank(at)
-        while self.position == self._end and self.extend(at):
-            self.position = self._after_blank(self.position)
+    def skip_blank(self, at: int, *, marks: bool = False) -> str:
+        """Set `position` after white space; return the character there, or an empty text at the end of the stream.
+
+        With `marks` byte-order marks are skipped, too.
+        """
+        blank = _BLANK_OR_MARK if marks else _BLANK
+        self.position = self._after(blank, at)
+        while self._may_be_blank(self.position, marks=marks) and self.extend(at):
+            self.position = self._after(blank, self.position)
         index = self.position - self._offset
         return self._data[index : index + 1].decode("latin-1")
 
-    def _after_blank(self, at: int) -> int:
-        match = _BLANK.match(self._data, at - self._offset)
+    def _after(self, blank: re.Pattern[bytes], at: int) -> int:
+        match = blank.match(self._data, at - self._offset)
         return self._offset + match.end() if match else at
+
+    def _may_be_blank(self, at: int, *, marks: bool) -> bool:
+        """Return whether the window ends here, or within a byte-order mark."""
+        index = at - self._offset
+        rest = self._data[index : index + len(_BOM)]
+        return not rest or (marks and rest != _BOM and _BOM.startswith(rest))
 
     def block(
         self, at: int, needle: Needle, cell_end: int, place: BlockStart, end: int | None = None

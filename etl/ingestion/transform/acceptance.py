@@ -3,20 +3,35 @@
 import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from etl.datasets import Column
+from etl.ingestion.constants import NULL_TEXT, VALUE_BYTES
+from etl.ingestion.framing import partial
+from etl.ingestion.transform import wrappings
+from etl.ingestion.transform.members import getter
 from etl.ingestion.transform.rules import Accept, Group, Token
-from etl.ingestion.transform.tokens import NULL, SEPARATOR, known, suspect
+from etl.ingestion.transform.tokens import NULL, SEPARATOR, each_accepted, known, suspect
 from etl.ingestion.transform.types import converter, rules_of
 from etl.ingestion.values import Misfit
+
+_VALUE = "value"
+_REMEMBERED = 1 << 12
+_LONGEST_REMEMBERED = 1 << 8
+
+_decode = partial.decoder().decode
 
 _ESCAPE_AT_END = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)\Z").search
 
 
 def acceptor(column: Column) -> Accept:
     """Return the check of a column alone."""
+    if is_converted(column):
+        return _by_the_checked_path(column)
     check = rules_of(column).accept
     if column.default is not None:
         check = _or_default(check, field_of(column, column.default) or NULL)
@@ -35,6 +50,8 @@ def group_of(column: Column, *, is_guarded: bool) -> Group | None:
     limits = (column.min, column.above, column.max, column.max_length)
     has_limits = column.required or column.one_of or any(limit is not None for limit in limits)
     is_changed = column.null_if or column.trim or column.default is not None or column.formats or column.timezone
+    if is_converted(column):
+        return None
     if column.value is not None or column.path == "#" or is_changed or (has_limits and not is_guarded):
         return None
     return rules_of(column).group
@@ -60,6 +77,37 @@ def field_of(column: Column, value: str | bool | float) -> bytes | None:
     return None if "\\" in text else b'"%b"' % text.replace('"', '\\"').encode()
 
 
+def is_converted(column: Column) -> bool:
+    """Return whether each token of a column is converted by itself, as the checked path does it."""
+    return wrappings.is_wrapped(column) or any(isinstance(value, bool | tuple) for value in column.null_if)
+
+
+def _by_the_checked_path(column: Column) -> Accept:
+    """Return the check that makes each field as the checked path does; a token that does not fit is suspect."""
+    get, rules = getter(replace(column, path=_VALUE)), rules_of(column)
+
+    @lru_cache(_REMEMBERED)
+    def field(text: bytes) -> bytes | None:
+        try:
+            value = get({_VALUE: _decode(text.decode())}, None, 1)
+            if rules.keeps is not None and isinstance(value, str) and not rules.keeps(value):
+                return None  # The checked path counts it.
+            written = NULL_TEXT if value is None else rules.convert(value)
+        except (Misfit, ValueError, RecursionError):
+            return None
+        if written == NULL_TEXT:
+            return b"null"
+        return None if "\\" in written else b'"%b"' % written.replace('"', '\\"').encode()
+
+    def accept_one(token: Token) -> Token | None:
+        text = bytes(token)
+        if len(text) > _LONGEST_REMEMBERED:
+            return None if len(text) > VALUE_BYTES else field.__wrapped__(text)
+        return field(text)
+
+    return each_accepted(accept_one)
+
+
 def _is_null(token: bytes) -> bool:
     return token == b"null"
 
@@ -73,7 +121,7 @@ def _required(check: Accept) -> Accept:
     return accept
 
 
-def _null_if(check: Accept, values: Iterable[str | int | float]) -> Accept:
+def _null_if(check: Accept, values: Iterable[Any]) -> Accept:
     texts = frozenset(msgspec.json.encode(value) for value in values if isinstance(value, str))
     numbers = frozenset(Decimal(str(value)) for value in values if not isinstance(value, str))
 

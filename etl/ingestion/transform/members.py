@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from etl.datasets import Column, Table, paths
 from etl.ingestion.framing.partial import Undecoded
+from etl.ingestion.transform.wrappings import unwrapped
 from etl.ingestion.values import KEY, Misfit
 
 # The escape of a NUL, after pairs of backslashes, each of which is a character of its own.
@@ -31,11 +32,14 @@ Condition = Callable[[Any, Outer | None, int], bool]
 
 def getter(column: Column) -> Getter:
     """Return the getter of a column."""
-    get = _path(column.value_path) if column.value is None else _constant(column.value)
+    is_null = _null_test(column.null_if)
+    get = _path(column.value_path, is_null) if column.value is None else _constant(column.value)
+    if column.unwrap:
+        get = _unwrapped(get, unwrapped(column.unwrap))
     if column.trim:
         get = _trimmed(get)
-    if column.null_if:
-        get = _null_if(get, column.null_if)
+    if is_null:
+        get = _null_if(get, is_null)
     if column.default is not None:
         get = _or_default(get, column.default)
     return _required(get) if column.required else get
@@ -88,16 +92,37 @@ def _or_default(get: Getter, default: str | bool | float) -> Getter:
     return get_or_default
 
 
-def _null_if(get: Getter, values: Iterable[str | int | float]) -> Getter:
-    # Texts are compared as they are written. The type is compared, too, because Python takes true for 1.
-    texts = frozenset(value for value in values if isinstance(value, str))
-    numbers = frozenset(Decimal(str(value)) for value in values if not isinstance(value, str))
+def _unwrapped(get: Getter, unwrap: Callable[[Any], Any]) -> Getter:
+    return lambda item, outer, position: unwrap(get(item, outer, position))
 
+
+def _null_test(values: Iterable[str | bool | float | tuple[()]]) -> Callable[[Any], bool] | None:
+    """Return the test whether a value means null; None without such values."""
+    # Texts are compared as they are written. The type is compared, too, because Python takes true for 1.
+    texts, numbers = set(), set()
+    for value in values:
+        if isinstance(value, str | bool | tuple):
+            texts.add((type(value), value))
+        else:
+            numbers.add(Decimal(str(value)))
+    if not texts and not numbers:
+        return None
+    is_empty_null = (tuple, ()) in texts
+
+    def is_null(value: Any) -> bool:
+        if isinstance(value, str | bool):
+            return (type(value), value) in texts
+        if isinstance(value, list):
+            return is_empty_null and not value
+        return type(value) in {int, Decimal} and value in numbers
+
+    return is_null
+
+
+def _null_if(get: Getter, is_null: Callable[[Any], bool]) -> Getter:
     def get_or_none(item: Any, outer: Outer | None, position: int) -> Any:
         value = get(item, outer, position)
-        if isinstance(value, str):
-            return None if value in texts else value
-        return None if type(value) in {int, Decimal} and value in numbers else value
+        return None if is_null(value) else value
 
     return get_or_none
 
@@ -112,8 +137,8 @@ def _required(get: Getter) -> Getter:
     return get_or_refuse
 
 
-def _path(path: paths.ValuePath) -> Getter:
-    """Return the getter of a path."""
+def _path(path: paths.ValuePath, is_null: Callable[[Any], bool] | None = None) -> Getter:
+    """Return the getter of a path; where `is_null` holds on the way, there is no value."""
     if path.sign == "#":
         get: Getter = lambda item, outer, position: position  # noqa: E731 # one of several; a name would say no more
     elif path.sign == "@":
@@ -121,7 +146,7 @@ def _path(path: paths.ValuePath) -> Getter:
     elif path.sign == ".":
         get = _whole
     else:
-        get = descending(path.steps)
+        get = descending(path.steps) if is_null is None else _descending_to_null(path.steps, is_null)
     for _ in range(path.up):
         get = _from_outer(get)
     return get
@@ -172,6 +197,24 @@ def descending(steps: tuple[paths.Step, ...]) -> Getter:
         return item
 
     return descend
+
+
+def _descending_to_null(steps: tuple[paths.Step, ...], is_null: Callable[[Any], bool]) -> Getter:
+    """Return the getter that follows these steps, and ends where a value means null."""
+    singles = [descending((step,)) for step in steps]
+    whole = descending(steps)
+
+    def descend(item: Any, outer: Outer | None, position: int) -> Any:
+        value = item
+        for get in singles[:-1]:
+            if value is None or type(value) not in {dict, list}:
+                break
+            value = get(value, outer, position)
+            if is_null(value):
+                return None
+        return whole(item, outer, position)
+
+    return descend if len(steps) > 1 else whole
 
 
 def _no_object(value: Any, where: str) -> None:

@@ -448,7 +448,12 @@ def _noting(rules: Rules, table: Table, column: Column, coerced: list[str]) -> R
 def _is_changed(column: Column) -> bool:
     """Return whether the value is not that at the path unchanged, or a missing value may be refused."""
     return bool(
-        column.value is not None or column.trim or column.null_if or column.default is not None or column.required
+        column.value is not None
+        or column.unwrap
+        or column.trim
+        or column.null_if
+        or column.default is not None
+        or column.required
     )
 
 
@@ -479,8 +484,12 @@ def _elements(
         raise RecordRefusal(misfit, table, None) from None
     if elements is None:
         return
-    if isinstance(elements, Undecoded) and elements.is_array:
-        elements = elements.elements()
+    if isinstance(elements, Undecoded):
+        elements = elements.elements() if elements.is_array else [elements]
+    elif isinstance(elements, dict):
+        elements = [elements] if elements else []
+    elif elements is False or elements == "":
+        return
     elif not isinstance(elements, list):
         raise RecordRefusal(Misfit("22P02", f"expected an array at {array.path}, got {kind(elements)}"), table, None)
     for number, element in enumerate(elements, 1):

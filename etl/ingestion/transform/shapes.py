@@ -11,7 +11,7 @@ from typing import Any, cast
 import msgspec
 
 from etl.datasets import Column, Dataset, Table, paths
-from etl.ingestion.transform.acceptance import acceptor, constant, field_of
+from etl.ingestion.transform.acceptance import acceptor, constant, field_of, is_converted
 from etl.ingestion.transform.rules import Accept, Changed, Token
 from etl.ingestion.transform.tokens import NULL, SEPARATOR
 from etl.ingestion.transform.types import rules_of
@@ -346,7 +346,7 @@ def _token_column(table: Table, column: Column) -> TokenColumn:
         names=names,
         fixed=constant(column) if where == "constant" else None,
         accept=None if where in {"constant", "position"} else acceptor(column),
-        changed=None if where in {"constant", "position"} else rules_of(column).changed,
+        changed=None if where in {"constant", "position"} or is_converted(column) else rules_of(column).changed,
         description=description,
     )
 
@@ -372,3 +372,15 @@ def _options(column: Column) -> Iterator[str]:
         yield f"local time of {column.timezone}"
     if column.formats:
         yield f"or {', '.join(column.formats)}"
+    yield from _writing(column)
+
+
+def _writing(column: Column) -> Iterator[str]:
+    if column.unwrap:
+        yield f"of {column.unwrap}"
+    if column.json:
+        yield "JSON in a text"
+    if column.decimal:
+        yield f"decimals after {column.decimal}"
+    if column.true or column.false:
+        yield "words for true and false"

@@ -58,7 +58,12 @@ _FRACTION_DIGITS = 15
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCHS = {"epoch": 1_000_000, "epoch_ms": 1_000}
+_EPOCHS = {"epoch": 1_000_000, "epoch_s": 1_000_000, "epoch_ms": 1_000}
+_EXCEL_BEGIN = datetime(1899, 12, 30)  # noqa: DTZ001 # the zone is the column's
+_EXCEL_FIRST = 61
+"""Serial days count a February 29 of 1900; the days before it mean others in each program."""
+_DAY_MILLISECONDS = 86_400_000
+_ASPNET = re.compile(r"/Date\((-?[0-9]{1,18})(?:[+-][0-9]{4})?\)/")
 _LARGEST_EXPONENT = 20
 _REMEMBERED = 10_000
 _LONGEST_REMEMBERED = 100
@@ -245,7 +250,7 @@ def _with_formats(column: Column, kind: _Kind) -> Convert:
     @lru_cache(_REMEMBERED, typed=True)
     def read(value: str | int | Decimal) -> str | None:
         for form in column.formats:
-            moment = _since_epoch(value, _EPOCHS[form]) if form in _EPOCHS else _parsed(value, form)
+            moment = _read(value, form)
             if moment is not None:
                 return kind.write(moment)
         return None
@@ -261,6 +266,32 @@ def _with_formats(column: Column, kind: _Kind) -> Convert:
             return text
 
     return convert
+
+
+def _read(value: str | int | Decimal, form: str) -> datetime | None:
+    if form in _EPOCHS:
+        return _since_epoch(value, _EPOCHS[form])
+    if form == "excel":
+        return _of_excel(value)
+    if form == "aspnet":
+        match = _ASPNET.fullmatch(value) if isinstance(value, str) else None
+        return None if match is None else _since_epoch(match[1], _EPOCHS["epoch_ms"])
+    return _parsed(value, form)
+
+
+def _of_excel(value: str | int | Decimal) -> datetime | None:
+    """Return the local time of a serial day, to the millisecond; None where it means none."""
+    if isinstance(value, str):
+        if not _NUMBER.fullmatch(value.strip()):
+            return None
+        value = Decimal(value.strip())
+    if value < _EXCEL_FIRST or (isinstance(value, Decimal) and value.adjusted() > _LARGEST_EXPONENT):
+        return None
+    try:
+        count = int((Decimal(value) * _DAY_MILLISECONDS).to_integral_value(ROUND_HALF_EVEN))
+        return _EXCEL_BEGIN + timedelta(milliseconds=count)
+    except (ArithmeticError, OverflowError):
+        return None
 
 
 def _since_epoch(value: str | int | Decimal, microseconds: int) -> datetime | None:
@@ -358,7 +389,7 @@ def _accept_converted(convert: Convert, is_common: Callable[[str], object]) -> A
     """Return the check of tokens that are converted where they are not spelled as the type expects."""
 
     def field(token: Token) -> Token | None:
-        text = bytes(token)
+        text = bytes(token).replace(b"\\/", b"/")
         if text == b"null" or (text[:1] == b'"' and is_common(text[1:-1].decode())):
             return token
         if b"\\" in text or text[:1] not in b'"-0123456789':

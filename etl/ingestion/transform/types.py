@@ -3,16 +3,26 @@
 Each family of types has one module, which holds the conversion and the token check of each of its types.
 """
 
+from dataclasses import replace
 from typing import assert_never
 
 from etl.datasets import Column
 from etl.datasets.types import NumberType, StructureType, TextType, TimeType, WordType
-from etl.ingestion.transform import numbers, structures, texts, times, words
-from etl.ingestion.transform.rules import Convert, Rules
+from etl.ingestion.transform import numbers, structures, texts, times, words, wrappings
+from etl.ingestion.transform.rules import Convert, Rules, convert_none
 
 
 def rules_of(column: Column) -> Rules:
     """Return how the values of a column become fields."""
+    rules = _rules_of_type(column)
+    if not wrappings.is_wrapped(column):
+        return rules
+    # A text in another writing is never stored as it is written: that says nothing.
+    convert = wrappings.rewriting(column, rules.convert)
+    return replace(rules, convert=convert, convert_all=convert_none, group=None, keeps=None, changed=None)
+
+
+def _rules_of_type(column: Column) -> Rules:
     type_ = column.column_type
     match type_:
         case TextType():
