@@ -15,9 +15,10 @@ from etl.errors import SIGNALS, DatabaseError, EtlError, ExitCode, UsageError, g
 from etl.ingestion.failed_store.store import FailedStore, is_stored
 from etl.ingestion.framing import documents
 from etl.ingestion.ledger import losses
-from etl.ingestion.pipeline import outcome
+from etl.ingestion.pipeline import known, outcome
 from etl.ingestion.pipeline.batches import retry_policy
 from etl.ingestion.pipeline.job import Load, Target
+from etl.ingestion.pipeline.known import Looked
 from etl.ingestion.pipeline.load import load as load_source
 from etl.ingestion.pipeline.refreshing import precalculate
 from etl.ingestion.pipeline.resumption import judge
@@ -44,8 +45,8 @@ class CommandResult:
         return gravest(self.codes)
 
 
-def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None:
-    """Judge for exit code 2 before anything starts (contract C3).
+def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> Looked:
+    """Judge for exit code 2 before anything starts (contract C3); return which sources are known.
 
     Raises UsageError.
     """
@@ -58,11 +59,11 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None
             raise UsageError(f"{source.name} is a file of the failed store", hint="etl failed replay ID")
     again = retry_policy(load.settings.retries, lambda: None, load.stop.wait, event="start_retried")
     with load.stop.reading():
-        again(_require_database, load, sources, names)
-    if load.settings.dry_run:
-        return
-    with FailedStore(load.settings.failed_dir) as store:
-        store.prepare()
+        looked = again(_require_database, load, sources, names)
+    if not load.settings.dry_run:
+        with FailedStore(load.settings.failed_dir) as store:
+            store.prepare()
+    return looked
 
 
 def _aggregates_of(targets: Sequence[Target], config_dir: Path) -> list[str]:
@@ -71,8 +72,11 @@ def _aggregates_of(targets: Sequence[Target], config_dir: Path) -> list[str]:
     return [each.table for each in catalogue.reading([*facts, "etl.batches"], catalogue.look(config_dir)[0])]
 
 
-def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequence[str]) -> None:
-    """Raise UsageError when the database cannot take the sources, or cannot refresh the tables of the aggregates."""
+def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequence[str]) -> Looked:
+    """Return which sources are known.
+
+    Raises UsageError when the database cannot take the sources, or cannot refresh the tables of the aggregates.
+    """
     with connect(load.database) as connection:
         require_usable(connection)
         require_visible(connection, aggregates)
@@ -87,11 +91,14 @@ def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequenc
             force=load.settings.force,
             allow_empty=load.settings.allow_empty,
         )
+        looked = known.look(connection, load, sources)
         for target in load.targets:
             for source in sources if len(sources) > 1 else ():
-                judge(connection, source, load, target)
+                if not looked.is_judged(source):
+                    judge(connection, source, load, target)
         for each in forgotten if not load.settings.dry_run else ():
             losses.forget(connection, each)
+        return looked
 
 
 def _require_fitting(load: Load, target: Target, sources: Sequence[Source]) -> None:
@@ -130,12 +137,19 @@ def _require_policy(load: Load, target: Target) -> None:
         )
 
 
-def load_all(load: Load, sources: Sequence[Source], result: CommandResult, report: Report) -> None:
+def load_all(load: Load, sources: Sequence[Source], looked: Looked, result: CommandResult, report: Report) -> None:
     """Load the sources one after the other, or judge them in a dry run; `report` gets each summary as it comes.
 
-    An error that ended a source for several targets is reported with the first of them.
+    Those that are loaded already are looked up together. An error that ended a source for several targets is reported
+    with the first of them.
     """
+    settled = known.settle(load, looked, sources)
     for source in sources:
+        if not load.stop.signal_number and (summary := settled.get(source.name)) is not None:
+            result.summaries.append(summary)
+            result.codes.add(summary.exit_code)
+            report(summary, None)
+            continue
         codes = set()
         try:
             ends = load_source(source, load)
@@ -143,7 +157,7 @@ def load_all(load: Load, sources: Sequence[Source], result: CommandResult, repor
             name = load.database.name
             ends = [(outcome.not_begun(source, target.dataset, name, away), away) for target in load.targets]
         for summary, error in ends:
-            is_new = error is not None and not any(error is known for known in result.errors)
+            is_new = error is not None and not any(error is other for other in result.errors)
             result.summaries.append(summary)
             result.errors += [error] if error and is_new else []
             codes.add(summary.exit_code)
