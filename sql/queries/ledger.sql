@@ -114,7 +114,7 @@ select
     or exists (select from etl.runs where run = %(run)s and superseded_by is not null);
 
 -- name: close_attempt
--- Enter the end of an attempt.
+-- Enter the end of an attempt. That of a finished run does not wait for the disk: the run itself is on it.
 update etl.attempts
 set
     ended_at = clock_timestamp(),
@@ -122,7 +122,14 @@ set
     count_read = %(read)s,
     count_retried = %(retried)s,
     bytes_read = %(bytes_read)s
-where run = %(run)s and attempt = %(attempt)s;
+from (
+    select set_config(
+        'synchronous_commit',
+        case when %(exit_code)s in (0, 1) then 'off' else current_setting('synchronous_commit') end,
+        true
+    ) as flush
+) as commit
+where run = %(run)s and attempt = %(attempt)s and commit.flush is not null;
 
 -- name: ranges
 -- List the batches of a run.

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import etl
 from tests.support.site import Site
 
 DEFINITION = """
@@ -127,3 +128,20 @@ def test_two_files_with_the_same_records_are_loaded_once(parcels: Site) -> None:
     found, _ = load(parcels)
     assert found["copy"]["run"] == found["9"]["run"]
     assert parcels.value("select count(*) from logistics.parcels") == 55
+
+
+def test_a_progress_function_is_called_for_known_files(parcels: Site) -> None:
+    """A program gets the counts of each file, also of those that are loaded already."""
+    load(parcels)
+    seen: list[etl.Progress] = []
+    loaded = etl.load(
+        "parcels",
+        parcels.folder / "in",
+        database=parcels.conninfo,
+        config_dir=parcels.folder / "config",
+        failed_dir=parcels.store,
+        precalculate=False,
+        progress=seen.append,
+    )
+    assert {source.status for source in loaded.sources} == {"already_loaded"}
+    assert [each.records for each in seen] == list(range(1, 11))

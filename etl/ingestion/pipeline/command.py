@@ -1,6 +1,7 @@
 """The sources of one command: judged before any starts, loaded one after the other, then the aggregates refreshed."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
@@ -19,6 +20,7 @@ from etl.ingestion.pipeline import known, outcome
 from etl.ingestion.pipeline.batches import retry_policy
 from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.pipeline.known import Looked
+from etl.ingestion.pipeline.load import Sessions
 from etl.ingestion.pipeline.load import load as load_source
 from etl.ingestion.pipeline.refreshing import precalculate
 from etl.ingestion.pipeline.resumption import judge
@@ -26,6 +28,9 @@ from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Source, Summary
 from etl.precalculation import catalogue
 from etl.precalculation.refresh import RefreshResult
+
+_LAST = {ExitCode.DATABASE_AWAY, ExitCode.INTERNAL_FAULT} | SIGNALS
+"""After these exit codes no further source begins."""
 
 Report = Callable[[Summary, EtlError | None], None]
 
@@ -144,27 +149,33 @@ def load_all(load: Load, sources: Sequence[Source], looked: Looked, result: Comm
     with the first of them.
     """
     settled = known.settle(load, looked, sources)
-    for source in sources:
-        if not load.stop.signal_number and (summary := settled.get(source.name)) is not None:
-            result.summaries.append(summary)
-            result.codes.add(summary.exit_code)
-            report(summary, None)
-            continue
-        codes = set()
-        try:
-            ends = load_source(source, load)
-        except DatabaseError as away:
-            name = load.database.name
-            ends = [(outcome.not_begun(source, target.dataset, name, away), away) for target in load.targets]
-        for summary, error in ends:
-            is_new = error is not None and not any(error is other for other in result.errors)
-            result.summaries.append(summary)
-            result.errors += [error] if error and is_new else []
-            codes.add(summary.exit_code)
-            report(summary, error if is_new else None)
-        result.codes |= codes
-        if codes & ({ExitCode.DATABASE_AWAY, ExitCode.INTERNAL_FAULT} | SIGNALS):
-            break
+    with closing(Sessions()) as sessions:
+        for source in sources:
+            if not load.stop.signal_number and (summary := settled.get(source.name)) is not None:
+                result.summaries.append(summary)
+                result.codes.add(summary.exit_code)
+                load.watch.passed(summary)
+                report(summary, None)
+            elif _load_one(load, source, sessions, result, report) & _LAST:
+                break
+
+
+def _load_one(load: Load, source: Source, sessions: Sessions, result: CommandResult, report: Report) -> set[int]:
+    """Load a source, and return its exit codes."""
+    codes = set()
+    try:
+        ends = load_source(source, load, sessions)
+    except DatabaseError as away:
+        name = load.database.name
+        ends = [(outcome.not_begun(source, target.dataset, name, away), away) for target in load.targets]
+    for summary, error in ends:
+        is_new = error is not None and not any(error is other for other in result.errors)
+        result.summaries.append(summary)
+        result.errors += [error] if error and is_new else []
+        codes.add(summary.exit_code)
+        report(summary, error if is_new else None)
+    result.codes |= codes
+    return codes
 
 
 def _may_have_changed(summary: Summary) -> bool:
