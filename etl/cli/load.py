@@ -113,8 +113,8 @@ def command(
                     logs=replace(common.logs, below=shown.height),
                     watch=shown,
                 )
-                require_all(load, named, common.config_dir)
-                load_all(load, named, result, ends.tell)
+                looked = require_all(load, named, common.config_dir)
+                load_all(load, named, looked, result, ends.tell)
                 precalculate_all(load, common.config_dir, result, partial(ends.tell_later, report))
                 if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
                     report.look_at(database)
@@ -146,8 +146,13 @@ class Ends:
             print_error(error, **about)
 
     def tell(self, summary: Summary, error: EtlError | None) -> None:
-        """Print the summary of a source, and the error that ended it."""
-        _print_summary(summary, as_json=self.as_json)
+        """Print the summary of a source, and the error that ended it.
+
+        Of several sources for people, those that are loaded already are in the total only.
+        """
+        is_known = summary.status == "already_loaded" and summary.exit_code == ExitCode.SUCCESS
+        if self.as_json or self._has_one_source or not is_known:
+            _print_summary(summary, as_json=self.as_json)
         about = {"run": summary.run, "dataset": summary.dataset, "source": summary.source}
         if error and self._has_one_source:
             self._later.append((error, about))

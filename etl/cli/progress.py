@@ -16,7 +16,7 @@ import structlog
 from etl.ingestion.pipeline import counting
 from etl.ingestion.pipeline.job import Progress, Watch
 from etl.ingestion.sources.stream import Stream
-from etl.ingestion.values import Source
+from etl.ingestion.values import Source, Summary
 from etl.precalculation.refresh import RefreshResult
 from etl.standard_streams import is_drawn_on, one_line, styled
 
@@ -122,6 +122,9 @@ class Lines:
         finally:
             self._report = None
 
+    def passed(self, summary: Summary) -> None:
+        """Do nothing: one event of the log names all of them."""
+
     def moved(self) -> None:
         """Log if ten seconds have passed; the load calls this after each batch."""
         now = self._now()
@@ -159,6 +162,11 @@ class Bars:
                 yield
         finally:
             self._bytes_before += stream.size or 0
+
+    def passed(self, summary: Summary) -> None:
+        """Count a source that is loaded already."""
+        self._number += 1
+        self._bytes_before += summary.bytes_read
 
     def moved(self) -> None:
         """Do nothing: the thread that draws reads the counters itself."""

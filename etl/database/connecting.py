@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +12,9 @@ from typing import Any, Self
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 
+from etl import queries
 from etl.database import sessions, times, watching
 from etl.database.answers import answer_to, wrong_parameter
 from etl.database.pooling import Pooling, SharedSessionError, pooling
@@ -302,9 +304,13 @@ def _first_line(error: psycopg.Error) -> str:
 
 
 class Session:
-    """One connection that is opened again after it was lost, without what the lost one had prepared."""
+    """One connection that is opened again after it was lost, without what the lost one had prepared.
+
+    `remembered` is what its users found out over the connection, for the next run that it serves.
+    """
 
     def __init__(self, database: Database, application_name: str) -> None:
+        self.remembered: dict[Hashable, Any] = {}
         self._database = database
         self._application_name = application_name
         self._reopened: Callable[[psycopg.Connection], None] | None = None
@@ -322,6 +328,7 @@ class Session:
         if self._connection is not None and not self._connection.closed:
             return self._connection
         self._connection = None
+        self.remembered.clear()
         connection = _open(self._database, self._application_name)
         try:
             if self._reopened is not None:
@@ -331,6 +338,19 @@ class Session:
             raise
         self._connection = connection
         return connection
+
+    def release(self) -> bool:
+        """Make the session ready for another run: without locks and temporary tables. Return whether it can be used."""
+        self._reopened = None
+        connection = self._connection
+        if connection is None or connection.info.transaction_status != TransactionStatus.IDLE:
+            return False
+        try:
+            connection.execute(queries.load("database")["release_session"], prepare=False)
+            connection.execute(queries.load("database")["name_session"], {"name": self._application_name})
+        except psycopg.Error:
+            return False
+        return True
 
     def close(self) -> None:
         """Close the connection."""

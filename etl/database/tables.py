@@ -145,6 +145,13 @@ def guarded_columns(connection: psycopg.Connection, dataset: Dataset) -> frozens
     return frozenset(guarded)
 
 
+def version_of(connection: psycopg.Connection, dataset: Dataset) -> str | None:
+    """Return a text that changes with each change of the columns, the types and the constraints of the tables."""
+    names = [table.quoted for table in dataset.tables]
+    row = connection.execute(_SQL["version_of_tables"], {"tables": names}).fetchone()
+    return row[0] if row else None
+
+
 def skipping_tables(connection: psycopg.Connection, dataset: Dataset) -> frozenset[int]:
     """Return the numbers of the dataset's tables of which a trigger or a rule may skip rows without an error."""
     names = [table.quoted for table in dataset.tables]

@@ -91,3 +91,9 @@ NULL_TEXT = "\\N"
 
 # The last of so many failed batches in a row ends the load: its cause is not one of single batches.
 MAX_FAILED_IN_A_ROW = 3
+
+KNOWN_BYTES = 256 * 1024
+"""The size of a file up to which it is looked up together with others, before the load."""
+
+KNOWN_SOURCES = 200
+"""So many sources are looked up at once."""

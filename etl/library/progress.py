@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from etl.errors import InterruptedByUserError
 from etl.ingestion.pipeline import counting, job
 from etl.ingestion.sources.stream import Stream
+from etl.ingestion.values import Summary
 from etl.precalculation.refresh import RefreshResult
 
 _SECONDS = 0.25
@@ -68,6 +69,19 @@ class Calls:
             report()
         finally:
             self._report = None
+
+    def passed(self, summary: Summary) -> None:
+        """Call the function for a source that is loaded already."""
+        self._call(
+            Progress(
+                source=summary.source,
+                records=summary.records.read,
+                rejected=0,
+                bytes=summary.bytes_read,
+                size=summary.bytes_read,
+                seconds=summary.seconds,
+            )
+        )
 
     def moved(self) -> None:
         """Call the function, unless it was called a moment ago; the load calls this after each batch.

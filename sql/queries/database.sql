@@ -90,7 +90,7 @@ grant create on schema etl_staging to etl_loader;
 revoke all on all tables in schema etl from etl_loader;
 grant select on all tables in schema etl to etl_loader;
 grant insert, update on etl.runs, etl.attempts, etl.batches, etl.failures, etl.faults, etl.refreshes to etl_loader;
-grant insert on etl.marks to etl_loader;
+grant insert on etl.marks, etl.known_sources to etl_loader;
 grant delete on etl.touched, etl.first_batches to etl_loader;
 grant execute on function etl.withdraw_batches to etl_loader;
 grant insert, delete on etl.pending to etl_loader;
@@ -287,6 +287,30 @@ set local client_min_messages = warning;
 -- name: name_session
 -- Name the work of this connection, as pg_stat_activity shows it.
 select set_config('application_name', %(name)s, false);
+
+-- name: version_of_tables
+-- Return a text that changes with each change of the columns and the constraints of tables, and of their types.
+select md5(string_agg(part.kind || part.oid || ' ' || part.number || ' ' || part.version, ',' order by part.*))
+from unnest(%(tables)s::text[]) as named (name)
+cross join lateral (
+    select 'a' as kind, attrelid as oid, attnum as number, xmin::text as version
+    from pg_attribute
+    where attrelid = to_regclass(named.name) and attnum > 0
+    union all
+    select 'c', oid, 0, xmin::text
+    from pg_constraint
+    where conrelid = to_regclass(named.name)
+    union all
+    select 't', pg_type.oid, attnum, pg_type.xmin::text
+    from pg_attribute
+    join pg_type on pg_type.oid = atttypid
+    where attrelid = to_regclass(named.name) and attnum > 0
+) as part;
+
+-- name: release_session
+-- Give up the locks and the temporary tables of a session, which serves another run then.
+select pg_advisory_unlock_all();
+discard temp;
 
 -- name: see_one_snapshot
 -- Let every statement of the transaction see the database as its first one does, with days that begin at midnight UTC.

@@ -7,6 +7,45 @@ from etl.runs
 where number = any(%(numbers)s)
 order by number;
 
+-- name: complete_runs
+-- Return those of some runs whose source is loaded, with all that a look at the source returns, and of which the ledger
+-- lacks nothing.
+select
+    found.number, found.run, found.definition_hash, found.marked as records, found.pending
+from (
+    select
+        runs.number,
+        runs.run,
+        runs.definition_hash,
+        (select max(last_record) from etl.marks where marks.run = runs.number) as marked,
+        coalesce(
+            (select sum(count_records) from etl.failures where failures.run = runs.run and failures.state = 'pending'), 0
+        )::bigint as pending,
+        (
+            select sum(count_records) from etl.failures where failures.run = runs.run and failures.state <> 'replayed'
+        ) as stored
+    from etl.runs
+    where runs.number = any(%(numbers)s)
+        and runs.finished_at is not null and (not runs.is_atomic or runs.published_at is not null)
+        and runs.superseded_by is null and not runs.is_within
+) as found
+cross join lateral (
+    select sum(count_records) as records, sum(coalesce(count_rejected, 0) + coalesce(count_failed, 0)) as refused
+    from etl.batches
+    where batches.run = found.run
+) as entered
+where entered.records >= found.marked and coalesce(entered.refused, 0) = coalesce(found.stored, 0);
+
+-- name: enter_known
+-- Enter that a command found sources loaded already.
+insert into etl.known_sources (
+    dataset, count_sources, count_records, bytes_read, host, os_user, pid, folder, options, tool_version
+)
+values (
+    %(dataset)s, %(sources)s, %(records)s, %(bytes_read)s, %(host)s, %(os_user)s, %(pid)s, %(folder)s, %(options)s,
+    %(tool_version)s
+);
+
 -- name: is_newest_replace
 -- Return whether a published replace is the last load of its dataset: nothing was loaded since.
 select not exists (
@@ -75,7 +114,7 @@ select
     or exists (select from etl.runs where run = %(run)s and superseded_by is not null);
 
 -- name: close_attempt
--- Enter the end of an attempt.
+-- Enter the end of an attempt. That of a finished run does not wait for the disk: the run itself is on it.
 update etl.attempts
 set
     ended_at = clock_timestamp(),
@@ -83,7 +122,14 @@ set
     count_read = %(read)s,
     count_retried = %(retried)s,
     bytes_read = %(bytes_read)s
-where run = %(run)s and attempt = %(attempt)s;
+from (
+    select set_config(
+        'synchronous_commit',
+        case when %(exit_code)s in (0, 1) then 'off' else current_setting('synchronous_commit') end,
+        true
+    ) as flush
+) as commit
+where run = %(run)s and attempt = %(attempt)s and commit.flush is not null;
 
 -- name: ranges
 -- List the batches of a run.

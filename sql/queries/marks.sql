@@ -1,9 +1,14 @@
 -- name: anchored_runs
--- Find the runs of a dataset that are anchored at a mark with one of these hashes, with the marks beside it.
-select wanted.place, found.run, found.is_live, found.hashes, found.places
+-- Find the runs of a dataset that are anchored at a mark with one of these hashes, with the marks beside it, and whether
+-- a row with further marks follows.
+select wanted.place, found.run, found.is_live, found.hashes, found.places, found.is_last
 from unnest(%(hashes)s::bigint[]) with ordinality as wanted (hash, place)
 cross join lateral (
-    select m.run, r.superseded_by is null as is_live, m.hashes, m.places
+    select
+        m.run, r.superseded_by is null as is_live, m.hashes, m.places,
+        not exists (
+            select from etl.marks later where later.run = m.run and later.last_record > m.last_record
+        ) as is_last
     from etl.marks m
     join etl.runs r on r.number = m.run
     where m.anchor = wanted.hash and r.dataset = %(dataset)s

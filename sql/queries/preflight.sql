@@ -19,7 +19,7 @@ from (
     values
         ('insert', 'etl.runs'), ('update', 'etl.runs'), ('insert', 'etl.attempts'), ('update', 'etl.attempts'),
         ('insert', 'etl.batches'), ('update', 'etl.batches'), ('insert', 'etl.failures'), ('update', 'etl.failures'),
-        ('insert', 'etl.marks'), ('delete', 'etl.first_batches')
+        ('insert', 'etl.marks'), ('insert', 'etl.known_sources'), ('delete', 'etl.first_batches')
 ) as needed (privilege, relation)
 where not has_table_privilege(needed.relation, needed.privilege)
 union all

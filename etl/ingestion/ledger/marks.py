@@ -47,11 +47,15 @@ class Anchor(NamedTuple):
 
 
 class Anchored(NamedTuple):
-    """A run that is found by a mark, and its next marks. It is live until another run takes its place."""
+    """A run that is found by a mark, and its next marks; whether these are all.
+
+    It is live until another run takes its place.
+    """
 
     run: int
     is_live: bool
     after: Sequence[Mark]
+    is_all: bool
 
 
 def anchored(connection: psycopg.Connection, dataset: str, marks: Sequence[Mark]) -> list[list[Anchored]]:
@@ -59,11 +63,13 @@ def anchored(connection: psycopg.Connection, dataset: str, marks: Sequence[Mark]
     found: list[list[Anchored]] = [[] for _ in marks]
     salt = _salt(dataset)
     values = {"hashes": [mark.hash ^ salt for mark in marks], "dataset": dataset}
-    for place, run, is_live, hashes, places in connection.execute(_SQL["anchored_runs"], values) if marks else ():
+    for place, run, is_live, hashes, places, is_last in (
+        connection.execute(_SQL["anchored_runs"], values) if marks else ()
+    ):
         row = list(_decoded(dataset, hashes, places))
         if marks[place - 1] in row:
             after = row[row.index(marks[place - 1]) + 1 :]
-            found[place - 1].append(Anchored(run, is_live, after))
+            found[place - 1].append(Anchored(run, is_live, after, is_last))
     return found
 
 

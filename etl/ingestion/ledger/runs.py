@@ -82,6 +82,26 @@ class KnownRun:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompleteRun:
+    """A run whose source is loaded, with the number of its records and of those that wait in the failed store."""
+
+    number: int
+    run: str
+    definition_hash: str
+    records: int
+    pending: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownSums:
+    """How many sources a command found loaded already, with their records and bytes."""
+
+    sources: int
+    records: int
+    bytes_read: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunForReplay:
     """What a replay needs of the run of a failure. `is_visible` is False before an atomic run is published."""
 
@@ -112,6 +132,22 @@ def known(connection: psycopg.Connection, numbers: Sequence[int]) -> dict[int, K
         return {}
     found = queries.rows_as(KnownRun, connection, _SQL["known_runs"], {"numbers": list(numbers)})
     return {run.number: run for run in found}
+
+
+def complete(connection: psycopg.Connection, numbers: Sequence[int]) -> dict[int, CompleteRun]:
+    """Return those of some runs whose source is loaded and of which the ledger lacks nothing, by their numbers."""
+    found = queries.rows_as(CompleteRun, connection, _SQL["complete_runs"], {"numbers": list(numbers)})
+    return {run.number: run for run in found}
+
+
+def enter_known(connection: psycopg.Connection, dataset: str, sums: KnownSums, request: AttemptRequest) -> None:
+    """Enter that a command found sources loaded already."""
+    connection.execute(_SQL["enter_known"], {"dataset": dataset} | vars(sums) | _who() | vars(request))
+
+
+def _who() -> dict[str, object]:
+    """Return the machine, the account and the process of this command, and the version of the tool."""
+    return {"host": socket.gethostname(), "os_user": user(), "pid": os.getpid(), "tool_version": __version__}
 
 
 def is_newest_replace(connection: psycopg.Connection, number: int) -> bool:
@@ -154,8 +190,7 @@ def resume(connection: psycopg.Connection, known: KnownRun, request: AttemptRequ
 
 
 def _open_attempt(connection: psycopg.Connection, run: str, request: AttemptRequest) -> int:
-    by = {"host": socket.gethostname(), "os_user": user(), "pid": os.getpid(), "tool_version": __version__}
-    row = connection.execute(_SQL["open_attempt"], {"run": run} | by | vars(request)).fetchone()
+    row = connection.execute(_SQL["open_attempt"], {"run": run} | _who() | vars(request)).fetchone()
     if row is None:
         raise InternalError("the ledger gave no number to the attempt")
     name_session(connection, run)

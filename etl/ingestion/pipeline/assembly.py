@@ -18,7 +18,7 @@ from structlog.contextvars import bind_contextvars
 from tenacity import Retrying
 
 from etl.database.connecting import Database, Session
-from etl.database.tables import guarded_columns, other_types
+from etl.database.tables import guarded_columns, other_types, version_of
 from etl.datasets import Dataset
 from etl.errors import DatabaseError, EtlError, InternalError, InterruptedByUserError, SourceError, reason_of
 from etl.ingestion.constants import MAX_FAILED_IN_A_ROW
@@ -90,7 +90,7 @@ def worker(
 ) -> tuple[Paths, Loader]:
     """Return the paths that make the batches of a run, and the loader of these batches."""
     projection = Projection(context.dataset)
-    paths = paths_of(wire.session.connection(), projection, context)
+    paths = paths_of(wire.session, projection, context)
     loader = Loader(
         database=context.database,
         wire=wire,
@@ -105,19 +105,34 @@ def worker(
     return paths, loader
 
 
-def paths_of(connection: psycopg.Connection, projection: Projection, context: RunContext) -> Paths:
+def paths_of(session: Session, projection: Projection, context: RunContext) -> Paths:
     """Return the paths of the pieces of a run; the tables in the database decide whether the fast path is possible."""
     checked = CheckedPath(projection, context.run.number)
     if context.decoder == "ijson":
         return Paths(None, None, checked)
     seen = fast(context.dataset)
-    reason = seen if isinstance(seen, str) else other_types(connection, context.dataset)
+    reason, guarded = (seen, frozenset()) if isinstance(seen, str) else _compared(session, context.dataset)
     if isinstance(seen, str) or reason:
         log.info("checked_path_only", dataset=context.dataset.name, reason=reason)
         return Paths(None, None, checked)
     strict = FastPath(seen, projection, context.run.number)
-    guarded = guarded_columns(connection, context.dataset)
     return Paths(FastPath(seen, projection, context.run.number, guarded) if guarded else strict, strict, checked)
+
+
+def _compared(session: Session, dataset: Dataset) -> tuple[str | None, frozenset[tuple[str, str]]]:
+    """Return the first column with another type than the definition's, and the columns that the tables check.
+
+    They are compared again when the tables have changed since a run before this one.
+    """
+    connection = session.connection()
+    key = "compared", dataset.hash
+    version = version_of(connection, dataset)
+    known = session.remembered.get(key)
+    if known is None or known[0] != version:
+        reason = other_types(connection, dataset)
+        known = version, reason, frozenset() if reason else guarded_columns(connection, dataset)
+        session.remembered[key] = known
+    return known[1], known[2]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """The sources of one command: judged before any starts, loaded one after the other, then the aggregates refreshed."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 from pathlib import Path
@@ -17,9 +18,11 @@ from etl.ingestion.failed_store.store import FailedStore, is_stored
 from etl.ingestion.framing import documents
 from etl.ingestion.framing.pieces import EmptySourceError
 from etl.ingestion.ledger import losses
-from etl.ingestion.pipeline import outcome
+from etl.ingestion.pipeline import known, outcome
 from etl.ingestion.pipeline.batches import retry_policy
 from etl.ingestion.pipeline.job import Load, Target
+from etl.ingestion.pipeline.known import Looked
+from etl.ingestion.pipeline.load import Sessions
 from etl.ingestion.pipeline.load import load as load_source
 from etl.ingestion.pipeline.refreshing import precalculate
 from etl.ingestion.pipeline.resumption import judge
@@ -29,6 +32,9 @@ from etl.precalculation import catalogue
 from etl.precalculation.refresh import RefreshResult
 
 log = structlog.get_logger(__name__)
+
+_LAST = {ExitCode.DATABASE_AWAY, ExitCode.INTERNAL_FAULT} | SIGNALS
+"""After these exit codes no further source begins."""
 
 Report = Callable[[Summary, EtlError | None], None]
 
@@ -47,9 +53,17 @@ class CommandResult:
         """The gravest exit code that occurred."""
         return gravest(self.codes)
 
+    def add(self, summary: Summary, error: EtlError | None, report: Report) -> None:
+        """Add and report the end of a source; an error that ended it for several targets only once."""
+        is_new = error is not None and not any(error is other for other in self.errors)
+        self.summaries.append(summary)
+        self.errors += [error] if error and is_new else []
+        self.codes.add(summary.exit_code)
+        report(summary, error if is_new else None)
 
-def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None:
-    """Judge for exit code 2 before anything starts (contract C3).
+
+def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> Looked:
+    """Judge for exit code 2 before anything starts (contract C3); return which sources are known.
 
     Raises UsageError.
     """
@@ -62,11 +76,11 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None
             raise UsageError(f"{source.name} is a file of the failed store", hint="etl failed replay ID")
     again = retry_policy(load.settings.retries, lambda: None, load.stop.wait, event="start_retried")
     with load.stop.reading():
-        again(_require_database, load, sources, names)
-    if load.settings.dry_run:
-        return
-    with FailedStore(load.settings.failed_dir) as store:
-        store.prepare()
+        looked = again(_require_database, load, sources, names)
+    if not load.settings.dry_run:
+        with FailedStore(load.settings.failed_dir) as store:
+            store.prepare()
+    return looked
 
 
 def _aggregates_of(targets: Sequence[Target], config_dir: Path) -> list[str]:
@@ -75,8 +89,11 @@ def _aggregates_of(targets: Sequence[Target], config_dir: Path) -> list[str]:
     return [each.table for each in catalogue.reading([*facts, "etl.batches"], catalogue.look(config_dir)[0])]
 
 
-def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequence[str]) -> None:
-    """Raise UsageError when the database cannot take the sources, or cannot refresh the tables of the aggregates."""
+def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequence[str]) -> Looked:
+    """Return which sources are known.
+
+    Raises UsageError when the database cannot take the sources, or cannot refresh the tables of the aggregates.
+    """
     with connect(load.database) as connection:
         require_usable(connection)
         require_visible(connection, aggregates)
@@ -91,11 +108,14 @@ def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequenc
             force=load.settings.force,
             allow_empty=load.settings.allow_empty,
         )
+        looked = known.look(connection, load, sources)
         for target in load.targets:
             for source in sources if len(sources) > 1 else ():
-                judge(connection, source, load, target)
+                if not looked.is_judged(source):
+                    judge(connection, source, load, target)
         for each in forgotten if not load.settings.dry_run else ():
             losses.forget(connection, each)
+        return looked
 
 
 def _require_fitting(load: Load, target: Target, sources: Sequence[Source]) -> None:
@@ -134,33 +154,39 @@ def _require_policy(load: Load, target: Target) -> None:
         )
 
 
-def load_all(load: Load, sources: Sequence[Source], result: CommandResult, report: Report) -> None:
+def load_all(load: Load, sources: Sequence[Source], looked: Looked, result: CommandResult, report: Report) -> None:
     """Load the sources one after the other, or judge them in a dry run; `report` gets each summary as it comes.
 
-    An error that ended a source for several targets is reported with the first of them. An empty source is a warning
-    among others, unless all of them are empty.
+    Those that are loaded already are looked up together. An error that ended a source for several targets is reported
+    with the first of them. An empty source is a warning among others, unless all of them are empty.
     """
+    settled = known.settle(load, looked, sources)
     are_empty = True
-    for number, source in enumerate(sources, 1):
-        codes = set()
-        try:
-            ends = load_source(source, load)
-        except DatabaseError as away:
-            name = load.database.name
-            ends = [(outcome.not_begun(source, target.dataset, name, away), away) for target in load.targets]
-        is_empty = any(isinstance(error, EmptySourceError) for _, error in ends)
-        are_empty &= is_empty
-        if is_empty and not (are_empty and number == len(sources)):
-            ends = [_passed_by(summary) for summary, _ in ends]
-        for summary, error in ends:
-            is_new = error is not None and not any(error is known for known in result.errors)
-            result.summaries.append(summary)
-            result.errors += [error] if error and is_new else []
-            codes.add(summary.exit_code)
-            report(summary, error if is_new else None)
-        result.codes |= codes
-        if codes & ({ExitCode.DATABASE_AWAY, ExitCode.INTERNAL_FAULT} | SIGNALS):
-            break
+    with closing(Sessions()) as sessions:
+        for number, source in enumerate(sources, 1):
+            if not load.stop.signal_number and (summary := settled.get(source.name)) is not None:
+                are_empty = False
+                load.watch.passed(summary)
+                result.add(summary, None, report)
+                continue
+            ends = _ends_of(load, source, sessions)
+            is_empty = any(isinstance(error, EmptySourceError) for _, error in ends)
+            are_empty &= is_empty
+            if is_empty and not (are_empty and number == len(sources)):
+                ends = [_passed_by(summary) for summary, _ in ends]
+            for summary, error in ends:
+                result.add(summary, error, report)
+            if {summary.exit_code for summary, _ in ends} & _LAST:
+                break
+
+
+def _ends_of(load: Load, source: Source, sessions: Sessions) -> list[tuple[Summary, EtlError | None]]:
+    """Load a source, and return its end for each target."""
+    try:
+        return load_source(source, load, sessions)
+    except DatabaseError as away:
+        name = load.database.name
+        return [(outcome.not_begun(source, target.dataset, name, away), away) for target in load.targets]
 
 
 def _passed_by(summary: Summary) -> tuple[Summary, None]:

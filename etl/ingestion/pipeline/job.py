@@ -20,7 +20,7 @@ from etl.ingestion.fingerprints import Mark
 from etl.ingestion.framing.pieces import CutOptions
 from etl.ingestion.ledger.runs import Run
 from etl.ingestion.sources.stream import Stream
-from etl.ingestion.values import Prover, Source, printable_path
+from etl.ingestion.values import Prover, Source, Summary, printable_path
 from etl.logs import Logs
 from etl.precalculation.refresh import RefreshResult
 from etl.settings import LoadSettings, Mode
@@ -140,6 +140,9 @@ class Watch(Protocol):
     def watching(self, stream: Stream, progress: Sequence[Progress]) -> AbstractContextManager[None]:
         """Watch a source: its counts for each target change in `progress` until this context ends."""
 
+    def passed(self, summary: Summary) -> None:
+        """Count a source that is loaded already, and is not read again."""
+
     def moved(self) -> None:
         """Look at the counts, after each batch."""
 
@@ -154,6 +157,9 @@ class Unwatched:
     def watching(self, stream: Stream, progress: Sequence[Progress]) -> Iterator[None]:  # noqa: ARG002 - see Watch
         """Let a source be loaded."""
         yield
+
+    def passed(self, summary: Summary) -> None:
+        """Do nothing."""
 
     def moved(self) -> None:
         """Do nothing."""

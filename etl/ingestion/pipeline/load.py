@@ -5,7 +5,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 
 import structlog
@@ -34,27 +34,57 @@ Entered = tuple[OpenRun, Piece, Entry]
 _Item = tuple[OpenRun, Piece | Batch]
 
 
-def load(source: Source, load: Load) -> list[tuple[Summary, EtlError | None]]:
+class Sessions:
+    """The sessions of a command, one for each target: a source that ended without an error leaves them to the next."""
+
+    def __init__(self) -> None:
+        self._free: list[Session] = []
+
+    @contextmanager
+    def of(self, load: Load, recorder: Recorder) -> Iterator[list[Attempt]]:
+        """Yield the attempts of a source, each with a session of its own."""
+        with ExitStack() as stack:
+            attempts = [
+                Attempt(
+                    load=load,
+                    target=target,
+                    recorder=recorder,
+                    session=stack.enter_context(self._taken(load, recorder.application_name)),
+                )
+                for target in load.targets
+            ]
+            yield attempts
+            if not load.settings.dry_run and all(attempt.progress.error is None for attempt in attempts):
+                sessions = [attempt.session for attempt in attempts]
+                if all(session.release() for session in sessions):
+                    self._free += sessions
+                    stack.pop_all()
+
+    def _taken(self, load: Load, application_name: str) -> Session:
+        return self._free.pop() if self._free else Session(load.database, application_name)
+
+    def close(self) -> None:
+        """Close the sessions that no source uses."""
+        for session in self._free:
+            session.close()
+        self._free.clear()
+
+
+def load(source: Source, load: Load, sessions: Sessions | None = None) -> list[tuple[Summary, EtlError | None]]:
     """Load one source into its targets in one pass; return the summary of each, and the error that ended it.
 
-    A dry run is the same line: its ledger and its failed store keep nothing.
+    A dry run is the same line: its ledger and its failed store keep nothing. `sessions` are those of the command.
 
     Raises UsageError when no attempt could begin, DatabaseError when the database cannot be reached. Every other end
     is in the summaries (contract C3).
     """
     started = time.monotonic()
     recorder = _recorder(load)
-    with ExitStack() as sessions:
-        sessions.callback(unbind_contextvars, "run")
-        attempts = [
-            Attempt(
-                load=load,
-                target=target,
-                recorder=recorder,
-                session=sessions.enter_context(Session(load.database, recorder.application_name)),
-            )
-            for target in load.targets
-        ]
+    with ExitStack() as own:
+        own.callback(unbind_contextvars, "run")
+        if sessions is None:
+            sessions = own.enter_context(closing(Sessions()))
+        attempts = own.enter_context(sessions.of(load, recorder))
         with ending(attempts), load.stop.interrupting(), ExitStack() as stack:
             stream = stack.enter_context(_opened(source, load))
             store = stack.enter_context(recorder.failed_store(load.settings.failed_dir))

@@ -141,6 +141,9 @@ def _require_ledger(connection: psycopg.Connection, attempt: Attempt, run: Known
     if run is not None:
         losses.require_run(connection, attempt.target.dataset, run.run)
     elif not attempt.load.settings.force and attempt.target.mode != "replace":
+        # Once for all sources of a command: both look at all runs or at many rows.
+        if attempt.session.remembered.setdefault(("ledger", attempt.target.dataset.name), attempt) is not attempt:
+            return
         losses.require_marks(connection, attempt.target.dataset)
         if attempt.target.mode == "append" and (reason := losses.unknown_rows(connection, attempt.target.dataset)):
             log.warning("unknown_rows", dataset=attempt.target.dataset.name, reason=reason, next="etl db check")

@@ -247,6 +247,7 @@ class Recognition:
                         dataset=self._dataset,
                         digests=self._digests,
                         _following=[Following(mark, is_after_gap=False) for mark in each.after],
+                        _is_all=each.is_all,
                     )
                 )
 
