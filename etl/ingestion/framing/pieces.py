@@ -372,7 +372,6 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
     """
     window, shape = builder.window, builder.shape
     last = {"array": "]", "members": "}"}.get(shape, "")
-    needle = builder.needle
     # An array that follows another one may be as small as that one was: a block must not pass its end.
     small = ArrayScan(window.front) if shape == "array" and builder.containers > 1 else None
     begin = at = window.front
@@ -400,7 +399,7 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
             yield _Stretch(at, end, data, proof)
         else:
             end = window.line_end(at) if shape == "lines" else window.value_end(at, shape)
-            window.learn(end, needle)
+            window.learn(end, builder.needle)
             yield _Stretch(at, end)
         at = end
     if last:

@@ -108,10 +108,10 @@ def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequenc
             force=load.settings.force,
             allow_empty=load.settings.allow_empty,
         )
-        looked = known.look(connection, load, sources)
+        looked = known.look(connection, load, sources) if len(sources) > 1 else Looked(runs={})
         for target in load.targets:
             for source in sources if len(sources) > 1 else ():
-                if not looked.is_judged(source):
+                if source.name not in looked.runs:
                     judge(connection, source, load, target)
         for each in forgotten if not load.settings.dry_run else ():
             losses.forget(connection, each)
@@ -160,7 +160,7 @@ def load_all(load: Load, sources: Sequence[Source], looked: Looked, result: Comm
     Those that are loaded already are looked up together. An error that ended a source for several targets is reported
     with the first of them. An empty source is a warning among others, unless all of them are empty.
     """
-    settled = known.settle(load, looked, sources)
+    settled = known.settle(load, looked, sources) if looked.runs else {}
     are_empty = True
     with closing(Sessions()) as sessions:
         for number, source in enumerate(sources, 1):

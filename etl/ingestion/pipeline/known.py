@@ -39,13 +39,12 @@ class KnownSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Looked:
-    """What is known of sources of a command, by their names: the run of some, None of those that begin a new run."""
+    """What is known of sources of a command, by their names: the run of some, None of those that begin a new run.
+
+    For neither of them a definition of another run has to be compared.
+    """
 
     runs: dict[str, KnownSource | None]
-
-    def is_judged(self, source: Source) -> bool:
-        """Return whether no definition of another run has to be compared for a source."""
-        return source.name in self.runs
 
 
 def look(connection: psycopg.Connection, load: Load, sources: Sequence[Source]) -> Looked:
@@ -53,7 +52,7 @@ def look(connection: psycopg.Connection, load: Load, sources: Sequence[Source]) 
     found: dict[str, KnownSource | None] = {}
     settings = load.settings
     [target, *others] = load.targets
-    if others or len(sources) < 2 or settings.force or settings.limit or target.mode == "replace":
+    if others or settings.force or settings.limit or target.mode == "replace":
         return Looked(runs=found)
     for group in _groups(load, target, sources):
         compared = together.compared(connection, target.dataset.name, [pieces for _, _, pieces in group])
