@@ -99,7 +99,7 @@ def columns(example: Example) -> Iterator[str]:
     for (name, members), rows in zip(groups.items(), rows_by_group, strict=True):
         group = group_of(members[0].column, is_guarded=True)
         is_accepted = group is not None and group.accept(rows) is not None
-        odd = group.odd_rows(rows, len(members)) if group and group.odd_rows and not is_accepted else []
+        odd = (group.odd_rows(rows, len(members)) if group and group.odd_rows and not is_accepted else None) or []
         for place, row in enumerate(rows):
             verdict = "accepted with the others" if is_accepted or place not in odd else alone(members[0], row)
             yield f"{'' if place else name:12} {shown(bytes(row)):28} {verdict}"

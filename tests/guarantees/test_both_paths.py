@@ -295,6 +295,20 @@ TOKENS = [
         '"2026-01-05T24:00:00"',
         '"2026-01-05T23:59:60"',
     ),
+    *(
+        "5.0",
+        "-5.0",
+        "5.00",
+        "32767.0",
+        "9223372036854775808.0",
+        "1.0e2",
+        '"5.0"',
+        '"-5.00"',
+        '"1.0.0"',
+        '"1-2"',
+        '"."',
+    ),
+    *('"-"', '"- 5"', '"nu1ll"', '"4 2"', '"2147483648"', "1234567890", '"0.0"', '"00.5"', '"٤٢"', '"TRUE"', '"null "'),
     *('"2026-01-05T10:00:00ZZ"', '"\\u0032026-01-05T10:00:00Z"', '"2026-01-05T10:00:00\\u005a"', '"2026-01-05BC"'),
 ]
 
@@ -516,6 +530,46 @@ def test_both_paths_treat_random_documents_alike(site: Site, document: bytes, ba
     with patch.object(window, "BLOCK_BYTES", block), patch.object(pieces, "BLOCK_BYTES", block):
         fast = _load(site, document, batch_rows=batch_rows)
     assert fast == checked
+
+
+_DECIMALS = ["{0}.5", '"{0}.50"', '"{0}"', "{0}e1"]
+_WHOLES = ["{0}", '"{0}"', "{0}.0", "{0}.00", '"{0}.0"', '"0{0}"']
+SPELLINGS = {
+    **dict.fromkeys(("exact", "weight", "volume", "near", "moved", "none_number"), _DECIMALS),
+    **dict.fromkeys(("small", "big", "needed", "filled_number"), _WHOLES),
+}
+"""Ways in which all values of a column may be written; `{0}` is a number from 1."""
+
+
+@st.composite
+def uniform_documents(draw: st.DrawFn) -> bytes:
+    """Draw a document in which each column has one spelling, but for some values of any kind."""
+    columns = draw(st.lists(st.sampled_from([*SPELLINGS]), min_size=3, max_size=8, unique=True))
+    written = {column: draw(st.sampled_from(SPELLINGS[column])) for column in columns}
+    count = draw(st.integers(1, 30))
+    places = st.tuples(st.integers(0, count - 1), st.sampled_from(columns))
+    odd = draw(st.dictionaries(places, TOKEN | st.just("null"), max_size=draw(st.sampled_from([0, 1, 10]))))
+    held = []
+    for number in range(count):
+        tokens = {"needed": "1"} | {
+            column: odd.get((number, column), spelling.format(number * 37 % 97 + 1))
+            for column, spelling in written.items()
+        }
+        held.append(f'{{"id":"{number}",{",".join(_member(name, token) for name, token in tokens.items())}}}')
+    return f"[{','.join(held)}]".encode()
+
+
+@pytest.mark.parametrize("examples", [10, pytest.param(500, marks=pytest.mark.slow)])
+def test_both_paths_treat_columns_of_one_spelling_alike(site: Site, examples: int) -> None:
+    """A column whose values are all written in one way loads the same values by both paths, with some odd ones too."""
+
+    @settings(deadline=None, derandomize=True, max_examples=examples)
+    @given(uniform_documents(), st.sampled_from([7, 100]))
+    def compare(document: bytes, batch_rows: int) -> None:
+        checked = _load(site, document, decoder="ijson", batch_rows=100)
+        assert _load(site, document, batch_rows=batch_rows) == checked
+
+    compare()
 
 
 @pytest.mark.parametrize(

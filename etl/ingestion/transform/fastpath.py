@@ -316,15 +316,16 @@ def _accepted(
     """
     if group and (accepted := group.accept(rows)) is not None:
         return accepted
-    if group and group.odd_rows:
-        for place in group.odd_rows(rows, len(columns)):
+    if group and group.odd_rows and (places := group.odd_rows(rows, len(columns))) is not None:
+        # The tokens of all other rows pass as they are.
+        accepted = list(rows)
+        for place in places:
             odd: set[int] = set()
             own: list[tuple[str, int]] = []
-            _accepted(None, columns, [rows[place]], odd, own)
+            [accepted[place]] = _accepted(None, columns, [rows[place]], odd, own)
             odd_rows.update(place for _ in odd)
             changed.extend((name, place) for name, _ in own)
-        # The tokens of all other rows pass as they are.
-        return rows
+        return accepted
     tokens = [rows] if len(columns) == 1 else zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
     fields = []
     for column, column_tokens in zip(columns, tokens, strict=True):

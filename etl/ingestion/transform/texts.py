@@ -15,11 +15,10 @@ from etl.datasets import Column
 from etl.datasets.types import TextType
 from etl.ingestion.transform.conversions import as_text, escape, is_storable
 from etl.ingestion.transform.rules import Accept, Convert, ConvertAll, Group, Rules, Token
-from etl.ingestion.transform.tokens import LONGEST_NUMBER, NULL, SEPARATOR, UNDECODABLE, suspect
+from etl.ingestion.transform.tokens import LONGEST_NUMBER, NULL, ROW_SEPARATOR, SEPARATOR, UNDECODABLE, suspect
 from etl.ingestion.values import Misfit
 
 _NAME_LENGTH = 120
-_ROW_SEPARATOR = b"\x1e"
 
 _PLAIN_NUMBER = re.compile(rb"(?!-0\Z)-?[0-9]+(?:\.[0-9]+)?")
 _IS_NO_TEXT = re.compile(rb'\x1f[^"n]').search
@@ -114,13 +113,13 @@ def _acceptor(column: Column) -> Accept:
 
 
 def _accept_group(rows: Sequence[Token]) -> Sequence[Token] | None:
-    joined = _ROW_SEPARATOR.join(rows)
+    joined = ROW_SEPARATOR.join(rows)
     if _IS_NO_TEXT(SEPARATOR + joined) or _IS_NO_FIRST_TEXT(joined):
         return None
     if not _OTHER_ESCAPE(joined):
         return rows
     try:
-        fields = _without_escapes(joined).split(_ROW_SEPARATOR)
+        fields = _without_escapes(joined).split(ROW_SEPARATOR)
     except UNDECODABLE:
         return None
     return fields if len(fields) == len(rows) else None

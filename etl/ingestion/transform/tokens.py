@@ -5,7 +5,7 @@ makes its record suspect, and the checked path decides about it.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 
 import msgspec
@@ -17,6 +17,9 @@ NULL = msgspec.Raw(b"null")
 SEPARATOR = b"\x1f"
 """Between the fields of CSV: no JSON token holds a control character, so no field contains it."""
 
+ROW_SEPARATOR = b"\x1e"
+"""Between rows whose fields are joined by SEPARATOR."""
+
 NULL_FIELD = b"null" + SEPARATOR
 
 LONGEST_NUMBER = 1000
@@ -26,6 +29,15 @@ UNDECODABLE = (msgspec.MsgspecError, ValueError)
 """The errors of msgspec for text that is no JSON, or holds half a surrogate pair."""
 
 _INTEGER = re.compile(rb"-?[0-9]+")
+
+
+def places(found: Iterable[re.Match[bytes]], text: bytes) -> Iterator[int]:
+    """Yield the places of fields by the matches of the separators before them."""
+    place = at = 0
+    for match in found:
+        place += text.count(SEPARATOR, at, match.start())
+        at = match.start()
+        yield place
 
 
 def suspect(tokens: Iterable[Token], suspects: set[int], is_fit: Callable[[bytes], object]) -> None:
