@@ -109,11 +109,15 @@ def _mixed(number: int) -> str | None:
     return _strftime("%d/%m/%Y %H:%M" if number % 3 else "%Y%m%d %H:%M:%S")(number)
 
 
+_WITH_NOTE = "a text column without values"
+
+
 def _moved(step: int) -> Cliff:
     return Cliff(
         what=f"`misfits_to`, {100 // step} % misfits",
         must=0.88 if step == 100 else 0.80,
         aim=0.95 if step == 100 else 0.90,
+        base=_WITH_NOTE,
         columns={"weight_kg": '{ type = "numeric", misfits_to = "weight_note" }', "weight_note": '"text"'},
         values={"weight_kg": lambda n: f'"on request {n}"' if n % step == 7 else CLEAN["weight_kg"](n)},
     )
@@ -289,6 +293,7 @@ CLIFFS: tuple[Cliff, ...] = (
         columns={"customer": '{ type = "text", default = "unknown" }'},
         values={"customer": _every(10, "null", "customer")},
     ),
+    Cliff(what=_WITH_NOTE, columns={"weight_note": '"text"'}),
     _moved(100),
     _moved(10),
     Cliff(
@@ -326,8 +331,8 @@ CLIFFS: tuple[Cliff, ...] = (
         must=0.82,
         aim=0.95,
         values={
-            "customer": lambda number: f'"Customer\\n{_scattered(number)}\\t\\"GmbH\\""',
-            "note": lambda number: f'"Deliver at\\/gate {_scattered(number, 104_729)}\\nand ring"',
+            "customer": lambda number: f'"Customer {_scattered(number)}\\nGmbH"',
+            "note": lambda number: f'"Deliver at \\"gate\\" {_scattered(number, 104_729)}\\nand ring"',
         },
     ),
     Cliff(
@@ -336,7 +341,7 @@ CLIFFS: tuple[Cliff, ...] = (
         aim=0.95,
         values={
             "customer": lambda number: f'"M\\u00fcller {_scattered(number)} GmbH"',
-            "note": lambda number: f'"Abgabe an T\\u00fcr {_scattered(number, 104_729)}, gro\\u00df"',
+            "note": lambda number: f'"Abgabe an T\\u00fcr {_scattered(number, 104_729)}"',
         },
     ),
     Cliff(what="keyed records (`items.*`)", must=0.70, aim=0.85, head='records = "items.*"', is_keyed=True),

@@ -41,6 +41,7 @@ COLUMNS = {
     "deeper": '{ path = "o.n", type = "integer" }',
     "none_text": '{ type = "text", null_if = ["N/A", ""] }',
     "none_number": '{ type = "numeric", null_if = [0, -1.5] }',
+    "none_quoted": '{ type = "numeric", null_if = ["", "N/A", 5], trim = true }',
     "moved": '{ type = "numeric", misfits_to = "note" }',
     "moved_at": '{ type = "timestamptz", misfits_to = "late" }',
     "needed": '{ type = "integer", required = true }',
@@ -532,11 +533,42 @@ def test_both_paths_treat_random_documents_alike(site: Site, document: bytes, ba
     assert fast == checked
 
 
+_MISFITS = [
+    '"n/a"',
+    '"-"',
+    '""',
+    '"{0} kg"',
+    '"{0}x"',
+    '"NaN"',
+    '"ab{0}"',
+    '"é{0}"',
+    '"{0}e"',
+    '"now"',
+    '"{0}T1"',
+    '" {0}"',
+    "{0}",
+]
 _DECIMALS = ["{0}.5", '"{0}.50"', '"{0}"', "{0}e1"]
 _WHOLES = ["{0}", '"{0}"', "{0}.0", "{0}.00", '"{0}.0"', '"0{0}"']
+_TEXTS = ['"a{0}"', "{0}", "{0}.5", '"a\\n\\u00e9{0}"', '"  a{0}   "', '"\\u005cn{0}"', '"{0}\\u001f"', '""', '"N\\/A"']
+_DAYS = ['"2026-01-{0:02d}"', '"{0}.1.2026"', '"{0:02d}.02.2026"', '"{0:02d}/03/69"', "{0}00000", '"2026-02-{0:02d}"']
+_LOCAL = [
+    '"2025-10-26T02:{0:02d}:00"',
+    '"2025-03-30 02:30:{0:02d}.5"',
+    '"26.10.2025 02:{0:02d}"',
+    '"{0}.10.2025 2:{0:02d}"',
+]
+_EPOCHS = ["17676072{0:02d}123", '"17676072{0:02d}123"', "17676072{0:02d}123.25", "1{0}"]
+_MOMENTS = [*_LOCAL, *_EPOCHS, *(f'{text[:-1]}Z"' for text in _LOCAL)]
+_CLOCKS = ['"08:15:{0:02d}"', '"{0:02d}:15"', '"{0:02d}.59"', '"8.{0:02d}"', '"23:59:{0:02d}.5"']
 SPELLINGS = {
-    **dict.fromkeys(("exact", "weight", "volume", "near", "moved", "none_number"), _DECIMALS),
+    **dict.fromkeys(("day", "written", "trimmed_day"), _DAYS),
+    **dict.fromkeys(("local", "zoned", "at", "stamped"), _MOMENTS),
+    **dict.fromkeys(("clock", "closed", "opened"), _CLOCKS),
+    **dict.fromkeys(("exact", "weight", "volume", "near", "none_number", "none_quoted"), _DECIMALS),
+    **dict.fromkeys(("moved", "moved_at", "moved_clock"), _MISFITS),
     **dict.fromkeys(("small", "big", "needed", "filled_number"), _WHOLES),
+    **dict.fromkeys(("words", "short", "note", "late", "none_text", "trimmed", "filled"), _TEXTS),
 }
 """Ways in which all values of a column may be written; `{0}` is a number from 1."""
 

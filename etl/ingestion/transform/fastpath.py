@@ -21,11 +21,12 @@ from etl.ingestion.framing import decoding
 from etl.ingestion.framing.boundaries import are_lines, is_utf8
 from etl.ingestion.framing.nesting import is_nested_deeper
 from etl.ingestion.framing.spans import Spans
+from etl.ingestion.transform import misfits
 from etl.ingestion.transform.acceptance import group_of
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.transform.rules import Group, Token
 from etl.ingestion.transform.shapes import RowExtractor, Shape, TokenColumn
-from etl.ingestion.transform.tokens import SEPARATOR
+from etl.ingestion.transform.tokens import NULL, SEPARATOR
 from etl.ingestion.values import Batch, Block, BlockRows, Piece, PieceShape, Proof, Rows, Span
 
 Columns = frozenset[tuple[str, str]]
@@ -254,14 +255,19 @@ class _Table:
     ) -> None:
         grouped: dict[Group, list[TokenColumn]] = {}
         alone: list[list[TokenColumn]] = []
+        moves = _moves(columns)
+        moving = {name for move in moves for name in move}
         for column in columns:
             key = (table.name, column.name)
-            group = None if key in suspected else group_of(column.column, is_guarded=key in guarded)
+            is_alone = key in suspected or column.name in moving
+            group = None if is_alone else group_of(column.column, is_guarded=key in guarded)
             if group is None:
                 alone.append([column])
             else:
                 grouped.setdefault(group, []).append(column)
         self._groups = [*grouped.items(), *((None, columns) for columns in alone)]
+        places = {own[0].name: place for place, (_, own) in enumerate(self._groups) if own[0].name in moving}
+        self._moves = [(places[source], places[target]) for source, target in moves]
         self._empty = shape.record()
         self._name = table.name
         self._extractor: RowExtractor = shape.extractor(table, [columns for _, columns in self._groups])
@@ -284,7 +290,10 @@ class _Table:
         odd_rows: set[int] = set()
         changed: list[tuple[str, int]] = []
         groups = []
-        for (group, columns), rows in zip(self._groups, zip(*fields, strict=True), strict=True):
+        taken: list[Sequence[Token]] = list(zip(*fields, strict=True))
+        for source, target in self._moves:
+            taken[source], taken[target] = misfits.moved(taken[source], taken[target])
+        for (group, columns), rows in zip(self._groups, taken, strict=True):
             groups.append(_accepted(group, columns, rows, odd_rows, changed))
         if sizes is not None:
             tails = list(chain.from_iterable(map(repeat, tails, sizes)))
@@ -292,6 +301,13 @@ class _Table:
         lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes, changed)
         suspects.update(odd_rows if sizes is None else map(lines.owners().__getitem__, odd_rows))
         return lines
+
+
+def _moves(columns: Sequence[TokenColumn]) -> list[tuple[str, str]]:
+    """Return the names of the columns whose misfits can be moved, each with the column that takes them."""
+    by_name = {column.name: column.column for column in columns}
+    pairs = [(column.column, by_name[column.column.misfits_to]) for column in columns if column.column.misfits_to]
+    return [(source.name, target.name) for source, target in pairs if misfits.is_movable(source, target)]
 
 
 def _wide(sizes: Sequence[int], repeated: Sequence[int]) -> set[int]:
@@ -316,16 +332,19 @@ def _accepted(
     """
     if group and (accepted := group.accept(rows)) is not None:
         return accepted
-    if group and group.odd_rows and (places := group.odd_rows(rows, len(columns))) is not None:
-        # The tokens of all other rows pass as they are.
-        accepted = list(rows)
+    if group and group.odd_rows and (places := group.odd_rows(rows, len(columns))):
+        rest = list(rows)
         for place in places:
-            odd: set[int] = set()
-            own: list[tuple[str, int]] = []
-            [accepted[place]] = _accepted(None, columns, [rows[place]], odd, own)
-            odd_rows.update(place for _ in odd)
-            changed.extend((name, place) for name, _ in own)
-        return accepted
+            rest[place] = _join([NULL] * len(columns))
+        if (accepted := group.accept(rest)) is not None:
+            fields_of_rows = list(accepted)
+            for place in places:
+                odd: set[int] = set()
+                own: list[tuple[str, int]] = []
+                [fields_of_rows[place]] = _accepted(None, columns, [rows[place]], odd, own)
+                odd_rows.update(place for _ in odd)
+                changed.extend((name, place) for name, _ in own)
+            return fields_of_rows
     tokens = [rows] if len(columns) == 1 else zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
     fields = []
     for column, column_tokens in zip(columns, tokens, strict=True):

@@ -15,7 +15,7 @@ from etl.datasets import Column
 from etl.datasets.types import NumberType
 from etl.ingestion.transform.conversions import MAX_FRACTION_DIGITS, bounds_check, require_numeric_range
 from etl.ingestion.transform.rules import Accept, Changed, Convert, ConvertAll, Group, Rules, Token, convert_none
-from etl.ingestion.transform.tokens import LONGEST_NUMBER, NULL, ROW_SEPARATOR, SEPARATOR, places
+from etl.ingestion.transform.tokens import FEW_ODD, LONGEST_NUMBER, MOST_ODD, NULL, ROW_SEPARATOR, SEPARATOR, places
 from etl.ingestion.values import Misfit
 
 _SPACE = " \t\n\r\v\f"
@@ -33,11 +33,8 @@ _KEPT_DOUBLE = r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?"
 
 _WHOLE_BYTES = b"0123456789-\x1f"
 _NUMBER_BYTES = b"0123456789-.eE+\x1f"
+_PLAIN_BYTES = b"0123456789-.\x1f"
 _ODD = b"x"
-_FEW_ODD = 16
-_MOST_ODD = 4
-"""Where more than _FEW_ODD rows, and one of so many, have an odd token, each column is checked by itself."""
-
 _REST = r"[0-9.]*+(?:[eE][+-]?[0-9]{1,3}+)?"
 _NUMBER_TOKEN = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _WHOLE_TOKEN = re.compile(rb"(-?[0-9]+)(?:\.0+)?")
@@ -99,7 +96,7 @@ def rules(column: Column, type_: NumberType) -> Rules:
                 accept=_whole_acceptor(column, *type_.limits),
                 group=_WHOLE_NUMBERS,
                 keeps=_WHOLE.keeps,
-                changed=_changed(_WHOLE),
+                changed=_changed(column, _WHOLE),
             )
         case "numeric":
             convert = _exact(column, _numeric_converter(column), _NUMERIC.keeps)
@@ -111,7 +108,7 @@ def rules(column: Column, type_: NumberType) -> Rules:
                 accept=_numeric_acceptor(column),
                 group=_NUMBERS,
                 keeps=_NUMERIC.keeps,
-                changed=_changed(_NUMERIC),
+                changed=_changed(column, _NUMERIC),
             )
         case "double":
             keeps = re.compile(_KEPT_DOUBLE).fullmatch
@@ -121,7 +118,7 @@ def rules(column: Column, type_: NumberType) -> Rules:
                 convert_all=convert_none,
                 accept=_double_acceptor(column, keeps),
                 keeps=keeps,
-                changed=_changed(replace(_DOUBLE, kept=_KEPT_DOUBLE)),
+                changed=_changed(column, replace(_DOUBLE, kept=_KEPT_DOUBLE)),
             )
         case _:
             assert_never(type_.name)
@@ -317,7 +314,7 @@ def _whole_acceptor(column: Column, lowest: int, highest: int) -> Accept:
             return None
         return token if len(whole[1]) == len(number) else whole[1]
 
-    return _accept_within(bounds, plain, field, lambda number: bounds.hold(Decimal(number.decode())))
+    return _accept_within(bounds, plain, field, lambda number: bounds.hold(Decimal(number.decode())), digits=digits)
 
 
 def _numeric_acceptor(column: Column) -> Accept:
@@ -349,8 +346,13 @@ def _is_strict(column: Column) -> bool:
     return bool(column.exact or column.null_if or column.trim or column.default is not None)
 
 
-def _changed(form: _Form) -> Changed:
-    """Return the function that finds the texts of a column that it does not store as they are written."""
+def _changed(column: Column, form: _Form) -> Changed | None:
+    """Return the function that finds the texts of a column that it does not store as they are written.
+
+    None: the fast path accepts no such text.
+    """
+    if _is_strict(column):
+        return None
 
     def changed(tokens: Sequence[Token]) -> Sequence[int]:
         joined = SEPARATOR + SEPARATOR.join(tokens)
@@ -364,16 +366,30 @@ def _unquoted(token: bytes) -> bytes:
 
 
 def _accept_within(
-    bounds: _Bounds, form: _Form, field: Callable[[bytes], Token | None], holds: Callable[[bytes], bool]
+    bounds: _Bounds,
+    form: _Form,
+    field: Callable[[bytes], Token | None],
+    holds: Callable[[bytes], bool],
+    *,
+    digits: int | None = None,
 ) -> Accept:
-    """Return the check of a column: of all of its tokens, then by `field` of each odd one, and by its limits."""
+    """Return the check of a column: of all of its tokens, then by `field` of each odd one, and by its limits.
+
+    A number of more than so many `digits` may be odd.
+    """
+
+    def are_plain(tokens: Sequence[Token], joined: bytes) -> bool:
+        rest = joined.translate(None, _PLAIN_BYTES)
+        if not rest.replace(b"null", b"") and (digits is None or (b"." not in joined and _longest(tokens) <= digits)):
+            return form is not _DOUBLE or b"-0" not in joined
+        return form.are_plain(joined + SEPARATOR) is not None
 
     def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
         joined = SEPARATOR.join(tokens)
         if form.is_whole and b".0" in joined:
             joined = _without_zeros(joined + SEPARATOR)[:-1]
             tokens = joined.split(SEPARATOR)
-        if form.are_plain(joined + SEPARATOR) is None:
+        if not are_plain(tokens, joined):
             fields = list(tokens)
             for place in _odd_places(joined, form):
                 own = field(bytes(fields[place]))
@@ -388,6 +404,10 @@ def _accept_within(
         return tokens
 
     return accept
+
+
+def _longest(tokens: Sequence[Token]) -> int:
+    return max(map(len, tokens))
 
 
 def _accept_group(rows: Sequence[Token], *, form: _Form) -> Sequence[Token] | None:
@@ -406,7 +426,9 @@ def _odd_rows(rows: Sequence[Token], width: int, *, form: _Form, marks: bytes) -
     None: so many rows do that each column must be checked by itself.
     """
     joined = SEPARATOR.join(rows)
-    most = max(_FEW_ODD, len(rows) // _MOST_ODD)
+    if form.is_whole and b".0" in joined:
+        joined = _without_zeros(joined + SEPARATOR)[:-1]
+    most = max(FEW_ODD, len(rows) // MOST_ODD)
     if joined.count(b'"') > most:
         places = dict.fromkeys(place // width for place in _odd_places(joined, form))
         return list(places) if len(places) <= most else None

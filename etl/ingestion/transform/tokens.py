@@ -22,6 +22,10 @@ ROW_SEPARATOR = b"\x1e"
 
 NULL_FIELD = b"null" + SEPARATOR
 
+FEW_ODD = 16
+MOST_ODD = 4
+"""If more than FEW_ODD rows, and more than one of MOST_ODD, have an odd token, each column is checked by itself."""
+
 LONGEST_NUMBER = 1000
 """Longer numbers are converted value by value."""
 
@@ -31,12 +35,12 @@ UNDECODABLE = (msgspec.MsgspecError, ValueError)
 _INTEGER = re.compile(rb"-?[0-9]+")
 
 
-def places(found: Iterable[re.Match[bytes]], text: bytes) -> Iterator[int]:
-    """Yield the places of fields by the matches of the separators before them."""
-    place = at = 0
+def places(found: Iterable[re.Match[bytes]], text: bytes, separator: bytes = SEPARATOR) -> Iterator[int]:
+    """Yield the places of the fields with these matches in a text in which a separator is before each field."""
+    place, at = -1, 0
     for match in found:
-        place += text.count(SEPARATOR, at, match.start())
-        at = match.start()
+        place += text.count(separator, at, match.start() + 1)
+        at = match.start() + 1
         yield place
 
 
