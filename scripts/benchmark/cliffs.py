@@ -109,6 +109,13 @@ def _mixed(number: int) -> str | None:
     return _strftime("%d/%m/%Y %H:%M" if number % 3 else "%Y%m%d %H:%M:%S")(number)
 
 
+_WITH_KIND = "a text column with three values"
+
+
+def _kind(number: int) -> str:
+    return ('"road"', '"rail"', '"sea"')[number % 3]
+
+
 _WITH_NOTE = "a text column without values"
 
 
@@ -345,13 +352,15 @@ CLIFFS: tuple[Cliff, ...] = (
         },
     ),
     Cliff(what="keyed records (`items.*`)", must=0.70, aim=0.85, head='records = "items.*"', is_keyed=True),
+    Cliff(what=_WITH_KIND, columns={"kind": '"text"'}, values={"kind": _kind}),
     Cliff(
         what="`where`, two tables from one stream",
         must=0.65,
         aim=0.85,
+        base=_WITH_KIND,
         table='where = { kind = "road" }',
         tables=f'[[table]]\nname = "bench.others"\nwhere = {{ kind = ["rail", "sea"] }}\n[table.columns]\n{_SECOND}\n',
-        values={"kind": lambda number: ('"road"', '"rail"', '"sea"')[number % 3]},
+        values={"kind": _kind},
     ),
     Cliff(
         what="positions in paths",

@@ -25,18 +25,25 @@ class Spans(Sequence[Span]):
     def __init__(self, data: bytes, shape: PieceShape) -> None:
         self._data = data
         self._scanned: list[Span] = []
+        self._values: Sequence[msgspec.Raw | bytes] = ()
         try:
             values = _values_of(data, shape)
         except _UNDECODED:
             self._scanned = list(piece_spans(Piece(offset=0, count=0, first_record=1, parts=(data,), shape=shape)))
             self._starts, self._sizes = [0] * len(self._scanned), [0] * len(self._scanned)
             return
+        self._values = values
         self._sizes = list(map(len, values))
         self._starts = _starts(data, values, self._sizes)
 
     def __len__(self) -> int:
         """Return the number of records."""
         return len(self._starts)
+
+    @property
+    def texts(self) -> Sequence[msgspec.Raw | bytes]:
+        """The records as they are written."""
+        return self._values or [self._data[span.start : span.end] for span in self._scanned]
 
     @overload
     def __getitem__(self, place: int) -> Span: ...

@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from itertools import chain, compress, repeat
+from operator import not_
 from typing import Any, Literal, cast
 
 import msgspec
@@ -23,9 +24,11 @@ from etl.ingestion.framing.nesting import is_nested_deeper
 from etl.ingestion.framing.spans import Spans
 from etl.ingestion.transform import misfits
 from etl.ingestion.transform.acceptance import group_of
+from etl.ingestion.transform.conditions import TokenCondition, decisions
+from etl.ingestion.transform.extraction import Fields, RowExtractor
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.transform.rules import Group, Token
-from etl.ingestion.transform.shapes import RowExtractor, Shape, TokenColumn
+from etl.ingestion.transform.shapes import Shape, TokenColumn
 from etl.ingestion.transform.tokens import NULL, SEPARATOR
 from etl.ingestion.values import Batch, Block, BlockRows, Piece, PieceShape, Proof, Rows, Span
 
@@ -70,7 +73,9 @@ class FastPath:
         self._known = _Decoders(shape.known)
         self._empty = shape.record()
         self._has_arrays = any(table.each for table, _ in shape.tables)
+        self._has_conditions = any(table.where and not table.each for table, _ in shape.tables)
         self._tables = [_Table(shape, table, columns, guarded, suspected) for table, columns in shape.tables]
+        self._is_of_texts = any(table.is_of_texts for table in self._tables)
         self._name: Literal["fast", "strict"] = "fast" if guarded else "strict"
         self._misses = 0
         self._pause = 0
@@ -159,8 +164,10 @@ class FastPath:
         tails = [head + number for number in _numbers(last)[first - 1 : last - 1]]
         # All tables add their suspects before any of them leaves a suspect out.
         lines_of_tables = []
-        for table in self._tables:
-            lines_of_tables.append(table.rows(records, tails, suspects))  # noqa: PERF401 - the stack is deepest here: no frame more
+        texts = block.spans.texts if self._is_of_texts else ()
+        takes = self._takes(records, suspects)
+        for number, table in enumerate(self._tables):
+            lines_of_tables.append(table.rows(records, tails, suspects, takes.get(number), texts))
         return BlockRows(
             maker=self,
             count=len(records),
@@ -168,6 +175,25 @@ class FastPath:
             suspects=[(first + suspect, block.spans[suspect]) for suspect in sorted(suspects)],
             coerced=Counter(chain.from_iterable(lines.changed_without(suspects) for lines in lines_of_tables)),
         )
+
+    def _takes(self, records: Sequence[Any], suspects: set[int]) -> dict[int, Sequence[int]]:
+        """Return the places of the records that each table of records takes, by its number; empty: it takes all.
+
+        The first table whose conditions hold takes a record; one that no table takes becomes a suspect.
+        """
+        if not self._has_conditions:
+            return {}
+        takes: dict[int, Sequence[int]] = {}
+        places: Sequence[int] = range(len(records))
+        for number, table in enumerate(self._tables):
+            if not table.is_of_elements:
+                decisions = table.decisions(list(map(records.__getitem__, places)))
+                if decisions.count(None):
+                    suspects.update(place for place, holds in zip(places, decisions, strict=True) if holds is None)
+                takes[number] = list(compress(places, decisions))
+                places = list(compress(places, map(not_, decisions)))
+        suspects.update(places)
+        return takes
 
     def _decoded(self, block: "_Block") -> tuple[list[Any], set[int]]:
         """Return the records of a block, and the places, from 0, of those that do not decode as the dataset says."""
@@ -270,13 +296,30 @@ class _Table:
         self._moves = [(places[source], places[target]) for source, target in moves]
         self._empty = shape.record()
         self._name = table.name
+        self._conditions = [TokenCondition(condition) for condition in table.where]
+        self.is_of_elements = bool(table.each)
         self._extractor: RowExtractor = shape.extractor(table, [columns for _, columns in self._groups])
+        self.is_of_texts = self._extractor.of_texts
         self.columns = (*(column.name for _, columns in self._groups for column in columns), *LINEAGE)
 
-    def rows(self, records: Sequence[Any], tails: Sequence[bytes], suspects: set[int]) -> "_Lines":
+    def decisions(self, records: Sequence[Any]) -> list[bool | None]:
+        """Return for each row whether the conditions of the table hold; None: only the checked path can tell."""
+        if self._extractor.conditions is None:
+            return [True] * len(records)
+        return decisions(self._conditions, self._extractor.conditions(records))
+
+    def rows(
+        self,
+        records: Sequence[Any],
+        tails: Sequence[bytes],
+        suspects: set[int],
+        places: Sequence[int] | None,
+        texts: Sequence[Token],
+    ) -> "_Lines":
         """Return the lines of CSV, and add the records with a token that does not pass to the suspects.
 
-        `tails` are the last fields of each record's rows.
+        `tails` are the last fields of each record's rows, and `texts` the records as they are written, if a column has
+        them. `places` are those of the records that become rows; None: all do.
         """
         sizes = None if self._extractor.sizes is None else self._extractor.sizes(records)
         if sizes is not None and self._extractor.repeated and max(sizes) > _MANY_ROWS:
@@ -284,9 +327,15 @@ class _Table:
             suspects.update(wide)
             records = [self._empty if place in wide else record for place, record in enumerate(records)]
             sizes = [0 if place in wide else size for place, size in enumerate(sizes)]
-        fields = self._extractor.fields(records, () if sizes is None else _numbers(max(sizes)))
+        numbers = () if sizes is None else _numbers(max(sizes))
+        if places is not None:
+            records, tails = list(map(records.__getitem__, places)), list(map(tails.__getitem__, places))
+            texts = list(map(texts.__getitem__, places)) if texts else ()
+        fields = self._extractor.fields(records, numbers, texts)
+        if sizes is not None and self.is_of_elements and self._conditions:
+            fields, sizes = self._taken(records, fields, sizes, suspects)
         if not fields:
-            return _Lines([], sizes)
+            return _Lines([], sizes, places)
         odd_rows: set[int] = set()
         changed: list[tuple[str, int]] = []
         groups = []
@@ -298,9 +347,22 @@ class _Table:
         if sizes is not None:
             tails = list(chain.from_iterable(map(repeat, tails, sizes)))
         changed = [(f"{self._name}.{column}", row) for column, row in changed]
-        lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes, changed)
-        suspects.update(odd_rows if sizes is None else map(lines.owners().__getitem__, odd_rows))
+        lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes, places, changed)
+        suspects.update(map(lines.owners().__getitem__, odd_rows) if odd_rows else ())
         return lines
+
+    def _taken(
+        self, records: Sequence[Any], fields: list[Fields], sizes: Sequence[int], suspects: set[int]
+    ) -> tuple[list[Fields], list[int]]:
+        """Return the fields of the elements that the conditions take, and the number of these for each record."""
+        holds = self.decisions(records)
+        counts = [0] * len(sizes)
+        for place, held in zip(chain.from_iterable(map(repeat, range(len(sizes)), sizes)), holds, strict=True):
+            if held:
+                counts[place] += 1
+            elif held is None:
+                suspects.add(place)
+        return list(compress(fields, holds)), counts
 
 
 def _moves(columns: Sequence[TokenColumn]) -> list[tuple[str, str]]:
@@ -357,16 +419,26 @@ def _accepted(
 class _Lines:
     """The lines of CSV of a block; `sizes` are the numbers of lines of its records, None: each record has one line.
 
-    `changed` are the columns and the lines of texts that are not stored as they are written.
+    `places` are those of the records that have lines, None: all have. `changed` are the columns and the lines of texts
+    that are not stored as they are written.
     """
 
-    def __init__(self, lines: list[bytes], sizes: list[int] | None, changed: Sequence[tuple[str, int]] = ()) -> None:
+    def __init__(
+        self,
+        lines: list[bytes],
+        sizes: Sequence[int] | None,
+        places: Sequence[int] | None,
+        changed: Sequence[tuple[str, int]] = (),
+    ) -> None:
         self.lines = lines
         self._changed = changed
         self._sizes = sizes
+        self._places = places
 
     def owners(self) -> Sequence[int]:
         """Return the place in the block, from 0, of the record of each line."""
+        if self._places is not None:
+            return self._places
         if self._sizes is None:
             return range(len(self.lines))
         return list(chain.from_iterable(map(repeat, range(len(self._sizes)), self._sizes)))
