@@ -57,7 +57,7 @@ class Example:
 
     def fields(self, groups: Sequence[Sequence[TokenColumn]]) -> list[tuple[Token, ...]]:
         """Return the tokens of the rows of the block, those of each group of columns joined."""
-        return self.shape.extractor(self.table, groups).fields(self.records, (), ())
+        return self.shape.extractor(self.table, groups).fields(self.records, (), (), ())
 
 
 def piece(example: Example) -> Iterator[str]:

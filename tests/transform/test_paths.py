@@ -12,7 +12,6 @@ from tests.support.definitions import Define
     [
         ('{ path = ".", type = "text" }', "column c takes a whole object"),
         ('{ path = "a.b", type = "text" }\na = "jsonb"', "a path leads to b in a member that is itself a column"),
-        ('{ path = "@", type = "text" }', "column c takes the key of a record"),
         (
             '{ path = "a.0.b", type = "text" }\na = { path = "a.b", type = "text" }',
             "a is taken by its members and by the positions of its elements",

@@ -4,7 +4,7 @@ All attributes are in one generated expression, because a call for each attribut
 nothing of a definition but numbers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,12 @@ from etl.ingestion.transform.tokens import NULL, SEPARATOR
 
 Fields = tuple[Token, ...]
 
-MEMBER, POSITION, WHOLE, CONSTANT = "member", "position", "whole", "constant"
+MEMBER, POSITION, WHOLE, KEY, CONSTANT = "member", "position", "whole", "key", "constant"
 """The kinds of places that a value comes from."""
+
+_NAMES = {WHOLE: "w", KEY: "k"}
+_LISTS = {WHOLE: "texts", KEY: "keys"}
+"""What a record has beside its members, with the lists of it, in the generated text."""
 
 
 @dataclass
@@ -65,19 +69,21 @@ class Place:
 class RowExtractor:
     """Extracts the rows of one table from decoded records.
 
-    `fields(records, numbers, texts)` returns for each row a tuple with one member for each group of columns: the tokens
-    of the group, joined by SEPARATOR. `numbers` are the numbers of the elements of an array, from b"1", as many as the
-    longest array has; `texts` are the records as they are written, if the table is `of_texts`. `sizes(records)` returns
-    the number of rows of each record; it is None if each record becomes one row. `repeated(records)` returns how many
-    bytes of each record are in each of its rows; None: a record has one row, or nothing of it is repeated.
-    `conditions(records)` returns for each row the tokens of the conditions of the table; None: it has no condition.
+    `fields(records, numbers, texts, keys)` returns for each row a tuple with one member for each group of columns: the
+    tokens of the group, joined by SEPARATOR. `numbers` are the numbers of the elements of an array, from b"1", as many
+    as the longest array has; `texts` are the records as they are written, if the table is `of_texts`, and `keys` the
+    tokens of their keys, if it is `of_keys`. `sizes(records)` returns the number of rows of each record; it is None if
+    each record becomes one row. `repeated(records)` returns how many bytes of each record are in each of its rows;
+    None: a record has one row, or nothing of it is repeated. `conditions(records)` returns for each row the tokens of
+    the conditions of the table; None: it has no condition.
     """
 
-    fields: Callable[[Sequence[Any], Sequence[bytes], Sequence[bytes]], list[Fields]]
+    fields: Callable[[Sequence[Any], Sequence[bytes], Sequence[Token], Sequence[Token]], list[Fields]]
     sizes: Callable[[Sequence[Any]], list[int]] | None
     repeated: Callable[[Sequence[Any]], list[int]] | None
     conditions: Callable[[Sequence[Any]], list[Fields]] | None
     of_texts: bool
+    of_keys: bool
 
 
 def compiled(
@@ -85,8 +91,8 @@ def compiled(
 ) -> RowExtractor:
     """Compile the extractor of a table: its arrays, each with its path, its columns in groups, and its conditions."""
     columns = [place for group in groups for place in group]
-    of_texts = any(place.kind == WHOLE for place in columns)
-    rows = _Expression(root, arrays, [*columns, *conditions], of_texts=of_texts)
+    kinds = {place.kind for place in columns}
+    rows = _Expression(root, arrays, [*columns, *conditions], kinds=kinds)
     groups_of_tokens = [[rows.tokens[place] for place in group] for group in groups]
     texts = [group[0] if len(group) == 1 else f"join(({', '.join(group)}))" for group in groups_of_tokens]
     return RowExtractor(
@@ -94,7 +100,8 @@ def compiled(
         sizes=_Expression(root, arrays, is_numbered=False).sizes() if arrays else None,
         repeated=_Expression(root, arrays, columns, is_numbered=False).repeated(columns) if arrays else None,
         conditions=_conditions(root, arrays, conditions) if conditions else None,
-        of_texts=of_texts,
+        of_texts=WHOLE in kinds,
+        of_keys=KEY in kinds,
     )
 
 
@@ -118,13 +125,15 @@ class _Expression:
         places: Sequence[Place] = (),
         *,
         is_numbered: bool = True,
-        of_texts: bool = False,
+        kinds: Collection[str] = (),
     ) -> None:
         self.tokens: dict[Place, str] = {}
         self._values: dict[str, Any] = {"join": SEPARATOR.join, "NULL": NULL}
         self._objects: dict[tuple[str, tuple[Step, ...]], str] = {}
         # The loops of the record, then those of the elements of each array: a value is looked up once for all rows.
-        self._loops: list[list[str]] = [[" for r, w in zip(records, texts)" if of_texts else " for r in records"]]
+        lists = {"r": "records"} | {name: _LISTS[kind] for kind, name in _NAMES.items() if kind in kinds}
+        zipped = f"zip({', '.join(lists.values())})" if len(lists) > 1 else "records"
+        self._loops: list[list[str]] = [[f" for {', '.join(lists)} in {zipped}"]]
         self._level = 0
         self._array = ""
         self._bases = ["r"]
@@ -175,7 +184,7 @@ class _Expression:
 
     def function(self, expression: str) -> Any:
         """Return the function that an expression over records is."""
-        return eval(f"lambda records, numbers=(), texts=(): {expression}", self._values)  # noqa: S307 - this class generates the text
+        return eval(f"lambda records, numbers=(), texts=(), keys=(): {expression}", self._values)  # noqa: S307 - this class generates the text
 
     def _take(self, places: Sequence[Place], node: Node) -> None:
         """Note the texts of the tokens that the object of this level has."""
@@ -186,8 +195,8 @@ class _Expression:
                 self.tokens[place] = self._named("fixed", place.fixed)
             elif place.kind == POSITION:
                 self.tokens[place] = "n"
-            elif place.kind == WHOLE:
-                self.tokens[place] = "w"
+            elif place.kind in _NAMES:
+                self.tokens[place] = _NAMES[place.kind]
             elif place.level == self._level:
                 self.tokens[place] = self._member(self._bases[-1], node, place.path)
 

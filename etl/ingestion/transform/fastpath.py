@@ -5,9 +5,9 @@ record through each step, with its bytes.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
 from io import BytesIO
 from itertools import chain, compress, repeat
 from operator import not_
@@ -21,7 +21,7 @@ from etl.ingestion.constants import LAYER_LEVELS, MAX_NESTING, WHOLE_RECORD_BYTE
 from etl.ingestion.framing import decoding
 from etl.ingestion.framing.boundaries import are_lines, is_utf8
 from etl.ingestion.framing.nesting import is_nested_deeper
-from etl.ingestion.framing.spans import Spans
+from etl.ingestion.framing.spans import Members, Spans, members
 from etl.ingestion.transform import misfits
 from etl.ingestion.transform.acceptance import group_of
 from etl.ingestion.transform.conditions import TokenCondition, decisions
@@ -75,6 +75,7 @@ class FastPath:
         self._has_arrays = any(table.each for table, _ in shape.tables)
         self._has_conditions = any(table.where and not table.each for table, _ in shape.tables)
         self._tables = [_Table(shape, table, columns, guarded, suspected) for table, columns in shape.tables]
+        self._is_of_keys = any(table.is_of_keys for table in self._tables)
         self._is_of_texts = any(table.is_of_texts for table in self._tables)
         self._name: Literal["fast", "strict"] = "fast" if guarded else "strict"
         self._misses = 0
@@ -111,7 +112,7 @@ class FastPath:
                 counts[table] += count
             for suspect, within in rows.suspects:
                 spans[suspect] = span = Span(begin + within.start, begin + within.end, within.fault)
-                builder.add(suspect, decoding.decode_one(decoding.text(piece, span)))
+                builder.add(suspect, decoding.decode_one(decoding.text(piece, span), is_keyed=piece.is_keyed))
         if place != piece.count + 1:
             raise InternalError(f"of {piece.count} records at byte {piece.offset} {place - 1} were decoded")
         yield Batch(
@@ -164,10 +165,11 @@ class FastPath:
         tails = [head + number for number in _numbers(last)[first - 1 : last - 1]]
         # All tables add their suspects before any of them leaves a suspect out.
         lines_of_tables = []
-        texts = block.spans.texts if self._is_of_texts else ()
+        texts: Sequence[Token] = block.spans.texts if self._is_of_texts else ()
+        keys: Sequence[Token] = block.keys(len(records)) if self._is_of_keys else ()
         takes = self._takes(records, suspects)
         for number, table in enumerate(self._tables):
-            lines_of_tables.append(table.rows(records, tails, suspects, takes.get(number), texts))
+            lines_of_tables.append(table.rows(records, tails, suspects, takes.get(number), texts, keys))
         return BlockRows(
             maker=self,
             count=len(records),
@@ -203,7 +205,8 @@ class FastPath:
         records: list[Any] = []
         suspects: set[int] = set()
         for place, span in enumerate(block.spans):
-            record = None if span.fault else self._decoded_one(block.data[span.start : span.end])
+            text = block.record_text(place, span)
+            record = None if span.fault or text is None else self._decoded_one(text)
             records.append(self._empty if record is None else record)
             if record is None:
                 suspects.add(place)
@@ -258,12 +261,31 @@ class _Block:
         """
         if self._shape == "array":
             return cast(list[Any], decoders.array.decode(b"[%b]" % self.data))
+        if self._shape == "members":
+            if self.members is None:
+                raise ValueError("members that are not certain are decoded one by one")
+            return cast(list[Any], decoders.array.decode(b"[%b]" % b",".join(self.members.values)))
         if self._shape == "lines":
             records: list[Any] = decoders.one.decode_lines(self.data)
             if are_lines(self.data, len(records)):
                 return records
             return list(map(decoders.one.decode, self.data.split(b"\n")))
         raise ValueError("records that follow one another are decoded one by one")
+
+    def record_text(self, place: int, span: Span) -> bytes | None:
+        """Return a record as it is written, or None for a member that only the checked path reads."""
+        if self._shape != "members":
+            return self.data[span.start : span.end]
+        return bytes(self.members.values[place]) if self.members else None
+
+    def keys(self, count: int) -> Sequence[Token]:
+        """Return the tokens of the keys of so many records, null for each where the records have none."""
+        return [NULL] * count if self.members is None else [b'"%b"' % key for key in self.members.keys]
+
+    @cached_property
+    def members(self) -> Members | None:
+        """The members of the block, or None where these are no members or not certain."""
+        return members(self.data) if self._shape == "members" else None
 
     @property
     def spans(self) -> Spans:
@@ -300,6 +322,7 @@ class _Table:
         self.is_of_elements = bool(table.each)
         self._extractor: RowExtractor = shape.extractor(table, [columns for _, columns in self._groups])
         self.is_of_texts = self._extractor.of_texts
+        self.is_of_keys = self._extractor.of_keys
         self.columns = (*(column.name for _, columns in self._groups for column in columns), *LINEAGE)
 
     def decisions(self, records: Sequence[Any]) -> list[bool | None]:
@@ -315,11 +338,12 @@ class _Table:
         suspects: set[int],
         places: Sequence[int] | None,
         texts: Sequence[Token],
+        keys: Sequence[Token],
     ) -> "_Lines":
         """Return the lines of CSV, and add the records with a token that does not pass to the suspects.
 
-        `tails` are the last fields of each record's rows, and `texts` the records as they are written, if a column has
-        them. `places` are those of the records that become rows; None: all do.
+        `tails` are the last fields of each record's rows; `texts` are the records as they are written, and `keys` the
+        tokens of their keys, if a column has them. `places` are those of the records that become rows; None: all do.
         """
         sizes = None if self._extractor.sizes is None else self._extractor.sizes(records)
         if sizes is not None and self._extractor.repeated and max(sizes) > _MANY_ROWS:
@@ -331,7 +355,8 @@ class _Table:
         if places is not None:
             records, tails = list(map(records.__getitem__, places)), list(map(tails.__getitem__, places))
             texts = list(map(texts.__getitem__, places)) if texts else ()
-        fields = self._extractor.fields(records, numbers, texts)
+            keys = list(map(keys.__getitem__, places)) if keys else ()
+        fields = self._extractor.fields(records, numbers, texts, keys)
         if sizes is not None and self.is_of_elements and self._conditions:
             fields, sizes = self._taken(records, fields, sizes, suspects)
         if not fields:
@@ -453,7 +478,15 @@ class _Lines:
         """Return the lines without those of the suspects, each with its end, and their number."""
         lines = self.lines
         if suspects:
-            lines = list(compress(lines, (owner not in suspects for owner in self.owners())))
+            owners = self.owners()
+            keeps: Iterable[bool] = (owner not in suspects for owner in owners)
+            if isinstance(owners, range):
+                # Mostly few of many.
+                kept = [True] * len(owners)
+                for suspect in suspects:
+                    kept[suspect] = False
+                keeps = kept
+            lines = list(compress(lines, keeps))
         return b"\n".join([*lines, b""]), len(lines)
 
 

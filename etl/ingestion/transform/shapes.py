@@ -14,7 +14,17 @@ import msgspec
 from etl.datasets import Column, Dataset, Table, paths
 from etl.datasets.definition import Condition
 from etl.ingestion.transform.acceptance import acceptor, constant, field_of
-from etl.ingestion.transform.extraction import CONSTANT, MEMBER, POSITION, WHOLE, Node, Place, RowExtractor, compiled
+from etl.ingestion.transform.extraction import (
+    CONSTANT,
+    KEY,
+    MEMBER,
+    POSITION,
+    WHOLE,
+    Node,
+    Place,
+    RowExtractor,
+    compiled,
+)
 from etl.ingestion.transform.rules import Accept, Changed
 from etl.ingestion.transform.tokens import NULL
 from etl.ingestion.transform.types import rules_of
@@ -137,7 +147,7 @@ def _place(table: Table, column: Column) -> Place:
     path = column.value_path
     level = len(table.each) - path.up
     if path.sign == "@":
-        raise NoShape(f"column {column.name} takes the key of a record")
+        return Place(kind=KEY)
     if path.sign == "#" and path.up:
         raise NoShape(f"column {column.name} takes the position of an outer element")
     if path.sign == "#":
@@ -217,9 +227,14 @@ def _token_column(table: Table, column: Column) -> TokenColumn:
         outer = "" if place.level == len(table.each) else "an outer element: " if place.level else "the record: "
         description = f"{outer}{paths.spelling(place.path)} ({options})"
     else:
-        words = {CONSTANT: "a constant", POSITION: "position from 1", WHOLE: "the whole record"}
+        words = {
+            CONSTANT: "a constant",
+            POSITION: "position from 1",
+            WHOLE: "the whole record",
+            KEY: "the key of the record",
+        }
         description = f"{words[place.kind]} ({options})"
-    is_checked = place.kind in {MEMBER, WHOLE}
+    is_checked = place.kind in {MEMBER, WHOLE, KEY}
     return TokenColumn(
         column=column,
         place=place,
