@@ -168,3 +168,26 @@ def test_good_records_of_many_tables_do_not_need_the_checked_path(site: Site, mo
     for refusing in ("rows_of", "rows_together"):
         monkeypatch.setattr(Projection, refusing, None)
     assert _load(site, document) == checked
+
+
+@pytest.mark.parametrize("shape", ["array", "lines"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'"kind":"rail","parts":[{},{},{"weight":"\xff"}]',
+        b'"kind":"rail","tags":["\xff"]',
+        b'"kind":"rail","legs":[{"mode":"air","marks":["a","\xff"]}]',
+        b'"kind":"rail","legs":[{"leg":"\xff","mode":"sea","stops":[]}]',
+        b'"kind":"rail","tags":[1,%b]' % (b"[" * 11_000 + b"]" * 11_000),
+        b'"kind":"rail","grid":[%b]' % (b"[" * 300 + b"]" * 300),
+    ],
+)
+def test_what_no_row_holds_is_checked_all_the_same(site: Site, odd: bytes, shape: str) -> None:
+    """Invalid UTF-8 and levels beyond the bound reject a record also in a value that none of its rows takes."""
+    site.define(DEFINITION)
+    records = [b'{"id":"%d","kind":"rail"}' % number for number in range(60)]
+    records[30] = b'{"id":"30",%b}' % odd
+    document = b"\n".join(records) if shape == "lines" else b"[%b]" % b",".join(records)
+    checked = _load(site, document, "ijson")
+    assert _load(site, document) == checked
+    assert (checked[2], len(checked[1])) == ((0, 0) if b"grid" in odd else (1, 1))

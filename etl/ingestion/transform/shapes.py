@@ -6,6 +6,7 @@ left to the checked path, and NoShape says why. Pure.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from typing import Any, cast
 
@@ -61,6 +62,16 @@ class Shape:
     known: type[msgspec.Struct]
     tables: tuple[tuple[Table, tuple[TokenColumn, ...]], ...]
     root: Node = field(repr=False)
+
+    @cached_property
+    def leaves_out(self) -> bool:
+        """Whether a record can have bytes in named members that are in none of its rows."""
+        if any(table.where or len(table.each) > 1 for table, _ in self.tables) or _has_positions(self.root):
+            return True
+        of_records = {column.place for table, columns in self.tables if not table.each for column in columns}
+        of_elements = {column.place for table, columns in self.tables if table.each for column in columns}
+        # The members of a record whose array is empty are in no row of the elements.
+        return any(place.kind == MEMBER and place.level == 0 for place in of_elements - of_records)
 
     def description(self) -> str:
         """Return the projection for a user: each column with its path and its checks."""
@@ -178,6 +189,10 @@ def _require_paths(root: Node, table: Table) -> None:
             node = node.child(step)
             if node.is_array:
                 raise NoShape(f"{step} holds an array of arrays")
+
+
+def _has_positions(node: Node) -> bool:
+    return node.element is not None or any(map(_has_positions, node.members.values()))
 
 
 def _require_types(node: Node) -> None:
