@@ -189,5 +189,6 @@ def test_what_no_row_holds_is_checked_all_the_same(site: Site, odd: bytes, shape
     records[30] = b'{"id":"30",%b}' % odd
     document = b"\n".join(records) if shape == "lines" else b"[%b]" % b",".join(records)
     checked = _load(site, document, "ijson")
-    assert _load(site, document) == checked
+    # The blocks of the first batch are proven before the fast path is known.
+    assert _load(site, document, batch_rows=10) == checked
     assert (checked[2], len(checked[1])) == ((0, 0) if b"grid" in odd else (1, 1))
