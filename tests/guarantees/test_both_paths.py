@@ -604,6 +604,20 @@ def test_both_paths_treat_columns_of_one_spelling_alike(site: Site, examples: in
     compare()
 
 
+def test_invalid_utf8_in_any_column_is_treated_alike(site: Site) -> None:
+    """A text that is no UTF-8 rejects its record alone, in each column, by both paths."""
+    records = []
+    for number, column in enumerate(COLUMNS):
+        member = _member(column, '"?"').encode().replace(b"?", b"\xff\xffabc")
+        needed = b"" if column == "needed" else b',"needed":1'
+        good = [b'{"id":"%d.%d","needed":1}' % (number, place) for place in range(10)]
+        records += [*good[:5], b'{"id":"%d"%b,%b}' % (number, needed, member), *good[5:]]
+    document = b"[%b]" % b",".join(records)
+    checked = _load(site, document, decoder="ijson")
+    assert len(checked.rejected) == len(COLUMNS)
+    assert _load(site, document, batch_rows=11) == checked
+
+
 @pytest.mark.parametrize(
     ("shape", "depth", "opening"),
     [

@@ -145,7 +145,10 @@ class FastPath:
             records = text.decoded(self._known)
         except _DECODE_ERRORS:
             records = []
-        rows = self._block_rows(text, records, set(), block.offset, block.place) if records else None
+        try:
+            rows = self._block_rows(text, records, set(), block.offset, block.place) if records else None
+        except UnicodeDecodeError:  # A value that was looked at is no UTF-8.
+            rows = None
         if rows is not None and _is_sound(block, rows):
             self._misses = 0
             return Proof(len(records), rows)
