@@ -368,18 +368,25 @@ class _Table:
             return _Lines([], sizes, places)
         odd_rows: set[int] = set()
         changed: list[tuple[str, int]] = []
-        groups = []
-        taken: list[Sequence[Token]] = list(zip(*fields, strict=True))
-        for source, target in self._moves:
-            taken[source], taken[target] = misfits.moved(taken[source], taken[target])
-        for (group, columns), rows in zip(self._groups, taken, strict=True):
-            groups.append(_accepted(group, columns, rows, odd_rows, changed))
+        groups = self._accepted_groups(fields, odd_rows, changed)
         if sizes is not None:
             tails = list(chain.from_iterable(map(repeat, tails, sizes)))
         changed = [(f"{self._name}.{column}", row) for column, row in changed]
         lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes, places, changed)
         suspects.update(map(lines.owners().__getitem__, odd_rows) if odd_rows else ())
         return lines
+
+    def _accepted_groups(
+        self, fields: list[Fields], odd_rows: set[int], changed: list[tuple[str, int]]
+    ) -> list[Sequence[Token]]:
+        """Return the accepted fields of each group of columns; the others are noted as `_accepted` does."""
+        rows: list[Sequence[Token]] = list(zip(*fields, strict=True))
+        for source, target in self._moves:
+            rows[source], rows[target] = misfits.moved(rows[source], rows[target])
+        return [
+            _accepted(group, columns, own, odd_rows, changed)
+            for (group, columns), own in zip(self._groups, rows, strict=True)
+        ]
 
     def _taken(
         self, records: Sequence[Any], fields: list[Fields], sizes: Sequence[int], suspects: set[int]
