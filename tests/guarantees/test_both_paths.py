@@ -41,6 +41,7 @@ COLUMNS = {
     "deeper": '{ path = "o.n", type = "integer" }',
     "none_text": '{ type = "text", null_if = ["N/A", ""] }',
     "none_number": '{ type = "numeric", null_if = [0, -1.5] }',
+    "none_quoted": '{ type = "numeric", null_if = ["", "N/A", 5], trim = true }',
     "moved": '{ type = "numeric", misfits_to = "note" }',
     "moved_at": '{ type = "timestamptz", misfits_to = "late" }',
     "needed": '{ type = "integer", required = true }',
@@ -295,6 +296,20 @@ TOKENS = [
         '"2026-01-05T24:00:00"',
         '"2026-01-05T23:59:60"',
     ),
+    *(
+        "5.0",
+        "-5.0",
+        "5.00",
+        "32767.0",
+        "9223372036854775808.0",
+        "1.0e2",
+        '"5.0"',
+        '"-5.00"',
+        '"1.0.0"',
+        '"1-2"',
+        '"."',
+    ),
+    *('"-"', '"- 5"', '"nu1ll"', '"4 2"', '"2147483648"', "1234567890", '"0.0"', '"00.5"', '"٤٢"', '"TRUE"', '"null "'),
     *('"2026-01-05T10:00:00ZZ"', '"\\u0032026-01-05T10:00:00Z"', '"2026-01-05T10:00:00\\u005a"', '"2026-01-05BC"'),
 ]
 
@@ -535,6 +550,91 @@ def test_both_paths_treat_random_documents_alike(site: Site, document: bytes, ba
     with patch.object(window, "BLOCK_BYTES", block), patch.object(pieces, "BLOCK_BYTES", block):
         fast = _load(site, document, batch_rows=batch_rows)
     assert fast == checked
+
+
+_MISFITS = [
+    '"n/a"',
+    '"-"',
+    '""',
+    '"{0} kg"',
+    '"{0}x"',
+    '"NaN"',
+    '"ab{0}"',
+    '"é{0}"',
+    '"{0}e"',
+    '"now"',
+    '"{0}T1"',
+    '" {0}"',
+    "{0}",
+]
+_DECIMALS = ["{0}.5", '"{0}.50"', '"{0}"', "{0}e1"]
+_WHOLES = ["{0}", '"{0}"', "{0}.0", "{0}.00", '"{0}.0"', '"0{0}"']
+_TEXTS = ['"a{0}"', "{0}", "{0}.5", '"a\\n\\u00e9{0}"', '"  a{0}   "', '"\\u005cn{0}"', '"{0}\\u001f"', '""', '"N\\/A"']
+_DAYS = ['"2026-01-{0:02d}"', '"{0}.1.2026"', '"{0:02d}.02.2026"', '"{0:02d}/03/69"', "{0}00000", '"2026-02-{0:02d}"']
+_LOCAL = [
+    '"2025-10-26T02:{0:02d}:00"',
+    '"2025-03-30 02:30:{0:02d}.5"',
+    '"26.10.2025 02:{0:02d}"',
+    '"{0}.10.2025 2:{0:02d}"',
+]
+_EPOCHS = ["17676072{0:02d}123", '"17676072{0:02d}123"', "17676072{0:02d}123.25", "1{0}"]
+_MOMENTS = [*_LOCAL, *_EPOCHS, *(f'{text[:-1]}Z"' for text in _LOCAL)]
+_CLOCKS = ['"08:15:{0:02d}"', '"{0:02d}:15"', '"{0:02d}.59"', '"8.{0:02d}"', '"23:59:{0:02d}.5"']
+SPELLINGS = {
+    **dict.fromkeys(("day", "written", "trimmed_day"), _DAYS),
+    **dict.fromkeys(("local", "zoned", "at", "stamped"), _MOMENTS),
+    **dict.fromkeys(("clock", "closed", "opened"), _CLOCKS),
+    **dict.fromkeys(("exact", "weight", "volume", "near", "none_number", "none_quoted"), _DECIMALS),
+    **dict.fromkeys(("moved", "moved_at", "moved_clock"), _MISFITS),
+    **dict.fromkeys(("small", "big", "needed", "filled_number"), _WHOLES),
+    **dict.fromkeys(("words", "short", "note", "late", "none_text", "trimmed", "filled"), _TEXTS),
+}
+"""Ways in which all values of a column may be written; `{0}` is a number from 1."""
+
+
+@st.composite
+def uniform_documents(draw: st.DrawFn) -> bytes:
+    """Draw a document in which each column has one spelling, but for some values of any kind."""
+    columns = draw(st.lists(st.sampled_from([*SPELLINGS]), min_size=3, max_size=8, unique=True))
+    written = {column: draw(st.sampled_from(SPELLINGS[column])) for column in columns}
+    count = draw(st.integers(1, 30))
+    places = st.tuples(st.integers(0, count - 1), st.sampled_from(columns))
+    odd = draw(st.dictionaries(places, TOKEN | st.just("null"), max_size=draw(st.sampled_from([0, 1, 10]))))
+    held = []
+    for number in range(count):
+        tokens = {"needed": "1"} | {
+            column: odd.get((number, column), spelling.format(number * 37 % 97 + 1))
+            for column, spelling in written.items()
+        }
+        held.append(f'{{"id":"{number}",{",".join(_member(name, token) for name, token in tokens.items())}}}')
+    return f"[{','.join(held)}]".encode()
+
+
+@pytest.mark.parametrize("examples", [10, pytest.param(500, marks=pytest.mark.slow)])
+def test_both_paths_treat_columns_of_one_spelling_alike(site: Site, examples: int) -> None:
+    """A column whose values are all written in one way loads the same values by both paths, with some odd ones too."""
+
+    @settings(deadline=None, derandomize=True, max_examples=examples)
+    @given(uniform_documents(), st.sampled_from([7, 100]))
+    def compare(document: bytes, batch_rows: int) -> None:
+        checked = _load(site, document, decoder="ijson", batch_rows=100)
+        assert _load(site, document, batch_rows=batch_rows) == checked
+
+    compare()
+
+
+def test_invalid_utf8_in_any_column_is_treated_alike(site: Site) -> None:
+    """A text that is no UTF-8 rejects its record alone, in each column, by both paths."""
+    records = []
+    for number, column in enumerate(COLUMNS):
+        member = _member(column, '"?"').encode().replace(b"?", b"\xff\xffabc")
+        needed = b"" if column == "needed" else b',"needed":1'
+        good = [b'{"id":"%d.%d","needed":1}' % (number, place) for place in range(10)]
+        records += [*good[:5], b'{"id":"%d"%b,%b}' % (number, needed, member), *good[5:]]
+    document = b"[%b]" % b",".join(records)
+    checked = _load(site, document, decoder="ijson")
+    assert len(checked.rejected) == len(COLUMNS)
+    assert _load(site, document, batch_rows=11) == checked
 
 
 @pytest.mark.parametrize(

@@ -373,7 +373,7 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
             yield known
             at = known.end
             continue
-        scans = shape in {"values", "members"}
+        scans = shape == "values"
         block = None if scans else window.block(at, needle, builder.cell_end(at), builder.next_place(at))
         if block is not None:
             data, proof = block
