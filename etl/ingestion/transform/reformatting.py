@@ -36,6 +36,9 @@ _MONTH_NAMES = frozenset({"%b", "%B"})
 _TENS = (b"012", b"012345", b"012345")
 """What the first digits of hours, minutes and seconds may be."""
 _DAY = slice(1, 11)
+_existing_days: set[bytes] = set()
+"""Days that were found in the calendar: a file has few different ones."""
+_MOST_DAYS = 100_000
 _TIME_AT = 12
 
 _YEAR_TENS = 3
@@ -177,11 +180,14 @@ def _time_check(form: bytes, at: int) -> Callable[[bytes | bytearray], set[int]]
 
 def _impossible_days(fields: Sequence[bytes]) -> set[int]:
     """Return the places of the fields that begin with a day which does not exist."""
-    odd = {day for day in {each[_DAY] for each in fields} if not _is_day(day)}
+    if len(_existing_days) > _MOST_DAYS:
+        _existing_days.clear()
+    new = {each[_DAY] for each in fields} - _existing_days
+    odd = {day for day in new if not _is_day(day)}
+    _existing_days.update(new - odd)
     return {place for place, each in enumerate(fields) if each[_DAY] in odd} if odd else set()
 
 
-@lru_cache(maxsize=100_000)
 def _is_day(text: bytes) -> bool:
     try:
         date.fromisoformat(text.decode())
