@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.framing import decoding, partial, pieces, window
 from etl.ingestion.transform import fastpath
+from etl.ingestion.transform.extras import Extras
 from etl.ingestion.transform.projection import Projection
 from etl.settings import Decoder
 from tests.support.site import Site
@@ -794,3 +795,113 @@ def test_unknown_members_are_counted_alike(site: Site, count: int) -> None:
         assert (len(names), others > 0) == ((100, True) if count == 30 else (len(names), False))
         for batch_rows, workers in ((1000, 1), (20, 1 if count == 30 else 2)):
             assert _load(site, document, batch_rows=batch_rows, workers=workers) == checked
+
+
+CLEAN_LEG = '{"mode":"sea","at":{"stops":[{"sku":"a"},{"sku":"b"}]}}'
+SHAPED = """
+name = "mixed"
+{options}
+[[table]]
+name = "lab.mixed"
+{table}
+[table.columns]
+id = {{ type = "text", required = true }}
+{columns}
+[[table]]
+name = "lab.mixed_items"
+each = ["legs", "at.stops"]
+where = {{ "^.mode" = ["sea", "air"] }}
+[table.columns]
+id = {{ path = "^^.id", type = "text" }}
+line_no = {{ path = "#", type = "integer" }}
+sku = {{ type = "text", max_length = 4 }}
+"""
+POSITIONS = """
+near = { path = "parts.0.weight", type = "double" }
+second = { path = "parts.1.doc", type = "jsonb" }
+tag = { path = "tags.0", type = "text" }
+cell = { path = "grid.1.0.n", type = "integer" }
+"""
+SHAPES = {
+    "keyed": (
+        'records = "items.*"',
+        "",
+        f'kind = "text"\no = {{ path = "o.level", type = "text" }}\ncode = {{ path = "@", type = "text" }}{POSITIONS}',
+    ),
+    "where": (
+        "",
+        'where = { kind = ["road", "rail"], "o.level" = 1 }',
+        f'o = {{ path = "o.n", type = "text" }}{POSITIONS}',
+    ),
+    "whole": ("", "", 'near = "double"\nraw = { path = ".", type = "jsonb" }'),
+}
+STRANGE = [
+    '"colour":1',
+    '"ke\\u006e":{}',
+    '"o":{"level":1,"x":[{}]}',
+    '"parts":[{"weight":{"a":1},"x":1},{"doc":{"any":{"y":1}},"x":1},null]',
+    '"tags":[{"a":1},{"b":[{"c":1}]}]',
+    '"grid":[[],[{"n":1,"m":1}],[{"m":2},{"l":1}]]',
+    '"grid":[[{}],null]',
+    '"legs":[{"mode":"sea","kn":9,"at":{"by":1,"stops":[{"sku":"a","kg":1},{"sku":"toolong","t":1}]}}]',
+    '"legs":[{"mode":"road","at":{"stops":[{"kg":1}]}}],"near":"x","w":1',
+    '"kind":"sky","s":1',
+]
+"""Texts with unknown members, which the fast path decodes."""
+STRANGER = [
+    '"o":{"n":1,"level":1.0},"parts":{"0":{"z":1}}',
+    '"parts":[{"0":{"z":1}}]',
+    '"tags":{"d":1}',
+    '"legs":[{"at":5,"v":1}]',
+    '"colour":"\\ud83d"',
+    '"colour":"\udcff"',  # no UTF-8
+    f'"colour":{"[" * 300}{"]" * 300}',
+    f'"colour":{"[" * 1_000}{"]" * 1_000}',
+    f'"big":"{"x" * (1 << 20)}"',
+    '"id":7,"id":null,"late":1',
+    f'"legs":[{",".join([CLEAN_LEG] * 40)}],"l":1',
+]
+
+
+def _shaped(shape: str, separator: str, strange: list[str]) -> bytes:
+    """Return a document in which some records have one of these texts; with more than ten, one record is no object."""
+    held = []
+    for number in range(120):
+        more = f",{strange[number // 5 % len(strange)]}" if strange and number % 5 == 0 else ""
+        held.append(f'{{"id":"{number}","kind":"road","o":{{"level":1}},"tags":["a"],"legs":[{CLEAN_LEG}]{more}}}')
+    if strange[10:]:
+        held.append("[]")
+    if shape == "keyed":
+        held = [f'"K{number % 120}"{separator[1:]}:{text}' for number, text in enumerate(held)]
+        return f'{{"items":{{{separator.join(held)}}}}}'.encode(errors="surrogateescape")
+    joined = "\n".join(held) if separator == "lines" else f"[{separator.join(held)}]"
+    return joined.encode(errors="surrogateescape")
+
+
+@pytest.mark.parametrize("on_unknown", ["warn", "reject"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_unknown_members_of_each_shape_are_counted_alike(site: Site, shape: str, on_unknown: str) -> None:
+    """Both paths count the same where records have keys, conditions, positions, nested arrays or a whole column."""
+    options, table, columns = SHAPES[shape]
+    options += f'\non_unknown = "{on_unknown}"'
+    site.ask("drop table lab.mixed, lab.mixed_items")
+    site.define(SHAPED.format(options=options, table=table, columns=columns))
+    expected = {"legs.at.stops.kg", "legs.kn", "colour", "parts.x", "grid.m", "grid.l", "ken", "o.x"}
+    separator = ", \n" if shape == "keyed" else "lines"
+    for document in (_shaped(shape, ",", STRANGE), _shaped(shape, separator, STRANGE + STRANGER)):
+        checked = _load(site, document, decoder="ijson", batch_rows=1000)
+        names, others = checked.unknown
+        assert (names.keys() >= expected, others) == (shape != "whole" and on_unknown == "warn", 0)
+        assert not names.keys() & {"tags.a", "tags.c", "parts.weight.a", "parts.doc.any"}
+        assert _load(site, document, batch_rows=60) == checked
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_known_members_are_not_examined(site: Site, monkeypatch: pytest.MonkeyPatch, shape: str) -> None:
+    """Records without unknown members are not examined, also where records have keys or a column of the whole."""
+    options, table, columns = SHAPES[shape]
+    site.ask("drop table lab.mixed, lab.mixed_items")
+    site.define(SHAPED.format(options=options, table=table, columns=columns))
+    monkeypatch.setattr(Extras, "examine", None)
+    result = _load(site, _shaped(shape, ",", ['"colour":1'] if shape == "whole" else []), batch_rows=30)
+    assert (result.read, result.unknown) == (120, ({}, 0))

@@ -77,13 +77,14 @@ def _documents(draw: st.DrawFn) -> bytes:
 
 
 def _load(site: Site, content: bytes, decoder: Decoder = "auto", batch_rows: int = 100) -> Any:
-    """Load a source into empty tables, and return the rows, rejected records, exit code, error and records read."""
+    """Load a source into empty tables, and return the rows, rejects, exit code, error, records read and effects."""
     site.forget_loads("keyed")
     path = site.folder / "source"
     path.write_bytes(content)
     summary, error = site.bring(path, "keyed", decoder=decoder, batch_rows=batch_rows)
     rows = [site.column(query) for query in ROWS]
-    return rows, site.failures.records(summary.run), summary.exit_code, str(error or ""), summary.records.read
+    rejected = site.failures.records(summary.run)
+    return rows, rejected, summary.exit_code, str(error or ""), summary.records.read, summary.policies
 
 
 @pytest.mark.parametrize("examples", [15, pytest.param(400, marks=pytest.mark.slow)])

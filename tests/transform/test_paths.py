@@ -11,6 +11,7 @@ from tests.support.definitions import Define
     ("column", "reason"),
     [
         ('{ path = ".", type = "text" }', "column c takes a whole object"),
+        ('{ path = "0.b", type = "text" }', "a path begins with a number, which is a name in a record"),
         ('{ path = "a.b", type = "text" }\na = "jsonb"', "a path leads to b in a member that is itself a column"),
         (
             '{ path = "a.0.b", type = "text" }\na = { path = "a.b", type = "text" }',
