@@ -74,6 +74,10 @@ bench-scale: $(INSTALLED) ## rate and memory of 100,000, 1 and 10 million record
 bench-files: $(INSTALLED) ## what a small file costs, new and known, in folders of thousands: minutes, or BENCH='--share 10'
 	@$(BIN)/python -m scripts.benchmark files $(BENCH)
 
+.PHONY: bench-cliffs
+bench-cliffs: $(INSTALLED) ## what each difference from a clean file costs: five minutes, or BENCH='--records 20000'
+	@$(BIN)/python -m scripts.benchmark cliffs $(BENCH)
+
 .PHONY: wheel
 wheel: $(INSTALLED) ## the sdist, and the wheel built from it, in dist/
 	rm -rf dist

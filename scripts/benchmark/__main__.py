@@ -18,6 +18,7 @@ import click
 
 import etl
 from etl import logs
+from scripts.benchmark import cliffs as cliff_rows
 from scripts.benchmark import files as small_files
 from scripts.benchmark import report
 from scripts.benchmark.bench import Bench, RunFailedError, opened
@@ -123,6 +124,24 @@ def files(rounds: int, share: int, folder: Path | None, write_docs: bool) -> Non
         part = f"; one file of {share}" if share > 1 else ""
         facts = f"{_facts(bench)}. {rounds} rounds{part}."
     _tell("files", [facts, "", *small_files.table(nights)], {}, write_docs=write_docs)
+
+
+@cli.command()
+@click.option("--records", type=click.IntRange(100), default=300_000, show_default=True, help="Records per source.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Pairs of runs of each row.")
+@click.option("--only", metavar="REGEX", default="", help="Rows to measure, such as 'quotes|epoch'.")
+@_write_docs_option
+def cliffs(records: int, rounds: int, only: str, write_docs: bool) -> None:
+    """Compare files that differ from a clean one in one thing, without a server; exit 1 when one is too slow."""
+    if only and write_docs:
+        raise click.UsageError("--write-docs writes the whole table: it goes without --only")
+    chosen = [cliff for cliff in cliff_rows.CLIFFS if re.search(only, cliff.what)]
+    with tempfile.TemporaryDirectory(prefix="etl-benchmark-") as folder:
+        shares = cliff_rows.Cliffs(Path(folder), records).shares(chosen, rounds, _say)
+    facts = f"Python {platform.python_version()}, etl {etl.__version__}. {records:,} records, {rounds} rounds."
+    _tell("cliffs", [facts, "", *cliff_rows.table(shares)], {}, write_docs=write_docs)
+    if failing := cliff_rows.failing(shares):
+        raise click.ClickException(f"slower than they must be: {', '.join(failing)}")
 
 
 def _left_out(wanted: Sequence[str], programs: Programs) -> dict[str, str]:

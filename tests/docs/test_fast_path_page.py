@@ -13,6 +13,7 @@ from psycopg import sql
 
 from etl import queries
 from etl.datasets import Dataset, read
+from etl.datasets.paths import spelling
 from etl.ingestion.framing.needles import Needle
 from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.ingestion.transform.acceptance import group_of
@@ -56,7 +57,7 @@ class Example:
 
     def fields(self, groups: Sequence[Sequence[TokenColumn]]) -> list[tuple[Token, ...]]:
         """Return the tokens of the rows of the block, those of each group of columns joined."""
-        return self.shape.extractor(self.table, groups).fields(self.records, ())
+        return self.shape.extractor(self.table, groups).fields(self.records, (), (), ())
 
 
 def piece(example: Example) -> Iterator[str]:
@@ -86,7 +87,7 @@ def tokens(example: Example) -> Iterator[str]:
     """Yield column, path and token of the record that the page follows."""
     row, *_ = example.fields([[column] for column in example.columns])
     for column, token in zip(example.columns, row, strict=True):
-        yield f"{column.name:11} {'.'.join(column.names):11} {bytes(token).decode()}"
+        yield f"{column.name:11} {spelling(column.place.path):11} {bytes(token).decode()}"
 
 
 def columns(example: Example) -> Iterator[str]:
@@ -99,7 +100,7 @@ def columns(example: Example) -> Iterator[str]:
     for (name, members), rows in zip(groups.items(), rows_by_group, strict=True):
         group = group_of(members[0].column, is_guarded=True)
         is_accepted = group is not None and group.accept(rows) is not None
-        odd = group.odd_rows(rows, len(members)) if group and group.odd_rows and not is_accepted else []
+        odd = (group.odd_rows(rows, len(members)) if group and group.odd_rows and not is_accepted else None) or []
         for place, row in enumerate(rows):
             verdict = "accepted with the others" if is_accepted or place not in odd else alone(members[0], row)
             yield f"{'' if place else name:12} {shown(bytes(row)):28} {verdict}"

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.framing import decoding, partial, pieces, window
 from etl.ingestion.transform import fastpath
+from etl.ingestion.transform.extras import Extras
 from etl.ingestion.transform.projection import Projection
 from etl.settings import Decoder
 from tests.support.site import Site
@@ -41,6 +42,7 @@ COLUMNS = {
     "deeper": '{ path = "o.n", type = "integer" }',
     "none_text": '{ type = "text", null_if = ["N/A", ""] }',
     "none_number": '{ type = "numeric", null_if = [0, -1.5] }',
+    "none_quoted": '{ type = "numeric", null_if = ["", "N/A", 5], trim = true }',
     "moved": '{ type = "numeric", misfits_to = "note" }',
     "moved_at": '{ type = "timestamptz", misfits_to = "late" }',
     "needed": '{ type = "integer", required = true }',
@@ -323,6 +325,20 @@ TOKENS = [
         '"2026-01-05T24:00:00"',
         '"2026-01-05T23:59:60"',
     ),
+    *(
+        "5.0",
+        "-5.0",
+        "5.00",
+        "32767.0",
+        "9223372036854775808.0",
+        "1.0e2",
+        '"5.0"',
+        '"-5.00"',
+        '"1.0.0"',
+        '"1-2"',
+        '"."',
+    ),
+    *('"-"', '"- 5"', '"nu1ll"', '"4 2"', '"2147483648"', "1234567890", '"0.0"', '"00.5"', '"٤٢"', '"TRUE"', '"null "'),
     *('"2026-01-05T10:00:00ZZ"', '"\\u0032026-01-05T10:00:00Z"', '"2026-01-05T10:00:00\\u005a"', '"2026-01-05BC"'),
 ]
 
@@ -570,6 +586,91 @@ def test_both_paths_treat_random_documents_alike(site: Site, document: bytes, ba
     assert fast == checked
 
 
+_MISFITS = [
+    '"n/a"',
+    '"-"',
+    '""',
+    '"{0} kg"',
+    '"{0}x"',
+    '"NaN"',
+    '"ab{0}"',
+    '"é{0}"',
+    '"{0}e"',
+    '"now"',
+    '"{0}T1"',
+    '" {0}"',
+    "{0}",
+]
+_DECIMALS = ["{0}.5", '"{0}.50"', '"{0}"', "{0}e1"]
+_WHOLES = ["{0}", '"{0}"', "{0}.0", "{0}.00", '"{0}.0"', '"0{0}"']
+_TEXTS = ['"a{0}"', "{0}", "{0}.5", '"a\\n\\u00e9{0}"', '"  a{0}   "', '"\\u005cn{0}"', '"{0}\\u001f"', '""', '"N\\/A"']
+_DAYS = ['"2026-01-{0:02d}"', '"{0}.1.2026"', '"{0:02d}.02.2026"', '"{0:02d}/03/69"', "{0}00000", '"2026-02-{0:02d}"']
+_LOCAL = [
+    '"2025-10-26T02:{0:02d}:00"',
+    '"2025-03-30 02:30:{0:02d}.5"',
+    '"26.10.2025 02:{0:02d}"',
+    '"{0}.10.2025 2:{0:02d}"',
+]
+_EPOCHS = ["17676072{0:02d}123", '"17676072{0:02d}123"', "17676072{0:02d}123.25", "1{0}"]
+_MOMENTS = [*_LOCAL, *_EPOCHS, *(f'{text[:-1]}Z"' for text in _LOCAL)]
+_CLOCKS = ['"08:15:{0:02d}"', '"{0:02d}:15"', '"{0:02d}.59"', '"8.{0:02d}"', '"23:59:{0:02d}.5"']
+SPELLINGS = {
+    **dict.fromkeys(("day", "written", "trimmed_day"), _DAYS),
+    **dict.fromkeys(("local", "zoned", "at", "stamped"), _MOMENTS),
+    **dict.fromkeys(("clock", "closed", "opened"), _CLOCKS),
+    **dict.fromkeys(("exact", "weight", "volume", "near", "none_number", "none_quoted"), _DECIMALS),
+    **dict.fromkeys(("moved", "moved_at", "moved_clock"), _MISFITS),
+    **dict.fromkeys(("small", "big", "needed", "filled_number"), _WHOLES),
+    **dict.fromkeys(("words", "short", "note", "late", "none_text", "trimmed", "filled"), _TEXTS),
+}
+"""Ways in which all values of a column may be written; `{0}` is a number from 1."""
+
+
+@st.composite
+def uniform_documents(draw: st.DrawFn) -> bytes:
+    """Draw a document in which each column has one spelling, but for some values of any kind."""
+    columns = draw(st.lists(st.sampled_from([*SPELLINGS]), min_size=3, max_size=8, unique=True))
+    written = {column: draw(st.sampled_from(SPELLINGS[column])) for column in columns}
+    count = draw(st.integers(1, 30))
+    places = st.tuples(st.integers(0, count - 1), st.sampled_from(columns))
+    odd = draw(st.dictionaries(places, TOKEN | st.just("null"), max_size=draw(st.sampled_from([0, 1, 10]))))
+    held = []
+    for number in range(count):
+        tokens = {"needed": "1"} | {
+            column: odd.get((number, column), spelling.format(number * 37 % 97 + 1))
+            for column, spelling in written.items()
+        }
+        held.append(f'{{"id":"{number}",{",".join(_member(name, token) for name, token in tokens.items())}}}')
+    return f"[{','.join(held)}]".encode()
+
+
+@pytest.mark.parametrize("examples", [10, pytest.param(500, marks=pytest.mark.slow)])
+def test_both_paths_treat_columns_of_one_spelling_alike(site: Site, examples: int) -> None:
+    """A column whose values are all written in one way loads the same values by both paths, with some odd ones too."""
+
+    @settings(deadline=None, derandomize=True, max_examples=examples)
+    @given(uniform_documents(), st.sampled_from([7, 100]))
+    def compare(document: bytes, batch_rows: int) -> None:
+        checked = _load(site, document, decoder="ijson", batch_rows=100)
+        assert _load(site, document, batch_rows=batch_rows) == checked
+
+    compare()
+
+
+def test_invalid_utf8_in_any_column_is_treated_alike(site: Site) -> None:
+    """A text that is no UTF-8 rejects its record alone, in each column, by both paths."""
+    records = []
+    for number, column in enumerate(COLUMNS):
+        member = _member(column, '"?"').encode().replace(b"?", b"\xff\xffabc")
+        needed = b"" if column == "needed" else b',"needed":1'
+        good = [b'{"id":"%d.%d","needed":1}' % (number, place) for place in range(10)]
+        records += [*good[:5], b'{"id":"%d"%b,%b}' % (number, needed, member), *good[5:]]
+    document = b"[%b]" % b",".join(records)
+    checked = _load(site, document, decoder="ijson")
+    assert len(checked.rejected) == len(COLUMNS)
+    assert _load(site, document, batch_rows=11) == checked
+
+
 @pytest.mark.parametrize(
     ("shape", "depth", "opening"),
     [
@@ -727,3 +828,113 @@ def test_unknown_members_are_counted_alike(site: Site, count: int) -> None:
         assert (len(names), others > 0) == ((100, True) if count == 30 else (len(names), False))
         for batch_rows, workers in ((1000, 1), (20, 1 if count == 30 else 2)):
             assert _load(site, document, batch_rows=batch_rows, workers=workers) == checked
+
+
+CLEAN_LEG = '{"mode":"sea","at":{"stops":[{"sku":"a"},{"sku":"b"}]}}'
+SHAPED = """
+name = "mixed"
+{options}
+[[table]]
+name = "lab.mixed"
+{table}
+[table.columns]
+id = {{ type = "text", required = true }}
+{columns}
+[[table]]
+name = "lab.mixed_items"
+each = ["legs", "at.stops"]
+where = {{ "^.mode" = ["sea", "air"] }}
+[table.columns]
+id = {{ path = "^^.id", type = "text" }}
+line_no = {{ path = "#", type = "integer" }}
+sku = {{ type = "text", max_length = 4 }}
+"""
+POSITIONS = """
+near = { path = "parts.0.weight", type = "double" }
+second = { path = "parts.1.doc", type = "jsonb" }
+tag = { path = "tags.0", type = "text" }
+cell = { path = "grid.1.0.n", type = "integer" }
+"""
+SHAPES = {
+    "keyed": (
+        'records = "items.*"',
+        "",
+        f'kind = "text"\no = {{ path = "o.level", type = "text" }}\ncode = {{ path = "@", type = "text" }}{POSITIONS}',
+    ),
+    "where": (
+        "",
+        'where = { kind = ["road", "rail"], "o.level" = 1 }',
+        f'o = {{ path = "o.n", type = "text" }}{POSITIONS}',
+    ),
+    "whole": ("", "", 'near = "double"\nraw = { path = ".", type = "jsonb" }'),
+}
+STRANGE = [
+    '"colour":1',
+    '"ke\\u006e":{}',
+    '"o":{"level":1,"x":[{}]}',
+    '"parts":[{"weight":{"a":1},"x":1},{"doc":{"any":{"y":1}},"x":1},null]',
+    '"tags":[{"a":1},{"b":[{"c":1}]}]',
+    '"grid":[[],[{"n":1,"m":1}],[{"m":2},{"l":1}]]',
+    '"grid":[[{}],null]',
+    '"legs":[{"mode":"sea","kn":9,"at":{"by":1,"stops":[{"sku":"a","kg":1},{"sku":"toolong","t":1}]}}]',
+    '"legs":[{"mode":"road","at":{"stops":[{"kg":1}]}}],"near":"x","w":1',
+    '"kind":"sky","s":1',
+]
+"""Texts with unknown members, which the fast path decodes."""
+STRANGER = [
+    '"o":{"n":1,"level":1.0},"parts":{"0":{"z":1}}',
+    '"parts":[{"0":{"z":1}}]',
+    '"tags":{"d":1}',
+    '"legs":[{"at":5,"v":1}]',
+    '"colour":"\\ud83d"',
+    '"colour":"\udcff"',  # no UTF-8
+    f'"colour":{"[" * 300}{"]" * 300}',
+    f'"colour":{"[" * 1_000}{"]" * 1_000}',
+    f'"big":"{"x" * (1 << 20)}"',
+    '"id":7,"id":null,"late":1',
+    f'"legs":[{",".join([CLEAN_LEG] * 40)}],"l":1',
+]
+
+
+def _shaped(shape: str, separator: str, strange: list[str]) -> bytes:
+    """Return a document in which some records have one of these texts; with more than ten, one record is no object."""
+    held = []
+    for number in range(120):
+        more = f",{strange[number // 5 % len(strange)]}" if strange and number % 5 == 0 else ""
+        held.append(f'{{"id":"{number}","kind":"road","o":{{"level":1}},"tags":["a"],"legs":[{CLEAN_LEG}]{more}}}')
+    if strange[10:]:
+        held.append("[]")
+    if shape == "keyed":
+        held = [f'"K{number % 120}"{separator[1:]}:{text}' for number, text in enumerate(held)]
+        return f'{{"items":{{{separator.join(held)}}}}}'.encode(errors="surrogateescape")
+    joined = "\n".join(held) if separator == "lines" else f"[{separator.join(held)}]"
+    return joined.encode(errors="surrogateescape")
+
+
+@pytest.mark.parametrize("on_unknown", ["warn", "reject"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_unknown_members_of_each_shape_are_counted_alike(site: Site, shape: str, on_unknown: str) -> None:
+    """Both paths count the same where records have keys, conditions, positions, nested arrays or a whole column."""
+    options, table, columns = SHAPES[shape]
+    options += f'\non_unknown = "{on_unknown}"'
+    site.ask("drop table lab.mixed, lab.mixed_items")
+    site.define(SHAPED.format(options=options, table=table, columns=columns))
+    expected = {"legs.at.stops.kg", "legs.kn", "colour", "parts.x", "grid.m", "grid.l", "ken", "o.x"}
+    separator = ", \n" if shape == "keyed" else "lines"
+    for document in (_shaped(shape, ",", STRANGE), _shaped(shape, separator, STRANGE + STRANGER)):
+        checked = _load(site, document, decoder="ijson", batch_rows=1000)
+        names, others = checked.unknown
+        assert (names.keys() >= expected, others) == (shape != "whole" and on_unknown == "warn", 0)
+        assert not names.keys() & {"tags.a", "tags.c", "parts.weight.a", "parts.doc.any"}
+        assert _load(site, document, batch_rows=60) == checked
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_known_members_are_not_examined(site: Site, monkeypatch: pytest.MonkeyPatch, shape: str) -> None:
+    """Records without unknown members are not examined, also where records have keys or a column of the whole."""
+    options, table, columns = SHAPES[shape]
+    site.ask("drop table lab.mixed, lab.mixed_items")
+    site.define(SHAPED.format(options=options, table=table, columns=columns))
+    monkeypatch.setattr(Extras, "examine", None)
+    result = _load(site, _shaped(shape, ",", ['"colour":1'] if shape == "whole" else []), batch_rows=30)
+    assert (result.read, result.unknown) == (120, ({}, 0))

@@ -10,10 +10,13 @@ from tests.support.definitions import Define
 @pytest.mark.parametrize(
     ("column", "reason"),
     [
-        ('{ path = ".", type = "jsonb" }', "column c takes a whole object"),
+        ('{ path = ".", type = "text" }', "column c takes a whole object"),
+        ('{ path = "0.b", type = "text" }', "a path begins with a number, which is a name in a record"),
         ('{ path = "a.b", type = "text" }\na = "jsonb"', "a path leads to b in a member that is itself a column"),
-        ('{ path = "@", type = "text" }', "column c takes the key of a record"),
-        ('{ path = "a.0.b", type = "text" }', "column c takes an element of an array by its position"),
+        (
+            '{ path = "a.0.b", type = "text" }\na = { path = "a.b", type = "text" }',
+            "a is taken by its members and by the positions of its elements",
+        ),
         (
             '{ path = "a", type = "text" }\nb = { path = "a.b", type = "text" }',
             "column c takes a member whose own members are also columns",
@@ -35,14 +38,17 @@ def test_a_dataset_without_a_fast_path_is_reported(tmp_path: Path, column: str, 
 @pytest.mark.parametrize(
     ("tables", "reason"),
     [
-        (['where = { kind = "x" }'], "a.t0 has a `where`"),
-        (["", 'each = ["legs", "stops"]'], "a.t1 has a row for each element of an array in an array"),
-        (["", 'each = "legs.0.stops"'], "legs.0.stops takes an element of an array by its position"),
+        (['where = { "." = "x" }'], "the `where` of a.t0 takes more than a member"),
+        (['where = { "c.d" = "x" }'], "a path leads to d in a member that is itself a column"),
+        (
+            ["", 'each = "legs"', 'each = "legs.0.stops"'],
+            "legs holds an array of arrays",
+        ),
         (["", 'each = "legs"', 'each = "legs.stops"'], "legs holds an array of arrays"),
     ],
 )
 def test_a_table_without_a_fast_path_is_reported(define: Define, tables: list[str], reason: str) -> None:
-    """A table whose rows come from something else than the records or one array of each has no fast path either."""
+    """A table that takes members in two ways has no fast path either."""
     texts = [
         f'[[table]]\nname = "a.t{number}"\n{options}\ncolumns = {{ c = "text" }}'
         for number, options in enumerate(tables)

@@ -29,3 +29,24 @@ columns = { a = { path = "^.^.id", type = "text" }, b = { path = "^.no", type = 
     assert list(map(name_of, unknown(record, known(dataset)))) == ["d", "legs.mode", "legs.at.by", "legs.at.stops.d"]
     whole = define('name = "parcels"\n[[table]]\nname = "a.b"\ncolumns = { raw = { path = ".", type = "jsonb" } }')
     assert known(whole) is None
+
+
+def test_what_a_position_takes_is_known(define: Define) -> None:
+    """All below a value that a column takes by its position is known, as below any other value."""
+    dataset = define(
+        """
+name = "parcels"
+[[table]]
+name = "a.b"
+[table.columns]
+a = { path = "tags.0", type = "jsonb" }
+b = { path = "parts.1.doc", type = "jsonb" }
+c = { path = "grid.0.1", type = "jsonb" }
+""",
+    )
+    record = {
+        "tags": [{"x": 1}, {"y": {"z": 1}}],
+        "parts": [{"doc": {"x": 1}, "kg": 1}, {"doc": [{"y": 1}]}],
+        "grid": [[{"x": 1}, {"y": 1}]],
+    }
+    assert list(map(name_of, unknown(record, known(dataset)))) == ["parts.kg"]

@@ -122,8 +122,11 @@ class Document:
         if 0 < cut < len(data):
             self._window.give_back(cut)
             return data[:-cut]
-        if cut:
-            data += self._window.take_to(self._openings, len(BOM) - cut)
+        while cut and len(data) < len(BOM) and BOM.startswith(data):
+            more = self._window.take_to(self._openings, len(BOM) - len(data))
+            if not more:
+                break
+            data += more
         if not data.endswith(BOM):
             return data
         self._feed(data[: -len(BOM)])

@@ -14,10 +14,16 @@ import msgspec
 from etl.ingestion.constants import LAYER_LEVELS
 from etl.ingestion.framing.boundaries import are_lines
 from etl.ingestion.framing.nesting import is_nested_deeper
+from etl.ingestion.framing.spans import members
 from etl.ingestion.values import Block, PieceShape, Proof, Prover
 
 # Possessive: without it, megabytes of blanks would be tried again for each way to divide them.
 _FIRST_NAME = re.compile(r'[ \t\n\r]*+,?[ \t\n\r]*+\{[ \t\n\r]*+"[^"\\]*+"[ \t\n\r]*+:')
+
+# The bytes before the next key with its first quote, and those after the key through the name of the first member.
+_NEXT_KEY = re.compile(
+    r'([ \t\n\r]*+,[ \t\n\r]*+")[^"\\]*+("[ \t\n\r]*+:[ \t\n\r]*+\{[ \t\n\r]*+"[^"\\]*+"[ \t\n\r]*+:)'
+)
 
 _MISSES = 4
 _SCANNED_AFTER_MISSES = 64
@@ -47,7 +53,9 @@ class Needle:
 
     def __init__(self, shape: PieceShape, prover: Prover | None) -> None:
         self._prover = prover
+        # Of members it is what follows a key; the key differs.
         self._needle = b"\n" if shape == "lines" else b""
+        self._before_key = b""
         self._shape = shape
         self._record_bytes = 0.0
         self._is_ambiguous = False
@@ -59,6 +67,9 @@ class Needle:
         self._to_scan -= 1
         if self._shape == "array" and text[end - 1] == "}" and (name := _FIRST_NAME.match(text, end)):
             self._needle = text[end - 1 : name.end()].encode("latin-1")
+        if self._shape == "members" and text[end - 1] == "}" and (name := _NEXT_KEY.match(text, end)):
+            self._before_key = text[end - 1 : name.end(1)].encode("latin-1")
+            self._needle = name[2].encode("latin-1")
 
     def block(
         self, data: bytes, start: int, stop: int, at: BlockStart, *, passes: bool = False
@@ -103,6 +114,8 @@ class Needle:
 
         No other record ends between the needle before it and its own end: these bytes are one value.
         """
+        if self._shape == "members":
+            return -1
         if self._shape == "lines":
             newline = data.find(b"\n", least)
             end = start + len(data[start:newline].rstrip(b" \t\r")) if newline >= 0 else -1
@@ -122,7 +135,7 @@ class Needle:
         return self._prove(data[start:end].rstrip(b" \t\r"), at)
 
     def _records(self, data: bytes, start: int, stop: int, at: BlockStart) -> tuple[bytes, Proof] | None:
-        last = data.rfind(self._needle, start, stop)
+        last = self._last_end(data, start, stop)
         if last >= 0 and not self._is_ambiguous:
             result = self._prove(data[start : last + 1], at)
             if result is not None:
@@ -131,6 +144,19 @@ class Needle:
             self._is_ambiguous = True
         last = self._balanced(data, start, last)
         return self._prove(data[start : last + 1], at) if last >= 0 else None
+
+    def _last_end(self, data: bytes, start: int, stop: int) -> int:
+        """Return the place of the last `}` before `stop` with which a record may end, or -1."""
+        at = data.rfind(self._needle, start, stop)
+        if self._shape != "members":
+            return at
+        while at >= 0:
+            quote = data.rfind(b'"', start, at)
+            end = quote + 1 - len(self._before_key)
+            if end >= start and data.startswith(self._before_key, end):
+                return end
+            at = data.rfind(self._needle, start, at)
+        return -1
 
     def _prove(self, data: bytes, at: BlockStart) -> tuple[bytes, Proof] | None:
         block = Block(data=data, shape=self._shape, offset=at.offset, place=at.place)
@@ -148,7 +174,7 @@ class Needle:
         for _ in range(_CANDIDATES):
             if depth == 0 or at < 0:
                 return at
-            before = data.rfind(self._needle, start, at)
+            before = self._last_end(data, start, at)
             depth -= data.count(b"{", before + 1, at + 1) - data.count(b"}", before + 1, at + 1)
             at = before
         return -1
@@ -157,7 +183,11 @@ class Needle:
 def _proof(block: Block) -> Proof | None:
     """Return how many records a block holds, or None when one is no JSON or is nested deeper than LAYER_LEVELS."""
     try:
-        values = _values(b"[%b]" % block.data) if block.shape == "array" else _on_lines(block.data)
+        if block.shape == "members":
+            found = members(block.data)
+            values: Sequence[msgspec.Raw] = found.values if found else ()
+        else:
+            values = _values(b"[%b]" % block.data) if block.shape == "array" else _on_lines(block.data)
     except _UNDECODED:
         return None
     return Proof(len(values)) if values and _is_shallow(block.data, values) else None

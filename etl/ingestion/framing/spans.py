@@ -3,6 +3,7 @@
 import re
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
 from itertools import accumulate
 from typing import cast, overload
 
@@ -15,8 +16,57 @@ _BETWEEN = re.compile(rb"[ \t\n\r,]*")
 
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _value = msgspec.json.Decoder(msgspec.Raw).decode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_COLON = re.compile(rb'"[ \t\n\r]*:[ \t\n\r]*').fullmatch
+_HAS_ESCAPE = re.compile(r'[\x00-\x1f"\\]').search
+_encode = msgspec.json.Encoder().encode
 
 _UNDECODED = (msgspec.MsgspecError, RecursionError)
+
+
+class Members:
+    """The members of an object, as they are written."""
+
+    def __init__(self, decoded: dict[str, msgspec.Raw], colon: bytes) -> None:
+        self.values = list(decoded.values())
+        self._decoded = decoded
+        self._colon = colon
+
+    @cached_property
+    def keys(self) -> list[bytes]:
+        """The keys, without their quotes."""
+        return list(map(str.encode, self._decoded))
+
+    @cached_property
+    def texts(self) -> list[bytes]:
+        """The members as a whole."""
+        return [b'"%b%b%b' % (key, self._colon, value) for key, value in zip(self.keys, self.values, strict=True)]
+
+
+def members(data: bytes) -> Members | None:
+    """Return the members that these bytes are, or None where this is not certain.
+
+    They are decoded as an object, which keeps one of two members with the same key and replaces escapes in keys. So
+    the members are written again: only if that gives the same bytes, nothing is lost.
+    """
+    text = b"{%b}" % data
+    try:
+        decoded = _members(text)
+    except _UNDECODED:
+        return None
+    if not decoded:
+        return None
+    if _encode(decoded) == text and not _HAS_ESCAPE("".join(decoded)):
+        return Members(decoded, b'":')
+    key, value = next(iter(decoded.items()))
+    begin = 1 + len(key.encode())
+    colon = data[begin : data.find(bytes(value), begin)]
+    if not _COLON(colon):
+        return None
+    found = Members(decoded, colon)
+    first = len(found.texts[0])
+    separator = data[first : _after_separator(data, first)]
+    return found if separator.join(found.texts) == data else None
 
 
 class Spans(Sequence[Span]):
@@ -25,18 +75,30 @@ class Spans(Sequence[Span]):
     def __init__(self, data: bytes, shape: PieceShape) -> None:
         self._data = data
         self._scanned: list[Span] = []
+        self._values: Sequence[msgspec.Raw | bytes] = ()
+        self._of_members = members(data) if shape == "members" else None
         try:
-            values = _values_of(data, shape)
+            values = self._of_members.texts if self._of_members else _values_of(data, shape)
         except _UNDECODED:
             self._scanned = list(piece_spans(Piece(offset=0, count=0, first_record=1, parts=(data,), shape=shape)))
             self._starts, self._sizes = [0] * len(self._scanned), [0] * len(self._scanned)
             return
+        self._values = values
         self._sizes = list(map(len, values))
         self._starts = _starts(data, values, self._sizes)
 
     def __len__(self) -> int:
         """Return the number of records."""
         return len(self._starts)
+
+    @property
+    def texts(self) -> Sequence[msgspec.Raw | bytes]:
+        """The records as they are written; members without their keys."""
+        return (
+            self._of_members.values
+            if self._of_members
+            else self._values or [self._data[span.start : span.end] for span in self._scanned]
+        )
 
     @overload
     def __getitem__(self, place: int) -> Span: ...
@@ -49,7 +111,9 @@ class Spans(Sequence[Span]):
         if self._scanned:
             return self._scanned[place]
         start = self._starts[place]
-        return Span(start, start + self._sizes[place], not_an_object(chr(self._data[start])))
+        end = start + self._sizes[place]
+        begin = end - len(self._of_members.values[place]) if self._of_members else start
+        return Span(start, end, not_an_object(chr(self._data[begin])))
 
 
 def spans(piece: Piece, places: Collection[int] | None = None) -> Iterator[tuple[int, Span]]:
@@ -86,7 +150,7 @@ def _starts(block: bytes, values: Sequence[msgspec.Raw | bytes], sizes: Sequence
     first = _after_separator(block, 0)
     separator = block[first + sizes[0] : _after_separator(block, first + sizes[0])] if sizes else b""
     if not first and separator.join(values) == block:  # Nearly always all separators are equal.
-        return list(accumulate((size + len(separator) for size in sizes[:-1]), initial=0))
+        return list(accumulate(map(len(separator).__add__, sizes[:-1]), initial=0))
     starts = []
     at = 0
     for size in sizes:

@@ -1,7 +1,7 @@
 """The check of the tokens of a column, with its `null_if`, default and limits. Pure: the fast path."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
@@ -15,7 +15,7 @@ from etl.ingestion.framing import partial
 from etl.ingestion.transform import wrappings
 from etl.ingestion.transform.members import getter
 from etl.ingestion.transform.rules import Accept, Group, Token
-from etl.ingestion.transform.tokens import NULL, SEPARATOR, each_accepted, known, suspect
+from etl.ingestion.transform.tokens import NULL, SEPARATOR, UNDECODABLE, each_accepted, known, suspect
 from etl.ingestion.transform.types import converter, rules_of
 from etl.ingestion.values import Misfit
 
@@ -25,7 +25,17 @@ _LONGEST_REMEMBERED = 1 << 8
 
 _decode = partial.decoder().decode
 
+_NULL_TOKEN = b"\x1fnull\x1f"
+_HAS_EXPONENT = re.compile(rb"\x1f-?[0-9][0-9.]*+[eE]").search
+
 _ESCAPE_AT_END = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)\Z").search
+_BLANK = (
+    rb"\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2(?:\x80[\x80-\x8a\xa8\xa9\xaf]|\x81\x9f)|\xe3\x80\x80"  # as str.strip has it
+)
+_ODD_FIRST = re.compile(rb'\x1f"(?:\\|' + _BLANK + b")").search
+_ODD_LAST = re.compile(rb"(?:" + _BLANK + rb'|\\(?:u[0-9a-fA-F]{4}|.))"\x1f').search
+_WIDTHS = (32, 8, 2, 1)
+"""Texts are often padded to a fixed width: many spaces are removed at a time."""
 
 
 def acceptor(column: Column) -> Accept:
@@ -108,59 +118,126 @@ def _by_the_checked_path(column: Column) -> Accept:
     return each_accepted(accept_one)
 
 
+def _joined(tokens: Sequence[Token]) -> bytes:
+    """Return the tokens, each after a separator, with another one at the end."""
+    return b"%b%b%b" % (SEPARATOR, SEPARATOR.join(tokens), SEPARATOR)
+
+
+def _split(joined: bytes) -> list[bytes]:
+    return joined[1:-1].split(SEPARATOR)
+
+
+def _replaced(joined: bytes, old: bytes, new: bytes) -> bytes:
+    """Replace fields, each given with the separators around it: of two adjacent ones the second needs another step."""
+    return joined.replace(old, new).replace(old, new)
+
+
 def _is_null(token: bytes) -> bool:
     return token == b"null"
 
 
 def _required(check: Accept) -> Accept:
     def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
-        if b"null" in SEPARATOR.join(tokens):
+        if _NULL_TOKEN in _joined(tokens):
             suspect(tokens, suspects, lambda token: not _is_null(token))
         return check(tokens, suspects)
 
     return accept
 
 
-def _null_if(check: Accept, values: Iterable[Any]) -> Accept:
-    texts = frozenset(msgspec.json.encode(value) for value in values if isinstance(value, str))
+def _null_if(check: Accept, values: Sequence[Any]) -> Accept:
+    texts = frozenset(value for value in values if isinstance(value, str))
     numbers = frozenset(Decimal(str(value)) for value in values if not isinstance(value, str))
+    spelled = [SEPARATOR + msgspec.json.encode(text) + SEPARATOR for text in texts]
+    numbers_found = re.compile(b"|".join(map(_number_pattern, numbers))) if numbers else None
 
-    def with_null(token: Token) -> Token:
-        text = bytes(token)
-        if text[:1] == b'"':
-            return NULL if text in texts else token
-        if not numbers or text[:1] not in b"-0123456789":
+    def with_null(token: bytes) -> bytes:
+        if token[:1] == b'"':
+            return b"null" if _text(token) in texts else token
+        if not numbers or token[:1] not in b"-0123456789":
             return token
         try:
-            return NULL if Decimal(text.decode()) in numbers else token
+            return b"null" if Decimal(token.decode()) in numbers else token
         except InvalidOperation:
             return token  # An exponent beyond all numbers that a definition can name.
 
     def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
-        if texts:
-            # The same text may be spelled with other escapes.
-            suspect(tokens, suspects, lambda token: b"\\" not in token)
-        return check([with_null(token) for token in tokens], suspects)
+        joined = given = _joined(tokens)
+        for text in spelled:
+            if text in joined:
+                joined = _replaced(joined, text, _NULL_TOKEN)
+        if numbers_found:
+            joined = numbers_found.sub(b"\x1fnull", joined)
+        fields = tokens if joined is given else _split(joined)
+        # The same text may be spelled with other escapes, and the same number with an exponent.
+        if (texts and b"\\" in joined) or (numbers and _HAS_EXPONENT(joined)):
+            fields = [with_null(token) for token in _split(joined)]
+        return check(fields, suspects)
 
     return accept
 
 
+def _number_pattern(number: Decimal) -> bytes:
+    """Return the pattern of the tokens without an exponent that are this number, with the separator before them."""
+    if not number:
+        return rb"\x1f-?0(?:\.0++)?(?=\x1f)"
+    whole, _, fraction = f"{number:f}".partition(".")
+    fraction = fraction.rstrip("0")
+    rest = rf"\.{fraction}0*+" if fraction else r"(?:\.0++)?"
+    return rf"\x1f{whole}{rest}(?=\x1f)".encode()
+
+
+def _text(token: bytes) -> str | None:
+    """Return the text that a token is, or None where it is none."""
+    try:
+        return msgspec.json.decode(token, type=str)
+    except UNDECODABLE:
+        return None
+
+
 def _or_default(check: Accept, field: Token) -> Accept:
+    own = SEPARATOR + bytes(field) + SEPARATOR
+
     def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
         fields = check(tokens, suspects)
-        return [field if _is_null(bytes(token)) else token for token in fields]
+        joined = _joined(fields)
+        if _NULL_TOKEN not in joined:
+            return fields
+        # An escape may have meant the separator: then a text may hold what looks like a field.
+        if SEPARATOR in bytes(field) or joined.count(SEPARATOR) != len(fields) + 1:
+            return [field if _is_null(bytes(token)) else token for token in fields]
+        return _split(_replaced(joined, _NULL_TOKEN, own))
 
     return accept
 
 
 def _trimmed(check: Accept) -> Accept:
-    def trimmed(token: Token) -> Token | None:
-        text = bytes(token)
-        if text[:1] != b'"':
+    def trimmed(token: bytes) -> Token | None:
+        if token[:1] != b'"':
             return token
-        inner = text[1:-1]
+        inner = token[1:-1]
         inner = inner.strip(b" ") if inner.isascii() else inner.decode().strip().encode()
         # An escape may mean white space, too.
         return None if inner[:1] == b"\\" or _ESCAPE_AT_END(inner) else b'"%b"' % inner
 
-    return lambda tokens, suspects: check(known(map(trimmed, tokens), suspects), suspects)
+    def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
+        joined = _joined(tokens)
+        if b'\x1f" ' in joined or b' "\x1f' in joined:
+            joined = _stripped(joined)
+            tokens = _split(joined)
+        if (b"\\" in joined or not joined.isascii()) and (_ODD_FIRST(joined) or _ODD_LAST(joined)):
+            tokens = known(map(trimmed, _split(joined)), suspects)
+        return check(tokens, suspects)
+
+    return accept
+
+
+def _stripped(joined: bytes) -> bytes:
+    """Return tokens without the spaces at the beginning and the end of texts."""
+    for width in _WIDTHS:
+        before, after = b'\x1f"' + b" " * width, b" " * width + b'"\x1f'
+        while before in joined:
+            joined = joined.replace(before, b'\x1f"')
+        while after in joined:
+            joined = joined.replace(after, b'"\x1f')
+    return joined

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from io import BytesIO
 from itertools import chain, compress, repeat
+from operator import not_
 from typing import Any, Literal, cast
 
 import msgspec
@@ -21,13 +22,16 @@ from etl.ingestion.constants import LAYER_LEVELS, MAX_NESTING, WHOLE_RECORD_BYTE
 from etl.ingestion.framing import decoding
 from etl.ingestion.framing.boundaries import are_lines, is_utf8
 from etl.ingestion.framing.nesting import is_nested_deeper
-from etl.ingestion.framing.spans import Spans
+from etl.ingestion.framing.spans import Members, Spans, members
+from etl.ingestion.transform import misfits
 from etl.ingestion.transform.acceptance import group_of
+from etl.ingestion.transform.conditions import TokenCondition, decisions
+from etl.ingestion.transform.extraction import Fields, RowExtractor
 from etl.ingestion.transform.extras import Extras
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.transform.rules import Group, Token
-from etl.ingestion.transform.shapes import Decoders, RowExtractor, Shape, TokenColumn
-from etl.ingestion.transform.tokens import SEPARATOR
+from etl.ingestion.transform.shapes import Decoders, Shape, TokenColumn
+from etl.ingestion.transform.tokens import NULL, SEPARATOR
 from etl.ingestion.transform.unknown import UnknownCounts
 from etl.ingestion.values import Batch, Block, BlockRows, Piece, PieceShape, Proof, Rows, Span
 
@@ -74,7 +78,10 @@ class FastPath:
         self._extras = extras
         self._empty = shape.record()
         self._has_arrays = any(table.each for table, _ in shape.tables)
+        self._has_conditions = any(table.where and not table.each for table, _ in shape.tables)
         self._tables = [_Table(shape, table, columns, guarded, suspected) for table, columns in shape.tables]
+        self._is_of_keys = any(table.is_of_keys for table in self._tables)
+        self._is_of_texts = any(table.is_of_texts for table in self._tables)
         self._name: Literal["fast", "strict"] = "fast" if guarded else "strict"
         self._misses = 0
         self._pause = 0
@@ -108,7 +115,7 @@ class FastPath:
                 counts[table] += count
             for suspect, within in rows.suspects:
                 spans[suspect] = span = Span(begin + within.start, begin + within.end, within.fault)
-                record = decoding.decode_one(decoding.text(piece, span))
+                record = decoding.decode_one(decoding.text(piece, span), is_keyed=piece.is_keyed)
                 builder.add(suspect, record, is_counted=suspect not in rows.undecoded)
         if place != piece.count + 1:
             raise InternalError(f"of {piece.count} records at byte {piece.offset} {place - 1} were decoded")
@@ -130,15 +137,20 @@ class FastPath:
         """Return the number of records in a block and their rows, or None where the cutter must check the block.
 
         Decoding a block proves that it is JSON. It does not prove how deep the unnamed members are nested, or that each
-        value is of the kind of its column: both are checked here.
+        value is of the kind of its column: both are checked here. What no row holds is not checked: the cutter does it.
         """
+        if self._shape.leaves_out:
+            return None
         if self._pause:
             self._pause -= 1
             return None
         text = _Block(block.data, block.shape)
         records = self._proven(text)
         decoded = _Decoded(records, counts=self._counted(records))
-        rows = self._block_rows(text, decoded, block.offset, block.place) if records else None
+        try:
+            rows = self._block_rows(text, decoded, block.offset, block.place) if records else None
+        except UnicodeDecodeError:  # A value that was looked at is no UTF-8.
+            rows = None
         if rows is not None and _is_sound(block, rows) and self._are_sound(block.data, records):
             self._misses = 0
             return Proof(len(records), rows)
@@ -194,8 +206,11 @@ class FastPath:
         tails = [head + number for number in _numbers(last)[first - 1 : last - 1]]
         # All tables add their suspects before any of them leaves a suspect out.
         lines_of_tables = []
-        for table in self._tables:
-            lines_of_tables.append(table.rows(records, tails, suspects))  # noqa: PERF401 - the stack is deepest here: no frame more
+        texts: Sequence[Token] = block.spans.texts if self._is_of_texts else ()
+        keys: Sequence[Token] = block.keys(len(records)) if self._is_of_keys else ()
+        takes = self._takes(records, suspects)
+        for number, table in enumerate(self._tables):
+            lines_of_tables.append(table.rows(records, tails, suspects, takes.get(number), texts, keys))
         return BlockRows(
             maker=self,
             count=len(records),
@@ -206,6 +221,25 @@ class FastPath:
             unknown=decoded.counts.kept() if decoded.counts else {},
             unknown_others=decoded.counts.others if decoded.counts else 0,
         )
+
+    def _takes(self, records: Sequence[Any], suspects: set[int]) -> dict[int, Sequence[int]]:
+        """Return the places of the records that each table of records takes, by its number; empty: it takes all.
+
+        The first table whose conditions hold takes a record; one that no table takes becomes a suspect.
+        """
+        if not self._has_conditions:
+            return {}
+        takes: dict[int, Sequence[int]] = {}
+        places: Sequence[int] = range(len(records))
+        for number, table in enumerate(self._tables):
+            if not table.is_of_elements:
+                decisions = table.decisions(list(map(records.__getitem__, places)))
+                if decisions.count(None):
+                    suspects.update(place for place, holds in zip(places, decisions, strict=True) if holds is None)
+                takes[number] = list(compress(places, decisions))
+                places = list(compress(places, map(not_, decisions)))
+        suspects.update(places)
+        return takes
 
     def _decoded(self, block: "_Block") -> "_Decoded":
         """Return the records of a block; its unknown members are counted if the definition warns of them."""
@@ -228,7 +262,8 @@ class FastPath:
         try:
             return block.decoded(self._any)
         except _DECODE_ERRORS:  # Some numbers are too large for this decoder.
-            return (decoding.decode_one(block.text(span)) for span in block.spans)
+            texts = (block.record_text(place, span) for place, span in enumerate(block.spans))
+            return (decoding.decode_one(text) for text in texts if text is not None)
 
     def _decoded_one_by_one(self, block: "_Block") -> "_Decoded":
         """Return the records of a block, and the places, from 0, of those that do not decode as the dataset says."""
@@ -236,9 +271,9 @@ class FastPath:
         known: list[Any] = []
         others: list[bytes] = []
         for place, span in enumerate(block.spans):
-            text = block.text(span)
+            text = block.record_text(place, span)
             record = None
-            if not span.fault and self._is_light(text):
+            if not span.fault and text is not None and self._is_light(text):
                 record = _decoded_one(self._refusing, text) if self._projection.warns_of_unknown else None
                 if record is not None:
                     known.append(record)
@@ -309,6 +344,10 @@ class _Block:
         """
         if self._shape == "array":
             return cast(list[Any], decoders.array.decode(b"[%b]" % self.data))
+        if self._shape == "members":
+            if self.members is None:
+                raise ValueError("members that are not certain are decoded one by one")
+            return cast(list[Any], decoders.array.decode(b"[%b]" % b",".join(self.members.values)))
         if self._shape == "lines":
             records: list[Any] = decoders.one.decode_lines(self.data)
             if are_lines(self.data, len(records)):
@@ -316,9 +355,20 @@ class _Block:
             return list(map(decoders.one.decode, self.data.split(b"\n")))
         raise ValueError("records that follow one another are decoded one by one")
 
-    def text(self, span: Span) -> bytes:
-        """Return the text of a record."""
-        return self.data[span.start : span.end]
+    def record_text(self, place: int, span: Span) -> bytes | None:
+        """Return a record as it is written, or None for a member that only the checked path reads."""
+        if self._shape != "members":
+            return self.data[span.start : span.end]
+        return bytes(self.members.values[place]) if self.members else None
+
+    def keys(self, count: int) -> Sequence[Token]:
+        """Return the tokens of the keys of so many records, null for each where the records have none."""
+        return [NULL] * count if self.members is None else [b'"%b"' % key for key in self.members.keys]
+
+    @cached_property
+    def members(self) -> Members | None:
+        """The members of the block, or None where these are no members or not certain."""
+        return members(self.data) if self._shape == "members" else None
 
     @property
     def spans(self) -> Spans:
@@ -336,23 +386,47 @@ class _Table:
     ) -> None:
         grouped: dict[Group, list[TokenColumn]] = {}
         alone: list[list[TokenColumn]] = []
+        moves = _moves(columns)
+        moving = {name for move in moves for name in move}
         for column in columns:
             key = (table.name, column.name)
-            group = None if key in suspected else group_of(column.column, is_guarded=key in guarded)
+            is_alone = key in suspected or column.name in moving
+            group = None if is_alone else group_of(column.column, is_guarded=key in guarded)
             if group is None:
                 alone.append([column])
             else:
                 grouped.setdefault(group, []).append(column)
         self._groups = [*grouped.items(), *((None, columns) for columns in alone)]
+        places = {own[0].name: place for place, (_, own) in enumerate(self._groups) if own[0].name in moving}
+        self._moves = [(places[source], places[target]) for source, target in moves]
         self._empty = shape.record()
         self._name = table.name
+        self._conditions = [TokenCondition(condition) for condition in table.where]
+        self.is_of_elements = bool(table.each)
         self._extractor: RowExtractor = shape.extractor(table, [columns for _, columns in self._groups])
+        self.is_of_texts = self._extractor.of_texts
+        self.is_of_keys = self._extractor.of_keys
         self.columns = (*(column.name for _, columns in self._groups for column in columns), *LINEAGE)
 
-    def rows(self, records: Sequence[Any], tails: Sequence[bytes], suspects: set[int]) -> "_Lines":
+    def decisions(self, records: Sequence[Any]) -> list[bool | None]:
+        """Return for each row whether the conditions of the table hold; None: only the checked path can tell."""
+        if self._extractor.conditions is None:
+            return [True] * len(records)
+        return decisions(self._conditions, self._extractor.conditions(records))
+
+    def rows(
+        self,
+        records: Sequence[Any],
+        tails: Sequence[bytes],
+        suspects: set[int],
+        places: Sequence[int] | None,
+        texts: Sequence[Token],
+        keys: Sequence[Token],
+    ) -> "_Lines":
         """Return the lines of CSV, and add the records with a token that does not pass to the suspects.
 
-        `tails` are the last fields of each record's rows.
+        `tails` are the last fields of each record's rows; `texts` are the records as they are written, and `keys` the
+        tokens of their keys, if a column has them. `places` are those of the records that become rows; None: all do.
         """
         sizes = None if self._extractor.sizes is None else self._extractor.sizes(records)
         if sizes is not None and self._extractor.repeated and max(sizes) > _MANY_ROWS:
@@ -360,20 +434,57 @@ class _Table:
             suspects.update(wide)
             records = [self._empty if place in wide else record for place, record in enumerate(records)]
             sizes = [0 if place in wide else size for place, size in enumerate(sizes)]
-        fields = self._extractor.fields(records, () if sizes is None else _numbers(max(sizes)))
+        numbers = () if sizes is None else _numbers(max(sizes))
+        if places is not None:
+            records, tails = list(map(records.__getitem__, places)), list(map(tails.__getitem__, places))
+            texts = list(map(texts.__getitem__, places)) if texts else ()
+            keys = list(map(keys.__getitem__, places)) if keys else ()
+        fields = self._extractor.fields(records, numbers, texts, keys)
+        if sizes is not None and self.is_of_elements and self._conditions:
+            fields, sizes = self._taken(records, fields, sizes, suspects)
         if not fields:
-            return _Lines([], sizes)
+            return _Lines([], sizes, places)
         odd_rows: set[int] = set()
         changed: list[tuple[str, int]] = []
-        groups = []
-        for (group, columns), rows in zip(self._groups, zip(*fields, strict=True), strict=True):
-            groups.append(_accepted(group, columns, rows, odd_rows, changed))
+        groups = self._accepted_groups(fields, odd_rows, changed)
         if sizes is not None:
             tails = list(chain.from_iterable(map(repeat, tails, sizes)))
         changed = [(f"{self._name}.{column}", row) for column, row in changed]
-        lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes, changed)
-        suspects.update(odd_rows if sizes is None else map(lines.owners().__getitem__, odd_rows))
+        lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes, places, changed)
+        suspects.update(map(lines.owners().__getitem__, odd_rows) if odd_rows else ())
         return lines
+
+    def _accepted_groups(
+        self, fields: list[Fields], odd_rows: set[int], changed: list[tuple[str, int]]
+    ) -> list[Sequence[Token]]:
+        """Return the accepted fields of each group of columns; the others are noted as `_accepted` does."""
+        rows: list[Sequence[Token]] = list(zip(*fields, strict=True))
+        for source, target in self._moves:
+            rows[source], rows[target] = misfits.moved(rows[source], rows[target])
+        return [
+            _accepted(group, columns, own, odd_rows, changed)
+            for (group, columns), own in zip(self._groups, rows, strict=True)
+        ]
+
+    def _taken(
+        self, records: Sequence[Any], fields: list[Fields], sizes: Sequence[int], suspects: set[int]
+    ) -> tuple[list[Fields], list[int]]:
+        """Return the fields of the elements that the conditions take, and the number of these for each record."""
+        holds = self.decisions(records)
+        counts = [0] * len(sizes)
+        for place, held in zip(chain.from_iterable(map(repeat, range(len(sizes)), sizes)), holds, strict=True):
+            if held:
+                counts[place] += 1
+            elif held is None:
+                suspects.add(place)
+        return list(compress(fields, holds)), counts
+
+
+def _moves(columns: Sequence[TokenColumn]) -> list[tuple[str, str]]:
+    """Return the names of the columns whose misfits can be moved, each with the column that takes them."""
+    by_name = {column.name: column.column for column in columns}
+    pairs = [(column.column, by_name[column.column.misfits_to]) for column in columns if column.column.misfits_to]
+    return [(source.name, target.name) for source, target in pairs if misfits.is_movable(source, target)]
 
 
 def _wide(sizes: Sequence[int], repeated: Sequence[int]) -> set[int]:
@@ -398,15 +509,19 @@ def _accepted(
     """
     if group and (accepted := group.accept(rows)) is not None:
         return accepted
-    if group and group.odd_rows:
-        for place in group.odd_rows(rows, len(columns)):
-            odd: set[int] = set()
-            own: list[tuple[str, int]] = []
-            _accepted(None, columns, [rows[place]], odd, own)
-            odd_rows.update(place for _ in odd)
-            changed.extend((name, place) for name, _ in own)
-        # The tokens of all other rows pass as they are.
-        return rows
+    if group and group.odd_rows and (places := group.odd_rows(rows, len(columns))):
+        rest = list(rows)
+        for place in places:
+            rest[place] = _join([NULL] * len(columns))
+        if (accepted := group.accept(rest)) is not None:
+            fields_of_rows = list(accepted)
+            for place in places:
+                odd: set[int] = set()
+                own: list[tuple[str, int]] = []
+                [fields_of_rows[place]] = _accepted(None, columns, [rows[place]], odd, own)
+                odd_rows.update(place for _ in odd)
+                changed.extend((name, place) for name, _ in own)
+            return fields_of_rows
     tokens = [rows] if len(columns) == 1 else zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
     fields = []
     for column, column_tokens in zip(columns, tokens, strict=True):
@@ -419,16 +534,26 @@ def _accepted(
 class _Lines:
     """The lines of CSV of a block; `sizes` are the numbers of lines of its records, None: each record has one line.
 
-    `changed` are the columns and the lines of texts that are not stored as they are written.
+    `places` are those of the records that have lines, None: all have. `changed` are the columns and the lines of texts
+    that are not stored as they are written.
     """
 
-    def __init__(self, lines: list[bytes], sizes: list[int] | None, changed: Sequence[tuple[str, int]] = ()) -> None:
+    def __init__(
+        self,
+        lines: list[bytes],
+        sizes: Sequence[int] | None,
+        places: Sequence[int] | None,
+        changed: Sequence[tuple[str, int]] = (),
+    ) -> None:
         self.lines = lines
         self._changed = changed
         self._sizes = sizes
+        self._places = places
 
     def owners(self) -> Sequence[int]:
         """Return the place in the block, from 0, of the record of each line."""
+        if self._places is not None:
+            return self._places
         if self._sizes is None:
             return range(len(self.lines))
         return list(chain.from_iterable(map(repeat, range(len(self._sizes)), self._sizes)))
@@ -443,7 +568,15 @@ class _Lines:
         """Return the lines without those of the suspects, each with its end, and their number."""
         lines = self.lines
         if suspects:
-            lines = list(compress(lines, (owner not in suspects for owner in self.owners())))
+            owners = self.owners()
+            keeps: Iterable[bool] = (owner not in suspects for owner in owners)
+            if isinstance(owners, range):
+                # Mostly few of many.
+                kept = [True] * len(owners)
+                for suspect in suspects:
+                    kept[suspect] = False
+                keeps = kept
+            lines = list(compress(lines, keeps))
         return b"\n".join([*lines, b""]), len(lines)
 
 

@@ -5,16 +5,17 @@ Each converter looks first for what nearly every value is, and takes its time wi
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, assert_never
 
 from etl.datasets import Column
 from etl.datasets.types import NumberType
 from etl.ingestion.transform.conversions import MAX_FRACTION_DIGITS, bounds_check, require_numeric_range
 from etl.ingestion.transform.rules import Accept, Changed, Convert, ConvertAll, Group, Rules, Token, convert_none
-from etl.ingestion.transform.tokens import LONGEST_NUMBER, SEPARATOR, suspect
+from etl.ingestion.transform.tokens import FEW_ODD, LONGEST_NUMBER, MOST_ODD, NULL, ROW_SEPARATOR, SEPARATOR, places
 from etl.ingestion.values import Misfit
 
 _SPACE = " \t\n\r\v\f"
@@ -25,16 +26,62 @@ _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 Keeps = Callable[[str], object]
 """A text -> whether a column stores it as it is written."""
 
-_WHOLE_TOKEN = re.compile(rb"-?[0-9]+")
-_NUMBER_TOKEN = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
+_KEPT_WHOLE = r"0|-?[1-9][0-9]*+"
+_KEPT_NUMERIC = r"(?!-0(?:\.0++)?(?![0-9.]))-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?"
+_KEPT_DOUBLE = r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?"
+"""Texts that a column of numbers stores as they are written. A double has no digits of its own: "1.50" is its 1.5."""
+
 _WHOLE_BYTES = b"0123456789-\x1f"
 _NUMBER_BYTES = b"0123456789-.eE+\x1f"
+_PLAIN_BYTES = b"0123456789-.\x1f"
 _ODD = b"x"
+_REST = r"[0-9.]*+(?:[eE][+-]?[0-9]{1,3}+)?"
+_NUMBER_TOKEN = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
+_WHOLE_TOKEN = re.compile(rb"(-?[0-9]+)(?:\.0+)?")
+_ZEROS = re.compile(rb"\.0++(?=[\x1e\x1f])")
 
-_KEPT_WHOLE = re.compile(r"0|-?[1-9][0-9]*").fullmatch
-_KEPT_NUMERIC = re.compile(r"(?!-0(?:\.0+)?\Z)-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?").fullmatch
-_KEPT_DOUBLE = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?").fullmatch
-"""Texts that a column of numbers stores as they are written. A double has no digits of its own: "1.50" is its 1.5."""
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """How a type writes its numbers: the tokens that are sent as they are, and the texts that are stored as written.
+
+    `number` is such a token without quotes; JSON has no other one of these bytes. A token in quotes must be `kept`.
+    """
+
+    kept: str
+    number: str
+    allowed: bytes
+    is_whole: bool = False
+
+    @cached_property
+    def keeps(self) -> Keeps:
+        """The function that returns whether a text is stored as it is written."""
+        return re.compile(self.kept).fullmatch
+
+    @cached_property
+    def are_plain(self) -> Callable[[bytes], object]:
+        """The function that returns whether all fields, each with its separator, are sent as they are."""
+        return re.compile(rf"(?:(?:{self._plain})\x1f)*+".encode()).fullmatch
+
+    @cached_property
+    def odd(self) -> Callable[[bytes], Iterator[re.Match[bytes]]]:
+        """The function that finds the fields, each with the separator before it, that are not sent as they are."""
+        return re.compile(rf"\x1f(?!(?:{self._plain})\x1f|\Z)".encode()).finditer
+
+    @cached_property
+    def changed(self) -> Callable[[bytes], Iterator[re.Match[bytes]]]:
+        """The function that finds the texts that are not stored as they are written."""
+        return re.compile(rf'\x1f"(?!(?:{self.kept})")'.encode()).finditer
+
+    @property
+    def _plain(self) -> str:
+        return f'"(?:{self.kept})"|{self.number}|null'
+
+
+_WHOLE = _Form(kept=_KEPT_WHOLE, number="-?[0-9]++", allowed=_WHOLE_BYTES, is_whole=True)
+_NUMERIC = _Form(kept=_KEPT_NUMERIC, number=f"-?[0-9]{_REST}", allowed=_NUMBER_BYTES)
+# A zero keeps its sign, which the checked path does not see of the integer -0.
+_DOUBLE = _Form(kept=f'(?!-0"){_KEPT_DOUBLE}', number=rf"(?!-0\x1f)-?[0-9]{_REST}", allowed=_NUMBER_BYTES)
 
 
 def rules(column: Column, type_: NumberType) -> Rules:
@@ -42,38 +89,36 @@ def rules(column: Column, type_: NumberType) -> Rules:
     match type_.name:
         case "smallint" | "integer" | "bigint":
             assert type_.limits is not None  # noqa: S101 - the table gives each whole number its limits
-            convert = _exact(column, _whole_converter(column, *type_.limits), _KEPT_WHOLE)
-            # So many digits fit in any case.
-            digits = len(str(type_.limits[1])) - 1
+            convert = _exact(column, _whole_converter(column, *type_.limits), _WHOLE.keeps)
             return Rules(
                 convert=convert,
                 convert_all=_convert_all({int}, convert, has_limits=True),
-                accept=_acceptor(column, _WHOLE_TOKEN, _WHOLE_BYTES, _KEPT_WHOLE, digits=digits),
+                accept=_whole_acceptor(column, *type_.limits),
                 group=_WHOLE_NUMBERS,
-                keeps=_KEPT_WHOLE,
-                changed=_changed(_KEPT_WHOLE),
+                keeps=_WHOLE.keeps,
+                changed=_changed(column, _WHOLE),
             )
         case "numeric":
-            convert = _exact(column, _numeric_converter(column), _KEPT_NUMERIC)
+            convert = _exact(column, _numeric_converter(column), _NUMERIC.keeps)
             has_limits = column.above is not None or column.max is not None
             has_limits = has_limits or (column.min is not None and column.min != 0)
             return Rules(
                 convert=convert,
                 convert_all=_convert_all({int, Decimal}, convert, has_limits=has_limits),
-                accept=_acceptor(column, _NUMBER_TOKEN, _NUMBER_BYTES, _KEPT_NUMERIC),
+                accept=_numeric_acceptor(column),
                 group=_NUMBERS,
-                keeps=_KEPT_NUMERIC,
-                changed=_changed(_KEPT_NUMERIC),
+                keeps=_NUMERIC.keeps,
+                changed=_changed(column, _NUMERIC),
             )
         case "double":
-            convert = _exact(column, _double_converter(column), _KEPT_DOUBLE)
-            accept = _double_acceptor(column)
+            keeps = re.compile(_KEPT_DOUBLE).fullmatch
+            convert = _exact(column, _double_converter(column), keeps)
             return Rules(
                 convert=convert,
                 convert_all=convert_none,
-                accept=accept,
-                keeps=_KEPT_DOUBLE,
-                changed=_changed(_KEPT_DOUBLE),
+                accept=_double_acceptor(column, keeps),
+                keeps=keeps,
+                changed=_changed(column, replace(_DOUBLE, kept=_KEPT_DOUBLE)),
             )
         case _:
             assert_never(type_.name)
@@ -232,49 +277,68 @@ class _Bounds:
         """Return the numbers of a column as floats, with one within the limits for null; None if no float is within."""
         if self._inside is None:
             return None
-        return list(map(float, joined.replace(b"null", self._inside).split(SEPARATOR)))
+        return list(map(float, joined.replace(b"null", self._inside).replace(b'"', b"").split(SEPARATOR)))
 
 
-def _are_numbers(joined: bytes, allowed: bytes) -> bool:
-    return not joined.translate(None, allowed).replace(b"null", b"")
+def _are_numbers(joined: bytes, form: _Form) -> bool:
+    """Return whether all tokens of columns are numbers that are sent as they are."""
+    if not joined.translate(None, form.allowed).replace(b"null", b""):
+        return True
+    return b'"' in joined and form.are_plain(joined + SEPARATOR) is not None
 
 
-def _acceptor(
-    column: Column, form: re.Pattern[bytes], allowed: bytes, keeps: Keeps, *, digits: int | None = None
-) -> Accept:
-    """Return the check of numbers of a form, which is made of the allowed bytes, with at most so many digits."""
+def _without_zeros(joined: bytes) -> bytes:
+    """Return fields, each with its separator, with `5` for each `5.0`: a number of JSON has one point."""
+    if b".00" in joined:
+        return _ZEROS.sub(b"", joined)
+    return joined.replace(b".0\x1f", b"\x1f").replace(b".0\x1e", b"\x1e")
+
+
+def _odd_places(joined: bytes, form: _Form) -> list[int]:
+    """Return the places of the tokens of a column that are not sent as they are."""
+    return list(places(form.odd(SEPARATOR + joined + SEPARATOR), SEPARATOR + joined))
+
+
+def _whole_acceptor(column: Column, lowest: int, highest: int) -> Accept:
     bounds, is_strict = _Bounds(column), _is_strict(column)
+    # So many digits fit in any case.
+    digits = len(str(highest)) - 1
+    plain = replace(_WHOLE, kept=rf"0|-?[1-9][0-9]{{0,{digits - 1}}}+", number=rf"-?[0-9]{{1,{digits}}}+")
 
-    def is_fit(token: bytes) -> bool:
+    def field(token: bytes) -> Token | None:
         number = _unquoted(token)
-        if len(number) > (digits or LONGEST_NUMBER) or not form.fullmatch(number):
-            return token == b"null"
-        if is_strict and number is not token and not keeps(number.decode()):
-            return False
-        return bounds.are_none or bounds.hold(Decimal(number.decode()))
+        whole = _WHOLE_TOKEN.fullmatch(number)
+        if whole is None or len(number) > LONGEST_NUMBER or not lowest <= int(whole[1]) <= highest:
+            return None
+        if number is not token and is_strict and not _WHOLE.keeps(number.decode()):
+            return None
+        return token if len(whole[1]) == len(number) else whole[1]
 
-    def are_fit(tokens: Sequence[Token], joined: bytes) -> bool:
-        return (not digits or max(map(len, tokens)) <= digits) and _are_numbers(joined, allowed)
-
-    return _accept_within(bounds, is_fit, are_fit)
+    return _accept_within(bounds, plain, field, lambda number: bounds.hold(Decimal(number.decode())), digits=digits)
 
 
-def _double_acceptor(column: Column) -> Accept:
-    """Return the check of doubles: a zero keeps its sign, which the checked path does not see of the integer -0."""
+def _numeric_acceptor(column: Column) -> Accept:
     bounds, is_strict = _Bounds(column), _is_strict(column)
 
-    def is_fit(token: bytes) -> bool:
+    def field(token: bytes) -> Token | None:
+        number = _unquoted(token)
+        if len(number) > LONGEST_NUMBER or not _NUMBER_TOKEN.fullmatch(number):
+            return None
+        return None if number is not token and is_strict and not _NUMERIC.keeps(number.decode()) else token
+
+    return _accept_within(bounds, _NUMERIC, field, lambda number: bounds.hold(Decimal(number.decode())))
+
+
+def _double_acceptor(column: Column, keeps: Keeps) -> Accept:
+    bounds, is_strict = _Bounds(column), _is_strict(column)
+
+    def field(token: bytes) -> Token | None:
         number = _unquoted(token)
         if len(number) > LONGEST_NUMBER or not _NUMBER_TOKEN.fullmatch(number) or number == b"-0":
-            return token == b"null"
-        if is_strict and number is not token and not _KEPT_DOUBLE(number.decode()):
-            return False
-        return bounds.are_none or bounds.surely_hold(number)
+            return None
+        return None if number is not token and is_strict and not keeps(number.decode()) else token
 
-    def are_fit(_tokens: Sequence[Token], joined: bytes) -> bool:
-        return b"-0" not in joined and _are_numbers(joined, _NUMBER_BYTES)
-
-    return _accept_within(bounds, is_fit, are_fit)
+    return _accept_within(bounds, _DOUBLE, field, bounds.surely_hold)
 
 
 def _is_strict(column: Column) -> bool:
@@ -282,14 +346,17 @@ def _is_strict(column: Column) -> bool:
     return bool(column.exact or column.null_if or column.trim or column.default is not None)
 
 
-def _changed(keeps: Keeps) -> Changed:
-    """Return the function that finds the texts of a column that it does not store as they are written."""
+def _changed(column: Column, form: _Form) -> Changed | None:
+    """Return the function that finds the texts of a column that it does not store as they are written.
+
+    None: the fast path accepts no such text.
+    """
+    if _is_strict(column):
+        return None
 
     def changed(tokens: Sequence[Token]) -> Sequence[int]:
-        if b'"' not in SEPARATOR.join(tokens):
-            return ()
-        texts = ((place, bytes(token)) for place, token in enumerate(tokens))
-        return [place for place, text in texts if text[:1] == b'"' and not keeps(text[1:-1].decode())]
+        joined = SEPARATOR + SEPARATOR.join(tokens)
+        return list(places(form.changed(joined), joined)) if b'"' in joined else ()
 
     return changed
 
@@ -299,46 +366,92 @@ def _unquoted(token: bytes) -> bytes:
 
 
 def _accept_within(
-    bounds: _Bounds, is_fit: Callable[[bytes], bool], are_fit: Callable[[Sequence[Token], bytes], bool]
+    bounds: _Bounds,
+    form: _Form,
+    field: Callable[[bytes], Token | None],
+    holds: Callable[[bytes], bool],
+    *,
+    digits: int | None = None,
 ) -> Accept:
-    """Return the check of a column by that of all of its tokens, then of one token, and by its limits."""
+    """Return the check of a column: of all of its tokens, then by `field` of each odd one, and by its limits.
+
+    A number of more than so many `digits` may be odd.
+    """
+
+    def are_plain(tokens: Sequence[Token], joined: bytes) -> bool:
+        rest = joined.translate(None, _PLAIN_BYTES)
+        if not rest.replace(b"null", b"") and (digits is None or (b"." not in joined and _longest(tokens) <= digits)):
+            return form is not _DOUBLE or b"-0" not in joined
+        return form.are_plain(joined + SEPARATOR) is not None
 
     def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
         joined = SEPARATOR.join(tokens)
-        if not are_fit(tokens, joined):
-            suspect(tokens, suspects, is_fit)
-        elif not bounds.are_none:
-            suspects.update(place for place in bounds.doubtful(joined) if not is_fit(bytes(tokens[place])))
+        if form.is_whole and b".0" in joined:
+            joined = _without_zeros(joined + SEPARATOR)[:-1]
+            tokens = joined.split(SEPARATOR)
+        if not are_plain(tokens, joined):
+            fields = list(tokens)
+            for place in _odd_places(joined, form):
+                own = field(bytes(fields[place]))
+                if own is None:
+                    suspects.add(place)
+                fields[place] = NULL if own is None else own
+            tokens = fields
+            joined = SEPARATOR.join(tokens)
+        if not bounds.are_none:
+            numbers = ((place, _unquoted(bytes(tokens[place]))) for place in bounds.doubtful(joined))
+            suspects.update(place for place, number in numbers if number != b"null" and not holds(number))
         return tokens
 
     return accept
 
 
-def _accept_group(rows: Sequence[Token], *, allowed: bytes) -> Sequence[Token] | None:
-    return rows if _are_numbers(SEPARATOR.join(rows), allowed) else None
+def _longest(tokens: Sequence[Token]) -> int:
+    return max(map(len, tokens))
 
 
-def _odd_rows(rows: Sequence[Token], width: int, *, marks: bytes) -> list[int]:
-    """Return the places of the rows, each of `width` columns, that hold a byte which no number holds."""
-    marked = SEPARATOR.join(rows).replace(b"null", b"").translate(marks)
-    places: dict[int, None] = {}
+def _accept_group(rows: Sequence[Token], *, form: _Form) -> Sequence[Token] | None:
+    joined = SEPARATOR.join(rows)
+    if _are_numbers(joined, form):
+        return rows
+    if not (form.is_whole and b".0" in joined):
+        return None
+    fields = _without_zeros(ROW_SEPARATOR.join(rows) + ROW_SEPARATOR)[:-1].split(ROW_SEPARATOR)
+    return fields if _are_numbers(SEPARATOR.join(fields), form) else None
+
+
+def _odd_rows(rows: Sequence[Token], width: int, *, form: _Form, marks: bytes) -> list[int] | None:
+    """Return the places of the rows, each of `width` columns, that hold a token which is not sent as it is.
+
+    None: so many rows do that each column must be checked by itself.
+    """
+    joined = SEPARATOR.join(rows)
+    if form.is_whole and b".0" in joined:
+        joined = _without_zeros(joined + SEPARATOR)[:-1]
+    most = max(FEW_ODD, len(rows) // MOST_ODD)
+    if joined.count(b'"') > most:
+        places = dict.fromkeys(place // width for place in _odd_places(joined, form))
+        return list(places) if len(places) <= most else None
+    marked = joined.replace(b"null", b"").translate(marks)
+    found: dict[int, None] = {}
     token = searched = 0
     at = marked.find(_ODD)
     while at >= 0:
         token += marked.count(SEPARATOR, searched, at)
-        places[token // width] = None
-        searched, at = at, marked.find(_ODD, at + 1)
-    return list(places)
+        found[token // width] = None
+        searched = marked.find(SEPARATOR, at)
+        at = marked.find(_ODD, searched) if searched >= 0 else -1
+    return list(found) if len(found) <= most else None
 
 
-def _group(name: str, allowed: bytes) -> Group:
-    marks = bytes(byte if byte in allowed else ord(_ODD) for byte in range(256))
+def _group(name: str, form: _Form) -> Group:
+    marks = bytes(byte if byte in form.allowed else ord(_ODD) for byte in range(256))
     return Group(
         name=name,
-        accept=partial(_accept_group, allowed=allowed),
-        odd_rows=partial(_odd_rows, marks=marks),
+        accept=partial(_accept_group, form=form),
+        odd_rows=partial(_odd_rows, form=form, marks=marks),
     )
 
 
-_WHOLE_NUMBERS = _group("integer", _WHOLE_BYTES)
-_NUMBERS = _group("numeric", _NUMBER_BYTES)
+_WHOLE_NUMBERS = _group("integer", _WHOLE)
+_NUMBERS = _group("numeric", _NUMERIC)

@@ -68,7 +68,7 @@ class Paths:
         if self._checked_for:
             self._checked_for -= 1
             path = self._checked
-        if piece.is_keyed:
+        if piece.shape == "keyed":
             path = self._checked
         return path.batching(piece)
 

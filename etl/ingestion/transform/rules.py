@@ -30,12 +30,13 @@ class Group:
     """Columns whose tokens are checked together: the tokens of a row are joined by the separator of fields.
 
     `accept` returns the fields, joined likewise, or None where a token needs a closer look. `odd_rows`, given the rows
-    and the number of columns, returns the places of the rows that hold such a token; it is None where all rows need it.
+    and the number of columns, returns the places of the rows that hold such a token, or None where these are many;
+    `odd_rows` itself is None where all rows need it.
     """
 
     name: str
     accept: Callable[[Sequence[Token]], Sequence[Token] | None]
-    odd_rows: Callable[[Sequence[Token], int], list[int]] | None = None
+    odd_rows: Callable[[Sequence[Token], int], list[int] | None] | None = None
 
 
 Changed = Callable[[Sequence[Token]], Sequence[int]]

@@ -6,17 +6,31 @@ left to the checked path, and NoShape says why. Pure.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from typing import Any, cast
 
 import msgspec
 
 from etl.datasets import Column, Dataset, Table, paths
+from etl.datasets.definition import Condition
 from etl.ingestion.transform.acceptance import acceptor, constant, field_of, is_converted
-from etl.ingestion.transform.rules import Accept, Changed, Token
-from etl.ingestion.transform.tokens import NULL, SEPARATOR
+from etl.ingestion.transform.extraction import (
+    CONSTANT,
+    KEY,
+    MEMBER,
+    POSITION,
+    WHOLE,
+    Node,
+    Place,
+    RowExtractor,
+    compiled,
+)
+from etl.ingestion.transform.rules import Accept, Changed
+from etl.ingestion.transform.tokens import NULL
 from etl.ingestion.transform.types import rules_of
+from etl.ingestion.transform.unknown import known
 
-Fields = tuple[Token, ...]
 Names = tuple[str, ...]
 
 _ABSENT = msgspec.Raw(b"")
@@ -29,16 +43,10 @@ class NoShape(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenColumn:
-    """One column: where its token comes from, its check, and its description for a user.
-
-    `names` lead to the token from the record, or from the element that is the row. A constant has no names; its field
-    is `fixed`.
-    """
+    """One column: where its token comes from, its check, and its description for a user."""
 
     column: Column
-    where: str
-    names: tuple[str, ...]
-    fixed: bytes | None
+    place: Place
     accept: Accept | None
     changed: Changed | None
     description: str
@@ -47,22 +55,6 @@ class TokenColumn:
     def name(self) -> str:
         """The name of the column."""
         return self.column.name
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowExtractor:
-    """Extracts the rows of one table from decoded records.
-
-    `fields(records, numbers)` returns for each row a tuple with one member for each group of columns: the tokens of the
-    group, joined by SEPARATOR. `numbers` are the numbers of the elements of an array, from b"1", as many as the longest
-    array has. `sizes(records)` returns the number of rows of each record; it is None if each record becomes one row.
-    `repeated(records)` returns how many bytes of each record are in each of its rows; None: a record has one row, or
-    nothing of it is repeated.
-    """
-
-    fields: Callable[[Sequence[Any], Sequence[bytes]], list[Fields]]
-    sizes: Callable[[Sequence[Any]], list[int]] | None
-    repeated: Callable[[Sequence[Any]], list[int]] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,39 +78,27 @@ class Decoders:
         self.one = msgspec.json.Decoder(record, float_hook=str)
 
 
-@dataclass
-class _Node:
-    """A member of a record: a leaf, an object with members, or an array whose elements have members."""
-
-    members: dict[str, "_Node"] = field(default_factory=dict)
-    is_leaf: bool = False
-    is_array: bool = False
-    empty: Any = None
-
-    def at(self, names: Sequence[str]) -> "_Node":
-        node = self
-        for name in names:
-            if node.is_leaf:
-                raise NoShape(f"a path leads to {name} in a member that is itself a column")
-            node = node.members.setdefault(name, _Node())
-        return node
-
-    def attribute(self, name: str) -> str:
-        """Return the name of a member in the type: a neutral one, because the member's own name may be any text."""
-        return f"m{list(self.members).index(name)}"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """A dataset as the fast path sees it: the type of a record, and the columns of each table.
 
-    A record that decodes as `known` has no member that the dataset does not name.
+    A record that decodes as `known` has no unknown member.
     """
 
     record: type[msgspec.Struct]
     known: type[msgspec.Struct]
     tables: tuple[tuple[Table, tuple[TokenColumn, ...]], ...]
-    root: _Node = field(repr=False)
+    root: Node = field(repr=False)
+
+    @cached_property
+    def leaves_out(self) -> bool:
+        """Whether a record can have bytes in named members that are in none of its rows."""
+        if any(table.where or len(table.each) > 1 for table, _ in self.tables) or _has_positions(self.root):
+            return True
+        of_records = {column.place for table, columns in self.tables if not table.each for column in columns}
+        of_elements = {column.place for table, columns in self.tables if table.each for column in columns}
+        # The members of a record whose array is empty are in no row of the elements.
+        return any(place.kind == MEMBER and place.level == 0 for place in of_elements - of_records)
 
     def description(self) -> str:
         """Return the projection for a user: each column with its path and its checks."""
@@ -133,7 +113,12 @@ class Shape:
 
     def extractor(self, table: Table, groups: Sequence[Sequence[TokenColumn]]) -> RowExtractor:
         """Compile the extractor of the rows of a table, with its columns in groups."""
-        return _ExtractorCompiler(self.root, table).compiled(groups)
+        return compiled(
+            self.root,
+            [paths.steps(each) for each in table.each],
+            [[column.place for column in group] for group in groups],
+            [_condition_place(table, condition) for condition in table.where],
+        )
 
     def with_extras(self, paths: Sequence[Names]) -> tuple[type[msgspec.Struct], list[Extra]]:
         """Return a type of a record that has these unknown members, too, and no others; and how to look at them.
@@ -150,20 +135,23 @@ def shape(dataset: Dataset) -> Shape:
 
     Raises NoShape if tokens cannot express a table or a column of it.
     """
-    root = _Node()
+    root = Node()
     for table in dataset.tables:
-        if table.where:
-            raise NoShape(f"{table.name} has a `where`")
-        if table.each:
-            if len(table.each) > 1:
-                raise NoShape(f"{table.name} has a row for each element of an array in an array")
-            array = root.at(_names(table.each[0]))
-            array.is_array = True
+        for level in range(1, len(table.each) + 1):
+            _node_at(root, table, level).is_array = True
         for column in table.columns:
             _add(root, table, column)
+        for condition in table.where:
+            _add_leaf(root, table, _condition_place(table, condition), f"the `where` of {table.name}")
+    if root.element:
+        raise NoShape("a path begins with a number, which is a name in a record")
+    for table in dataset.tables:
+        _require_paths(root, table)
+    _require_types(root)
+    has_unknown = known(dataset) is not None
     return Shape(
-        known=_compiled(root, only_known=True),
-        record=_compiled(root, only_known=dataset.on_unknown == "reject"),
+        known=_compiled(root, only_known=has_unknown),
+        record=_compiled(root, only_known=has_unknown and dataset.on_unknown == "reject"),
         tables=tuple(
             (table, tuple(_token_column(table, column) for column in table.columns)) for table in dataset.tables
         ),
@@ -171,48 +159,93 @@ def shape(dataset: Dataset) -> Shape:
     )
 
 
-def _add(root: _Node, table: Table, column: Column) -> None:
+def _add(root: Node, table: Table, column: Column) -> None:
     if column.default is not None and field_of(column, column.default) is None:
         raise NoShape(f"column {column.name} has a default that needs a conversion")
-    where, names = _place(table, column)
-    if where in {"constant", "position"}:
-        if where == "constant" and constant(column) is None:
-            raise NoShape(f"column {column.name} has a constant that needs a conversion")
-        return
-    if where == "whole":
-        raise NoShape(f"column {column.name} takes a whole object")
-    if where == "key":
-        raise NoShape(f"column {column.name} takes the key of a record")
-    base = root.at(_names(table.each[0])) if where == "element" else root
-    leaf = base.at(names)
-    if leaf.members or leaf.is_array:
-        raise NoShape(f"column {column.name} takes a member whose own members are also columns")
+    place = _place(table, column)
+    if place.kind == CONSTANT and place.fixed is None:
+        raise NoShape(f"column {column.name} has a constant that needs a conversion")
+    if place.kind == MEMBER:
+        _add_leaf(root, table, place, f"column {column.name}")
+
+
+def _add_leaf(root: Node, table: Table, place: Place, what: str) -> None:
+    leaf = _node_at(root, table, place.level, place.path)
+    if leaf.members or leaf.is_array or leaf.element:
+        raise NoShape(f"{what} takes a member whose own members are also columns")
     leaf.is_leaf = True
 
 
-def _place(table: Table, column: Column) -> tuple[str, tuple[str, ...]]:
-    """Return where the value of a column comes from, with the members that lead to it in a record or an element."""
+def _node_at(root: Node, table: Table, level: int, path: Sequence[paths.Step] = ()) -> Node:
+    """Return the node at a path from the record or from an element of an array, made where it is missing."""
+    node = root
+    for step in chain.from_iterable([*map(paths.steps, table.each[:level]), path]):
+        if node.is_leaf:
+            raise NoShape(f"a path leads to {step} in a member that is itself a column")
+        if isinstance(step, int):
+            node.element = node.element or Node()
+            node = node.element
+        else:
+            node = node.members.setdefault(step, Node())
+    return node
+
+
+def _place(table: Table, column: Column) -> Place:
+    """Return where the value of a column comes from."""
     if column.value is not None:
-        return "constant", ()
+        return Place(kind=CONSTANT, fixed=constant(column))
     path = column.value_path
+    level = len(table.each) - path.up
+    if path.sign == "@":
+        return Place(kind=KEY)
+    if path.sign == "#" and path.up:
+        raise NoShape(f"column {column.name} takes the position of an outer element")
+    if path.sign == "#":
+        return Place(kind=POSITION)
     if path.sign:
-        return {"#": "position", ".": "whole", "@": "key"}[path.sign], ()
-    names = tuple(step for step in path.steps if isinstance(step, str))
-    if len(names) < len(path.steps):
-        raise NoShape(f"column {column.name} takes an element of an array by its position")
-    return ("record" if path.up or not table.each else "element"), names
+        is_changed = column.null_if or column.trim or column.default is not None
+        if table.each or column.type != "jsonb" or is_changed:
+            raise NoShape(f"column {column.name} takes a whole object")
+        return Place(kind=WHOLE)
+    return Place(kind=MEMBER, level=level, path=path.steps)
 
 
-def _names(each: str) -> list[str]:
-    """Return the members that lead to an array."""
-    names = [step for step in paths.steps(each) if isinstance(step, str)]
-    if len(names) < len(paths.steps(each)):
-        raise NoShape(f"{each} takes an element of an array by its position")
-    return names
+def _condition_place(table: Table, condition: Condition) -> Place:
+    path = condition.value_path
+    if path.sign:
+        raise NoShape(f"the `where` of {table.name} takes more than a member")
+    return Place(kind=MEMBER, level=len(table.each) - path.up, path=path.steps)
+
+
+def _require_paths(root: Node, table: Table) -> None:
+    """Raise NoShape where a path of a table leads through the elements of an array as if the array were an object."""
+    arrays = [paths.steps(each) for each in table.each]
+    places = [_place(table, column) for column in table.columns]
+    places += [_condition_place(table, condition) for condition in table.where]
+    for level, path in [*enumerate(arrays), *((place.level, place.path) for place in places if place.kind == MEMBER)]:
+        node = _node_at(root, table, level)
+        for step in path[:-1]:
+            node = node.child(step)
+            if node.is_array:
+                raise NoShape(f"{step} holds an array of arrays")
+
+
+def _has_positions(node: Node) -> bool:
+    return node.element is not None or any(map(_has_positions, node.members.values()))
+
+
+def _require_types(node: Node) -> None:
+    """Raise NoShape for a member that would have to be of two types at once."""
+    for name, child in [*node.members.items(), *([("", node.element)] if node.element else [])]:
+        if child.element and (child.members or child.is_array):
+            raise NoShape(f"{name or 'an element'} is taken by its members and by the positions of its elements")
+        if child.is_leaf and (child.members or child.is_array or child.element):
+            raise NoShape(f"a path leads into {name or 'an element'}, which is itself a column")
+        _require_types(child)
 
 
 def _compiled(
-    node: _Node,
+    node: Node,
     path: Names = (),
     *,
     only_known: bool = False,
@@ -220,7 +253,7 @@ def _compiled(
 ) -> Any:
     """Return the type of a node at a path; each node keeps an empty object of its type without extras.
 
-    `extras` are the attributes of further members, by their paths.
+    `extras` are the attributes of further members, by their paths; the elements of an array have the path of the array.
     """
     extras = extras or {}
     rename = {attribute: extra[-1] for extra, attribute in extras.items() if extra[:-1] == path}
@@ -231,11 +264,9 @@ def _compiled(
         rename[attribute] = member
         if child.is_leaf:
             fields.append((attribute, msgspec.Raw, NULL))
-            continue
-        if child.is_array and any(member.is_array for member in child.members.values()):
-            raise NoShape(f"{member} holds an array of arrays")
-        type_ = _compiled(child, (*path, member), only_known=only_known, extras=extras)
-        fields.append((attribute, cast(Any, list)[type_] | None if child.is_array else type_ | None, None))
+        else:
+            type_ = _type_of(child, (*path, member), only_known=only_known, extras=extras)
+            fields.append((attribute, type_, None))
     try:
         type_ = msgspec.defstruct(
             "record", fields + others, rename=rename, gc=False, frozen=True, forbid_unknown_fields=only_known
@@ -247,12 +278,31 @@ def _compiled(
     return type_
 
 
-def _extra(root: _Node, path: Names, field: str) -> Extra:
-    """Compile how to look at a further member. The text holds nothing of a record but numbers."""
+def _type_of(node: Node, path: Names, *, only_known: bool, extras: Mapping[Names, str]) -> Any:
+    """Return the type of a member that is no leaf; null is the same as a member that is missing."""
+    if node.element:
+        node.empty = ()
+        inner = node.element
+        element = msgspec.Raw if inner.is_leaf else _type_of(inner, path, only_known=only_known, extras=extras)
+        return cast(Any, list)[element] | None
+    type_ = _compiled(node, path, only_known=only_known, extras=extras)
+    return cast(Any, list)[type_] | None if node.is_array else type_ | None
+
+
+def _extra(root: Node, path: Names, field: str) -> Extra:
+    """Compile how to look at a further member. The text holds nothing of a record but numbers.
+
+    Raises NoShape if no object that the dataset names has it.
+    """
     node, object_, loops, is_repeated = root, "r", "", False
     for depth, name in enumerate(path[:-1]):
+        if name not in node.members:
+            raise NoShape(f"{name} is no member that the dataset names here")
         inner = f"{object_}.{node.attribute(name)}"
         node, object_ = node.members[name], f"o{depth}"
+        while node.element:
+            loops += f" for {object_} in {inner} or ()"
+            node, inner, is_repeated = node.element, object_, True
         loops += f" for {object_} in " + (f"{inner} or ()" if node.is_array else f"({inner},) if {object_}")
         is_repeated |= node.is_array
     tokens = f"[{object_}.{field} for r in records{loops}]"
@@ -266,87 +316,26 @@ def _extra(root: _Node, path: Names, field: str) -> Extra:
     )
 
 
-class _ExtractorCompiler:
-    """Generates the functions that extract the rows of one table, and the values that their text names.
-
-    All attributes are in one generated expression, because a call for each attribute takes twice as long. The text
-    holds nothing of a definition but numbers.
-    """
-
-    def __init__(self, root: _Node, table: Table) -> None:
-        self._root = root
-        self._table = table
-        self._values: dict[str, Any] = {"join": SEPARATOR.join}
-        self._objects: dict[tuple[str, tuple[str, ...]], str] = {}
-        self._loops: list[str] = []
-
-    def compiled(self, groups: Sequence[Sequence[TokenColumn]]) -> RowExtractor:
-        each = _names(self._table.each[0]) if self._table.each else []
-        element = self._root.at(each)
-        array = self._member("r", self._root, each) if each else ""
-        sizes = f"[len({array} or ()) for r in records{''.join(self._loops)}]"
-        columns = [column for group in groups for column in group]
-        # A value of the record is looked up once for all elements of the record.
-        tokens = {column.name: self._token(column, self._root) for column in columns if column.where != "element"}
-        lengths = [f"len({tokens[column.name]})" for column in columns if column.where == "record"]
-        repeated = f"[{' + '.join(lengths)} for r in records{''.join(self._loops)}]"
-        if each:
-            self._loops.append(f" for n, e in zip(numbers, {array} or ())")
-        tokens |= {column.name: self._token(column, element) for column in columns if column.where == "element"}
-        names = [[tokens[column.name] for column in group] for group in groups]
-        texts = [group[0] if len(group) == 1 else f"join(({', '.join(group)}))" for group in names]
-        fields = f"[({', '.join(texts)},) for r in records{''.join(self._loops)}]"
-        return RowExtractor(
-            fields=self._function(fields),
-            sizes=self._function(sizes) if each else None,
-            repeated=self._function(repeated) if each and lengths else None,
-        )
-
-    def _token(self, column: TokenColumn, base: _Node) -> str:
-        if column.fixed is not None:
-            return self._named("fixed", column.fixed)
-        if column.where == "position":
-            return "n"
-        return self._member("e" if column.where == "element" else "r", base, column.names)
-
-    def _member(self, base: str, node: _Node, names: Sequence[str]) -> str:
-        """Return the text that gets a member; an object that is missing on the way is an empty one."""
-        object_ = base
-        for depth, name in enumerate(names[:-1], 1):
-            path = (base, tuple(names[:depth]))
-            inner = node.members[name]
-            if path not in self._objects:
-                self._objects[path] = f"o{len(self._objects)}"
-                empty = self._named("empty", inner.empty)
-                self._loops.append(f" for {self._objects[path]} in ({object_}.{node.attribute(name)} or {empty},)")
-            object_, node = self._objects[path], inner
-        return f"{object_}.{node.attribute(names[-1])}"
-
-    def _named(self, prefix: str, value: Any) -> str:
-        name = f"{prefix}{len(self._values)}"
-        self._values[name] = value
-        return name
-
-    def _function(self, expression: str) -> Any:
-        return eval(f"lambda records, numbers=(): {expression}", self._values)  # noqa: S307 - this class generates the text
-
-
 def _token_column(table: Table, column: Column) -> TokenColumn:
-    where, names = _place(table, column)
+    place = _place(table, column)
     options = ", ".join(_options(column))
-    if where == "constant":
-        description = f"a constant ({options})"
-    elif where == "position":
-        description = f"position from 1 ({options})"
+    if place.kind == MEMBER:
+        outer = "" if place.level == len(table.each) else "an outer element: " if place.level else "the record: "
+        description = f"{outer}{paths.spelling(place.path)} ({options})"
     else:
-        description = f"{'the record: ' if where == 'record' and table.each else ''}{'.'.join(names)} ({options})"
+        words = {
+            CONSTANT: "a constant",
+            POSITION: "position from 1",
+            WHOLE: "the whole record",
+            KEY: "the key of the record",
+        }
+        description = f"{words[place.kind]} ({options})"
+    is_checked = place.kind in {MEMBER, WHOLE, KEY}
     return TokenColumn(
         column=column,
-        where=where,
-        names=names,
-        fixed=constant(column) if where == "constant" else None,
-        accept=None if where in {"constant", "position"} else acceptor(column),
-        changed=None if where in {"constant", "position"} or is_converted(column) else rules_of(column).changed,
+        place=place,
+        accept=acceptor(column) if is_checked else None,
+        changed=rules_of(column).changed if is_checked and not is_converted(column) else None,
         description=description,
     )
 

@@ -20,7 +20,7 @@ from etl.ingestion.transform.conversions import (
     require_numeric_range,
 )
 from etl.ingestion.transform.rules import Rules, Token, convert_none
-from etl.ingestion.transform.tokens import UNDECODABLE, each_accepted, suspect
+from etl.ingestion.transform.tokens import SEPARATOR, UNDECODABLE, each_accepted, suspect
 from etl.ingestion.values import Misfit
 
 _JSON_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -88,7 +88,13 @@ def _require_numbers_in_range(value: Any) -> None:
 def _accept_jsonb(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
     if max(map(len, tokens)) > _SURELY_SHALLOW:
         suspect(tokens, suspects, lambda token: not is_nested_deeper(token, LAYER_LEVELS // 2))
-    return [_quoted(token) for token in tokens]
+    # A separator is in no token, and a token that begins with null is nothing else.
+    joined = b"\x1f%b\x1f" % SEPARATOR.join(tokens).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    fields = joined.replace(SEPARATOR, b'"\x1f"')[2:-2]
+    if b"null" in fields:
+        fields = (b"\x1f%b\x1f" % fields).replace(b'\x1f"null"\x1f', b"\x1fnull\x1f")
+        fields = fields.replace(b'\x1f"null"\x1f', b"\x1fnull\x1f")[1:-1]
+    return fields.split(SEPARATOR)
 
 
 def _quoted(token: Token) -> Token:

@@ -7,6 +7,7 @@ escaped backslash as JSON does. Any other escape is replaced by its character fi
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any, assert_never
 
 import msgspec
@@ -15,17 +16,34 @@ from etl.datasets import Column
 from etl.datasets.types import TextType
 from etl.ingestion.transform.conversions import as_text, escape, is_storable
 from etl.ingestion.transform.rules import Accept, Convert, ConvertAll, Group, Rules, Token
-from etl.ingestion.transform.tokens import LONGEST_NUMBER, NULL, SEPARATOR, UNDECODABLE, suspect
+from etl.ingestion.transform.tokens import (
+    FEW_ODD,
+    LONGEST_NUMBER,
+    MOST_ODD,
+    NULL,
+    ROW_SEPARATOR,
+    SEPARATOR,
+    UNDECODABLE,
+    places,
+    suspect,
+)
 from etl.ingestion.values import Misfit
 
 _NAME_LENGTH = 120
-_ROW_SEPARATOR = b"\x1e"
 
 _PLAIN_NUMBER = re.compile(rb"(?!-0\Z)-?[0-9]+(?:\.[0-9]+)?")
 _IS_NO_TEXT = re.compile(rb'\x1f[^"n]').search
 _IS_NO_FIRST_TEXT = re.compile(rb'\x1e[^"n]').search
+_UNQUOTED = re.compile(rb'\x1f([^"n][^\x1f]*+)').findall
+# Only null begins with an n, and so do true and false. A number is stored in digits, as it is written.
+_ODD = re.compile(rb'\x1f(?!["n]|(?!-0\x1f)-?[0-9]{1,500}+(?:\.[0-9]{1,490}+)?\x1f|[tf]|\Z)')
+_UNSTORABLE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_CLOSER = re.compile(rb"\\u(?:0000|001[fF]|[dD][89a-fA-F])")
 _OTHER_ESCAPE = re.compile(rb'\\[^"\\]').search
-_ESCAPE = re.compile(rb'\\(?:u[0-9a-fA-F]{4}(?:\\u[0-9a-fA-F]{4})*|[^"u])')  # numbered ones: two may be one character
+_NUMBERED = re.compile(rb"(?:\\u[0-9a-fA-F]{4})+")  # together: two of them may be one character
+_ESCAPE_SIZE = len(b"\\u0000")
+_FEW_ESCAPES = 24
+_IS_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]").match
 _CHARACTERS = {
     b"\\/": b"/",
     b"\\b": b"\b",
@@ -102,32 +120,55 @@ def _acceptor(column: Column) -> Accept:
 
     def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
         joined = SEPARATOR.join(tokens)
-        has_long = max_length is not None and max(map(len, tokens)) > max_length + 2
+        is_long = max_length is not None and max(map(len, tokens)) > max_length + 2
         are_texts = len(tokens) > 1 and joined.count(b'"\x1f"') == len(tokens) - 1
-        if has_long or not (are_texts or _IS_NO_TEXT(SEPARATOR + joined) is None):
+        if is_long or not (are_texts or _are_plain(joined, max_length)):
             suspect(tokens, suspects, is_fit)
-        if column.one_of:
+        if column.one_of and not allowed.issuperset(joined.split(SEPARATOR)):
             suspect(tokens, suspects, allowed.__contains__)
         return _unescaped(tokens, joined, suspects) if b"\\" in joined else tokens
 
     return accept
 
 
+def _are_plain(joined: bytes, max_length: int | None) -> bool:
+    """Return whether all tokens of a column are texts, or numbers and booleans that are short enough."""
+    fields = SEPARATOR + joined
+    if _IS_NO_TEXT(fields) is None:
+        return True
+    if _ODD.search(fields + SEPARATOR):
+        return False
+    return max_length is None or max(map(len, _UNQUOTED(fields))) <= max_length
+
+
 def _accept_group(rows: Sequence[Token]) -> Sequence[Token] | None:
-    joined = _ROW_SEPARATOR.join(rows)
-    if _IS_NO_TEXT(SEPARATOR + joined) or _IS_NO_FIRST_TEXT(joined):
+    joined = ROW_SEPARATOR.join(rows)
+    if (_IS_NO_TEXT(SEPARATOR + joined) or _IS_NO_FIRST_TEXT(joined)) and _ODD.search(_fields(rows)):
         return None
     if not _OTHER_ESCAPE(joined):
         return rows
     try:
-        fields = _without_escapes(joined).split(_ROW_SEPARATOR)
+        fields = _without_escapes(joined).split(ROW_SEPARATOR)
     except UNDECODABLE:
         return None
     return fields if len(fields) == len(rows) else None
 
 
-_TEXTS = Group(name="text", accept=_accept_group)
-_FREE_TEXTS = Group(name="free text", accept=_accept_group)
+def _odd_rows(rows: Sequence[Token], width: int) -> list[int] | None:
+    """Return the places of the rows with a token that is no text, or that may be one that cannot be stored."""
+    fields = _fields(rows)
+    found = chain.from_iterable(places(pattern.finditer(fields), fields) for pattern in (_ODD, _UNSTORABLE))
+    odd = sorted({place // width for place in found})
+    return odd if len(odd) <= max(FEW_ODD, len(rows) // MOST_ODD) else None
+
+
+def _fields(rows: Sequence[Token]) -> bytes:
+    """Return the tokens of all rows, each after a separator, with another one at the end."""
+    return b"%b%b%b" % (SEPARATOR, SEPARATOR.join(rows), SEPARATOR)
+
+
+_TEXTS = Group(name="text", accept=_accept_group, odd_rows=_odd_rows)
+_FREE_TEXTS = Group(name="free text", accept=_accept_group, odd_rows=_odd_rows)
 
 
 def _unescaped(tokens: Sequence[Token], joined: bytes, suspects: set[int]) -> Sequence[Token]:
@@ -139,17 +180,21 @@ def _unescaped(tokens: Sequence[Token], joined: bytes, suspects: set[int]) -> Se
     except UNDECODABLE:
         fields = []
     # An escape may mean the separator itself.
-    return fields if len(fields) == len(tokens) else _unescaped_singly(tokens, suspects)
+    return fields if len(fields) == len(tokens) else _unescaped_closely(tokens, joined, suspects)
 
 
-def _unescaped_singly(tokens: Sequence[Token], suspects: set[int]) -> list[Token]:
-    fields: list[Token] = []
-    for place, token in enumerate(tokens):
+def _unescaped_closely(tokens: Sequence[Token], joined: bytes, suspects: set[int]) -> Sequence[Token]:
+    """Return the tokens as CSV writes them: each that cannot be replaced with the others is replaced alone."""
+    fields = list(tokens)
+    odd = dict.fromkeys(places(_CLOSER.finditer(SEPARATOR + joined), SEPARATOR + joined))
+    for place in odd:
+        fields[place] = NULL
+    fields = list(_without_escapes(SEPARATOR.join(fields)).split(SEPARATOR))
+    for place in odd:
         try:
-            fields.append(_without_escapes(bytes(token)))
+            fields[place] = _without_escapes(bytes(tokens[place]))
         except UNDECODABLE:
             suspects.add(place)
-            fields.append(NULL)
     return fields
 
 
@@ -162,17 +207,32 @@ def _without_escapes(tokens: bytes) -> bytes:
         return tokens
     # No token holds a NUL, so it can replace each escaped backslash meanwhile: every backslash left begins an escape.
     alone = tokens.replace(b"\\\\", b"\0")
-    return _ESCAPE.sub(_characters, alone).replace(b"\0", b"\\\\")
+    # To search for the next escape is faster than to search for each of them.
+    while match := _OTHER_ESCAPE(alone):
+        character = _CHARACTERS.get(match[0])
+        alone = _without_numbered(alone) if character is None else alone.replace(match[0], character)
+    return alone.replace(b"\0", b"\\\\")
+
+
+def _without_numbered(alone: bytes) -> bytes:
+    """Replace each escape by number: texts of one language hold few different ones."""
+    for _ in range(_FEW_ESCAPES):
+        at = alone.find(b"\\u")
+        if at < 0:
+            return alone
+        escaped = alone[at : at + _ESCAPE_SIZE]
+        if _IS_SURROGATE(escaped):
+            break  # Two of them are one character.
+        alone = alone.replace(escaped, _characters_of(escaped).replace(b"\\\\", b"\0"))
+    return _NUMBERED.sub(_characters, alone)
 
 
 def _characters(match: re.Match[bytes]) -> bytes:
-    return _characters_of(match[0])
+    return _characters_of(match[0]).replace(b"\\\\", b"\0")
 
 
 @lru_cache(maxsize=10_000)
 def _characters_of(escapes: bytes) -> bytes:
-    if escapes in _CHARACTERS:
-        return _CHARACTERS[escapes]
     characters: str = msgspec.json.decode(b'"%b"' % escapes, type=str)
     if "\0" in characters:
         raise ValueError("a NUL character")

@@ -17,8 +17,9 @@ from typing import Any, assert_never
 from etl.datasets import Column
 from etl.datasets.types import TimeType
 from etl.ingestion.transform.conversions import bounds_check
+from etl.ingestion.transform.reformatting import EPOCHS, IsoForms, Reformatter
 from etl.ingestion.transform.rules import Accept, Convert, ConvertAll, Group, Rules, Token, convert_none
-from etl.ingestion.transform.tokens import NULL_FIELD, SEPARATOR, each_accepted, number_or_text, suspect
+from etl.ingestion.transform.tokens import NULL, NULL_FIELD, SEPARATOR, each_accepted, known, number_or_text
 from etl.ingestion.values import Misfit
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -58,7 +59,6 @@ _FRACTION_DIGITS = 15
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCHS = {"epoch": 1_000_000, "epoch_s": 1_000_000, "epoch_ms": 1_000}
 _EXCEL_BEGIN = datetime(1899, 12, 30)  # noqa: DTZ001 # the zone is the column's
 _EXCEL_FIRST = 61
 """Serial days count a February 29 of 1900; the days before it mean others in each program."""
@@ -82,6 +82,7 @@ class _Kind:
     is_common: Callable[[str], object]
     convert_all: ConvertAll
     group: Group
+    iso_forms: IsoForms
     write: Callable[[datetime], str]
 
 
@@ -91,10 +92,9 @@ def rules(column: Column, type_: TimeType) -> Rules:
     convert = _with_formats(column, kind) if column.formats else kind.iso
     if check := bounds_check(column, _microseconds):
         convert = _within_bounds(convert, check)
-        accept = _accept_converted(convert, lambda text: None)
+        accept = each_accepted(_field(convert, lambda text: None, is_rewritten=True))
         return Rules(convert=convert, convert_all=convert_none, accept=accept, group=kind.group)
-    is_rewritten = column.formats or column.timezone
-    accept = _accept_converted(convert, kind.is_common) if is_rewritten else _accept_common(kind)
+    accept = _acceptor(column, kind, convert)
     return Rules(convert=convert, convert_all=kind.convert_all, accept=accept, group=kind.group)
 
 
@@ -106,6 +106,7 @@ def _kind(column: Column, type_: TimeType) -> _Kind:
                 is_common=_is_common_date,
                 convert_all=_convert_all(_DATE_FORM, date.fromisoformat),
                 group=_DATES,
+                iso_forms=IsoForms(common=_DATE_TOKEN_FORM, local=None, is_any=_DATE.fullmatch),
                 write=lambda moment: moment.date().isoformat(),
             )
         case "time":
@@ -114,6 +115,7 @@ def _kind(column: Column, type_: TimeType) -> _Kind:
                 is_common=_is_common_clock,
                 convert_all=_convert_all(_CLOCK_FORM, time.fromisoformat),
                 group=_CLOCKS,
+                iso_forms=IsoForms(common=_CLOCK_TOKEN_FORM, local=None, is_any=_CLOCK.fullmatch),
                 write=lambda moment: moment.time().isoformat(),
             )
         case "timestamp":
@@ -122,6 +124,7 @@ def _kind(column: Column, type_: TimeType) -> _Kind:
                 is_common=_is_common_local,
                 convert_all=_convert_all(_LOCAL_FORM, datetime.fromisoformat),
                 group=_LOCAL_TIMES,
+                iso_forms=IsoForms(common=_LOCAL_TOKEN_FORM, local=None, is_any=_is_any_moment),
                 write=lambda moment: moment.replace(tzinfo=None).isoformat(),
             )
         case "timestamptz":
@@ -130,10 +133,15 @@ def _kind(column: Column, type_: TimeType) -> _Kind:
                 is_common=_is_common_instant,
                 convert_all=_convert_all(_UTC_FORM, datetime.fromisoformat),
                 group=_INSTANTS,
+                iso_forms=IsoForms(common=_INSTANT_TOKEN_FORM, local=_LOCAL_TOKEN_FORM, is_any=_is_any_moment),
                 write=lambda moment: moment.isoformat() if moment.tzinfo else f"{moment.isoformat()} {column.timezone}",
             )
         case _:
             assert_never(type_.name)
+
+
+def _is_any_moment(text: str) -> bool:
+    return bool(_TIMESTAMP.fullmatch(text) or _DATE.fullmatch(text))
 
 
 def _date(value: Any) -> str:
@@ -269,13 +277,13 @@ def _with_formats(column: Column, kind: _Kind) -> Convert:
 
 
 def _read(value: str | int | Decimal, form: str) -> datetime | None:
-    if form in _EPOCHS:
-        return _since_epoch(value, _EPOCHS[form])
+    if form in EPOCHS:
+        return _since_epoch(value, EPOCHS[form])
     if form == "excel":
         return _of_excel(value)
     if form == "aspnet":
         match = _ASPNET.fullmatch(value) if isinstance(value, str) else None
-        return None if match is None else _since_epoch(match[1], _EPOCHS["epoch_ms"])
+        return None if match is None else _since_epoch(match[1], EPOCHS["epoch_ms"])
     return _parsed(value, form)
 
 
@@ -371,32 +379,41 @@ _LOCAL_TIMES = Group(name="timestamp", accept=partial(_accept_group, form=_LOCAL
 _INSTANTS = Group(name="timestamptz", accept=partial(_accept_group, form=_INSTANT_TOKEN_FORM))
 
 
-def _accept_common(kind: _Kind) -> Accept:
-    """Return the check of tokens that are sent as they are."""
-
-    def is_fit(token: bytes) -> bool:
-        return token == b"null" or kind.is_common(token[1:-1].decode()) is not None
+def _acceptor(column: Column, kind: _Kind, convert: Convert) -> Accept:
+    """Return the check of a column alone: its values are sent as they are, or converted to ISO 8601."""
+    is_rewritten = bool(column.formats or column.timezone)
+    field = _field(convert, kind.is_common, is_rewritten=is_rewritten)
+    reformatter = Reformatter(column=column, iso=kind.iso_forms)
 
     def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
-        if kind.group.accept(tokens) is None:
-            suspect(tokens, suspects, is_fit)
-        return tokens
+        made = reformatter.fields(tokens)
+        if made is None:
+            return known(map(field, tokens), suspects)
+        fields: list[Token] = list(made[0])
+        for place in made[1]:
+            own = field(tokens[place])
+            if own is None:
+                suspects.add(place)
+            fields[place] = NULL if own is None else own
+        return fields
 
     return accept
 
 
-def _accept_converted(convert: Convert, is_common: Callable[[str], object]) -> Accept:
-    """Return the check of tokens that are converted where they are not spelled as the type expects."""
+def _field(
+    convert: Convert, is_common: Callable[[str], object], *, is_rewritten: bool
+) -> Callable[[Token], Token | None]:
+    """Return the function that makes the field of one token, or None where only the checked path can."""
 
     def field(token: Token) -> Token | None:
         text = bytes(token).replace(b"\\/", b"/")
         if text == b"null" or (text[:1] == b'"' and is_common(text[1:-1].decode())):
             return token
-        if b"\\" in text or text[:1] not in b'"-0123456789':
+        if not is_rewritten or b"\\" in text or text[:1] not in b'"-0123456789':
             return None
         try:
             return b'"%b"' % convert(number_or_text(text)).encode()
         except (Misfit, InvalidOperation):
             return None
 
-    return each_accepted(field)
+    return field

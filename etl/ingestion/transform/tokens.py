@@ -5,7 +5,7 @@ makes its record suspect, and the checked path decides about it.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 
 import msgspec
@@ -17,7 +17,14 @@ NULL = msgspec.Raw(b"null")
 SEPARATOR = b"\x1f"
 """Between the fields of CSV: no JSON token holds a control character, so no field contains it."""
 
+ROW_SEPARATOR = b"\x1e"
+"""Between rows whose fields are joined by SEPARATOR."""
+
 NULL_FIELD = b"null" + SEPARATOR
+
+FEW_ODD = 16
+MOST_ODD = 4
+"""If more than FEW_ODD rows, and more than one of MOST_ODD, have an odd token, each column is checked by itself."""
 
 LONGEST_NUMBER = 1000
 """Longer numbers are converted value by value."""
@@ -26,6 +33,15 @@ UNDECODABLE = (msgspec.MsgspecError, ValueError)
 """The errors of msgspec for text that is no JSON, or holds half a surrogate pair."""
 
 _INTEGER = re.compile(rb"-?[0-9]+")
+
+
+def places(found: Iterable[re.Match[bytes]], text: bytes, separator: bytes = SEPARATOR) -> Iterator[int]:
+    """Yield the places of the fields with these matches in a text in which a separator is before each field."""
+    place, at = -1, 0
+    for match in found:
+        place += text.count(separator, at, match.start() + 1)
+        at = match.start() + 1
+        yield place
 
 
 def suspect(tokens: Iterable[Token], suspects: set[int], is_fit: Callable[[bytes], object]) -> None:

@@ -150,7 +150,7 @@ def _with(members: _Tree | None, steps: tuple[paths.Step, ...], *, is_array: boo
         return None
     first, *rest = steps
     if isinstance(first, int):  # a position in an array, or a member of that name
-        members = _with(members, tuple(rest), is_array=True) if rest else members
+        members = _with(members, tuple(rest), is_array=is_array)
         first = str(first)
         if members is None:
             return None

@@ -29,6 +29,10 @@ _DECIMALS: Final = {
 _decode = partial.decoder().decode
 
 
+_LONGEST_WHOLE = 40
+"""Digits."""
+
+
 def is_wrapped(column: Column) -> bool:
     """Return whether the values of a column come in a writing of this module."""
     return bool(column.unwrap or column.json or column.decimal or column.true or column.false)
@@ -63,7 +67,7 @@ def _with_words(convert: Convert, column: Column) -> Convert:
     words = {(type(word), word): flag for flag, own in ((True, column.true), (False, column.false)) for word in own}
 
     def convert_word(value: Any) -> str:
-        if isinstance(value, Decimal) and value == value.to_integral_value():
+        if isinstance(value, Decimal) and _is_short(value) and value == value.to_integral_value():
             value = int(value)
         kind = type(value)
         return convert(words.get((kind, value), value) if kind in {str, int, bool} else value)
@@ -110,8 +114,13 @@ def _of_mongo(value: Any) -> Any:
 
 def _number(value: Any) -> Any:
     if isinstance(value, str) and _NUMBER.fullmatch(value):
-        return int(value) if value.lstrip("+-").isdigit() else Decimal(value)
+        return int(value) if value.lstrip("+-").isdigit() and len(value) < _LONGEST_WHOLE else _decimal(value)
     return value
+
+
+def _is_short(value: int | Decimal) -> bool:
+    """Return whether a number has so few digits before its point that an integer of them takes no time or memory."""
+    return not isinstance(value, Decimal) or (value.is_finite() and value.adjusted() < _LONGEST_WHOLE)
 
 
 def _decimal(value: Any) -> Any:
@@ -124,7 +133,7 @@ def _decimal(value: Any) -> Any:
 def _instant(value: Any) -> Any:
     """Return the time of a $date: text as it is, else milliseconds since 1970 as ISO 8601."""
     value = _of_mongo(value)
-    if not isinstance(value, int | Decimal) or isinstance(value, bool):
+    if not isinstance(value, int | Decimal) or isinstance(value, bool) or not _is_short(value):
         return value
     try:
         moment = _EPOCH + timedelta(milliseconds=int(value))
