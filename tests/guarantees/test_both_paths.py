@@ -938,3 +938,14 @@ def test_known_members_are_not_examined(site: Site, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Extras, "examine", None)
     result = _load(site, _shaped(shape, ",", ['"colour":1'] if shape == "whole" else []), batch_rows=30)
     assert (result.read, result.unknown) == (120, ({}, 0))
+
+
+def test_members_below_positions_are_learned(site: Site) -> None:
+    """An unknown member of an element at a position is examined once, and then counted by the fast path."""
+    options, table, columns = SHAPES["where"]
+    site.ask("drop table lab.mixed, lab.mixed_items")
+    site.define(SHAPED.format(options=options, table=table, columns=columns))
+    document = _shaped("where", ",", ['"parts":[{"x":1},{"x":2}],"grid":[[],[{"m":1}],null]'])
+    with patch.object(Extras, "examine", autospec=True, side_effect=Extras.examine) as examine:
+        assert _load(site, document, batch_rows=10).unknown == ({"grid.m": 24, "parts.x": 24}, 0)
+    assert examine.call_count == 1

@@ -42,11 +42,16 @@ name = "a.b"
 a = { path = "tags.0", type = "jsonb" }
 b = { path = "parts.1.doc", type = "jsonb" }
 c = { path = "grid.0.1", type = "jsonb" }
+d = { path = "0", type = "jsonb" }
+e = { path = "1.x", type = "jsonb" }
 """,
     )
     record = {
         "tags": [{"x": 1}, {"y": {"z": 1}}],
         "parts": [{"doc": {"x": 1}, "kg": 1}, {"doc": [{"y": 1}]}],
         "grid": [[{"x": 1}, {"y": 1}]],
+        "0": {"x": 1},
+        "1": {"x": {"y": 1}, "z": 1},
+        "x": 1,
     }
-    assert list(map(name_of, unknown(record, known(dataset)))) == ["parts.kg"]
+    assert list(map(name_of, unknown(record, known(dataset)))) == ["x", "parts.kg", '"1".z']

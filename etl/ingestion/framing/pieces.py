@@ -414,7 +414,7 @@ def _block_at(builder: _PieceBuilder, at: int, small: ArrayScan | None) -> tuple
     ends = None if small is None else window.array_end(at, small)
     if ends is not None and ends <= cell_end and (rest := window.rest(at, ends, needle, place)) is not None:
         return rest
-    if builder.shape in {"values", "members"}:
+    if builder.shape == "values":
         return None
     return window.block(at, needle, cell_end, place, ends)
 

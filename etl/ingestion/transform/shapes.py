@@ -29,7 +29,6 @@ from etl.ingestion.transform.extraction import (
 from etl.ingestion.transform.rules import Accept, Changed
 from etl.ingestion.transform.tokens import NULL
 from etl.ingestion.transform.types import rules_of
-from etl.ingestion.transform.unknown import known
 
 Names = tuple[str, ...]
 
@@ -148,7 +147,7 @@ def shape(dataset: Dataset) -> Shape:
     for table in dataset.tables:
         _require_paths(root, table)
     _require_types(root)
-    has_unknown = known(dataset) is not None
+    has_unknown = all(_place(table, column).kind != WHOLE for table in dataset.tables for column in table.columns)
     return Shape(
         known=_compiled(root, only_known=has_unknown),
         record=_compiled(root, only_known=has_unknown and dataset.on_unknown == "reject"),

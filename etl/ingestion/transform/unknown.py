@@ -32,8 +32,9 @@ def known(dataset: Dataset) -> Known | None:
         for path in [*columns, *(condition.value_path for condition in table.where)]:
             if path.sign in {"", "."}:
                 outer = sum(arrays[: len(arrays) - path.up], ())
-                root = _with(root, (*outer, *path.steps))
-        root = _with(root, sum(arrays, ()), is_array=True)
+                own = path.steps if path.steps[1:] else _named(path.steps)
+                root = _with(root, _named((*outer, *own)))
+        root = _with(root, _named(sum(arrays, ())), is_array=True)
     return None if root is None else _compiled(root)
 
 
@@ -140,6 +141,11 @@ def _order(name: str) -> tuple[int, str]:
 def _compiled(tree: _Tree) -> Known:
     below = tuple((name, _compiled(inner)) for name, inner in tree.items() if inner is not None)
     return Known(frozenset([*tree, KEY]), below)
+
+
+def _named(steps: tuple[paths.Step, ...]) -> tuple[paths.Step, ...]:
+    """Return steps from an object: if they begin with a number, it is a name."""
+    return (str(steps[0]), *steps[1:]) if steps else ()
 
 
 def _with(members: _Tree | None, steps: tuple[paths.Step, ...], *, is_array: bool = False) -> _Tree | None:
