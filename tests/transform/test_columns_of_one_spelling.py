@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from etl.datasets import Column
@@ -294,7 +294,7 @@ def test_a_column_is_accepted_like_each_of_its_tokens(define: Define, options: s
         define(f'name = "parcels"\n[[table]]\nname = "a.b"\ncolumns = {{ c = {{ {options} }} }}').tables[0].columns
     )
 
-    @settings(max_examples=examples, deadline=None)
+    @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
     @given(st.sampled_from(COLUMNS[options]).flatmap(_tokens), st.booleans())
     def compare(tokens: list[bytes], is_grouped: bool) -> None:
         single = [_accepted(column, [token])[0] for token in tokens]

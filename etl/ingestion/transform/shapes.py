@@ -7,7 +7,7 @@ left to the checked path, and NoShape says why. Pure.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, cast
 
 import msgspec
@@ -147,13 +147,15 @@ def shape(dataset: Dataset) -> Shape:
     for table in dataset.tables:
         _require_paths(root, table)
     _require_types(root)
+    columns = []
+    for table in dataset.tables:
+        of_table = tuple(map(_token_column, repeat(table), table.columns))
+        columns.append((table, of_table))  # noqa: PERF401 - a comprehension is one more frame of each load
     has_unknown = all(_place(table, column).kind != WHOLE for table in dataset.tables for column in table.columns)
     return Shape(
         known=_compiled(root, only_known=has_unknown),
         record=_compiled(root, only_known=has_unknown and dataset.on_unknown == "reject"),
-        tables=tuple(
-            (table, tuple(_token_column(table, column) for column in table.columns)) for table in dataset.tables
-        ),
+        tables=tuple(columns),
         root=root,
     )
 
