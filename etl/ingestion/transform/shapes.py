@@ -150,7 +150,7 @@ def shape(dataset: Dataset) -> Shape:
     columns = []
     for table in dataset.tables:
         of_table = tuple(map(_token_column, repeat(table), table.columns))
-        columns.append((table, of_table))  # noqa: PERF401 - a comprehension is one more frame of each load
+        columns.append((table, of_table))
     has_unknown = all(_place(table, column).kind != WHOLE for table in dataset.tables for column in table.columns)
     return Shape(
         known=_compiled(root, only_known=has_unknown),
