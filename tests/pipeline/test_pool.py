@@ -147,5 +147,5 @@ def test_only_the_parent_can_terminate_a_worker() -> None:
             subprocess.run(["kill", "-TERM", str(pid)], check=True)
             assert executor.submit(os.getpid).result() == pid
         process.terminate()
-        process.join(10)
+        process.join(60)
         assert process.exitcode == 1
