@@ -337,7 +337,7 @@ def _good(orders: Sequence[Mapping[str, Any]], bad: Mapping[int, str]) -> dict[s
     }
 
 
-@pytest.mark.parametrize("mode", ["append", "merge"])
+@pytest.mark.parametrize("mode", [pytest.param("append", marks=pytest.mark.slow), "merge"])
 def test_each_fault_rejects_only_its_records(site: Site, mode: Mode) -> None:
     """Each fault rejects its record with the child rows, and reports place, bytes and fault."""
     for fault in ALL_FAULTS:

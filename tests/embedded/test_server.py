@@ -331,6 +331,7 @@ def test_keeping_ends_with_the_postmaster(folder: Path) -> None:
     assert not Server(folder).status().running
 
 
+@pytest.mark.slow
 def test_a_number_of_another_process_is_no_postmaster(folder: Path) -> None:
     """A process with the process id of a dead postmaster is neither taken for it nor ended."""
     with serving(folder):

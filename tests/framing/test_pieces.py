@@ -543,6 +543,7 @@ def test_a_large_record_is_scanned_a_few_times_and_not_once_a_read(shape: str) -
     assert len(asked) < 16
 
 
+@pytest.mark.slow
 def test_small_records_are_scanned_once() -> None:
     """A hundred thousand small records are scanned once, except for those that a read cuts in two."""
     text = "[" + ",".join(['{"a":"b"}'] * 100_000) + "]"

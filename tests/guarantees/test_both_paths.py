@@ -576,7 +576,7 @@ def documents(draw: st.DrawFn) -> bytes:
     return bytes(content)
 
 
-@settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents(), st.sampled_from([1, 3, 100]), st.sampled_from([200, 1 << 17]))
 def test_both_paths_treat_random_documents_alike(site: Site, document: bytes, batch_rows: int, block: int) -> None:
     """Both paths load the same rows, reject the same records and end with the same exit code for any document."""

@@ -405,6 +405,7 @@ def test_another_number_of_records_is_refused(site: Site) -> None:
     assert set(_orders(site)) == {"O9"}
 
 
+@pytest.mark.slow
 def test_changes_of_white_space_by_editors_are_no_edit(site: Site) -> None:
     """Other line ends, blank lines, spaces, a byte-order mark or a missing last line end do not change a record."""
     ways: list[Callable[[str], str]] = [

@@ -163,6 +163,7 @@ def test_what_waits_of_the_run_is_superseded_and_what_was_replayed_goes(site: Si
     assert _ids(site) == list(range(5))
 
 
+@pytest.mark.slow
 def test_a_grown_source_of_an_undone_run_loads_as_a_whole(site: Site) -> None:
     """After the undo a file with the same beginning is a new source; of two runs only the undone one is forgotten."""
     first = _load(site, "first.ndjson", _orders(range(2000)))
@@ -189,6 +190,7 @@ def test_a_corrected_file_takes_the_place_of_the_wrong_one(site: Site) -> None:
     assert _ids(site) == list(range(1500))
 
 
+@pytest.mark.slow
 def test_the_other_runs_are_known_where_many_share_their_beginning(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is found by a later mark is still found when runs that are found by the earlier ones are undone."""
     monkeypatch.setattr(comparison, "_FEW", 2)
@@ -297,6 +299,7 @@ def test_a_merge_of_new_keys_is_undone(site: Site, options: tuple[str, ...], has
     assert _ids(site) == [*range(10), 24]
 
 
+@pytest.mark.slow
 def test_a_merge_whose_replay_wrote_over_a_row_is_refused(site: Site) -> None:
     """What a replay into the run wrote over counts, too; where nothing is counted, all of its rows may have."""
     _define(site, "merge")

@@ -137,7 +137,7 @@ CASES: list[tuple[str, str, Sequence[tuple[Any, str | None]]]] = [
 ]
 
 
-@pytest.mark.parametrize("decoder", ["auto", "ijson"])
+@pytest.mark.parametrize("decoder", ["auto", pytest.param("ijson", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("options", "values"), [case[::2] for case in CASES], ids=[case[1] for case in CASES])
 def test_a_value_in_another_writing_is_a_value(
     site: Site, options: str, values: Sequence[tuple[Any, str | None]], decoder: str

@@ -189,6 +189,7 @@ def test_a_standby_ends_with_zero(site: Site) -> None:
     assert second.ended(10).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_server_restart_is_survived(tmp_path: Path) -> None:
     """The listener connects again, and refreshes what was loaded before it was back."""
     server = Server(tmp_path / "own" / "postgres")

@@ -75,6 +75,7 @@ def test_an_error_of_one_aggregate_is_its_own(site: Site) -> None:
         assert site.value("select sum(count_shipments) from analytics.daily_shipments") == number
 
 
+@pytest.mark.slow
 def test_a_timeout_of_one_aggregate_is_its_own(site: Site) -> None:
     """A time limit of the database cancels no aggregate; one that is cancelled is named, and the others are refreshed.
 

@@ -151,6 +151,7 @@ def test_parquet_has_every_row_digit_and_comment(run_etl: RunEtl, connection: Co
     assert table.schema.metadata[b"grain"] == b"One row per day, carrier and service level."
 
 
+@pytest.mark.slow
 def test_parquet_without_pyarrow_is_wrong_usage(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
     """Without the extra the exit code is 2, the hint is the command that installs it, and no file is left."""
     ship(connection, ("S1", "A", "2026-03-01", "1"))

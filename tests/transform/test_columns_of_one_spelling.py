@@ -286,7 +286,7 @@ def _accepted(column: Column, tokens: Sequence[Token]) -> list[tuple[bytes | Non
     ]
 
 
-@pytest.mark.parametrize("examples", [20, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [10, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("options", COLUMNS)
 def test_a_column_is_accepted_like_each_of_its_tokens(define: Define, options: str, examples: int) -> None:
     """The check of a whole column returns the fields, suspects and changed texts that it returns for single tokens."""
