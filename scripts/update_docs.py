@@ -183,6 +183,8 @@ def _run(commands: Iterable[str], folder: Path, database_url: str) -> list[str]:
 def _read_here(text: str, folder: Path, database_url: str) -> str:
     """Return what was printed as a terminal shows it: elsewhere printed commands name the folder and the database."""
     text = re.sub(rf"cd {re.escape(str(folder))}[\w./-]* && ", "", text)
+    # Only the first command of an embedded database says it.
+    text = re.sub(r"^creating a PostgreSQL in .*\n", "", text, flags=re.MULTILINE)
     return text.replace(f" --database {shlex.quote(database_url)}", "").replace(f"{folder}/", "")
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from difflib import unified_diff
 from pathlib import Path
 
 import pytest
@@ -93,5 +94,6 @@ def test_the_readme_works_in_its_order_after_the_demo(
     assert re.search(r"^loaded shipments from .*: 200,000 read, 200,000 loaded", done.stdout, re.MULTILINE)
     folder, _ = follow(clone, home, shell_blocks()[1])
     monkeypatch.chdir(folder)
-    assert update_docs.with_transcripts(README, Path(folder), "embedded:") == README
+    printed = update_docs.with_transcripts(README, Path(folder), "embedded:")
+    assert list(unified_diff(README.splitlines(), printed.splitlines())) == []
     assert git(clone, "status", "--porcelain") == ""
