@@ -148,7 +148,7 @@ class Ends:
     def tell(self, summary: Summary, error: EtlError | None) -> None:
         """Print the summary of a source, and the error that ended it.
 
-        Of several sources for people, those that are loaded already are in the total only.
+        Without --json, a command with several sources prints no line for each source that is loaded already.
         """
         is_known = summary.status == "already_loaded" and summary.exit_code == ExitCode.SUCCESS
         if self.as_json or self._has_one_source or not is_known:

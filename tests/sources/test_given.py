@@ -123,7 +123,7 @@ def test_a_record_within_itself_is_a_fault() -> None:
 
 
 def test_records_are_asked_for_when_they_are_read() -> None:
-    """However many records there are, only some are in memory."""
+    """Only some records are in memory at a time, for any number of records."""
     made = []
 
     def records() -> Iterator[dict[str, int]]:

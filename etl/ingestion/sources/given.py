@@ -4,6 +4,7 @@ Records become lines of JSON, one each. A fault names the number of the record, 
 """
 
 import math
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
@@ -77,8 +78,9 @@ class _Given(RawIOBase):
         """Return how many bytes are worth waiting for."""
         return wanted
 
+    @abstractmethod
     def _more(self) -> bool:
-        raise NotImplementedError
+        """Append further bytes to `_pending`; return False when there are no more."""
 
 
 class FileBytes(_Given):
@@ -104,7 +106,7 @@ class FileBytes(_Given):
                 f"{self._prefix}the file was opened as text, and its bytes are not {error.encoding}",
                 hint='open it as bytes: open(path, "rb")',
             ) from None
-        except Exception as error:
+        except Exception as error:  # whatever the program raises: the caller of the load gets it back
             raise ProgramError(f"{self._prefix}{type(error).__name__} while the file object was read", error) from error
         if isinstance(data, str):
             data = data.encode("utf-8", "surrogatepass")
@@ -135,7 +137,7 @@ class RecordLines(_Given):
             if not self._count:
                 self._pending += b"[]\n"
             return False
-        except Exception as error:
+        except Exception as error:  # whatever the program raises: the caller of the load gets it back
             raise ProgramError(
                 f"{self._prefix}{type(error).__name__} after record {self._count:,} while the records were made", error
             ) from error

@@ -91,12 +91,12 @@ class Shape:
 
     @cached_property
     def leaves_out(self) -> bool:
-        """Whether a record can have bytes in named members that are in none of its rows."""
+        """Whether a named member of a record can hold a value that no row of the record takes."""
         if any(table.where or len(table.each) > 1 for table, _ in self.tables) or _has_positions(self.root):
             return True
         of_records = {column.place for table, columns in self.tables if not table.each for column in columns}
         of_elements = {column.place for table, columns in self.tables if table.each for column in columns}
-        # The members of a record whose array is empty are in no row of the elements.
+        # If the array of a record is empty, no row takes the members of the record that only rows of elements take.
         return any(place.kind == MEMBER and place.level == 0 for place in of_elements - of_records)
 
     def description(self) -> str:
