@@ -147,5 +147,5 @@ def test_only_the_parent_can_terminate_a_worker() -> None:
             subprocess.run(["kill", "-TERM", str(pid)], check=True)
             assert executor.submit(os.getpid).result() == pid
         process.terminate()
-        process.join(60)
-        assert process.exitcode == 1
+        # The executor's thread waits for its process, too: whoever comes second reads the code a moment later.
+        until(lambda: process.exitcode == 1, "the worker to end")
