@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from unittest import mock
 from urllib.parse import quote
 
 import coverage
+import psycopg
 import pytest
 import structlog
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql import factories
+from pytest_postgresql.executors import NoopExecutor
 
 from etl.database.connecting import Database, connect
 from etl.datasets import Dataset, read
@@ -88,9 +92,42 @@ def server_address(server: Server) -> Address:
     return Address(host=str(address["host"]), port=str(address["port"]), user=str(address["user"]))
 
 
-# The first makes the template once, the second a database from it, and a connection to that, for each test.
+# Creates the template once.
 postgresql_template = factories.postgresql_noproc(depends_on="server_address", dbname="test", load=TEMPLATE)
-postgresql = factories.postgresql("postgresql_template")
+
+
+@pytest.fixture(scope="session")
+def postgresql_maintenance(postgresql_template: NoopExecutor) -> Iterator[Connection]:
+    """Give the session that creates and drops the databases of all tests."""
+    address = make_conninfo(
+        host=postgresql_template.host,
+        port=postgresql_template.port,
+        user=postgresql_template.user,
+        dbname=postgresql_template.maintenance_dbname,
+    )
+    with psycopg.connect(address, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def postgresql(postgresql_maintenance: Connection, postgresql_template: NoopExecutor) -> Iterator[Connection]:
+    """Give a connection to a database of the test's own.
+
+    The fixture of pytest-postgresql connects four times and lets each page of the database be logged: with one session
+    and a copy of the template's files a database costs less than half.
+    """
+    name = sql.Identifier(postgresql_template.dbname)
+    template = sql.Identifier(postgresql_template.template_dbname)
+    create = sql.SQL("create database {} template {} strategy file_copy")
+    drop = sql.SQL("drop database if exists {} with (force)").format(name)
+    postgresql_maintenance.execute(drop)  # A test that was interrupted may have left it.
+    postgresql_maintenance.execute(create.format(name, template))
+    address = make_conninfo(postgresql_maintenance.info.dsn, dbname=postgresql_template.dbname)
+    try:
+        with closing(psycopg.connect(address)) as connection:
+            yield connection
+    finally:
+        postgresql_maintenance.execute(drop)
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ class Databases:
                 connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
     def _make(self, name: str, template: str) -> None:
-        statement = sql.SQL("create database {} template {}")
+        statement = sql.SQL("create database {} template {} strategy file_copy")
         with self._maintenance() as connection:
             connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
 
