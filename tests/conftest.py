@@ -30,6 +30,10 @@ from tests.support.servers import quick_folder, quick_server
 from tests.support.site import Site
 
 
+# The rooms whose tests look at facts and ledger only.
+WITHOUT_AGGREGATES = {"destination", "failed_store", "framing", "ledger", "pipeline", "sources", "transform"}
+
+
 # What every test's database holds: paths of .sql files, or callables that take host, port, user, dbname,
 # password and autocommit.
 def _migrate(*, host: str, port: str, user: str, dbname: str, **_: object) -> None:
@@ -164,9 +168,14 @@ def define(tmp_path: Path) -> Define:
 
 
 @pytest.fixture
-def site(database_url: str, tmp_path: Path) -> Iterator[Site]:
-    """Give the test's database and its folder, in which commands run without anyone's settings."""
-    site = Site(database_url, tmp_path)
+def site(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> Iterator[Site]:
+    """Give the test's database and its folder, in which commands run without anyone's settings.
+
+    The loads of the rooms of `etl.ingestion` leave the aggregates alone, except in tests that are marked `aggregates`:
+    a refresh takes a third of the time of a small load.
+    """
+    looks = request.path.parent.name not in WITHOUT_AGGREGATES or request.node.get_closest_marker("aggregates")
+    site = Site(database_url, tmp_path, precalculates=bool(looks))
     yield site
     site.close()
 

@@ -71,6 +71,7 @@ def _counts(summary: dict[str, Any]) -> tuple[str, int, int]:
     return summary["status"], summary["records"]["loaded"], summary["records"]["skipped"]
 
 
+@pytest.mark.aggregates
 def test_the_summary_has_its_shape(site: Site, tmp_path: Path) -> None:
     """Each source gets one line with all members of the contract in order and of their types; the total is last."""
     _array(tmp_path / "clean.json", vehicles(1, 5))
@@ -386,6 +387,7 @@ def test_a_corrected_records_path_doubles_nothing(site: Site, connection: Connec
     assert connection.execute("select count(*) from logistics.parcels").fetchone() == (2,)
 
 
+@pytest.mark.aggregates
 def test_aggregates_are_refreshed_unless_disabled(site: Site, connection: Connection, tmp_path: Path) -> None:
     """A load refreshes its aggregates; with --no-precalculate it refreshes none, and `etl precalculate` does later."""
     log = {"log_id": "L1", "vehicle_id": "V1", "trip_date": "2026-01-01", "distance_km": 10, "fuel_l": 1}
@@ -429,6 +431,7 @@ def test_a_file_of_the_failed_store_is_not_loaded(site: Site, connection: Connec
     assert connection.execute("select count(*) from etl.attempts").fetchone() == (1,)
 
 
+@pytest.mark.aggregates
 def test_a_person_reads_a_sentence(site: Site, tmp_path: Path) -> None:
     """Without --json each source gets one line: the counts of its records, and the place of the rejected ones."""
     _array(tmp_path / "feed.json", [*vehicles(1, 1500), {"vehicle_id": "V002", "capacity_kg": -1}])
@@ -441,6 +444,7 @@ def test_a_person_reads_a_sentence(site: Site, tmp_path: Path) -> None:
     assert json.loads(listed.stdout)["sqlstate"] == "23514"
 
 
+@pytest.mark.aggregates
 def test_a_grown_table_is_analyzed(site: Site, database_url: str, tmp_path: Path) -> None:
     """A table that grew by more than a tenth is analyzed before its aggregates are refreshed; others are not."""
 

@@ -126,6 +126,7 @@ def test_a_run_is_logged_at_info(run_etl: RunEtl, connection: Connection, tmp_pa
     ]
 
 
+@pytest.mark.aggregates
 def test_a_precalculation_that_fails_is_not_0(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
     """Aggregates that could not be refreshed change the exit code to 4, and are reported on stderr."""
     connection.execute("drop table analytics.vehicle_days")

@@ -487,6 +487,7 @@ def test_a_key_loaded_meanwhile_is_refused_in_append(site: Site) -> None:
     assert [each["sqlstate"] for each in site.failures.details(f"{failed_id}r")["records"]] == ["23505"]
 
 
+@pytest.mark.aggregates
 def test_a_replay_refreshes_its_aggregates(site: Site) -> None:
     """A replay refreshes its aggregates; after --no-precalculate the next replay does."""
     (site.folder / "logs.ndjson").write_text(

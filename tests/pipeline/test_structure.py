@@ -85,6 +85,7 @@ def profiled(site: Site, tmp_path: Path) -> Callable[..., Profile]:
     return profile
 
 
+@pytest.mark.aggregates
 def test_a_load_enters_few_modules_and_stays_shallow(profiled: Callable[..., Profile]) -> None:
     """A load enters a limited number of modules, and its stack has a limited depth."""
     profile = profiled("clean.json", "--no-precalculate")
@@ -97,6 +98,7 @@ def _room_of(place: str) -> str:
     return place.split("/", maxsplit=1)[0]
 
 
+@pytest.mark.aggregates
 def test_calls_that_lead_upwards_are_named_on_the_page(profiled: Callable[..., Profile]) -> None:
     """A frame of an upper room below a lower one is a climb: the architecture page lists each of an ordinary load."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")

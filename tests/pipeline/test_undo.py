@@ -400,6 +400,7 @@ def test_what_cannot_be_undone_is_said(site: Site) -> None:
     assert _undo(site, run)["status"] == "undone"
 
 
+@pytest.mark.aggregates
 def test_the_aggregates_follow_an_undo(site: Site) -> None:
     """After an undo the aggregates are refreshed, and equal the facts; with --no-precalculate they wait."""
     assert site.run("generate", "shipments", "--records", "50", "--seed", "1", "--output", "right.json").returncode == 0

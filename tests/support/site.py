@@ -29,9 +29,10 @@ from tests.support.waiting import until
 class Site:
     """Runs commands, loads and faults in one database and one folder, and reads their results."""
 
-    def __init__(self, conninfo: str, folder: Path) -> None:
+    def __init__(self, conninfo: str, folder: Path, *, precalculates: bool = True) -> None:
         self.conninfo = conninfo
         self.folder = folder
+        self._precalculates = precalculates
         self.store = folder / "failed"
         self._started: list[Running] = []
         self._connection: Connection | None = None
@@ -94,7 +95,10 @@ class Site:
         variables = {name: os.environ.get(name) for name in ("PATH", "TMPDIR")}
         variables |= {"HOME": str(self.folder), "PYTHONPATH": str(ROOT), **MEASURED}
         # A test that needs a database that comes back asks for the wait.
-        variables |= {"ETL_DATABASE_URL": conninfo or self.conninfo, "ETL_RETRY_FOR": "0", **(env or {})}
+        variables |= {"ETL_DATABASE_URL": conninfo or self.conninfo, "ETL_RETRY_FOR": "0"}
+        if not self._precalculates:
+            variables["ETL_NO_PRECALCULATE"] = "true"
+        variables |= env or {}
         return {name: value for name, value in variables.items() if value is not None}
 
     def bring(self, source: Source | Path, dataset: str, **settings: Any) -> tuple[Summary, EtlError | None]:
