@@ -29,7 +29,6 @@ from tests.support.faults import Connection
 from tests.support.servers import quick_folder, quick_server
 from tests.support.site import Site
 
-
 # The rooms whose tests look at facts and ledger only.
 WITHOUT_AGGREGATES = {"destination", "failed_store", "framing", "ledger", "pipeline", "sources", "transform"}
 
