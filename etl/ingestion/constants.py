@@ -19,6 +19,9 @@ PROGRESS_BYTES = 1 << 16
 UNKNOWN_NAMES = 100
 UNKNOWN_NAME_LENGTH = 100
 
+# So many different unknown members of one record are named; each further place of another one counts without a name.
+UNKNOWN_NAMES_OF_RECORD = 10_000
+
 # Records are decoded this many bytes at a time: half or twice as many take longer, because of the cache.
 BLOCK_BYTES = 1 << 17
 

@@ -127,6 +127,24 @@ def test_a_replay_says_its_own_and_adds_nothing(site: Site) -> None:
     assert (shown["unknown"], shown["pending"]) == (COUNTS, 0)
 
 
+def test_a_record_with_very_many_names_is_counted_by_both_paths_alike(site: Site) -> None:
+    """After 10,000 names of one record the others count without names, so that they take no memory."""
+    scans = [{"code": "IN", f"s{n % 7_000}": 1} for n in range(14_000)]
+    record = {"parcel": "P0", "scans": scans} | {f"m{n}": n for n in range(4_000)}
+    (site.folder / "p.ndjson").write_text(as_lines(record, {"parcel": "P1", "m3": 3}))
+    site.define(PLAIN)
+    found = []
+    for decoder in ("auto", "ijson"):
+        summary = site.load("parcels", "p.ndjson", "--decoder", decoder, "--force")
+        found.append((summary["unknown"], summary["unknown_others"]))
+    assert found[0] == found[1]
+    unknown, others = found[0]
+    assert unknown["m3"] == 2
+    assert len(unknown) == 100
+    assert sum(unknown.values()) + others == 10_000 + 2 * 1_000 + 1
+
+
+
 @pytest.mark.parametrize("decoder", ["auto", "ijson"])
 def test_names_that_are_data_are_bounded(site: Site, decoder: str) -> None:
     """Of thousands of names the shortest are counted, and the others are added up, however the source is cut."""

@@ -13,7 +13,7 @@ from etl.ingestion.constants import LAYER_LEVELS, UNKNOWN_NAME_LENGTH
 from etl.ingestion.framing.boundaries import is_utf8
 from etl.ingestion.framing.nesting import is_nested_deeper
 from etl.ingestion.transform.shapes import Decoders, Extra, NoShape, Shape
-from etl.ingestion.transform.unknown import Known, Path, UnknownCounts, name_of, unknown
+from etl.ingestion.transform.unknown import Known, Path, UnknownCounts, distinct, name_of, unknown
 from etl.ingestion.values import Fault
 
 _MOST_FIELDS = 16
@@ -57,8 +57,8 @@ class Extras:
         met: Counter[Path] = Counter()
         for record in records:
             if not isinstance(record, Fault):
-                paths = set(unknown(record, self._members))
-                counts.note(paths)
+                paths, others = distinct(unknown(record, self._members))
+                counts.note(paths, others)
                 met.update(paths)
         new = [path for path, _ in met.most_common() if path not in self._paths and path not in self._refused]
         if len(new) > _MOST_FIELDS:  # Names that are data: others follow in the next block.

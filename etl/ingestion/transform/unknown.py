@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from etl.datasets import Dataset, paths
-from etl.ingestion.constants import UNKNOWN_NAME_LENGTH, UNKNOWN_NAMES
+from etl.ingestion.constants import UNKNOWN_NAME_LENGTH, UNKNOWN_NAMES, UNKNOWN_NAMES_OF_RECORD
 from etl.ingestion.framing.partial import Undecoded
 from etl.ingestion.values import KEY, Fault
 
@@ -77,6 +77,17 @@ def _is_known(value: Any, members: Known) -> bool:
     return True
 
 
+def distinct(paths: Iterable[Path]) -> tuple[set[Path], int]:
+    """Return the different paths of a record, UNKNOWN_NAMES_OF_RECORD at most, and how many places have others."""
+    found: set[Path] = set()
+    further = iter(paths)
+    for path in further:
+        found.add(path)
+        if len(found) == UNKNOWN_NAMES_OF_RECORD:
+            break
+    return found, sum(path not in found for path in further)
+
+
 def name_of(path: Path) -> str:
     """Return an unknown member as it is counted and shown: as a definition would spell it, but not too long.
 
@@ -110,10 +121,10 @@ class UnknownCounts:
         if len(self.names) > 2 * UNKNOWN_NAMES:
             self._cut()
 
-    def note(self, paths: Iterable[Path]) -> None:
-        """Count the unknown members of one record, each once."""
+    def note(self, paths: Iterable[Path], others: int = 0) -> None:
+        """Count the different unknown members of one record, each once, and its `others` without names."""
         if names := set(map(name_of, paths)):
-            self.add(dict.fromkeys(names, 1))
+            self.add(dict.fromkeys(names, 1), others)
 
     def kept(self) -> dict[str, int]:
         """Return the counts by name; `others` holds the rest then."""
@@ -131,7 +142,7 @@ class UnknownCounts:
 def note_unknown(counts: UnknownCounts, record: Any, members: Known | None) -> None:
     """Count the unknown members of a record, which may also be the fault of text that is no record."""
     if not isinstance(record, Fault):
-        counts.note(unknown(record, members))
+        counts.note(*distinct(unknown(record, members)))
 
 
 def _order(name: str) -> tuple[int, str]:
