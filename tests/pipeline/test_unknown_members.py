@@ -144,7 +144,6 @@ def test_a_record_with_very_many_names_is_counted_by_both_paths_alike(site: Site
     assert sum(unknown.values()) + others == 10_000 + 2 * 1_000 + 1
 
 
-
 @pytest.mark.parametrize("decoder", ["auto", "ijson"])
 def test_names_that_are_data_are_bounded(site: Site, decoder: str) -> None:
     """Of thousands of names the shortest are counted, and the others are added up, however the source is cut."""
