@@ -38,6 +38,15 @@ insert into etl.marks (run, last_record, anchor, parent, hashes, places)
 values (%(run)s, %(last_record)s, %(anchor)s, %(parent)s, %(hashes)s::bigint[], %(places)s)
 on conflict (run, last_record) do nothing;
 
+-- name: add_marks_of_runs
+-- Add rows of marks of several runs.
+insert into etl.marks (run, last_record, anchor, parent, hashes, places)
+select each.run, each.last_record, each.anchor, each.parent, each.hashes::bigint[], each.places
+from unnest(
+    %(run)s::bigint[], %(last_record)s::bigint[], %(anchor)s::bigint[], %(parent)s::bigint[], %(hashes)s::text[],
+    %(places)s::bytea[]
+) as each (run, last_record, anchor, parent, hashes, places);
+
 -- name: first_batches
 -- List where the first batches of the runs without marks are in their sources.
 select distinct "offset", "offset" + bytes from etl.first_batches where dataset = %(dataset)s;

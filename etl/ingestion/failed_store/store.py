@@ -198,18 +198,29 @@ class FailedStore:
         self._writer.shutdown(wait=True)
 
 
-def is_stored(folder: Path, path: Path) -> bool:
-    """Return whether a file is part of a failed store, in this folder or elsewhere: `load` refuses it."""
+def first_stored(folder: Path, paths: Iterable[Path]) -> Path | None:
+    """Return the first of some files that is part of a failed store, in this folder or elsewhere: `load` refuses it."""
+    folders: dict[Path, Path] = {}  # A command may have many thousand files of a few folders.
+    return next((path for path in paths if _is_stored(folder, path, folders)), None)
+
+
+def _is_stored(folder: Path, path: Path, folders: dict[Path, Path]) -> bool:
     try:
-        if path.resolve().is_relative_to(folder.resolve()):
+        for each in (folder, path.parent):
+            if each not in folders:
+                folders[each] = each.resolve()
+        place = path.resolve() if path.is_symlink() else folders[path.parent] / path.name
+        if place.is_relative_to(folders[folder]):
             return True
+        if path.suffix != ".ndjson":
+            return False
         # A file of this name may be anything, of any size.
         with path.with_suffix(".json").open("rb") as file:
             beginning = file.read(_BEGINNING)
     except (OSError, RuntimeError):  # Python 3.11 and 3.12 raise a RuntimeError for a loop of links.
         return False
     stored = rb'\{\s*"id":\s*"' + re.escape(os.fsencode(path.stem)) + rb'",\s*"run":\s*"'
-    return path.suffix == ".ndjson" and re.match(stored, beginning) is not None
+    return re.match(stored, beginning) is not None
 
 
 def _read_json(records: Path, kind: type[Document]) -> Document:
