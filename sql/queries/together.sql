@@ -44,7 +44,13 @@ select pg_notify('etl_runs', %(dataset)s);
 -- name: loaded_of_runs
 -- Return the loaded records of each of some finished runs.
 select runs.run, sum(batches.count_loaded)::bigint
-from etl.runs
-join etl.batches on batches.run = runs.run
-where runs.run = any(%(runs)s) and runs.finished_at is not null
+from unnest(%(runs)s::text[]) as wanted (run)
+cross join lateral (
+    select run from etl.runs where runs.run = wanted.run and finished_at is not null
+    offset 0 -- one search in the index for each run, whatever the statistics say
+) as runs
+cross join lateral (
+    select count_loaded from etl.batches where batches.run = runs.run
+    offset 0
+) as batches
 group by runs.run;

@@ -12,15 +12,11 @@ from psycopg import sql
 
 from etl.database.tables import skipping_tables
 from etl.datasets import Dataset
-from etl.ingestion.destination import merging
+from etl.ingestion.destination import effects, merging
 from etl.ingestion.destination.sending import Exchange, wait_for
 from etl.ingestion.destination.write_modes import TemporaryTables, Updates, facts_of
 from etl.ingestion.values import Batch, Rows
 from etl.settings import Mode
-
-
-class NotTogetherError(Exception):
-    """The batches of this dataset cannot be written together."""
 
 
 class OlderVersionsError(Exception):
@@ -40,11 +36,9 @@ class GroupWriter:
     def write(self, exchange: Exchange, batches: Sequence[Batch], numbers: Sequence[int]) -> list[int | None]:
         """Write batches, and return how many older versions each wrote over; None: the mode writes over none.
 
-        `numbers` are those of their runs. Raises psycopg.Error as the server refuses them, NotTogetherError where a
-        trigger may skip rows, OlderVersionsError when another try has to count them first.
+        `numbers` are those of their runs. Raises psycopg.Error as the server refuses them, UsageError or InternalError
+        when rows were skipped, OlderVersionsError when another try has to count the older versions first.
         """
-        if skipping_tables(exchange.connection, self._dataset):
-            raise NotTogetherError("a trigger or a rule may skip rows")
         if self._mode == "append":
             self._send(exchange, batches, facts_of(self._dataset))
             return [None for _ in batches]
@@ -74,10 +68,13 @@ class GroupWriter:
     def _merge(self, exchange: Exchange) -> dict[int, int]:
         """Merge the rows, and return how many versions were written to each table of records."""
         written: dict[int, int] = {}
+        skipping = skipping_tables(exchange.connection, self._dataset)
         for statement in merging.merge(self._dataset, self._temporary.identifiers, merging.WON):
-            result = wait_for(exchange.run(statement.text))
+            count = wait_for(exchange.run(statement.text)).command_tuples or 0
+            if statement.table in skipping:
+                effects.require_whole(exchange.connection, self._dataset, statement, count)
             if not self._dataset.tables[statement.table].each:
-                written[statement.table] = result.command_tuples or 0
+                written[statement.table] = count
         return written
 
     def _replaced(self, connection: psycopg.Connection) -> dict[int, int]:

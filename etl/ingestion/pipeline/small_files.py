@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from etl.errors import SourceError
 from etl.ingestion.constants import GROUP_BYTES, GROUP_FILES, SMALL_FILE_BYTES
@@ -76,9 +77,7 @@ def _read(options: CutOptions, source: Source) -> SmallFile | None:
 def _state(path: str) -> tuple[int, int] | None:
     """Return the size and the time of a regular file."""
     try:
-        if not Path(path).is_file():
-            return None
         status = Path(path).stat()
     except OSError:
         return None
-    return status.st_size, status.st_mtime_ns
+    return (status.st_size, status.st_mtime_ns) if S_ISREG(status.st_mode) else None

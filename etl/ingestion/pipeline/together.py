@@ -21,7 +21,7 @@ from etl.errors import BusyError, EtlError, ExitCode, InternalError, Interrupted
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import copier_of_run
 from etl.ingestion.destination.sending import Wire
-from etl.ingestion.destination.together import GroupWriter, NotTogetherError, OlderVersionsError
+from etl.ingestion.destination.together import GroupWriter, OlderVersionsError
 from etl.ingestion.ledger import locks, losses, runs
 from etl.ingestion.ledger import together as ledger
 from etl.ingestion.ledger.together import Names, NewRuns, WholeSource
@@ -151,10 +151,6 @@ class Together:
                 files = files[: odd.place]
             except OlderVersionsError:  # Counted by the next try, and in each further group.
                 continue
-            except NotTogetherError as reason:
-                log.debug("groups_left", reason=str(reason))
-                self._is_off = True
-                files = ()
             except psycopg.Error as error:
                 log.debug("group_refused", files=len(files), sqlstate=error.sqlstate)
                 files = files[: len(files) // 2] if refusals.meaning(error) == "data" else ()
