@@ -61,6 +61,9 @@ _SECTIONS = {
 
 _MOST_NAMES = 5
 
+_MOST_LINES = 20
+"""Sources of a command that have a line each on a terminal: of more, those with a problem, and so many of these."""
+
 
 @click.command("load", cls=Command, examples=_EXAMPLES, sections=_SECTIONS)
 @click.argument("dataset", metavar="DATASET[,DATASET...]", shell_complete=completion.several_datasets)
@@ -101,7 +104,7 @@ def command(
     named = [each for argument in sources for each in naming.named(argument, settings.encoding)]
     result = CommandResult()
     shown = display(named, is_json=common.is_quiet or common.logs.format == "json")
-    with Ends(as_json=as_json, has_one_source=len(named) == 1) as ends:
+    with Ends(as_json=as_json, sources=len(named)) as ends:
         try:
             patience = common.patience(settings.retries, settings.retry_for)
             with ending_after(timeout), common.database(patience) as database, stopped_by_signals() as stop:
@@ -113,8 +116,8 @@ def command(
                     logs=replace(common.logs, below=shown.height),
                     watch=shown,
                 )
-                looked = require_all(load, named, common.config_dir)
-                load_all(load, named, looked, result, ends.tell)
+                require_all(load, named, common.config_dir)
+                load_all(load, named, result, ends.tell)
                 precalculate_all(load, common.config_dir, result, partial(ends.tell_later, report))
                 if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
                     report.look_at(database)
@@ -133,9 +136,11 @@ def command(
 class Ends:
     """Tells how sources ended. Errors are the last thing that a command tells, those of several sources beside each."""
 
-    def __init__(self, *, as_json: bool, has_one_source: bool) -> None:
+    def __init__(self, *, as_json: bool, sources: int) -> None:
         self.as_json = as_json
-        self._has_one_source = has_one_source
+        self._has_one_source = sources == 1
+        self._has_many_sources = sources > _MOST_LINES
+        self._problems = 0
         self._later: list[tuple[EtlError, dict[str, str | None]]] = []
 
     def __enter__(self) -> Self:
@@ -148,9 +153,15 @@ class Ends:
     def tell(self, summary: Summary, error: EtlError | None) -> None:
         """Print the summary of a source, and the error that ended it.
 
-        Without --json, a command with several sources prints no line for each source that is loaded already.
+        Without --json, a command with several sources prints no line for each source that is loaded already, and one
+        with many prints the first sources with a problem only.
         """
-        is_known = summary.status == "already_loaded" and summary.exit_code == ExitCode.SUCCESS
+        is_fine = summary.exit_code == ExitCode.SUCCESS
+        is_known = summary.status == "already_loaded" and is_fine
+        if self._has_many_sources and not self.as_json:
+            self._problems += not is_fine
+            if is_fine or self._problems > _MOST_LINES:
+                return
         if self.as_json or self._has_one_source or not is_known:
             _print_summary(summary, as_json=self.as_json)
         about = {"run": summary.run, "dataset": summary.dataset, "source": summary.source}
@@ -166,6 +177,9 @@ class Ends:
 
     def sum_up(self, result: CommandResult, sources: int, datasets: int) -> None:
         """Print the sum of all sources, the refreshed aggregates, and where to look next."""
+        if self._problems > _MOST_LINES:
+            more = self._problems - _MOST_LINES
+            print_text(f"{more:,} more sources with a problem are not listed: --json prints a line for each source")
         _print_total(result, sources, datasets, as_json=self.as_json)
         _note_ends(result)
 

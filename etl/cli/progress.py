@@ -88,6 +88,9 @@ class Lines:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._due = 0.0
+        self._sources = 0
+        self._records = 0
+        self._sources_due = now() + SECONDS_BETWEEN_LINES
         self._report: Callable[[float], None] | None = None
 
     @contextmanager
@@ -123,7 +126,13 @@ class Lines:
             self._report = None
 
     def passed(self, summary: Summary) -> None:
-        """Do nothing: one event of the log names all of them."""
+        """Log if ten seconds have passed: one event of the log names all sources at the end."""
+        self._sources += 1
+        self._records += summary.records.read
+        now = self._now()
+        if now >= self._sources_due:
+            self._sources_due = now + SECONDS_BETWEEN_LINES
+            log.info("sources_progressed", sources=self._sources, records=self._records)
 
     def moved(self) -> None:
         """Log if ten seconds have passed; the load calls this after each batch."""
@@ -164,7 +173,7 @@ class Bars:
             self._bytes_before += stream.size or 0
 
     def passed(self, summary: Summary) -> None:
-        """Count a source that is loaded already."""
+        """Count a source that has no bar of its own."""
         self._number += 1
         self._bytes_before += summary.bytes_read
 

@@ -95,8 +95,11 @@ NULL_TEXT = "\\N"
 # The last of so many failed batches in a row ends the load: its cause is not one of single batches.
 MAX_FAILED_IN_A_ROW = 3
 
-KNOWN_BYTES = 256 * 1024
-"""The size of a file up to which it is looked up together with others, before the load."""
+# Whole files up to this size are loaded many at a time: their own commit and statements would take longer than their
+# rows. Of a compressed file, the content may be twice as large.
+SMALL_FILE_BYTES = 1 << 20
 
-KNOWN_SOURCES = 200
-"""So many sources are looked up at once."""
+# So many files, and about so many bytes of them, are looked up and loaded by one transaction: more gain nothing, and
+# the files of a group are in memory.
+GROUP_FILES = 200
+GROUP_BYTES = 8 << 20

@@ -98,8 +98,8 @@ def _load(asked: _Asked, calls: Calls | None, metrics_file: Path | None) -> Comm
                 logs=Logs(level="critical"),  # The processes of several workers have no logger of this program.
                 watch=calls or Unwatched(),
             )
-            looked = require_all(load, asked.sources, folder)
-            load_all(load, asked.sources, looked, result, lambda _summary, _error: None)
+            require_all(load, asked.sources, folder)
+            load_all(load, asked.sources, result, lambda _summary, _error: None)
             precalculate_all(load, folder, result, report.note_error)
             if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
                 report.look_at(target)

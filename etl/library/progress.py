@@ -71,7 +71,7 @@ class Calls:
             self._report = None
 
     def passed(self, summary: Summary) -> None:
-        """Call the function for a source that is loaded already."""
+        """Call the function for a source that is loaded with others, or already."""
         self._call(
             Progress(
                 source=summary.source,

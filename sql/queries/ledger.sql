@@ -7,6 +7,14 @@ from etl.runs
 where number = any(%(numbers)s)
 order by number;
 
+-- name: has_other_definition
+-- Return whether a run of a dataset is unfinished that began under none of these definitions.
+select exists (
+    select from etl.runs
+    where dataset = %(dataset)s and superseded_by is null and definition_hash <> all(%(hashes)s)
+        and (finished_at is null or (is_atomic and published_at is null))
+);
+
 -- name: complete_runs
 -- Return those of some runs whose source is loaded, with all that a look at the source returns, and of which the ledger
 -- lacks nothing.
@@ -24,9 +32,12 @@ from (
         (
             select sum(count_records) from etl.failures where failures.run = runs.run and failures.state <> 'replayed'
         ) as stored
-    from etl.runs
-    where runs.number = any(%(numbers)s)
-        and runs.finished_at is not null and (not runs.is_atomic or runs.published_at is not null)
+    from unnest(%(numbers)s::bigint[]) as wanted (number)
+    cross join lateral (
+        select * from etl.runs where runs.number = wanted.number
+        offset 0 -- one search in the index for each run, whatever the statistics say
+    ) as runs
+    where runs.finished_at is not null and (not runs.is_atomic or runs.published_at is not null)
         and runs.superseded_by is null and not runs.is_within
 ) as found
 cross join lateral (
@@ -420,6 +431,10 @@ select pg_advisory_xact_lock(%(key)s);
 -- name: try_lock_in_transaction
 -- Take a lock that ends with the transaction if it is free.
 select pg_try_advisory_xact_lock(%(key)s);
+
+-- name: try_lock_shared_in_transaction
+-- Take a shared lock that ends with the transaction if no exclusive holder has it.
+select pg_try_advisory_xact_lock_shared(%(key)s);
 
 -- name: unlock
 -- Release a session lock.

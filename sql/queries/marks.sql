@@ -1,19 +1,20 @@
 -- name: anchored_runs
 -- Find the runs of a dataset that are anchored at a mark with one of these hashes, with the marks beside it, and whether
 -- a row with further marks follows.
-select wanted.place, found.run, found.is_live, found.hashes, found.places, found.is_last
+select
+    wanted.place, found.run, r.superseded_by is null as is_live, found.hashes, found.places,
+    not exists (
+        select from etl.marks later where later.run = found.run and later.last_record > found.last_record
+    ) as is_last
 from unnest(%(hashes)s::bigint[]) with ordinality as wanted (hash, place)
 cross join lateral (
-    select
-        m.run, r.superseded_by is null as is_live, m.hashes, m.places,
-        not exists (
-            select from etl.marks later where later.run = m.run and later.last_record > m.last_record
-        ) as is_last
-    from etl.marks m
-    join etl.runs r on r.number = m.run
-    where m.anchor = wanted.hash and r.dataset = %(dataset)s
+    select run, last_record, hashes, places from etl.marks where anchor = wanted.hash
     offset 0 -- one search in the index for each hash
 ) found
+cross join lateral (
+    select superseded_by from etl.runs where number = found.run and dataset = %(dataset)s
+    offset 0 -- and for each run: without statistics, all runs of the dataset would be read
+) r
 order by wanted.place, found.run;
 
 -- name: run_after
@@ -37,6 +38,15 @@ select hashes, places from etl.marks where run = %(run)s order by last_record de
 insert into etl.marks (run, last_record, anchor, parent, hashes, places)
 values (%(run)s, %(last_record)s, %(anchor)s, %(parent)s, %(hashes)s::bigint[], %(places)s)
 on conflict (run, last_record) do nothing;
+
+-- name: add_marks_of_runs
+-- Add rows of marks of several runs.
+insert into etl.marks (run, last_record, anchor, parent, hashes, places)
+select each.run, each.last_record, each.anchor, each.parent, each.hashes::bigint[], each.places
+from unnest(
+    %(run)s::bigint[], %(last_record)s::bigint[], %(anchor)s::bigint[], %(parent)s::bigint[], %(hashes)s::text[],
+    %(places)s::bytea[]
+) as each (run, last_record, anchor, parent, hashes, places);
 
 -- name: first_batches
 -- List where the first batches of the runs without marks are in their sources.

@@ -1,7 +1,7 @@
 -- name: make_won
 -- Make the table of the records whose version won, once per connection.
 create temporary table if not exists {won} on commit delete rows as
-select {key}, etl_batch, etl_place from {table} with no data;
+select {key}, etl_run, etl_batch, etl_place from {table} with no data;
 
 -- name: index_won
 -- Find the place of one record without reading the whole table, which matters when records load one by one.
@@ -30,10 +30,10 @@ with merged as (
     ) as newest
     order by {key}
     {resolution}
-    returning {key_of_old}, old.etl_batch, old.etl_place
+    returning {key_of_old}, old.etl_run, old.etl_batch, old.etl_place
 )
-insert into {won_table} ({key}, etl_batch, etl_place)
-select {key}, etl_batch, etl_place from merged;
+insert into {won_table} ({key}, etl_run, etl_batch, etl_place)
+select {key}, etl_run, etl_batch, etl_place from merged;
 
 -- name: delete_children
 -- Delete the child rows of the records that won.
@@ -42,6 +42,34 @@ delete from {table} as child using {won} as won where {same_key};
 -- name: count_children
 -- Count the child rows of the records that won.
 select count(*) from {table} as child join {won} as won on {same_key};
+
+-- name: count_replaced
+-- Count for each run of the source the older versions that its records write over: those of earlier runs of the source,
+-- and of the table. Of several versions of a key in one run, the newest is written.
+with best as (
+    select distinct on ({key}, etl_run) {key}, etl_run, {newest_value} as etl_newest
+    from {source} as batch
+    order by {key}, etl_run, {newest}
+),
+compared as (
+    select
+        new.etl_run,
+        new.etl_newest,
+        old.etl_run is not null or count(*) over earlier > 0 as is_after_another,
+        greatest(old.etl_newest, max(new.etl_newest) over earlier) as newest_before
+    from best as new
+    left join lateral (
+        select etl_run, {newest_value} as etl_newest from {table} as old where {same_key}
+        offset 0 -- one search in the index for each key
+    ) as old on true
+    window earlier as (
+        partition by {key_of_new} order by new.etl_run rows between unbounded preceding and 1 preceding
+    )
+)
+select etl_run, count(*)
+from compared
+where is_after_another and (newest_before is null or etl_newest >= newest_before)
+group by etl_run;
 
 -- name: count_writes
 -- Count the versions of the source that a statement has written: those that did not lose to the row of their key. A
@@ -62,13 +90,15 @@ left join {table} as old on {is_key_of_excluded};
 insert into {table} ({columns}) overriding system value
 select {columns_of_child}
 from {source} as child
-join {won} as won on won.etl_batch = child.etl_batch and won.etl_place = child.etl_place;
+join {won} as won
+    on won.etl_run = child.etl_run and won.etl_batch = child.etl_batch and won.etl_place = child.etl_place;
 
 -- name: count_new_children
 -- Count the child rows of the source that belong to the records that won.
 select count(*)
 from {source} as child
-join {won} as won on won.etl_batch = child.etl_batch and won.etl_place = child.etl_place;
+join {won} as won
+    on won.etl_run = child.etl_run and won.etl_batch = child.etl_batch and won.etl_place = child.etl_place;
 
 -- name: insert_unbeaten
 -- Insert the records of which this run has no version yet; the server refuses a key that another run loaded.

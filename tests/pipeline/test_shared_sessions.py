@@ -44,7 +44,7 @@ def test_sources_share_a_session_and_leave_no_lock_in_it(parcels: Site) -> None:
         """
     )
     parcels.ask("create trigger see after insert on logistics.parcels execute function public.see()")
-    ended = parcels.run("load", "parcels", "in", "--json", "--no-precalculate", "--max-rejected", "100%")
+    ended = parcels.run("load", "parcels", "in", "--json", "--no-precalculate", "--max-rejected", "100%", "--force")
     assert [each["records"]["loaded"] for each in ended.summaries if each["kind"] == "source"] == [2, 2, 2, 2, 1]
     assert parcels.value("select count(distinct pid) from public.seen") == 1
     assert parcels.value("select count(distinct name) from public.seen") == 5
@@ -72,7 +72,7 @@ def test_a_table_that_changes_between_two_sources_is_compared_again(parcels: Sit
         "create trigger drop_checks after insert on etl.runs for each row when (new.source like '%%3.ndjson')"
         " execute function public.drop_checks()"
     )
-    ended = parcels.run("load", "parcels", "in", "--json", "--no-precalculate", "--max-rejected", "100%")
+    ended = parcels.run("load", "parcels", "in", "--json", "--no-precalculate", "--max-rejected", "100%", "--force")
     last = ended.summaries[4]
     assert (last["records"]["loaded"], last["records"]["rejected"]) == (1, 1)
     assert parcels.value("select min(weight) from logistics.parcels") == 0

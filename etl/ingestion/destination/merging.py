@@ -116,6 +116,14 @@ def count_writes(names: Placeholders) -> sql.Composed:
     return _SQL["count_writes"].format(**names)
 
 
+def count_replaced(dataset: Dataset, number: int, source: sql.Composable) -> sql.Composed:
+    """Return the query that counts, by run, the older versions that the rows of several runs write over."""
+    names = placeholders(dataset, dataset.tables[number], source, WON)
+    newest = sql.SQL("null::integer") if dataset.newest_by is None else sql.Identifier(dataset.newest_by)
+    names |= {"newest_value": newest, "key_of_new": listed(dataset.key, "new")}
+    return _SQL["count_replaced"].format(**names)
+
+
 def make_won(dataset: Dataset) -> list[sql.Composed]:
     """Return the statements that make the table of the records that won, once per connection."""
     placeholders = {"won": WON, "table": dataset.tables[0].identifier, "key": listed(dataset.key)}
@@ -183,10 +191,10 @@ def _condition(dataset: Dataset, against: Against) -> sql.Composable:
 
 
 def _newest(dataset: Dataset) -> sql.Composable:
-    """Return the sort order of the versions of one key in a batch; the first version is kept."""
+    """Return the sort order of the versions of one key in a batch or in batches of several runs; the first is kept."""
     if dataset.on_duplicate == "first":
         return sql.SQL("etl_batch, etl_place")
-    later = sql.SQL("etl_batch desc, etl_place desc")
+    later = sql.SQL("etl_run desc, etl_batch desc, etl_place desc")
     if dataset.newest_by is None:
         return later
     return sql.SQL("{} desc nulls last, {}").format(sql.Identifier(dataset.newest_by), later)

@@ -198,18 +198,37 @@ class FailedStore:
         self._writer.shutdown(wait=True)
 
 
-def is_stored(folder: Path, path: Path) -> bool:
-    """Return whether a file is part of a failed store, in this folder or elsewhere: `load` refuses it."""
-    try:
-        if path.resolve().is_relative_to(folder.resolve()):
-            return True
-        # A file of this name may be anything, of any size.
-        with path.with_suffix(".json").open("rb") as file:
-            beginning = file.read(_BEGINNING)
-    except (OSError, RuntimeError):  # Python 3.11 and 3.12 raise a RuntimeError for a loop of links.
+def first_stored(folder: Path, paths: Iterable[str]) -> str | None:
+    """Return the first of some files that is part of a failed store, in this folder or elsewhere: `load` refuses it."""
+    is_own: dict[str, bool] = {}  # A command may have many thousand files of a few folders.
+    for path in paths:
+        parent = path[: path.rfind(os.sep) + 1]
+        try:
+            if parent not in is_own:
+                is_own[parent] = Path(parent).resolve().is_relative_to(folder.resolve())
+            is_stored = is_own[parent]
+            if os.path.islink(path):  # noqa: PTH114 - a Path of each file would take longer than the look
+                is_stored = Path(path).resolve().is_relative_to(folder.resolve())
+        except (OSError, RuntimeError):  # Python 3.11 and 3.12 raise a RuntimeError for a loop of links.
+            continue
+        if is_stored or _is_described(path):
+            return path
+    return None
+
+
+def _is_described(path: str) -> bool:
+    """Return whether the description of a file of a failed store is beside this file."""
+    stem, _, suffix = path.rpartition(".")
+    if suffix != "ndjson":
         return False
-    stored = rb'\{\s*"id":\s*"' + re.escape(os.fsencode(path.stem)) + rb'",\s*"run":\s*"'
-    return path.suffix == ".ndjson" and re.match(stored, beginning) is not None
+    try:
+        # A file of this name may be anything, of any size.
+        with open(f"{stem}.json", "rb") as file:  # noqa: PTH123 - as above
+            beginning = file.read(_BEGINNING)
+    except OSError:
+        return False
+    name = os.fsencode(stem.rpartition(os.sep)[2])
+    return re.match(rb'\{\s*"id":\s*"' + re.escape(name) + rb'",\s*"run":\s*"', beginning) is not None
 
 
 def _read_json(records: Path, kind: type[Document]) -> Document:

@@ -42,6 +42,12 @@ def one_opening_at_a_time(connection: psycopg.Connection, dataset: str) -> None:
     connection.execute(_SQL["lock_in_transaction"], {"key": _key(f"opening:{dataset}")})
 
 
+def share_dataset_in_transaction(connection: psycopg.Connection, dataset: str) -> bool:
+    """Lock the dataset until the transaction ends, shared; False when a replace holds it."""
+    key = _key(f"dataset:{dataset}")
+    return connection.execute(_SQL["try_lock_shared_in_transaction"], {"key": key}).fetchone() == (True,)
+
+
 def _take(connection: psycopg.Connection, key: int, is_shared: bool, subject: str) -> None:
     row = connection.execute(_SQL["try_lock_shared" if is_shared else "try_lock"], {"key": key}).fetchone()
     if not row or not row[0]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import psycopg
 import xxhash
@@ -114,10 +114,28 @@ def add(
     connection: psycopg.Connection, dataset: str, run: int, marks: Sequence[Mark], anchor: Anchor | None = None
 ) -> None:
     """Add marks of a run in their order; one of the first marks is the anchor of the run."""
+    for values in _rows(dataset, run, marks, anchor):
+        connection.execute(_SQL["add_marks"], values)
+
+
+def add_of_runs(
+    connection: psycopg.Connection, dataset: str, runs: Iterable[tuple[int, Sequence[Mark], Anchor]]
+) -> None:
+    """Add all marks of several runs, each given by its number, its marks in their order and its anchor."""
+    rows = [values for run, marks, anchor in runs for values in _rows(dataset, run, marks, anchor)]
+    names = ("run", "last_record", "anchor", "parent", "places")
+    columns = {name: [values[name] for values in rows] for name in names}
+    # An array of arrays of different lengths is no array of the server.
+    hashes = [f"{{{','.join(map(str, values['hashes']))}}}" for values in rows]
+    connection.execute(_SQL["add_marks_of_runs"], columns | {"hashes": hashes})
+
+
+def _rows(dataset: str, run: int, marks: Sequence[Mark], anchor: Anchor | None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the ledger for marks of a run."""
     salt = _salt(dataset)
     for first in range(0, len(marks), _MARKS_IN_ROW):
         row = marks[max(0, first - 1) : first + _MARKS_IN_ROW]
-        values = {
+        values: dict[str, Any] = {
             "run": run,
             "last_record": row[-1].records,
             "anchor": None,
@@ -129,7 +147,7 @@ def add(
             values["anchor"] = anchor.mark.hash ^ salt
             values["parent"] = anchor.parent.hash ^ salt if anchor.parent else None
             anchor = None
-        connection.execute(_SQL["add_marks"], values)
+        yield values
 
 
 def first_batches(connection: psycopg.Connection, dataset: str) -> list[tuple[int, int]]:

@@ -142,12 +142,18 @@ def complete(connection: psycopg.Connection, numbers: Sequence[int]) -> dict[int
 
 def enter_known(connection: psycopg.Connection, dataset: str, sums: KnownSums, request: AttemptRequest) -> None:
     """Enter that a command found sources loaded already."""
-    connection.execute(_SQL["enter_known"], {"dataset": dataset} | vars(sums) | _who() | vars(request))
+    connection.execute(_SQL["enter_known"], {"dataset": dataset} | vars(sums) | who() | vars(request))
 
 
-def _who() -> dict[str, object]:
+def who() -> dict[str, object]:
     """Return the machine, the account and the process of this command, and the version of the tool."""
     return {"host": socket.gethostname(), "os_user": user(), "pid": os.getpid(), "tool_version": __version__}
+
+
+def has_other_definition(connection: psycopg.Connection, dataset: str, hashes: Sequence[str]) -> bool:
+    """Return whether a run of a dataset is unfinished that began under none of these definitions."""
+    row = connection.execute(_SQL["has_other_definition"], {"dataset": dataset, "hashes": list(hashes)}).fetchone()
+    return bool(row and row[0])
 
 
 def is_newest_replace(connection: psycopg.Connection, number: int) -> bool:
@@ -190,7 +196,7 @@ def resume(connection: psycopg.Connection, known: KnownRun, request: AttemptRequ
 
 
 def _open_attempt(connection: psycopg.Connection, run: str, request: AttemptRequest) -> int:
-    row = connection.execute(_SQL["open_attempt"], {"run": run} | _who() | vars(request)).fetchone()
+    row = connection.execute(_SQL["open_attempt"], {"run": run} | who() | vars(request)).fetchone()
     if row is None:
         raise InternalError("the ledger gave no number to the attempt")
     name_session(connection, run)

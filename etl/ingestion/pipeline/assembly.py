@@ -90,7 +90,7 @@ def worker(
 ) -> tuple[Paths, Loader]:
     """Return the paths that make the batches of a run, and the loader of these batches."""
     projection = Projection(context.dataset)
-    paths = paths_of(wire.session, projection, context)
+    paths = paths_of(wire.session, projection, context.run.number, context.decoder)
     loader = Loader(
         database=context.database,
         wire=wire,
@@ -105,18 +105,19 @@ def worker(
     return paths, loader
 
 
-def paths_of(session: Session, projection: Projection, context: RunContext) -> Paths:
-    """Return the paths of the pieces of a run; the tables in the database decide whether the fast path is possible."""
-    checked = CheckedPath(projection, context.run.number)
-    if context.decoder == "ijson":
+def paths_of(session: Session, projection: Projection, run_number: int, decoder: Decoder) -> Paths:
+    """Return the paths for a run with a number; the tables in the database decide whether the fast path is possible."""
+    dataset = projection.dataset
+    checked = CheckedPath(projection, run_number)
+    if decoder == "ijson":
         return Paths(None, None, checked)
-    seen = fast(context.dataset)
-    reason, guarded = (seen, frozenset()) if isinstance(seen, str) else _compared(session, context.dataset)
+    seen = fast(dataset)
+    reason, guarded = (seen, frozenset()) if isinstance(seen, str) else _compared(session, dataset)
     if isinstance(seen, str) or reason:
-        log.info("checked_path_only", dataset=context.dataset.name, reason=reason)
+        log.info("checked_path_only", dataset=dataset.name, reason=reason)
         return Paths(None, None, checked)
-    strict = FastPath(seen, projection, context.run.number)
-    return Paths(FastPath(seen, projection, context.run.number, guarded) if guarded else strict, strict, checked)
+    strict = FastPath(seen, projection, run_number)
+    return Paths(FastPath(seen, projection, run_number, guarded) if guarded else strict, strict, checked)
 
 
 def _compared(session: Session, dataset: Dataset) -> tuple[str | None, frozenset[tuple[str, str]]]:

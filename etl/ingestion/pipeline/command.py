@@ -1,11 +1,12 @@
 """The sources of one command: judged before any starts, loaded one after the other, then the aggregates refreshed."""
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 from pathlib import Path
 
+import psycopg
 import structlog
 from structlog.contextvars import bound_contextvars
 
@@ -14,14 +15,13 @@ from etl.database.obstacles import require_loadable
 from etl.database.sessions import require_usable
 from etl.database.tables import require_key, require_tables, require_visible
 from etl.errors import SIGNALS, DatabaseError, EtlError, ExitCode, UsageError, gravest
-from etl.ingestion.failed_store.store import FailedStore, is_stored
+from etl.ingestion.failed_store.store import FailedStore, first_stored
 from etl.ingestion.framing import documents
 from etl.ingestion.framing.pieces import EmptySourceError
-from etl.ingestion.ledger import losses
-from etl.ingestion.pipeline import known, outcome
+from etl.ingestion.ledger import losses, runs
+from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.batches import retry_policy
 from etl.ingestion.pipeline.job import Load, Target
-from etl.ingestion.pipeline.known import Looked
 from etl.ingestion.pipeline.load import Sessions
 from etl.ingestion.pipeline.load import load as load_source
 from etl.ingestion.pipeline.refreshing import precalculate
@@ -37,6 +37,8 @@ _LAST = {ExitCode.DATABASE_AWAY, ExitCode.INTERNAL_FAULT} | SIGNALS
 """After these exit codes no further source begins."""
 
 Report = Callable[[Summary, EtlError | None], None]
+
+_Ends = list[tuple[Summary, EtlError | None]]
 
 
 @dataclass(kw_only=True)
@@ -62,8 +64,8 @@ class CommandResult:
         report(summary, error if is_new else None)
 
 
-def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> Looked:
-    """Judge for exit code 2 before anything starts (contract C3); return which sources are known.
+def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None:
+    """Judge for exit code 2 before anything starts (contract C3).
 
     Raises UsageError.
     """
@@ -71,16 +73,15 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> Look
         _require_fitting(load, target, sources)
     _require_own_tables(load.targets)
     names = _aggregates_of(load.targets, config_dir) if load.settings.precalculate else ()
-    for source in sources:
-        if source.path and is_stored(load.settings.failed_dir, Path(source.path)):
-            raise UsageError(f"{source.name} is a file of the failed store", hint="etl failed replay ID")
+    paths = {source.path: source.name for source in sources if source.path}
+    if (stored := first_stored(load.settings.failed_dir, paths)) is not None:
+        raise UsageError(f"{paths[stored]} is a file of the failed store", hint="etl failed replay ID")
     again = retry_policy(load.settings.retries, lambda: None, load.stop.wait, event="start_retried")
     with load.stop.reading():
-        looked = again(_require_database, load, sources, names)
+        again(_require_database, load, sources, names)
     if not load.settings.dry_run:
         with FailedStore(load.settings.failed_dir) as store:
             store.prepare()
-    return looked
 
 
 def _aggregates_of(targets: Sequence[Target], config_dir: Path) -> list[str]:
@@ -89,11 +90,8 @@ def _aggregates_of(targets: Sequence[Target], config_dir: Path) -> list[str]:
     return [each.table for each in catalogue.reading([*facts, "etl.batches"], catalogue.look(config_dir)[0])]
 
 
-def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequence[str]) -> Looked:
-    """Return which sources are known.
-
-    Raises UsageError when the database cannot take the sources, or cannot refresh the tables of the aggregates.
-    """
+def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequence[str]) -> None:
+    """Raise UsageError when the database cannot take the sources, or cannot refresh the tables of the aggregates."""
     with connect(load.database) as connection:
         require_usable(connection)
         require_visible(connection, aggregates)
@@ -108,14 +106,22 @@ def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequenc
             force=load.settings.force,
             allow_empty=load.settings.allow_empty,
         )
-        looked = known.look(connection, load, sources) if len(sources) > 1 else Looked(runs={})
-        for target in load.targets:
-            for source in sources if len(sources) > 1 else ():
-                if source.name not in looked.runs:
-                    judge(connection, source, load, target)
+        for target in load.targets if len(sources) > 1 else ():
+            _require_definitions(connection, load, target, sources)
         for each in forgotten if not load.settings.dry_run else ():
             losses.forget(connection, each)
-        return looked
+
+
+def _require_definitions(connection: psycopg.Connection, load: Load, target: Target, sources: Sequence[Source]) -> None:
+    """Raise UsageError when a source belongs to an unfinished run that began under another definition.
+
+    Mostly there is no such run, and then no source is read for it.
+    """
+    encodings = {source.encoding for source in sources}
+    hashes = [each for encoding in encodings for each in target.definition_hashes(encoding)]
+    if runs.has_other_definition(connection, target.dataset.name, hashes):
+        for source in sources:
+            judge(connection, source, load, target)
 
 
 def _require_fitting(load: Load, target: Target, sources: Sequence[Source]) -> None:
@@ -154,33 +160,45 @@ def _require_policy(load: Load, target: Target) -> None:
         )
 
 
-def load_all(load: Load, sources: Sequence[Source], looked: Looked, result: CommandResult, report: Report) -> None:
-    """Load the sources one after the other, or judge them in a dry run; `report` gets each summary as it comes.
+def load_all(load: Load, sources: Sequence[Source], result: CommandResult, report: Report) -> None:
+    """Load the sources in their order, or judge them in a dry run; `report` gets each summary as it comes.
 
-    Those that are loaded already are looked up together. An error that ended a source for several targets is reported
-    with the first of them. An empty source is a warning among others, unless all of them are empty.
+    Small files of a command are loaded in groups. An error that ended a source for several targets is reported with the
+    first of them. An empty source is a warning among others, unless all of them are empty.
     """
-    settled = known.settle(load, looked, sources) if looked.runs else {}
     are_empty = True
-    with closing(Sessions()) as sessions:
-        for number, source in enumerate(sources, 1):
-            if not load.stop.signal_number and (summary := settled.get(source.name)) is not None:
-                are_empty = False
-                load.watch.passed(summary)
-                result.add(summary, None, report)
-                continue
-            ends = _ends_of(load, source, sessions)
-            is_empty = any(isinstance(error, EmptySourceError) for _, error in ends)
+    with ExitStack() as stack:
+        sessions = stack.enter_context(closing(Sessions()))
+        if len(sources) == 1:
+            all_ends: Iterable[_Ends] = [_ends_of(load, sources[0], sessions)]
+        else:
+            all_ends = stack.enter_context(closing(_ends_of_several(load, sources, sessions)))
+        for number, found in enumerate(all_ends, 1):
+            ends = found
+            is_empty = any(isinstance(error, EmptySourceError) for _, error in found)
             are_empty &= is_empty
             if is_empty and not (are_empty and number == len(sources)):
-                ends = [_passed_by(summary) for summary, _ in ends]
+                ends = [_passed_by(summary) for summary, _ in found]
             for summary, error in ends:
                 result.add(summary, error, report)
             if {summary.exit_code for summary, _ in ends} & _LAST:
                 break
 
 
-def _ends_of(load: Load, source: Source, sessions: Sessions) -> list[tuple[Summary, EtlError | None]]:
+def _ends_of_several(load: Load, sources: Sequence[Source], sessions: Sessions) -> Generator[_Ends]:
+    """Load the sources in their order, and yield the end of each for each target."""
+    from etl.ingestion.pipeline import together  # noqa: PLC0415 - a load of one source does without it
+
+    if not together.is_possible(load):
+        for source in sources:
+            yield _ends_of(load, source, sessions)
+        return
+    with together.Together(load) as loader:
+        for source, summary in loader.ends(sources):
+            yield _ends_of(load, source, sessions) if summary is None else [(summary, None)]
+
+
+def _ends_of(load: Load, source: Source, sessions: Sessions) -> _Ends:
     """Load a source, and return its end for each target."""
     try:
         return load_source(source, load, sessions)
@@ -215,12 +233,12 @@ def precalculate_all(
         return
     if not any(_may_have_changed(summary) for summary in result.summaries):
         return
-    runs = [summary.run for summary in result.summaries if summary.run]
+    names = [summary.run for summary in result.summaries if summary.run]
     tables = [table.name for target in load.targets for table in target.dataset.tables]
     try:
-        with load.stop.interrupting(), bound_contextvars(**({"run": runs[-1]} if runs else {})):
+        with load.stop.interrupting(), bound_contextvars(**({"run": names[-1]} if names else {})):
             refreshed = precalculate(
-                load.database, config_dir, tables, runs[-1] if runs else None, load.stop, load.settings.retries
+                load.database, config_dir, tables, names[-1] if names else None, load.stop, load.settings.retries
             )
             result.precalculated.extend(load.watch.refreshing(refreshed))
     except EtlError as error:

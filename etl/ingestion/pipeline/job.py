@@ -141,7 +141,7 @@ class Watch(Protocol):
         """Watch a source: its counts for each target change in `progress` until this context ends."""
 
     def passed(self, summary: Summary) -> None:
-        """Count a source that is loaded already, and is not read again."""
+        """Count a source that is loaded together with others, or is loaded already."""
 
     def moved(self) -> None:
         """Look at the counts, after each batch."""
@@ -211,7 +211,11 @@ class Target:
 
     def is_defined_by(self, definition_hash: str, encoding: str) -> bool:
         """Return whether a run has this definition; earlier versions included the path that the command named."""
-        return definition_hash in {self.definition_hash(encoding), self._hash(self.records_path, encoding)}
+        return definition_hash in self.definition_hashes(encoding)
+
+    def definition_hashes(self, encoding: str) -> set[str]:
+        """Return the digests by which runs of this definition may be entered."""
+        return {self.definition_hash(encoding), self._hash(self.records_path, encoding)}
 
     def _hash(self, records: str, encoding: str) -> str:
         text = f"{self.dataset.hash} {records} {self.mode}"

@@ -1,6 +1,7 @@
 """The sources that a command line argument names, in the order in which they are loaded. Opens none of them."""
 
 import glob
+import os
 from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Final
@@ -23,6 +24,8 @@ _BESIDE = frozenset(
     {".crc", ".md5", ".sha1", ".sha256", ".sha512", ".asc", ".sig", ".done", ".ok", ".ready", ".success", ".trg"}
 )
 """Checksums and signatures of files, and files whose presence says that another is complete."""
+
+_SPEAKING = _UNFINISHED | _BESIDE
 
 
 def named(argument: str, encoding: str = "auto") -> list[Source]:
@@ -58,8 +61,11 @@ def _urls(argument: str) -> list[str]:
 def _files(argument: str) -> list[str]:
     path = Path(argument)
     if path.is_dir():
-        names = [str(entry) for entry in path.iterdir() if entry.is_file()]
-        files = [name for name in names if holds_records(PurePath(name).name)]
+        begin = str(path / "x")[:-1]
+        with os.scandir(path) as entries:
+            own = [entry.name for entry in entries if entry.is_file()]
+        names = [begin + name for name in own]
+        files = [begin + name for name in own if _is_plain(name) or holds_records(name)]
     elif path.exists():
         return []
     else:
@@ -70,6 +76,11 @@ def _files(argument: str) -> list[str]:
         first = [printable_path(PurePath(name).name) for name in passed_by[:_MOST_LOGGED]]
         log.info("files_passed_by", argument=printable_path(argument), files=len(passed_by), first=first)
     return sorted(files)
+
+
+def _is_plain(name: str) -> bool:
+    """Return whether a name surely says nothing against its file: a fast answer for folders of many files."""
+    return name[0] not in "._" and name[name.rfind(".") :] not in _SPEAKING
 
 
 def holds_records(name: str, pattern: str = "*") -> bool:

@@ -7,6 +7,7 @@ record through each step, with its bytes.
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from io import BytesIO
@@ -94,6 +95,12 @@ class FastPath:
             return None
         guarded, suspected = self._guarded - new, self._suspected | new
         return FastPath(self._shape, self._projection, self._run_number, guarded, suspected, self._extras)
+
+    def of_run(self, run_number: int) -> "FastPath":
+        """Return this path for the records of another run, without compiling it again."""
+        path = copy(self)
+        path._run_number = run_number  # noqa: SLF001 - a copy of this path
+        return path
 
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each block that had no rows yet, and the batch at the end of the piece."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from etl.datasets import Dataset
+from etl.errors import InternalError
 from etl.ingestion.framing import decoding
 from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.projection import Projection
@@ -30,6 +31,10 @@ class CheckedPath:
     def __init__(self, projection: Projection, run_number: int) -> None:
         self._projection = projection
         self._run_number = run_number
+
+    def of_run(self, run_number: int) -> "CheckedPath":
+        """Return this path for the records of another run."""
+        return CheckedPath(self._projection, run_number)
 
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each part of the work, and the batch at its end."""
@@ -71,6 +76,14 @@ class Paths:
         if piece.shape == "keyed":
             path = self._checked
         return path.batching(piece)
+
+    def whole(self, piece: Piece, run_number: int) -> Batch:
+        """Return the batch of a piece of another run, on a path that makes all checks of the definition itself."""
+        path: FastPath | CheckedPath = self._checked if piece.shape == "keyed" else self._strict or self._checked
+        for batch in path.of_run(run_number).batching(piece):
+            if batch is not None:
+                return batch
+        raise InternalError("a piece ended without its batch")
 
     def again(self, refused: Batch) -> Iterator[Batch]:
         """Yield a batch that the server refused, as each stricter path makes it."""

@@ -1,0 +1,104 @@
+"""Batches of several runs -> the tables of their dataset, by one COPY for each table.
+
+Everything here runs in a transaction that the caller holds. The rows are the same as when the batches come one after
+the other, because each row has the number of its run, and a later run has a larger number.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import psycopg
+from psycopg import sql
+
+from etl.database.tables import skipping_tables
+from etl.datasets import Dataset
+from etl.ingestion.destination import effects, merging
+from etl.ingestion.destination.sending import Exchange, wait_for
+from etl.ingestion.destination.write_modes import TemporaryTables, Updates, facts_of
+from etl.ingestion.values import Batch, Rows
+from etl.settings import Mode
+
+
+class OlderVersionsError(Exception):
+    """The batches write over older versions, which another try counts."""
+
+
+class GroupWriter:
+    """Writes the batches of several runs of one dataset, by append or merge."""
+
+    def __init__(self, dataset: Dataset, mode: Mode) -> None:
+        self._dataset = dataset
+        self._mode = mode
+        self._temporary = TemporaryTables(dataset)
+        # Most folders bring new records: the older versions are counted from the first group on that has some.
+        self._counts_replaced = False
+
+    def write(self, exchange: Exchange, batches: Sequence[Batch], numbers: Sequence[int]) -> list[int | None]:
+        """Write batches, and return how many older versions each wrote over; None: the mode writes over none.
+
+        `numbers` are those of their runs. Raises psycopg.Error as the server refuses them, UsageError or InternalError
+        when rows were skipped, OlderVersionsError when another try has to count the older versions first.
+        """
+        if self._mode == "append":
+            self._send(exchange, batches, facts_of(self._dataset))
+            return [None for _ in batches]
+        self._temporary.make(exchange.connection)
+        sent = self._send(exchange, batches, self._temporary.identifiers)
+        replaced = self._replaced(exchange.connection) if self._counts_replaced else None
+        updates = Updates.begin(exchange.connection, self._dataset)
+        written = self._merge(exchange)
+        rows = updates.rows
+        if rows is None:
+            return [None for _ in batches]
+        if replaced is not None:
+            return [replaced.get(number, 0) for number in numbers]
+        if rows or any(written[number] < sent[number] for number in written):
+            self._counts_replaced = True
+            raise OlderVersionsError
+        return [0 for _ in batches]
+
+    def _send(self, exchange: Exchange, batches: Sequence[Batch], targets: Sequence[sql.Identifier]) -> list[int]:
+        """Send the rows of all batches, and return how many the server counted for each table."""
+        counts = []
+        for number, (table, target) in enumerate(zip(self._dataset.tables, targets, strict=True)):
+            parts = _combined([rows for batch in batches for rows in batch.tables[number]])
+            counts.append(wait_for(exchange.send(parts, target, merging.columns(table))))
+        return counts
+
+    def _merge(self, exchange: Exchange) -> dict[int, int]:
+        """Merge the rows, and return how many versions were written to each table of records."""
+        written: dict[int, int] = {}
+        skipping = skipping_tables(exchange.connection, self._dataset)
+        for statement in merging.merge(self._dataset, self._temporary.identifiers, merging.WON):
+            count = wait_for(exchange.run(statement.text)).command_tuples or 0
+            if statement.table in skipping:
+                effects.require_whole(exchange.connection, self._dataset, statement, count)
+            if not self._dataset.tables[statement.table].each:
+                written[statement.table] = count
+        return written
+
+    def _replaced(self, connection: psycopg.Connection) -> dict[int, int]:
+        """Count the older versions that each run is going to write over."""
+        found: dict[int, int] = {}
+        for number, (table, rows) in enumerate(zip(self._dataset.tables, self._temporary.identifiers, strict=True)):
+            if not table.each:
+                for run, count in connection.execute(merging.count_replaced(self._dataset, number, rows)):
+                    found[run] = found.get(run, 0) + count
+        return found
+
+
+def _combined(rows: Sequence[Rows]) -> list[Rows]:
+    """Return rows joined by their format and the order of their columns."""
+    alike: dict[tuple[str, tuple[str, ...] | None], list[Rows]] = {}
+    for each in rows:
+        if each.count:
+            alike.setdefault((each.format, each.columns), []).append(each)
+    return [
+        Rows(
+            format=parts[0].format,
+            buffers=tuple(chain.from_iterable(each.buffers for each in parts)),
+            count=sum(each.count for each in parts),
+            columns=parts[0].columns,
+        )
+        for parts in alike.values()
+    ]

@@ -1,0 +1,123 @@
+"""The runs of several whole sources, each loaded by one batch: few statements of one transaction enter all of them."""
+
+import json
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import psycopg
+
+from etl import queries
+from etl.errors import InternalError
+from etl.ingestion.fingerprints import Mark
+from etl.ingestion.ledger import marks, runs
+from etl.ingestion.ledger.marks import Anchor
+from etl.ingestion.values import Entry, Piece
+from etl.settings import Mode
+
+_SQL = queries.load("together")
+
+_SUFFIXES = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRuns:
+    """What the new runs of one command have in common."""
+
+    dataset: str
+    definition_hash: str
+    mode: Mode
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeSource:
+    """A source with one piece: its name, its sizes as stored and as read, and the marks by which its run is known."""
+
+    name: str
+    stored_bytes: int
+    bytes_read: int
+    piece: Piece
+    marks: Sequence[Mark]
+    anchor: Anchor
+
+
+class Names:
+    """Gives names to runs, in the order in which they begin, so that the indexes of the ledger stay dense."""
+
+    def __init__(self) -> None:
+        self._next = secrets.randbelow(_SUFFIXES)
+
+    def take(self, count: int) -> Iterator[str]:
+        """Yield so many names; those of one second of a command differ from one another."""
+        if self._next + count > _SUFFIXES:
+            self._next = 0
+        begun = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        for suffix in range(self._next, self._next + count):
+            yield f"{begun}-{suffix:06x}"
+        self._next += count
+
+
+def begin(
+    connection: psycopg.Connection, new: NewRuns, names: Sequence[str], sources: Sequence[WholeSource]
+) -> list[int]:
+    """Enter a finished run of each source, and return their numbers, which are in the order of the sources."""
+    values = vars(new) | {
+        "runs": list(names),
+        "sources": [source.name for source in sources],
+        "source_bytes": [source.stored_bytes for source in sources],
+    }
+    numbers: dict[str, int] = dict(connection.execute(_SQL["open_runs"], values).fetchall())
+    ordered = [numbers[name] for name in names]
+    if ordered != sorted(ordered):
+        raise InternalError("the ledger gave numbers to runs in another order than that of their sources")
+    return ordered
+
+
+def enter(
+    connection: psycopg.Connection,
+    new: NewRuns,
+    loaded: Sequence[tuple[str, int, WholeSource, Entry]],
+    request: runs.AttemptRequest,
+) -> None:
+    """Enter the attempt, the batch and the marks of each run, given by its name, number, source and entry.
+
+    `request` is that of the first source. Listeners are notified.
+    """
+    names = [name for name, _, _, _ in loaded]
+    sources = [source for _, _, source, _ in loaded]
+    counts = [source.piece.count for source in sources]
+    attempts = {
+        "runs": names,
+        "sources": [source.name for source in sources],
+        "counts": counts,
+        "bytes": [source.bytes_read for source in sources],
+    }
+    connection.execute(_SQL["enter_attempts"], runs.who() | vars(request) | attempts)
+    entries = [entry for _, _, _, entry in loaded]
+    batches = {
+        "runs": names,
+        "offsets": [source.piece.offset for source in sources],
+        "bytes": [source.piece.length for source in sources],
+        "counts": counts,
+        "hashes": [source.piece.hash for source in sources],
+        "loaded": [entry.loaded for entry in entries],
+        # An array of arrays is one array of the server.
+        "rows": [f"{{{','.join(map(str, entry.rows))}}}" for entry in entries],
+        "policies": [_policies(entry) for entry in entries],
+        "rows_replaced": [entry.rows_replaced for entry in entries],
+    }
+    connection.execute(_SQL["enter_batches"], batches)
+    known = [(number, source.marks, source.anchor) for _, number, source, _ in loaded]
+    marks.add_of_runs(connection, new.dataset, known)
+    connection.execute(_SQL["notify"], {"dataset": new.dataset})
+
+
+def _policies(entry: Entry) -> str | None:
+    effects = entry.policy_effects.document()
+    return json.dumps(effects) if effects else None
+
+
+def records_loaded(connection: psycopg.Connection, names: Sequence[str]) -> Mapping[str, int]:
+    """Return the loaded records of these runs by the ledger; a run that is not finished is missing."""
+    return dict(connection.execute(_SQL["loaded_of_runs"], {"runs": list(names)}).fetchall())

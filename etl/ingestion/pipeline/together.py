@@ -1,0 +1,384 @@
+"""Small files in groups: one transaction looks a group up, and loads the new files of it, each as a run of its own.
+
+Only a file that needs no decision is loaded here: its records are those of no run, all of them fit the definition, and
+the server takes them. Every other file goes its usual way, at its place in the order of the sources.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import psycopg
+import structlog
+
+from etl.database.connecting import Session
+from etl.database.narrowing import narrower_columns
+from etl.datasets import Dataset
+from etl.datasets.definition import SOURCE
+from etl.errors import BusyError, EtlError, ExitCode, InternalError, InterruptedByUserError
+from etl.ingestion.destination import refusals
+from etl.ingestion.destination.copying import copier_of_run
+from etl.ingestion.destination.sending import Wire
+from etl.ingestion.destination.together import GroupWriter, OlderVersionsError
+from etl.ingestion.ledger import locks, losses, runs
+from etl.ingestion.ledger import together as ledger
+from etl.ingestion.ledger.together import Names, NewRuns, WholeSource
+from etl.ingestion.pipeline import outcome
+from etl.ingestion.pipeline.assembly import paths_of
+from etl.ingestion.pipeline.job import Load, Target
+from etl.ingestion.pipeline.known import Known, is_complete, run_of
+from etl.ingestion.pipeline.small_files import SmallFile, grouped
+from etl.ingestion.recognition import together
+from etl.ingestion.recognition.comparison import Recognition
+from etl.ingestion.transform.paths import Paths
+from etl.ingestion.transform.projection import Projection
+from etl.ingestion.values import Balance, Batch, Entry, PolicyEffects, Source, Summary
+
+log = structlog.get_logger(__name__)
+
+_MOST_NAMES = 1000
+"""Unknown members that are counted by name for the log of a command."""
+
+
+def is_possible(load: Load) -> bool:
+    """Return whether the sources of a command may be loaded in groups: each one becomes visible by itself."""
+    settings = load.settings
+    [target, *others] = load.targets
+    return not (
+        others
+        or target.mode == "replace"
+        or target.is_atomic
+        or target.dataset.on_duplicate
+        or settings.force
+        or settings.limit
+        or settings.dry_run
+    )
+
+
+class _OddFileError(Exception):
+    """A file of a group has to go its usual way, and those before it may be loaded together."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__(place)
+        self.place = place
+
+
+@dataclass(frozen=True, kw_only=True)
+class _New:
+    """A file whose records are those of no run, and its place in the group."""
+
+    place: int
+    file: SmallFile
+    recognition: Recognition
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """The files of a group up to the first that is neither known nor new: `is_odd`, if there is one."""
+
+    known: dict[int, runs.CompleteRun]
+    new: list[_New]
+    count: int
+    is_odd: bool
+
+
+class Together:
+    """Loads the small files of one command; its session takes the locks of each group, and holds none between them."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        [self._target] = load.targets
+        self._started = time.monotonic()
+        self._known = Known(load, self._target)
+        self._names = Names()
+        self._batches = _Batches(load, self._target)
+        self._writer = GroupWriter(self._target.dataset, self._target.mode)
+        self._wire: Wire | None = None
+        self._narrowed: dict[str, str] | None = None
+        self._is_off = False
+        self._loaded = Counter[str]()
+        self._effects = _Effects()
+        # Thousands of summaries share them.
+        self._rows: dict[tuple[int, ...], dict[str, int]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Enter and log the files that were loaded already, log those that were loaded, and close the session."""
+        seconds = time.monotonic() - self._started
+        self._known.enter(seconds)
+        if self._loaded:
+            log.info("sources_loaded", dataset=self._target.dataset.name, **self._loaded, seconds=round(seconds, 3))
+            about = Source(name=f"{self._loaded['sources']} files", path=None)
+            outcome.log_changes(about, self._effects.sum, self._narrowed or {})
+        if self._wire is not None:
+            self._wire.session.close()
+
+    def ends(self, sources: Sequence[Source]) -> Iterator[tuple[Source, Summary | None]]:
+        """Yield each source in its order with its end; None: it has to be loaded by itself before the next one."""
+        for group in grouped(self._load, self._target, sources):
+            rest = list(group)
+            while rest:
+                files = list(_first_files(rest))
+                ended, is_next_odd = self._ended(files) if self._may_load else ([], True)
+                for file, summary in zip(files, ended, strict=False):
+                    self._load.watch.passed(summary)
+                    yield file.source, summary
+                del rest[: len(ended)]
+                if rest and (is_next_odd or not isinstance(rest[0], SmallFile)):
+                    first = rest.pop(0)
+                    yield (first.source if isinstance(first, SmallFile) else first), None
+
+    @property
+    def _may_load(self) -> bool:
+        return not self._is_off and not self._load.stop.signal_number
+
+    def _ended(self, files: Sequence[SmallFile]) -> tuple[list[Summary], bool]:
+        """Load some of the first files together; return their ends, and whether the next one has to go its usual way.
+
+        A refusal of the server says nothing about the file that it is about, so half of the files are tried again.
+        """
+        while files:
+            try:
+                return self._committed(files)
+            except _OddFileError as odd:
+                files = files[: odd.place]
+            except OlderVersionsError:  # Counted by the next try, and in each further group.
+                continue
+            except psycopg.Error as error:
+                log.debug("group_refused", files=len(files), sqlstate=error.sqlstate)
+                files = files[: len(files) // 2] if refusals.meaning(error) == "data" else ()
+            except (BusyError, InternalError, InterruptedByUserError) as error:
+                log.debug("group_left", reason=type(error).__name__)
+                files = files[: len(files) // 2] if isinstance(error, InternalError) else ()
+            except EtlError:  # It says so for each file.
+                self._is_off = True
+                files = ()
+        return [], True
+
+    def _committed(self, files: Sequence[SmallFile]) -> tuple[list[Summary], bool]:
+        """Look files up, load the new ones and commit them; return as `_ended` does.
+
+        Raises _OddFileError when a file may not be loaded here, and every error that ends the transaction.
+        """
+        started = time.monotonic()
+        if self._wire is None:
+            self._wire = Wire(Session(self._load.database, "etl"))
+        connection = self._wire.session.connection()
+        dataset = self._target.dataset.name
+        with self._load.stop.interrupting(), connection.transaction():
+            if not locks.share_dataset_in_transaction(connection, dataset):
+                raise BusyError(f"a replace holds the dataset {dataset}")
+            locks.one_opening_at_a_time(connection, dataset)
+            judged = self._judged(connection, files)
+            loaded = self._load_new(self._wire, judged.new) if judged.new else []
+        seconds = (time.monotonic() - started) / max(1, len(loaded))
+        summaries = {place: self._known.settle(files[place], run) for place, run in judged.known.items()}
+        for new, (name, _, source, entry) in zip(judged.new, loaded, strict=True):
+            summaries[new.place] = self._summary(name, source, entry, seconds)
+        if loaded:
+            self._note_loaded(connection, [entry for *_, entry in loaded])
+        return [summaries[place] for place in range(judged.count)], judged.is_odd
+
+    def _judged(self, connection: psycopg.Connection, files: Sequence[SmallFile]) -> _Judged:
+        """Judge files in their order, up to the first that is neither known nor new.
+
+        No other load opens a run of the dataset before the end of the transaction. A file that begins as a new one
+        before it may have its records, and is looked up again after it.
+        """
+        compared = together.compared(connection, self._target.dataset.name, [file.pieces for file in files])
+        if compared is None:  # There are runs without marks.
+            raise _OddFileError(0)
+        numbers = [run_of(recognition) for recognition in compared]
+        complete = runs.complete(connection, [number for number in numbers if number is not None])
+        judged = _Judged(known={}, new=[], count=len(files), is_odd=False)
+        begun = set()
+        for place, (file, recognition, number) in enumerate(zip(files, compared, numbers, strict=True)):
+            run = complete.get(number) if number is not None else None
+            first = file.pieces[0].marks[0]
+            if run is not None and is_complete(run, file, self._target):
+                judged.known[place] = run
+            elif number is None and _is_new(file, recognition) and first not in begun:
+                begun.add(first)
+                judged.new.append(_New(place=place, file=file, recognition=recognition))
+            else:
+                return replace(judged, count=place, is_odd=first not in begun)
+        return judged
+
+    def _load_new(self, wire: Wire, new: Sequence[_New]) -> list[tuple[str, int, WholeSource, Entry]]:
+        """Load new files as a run each; return the name and number of the run, the source and the entry of each."""
+        connection, target = wire.session.connection(), self._target
+        self._require_ledger(connection)
+        encoding = new[0].file.source.encoding
+        common = NewRuns(
+            dataset=target.dataset.name, definition_hash=target.definition_hash(encoding), mode=target.mode
+        )
+        sources = [_whole(each) for each in new]
+        names = list(self._names.take(len(new)))
+        numbers = ledger.begin(connection, common, names, sources)
+        batches = []
+        for each, number in zip(new, numbers, strict=True):
+            batch = self._batches.of(wire.session, each.file, number)
+            if batch.rejected or _loaded(batch, target.dataset) != batch.piece.count:
+                raise _OddFileError(each.place)
+            batches.append(batch)
+        replaced = self._writer.write(wire.exchange(), batches, numbers)
+        loaded = [
+            (name, number, source, _entry(batch, target.dataset, rows))
+            for name, number, source, batch, rows in zip(names, numbers, sources, batches, replaced, strict=True)
+        ]
+        ledger.enter(connection, common, loaded, self._request(new[0].file.source))
+        counted = ledger.records_loaded(connection, names)
+        if any(counted.get(name) != source.piece.count for name, _, source, _ in loaded):
+            raise InternalError("the ledger has other records of a group of files than were read")
+        return loaded
+
+    def _request(self, source: Source) -> runs.AttemptRequest:
+        options = self._load.options(source, self._target)
+        return runs.AttemptRequest(source=source.name, folder=self._load.folder, options=options)
+
+    def _require_ledger(self, connection: psycopg.Connection) -> None:
+        """Raise UsageError when rows of the ledger were deleted; look once a command at what concerns all its files."""
+        if self._narrowed is not None:
+            return
+        dataset = self._target.dataset
+        losses.require_marks(connection, dataset)
+        if self._target.mode == "append" and (reason := losses.unknown_rows(connection, dataset)):
+            log.warning("unknown_rows", dataset=dataset.name, reason=reason, next="etl db check")
+        copier_of_run(dataset, self._target.mode, "", is_atomic=False).drop_abandoned(connection)
+        self._narrowed = narrower_columns(connection, dataset)
+
+    def _note_loaded(self, connection: psycopg.Connection, entries: Sequence[Entry]) -> None:
+        """Add loaded files to the sums, and update the planner's statistics for the aggregates that are refreshed."""
+        self._loaded += Counter(sources=len(entries), records=sum(entry.loaded for entry in entries))
+        for entry in entries:
+            self._effects.add(entry.policy_effects)
+        if self._load.settings.precalculate:
+            rows = [sum(counts) for counts in zip(*(entry.rows for entry in entries), strict=True)]
+            copier = copier_of_run(self._target.dataset, self._target.mode, "", is_atomic=False)
+            try:
+                copier.analyze(connection, rows)
+            except psycopg.Error as error:  # The server's own analyze comes later.
+                log.warning("not_analyzed", dataset=self._target.dataset.name, sqlstate=error.sqlstate)
+
+    def _summary(self, run: str, source: WholeSource, entry: Entry, seconds: float) -> Summary:
+        tables = self._target.dataset.tables
+        rows = self._rows.setdefault(
+            entry.rows, {table.name: count for table, count in zip(tables, entry.rows, strict=True)}
+        )
+        count = source.piece.count
+        return Summary(
+            run=run,
+            dataset=self._target.dataset.name,
+            source=source.name,
+            database=self._load.database.name,
+            status="loaded",
+            exit_code=ExitCode.SUCCESS,
+            records=Balance(read=count, loaded=count, rejected=0, failed=0, skipped=0, withheld=0, pending=0),
+            rows=rows,
+            batches=_ONE_BATCH,
+            bytes_read=source.bytes_read,
+            seconds=seconds,
+            policies=entry.policy_effects,
+            narrowed=self._narrowed or {},
+            failed_store=None,
+        )
+
+
+_ONE_BATCH = {"loaded": 1, "failed": 0, "retried": 0}
+
+
+def _first_files(group: Sequence[SmallFile | Source]) -> Iterator[SmallFile]:
+    """Yield the small files at the beginning of a group."""
+    for each in group:
+        if not isinstance(each, SmallFile):
+            return
+        yield each
+
+
+def _is_new(file: SmallFile, recognition: Recognition) -> bool:
+    """Return whether a file has one piece, and no run has its first record."""
+    decided = recognition.decide()
+    return len(file.pieces) == 1 and decided.kind == "new" and decided.departs_from is None and not recognition.runs
+
+
+def _whole(new: _New) -> WholeSource:
+    file = new.file
+    [piece] = file.pieces
+    known = sorted({mark for mark in (*piece.marks, piece.end_mark) if mark is not None})
+    return WholeSource(
+        name=file.source.name,
+        stored_bytes=file.size,
+        bytes_read=file.bytes_read,
+        piece=piece,
+        marks=known,
+        anchor=new.recognition.anchor(known),
+    )
+
+
+def _loaded(batch: Batch, dataset: Dataset) -> int:
+    """Return the number of records by the rows of a batch: a record has one row, child rows aside."""
+    return sum(count for table, count in zip(dataset.tables, batch.rows, strict=True) if not table.each)
+
+
+def _entry(batch: Batch, dataset: Dataset, rows_replaced: int | None) -> Entry:
+    return Entry(
+        loaded=_loaded(batch, dataset),
+        rejected=0,
+        failed=0,
+        rows=batch.rows,
+        policy_effects=batch.policy_effects,
+        rows_replaced=rows_replaced,
+    )
+
+
+class _Batches:
+    """Makes the batches of whole files; definitions are compiled once, and again where the tables have changed."""
+
+    def __init__(self, load: Load, target: Target) -> None:
+        self._decoder = load.settings.decoder
+        self._dataset = target.dataset
+        self._names_source = any(column.value == SOURCE for table in target.dataset.tables for column in table.columns)
+        self._last: tuple[Dataset, Paths] | None = None
+
+    def of(self, session: Session, file: SmallFile, number: int) -> Batch:
+        """Return the rows of a file for the run with this number."""
+        dataset = self._dataset.of_source(file.source.name) if self._names_source else self._dataset
+        if self._last is None or self._last[0] != dataset:
+            self._last = dataset, paths_of(session, Projection(dataset), number, self._decoder)
+        return self._last[1].whole(file.pieces[0], number)
+
+
+class _Effects:
+    """Adds up the effects of policies on the records of all files."""
+
+    def __init__(self) -> None:
+        self._sums = Counter[str]()
+        self._coerced = Counter[str]()
+        self._unknown = Counter[str]()
+
+    def add(self, effects: PolicyEffects) -> None:
+        """Add those of one file."""
+        self._sums += Counter(nul_stripped=effects.nul_stripped, unknown_others=effects.unknown_others)
+        self._coerced.update(effects.coerced)
+        for name, count in effects.unknown.items():
+            if name in self._unknown or len(self._unknown) < _MOST_NAMES:
+                self._unknown[name] += count
+            else:
+                self._sums["unknown_others"] += count
+
+    @property
+    def sum(self) -> PolicyEffects:
+        """The effects on all files."""
+        return PolicyEffects(
+            nul_stripped=self._sums["nul_stripped"],
+            unknown=dict(self._unknown),
+            unknown_others=self._sums["unknown_others"],
+            coerced=dict(self._coerced),
+        )

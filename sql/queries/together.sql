@@ -1,0 +1,56 @@
+-- name: open_runs
+-- Enter the runs of several whole sources in their order; their batches follow in the same transaction.
+insert into etl.runs (
+    run, dataset, source, source_bytes, definition_hash, mode, is_atomic, is_forced, is_within, finished_at
+)
+select
+    each.run, %(dataset)s, each.source, each.source_bytes, %(definition_hash)s, %(mode)s, false, false, false,
+    clock_timestamp()
+from unnest(%(runs)s::text[], %(sources)s::text[], %(source_bytes)s::bigint[]) with ordinality
+    as each (run, source, source_bytes, place)
+order by each.place
+returning run, number;
+
+-- name: enter_attempts
+-- Enter the only attempt of each run, with its end.
+insert into etl.attempts (
+    run, attempt, host, os_user, pid, source, folder, options, tool_version, ended_at, exit_code, count_read,
+    count_retried, bytes_read
+)
+select
+    each.run, 1, %(host)s, %(os_user)s, %(pid)s, each.source, %(folder)s, %(options)s, %(tool_version)s,
+    clock_timestamp(), 0, each.count_read, 0, each.bytes_read
+from unnest(%(runs)s::text[], %(sources)s::text[], %(counts)s::bigint[], %(bytes)s::bigint[])
+    as each (run, source, count_read, bytes_read);
+
+-- name: enter_batches
+-- Enter the only batch of each run, as COPY counted the rows of all of them.
+insert into etl.batches (
+    run, "offset", bytes, first_record, count_records, hash, attempt, count_loaded, count_rejected, count_failed, rows,
+    policies, rows_replaced
+)
+select
+    each.run, each."offset", each.bytes, 1, each.count_records, each.hash, 1, each.count_loaded, 0, 0,
+    each.rows::bigint[], each.policies::jsonb, each.rows_replaced
+from unnest(
+    %(runs)s::text[], %(offsets)s::bigint[], %(bytes)s::integer[], %(counts)s::integer[], %(hashes)s::bytea[],
+    %(loaded)s::integer[], %(rows)s::text[], %(policies)s::text[], %(rows_replaced)s::bigint[]
+) as each (run, "offset", bytes, count_records, hash, count_loaded, rows, policies, rows_replaced);
+
+-- name: notify
+-- Notify the listeners that runs of a dataset are finished.
+select pg_notify('etl_runs', %(dataset)s);
+
+-- name: loaded_of_runs
+-- Return the loaded records of each of some finished runs.
+select runs.run, sum(batches.count_loaded)::bigint
+from unnest(%(runs)s::text[]) as wanted (run)
+cross join lateral (
+    select run from etl.runs where runs.run = wanted.run and finished_at is not null
+    offset 0 -- one search in the index for each run, whatever the statistics say
+) as runs
+cross join lateral (
+    select count_loaded from etl.batches where batches.run = runs.run
+    offset 0
+) as batches
+group by runs.run;
