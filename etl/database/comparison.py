@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.database.tables import denied, identity_remedy, key_remedy
+from etl.database.tables import denied, identity_remedy, key_remedy, require_types
 from etl.datasets import LINEAGE, Dataset, Table, limits_ddl, sql_type
 
 _SQL = queries.load("comparison")
@@ -36,11 +36,12 @@ class _TableColumn:
 def compare(connection: psycopg.Connection, dataset: Dataset) -> list[Difference]:
     """Return the differences of the tables; a column that the definition does not name is one, and stays.
 
-    Raises UsageError if the user may not read the catalogue.
+    Raises UsageError if the user may not read the catalogue, DefinitionError if the server lacks a type.
     """
     try:
         with connection.transaction(force_rollback=True):
             connection.execute(queries.load("database")["hush_notices"])
+            require_types(connection, dataset)
             return [difference for table in dataset.tables for difference in _of_table(connection, dataset, table)]
     except psycopg.errors.InsufficientPrivilege as error:
         what = f"compare the tables of {dataset.name}: {error.diag.message_primary}"
@@ -56,19 +57,22 @@ def _of_table(connection: psycopg.Connection, dataset: Dataset, table: Table) ->
     for name in (*(column.name for column in table.columns), *LINEAGE):
         if name not in columns:
             yield Difference(table=table.name, column=name, found="the column is missing", remedy=create)
+    connection.execute(limits_ddl(table, sql.Identifier("pg_temp", _EXPECTED)))
     yield from _of_columns(connection, table, columns)
     yield from _of_generated(dataset, table, columns)
     yield from _of_checks(connection, table, columns)
+    connection.execute(sql.SQL("drop table {}").format(sql.Identifier("pg_temp", _EXPECTED)))
     yield from _of_indexes(connection, dataset, table, create)
 
 
 def _of_columns(connection: psycopg.Connection, table: Table, columns: dict[str, _TableColumn]) -> Iterator[Difference]:
+    expected = _columns(connection, f"pg_temp.{_EXPECTED}")
     for column in table.columns:
         existing = columns.get(column.name)
         if existing is None:
             continue
         type_ = sql_type(column.type)
-        if existing.type != column.column_type.server_name:
+        if existing.type != expected[column.name].type:
             text = f"is {existing.type}, and not {type_.as_string(connection)}"
             yield _difference(table, column.name, text, sql.SQL("type {}").format(type_))
         if column.required and not existing.is_required:
@@ -100,9 +104,7 @@ def _of_generated(dataset: Dataset, table: Table, columns: dict[str, _TableColum
 
 
 def _of_checks(connection: psycopg.Connection, table: Table, columns: dict[str, _TableColumn]) -> Iterator[Difference]:
-    connection.execute(limits_ddl(table, sql.Identifier("pg_temp", _EXPECTED)))
     expected = connection.execute(_SQL["checks"], {"table": f"pg_temp.{_EXPECTED}"}).fetchall()
-    connection.execute(sql.SQL("drop table {}").format(sql.Identifier("pg_temp", _EXPECTED)))
     existing = set(connection.execute(_SQL["checks"], {"table": table.quoted}).fetchall())
     for name, check in expected:
         if name in columns and (name, check) not in existing:

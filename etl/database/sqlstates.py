@@ -179,6 +179,14 @@ def not_of_data() -> str:
     return f"^({'|'.join(alternatives)})"
 
 
+def of_value() -> str:
+    """Return a regular expression for the SQLSTATEs by which types refuse a text, though most such errors are others.
+
+    ltree, tsquery and jsonpath report a syntax error, regclass an undefined table, PostGIS an internal error.
+    """
+    return "^(0A|42|XX000)"
+
+
 def exit_code(sqlstate: str | None) -> ExitCode:
     """Return the exit code of a command that an error of a statement ends: 2 for a person, 4 for another time."""
     if sqlstate is not None and codes_of(sqlstate).meaning in {"fix", "data"}:

@@ -15,8 +15,9 @@ _PRECISION = re.compile(r"\(.*\)")
 
 
 def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
-    """Raise UsageError if a table of the dataset, a column of it or the right to load it is missing."""
+    """Raise UsageError if a table of the dataset, a column or type of it or the right to load it is missing."""
     _require_own_tables(connection, dataset)
+    require_types(connection, dataset)
     for table in dataset.tables:
         try:
             existing = {name for name, _, _ in connection.execute(_SQL["table_columns"], {"table": table.quoted})}
@@ -59,6 +60,14 @@ def _require_own_tables(connection: psycopg.Connection, dataset: Dataset) -> Non
             f"{', '.join(owned)} is computed from facts, and the dataset {dataset.name} would load it",
             hint=f"give the table another name in {dataset.path}",
         )
+
+
+def require_types(connection: psycopg.Connection, dataset: Dataset) -> None:
+    """Raise DefinitionError if the server lacks a type of the definition."""
+    if dataset.has_server_types:
+        from etl.database import server_types  # noqa: PLC0415 - most definitions name no such type
+
+        server_types.require_types(connection, dataset)
 
 
 def _require_room_for_rows(connection: psycopg.Connection, dataset: Dataset, table: Table) -> None:
@@ -218,6 +227,7 @@ def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
     aggregate.
     """
     _require_own_tables(connection, dataset)
+    require_types(connection, dataset)
     roles = {name for (name,) in connection.execute(_SQL["roles_present"])}
     with connection.transaction():
         connection.execute(_SQL["hush_notices"])

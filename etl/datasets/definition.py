@@ -8,7 +8,7 @@ import msgspec
 from psycopg import sql
 
 from etl.datasets import paths
-from etl.datasets.types import TYPES, ColumnType, Type
+from etl.datasets.types import ColumnType, ServerType, type_of
 from etl.settings import Mode, OnDuplicate, OnNul, OnUnknown
 
 LINEAGE = ("etl_run", "etl_batch", "etl_place")
@@ -20,7 +20,7 @@ SOURCE = "$source"
 class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One column: the path of its value in the record (or in the element of `each`), its type and its checks."""
 
-    type: Type
+    type: str
     name: str = ""
     path: str = ""
     value: str | None = None
@@ -53,7 +53,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def column_type(self) -> ColumnType:
         """The entry of its type in the table of types."""
-        return TYPES[self.type]
+        return type_of(self.type)
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +142,11 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
         content += b"reject" if self.on_unknown == "reject" else b""
         content += f" on_duplicate={self.on_duplicate}".encode() if self.on_duplicate else b""
         return hashlib.sha256(content).hexdigest()[:16]
+
+    @property
+    def has_server_types(self) -> bool:
+        """Whether a column has a type that only the server knows."""
+        return any(isinstance(column.column_type, ServerType) for table in self.tables for column in table.columns)
 
     @property
     def record_tables(self) -> tuple[Table, ...]:

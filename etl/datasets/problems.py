@@ -8,7 +8,7 @@ from typing import Any
 
 from etl.datasets import paths
 from etl.datasets.definition import LINEAGE, SOURCE, Column, Condition, Dataset, Table
-from etl.datasets.types import OPTIONS, NumberType, TimeType, with_option
+from etl.datasets.types import OPTIONS, NumberType, ServerType, TimeType, with_option
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _NAME_LENGTH = 63
@@ -136,6 +136,8 @@ def _misuses(column: Column, table: Table) -> Iterator[str]:
             yield f"misfits_to names {column.misfits_to!r}, which is not another text column of the table"
         if column.required:
             yield "a required column cannot send its misfits elsewhere: it would be null"
+        if isinstance(column.column_type, ServerType):
+            yield f"misfits_to expects a type that the loader judges; of {column.type} the server refuses whole records"
 
 
 def _misused_options(column: Column) -> Iterator[str]:
@@ -147,8 +149,8 @@ def _misused_options(column: Column) -> Iterator[str]:
     if set(column.true) & set(column.false):
         yield "true and false name one value"
     if not column.column_type.is_single:
-        for option in ("trim", "null_if", "default"):
-            if getattr(column, option) not in {False, (), None}:
+        for option in ("trim", "default"):
+            if getattr(column, option) not in {False, None}:
                 yield f"{option} expects a type of single values, not {column.type}"
 
 

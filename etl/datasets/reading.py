@@ -11,7 +11,7 @@ import msgspec
 
 from etl.datasets.definition import Column, Condition, Dataset, Table
 from etl.datasets.problems import problems
-from etl.datasets.types import SYNONYMS, TYPES
+from etl.datasets.types import ALIASES, SYNONYMS, TYPES, type_of
 from etl.errors import DefinitionError, reason_of
 from etl.settings import Mode, OnDuplicate, OnNul, OnUnknown, shipped
 
@@ -150,7 +150,21 @@ def _column(name: str, options: str | dict[str, Any], where: str) -> Column:
     except msgspec.ValidationError as error:
         known = (*TYPES, *(option for option in Column.__struct_fields__ if option != "name"))
         raise DefinitionError(f"{where}, column {name}: {error}", hint=_proposal(error, known)) from error
-    return msgspec.structs.replace(column, name=name, path=column.path or name)
+    type_ = _type(column.type, f"{where}, column {name}")
+    return msgspec.structs.replace(column, type=type_, name=name, path=column.path or name)
+
+
+def _type(word: str, where: str) -> str:
+    """Return the name of a type as the definition keeps it. The server judges those that this tool does not know."""
+    word = " ".join(word.split())
+    name = ALIASES.get(word.lower(), word)
+    if name.lower() in SYNONYMS:
+        raise DefinitionError(f"{where}: no type is called {name!r}", hint=f"did you mean {SYNONYMS[name.lower()]}?")
+    try:
+        type_of(name)
+    except ValueError as error:
+        raise DefinitionError(f"{where}: {error}", hint=_did_you_mean(name, TYPES)) from error
+    return name
 
 
 def _proposal(error: msgspec.ValidationError, known: Iterable[str]) -> str | None:
@@ -158,10 +172,7 @@ def _proposal(error: msgspec.ValidationError, known: Iterable[str]) -> str | Non
     match = _UNKNOWN.search(str(error))
     if match is None:
         return None
-    word = match[1]
-    if word.lower() in SYNONYMS and "enum" in str(error):
-        return f"did you mean {SYNONYMS[word.lower()]}?"
-    return _did_you_mean(word, known)
+    return _did_you_mean(match[1], known)
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str | None:

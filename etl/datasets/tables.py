@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from psycopg import sql
 
 from etl.datasets.definition import LINEAGE, Column, Dataset, Table
-from etl.datasets.types import TYPES, Type
+from etl.datasets.types import type_of
 
 _NAME_LENGTH = 63
 _LINEAGE_COLUMNS = {
@@ -128,9 +128,9 @@ def quoted(columns: Iterable[str]) -> str:
     return sql.SQL(", ").join(map(sql.Identifier, columns)).as_string(None)
 
 
-def sql_type(name: Type) -> sql.SQL:
+def sql_type(name: str) -> sql.SQL:
     """Return the type of a definition as a statement spells it."""
-    return sql.SQL(TYPES[name].sql)
+    return sql.SQL(type_of(name).sql)
 
 
 def _checks(column: Column) -> Iterator[tuple[str, sql.Composed]]:

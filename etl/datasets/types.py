@@ -29,17 +29,19 @@ class _Entry:
     """The parts that all entries of the table have.
 
     `sql` is the type in a statement, `long_name` is the name that PostgreSQL's catalogue gives it where that differs.
-    `synonyms` are names from elsewhere: an error for one of them proposes this type. `options` are the options of a
-    column that not every type has. `examples` are JSON values for the reference page and the tests: some fit, some do
-    not. `is_read_from_tokens`: PostgreSQL reads the JSON token and decides whether it fits, so only a column of this
-    very type gets the value that the checked path would send. `is_inferred`: `etl dataset infer` may propose it.
+    `aliases` are other names of the type in PostgreSQL. `synonyms` are names from elsewhere, which PostgreSQL does not
+    know: an error for one of them proposes this type. `options` are the options of a column that not every type has.
+    `examples` are JSON values for the reference page and the tests: some fit, some do not. `is_read_from_tokens`:
+    PostgreSQL reads the JSON token and decides whether it fits, so only a column of this very type gets the value that
+    the checked path would send. `is_inferred`: `etl dataset infer` may propose it.
     """
 
     sql: LiteralString
     long_name: str = ""
+    aliases: tuple[str, ...] = ()
     synonyms: tuple[str, ...] = ()
     options: frozenset[str] = frozenset()
-    examples: tuple[str, ...]
+    examples: tuple[str, ...] = ()
     is_read_from_tokens: bool = False
     is_inferred: bool = False
 
@@ -125,13 +127,34 @@ class StructureType(_Entry):
         return False
 
 
-ColumnType = TextType | NumberType | WordType | TimeType | StructureType
+@dataclass(frozen=True, kw_only=True)
+class ServerType(_Entry):
+    """Any other type of the server, which judges its values. Converted in
+    `transform/served.py`.
 
-_TABLE: Final[tuple[ColumnType, ...]] = (
+    `sql` is the name as the definition has it. `form` is the text that a value becomes: its own, that of an array, that
+    of an array of JSON, or JSON itself, for a vector only of an array. `delimiter` is between the elements of an array.
+    """
+
+    name: str
+    form: Literal["text", "array", "documents", "vector", "json"] = "text"
+    delimiter: str = ","
+
+    @property
+    def is_single(self) -> bool:
+        """Whether a value is a single one: it can be compared, be a key, and have a default."""
+        return self.form == "text"
+
+
+ColumnType = TextType | NumberType | WordType | TimeType | StructureType | ServerType
+
+_KnownType = TextType | NumberType | WordType | TimeType | StructureType
+
+_TABLE: Final[tuple[_KnownType, ...]] = (
     TextType(
         name="text",
         sql="text",
-        synonyms=("string", "varchar"),
+        synonyms=("string",),
         options=frozenset({"max_length", "one_of"}),
         examples=('"Zürich"', '""', "12.50", "1e3", "true", '{"a": 1}', r'"a\u0000b"', r'"\ud800"'),
         is_inferred=True,
@@ -139,21 +162,21 @@ _TABLE: Final[tuple[ColumnType, ...]] = (
     NumberType(
         name="smallint",
         sql="smallint",
-        synonyms=("int2",),
+        aliases=("int2",),
         limits=(-(1 << 15), (1 << 15) - 1),
         examples=("42", "32768"),
     ),
     NumberType(
         name="integer",
         sql="integer",
-        synonyms=("int", "int4"),
+        aliases=("int", "int4"),
         limits=(-(1 << 31), (1 << 31) - 1),
         examples=("800", "800.0", "8e2", '"42"', "800.5", "3000000000", '"8 kg"', "true"),
     ),
     NumberType(
         name="bigint",
         sql="bigint",
-        synonyms=("int8",),
+        aliases=("int8",),
         limits=(-(1 << 63), (1 << 63) - 1),
         examples=("123456789012345678", "9223372036854775808"),
         is_inferred=True,
@@ -161,20 +184,21 @@ _TABLE: Final[tuple[ColumnType, ...]] = (
     NumberType(
         name="numeric",
         sql="numeric",
-        synonyms=("decimal", "number"),
+        aliases=("decimal",),
+        synonyms=("number",),
         examples=("0.10", '" 12.5 "', "123456789012345678901234567890.123", '"1,000"', '"NaN"'),
         is_inferred=True,
     ),
     NumberType(
         name="double",
         sql="double precision",
-        synonyms=("float", "real"),
+        aliases=("double precision", "float", "float8"),
         examples=("0.1", '"1e-7"', "1e400"),
     ),
     WordType(
         name="boolean",
         sql="boolean",
-        synonyms=("bool",),
+        aliases=("bool",),
         options=frozenset({"true", "false"}),
         examples=("true", '"false"', "1", '"yes"'),
         is_read_from_tokens=True,
@@ -200,6 +224,7 @@ _TABLE: Final[tuple[ColumnType, ...]] = (
         name="time",
         sql="time",
         long_name="time without time zone",
+        aliases=("time without time zone",),
         zone="refused",
         parts=("hour",),
         options=frozenset({"formats"}) | _BOUNDS,
@@ -212,6 +237,7 @@ _TABLE: Final[tuple[ColumnType, ...]] = (
         name="timestamp",
         sql="timestamp",
         long_name="timestamp without time zone",
+        aliases=("timestamp without time zone",),
         zone="refused",
         examples=('"2026-11-21T08:15:00"', '"2026-11-21"', '"2026-11-21T24:00"', '"2026-11-21T08:15:00Z"'),
         is_inferred=True,
@@ -220,6 +246,7 @@ _TABLE: Final[tuple[ColumnType, ...]] = (
         name="timestamptz",
         sql="timestamptz",
         long_name="timestamp with time zone",
+        aliases=("timestamp with time zone",),
         synonyms=("datetime",),
         zone="required",
         options=frozenset({"formats", "timezone"}),
@@ -232,7 +259,6 @@ _TABLE: Final[tuple[ColumnType, ...]] = (
     StructureType(
         name="jsonb",
         sql="jsonb",
-        synonyms=("json",),
         examples=('{"a": [1, 2.50]}', '"text"', r'{"a": "\u0000"}'),
         is_read_from_tokens=True,
         is_inferred=True,
@@ -246,8 +272,11 @@ _TABLE: Final[tuple[ColumnType, ...]] = (
     ),
 )
 
-TYPES: Final[Mapping[Type, ColumnType]] = MappingProxyType({entry.name: entry for entry in _TABLE})
-"""The entry of each type."""
+TYPES: Final[Mapping[str, ColumnType]] = MappingProxyType({entry.name: entry for entry in _TABLE})
+"""The entry of each type that the loader knows itself."""
+
+ALIASES: Final = MappingProxyType({alias: entry.name for entry in _TABLE for alias in (entry.name, *entry.aliases)})
+"""The names of these types in PostgreSQL."""
 
 INFERRED_TIMES: Final[tuple[TimeName, ...]] = tuple(
     entry.name for entry in _TABLE if isinstance(entry, TimeType) and entry.is_inferred
@@ -259,6 +288,19 @@ SYNONYMS: Final = MappingProxyType({synonym: entry.name for entry in _TABLE for 
 
 OPTIONS: Final[frozenset[str]] = frozenset().union(*(entry.options for entry in _TABLE))
 """The options of a column that not every type has."""
+
+
+def type_of(name: str) -> ColumnType:
+    """Return the type of that name: one that the loader knows, else one of the server.
+
+    Raises ValueError if it cannot be the name of a type.
+    """
+    entry = TYPES.get(name)
+    if entry is None:
+        from etl.datasets.server_types import server_type  # noqa: PLC0415 - most definitions name no other type
+
+        entry = server_type(name)
+    return entry
 
 
 def with_option(option: str) -> str:

@@ -215,7 +215,7 @@ def test_checks_of_the_loader_are_the_checks_of_the_table(loader_session: Connec
     assert min(seen.values()) > 30
 
 
-def _refuses(connection: Connection, kind: Type, text: str) -> bool:
+def _refuses(connection: Connection, kind: str, text: str) -> bool:
     statement = sql.SQL("insert into logistics.checked values (%s::text::{}, 1, 1, 1)").format(sql_type(kind))
     try:
         with connection.transaction():

@@ -5,7 +5,7 @@ subtransactions, in the transaction that the caller holds. Exact for every kind 
 trigger, deferred.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import LiteralString, cast
 
 import psycopg
@@ -15,6 +15,7 @@ from etl import queries
 from etl.database import sqlstates
 from etl.database.tables import skipping_tables
 from etl.datasets import LINEAGE, Dataset, Table
+from etl.datasets.types import ServerType
 from etl.ingestion.destination import effects, refusals
 from etl.ingestion.destination.duplicates import JudgeDuplicates, count_kept
 from etl.ingestion.destination.merging import WON, Statements, columns
@@ -77,23 +78,40 @@ def _block(
 ) -> sql.Composed:
     """Return the body of the block that writes the rows of the texts and notes the refused records."""
     pairs = list(zip(dataset.tables, texts, strict=True))
-    sources = [_range(connection, table, text) for table, text in pairs]
+    types = [_types(connection, table) for table in dataset.tables]
+    sources = [_range(table, text, own) for (table, text), own in zip(pairs, types, strict=True)]
+    judgements = [
+        _SQL["judgement"].format(
+            names=sql.Literal([*table.name.split("."), column.name]),
+            column=sql.Identifier(column.name),
+            type=own[column.name],
+            text=text,
+        )
+        for (table, text), own in zip(pairs, types, strict=True)
+        for column in table.columns
+        if isinstance(column.column_type, ServerType)
+    ]
     records = [sql.SQL("select etl_place from {}").format(text) for table, text in pairs if not table.each]
     return _SQL["body"].format(
         places=sql.SQL("({}) as record").format(sql.SQL(" union all ").join(records)),
         refused=_REFUSED,
+        judgements=sql.SQL("\n").join(judgement + sql.SQL(";") for judgement in judgements),
         statements=sql.SQL(";\n").join(
             effects.checked(statement) if statement.table in skipping else statement.text
             for statement in statements(sources, _SQL["won_of_range"].format(won=WON))
         ),
         not_of_data=sql.Literal(sqlstates.not_of_data()),
+        of_value=sql.Literal(sqlstates.of_value()),
     )
 
 
-def _range(connection: psycopg.Connection, table: Table, text: sql.Identifier) -> sql.Composed:
-    """Return the rows with the types that the columns have in the database, which may differ from the definition's."""
+def _types(connection: psycopg.Connection, table: Table) -> dict[str, sql.SQL]:
+    """Return the types that the columns have in the database, which may differ from the definition's."""
     columns_of_table = connection.execute(_SQL["types"], {"table": table.identifier.as_string(connection)}).fetchall()
-    types = {name: sql.SQL(cast(LiteralString, type_name)) for name, type_name in columns_of_table}
+    return {name: sql.SQL(cast(LiteralString, type_name)) for name, type_name in columns_of_table}
+
+
+def _range(table: Table, text: sql.Identifier, types: Mapping[str, sql.SQL]) -> sql.Composed:
     casts: Sequence[sql.Composable] = [
         sql.SQL("{name}::{type} as {name}").format(name=sql.Identifier(column.name), type=types[column.name])
         for column in table.columns

@@ -12,6 +12,7 @@ from psycopg import sql
 
 from etl import queries
 from etl.datasets import LINEAGE, Dataset, Table
+from etl.datasets.types import ServerType
 
 _SQL = queries.load("merging")
 
@@ -158,9 +159,9 @@ def placeholders(
         "won_table": WON,
         "columns": columns(table),
         "columns_of_child": columns(table, "child"),
-        "data": columns(table, lineage=False),
-        "data_of_old": columns(table, "old", lineage=False),
-        "data_of_excluded": columns(table, "excluded", lineage=False),
+        "data": _compared(table, key),
+        "data_of_old": _compared(table, key, "old"),
+        "data_of_excluded": _compared(table, key, "excluded"),
         "key": listed(key),
         "key_of_old": listed(key, "old"),
         "newest": _newest(dataset),
@@ -172,6 +173,20 @@ def placeholders(
         "is_key_of_excluded": same_key(key, "old", "excluded"),
         "same_key": same_key(key, "child" if child else "old", "won" if child else "new"),
     }
+
+
+def _compared(table: Table, key: tuple[str, ...], alias: str | None = None) -> sql.Composed:
+    """Return the columns of a table as two rows are compared, as a list: types of the server as texts.
+
+    Such a type may have no equality, or one that overlooks differences: two boxes of the same area are equal.
+    """
+    compared = []
+    for column in table.columns:
+        name: sql.Composable = sql.Identifier(alias, column.name) if alias else sql.Identifier(column.name)
+        if column.name not in key and isinstance(column.column_type, ServerType):
+            name = sql.SQL('{}::text collate "C"').format(name)
+        compared.append(name)
+    return sql.SQL(", ").join(compared)
 
 
 def _resolution(dataset: Dataset, assignments: sql.Composable, against: Against) -> sql.Composable:

@@ -3,6 +3,7 @@
 `etl.database.sqlstates` has the table of SQLSTATEs; no other module of the ingestion reads one.
 """
 
+import re
 from collections.abc import Sequence
 
 import psycopg
@@ -24,6 +25,7 @@ __all__ = [
     "fault",
     "is_contended",
     "is_transient",
+    "may_be_of_value",
     "may_be_refreshed",
     "meaning",
     "not_published",
@@ -52,6 +54,11 @@ def may_be_refreshed(error: BaseException) -> bool:
     """Return whether another try of a refresh may succeed: not after a timeout, which would take as long again."""
     cause = cause_of(error)
     return cause is not None and is_transient(cause) and not isinstance(cause, psycopg.errors.QueryCanceled)
+
+
+def may_be_of_value(error: psycopg.Error) -> bool:
+    """Return whether a type that only the server knows may have refused a text with this error."""
+    return re.match(sqlstates.of_value(), code_of(error) or "") is not None
 
 
 def cause_of(error: BaseException | None) -> psycopg.Error | None:

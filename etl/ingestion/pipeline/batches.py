@@ -176,6 +176,8 @@ class Loader:
             return (yield from self._commit(batch, write))
         except psycopg.Error as error:
             meaning = refusals.meaning(error)
+            if write == self._copy and self.projection.dataset.has_server_types and refusals.may_be_of_value(error):
+                meaning = "data"  # Isolation tells whether a value is refused; else it raises the error again.
             if meaning not in {"data", "contended"}:
                 raise
             refusal = _Refusal(fault=refusals.fault(error), is_of_data=meaning == "data")

@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from etl.datasets import Column
+from etl.datasets.types import ServerType
 from etl.ingestion.constants import NULL_TEXT, VALUE_BYTES
 from etl.ingestion.framing import partial
 from etl.ingestion.transform import wrappings
@@ -89,7 +90,10 @@ def field_of(column: Column, value: str | bool | float) -> bytes | None:
 
 def is_converted(column: Column) -> bool:
     """Return whether each token of a column is converted by itself, as the checked path does it."""
-    return wrappings.is_wrapped(column) or any(isinstance(value, bool | tuple) for value in column.null_if)
+    type_ = column.column_type
+    is_composed = isinstance(type_, ServerType) and not type_.is_single
+    is_rewritten = wrappings.is_wrapped(column) or any(isinstance(value, bool | tuple) for value in column.null_if)
+    return is_composed or is_rewritten
 
 
 def _by_the_checked_path(column: Column) -> Accept:

@@ -43,7 +43,7 @@ def rules(_column: Column, type_: StructureType) -> Rules:
     """Return the rules of a column of jsonb or of arrays."""
     match type_.name:
         case "jsonb":
-            return Rules(convert=_jsonb, convert_all=convert_none, accept=_accept_jsonb)
+            return Rules(convert=converted_json, convert_all=convert_none, accept=_accept_jsonb)
         case "text[]":
             return Rules(convert=_array, convert_all=convert_none, accept=each_accepted(_array_field))
         case _:
@@ -56,15 +56,23 @@ def json_text(value: Any) -> str:
     Raises Misfit for a value that no text can hold.
     """
     if isinstance(value, dict | list | Undecoded):
-        return _encode(value)
+        return encoded(value)
     return as_text(value)
 
 
-def _jsonb(value: Any) -> str:
-    return escape(_encode(value))
+def converted_json(value: Any) -> str:
+    """Return the COPY text of any value as JSON.
+
+    Raises Misfit for a value that jsonb cannot hold.
+    """
+    return escape(encoded(value))
 
 
-def _encode(value: Any) -> str:
+def encoded(value: Any) -> str:
+    """Return any value as JSON.
+
+    Raises Misfit for a value that jsonb cannot hold.
+    """
     try:
         text = _encode_json(value).decode()
     except UnicodeEncodeError:
@@ -118,11 +126,17 @@ def _array_text(elements: Iterable[str | None]) -> str:
 
     Raises Misfit when one of them cannot be stored.
     """
-    texts = list(elements)
-    if not all(text is None or is_storable(text) for text in texts):
+    return "{" + ",".join("NULL" if text is None else quoted_element(text) for text in elements) + "}"
+
+
+def quoted_element(text: str) -> str:
+    """Return a text as an element of an array.
+
+    Raises Misfit when it cannot be stored.
+    """
+    if not is_storable(text):
         raise Misfit("22021", "a NUL character or half a surrogate pair cannot be stored in text")
-    quoted = ("NULL" if text is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
-    return "{" + ",".join(quoted) + "}"
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _array_field(token: Token) -> Token | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from etl.datasets import Column
-from etl.datasets.types import NumberType, StructureType, TextType, TimeType, WordType
+from etl.datasets.types import NumberType, ServerType, StructureType, TextType, TimeType, WordType
 from etl.ingestion.transform import numbers, structures, texts, times, words, wrappings
 from etl.ingestion.transform.rules import Convert, Rules, convert_none
 
@@ -35,6 +35,10 @@ def _rules_of_type(column: Column) -> Rules:
             return times.rules(column, type_)
         case StructureType():
             return structures.rules(column, type_)
+        case ServerType():
+            from etl.ingestion.transform import served  # noqa: PLC0415 - most definitions name no such type
+
+            return served.rules(column, type_)
         case _:
             assert_never(type_)
 
