@@ -44,7 +44,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """The settings that all pieces of one run share; a plain value that other processes can get."""
+    """The settings that all pieces of one run share; a plain value that other processes can get.
+
+    `compares`: the run leaves unchanged records as they are, batch after batch in one process.
+    """
 
     database: Database
     dataset: Dataset
@@ -54,10 +57,18 @@ class RunContext:
     failed_dir: Path
     decoder: Decoder
     retries: RetrySettings
+    compares: bool = False
 
     def copier(self) -> Copier:
         """Return a copier that writes the rows of the run into their tables."""
-        return copier_of_run(self.dataset, self.mode, self.run.run, is_atomic=self.run.is_atomic)
+        return copier_of_run(
+            self.dataset,
+            self.mode,
+            self.run.run,
+            self.run.number,
+            is_atomic=self.run.is_atomic,
+            compares=self.compares,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +127,8 @@ def paths_of(session: Session, projection: Projection, context: RunContext) -> P
         log.info("checked_path_only", dataset=context.dataset.name, reason=reason)
         return Paths(None, None, checked)
     strict = FastPath(seen, projection, context.run.number)
-    return Paths(FastPath(seen, projection, context.run.number, guarded) if guarded else strict, strict, checked)
+    fastest = FastPath(seen, projection, context.run.number, guarded) if guarded else strict
+    return Paths(fastest, strict, checked, compares=context.compares)
 
 
 def _compared(session: Session, dataset: Dataset) -> tuple[str | None, frozenset[tuple[str, str]]]:
