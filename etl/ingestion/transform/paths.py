@@ -28,8 +28,8 @@ _CHECKED_BATCHES = 8
 _WORTHWHILE = 4
 _LONGEST_PAUSE = 8
 _LARGE_BATCH = 1000
-"""If fewer than one in so many records of a large batch are unchanged, the records of the next batches are not compared:
-after the first such batch of one batch, after further ones of at most so many."""
+"""If fewer than one in so many records of a large batch are unchanged, the records of the next batches are not
+compared: after the first such batch of one batch, after further ones of at most so many."""
 
 
 class CheckedPath:
