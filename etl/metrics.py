@@ -52,6 +52,9 @@ METRICS: Mapping[str, Metric] = {
     ),
     "etl_last_duration_seconds": Metric("How long the last command took.", _OF_COMMAND),
     "etl_last_records": Metric("Records of the last command by outcome.", (*_OF_COMMAND, "outcome")),
+    "etl_last_unchanged_records": Metric(
+        "Loaded records of the last command that were loaded already in the same version.", _OF_COMMAND
+    ),
     "etl_last_unknown_members": Metric(
         "Records that have a member which the definition does not know, by member; of the rarer ones the sum, with an"
         " empty name.",
@@ -130,7 +133,9 @@ class Report:
     def count_sources(self, summaries: Sequence[Summary]) -> None:
         """Add the records, rows, batches and bytes of sources."""
         for summary in summaries:
-            self.count(summary.dataset, {name: n for name, n in vars(summary.records).items() if name != "pending"})
+            outcomes = {name: n for name, n in vars(summary.records).items() if name not in {"pending", "unchanged"}}
+            self.count(summary.dataset, outcomes)
+            self._add("etl_last_unchanged_records", summary.dataset, summary.records.unchanged)
             members, others = summary.policies.frequent_unknown(_MOST_MEMBERS)
             for member, count in (members | ({"": others} if others else {})).items():
                 self._add("etl_last_unknown_members", summary.dataset, count, member)

@@ -321,7 +321,10 @@ def total_of(summaries: Sequence[Summary], datasets: int = 1) -> str:
 
 def _counts(balances: Sequence[Balance]) -> str:
     counts = {name: sum(getattr(each, name) for each in balances) for name in ("read", "loaded", *_COUNTS)}
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name not in _COUNTS)
+    unchanged = sum(each.unchanged for each in balances)
+    parts = {"loaded": f" ({unchanged:,} of them unchanged)"} if unchanged else {}
+    shown = {name: count for name, count in counts.items() if count or name not in _COUNTS}
+    return ", ".join(f"{count:,} {name}{parts.get(name, '')}" for name, count in shown.items())
 
 
 def _rate(loaded: int, bytes_read: int, seconds: float) -> str:

@@ -248,7 +248,8 @@ def _print_undone(result: UndoResult) -> None:
 def _print_run(run: RunRow, here: Path) -> None:
     print_text(f"run {run.run}: {_status(run)}")
     print_text(f"  {run.dataset} from {run.source}, {run.mode}, begun {run.started_at:%Y-%m-%d %H:%M:%S %Z}")
-    counts = f"{run.loaded:,} loaded, {run.rejected:,} rejected, {run.failed:,} failed"
+    unchanged = f" ({run.unchanged:,} of them unchanged)" if run.unchanged else ""
+    counts = f"{run.loaded:,} loaded{unchanged}, {run.rejected:,} rejected, {run.failed:,} failed"
     print_text(f"  {run.records:,} records in {run.batches:,} batches: {counts}")
     if run.rows_deleted or run.rows_kept:
         kept = f"; kept that may belong to rejected records: {run.rows_kept:,}" if run.rows_kept else ""

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from etl import queries
 from etl.database.tables import denied, identity_remedy, key_remedy, require_types
-from etl.datasets import LINEAGE, Dataset, Table, limits_ddl, sql_type
+from etl.datasets import DIGEST, LINEAGE, Dataset, Table, limits_ddl, sql_type
 
 _SQL = queries.load("comparison")
 _EXPECTED = "etl_expected"
@@ -79,7 +79,7 @@ def _of_columns(connection: psycopg.Connection, table: Table, columns: dict[str,
             yield _difference(table, column.name, "takes null, and is required", sql.SQL("set not null"))
         if existing.is_required and not column.required:
             yield _difference(table, column.name, "refuses null, and is not required", sql.SQL("drop not null"))
-    named = {*(column.name for column in table.columns), *LINEAGE}
+    named = {*(column.name for column in table.columns), *LINEAGE, DIGEST}
     for name, existing in columns.items():
         if name in named:
             continue

@@ -8,7 +8,7 @@ import psycopg
 
 from etl import queries
 from etl.database.tables import identity_remedy, see_all_rows
-from etl.datasets import LINEAGE, Dataset, Table
+from etl.datasets import Dataset, Table
 from etl.errors import UsageError
 from etl.settings import Mode
 
@@ -46,7 +46,7 @@ def of_dataset(connection: psycopg.Connection, dataset: Dataset, mode: Mode) -> 
     for table in dataset.tables:
         # Each insert of this tool gives identity columns their values; an update of a record cannot change them.
         is_updated = dataset.key and not is_plain and not table.each
-        updated = {*(column.name for column in table.columns), *LINEAGE} - set(dataset.key)
+        updated = {*(column.name for column in table.columns), *table.lineage} - set(dataset.key)
         yield from _of_table(connection, table.quoted, updated if is_updated else set())
     if not is_plain:
         yield from unidentified(connection, [table.quoted for table in _rewritten(dataset, mode)])

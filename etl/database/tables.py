@@ -7,7 +7,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import LINEAGE, Dataset, Table, additions, creation, limits_ddl, quoted, replica_identity
+from etl.datasets import DIGEST, LINEAGE, Dataset, Table, additions, creation, limits_ddl, quoted, replica_identity
 from etl.errors import UsageError
 
 _SQL = queries.load("database")
@@ -154,6 +154,15 @@ def guarded_columns(connection: psycopg.Connection, dataset: Dataset) -> frozens
     return frozenset(guarded)
 
 
+def with_digests(connection: psycopg.Connection, dataset: Dataset) -> Dataset:
+    """Return the definition as the tables in the database take it: with the digests of the records, or without."""
+    table = dataset.digested_table
+    if table is None:
+        return dataset
+    row = connection.execute(_SQL["takes_digests"], {"table": table.quoted, "digest": DIGEST}).fetchone()
+    return dataset.with_digests() if row and row[0] else dataset
+
+
 def version_of(connection: psycopg.Connection, dataset: Dataset) -> str | None:
     """Return a text that changes with each change of the columns, the types and the constraints of the tables."""
     names = [table.quoted for table in dataset.tables]
@@ -233,7 +242,7 @@ def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
         connection.execute(_SQL["hush_notices"])
         try:
             for table in dataset.tables:
-                _add_columns(connection, table)
+                _add_columns(connection, dataset, table)
             for statement in creation(dataset):
                 connection.execute(statement)
             bare = {"tables": [table.quoted for table in dataset.tables]}
@@ -259,10 +268,10 @@ def _grant(connection: psycopg.Connection, dataset: Dataset, role: str, name: st
         connection.execute(_SQL[name].format(table=table.identifier, role=sql.Identifier(role)))
 
 
-def _add_columns(connection: psycopg.Connection, table: Table) -> None:
+def _add_columns(connection: psycopg.Connection, dataset: Dataset, table: Table) -> None:
     existing = {name for name, _, _ in connection.execute(_SQL["table_columns"], {"table": table.quoted})}
     try:
-        for statement in additions(table, existing) if existing else ():
+        for statement in additions(dataset, table, existing) if existing else ():
             connection.execute(statement)
     except psycopg.errors.NotNullViolation as error:
         is_lineage = error.diag.column_name in LINEAGE

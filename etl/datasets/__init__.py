@@ -4,12 +4,13 @@ The grammar is `docs/reference/dataset-definitions.md`. This package has no data
 and others run them.
 """
 
-from etl.datasets.definition import LINEAGE, SOURCE, Column, Condition, Dataset, Table
+from etl.datasets.definition import DIGEST, LINEAGE, SOURCE, Column, Condition, Dataset, Table
 from etl.datasets.reading import default_names, find, folders, look, names, read, readable
 from etl.datasets.tables import additions, creation, ddl, limits_ddl, quoted, replica_identity, sql_type
 from etl.datasets.types import TYPES, Type
 
 __all__ = [
+    "DIGEST",
     "LINEAGE",
     "SOURCE",
     "TYPES",

@@ -13,6 +13,9 @@ from etl.settings import Mode, OnDuplicate, OnNul, OnUnknown
 
 LINEAGE = ("etl_run", "etl_batch", "etl_place")
 
+DIGEST = "etl_digest"
+"""The column with the digest of the record that a row was made of: a record with the same digest is unchanged."""
+
 SOURCE = "$source"
 """As the value of a column: the name of the source of the record."""
 
@@ -69,7 +72,10 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One table of a dataset; `each` are the paths of the arrays whose elements become its rows, outer array first."""
+    """One table of a dataset; `each` are the paths of the arrays whose elements become its rows, outer array first.
+
+    `has_digest`: a load sends the digest of each record; the table in the database decides it, and no definition.
+    """
 
     name: str
     columns: tuple[Column, ...]
@@ -77,6 +83,12 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     where: tuple[Condition, ...] = ()
     index: tuple[tuple[str, ...], ...] = ()
     comment: str | None = None
+    has_digest: bool = False
+
+    @property
+    def lineage(self) -> tuple[str, ...]:
+        """The columns that each row has beside those of the definition."""
+        return (*LINEAGE, DIGEST) if self.has_digest else LINEAGE
 
     @property
     def schema(self) -> str:
@@ -129,6 +141,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
                 table,
                 comment=None,
                 index=(),
+                has_digest=False,
                 columns=tuple(
                     msgspec.structs.replace(column, comment=None)
                     for column in sorted(table.columns, key=lambda column: column.name)
@@ -152,6 +165,25 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     def record_tables(self) -> tuple[Table, ...]:
         """The tables without `each`: a record becomes a row of one of them."""
         return tuple(table for table in self.tables if not table.each)
+
+    @property
+    def digested_table(self) -> Table | None:
+        """The table whose rows may have the digest of their record: the only one of records, if they have a key."""
+        tables = self.record_tables
+        return tables[0] if self.key and len(tables) == 1 else None
+
+    def with_digests(self) -> "Dataset":
+        """Return the definition for a database whose table of records takes digests."""
+        tables = tuple(
+            msgspec.structs.replace(table, has_digest=True) if table is self.digested_table else table
+            for table in self.tables
+        )
+        return msgspec.structs.replace(self, tables=tables)
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether a load sends the digest of each record."""
+        return any(table.has_digest for table in self.tables)
 
     def of_source(self, name: str) -> "Dataset":
         """Return the definition for a source: columns with `$source` get their value from the name of the source."""

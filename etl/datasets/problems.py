@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from etl.datasets import paths
-from etl.datasets.definition import LINEAGE, SOURCE, Column, Condition, Dataset, Table
+from etl.datasets.definition import DIGEST, LINEAGE, SOURCE, Column, Condition, Dataset, Table
 from etl.datasets.types import OPTIONS, NumberType, ServerType, TimeType, with_option
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
@@ -120,7 +120,7 @@ def _key_column_problems(dataset: Dataset, name: str) -> Iterator[str]:
 def _misuses(column: Column, table: Table) -> Iterator[str]:
     if not _NAME.fullmatch(column.name):
         yield f"expected a name of letters, digits and _, at most {_NAME_LENGTH} long"
-    if column.name in LINEAGE:
+    if column.name in {*LINEAGE, DIGEST}:
         yield "the name is used by the lineage of each row"
     if column.name in _SYSTEM_COLUMNS:
         yield "the name is used by PostgreSQL"

@@ -1,11 +1,11 @@
 """The DDL of the tables of a definition. Composes statements, and runs none."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from psycopg import sql
 
-from etl.datasets.definition import LINEAGE, Column, Dataset, Table
+from etl.datasets.definition import DIGEST, LINEAGE, Column, Dataset, Table
 from etl.datasets.types import type_of
 
 _NAME_LENGTH = 63
@@ -13,6 +13,7 @@ _LINEAGE_COLUMNS = {
     name: sql.Identifier(name) + sql.SQL(" integer not null" if name == "etl_place" else " bigint not null")
     for name in LINEAGE
 }
+_DIGEST_COLUMN = {DIGEST: sql.Identifier(DIGEST) + sql.SQL(" bigint")}
 
 
 def ddl(dataset: Dataset) -> list[sql.Composed]:
@@ -34,7 +35,8 @@ def creation(dataset: Dataset) -> list[sql.Composed]:
     ]
     names: set[str] = set()
     for table in dataset.tables:
-        statements.append(_create_table(table, () if table.each else dataset.key))
+        lineage = _lineage_columns(dataset, table)
+        statements.append(_create_table(table, () if table.each else dataset.key, lineage))
         indexes = list(table.index) + ([dataset.key] if dataset.key and table.each else [])
         for columns in indexes:
             name = _index_name(table, columns, names)
@@ -43,11 +45,15 @@ def creation(dataset: Dataset) -> list[sql.Composed]:
                     sql.Identifier(name), table.identifier, sql.SQL(", ").join(map(sql.Identifier, columns))
                 )
             )
-        statements.extend(_comments(table))
+        statements.extend(_comments(table, lineage))
     return statements
 
 
-def additions(table: Table, existing: Collection[str]) -> list[sql.Composed]:
+def _lineage_columns(dataset: Dataset, table: Table) -> dict[str, sql.Composed]:
+    return _LINEAGE_COLUMNS | (_DIGEST_COLUMN if table is dataset.digested_table else {})
+
+
+def additions(dataset: Dataset, table: Table, existing: Collection[str]) -> list[sql.Composed]:
     """Return the statements that add the columns that a table does not have yet, with their checks.
 
     A column that the definition does not name any more stays in the table.
@@ -60,7 +66,7 @@ def additions(table: Table, existing: Collection[str]) -> list[sql.Composed]:
     }
     return [
         sql.SQL("alter table {} add column {}").format(table.identifier, column)
-        for name, column in (columns | _LINEAGE_COLUMNS).items()
+        for name, column in (columns | _lineage_columns(dataset, table)).items()
         if name not in existing
     ]
 
@@ -70,9 +76,9 @@ def _constraint(table: Table, column: Column, word: str, check: sql.Composed) ->
     return sql.SQL("constraint {} check ({})").format(sql.Identifier(name), check)
 
 
-def _create_table(table: Table, key: tuple[str, ...]) -> sql.Composed:
+def _create_table(table: Table, key: tuple[str, ...], lineage: Mapping[str, sql.Composed]) -> sql.Composed:
     lines: list[sql.Composable] = [_column(column) for column in table.columns]
-    lines += _LINEAGE_COLUMNS.values()
+    lines += lineage.values()
     if key:
         lines.append(sql.SQL("primary key ({})").format(sql.SQL(", ").join(map(sql.Identifier, key))))
     for column in table.columns:
@@ -150,15 +156,17 @@ def _checks(column: Column) -> Iterator[tuple[str, sql.Composed]]:
         yield "one_of", sql.SQL("{} in ({})").format(identifier, values)
 
 
-def _comments(table: Table) -> Iterator[sql.Composed]:
+def _comments(table: Table, lineage: Collection[str]) -> Iterator[sql.Composed]:
     if table.comment:
         yield sql.SQL("comment on table {} is {}").format(table.identifier, sql.Literal(table.comment))
-    lineage = {
+    texts_of_lineage = {
         "etl_run": "run that loaded this version (etl.runs.number)",
         "etl_batch": "byte at which the batch begins in the decompressed source",
         "etl_place": "place of the record in its batch, from 1",
+        DIGEST: "digest of the record and of the definition: a merge leaves a record with the same digest as it is",
     }
-    texts = {column.name: column.comment for column in table.columns if column.comment} | lineage
+    texts = {column.name: column.comment for column in table.columns if column.comment}
+    texts |= {name: texts_of_lineage[name] for name in lineage}
     for name, text in texts.items():
         yield sql.SQL("comment on column {} is {}").format(
             sql.Identifier(*table.name.split("."), name), sql.Literal(text)

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable
 
-from etl.datasets import LINEAGE
+from etl.datasets import DIGEST, LINEAGE
 
 LONGEST = 63
 """PostgreSQL cuts longer names, in bytes; the names made here are ASCII."""
@@ -38,7 +38,7 @@ class Names:
     """Gives names that differ from one another and from the used ones."""
 
     def __init__(self, used: Collection[str] = ()) -> None:
-        self._used = {*used, *LINEAGE}
+        self._used = {*used, *LINEAGE, DIGEST}
 
     def new(self, words: Iterable[str]) -> str:
         """Return a new name made of words, with a number at its end if the name alone is used."""

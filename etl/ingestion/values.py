@@ -2,8 +2,8 @@
 
 import os
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import BytesIO, RawIOBase, StringIO
 from itertools import accumulate
@@ -85,7 +85,8 @@ class BlockRows:
 
     `suspects` are the records that need a closer look, by their places in the piece, with their spans in the block.
     Those of `undecoded` did not decode. `maker` is the prover that made the rows. `coerced` counts for each column the
-    texts in the rows that it does not store as they are written. `unknown` counts the records that decoded by their
+    texts in the rows that it does not store as they are written. `digests` are those of the suspects, by their places,
+    if a table takes digests. `unknown` counts the records that decoded by their
     unknown members, and `unknown_others` those by members that are not named, if the definition warns of them.
     """
 
@@ -95,6 +96,7 @@ class BlockRows:
     suspects: Sequence[tuple[int, Span]]
     coerced: Mapping[str, int] = field(default_factory=dict)
     undecoded: Collection[int] = ()
+    digests: Mapping[int, int] = field(default_factory=dict)
     unknown: Mapping[str, int] = field(default_factory=dict)
     unknown_others: int = 0
 
@@ -304,6 +306,13 @@ class PolicyEffects:
     coerced: Mapping[str, int] = field(default_factory=dict)
     kept_rows: tuple[int, ...] = ()
 
+    def with_unknown_of(self, other: "PolicyEffects") -> "PolicyEffects":
+        """Return these effects with the unknown members of others, of other records, added."""
+        unknown = dict(self.unknown)
+        for name, count in other.unknown.items():
+            unknown[name] = unknown.get(name, 0) + count
+        return replace(self, unknown=unknown, unknown_others=self.unknown_others + other.unknown_others)
+
     def frequent_unknown(self, most: int) -> tuple[dict[str, int], int]:
         """Return the unknown members that most records have, and the sum of the counts of the others."""
         ordered = sorted(self.unknown, key=lambda name: (-self.unknown[name], name))
@@ -317,13 +326,26 @@ class PolicyEffects:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unmade:
+    """The rows of a batch before they are made.
+
+    `keys` are the keys of records with their places and digests. `make` returns the batch with the rows of all records
+    but the unchanged ones, which are given by their places.
+    """
+
+    keys: Rows
+    make: "Callable[[Collection[int]], Batch]"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """The rows of one piece, for each table of the dataset, and the records that can never load.
 
     `places` are the places of the records in their piece; a replay keeps those of the original piece. `path` is the
     path that made the batch: "fast" leaves checks to the server that its tables make themselves, "strict" makes all
     checks, "checked" converts value by value. `maker` is that path if it can look at single columns more closely.
-    `spans` are the spans of some records in the piece, by place.
+    `spans` are the spans of some records in the piece, by place. `unmade`: the rows are made when it is known which
+    records changed; until then `tables` and `rejected` are empty. `compares`: records may turn out to be unchanged.
     """
 
     piece: Piece
@@ -334,6 +356,13 @@ class Batch:
     maker: Prover | None = field(default=None, repr=False, compare=False)
     policy_effects: PolicyEffects = PolicyEffects()
     spans: Mapping[int, Span] = field(default_factory=dict, repr=False)
+    unmade: Unmade | None = field(default=None, repr=False, compare=False)
+    compares: bool = True
+
+    @property
+    def made(self) -> "Batch":
+        """The batch with the rows of all its records."""
+        return self if self.unmade is None else self.unmade.make(())
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -346,13 +375,15 @@ class CopyResult:
     """The result of sending a batch: the rows kept of each table, and the faults of the refused records, by place.
 
     `duplicates` counts the records with the key of an earlier record, if the policy asks for them. `kept_rows` are the
-    rows of each table without those of the duplicates, if the policy keeps these out of the tables.
+    rows of each table without those of the duplicates, if the policy keeps these out of the tables. `unchanged` counts
+    the records that were loaded already in the same version, and of which no row was sent or kept.
     """
 
     rows: tuple[int, ...]
     faults: Mapping[int, Fault] = field(default_factory=dict)
     duplicates: int = 0
     kept_rows: tuple[int, ...] = ()
+    unchanged: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -392,7 +423,8 @@ class Failure:
 class Entry:
     """What became of a batch: records by outcome, and the rows of each table as COPY counted them.
 
-    `rows_replaced` are the older versions that a merge wrote over, at most; None where nobody knows.
+    `rows_replaced` are the older versions that a merge wrote over, at most; None where nobody knows. `unchanged` are
+    those of the loaded records whose rows stayed as they were.
     """
 
     loaded: int
@@ -401,14 +433,19 @@ class Entry:
     rows: tuple[int, ...]
     policy_effects: PolicyEffects = PolicyEffects()
     rows_replaced: int | None = None
+    unchanged: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Balance:
-    """What became of the records of one attempt, in records (C4)."""
+    """What became of the records of one attempt, in records (C4).
+
+    `unchanged` are those of the loaded records that were loaded already in the same version.
+    """
 
     read: int
     loaded: int
+    unchanged: int = 0
     rejected: int
     failed: int
     skipped: int

@@ -90,8 +90,8 @@ grant create on schema etl_staging to etl_loader;
 revoke all on all tables in schema etl from etl_loader;
 grant select on all tables in schema etl to etl_loader;
 grant insert, update on etl.runs, etl.attempts, etl.batches, etl.failures, etl.faults, etl.refreshes to etl_loader;
-grant insert on etl.marks, etl.known_sources to etl_loader;
-grant delete on etl.touched, etl.first_batches to etl_loader;
+grant insert on etl.marks, etl.known_sources, etl.seen to etl_loader;
+grant delete on etl.touched, etl.first_batches, etl.seen to etl_loader;
 grant execute on function etl.withdraw_batches to etl_loader;
 grant insert, delete on etl.pending to etl_loader;
 
@@ -120,6 +120,15 @@ grant select on {table} to {role};
 select a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
 from pg_attribute a
 where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped;
+
+-- name: takes_digests
+-- Return whether a table of this database takes the digests of records.
+select exists (
+    select from pg_attribute a
+    join pg_class c on c.oid = a.attrelid
+    where a.attrelid = to_regclass(%(table)s) and c.relkind in ('r', 'p')
+        and a.attname = %(digest)s and a.atttypid = 'bigint'::regtype and a.attgenerated = '' and not a.attisdropped
+);
 
 -- name: inventory
 -- List the tables of these names that exist, their columns and their triggers: kind, table and name of each.

@@ -170,7 +170,7 @@ from (
 -- Enter the result of a claimed batch, as COPY counted it.
 update etl.batches
 set count_loaded = %(loaded)s, count_rejected = %(rejected)s, count_failed = %(failed)s, rows = %(rows)s,
-    policies = %(policies)s, rows_replaced = %(rows_replaced)s
+    policies = %(policies)s, rows_replaced = %(rows_replaced)s, count_unchanged = %(unchanged)s
 where run = %(run)s and "offset" = %(offset)s;
 
 -- name: enter_failure
@@ -197,7 +197,7 @@ from unnest(
 -- name: finish_run
 -- Note that a source was read to its end and every batch of it is entered, and notify the listeners.
 with finished as (
-    update etl.runs set finished_at = clock_timestamp(), source_bytes = %(source_bytes)s
+    update etl.runs set finished_at = clock_timestamp(), source_bytes = %(source_bytes)s, compares = null
     where run = %(run)s
     returning dataset
 )
@@ -233,6 +233,7 @@ select
     coalesce(sum(count_loaded) filter (where attempt = %(attempt)s), 0)::bigint as loaded,
     coalesce(sum(count_rejected) filter (where attempt = %(attempt)s), 0)::bigint as rejected,
     coalesce(sum(count_failed) filter (where attempt = %(attempt)s), 0)::bigint as failed,
+    coalesce(sum(count_unchanged) filter (where attempt = %(attempt)s), 0)::bigint as unchanged,
     count(*) filter (where attempt = %(attempt)s and count_failed = 0) as batches_loaded,
     count(*) filter (where attempt = %(attempt)s and count_failed > 0) as batches_failed
 from etl.batches

@@ -17,7 +17,8 @@ select case
                 select runs.run
                 from etl.runs
                 where {is_live} and exists (
-                    select from etl.batches where batches.run = runs.run and batches.count_loaded > 0
+                    select from etl.batches
+                    where batches.run = runs.run and batches.count_loaded > coalesce(batches.count_unchanged, 0)
                 )
                 order by runs.number desc
                 limit 1
@@ -54,6 +55,10 @@ with forgotten as (
     returning run
 )
 update etl.failures set state = 'superseded' where state = 'pending' and run in (select run from forgotten);
+
+-- name: forget_digests
+-- Let no record be the same as that of a row.
+update {table} set etl_digest = null where etl_digest is not null;
 
 -- name: counts_of_run
 -- Return what the ledger has of a run: its records in batches, those up to its last mark, the refused ones in batches

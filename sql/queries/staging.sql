@@ -16,6 +16,10 @@ create table if not exists {new} (
 );
 alter table {new} replica identity full;
 
+-- name: add_digest
+-- Add the digests of records to a table that lacks them.
+alter table {new} add column if not exists etl_digest bigint;
+
 -- name: columns_not_sent
 -- List the columns of a new table that no record fills and that are not yet as they should be: whether a generated
 -- column, or a check of several columns, reads the column, and its default in the fact.

@@ -16,7 +16,7 @@ select
         order by p.published_at
         limit 1
     ) as replaced_by,
-    b.tables, b.rows_loaded,
+    b.tables, b.rows_loaded, b.unchanged,
     b.rows_replaced + coalesce(r.rows_replaced, 0) as rows_replaced,
     case when r.is_atomic and r.rows_replaced is null then b.rows_loaded else b.rows_uncounted end as rows_uncounted
 from etl.runs r
@@ -24,6 +24,7 @@ cross join lateral (
     select
         coalesce(max(cardinality(rows)), 0) as tables,
         coalesce(sum(coalesce(rows[1], count_loaded, 0)), 0)::bigint as rows_loaded,
+        coalesce(sum(count_unchanged), 0)::bigint as unchanged,
         coalesce(sum(batches.rows_replaced), 0)::bigint as rows_replaced,
         coalesce(
             sum(coalesce(rows[1], count_loaded, 0)) filter (where batches.rows_replaced is null), 0
@@ -65,6 +66,51 @@ left join held on held.etl_run = loaded.number;
 -- name: delete_rows
 -- Delete the rows of a run from a table.
 delete from {table} where etl_run = {number};
+
+-- name: lock_order
+-- Let no other session write versions into a table until the transaction ends.
+select pg_advisory_xact_lock(hashtextextended('etl:order:' || %(table)s, 0));
+
+-- name: seen_later
+-- The first place at which each digest was seen by a later run.
+select distinct on (entry.digest) entry.digest, seen.run, seen.batch, entry.place::integer as place
+from etl.seen
+cross join unnest(seen.digests) with ordinality as entry (digest, place)
+where seen.table_name = {name} and seen.run > {number} and entry.digest is not null
+order by entry.digest, seen.run, seen.batch, entry.place
+
+-- name: keep_seen
+-- Give the rows of a run that later runs have found unchanged to the first of these: they are rows of its source, too.
+with seen as materialized ({seen})
+update {table} as old
+set etl_run = seen.run, etl_batch = seen.batch, etl_place = seen.place
+from seen
+where old.etl_run = {number} and old.etl_digest = seen.digest;
+
+-- name: keep_children
+-- Give the child rows of a run to the run that has the row of their record.
+update {child} as child
+set etl_run = old.etl_run, etl_batch = old.etl_batch, etl_place = old.etl_place
+from {table} as old
+where child.etl_run = {number} and old.etl_run > {number} and {is_key_of_child};
+
+-- name: forget_seen
+-- Forget which records a run has found unchanged.
+delete from etl.seen where run = %(number)s;
+
+-- name: count_seen
+-- Count the rows of a run that a later run has found unchanged.
+with seen as materialized ({seen})
+select count(*) from {table} as old join seen on seen.digest = old.etl_digest where old.etl_run = {number};
+
+-- name: count_seen_children
+-- Count the child rows of the records of a run that a later run has found unchanged.
+with seen as materialized ({seen})
+select count(*)
+from {table} as old
+join seen on seen.digest = old.etl_digest
+join {child} as child on {is_key_of_child} and child.etl_run = {number}
+where old.etl_run = {number};
 
 -- name: staging_of_run
 -- List the tables in etl_staging that belong to a run. Only tables that this role may drop.

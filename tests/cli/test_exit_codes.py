@@ -134,6 +134,7 @@ def test_a_record_without_its_key_is_rejected(site: Site, connection: Connection
     assert summary["records"] == {
         "read": 2,
         "loaded": 1,
+        "unchanged": 0,
         "rejected": 1,
         "failed": 0,
         "skipped": 0,

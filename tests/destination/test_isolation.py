@@ -619,6 +619,7 @@ def test_the_command_isolates(site: Site, arguments: Sequence[str]) -> None:
     assert summary["records"] == {
         "read": 300,
         "loaded": 300 - len(bad),
+        "unchanged": 0,
         "rejected": len(bad),
         "failed": 0,
         "skipped": 0,

@@ -344,6 +344,7 @@ def test_a_full_disk_ends_the_load_and_loses_nothing(site: Site) -> None:
     assert summary["records"] == {
         "read": 20,
         "loaded": 9,
+        "unchanged": 0,
         "rejected": 1,
         "failed": 0,
         "skipped": 0,

@@ -108,6 +108,7 @@ def test_each_fault_of_each_dataset_is_found(
     assert summary["records"] == {
         "read": 700,
         "loaded": 700 - len(bad),
+        "unchanged": 0,
         "rejected": len(bad),
         "failed": 0,
         "skipped": 0,

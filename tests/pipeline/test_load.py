@@ -29,7 +29,7 @@ SUMMARY = {
     "seconds": float,
     "failed_store": str,
 }
-RECORDS = ["read", "loaded", "rejected", "failed", "skipped", "withheld", "pending"]
+RECORDS = ["read", "loaded", "unchanged", "rejected", "failed", "skipped", "withheld", "pending"]
 
 PARCELS = """
 name = "parcels"

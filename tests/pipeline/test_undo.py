@@ -324,7 +324,7 @@ def test_a_merge_that_wrote_over_rows_is_refused(site: Site) -> None:
     """Nobody can restore the older versions; --delete-rows deletes the rows that the run wrote last."""
     _define(site, "merge")
     _load(site, "right.ndjson", _orders(range(10)))
-    run = _load(site, "wrong.ndjson", _orders(range(7, 12)))
+    run = _load(site, "wrong.ndjson", _orders(range(7, 12), amount=2))
     for options in ((), ("--dry-run",)):
         refused = _refused(site, run, *options)
         assert "has merged 5 rows into lab.orders, and has written over up to 3 older versions" in refused.error

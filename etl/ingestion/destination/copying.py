@@ -18,6 +18,7 @@ from etl.ingestion.destination.publication import Published
 from etl.ingestion.destination.refused_keys import Keys, RefusedKeys
 from etl.ingestion.destination.sending import Exchange, RowsSkippedError, Waiting
 from etl.ingestion.destination.staging import make_schema
+from etl.ingestion.destination.unchanged import VersionOrder, count_rows
 from etl.ingestion.destination.write_modes import (
     DryRun,
     Staging,
@@ -28,7 +29,7 @@ from etl.ingestion.destination.write_modes import (
     staging_tables,
     write_mode_of,
 )
-from etl.ingestion.values import Batch, CopyResult, Fault
+from etl.ingestion.values import Batch, CopyResult, Fault, Piece, Rows
 from etl.settings import Mode
 
 _SQL = queries.load("copying")
@@ -41,9 +42,16 @@ class Copier:
     """Writes the batches of one run into its tables; each run has one copier."""
 
     def __init__(
-        self, dataset: Dataset, write_mode: WriteMode, keys: RunKeys | None, refused: RefusedKeys | None = None
+        self,
+        dataset: Dataset,
+        write_mode: WriteMode,
+        keys: RunKeys | None,
+        refused: RefusedKeys | None = None,
+        order: VersionOrder | None = None,
     ) -> None:
-        """`keys` are those that the records of a batch are compared with; None: duplicates are not counted.
+        """`order` is that of the versions in the table; None: no record of it was ever left unchanged.
+
+        `keys` are those that the records of a batch are compared with; None: duplicates are not counted.
 
         `refused` receives the keys of the rejected records of a replace; None: nobody needs them.
         """
@@ -51,6 +59,7 @@ class Copier:
         self._write_mode = write_mode
         self._refused = refused
         self._keys = keys
+        self._order = order
         self._temporary = TemporaryTables(dataset)
         # Keys are compared before the rows are written.
         self._copy_targets = None if keys else write_mode.copy_targets
@@ -101,8 +110,18 @@ class Copier:
             for (name,) in connection.execute(_SQL["staging_abandoned"], {"dataset": self._dataset.name}).fetchall():
                 connection.execute(queries.load("tables")["drop"].format(table=sql.Identifier("etl_staging", name)))
 
-    def copy(self, exchange: Exchange, batch: Batch) -> Waiting[CopyResult]:
+    def compare(self, exchange: Exchange, piece: Piece, keys: Rows) -> Waiting[frozenset[int] | None]:
+        """Return the places of the unchanged records of a batch; None where all records must be written."""
+        order = self._order
+        if order is None or order.take(exchange.connection, piece.offset):
+            return None
+        self._make_batch_tables(exchange.connection)
+        return (yield from order.compare_keys(exchange, piece, keys))
+
+    def copy(self, exchange: Exchange, batch: Batch, *, is_compared: bool = False) -> Waiting[CopyResult]:
         """Write a batch and return how many rows COPY counted for each table.
+
+        `is_compared`: it is without its unchanged records.
 
         Raises psycopg.Error as the server refuses it, UsageError when a trigger skips rows.
         """
@@ -117,11 +136,28 @@ class Copier:
                 yield from exchange.run(statement)
         faults, duplicates = self._judge_duplicates(connection, temporary, {})
         sources = self._keys.filter_duplicates(temporary) if self._keys and duplicates else temporary
-        yield from self._write_mode.write(exchange, sources, are_first=self._keys is not None and not duplicates)
+        changed, unchanged = (sources, 0) if is_compared else (yield from self._in_order(exchange, sources, batch))
+        if unchanged:
+            counts = count_rows(connection, changed)
+        if any(counts):
+            yield from self._write_mode.write(exchange, changed, are_first=self._keys is not None and not duplicates)
         if faults:
             counts = tuple(count_kept(connection, table, faults) for table in temporary)
         kept = self._kept(connection, temporary, duplicates)
-        return CopyResult(rows=counts, faults=faults, duplicates=duplicates, kept_rows=kept)
+        return CopyResult(rows=counts, faults=faults, duplicates=duplicates, kept_rows=kept, unchanged=unchanged)
+
+    def _in_order(
+        self, exchange: Exchange, sources: merging.Sources, batch: Batch
+    ) -> Waiting[tuple[merging.Sources, int]]:
+        """Return the rows of a batch that must be written, and the number of its unchanged records."""
+        if self._order is None:
+            return sources, 0
+        if self._order.take(exchange.connection, batch.piece.offset):
+            self._order.find_seen(exchange.connection, batch.piece.offset, sources)
+            yield from exchange.run(self._order.find_beaten(sources).text)
+            return self._order.unbeaten(sources), 0
+        unchanged = (yield from self._order.find_unchanged(exchange, sources, batch.piece)) if batch.compares else 0
+        return (self._order.changed(sources) if unchanged else sources), unchanged
 
     def isolate(self, exchange: Exchange, batch: Batch) -> Waiting[CopyResult]:
         """Write the records of a batch that the server accepts, and return the faults of the others.
@@ -129,7 +165,18 @@ class Copier:
         Raises psycopg.Error for a fault that is not one of the data.
         """
         self._make_batch_tables(exchange.connection)
-        result = yield from isolate(exchange, self._dataset, batch, self._statements, self._judge_duplicates)
+        order = self._order
+        if order is not None and order.take(exchange.connection, batch.piece.offset):
+            order.find_seen(exchange.connection, batch.piece.offset)
+        else:
+            order = None
+
+        def statements(sources: merging.Sources, won: sql.Composable) -> list[merging.Statement]:
+            if order is None:
+                return self._statements(sources, won)
+            return [order.find_beaten(sources), *self._statements(order.unbeaten(sources), won)]
+
+        result = yield from isolate(exchange, self._dataset, batch, statements, self._judge_duplicates)
         kept = self._kept(exchange.connection, text_tables(self._dataset), result.duplicates)
         return replace(result, kept_rows=kept)
 
@@ -149,7 +196,7 @@ class Copier:
 
     def publish(self, connection: psycopg.Connection) -> Published:
         """Make the rows of an atomic run visible, all at once, and drop its staging tables."""
-        published = self._write_mode.publish(connection)
+        published = self._write_mode.publish(connection, self._order)
         if self._refused is not None:
             self._refused.drop(connection)
         return published
@@ -211,18 +258,31 @@ class Copier:
         return (faults, 0) if self._keys is None else self._keys.judge(connection, tables, faults)
 
 
-def copier_of_run(dataset: Dataset, mode: Mode, run: str, *, is_atomic: bool) -> Copier:
-    """Return the copier of a run; the rows of an atomic run become visible at once."""
+def copier_of_run(
+    dataset: Dataset, mode: Mode, run: str, number: int, *, is_atomic: bool, compares: bool = False
+) -> Copier:
+    """Return the copier of a run; the rows of an atomic run become visible at once.
+
+    `compares`: it leaves unchanged records as they are.
+    """
     staging = staging_tables(dataset, run) if is_atomic else ()
     keys = RunKeys(dataset, run, staging) if dataset.on_duplicate else None
     refused = RefusedKeys(dataset, run) if mode == "replace" and dataset.key else None
     staged_as = run if is_atomic else None
-    return Copier(dataset, write_mode_of(dataset, mode, staged_as=staged_as, refused=refused), keys, refused)
+    write_mode = write_mode_of(dataset, mode, staged_as=staged_as, refused=refused)
+    return Copier(dataset, write_mode, keys, refused, _order(dataset, mode, number, compares=compares))
 
 
-def copier_of_replay(dataset: Dataset, mode: Mode) -> Copier:
+def copier_of_replay(dataset: Dataset, mode: Mode, number: int) -> Copier:
     """Return the copier of a replay, which compares its records with the facts alone."""
-    return Copier(dataset, write_mode_of(dataset, mode, staged_as=None), None)
+    write_mode = write_mode_of(dataset, mode, staged_as=None)
+    return Copier(dataset, write_mode, None, order=_order(dataset, mode, number, compares=False))
+
+
+def _order(dataset: Dataset, mode: Mode, number: int, *, compares: bool) -> VersionOrder | None:
+    if not dataset.has_digests or mode == "replace":
+        return None
+    return VersionOrder(dataset, number, compares=compares)
 
 
 def copier_of_dry_run(dataset: Dataset) -> Copier:

@@ -14,7 +14,7 @@ from psycopg import sql
 from etl import queries
 from etl.database import sqlstates
 from etl.database.tables import skipping_tables
-from etl.datasets import LINEAGE, Dataset, Table
+from etl.datasets import DIGEST, Dataset, Table
 from etl.datasets.types import ServerType
 from etl.ingestion.destination import effects, refusals
 from etl.ingestion.destination.duplicates import JudgeDuplicates, count_kept
@@ -62,7 +62,7 @@ def text_tables(dataset: Dataset) -> list[sql.Identifier]:
 def _send(exchange: Exchange, table: Table, text: sql.Identifier, rows: tuple[Rows, ...]) -> Waiting[None]:
     """Copy the rows of one table into a temporary table of texts."""
     typed = [sql.SQL("{} text").format(sql.Identifier(column.name)) for column in table.columns]
-    typed += [sql.SQL("{} bigint").format(sql.Identifier(name)) for name in LINEAGE]
+    typed += [sql.SQL("{} bigint").format(sql.Identifier(name)) for name in table.lineage]
     exchange.connection.execute(_SQL["make_text"].format(text=text, columns=sql.SQL(", ").join(typed)))
     yield from exchange.send(rows, text, columns(table))
     exchange.connection.execute(_SQL["index_text"].format(text=text))
@@ -116,8 +116,9 @@ def _range(table: Table, text: sql.Identifier, types: Mapping[str, sql.SQL]) -> 
         sql.SQL("{name}::{type} as {name}").format(name=sql.Identifier(column.name), type=types[column.name])
         for column in table.columns
     ]
-    lineage = sql.SQL("etl_run, etl_batch, etl_place::integer as etl_place")
-    return _SQL["range_of_text"].format(casts=sql.SQL(", ").join([*casts, lineage]), text=text)
+    lineage: list[sql.Composable] = [sql.SQL("etl_run, etl_batch, etl_place::integer as etl_place")]
+    lineage += [sql.Identifier(DIGEST)] if table.has_digest else []
+    return _SQL["range_of_text"].format(casts=sql.SQL(", ").join([*casts, *lineage]), text=text)
 
 
 def _fault(dataset: Dataset, sqlstate: str, constraint: str, schema: str, table: str, column: str) -> Fault:

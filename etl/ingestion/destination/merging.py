@@ -134,7 +134,7 @@ def make_won(dataset: Dataset) -> list[sql.Composed]:
 def columns(table: Table, alias: str | None = None, *, lineage: bool = True) -> sql.Composed:
     """Return the column names of a table as a list, with or without lineage."""
     names = tuple(column.name for column in table.columns)
-    return listed(names + (LINEAGE if lineage else ()), alias)
+    return listed(names + (table.lineage if lineage else ()), alias)
 
 
 def placeholders(
@@ -148,7 +148,7 @@ def placeholders(
 ) -> Placeholders:
     """Return the names and expressions that the statements about a table and its source of rows use."""
     key = dataset.key
-    names = (*(column.name for column in table.columns), *LINEAGE)
+    names = (*(column.name for column in table.columns), *table.lineage)
     assignments = sql.SQL(", ").join(
         sql.SQL("{name} = excluded.{name}").format(name=sql.Identifier(name)) for name in names if name not in key
     )
@@ -202,7 +202,7 @@ def _condition(dataset: Dataset, against: Against) -> sql.Composable:
     if against == "none":
         return sql.SQL("true")
     is_own = sql.SQL("old.etl_run = excluded.etl_run and " if against == "own" else "")
-    return is_own + _is_not_older(dataset)
+    return is_own + is_not_older(dataset)
 
 
 def _newest(dataset: Dataset) -> sql.Composable:
@@ -215,7 +215,7 @@ def _newest(dataset: Dataset) -> sql.Composable:
     return sql.SQL("{} desc nulls last, {}").format(sql.Identifier(dataset.newest_by), later)
 
 
-def _is_not_older(dataset: Dataset) -> sql.Composable:
+def is_not_older(dataset: Dataset) -> sql.Composable:
     """Return the condition that the version of this batch wins over the row in the table.
 
     The newer version wins (null is oldest), then the version that was loaded later. With `on_duplicate = "first"` the

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import LINEAGE, Dataset
+from etl.datasets import Dataset
 from etl.errors import UsageError
 from etl.ingestion.destination.refusals import PARTITION_CHECK
 
@@ -44,6 +44,9 @@ def make_temporary(connection: psycopg.Connection, dataset: Dataset, tables: Seq
 def make_logged(connection: psycopg.Connection, dataset: Dataset, tables: Sequence[sql.Identifier]) -> None:
     """Make the logged tables that are missing, one like each table of the dataset."""
     _make(connection, "make_staging", dataset, tables)
+    for new, fact in zip(tables, dataset.tables, strict=True):
+        if fact.has_digest:  # An older version of this tool began the run.
+            connection.execute(_SQL["add_digest"].format(new=new))
 
 
 def check_partitions(connection: psycopg.Connection, dataset: Dataset, tables: Sequence[sql.Identifier]) -> None:
@@ -63,7 +66,7 @@ def _make(connection: psycopg.Connection, statement: str, dataset: Dataset, tabl
     connection.execute(queries.load("database")["hush_notices"])
     for new, fact in zip(tables, dataset.tables, strict=True):
         connection.execute(_SQL[statement].format(new=new, table=fact.identifier))
-        sent = [*(column.name for column in fact.columns), *LINEAGE]
+        sent = [*(column.name for column in fact.columns), *fact.lineage]
         values = {"new": new.as_string(connection), "table": fact.quoted, "sent": sent}
         for name, is_read, default in connection.execute(_SQL["columns_not_sent"], values).fetchall():
             names: dict[str, sql.Composable] = {"new": new, "column": sql.Identifier(name)}

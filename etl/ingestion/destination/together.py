@@ -14,6 +14,7 @@ from etl.database.tables import skipping_tables
 from etl.datasets import Dataset
 from etl.ingestion.destination import effects, merging
 from etl.ingestion.destination.sending import Exchange, wait_for
+from etl.ingestion.destination.unchanged import VersionOrder
 from etl.ingestion.destination.write_modes import TemporaryTables, Updates, facts_of
 from etl.ingestion.values import Batch, Rows
 from etl.settings import Mode
@@ -21,6 +22,10 @@ from etl.settings import Mode
 
 class OlderVersionsError(Exception):
     """The batches write over older versions, which another try counts."""
+
+
+class LateRunsError(Exception):
+    """A load of the same table by another dataset may have seen records after those of these batches (decision 20)."""
 
 
 class GroupWriter:
@@ -37,8 +42,13 @@ class GroupWriter:
         """Write batches, and return how many older versions each wrote over; None: the mode writes over none.
 
         `numbers` are those of their runs. Raises psycopg.Error as the server refuses them, UsageError or InternalError
-        when rows were skipped, OlderVersionsError when another try has to count the older versions first.
+        when rows were skipped, OlderVersionsError when another try has to count the older versions first, LateRunsError
+        when the batches have to be loaded one by one.
         """
+        if self._dataset.has_digests:
+            order = VersionOrder(self._dataset, min(numbers), compares=False)
+            if order.take(exchange.connection, 0):
+                raise LateRunsError
         if self._mode == "append":
             self._send(exchange, batches, facts_of(self._dataset))
             return [None for _ in batches]

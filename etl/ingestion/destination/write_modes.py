@@ -21,6 +21,7 @@ from etl.ingestion.destination.refused_keys import RefusedKeys
 from etl.ingestion.destination.replacing import Replacement
 from etl.ingestion.destination.sending import Exchange, Waiting, wait_for
 from etl.ingestion.destination.staging import check_partitions, make_logged, make_temporary
+from etl.ingestion.destination.unchanged import VersionOrder
 from etl.settings import Mode
 
 _SQL = queries.load("copying")
@@ -107,7 +108,7 @@ class WriteMode(Protocol):
         """
         yield from _run(exchange, self._dataset, self.statements(sources, merging.WON))
 
-    def publish(self, _connection: psycopg.Connection) -> Published:
+    def publish(self, _connection: psycopg.Connection, _order: VersionOrder | None = None) -> Published:
         """Make the rows of the run visible that are not visible yet."""
         return Published()
 
@@ -206,7 +207,7 @@ class Staging(WriteMode):
         """Begin to count what a batch writes over: nothing, if a merge publishes it."""
         return Updates.begin(connection, self._dataset) if isinstance(self._publication, Merge) else None
 
-    def publish(self, connection: psycopg.Connection) -> Published:
+    def publish(self, connection: psycopg.Connection, order: VersionOrder | None = None) -> Published:
         """Make the rows of the run visible, all at once, and drop its staging tables."""
         updates = self.updates(connection)
         exchange = Exchange(connection)
@@ -220,7 +221,8 @@ class Staging(WriteMode):
         if isinstance(self._publication, Replacement):
             published = wait_for(self._publication.publish(exchange, self._staging))
         else:
-            statements = self._publication.statements(self._staging, merging.WON)
+            sources = order.unbeaten_of_late(connection, self._staging) if order else self._staging
+            statements = self._publication.statements(sources, merging.WON)
             wait_for(_run(exchange, self._dataset, statements))
         for staging in self._staging:
             connection.execute(_TABLES["drop"].format(table=staging))

@@ -100,6 +100,11 @@ class Spans(Sequence[Span]):
             else self._values or [self._data[span.start : span.end] for span in self._scanned]
         )
 
+    @property
+    def wholes(self) -> Sequence[msgspec.Raw | bytes]:
+        """The records as they are written; members with their keys."""
+        return self._of_members.texts if self._of_members else self.texts
+
     @overload
     def __getitem__(self, place: int) -> Span: ...
     @overload

@@ -44,6 +44,7 @@ class AttemptSums:
     loaded: int
     rejected: int
     failed: int
+    unchanged: int
     batches_loaded: int
     batches_failed: int
 
@@ -178,6 +179,7 @@ def balance(
         failed=sums.failed,
         skipped=skipped,
         withheld=unentered + (sums.loaded if is_hidden else 0),
+        unchanged=0 if is_hidden else sums.unchanged,
         pending=int(queries.one(connection, _SQL["pending_of_run"], {"run": run.run})["pending"]),
     )
 

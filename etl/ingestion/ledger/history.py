@@ -62,6 +62,7 @@ class RunRow:
     options: str | None
     records: int
     loaded: int
+    unchanged: int
     rejected: int
     failed: int
     rows_deleted: int

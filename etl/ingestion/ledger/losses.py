@@ -13,6 +13,7 @@ import structlog
 from psycopg import sql
 
 from etl import queries
+from etl.database.tables import with_digests
 from etl.datasets import Dataset, Table
 from etl.errors import InternalError, UsageError
 from etl.settings import Mode
@@ -100,6 +101,9 @@ def look(connection: psycopg.Connection, dataset: Dataset) -> Emptied | None:
 def forget(connection: psycopg.Connection, emptied: Emptied) -> None:
     """Let the runs of a dataset count no more, because their rows are gone: their sources are loaded again."""
     connection.execute(_SQL["forget"].format(**_names(emptied.dataset, 1)))
+    table = with_digests(connection, emptied.dataset).digested_table
+    if table is not None and table.has_digest:  # A kept row must not pass for a loaded record: its child rows are gone.
+        connection.execute(_SQL["forget_digests"].format(table=table.identifier))
     log.warning("runs_forgotten", dataset=emptied.dataset.name, runs=emptied.runs, reason=emptied.found)
 
 

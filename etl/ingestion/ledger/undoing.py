@@ -26,6 +26,7 @@ class RunToUndo:
 
     `is_visible` is False before an atomic run is published; `replaced_by` is the replace that was published over its
     rows. `tables` is the number of tables for which its batches have counts, `rows_loaded` what it sent to the first.
+    `unchanged` are records whose rows earlier runs sent: they become rows of this run when those are taken back.
     `rows_replaced` are the older versions that it has written over as a merge, at most; `rows_uncounted` are rows of
     batches for which nobody counted them.
     """
@@ -42,6 +43,7 @@ class RunToUndo:
     replaced_by: str | None
     tables: int
     rows_loaded: int
+    unchanged: int
     rows_replaced: int
     rows_uncounted: int
 
@@ -87,6 +89,42 @@ def replace_before(connection: psycopg.Connection, run: str) -> str | None:
 def count_rows(connection: psycopg.Connection, table: Table, number: int) -> TableRows:
     """Count the rows of a table, and those of the run with this number."""
     return queries.one_as(TableRows, connection, _SQL["count_rows"].format(**_names(table, number)), None)
+
+
+def keep_seen(connection: psycopg.Connection, dataset: Dataset, number: int) -> None:
+    """Give the rows of a run that later runs have found unchanged to the first of these runs."""
+    table = dataset.digested_table
+    if table is None or not table.has_digest:
+        return
+    connection.execute(_SQL["lock_order"], {"table": table.name})
+    names = _names_of_seen(dataset, table, number)
+    if connection.execute(_SQL["keep_seen"].format(**names)).rowcount:
+        for child in dataset.tables:
+            if child.each:
+                connection.execute(_SQL["keep_children"].format(**names, child=child.identifier))
+    connection.execute(_SQL["forget_seen"], {"number": number})
+
+
+def count_seen(connection: psycopg.Connection, dataset: Dataset, number: int) -> list[int]:
+    """Count the rows of a run in each table that `keep_seen` would give to later runs."""
+    table = dataset.digested_table
+    if table is None or not table.has_digest:
+        return [0 for _ in dataset.tables]
+    names = _names_of_seen(dataset, table, number)
+    counts = []
+    for each in dataset.tables:
+        statement = _SQL["count_seen_children" if each.each else "count_seen"]
+        row = connection.execute(statement.format(**names, child=each.identifier)).fetchone()
+        counts.append(int(row[0]) if row else 0)
+    return counts
+
+
+def _names_of_seen(dataset: Dataset, table: Table, number: int) -> dict[str, sql.Composable]:
+    names = _names(table, number) | {"name": sql.Literal(table.name)}
+    is_key = (
+        sql.SQL("{} = {}").format(sql.Identifier("child", name), sql.Identifier("old", name)) for name in dataset.key
+    )
+    return names | {"seen": _SQL["seen_later"].format(**names), "is_key_of_child": sql.SQL(" and ").join(is_key)}
 
 
 def missing_of_others(connection: psycopg.Connection, dataset: Dataset, number: int) -> int:

@@ -44,7 +44,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """The settings that all pieces of one run share; a plain value that other processes can get."""
+    """The settings that all pieces of one run share; a plain value that other processes can get.
+
+    `compares`: the run leaves unchanged records as they are, batch after batch in one process.
+    """
 
     database: Database
     dataset: Dataset
@@ -54,10 +57,18 @@ class RunContext:
     failed_dir: Path
     decoder: Decoder
     retries: RetrySettings
+    compares: bool = False
 
     def copier(self) -> Copier:
         """Return a copier that writes the rows of the run into their tables."""
-        return copier_of_run(self.dataset, self.mode, self.run.run, is_atomic=self.run.is_atomic)
+        return copier_of_run(
+            self.dataset,
+            self.mode,
+            self.run.run,
+            self.run.number,
+            is_atomic=self.run.is_atomic,
+            compares=self.compares,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +101,7 @@ def worker(
 ) -> tuple[Paths, Loader]:
     """Return the paths that make the batches of a run, and the loader of these batches."""
     projection = Projection(context.dataset)
-    paths = paths_of(wire.session, projection, context.run.number, context.decoder)
+    paths = paths_of(wire.session, projection, context.run.number, context.decoder, compares=context.compares)
     loader = Loader(
         database=context.database,
         wire=wire,
@@ -105,7 +116,9 @@ def worker(
     return paths, loader
 
 
-def paths_of(session: Session, projection: Projection, run_number: int, decoder: Decoder) -> Paths:
+def paths_of(
+    session: Session, projection: Projection, run_number: int, decoder: Decoder, *, compares: bool = False
+) -> Paths:
     """Return the paths for a run with a number; the tables in the database decide whether the fast path is possible."""
     dataset = projection.dataset
     checked = CheckedPath(projection, run_number)
@@ -117,7 +130,8 @@ def paths_of(session: Session, projection: Projection, run_number: int, decoder:
         log.info("checked_path_only", dataset=dataset.name, reason=reason)
         return Paths(None, None, checked)
     strict = FastPath(seen, projection, run_number)
-    return Paths(FastPath(seen, projection, run_number, guarded) if guarded else strict, strict, checked)
+    fastest = FastPath(seen, projection, run_number, guarded) if guarded else strict
+    return Paths(fastest, strict, checked, compares=compares)
 
 
 def _compared(session: Session, dataset: Dataset) -> tuple[str | None, frozenset[tuple[str, str]]]:

@@ -6,17 +6,21 @@ Several targets share a source: each piece belongs to one of them, in the order 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import psycopg
 from tenacity import Retrying
 
 from etl.database.connecting import Session
+from etl.database.tables import with_digests
+from etl.datasets import Dataset
 from etl.errors import BusyError, EtlError, TooManyRejectedError, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.publication import Published
 from etl.ingestion.destination.sending import Wire
+from etl.ingestion.destination.unchanged import has_digests
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.fingerprints import Mark
 from etl.ingestion.framing.splitting import RecordRange
@@ -70,6 +74,22 @@ class Attempt:
     recorder: Recorder
     session: Session
     progress: Progress = field(default_factory=Progress)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The definition of the dataset, as the tables in the database take its rows: with digests, or without."""
+        dataset = self.target.dataset
+        return with_digests(self.session.connection(), dataset) if self.target.sends_digests else dataset
+
+    @cached_property
+    def may_compare(self) -> bool:
+        """Whether unchanged records may stay as they are. Only one process finds them in the order of the source."""
+        settings, target = self.load.settings, self.target
+        if settings.dry_run or settings.force or settings.workers not in {None, 1}:
+            return False
+        if target.mode != "merge" or target.is_atomic or target.dataset.on_duplicate:
+            return False
+        return has_digests(self.session.connection(), self.dataset)
 
     @property
     def is_atomic(self) -> bool:
@@ -227,6 +247,7 @@ class OpenRun:
         progress = self.attempt.progress
         progress.entered += piece.count
         progress.loaded += entry.loaded
+        progress.unchanged += entry.unchanged
         progress.failed += entry.failed
         progress.rejected += entry.rejected
         progress.bytes_read = piece.end

@@ -27,7 +27,7 @@ from etl.ingestion.failed_store.locating import RecordLocation
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing import decoding
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Batch, CopyResult, Entry, Failure, Fault, Rejected
+from etl.ingestion.values import Batch, CopyResult, Entry, Failure, Fault, PolicyEffects, Rejected
 from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
@@ -58,9 +58,11 @@ class _BatchOutcome:
 
     rows: tuple[int, ...]
     rejected: Sequence[Rejected]
+    policy_effects: PolicyEffects
     failed: Sequence[Rejected] = ()
     duplicates: int = 0
     kept_rows: tuple[int, ...] = ()
+    unchanged: int = 0
 
 
 _Write = Callable[[Exchange, Batch], Waiting[_BatchOutcome]]
@@ -185,9 +187,15 @@ class Loader:
             return refusal
 
     def _copy(self, exchange: Exchange, batch: Batch) -> Waiting[_BatchOutcome]:
-        return self._outcome(batch, (yield from self.copier.copy(exchange, batch)))
+        if batch.unmade is None:
+            return self._outcome(batch, (yield from self.copier.copy(exchange, batch)))
+        unchanged = yield from self.copier.compare(exchange, batch.piece, batch.unmade.keys)
+        made = batch.unmade.make(unchanged or ())
+        copied = yield from self.copier.copy(exchange, made, is_compared=unchanged is not None)
+        return self._outcome(made, replace(copied, unchanged=copied.unchanged + len(unchanged or ())))
 
     def _isolate(self, exchange: Exchange, batch: Batch) -> Waiting[_BatchOutcome]:
+        batch = batch.made
         return self._outcome(batch, (yield from self.copier.isolate(exchange, batch)))
 
     def _outcome(self, batch: Batch, copied: CopyResult) -> _BatchOutcome:
@@ -196,16 +204,27 @@ class Loader:
             refused = self._with_keys(batch, copied.faults)
             rejected = sorted([*rejected, *refused], key=lambda record: record.place)
         return _BatchOutcome(
-            rows=copied.rows, rejected=rejected, duplicates=copied.duplicates, kept_rows=copied.kept_rows
+            rows=copied.rows,
+            rejected=rejected,
+            duplicates=copied.duplicates,
+            kept_rows=copied.kept_rows,
+            unchanged=copied.unchanged,
+            policy_effects=batch.policy_effects,
         )
 
     def _leave_to_store(self, exchange: Exchange, batch: Batch, *, fault: Fault) -> Waiting[_BatchOutcome]:
         """Leave all records of the batch to the failed store, except those that are rejected already."""
+        batch = batch.made
         self.ledger_writer.require_failable(exchange.connection, batch, fault)
         already = {record.place for record in batch.rejected}
         failed = self._with_keys(batch, {place: fault for place in batch.places if place not in already})
         yield from ()  # No row is sent.
-        return _BatchOutcome(rows=tuple(0 for _ in batch.rows), rejected=batch.rejected, failed=failed)
+        return _BatchOutcome(
+            rows=tuple(0 for _ in batch.rows),
+            rejected=batch.rejected,
+            failed=failed,
+            policy_effects=batch.policy_effects,
+        )
 
     def _with_keys(self, batch: Batch, faults: Mapping[int, Fault]) -> list[Rejected]:
         locations = self.ledger_writer.locate(batch, faults)
@@ -276,14 +295,20 @@ def _not_loaded(batch: Batch, fault: Fault) -> DatabaseError:
 
 
 def _entry(batch: Batch, outcome: _BatchOutcome, dataset: Dataset) -> Entry:
-    """Return the entry of a batch; its loaded records are the rows, child rows aside, that the server counted."""
-    loaded = sum(count for table, count in zip(dataset.tables, outcome.rows, strict=True) if not table.each)
+    """Return the entry of a batch; its loaded records are the rows, child rows aside, that the server counted.
+
+    Those whose rows stayed as they were are loaded, too.
+    """
+    loaded = outcome.unchanged + sum(
+        count for table, count in zip(dataset.tables, outcome.rows, strict=True) if not table.each
+    )
     entry = Entry(
         loaded=loaded,
         rejected=len(outcome.rejected),
         failed=len(outcome.failed),
         rows=outcome.rows,
-        policy_effects=replace(batch.policy_effects, duplicates=outcome.duplicates, kept_rows=outcome.kept_rows),
+        unchanged=outcome.unchanged,
+        policy_effects=replace(outcome.policy_effects, duplicates=outcome.duplicates, kept_rows=outcome.kept_rows),
     )
     if entry.loaded + entry.rejected + entry.failed != batch.piece.count:
         raise InternalError(f"of {batch.piece.count} records at byte {batch.piece.offset} the server counted {entry}")

@@ -109,7 +109,8 @@ class Stop:
 class Progress:
     """The open run and what its attempt counted itself, in records and bytes; the ledger must agree.
 
-    `entered` are the records of the batches that the attempt entered, `loaded` and `failed` some of these; `rejected`
+    `entered` are the records of the batches that the attempt entered, `loaded` and `failed` some of these, `unchanged`
+    some of the loaded ones; `rejected`
     counts over all attempts of the run. `is_cut`: a limit ended the attempt, and the source may hold more.
     `is_shorter`: the source ends before the end of what the run knows. `doubled` are records that a forced append loads
     beside the rows of an earlier run. `error` is the reason of an early end.
@@ -120,6 +121,7 @@ class Progress:
     skipped: int = 0
     entered: int = 0
     loaded: int = 0
+    unchanged: int = 0
     failed: int = 0
     rejected: int = 0
     retried: int = 0
@@ -196,6 +198,11 @@ class Target:
     def records_path(self) -> str:
         """The path of a record."""
         return self.dataset.records if self.records is None else self.records
+
+    @property
+    def sends_digests(self) -> bool:
+        """Whether the rows get the digests of their records, if their table takes them: those that may be updated."""
+        return self.mode != "append" or self.dataset.on_duplicate == "newest"
 
     @property
     def is_in_order(self) -> bool:

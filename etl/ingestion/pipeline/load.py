@@ -133,7 +133,8 @@ def _loading(load: Load, stream: Stream, opening: Opening, store: FailedStore) -
 
     At the end it notes the targets that a limit cut off.
     """
-    count = load.worker_count(stream.size)
+    is_comparing = any(attempt.may_compare for attempt in opening.attempts)
+    count = 1 if is_comparing else load.worker_count(stream.size)
     provers = [LateProver() for _ in opening.attempts]
 
     def pieces(stream: Stream) -> Iterator[Piece | None]:

@@ -235,6 +235,7 @@ def _counted(progress: Progress) -> Balance:
     return Balance(
         read=progress.read,
         loaded=progress.loaded,
+        unchanged=progress.unchanged,
         rejected=progress.entered - progress.loaded - progress.failed,
         failed=progress.failed,
         skipped=progress.skipped,

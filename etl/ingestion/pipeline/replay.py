@@ -16,6 +16,7 @@ from structlog.contextvars import bound_contextvars
 from etl import datasets
 from etl.database.connecting import Database, Session, connect
 from etl.database.sessions import require_usable
+from etl.database.tables import with_digests
 from etl.datasets import Dataset
 from etl.errors import BusyError, ExitCode, UsageError
 from etl.ingestion.destination import refusals
@@ -208,6 +209,7 @@ def replay(
                 f"{failure.id} belongs to an atomic run that is not finished", hint=f"load {run.source} again first"
             )
         mode = _mode(run.mode, dataset)
+        dataset = again(with_digests, connection, dataset)
         locks.hold_dataset(connection, dataset.name, mode)
         locks.hold_run(connection, run.run)
         session.when_reopened(partial(locks.reacquire, dataset=dataset.name, run=run.run, mode=mode))
@@ -222,7 +224,7 @@ def replay(
             database=database,
             wire=Wire(session),
             store=store,
-            copier=copier_of_replay(replace(dataset, on_duplicate=run.on_duplicate), mode),
+            copier=copier_of_replay(replace(dataset, on_duplicate=run.on_duplicate), mode, run.number),
             projection=projection,
             ledger_writer=writer,
             retrying=retry_policy(settings, lambda: None),

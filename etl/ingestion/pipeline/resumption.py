@@ -12,7 +12,7 @@ from tenacity import Retrying
 
 from etl.database.connecting import Session
 from etl.errors import InternalError, SourceError, TooManyRejectedError, UsageError
-from etl.ingestion.destination import refusals
+from etl.ingestion.destination import refusals, unchanged
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.fingerprints import NOTHING, Mark
 from etl.ingestion.framing.pieces import cut
@@ -85,9 +85,9 @@ def open_run(
     """
     if recognition is None:
         raise InternalError("a run is opened before its source was compared")
-    run, marked_to = _again(attempt)(_enter, stream, attempt, recognition, read, is_at_end)
+    run, marked_to, compares = _again(attempt)(_enter, stream, attempt, recognition, read, is_at_end)
     _note_doubled(stream, attempt, run, recognition)
-    return _again(attempt)(_opened, stream, attempt, run, marked_to)
+    return _again(attempt)(_opened, stream, attempt, run, marked_to, compares)
 
 
 def _note_doubled(stream: Stream, attempt: Attempt, run: runs.Run, recognition: Recognition) -> None:
@@ -106,8 +106,8 @@ def _note_doubled(stream: Stream, attempt: Attempt, run: runs.Run, recognition: 
 
 def _enter(
     stream: Stream, attempt: Attempt, recognition: Recognition, read: Sequence[Mark], is_at_end: bool
-) -> tuple[runs.Run, int]:
-    """Enter the attempt, and return its run and the record up to which the ledger has marks of it."""
+) -> tuple[runs.Run, int, bool]:
+    """Enter the attempt; return its run, the record up to which the ledger has marks, and whether records may stay."""
     connection, target = attempt.session.connection(), attempt.target
     with connection.transaction():
         locks.one_opening_at_a_time(connection, target.dataset.name)
@@ -131,9 +131,13 @@ def _enter(
             marked_to = choosing.marked_to(connection, target.dataset.name, chosen.run, recognition, read, known_to)
             attempt.progress.is_shorter = bool(known_to and recognition.records < known_to.records)
             _require_visible(stream, chosen.run, attempt)
+        is_forced = chosen.run is not None and chosen.run.is_forced
+        compares = attempt.may_compare and not run.is_atomic and not is_forced
+        if attempt.dataset.has_digests:
+            unchanged.note_comparing(connection, attempt.dataset, run.run, compares=compares)
         # At last: it outlives a transaction that is tried again.
         locks.hold_run(connection, run.run)
-        return run, marked_to
+        return run, marked_to, compares
 
 
 def _require_ledger(connection: psycopg.Connection, attempt: Attempt, run: KnownRun | None) -> None:
@@ -156,18 +160,19 @@ def _changed(stream: Stream) -> ChangedMeanwhileError:
     )
 
 
-def _opened(stream: Stream, attempt: Attempt, run: runs.Run, marked_to: int) -> OpenRun:
+def _opened(stream: Stream, attempt: Attempt, run: runs.Run, marked_to: int, compares: bool) -> OpenRun:
     load, target, session = attempt.load, attempt.target, attempt.session
     attempt.progress.run = run
     context = RunContext(
         database=load.database,
-        dataset=target.dataset.of_source(stream.source.name),
+        dataset=attempt.dataset.of_source(stream.source.name),
         run=run,
         source=stream.source.name,
         mode=target.mode,
         failed_dir=load.settings.failed_dir,
         decoder=load.settings.decoder,
         retries=load.settings.retries,
+        compares=compares,
     )
     session.when_reopened(partial(_hold_again, context=context, has_workers=False))
     entered = OpenRun(

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import psycopg
@@ -15,19 +16,20 @@ import structlog
 
 from etl.database.connecting import Session
 from etl.database.narrowing import narrower_columns
+from etl.database.tables import with_digests
 from etl.datasets import Dataset
 from etl.datasets.definition import SOURCE
 from etl.errors import BusyError, EtlError, ExitCode, InternalError, InterruptedByUserError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import copier_of_run
 from etl.ingestion.destination.sending import Wire
-from etl.ingestion.destination.together import GroupWriter, OlderVersionsError
+from etl.ingestion.destination.together import GroupWriter, LateRunsError, OlderVersionsError
 from etl.ingestion.ledger import locks, losses, runs
 from etl.ingestion.ledger import together as ledger
 from etl.ingestion.ledger.together import Names, NewRuns, WholeSource
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.assembly import paths_of
-from etl.ingestion.pipeline.job import Load, Target
+from etl.ingestion.pipeline.job import Load
 from etl.ingestion.pipeline.known import Known, is_complete, run_of
 from etl.ingestion.pipeline.small_files import SmallFile, grouped
 from etl.ingestion.recognition import together
@@ -35,6 +37,7 @@ from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.transform.paths import Paths
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Balance, Batch, Entry, PolicyEffects, Source, Summary
+from etl.settings import Decoder
 
 log = structlog.get_logger(__name__)
 
@@ -93,8 +96,6 @@ class Together:
         self._started = time.monotonic()
         self._known = Known(load, self._target)
         self._names = Names()
-        self._batches = _Batches(load, self._target)
-        self._writer = GroupWriter(self._target.dataset, self._target.mode)
         self._wire: Wire | None = None
         self._narrowed: dict[str, str] | None = None
         self._is_off = False
@@ -119,6 +120,26 @@ class Together:
             outcome.log_changes(about, self._effects.sum, self._narrowed or {})
         if self._wire is not None:
             self._wire.session.close()
+
+    @cached_property
+    def _dataset(self) -> Dataset:
+        """The definition of the dataset, as the tables in the database take its rows: with digests, or without."""
+        dataset = self._target.dataset
+        return with_digests(self._open.session.connection(), dataset) if self._target.sends_digests else dataset
+
+    @cached_property
+    def _batches(self) -> "_Batches":
+        return _Batches(self._dataset, self._load.settings.decoder)
+
+    @cached_property
+    def _writer(self) -> GroupWriter:
+        return GroupWriter(self._dataset, self._target.mode)
+
+    @property
+    def _open(self) -> Wire:
+        if self._wire is None:
+            self._wire = Wire(Session(self._load.database, "etl"))
+        return self._wire
 
     def ends(self, sources: Sequence[Source]) -> Iterator[tuple[Source, Summary | None]]:
         """Yield each source in its order with its end; None: it has to be loaded by itself before the next one."""
@@ -154,7 +175,7 @@ class Together:
             except psycopg.Error as error:
                 log.debug("group_refused", files=len(files), sqlstate=error.sqlstate)
                 files = files[: len(files) // 2] if refusals.meaning(error) == "data" else ()
-            except (BusyError, InternalError, InterruptedByUserError) as error:
+            except (BusyError, InternalError, InterruptedByUserError, LateRunsError) as error:
                 log.debug("group_left", reason=type(error).__name__)
                 files = files[: len(files) // 2] if isinstance(error, InternalError) else ()
             except EtlError:  # It says so for each file.
@@ -168,16 +189,15 @@ class Together:
         Raises _OddFileError when a file may not be loaded here, and every error that ends the transaction.
         """
         started = time.monotonic()
-        if self._wire is None:
-            self._wire = Wire(Session(self._load.database, "etl"))
-        connection = self._wire.session.connection()
+        wire = self._open
+        connection = wire.session.connection()
         dataset = self._target.dataset.name
         with self._load.stop.interrupting(), connection.transaction():
             if not locks.share_dataset_in_transaction(connection, dataset):
                 raise BusyError(f"a replace holds the dataset {dataset}")
             locks.one_opening_at_a_time(connection, dataset)
             judged = self._judged(connection, files)
-            loaded = self._load_new(self._wire, judged.new) if judged.new else []
+            loaded = self._load_new(wire, judged.new) if judged.new else []
         seconds = (time.monotonic() - started) / max(1, len(loaded))
         summaries = {place: self._known.settle(files[place], run) for place, run in judged.known.items()}
         for new, (name, _, source, entry) in zip(judged.new, loaded, strict=True):
@@ -251,7 +271,7 @@ class Together:
         losses.require_marks(connection, dataset)
         if self._target.mode == "append" and (reason := losses.unknown_rows(connection, dataset)):
             log.warning("unknown_rows", dataset=dataset.name, reason=reason, next="etl db check")
-        copier_of_run(dataset, self._target.mode, "", is_atomic=False).drop_abandoned(connection)
+        copier_of_run(dataset, self._target.mode, "", 0, is_atomic=False).drop_abandoned(connection)
         self._narrowed = narrower_columns(connection, dataset)
 
     def _note_loaded(self, connection: psycopg.Connection, entries: Sequence[Entry]) -> None:
@@ -261,7 +281,7 @@ class Together:
             self._effects.add(entry.policy_effects)
         if self._load.settings.precalculate:
             rows = [sum(counts) for counts in zip(*(entry.rows for entry in entries), strict=True)]
-            copier = copier_of_run(self._target.dataset, self._target.mode, "", is_atomic=False)
+            copier = copier_of_run(self._target.dataset, self._target.mode, "", 0, is_atomic=False)
             try:
                 copier.analyze(connection, rows)
             except psycopg.Error as error:  # The server's own analyze comes later.
@@ -341,10 +361,10 @@ def _entry(batch: Batch, dataset: Dataset, rows_replaced: int | None) -> Entry:
 class _Batches:
     """Makes the batches of whole files; definitions are compiled once, and again where the tables have changed."""
 
-    def __init__(self, load: Load, target: Target) -> None:
-        self._decoder = load.settings.decoder
-        self._dataset = target.dataset
-        self._names_source = any(column.value == SOURCE for table in target.dataset.tables for column in table.columns)
+    def __init__(self, dataset: Dataset, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._dataset = dataset
+        self._names_source = any(column.value == SOURCE for table in dataset.tables for column in table.columns)
         self._last: tuple[Dataset, Paths] | None = None
 
     def of(self, session: Session, file: SmallFile, number: int) -> Batch:

@@ -15,6 +15,7 @@ import psycopg
 from etl import datasets
 from etl.database.connecting import Database, connect
 from etl.database.sessions import require_usable
+from etl.database.tables import with_digests
 from etl.datasets import Dataset
 from etl.errors import UsageError
 from etl.ingestion.ledger import history, locks, undoing
@@ -82,7 +83,7 @@ def undo(
         require_usable(connection)
         run = undoing.named(connection, history.name_of(connection, request.run))
         request = replace(request, run=run.run)
-        dataset = _definition_of(run, config_dir)
+        dataset = with_digests(connection, _definition_of(run, config_dir))
         result = _count(connection, dataset, request) if request.is_dry_run else _undo(connection, dataset, request)
     yield result
     if precalculates and not request.is_dry_run:
@@ -113,14 +114,15 @@ def _count(connection: psycopg.Connection, dataset: Dataset, request: UndoReques
             return _already(run)
         written_over = _require_undoable(connection, run, dataset, request)
         counts = [undoing.count_rows(connection, table, run.number) for table in dataset.tables]
+        kept = undoing.count_seen(connection, dataset, run.number)
         changes = [
             TableChange(
                 table=table.name,
-                rows_deleted=rows.own_rows,
+                rows_deleted=rows.own_rows - seen,
                 rows_before=rows.all_rows,
-                rows_after=rows.all_rows - rows.own_rows,
+                rows_after=rows.all_rows - rows.own_rows + seen,
             )
-            for table, rows in zip(dataset.tables, counts, strict=True)
+            for table, rows, seen in zip(dataset.tables, counts, kept, strict=True)
         ]
         return UndoResult(
             **_facts_of(run),
@@ -151,6 +153,7 @@ def _take_back(connection: psycopg.Connection, dataset: Dataset, request: UndoRe
     run = undoing.named(connection, request.run)
     if run.undone_at is not None:
         return _already(run)
+    undoing.keep_seen(connection, dataset, run.number)
     written_over = _require_undoable(connection, run, dataset, request)
     changes = _delete(connection, run, dataset)
     undoing.drop_staging(connection, run.run)
@@ -212,7 +215,7 @@ def _require_undoable(connection: psycopg.Connection, run: RunToUndo, dataset: D
     table = dataset.tables[0]
     own = undoing.count_rows(connection, table, run.number).own_rows
     # A row that the ledger does not know was not counted either: it has lost batches.
-    uncounted = run.rows_uncounted + max(0, own - run.rows_loaded)
+    uncounted = run.rows_uncounted + max(0, own - run.rows_loaded - run.unchanged)
     if uncounted:
         uncounted = min(uncounted, undoing.missing_of_others(connection, dataset, run.number))
     written_over = run.rows_replaced + uncounted

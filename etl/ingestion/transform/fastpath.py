@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from io import BytesIO
 from itertools import chain, compress, repeat
@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from etl.datasets import LINEAGE, Table
+from etl.datasets import Table
 from etl.errors import InternalError
 from etl.ingestion.constants import LAYER_LEVELS, MAX_NESTING, WHOLE_RECORD_BYTES
 from etl.ingestion.framing import decoding
@@ -34,7 +34,18 @@ from etl.ingestion.transform.rules import Group, Token
 from etl.ingestion.transform.shapes import Decoders, Shape, TokenColumn
 from etl.ingestion.transform.tokens import NULL, SEPARATOR
 from etl.ingestion.transform.unknown import UnknownCounts
-from etl.ingestion.values import Batch, Block, BlockRows, Piece, PieceShape, Proof, Rows, Span
+from etl.ingestion.values import (
+    Batch,
+    Block,
+    BlockRows,
+    Piece,
+    PieceShape,
+    PolicyEffects,
+    Proof,
+    Rows,
+    Span,
+    Unmade,
+)
 
 Columns = frozenset[tuple[str, str]]
 
@@ -78,6 +89,7 @@ class FastPath:
         self._known = Decoders(shape.known)
         self._extras = extras
         self._empty = shape.record()
+        self._digests = projection.digests
         self._has_arrays = any(table.each for table, _ in shape.tables)
         self._has_conditions = any(table.where and not table.each for table, _ in shape.tables)
         self._tables = [_Table(shape, table, columns, guarded, suspected) for table, columns in shape.tables]
@@ -102,6 +114,98 @@ class FastPath:
         path._run_number = run_number  # noqa: SLF001 - a copy of this path
         return path
 
+    def can_compare(self, piece: Piece) -> bool:
+        """Return whether the keys of the records of a piece can be made before their rows."""
+        return self._digests is not None and not piece.is_heavy and piece.shape in {"array", "lines"}
+
+    def keys_first(self, piece: Piece) -> Iterator[Batch | None]:
+        """Yield None after each block, and a batch whose rows are made when it is known which records changed."""
+        builder = self._projection.builder(piece, self._run_number)
+        buffers: list[BytesIO] = []
+        count, place = 0, 1
+        for begin, end in piece.blocks or ((0, piece.length),):
+            rows = self._key_rows(_Block(piece.between(begin, end), piece.shape), place)
+            [(lines, number)] = rows.tables
+            builder.note_effects(rows)
+            buffers.append(BytesIO(lines))
+            count += number
+            place += rows.count
+            yield None
+        _require_all(piece, place)
+        effects = builder.policy_effects
+
+        def make(unchanged: Collection[int]) -> Batch:
+            return next(batch for batch in self._changed(piece, frozenset(unchanged), effects) if batch is not None)
+
+        keys = Rows(format="csv", buffers=tuple(buffers), count=count, columns=self._key_table.columns)
+        yield Batch(
+            piece=piece,
+            places=range(1, place),
+            tables=(),
+            rejected=(),
+            path=self._name,
+            maker=self,
+            policy_effects=effects,
+            unmade=Unmade(keys=keys, make=make),
+        )
+
+    @cached_property
+    def _key_table(self) -> "_Table":
+        """What makes the keys of the records, as the rows of a table of its own."""
+        [(table, columns)] = [pair for pair in self._shape.tables if pair[0].has_digest]
+        by_name = {column.name: column for column in columns}
+        key = [by_name[name] for name in self._projection.dataset.key]
+        of_keys = msgspec.structs.replace(table, columns=tuple(column.column for column in key), where=())
+        made = _Table(self._shape, of_keys, key, self._guarded, self._suspected)
+        *names, _run, _batch, place, digest = made.columns
+        made.columns = (*names, place, digest)
+        return made
+
+    def _key_rows(self, block: "_Block", first: int) -> BlockRows:
+        """Return the keys of a block with the places and the digests of its records; the suspects have none."""
+        decoded = self._decoded(block)
+        records, suspects = decoded.records, set(decoded.undecoded)
+        places = range(first, first + len(records))
+        digests = self._digests.of(block.wholes(len(records))) if self._digests else ()
+        tails = list(map(b"%d\x1f%d".__mod__, zip(places, digests, strict=True)))
+        lines = self._key_table.rows(records, tails, suspects, None, (), ())
+        return BlockRows(
+            maker=self,
+            count=len(records),
+            tables=[lines.without(suspects)],
+            suspects=(),
+            unknown=decoded.counts.kept() if decoded.counts else {},
+            unknown_others=decoded.counts.others if decoded.counts else 0,
+        )
+
+    def _changed(self, piece: Piece, unchanged: frozenset[int], effects: PolicyEffects) -> Iterator[Batch | None]:
+        """Yield the batch of the records that are not unchanged; `effects` are those that are counted already."""
+        blocks, first = [], 1
+        for begin, end in piece.blocks or ((0, piece.length),):
+            rows = self._changed_rows(_Block(piece.between(begin, end), piece.shape), piece.offset, first, unchanged)
+            blocks.append(replace(rows, unknown={}, unknown_others=0))
+            first += rows.count
+        made = replace(piece, block_rows=tuple(blocks))
+        for batch in self.batching(made):
+            yield (
+                None
+                if batch is None
+                else replace(batch, piece=piece, policy_effects=batch.policy_effects.with_unknown_of(effects))
+            )
+
+    def _changed_rows(self, block: "_Block", offset: int, first: int, unchanged: frozenset[int]) -> BlockRows:
+        count = len(block.spans)
+        changed = [place for place in range(first, first + count) if place not in unchanged]
+        if len(changed) == count:
+            return self._rows(block, offset, first)
+        if not changed:
+            return BlockRows(maker=self, count=count, tables=[(b"", 0) for _ in self._tables], suspects=())
+        texts = block.wholes(count)
+        part = _Block(b",".join([texts[place - first] for place in changed]), "array")
+        rows = self._block_rows(part, self._decoded(part), offset, changed)
+        suspects = [(place, block.spans[place - first]) for place, _ in rows.suspects]
+        return replace(rows, count=count, suspects=suspects)
+
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each block that had no rows yet, and the batch at the end of the piece."""
         builder = self._projection.builder(piece, self._run_number)
@@ -117,6 +221,7 @@ class FastPath:
                 yield None
             place += rows.count
             builder.note_effects(rows)
+            builder.digests = rows.digests
             for table, (lines, count) in enumerate(rows.tables):
                 buffers[table].append(BytesIO(lines))
                 counts[table] += count
@@ -124,8 +229,7 @@ class FastPath:
                 spans[suspect] = span = Span(begin + within.start, begin + within.end, within.fault)
                 record = decoding.decode_one(decoding.text(piece, span), is_keyed=piece.is_keyed)
                 builder.add(suspect, record, is_counted=suspect not in rows.undecoded)
-        if place != piece.count + 1:
-            raise InternalError(f"of {piece.count} records at byte {piece.offset} {place - 1} were decoded")
+        _require_all(piece, place)
         yield Batch(
             piece=piece,
             places=range(1, place),
@@ -155,7 +259,8 @@ class FastPath:
         records = self._proven(text)
         decoded = _Decoded(records, counts=self._counted(records))
         try:
-            rows = self._block_rows(text, decoded, block.offset, block.place) if records else None
+            places = range(block.place, block.place + len(records))
+            rows = self._block_rows(text, decoded, block.offset, places) if records else None
         except UnicodeDecodeError:  # A value that was looked at is no UTF-8.
             rows = None
         if rows is not None and _is_sound(block, rows) and self._are_sound(block.data, records):
@@ -203,27 +308,32 @@ class FastPath:
         return self._extras is None or self._extras.are_sound(data, records)
 
     def _rows(self, block: "_Block", offset: int, first: int) -> BlockRows:
-        return self._block_rows(block, self._decoded(block), offset, first)
+        decoded = self._decoded(block)
+        return self._block_rows(block, decoded, offset, range(first, first + len(decoded.records)))
 
-    def _block_rows(self, block: "_Block", decoded: "_Decoded", offset: int, first: int) -> BlockRows:
-        """Return the rows of a block whose first record has the place `first` in the piece at `offset`."""
+    def _block_rows(self, block: "_Block", decoded: "_Decoded", offset: int, places: Sequence[int]) -> BlockRows:
+        """Return the rows of a block whose records have these places in the piece at `offset`."""
         head = b"%d\x1f%d\x1f" % (self._run_number, offset)
         records, suspects = decoded.records, set(decoded.undecoded)
-        last = first + len(records)
-        tails = [head + number for number in _numbers(last)[first - 1 : last - 1]]
+        numbers = _numbers(places[-1] if places else 0)
+        tails = [head + numbers[place - 1] for place in places]
+        digests = self._digests.of(block.wholes(len(records))) if self._digests else ()
+        tails_with_digests = [b"%b\x1f%d" % own for own in zip(tails, digests, strict=True)] if digests else tails
         # All tables add their suspects before any of them leaves a suspect out.
         lines_of_tables = []
         texts: Sequence[Token] = block.spans.texts if self._is_of_texts else ()
         keys: Sequence[Token] = block.keys(len(records)) if self._is_of_keys else ()
         takes = self._takes(records, suspects)
         for number, table in enumerate(self._tables):
-            lines_of_tables.append(table.rows(records, tails, suspects, takes.get(number), texts, keys))
+            own_tails = tails_with_digests if table.takes_digests else tails
+            lines_of_tables.append(table.rows(records, own_tails, suspects, takes.get(number), texts, keys))
         return BlockRows(
             maker=self,
             count=len(records),
             tables=[lines.without(suspects) for lines in lines_of_tables],
-            suspects=[(first + suspect, block.spans[suspect]) for suspect in sorted(suspects)],
-            undecoded=frozenset(first + place for place in decoded.undecoded),
+            suspects=[(places[suspect], block.spans[suspect]) for suspect in sorted(suspects)],
+            undecoded=frozenset(places[suspect] for suspect in decoded.undecoded),
+            digests={places[suspect]: digests[suspect] for suspect in suspects} if digests else {},
             coerced=Counter(chain.from_iterable(lines.changed_without(suspects) for lines in lines_of_tables)),
             unknown=decoded.counts.kept() if decoded.counts else {},
             unknown_others=decoded.counts.others if decoded.counts else 0,
@@ -306,6 +416,12 @@ class FastPath:
         return (self._has_arrays and len(text) > WHOLE_RECORD_BYTES) or is_nested_deeper(text, MAX_NESTING)
 
 
+def _require_all(piece: Piece, place: int) -> None:
+    """Raise InternalError when not all records of a piece were decoded before a place."""
+    if place != piece.count + 1:
+        raise InternalError(f"of {piece.count} records at byte {piece.offset} {place - 1} were decoded")
+
+
 def _is_sound(block: Block, rows: BlockRows) -> bool:
     """Return whether a decoded block is UTF-8 throughout and nested no deeper than LAYER_LEVELS.
 
@@ -368,6 +484,14 @@ class _Block:
             return self.data[span.start : span.end]
         return bytes(self.members.values[place]) if self.members else None
 
+    def wholes(self, count: int) -> Sequence[Token]:
+        """Return so many records as they are written; members with their keys."""
+        if self._shape == "lines":
+            lines = self.data.split(b"\n")
+            if len(lines) == count:
+                return list(map(bytes.strip, lines, repeat(b" \t\r")))
+        return self.spans.wholes
+
     def keys(self, count: int) -> Sequence[Token]:
         """Return the tokens of the keys of so many records, null for each where the records have none."""
         return [NULL] * count if self.members is None else [b'"%b"' % key for key in self.members.keys]
@@ -413,7 +537,8 @@ class _Table:
         self._extractor: RowExtractor = shape.extractor(table, [columns for _, columns in self._groups])
         self.is_of_texts = self._extractor.of_texts
         self.is_of_keys = self._extractor.of_keys
-        self.columns = (*(column.name for _, columns in self._groups for column in columns), *LINEAGE)
+        self.columns = (*(column.name for _, columns in self._groups for column in columns), *table.lineage)
+        self.takes_digests = table.has_digest
 
     def decisions(self, records: Sequence[Any]) -> list[bool | None]:
         """Return for each row whether the conditions of the table hold; None: only the checked path can tell."""

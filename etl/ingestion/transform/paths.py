@@ -4,7 +4,8 @@ The fast path sends the tokens that it accepts. All other records, and all recor
 go through the checked path, which converts value by value. `--decoder ijson` uses the checked path alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from itertools import islice
 
 from etl.datasets import Dataset
@@ -13,7 +14,7 @@ from etl.ingestion.framing import decoding
 from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.transform.shapes import NoShape, Shape, shape
-from etl.ingestion.values import Batch, Block, Piece, Proof
+from etl.ingestion.values import Batch, Block, Piece, Proof, Unmade
 
 _RECORDS_TOGETHER = 64
 _BYTES_TOGETHER = 1 << 20
@@ -23,6 +24,13 @@ few bytes, because a decoded record takes many times its bytes."""
 _STRICT_BATCHES = 64
 _CHECKED_BATCHES = 8
 """How many batches stay on the stricter path after a refusal: bad records come in clusters."""
+
+
+_WORTHWHILE = 4
+_LONGEST_PAUSE = 8
+_LARGE_BATCH = 1000
+"""If fewer than one in so many records of a large batch are unchanged, the records of the next batches are not
+compared: after the first such batch of one batch, after further ones of at most so many."""
 
 
 class CheckedPath:
@@ -40,6 +48,8 @@ class CheckedPath:
         """Yield None after each part of the work, and the batch at its end."""
         places = range(1, piece.count + 1)
         builder = self._projection.builder(piece, self._run_number)
+        if digests := self._projection.digests:
+            builder.digests = dict(zip(places, digests.of_piece(piece), strict=True))
         records = zip(places, decoding.decode(piece), strict=True)
         together = min(_RECORDS_TOGETHER, 1 + _BYTES_TOGETHER * piece.count // max(1, piece.length))
         while chunk := list(islice(records, together)):
@@ -52,7 +62,13 @@ class CheckedPath:
 class Paths:
     """Chooses the path of each piece: the fast one, or a stricter one for some batches after a refusal."""
 
-    def __init__(self, fast: FastPath | None, strict: FastPath | None, checked: CheckedPath) -> None:
+    def __init__(
+        self, fast: FastPath | None, strict: FastPath | None, checked: CheckedPath, *, compares: bool = False
+    ) -> None:
+        """Choose between these paths; the paths that `compares` make the rows of changed records alone."""
+        self._compares = compares
+        self._pause = 0
+        self._next_pause = 1
         self._fast = fast
         self._strict = strict
         self._checked = checked
@@ -62,7 +78,9 @@ class Paths:
     def prove(self, block: Block) -> Proof | None:
         """Return how many records a block holds, and their rows, or None where the cutter has to check it itself."""
         path = self._strict if self._strict_for else self._fast
-        return None if path is None or self._checked_for else path.prove(block)
+        # A proof makes rows, and most of them may not be needed.
+        is_late = self._checked_for or (self._compares and not self._pause)
+        return None if path is None or is_late else path.prove(block)
 
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each part of the work, and the batch at its end."""
@@ -75,6 +93,8 @@ class Paths:
             path = self._checked
         if piece.shape == "keyed":
             path = self._checked
+        if self._compares and isinstance(path, FastPath):
+            return self._comparing(path, piece)
         return path.batching(piece)
 
     def whole(self, piece: Piece, run_number: int) -> Batch:
@@ -84,6 +104,28 @@ class Paths:
             if batch is not None:
                 return batch
         raise InternalError("a piece ended without its batch")
+
+    def _comparing(self, path: FastPath, piece: Piece) -> Iterator[Batch | None]:
+        """Make the keys of a batch first; but not those of some batches after one of which most records changed."""
+        if self._pause:
+            self._pause -= 1
+            for batch in path.batching(piece):
+                yield None if batch is None else replace(batch, compares=False)
+        elif any(piece.block_rows) or not path.can_compare(piece):
+            yield from path.batching(piece)
+        else:
+            for batch in path.keys_first(piece):
+                yield None if batch is None or batch.unmade is None else self._noting(batch, batch.unmade)
+
+    def _noting(self, batch: Batch, unmade: Unmade) -> Batch:
+        def make(unchanged: Collection[int]) -> Batch:
+            if len(unchanged) * _WORTHWHILE < batch.piece.count and batch.piece.count >= _LARGE_BATCH:
+                self._pause, self._next_pause = self._next_pause, min(_LONGEST_PAUSE, self._next_pause * 2)
+            else:
+                self._next_pause = 1
+            return unmade.make(unchanged)
+
+        return replace(batch, unmade=Unmade(keys=unmade.keys, make=make))
 
     def again(self, refused: Batch) -> Iterator[Batch]:
         """Yield a batch that the server refused, as each stricter path makes it."""

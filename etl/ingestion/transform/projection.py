@@ -5,7 +5,7 @@ PostgreSQL would give.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
@@ -19,6 +19,7 @@ from etl.ingestion.framing.partial import Undecoded
 from etl.ingestion.transform.buffering import RowBuffer
 from etl.ingestion.transform.columns import Columns
 from etl.ingestion.transform.conversions import as_text
+from etl.ingestion.transform.digests import Digests
 from etl.ingestion.transform.members import Condition, Getter, Outer, condition, descending, getter, kind, without_nul
 from etl.ingestion.transform.rules import Rules
 from etl.ingestion.transform.structures import json_text
@@ -94,6 +95,11 @@ class Projection:
         """The members of a record that the definition knows; None: all."""
         return known(self.dataset)
 
+    @cached_property
+    def digests(self) -> Digests | None:
+        """What makes the digests of the records; None: no row has one."""
+        return Digests(self.dataset) if self.dataset.has_digests else None
+
     @property
     def warns_of_unknown(self) -> bool:
         """Whether the members that the definition does not know are counted."""
@@ -120,7 +126,7 @@ class Projection:
         """Return a builder for the batch of a piece."""
         return BatchBuilder(self, f"{run_number}\t{piece.offset}")
 
-    def rows_of(self, record: dict[str, Any], lineage: str) -> list[Iterable[str]]:
+    def rows_of(self, record: dict[str, Any], lineage: "RecordLineage") -> list[Iterable[str]]:
         """Return the COPY text of a record's rows for each table; those of an array are made as they are taken.
 
         Raises RecordRefusal if the record can never load, perhaps when a row is taken.
@@ -134,11 +140,11 @@ class Projection:
                 Misfit("23514", "no table takes the record: `where` holds in none"), self.dataset.tables[0], None
             )
         return [
-            _rows(table, record, lineage) if table.arrays or number == own else []
+            _rows(table, record, lineage.of(table.table)) if table.arrays or number == own else []
             for number, table in enumerate(self._tables)
         ]
 
-    def rows_together(self, records: Sequence[Any], lineages: Sequence[str]) -> list[Iterable[str]] | None:
+    def rows_together(self, records: Sequence[Any], lineages: Sequence["RecordLineage"]) -> list[Iterable[str]] | None:
         """Return the COPY text of the rows of many records for each table, or None where each needs a closer look.
 
         A row of an array is made when it is taken: RecordRefusal means then that each record needs a closer look.
@@ -146,7 +152,10 @@ class Projection:
         if self._has_conditions or self.dataset.on_unknown == "reject" or set(map(type, records)) != {dict}:
             return None
         try:
-            return [_rows_together(table, records, lineages) for table in self._tables]
+            return [
+                _rows_together(table, records, [lineage.of(table.table) for lineage in lineages])
+                for table in self._tables
+            ]
         except (Misfit, RecordRefusal):
             return None
 
@@ -189,11 +198,26 @@ class Projection:
         return None
 
 
+class RecordLineage(NamedTuple):
+    """The last columns of the rows of a record: its place in the sources, and its digest where a table takes it."""
+
+    place: str
+    digest: str = NULL_TEXT
+
+    def of(self, table: Table) -> str:
+        """Return these columns for a row of a table."""
+        return f"{self.place}\t{self.digest}\n" if table.has_digest else f"{self.place}\n"
+
+
 class BatchBuilder:
-    """Builds the batch of a piece: takes its records in order, and keeps their rows or rejects them."""
+    """Builds the batch of a piece: takes its records in order, and keeps their rows or rejects them.
+
+    `digests` are those of the records that are added, by their places; empty: the rows have none.
+    """
 
     def __init__(self, projection: Projection, lineage: str) -> None:
         self.rejected: list[Rejected] = []
+        self.digests: Mapping[int, int] = {}
         self._nul_stripped = 0
         self._unknown: UnknownCounts | None = None
         self._coerced: Counter[str] = Counter()
@@ -217,7 +241,7 @@ class BatchBuilder:
             self.rejected.append(Rejected(place=place, key=None, fault=record))
             return
         try:
-            self._add_rows_of(record, f"{self._lineage}\t{place}\n")
+            self._add_rows_of(record, self._lineage_of(place))
         except RecordRefusal as refusal:
             key = self._projection.key_of(record)
             self.rejected.append(Rejected(place=place, key=key, fault=refusal.fault))
@@ -225,7 +249,7 @@ class BatchBuilder:
     def add_all(self, placed: Sequence[tuple[int, dict[str, Any] | Fault]]) -> None:
         """Add the rows of records, which come with their places, or reject them."""
         places, records = zip(*placed, strict=True)
-        texts = self._projection.rows_together(records, [f"{self._lineage}\t{place}\n" for place in places])
+        texts = self._projection.rows_together(records, list(map(self._lineage_of, places)))
         try:
             if texts is not None:
                 self._add_rows(texts)
@@ -235,6 +259,10 @@ class BatchBuilder:
         self._projection.take_coerced()
         for place, record in placed:
             self.add(place, record)
+
+    def _lineage_of(self, place: int) -> RecordLineage:
+        place_text = f"{self._lineage}\t{place}"
+        return RecordLineage(place_text, str(self.digests[place])) if self.digests else RecordLineage(place_text)
 
     def _add_rows(self, texts: Sequence[Iterable[str]]) -> None:
         """Add the rows of each table, or none of them.
@@ -253,7 +281,7 @@ class BatchBuilder:
             raise
         self._coerced.update(self._projection.take_coerced())
 
-    def _add_rows_of(self, record: dict[str, Any], lineage: str) -> None:
+    def _add_rows_of(self, record: dict[str, Any], lineage: RecordLineage) -> None:
         try:
             self._add_rows(self._projection.rows_of(record, lineage))
         except RecordRefusal as refusal:

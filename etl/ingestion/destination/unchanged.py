@@ -1,0 +1,157 @@
+"""Unchanged records: loaded already in the same version, so that a merge leaves their rows as they are.
+
+A row keeps the place of the record that wrote it, and the ledger has the later places at which its record was seen. Of
+a batch that comes late, so that a later record may have been seen already, the records that are older than that are
+left out: then the newer version wins as if each record had been written (decision 20). Everything here runs in the
+transaction that loads the batch.
+"""
+
+from collections.abc import Sequence
+
+import psycopg
+from psycopg import sql
+
+from etl import queries
+from etl.datasets import Dataset
+from etl.errors import InternalError
+from etl.ingestion.destination import effects, merging
+from etl.ingestion.destination.sending import Exchange, Waiting
+from etl.ingestion.values import Piece, Rows
+
+_SQL = queries.load("unchanged")
+_UNCHANGED = sql.Identifier("pg_temp", "etl_unchanged")
+_KEYS = sql.Identifier("pg_temp", "etl_keys")
+_SEEN = sql.Identifier("pg_temp", "etl_seen")
+_BEATEN = sql.Identifier("pg_temp", "etl_beaten")
+_LATE = ("make_seen", "make_beaten", "index_beaten")
+
+_SAMPLE_ROWS = 1000
+
+
+class VersionOrder:
+    """The order of the versions in the table of a dataset, for the batches of one run.
+
+    `compares`: the run leaves unchanged records as they are, as it has entered in the ledger.
+    """
+
+    def __init__(self, dataset: Dataset, run_number: int, *, compares: bool) -> None:
+        table = dataset.digested_table
+        if table is None:
+            raise InternalError(f"the dataset {dataset.name} has no table with digests")
+        self._dataset = dataset
+        self._table = table
+        self._number = dataset.tables.index(table)
+        self._run_number = run_number
+        self._compares = compares
+
+    def take(self, connection: psycopg.Connection, batch: int) -> bool:
+        """Keep the order until the end of the transaction; return whether the batch at this offset comes late.
+
+        A late batch is loaded alone, and without its beaten records.
+        """
+        values = {"table": self._table.name, "run": self._run_number, "batch": batch}
+        row = connection.execute(_SQL["take_order"], values).fetchone()
+        return bool(row and row[0])
+
+    def find_seen(self, connection: psycopg.Connection, batch: int, sources: merging.Sources = ()) -> None:
+        """Note where the records were seen since a late batch: those with the keys of these sources, or all."""
+        names = self._names(sources, batch)
+        for statement in _LATE:
+            connection.execute(_SQL[statement].format(**names))
+        names["wanted"] = _SQL["of_keys"].format(**names) if sources else sql.SQL("true")
+        connection.execute(_SQL["find_seen"].format(**names))
+
+    def find_beaten(self, sources: merging.Sources) -> merging.Statement:
+        """Return the statement that notes the records of a late batch that are older than what was seen since."""
+        return merging.Statement(text=_SQL["find_beaten"].format(**self._names(sources, 0)), table=self._number)
+
+    def unbeaten_of_late(self, connection: psycopg.Connection, sources: merging.Sources) -> merging.Sources:
+        """Take the order for all batches of a run at once, and return the rows of these sources that may be written."""
+        if not self.take(connection, 0):
+            return sources
+        self.find_seen(connection, 0, sources)
+        connection.execute(self.find_beaten(sources).text)
+        return self.unbeaten(sources)
+
+    def unbeaten(self, sources: merging.Sources) -> list[sql.Composed]:
+        """Return the rows of these sources without those of the beaten records, once they are noted."""
+        return [_SQL["without_beaten"].format(source=source, beaten=_BEATEN) for source in sources]
+
+    def find_unchanged(self, exchange: Exchange, sources: merging.Sources, piece: Piece) -> Waiting[int]:
+        """Note the unchanged records among the rows of a batch, and return their number."""
+        if not self._compares:
+            return 0
+        return (yield from self._compare(exchange, sources[self._number], piece))
+
+    def compare_keys(self, exchange: Exchange, piece: Piece, keys: Rows) -> Waiting[frozenset[int]]:
+        """Return the places of the unchanged records of a batch, of which only the keys and the digests are sent."""
+        connection = exchange.connection
+        if not self._compares:
+            return frozenset()
+        names = self._names((), piece.offset)
+        connection.execute(_SQL["make_keys"].format(**names))
+        yield from exchange.send([keys], _KEYS, sql.SQL(""))
+        if not (yield from self._compare(exchange, _KEYS, piece)):
+            return frozenset()
+        row = connection.execute(_SQL["unchanged_places"].format(**names)).fetchone()
+        return frozenset(map(int, row[0].split(","))) if row else frozenset()
+
+    def _compare(self, exchange: Exchange, source: sql.Composable, piece: Piece) -> Waiting[int]:
+        names = self._names((), piece.offset) | {"source": source, "count": sql.Literal(piece.count)}
+        exchange.connection.execute(_SQL["make_unchanged"].format(**names))
+        count = (yield from exchange.run(_SQL["find_unchanged"].format(**names))).command_tuples or 0
+        if count:
+            yield from exchange.run(_SQL["note_seen"].format(**names))
+        return count
+
+    def changed(self, sources: merging.Sources) -> list[sql.Composed]:
+        """Return the rows of these sources without those of the unchanged records."""
+        return [_SQL["without_unchanged"].format(source=source, unchanged=_UNCHANGED) for source in sources]
+
+    def _names(self, sources: merging.Sources, batch: int) -> dict[str, sql.Composable]:
+        key = self._dataset.key
+        columns = [name for name in (*key, self._dataset.newest_by) if name is not None]
+        names: dict[str, sql.Composable] = {
+            "name": sql.Literal(self._table.name),
+            "table": self._table.identifier,
+            "unchanged": _UNCHANGED,
+            "keys": _KEYS,
+            "seen": _SEEN,
+            "beaten": _BEATEN,
+            "run": sql.Literal(self._run_number),
+            "batch": sql.Literal(batch),
+            "key": merging.listed(key),
+            "columns_of_row": merging.listed(columns, "row"),
+            "is_key_of_batch": merging.same_key(key, "old", "batch"),
+            "is_key_of_row": merging.same_key(key, "row", "excluded"),
+            "is_not_older": merging.is_not_older(self._dataset),
+        }
+        return names | ({"source": sources[self._number]} if sources else {})
+
+
+def has_digests(connection: psycopg.Connection, dataset: Dataset) -> bool:
+    """Return whether rows of the dataset have digests with which records can be compared."""
+    table = dataset.digested_table
+    if table is None or not table.has_digest:
+        return False
+    row = connection.execute(
+        _SQL["has_digests"].format(table=table.identifier, most=sql.Literal(_SAMPLE_ROWS))
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def note_comparing(connection: psycopg.Connection, dataset: Dataset, run: str, *, compares: bool) -> None:
+    """Enter whether a run may leave unchanged records as they are, in the transaction that opens its attempt.
+
+    Waits for the batches that other loads of the table have begun.
+    """
+    table = dataset.digested_table
+    if compares and table is not None:
+        connection.execute(_SQL["note_comparing"], {"run": run, "table": table.name})
+    else:
+        connection.execute(_SQL["note_not_comparing"], {"run": run})
+
+
+def count_rows(connection: psycopg.Connection, sources: Sequence[sql.Composable]) -> tuple[int, ...]:
+    """Count the rows of sources."""
+    return tuple(effects.count(connection, merging.count_all(source)) for source in sources)
