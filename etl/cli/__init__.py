@@ -34,7 +34,7 @@ from etl.version import __version__
 # Each command is the module of its name. Its help text is repeated here, so that --help does not import them all.
 _COMMANDS = {
     "load": "Load sources into a dataset: files, globs, folders, URLs, or - for standard input.",
-    "runs": "Show what was loaded, when, from where, and how it ended; take a run back.",
+    "runs": "Show what was loaded, when, from where, and how it ended; take a run back; shorten the ledger.",
     "failed": "Show the records that were refused, correct them, and load them again.",
     "precalculate": "Bring all aggregates, or the named ones, up to date with the facts.",
     "listen": "Refresh the aggregates whenever a load finishes, until a signal arrives.",

@@ -1,8 +1,6 @@
 """`etl failed`."""
 
-import re
 from collections.abc import Callable
-from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from etl.cli.options import (
     metrics_option,
     no_precalculate_option,
     option,
+    parsed_age,
     print_json,
     print_note,
     print_text,
@@ -262,7 +261,7 @@ def purge_command(common: Common, older_than: str, dataset: str | None, failed_d
     Files that a crash left and that the ledger does not name are moved aside first, and removed when they are old.
     The ledger keeps the result of each file, without the text of its records.
     """
-    age = _age(older_than)
+    age = parsed_age(older_than)
     removed = count_records = count_bytes = 0
     with common.database(creates=False) as database, connect(database) as connection, FailedStore(failed_dir) as store:
         store.belong_to(runs.database_id(connection))
@@ -299,13 +298,3 @@ def adopt_command(common: Common, failed_dir: Path, as_json: bool) -> None:
         print_json([{"adopted": adopted}])
     else:
         print_text(f"{adopted:,} files belong to this database now")
-
-
-_AGE = re.compile(r"([0-9]{1,6})([hdw])")
-
-
-def _age(text: str) -> timedelta:
-    match = _AGE.fullmatch(text.strip())
-    if match is None:
-        raise UsageError(f"--older-than expects an age such as 30d, 12h or 4w, got {text!r}")
-    return timedelta(hours=int(match[1]) * {"h": 1, "d": 24, "w": 168}[match[2]])

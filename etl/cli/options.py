@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -286,3 +287,17 @@ def print_facts(facts: Mapping[str, Any], text: str, *, as_json: bool) -> None:
 def print_note(text: str) -> None:
     """Tell one line on stderr; control characters of names and values are escaped."""
     messages.note(text)
+
+
+_AGE = re.compile(r"([0-9]{1,6})([hdw])")
+
+
+def parsed_age(text: str) -> timedelta:
+    """Return the age that an option names.
+
+    Raises UsageError.
+    """
+    match = _AGE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"--older-than expects an age such as 30d, 12h or 4w, got {text!r}")
+    return timedelta(hours=int(match[1]) * {"h": 1, "d": 24, "w": 168}[match[2]])

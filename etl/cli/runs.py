@@ -15,6 +15,7 @@ from etl.cli.options import (
     json_option,
     no_precalculate_option,
     option,
+    parsed_age,
     print_json,
     print_note,
     print_text,
@@ -24,7 +25,7 @@ from etl.database.connecting import connect
 from etl.errors import ExitCode, UsageError
 from etl.ingestion.ledger import batches, failures, history
 from etl.ingestion.ledger.history import AttemptRow, RunFilter, RunRow, RunStatus
-from etl.ingestion.pipeline import tracing, undoing
+from etl.ingestion.pipeline import purging, tracing, undoing
 from etl.ingestion.pipeline.undoing import UndoRequest, UndoResult
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -67,7 +68,7 @@ class _Since(click.ParamType[datetime]):
 
 @click.group("runs", cls=Group)
 def command() -> None:
-    """Show what was loaded, when, from where, and how it ended; take a run back."""
+    """Show what was loaded, when, from where, and how it ended; take a run back; shorten the ledger."""
 
 
 @command.command("list", epilog="Example: etl runs list --dataset shipments --since 7d")
@@ -218,6 +219,31 @@ def undo_command(
             else:
                 _print_undone(result)
     return LedgerCode(ExitCode.SUCCESS)
+
+
+@command.command("purge", epilog="Example: etl runs purge --older-than 90d --dry-run")
+@option("--older-than", required=True, metavar="AGE", help="Least age since their end, as in 90d, 12h or 26w.")
+@option("--dataset", shell_complete=completion.datasets, help="Only runs of this dataset.")
+@option("--dry-run", is_flag=True, help="Count the rows that would be removed, and change nothing.")
+@json_option
+@click.pass_obj
+def purge_command(common: Common, older_than: str, dataset: str | None, dry_run: bool, as_json: bool) -> None:
+    """Make the ledger smaller: let the batches of each old run become one row, and its attempts too.
+
+    Their sums stay, and so do the marks by which a source is known: its records load no second time. Runs that are not
+    finished, and runs with records that wait in the failed store, are left alone.
+    """
+    age = parsed_age(older_than)
+    count = removed = attempts = 0
+    with common.database(creates=False) as database, connect(database) as connection:
+        for run in purging.purge_runs(connection, age, dataset, is_dry_run=dry_run):
+            count, attempts = count + 1, attempts + run.attempts_removed
+            removed += run.batches - run.rows
+            if as_json:
+                print_json([vars(run)])
+    if not as_json:
+        would = "would become" if dry_run else "became"
+        print_text(f"{count:,} runs {would} smaller: {removed:,} rows of batches and {attempts:,} of attempts fewer")
 
 
 def _print_undone(result: UndoResult) -> None:

@@ -31,6 +31,8 @@ with visible as (
         runs.run,
         runs.number,
         batches."offset",
+        -- A row of an old run is several batches, after etl runs purge.
+        coalesce(batches.part_offsets, array[batches."offset"]) as offsets,
         batches.count_records,
         batches.count_loaded,
         batches.count_rejected,
@@ -110,7 +112,9 @@ kept as (
         sum(count_orphans)::bigint as count_orphans,
         sum(count_delivered_before_picked_up)::bigint as count_delivered_before_picked_up
     from kept_by_batch
-    join visible on visible.number = kept_by_batch.etl_run and visible."offset" = kept_by_batch.etl_batch
+    join (
+        select day, dataset, number, unnest(offsets) as "offset" from visible
+    ) as visible on visible.number = kept_by_batch.etl_run and visible."offset" = kept_by_batch.etl_batch
     group by visible.day, visible.dataset
 )
 select

@@ -40,7 +40,7 @@ cross join lateral (
         coalesce(sum(count_unchanged), 0)::bigint as unchanged,
         coalesce(sum(count_rejected), 0)::bigint as rejected,
         coalesce(sum(count_failed), 0)::bigint as failed,
-        count(*) as batches,
+        coalesce(sum(coalesce(cardinality(part_offsets), 1)), 0)::bigint as batches,
         coalesce(sum(bytes), 0)::bigint as bytes,
         max(loaded_at) as last_batch_at
     from etl.batches where run = r.run
@@ -59,7 +59,7 @@ cross join lateral (
             attempt.ended_at, case when s.status = 'running' then clock_timestamp() else b.last_batch_at end,
             attempt.started_at
         ) - attempt.started_at
-    ))::double precision as seconds
+    ))::double precision + coalesce(sum(attempt.seconds_before), 0) as seconds
     from etl.attempts attempt where attempt.run = r.run
 ) t
 where (%(run)s::text is null or r.run = %(run)s)
@@ -76,9 +76,10 @@ select run from etl.runs where %(dataset)s::text is null or dataset = %(dataset)
 -- name: attempts
 -- List the attempts of a run.
 select
-    attempt, started_at, ended_at, exit_code, count_read, count_retried, bytes_read, host, os_user, pid,
-    source, folder, options, tool_version
+    attempt, attempts.started_at, ended_at, exit_code, count_read, count_retried, bytes_read, host, os_user, pid,
+    coalesce(attempts.source, runs.source) as source, folder, options, tool_version
 from etl.attempts
+join etl.runs using (run)
 where run = %(run)s
 order by attempt;
 
@@ -111,9 +112,17 @@ order by count_records desc, reason;
 select
     runs.run, runs.dataset, coalesce(attempts.source, runs.source) as source, attempts.folder, attempts.options,
     batches.loaded_at, batches."offset", batches.bytes as length, batches.first_record, batches.count_records, batches.hash,
-    r.etl_place as place
+    r.etl_place as place, r.etl_batch as batch, batches.part_offsets, batches.parts
 from (select distinct etl_run, etl_batch, etl_place from {table} r where {conditions} limit {limit}) r
 left join etl.runs on runs.number = r.etl_run
-left join etl.batches on batches.run = runs.run and batches."offset" = r.etl_batch
-left join etl.attempts on attempts.run = runs.run and attempts.attempt = batches.attempt
+left join etl.batches on batches.run = runs.run
+    and (batches."offset" = r.etl_batch or r.etl_batch = any(batches.part_offsets))
+left join lateral (
+    -- Where earlier attempts were removed, the next one speaks for them.
+    select source, folder, options
+    from etl.attempts
+    where attempts.run = runs.run and attempts.attempt >= batches.attempt
+    order by attempts.attempt
+    limit 1
+) as attempts on true
 order by r.etl_run, r.etl_batch, r.etl_place;

@@ -12,16 +12,15 @@ order by each.place
 returning run, number;
 
 -- name: enter_attempts
--- Enter the only attempt of each run, with its end.
+-- Enter the only attempt of each run, with its end; the name of its source is that of the run.
 insert into etl.attempts (
-    run, attempt, host, os_user, pid, source, folder, options, tool_version, ended_at, exit_code, count_read,
-    count_retried, bytes_read
+    run, attempt, host, os_user, pid, folder, options, tool_version, ended_at, exit_code, count_read, count_retried,
+    bytes_read
 )
 select
-    each.run, 1, %(host)s, %(os_user)s, %(pid)s, each.source, %(folder)s, %(options)s, %(tool_version)s,
-    clock_timestamp(), 0, each.count_read, 0, each.bytes_read
-from unnest(%(runs)s::text[], %(sources)s::text[], %(counts)s::bigint[], %(bytes)s::bigint[])
-    as each (run, source, count_read, bytes_read);
+    each.run, 1, %(host)s, %(os_user)s, %(pid)s, %(folder)s, %(options)s, %(tool_version)s, clock_timestamp(), 0,
+    each.count_read, 0, each.bytes_read
+from unnest(%(runs)s::text[], %(counts)s::bigint[], %(bytes)s::bigint[]) as each (run, count_read, bytes_read);
 
 -- name: enter_batches
 -- Enter the only batch of each run, as COPY counted the rows of all of them.

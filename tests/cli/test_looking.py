@@ -30,6 +30,7 @@ _LOOKING = [
 
 _ABOUT_LOADS = [
     "runs undo latest",
+    "runs purge --older-than 90d",
     "failed replay --all",
     "failed discard 20261121T081500Z-3f9a1c-0-r --reason old",
     "failed purge --older-than 30d",

@@ -48,8 +48,10 @@ LEDGER = (
         " rows_replaced from etl.runs"
     ),
     (
-        "select source, attempt, exit_code, count_read, count_retried, bytes_read, host, os_user, folder, options,"
-        " tool_version, rows_deleted, rows_kept, ended_at is not null from etl.attempts order by source, attempt"
+        "select coalesce(attempts.source, runs.source), attempt, exit_code, count_read,"
+        " count_retried, bytes_read, host, os_user, folder, options,"
+        " tool_version, rows_deleted, rows_kept, ended_at is not null from etl.attempts join etl.runs using (run)"
+        " order by number, attempt"
     ),
     (
         'select source, "offset", bytes, first_record, count_records, hash, attempt, count_loaded, count_rejected,'

@@ -82,14 +82,13 @@ def enter(
 ) -> None:
     """Enter the attempt, the batch and the marks of each run, given by its name, number, source and entry.
 
-    `request` is that of the first source. Listeners are notified.
+    `request` is that of one of the sources. Listeners are notified.
     """
     names = [name for name, _, _, _ in loaded]
     sources = [source for _, _, source, _ in loaded]
     counts = [source.piece.count for source in sources]
     attempts = {
         "runs": names,
-        "sources": [source.name for source in sources],
         "counts": counts,
         "bytes": [source.bytes_read for source in sources],
     }

@@ -1,4 +1,4 @@
-"""The removal of old files from the failed store: of settled failures, and those that the ledger does not name."""
+"""The removal of what is old: settled files of the failed store, and single batches of runs in the ledger."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,9 +6,10 @@ from datetime import timedelta
 
 import psycopg
 
+from etl.errors import UsageError
 from etl.ingestion.failed_store import leftovers
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import failures, locks, runs
+from etl.ingestion.ledger import failures, locks, packing, runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,3 +42,37 @@ def _sweep(connection: psycopg.Connection, store: FailedStore, dataset: str, run
     with connection.transaction():
         if locks.hold_run_in_transaction(connection, run):
             leftovers.sweep(store, dataset, run, failures.ids_of(connection, run))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PurgedRun:
+    """A run whose batches became fewer rows of the ledger, and how many of its attempts were removed."""
+
+    run: str
+    batches: int
+    rows: int
+    attempts_removed: int
+
+
+def purge_runs(
+    connection: psycopg.Connection, age: timedelta, dataset: str | None, *, is_dry_run: bool
+) -> Iterator[PurgedRun]:
+    """Make one row of the batches of each run that was finished so long ago, and one of its attempts; yield each.
+
+    Batches of different days, and those with the publication of a replace between them, stay apart. Each run is a
+    transaction of its own. A run that a load holds is left alone. Raises UsageError when the user may not delete rows
+    of the ledger.
+    """
+    for run in packing.runs_of_age(connection, age, dataset):
+        try:
+            with connection.transaction(force_rollback=is_dry_run):
+                if not (locks.hold_run_in_transaction(connection, run) and packing.is_packable(connection, run)):
+                    continue
+                batches, rows, removed = packing.pack(connection, run)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise UsageError(
+                f"the user {connection.info.user} may not delete rows of the ledger",
+                hint="run etl runs purge as the owner of the database",
+            ) from error
+        if rows < batches or removed:
+            yield PurgedRun(run=run, batches=batches, rows=rows, attempts_removed=removed)

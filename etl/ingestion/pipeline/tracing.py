@@ -20,7 +20,7 @@ from etl import queries
 from etl.errors import SourceError, UsageError
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.framing.boundaries import NotJSON
-from etl.ingestion.ledger import history
+from etl.ingestion.ledger import history, packing
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Piece, PieceShape, Source, hash_of
 
@@ -67,6 +67,26 @@ class _Lineage:
     count_records: int
     hash: bytes | None
     place: int
+    batch: int
+    part_offsets: list[int] | None
+    parts: bytes | None
+
+    @property
+    def own(self) -> "_Lineage":
+        """The same with the batch alone, where the row of the ledger holds several batches."""
+        if self.part_offsets is None or self.parts is None:
+            return self
+        for part in packing.parts_of(self.first_record, self.part_offsets, self.parts):
+            if part.offset == self.batch:
+                return replace(
+                    self,
+                    offset=part.offset,
+                    length=part.length,
+                    first_record=part.first_record,
+                    count_records=part.count,
+                    hash=part.hash,
+                )
+        return self
 
 
 def trace(
@@ -95,7 +115,7 @@ def trace(
         raise UsageError(f"{table}: a value does not fit the type of its column") from None
     if not rows:
         raise UsageError(f"no row of {table} holds these values")
-    return [_trace(row) for row in rows[:MAX_ROWS]], len(rows) > MAX_ROWS
+    return [_trace(row.own) for row in rows[:MAX_ROWS]], len(rows) > MAX_ROWS
 
 
 def _identifier(*names: str) -> sql.Identifier:
