@@ -130,7 +130,9 @@ class Report:
     def count_sources(self, summaries: Sequence[Summary]) -> None:
         """Add the records, rows, batches and bytes of sources."""
         for summary in summaries:
-            self.count(summary.dataset, {name: n for name, n in vars(summary.records).items() if name != "pending"})
+            self.count(
+                summary.dataset, {name: n for name, n in summary.records.document().items() if name != "pending"}
+            )
             members, others = summary.policies.frequent_unknown(_MOST_MEMBERS)
             for member, count in (members | ({"": others} if others else {})).items():
                 self._add("etl_last_unknown_members", summary.dataset, count, member)

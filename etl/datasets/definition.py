@@ -18,11 +18,15 @@ SOURCE = "$source"
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One column: the path of its value in the record (or in the element of `each`), its type and its checks."""
+    """One column: the path of its value in the record (or in the element of `each`), its type and its checks.
+
+    A value at `other_path` comes before that at `path`; no definition names one.
+    """
 
     type: str
     name: str = ""
     path: str = ""
+    other_path: str = ""
     value: str | None = None
     match: str | None = None
     required: bool = False
@@ -69,7 +73,10 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One table of a dataset; `each` are the paths of the arrays whose elements become its rows, outer array first."""
+    """One table of a dataset; `each` are the paths of the arrays whose elements become its rows, outer array first.
+
+    `deletes`: its rows are the keys that records delete.
+    """
 
     name: str
     columns: tuple[Column, ...]
@@ -77,6 +84,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     where: tuple[Condition, ...] = ()
     index: tuple[tuple[str, ...], ...] = ()
     comment: str | None = None
+    deletes: bool = False
 
     @property
     def schema(self) -> str:
@@ -142,6 +150,12 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
         content += b"reject" if self.on_unknown == "reject" else b""
         content += f" on_duplicate={self.on_duplicate}".encode() if self.on_duplicate else b""
         return hashlib.sha256(content).hexdigest()[:16]
+
+    @property
+    def deletions(self) -> tuple[int, Table] | None:
+        """The table of the keys that records delete, with its number; None: no record deletes. It is the last one."""
+        last = len(self.tables) - 1
+        return (last, self.tables[last]) if self.tables and self.tables[last].deletes else None
 
     @property
     def has_server_types(self) -> bool:

@@ -44,6 +44,7 @@ class AttemptSums:
     loaded: int
     rejected: int
     failed: int
+    deleted: int | None
     batches_loaded: int
     batches_failed: int
 
@@ -179,6 +180,7 @@ def balance(
         skipped=skipped,
         withheld=unentered + (sums.loaded if is_hidden else 0),
         pending=int(queries.one(connection, _SQL["pending_of_run"], {"run": run.run})["pending"]),
+        deleted=0 if is_hidden and sums.deleted else sums.deleted,
     )
 
 

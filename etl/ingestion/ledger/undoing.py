@@ -27,7 +27,7 @@ class RunToUndo:
     `is_visible` is False before an atomic run is published; `replaced_by` is the replace that was published over its
     rows. `tables` is the number of tables for which its batches have counts, `rows_loaded` what it sent to the first.
     `rows_replaced` are the older versions that it has written over as a merge, at most; `rows_uncounted` are rows of
-    batches for which nobody counted them.
+    batches for which nobody counted them. `keys_deleted` are its records that deleted their key.
     """
 
     run: str
@@ -44,6 +44,7 @@ class RunToUndo:
     rows_loaded: int
     rows_replaced: int
     rows_uncounted: int
+    keys_deleted: int
 
 
 @dataclass(frozen=True, kw_only=True)

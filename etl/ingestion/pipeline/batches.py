@@ -284,6 +284,7 @@ def _entry(batch: Batch, outcome: _BatchOutcome, dataset: Dataset) -> Entry:
         failed=len(outcome.failed),
         rows=outcome.rows,
         policy_effects=replace(batch.policy_effects, duplicates=outcome.duplicates, kept_rows=outcome.kept_rows),
+        deleted=outcome.rows[dataset.deletions[0]] if dataset.deletions else None,
     )
     if entry.loaded + entry.rejected + entry.failed != batch.piece.count:
         raise InternalError(f"of {batch.piece.count} records at byte {batch.piece.offset} the server counted {entry}")
