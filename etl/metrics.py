@@ -133,7 +133,8 @@ class Report:
     def count_sources(self, summaries: Sequence[Summary]) -> None:
         """Add the records, rows, batches and bytes of sources."""
         for summary in summaries:
-            outcomes = {name: n for name, n in vars(summary.records).items() if name not in {"pending", "unchanged"}}
+            of_loaded = {"pending", "unchanged"}
+            outcomes = {name: n for name, n in summary.records.document().items() if name not in of_loaded}
             self.count(summary.dataset, outcomes)
             self._add("etl_last_unchanged_records", summary.dataset, summary.records.unchanged)
             members, others = summary.policies.frequent_unknown(_MOST_MEMBERS)

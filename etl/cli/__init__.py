@@ -138,7 +138,6 @@ def cli(
     5 too many rejected; 6 busy; 70 a fault of this tool; 129, 130 and 143 stopped by a signal.
     """
     from etl import logs
-    from etl.cli import variables
 
     _require_working_folder()
     if is_given(ctx, "config_dir") and ctx.invoked_subcommand != "init" and not Path(config_dir).is_dir():
@@ -159,7 +158,7 @@ def cli(
     log_level = log_level or default_log_level(log_format, ctx.invoked_subcommand)
     log_settings = logs.Logs(format=log_format, level=log_level, colors=use_colors())
     messages.use(log_settings)
-    variables.warn_of_unknown(os.environ)
+    messages.warn_of_unknown(os.environ)
     ctx.obj = Common(
         config_dir=Path(config_dir),
         given=database,

@@ -320,7 +320,7 @@ def total_of(summaries: Sequence[Summary], datasets: int = 1) -> str:
 
 
 def _counts(balances: Sequence[Balance]) -> str:
-    counts = {name: sum(getattr(each, name) for each in balances) for name in ("read", "loaded", *_COUNTS)}
+    counts = {name: sum(getattr(each, name) or 0 for each in balances) for name in ("read", "loaded", *_COUNTS)}
     unchanged = sum(each.unchanged for each in balances)
     parts = {"loaded": f" ({unchanged:,} of them unchanged)"} if unchanged else {}
     shown = {name: count for name, count in counts.items() if count or name not in _COUNTS}

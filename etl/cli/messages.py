@@ -16,7 +16,7 @@ import click
 from etl.cli import next_commands
 from etl.errors import EtlError, ExitCode, sqlstate_of
 from etl.options import setting_of, settings_of
-from etl.settings import GlobalSettings
+from etl.settings import GlobalSettings, twins
 from etl.standard_streams import one_line
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ class _State:
 
 
 _state = _State()
+
+_OF_TESTS = ("ETL_TEST_", "ETL_MIXTURE")
+"""Beginnings of the variables that the tests of this project read."""
 
 
 def begin(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -157,3 +160,14 @@ def _asked_format(arguments: Sequence[str], environment: Mapping[str, str]) -> s
         if name == "--log-format":
             found = value
     return found or next((environment[twin] for twin in wanted.twins if environment.get(twin)), None)
+
+
+def warn_of_unknown(environment: Mapping[str, str]) -> None:
+    """Warn of each variable that begins with `ETL_` and sets nothing; its value may be a password and is not shown."""
+    import structlog
+
+    log = structlog.get_logger(__name__)
+    known = twins()
+    for name in sorted(environment):
+        if name.startswith("ETL_") and name not in known and not name.startswith(_OF_TESTS):
+            log.warning("unknown_variable", variable=name, hint="it sets nothing; docs/reference/settings.md has all")

@@ -264,6 +264,11 @@ def _print_undone(result: UndoResult) -> None:
         )
     if result.superseded:
         print_text(f"{result.superseded:,} records that wait in the failed store will not be replayed")
+    if result.keys_deleted:
+        print_text(
+            f"up to {result.keys_deleted:,} rows that records of this run have deleted stay lost: load their sources"
+            f" again by --force (etl runs list --dataset {result.dataset})"
+        )
     if result.rows_written_over:
         print_text(
             f"up to {result.rows_written_over:,} rows of other runs, which this run may have written over, stay lost:"
@@ -274,8 +279,10 @@ def _print_undone(result: UndoResult) -> None:
 def _print_run(run: RunRow, here: Path) -> None:
     print_text(f"run {run.run}: {_status(run)}")
     print_text(f"  {run.dataset} from {run.source}, {run.mode}, begun {run.started_at:%Y-%m-%d %H:%M:%S %Z}")
-    unchanged = f" ({run.unchanged:,} of them unchanged)" if run.unchanged else ""
-    counts = f"{run.loaded:,} loaded{unchanged}, {run.rejected:,} rejected, {run.failed:,} failed"
+    parts = {"unchanged": run.unchanged, "deleted their key": run.deleted}
+    shown = ", ".join(f"{count:,} of them {name}" for name, count in parts.items() if count)
+    of_loaded = f" ({shown})" if shown else ""
+    counts = f"{run.loaded:,} loaded{of_loaded}, {run.rejected:,} rejected, {run.failed:,} failed"
     print_text(f"  {run.records:,} records in {run.batches:,} batches: {counts}")
     if run.rows_deleted or run.rows_kept:
         kept = f"; kept that may belong to rejected records: {run.rows_kept:,}" if run.rows_kept else ""

@@ -197,7 +197,9 @@ def _require_comparable_keys(connection: psycopg.Connection, dataset: Dataset) -
     records, *children = dataset.tables
     for child in children:
         values = {"table": records.quoted, "child": child.quoted, "key": list(dataset.key)}
-        for name, collation in connection.execute(_SQL["other_collations"], values) if child.each else ():
+        for name, collation in (
+            connection.execute(_SQL["other_collations"], values) if child.each or child.deletes else ()
+        ):
             raise UsageError(
                 f"the column {name} of {child.name} has another collation than that of {records.name}",
                 hint=f"alter table {child.quoted} alter column {quoted([name])} type text collate {collation}",

@@ -21,11 +21,15 @@ SOURCE = "$source"
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One column: the path of its value in the record (or in the element of `each`), its type and its checks."""
+    """One column: the path of its value in the record (or in the element of `each`), its type and its checks.
+
+    A value at `other_path` comes before that at `path`; no definition names one.
+    """
 
     type: str
     name: str = ""
     path: str = ""
+    other_path: str = ""
     value: str | None = None
     match: str | None = None
     required: bool = False
@@ -47,6 +51,11 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     false: tuple[str | int, ...] = ()
     misfits_to: str | None = None
     comment: str | None = None
+
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether its values come in another writing, which is rewritten before they are converted."""
+        return bool(self.unwrap or self.json or self.decimal or self.true or self.false)
 
     @property
     def value_path(self) -> paths.ValuePath:
@@ -75,6 +84,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One table of a dataset; `each` are the paths of the arrays whose elements become its rows, outer array first.
 
     `has_digest`: a load sends the digest of each record; the table in the database decides it, and no definition.
+    `deletes`: its rows are the keys that records delete.
     """
 
     name: str
@@ -84,6 +94,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     index: tuple[tuple[str, ...], ...] = ()
     comment: str | None = None
     has_digest: bool = False
+    deletes: bool = False
 
     @property
     def lineage(self) -> tuple[str, ...]:
@@ -155,6 +166,12 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
         content += b"reject" if self.on_unknown == "reject" else b""
         content += f" on_duplicate={self.on_duplicate}".encode() if self.on_duplicate else b""
         return hashlib.sha256(content).hexdigest()[:16]
+
+    @property
+    def deletions(self) -> tuple[int, Table] | None:
+        """The table of the keys that records delete, with its number; None: no record deletes. It is the last one."""
+        last = len(self.tables) - 1
+        return (last, self.tables[last]) if self.tables and self.tables[last].deletes else None
 
     @property
     def has_server_types(self) -> bool:

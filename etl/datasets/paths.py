@@ -64,6 +64,11 @@ def steps(text: str, whole: str = "") -> tuple[Step, ...]:
     raise ValueError(f"expected a path such as origin.city, got {whole or text!r}")
 
 
+def before(path: ValuePath) -> ValuePath:
+    """Return the path of the object named `before` on the way of a path that has it."""
+    return ValuePath(path.up, path.steps[: path.steps.index("before") + 1])
+
+
 def spelling(path: tuple[Step, ...]) -> str:
     """Return the text of a path, from which `steps` reads the same path."""
     return ".".join(_spelling_of(step) for step in path)

@@ -11,7 +11,8 @@ from etl.datasets.definition import DIGEST, LINEAGE, SOURCE, Column, Condition, 
 from etl.datasets.types import OPTIONS, NumberType, ServerType, TimeType, with_option
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_NAME_LENGTH = 63
+NAME_LENGTH = 63
+"""The longest name of PostgreSQL."""
 _OTHERS_SCHEMA = re.compile(r"(etl|etl_staging|pg_.*|information_schema)\.")
 _SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 
@@ -28,7 +29,7 @@ def problems(dataset: Dataset, path: Path) -> Iterator[str]:
     if dataset.name != path.stem:
         yield f"expected name = {path.stem!r}, as the file is named, got {dataset.name!r}"
     if not _NAME.fullmatch(dataset.name):
-        yield f"expected a name of letters, digits and _, at most {_NAME_LENGTH} long, got {dataset.name!r}"
+        yield f"expected a name of letters, digits and _, at most {NAME_LENGTH} long, got {dataset.name!r}"
     if not dataset.tables:
         yield "expected at least one [[table]]"
         return
@@ -61,9 +62,7 @@ def _table_problems(table: Table) -> Iterator[str]:
         except ValueError:
             yield f": each expects a path such as items, got {path!r}"
     for condition in table.where:
-        yield from (f": where: {problem}" for problem in _misused_path(condition, table))
-        if not condition.values:
-            yield f": where expects values of {condition.path}, got none"
+        yield from (f": where{problem}" for problem in condition_problems(condition, table))
     if not table.columns:
         yield ": expected at least one column"
     for column in table.columns:
@@ -75,6 +74,13 @@ def _table_problems(table: Table) -> Iterator[str]:
     targets = [column.misfits_to for column in table.columns if column.misfits_to]
     if len(targets) != len(set(targets)):
         yield ": two columns send their misfits to one column"
+
+
+def condition_problems(condition: Condition, table: Table) -> Iterator[str]:
+    """Yield the problems of a condition on the objects of a table, as they follow the name of its option."""
+    yield from (f": {problem}" for problem in _misused_path(condition, table))
+    if not condition.values:
+        yield f" expects values of {condition.path}, got none"
 
 
 def _key_problems(dataset: Dataset) -> Iterator[str]:
@@ -119,7 +125,7 @@ def _key_column_problems(dataset: Dataset, name: str) -> Iterator[str]:
 
 def _misuses(column: Column, table: Table) -> Iterator[str]:
     if not _NAME.fullmatch(column.name):
-        yield f"expected a name of letters, digits and _, at most {_NAME_LENGTH} long"
+        yield f"expected a name of letters, digits and _, at most {NAME_LENGTH} long"
     if column.name in {*LINEAGE, DIGEST}:
         yield "the name is used by the lineage of each row"
     if column.name in _SYSTEM_COLUMNS:

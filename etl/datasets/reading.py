@@ -15,14 +15,18 @@ from etl.datasets.types import ALIASES, SYNONYMS, TYPES, type_of
 from etl.errors import DefinitionError, reason_of
 from etl.settings import Mode, OnDuplicate, OnNul, OnUnknown, shipped
 
+_INTERNAL = frozenset({"name", "other_path"})
 _UNKNOWN = re.compile(r"(?:unknown field `|Invalid enum value ')([^`']+)[`']")
+
+
+_Conditions = dict[str, str | bool | int | float | list[str | bool | int | float]]
 
 
 class _TableDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
     columns: dict[str, str | dict[str, Any]]
     each: str | list[str] = []
-    where: dict[str, str | bool | int | float | list[str | bool | int | float]] = {}
+    where: _Conditions = {}
     index: list[list[str]] = []
     comment: str | None = None
 
@@ -37,6 +41,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     on_nul: OnNul = "reject"
     on_duplicate: OnDuplicate | None = None
     on_unknown: OnUnknown = "warn"
+    delete_if: _Conditions = {}
     comment: str | None = None
 
 
@@ -119,7 +124,22 @@ def read(path: Path) -> Dataset:
     )
     for problem in problems(dataset, path):
         raise DefinitionError(f"{path}: {problem}")
-    return dataset
+    return _with_deletions(dataset, _conditions(document.delete_if), path) if document.delete_if else dataset
+
+
+def _with_deletions(dataset: Dataset, conditions: tuple[Condition, ...], path: Path) -> Dataset:
+    from etl.datasets import deletions  # noqa: PLC0415 - the records of most datasets delete nothing
+
+    for problem in deletions.problems(dataset, conditions):
+        raise DefinitionError(f"{path}: {problem}")
+    return deletions.with_deletions(dataset, conditions)
+
+
+def _conditions(parts: _Conditions) -> tuple[Condition, ...]:
+    return tuple(
+        Condition(path=path, values=tuple(values) if isinstance(values, list) else (values,))
+        for path, values in parts.items()
+    )
 
 
 def _table(raw: dict[str, Any], where: str) -> Table:
@@ -132,10 +152,7 @@ def _table(raw: dict[str, Any], where: str) -> Table:
         name=document.name,
         columns=tuple(_column(name, options, where) for name, options in document.columns.items()),
         each=(document.each,) if isinstance(document.each, str) else tuple(document.each),
-        where=tuple(
-            Condition(path=path, values=tuple(values) if isinstance(values, list) else (values,))
-            for path, values in document.where.items()
-        ),
+        where=_conditions(document.where),
         index=tuple(tuple(names) for names in document.index),
         comment=document.comment,
     )
@@ -143,12 +160,13 @@ def _table(raw: dict[str, Any], where: str) -> Table:
 
 def _column(name: str, options: str | dict[str, Any], where: str) -> Column:
     document = {"type": options} if isinstance(options, str) else dict(options)
-    if "name" in document:
-        raise DefinitionError(f"{where}, column {name}: unknown option `name`")
+    for option in document:
+        if option in _INTERNAL:
+            raise DefinitionError(f"{where}, column {name}: unknown option `{option}`")
     try:
         column = msgspec.convert(document, Column)
     except msgspec.ValidationError as error:
-        known = (*TYPES, *(option for option in Column.__struct_fields__ if option != "name"))
+        known = (*TYPES, *(option for option in Column.__struct_fields__ if option not in _INTERNAL))
         raise DefinitionError(f"{where}, column {name}: {error}", hint=_proposal(error, known)) from error
     type_ = _type(column.type, f"{where}, column {name}")
     return msgspec.structs.replace(column, type=type_, name=name, path=column.path or name)

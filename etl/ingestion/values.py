@@ -423,6 +423,7 @@ class Failure:
 class Entry:
     """What became of a batch: records by outcome, and the rows of each table as COPY counted them.
 
+    `deleted` are the loaded records that deleted their key; None: the dataset has no such records.
     `rows_replaced` are the older versions that a merge wrote over, at most; None where nobody knows. `unchanged` are
     those of the loaded records whose rows stayed as they were.
     """
@@ -432,6 +433,7 @@ class Entry:
     failed: int
     rows: tuple[int, ...]
     policy_effects: PolicyEffects = PolicyEffects()
+    deleted: int | None = None
     rows_replaced: int | None = None
     unchanged: int = 0
 
@@ -441,6 +443,7 @@ class Balance:
     """What became of the records of one attempt, in records (C4).
 
     `unchanged` are those of the loaded records that were loaded already in the same version.
+    `deleted` are the loaded records that deleted their key; None: the dataset has no such records.
     """
 
     read: int
@@ -451,6 +454,11 @@ class Balance:
     skipped: int
     withheld: int
     pending: int
+    deleted: int | None = None
+
+    def document(self) -> dict[str, int]:
+        """Return the counts by name, without those that the dataset does not have."""
+        return {name: count for name, count in vars(self).items() if count is not None}
 
     def adds_up(self) -> bool:
         """Tell whether every record read is accounted for, and no other (G1)."""
@@ -540,7 +548,7 @@ class Summary:
             "status": self.status,
             "exit_code": self.exit_code,
             "dry_run": self.dry_run,
-            "records": vars(self.records),
+            "records": self.records.document(),
             "rows": dict(self.rows),
             "batches": dict(self.batches),
             "bytes_read": self.bytes_read,

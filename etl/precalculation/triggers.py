@@ -45,7 +45,7 @@ def install(connection: psycopg.Connection, facts: Iterable[str]) -> list[str]:
         installed = connection.execute(_SQL["installed_triggers"], {"function": _name(fact), "fact": fact}).fetchone()
         if installed == (_source(body, connection), _TRIGGERS):
             continue
-        connection.execute(_SQL["hold_writers"].format(fact=_table(fact)))
+        connection.execute(queries.load("tables")["hold_writers"].format(table=_table(fact)))
         for statement in _statements(fact, body):
             connection.execute(statement)
         if installed is None or installed[1] != _TRIGGERS:

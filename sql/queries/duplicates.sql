@@ -31,13 +31,6 @@ on conflict do nothing;
     select {key}, etl_batch, etl_place, etl_run from {staging}
 ) as loaded
 
--- name: make_firsts
--- Make the table of the records of a batch that are the first with their key, once per connection.
-create temporary table if not exists {firsts} (
-    etl_batch bigint not null,
-    etl_place integer not null
-) on commit delete rows;
-
 -- name: index_firsts
 -- Find the place of one record without reading the whole table, which matters when records load one by one.
 create index if not exists etl_firsts_place_idx on {firsts} (etl_place);

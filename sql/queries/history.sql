@@ -3,7 +3,7 @@
 select
     r.run, r.dataset, coalesce(a.source, r.source) as source, s.status, r.mode, r.started_at, r.finished_at, a.ended_at,
     a.attempt as attempts, a.exit_code, a.host, a.os_user, a.pid, a.tool_version, a.folder, a.options,
-    b.records, b.loaded, b.unchanged, b.rejected, b.failed, d.rows_deleted, d.rows_kept, b.batches, p.pending, b.bytes, t.seconds,
+    b.records, b.loaded, b.unchanged, b.rejected, b.failed, b.deleted, d.rows_deleted, d.rows_kept, b.batches, p.pending, b.bytes, t.seconds,
     case when t.seconds > 0 then round((b.records / t.seconds)::numeric, 1)::double precision end as records_per_second,
     b.last_batch_at, r.undone_at, r.undone_by,
     case when r.undone_at is not null then (
@@ -40,6 +40,7 @@ cross join lateral (
         coalesce(sum(count_unchanged), 0)::bigint as unchanged,
         coalesce(sum(count_rejected), 0)::bigint as rejected,
         coalesce(sum(count_failed), 0)::bigint as failed,
+        sum(count_deleted)::bigint as deleted,
         coalesce(sum(coalesce(cardinality(part_offsets), 1)), 0)::bigint as batches,
         coalesce(sum(bytes), 0)::bigint as bytes,
         max(loaded_at) as last_batch_at

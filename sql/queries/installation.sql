@@ -162,10 +162,6 @@ where pg_class.relkind = 'p' or exists (select from pg_inherits where inhparent 
 group by watches.fact
 order by watches.fact;
 
--- name: hold_writers
--- Wait until nobody writes to a table, and let nobody write until the end of the transaction; readers do not wait.
-lock table {fact} in share row exclusive mode;
-
 -- name: note_values
 -- Note days, hours and keys of the changed rows. One pass for all of them costs a load half of one pass for each.
 insert into etl.touched (fact, noted, days, hours, keys)

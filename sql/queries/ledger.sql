@@ -170,7 +170,8 @@ from (
 -- Enter the result of a claimed batch, as COPY counted it.
 update etl.batches
 set count_loaded = %(loaded)s, count_rejected = %(rejected)s, count_failed = %(failed)s, rows = %(rows)s,
-    policies = %(policies)s, rows_replaced = %(rows_replaced)s, count_unchanged = %(unchanged)s
+    policies = %(policies)s, rows_replaced = %(rows_replaced)s, count_unchanged = %(unchanged)s,
+    count_deleted = %(deleted)s
 where run = %(run)s and "offset" = %(offset)s;
 
 -- name: enter_failure
@@ -234,6 +235,7 @@ select
     coalesce(sum(count_rejected) filter (where attempt = %(attempt)s), 0)::bigint as rejected,
     coalesce(sum(count_failed) filter (where attempt = %(attempt)s), 0)::bigint as failed,
     coalesce(sum(count_unchanged) filter (where attempt = %(attempt)s), 0)::bigint as unchanged,
+    (sum(count_deleted) filter (where attempt = %(attempt)s))::bigint as deleted,
     count(*) filter (where attempt = %(attempt)s and count_failed = 0) as batches_loaded,
     count(*) filter (where attempt = %(attempt)s and count_failed > 0) as batches_failed
 from etl.batches
@@ -370,6 +372,7 @@ with entered as (
             order by place
         ),
         rows_replaced = rows_replaced + %(rows_replaced)s,
+        count_deleted = coalesce(count_deleted + %(deleted)s, count_deleted, %(deleted)s),
         xact = pg_current_xact_id()
     where run = %(run)s and "offset" = %(offset)s
     returning run

@@ -27,7 +27,7 @@ where r.run = %(run)s;
 -- List the batches of a run in the order of the source, each with the number of replaces that were published before it.
 select
     b."offset", b.bytes as length, b.first_record, b.count_records, b.hash, b.count_loaded, b.count_rejected, b.count_failed, b.rows,
-    b.policies, b.rows_replaced, b.part_offsets, b.parts,
+    b.policies, b.rows_replaced, b.count_unchanged, b.count_deleted, b.part_offsets, b.parts,
     (b.loaded_at at time zone 'UTC')::date as day,
     (
         select count(*) from etl.runs p
@@ -44,7 +44,8 @@ update etl.batches
 set
     bytes = %(bytes)s, count_records = %(count_records)s, hash = '', count_loaded = %(count_loaded)s,
     count_rejected = %(count_rejected)s, count_failed = %(count_failed)s, rows = %(rows)s, policies = %(policies)s,
-    rows_replaced = %(rows_replaced)s, part_offsets = %(part_offsets)s, parts = %(parts)s
+    rows_replaced = %(rows_replaced)s, count_unchanged = %(count_unchanged)s, count_deleted = %(count_deleted)s,
+    part_offsets = %(part_offsets)s, parts = %(parts)s
 where run = %(run)s and "offset" = %(offset)s;
 
 -- name: remove_batches

@@ -8,6 +8,13 @@ create temporary table if not exists {new} (
     like {table} including constraints including generated
 ) on commit delete rows;
 
+-- name: make_places
+-- Make the table of the places of some records of a batch, once per connection.
+create temporary table if not exists {places} (
+    etl_batch bigint not null,
+    etl_place integer not null
+) on commit delete rows;
+
 -- name: make_staging
 -- Make the logged table that gathers the rows of an atomic run. It has no key: without a replica identity a publication
 -- would refuse to delete its rows.

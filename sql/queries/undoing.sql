@@ -4,7 +4,8 @@ set transaction isolation level repeatable read, read only;
 
 -- name: run
 -- Return what an undo needs of a run: whether its rows are visible, the replace that was published over its rows, for how
--- many tables its batches have counts, how many older versions it wrote over, and how many rows may have done so uncounted.
+-- many tables its batches have counts, how many older versions it wrote over and keys it deleted, and how many rows may have
+-- written over versions uncounted.
 select
     r.run, r.number, r.dataset, r.source, r.mode, r.started_at, r.undone_at, r.rows_undone,
     not r.is_atomic or r.published_at is not null as is_visible,
@@ -16,7 +17,7 @@ select
         order by p.published_at
         limit 1
     ) as replaced_by,
-    b.tables, b.rows_loaded, b.unchanged,
+    b.tables, b.rows_loaded, b.unchanged, b.keys_deleted,
     b.rows_replaced + coalesce(r.rows_replaced, 0) as rows_replaced,
     case when r.is_atomic and r.rows_replaced is null then b.rows_loaded else b.rows_uncounted end as rows_uncounted
 from etl.runs r
@@ -26,6 +27,7 @@ cross join lateral (
         coalesce(sum(coalesce(rows[1], count_loaded, 0)), 0)::bigint as rows_loaded,
         coalesce(sum(count_unchanged), 0)::bigint as unchanged,
         coalesce(sum(batches.rows_replaced), 0)::bigint as rows_replaced,
+        coalesce(sum(batches.count_deleted), 0)::bigint as keys_deleted,
         coalesce(
             sum(coalesce(rows[1], count_loaded, 0)) filter (where batches.rows_replaced is null), 0
         )::bigint as rows_uncounted

@@ -39,7 +39,7 @@ def test_a_working_folder_that_may_not_be_entered_is_2(site: Site) -> None:
     """A working folder of another user, as after su, is wrong usage."""
     site.folder.chmod(0o700)
     script = (
-        "import os, sys, etl.cli.dataset, etl.cli.messages, etl.cli.variables, etl.logs; from etl import cli;"
+        "import os, sys, etl.cli.dataset, etl.cli.messages, etl.logs; from etl import cli;"
         f" os.chdir({str(site.folder)!r}); os.setgid(65534); os.setuid(65534);"
         " sys.exit(cli.run(sys.argv[1:]))"
     )

@@ -117,6 +117,7 @@ def test_what_waits_and_what_is_not_finished_is_left_alone(site: Site) -> None:
     assert site.value("select count(*) from logistics.parcels") == 14
 
 
+@pytest.mark.aggregates
 def test_the_quality_of_a_day_is_the_same_after_a_purge(site: Site) -> None:
     """Rows of a table are counted for the day of their batch, although the ledger has one row for many batches."""
     site.run("generate", "vehicles", "--records", "40", "--output", "vehicles.ndjson")

@@ -180,16 +180,15 @@ def test_a_run_of_the_version_before_undone_runs_is_undone(empty_site: Site, tmp
     assert empty_site.value("select count(*) from logistics.events") == 2
 
 
-def test_unknown_members_that_were_only_named_do_not_count(empty_site: Site) -> None:
+def test_unknown_members_that_were_only_named_do_not_count(site: Site) -> None:
     """An unfinished run of a version that only named unknown members of some records continues, and counts its rest."""
-    empty_site.run("db", "migrate")
-    empty_site.define('name = "p"\n[[table]]\nname = "lab.p"\ncolumns = { id = "integer" }')
+    site.define('name = "p"\n[[table]]\nname = "lab.p"\ncolumns = { id = "integer" }')
     lines = [f'{{"id": {n}, "old": 1, "new": 2}}\n' for n in range(6)]
-    (empty_site.folder / "p.ndjson").write_text("".join(lines))
-    empty_site.load("p", "p.ndjson", "--limit", "2", "--no-precalculate", "--on-unknown", "ignore")
-    empty_site.ask("""update etl.batches set policies = '{"unknown": ["old"]}'""")
-    [shown] = empty_site.run("runs", "show", "latest", "--json").lines
+    (site.folder / "p.ndjson").write_text("".join(lines))
+    site.load("p", "p.ndjson", "--limit", "2", "--no-precalculate", "--on-unknown", "ignore")
+    site.ask("""update etl.batches set policies = '{"unknown": ["old"]}'""")
+    [shown] = site.run("runs", "show", "latest", "--json").lines
     assert (shown["unknown"], shown["unknown_others"]) == ({}, 0)
-    summary = empty_site.load("p", "p.ndjson")
+    summary = site.load("p", "p.ndjson")
     assert (summary["records"]["loaded"], summary["records"]["skipped"]) == (4, 2)
     assert summary["unknown"] == {"old": 4, "new": 4}

@@ -15,6 +15,7 @@ from etl.datasets import Dataset, Table
 from etl.ingestion.values import Fault
 
 _SQL = queries.load("duplicates")
+_STAGING = queries.load("staging")
 _TABLES = queries.load("tables")
 
 JudgeDuplicates = Callable[
@@ -86,7 +87,7 @@ class RunKeys:
 
     def make_batch_tables(self, connection: psycopg.Connection) -> None:
         """Make the temporary table that a batch needs in its transaction, once per connection."""
-        connection.execute(_SQL["make_firsts"].format(**self._identifiers))
+        connection.execute(_STAGING["make_places"].format(places=self._identifiers["firsts"]))
         connection.execute(_SQL["index_firsts"].format(**self._identifiers))
 
     def note(self, sources: Sequence[sql.Composable]) -> list[sql.Composed]:

@@ -16,6 +16,7 @@ from etl.database.tables import skipping_tables
 from etl.datasets import Dataset
 from etl.errors import InternalError
 from etl.ingestion.destination import effects, merging
+from etl.ingestion.destination.merging import Against
 from etl.ingestion.destination.publication import Published
 from etl.ingestion.destination.refused_keys import RefusedKeys
 from etl.ingestion.destination.replacing import Replacement
@@ -71,7 +72,7 @@ class Updates:
 
 
 def _updates(connection: psycopg.Connection, dataset: Dataset) -> int | None:
-    tables = [table.quoted for table in dataset.tables if not table.each]
+    tables = [table.quoted for table in dataset.tables if not (table.each or table.deletes)]
     counts = [connection.execute(_SQL["updates"], {"table": table}).fetchone() for table in tables]
     known = [row[0] for row in counts if row is not None and row[0] is not None]
     return sum(known) if len(known) == len(tables) else None
@@ -154,31 +155,50 @@ class Merge(WriteMode):
         self._are_new: bool | None = None
 
     def statements(self, sources: merging.Sources, won: sql.Composable) -> list[merging.Statement]:
-        """Return the statements that insert new keys and update older versions."""
-        return merging.merge(self._dataset, sources, won)
+        """Return the statements that insert new keys and update older versions, and delete keys."""
+        return self._merge(sources, won)
+
+    def _merge(
+        self, sources: merging.Sources, won: sql.Composable, *, against: Against = "all", waits: bool = True
+    ) -> list[merging.Statement]:
+        """Return the statements; `waits`: a record of the sources may delete its key."""
+        if self._dataset.deletions is None:
+            return merging.merge(self._dataset, sources, won, against=against)
+        from etl.ingestion.destination import deleting  # noqa: PLC0415 - the records of most datasets delete nothing
+
+        return deleting.merge(self._dataset, sources, won, against=against, lock="exclusive" if waits else "shared")
 
     def updates(self, connection: psycopg.Connection) -> Updates | None:
         """Begin to count the older versions that a batch writes over."""
         return Updates.begin(connection, self._dataset)
 
-    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> Waiting[None]:
+    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> Waiting[None]:  # noqa: ARG002 - see AppendNewest
         """Write the rows of a batch.
 
         If the tables were empty before the first batch, the rows are only inserted until a key comes twice: being ready
         for a conflict costs a third more.
         """
+        waits = self._has_deletions(exchange.connection, sources)
         if self._are_new is None:
             self._are_new = _are_empty(exchange.connection, facts_of(self._dataset))
         if self._are_new:
             try:
                 with exchange.connection.transaction():
-                    statements = merging.merge(self._dataset, sources, merging.WON, against="none")
+                    statements = self._merge(sources, merging.WON, against="none", waits=waits)
                     yield from _run(exchange, self._dataset, statements)
             except psycopg.errors.UniqueViolation:
                 self._are_new = False
             else:
                 return
-        yield from super().write(exchange, sources, are_first=are_first)
+        yield from _run(exchange, self._dataset, self._merge(sources, merging.WON, waits=waits))
+
+    def _has_deletions(self, connection: psycopg.Connection, sources: merging.Sources) -> bool:
+        """Return whether a record of a batch deletes its key."""
+        if self._dataset.deletions is None:
+            return False
+        number, _ = self._dataset.deletions
+        row = connection.execute(_SQL["has_rows"].format(table=sources[number])).fetchone()
+        return row is None or bool(row[0])
 
 
 class Staging(WriteMode):

@@ -263,5 +263,8 @@ def piece_spans(piece: Piece) -> Iterator[Span]:
 
 
 def not_an_object(first: str) -> str:
-    """Return why a JSON value that begins with this character is no record, or an empty text."""
-    return "" if first == "{" else "expected an object, got another JSON value"
+    """Return why a JSON value that begins with this character is no record, or an empty text.
+
+    A text may hold a record as JSON.
+    """
+    return "" if first in {"{", '"'} else "expected an object, got another JSON value"

@@ -34,7 +34,7 @@ def decode(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
     if piece.shape in {"array", "values"} and not piece.is_heavy and _suits_ijson(piece.data):
         try:
             for record in _items(piece):
-                yield record if isinstance(record, dict) else _no_object()
+                yield _object_of(record)
                 done += 1
             return
         except (ijson.JSONError, InvalidOperation):
@@ -88,7 +88,9 @@ def decode_one(data: bytes | Fault, *, is_keyed: bool = False) -> dict[str, Any]
         return data
     try:
         text = data.decode("utf-8")
-        if len(data) > WHOLE_RECORD_BYTES or is_nested_deeper(data, LAYER_LEVELS):
+        if data.startswith(b'"'):
+            record: Any = _object_of(_decode(text))
+        elif len(data) > WHOLE_RECORD_BYTES or is_nested_deeper(data, LAYER_LEVELS):
             record = partial.decode(data, MAX_NESTING + is_keyed)
         else:
             record = _decode(text)
@@ -100,7 +102,17 @@ def decode_one(data: bytes | Fault, *, is_keyed: bool = False) -> dict[str, Any]
         return Fault(sqlstate="22P02", reason="not JSON")
     if is_keyed:
         return _keyed(record)
-    return record if isinstance(record, dict) else _no_object()
+    return record if isinstance(record, dict | Fault) else _no_object()
+
+
+def _object_of(value: Any) -> dict[str, Any] | Fault:
+    """Return the record that a value is, or that a text holds as JSON: exports of columns of JSON are written so."""
+    if isinstance(value, str) and value.lstrip(" \t\r\n").startswith("{"):
+        try:
+            return decode_one(value.encode())
+        except UnicodeEncodeError:
+            return Fault(sqlstate="22021", reason="half a surrogate pair in the text that holds the record")
+    return value if isinstance(value, dict) else _no_object()
 
 
 def _keyed(record: Any) -> dict[str, Any] | Fault:

@@ -4,6 +4,7 @@ Every record is proven to be JSON before its piece is given out, a block of reco
 record after a syntax fault is ever loaded. ijson locates an array, and checks the document around it to its end.
 """
 
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,9 @@ _MAX_KNOWN_BYTES = 4 * CELL_BYTES
 
 # Of an array that is not small, only the last block is not proven at once.
 _SMALL_ARRAY_BYTES = 1 << 20
+
+# A text that holds an object as JSON: exports of columns of JSON are lines of such texts.
+_HOLDS_OBJECT = re.compile(r'"(?: |\\[nrt])*\{').match
 
 # The length of the beginning that shows the format of a source that is no JSON.
 _FORMAT_BYTES = 1 << 12
@@ -93,7 +97,7 @@ def cutting(stream: ByteStream, *paths: CutOptions) -> Iterator[Piece | None]:
     options = paths[0]
     window = Window(stream, options.max_record_bytes)
     first = _require_json(window)
-    is_auto = options.format == "auto" and first == "{" and options.records_path == "item"
+    is_auto = options.format == "auto" and first in '{"' and options.records_path == "item"
     # Lines and values that follow one another have no paths.
     if len(paths) == 1 and (options.format == "ndjson" or is_auto):
         shape: PieceShape = "lines" if _has_lines(window) else "values"
@@ -151,13 +155,15 @@ def _require_json(window: Window) -> str:
         raise window.fault(
             f"expected JSON that begins with [ or {{, got {dialect.name}", window.front, hint=dialect.hint
         )
-    if first not in "[{":
+    if first not in "[{" and not _HOLDS_OBJECT(beginning):
         format_name = format_of(beginning)
         actual = f"what looks like {format_name}" if format_name else "something else"
         raise window.fault(
             f"expected JSON that begins with [ or {{, got {actual}",
             window.front,
-            hint="give the file that holds the records as JSON",
+            hint="jq -r . FILE writes the JSON that the text holds"
+            if first == '"' and format_name is None
+            else "give the file that holds the records as JSON",
         )
     return first
 

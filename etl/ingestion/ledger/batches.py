@@ -45,6 +45,7 @@ class AttemptSums:
     rejected: int
     failed: int
     unchanged: int
+    deleted: int | None
     batches_loaded: int
     batches_failed: int
 
@@ -181,6 +182,7 @@ def balance(
         withheld=unentered + (sums.loaded if is_hidden else 0),
         unchanged=0 if is_hidden else sums.unchanged,
         pending=int(queries.one(connection, _SQL["pending_of_run"], {"run": run.run})["pending"]),
+        deleted=0 if is_hidden and sums.deleted else sums.deleted,
     )
 
 

@@ -40,8 +40,9 @@ class RunFilter:
 class RunRow:
     """A run with its newest attempt, its counts of records, batches and bytes, and the seconds of all its attempts.
 
-    The columns of the attempt are None for a run without one. `rows_undone` are the rows of all tables that an undo
-    deleted; its columns are None for a run that was not taken back. `next` is the command that an operator runs next.
+    The columns of the attempt are None for a run without one. `deleted` are the loaded records that deleted their key,
+    None where the dataset has no such records. `rows_undone` are the rows of all tables that an undo deleted; its
+    columns are None for a run that was not taken back. `next` is the command that an operator runs next.
     """
 
     run: str
@@ -65,6 +66,7 @@ class RunRow:
     unchanged: int
     rejected: int
     failed: int
+    deleted: int | None
     rows_deleted: int
     rows_kept: int
     batches: int

@@ -80,8 +80,12 @@ def look(connection: psycopg.Connection, dataset: Dataset) -> Emptied | None:
     A merge may remove child rows with the older version of their record. So those of the newest run alone are awaited,
     and with `newest_by` none, because a version of that run may have lost.
     """
+    if dataset.deletions and _holds_rows(connection, dataset.deletions[1]):
+        return None  # Records may have deleted all rows.
     tables = [
-        (place, table) for place, table in enumerate(dataset.tables, 1) if _is_emptied(connection, dataset, place)
+        (place, table)
+        for place, table in enumerate(dataset.tables, 1)
+        if not table.deletes and _is_emptied(connection, dataset, place)
     ]
     if not tables:
         return None

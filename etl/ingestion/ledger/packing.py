@@ -34,6 +34,10 @@ class Part:
     hash: bytes
 
 
+_COUNTS = ("count_loaded", "count_rejected", "count_failed", "rows_replaced", "count_unchanged", "count_deleted")
+"""The counts of a batch that are added up."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Row:
     """A row of `etl.batches`; `count_replaces` are the replaces of the dataset that were published before it."""
@@ -49,6 +53,8 @@ class _Row:
     rows: list[int | None] | None
     policies: dict[str, Any] | None
     rows_replaced: int | None
+    count_unchanged: int | None
+    count_deleted: int | None
     part_offsets: list[int] | None
     parts: bytes | None
     day: date
@@ -57,8 +63,7 @@ class _Row:
     @property
     def kind(self) -> tuple[Any, ...]:
         """What batches have in common that become one row: the day, the replaces before, and which counts they have."""
-        counts = (self.count_loaded, self.count_rejected, self.count_failed, self.rows_replaced)
-        is_counted = tuple(count is not None for count in counts)
+        is_counted = tuple(getattr(self, name) is not None for name in _COUNTS)
         rows = None if self.rows is None else tuple(count is not None for count in self.rows)
         # An older version entered the names of unknown members without counts.
         are_named = isinstance((self.policies or {}).get("unknown"), list)
@@ -150,10 +155,7 @@ def _packed(rows: Sequence[_Row]) -> dict[str, Any]:
         "offset": rows[0].offset,
         "bytes": sum(row.length for row in rows),
         "count_records": sum(row.count_records for row in rows),
-        **{
-            name: _total([getattr(row, name) for row in rows])
-            for name in ("count_loaded", "count_rejected", "count_failed", "rows_replaced")
-        },
+        **{name: _total([getattr(row, name) for row in rows]) for name in _COUNTS},
         "rows": [_total(of_table) for of_table in zip(*counts, strict=True)] if counts else None,
         "policies": Jsonb(policies) if policies else None,
         "part_offsets": [part.offset for part in parts],

@@ -28,7 +28,7 @@ class RunToUndo:
     rows. `tables` is the number of tables for which its batches have counts, `rows_loaded` what it sent to the first.
     `unchanged` are records whose rows earlier runs sent: they become rows of this run when those are taken back.
     `rows_replaced` are the older versions that it has written over as a merge, at most; `rows_uncounted` are rows of
-    batches for which nobody counted them.
+    batches for which nobody counted them. `keys_deleted` are its records that deleted their key.
     """
 
     run: str
@@ -46,6 +46,7 @@ class RunToUndo:
     unchanged: int
     rows_replaced: int
     rows_uncounted: int
+    keys_deleted: int
 
 
 @dataclass(frozen=True, kw_only=True)

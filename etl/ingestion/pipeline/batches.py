@@ -309,6 +309,7 @@ def _entry(batch: Batch, outcome: _BatchOutcome, dataset: Dataset) -> Entry:
         rows=outcome.rows,
         unchanged=outcome.unchanged,
         policy_effects=replace(outcome.policy_effects, duplicates=outcome.duplicates, kept_rows=outcome.kept_rows),
+        deleted=outcome.rows[dataset.deletions[0]] if dataset.deletions else None,
     )
     if entry.loaded + entry.rejected + entry.failed != batch.piece.count:
         raise InternalError(f"of {batch.piece.count} records at byte {batch.piece.offset} the server counted {entry}")

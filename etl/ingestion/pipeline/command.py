@@ -129,6 +129,11 @@ def _require_fitting(load: Load, target: Target, sources: Sequence[Source]) -> N
     dataset = target.dataset
     if target.mode == "merge" and not dataset.key:
         raise UsageError(f"mode merge expects a key, and {dataset.path} has none")
+    if dataset.deletions and target.mode != "merge":
+        raise UsageError(
+            f"mode {target.mode} deletes no keys, and {dataset.path} has delete_if, which expects mode merge",
+            hint="load by --mode merge; a definition without delete_if takes such records as rows",
+        )
     _require_policy(load, target)
     if target.mode == "replace" and len(sources) > 1:
         raise UsageError("replace takes one source: each would remove what the one before it loaded")
@@ -152,6 +157,8 @@ def _require_own_tables(targets: Sequence[Target]) -> None:
 def _require_policy(load: Load, target: Target) -> None:
     """Raise UsageError when duplicates cannot be recognised, or the order of the records would be lost."""
     policy = target.dataset.on_duplicate
+    if target.is_in_order and target.dataset.deletions:
+        raise UsageError(f"--on-duplicate {policy} and delete_if exclude each other: a key has several records")
     if policy and not target.dataset.key:
         raise UsageError(f"--on-duplicate {policy} expects a key, and {target.dataset.path} has none")
     if target.is_in_order and (load.settings.workers or 1) > 1:

@@ -54,8 +54,9 @@ class UndoResult:
     """A run that was taken back, now or before, or would be.
 
     `rows_loaded` are the rows that it loaded into the first table by the ledger; `rows_written_over` of them may have
-    taken the place of rows of other runs, which are gone. `superseded` counts the records that waited of the run;
-    `restored` are the runs of its source that count again, because it had taken their place by --force.
+    taken the place of rows of other runs, which are gone, and so are the rows of the `keys_deleted`. `superseded`
+    counts the records that waited of the run; `restored` are the runs of its source that count again, because it had
+    taken their place by --force.
     """
 
     run: str
@@ -66,6 +67,7 @@ class UndoResult:
     undone_at: datetime | None = None
     rows_loaded: int = 0
     rows_written_over: int = 0
+    keys_deleted: int = 0
     tables: tuple[TableChange, ...] = ()
     superseded: int = 0
     restored: tuple[str, ...] = ()
@@ -128,6 +130,7 @@ def _count(connection: psycopg.Connection, dataset: Dataset, request: UndoReques
             **_facts_of(run),
             status="would_be_undone",
             rows_written_over=written_over,
+            keys_deleted=run.keys_deleted,
             tables=tuple(changes),
             superseded=undoing.waiting(connection, run.run).records,
         )
@@ -166,6 +169,7 @@ def _take_back(connection: psycopg.Connection, dataset: Dataset, request: UndoRe
         status="undone",
         undone_at=undone_at,
         rows_written_over=written_over,
+        keys_deleted=run.keys_deleted,
         tables=tuple(changes),
         superseded=superseded.records,
         restored=tuple(restored),
@@ -219,11 +223,13 @@ def _require_undoable(connection: psycopg.Connection, run: RunToUndo, dataset: D
     if uncounted:
         uncounted = min(uncounted, undoing.missing_of_others(connection, dataset, run.number))
     written_over = run.rows_replaced + uncounted
-    if not written_over or request.deletes_merged:
+    if not (written_over or run.keys_deleted) or request.deletes_merged:
         return written_over
+    lost = [f"has written over up to {written_over:,} older versions"] if written_over else []
+    lost += [f"its records have deleted up to {run.keys_deleted:,} rows"] if run.keys_deleted else []
     raise UsageError(
-        f"run {run.run} has merged {run.rows_loaded:,} rows into {table.name}, and has written over up to"
-        f" {written_over:,} older versions, which nobody can restore",
+        f"run {run.run} has merged {run.rows_loaded:,} rows into {table.name}, and {' and '.join(lost)}, which nobody"
+        " can restore",
         hint=f"--delete-rows deletes the {own:,} rows that this run wrote last; then load the sources with the older"
         f" versions again by --force (etl runs list --dataset {run.dataset})",
     )

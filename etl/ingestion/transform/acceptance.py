@@ -13,7 +13,6 @@ from etl.datasets import Column
 from etl.datasets.types import ServerType
 from etl.ingestion.constants import NULL_TEXT, VALUE_BYTES
 from etl.ingestion.framing import partial
-from etl.ingestion.transform import wrappings
 from etl.ingestion.transform.members import getter
 from etl.ingestion.transform.rules import Accept, Group, Token
 from etl.ingestion.transform.tokens import NULL, SEPARATOR, UNDECODABLE, each_accepted, known, suspect
@@ -92,7 +91,7 @@ def is_converted(column: Column) -> bool:
     """Return whether each token of a column is converted by itself, as the checked path does it."""
     type_ = column.column_type
     is_composed = isinstance(type_, ServerType) and not type_.is_single
-    is_rewritten = wrappings.is_wrapped(column) or any(isinstance(value, bool | tuple) for value in column.null_if)
+    is_rewritten = column.is_wrapped or any(isinstance(value, bool | tuple) for value in column.null_if)
     return is_composed or is_rewritten
 
 

@@ -76,7 +76,7 @@ def _names(column: Column) -> list[str] | None:
     path = column.value_path
     names = [step for step in path.steps if isinstance(step, str)]
     is_changed = column.value is not None or column.trim or column.null_if or column.default is not None
-    is_changed = is_changed or column.unwrap is not None
+    is_changed = is_changed or column.unwrap is not None or column.other_path != ""
     is_plain = not (is_changed or path.sign or path.up) and len(names) == len(path.steps) <= 2
     return names if is_plain else None
 

@@ -91,7 +91,9 @@ class FastPath:
         self._empty = shape.record()
         self._digests = projection.digests
         self._has_arrays = any(table.each for table, _ in shape.tables)
-        self._has_conditions = any(table.where and not table.each for table, _ in shape.tables)
+        kinds = [table for table, _ in shape.tables if table.where and not table.each]
+        self._has_conditions = any(not table.deletes for table in kinds)
+        self._deletions = next((number for number, (table, _) in enumerate(shape.tables) if table.deletes), None)
         self._tables = [_Table(shape, table, columns, guarded, suspected) for table, columns in shape.tables]
         self._is_of_keys = any(table.is_of_keys for table in self._tables)
         self._is_of_texts = any(table.is_of_texts for table in self._tables)
@@ -323,6 +325,8 @@ class FastPath:
         lines_of_tables = []
         texts: Sequence[Token] = block.spans.texts if self._is_of_texts else ()
         keys: Sequence[Token] = block.keys(len(records)) if self._is_of_keys else ()
+        if self._deletions is not None and records:
+            records = self._without_deletions(records, self._deletions, suspects)
         takes = self._takes(records, suspects)
         for number, table in enumerate(self._tables):
             own_tails = tails_with_digests if table.takes_digests else tails
@@ -339,14 +343,24 @@ class FastPath:
             unknown_others=decoded.counts.others if decoded.counts else 0,
         )
 
+    def _without_deletions(self, records: Sequence[Any], number: int, suspects: set[int]) -> list[Any]:
+        """Return an empty record in the place of each one that deletes: the checked path takes it, as a suspect."""
+        decisions = self._tables[number].decisions(records)
+        deleting = [place for place, holds in enumerate(decisions) if holds is not False]
+        suspects.update(deleting)
+        kept = list(records)
+        for place in deleting:
+            kept[place] = self._empty
+        return kept
+
     def _takes(self, records: Sequence[Any], suspects: set[int]) -> dict[int, Sequence[int]]:
         """Return the places of the records that each table of records takes, by its number; empty: it takes all.
 
         The first table whose conditions hold takes a record; one that no table takes becomes a suspect.
         """
+        takes: dict[int, Sequence[int]] = {} if self._deletions is None else {self._deletions: ()}
         if not self._has_conditions:
-            return {}
-        takes: dict[int, Sequence[int]] = {}
+            return takes
         places: Sequence[int] = range(len(records))
         for number, table in enumerate(self._tables):
             if not table.is_of_elements:

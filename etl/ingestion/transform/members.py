@@ -34,6 +34,8 @@ def getter(column: Column) -> Getter:
     """Return the getter of a column."""
     is_null = _null_test(column.null_if)
     get = _path(column.value_path, is_null) if column.value is None else _constant(column.value)
+    if column.other_path:
+        get = _first_of(_path(paths.parse(column.other_path), is_null), get)
     if column.unwrap:
         get = _unwrapped(get, unwrapped(column.unwrap))
     if column.trim:
@@ -68,6 +70,14 @@ def _is_among(value: Any, others: frozenset[Any], numbers: frozenset[Decimal]) -
     if isinstance(value, str | bool):
         return (type(value), value) in others
     return isinstance(value, int | Decimal) and value in numbers
+
+
+def _first_of(get: Getter, get_other: Getter) -> Getter:
+    def get_first(item: Any, outer: Outer | None, position: int) -> Any:
+        value = get(item, outer, position)
+        return get_other(item, outer, position) if value is None else value
+
+    return get_first
 
 
 def _constant(value: str) -> Getter:

@@ -75,7 +75,9 @@ class Projection:
         self.dataset = dataset
         _require_fitting(dataset)
         self._coerced: list[str] = []
-        self._record_tables = [number for number, table in enumerate(dataset.tables) if not table.each]
+        of_records = [number for number, table in enumerate(dataset.tables) if not table.each]
+        # A record that deletes is no row of another table, whichever conditions it meets.
+        self._record_tables = sorted(of_records, key=lambda number: not dataset.tables[number].deletes)
 
     # Compiled for the first record that the checked path takes: many loads have none.
     @cached_property
@@ -139,8 +141,9 @@ class Projection:
             raise RecordRefusal(
                 Misfit("23514", "no table takes the record: `where` holds in none"), self.dataset.tables[0], None
             )
+        has_children = not self._tables[own].table.deletes
         return [
-            _rows(table, record, lineage.of(table.table)) if table.arrays or number == own else []
+            _rows(table, record, lineage.of(table.table)) if number == own or (table.arrays and has_children) else []
             for number, table in enumerate(self._tables)
         ]
 
@@ -478,6 +481,7 @@ def _is_changed(column: Column) -> bool:
     return bool(
         column.value is not None
         or column.unwrap
+        or column.other_path
         or column.trim
         or column.null_if
         or column.default is not None

@@ -142,6 +142,8 @@ def shape(dataset: Dataset) -> Shape:
             _add(root, table, column)
         for condition in table.where:
             _add_leaf(root, table, _condition_place(table, condition), f"the `where` of {table.name}")
+    for table in dataset.tables:
+        _add_before(root, table)
     if root.element:
         raise NoShape("a path begins with a number, which is a name in a record")
     for table in dataset.tables:
@@ -170,6 +172,13 @@ def _add(root: Node, table: Table, column: Column) -> None:
         _add_leaf(root, table, place, f"column {column.name}")
 
 
+def _add_before(root: Node, table: Table) -> None:
+    """Add the object with a row before its change, which no row takes, unless a column leads into it."""
+    for path in {paths.before(column.value_path).steps for column in table.columns if column.other_path}:
+        node = _node_at(root, table, 0, path)
+        node.is_leaf = not (node.members or node.is_array or node.element)
+
+
 def _add_leaf(root: Node, table: Table, place: Place, what: str) -> None:
     leaf = _node_at(root, table, place.level, place.path)
     if leaf.members or leaf.is_array or leaf.element:
@@ -192,7 +201,9 @@ def _node_at(root: Node, table: Table, level: int, path: Sequence[paths.Step] = 
 
 
 def _place(table: Table, column: Column) -> Place:
-    """Return where the value of a column comes from."""
+    """Return where the value of a column comes from; the checked path takes the keys of the records that delete."""
+    if table.deletes:
+        return Place(kind=CONSTANT, fixed=b"null")
     if column.value is not None:
         return Place(kind=CONSTANT, fixed=constant(column))
     path = column.value_path

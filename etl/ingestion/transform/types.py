@@ -15,7 +15,7 @@ from etl.ingestion.transform.rules import Convert, Rules, convert_none
 def rules_of(column: Column) -> Rules:
     """Return how the values of a column become fields."""
     rules = _rules_of_type(column)
-    if not wrappings.is_wrapped(column):
+    if not column.is_wrapped:
         return rules
     # A text in another writing is never stored as it is written: that says nothing.
     convert = wrappings.rewriting(column, rules.convert)

@@ -28,7 +28,12 @@ def known(dataset: Dataset) -> Known | None:
     root: _Tree | None = {}
     for table in dataset.tables:
         arrays = [paths.steps(each) for each in table.each]
-        columns = [column.value_path for column in table.columns if column.value is None]
+        # Of a change event all of `before` is known: it is what the row was.
+        columns = [
+            paths.before(column.value_path) if column.other_path else column.value_path
+            for column in table.columns
+            if column.value is None
+        ]
         for path in [*columns, *(condition.value_path for condition in table.where)]:
             if path.sign in {"", "."}:
                 outer = sum(arrays[: len(arrays) - path.up], ())

@@ -1,0 +1,11 @@
+"""Run 0025_deleted_records.sql."""
+
+from alembic import context
+
+revision = "0025"
+down_revision = "0023"
+
+
+def upgrade() -> None:
+    """Count the records that deleted their key."""
+    context.config.attributes["run_file"]("0025_deleted_records.sql")
