@@ -79,20 +79,23 @@ def infer(
 
 def _look_further(source: Source, root: Observation, seen: Records) -> None:
     """Observe some records of the rest of a source, and all of it for numbers in quotes that begin with 0."""
-    padded = observe_rest(source, root, seen, {name for name, _ in _in_quotes(root)})
-    for name, place in _in_quotes(root):
+    numbers = list(_numbers(root))
+    in_quotes = {name for name, place in numbers if place.texts.count}
+    padded = observe_rest(source, root, seen, {name for name, _ in numbers}, in_quotes)
+    for name, place in numbers:
         place.texts.has_padded = place.texts.has_padded or name in padded
 
 
-def _in_quotes(place: Observation) -> Iterator[tuple[str, Observation]]:
-    """Yield the places with numbers in quotes, and their names."""
+def _numbers(place: Observation) -> Iterator[tuple[str, Observation]]:
+    """Yield the places that may become columns of numbers, and their names."""
     for name, member in place.members.items():
-        forms = member.texts.forms
-        if (forms["integer"] or forms["numeric"]) and not forms["padded"] and not forms["other"]:
+        texts = member.texts
+        in_quotes = texts.forms["integer"] + texts.forms["numeric"]
+        if (member.numbers.count or in_quotes) and not texts.forms["padded"]:
             yield name, member
-        yield from _in_quotes(member)
+        yield from _numbers(member)
         if member.elements:
-            yield from _in_quotes(member.elements)
+            yield from _numbers(member.elements)
 
 
 def _path(stream: Stream, name: str) -> RecordPath:

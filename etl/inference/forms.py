@@ -3,9 +3,11 @@
 import json
 import re
 from datetime import datetime
+from functools import lru_cache
 
 from etl.datasets import Column
 from etl.datasets.types import INFERRED_TIMES
+from etl.inference.identifiers import words
 from etl.ingestion.transform.types import converter
 from etl.ingestion.values import Misfit
 
@@ -38,11 +40,12 @@ FLAGS = {
 }
 """Words that mean true or false, in small letters."""
 
-_LONGEST = 40
+SHORT = _LONGEST = 40
 """No number, day or instant is longer."""
 
 _LONGEST_JSON = 100_000
 
+_NUMBER_LIKE = re.compile(r"-?[0-9][0-9.,' ]*")
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _PADDED = re.compile(r"-?0[0-9]+(?:\.[0-9]+)?")
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+")
@@ -66,6 +69,8 @@ _DAYS = (
     (re.compile(r"[0-9]{1,2}-[A-Za-z]{3}-[0-9]{2}"), ("%d-%b-%y",)),
     (re.compile(r"[0-9]{1,2} [A-Za-z]{3} [0-9]{4}"), ("%d %b %Y",)),
     (re.compile(r"[0-9]{1,2} [A-Za-z]{4,9} [0-9]{4}"), ("%d %B %Y",)),
+)
+_DAYS_AFTER_WORDS = (
     (re.compile(r"[A-Za-z]{3} [0-9]{1,2}, [0-9]{4}"), ("%b %d, %Y",)),
     (re.compile(r"[A-Za-z]{4,9} [0-9]{1,2}, [0-9]{4}"), ("%B %d, %Y",)),
     (re.compile(r"[A-Za-z]{3} [0-9]{1,2} [0-9]{4}"), ("%b %d %Y",)),
@@ -73,6 +78,9 @@ _DAYS = (
     (re.compile(r"[A-Za-z]{3}, [0-9]{1,2} [A-Za-z]{3} [0-9]{4}"), ("%a, %d %b %Y",)),
     (re.compile(r"[A-Za-z]{3} [A-Za-z]{3} [0-9]{1,2} [0-9]{4}"), ("%a %b %d %Y",)),
 )
+_WORDS = words("jan feb mar apr may jun jul aug sep oct nov dec mon tue wed thu fri sat sun")
+"""How the names of months and weekdays begin."""
+
 _CLOCK = r"[0-9]{1,2}:[0-9]{2}"
 _TIMES = (
     (re.compile(_CLOCK), "%H:%M"),
@@ -92,6 +100,12 @@ _COMPACT_BEGINNINGS = frozenset({"19", "20"})
 _COMPACT_LENGTHS = frozenset({8, 12, 14})
 
 
+@lru_cache(10_000)
+def forms_of_short(text: str) -> tuple[str, ...]:
+    """Return the forms of a text of at most SHORT characters; they are remembered, because many texts come again."""
+    return forms_of(text)
+
+
 def forms_of(text: str) -> tuple[str, ...]:  # noqa: PLR0911 - one for each family of forms
     """Return the forms of a text: the name of a type, `none`, `padded` (digits after a 0), `other`, or formats of days.
 
@@ -105,14 +119,8 @@ def forms_of(text: str) -> tuple[str, ...]:  # noqa: PLR0911 - one for each fami
     if len(text) > _LONGEST or not text.isascii():
         return ("other",)
     if text[0] in "-0123456789":
-        if forms := _numbers(text):
+        if forms := _numbers(text) or _iso(text):
             return forms
-        for name, convert in _ISO.items():
-            try:
-                convert(text)
-            except Misfit:
-                continue
-            return (name,)
     elif text in {"true", "false"}:
         return ("boolean",)
     elif text[0] == "/" and _ASPNET.fullmatch(text):
@@ -137,7 +145,19 @@ def _is_json(text: str) -> bool:
     return True
 
 
+def _iso(text: str) -> tuple[str, ...]:
+    for name, convert in _ISO.items() if text[4:5] == "-" else ():
+        try:
+            convert(text)
+        except Misfit:
+            continue
+        return (name,)
+    return ()
+
+
 def _numbers(text: str) -> tuple[str, ...]:
+    if not _NUMBER_LIKE.fullmatch(text):
+        return ()
     if _INTEGER.fullmatch(text):
         is_compact = text[:2] in _COMPACT_BEGINNINGS and len(text) in _COMPACT_LENGTHS
         return ("integer", *(_formats(text) if is_compact else ()))
@@ -156,7 +176,13 @@ def _numbers(text: str) -> tuple[str, ...]:
 
 
 def _formats(text: str) -> list[str]:
-    for pattern, days in _DAYS:
+    if text[0].isdigit():
+        known = _DAYS
+    elif text[:3].lower() in _WORDS:
+        known = _DAYS_AFTER_WORDS
+    else:
+        return []
+    for pattern, days in known:
         match = pattern.match(text)
         if match is None:
             continue

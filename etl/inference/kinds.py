@@ -217,7 +217,7 @@ def _numbers(place: Observation, name: str) -> Kind:
     number: Type = "bigint" if is_whole and is_short else "numeric"
     if number == "bigint" and vocabulary.is_measure(name):
         number = "numeric"
-    if not texts.values:
+    if not texts.values and not texts.has_padded:
         if moment := times.of_numbers(numbers, name):
             return Kind(type=moment.type, formats=moment.formats, options=moment.options, remark=moment.remark)
         return Kind(type=number)

@@ -7,7 +7,7 @@ from collections import Counter
 from decimal import Decimal
 from typing import Any
 
-from etl.inference.forms import forms_of
+from etl.inference.forms import SHORT, forms_of, forms_of_short
 from etl.inference.wrapping import wrapping_of
 from etl.ingestion.framing.partial import Undecoded
 from etl.ingestion.transform.wrappings import unwrapped
@@ -53,7 +53,7 @@ class Texts:
 
     def add(self, text: str) -> None:
         """Add one text."""
-        forms = forms_of(text)
+        forms = forms_of_short(text) if len(text) <= SHORT else forms_of(text)
         if not self.count or text < self.least:
             self.least = text[:_TEXT_COMPARED]
         if text > self.most:

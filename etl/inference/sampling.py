@@ -27,6 +27,7 @@ _CHUNK_BYTES = 1 << 20
 _PLACES = 16
 _RECORDS_OF_PLACE = 200
 _PLACE_BYTES = 1 << 18
+_OVERLAP = 1_000
 _SEARCHED_BYTES = 2 << 30
 """Of a larger source only the places are looked at, and not all of it."""
 
@@ -35,6 +36,14 @@ _READ_BYTES = 1 << 28
 
 _EXPANDED = 6
 """So many times the size of a compressed source is that of its content, about."""
+
+_SMALL_BYTES = 1 << 26
+"""A source up to this size is read to its end in any case."""
+
+_TAIL_BYTES = 1 << 16
+_RECORDS_OF_TAIL = 2_500
+_PADDED = re.compile(rb':\s{0,9}"-?0[0-9]+[."]')
+"""The colon of a member, and a number in quotes that begins with 0."""
 
 _FIRST_NAMES = 20
 
@@ -104,61 +113,68 @@ def _read_on(
     outside.is_complete = True
 
 
-def observe_rest(source: Source, root: Observation, records: Records, in_quotes: Collection[str]) -> set[str]:
+def observe_rest(
+    source: Source, root: Observation, records: Records, numbers: Collection[str], in_quotes: Collection[str]
+) -> set[str]:
     """Observe some records of the rest of a source that can be read twice.
 
-    Returns which of the names `in_quotes`, those of members with numbers in quotes, have a number that begins with 0.
+    Returns which of the names `numbers` have a number in quotes that begins with 0. `in_quotes` are those of them that
+    have numbers in quotes: without them a large source is not searched for such numbers.
     """
     padded: set[str] = set()
-    wanted = _padded_pattern(in_quotes)
     seen = _Seen(root, records)
     try:
         with opened(source) as stream:
-            if stream.waits:
-                return padded
-            for data, is_place in _chunks(stream, records.end, searches_all=wanted is not None):
-                for match in wanted.finditer(data) if wanted else ():
-                    padded.add(match[1].decode("utf-8", "replace"))
-                if is_place:
-                    seen.observe(data)
+            searches_all = bool(in_quotes) or (bool(numbers) and (stream.size or 0) < _SMALL_BYTES)
+            for data, place in _chunks(stream, records.end, searches_all=searches_all):
+                for match in _PADDED.finditer(data):
+                    padded.add(_name_before(data, match.start()))
+                seen.observe(place)
     except SourceError as error:
         records.rest_fault = str(error)
-    return padded
+    return padded & set(numbers)
 
 
-def _padded_pattern(names: Collection[str]) -> re.Pattern[bytes] | None:
-    """Return the pattern of members with these names whose text is digits that begin with 0, or None without names."""
-    if not names:
-        return None
-    spelled = b"|".join(re.escape(name.encode()) for name in sorted(names))
-    return re.compile(rb'"(%b)"\s{0,9}:\s{0,9}"-?0[0-9]+[."]' % spelled)
+def _name_before(data: bytes, colon: int) -> str:
+    """Return the name of the member whose colon is at this byte."""
+    end = data.rfind(b'"', max(0, colon - _OVERLAP), colon)
+    return data[data.rfind(b'"', max(0, end - _OVERLAP), end) + 1 : end].decode("utf-8", "replace")
 
 
-def _chunks(stream: Stream, begin: int, *, searches_all: bool) -> Iterator[tuple[bytes, bool]]:
-    """Yield parts of a source from a byte on, and whether records of it are wanted: some at each of a few places."""
-    size = stream.size if stream.plain_path else None
-    if size is not None and stream.plain_path and (not searches_all or size > _SEARCHED_BYTES):
-        step = max(_PLACE_BYTES, (size - begin) // _PLACES)
-        with open(stream.plain_path, "rb") as file:  # noqa: PTH123 - a path as text
-            for place in range(_PLACES):
-                at = begin + place * step if place < _PLACES - 1 else max(begin, size - _PLACE_BYTES)
-                file.seek(at)
-                if data := file.read(_PLACE_BYTES):
-                    yield data, True
+def _chunks(stream: Stream, begin: int, *, searches_all: bool) -> Iterator[tuple[bytes, bytes]]:
+    """Yield parts of a source from a byte on, each with a part of it whose records are wanted, or none.
+
+    The wanted parts do not overlap: a record that is observed twice would seem to come again.
+    """
+    if stream.plain_path and stream.size and (not searches_all or stream.size > _SEARCHED_BYTES):
+        yield from _places(stream.plain_path, begin, stream.size)
         return
-    tail, number, at = b"", 0, 0
+    last, number, at = b"", 0, 0
     stored = stream.size or _CHUNK_BYTES
-    every = max(1, (stored if size else _EXPANDED * stored) // _CHUNK_BYTES // _PLACES)
+    every = max(1, (stored if stream.plain_path else _EXPANDED * stored) // _CHUNK_BYTES // _PLACES)
     most = _SEARCHED_BYTES if searches_all else _READ_BYTES
     while at < most and (data := stream.read(_CHUNK_BYTES)):
+        new = data[max(0, begin - at) :]
         at += len(data)
-        if at <= begin:
+        if not new:
             continue
         number += 1
-        yield tail + data, number % every == 0
-        tail = data[-1_000:]
-    if tail:
-        yield tail, True
+        is_wanted = number % every == 0
+        # What is cut in two by the end of a part is searched with the next one.
+        yield last[-_OVERLAP:] + new, new[:_PLACE_BYTES] if is_wanted else b""
+        last = new if not is_wanted else new[_PLACE_BYTES:]
+    yield b"", last[-_TAIL_BYTES:]
+
+
+def _places(path: str, begin: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield parts of a file that are spread evenly from a byte on; one is at its end."""
+    step = (size - begin) // _PLACES
+    with open(path, "rb") as file:  # noqa: PTH123 - a path as text
+        for place in range(1, _PLACES + 1):
+            length = min(step, _PLACE_BYTES if place < _PLACES else _TAIL_BYTES)
+            file.seek(begin + place * step - length if place < _PLACES else size - length)
+            data = file.read(length)
+            yield data, data
 
 
 class _Seen:
@@ -176,7 +192,8 @@ class _Seen:
         if self._begin is None:
             return
         text, at, count = data.decode("latin-1"), 0, 0
-        while count < _RECORDS_OF_PLACE and (match := self._begin.search(data, at)):
+        most = _RECORDS_OF_PLACE if len(data) > _TAIL_BYTES else _RECORDS_OF_TAIL
+        while count < most and (match := self._begin.search(data, at)):
             try:
                 end = value_end(text, match.start())
             except NotJSON:

@@ -538,3 +538,35 @@ def test_a_compressed_source_is_named_without_its_endings(alone: Site) -> None:
     assert done.returncode == 0
     assert 'name = "shipments_2"' in done.stdout
     assert 'name = "logistics.shipments_2"' in done.stdout
+
+
+@pytest.mark.parametrize("ending", ["ndjson", "json", "json.gz"])
+def test_a_number_in_quotes_that_begins_with_0_is_found_anywhere(tmp_path: Path, ending: str) -> None:
+    """A column of digits is text if one of them begins with 0, in the middle or at the end of the file."""
+    records: list[Record] = [
+        {"id": n, "code": f"{n + 100}", "qty": f"{n + 1}", "kg": 7, "price": "1.5"} for n in range(3000)
+    ]
+    records[1717]["code"], records[-1]["qty"], records[2000]["kg"] = "0012", "007", "08"
+    lines = [json.dumps(record) for record in records]
+    text = "\n".join(lines) if ending == "ndjson" else f"[{','.join(lines)}]"
+    path = tmp_path / f"feed.{ending}"
+    path.write_bytes(gzip.compress(text.encode()) if ending.endswith("gz") else text.encode())
+    source = Source(name=path.name, path=str(path))
+    proposal = infer(source, name="feed", records=None, sample=100, used_names=frozenset())
+    types = {column.name: column.type for column in proposal.dataset.tables[0].columns}
+    assert types == {"id": "bigint", "code": "text", "qty": "text", "kg": "text", "price": "numeric"}
+    assert proposal.sample.records == 100
+    assert proposal.sample.further > 100
+
+
+def test_records_of_the_middle_and_the_end_count(tmp_path: Path) -> None:
+    """A value that comes again and a new member further on are seen; no record is looked at twice."""
+    records: list[Record] = [{"id": n, "feed_no": n, "kg": n} for n in range(3000)]
+    records[-1] |= {"feed_no": 1, "note": "new", "kg": 0.5}
+    path = tmp_path / "feeds.json"
+    path.write_text(json.dumps(records))
+    source = Source(name=path.name, path=str(path))
+    proposal = infer(source, name="feed", records=None, sample=100, used_names=frozenset())
+    assert proposal.dataset.key == ("id",)
+    assert "also unique" not in proposal.text
+    assert [(c.name, c.type) for c in proposal.dataset.tables[0].columns][2:] == [("kg", "numeric"), ("note", "text")]
