@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 
@@ -55,7 +56,9 @@ _POINT_GROUPS = re.compile(r"-?[1-9][0-9]{0,2}(?:\.[0-9]{3})+")
 
 _ISO = {name: converter(Column(type=name)) for name in INFERRED_TIMES}
 
-_DAYS = (
+_Day = tuple[re.Pattern[str], tuple[str, ...]]
+
+_DAYS: Sequence[_Day] = (
     (re.compile(r"[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{4}"), ("%d.%m.%Y",)),
     (re.compile(r"[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{2}"), ("%d.%m.%y",)),
     (re.compile(r"[0-9]{1,2}/[0-9]{1,2}/[0-9]{4}"), ("%d/%m/%Y", "%m/%d/%Y")),
@@ -70,7 +73,7 @@ _DAYS = (
     (re.compile(r"[0-9]{1,2} [A-Za-z]{3} [0-9]{4}"), ("%d %b %Y",)),
     (re.compile(r"[0-9]{1,2} [A-Za-z]{4,9} [0-9]{4}"), ("%d %B %Y",)),
 )
-_DAYS_AFTER_WORDS = (
+_DAYS_AFTER_WORDS: Sequence[_Day] = (
     (re.compile(r"[A-Za-z]{3} [0-9]{1,2}, [0-9]{4}"), ("%b %d, %Y",)),
     (re.compile(r"[A-Za-z]{4,9} [0-9]{1,2}, [0-9]{4}"), ("%B %d, %Y",)),
     (re.compile(r"[A-Za-z]{3} [0-9]{1,2} [0-9]{4}"), ("%b %d %Y",)),
@@ -176,13 +179,9 @@ def _numbers(text: str) -> tuple[str, ...]:
 
 
 def _formats(text: str) -> list[str]:
-    if text[0].isdigit():
-        known = _DAYS
-    elif text[:3].lower() in _WORDS:
-        known = _DAYS_AFTER_WORDS
-    else:
+    if not text[0].isdigit() and text[:3].lower() not in _WORDS:
         return []
-    for pattern, days in known:
+    for pattern, days in _DAYS if text[0].isdigit() else _DAYS_AFTER_WORDS:
         match = pattern.match(text)
         if match is None:
             continue

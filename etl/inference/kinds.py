@@ -243,6 +243,11 @@ def _texts(place: Observation, name: str) -> Kind:  # noqa: PLR0911 - one for ea
         return Kind(type=moment.type, formats=moment.formats, options=moment.options, remark=moment.remark)
     if texts.forms["integer"] + texts.forms["numeric"] == texts.values:
         return _numbers_in_quotes(place, name)
+    if (
+        texts.forms["padded"]
+        and texts.forms["padded"] + texts.forms["integer"] + texts.forms["numeric"] == texts.values
+    ):
+        return Kind(type="text", remark="digits, of which some begin with 0")
     if kind := _numbers_of_a_country(place):
         return kind
     if texts.forms["boolean"] == texts.values:

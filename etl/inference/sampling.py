@@ -26,7 +26,7 @@ _OUTSIDE_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 20
 _PLACES = 16
 _RECORDS_OF_PLACE = 200
-_PLACE_BYTES = 1 << 18
+_PLACE_BYTES = 1 << 16
 _OVERLAP = 1_000
 _SEARCHED_BYTES = 2 << 30
 """Of a larger source only the places are looked at, and not all of it."""
@@ -40,7 +40,6 @@ _EXPANDED = 6
 _SMALL_BYTES = 1 << 26
 """A source up to this size is read to its end in any case."""
 
-_TAIL_BYTES = 1 << 16
 _RECORDS_OF_TAIL = 2_500
 _PADDED = re.compile(rb':\s{0,9}"-?0[0-9]+[."]')
 """The colon of a member, and a number in quotes that begins with 0."""
@@ -126,10 +125,10 @@ def observe_rest(
     try:
         with opened(source) as stream:
             searches_all = bool(in_quotes) or (bool(numbers) and (stream.size or 0) < _SMALL_BYTES)
-            for data, place in _chunks(stream, records.end, searches_all=searches_all):
+            for data, place, most in _chunks(stream, records.end, searches_all=searches_all):
                 for match in _PADDED.finditer(data):
                     padded.add(_name_before(data, match.start()))
-                seen.observe(place)
+                seen.observe(place, most)
     except SourceError as error:
         records.rest_fault = str(error)
     return padded & set(numbers)
@@ -141,8 +140,8 @@ def _name_before(data: bytes, colon: int) -> str:
     return data[data.rfind(b'"', max(0, end - _OVERLAP), end) + 1 : end].decode("utf-8", "replace")
 
 
-def _chunks(stream: Stream, begin: int, *, searches_all: bool) -> Iterator[tuple[bytes, bytes]]:
-    """Yield parts of a source from a byte on, each with a part of it whose records are wanted, or none.
+def _chunks(stream: Stream, begin: int, *, searches_all: bool) -> Iterator[tuple[bytes, bytes, int]]:
+    """Yield parts of a source from a byte on, each with a part of it of which so many records are wanted.
 
     The wanted parts do not overlap: a record that is observed twice would seem to come again.
     """
@@ -161,20 +160,20 @@ def _chunks(stream: Stream, begin: int, *, searches_all: bool) -> Iterator[tuple
         number += 1
         is_wanted = number % every == 0
         # What is cut in two by the end of a part is searched with the next one.
-        yield last[-_OVERLAP:] + new, new[:_PLACE_BYTES] if is_wanted else b""
+        yield last[-_OVERLAP:] + new, new[:_PLACE_BYTES] if is_wanted else b"", _RECORDS_OF_PLACE
         last = new if not is_wanted else new[_PLACE_BYTES:]
-    yield b"", last[-_TAIL_BYTES:]
+    yield b"", last[-_PLACE_BYTES:], _RECORDS_OF_TAIL
 
 
-def _places(path: str, begin: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+def _places(path: str, begin: int, size: int) -> Iterator[tuple[bytes, bytes, int]]:
     """Yield parts of a file that are spread evenly from a byte on; one is at its end."""
     step = (size - begin) // _PLACES
     with open(path, "rb") as file:  # noqa: PTH123 - a path as text
         for place in range(1, _PLACES + 1):
-            length = min(step, _PLACE_BYTES if place < _PLACES else _TAIL_BYTES)
+            length = min(step, _PLACE_BYTES)
             file.seek(begin + place * step - length if place < _PLACES else size - length)
             data = file.read(length)
-            yield data, data
+            yield data, data, _RECORDS_OF_PLACE if place < _PLACES else _RECORDS_OF_TAIL
 
 
 class _Seen:
@@ -187,12 +186,11 @@ class _Seen:
         self._begin = re.compile(rb'\{\s{0,20}"(?:%b)"\s{0,9}:' % names) if names else None
         self._usual = {name for name, member in root.members.items() if 2 * member.count >= root.count}
 
-    def observe(self, data: bytes) -> None:
-        """Observe whole records in a part: those that have most members which the first ones usually have."""
+    def observe(self, data: bytes, most: int) -> None:
+        """Observe some whole records in a part: those that have most members which the first ones usually have."""
         if self._begin is None:
             return
         text, at, count = data.decode("latin-1"), 0, 0
-        most = _RECORDS_OF_PLACE if len(data) > _TAIL_BYTES else _RECORDS_OF_TAIL
         while count < most and (match := self._begin.search(data, at)):
             try:
                 end = value_end(text, match.start())
