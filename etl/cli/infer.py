@@ -13,6 +13,8 @@ from etl.inference.proposing import propose
 from etl.ingestion.sources import encodings
 from etl.ingestion.sources.naming import named
 
+_PATHS_SHOWN = 10
+
 
 @click.command(
     "infer",
@@ -64,10 +66,12 @@ def command(
     )
     if as_json:
         print_json([_facts(proposal, path)])
-    elif path is None:
+        return
+    if path is None:
         click.echo(proposal.text)
     else:
         _print_written(proposal, path, sources[0].name)
+    _print_findings(proposal)
 
 
 def _facts(proposal: Proposal, path: Path | None) -> dict[str, Any]:
@@ -80,6 +84,7 @@ def _facts(proposal: Proposal, path: Path | None) -> dict[str, Any]:
         "is_all": sample.is_all,
         "found": sample.reason,
         "key": list(dataset.key),
+        "left_out": dict(sample.left_out),
         "tables": [table.name for table in dataset.tables],
         "definition": proposal.text if path is None else None,
     }
@@ -92,3 +97,20 @@ def _print_written(proposal: Proposal, path: Path, source: str) -> None:
     key = f"key {', '.join(dataset.key)}" if dataset.key else "no key"
     print_note(f"{path}: {sample.records:,} records, {sample.reason}; {key}; {tables}")
     print_note(f"next: etl dataset create {dataset.name} && etl load {dataset.name} {shlex.quote(source)}")
+
+
+def _print_findings(proposal: Proposal) -> None:
+    """Print what the records do not have: the key is a guess, and what is around them is not loaded."""
+    dataset, sample = proposal.dataset, proposal.sample
+    if dataset.key and dataset.key != ("record_key",):
+        seen = f"{sample.records + sample.further:,}"
+        print_note(f"the key {', '.join(dataset.key)} is unique in the {seen} records that were looked at: check it")
+    if sample.left_out:
+        paths = list(sample.left_out)
+        more = f" and {len(paths) - _PATHS_SHOWN:,} more paths" if len(paths) > _PATHS_SHOWN else ""
+        print_note(
+            f"left out, because it is outside of {dataset.records}: {', '.join(paths[:_PATHS_SHOWN])}{more}"
+            f" (values: {sum(sample.left_out.values()):,}); the definition lists them"
+        )
+    if sample.rest_fault:
+        print_note(f"the rest of the source cannot be read: {sample.rest_fault}")

@@ -13,6 +13,8 @@ from etl.datasets.types import OPTIONS, NumberType, ServerType, TimeType, with_o
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 NAME_LENGTH = 63
 """The longest name of PostgreSQL."""
+_COLUMN_NAME = re.compile(r"[^\W\d][\w\x80-\U0010ffff]*")
+"""Letters of every script: PostgreSQL takes any of them, in names of at most 63 bytes."""
 _OTHERS_SCHEMA = re.compile(r"(etl|etl_staging|pg_.*|information_schema)\.")
 _SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 
@@ -124,7 +126,8 @@ def _key_column_problems(dataset: Dataset, name: str) -> Iterator[str]:
 
 
 def _misuses(column: Column, table: Table) -> Iterator[str]:
-    if not _NAME.fullmatch(column.name):
+    is_name = _COLUMN_NAME.fullmatch(column.name) and column.name.isprintable() and " " not in column.name
+    if not is_name or len(column.name.encode()) > NAME_LENGTH:
         yield f"expected a name of letters, digits and _, at most {NAME_LENGTH} long"
     if column.name in {*LINEAGE, DIGEST}:
         yield "the name is used by the lineage of each row"

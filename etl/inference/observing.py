@@ -7,8 +7,10 @@ from collections import Counter
 from decimal import Decimal
 from typing import Any
 
-from etl.inference.forms import forms_of
+from etl.inference.forms import SHORT, forms_of, forms_of_short
+from etl.inference.wrapping import wrapping_of
 from etl.ingestion.framing.partial import Undecoded
+from etl.ingestion.transform.wrappings import unwrapped
 
 MAX_LEVELS = 16
 MAX_MEMBERS = 1_000
@@ -20,6 +22,9 @@ MAX_COMPARED = 500_000
 
 _TEXTS_KEPT = 4
 _WORDS_KEPT = 50
+_UNKNOWN = frozenset({"other", "comma", "comma_groups", "point_groups", "clock"})
+"""Forms of texts that are shown as examples where the others are numbers or times."""
+
 _TEXT_COMPARED = 200
 """A longer text identifies nothing."""
 
@@ -44,10 +49,11 @@ class Texts:
         self.forms: Counter[str] = Counter()
         self.words: Counter[str] = Counter()
         self.none_words: set[str] = set()
+        self.has_padded = False
 
     def add(self, text: str) -> None:
         """Add one text."""
-        forms = forms_of(text)
+        forms = forms_of_short(text) if len(text) <= SHORT else forms_of(text)
         if not self.count or text < self.least:
             self.least = text[:_TEXT_COMPARED]
         if text > self.most:
@@ -59,8 +65,23 @@ class Texts:
             self.forms[form] += 1
         if forms == ("none",):
             self.none_words.add(text)
-        elif forms == ("other",) and (text in self.words or len(self.words) < _WORDS_KEPT):
+        elif forms[0] in _UNKNOWN and (text in self.words or len(self.words) < _WORDS_KEPT):
             self.words[text[:_TEXT_COMPARED]] += 1
+
+    def merge(self, other: "Texts") -> None:
+        """Add the texts of another place."""
+        if other.count:
+            self.least = min(self.least, other.least) if self.count else other.least
+            self.most = max(self.most, other.most)
+        self.count += other.count
+        self.shortest = min(self.shortest, other.shortest)
+        self.longest = max(self.longest, other.longest)
+        self.forms += other.forms
+        for word, count in other.words.items():
+            if word in self.words or len(self.words) < _WORDS_KEPT:
+                self.words[word] += count
+        self.none_words |= other.none_words
+        self.has_padded = self.has_padded or other.has_padded
 
     @property
     def values(self) -> int:
@@ -69,7 +90,7 @@ class Texts:
 
     @property
     def examples(self) -> list[str]:
-        """The first few texts of no known form."""
+        """The first few texts that are neither plain numbers nor times."""
         return list(self.words)[:_TEXTS_KEPT]
 
     @property
@@ -95,6 +116,14 @@ class Numbers:
             self.most = number
         self.count += 1
         self.whole += type(number) is int
+
+    def merge(self, other: "Numbers") -> None:
+        """Add the numbers of another place."""
+        if other.count:
+            self.least = min(self.least, other.least) if self.count else other.least
+            self.most = max(self.most, other.most) if self.count else other.most
+        self.count += other.count
+        self.whole += other.whole
 
 
 class Distinct:
@@ -135,11 +164,13 @@ class Observation:
 
     `members` are the members of its objects in the order of their first occurrence, `elements` are the elements of its
     arrays. Both are empty if `is_whole`: the place has too many parts. `distinct` is None where a record can have
-    several values.
+    several values. `wrapped` are the values within objects of extended JSON, by its name, and `wrappings` how many of
+    the objects are such.
     """
 
     def __init__(self, budget: Budget, *, level: int = 0, is_single: bool = True) -> None:
-        self.count = self.nulls = self.booleans = self.objects = self.arrays = 0
+        self.count = self.nulls = self.booleans = self.trues = self.objects = self.arrays = 0
+        self.empty_arrays = self.empty_objects = 0
         self.texts = Texts()
         self.numbers = Numbers()
         self.members: dict[str, Observation] = {}
@@ -147,6 +178,9 @@ class Observation:
         self.is_whole = False
         self.distinct = Distinct(budget) if is_single else None
         self.most_elements = 0
+        self.wrapped: dict[str, Observation] = {}
+        self.wrappings = 0
+        self._rows: Observation | None = None
         self._level = level
         self._budget = budget
 
@@ -165,6 +199,7 @@ class Observation:
             self._compare(None)
         elif kind is bool:
             self.booleans += 1
+            self.trues += value
             self._compare(None)
         else:
             self._compare(None)
@@ -183,6 +218,9 @@ class Observation:
             value = value.decoded() if is_shallow else [] if value.is_array else {}
         if isinstance(value, dict):
             self.objects += 1
+            self.empty_objects += not value
+            if len(value) <= 2 and (wrapping := wrapping_of(value)):
+                self._add_wrapped(wrapping, value)
             for name, inner in value.items():
                 if self.is_whole:
                     break
@@ -191,12 +229,78 @@ class Observation:
                     member.add(inner)
             return
         self.arrays += 1
+        self.empty_arrays += not value
         self.most_elements = max(self.most_elements, len(value))
         if value and self.elements is None and not self.is_whole:
             self.elements = self._place(is_single=False)
         if self.elements:
             for element in value:
                 self.elements.add(element)
+
+    def _add_wrapped(self, name: str, value: dict[str, Any]) -> None:
+        self.wrappings += 1
+        inner = self.wrapped.get(name)
+        if inner is None:
+            is_single = self.distinct is not None
+            inner = self.wrapped[name] = Observation(self._budget, level=MAX_LEVELS, is_single=is_single)
+        inner.add(unwrapped(name)(value))
+
+    def scalars(self) -> "Observation":
+        """Return a place with all values of this one that are neither objects nor arrays."""
+        place = Observation(self._budget, level=MAX_LEVELS, is_single=False)
+        place.texts.merge(self.texts)
+        place.numbers.merge(self.numbers)
+        place.nulls, place.booleans, place.trues = self.nulls, self.booleans, self.trues
+        place.count = self.count - self.objects - self.arrays
+        return place
+
+    def merge(self, other: "Observation") -> None:
+        """Add the values of another place. They are not compared with one another any more."""
+        for name in (
+            "count",
+            "nulls",
+            "booleans",
+            "trues",
+            "objects",
+            "arrays",
+            "empty_arrays",
+            "empty_objects",
+            "wrappings",
+        ):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.texts.merge(other.texts)
+        self.numbers.merge(other.numbers)
+        self.is_whole = self.is_whole or other.is_whole
+        self.most_elements = max(self.most_elements, other.most_elements)
+        if self.distinct and other.count:
+            self.distinct.forget()
+        for name, member in other.members.items():
+            if name in self.members:
+                self.members[name].merge(member)
+            else:
+                self.members[name] = member
+        for name, inner in other.wrapped.items():
+            if name in self.wrapped:
+                self.wrapped[name].merge(inner)
+            else:
+                self.wrapped[name] = inner
+        if other.elements and self.elements:
+            self.elements.merge(other.elements)
+        self.elements = self.elements or other.elements
+
+    def rows(self) -> "Observation | None":
+        """Return the place of the child rows: the elements of the arrays, and the objects that are alone."""
+        if not self.objects or self._rows:
+            return self._rows or self.elements
+        rows = Observation(self._budget, level=self._level, is_single=False)
+        if self.elements:
+            rows.merge(self.elements)
+        alone = Observation(self._budget, level=self._level, is_single=False)
+        alone.count = alone.objects = self.objects - self.empty_objects
+        alone.members = self.members
+        rows.merge(alone)
+        self._rows = rows
+        return rows
 
     def _new(self, name: str) -> "Observation | None":
         place = self._place(is_single=self.distinct is not None) if len(self.members) < MAX_MEMBERS else None
@@ -231,3 +335,8 @@ class Observation:
     def values(self) -> int:
         """The values that are not null."""
         return self.count - self.nulls
+
+    @property
+    def is_object_with_members(self) -> bool:
+        """Whether all values are objects, and have members."""
+        return self.objects == self.count and bool(self.members)

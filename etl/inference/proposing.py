@@ -1,13 +1,14 @@
 """A proposed definition gets a name that is free, and is written to its file."""
 
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from etl import datasets
 from etl.errors import UsageError, cannot_write
 from etl.inference import Proposal, infer
-from etl.inference.identifiers import LONGEST, Names, snake_case
+from etl.inference.identifiers import LONGEST, Names, ascii_name
 from etl.ingestion.values import Source
 
 _NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{LONGEST - 1}}}")
@@ -41,12 +42,21 @@ def propose(
 
 
 def _write(proposal: Proposal, path: Path) -> None:
+    """Write a proposal that reads as a definition; a file of this name is never there in part."""
+    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{proposal.text}\n", encoding="utf-8")
+        with tempfile.TemporaryDirectory() as folder:
+            tried = Path(folder) / path.name
+            tried.write_text(f"{proposal.text}\n", encoding="utf-8")
+            datasets.read(tried)
+        try:
+            part.write_text(f"{proposal.text}\n", encoding="utf-8")
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(str(path), error) from error
-    datasets.read(path)
 
 
 def _name(given: str | None, output: Path | None, source: Source, taken: set[str]) -> str:
@@ -55,13 +65,19 @@ def _name(given: str | None, output: Path | None, source: Source, taken: set[str
     if name is None and source.name == "-":
         if source.given is not None:
             raise UsageError("the source has no name", hint='give the dataset a name, as in name="parcels"')
-        raise UsageError("records from standard input have no name", hint="give the dataset a name with --name")
-    name = name or Names(taken).new([_ENDINGS.sub("", Path(source.name).name)])
+        raise UsageError(
+            "records from standard input have no name",
+            hint="give the dataset a name: --name NAME, or --output NAME.toml",
+        )
+    name = name or Names(taken).new([ascii_name(_ENDINGS.sub("", Path(source.name).name))])
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"expected a name of letters, digits and _, at most {LONGEST} long, got {name!r}",
-            hint=f"--name {snake_case([name])}",
+            hint=f"--name {ascii_name(name)}",
         )
     if output and output.name != f"{name}.toml":
-        raise UsageError(f"expected an output with the name {name}.toml, like the dataset, got {output.name}")
+        raise UsageError(
+            f"expected an output with the name {name}.toml, like the dataset, got {output.name}",
+            hint=f"--output {output.with_name(f'{name}.toml')}",
+        )
     return name

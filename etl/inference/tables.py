@@ -5,13 +5,16 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from etl.datasets import Column, Dataset, Table, paths
+from etl.datasets import SOURCE, Column, Dataset, Table, paths
 from etl.inference import keys
 from etl.inference.identifiers import Names
 from etl.inference.leaves import Array, Leaf, within
 from etl.inference.observing import Observation
 
 _SCHEMA = "logistics"
+
+Words = tuple[str, ...]
+"""Names of members that the name of a table or a column is made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +37,22 @@ class _DraftState:
     rows: dict[str, int] = field(default_factory=dict)
 
 
-def draft_of(root: Observation, name: str, records: str, used_names: frozenset[str]) -> Draft:
-    """Propose a definition called `name` for the observed records; no table gets one of the used names."""
+def draft_of(root: Observation, name: str, records: str, used_names: frozenset[str], record_names: Words) -> Draft:
+    """Propose a definition called `name` for the observed records; no table gets one of the used names.
+
+    `record_names` are words for the record, beside those of the dataset.
+    """
     own = {table.partition(".")[2] for table in used_names if table.startswith(f"{_SCHEMA}.")}
     state = _DraftState(dataset=name, names=Names(own))
     leaves, arrays = within(root)
     fixed = [Column(type="text", name="record_key", path="@", required=True)] if records.endswith("*") else []
-    first = _table(state, (), fixed, leaves)
+    if not leaves and not fixed:
+        fixed = [Column(type="text", name="source", path="source", value=SOURCE)]  # a table has at least one column
+    first = _table(state, (), (), fixed, leaves)
     state.rows[first.name] = root.count
-    candidates = keys.choose({column: leaf for (_, column), leaf in state.leaves.items()}, name, root.count)
-    key = fixed[0].name if fixed else candidates.key
+    places = {column: leaf for (_, column), leaf in state.leaves.items()}
+    candidates = keys.choose(places, keys.names_of_record(name, records, record_names), root.count)
+    key = "record_key" if records.endswith("*") else candidates.key
     columns = tuple(_required(column) if column.name == key else column for column in first.columns)
     first = msgspec.structs.replace(first, columns=columns)
     dataset = Dataset(
@@ -52,7 +61,7 @@ def draft_of(root: Observation, name: str, records: str, used_names: frozenset[s
         mode="merge" if key else "append",
         key=(key,) if key else (),
         newest_by=None,
-        tables=(first, *_children(state, (), arrays, first.column(key) if key else None)),
+        tables=(first, *_children(state, (), (), arrays, first.column(key) if key else None)),
         path="",
     )
     return Draft(dataset=dataset, leaves=state.leaves, rows=state.rows, keys=candidates)
@@ -63,16 +72,22 @@ def _required(column: Column) -> Column:
 
 
 def _children(
-    state: _DraftState, outer: tuple[tuple[str, ...], ...], arrays: list[Array], key: Column | None
+    state: _DraftState,
+    outer: tuple[tuple[str, ...], ...],
+    outer_words: Words,
+    arrays: list[Array],
+    key: Column | None,
 ) -> Iterator[Table]:
     """Propose a table for each array, each followed by those of the arrays in its elements; `outer` encloses them."""
     for array in arrays:
-        array_paths = (*outer, array.path)
+        array_paths, words = (*outer, array.path), (*outer_words, *array.words)
         leaves, inner = within(array.elements)
-        table = _table(state, array_paths, [*_from_record(key, len(array_paths)), *_positions(array_paths)], leaves)
+        table = _table(
+            state, array_paths, words, [*_from_record(key, len(array_paths)), *_positions(array_paths)], leaves
+        )
         state.rows[table.name] = array.elements.count
         yield table
-        yield from _children(state, array_paths, inner, key)
+        yield from _children(state, array_paths, words, inner, key)
 
 
 def _from_record(key: Column | None, levels: int) -> Iterator[Column]:
@@ -91,13 +106,20 @@ def _positions(array_paths: tuple[tuple[str, ...], ...]) -> Iterator[Column]:
 
 
 def _table(
-    state: _DraftState, array_paths: tuple[tuple[str, ...], ...], fixed: list[Column], leaves: list[Leaf]
+    state: _DraftState,
+    array_paths: tuple[tuple[str, ...], ...],
+    words: Words,
+    fixed: list[Column],
+    leaves: list[Leaf],
 ) -> Table:
     """Return a table of the fixed columns and of one for each leaf, followed by the column of its misfits."""
-    words = [state.dataset, *(name for path in array_paths for name in path)]
-    table = f"{_SCHEMA}.{state.names.new(words)}"
+    full = [name for path in array_paths for name in path]
+    table = f"{_SCHEMA}.{state.names.table(state.dataset, full, words)}"
     names = Names({column.name for column in fixed})
-    named = [(names.new(leaf.path or ("record",)), leaf) for leaf in leaves]
+    # Of two leaves with the same short name, the outer one gets it.
+    by_depth = sorted(range(len(leaves)), key=lambda place: len(leaves[place].path))
+    chosen = {place: names.new(leaves[place].path or ("record",), shorter=leaves[place].words) for place in by_depth}
+    named = [(chosen[place], leaf) for place, leaf in enumerate(leaves)]
     columns = list(fixed)
     for name, leaf in named:
         kind = leaf.kind
@@ -109,6 +131,7 @@ def _table(
             null_if=kind.null_if,
             formats=kind.formats,
             misfits_to=note,
+            **kind.options,
         )
         columns.append(column)
         if note:

@@ -1,7 +1,8 @@
 """A proposed definition -> TOML, with a comment that describes the values of each column. Pure."""
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,29 +13,48 @@ from etl.inference.tables import Draft
 
 _LONGEST_SHOWN = 40
 
+_OPTIONS = ("required", "null_if", "true", "false", "decimal", "json", "unwrap", "formats", "timezone", "misfits_to")
+"""The options of a column that may be proposed, in the order of the reference."""
+
+_BARE_NAME = re.compile(r"[A-Za-z0-9_]+")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """The sample of a proposal: its source, the reason for the path of its records, their number, and the faults."""
+    """The sample of a proposal: its source, the reason for the path of its records, their number, and the faults.
+
+    `further` is the number of records of the middle and the end that were looked at. `left_out` are the numbers of
+    values outside the records by their paths; `may_leave_out_more`: what follows the sample may have others.
+    `rest_fault` says why the rest could not be read.
+    """
 
     source: str
     reason: str
     records: int
+    further: int
     no_records: int
     is_all: bool
+    left_out: Mapping[str, int]
+    may_leave_out_more: bool
+    rest_fault: str
 
 
 def toml(draft: Draft, sample: Sample) -> str:
     """Return the definition as the text of a file."""
     return "\n".join(
-        [*_head(draft, sample), *(line for table in draft.dataset.tables for line in _table(draft, table))]
+        [
+            *_head(draft, sample),
+            *_left_out(sample),
+            *(line for table in draft.dataset.tables for line in _table(draft, table)),
+        ]
     )
 
 
 def _head(draft: Draft, sample: Sample) -> Iterator[str]:
     dataset = draft.dataset
     which = "all" if sample.is_all else "the first"
-    yield f"# Proposed from {which} {sample.records:,} records of {_shown(sample.source)} ({sample.reason})."
+    further = f" and {sample.further:,} further on" if sample.further else ""
+    yield f"# Proposed from {which} {sample.records:,} records{further} of {_shown(sample.source)} ({sample.reason})."
     yield "# A comment after each column describes its values. `required = true` rejects a record without a value."
     yield '# `comment = "..."` becomes the comment of the column in the database.'
     if sample.no_records:
@@ -42,18 +62,35 @@ def _head(draft: Draft, sample: Sample) -> Iterator[str]:
     yield f"name = {_text(dataset.name)}"
     yield f"records = {_text(dataset.records)}"
     yield f'mode = "{dataset.mode}"'
-    others = ", ".join(draft.keys.others[:5])
-    if dataset.key:
-        yield f"key = {_value(dataset.key)}{_remark('also unique and never null: ' + others if others else '')}"
-        if draft.keys.newest:
-            yield f"# newest_by = {_text(draft.keys.newest[0])}  # of two versions of a record, the larger one stays"
-            yield from (f"# newest_by = {_text(name)}" for name in draft.keys.newest[1:3])
+    yield from _key(draft)
+    yield f'on_unknown = "{dataset.on_unknown}"  # counts the records that have a member without a column'
+
+
+def _key(draft: Draft) -> Iterator[str]:
+    candidates, others = draft.keys, ", ".join(draft.keys.others[:5])
+    if draft.dataset.key:
+        yield f"key = {_value(draft.dataset.key)}{_remark('also unique and never null: ' + others if others else '')}"
+        if candidates.newest:
+            yield f"# newest_by = {_text(candidates.newest[0])}  # of two versions of a record, the larger one stays"
+            yield from (f"# newest_by = {_text(name)}" for name in candidates.newest[1:3])
     elif others:
-        yield f"# No key: the sample is small. Unique and never null: {others}. If one of them is `required`,"
+        few = "the sample is small" if candidates.own else "no unique column is named like the record"
+        yield f"# No key: {few}. Unique and never null: {others}. If one of them is `required`,"
         yield f'# `mode = "merge"` and `key = [{_text(draft.keys.others[0])}]` keep the last version of each record.'
     else:
-        yield "# No key: no column is unique and never null. A record that comes again in a file with other content is"
-        yield "# added again. The same file is loaded once, whatever its name is."
+        yield "# No key: no column with the name of an identifier is unique and never null. A record that comes again"
+        yield "# in a file with other content is added again. The same file is loaded once, whatever its name is."
+
+
+def _left_out(sample: Sample) -> Iterator[str]:
+    """Yield the comments that name what is outside the records."""
+    counts = sample.left_out
+    if counts:
+        yield f"# Left out: in no record of the source (values: {sum(counts.values()):,}). Values by path:"
+        yield from (f"#   {_printable(path)}: {count:,}" for path, count in counts.items())
+        yield "# `--records PATH` proposes for another array. `--records ''` makes the document one record."
+    if sample.may_leave_out_more:
+        yield "# The source was not read to its end: there may be more outside of the records."
 
 
 def _table(draft: Draft, table: Table) -> Iterator[str]:
@@ -66,13 +103,21 @@ def _table(draft: Draft, table: Table) -> Iterator[str]:
     yield "[table.columns]"
     for column in table.columns:
         leaf = draft.leaves.get((table.name, column.name))
-        yield f"{column.name} = {_column(column)}{_remark(_description(leaf, draft.rows[table.name]) if leaf else '')}"
+        remark = _remark(_description(leaf, draft.rows[table.name]) if leaf else "")
+        yield f"{_name(column.name)} = {_column(column)}{remark}"
+
+
+def _name(name: str) -> str:
+    """Return a name as a key of TOML."""
+    return name if _BARE_NAME.fullmatch(name) else _text(name)
 
 
 def _column(column: Column) -> str:
     options: dict[str, Any] = {"path": column.path} if column.path != column.name else {}
+    if column.value is not None:
+        options["value"] = column.value
     options["type"] = column.type
-    for name in ("required", "null_if", "formats", "misfits_to"):
+    for name in _OPTIONS:
         if value := getattr(column, name):
             options[name] = value
     if len(options) == 1:
@@ -85,7 +130,7 @@ def _description(leaf: Leaf, rows: int) -> str:
     parts = ["always" if place.values == rows else f"in {place.values:,} of {rows:,}"]
     if numbers.count:
         parts.append(_range("", _number(numbers.least), _number(numbers.most)))
-    if leaf.kind.type in INFERRED_TIMES and not numbers.count and not leaf.kind.has_misfits:
+    if leaf.kind.type in INFERRED_TIMES and texts.count and not numbers.count and not leaf.kind.has_misfits:
         if not leaf.kind.formats and not texts.none_words:
             parts.append(_range("", _shown(texts.least), _shown(texts.most)))
     elif texts.count:
@@ -111,9 +156,11 @@ def _number(number: Any) -> str:
 def _shown(text: str) -> str:
     """Return a text for a comment: short, on one line, and without characters that change how the line is shown."""
     cut = text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
-    return (
-        '"' + "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in cut) + '"'
-    )
+    return f'"{_printable(cut)}"'
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in text)
 
 
 def _remark(text: str) -> str:

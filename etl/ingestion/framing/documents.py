@@ -6,9 +6,9 @@ may follow one another, such as pages: each has records at one of the paths.
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import InvalidOperation
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import ijson
 
@@ -83,13 +83,19 @@ def require_path(path: str) -> None:
 
 
 class Document:
-    """The document around the records; `arrays` and `objects` are other paths that could name records in it."""
+    """The document around the records; `arrays` and `objects` are other paths that could name records in it.
 
-    def __init__(self, window: Window, wanted: Sequence[Container]) -> None:
+    `outside` is given each event of ijson outside of the records, with its value.
+    """
+
+    def __init__(
+        self, window: Window, wanted: Sequence[Container], outside: Callable[[str, Any], None] | None = None
+    ) -> None:
         self.arrays: list[str] = []
         self.objects: list[str] = []
         self._window = window
         self._wanted = wanted
+        self._outside = outside
         self._longest = 1 + max(value.prefix.count(".") for value in wanted)
         self._path: list[str] = []
         self._documents = 0
@@ -154,6 +160,8 @@ class Document:
             raise self._not_json(data) from None
         opened = None
         for event, value in self._events:
+            if self._outside:
+                self._outside(event, value)
             if event == "map_key":
                 self._path[-1] = value
             elif event in {"start_map", "start_array"}:

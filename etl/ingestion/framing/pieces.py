@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etl.errors import SourceError
 from etl.ingestion.constants import (
@@ -52,7 +52,7 @@ class CutOptions:
     A piece has at most `batch_rows` records; the first has at most `first_rows`, and each at most twice as many as the
     one before it. The `prover` is asked first how many records a block holds; without a prover the cutter checks the
     blocks itself. `expected` returns marks that may come after so many records: where the source has one of them, its
-    records were proven before.
+    records were proven before. `outside` is given each event of the document outside of the records, by ijson.
     """
 
     format: Format
@@ -62,6 +62,7 @@ class CutOptions:
     first_rows: int = sys.maxsize
     prover: Prover | None = None
     expected: Callable[[int], Sequence[Mark]] | None = None
+    outside: Callable[[str, Any], None] | None = None
 
 
 class NoRecordsError(SourceError):
@@ -112,7 +113,7 @@ def cutting(stream: ByteStream, *paths: CutOptions) -> Iterator[Piece | None]:
     ]
     numbers = dict.fromkeys(range(len(paths)), 1)
     missing = set(numbers)
-    document = Document(window, wanted)
+    document = Document(window, wanted, options.outside)
     while (which := document.next()) is not None:
         missing.discard(which)
         window.number = numbers[which]
