@@ -25,6 +25,7 @@ from etl.ingestion.framing.nesting import is_nested_deeper
 from etl.ingestion.framing.spans import Members, Spans, members, searched
 from etl.ingestion.transform import misfits
 from etl.ingestion.transform.acceptance import group_of
+from etl.ingestion.transform.collecting import are_sound
 from etl.ingestion.transform.conditions import TokenCondition, decisions
 from etl.ingestion.transform.extraction import Fields, RowExtractor
 from etl.ingestion.transform.extras import Extras
@@ -137,10 +138,8 @@ class FastPath:
         """Return the number of records in a block and their rows, or None where the cutter must check the block.
 
         Decoding a block proves that it is JSON. It does not prove how deep the unnamed members are nested, or that each
-        value is of the kind of its column: both are checked here. What no row holds is not checked: the cutter does it.
+        value is of the kind of its column: both are checked here, and of members that no row holds that they are UTF-8.
         """
-        if self._shape.leaves_out:
-            return None
         if self._pause:
             self._pause -= 1
             return None
@@ -193,6 +192,9 @@ class FastPath:
         return self._extras.counted(records) if self._extras else None
 
     def _are_sound(self, data: bytes, records: Sequence[Any]) -> bool:
+        left_out = self._shape.left_out
+        if left_out and not are_sound(data, left_out, records):
+            return False
         return self._extras is None or self._extras.are_sound(data, records)
 
     def _rows(self, block: "_Block", offset: int, first: int) -> BlockRows:
