@@ -45,6 +45,8 @@ _NUL = _BY_NUMBER + b"0000"
 _UNSTORABLE = re.compile(rb"\\(?=u(?:0000|[dD][89a-fA-F]))")
 _CLOSER = re.compile(rb"\\u(?:0000|001[fF]|[dD][89a-fA-F])")
 _OTHER_ESCAPE = re.compile(rb'\\[^"\\]').search
+_NO_QUOTE_ESCAPE = re.compile(rb'\\[^"]', re.DOTALL).search
+_DIFFERENT_ESCAPES = 6
 _NUMBERED = re.compile(rb"(?:\\u[0-9a-fA-F]{4})+")  # together: two of them may be one character
 _ESCAPE_SIZE = len(b"\\u0000")
 _FEW_ESCAPES = 24
@@ -196,12 +198,15 @@ def _unescaped_rows(rows: Sequence[Token], joined: bytes) -> Sequence[Token] | N
     """Return the fields of rows that are joined, or None where one of them cannot be unescaped with the others."""
     if not _OTHER_ESCAPE(joined):
         return rows
-    if _NUL in joined:
-        return None  # Almost surely a NUL: the rows with it are found sooner than by replacing all escapes before it.
-    try:
-        fields = _without_escapes(joined).split(_BETWEEN_ROWS)
-    except UNDECODABLE:
-        return None
+    unescaped = _with_few_escapes(joined)
+    if unescaped is None:
+        if _NUL in joined:
+            return None  # The rows with a NUL are found sooner than by replacing all escapes before it.
+        try:
+            unescaped = _without_escapes(joined)
+        except UNDECODABLE:
+            return None
+    fields = unescaped.split(_BETWEEN_ROWS)
     # Escapes may mean the separators.
     return fields if len(fields) == len(rows) else None
 
@@ -215,7 +220,7 @@ def _unescaped(tokens: Sequence[Token], joined: bytes, suspects: set[int]) -> Se
     if not _OTHER_ESCAPE(joined):
         return tokens
     try:
-        fields = _without_escapes(joined).split(SEPARATOR)
+        fields = (_with_few_escapes(joined) or _without_escapes(joined)).split(SEPARATOR)
     except UNDECODABLE:
         fields = []
     # An escape may mean the separator itself.
@@ -251,6 +256,29 @@ def _without_escapes(tokens: bytes) -> bytes:
         character = _CHARACTERS.get(match[0])
         alone = _without_numbered(alone) if character is None else alone.replace(match[0], character)
     return alone.replace(b"\0", b"\\\\")
+
+
+def _with_few_escapes(tokens: bytes) -> bytes | None:
+    """Replace each escape by its character, or return None: there are many different ones, or an escaped backslash.
+
+    The last backslash of an escaped one may be taken for the beginning of an escape. Then its first one stays before a
+    character that is none of an escape, and this shows it.
+    """
+    for _ in range(_DIFFERENT_ESCAPES):
+        match = _NO_QUOTE_ESCAPE(tokens)
+        if match is None:
+            return tokens
+        escaped = match[0]
+        character = _CHARACTERS.get(escaped)
+        if escaped == b"\\u":
+            escaped = tokens[match.start() : match.start() + _ESCAPE_SIZE]
+            character = None if _UNSTORABLE.match(escaped) else _characters_of(escaped)
+            if character and character.isascii():
+                return None  # It may be one of an escape.
+        if character is None or character == b"/":
+            return None
+        tokens = character.join(tokens.split(escaped))  # faster than to replace a text by a shorter one
+    return None
 
 
 def _without_numbered(alone: bytes) -> bytes:
