@@ -99,10 +99,10 @@ def columns(example: Example) -> Iterator[str]:
     rows_by_group = zip(*example.fields(list(groups.values())), strict=True)
     for (name, members), rows in zip(groups.items(), rows_by_group, strict=True):
         group = group_of(members[0].column, is_guarded=True)
-        is_accepted = group is not None and group.accept(rows) is not None
-        odd = (group.odd_rows(rows, len(members)) if group and group.odd_rows and not is_accepted else None) or []
+        accepted = group.accept(rows, len(members)) if group else None
+        assert accepted is not None
         for place, row in enumerate(rows):
-            verdict = "accepted with the others" if is_accepted or place not in odd else alone(members[0], row)
+            verdict = "accepted with the others" if place not in accepted[1] else alone(members[0], row)
             yield f"{'' if place else name:12} {shown(bytes(row)):28} {verdict}"
 
 

@@ -3,7 +3,10 @@ from pathlib import Path
 import pytest
 
 from etl.datasets import read
+from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.paths import fast
+from etl.ingestion.transform.projection import Projection
+from etl.ingestion.values import Block
 from tests.support.definitions import Define
 
 
@@ -54,3 +57,51 @@ def test_a_table_without_a_fast_path_is_reported(define: Define, tables: list[st
         for number, options in enumerate(tables)
     ]
     assert fast(define("\n".join(['name = "parcels"', *texts]))) == reason
+
+
+OF_SOME_ROWS = """
+name = "parcels"
+[[table]]
+name = "lab.road"
+where = { kind = "road" }
+[table.columns]
+id = "text"
+weight = { path = "parts.0.weight", type = "numeric" }
+cell = { path = "grid.1.0", type = "integer" }
+[[table]]
+name = "lab.rest"
+[table.columns]
+id = "text"
+city = { path = "to.city", type = "text" }
+[[table]]
+name = "lab.stops"
+each = ["legs", "stops"]
+[table.columns]
+id = { path = "^^.id", type = "text" }
+mode = { path = "^.mode", type = "text" }
+name = "text"
+"""
+
+
+@pytest.mark.parametrize(
+    ("member", "is_sound"),
+    [
+        (b'"parts":[{"weight":1.5},{"weight":2}],"grid":[[],[1,2]]', True),
+        (b'"parts":[{},{"weight":"\xff"}]', False),
+        (b'"grid":[["\xff"],[1]]', False),
+        (b'"to":{"city":"\xff"}', False),
+        (b'"legs":[{"mode":"\xff","stops":[]}]', False),
+        (b'"legs":[{"mode":"sea","stops":[{"name":"\xc3\xa4"}]}]', True),
+        (b'"parts":[{},{"weight":%b}]' % (b"[" * 300 + b"]" * 300), False),
+    ],
+)
+def test_a_block_is_proven_with_all_members_that_no_row_takes(define: Define, member: bytes, *, is_sound: bool) -> None:
+    """The fast path decodes a block once, also where rows leave named members out: these are checked by themselves."""
+    dataset = define(OF_SOME_ROWS)
+    shape = fast(dataset)
+    assert not isinstance(shape, str)
+    records = [b'{"id":"a","kind":"road","parts":null}', b'{"id":"b","kind":"road",%b}' % member]
+    block = Block(data=b",".join(records), shape="array", offset=1, place=1)
+    proof = FastPath(shape, Projection(dataset), 1).prove(block)
+    assert (proof is not None) == is_sound
+    assert proof is None or (proof.records, proof.rows and proof.rows.suspects) == (2, [])

@@ -14,6 +14,13 @@ from etl.ingestion.values import Piece, PieceShape, Span
 
 _BETWEEN = re.compile(rb"[ \t\n\r,]*")
 
+# The bytes from one record to the first name of the next one. A name that begins like this follows no string's end.
+_HEAD = re.compile(rb'\{[ \t\n\r]*+"[A-Za-z0-9_][A-Za-z0-9_.$@ -]*+"[ \t\n\r]*+:')
+_COMMA = re.compile(rb"\}[ \t\n\r]*,[ \t\n\r]*\Z")
+_LONGEST_COMMA = 64
+_HEADS = 8
+"""So many places are tried for the beginning of the second record: objects in the first one may begin likewise."""
+
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _value = msgspec.json.Decoder(msgspec.Raw).decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -119,6 +126,70 @@ class Spans(Sequence[Span]):
         end = start + self._sizes[place]
         begin = end - len(self._of_members.values[place]) if self._of_members else start
         return Span(start, end, not_an_object(chr(self._data[begin])))
+
+
+def searched(data: bytes, shape: PieceShape, count: int, places: Sequence[int]) -> list[Span] | None:
+    """Return the spans of some records of a block, or None where the search for them is not certain.
+
+    `places` are their places from 0, in order. The block decodes as `count` objects. If it has no more closing braces
+    than that, each of them ends a record. Else, if it has no other array, no value holds `},{` outside of a string, and
+    with the name of a member after it no string holds it: if these bytes occur between every two records, they occur
+    nowhere else.
+    """
+    if data[:1] != b"{" or data[-1:] != b"}":
+        return None
+    between, total = b"}", count
+    if data.count(between) != count:
+        between = _between_lines(data) if shape == "lines" else _between_elements(data) if shape == "array" else b""
+        total = count - 1
+    if not between:
+        return [Span(0, len(data)) for _ in places] if count == 1 else None
+    found: list[Span] = []
+    after = passed = 0  # The place after the `}` before the record at the place `passed`.
+    for place in places:
+        after, passed = _record_at(data, between, after, passed, place, count)
+        end = data.find(between, after)
+        if passed != place:
+            return None
+        found.append(Span(data.find(b"{", after), len(data) if end < 0 else end + 1))
+    return found if passed + data.count(between, after) == total else None
+
+
+def _between_lines(data: bytes) -> bytes:
+    at = data.find(b"\n")
+    return b"}\r\n{" if data[at - 1 : at] == b"\r" else b"}\n{"
+
+
+def _between_elements(data: bytes) -> bytes:
+    """Return the bytes between the first two elements of an array and the first name after them; b"": not certain."""
+    head = None if b"[" in data else _HEAD.match(data)
+    at = 0
+    for _ in range(_HEADS if head else 0):
+        at = data.find(head[0], at + 1) if head else -1
+        if at < 0:
+            break
+        if comma := _COMMA.search(data[max(0, at - _LONGEST_COMMA) : at]):
+            return comma[0] + head[0] if head else b""
+    return b""
+
+
+def _record_at(data: bytes, between: bytes, after: int, passed: int, place: int, count: int) -> tuple[int, int]:
+    """Return where the record at a place begins, after the `}` before it, and the place; an earlier one if none is.
+
+    The search begins `after` the `}` before the record at the place `passed`. Counting is faster than searching one by
+    one.
+    """
+    likely = after + (len(data) - after) * (place - passed) // (count - passed)
+    last = data.rfind(between, after, likely)
+    if last >= 0:
+        passed += data.count(between, after, last + len(between))
+        after = last + 1
+    while passed > place:
+        last = data.rfind(between, 0, after + len(between) - 2)
+        after, passed = last + 1, passed - 1
+    while passed < place and (following := data.find(between, after)) >= 0:
+        after, passed = following + 1, passed + 1
+    return after, passed
 
 
 def spans(piece: Piece, places: Collection[int] | None = None) -> Iterator[tuple[int, Span]]:

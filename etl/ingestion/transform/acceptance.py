@@ -34,6 +34,8 @@ _BLANK = (
 )
 _ODD_FIRST = re.compile(rb'\x1f"(?:\\|' + _BLANK + b")").search
 _ODD_LAST = re.compile(rb"(?:" + _BLANK + rb'|\\(?:u[0-9a-fA-F]{4}|.))"\x1f').search
+_OF_OTHER_QUOTES = (b"\\", b"{", b"[")
+"""Without these, each quote begins or ends a token."""
 _WIDTHS = (32, 8, 2, 1)
 """Texts are often padded to a fixed width: many spaces are removed at a time."""
 
@@ -237,6 +239,10 @@ def _trimmed(check: Accept) -> Accept:
 
 def _stripped(joined: bytes) -> bytes:
     """Return tokens without the spaces at the beginning and the end of texts."""
+    if not any(byte in joined for byte in _OF_OTHER_QUOTES):
+        parts = joined.split(b'"')
+        parts[1::2] = map(bytes.strip, parts[1::2])
+        return b'"'.join(parts)
     for width in _WIDTHS:
         before, after = b'\x1f"' + b" " * width, b" " * width + b'"\x1f'
         while before in joined:

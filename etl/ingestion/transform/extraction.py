@@ -64,6 +64,11 @@ class Place:
     path: tuple[Step, ...] = ()
     fixed: bytes | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the members on the path, without positions."""
+        return tuple(step for step in self.path if isinstance(step, str))
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowExtractor:

@@ -6,13 +6,11 @@ left undecoded; so an unknown member of many records costs little. Pure.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import Any
 
-from etl.ingestion.constants import LAYER_LEVELS, UNKNOWN_NAME_LENGTH
-from etl.ingestion.framing.boundaries import is_utf8
-from etl.ingestion.framing.nesting import is_nested_deeper
-from etl.ingestion.transform.shapes import Decoders, Extra, NoShape, Shape
+from etl.ingestion.constants import UNKNOWN_NAME_LENGTH
+from etl.ingestion.transform.collecting import Extra, are_sound
+from etl.ingestion.transform.shapes import Decoders, NoShape, Shape
 from etl.ingestion.transform.unknown import Known, Path, UnknownCounts, distinct, name_of, unknown
 from etl.ingestion.values import Fault
 
@@ -46,11 +44,7 @@ class Extras:
 
     def are_sound(self, data: bytes, records: Sequence[Any]) -> bool:
         """Return whether the unknown members of decoded records are UTF-8 and nested no deeper than LAYER_LEVELS."""
-        if not self._extras:
-            return True
-        tokens = chain.from_iterable(extra.tokens(records) for _, extra in self._extras)
-        large = (bytes(token) for token in tokens if len(token) > LAYER_LEVELS)
-        return is_utf8(data) and not any(is_nested_deeper(text, LAYER_LEVELS) for text in large)
+        return not self._extras or are_sound(data, [extra.tokens for _, extra in self._extras], records)
 
     def examine(self, records: Iterable[Any], counts: UnknownCounts) -> bool:
         """Count the unknown members of whole records, and make fields of some; return whether there are new fields."""

@@ -23,9 +23,10 @@ from etl.ingestion.constants import LAYER_LEVELS, MAX_NESTING, WHOLE_RECORD_BYTE
 from etl.ingestion.framing import decoding
 from etl.ingestion.framing.boundaries import are_lines, is_utf8
 from etl.ingestion.framing.nesting import is_nested_deeper
-from etl.ingestion.framing.spans import Members, Spans, members
+from etl.ingestion.framing.spans import Members, Spans, members, searched
 from etl.ingestion.transform import misfits
 from etl.ingestion.transform.acceptance import group_of
+from etl.ingestion.transform.collecting import are_sound
 from etl.ingestion.transform.conditions import TokenCondition, decisions
 from etl.ingestion.transform.extraction import Fields, RowExtractor
 from etl.ingestion.transform.extras import Extras
@@ -250,10 +251,8 @@ class FastPath:
         """Return the number of records in a block and their rows, or None where the cutter must check the block.
 
         Decoding a block proves that it is JSON. It does not prove how deep the unnamed members are nested, or that each
-        value is of the kind of its column: both are checked here. What no row holds is not checked: the cutter does it.
+        value is of the kind of its column: both are checked here, and of members that no row holds that they are UTF-8.
         """
-        if self._shape.leaves_out:
-            return None
         if self._pause:
             self._pause -= 1
             return None
@@ -307,6 +306,9 @@ class FastPath:
         return self._extras.counted(records) if self._extras else None
 
     def _are_sound(self, data: bytes, records: Sequence[Any]) -> bool:
+        left_out = self._shape.left_out
+        if left_out and not are_sound(data, left_out, records):
+            return False
         return self._extras is None or self._extras.are_sound(data, records)
 
     def _rows(self, block: "_Block", offset: int, first: int) -> BlockRows:
@@ -335,7 +337,7 @@ class FastPath:
             maker=self,
             count=len(records),
             tables=[lines.without(suspects) for lines in lines_of_tables],
-            suspects=[(places[suspect], block.spans[suspect]) for suspect in sorted(suspects)],
+            suspects=[(places[suspect], span) for suspect, span in block.spans_of(sorted(suspects), decoded)],
             undecoded=frozenset(places[suspect] for suspect in decoded.undecoded),
             digests={places[suspect]: digests[suspect] for suspect in suspects} if digests else {},
             coerced=Counter(chain.from_iterable(lines.changed_without(suspects) for lines in lines_of_tables)),
@@ -441,7 +443,7 @@ def _is_sound(block: Block, rows: BlockRows) -> bool:
 
     Each suspect is checked; bytes that are neither in a row nor in a suspect are ASCII.
     """
-    if not all(is_utf8(lines) for lines, _ in rows.tables):
+    if not (block.data.isascii() or all(is_utf8(lines) for lines, _ in rows.tables)):
         return False
     return not any(is_nested_deeper(block.data[span.start : span.end], LAYER_LEVELS) for _, span in rows.suspects)
 
@@ -514,6 +516,15 @@ class _Block:
     def members(self) -> Members | None:
         """The members of the block, or None where these are no members or not certain."""
         return members(self.data) if self._shape == "members" else None
+
+    def spans_of(self, places: Sequence[int], decoded: _Decoded) -> Iterable[tuple[int, Span]]:
+        """Return the spans of the records at some places of the decoded block, with these places."""
+        if not places:
+            return ()
+        found = None
+        if self._spans is None and not decoded.undecoded:
+            found = searched(self.data, self._shape, len(decoded.records), places)
+        return zip(places, map(self.spans.__getitem__, places) if found is None else found, strict=True)
 
     @property
     def spans(self) -> Spans:
@@ -653,21 +664,19 @@ def _accepted(
 
     `changed` gets the columns and the rows of texts that are not stored as they are written.
     """
-    if group and (accepted := group.accept(rows)) is not None:
-        return accepted
-    if group and group.odd_rows and (places := group.odd_rows(rows, len(columns))):
-        rest = list(rows)
-        for place in places:
-            rest[place] = _join([NULL] * len(columns))
-        if (accepted := group.accept(rest)) is not None:
-            fields_of_rows = list(accepted)
-            for place in places:
-                odd: set[int] = set()
-                own: list[tuple[str, int]] = []
-                [fields_of_rows[place]] = _accepted(None, columns, [rows[place]], odd, own)
-                odd_rows.update(place for _ in odd)
-                changed.extend((name, place) for name, _ in own)
+    if group and (accepted := group.accept(rows, len(columns))) is not None:
+        fields_of_rows, places = accepted
+        if not places:
             return fields_of_rows
+        fields_of_rows = list(fields_of_rows)
+        odd: set[int] = set()
+        own: list[tuple[str, int]] = []
+        fields_of_odd = _accepted(None, columns, [rows[place] for place in places], odd, own)
+        for place, fields_of_row in zip(places, fields_of_odd, strict=True):
+            fields_of_rows[place] = fields_of_row
+        odd_rows.update(places[row] for row in odd)
+        changed.extend((name, places[row]) for name, row in own)
+        return fields_of_rows
     tokens = [rows] if len(columns) == 1 else zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
     fields = []
     for column, column_tokens in zip(columns, tokens, strict=True):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from etl.datasets import Column
 from etl.ingestion.transform.rules import Token
-from etl.ingestion.transform.tokens import NULL, SEPARATOR, places
+from etl.ingestion.transform.tokens import NULL, SEPARATOR, places, starts
 
 _TYPES = frozenset(["smallint", "integer", "bigint", "numeric", "double", "date", "time", "timestamp", "timestamptz"])
 
@@ -35,7 +35,7 @@ def moved(source: Sequence[Token], target: Sequence[Token]) -> tuple[Sequence[To
     if not found:
         return source, target
     sources, targets = list(source), list(target)
-    for place, match in zip(places(found, joined), found, strict=True):
+    for place, match in zip(places(starts(found), joined), found, strict=True):
         if bytes(targets[place]) == b"null":
             sources[place], targets[place] = NULL, match[1]
     return sources, targets

@@ -5,17 +5,38 @@ Each converter looks first for what nearly every value is, and takes its time wi
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import cached_property, partial
+from itertools import islice
 from typing import Any, assert_never
 
 from etl.datasets import Column
 from etl.datasets.types import NumberType
 from etl.ingestion.transform.conversions import MAX_FRACTION_DIGITS, bounds_check, require_numeric_range
-from etl.ingestion.transform.rules import Accept, Changed, Convert, ConvertAll, Group, Rules, Token, convert_none
-from etl.ingestion.transform.tokens import FEW_ODD, LONGEST_NUMBER, MOST_ODD, NULL, ROW_SEPARATOR, SEPARATOR, places
+from etl.ingestion.transform.rules import (
+    Accept,
+    Accepted,
+    Changed,
+    Convert,
+    ConvertAll,
+    Group,
+    Rules,
+    Token,
+    convert_none,
+)
+from etl.ingestion.transform.tokens import (
+    FEW_ODD,
+    LONGEST_NUMBER,
+    MOST_ODD,
+    NULL,
+    ROW_SEPARATOR,
+    SEPARATOR,
+    places,
+    starts,
+    without_odd,
+)
 from etl.ingestion.values import Misfit
 
 _SPACE = " \t\n\r\v\f"
@@ -35,6 +56,8 @@ _WHOLE_BYTES = b"0123456789-\x1f"
 _NUMBER_BYTES = b"0123456789-.eE+\x1f"
 _PLAIN_BYTES = b"0123456789-.\x1f"
 _ODD = b"x"
+_MOST_NEAR = 64
+"""If so many numbers of a column may be beyond a limit, all are compared with it."""
 _REST = r"[0-9.]*+(?:[eE][+-]?[0-9]{1,3}+)?"
 _NUMBER_TOKEN = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _WHOLE_TOKEN = re.compile(rb"(-?[0-9]+)(?:\.0+)?")
@@ -240,7 +263,6 @@ class _Bounds:
             None if bound is None else Decimal(str(bound)) for bound in (column.min, column.above, column.max)
         )
         self.are_none = self._least is self._above is self._most is None
-        self._are_no_minus = self._least == 0 and self._above is self._most is None
         lower = [float(bound) for bound in (self._least, self._above) if bound is not None]
         self._below = below = max(lower, default=-math.inf)
         self._under = under = math.inf if self._most is None else float(self._most)
@@ -257,15 +279,38 @@ class _Bounds:
 
     def surely_hold(self, joined: bytes) -> bool:
         """Return whether all numbers of a column are within the limits; False also where one may be at a limit."""
-        return not self.doubtful(joined)
+        return not self._rounded(joined)
 
     def doubtful(self, joined: bytes) -> Sequence[int]:
-        """Return the places of the numbers of a column that may be outside of the limits.
+        """Return the places of the numbers of a column that may be outside of the limits."""
+        if self._near and b"e" not in joined and b"E" not in joined:
+            fields = SEPARATOR + joined
+            found = list(islice(starts(self._near(fields)), _MOST_NEAR))
+            if len(found) < _MOST_NEAR:
+                return list(places(found, fields))
+        return self._rounded(joined)
+
+    @cached_property
+    def _near(self) -> Callable[[bytes], Iterator[re.Match[bytes]]] | None:
+        """The function that finds the fields without an exponent that may be beyond a limit, by sign and digits.
+
+        None: signs and digits show too little.
+        """
+        lowest = max((bound for bound in (self._least, self._above) if bound is not None), default=None)
+        if (lowest is not None and lowest > 0) or (self._most is not None and self._most < 1):
+            return None
+        ways = [] if self._most is None else [rf"[0-9]{{{_whole_digits(self._most)}}}"]
+        if lowest is not None:
+            ways.append(rf"-[0-9]{{{_whole_digits(lowest)}}}" if lowest <= -1 else "-")
+        if self._above == 0:
+            ways.append(r'0[.0]*+(?:["\x1f]|\Z)')
+        return re.compile(rf'\x1f"?(?:{"|".join(ways)})'.encode()).finditer
+
+    def _rounded(self, joined: bytes) -> Sequence[int]:
+        """Return the places of the numbers of a column whose floats are not within those of the limits.
 
         Rounding to a float keeps the order: what is beyond the float of a limit is beyond the limit.
         """
-        if self._are_no_minus and b"-" not in joined:
-            return ()
         numbers = self._numbers(joined)
         if numbers is None:
             return range(joined.count(SEPARATOR) + 1)
@@ -278,6 +323,11 @@ class _Bounds:
         if self._inside is None:
             return None
         return list(map(float, joined.replace(b"null", self._inside).replace(b'"', b"").split(SEPARATOR)))
+
+
+def _whole_digits(bound: Decimal) -> int:
+    """Return how many digits a bound has before its point, without leading zeros: all shorter numbers are within."""
+    return bound.adjusted() + 1
 
 
 def _are_numbers(joined: bytes, form: _Form) -> bool:
@@ -296,7 +346,7 @@ def _without_zeros(joined: bytes) -> bytes:
 
 def _odd_places(joined: bytes, form: _Form) -> list[int]:
     """Return the places of the tokens of a column that are not sent as they are."""
-    return list(places(form.odd(SEPARATOR + joined + SEPARATOR), SEPARATOR + joined))
+    return list(places(starts(form.odd(SEPARATOR + joined + SEPARATOR)), SEPARATOR + joined))
 
 
 def _whole_acceptor(column: Column, lowest: int, highest: int) -> Accept:
@@ -356,7 +406,7 @@ def _changed(column: Column, form: _Form) -> Changed | None:
 
     def changed(tokens: Sequence[Token]) -> Sequence[int]:
         joined = SEPARATOR + SEPARATOR.join(tokens)
-        return list(places(form.changed(joined), joined)) if b'"' in joined else ()
+        return list(places(starts(form.changed(joined)), joined)) if b'"' in joined else ()
 
     return changed
 
@@ -410,28 +460,23 @@ def _longest(tokens: Sequence[Token]) -> int:
     return max(map(len, tokens))
 
 
-def _accept_group(rows: Sequence[Token], *, form: _Form) -> Sequence[Token] | None:
+def _accept_group(rows: Sequence[Token], width: int, *, form: _Form, marks: bytes) -> Accepted | None:
     joined = SEPARATOR.join(rows)
     if _are_numbers(joined, form):
-        return rows
-    if not (form.is_whole and b".0" in joined):
-        return None
-    fields = _without_zeros(ROW_SEPARATOR.join(rows) + ROW_SEPARATOR)[:-1].split(ROW_SEPARATOR)
-    return fields if _are_numbers(SEPARATOR.join(fields), form) else None
-
-
-def _odd_rows(rows: Sequence[Token], width: int, *, form: _Form, marks: bytes) -> list[int] | None:
-    """Return the places of the rows, each of `width` columns, that hold a token which is not sent as it is.
-
-    None: so many rows do that each column must be checked by itself.
-    """
-    joined = SEPARATOR.join(rows)
+        return rows, ()
     if form.is_whole and b".0" in joined:
-        joined = _without_zeros(joined + SEPARATOR)[:-1]
-    most = max(FEW_ODD, len(rows) // MOST_ODD)
-    if joined.count(b'"') > most:
-        places = dict.fromkeys(place // width for place in _odd_places(joined, form))
-        return list(places) if len(places) <= most else None
+        rows = _without_zeros(ROW_SEPARATOR.join(rows) + ROW_SEPARATOR)[:-1].split(ROW_SEPARATOR)
+        joined = SEPARATOR.join(rows)
+        if _are_numbers(joined, form):
+            return rows, ()
+    # Many texts are numbers in quotes, which may be sent as they are; of few texts each is looked at by itself.
+    if joined.count(b'"') > max(FEW_ODD, len(rows) // MOST_ODD):
+        return without_odd(rows, {place // width for place in _odd_places(joined, form)}, width)
+    return without_odd(rows, _marked_rows(joined, width, marks), width)
+
+
+def _marked_rows(joined: bytes, width: int, marks: bytes) -> Collection[int]:
+    """Return the places of the rows, each of `width` columns, that hold another byte than the numbers of a form."""
     marked = joined.replace(b"null", b"").translate(marks)
     found: dict[int, None] = {}
     token = searched = 0
@@ -441,15 +486,14 @@ def _odd_rows(rows: Sequence[Token], width: int, *, form: _Form, marks: bytes) -
         found[token // width] = None
         searched = marked.find(SEPARATOR, at)
         at = marked.find(_ODD, searched) if searched >= 0 else -1
-    return list(found) if len(found) <= most else None
+    return found
 
 
 def _group(name: str, form: _Form) -> Group:
     marks = bytes(byte if byte in form.allowed else ord(_ODD) for byte in range(256))
     return Group(
         name=name,
-        accept=partial(_accept_group, form=form),
-        odd_rows=partial(_odd_rows, form=form, marks=marks),
+        accept=partial(_accept_group, form=form, marks=marks),
     )
 
 

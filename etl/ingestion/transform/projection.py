@@ -45,15 +45,11 @@ class _Cell:
 
 
 class _Cells(NamedTuple):
-    """The columns of a table: `steps` are the short form for one row, and `columns` converts many rows at once.
-
-    A text that a column does not store as it is written adds the name of the column to `coerced`.
-    """
+    """The columns of a table: `steps` are the short form for one row, and `columns` converts many rows at once."""
 
     cells: tuple[_Cell, ...]
     steps: tuple[tuple[str | None, Getter, Callable[[Any], str]], ...]
     columns: Columns
-    coerced: list[str]
 
 
 class _CompiledTable(NamedTuple):
@@ -353,34 +349,19 @@ class RecordRefusal(Exception):
 
 
 def _row(table: Table, cells: _Cells, item: Any, outer: Outer | None, position: int, lineage: str) -> str:
-    member = item.get if type(item) is dict else _no_member
-    count_coerced = len(cells.coerced)
-    try:
-        values = [
-            NULL_TEXT
-            if (value := get(item, outer, position) if name is None else member(name)) is None
-            else convert(value)
-            for name, get, convert in cells.steps
-        ]
-    except Misfit:
-        del cells.coerced[count_coerced:]
-        values = _fitted(table, cells.cells, item, outer, position)
-    values.append(lineage)
-    return "\t".join(values)
-
-
-def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, outer: Outer | None, position: int) -> list[str]:
-    """Return the texts of a row that has misfits, each of them moved to the column that takes it.
+    """Return a row; a misfit is moved to the column that takes it.
 
     Raises RecordRefusal where no column takes a misfit.
     """
+    member = item.get if type(item) is dict else None
     values: list[str] = []
     moves: list[tuple[_Cell, int, Misfit]] = []
-    for cell in cells:
+    for name, get, convert in cells.steps:
         try:
-            value = cell.get(item, outer, position)
-            values.append(NULL_TEXT if value is None else cell.rules.convert(value))
+            value = get(item, outer, position) if name is None or member is None else member(name)
+            values.append(NULL_TEXT if value is None else convert(value))
         except Misfit as misfit:
+            cell = cells.cells[len(values)]
             if cell.misfits_to is None or misfit.is_violation:
                 raise RecordRefusal(misfit, table, cell.column, position) from None
             moves.append((cell, cell.misfits_to, misfit))
@@ -389,10 +370,11 @@ def _fitted(table: Table, cells: tuple[_Cell, ...], item: Any, outer: Outer | No
         try:
             if values[target] != NULL_TEXT:  # Of two texts for one column, one would be lost.
                 raise unfit
-            values[target] = cells[target].rules.convert(json_text(cell.get(item, outer, position)))
+            values[target] = cells.cells[target].rules.convert(json_text(cell.get(item, outer, position)))
         except Misfit as unstorable:
             raise RecordRefusal(unstorable, table, cell.column, position) from None
-    return values
+    values.append(lineage)
+    return "\t".join(values)
 
 
 def _rows(compiled: _CompiledTable, record: dict[str, Any], lineage: str) -> Iterable[str]:
@@ -442,6 +424,7 @@ def _require_fitting(dataset: Dataset) -> None:
 
 
 def _compile(table: Table, coerced: list[str]) -> _Cells:
+    """Compile columns. A text that one does not store as it is written adds the name of the column to `coerced`."""
     places = {column.name: index for index, column in enumerate(table.columns)}
     cells = tuple(
         _Cell(
@@ -457,7 +440,6 @@ def _compile(table: Table, coerced: list[str]) -> _Cells:
         cells=cells,
         steps=tuple((cell.member, cell.get, cell.rules.convert) for cell in cells),
         columns=Columns([(cell.column, cell.get, cell.rules) for cell in cells]),
-        coerced=coerced,
     )
 
 
@@ -487,10 +469,6 @@ def _is_changed(column: Column) -> bool:
         or column.default is not None
         or column.required
     )
-
-
-def _no_member(_name: str) -> None:
-    raise Misfit("22P02", "expected an object at the element")  # the getter raises the full message
 
 
 class _Array(NamedTuple):

@@ -59,7 +59,7 @@ _MAY_BE_NUMBER = re.compile(r"\s*[+-]?0{1,20}(?:\.0{1,20})?\s*").fullmatch
 _MOST_SECONDS = 11
 """Seconds of so many digits are before the year 9999."""
 _MILLI_DIGITS = 3
-_WRITTEN_SIZE = len(b'"0000-00-00T00:00:00Z",')
+_END_OF_WRITTEN = b'Z",'
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _moments = msgspec.json.Decoder(list[datetime], strict=False).decode
 
@@ -339,8 +339,8 @@ def _epoch_way(column: Column, form: bytes, *, milliseconds: bool) -> Way | None
         return None
     wide = len(form) + 1
     is_plain = not fraction and column.type == "timestamptz"
-    template = _MOMENT + (b"." + b"0" * len(fraction) if fraction else b"")
-    template += (b'Z"' if column.type == "timestamptz" else b'"') + SEPARATOR
+    tail = b"." + b"0" * len(fraction) if fraction else b""
+    tail += (b'Z"' if column.type == "timestamptz" else b'"') + SEPARATOR
 
     def moved(joined: bytes, number: int) -> Fields:
         seconds = bytearray((b"0" * cut + b",") * number)
@@ -352,12 +352,9 @@ def _epoch_way(column: Column, form: bytes, *, milliseconds: bool) -> Way | None
             return [NULL_FIELD] * number, set(range(number))  # A leading zero.
         if is_plain:
             return written[1:-1].split(b","), set()
-        out = bytearray(template * number)
-        for place in range(1, len(_MOMENT)):
-            if _MOMENT[place : place + 1] not in b"-T:":
-                out[place :: len(template)] = written[1 + place :: _WRITTEN_SIZE]
+        out = bytearray((written[1:-1] + b",").replace(_END_OF_WRITTEN, tail))
         for place, at in enumerate(fraction, len(_MOMENT) + 1):
-            out[place :: len(template)] = joined[at::wide]
+            out[place :: len(_MOMENT) + len(tail)] = joined[at::wide]
         fields = bytes(out).split(SEPARATOR)
         fields.pop()
         return _of_type(column, fields), set()

@@ -25,18 +25,22 @@ Accept = Callable[[Sequence[Token], set[int]], Sequence[Token]]
 """The tokens of a column, and the suspects -> the fields of CSV. Adds the places of the tokens that do not pass."""
 
 
+Accepted = tuple[Sequence[Token], Sequence[int]]
+"""The fields of rows, joined by their separator, and the places of the rows with a token that needs a closer look.
+
+These rows have any fields.
+"""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Group:
     """Columns whose tokens are checked together: the tokens of a row are joined by the separator of fields.
 
-    `accept` returns the fields, joined likewise, or None where a token needs a closer look. `odd_rows`, given the rows
-    and the number of columns, returns the places of the rows that hold such a token, or None where these are many;
-    `odd_rows` itself is None where all rows need it.
+    `accept` gets the rows and the number of columns. It returns None where many rows need a closer look.
     """
 
     name: str
-    accept: Callable[[Sequence[Token]], Sequence[Token] | None]
-    odd_rows: Callable[[Sequence[Token], int], list[int] | None] | None = None
+    accept: Callable[[Sequence[Token], int], Accepted | None]
 
 
 Changed = Callable[[Sequence[Token]], Sequence[int]]

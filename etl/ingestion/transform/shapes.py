@@ -4,7 +4,7 @@ Leaves stay raw JSON text; members that the dataset does not name are skipped. A
 left to the checked path, and NoShape says why. Pure.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, repeat
@@ -14,7 +14,9 @@ import msgspec
 
 from etl.datasets import Column, Dataset, Table, paths
 from etl.datasets.definition import Condition
+from etl.ingestion.transform import collecting
 from etl.ingestion.transform.acceptance import acceptor, constant, field_of, is_converted
+from etl.ingestion.transform.collecting import Names
 from etl.ingestion.transform.extraction import (
     CONSTANT,
     KEY,
@@ -29,11 +31,6 @@ from etl.ingestion.transform.extraction import (
 from etl.ingestion.transform.rules import Accept, Changed
 from etl.ingestion.transform.tokens import NULL
 from etl.ingestion.transform.types import rules_of
-
-Names = tuple[str, ...]
-
-_ABSENT = msgspec.Raw(b"")
-"""The token of an unknown member that a record does not have: no value is written without a character."""
 
 
 class NoShape(ValueError):
@@ -54,18 +51,6 @@ class TokenColumn:
     def name(self) -> str:
         """The name of the column."""
         return self.column.name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Extra:
-    """A member that the dataset does not name, but a decoder does.
-
-    `tokens(records)` are its values in decoded records, or an empty text for each object without it. `count(records)`
-    is the number of records that have it.
-    """
-
-    tokens: Callable[[Sequence[Any]], list[Any]]
-    count: Callable[[Sequence[Any]], int]
 
 
 class Decoders:
@@ -90,14 +75,18 @@ class Shape:
     root: Node = field(repr=False)
 
     @cached_property
-    def leaves_out(self) -> bool:
-        """Whether a named member of a record can hold a value that no row of the record takes."""
-        if any(table.where or len(table.each) > 1 for table, _ in self.tables) or _has_positions(self.root):
-            return True
-        of_records = {column.place for table, columns in self.tables if not table.each for column in columns}
-        of_elements = {column.place for table, columns in self.tables if table.each for column in columns}
+    def left_out(self) -> list[collecting.Tokens]:
+        """Functions that return the values of members which the dataset names, but perhaps no row of a record takes."""
         # If the array of a record is empty, no row takes the members of the record that only rows of elements take.
-        return any(place.kind == MEMBER and place.level == 0 for place in of_elements - of_records)
+        if not (any(table.where or table.each for table, _ in self.tables) or _has_positions(self.root)):
+            return []
+        return collecting.left_out(
+            self.root,
+            [
+                (table, [column.place for column in columns], [_condition_place(table, each) for each in table.where])
+                for table, columns in self.tables
+            ],
+        )
 
     def description(self) -> str:
         """Return the projection for a user: each column with its path and its checks."""
@@ -119,14 +108,17 @@ class Shape:
             [_condition_place(table, condition) for condition in table.where],
         )
 
-    def with_extras(self, paths: Sequence[Names]) -> tuple[type[msgspec.Struct], list[Extra]]:
+    def with_extras(self, paths: Sequence[Names]) -> tuple[type[msgspec.Struct], list[collecting.Extra]]:
         """Return a type of a record that has these unknown members, too, and no others; and how to look at them.
 
         Raises NoShape if the decoder refuses the name of one.
         """
         fields = {path: f"x{number}" for number, path in enumerate(paths)}
         record = _compiled(self.root, only_known=True, extras=fields)
-        return record, [_extra(self.root, path, field) for path, field in fields.items()]
+        try:
+            return record, [collecting.extra_of(self.root, path, field) for path, field in fields.items()]
+        except KeyError as name:
+            raise NoShape(f"{name} is no member that the dataset names here") from None
 
 
 def shape(dataset: Dataset) -> Shape:
@@ -269,7 +261,7 @@ def _compiled(
     """
     extras = extras or {}
     rename = {attribute: extra[-1] for extra, attribute in extras.items() if extra[:-1] == path}
-    others = [(attribute, msgspec.Raw, _ABSENT) for attribute in rename]
+    others = [(attribute, msgspec.Raw, collecting.ABSENT) for attribute in rename]
     fields: list[tuple[str, Any, Any]] = []
     for member, child in node.members.items():
         attribute = node.attribute(member)
@@ -299,33 +291,6 @@ def _type_of(node: Node, path: Names, *, only_known: bool, extras: Mapping[Names
         return cast(Any, list)[element] | None
     type_ = _compiled(node, path, only_known=only_known, extras=extras)
     return cast(Any, list)[type_] | None if node.is_array else type_ | None
-
-
-def _extra(root: Node, path: Names, field: str) -> Extra:
-    """Compile how to look at a further member. The text holds nothing of a record but numbers.
-
-    Raises NoShape if no object that the dataset names has it.
-    """
-    node, object_, loops, is_repeated = root, "r", "", False
-    for depth, name in enumerate(path[:-1]):
-        if name not in node.members:
-            raise NoShape(f"{name} is no member that the dataset names here")
-        inner = f"{object_}.{node.attribute(name)}"
-        node, object_ = node.members[name], f"o{depth}"
-        while node.element:
-            loops += f" for {object_} in {inner} or ()"
-            node, inner, is_repeated = node.element, object_, True
-        loops += f" for {object_} in " + (f"{inner} or ()" if node.is_array else f"({inner},) if {object_}")
-        is_repeated |= node.is_array
-    tokens = f"[{object_}.{field} for r in records{loops}]"
-    values = {"ABSENT": _ABSENT}
-    count = f"sum(any(t is not ABSENT for t in [{object_}.{field}{loops}]) for r in records)"
-    if not is_repeated:
-        count = f"(lambda tokens: len(tokens) - tokens.count(ABSENT))({tokens})"
-    return Extra(
-        tokens=eval(f"lambda records: {tokens}", values),  # noqa: S307 - this function generates the text
-        count=eval(f"lambda records: {count}", values),  # noqa: S307 - this function generates the text
-    )
 
 
 def _token_column(table: Table, column: Column) -> TokenColumn:

@@ -7,7 +7,6 @@ escaped backslash as JSON does. Any other escape is replaced by its character fi
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain
 from typing import Any, assert_never
 
 import msgspec
@@ -15,17 +14,18 @@ import msgspec
 from etl.datasets import Column
 from etl.datasets.types import TextType
 from etl.ingestion.transform.conversions import as_text, escape, is_storable
-from etl.ingestion.transform.rules import Accept, Convert, ConvertAll, Group, Rules, Token
+from etl.ingestion.transform.rules import Accept, Accepted, Convert, ConvertAll, Group, Rules, Token
 from etl.ingestion.transform.tokens import (
-    FEW_ODD,
     LONGEST_NUMBER,
-    MOST_ODD,
     NULL,
     ROW_SEPARATOR,
     SEPARATOR,
     UNDECODABLE,
     places,
+    rows_of,
+    starts,
     suspect,
+    without_odd,
 )
 from etl.ingestion.values import Misfit
 
@@ -33,13 +33,20 @@ _NAME_LENGTH = 120
 
 _PLAIN_NUMBER = re.compile(rb"(?!-0\Z)-?[0-9]+(?:\.[0-9]+)?")
 _IS_NO_TEXT = re.compile(rb'\x1f[^"n]').search
-_IS_NO_FIRST_TEXT = re.compile(rb'\x1e[^"n]').search
 _UNQUOTED = re.compile(rb'\x1f([^"n][^\x1f]*+)').findall
 # Only null begins with an n, and so do true and false. A number is stored in digits, as it is written.
-_ODD = re.compile(rb'\x1f(?!["n]|(?!-0\x1f)-?[0-9]{1,500}+(?:\.[0-9]{1,490}+)?\x1f|[tf]|\Z)')
-_UNSTORABLE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_ODD = re.compile(rb'\x1f(?!["n]|(?!-0[\x1e\x1f])-?[0-9]{1,500}+(?:\.[0-9]{1,490}+)?[\x1e\x1f]|[tf]|\Z)')
+_BETWEEN_ROWS = b"\x1e\x1f"
+"""Between rows that are joined: so a separator is before each field."""
+
+_BY_NUMBER = b"\\u"
+_NUL = _BY_NUMBER + b"0000"
+# A search for one byte is faster than one for two: what follows is looked at only there.
+_UNSTORABLE = re.compile(rb"\\(?=u(?:0000|[dD][89a-fA-F]))")
 _CLOSER = re.compile(rb"\\u(?:0000|001[fF]|[dD][89a-fA-F])")
 _OTHER_ESCAPE = re.compile(rb'\\[^"\\]').search
+_NO_QUOTE_ESCAPE = re.compile(rb'\\[^"]', re.DOTALL).search
+_DIFFERENT_ESCAPES = 6
 _NUMBERED = re.compile(rb"(?:\\u[0-9a-fA-F]{4})+")  # together: two of them may be one character
 _ESCAPE_SIZE = len(b"\\u0000")
 _FEW_ESCAPES = 24
@@ -141,34 +148,71 @@ def _are_plain(joined: bytes, max_length: int | None) -> bool:
     return max_length is None or max(map(len, _UNQUOTED(fields))) <= max_length
 
 
-def _accept_group(rows: Sequence[Token]) -> Sequence[Token] | None:
-    joined = ROW_SEPARATOR.join(rows)
-    if (_IS_NO_TEXT(SEPARATOR + joined) or _IS_NO_FIRST_TEXT(joined)) and _ODD.search(_fields(rows)):
+def _accept_group(rows: Sequence[Token], width: int) -> Accepted | None:
+    joined = _BETWEEN_ROWS.join(rows)
+    odd: set[int] = set()
+    if _IS_NO_TEXT(joined) or joined[:1] not in {b'"', b"n"}:
+        fields = _fields(joined)
+        odd = rows_of(starts(_ODD.finditer(fields)), fields, width)
+    accepted = _accepted_without(odd, rows, joined, width)
+    if accepted is not None:
+        return accepted
+    if _NUL in joined:
+        odd |= _rows_with_nul(joined)
+        accepted = _accepted_without(odd, rows, joined, width)
+    if accepted is None:
+        fields = _fields(joined)
+        odd |= rows_of(starts(_UNSTORABLE.finditer(fields)), fields, width)
+        accepted = _accepted_without(odd, rows, joined, width)
+    return accepted
+
+
+def _accepted_without(odd: set[int], rows: Sequence[Token], joined: bytes, width: int) -> Accepted | None:
+    """Return the fields of rows of which some are odd; None: too many are, or one cannot be unescaped with others."""
+    accepted = without_odd(rows, odd, width) if odd else (rows, ())
+    if accepted is None:
         return None
+    fields = _unescaped_rows(accepted[0], _BETWEEN_ROWS.join(accepted[0]) if odd else joined)
+    return None if fields is None else (fields, accepted[1])
+
+
+def _rows_with_nul(joined: bytes) -> set[int]:
+    """Return the places of the rows with an escape that seems to be a NUL."""
+    found: set[int] = set()
+    row = counted = 0
+    at = joined.find(_NUL)
+    while at >= 0:
+        row += joined.count(ROW_SEPARATOR, counted, at)
+        found.add(row)
+        counted = at
+        at = joined.find(_NUL, at + 1)
+    return found
+
+
+def _fields(joined: bytes) -> bytes:
+    """Return joined rows with a separator before each field, and another one at the end."""
+    return b"%b%b%b" % (SEPARATOR, joined, _BETWEEN_ROWS)
+
+
+def _unescaped_rows(rows: Sequence[Token], joined: bytes) -> Sequence[Token] | None:
+    """Return the fields of rows that are joined, or None where one of them cannot be unescaped with the others."""
     if not _OTHER_ESCAPE(joined):
         return rows
-    try:
-        fields = _without_escapes(joined).split(ROW_SEPARATOR)
-    except UNDECODABLE:
-        return None
+    unescaped = _with_few_escapes(joined)
+    if unescaped is None:
+        if _NUL in joined:
+            return None  # The rows with a NUL are found sooner than by replacing all escapes before it.
+        try:
+            unescaped = _without_escapes(joined)
+        except UNDECODABLE:
+            return None
+    fields = unescaped.split(_BETWEEN_ROWS)
+    # Escapes may mean the separators.
     return fields if len(fields) == len(rows) else None
 
 
-def _odd_rows(rows: Sequence[Token], width: int) -> list[int] | None:
-    """Return the places of the rows with a token that is no text, or that may be one that cannot be stored."""
-    fields = _fields(rows)
-    found = chain.from_iterable(places(pattern.finditer(fields), fields) for pattern in (_ODD, _UNSTORABLE))
-    odd = sorted({place // width for place in found})
-    return odd if len(odd) <= max(FEW_ODD, len(rows) // MOST_ODD) else None
-
-
-def _fields(rows: Sequence[Token]) -> bytes:
-    """Return the tokens of all rows, each after a separator, with another one at the end."""
-    return b"%b%b%b" % (SEPARATOR, SEPARATOR.join(rows), SEPARATOR)
-
-
-_TEXTS = Group(name="text", accept=_accept_group, odd_rows=_odd_rows)
-_FREE_TEXTS = Group(name="free text", accept=_accept_group, odd_rows=_odd_rows)
+_TEXTS = Group(name="text", accept=_accept_group)
+_FREE_TEXTS = Group(name="free text", accept=_accept_group)
 
 
 def _unescaped(tokens: Sequence[Token], joined: bytes, suspects: set[int]) -> Sequence[Token]:
@@ -176,7 +220,7 @@ def _unescaped(tokens: Sequence[Token], joined: bytes, suspects: set[int]) -> Se
     if not _OTHER_ESCAPE(joined):
         return tokens
     try:
-        fields = _without_escapes(joined).split(SEPARATOR)
+        fields = (_with_few_escapes(joined) or _without_escapes(joined)).split(SEPARATOR)
     except UNDECODABLE:
         fields = []
     # An escape may mean the separator itself.
@@ -186,7 +230,7 @@ def _unescaped(tokens: Sequence[Token], joined: bytes, suspects: set[int]) -> Se
 def _unescaped_closely(tokens: Sequence[Token], joined: bytes, suspects: set[int]) -> Sequence[Token]:
     """Return the tokens as CSV writes them: each that cannot be replaced with the others is replaced alone."""
     fields = list(tokens)
-    odd = dict.fromkeys(places(_CLOSER.finditer(SEPARATOR + joined), SEPARATOR + joined))
+    odd = dict.fromkeys(places(starts(_CLOSER.finditer(SEPARATOR + joined)), SEPARATOR + joined))
     for place in odd:
         fields[place] = NULL
     fields = list(_without_escapes(SEPARATOR.join(fields)).split(SEPARATOR))
@@ -214,10 +258,33 @@ def _without_escapes(tokens: bytes) -> bytes:
     return alone.replace(b"\0", b"\\\\")
 
 
+def _with_few_escapes(tokens: bytes) -> bytes | None:
+    """Replace each escape by its character, or return None: there are many different ones, or an escaped backslash.
+
+    The last backslash of an escaped one may be taken for the beginning of an escape. Then its first one stays before a
+    character that is none of an escape, and this shows it.
+    """
+    for _ in range(_DIFFERENT_ESCAPES):
+        match = _NO_QUOTE_ESCAPE(tokens)
+        if match is None:
+            return tokens
+        escaped = match[0]
+        character = _CHARACTERS.get(escaped)
+        if escaped == b"\\u":
+            escaped = tokens[match.start() : match.start() + _ESCAPE_SIZE]
+            character = None if _UNSTORABLE.match(escaped) else _characters_of(escaped)
+            if character and character.isascii():
+                return None  # It may be one of an escape.
+        if character is None or character == b"/":
+            return None
+        tokens = character.join(tokens.split(escaped))  # faster than to replace a text by a shorter one
+    return None
+
+
 def _without_numbered(alone: bytes) -> bytes:
     """Replace each escape by number: texts of one language hold few different ones."""
     for _ in range(_FEW_ESCAPES):
-        at = alone.find(b"\\u")
+        at = alone.find(_BY_NUMBER)
         if at < 0:
             return alone
         escaped = alone[at : at + _ESCAPE_SIZE]

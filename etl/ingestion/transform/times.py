@@ -11,15 +11,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, assert_never
 
 from etl.datasets import Column
 from etl.datasets.types import TimeType
 from etl.ingestion.transform.conversions import bounds_check
 from etl.ingestion.transform.reformatting import EPOCHS, IsoForms, Reformatter
-from etl.ingestion.transform.rules import Accept, Convert, ConvertAll, Group, Rules, Token, convert_none
-from etl.ingestion.transform.tokens import NULL, NULL_FIELD, SEPARATOR, each_accepted, known, number_or_text
+from etl.ingestion.transform.rules import Accept, Accepted, Convert, ConvertAll, Group, Rules, Token, convert_none
+from etl.ingestion.transform.tokens import (
+    NULL,
+    NULL_FIELD,
+    SEPARATOR,
+    each_accepted,
+    known,
+    number_or_text,
+    rows_of,
+    starts,
+    without_odd,
+)
 from etl.ingestion.values import Misfit
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -51,6 +61,9 @@ _DATE_TOKEN_FORM = re.compile(rb'"0000-00-00"')
 _CLOCK_TOKEN_FORM = re.compile(rb'"00:00(?::00(?:\.0{1,6})?)?"')
 _LOCAL_TOKEN_FORM = re.compile(rb'"0000-00-00[T ]00:00:00(?:\.0{1,6})?"')
 _INSTANT_TOKEN_FORM = re.compile(rb'"0000-00-00[T ]00:00:00(?:\.0{1,6})?(?:Z|[+-]00:?00)"')
+# PostgreSQL accepts a fraction of a leap second; the conversion does not.
+_LEAP_FRACTION = b":60."
+_FRACTIONS_OF_LEAP_SECONDS = re.compile(_LEAP_FRACTION.replace(b".", rb"\.")).finditer
 _FORMS = 8
 """A column with more different forms is checked value by value."""
 
@@ -352,8 +365,7 @@ def _are_of_form(form: re.Pattern[bytes], joined: bytes) -> bool:
     rest = rest.replace(NULL_FIELD, b"")
     for _ in range(_FORMS):
         if not rest:
-            # PostgreSQL accepts a fraction of a leap second; the conversion does not.
-            return b":60." not in joined
+            return _LEAP_FRACTION not in joined
         field = rest[: rest.index(SEPARATOR) + 1]
         if not form.fullmatch(field[:-1]):
             return False
@@ -369,14 +381,25 @@ def _first_not_null(fields: bytes) -> bytes:
     return fields[start : fields.index(SEPARATOR, start) + 1]
 
 
-def _accept_group(rows: Sequence[Token], *, form: re.Pattern[bytes]) -> Sequence[Token] | None:
-    return rows if _are_of_form(form, SEPARATOR.join(rows)) else None
+def _group(name: str, form: re.Pattern[bytes]) -> Group:
+    others = re.compile(rb"\x1f(?!(?:%b|null)\x1f|\Z)" % form.pattern).finditer
+
+    def accept(rows: Sequence[Token], width: int) -> Accepted | None:
+        joined = SEPARATOR.join(rows)
+        if _are_of_form(form, joined):
+            return rows, ()
+        fields = SEPARATOR + joined + SEPARATOR
+        odd = rows_of(starts(others(fields.translate(_TOKEN_DIGITS_AS_0))), fields, width)
+        odd |= rows_of(starts(_FRACTIONS_OF_LEAP_SECONDS(fields)), fields, width)
+        return without_odd(rows, odd, width)
+
+    return Group(name=name, accept=accept)
 
 
-_DATES = Group(name="date", accept=partial(_accept_group, form=_DATE_TOKEN_FORM))
-_CLOCKS = Group(name="time", accept=partial(_accept_group, form=_CLOCK_TOKEN_FORM))
-_LOCAL_TIMES = Group(name="timestamp", accept=partial(_accept_group, form=_LOCAL_TOKEN_FORM))
-_INSTANTS = Group(name="timestamptz", accept=partial(_accept_group, form=_INSTANT_TOKEN_FORM))
+_DATES = _group("date", _DATE_TOKEN_FORM)
+_CLOCKS = _group("time", _CLOCK_TOKEN_FORM)
+_LOCAL_TIMES = _group("timestamp", _LOCAL_TOKEN_FORM)
+_INSTANTS = _group("timestamptz", _INSTANT_TOKEN_FORM)
 
 
 def _acceptor(column: Column, kind: _Kind, convert: Convert) -> Accept:

@@ -5,12 +5,12 @@ makes its record suspect, and the checked path decides about it.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 
 import msgspec
 
-from etl.ingestion.transform.rules import Accept, Token
+from etl.ingestion.transform.rules import Accept, Accepted, Token
 
 NULL = msgspec.Raw(b"null")
 
@@ -35,13 +35,36 @@ UNDECODABLE = (msgspec.MsgspecError, ValueError)
 _INTEGER = re.compile(rb"-?[0-9]+")
 
 
-def places(found: Iterable[re.Match[bytes]], text: bytes, separator: bytes = SEPARATOR) -> Iterator[int]:
-    """Yield the places of the fields with these matches in a text in which a separator is before each field."""
+def starts(found: Iterable[re.Match[bytes]]) -> Iterator[int]:
+    """Return the positions of matches."""
+    return map(re.Match.start, found)
+
+
+def places(positions: Iterable[int], text: bytes) -> Iterator[int]:
+    """Yield the places of the fields at these positions of a text in which a separator is before each field."""
     place, at = -1, 0
-    for match in found:
-        place += text.count(separator, at, match.start() + 1)
-        at = match.start() + 1
+    for position in positions:
+        place += text.count(SEPARATOR, at, position + 1)
+        at = position + 1
         yield place
+
+
+def rows_of(positions: Iterable[int], text: bytes, width: int) -> set[int]:
+    """Return the places of the rows, each of `width` fields, at these positions; see `places`."""
+    return {place // width for place in places(positions, text)}
+
+
+def without_odd(rows: Sequence[Token], odd: Collection[int], width: int) -> Accepted | None:
+    """Return rows with null for the fields of the odd ones, and the places of these; None where they are many."""
+    if not odd:
+        return rows, ()
+    if len(odd) > max(FEW_ODD, len(rows) // MOST_ODD):
+        return None
+    fields = list(rows)
+    nulls = SEPARATOR.join([NULL] * width)
+    for place in odd:
+        fields[place] = nulls
+    return fields, sorted(odd)
 
 
 def suspect(tokens: Iterable[Token], suspects: set[int], is_fit: Callable[[bytes], object]) -> None:

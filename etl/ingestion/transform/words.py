@@ -6,8 +6,8 @@ from typing import Any, assert_never
 
 from etl.datasets import Column
 from etl.datasets.types import WordType
-from etl.ingestion.transform.rules import Group, Rules, Token, convert_none
-from etl.ingestion.transform.tokens import NULL_FIELD, SEPARATOR, suspect
+from etl.ingestion.transform.rules import Accepted, Group, Rules, Token, convert_none
+from etl.ingestion.transform.tokens import NULL_FIELD, SEPARATOR, rows_of, starts, suspect, without_odd
 from etl.ingestion.values import Misfit
 
 _BOOLEANS = frozenset([b"null", b"true", b"false", b'"true"', b'"false"'])
@@ -17,6 +17,7 @@ _is_uuid = re.compile(_UUID).fullmatch
 _is_uuid_token = re.compile(f'"{_UUID}"|null'.encode()).fullmatch
 _HEX_AS_0 = bytes.maketrans(b"123456789abcdefABCDEF", b"0" * 21)
 _UUID_FIELD = b'"00000000-0000-0000-0000-000000000000"' + SEPARATOR
+_NO_UUIDS = re.compile(b"%b(?!%b|%b|\\Z)" % (SEPARATOR, _UUID_FIELD, NULL_FIELD)).finditer
 
 
 def rules(_column: Column, type_: WordType) -> Rules:
@@ -54,16 +55,27 @@ def _all_uuids(values: Sequence[Any], types: set[type]) -> Sequence[str] | None:
 
 
 def _accept_uuids(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
-    if _accept_group_of_uuids(tokens) is None:
+    if not _are_uuids(_with_0(tokens)):
         suspect(tokens, suspects, _is_uuid_token)
     return tokens
 
 
-def _accept_group_of_uuids(rows: Sequence[Token]) -> Sequence[Token] | None:
-    fields = SEPARATOR.join(rows).translate(_HEX_AS_0) + SEPARATOR
+def _with_0(rows: Sequence[Token]) -> bytes:
+    """Return the fields, each with its separator, and 0 for each hexadecimal digit."""
+    return SEPARATOR.join(rows).translate(_HEX_AS_0) + SEPARATOR
+
+
+def _are_uuids(fields: bytes) -> bool:
     # They do not overlap: if all copies of both are as long as the whole, there is nothing else.
     size = len(_UUID_FIELD) * fields.count(_UUID_FIELD) + len(NULL_FIELD) * fields.count(NULL_FIELD)
-    return rows if size == len(fields) else None
+    return size == len(fields)
+
+
+def _accept_group_of_uuids(rows: Sequence[Token], width: int) -> Accepted | None:
+    fields = _with_0(rows)
+    if _are_uuids(fields):
+        return rows, ()
+    return without_odd(rows, rows_of(starts(_NO_UUIDS(SEPARATOR + fields)), SEPARATOR + fields, width), width)
 
 
 _UUIDS = Group(name="uuid", accept=_accept_group_of_uuids)
