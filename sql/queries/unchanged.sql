@@ -98,17 +98,6 @@ create temporary table if not exists {seen} (
     etl_place integer not null
 ) on commit delete rows;
 
--- name: make_beaten
--- Make the table of the records of a late batch that are older than what was seen since, once per connection.
-create temporary table if not exists {beaten} (
-    etl_batch bigint not null,
-    etl_place integer not null
-) on commit delete rows;
-
--- name: index_beaten
--- Find the place of one record without reading the whole table, which matters when records load one by one.
-create index if not exists etl_beaten_idx on {beaten} (etl_place);
-
 -- name: find_seen
 -- Note the last place at which each record was seen since a batch.
 insert into {seen} (etl_digest, etl_run, etl_batch, etl_place)

@@ -23,7 +23,6 @@ _UNCHANGED = sql.Identifier("pg_temp", "etl_unchanged")
 _KEYS = sql.Identifier("pg_temp", "etl_keys")
 _SEEN = sql.Identifier("pg_temp", "etl_seen")
 _BEATEN = sql.Identifier("pg_temp", "etl_beaten")
-_LATE = ("make_seen", "make_beaten", "index_beaten")
 
 _SAMPLE_ROWS = 1000
 
@@ -56,8 +55,9 @@ class VersionOrder:
     def find_seen(self, connection: psycopg.Connection, batch: int, sources: merging.Sources = ()) -> None:
         """Note where the records were seen since a late batch: those with the keys of these sources, or all."""
         names = self._names(sources, batch)
-        for statement in _LATE:
-            connection.execute(_SQL[statement].format(**names))
+        connection.execute(_SQL["make_seen"].format(**names))
+        duplicates = queries.load("duplicates")  # It has the same table of the places of records.
+        connection.execute(duplicates["make_firsts"].format(firsts=_BEATEN))
         names["wanted"] = _SQL["of_keys"].format(**names) if sources else sql.SQL("true")
         connection.execute(_SQL["find_seen"].format(**names))
 
