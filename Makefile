@@ -74,6 +74,10 @@ bench-scale: $(INSTALLED) ## rate and memory of 100,000, 1 and 10 million record
 bench-files: $(INSTALLED) ## what a small file costs, new and known, in folders of thousands: minutes, or BENCH='--share 10'
 	@$(BIN)/python -m scripts.benchmark files $(BENCH)
 
+.PHONY: bench-nights
+bench-nights: $(INSTALLED) ## what a second full export costs of which little has changed: half an hour, or BENCH='--records 100000'
+	@$(BIN)/python -m scripts.benchmark nights $(BENCH)
+
 .PHONY: bench-cliffs
 bench-cliffs: $(INSTALLED) ## what each difference from a clean file costs: five minutes, or BENCH='--records 20000'
 	@$(BIN)/python -m scripts.benchmark cliffs $(BENCH)

@@ -4,8 +4,13 @@ The fingerprint covers the decompressed bytes from the begin of the first record
 counts as an LF. Each array or object of records that follows another one in the same source adds one line feed before
 its first record. A mark says: after so many records and bytes the hash is this. Two sources that have the same mark
 begin with the same records.
+
+The digest of a record is a hash of its own, by which the record is known again in another source.
 """
 
+import struct
+from collections.abc import Iterable
+from itertools import repeat
 from typing import NamedTuple
 
 import xxhash
@@ -15,6 +20,9 @@ from etl.ingestion.constants import CELL_BYTES
 CRLF, LF = b"\r\n", b"\n"
 
 _SIGN = 1 << 63
+
+_DIGEST_VERSION = 1
+"""Raised when this tool makes other rows of the same records: after that, each record counts as changed once."""
 
 
 class Mark(NamedTuple):
@@ -80,3 +88,23 @@ def powers_between(after: int, last: int) -> list[int]:
 
 def _is_power(number: int) -> bool:
     return number & (number - 1) == 0
+
+
+class RecordDigests:
+    """Makes the digests of records: a record with the digest of the loaded row is unchanged.
+
+    A digest is made of the bytes of a record, without what separates it from others, and of the definition: the same
+    bytes may become other rows by another definition, or from a source with another name. Equal values that are written
+    in another way have another digest, and are loaded again.
+    """
+
+    def __init__(self, definition_hash: str) -> None:
+        self._seed = int(definition_hash, 16) ^ _DIGEST_VERSION
+
+    def of(self, texts: Iterable[bytes]) -> tuple[int, ...]:
+        """Return the digests of records, which are given as they are written; a keyed record with its key.
+
+        They are signed 64-bit integers, as a column of the database holds them.
+        """
+        joined = b"".join(map(xxhash.xxh3_64_digest, texts, repeat(self._seed)))
+        return struct.unpack(f">{len(joined) // 8}q", joined)

@@ -20,6 +20,7 @@ import etl
 from etl import logs
 from scripts.benchmark import cliffs as cliff_rows
 from scripts.benchmark import files as small_files
+from scripts.benchmark import nights as full_exports
 from scripts.benchmark import report
 from scripts.benchmark.bench import Bench, RunFailedError, opened
 from scripts.benchmark.report import Outcome
@@ -124,6 +125,23 @@ def files(rounds: int, share: int, folder: Path | None, write_docs: bool) -> Non
         part = f"; one file of {share}" if share > 1 else ""
         facts = f"{_facts(bench)}. {rounds} rounds{part}."
     _tell("files", [facts, "", *small_files.table(nights)], {}, write_docs=write_docs)
+
+
+@cli.command()
+@click.option(
+    "--records", type=click.IntRange(1000), default=1_000_000, show_default=True, help="Shipments per export."
+)
+@click.option(
+    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Times that all nights are played."
+)
+@_folder_option
+@_write_docs_option
+def nights(records: int, rounds: int, folder: Path | None, write_docs: bool) -> None:
+    """Load full exports, night after night, by merge: the first, one with few changes, one with many."""
+    with _bench(folder, Programs.installed(Path(".venv-bench"))) as bench:
+        found = full_exports.measure(bench, records, rounds, _say)
+        facts = f"{_facts(bench)}. {records:,} shipments with their items, {rounds} rounds."
+    _tell("nights", [facts, "", *full_exports.table(found)], {}, write_docs=write_docs)
 
 
 @cli.command()

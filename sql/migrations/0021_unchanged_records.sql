@@ -1,10 +1,14 @@
 -- A merge leaves a record that is loaded already in the same version as it is, and enters that it was seen.
 
-alter table etl.runs add column compares text;
+alter table etl.runs
+    add column versions_of text,
+    add column compares text;
 alter table etl.batches add column count_unchanged integer;
 
 create index runs_compares_idx on etl.runs (compares, number) where compares is not null;
+create index runs_unfinished_idx on etl.runs (number) where finished_at is null and superseded_by is null;
 
+comment on column etl.runs.versions_of is 'table in which the run takes part in the order of versions; null: none, or opened by an older version';
 comment on column etl.runs.compares is 'table in which the run may leave unchanged records as they are, until it is finished; null: none';
 comment on column etl.batches.count_unchanged is 'records of count_loaded whose row was left as it is, because it was loaded from the same record before; null: entered by an older version, none';
 
@@ -64,7 +68,7 @@ set search_path = pg_catalog
 as $$
 begin
     perform pg_advisory_xact_lock(hashtextextended('etl:order:' || of_table, 0));
-    update etl.runs set compares = of_table where run = of_run;
+    update etl.runs set versions_of = of_table, compares = of_table where run = of_run;
 end
 $$;
 

@@ -8,7 +8,39 @@ select etl.note_comparing(%(run)s, %(table)s);
 
 -- name: note_not_comparing
 -- Enter that a run writes every record.
-update etl.runs set compares = null where run = %(run)s and compares is not null;
+update etl.runs set versions_of = %(table)s, compares = null
+where run = %(run)s and (versions_of, compares) is distinct from (%(table)s, null);
+
+-- name: forget_seen
+-- Forget where records were seen before the last two runs, as far as no run of before is unfinished, and no record of
+-- such a run waits in the failed store.
+delete from etl.seen
+where table_name = %(table)s
+    and run < (
+        select min(run)
+        from (
+            select distinct run from etl.seen where table_name = %(table)s order by run desc limit 2
+        ) as last
+    )
+    and run < coalesce(
+        (
+            select min(r.number)
+            from etl.runs r
+            where r.finished_at is null and r.superseded_by is null
+                and (r.versions_of = %(table)s or (r.versions_of is null and r.dataset = %(dataset)s))
+        ),
+        9223372036854775807
+    )
+    and run < coalesce(
+        (
+            select min(r.number)
+            from etl.failures f
+            join etl.runs r using (run)
+            where f.state = 'pending'
+                and (r.versions_of = %(table)s or (r.versions_of is null and r.dataset = %(dataset)s))
+        ),
+        9223372036854775807
+    );
 
 -- name: has_digests
 -- Return whether rows of a table have digests; only some rows are looked at.

@@ -96,6 +96,17 @@ set etl_run = old.etl_run, etl_batch = old.etl_batch, etl_place = old.etl_place
 from {table} as old
 where child.etl_run = {number} and old.etl_run > {number} and {is_key_of_child};
 
+-- name: lacks_seen
+-- Return whether later runs have found records unchanged of which it is not known any more which they are.
+select exists (
+    select from etl.runs r
+    join etl.batches b using (run)
+    where r.versions_of = %(table)s and r.number > %(number)s and r.superseded_by is null and b.count_unchanged > 0
+        and not exists (
+            select from etl.seen s where s.table_name = %(table)s and s.run = r.number and s.batch = b."offset"
+        )
+);
+
 -- name: forget_seen
 -- Forget which records a run has found unchanged.
 delete from etl.seen where run = %(number)s;

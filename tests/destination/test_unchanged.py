@@ -228,6 +228,31 @@ def test_an_undone_run_leaves_the_rows_that_later_runs_have_seen(site: Site) -> 
     assert _rows(site) == _expected([_order(1), _order(2)])
 
 
+def _nights_with_entries(site: Site) -> list[int]:
+    return site.column("select distinct run from etl.seen order by run")
+
+
+def test_places_are_forgotten_when_no_version_can_come_before_them(site: Site) -> None:
+    """The ledger keeps the places of the last two runs, and those after a run with records in the failed store."""
+    records = [_order(number) for number in range(10)]
+    first = _load(site, "0.ndjson", records)["run"]
+    for night in range(1, 5):
+        _load(site, f"{night}.ndjson", [*records[night:], *records[:night]])
+    assert _nights_with_entries(site) == [4, 5]
+    refused = site.run("runs", "undo", first)
+    assert refused.returncode == 2
+    assert "have found rows of it unchanged" in refused.error
+    _load(site, "5.ndjson", [*records[5:], _order(90, -1), *records[:5]], code=1)
+    for night in range(6, 10):
+        _load(site, f"{night}.ndjson", [*records[night:], *records[:night]])
+    assert _nights_with_entries(site) == [6, 7, 8, 9, 10]
+    assert site.run("failed", "discard", "--all", "--reason", "no").returncode == 0
+    _load(site, "10.ndjson", records[::-1])
+    assert _nights_with_entries(site) == [10, 11]
+    assert site.run("runs", "undo", first, "--delete-rows").returncode == 0
+    assert _rows(site) == _expected(records)
+
+
 def test_a_replace_and_a_merge_see_the_same_digests(site: Site) -> None:
     """A merge after a replace of the same records writes nothing, and one after other records writes them again."""
     records = [_order(number) for number in range(20)]

@@ -40,6 +40,7 @@ class Rule:
     compares_single_keys_only: bool = True
     opens_alone: bool = True
     keeps_seen_rows: bool = True
+    keeps_needed_places: bool = True
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Run:
     batches: list[list[tuple[str, int, bool]]]
     is_open: bool = False
     is_undone: bool = False
+    is_finished: bool = False
     begun: int = 0
     ended: set[int] = field(default_factory=set)
     rejected: list[tuple[Place, str, int]] = field(default_factory=list)
@@ -75,6 +77,7 @@ class World:
         self.held: dict[str, int] = {}
         self.expected: dict[str, tuple[int, set[Place]]] = {}
         self.skipped = 0
+        self.forgotten = 0
 
     def is_late(self, run: int, batch: int) -> bool:
         """What the server's function of this name answers."""
@@ -220,6 +223,7 @@ class Sequence:
 
     def __init__(self, seed: int, rule: Rule) -> None:
         self.random = random.Random(seed)
+        self.kept = self.random.randint(0, 2)
         self.most = self.random.randint(2, 6)
         self.contents = self.random.randint(1, 4)
         self.world = World(rule)
@@ -310,11 +314,29 @@ class Sequence:
 
     def _finish(self) -> None:
         if idle := self._idle():
-            self.world.flags.discard(self.random.choice(idle).number)
+            run = self.random.choice(idle)
+            run.is_finished = True
+            self.world.flags.discard(run.number)
+            self._forget_places()
+
+    def _forget_places(self) -> None:
+        """Forget the places that no version can come before any more, but for those of the last runs."""
+        busy = self._busy()
+        open_runs = [run for run in self.runs if not run.is_finished or run.rejected or run.number in busy]
+        open_runs = [run for run in open_runs if not run.is_undone]
+        first_open = min((run.number for run in open_runs), default=99)
+        places = sorted({run for run, _ in self.world.seen})
+        kept = places[max(0, len(places) - self.kept) :]
+        for at in list(self.world.seen):
+            if at[0] not in kept and (at[0] < first_open or not self.world.rule.keeps_needed_places):
+                del self.world.seen[at]
+                self.world.forgotten = max(self.world.forgotten, at[0])
 
     def _grow(self) -> None:
-        if idle := self._idle():
+        # After places are forgotten, what is added to an older source meets the rows alone.
+        if idle := [run for run in self._idle() if run.number >= self.world.forgotten]:
             run = self.random.choice(idle)
+            run.is_finished = False
             self.world.flags.discard(run.number)
             if len(run.batches) < 5:
                 run.is_open = False
@@ -323,7 +345,7 @@ class Sequence:
 
     def _undo(self) -> None:
         # An undo holds the dataset alone.
-        idle = [run for run in self.runs if run.is_open and not run.is_undone]
+        idle = [run for run in self.runs if run.is_open and not run.is_undone and run.number >= self.world.forgotten]
         if idle and not self.active and self.random.random() < 0.2:
             run = self.random.choice(idle)
             self.world.flags.discard(run.number)
@@ -376,6 +398,7 @@ def test_the_newest_version_stays_in_many_sequences() -> None:
         Rule(compares_single_keys_only=False),
         Rule(opens_alone=False),
         Rule(keeps_seen_rows=False),
+        Rule(keeps_needed_places=False),
     ],
     ids=str,
 )

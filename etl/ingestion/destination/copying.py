@@ -201,6 +201,11 @@ class Copier:
             self._refused.drop(connection)
         return published
 
+    def forget_seen(self, connection: psycopg.Connection) -> None:
+        """Forget what the order of versions needs no more, in the transaction that has finished the run."""
+        if self._order is not None:
+            self._order.forget_seen(connection)
+
     def drop_keys(self, connection: psycopg.Connection) -> None:
         """Drop the keys of a run, in the transaction that finishes it."""
         if self._keys is not None:

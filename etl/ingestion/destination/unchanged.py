@@ -61,6 +61,12 @@ class VersionOrder:
         names["wanted"] = _SQL["of_keys"].format(**names) if sources else sql.SQL("true")
         connection.execute(_SQL["find_seen"].format(**names))
 
+    def forget_seen(self, connection: psycopg.Connection) -> None:
+        """Forget where records were seen, as far as no version can come before that any more."""
+        if self._compares:
+            values = {"table": self._table.name, "dataset": self._dataset.name}
+            connection.execute(_SQL["forget_seen"], values)
+
     def find_beaten(self, sources: merging.Sources) -> merging.Statement:
         """Return the statement that notes the records of a late batch that are older than what was seen since."""
         return merging.Statement(text=_SQL["find_beaten"].format(**self._names(sources, 0)), table=self._number)
@@ -148,8 +154,8 @@ def note_comparing(connection: psycopg.Connection, dataset: Dataset, run: str, *
     table = dataset.digested_table
     if compares and table is not None:
         connection.execute(_SQL["note_comparing"], {"run": run, "table": table.name})
-    else:
-        connection.execute(_SQL["note_not_comparing"], {"run": run})
+    elif table is not None:
+        connection.execute(_SQL["note_not_comparing"], {"run": run, "table": table.name})
 
 
 def count_rows(connection: psycopg.Connection, sources: Sequence[sql.Composable]) -> tuple[int, ...]:

@@ -106,6 +106,15 @@ def keep_seen(connection: psycopg.Connection, dataset: Dataset, number: int) -> 
     connection.execute(_SQL["forget_seen"], {"number": number})
 
 
+def lacks_seen(connection: psycopg.Connection, dataset: Dataset, number: int) -> bool:
+    """Return whether nobody knows any more which rows of a run later runs have found unchanged."""
+    table = dataset.digested_table
+    if table is None or not table.has_digest:
+        return False
+    row = connection.execute(_SQL["lacks_seen"], {"table": table.name, "number": number}).fetchone()
+    return bool(row and row[0])
+
+
 def count_seen(connection: psycopg.Connection, dataset: Dataset, number: int) -> list[int]:
     """Count the rows of a run in each table that `keep_seen` would give to later runs."""
     table = dataset.digested_table

@@ -113,6 +113,7 @@ def _publish_one(connection: psycopg.Connection, run: OpenRun, source_bytes: int
         run.copier.drop_abandoned(connection)
     run.copier.drop_keys(connection)
     runs.finish(connection, run.context.run, source_bytes)
+    run.copier.forget_seen(connection)
 
 
 def _require_staged(connection: psycopg.Connection, run: OpenRun, published: Sequence[int]) -> None:

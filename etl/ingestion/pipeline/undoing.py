@@ -114,6 +114,7 @@ def _count(connection: psycopg.Connection, dataset: Dataset, request: UndoReques
         run = undoing.named(connection, request.run)
         if run.undone_at is not None:
             return _already(run)
+        _require_seen(connection, run, dataset, request)
         written_over = _require_undoable(connection, run, dataset, request)
         counts = [undoing.count_rows(connection, table, run.number) for table in dataset.tables]
         kept = undoing.count_seen(connection, dataset, run.number)
@@ -156,6 +157,7 @@ def _take_back(connection: psycopg.Connection, dataset: Dataset, request: UndoRe
     run = undoing.named(connection, request.run)
     if run.undone_at is not None:
         return _already(run)
+    _require_seen(connection, run, dataset, request)
     undoing.keep_seen(connection, dataset, run.number)
     written_over = _require_undoable(connection, run, dataset, request)
     changes = _delete(connection, run, dataset)
@@ -233,6 +235,20 @@ def _require_undoable(connection: psycopg.Connection, run: RunToUndo, dataset: D
         hint=f"--delete-rows deletes the {own:,} rows that this run wrote last; then load the sources with the older"
         f" versions again by --force (etl runs list --dataset {run.dataset})",
     )
+
+
+def _require_seen(connection: psycopg.Connection, run: RunToUndo, dataset: Dataset, request: UndoRequest) -> None:
+    """Raise UsageError when nobody knows which rows of the run are rows of later runs, too."""
+    if request.deletes_merged or not undoing.lacks_seen(connection, dataset, run.number):
+        return
+    own = undoing.count_rows(connection, dataset.tables[0], run.number).own_rows
+    if own:
+        raise UsageError(
+            f"runs after run {run.run} have found rows of it unchanged, and the ledger does not know any more which:"
+            f" to delete its {own:,} rows may delete rows of these runs, too",
+            hint="--delete-rows deletes them; then load the newest source again by --force"
+            f" (etl runs list --dataset {run.dataset})",
+        )
 
 
 def _replace_refused(connection: psycopg.Connection, run: RunToUndo) -> UsageError:

@@ -61,6 +61,7 @@ _WIDE_BYTES = 1 << 16
 """What rows may repeat of their record: the rows of the fast path are all in memory."""
 
 _join = SEPARATOR.join
+_values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 _DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -506,6 +507,9 @@ class _Block:
             lines = self.data.split(b"\n")
             if len(lines) == count:
                 return list(map(bytes.strip, lines, repeat(b" \t\r")))
+        if self._shape == "array":
+            with suppress(*_DECODE_ERRORS):
+                return _values(b"[%b]" % self.data)
         return self.spans.wholes
 
     def keys(self, count: int) -> Sequence[Token]:

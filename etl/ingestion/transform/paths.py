@@ -11,6 +11,7 @@ from itertools import islice
 from etl.datasets import Dataset
 from etl.errors import InternalError
 from etl.ingestion.framing import decoding
+from etl.ingestion.framing.spans import Spans
 from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.transform.shapes import NoShape, Shape, shape
@@ -49,7 +50,9 @@ class CheckedPath:
         places = range(1, piece.count + 1)
         builder = self._projection.builder(piece, self._run_number)
         if digests := self._projection.digests:
-            builder.digests = dict(zip(places, digests.of_piece(piece), strict=True))
+            blocks = piece.blocks or ((0, piece.length),)
+            texts = (text for block in blocks for text in Spans(piece.between(*block), piece.shape).wholes)
+            builder.digests = dict(zip(places, digests.of(texts), strict=True))
         records = zip(places, decoding.decode(piece), strict=True)
         together = min(_RECORDS_TOGETHER, 1 + _BYTES_TOGETHER * piece.count // max(1, piece.length))
         while chunk := list(islice(records, together)):

@@ -12,14 +12,16 @@ from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
 
+import msgspec
+
 from etl.datasets import SOURCE, Column, Dataset, Table, paths
 from etl.errors import DefinitionError
 from etl.ingestion.constants import NULL_TEXT, UNKNOWN_NAME_LENGTH
+from etl.ingestion.fingerprints import RecordDigests
 from etl.ingestion.framing.partial import Undecoded
 from etl.ingestion.transform.buffering import RowBuffer
 from etl.ingestion.transform.columns import Columns
 from etl.ingestion.transform.conversions import as_text
-from etl.ingestion.transform.digests import Digests
 from etl.ingestion.transform.members import Condition, Getter, Outer, condition, descending, getter, kind, without_nul
 from etl.ingestion.transform.rules import Rules
 from etl.ingestion.transform.structures import json_text
@@ -94,9 +96,12 @@ class Projection:
         return known(self.dataset)
 
     @cached_property
-    def digests(self) -> Digests | None:
+    def digests(self) -> RecordDigests | None:
         """What makes the digests of the records; None: no row has one."""
-        return Digests(self.dataset) if self.dataset.has_digests else None
+        if not self.dataset.has_digests:
+            return None
+        # A policy for duplicates decides between records, and not which rows they become.
+        return RecordDigests(msgspec.structs.replace(self.dataset, on_duplicate=None).hash)
 
     @property
     def warns_of_unknown(self) -> bool:
