@@ -207,6 +207,13 @@ class LoadSettings:
             " whose rows are gone: known sources are not loaded again."
         ),
     ] = False
+    trust_mtime: Annotated[
+        bool,
+        Option(
+            "Take a file for loaded, without reading it, if a load with this option has read a file of the same name,"
+            " size and time of change to its end."
+        ),
+    ] = False
     limit: Annotated[
         int | None,
         Option(

@@ -1,6 +1,6 @@
 """The small files of a command, read whole and gathered in groups. This module asks no database."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -8,6 +8,7 @@ from stat import S_ISREG
 from etl.errors import SourceError
 from etl.ingestion.constants import GROUP_BYTES, GROUP_FILES, SMALL_FILE_BYTES
 from etl.ingestion.framing.pieces import CutOptions, cut
+from etl.ingestion.ledger.together import FileState
 from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.sources.stream import opened
 from etl.ingestion.values import Piece, Source
@@ -15,18 +16,23 @@ from etl.ingestion.values import Piece, Source
 
 @dataclass(frozen=True, kw_only=True)
 class SmallFile:
-    """A regular file as it was read: its size and time, the bytes of its content, and its pieces, at least one."""
+    """A regular file as it was read: its size and time, the bytes of its content, and its pieces, at least one.
+
+    `trusted` is the number of the run that has read it before, if its name, size and time are believed: then it has no
+    pieces.
+    """
 
     source: Source
     size: int
     time_ns: int
     bytes_read: int
     pieces: Sequence[Piece]
+    trusted: int | None = None
 
     @property
-    def records(self) -> int:
-        """The number of its records."""
-        return self.pieces[-1].last_record
+    def state(self) -> FileState:
+        """Its name, size and time."""
+        return FileState(self.source.name, self.size, self.time_ns)
 
     @property
     def is_as_read(self) -> bool:
@@ -34,16 +40,22 @@ class SmallFile:
         return self.source.path is not None and _state(self.source.path) == (self.size, self.time_ns)
 
 
-def grouped(load: Load, target: Target, sources: Sequence[Source]) -> Iterator[list[SmallFile | Source]]:
+Trusted = Callable[[Sequence[FileState]], Mapping[int, int]]
+"""Returns the numbers of the runs that have read files in these states, by the places of the files."""
+
+
+def grouped(
+    load: Load, target: Target, sources: Sequence[Source], trusted: Trusted | None = None
+) -> Iterator[list[SmallFile | Source]]:
     """Yield the sources in their order, in groups; those that are no small files, or cannot be read, as they are.
 
-    After a signal no file is read.
+    Files that are `trusted` are not read, whatever their size. After a signal no file is read.
     """
     group: list[SmallFile | Source] = []
     size = 0
     options = load.cut_options(target)
-    for source in sources:
-        small = None if load.stop.signal_number else _read(options, source)
+    for source, known in _looked_up(sources, trusted):
+        small = known or (None if load.stop.signal_number else _read(options, source))
         group.append(small or source)
         size += small.bytes_read if small else 0
         if small is None or len(group) == GROUP_FILES or size > GROUP_BYTES:
@@ -51,6 +63,30 @@ def grouped(load: Load, target: Target, sources: Sequence[Source]) -> Iterator[l
             group, size = [], 0
     if group:
         yield group
+
+
+def _looked_up(sources: Sequence[Source], trusted: Trusted | None) -> Iterator[tuple[Source, SmallFile | None]]:
+    """Yield the sources, and those that are trusted as the files that they are."""
+    if trusted is None:
+        yield from ((source, None) for source in sources)
+        return
+    for first in range(0, len(sources), GROUP_FILES):
+        some = sources[first : first + GROUP_FILES]
+        states = [(source, _state(source.path) if source.path is not None else None) for source in some]
+        files = [(source, FileState(source.name, *state)) for source, state in states if state is not None]
+        numbers = trusted([state for _, state in files])
+        known = {
+            files[place][0].name: SmallFile(
+                source=files[place][0],
+                size=files[place][1].size,
+                time_ns=files[place][1].time_ns,
+                bytes_read=0,
+                pieces=(),
+                trusted=number,
+            )
+            for place, number in numbers.items()
+        }
+        yield from ((source, known.get(source.name)) for source in some)
 
 
 def _read(options: CutOptions, source: Source) -> SmallFile | None:

@@ -59,7 +59,8 @@ class Stream:
     `position` counts the bytes given out. `head` are the first bytes, at most HEAD_BYTES.
     `size` is the number of bytes as stored, or None if it is unknown. `is_repeatable`: the source can be opened again.
     `waits`: a read may take long, as from a pipe or a network. `encoding` is the encoding of the stored text. `version`
-    changes when the content of a file changes; it is None where that cannot be seen.
+    changes when the content of a file changes; it is None where that cannot be seen. `time_ns` is the time of its last
+    change, in nanoseconds.
     """
 
     def __init__(
@@ -69,9 +70,11 @@ class Stream:
         size: int | None,
         check_unchanged: Callable[[], None] | None = None,
         version: Hashable | None = None,
+        time_ns: int | None = None,
     ) -> None:
         self.source = source
         self.version = version
+        self.time_ns = time_ns
         self.position = 0
         self.size = size
         self.is_repeatable = check_unchanged is not None
@@ -250,7 +253,9 @@ def opened(source: Source, retries: RetrySettings = _DEFAULT_RETRIES) -> Iterato
             before = os.fstat(file.fileno())
             if stat.S_ISREG(before.st_mode):
                 version = (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns)
-                stream = Stream(source, file, before.st_size, lambda: _compare(file, before), version)
+                stream = Stream(
+                    source, file, before.st_size, lambda: _compare(file, before), version, before.st_mtime_ns
+                )
             else:  # A pipe has no size, and its bytes cannot be read a second time.
                 stream = Stream(source, _buffered(file), None)
         except OSError as error:
