@@ -1,12 +1,14 @@
 """Small files of one command are loaded in groups: the tables and the ledger are those of loads one after the other."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.site import Site
+from tests.support.web import web_server
 
 DEFINITION = """
 name = "parcels"
@@ -213,3 +215,19 @@ def test_people_read_the_problems_of_many_files(site: Site) -> None:
     ]
     [loaded] = ended.events("sources_loaded")
     assert (loaded["sources"], loaded["records"]) == (22, 22)
+
+
+def test_small_files_of_a_network_are_read_ahead(parcels: Site) -> None:
+    """Several requests wait at once, and the files are loaded in one transaction, in their order, and known again."""
+    with web_server() as web:
+        web.together = threading.Barrier(4)
+        for number in range(8):
+            web.others[f"/{number}.ndjson"] = json.dumps(parcel(number)).encode() + b"\n"
+        urls = [f"{web.url}/{number}.ndjson" for number in range(8)]
+        first = parcels.run("load", "parcels", *urls, "--json", "--no-precalculate")
+        assert first.returncode == 0
+        assert [each["source"] for each in first.summaries] == urls
+        assert in_one_transaction(parcels) == 1
+        again = parcels.run("load", "parcels", *urls, "--json", "--no-precalculate")
+        assert {each["status"] for each in again.summaries} == {"already_loaded"}
+    assert parcels.column("select parcel_id from logistics.parcels order by etl_run") == [f"{n}-0" for n in range(8)]

@@ -39,7 +39,7 @@ class WholeSource:
     """
 
     name: str
-    stored_bytes: int
+    stored_bytes: int | None
     time_ns: int | None
     bytes_read: int
     piece: Piece

@@ -57,7 +57,7 @@ class Known:
         self._sums = runs.KnownSums(
             sources=self._sums.sources + 1,
             records=self._sums.records + run.records,
-            bytes_read=self._sums.bytes_read + (0 if file.trusted else file.size),
+            bytes_read=self._sums.bytes_read + (0 if file.trusted else file.size or file.bytes_read),
         )
         self._pending += run.pending
         load, count = self._load, run.records

@@ -191,8 +191,8 @@ class Together:
             locks.one_opening_at_a_time(connection, dataset)
             judged = self._judged(connection, files)
             if self._load.settings.trust_mtime:
-                known = {run.number: files[place].state for place, run in judged.known.items()}
-                ledger.note_times(connection, known)
+                states = ((run.number, files[place].state) for place, run in judged.known.items())
+                ledger.note_times(connection, {number: state for number, state in states if state is not None})
             loaded = self._load_new(judged.new) if judged.new else []
         seconds = (time.monotonic() - started) / max(1, len(loaded))
         summaries = {place: self._known.settle(files[place], run) for place, run in judged.known.items()}
@@ -338,7 +338,7 @@ def _whole(new: _New, is_trusted: bool) -> WholeSource:
     return WholeSource(
         name=file.source.name,
         stored_bytes=file.size,
-        time_ns=file.time_ns if is_trusted else None,
+        time_ns=file.time_ns if is_trusted and file.state is not None else None,
         bytes_read=file.bytes_read,
         piece=piece,
         marks=known,

@@ -16,7 +16,6 @@ import structlog
 from etl.errors import SourceError, reason_of
 from etl.ingestion import constants
 from etl.ingestion.constants import HEAD_BYTES, MAGIC_BYTES, READ_BYTES
-from etl.ingestion.sources import remote
 from etl.ingestion.sources.compression import DAMAGE_ERRORS, ArchiveError, Reader, decompressed
 from etl.ingestion.sources.encodings import InvalidTextError, Utf8Reader, is_utf8
 from etl.ingestion.sources.naming import PASSED_BY
@@ -236,6 +235,8 @@ def opened(source: Source, retries: RetrySettings = _DEFAULT_RETRIES) -> Iterato
     Raises SourceError when the source does not exist or cannot be read.
     """
     if source.url is not None:
+        from etl.ingestion.sources import remote  # noqa: PLC0415 - its modules would slow down the start of all others
+
         download = remote.open_url(source.url, retries)
         with closing(download.raw):
             yield Stream(source, download.raw, download.size, download.check_unchanged)
