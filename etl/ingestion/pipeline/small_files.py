@@ -84,6 +84,7 @@ def _each_read(
 
     What is known already is not read.
     """
+    once = replace(load.settings.retries, attempts=1)
     pool: ThreadPoolExecutor | None = None
     waiting: deque[tuple[Source, Callable[[], SmallFile | None]]] = deque()
     try:
@@ -93,7 +94,8 @@ def _each_read(
                 waiting.append((source, partial(_read_local, load, options, source, known)))
             else:
                 pool = pool or _readers()
-                reading = pool.submit(_read, options, source, load.settings.retries)
+                # One that cannot be read is tried again when its turn comes.
+                reading = pool.submit(_read, options, source, once)
                 waiting.append((source, partial(_awaited, load, reading)))
             while waiting and (pool is None or len(waiting) > READ_AHEAD):
                 yield _next(waiting)
