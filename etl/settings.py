@@ -207,6 +207,21 @@ class LoadSettings:
             " whose rows are gone: known sources are not loaded again."
         ),
     ] = False
+    linger: Annotated[
+        float,
+        Option(
+            "Load what a pipe has given so far when no more bytes come for so many seconds; 0: wait for a whole batch.",
+            metavar="SECONDS",
+            least=0,
+        ),
+    ] = 1.0
+    trust_mtime: Annotated[
+        bool,
+        Option(
+            "Take a file for loaded, without reading it, if a load with this option has read a file of the same name,"
+            " size and time of change to its end."
+        ),
+    ] = False
     limit: Annotated[
         int | None,
         Option(

@@ -50,11 +50,22 @@ etl load deliveries,vehicle_logs day.json        # two datasets of one document
 """
 
 _SECTIONS = {
-    "What is loaded": ("mode", "format", "encoding", "records", "limit", "force", "atomic", "dry_run", "allow_empty"),
+    "What is loaded": (
+        "mode",
+        "format",
+        "encoding",
+        "records",
+        "limit",
+        "force",
+        "trust_mtime",
+        "atomic",
+        "dry_run",
+        "allow_empty",
+    ),
     "Records that do not fit": (
         *("max_rejected", "max_deleted", "on_nul", "on_duplicate", "on_unknown", "max_record_bytes", "failed_dir"),
     ),
-    "Speed": ("workers", "batch_rows", "decoder", "no_precalculate"),
+    "Speed": ("linger", "workers", "batch_rows", "decoder", "no_precalculate"),
     "When the database is away": ("retry_for", "retry_attempts", "retry_base_seconds", "retry_cap_seconds", "timeout"),
     "Output": ("as_json", "metrics_file"),
 }

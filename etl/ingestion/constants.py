@@ -103,3 +103,7 @@ SMALL_FILE_BYTES = 1 << 20
 # the files of a group are in memory.
 GROUP_FILES = 200
 GROUP_BYTES = 8 << 20
+
+# Small files of a network are read by so many threads, which mostly wait for answers, and so many files ahead.
+READERS = 8
+READ_AHEAD = 32

@@ -46,9 +46,11 @@ class ByteStream(Protocol):
     """The decompressed bytes of a source, read once from the front."""
 
     source: Source
+    is_idle: bool
+    """Whether the last read gave fewer bytes, because no others came for long."""
 
     def read(self, size: int) -> bytes:
-        """Return `size` bytes, fewer at the end or before a fault.
+        """Return `size` bytes, fewer at the end, before a fault or where the stream is idle; none at the end only.
 
         Raises SourceError at a fault, and again at each further call.
         """

@@ -64,6 +64,8 @@ class LoadOptions(ReplayOptions, total=False):
     max_record_bytes: int
     atomic: bool
     allow_empty: bool
+    linger: float
+    trust_mtime: bool
     limit: int | None
     dry_run: bool
     on_nul: OnNul | None

@@ -198,7 +198,10 @@ from unnest(
 -- name: finish_run
 -- Note that a source was read to its end and every batch of it is entered, and notify the listeners.
 with finished as (
-    update etl.runs set finished_at = clock_timestamp(), source_bytes = %(source_bytes)s, compares = null
+    update etl.runs
+    set
+        finished_at = clock_timestamp(), source_bytes = %(source_bytes)s,
+        source_time_ns = coalesce(%(time)s, source_time_ns), compares = null
     where run = %(run)s
     returning dataset
 )

@@ -37,6 +37,7 @@ class Stream(io.BytesIO):
     """The bytes of the page's source."""
 
     source = Source(name="parcels.json", path=None)
+    is_idle = False
 
 
 class Example:

@@ -1,6 +1,7 @@
 """Folders of small files that are loaded in groups: each record is loaded once, whatever is killed or runs beside."""
 
 import json
+import signal
 from collections import Counter
 
 import pytest
@@ -44,7 +45,7 @@ def assert_each_once(site: Site) -> None:
 
 def test_a_folder_whose_load_is_killed_is_loaded_exactly_once(parcels: Site) -> None:
     """A kill amid a group leaves each file loaded or not; the same command loads the files that are missing."""
-    with parcels.gate("etl.attempts", "in COPY", when="new.source like '%%300.ndjson'") as gate:
+    with parcels.gate("etl.runs", "in COPY", when="new.source like '%%300.ndjson'") as gate:
         running = parcels.start(*COMMAND)
         gate.reached()
         assert running.kill()
@@ -53,6 +54,20 @@ def test_a_folder_whose_load_is_killed_is_loaded_exactly_once(parcels: Site) -> 
     assert rows == 200 == parcels.value("select count(*) from etl.runs")
     ended = parcels.run(*COMMAND)
     assert Counter(each["status"] for each in ended.summaries) == {"already_loaded": 200, "loaded": 200}
+    assert_each_once(parcels)
+
+
+def test_a_signal_lets_the_group_in_hand_be_loaded(parcels: Site) -> None:
+    """A group is loaded whole before SIGTERM ends the command; the next file says so, and the rest is loaded later."""
+    with parcels.gate("etl.runs", "in COPY", when="new.source like '%%100.ndjson'") as gate:
+        running = parcels.start(*COMMAND)
+        gate.reached()
+        running.signal(signal.SIGTERM)
+        gate.open()
+        ended = running.ended()
+    assert ended.returncode == 143
+    assert Counter(each["status"] for each in ended.summaries) == {"loaded": 200, "incomplete": 1}
+    assert parcels.run(*COMMAND).returncode == 0
     assert_each_once(parcels)
 
 

@@ -1,6 +1,7 @@
 """Small files of one command that are loaded already are looked up together, and only what needs no decision."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,38 @@ def test_a_progress_function_is_called_for_known_files(parcels: Site) -> None:
     )
     assert {source.status for source in loaded.sources} == {"already_loaded"}
     assert [each.records for each in seen] == list(range(1, 11))
+
+
+def test_a_trusted_file_is_not_read(parcels: Site) -> None:
+    """With --trust-mtime a file of the same name, size and time is known; without it, and after a touch, it is read."""
+    load(parcels, "--trust-mtime")
+    path = write(parcels, 3, [(f"x-{place}", place) for place in range(4)])
+    stat = (parcels.folder / "in" / "2.ndjson").stat()
+    found = parcels.value("select source_time_ns from etl.runs where source = 'in/3.ndjson'")
+    os.utime(path, ns=(found, found))
+    again, exit_code = load(parcels, "--trust-mtime")
+    assert exit_code == 0
+    assert {each["status"] for each in again.values()} == {"already_loaded"}
+    assert [each["records"]["read"] for each in again.values()] == list(range(1, 11))
+    assert parcels.value("select max(bytes_read) from etl.known_sources") == 0
+    assert load(parcels)[0]["3"]["status"] == "loaded"
+    os.utime(path, ns=(stat.st_mtime_ns, stat.st_mtime_ns + 1))
+    write(parcels, 4, [("other", 1)])
+    moved, _ = load(parcels, "--trust-mtime")
+    assert moved["3"]["status"] == "already_loaded"
+    assert moved["4"]["status"] == "loaded"
+
+
+def test_a_large_file_and_a_single_one_are_trusted(parcels: Site) -> None:
+    """A file that goes its usual way is noted at its end, also when a load without the option came before."""
+    lines = [json.dumps({"parcel_id": f"big-{place:06}", "weight": place}) + "\n" for place in range(30_000)]
+    path = parcels.folder / "big.ndjson"
+    path.write_text("".join(lines))
+    options = ("--no-precalculate", "--workers", "1")
+    assert parcels.load("parcels", "big.ndjson", *options)["status"] == "loaded"
+    assert parcels.load("parcels", "big.ndjson", *options, "--trust-mtime")["bytes_read"] == path.stat().st_size
+    known = parcels.load("parcels", "big.ndjson", *options, "--trust-mtime")
+    assert (known["status"], known["bytes_read"], known["records"]["skipped"]) == ("already_loaded", 0, 30_000)
+    with path.open("a") as file:
+        file.write(json.dumps({"parcel_id": "new", "weight": 1}) + "\n")
+    assert parcels.load("parcels", "big.ndjson", *options, "--trust-mtime")["records"]["loaded"] == 1

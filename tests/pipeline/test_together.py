@@ -1,12 +1,14 @@
 """Small files of one command are loaded in groups: the tables and the ledger are those of loads one after the other."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.site import Site
+from tests.support.web import web_server
 
 DEFINITION = """
 name = "parcels"
@@ -225,3 +227,19 @@ def test_a_later_load_leaves_the_records_of_a_group_as_they_are(site: Site) -> N
     all_of_them = write(site, "export", [*same[1:], order(0, 2, "b")])
     records = site.load("orders", all_of_them)["records"]
     assert (records["loaded"], records["unchanged"]) == (20, 19)
+
+
+def test_small_files_of_a_network_are_read_ahead(parcels: Site) -> None:
+    """Several requests wait at once, and the files are loaded in one transaction, in their order, and known again."""
+    with web_server() as web:
+        web.together = threading.Barrier(4)
+        for number in range(8):
+            web.others[f"/{number}.ndjson"] = json.dumps(parcel(number)).encode() + b"\n"
+        urls = [f"{web.url}/{number}.ndjson" for number in range(8)]
+        first = parcels.run("load", "parcels", *urls, "--json", "--no-precalculate")
+        assert first.returncode == 0
+        assert [each["source"] for each in first.summaries] == urls
+        assert in_one_transaction(parcels) == 1
+        again = parcels.run("load", "parcels", *urls, "--json", "--no-precalculate")
+        assert {each["status"] for each in again.summaries} == {"already_loaded"}
+    assert parcels.column("select parcel_id from logistics.parcels order by etl_run") == [f"{n}-0" for n in range(8)]

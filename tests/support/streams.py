@@ -16,6 +16,7 @@ class Bytes:
     data: bytes
     source: Source = field(default=Source(name="a.json", path=None))
     asked: list[int] = field(default_factory=list)
+    is_idle: bool = False
 
     def read(self, size: int) -> bytes:
         """Return the next bytes."""

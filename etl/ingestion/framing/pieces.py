@@ -356,13 +356,13 @@ def _is_heavy(record: bytes) -> bool:
     return brackets > LAYER_LEVELS and is_nested_deeper(record, LAYER_LEVELS)
 
 
-def _build(builder: _PieceBuilder, stretches: Iterator[_Stretch]) -> Iterator[Piece | None]:
-    """Build pieces of records."""
+def _build(builder: _PieceBuilder, stretches: Iterator[_Stretch | None]) -> Iterator[Piece | None]:
+    """Build pieces of records; None ends a piece early, because nothing else comes now."""
     try:
         for stretch in stretches:
-            if builder.count and builder.is_full:
+            if builder.count and (builder.is_full or stretch is None):
                 yield builder.piece()
-            if builder.add(stretch):
+            if stretch is not None and builder.add(stretch):
                 yield None
     except SourceError:
         if builder.count:
@@ -372,8 +372,10 @@ def _build(builder: _PieceBuilder, stretches: Iterator[_Stretch]) -> Iterator[Pi
         yield builder.piece()
 
 
-def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False) -> Iterator[_Stretch]:
+def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False) -> Iterator[_Stretch | None]:
     """Yield the records from the front of the window to the end of their container or of the stream.
+
+    None comes before a wait for more of a stream that is idle.
 
     The bracket that ends an array or object stays in the window. `is_alone`: only the first record.
     """
@@ -384,7 +386,11 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
     begin = at = window.front
     is_first = True
     marks = shape in {"lines", "values"} and not is_alone
-    while character := window.skip_blank(at, marks=marks):
+    while True:
+        if window.waits(at, shape):
+            yield None
+        if not (character := window.skip_blank(at, marks=marks)):
+            break
         at = window.position
         if character == last or (is_alone and not is_first):
             return

@@ -168,6 +168,18 @@ class Window:
         rest = self._data[index : index + len(_BOM)]
         return not rest or (marks and rest != _BOM and _BOM.startswith(rest))
 
+    def _fill(self, at: int, size: int) -> None:
+        """Read until the window has so many bytes from `at` on, or the stream has no more now."""
+        while self._end - at < size and not (self._is_ended or self._stream.is_idle) and self.extends(at):
+            pass
+
+    def waits(self, at: int, shape: PieceShape) -> bool:
+        """Return whether no whole record is known from `at` on, and the stream is idle."""
+        if not self._stream.is_idle:
+            return False
+        rest = self._data[at - self._offset :].strip(b" \t\r\n,")
+        return not rest or (shape == "lines" and b"\n" not in rest)
+
     def block(
         self, at: int, needle: Needle, cell_end: int, place: BlockStart, end: int | None = None
     ) -> tuple[bytes, Proof] | None:
@@ -178,8 +190,7 @@ class Window:
         """
         is_last = cell_end - at <= _LAST_OF_CELL_BYTES
         size = cell_end - at + _RECORD_BYTES if is_last else BLOCK_BYTES
-        while self._end - at < size and not self._is_ended and self.extends(at):
-            pass
+        self._fill(at, size)
         index = at - self._offset
         stop = index + (cell_end - at if is_last else BLOCK_BYTES)
         if end is not None:
@@ -191,8 +202,7 @@ class Window:
 
     def array_end(self, at: int, scan: ArrayScan) -> int | None:
         """Return the end of the array around `at`, if no block from there can pass it unseen."""
-        while self._end - at < _LAST_OF_CELL_BYTES and not self._is_ended and self.extends(at):
-            pass
+        self._fill(at, _LAST_OF_CELL_BYTES)
         return scan.end(self._data, self._offset, at + _LAST_OF_CELL_BYTES)
 
     def rest(self, at: int, end: int, needle: Needle, place: BlockStart) -> tuple[bytes, Proof] | None:

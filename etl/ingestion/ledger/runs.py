@@ -243,9 +243,12 @@ def close_attempt(
     )
 
 
-def finish(connection: psycopg.Connection, run: Run, source_bytes: int | None) -> None:
-    """Note that every record of the source, which has `source_bytes` bytes now, is entered, and notify listeners."""
-    connection.execute(_SQL["finish_run"], {"run": run.run, "source_bytes": source_bytes})
+def finish(connection: psycopg.Connection, run: Run, source_bytes: int | None, time_ns: int | None = None) -> None:
+    """Note that every record of the source, which has `source_bytes` bytes now, is entered, and notify listeners.
+
+    `time_ns` is the time of its file, if a later load may trust it.
+    """
+    connection.execute(_SQL["finish_run"], {"run": run.run, "source_bytes": source_bytes, "time": time_ns})
 
 
 def reopen(connection: psycopg.Connection, run: Run) -> None:

@@ -176,7 +176,7 @@ def load_all(load: Load, sources: Sequence[Source], result: CommandResult, repor
     are_empty = True
     with ExitStack() as stack:
         sessions = stack.enter_context(closing(Sessions()))
-        if len(sources) == 1:
+        if len(sources) == 1 and not load.settings.trust_mtime:
             all_ends: Iterable[_Ends] = [_ends_of(load, sources[0], sessions)]
         else:
             all_ends = stack.enter_context(closing(_ends_of_several(load, sources, sessions)))

@@ -78,7 +78,10 @@ def publish(stream: Stream, group: Sequence[OpenRun]) -> None:
         with connection.transaction():
             for run in unfinished:
                 with bound_contextvars(run=run.id):
-                    _publish_one(connection, run, stream.size)
+                    _publish_one(connection, run, stream)
+            for run in group:
+                if run not in unfinished and run.attempt.load.settings.trust_mtime:
+                    _note_time(connection, run, stream)
     except psycopg.Error as error:
         raise _refused(connection, unfinished, error) from error
     for run in group:
@@ -103,7 +106,7 @@ def _refused(connection: psycopg.Connection, group: Sequence[OpenRun], error: ps
     return refusals.explained(error, group[0].attempt.load.database, connection, tables)
 
 
-def _publish_one(connection: psycopg.Connection, run: OpenRun, source_bytes: int | None) -> None:
+def _publish_one(connection: psycopg.Connection, run: OpenRun, stream: Stream) -> None:
     if run.context.run.is_atomic:
         published = run.copier.publish(connection)
         _require_staged(connection, run, published.rows)
@@ -112,8 +115,18 @@ def _publish_one(connection: psycopg.Connection, run: OpenRun, source_bytes: int
         runs.publish(connection, of_run, published.rows_deleted, published.rows_kept, published.rows_replaced)
         run.copier.drop_abandoned(connection)
     run.copier.drop_keys(connection)
-    runs.finish(connection, run.context.run, source_bytes)
+    time_ns = stream.time_ns if run.attempt.load.settings.trust_mtime else None
+    runs.finish(connection, run.context.run, stream.size, time_ns)
     run.copier.forget_seen(connection)
+
+
+def _note_time(connection: psycopg.Connection, run: OpenRun, stream: Stream) -> None:
+    """Note the time of a file that was loaded before, so that a later load need not read it."""
+    from etl.ingestion.ledger import together  # noqa: PLC0415 - few loads trust times
+
+    if stream.size is not None and stream.time_ns is not None and not run.attempt.progress.is_shorter:
+        state = together.FileState(stream.source.name, stream.size, stream.time_ns)
+        together.note_times(connection, {run.context.run.number: state})
 
 
 def _require_staged(connection: psycopg.Connection, run: OpenRun, published: Sequence[int]) -> None:

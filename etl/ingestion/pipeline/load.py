@@ -121,7 +121,7 @@ def _recorder(load: Load) -> Recorder:
 def _opened(source: Source, load: Load) -> Iterator[Stream]:
     with ExitStack() as stack:
         with load.stop.reading():
-            stream = stack.enter_context(opened(source, load.settings.retries))
+            stream = stack.enter_context(opened(source, load.settings.retries, load.settings.linger or None))
         if stream.encoding != "utf-8":
             log.info("source_decoded", source=source.name, encoding=stream.encoding, offsets="in UTF-8")
         yield stream

@@ -6,7 +6,7 @@ the server takes them. Every other file goes its usual way, at its place in the 
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -26,7 +26,7 @@ from etl.ingestion.destination.sending import Wire
 from etl.ingestion.destination.together import GroupWriter, LateRunsError, OlderVersionsError
 from etl.ingestion.ledger import locks, losses, runs
 from etl.ingestion.ledger import together as ledger
-from etl.ingestion.ledger.together import Names, NewRuns, WholeSource
+from etl.ingestion.ledger.together import FileState, Names, NewRuns, WholeSource
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.assembly import paths_of
 from etl.ingestion.pipeline.job import Load
@@ -125,7 +125,7 @@ class Together:
     def _dataset(self) -> Dataset:
         """The definition of the dataset, as the tables in the database take its rows: with digests, or without."""
         dataset = self._target.dataset
-        return with_digests(self._open.session.connection(), dataset) if self._target.sends_digests else dataset
+        return with_digests(self._opened().session.connection(), dataset) if self._target.sends_digests else dataset
 
     @cached_property
     def _batches(self) -> "_Batches":
@@ -135,15 +135,9 @@ class Together:
     def _writer(self) -> GroupWriter:
         return GroupWriter(self._dataset, self._target.mode)
 
-    @property
-    def _open(self) -> Wire:
-        if self._wire is None:
-            self._wire = Wire(Session(self._load.database, "etl"))
-        return self._wire
-
     def ends(self, sources: Sequence[Source]) -> Iterator[tuple[Source, Summary | None]]:
         """Yield each source in its order with its end; None: it has to be loaded by itself before the next one."""
-        for group in grouped(self._load, self._target, sources):
+        for group in grouped(self._load, self._target, sources, self._trusted):
             rest = list(group)
             while rest:
                 files = list(_first_files(rest))
@@ -155,6 +149,21 @@ class Together:
                 if rest and (is_next_odd or not isinstance(rest[0], SmallFile)):
                     first = rest.pop(0)
                     yield (first.source if isinstance(first, SmallFile) else first), None
+
+    def _trusted(self, files: Sequence[FileState]) -> Mapping[int, int]:
+        """Return the runs that have read these files before, if the command believes their times."""
+        if not self._load.settings.trust_mtime or not self._may_load:
+            return {}
+        try:
+            return ledger.trusted(self._opened().session.connection(), self._target.dataset.name, files)
+        except (EtlError, psycopg.Error):  # The load of the first of them says so.
+            return {}
+
+    def _opened(self) -> Wire:
+        """Return the wire to the server, over which all groups are loaded."""
+        if self._wire is None:
+            self._wire = Wire(Session(self._load.database, "etl"))
+        return self._wire
 
     @property
     def _may_load(self) -> bool:
@@ -189,15 +198,17 @@ class Together:
         Raises _OddFileError when a file may not be loaded here, and every error that ends the transaction.
         """
         started = time.monotonic()
-        wire = self._open
-        connection = wire.session.connection()
+        connection = self._opened().session.connection()
         dataset = self._target.dataset.name
         with self._load.stop.interrupting(), connection.transaction():
             if not locks.share_dataset_in_transaction(connection, dataset):
                 raise BusyError(f"a replace holds the dataset {dataset}")
             locks.one_opening_at_a_time(connection, dataset)
             judged = self._judged(connection, files)
-            loaded = self._load_new(wire, judged.new) if judged.new else []
+            if self._load.settings.trust_mtime:
+                states = ((run.number, files[place].state) for place, run in judged.known.items())
+                ledger.note_times(connection, {number: state for number, state in states if state is not None})
+            loaded = self._load_new(judged.new) if judged.new else []
         seconds = (time.monotonic() - started) / max(1, len(loaded))
         summaries = {place: self._known.settle(files[place], run) for place, run in judged.known.items()}
         for new, (name, _, source, entry) in zip(judged.new, loaded, strict=True):
@@ -212,34 +223,41 @@ class Together:
         No other load opens a run of the dataset before the end of the transaction. A file that begins as a new one
         before it may have its records, and is looked up again after it.
         """
-        compared = together.compared(connection, self._target.dataset.name, [file.pieces for file in files])
-        if compared is None:  # There are runs without marks.
+        read = [file for file in files if file.trusted is None]
+        found = together.compared(connection, self._target.dataset.name, [file.pieces for file in read])
+        if found is None:  # There are runs without marks.
             raise _OddFileError(0)
-        numbers = [run_of(recognition) for recognition in compared]
+        each_found = iter(found)
+        compared = [next(each_found) if file.trusted is None else None for file in files]
+        numbers = [
+            file.trusted if recognition is None else run_of(recognition)
+            for file, recognition in zip(files, compared, strict=True)
+        ]
         complete = runs.complete(connection, [number for number in numbers if number is not None])
         judged = _Judged(known={}, new=[], count=len(files), is_odd=False)
         begun = set()
         for place, (file, recognition, number) in enumerate(zip(files, compared, numbers, strict=True)):
             run = complete.get(number) if number is not None else None
-            first = file.pieces[0].marks[0]
+            first = file.pieces[0].marks[0] if file.pieces else None
             if run is not None and is_complete(run, file, self._target):
                 judged.known[place] = run
-            elif number is None and _is_new(file, recognition) and first not in begun:
+            elif recognition is not None and number is None and _is_new(file, recognition) and first not in begun:
                 begun.add(first)
                 judged.new.append(_New(place=place, file=file, recognition=recognition))
             else:
                 return replace(judged, count=place, is_odd=first not in begun)
         return judged
 
-    def _load_new(self, wire: Wire, new: Sequence[_New]) -> list[tuple[str, int, WholeSource, Entry]]:
+    def _load_new(self, new: Sequence[_New]) -> list[tuple[str, int, WholeSource, Entry]]:
         """Load new files as a run each; return the name and number of the run, the source and the entry of each."""
-        connection, target = wire.session.connection(), self._target
+        wire, target = self._opened(), self._target
+        connection = wire.session.connection()
         self._require_ledger(connection)
         encoding = new[0].file.source.encoding
         common = NewRuns(
             dataset=target.dataset.name, definition_hash=target.definition_hash(encoding), mode=target.mode
         )
-        sources = [_whole(each) for each in new]
+        sources = [_whole(each, self._load.settings.trust_mtime) for each in new]
         names = list(self._names.take(len(new)))
         numbers = ledger.begin(connection, common, names, sources)
         batches = []
@@ -328,13 +346,14 @@ def _is_new(file: SmallFile, recognition: Recognition) -> bool:
     return len(file.pieces) == 1 and decided.kind == "new" and decided.departs_from is None and not recognition.runs
 
 
-def _whole(new: _New) -> WholeSource:
+def _whole(new: _New, is_trusted: bool) -> WholeSource:
     file = new.file
     [piece] = file.pieces
     known = sorted({mark for mark in (*piece.marks, piece.end_mark) if mark is not None})
     return WholeSource(
         name=file.source.name,
         stored_bytes=file.size,
+        time_ns=file.time_ns if is_trusted and file.state is not None else None,
         bytes_read=file.bytes_read,
         piece=piece,
         marks=known,

@@ -9,7 +9,6 @@ from typing import Final
 import structlog
 
 from etl.errors import UsageError
-from etl.ingestion.sources import remote
 from etl.ingestion.values import Source, printable_path
 
 log = structlog.get_logger(__name__)
@@ -41,10 +40,8 @@ def named(argument: str, encoding: str = "auto") -> list[Source]:
         raise UsageError("a source has no name", hint="is a variable of the calling script empty?")
     if argument == "-":
         return [Source(name="-", path=None, encoding=encoding)]
-    if "://" in argument and remote.scheme_of(argument) and not Path(argument).exists():
-        remote.require_driver(argument)
-        urls = _urls(argument)
-        return [Source(name=remote.printable(url), path=None, url=url, encoding=encoding) for url in urls or [argument]]
+    if "://" in argument and (urls := _urls(argument, encoding)):
+        return urls
     try:
         files = _files(argument)
     except OSError:  # An unreadable folder, a name too long, a loop of links: opening it reports which.
@@ -52,10 +49,16 @@ def named(argument: str, encoding: str = "auto") -> list[Source]:
     return [Source(name=printable_path(path), path=path, encoding=encoding) for path in files or [argument]]
 
 
-def _urls(argument: str) -> list[str]:
-    urls = remote.expand(argument)
+def _urls(argument: str, encoding: str) -> list[Source]:
+    """Return the sources of an argument that is a URL; none of a path."""
+    from etl.ingestion.sources import remote  # noqa: PLC0415 - its modules would slow down the start of all others
+
+    if not remote.scheme_of(argument) or Path(argument).exists():
+        return []
+    remote.require_driver(argument)
     pattern = f"{argument}*" if argument.endswith("/") else argument
-    return [url for url in urls if url == argument or holds_records(url, pattern)]
+    urls = [url for url in remote.expand(argument) if url == argument or holds_records(url, pattern)]
+    return [Source(name=remote.printable(url), path=None, url=url, encoding=encoding) for url in urls or [argument]]
 
 
 def _files(argument: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import select
 import stat
 import sys
 from collections.abc import Callable, Hashable, Iterator
@@ -16,7 +17,6 @@ import structlog
 from etl.errors import SourceError, reason_of
 from etl.ingestion import constants
 from etl.ingestion.constants import HEAD_BYTES, MAGIC_BYTES, READ_BYTES
-from etl.ingestion.sources import remote
 from etl.ingestion.sources.compression import DAMAGE_ERRORS, ArchiveError, Reader, decompressed
 from etl.ingestion.sources.encodings import InvalidTextError, Utf8Reader, is_utf8
 from etl.ingestion.sources.naming import PASSED_BY
@@ -57,6 +57,7 @@ class Stream:
     """The content of a source, decompressed and as UTF-8, read once from the front.
 
     `position` counts the bytes given out. `head` are the first bytes, at most HEAD_BYTES.
+    `is_idle`: the last read of a pipe gave fewer bytes than asked for, because none came for long.
     `size` is the number of bytes as stored, or None if it is unknown. `is_repeatable`: the source can be opened again.
     `waits`: a read may take long, as from a pipe or a network. `encoding` is the encoding of the stored text. `version`
     changes when the content of a file changes; it is None where that cannot be seen.
@@ -83,7 +84,12 @@ class Stream:
         self._fault: SourceError | None = None
         self._is_as_stored = True
         self._raw = raw
+        self.is_idle = False
+        self._pipe: _Pipe | None = None
         self._bytes = self._text(self._content(raw))
+        if isinstance(raw.raw, _Pipe) and self._is_as_stored:  # A decoder would take a pause for the end.
+            self._pipe = raw.raw
+            self._pipe.begin_to_linger()
         self.head = self._fill(HEAD_BYTES)
         self._translation = line_feeds(self.head)
         if self._translation:
@@ -95,6 +101,11 @@ class Stream:
         """The path of a file whose bytes can be read again at any offset, or None."""
         is_plain = self.is_repeatable and self._is_as_stored and not self._translation
         return self.source.path if is_plain else None
+
+    @property
+    def time_ns(self) -> int | None:
+        """The time of the last change of a file, in nanoseconds; None for everything else."""
+        return self.version[3] if isinstance(self.version, tuple) else None
 
     @property
     def stored_position(self) -> int:
@@ -147,13 +158,21 @@ class Stream:
         return Utf8Reader(reader, encoding.name, encoding.mark)
 
     def _fill(self, size: int) -> bytes:
-        """Read until there are `size` bytes; a fault is kept until the bytes before it were given out."""
+        """Read until there are `size` bytes, or some and then none for long; a fault is kept until after the bytes."""
+        self.is_idle = False
         parts = []
         length = 0
         try:
-            while length < size and not self._fault and (data := self._read(size - length)):
+            while length < size and not self._fault:
+                data = self._read(size - length)
                 parts.append(data)
                 length += len(data)
+                if data:
+                    continue
+                has_lingered = self._pipe is not None and self._pipe.take_lingered()
+                self.is_idle = has_lingered and length > 0
+                if not has_lingered or length:
+                    break
         except SourceError as error:
             self._fault = error
         data = b"".join(parts)
@@ -162,7 +181,7 @@ class Stream:
     def _read(self, size: int) -> bytes:
         try:
             # read1 returns the bytes that there are; read would lose them when the compressed data ends too early.
-            data = self._bytes.read1(size)
+            data = self._bytes.read1(size) or b""
             if not data and self._check_unchanged:
                 self._check_unchanged()
         except EOFError:
@@ -209,39 +228,75 @@ class _PeekedReader:
         return self._reader.read1(size)
 
 
-class _BlockingStart(RawIOBase):
-    """Blocks until `size` bytes are there, so that magic numbers can be recognised on a slow pipe."""
+class _Pipe(RawIOBase):
+    """The bytes of a pipe as they come; the first `size` bytes come together, so that magic numbers are recognised.
 
-    def __init__(self, stream: BufferedReader, size: int) -> None:
-        self._begin = stream.read(size)
-        self._rest = stream
+    After `begin_to_linger`, a read that gets no byte for `linger` seconds gives nothing, and `take_lingered` says so:
+    it is not the end.
+    """
+
+    def __init__(self, stream: BufferedReader, size: int, linger: float | None) -> None:
+        self._linger = linger
+        self._may_linger = False
+        self._stream = stream  # It closes the pipe when nothing refers to it.
+        # Without a buffer between: nobody would wait for bytes that are in it.
+        self._raw = cast(RawIOBase, stream.raw)
+        self._has_lingered = False
+        self._begin = b""
+        while len(self._begin) < size and (data := self._raw.read(size - len(self._begin))):
+            self._begin += data
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: "WriteableBuffer") -> int:
+    def readinto(self, buffer: "WriteableBuffer") -> int | None:
         view = memoryview(buffer).cast("B")
         begin, self._begin = self._begin[: len(view)], self._begin[len(view) :]
         view[: len(begin)] = begin
-        return len(begin) or self._rest.readinto1(view)
+        if begin:
+            return len(begin)
+        if self._may_linger and self._linger is not None and not self._has_bytes(self._linger):
+            self._has_lingered = True
+            return None
+        return self._raw.readinto(view)
+
+    def _has_bytes(self, seconds: float) -> bool:
+        """Wait for bytes or for the end."""
+        waiting = select.poll()
+        waiting.register(self._raw.fileno(), select.POLLIN)
+        return bool(waiting.poll(1000 * seconds))
+
+    def begin_to_linger(self) -> None:
+        """Let reads give nothing after a pause from now on."""
+        self._may_linger = True
+
+    def take_lingered(self) -> bool:
+        """Return whether the last read gave nothing because no byte came for long."""
+        has_lingered, self._has_lingered = self._has_lingered, False
+        return has_lingered
 
 
 @contextmanager
-def opened(source: Source, retries: RetrySettings = _DEFAULT_RETRIES) -> Iterator[Stream]:
+def opened(source: Source, retries: RetrySettings = _DEFAULT_RETRIES, linger: float | None = None) -> Iterator[Stream]:
     """Open a source for one pass; an interrupted transfer over the network is retried.
+
+    A read of a pipe gives fewer bytes than it is asked for when none came for `linger` seconds.
 
     Raises SourceError when the source does not exist or cannot be read.
     """
     if source.url is not None:
+        from etl.ingestion.sources import remote  # noqa: PLC0415 - its modules would slow down the start of all others
+
         download = remote.open_url(source.url, retries)
         with closing(download.raw):
             yield Stream(source, download.raw, download.size, download.check_unchanged)
         return
     if source.path is None:
-        own = source.given
-        yield Stream(
-            source, _buffered(cast(BufferedReader, sys.stdin.buffer)) if own is None else BufferedReader(own), None
-        )
+        if source.given is not None:
+            yield Stream(source, BufferedReader(source.given), None)
+        else:
+            stdin = cast(BufferedReader, sys.stdin.buffer)
+            yield Stream(source, BufferedReader(_Pipe(stdin, MAGIC_BYTES, linger)), None)
         return
     with ExitStack() as stack:
         try:
@@ -252,7 +307,7 @@ def opened(source: Source, retries: RetrySettings = _DEFAULT_RETRIES) -> Iterato
                 version = (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns)
                 stream = Stream(source, file, before.st_size, lambda: _compare(file, before), version)
             else:  # A pipe has no size, and its bytes cannot be read a second time.
-                stream = Stream(source, _buffered(file), None)
+                stream = Stream(source, BufferedReader(_Pipe(file, MAGIC_BYTES, linger)), None)
         except OSError as error:
             raise _unreadable(source, error) from error
         yield stream
@@ -285,10 +340,6 @@ def _require_file(path: Path, name: str) -> None:
     if path.is_dir():
         next(path.iterdir(), None)
         raise SourceError(f"the folder {name} holds no file", hint=PASSED_BY)
-
-
-def _buffered(stream: BufferedReader) -> BufferedReader:
-    return BufferedReader(_BlockingStart(stream, MAGIC_BYTES))
 
 
 def _compare(file: BufferedReader, before: os.stat_result) -> None:
