@@ -381,7 +381,10 @@ class StoredRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A file of the failed store: the original `lines`, one per record, and the description of each record (C6)."""
+    """A file of the failed store: the original `lines`, one per record, and the description of each record (C6).
+
+    `document` are the members of the document above the records that their columns take, as JSON.
+    """
 
     id: str
     run: str
@@ -397,6 +400,7 @@ class Failure:
     attempts: int = 1
     parent: str | None = None
     is_keyed: bool = False
+    document: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import psycopg
 from tenacity import Retrying
 
 from etl.database.connecting import Session
+from etl.datasets import Dataset
 from etl.errors import BusyError, EtlError, TooManyRejectedError, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
@@ -70,6 +71,13 @@ class Attempt:
     recorder: Recorder
     session: Session
     progress: Progress = field(default_factory=Progress)
+    _resolved: list[Dataset] = field(default_factory=list)
+
+    def dataset_of(self, stream: Stream) -> Dataset:
+        """Return the definition for the source of the attempt, as `Load.dataset_of` does; it is made once."""
+        if not self._resolved:
+            self._resolved.append(self.load.dataset_of(self.target, stream))
+        return self._resolved[0]
 
     @property
     def is_atomic(self) -> bool:

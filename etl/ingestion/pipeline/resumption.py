@@ -161,7 +161,7 @@ def _opened(stream: Stream, attempt: Attempt, run: runs.Run, marked_to: int) -> 
     attempt.progress.run = run
     context = RunContext(
         database=load.database,
-        dataset=target.dataset.of_source(stream.source.name),
+        dataset=attempt.dataset_of(stream),
         run=run,
         source=stream.source.name,
         mode=target.mode,
