@@ -130,7 +130,8 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     """A named description of records and of the tables that they become.
 
     A record becomes one row: in the first table without `each` whose `where` holds for the record. The elements of its
-    arrays become the rows of the tables with `each`.
+    arrays become the rows of the tables with `each`. `document` are the members of the document above the records of a
+    source that the columns take, each with its value as JSON.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     on_nul: OnNul = "reject"
     on_duplicate: OnDuplicate | None = None
     on_unknown: OnUnknown = "warn"
+    document: tuple[tuple[str, str], ...] = ()
 
     @property
     def hash(self) -> str:
@@ -172,6 +174,12 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
         """The table of the keys that records delete, with its number; None: no record deletes. It is the last one."""
         last = len(self.tables) - 1
         return (last, self.tables[last]) if self.tables and self.tables[last].deletes else None
+
+    @property
+    def document_paths(self) -> tuple[str, ...]:
+        """The paths of the columns that take members of the document above the records; none once it is known."""
+        columns = [column for table in self.tables for column in table.columns if column.value is None]
+        return tuple(dict.fromkeys(column.path for column in columns if column.value_path.sign == "$"))
 
     @property
     def has_server_types(self) -> bool:

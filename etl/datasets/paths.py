@@ -2,7 +2,8 @@
 
 A path consists of names joined by dots. A name in quotes is read as JSON reads it, so it may contain dots. A number is
 also a position in an array, from 0. `.` is the whole object, `#` is its position in its array, and `@` is the key of
-its record in an object of records. Each `^` at the beginning leads one object outwards.
+its record in an object of records. Each `^` at the beginning leads one object outwards. `$document.` leads to a member
+of the document above the records.
 """
 
 import json
@@ -13,20 +14,24 @@ Step = str | int
 
 _SEGMENT = re.compile(r'"(?:[^"\\]|\\.)*"|[^".][^.]*')
 _POSITION = re.compile(r"0|[1-9][0-9]{0,8}")
+_DOCUMENT = "$document."
 _SIGNS = frozenset({"^", "#", "@"})
 
 
 class ValuePath(NamedTuple):
-    """A path in its parts: `up` objects outwards, then these steps, or the meaning of the sign (such as ".")."""
+    """A path in its parts: `up` objects outwards, then these steps, or the meaning of the sign (such as ".").
+
+    With the sign "$" the steps begin at the document above the records.
+    """
 
     up: int
     steps: tuple[Step, ...]
-    sign: Literal["", ".", "#", "@"] = ""
+    sign: Literal["", ".", "#", "@", "$"] = ""
 
     @property
     def member(self) -> str | None:
         """The name, if the path is a single member of the object itself; else None."""
-        if self.up or len(self.steps) != 1 or isinstance(self.steps[0], int):
+        if self.up or self.sign or len(self.steps) != 1 or isinstance(self.steps[0], int):
             return None
         return self.steps[0]
 
@@ -36,6 +41,8 @@ def parse(text: str) -> ValuePath:
 
     Raises ValueError with a message for the user.
     """
+    if text.startswith(_DOCUMENT):
+        return ValuePath(0, steps(text.removeprefix(_DOCUMENT), text), "$")
     up, rest = 0, text
     while rest == "^" or rest.startswith("^."):
         up, rest = up + 1, rest[2:]

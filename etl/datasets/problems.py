@@ -187,6 +187,8 @@ def _misused_path(part: Column | Condition, table: Table) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
         return
+    if path.sign == "$" and isinstance(part, Condition):
+        yield f"path {part.path!r} leads to the document, and a condition takes members of the object"
     depth = len(table.each)
     if (path.up or path.sign == "#") and not depth:
         yield f"path {part.path!r} has a meaning only in a table with `each`"

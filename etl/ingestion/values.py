@@ -26,12 +26,22 @@ KEY: Final[Any] = None
 
 
 @dataclass(frozen=True, kw_only=True)
+class Member:
+    """A file in an archive, with its bytes; in a tar archive it begins at `offset` of the decompressed archive."""
+
+    name: str
+    size: int
+    offset: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """One file or stream that holds records.
 
     `name` is shown in messages, logs and the ledger, and has no secret. The bytes come from the file at `path`, from
     `url`, which may have a secret, from `given`, which gives a program's own bytes once, or else from standard input.
     `encoding` is "auto" or a name that Python knows. With `is_lines` each line is a record, whatever the options say.
+    With a `member` the file at `path` is an archive, and the source is this file in it.
     """
 
     name: str
@@ -40,6 +50,7 @@ class Source:
     encoding: str = "auto"
     given: RawIOBase | None = field(default=None, repr=False, compare=False)
     is_lines: bool = False
+    member: Member | None = None
 
 
 class ByteStream(Protocol):
@@ -403,7 +414,10 @@ class StoredRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A file of the failed store: the original `lines`, one per record, and the description of each record (C6)."""
+    """A file of the failed store: the original `lines`, one per record, and the description of each record (C6).
+
+    `document` are the members of the document above the records that their columns take, as JSON.
+    """
 
     id: str
     run: str
@@ -419,6 +433,7 @@ class Failure:
     attempts: int = 1
     parent: str | None = None
     is_keyed: bool = False
+    document: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,13 @@ CASES: list[tuple[str, str, Sequence[tuple[Any, str | None]]]] = [
         [
             *[({"$numberDecimal": "12.50"}, "12.50"), ({"$numberInt": "7"}, "7"), ({"$numberDouble": "7.25"}, "7.25")],
             *[(7, "7"), ({"$numberDouble": "NaN"}, "?"), ({"$numberLong": "9007199254740993"}, "9007199254740993")],
-            *[({"$undefined": True}, None), ({"a": 1}, "?")],
+            *[({"$undefined": True}, None), ({"a": 1}, "?"), ({"$numberDecimal": "1.5E+3"}, "1500")],
+            ({"$numberDecimal": "1.234567890123456789012345678901234"}, "1.234567890123456789012345678901234"),
+            *[
+                ({"$numberDecimal": "NaN"}, "?"),
+                ({"$numberDecimal": "-Infinity"}, "?"),
+                ({"$numberDouble": "1E-7"}, "0.0000001"),
+            ],
         ],
     ),
     (
@@ -91,7 +97,48 @@ CASES: list[tuple[str, str, Sequence[tuple[Any, str | None]]]] = [
         "mongo documents",
         [({"a": [{"$numberLong": "5"}], "b": {"$oid": "65"}}, '{"a": [5], "b": "65"}'), ([], "[]")],
     ),
-    ('type = "text", unwrap = "mongo"', "mongo ids", [({"$oid": "65aa"}, "65aa"), ("65aa", "65aa"), ({"$x": 1}, "?")]),
+    (
+        'type = "text", unwrap = "mongo"',
+        "mongo texts",
+        [
+            *[({"$oid": "65aa"}, "65aa"), ("65aa", "65aa"), ({"$x": 1}, "?"), ({"$symbol": "a"}, "a")],
+            *[({"$code": "f()"}, "f()"), ({"$code": "f()", "$scope": {}}, "?"), ({"$minKey": 1}, "?")],
+            *[({"$regularExpression": {"pattern": "^a", "options": "i"}}, "/^a/i"), ({"$maxKey": 1}, "?")],
+            *[({"$regex": "^a", "$options": ""}, "/^a/"), ({"$binary": {"base64": "AQI=", "subType": "00"}}, "AQI=")],
+            *[({"$binary": "AQI=", "$type": "00"}, "AQI="), ({"$numberDouble": "-0.0"}, "-0.0")],
+            *[({"$numberDouble": "Infinity"}, "Infinity"), ({"$numberInt": "-7"}, "-7"), ({"$undefined": True}, None)],
+            *[
+                ({"$ref": "a", "$id": {"$oid": "65"}}, "?"),
+                ({"$numberLong": "9223372036854775807"}, "9223372036854775807"),
+            ],
+        ],
+    ),
+    (
+        'type = "uuid", unwrap = "mongo"',
+        "mongo uuids",
+        [
+            ({"$uuid": "73ffd264-44b3-4c69-90e8-e7d1dfc035d4"}, "73ffd264-44b3-4c69-90e8-e7d1dfc035d4"),
+            *[
+                (written, "73ffd264-44b3-4c69-90e8-e7d1dfc035d4")
+                for written in (
+                    {"$binary": {"base64": "c//SZESzTGmQ6OfR38A11A==", "subType": "04"}},
+                    {"$binary": {"base64": "c//SZESzTGmQ6OfR38A11A==", "subType": "4"}},
+                    {"$binary": "c//SZESzTGmQ6OfR38A11A==", "$type": "04"},
+                )
+            ],
+            ({"$binary": {"base64": "c//S", "subType": "04"}}, "?"),
+        ],
+    ),
+    (
+        'type = "jsonb", null_if = [false, "", [], "N/A"]',
+        "no documents",
+        [(False, None), ("", None), ([], None), ("N/A", None), ({}, "{}"), ([False], "[false]"), (True, "true")],
+    ),
+    (
+        'type = "text[]", null_if = [false, "", "none"]',
+        "no arrays",
+        [(False, None), ("", None), ("none", None), ([], "{}"), ([""], '{""}'), (True, "?")],
+    ),
     (
         'type = "numeric", unwrap = "dynamodb"',
         "dynamodb",

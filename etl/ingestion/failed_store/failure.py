@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from etl.ingestion.failed_store.locating import RecordLocation
@@ -16,7 +16,8 @@ class Origin:
     """Where the records of a failure come from. The id of the failure is the prefix and the first letter of its kind.
 
     The prefix is the run and the offset of the batch, or the id of the failure that was replayed: a batch that is
-    tried again writes the same file again. `batch` is the offset.
+    tried again writes the same file again. `batch` is the offset. `document` are the members of the document above the
+    records that their columns take, as JSON.
     """
 
     id_prefix: str
@@ -26,6 +27,7 @@ class Origin:
     batch: int
     attempts: int = 1
     parent: str | None = None
+    document: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_failure(
@@ -50,6 +52,7 @@ def build_failure(
         sha256=hashlib.sha256(lines).hexdigest(),
         attempts=origin.attempts,
         parent=origin.parent,
+        document=origin.document,
         is_keyed=locations[refused[0].place].is_keyed,
     )
 

@@ -40,6 +40,7 @@ class FailureDetails(msgspec.Struct, frozen=True, kw_only=True):
 
     records: tuple[StoredRecord, ...]
     is_keyed: bool = msgspec.field(default=False, name="keyed")
+    document: dict[str, str] = {}
 
 
 class FailedStore:
@@ -299,6 +300,7 @@ def _write(folder: Path, failure: Failure, database: str) -> None:
         "note": None,
         "sha256": failure.sha256,
         **({"keyed": True} if failure.is_keyed else {}),
+        **({"document": dict(failure.document)} if failure.document else {}),
         "error": {"sqlstate": failure.sqlstate, "message": failure.message},
         "records": failure.records,
     }

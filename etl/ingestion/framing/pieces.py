@@ -23,7 +23,7 @@ from etl.ingestion.constants import (
 from etl.ingestion.fingerprints import LF, Fingerprint, Mark, is_own, powers_between
 from etl.ingestion.framing.boundaries import NotJSON, is_whole_record, value_end
 from etl.ingestion.framing.dialects import dialect_of
-from etl.ingestion.framing.documents import Container, Document, container
+from etl.ingestion.framing.documents import Container, Document, Surroundings, container
 from etl.ingestion.framing.formats import format_of
 from etl.ingestion.framing.needles import BlockStart, Needle
 from etl.ingestion.framing.nesting import ArrayScan, BracketScan, is_nested_deeper
@@ -52,7 +52,8 @@ class CutOptions:
     A piece has at most `batch_rows` records; the first has at most `first_rows`, and each at most twice as many as the
     one before it. The `prover` is asked first how many records a block holds; without a prover the cutter checks the
     blocks itself. `expected` returns marks that may come after so many records: where the source has one of them, its
-    records were proven before. `outside` is given each event of the document outside of the records, by ijson.
+    records were proven before. `surroundings` collects members of the document around the records. `outside` is given
+    each event of the document outside of the records, by ijson.
     """
 
     format: Format
@@ -63,6 +64,7 @@ class CutOptions:
     prover: Prover | None = None
     expected: Callable[[int], Sequence[Mark]] | None = None
     outside: Callable[[str, Any], None] | None = None
+    surroundings: Surroundings | None = None
 
 
 class NoRecordsError(SourceError):
@@ -113,7 +115,8 @@ def cutting(stream: ByteStream, *paths: CutOptions) -> Iterator[Piece | None]:
     ]
     numbers = dict.fromkeys(range(len(paths)), 1)
     missing = set(numbers)
-    document = Document(window, wanted, options.outside)
+    surroundings = [options.surroundings for options in paths if options.surroundings]
+    document = Document(window, wanted, surroundings, options.outside)
     while (which := document.next()) is not None:
         missing.discard(which)
         window.number = numbers[which]

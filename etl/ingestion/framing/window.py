@@ -49,6 +49,11 @@ class Window:
         self._is_ended = False
 
     @property
+    def source(self) -> str:
+        """The name of the source."""
+        return self._stream.source.name
+
+    @property
     def _end(self) -> int:
         return self._offset + len(self._data)
 

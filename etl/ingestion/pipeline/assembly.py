@@ -7,7 +7,7 @@ context of its run. The ledger lets each piece load exactly once, wherever it is
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -157,11 +157,13 @@ class RunLedgerWriter:
     run: runs.Run
     dataset: str
     source: str
+    document: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, context: RunContext) -> Self:
         """Return the ledger writer of a run."""
-        return cls(run=context.run, dataset=context.dataset.name, source=context.source)
+        dataset = context.dataset
+        return cls(run=context.run, dataset=dataset.name, source=context.source, document=dict(dataset.document))
 
     def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
         """Claim the batch for its run."""
@@ -194,6 +196,7 @@ class RunLedgerWriter:
             dataset=self.dataset,
             source=self.source,
             batch=batch.piece.offset,
+            document=self.document,
         )
 
     def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, RecordLocation]:

@@ -74,6 +74,14 @@ class Attempt:
     recorder: Recorder
     session: Session
     progress: Progress = field(default_factory=Progress)
+    _resolved: list[Dataset] = field(default_factory=list)
+
+    def dataset_of(self, stream: Stream) -> Dataset:
+        """Return the definition for the source of the attempt, as `Load.dataset_of` does; it is made once."""
+        if not self._resolved:
+            dataset = self.load.dataset_of(self.target, stream)
+            self._resolved.append(dataset.with_digests() if self.dataset.has_digests else dataset)
+        return self._resolved[0]
 
     @cached_property
     def dataset(self) -> Dataset:

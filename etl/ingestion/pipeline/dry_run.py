@@ -80,7 +80,7 @@ class _DryRun:
     ) -> OpenRun:
         """Begin with nothing loaded, in a run that is not in the ledger."""
         settings = attempt.load.settings
-        dataset = attempt.target.dataset.of_source(stream.source.name)
+        dataset = attempt.dataset_of(stream)
         writer = self._writers[dataset.name] = _DryRunLedgerWriter()
         context = RunContext(
             database=attempt.load.database,

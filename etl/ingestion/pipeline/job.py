@@ -14,9 +14,11 @@ from msgspec.structs import replace
 
 from etl.database.connecting import Database
 from etl.datasets import Dataset
+from etl.datasets.paths import parse
 from etl.errors import EtlError, InterruptedByUserError, SignalledError
 from etl.ingestion.constants import BYTES_PER_WORKER, FIRST_BATCH_ROWS, MAX_DEFAULT_WORKERS
 from etl.ingestion.fingerprints import Mark
+from etl.ingestion.framing.documents import Surroundings
 from etl.ingestion.framing.pieces import CutOptions
 from etl.ingestion.ledger.runs import Run
 from etl.ingestion.sources.stream import Stream
@@ -231,6 +233,12 @@ class Target:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _surroundings(dataset: Dataset) -> Surroundings | None:
+    """Return what collects the members of the document that columns take, if there are any."""
+    paths = dataset.document_paths
+    return Surroundings(tuple(map(str, parse(path).steps)) for path in paths) if paths else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Load:
     """What all sources of one command share: the database, the options, and the targets in the command's order.
@@ -268,7 +276,20 @@ class Load:
             max_record_bytes=settings.max_record_bytes,
             prover=prover,
             expected=expected,
+            surroundings=_surroundings(target.dataset),
         )
+
+    def dataset_of(self, target: Target, stream: Stream) -> Dataset:
+        """Return the definition of a target for a source: constants of the source and of its document are in it.
+
+        Raises UsageError and SourceError where a member of the document cannot be read.
+        """
+        dataset = target.dataset.of_source(stream.source.name)
+        if not dataset.document_paths:
+            return dataset
+        from etl.ingestion.pipeline.surroundings import resolved  # noqa: PLC0415 - few definitions name such members
+
+        return resolved(dataset, stream, self.cut_options(target))
 
     def options(self, source: Source, target: Target) -> str:
         """Return the options without which the same command would not continue the run, as a shell takes them."""

@@ -90,6 +90,8 @@ def load(source: Source, load: Load, sessions: Sessions | None = None) -> list[t
             store = stack.enter_context(recorder.failed_store(load.settings.failed_dir))
             stack.enter_context(load.watch.watching(stream, [attempt.progress for attempt in attempts]))
             with load.stop.reading():
+                for attempt in attempts:
+                    attempt.dataset_of(stream)
                 recorder.begin(attempts)
             opening = Opening(stream, attempts)
             with _loading(load, stream, opening, store) as batches:

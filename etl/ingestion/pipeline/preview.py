@@ -8,6 +8,7 @@ from etl.ingestion.failed_store.locating import locate
 from etl.ingestion.framing.documents import require_path
 from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.ingestion.framing.splitting import RecordLimit
+from etl.ingestion.pipeline.surroundings import resolved
 from etl.ingestion.sources.stream import opened
 from etl.ingestion.transform.paths import CheckedPath
 from etl.ingestion.transform.projection import Projection
@@ -35,9 +36,9 @@ def preview(source: Source, dataset: Dataset, format: Format, records: str, limi
     """
     require_path(records)
     with opened(source) as stream:
-        of_source = dataset.of_source(source.name)
-        path = CheckedPath(Projection(of_source), 0)
         how = CutOptions(format=format, records_path=records, batch_rows=limit)
+        of_source = resolved(dataset.of_source(source.name), stream, how)
+        path = CheckedPath(Projection(of_source), 0)
         within = RecordLimit(limit, 1)
         for piece in cut(stream, how):
             for batch in path.batching(within.within(piece) or piece):

@@ -32,6 +32,7 @@ from etl.ingestion.pipeline.outcome import log_unknown
 from etl.ingestion.pipeline.refreshing import precalculate
 from etl.ingestion.pipeline.replay_batch import ReplayLedgerWriter, batch_of, require_whole
 from etl.ingestion.transform.projection import Projection
+from etl.ingestion.transform.surroundings import with_stored
 from etl.precalculation.refresh import RefreshResult
 from etl.settings import Mode, RetrySettings
 
@@ -217,9 +218,12 @@ def replay(
             return None
         leftovers.sweep_replay(store, *failure.key)
         first_record = again(batches.first_record, connection, failure.run, failure.batch)
-        projection = Projection(dataset.of_source(run.source))
+        store.require_own(*failure.key)
+        document = store.details(*failure.key).document
+        dataset = with_stored(dataset.of_source(run.source), document)
+        projection = Projection(dataset)
         batch, locations = batch_of(failure, store, projection, run.number, first_record)
-        writer = ReplayLedgerWriter(failure=failure, locations=locations)
+        writer = ReplayLedgerWriter(failure=failure, locations=locations, document=document)
         loader = Loader(
             database=database,
             wire=Wire(session),

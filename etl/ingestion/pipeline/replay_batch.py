@@ -72,6 +72,7 @@ class ReplayLedgerWriter:
 
     failure: StoredFailure
     locations: Mapping[int, RecordLocation]
+    document: Mapping[str, str] = field(default_factory=dict)
     refused_again: list[str] = field(default_factory=list)
 
     def claim(self, connection: psycopg.Connection, _batch: Batch) -> bool:
@@ -97,6 +98,7 @@ class ReplayLedgerWriter:
             batch=self.failure.batch,
             attempts=self.failure.attempts + 1,
             parent=self.failure.id,
+            document=self.document,
         )
 
     def locate(self, _batch: Batch, _places: Collection[int]) -> Mapping[int, RecordLocation]:

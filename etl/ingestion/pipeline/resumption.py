@@ -165,7 +165,7 @@ def _opened(stream: Stream, attempt: Attempt, run: runs.Run, marked_to: int, com
     attempt.progress.run = run
     context = RunContext(
         database=load.database,
-        dataset=attempt.dataset.of_source(stream.source.name),
+        dataset=attempt.dataset_of(stream),
         run=run,
         source=stream.source.name,
         mode=target.mode,

@@ -54,6 +54,7 @@ def is_possible(load: Load) -> bool:
         or target.mode == "replace"
         or target.is_atomic
         or target.dataset.on_duplicate
+        or target.dataset.document_paths
         or settings.force
         or settings.limit
         or settings.dry_run

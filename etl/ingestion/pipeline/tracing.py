@@ -21,6 +21,7 @@ from etl.errors import SourceError, UsageError
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.framing.boundaries import NotJSON
 from etl.ingestion.ledger import history, packing
+from etl.ingestion.sources import archives
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Piece, PieceShape, Source, hash_of
 
@@ -141,12 +142,7 @@ def _locate(row: _Lineage) -> RecordLocation:
 
     Raises SourceError when the source does not exist any more, or has changed.
     """
-    path = Path(row.folder or "", row.source)
-    if row.source == "-" or "://" in row.source or not path.is_file():
-        raise SourceError(f"{row.source} is not a file that exists now")
-    option = _ENCODING.search(row.options or "")
-    encoding = shlex.split(option[1])[0] if option else "auto"
-    with opened(Source(name=row.source, path=str(path), encoding=encoding)) as stream:
+    with opened(_source(row)) as stream:
         data = _range(stream, row.offset, row.length)
     if hash_of(data) != row.hash:
         raise SourceError(f"{row.source} has other content now")
@@ -160,6 +156,23 @@ def _locate(row: _Lineage) -> RecordLocation:
             if len(locations) == row.count_records:
                 return locations[row.place]
     raise SourceError(f"the records of {row.source} cannot be separated")
+
+
+def _source(row: _Lineage) -> Source:
+    """Return the source of a row.
+
+    Raises SourceError when it is no file, or does not exist any more.
+    """
+    path = Path(row.folder or "", row.source)
+    option = _ENCODING.search(row.options or "")
+    encoding = shlex.split(option[1])[0] if option else "auto"
+    source = Source(name=row.source, path=str(path), encoding=encoding)
+    if row.source != "-" and "://" not in row.source:
+        if path.is_file():
+            return source
+        if archives.SEPARATOR in row.source and (member := archives.member_of(source)):
+            return member
+    raise SourceError(f"{row.source} is not a file that exists now")
 
 
 def _range(stream: Stream, offset: int, length: int) -> bytes:

@@ -1,7 +1,8 @@
-"""The sources that a command line argument names, in the order in which they are loaded. Opens none of them."""
+"""The sources that a command line argument names, in the order in which they are loaded. Opens only archives."""
 
 import glob
 import os
+import re
 from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 import structlog
 
 from etl.errors import UsageError
+from etl.ingestion.sources.recognition import TAR_BLOCK_BYTES, compression_of, is_tar
 from etl.ingestion.values import Source, printable_path
 
 log = structlog.get_logger(__name__)
@@ -17,6 +19,10 @@ PASSED_BY: Final = "hidden and unfinished files (.part, .tmp), checksums, and na
 """Says which files of a folder or a pattern are no sources."""
 
 _MOST_LOGGED = 3
+
+_FEW = 64
+_NAMES_ARCHIVE = re.compile(r"(?i).*(?:\.(?:tar|tgz|tbz2?|txz|tzst|zip)\b|!)").match
+_IS_HIDDEN = re.compile(r"(?:.*/)?(?:\.|__MACOSX/)").match
 
 _UNFINISHED = frozenset({".part", ".tmp", ".partial", ".filepart", ".crdownload", ".inprogress"})
 _BESIDE = frozenset(
@@ -32,9 +38,11 @@ def named(argument: str, encoding: str = "auto") -> list[Source]:
 
     A folder and a pattern name their files, sorted, except those that hold no records by their names: hidden and
     unfinished ones, checksums, and what other programs write beside an export (`_SUCCESS`). `**` includes subfolders, a
-    folder itself does not. A pattern that matches no file is kept as a path, so that the missing file is reported.
+    folder itself does not. A tar archive, and a zip archive with several files, name the files in it. A pattern that
+    matches no file is kept as a path, so that the missing file is reported.
 
-    Raises UsageError for an argument that cannot name a source, SourceError when an object store cannot be listed.
+    Raises UsageError for an argument that cannot name a source, SourceError when an object store or an archive cannot
+    be listed.
     """
     if not argument:
         raise UsageError("a source has no name", hint="is a variable of the calling script empty?")
@@ -46,7 +54,40 @@ def named(argument: str, encoding: str = "auto") -> list[Source]:
         files = _files(argument)
     except OSError:  # An unreadable folder, a name too long, a loop of links: opening it reports which.
         files = []
-    return [Source(name=printable_path(path), path=path, encoding=encoding) for path in files or [argument]]
+    found = [Source(name=printable_path(path), path=path, encoding=encoding) for path in files or [argument]]
+    return [each for source in found for each in _expanded(source, is_one_of_many=len(found) > _FEW)]
+
+
+def _expanded(source: Source, *, is_one_of_many: bool) -> list[Source]:
+    """Return the files in an archive that may hold records, else the source itself.
+
+    Of many files only the names are looked at, because each that is no archive would be opened once more.
+    """
+    name = str(source.path)
+    if (is_one_of_many or not Path(name).is_file()) and not _NAMES_ARCHIVE(name):
+        return [source]
+    is_file = Path(name).is_file()
+    if is_file and not _may_be_archive(name):
+        return [source]
+    from etl.ingestion.sources import archives  # noqa: PLC0415 - most sources are in no archive
+
+    if not is_file:
+        return [archives.member_of(source) or source]
+    found = archives.members(source)
+    held = [
+        each for each in found if each.member and holds_records(each.member.name) and not _IS_HIDDEN(each.member.name)
+    ]
+    return held or [source]
+
+
+def _may_be_archive(name: str) -> bool:
+    """Return whether a file begins as an archive or a compressed one does; False for one that cannot be read."""
+    try:
+        with Path(name).open("rb") as file:
+            first = file.read(TAR_BLOCK_BYTES)
+    except OSError:
+        return False
+    return compression_of(first) is not None or is_tar(first)
 
 
 def _urls(argument: str, encoding: str) -> list[Source]:

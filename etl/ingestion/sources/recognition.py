@@ -1,6 +1,6 @@
 """The compression, the encoding and the line ends of a file, recognised by its first bytes. Pure."""
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 Compression = Literal["gzip", "bzip2", "xz", "zstd", "zip"]
 
@@ -37,6 +37,11 @@ ENCODINGS = {
 }
 """The first bytes of decompressed files that are not in UTF-8."""
 
+TAR_BLOCK_BYTES: Final = 512
+"""A tar archive consists of blocks; its first one shows what it is."""
+
+_TAR_MARK, _TAR_MARK_AT = b"ustar", 257
+
 _RECORD_SEPARATOR = b"\x1e"
 """Begins each record of a JSON text sequence (RFC 7464)."""
 
@@ -47,6 +52,11 @@ _LINE_FEEDS = bytes.maketrans(b"\r" + _RECORD_SEPARATOR, b"\n ")
 def compression_of(beginning: bytes) -> Compression | None:
     """Return the compression of a file that begins so, or None."""
     return next((name for start, name in COMPRESSIONS.items() if beginning.startswith(start)), None)
+
+
+def is_tar(beginning: bytes) -> bool:
+    """Return whether a file that begins so is a tar archive."""
+    return beginning[_TAR_MARK_AT : _TAR_MARK_AT + len(_TAR_MARK)] == _TAR_MARK
 
 
 def encoding_of(beginning: bytes) -> Encoding | None:

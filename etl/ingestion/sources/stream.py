@@ -21,7 +21,7 @@ from etl.ingestion.sources.compression import DAMAGE_ERRORS, ArchiveError, Reade
 from etl.ingestion.sources.encodings import InvalidTextError, Utf8Reader, is_utf8
 from etl.ingestion.sources.naming import PASSED_BY
 from etl.ingestion.sources.recognition import compression_of, encoding_of, line_feeds
-from etl.ingestion.values import Source
+from etl.ingestion.values import Member, Source
 from etl.settings import RetrySettings
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Stream:
     @property
     def plain_path(self) -> str | None:
         """The path of a file whose bytes can be read again at any offset, or None."""
-        is_plain = self.is_repeatable and self._is_as_stored and not self._translation
+        is_plain = self.is_repeatable and self._is_as_stored and not self._translation and not self.source.member
         return self.source.path if is_plain else None
 
     @property
@@ -304,13 +304,27 @@ def opened(source: Source, retries: RetrySettings = _DEFAULT_RETRIES, linger: fl
             file = stack.enter_context(_file(Path(source.path), source.name))
             before = os.fstat(file.fileno())
             if stat.S_ISREG(before.st_mode):
-                version = (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns)
-                stream = Stream(source, file, before.st_size, lambda: _compare(file, before), version)
+                version = (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns, source.member)
+                content, size = (file, before.st_size) if source.member is None else _member(source, file)
+                stream = Stream(source, content, size, lambda: _compare(file, before), version)
             else:  # A pipe has no size, and its bytes cannot be read a second time.
                 stream = Stream(source, BufferedReader(_Pipe(file, MAGIC_BYTES, linger)), None)
         except OSError as error:
             raise _unreadable(source, error) from error
         yield stream
+
+
+def _member(source: Source, file: BufferedReader) -> tuple[BufferedReader, int]:
+    """Return the bytes of a file in an archive, and their number."""
+    from etl.ingestion.sources import archives  # noqa: PLC0415 - most sources are in no archive
+
+    member = cast(Member, source.member)
+    try:
+        return archives.opened(file, member), member.size
+    except ArchiveError as error:
+        raise SourceError(f"{source.name}: {error}", hint=_GET_AGAIN) from None
+    except (EOFError, *DAMAGE_ERRORS):
+        raise SourceError(f"{source.name}: the archive is cut off or damaged", hint=_GET_AGAIN) from None
 
 
 def _unreadable(source: Source, error: OSError) -> SourceError:

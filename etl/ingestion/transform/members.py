@@ -153,6 +153,8 @@ def _path(path: paths.ValuePath, is_null: Callable[[Any], bool] | None = None) -
         get: Getter = lambda item, outer, position: position  # noqa: E731 # one of several; a name would say no more
     elif path.sign == "@":
         return _key
+    elif path.sign == "$":
+        return lambda item, outer, position: None  # A constant takes its place where the document is known.
     elif path.sign == ".":
         get = _whole
     else:

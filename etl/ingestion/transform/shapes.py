@@ -199,6 +199,8 @@ def _place(table: Table, column: Column) -> Place:
     if column.value is not None:
         return Place(kind=CONSTANT, fixed=constant(column))
     path = column.value_path
+    if path.sign == "$":
+        raise NoShape(f"column {column.name} takes a member of the document, which only a source has")
     level = len(table.each) - path.up
     if path.sign == "@":
         return Place(kind=KEY)

@@ -4,10 +4,12 @@
 """
 
 import re
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
+from uuid import UUID
 
 from etl.datasets import Column
 from etl.ingestion.constants import NULL_TEXT
@@ -17,7 +19,8 @@ from etl.ingestion.transform.rules import Convert
 from etl.ingestion.values import Misfit
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_NUMBER = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,4})?")
+_UUID_SUBTYPE = "04"
 
 # Between groups of three digits: one sign throughout, never the decimal one.
 _WHOLE = r"([+-]?)([0-9]{1,3}(?:([%s' \u00a0\u2009\u202f\u2019])[0-9]{3})(?:\3[0-9]{3})*|[0-9]+)"
@@ -96,10 +99,8 @@ def _of_mongo(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     names = frozenset(name for name in value if isinstance(name, str))
-    if names == {"$binary"} and isinstance(value["$binary"], dict):
-        return value["$binary"].get("base64")
-    if names == {"$binary", "$type"}:
-        return value["$binary"]
+    if names in _PAIRS_OF_MONGO:
+        return _PAIRS_OF_MONGO[names](value)
     if len(names) == 1 == len(value):
         [(name, inner)] = value.items()
         if name in _OF_MONGO:
@@ -137,6 +138,25 @@ def _instant(value: Any) -> Any:
     return moment.isoformat().replace("+00:00", "Z")
 
 
+def _binary(value: Any) -> Any:
+    """Return binary data as base64, and the UUID that such data of subtype 4 is, as the text of a UUID."""
+    if not isinstance(value, dict):
+        return value
+    text, subtype = value.get("base64"), value.get("subType")
+    if str(subtype).rjust(2, "0") != _UUID_SUBTYPE or not isinstance(text, str):
+        return text
+    try:
+        return str(UUID(bytes=b64decode(text, validate=True)))
+    except ValueError:
+        return text
+
+
+def _regular_expression(value: Any) -> Any:
+    if isinstance(value, dict) and isinstance(value.get("pattern"), str) and isinstance(value.get("options"), str):
+        return f"/{value['pattern']}/{value['options']}"
+    return value
+
+
 def _timestamp(value: Any) -> Any:
     seconds = _of_mongo(value.get("t")) if isinstance(value, dict) else None
     return _instant(seconds * 1000) if isinstance(seconds, int) else value
@@ -153,8 +173,20 @@ _OF_MONGO: Final[Mapping[str, Callable[[Any], Any]]] = {
     "$symbol": lambda value: value,
     "$timestamp": _timestamp,
     "$undefined": lambda value: None,
+    "$binary": _binary,
+    "$code": lambda value: value,
+    "$regularExpression": _regular_expression,
+    "$dbPointer": _of_mongo,
 }
 """What the extended JSON of MongoDB means, canonical and relaxed, by the name of its only member."""
+
+_PAIRS_OF_MONGO: Final[Mapping[frozenset[str], Callable[[Any], Any]]] = {
+    frozenset({"$binary", "$type"}): lambda value: _binary({"base64": value["$binary"], "subType": value["$type"]}),
+    frozenset({"$regex", "$options"}): lambda value: _regular_expression(
+        {"pattern": value["$regex"], "options": value["$options"]}
+    ),
+}
+"""The same of values with two members, as older versions write them."""
 
 
 def _of_dynamodb(value: Any) -> Any:
