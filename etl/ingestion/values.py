@@ -345,8 +345,8 @@ class Batch:
 class CopyResult:
     """The result of sending a batch: the rows kept of each table, and the faults of the refused records, by place.
 
-    `duplicates` counts the records with the key of an earlier record, if the policy asks for them. `kept_rows` are the
-    rows of each table without those of the duplicates, if the policy keeps these out of the tables.
+    `duplicates` counts the records with the key of an earlier record, for a merge or a policy. `kept_rows` are the rows
+    of each table without those of the duplicates, if the policy keeps these out of the tables.
     """
 
     rows: tuple[int, ...]

@@ -117,7 +117,10 @@ class Copier:
                 yield from exchange.run(statement)
         faults, duplicates = self._judge_duplicates(connection, temporary, {})
         sources = self._keys.filter_duplicates(temporary) if self._keys and duplicates else temporary
-        yield from self._write_mode.write(exchange, sources, are_first=self._keys is not None and not duplicates)
+        are_first = self._keys is not None and not duplicates
+        new_keys = yield from self._write_mode.write(exchange, sources, are_first=are_first)
+        if new_keys is not None and self._keys is None:
+            duplicates = self._count_records(counts) - new_keys
         if faults:
             counts = tuple(count_kept(connection, table, faults) for table in temporary)
         kept = self._kept(connection, temporary, duplicates)
@@ -187,6 +190,10 @@ class Copier:
             except RowsSkippedError as error:
                 raise effects.skipped(exchange.connection, table.name, "some") from error
         return tuple(counts)
+
+    def _count_records(self, counts: Sequence[int]) -> int:
+        """Return the records among the rows of each table."""
+        return sum(count for table, count in zip(self._dataset.tables, counts, strict=True) if not table.each)
 
     def _kept(
         self, connection: psycopg.Connection, tables: Sequence[sql.Identifier], duplicates: int
