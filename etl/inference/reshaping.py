@@ -17,7 +17,7 @@ _FEWEST_NUMBERED_ROWS = 10
 _MANY_TIMES = 4
 _NAMES_OF_COLUMNS = ("fieldName", "field_name", "name", "field", "key", "id", "label", "title")
 
-_EACH = ""
+_EACH = "\0"
 """In a path: each element of an array."""
 
 
@@ -110,7 +110,7 @@ def _of_rows(rows: _Rows) -> NotObjectsError:
     row = (rows.node.elements and rows.node.elements.row) or []
     at = _at(rows.path)
     if rows.names:
-        what = f"arrays of values at {'.'.join(filter(None, rows.path))}; the document has the names of the columns"
+        what = f"arrays of values at {'.'.join(name for name in rows.path if name != _EACH)}; the document has the names of the columns"
         around = _at(rows.path[: -rows.path[::-1].index(_EACH)]) + " | " if _EACH in rows.path else ""
         inner = _at(rows.path[-rows.path[::-1].index(_EACH) :]) if around else at
         return NotObjectsError(what, f"{around}{rows.names} as $names | {inner}[] | {_OBJECT}")
@@ -169,7 +169,8 @@ def _are_columns(members: dict[str, Node]) -> bool:
 
 def _at(path: tuple[str, ...]) -> str:
     """Return the expression of jq that leads along names."""
-    return (
-        "".join(f".{name}" if name.isidentifier() and name.isascii() else f".[{json.dumps(name)}]" for name in path)
-        or "."
-    )
+    steps = []
+    for name in path:
+        plain = f".{name}" if name.isidentifier() and name.isascii() else f".[{json.dumps(name)}]"
+        steps.append("[]" if name == _EACH else plain)
+    return "".join(steps) or "."
