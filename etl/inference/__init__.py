@@ -48,7 +48,8 @@ def infer(
     be detected.
     """
     root, path, seen, outside = _observed(source, name, records, sample)
-    draft = draft_of(root, name, path.path, used_names, tuple(words_of(PurePath(source.name).name.partition(".")[0])))
+    words = tuple(words_of(PurePath(source.name).name.partition(".")[0]))
+    draft = draft_of(root, name, path.path, used_names, words, outside.take_members())
     info = Sample(
         source=source.name,
         reason=path.reason,

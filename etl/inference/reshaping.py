@@ -110,7 +110,8 @@ def _of_rows(rows: _Rows) -> NotObjectsError:
     row = (rows.node.elements and rows.node.elements.row) or []
     at = _at(rows.path)
     if rows.names:
-        what = f"arrays of values at {'.'.join(name for name in rows.path if name != _EACH)}; the document has the names of the columns"
+        where = ".".join(name for name in rows.path if name != _EACH)
+        what = f"arrays of values at {where}; the document has the names of the columns"
         around = _at(rows.path[: -rows.path[::-1].index(_EACH)]) + " | " if _EACH in rows.path else ""
         inner = _at(rows.path[-rows.path[::-1].index(_EACH) :]) if around else at
         return NotObjectsError(what, f"{around}{rows.names} as $names | {inner}[] | {_OBJECT}")

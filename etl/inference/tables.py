@@ -1,6 +1,6 @@
 """Observations of records -> the proposed definition, with the observation of each of its columns. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -8,8 +8,10 @@ import msgspec
 from etl.datasets import SOURCE, Column, Dataset, Table, paths
 from etl.inference import keys
 from etl.inference.identifiers import Names
+from etl.inference.kinds import kind_of
 from etl.inference.leaves import Array, Leaf, within
-from etl.inference.observing import Observation
+from etl.inference.observing import Budget, Observation
+from etl.inference.outside import Member
 
 SCHEMA = "logistics"
 
@@ -37,10 +39,18 @@ class DraftState:
     rows: dict[str, int] = field(default_factory=dict)
 
 
-def draft_of(root: Observation, name: str, records: str, used_names: frozenset[str], record_names: Words) -> Draft:
+def draft_of(
+    root: Observation,
+    name: str,
+    records: str,
+    used_names: frozenset[str],
+    record_names: Words,
+    members: Sequence[Member] = (),
+) -> Draft:
     """Propose a definition called `name` for the observed records; no table gets one of the used names.
 
-    `record_names` are words for the record, beside those of the dataset.
+    `record_names` are words for the record, beside those of the dataset. `members` are those of the document that the
+    first table takes.
     """
     own = {table.partition(".")[2] for table in used_names if table.startswith(f"{SCHEMA}.")}
     state = DraftState(dataset=name, names=Names(own))
@@ -49,6 +59,7 @@ def draft_of(root: Observation, name: str, records: str, used_names: frozenset[s
     if not leaves and not fixed:
         fixed = [Column(type="text", name="source", path="source", value=SOURCE)]  # a table has at least one column
     first = _table(state, (), (), fixed, leaves)
+    first = msgspec.structs.replace(first, columns=(*first.columns, *_of_document(members, first)))
     state.rows[first.name] = root.count
     places = {column: leaf for (_, column), leaf in state.leaves.items()}
     candidates = keys.choose(places, keys.names_of_record(name, records, record_names), root.count)
@@ -66,6 +77,17 @@ def draft_of(root: Observation, name: str, records: str, used_names: frozenset[s
         path="",
     )
     return Draft(dataset=dataset, leaves=state.leaves, rows=state.rows, keys=candidates)
+
+
+def _of_document(members: Sequence[Member], table: Table) -> Iterator[Column]:
+    """Yield a column for each of these members of the document."""
+    names = Names({column.name for column in table.columns})
+    for member in members:
+        place = Observation(Budget())
+        place.add(member.value)
+        kind = kind_of(place, member.path[-1])
+        name = names.new(member.path, shorter=member.path[-1:])
+        yield Column(type=kind.type, name=name, path=member.document_path, formats=kind.formats, **kind.options)
 
 
 def _required(column: Column) -> Column:

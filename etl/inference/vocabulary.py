@@ -82,6 +82,10 @@ _LOOKUPS = words(
 )
 """Names of lists that explain the values of others."""
 
+_NO_IDENTITY = words("extensions facets filters links page pageable paging pagination params query request shards sort")
+_TELLING_TIMES = words("asof created creation date day exported generated timestamp updated")
+"""What says of when the records of a document are."""
+
 _PARTS = words(
     """
     activities activity addresses charges checkpoints contacts costs details documents eventlist events
@@ -180,3 +184,13 @@ def is_measure(name: str) -> bool:
 def is_time(name: str) -> bool:
     """Return whether numbers under this name may be instants."""
     return not _TIME_WORDS.isdisjoint(words_of(name)[-1:])
+
+
+def identifies_document(path: tuple[str, ...]) -> bool:
+    """Return whether a scalar at this path above the records says whose or of when they are."""
+    *objects, name = path
+    if any(word in _NO_IDENTITY for each in objects for word in words_of(each)) or is_of_request(name):
+        return False
+    if not _TELLING_TIMES.isdisjoint(words_of(name)):
+        return True
+    return not is_of_envelope(name) and not any(map(is_meta, objects[1:]))
