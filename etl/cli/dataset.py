@@ -4,7 +4,7 @@ import click
 import msgspec
 
 from etl import datasets
-from etl.cli import completion, infer, print_warning
+from etl.cli import completion, evolve, infer, print_warning
 from etl.cli.groups import Group
 from etl.cli.options import Common, explaining_swapped, json_option, option, print_facts, print_json, print_text
 from etl.cli.tables import Column, print_made, print_table
@@ -20,6 +20,7 @@ def command() -> None:
 
 
 command.add_command(infer.command)
+command.add_command(evolve.command)
 
 
 @command.command("list", epilog="Example: etl dataset list")

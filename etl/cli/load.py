@@ -277,7 +277,8 @@ def sentence(summary: Summary) -> str:
     if summary.doubled:
         line += f"; {summary.doubled:,} of these records were loaded before, and --force added their rows again"
     if summary.policies.duplicates:
-        line += f"; {summary.policies.duplicates:,} with the key of an earlier record"
+        read = summary.records.read
+        line += f"; {summary.policies.duplicates:,} of {read:,} records had a key that came again"
     members, others = summary.policies.frequent_unknown(_MOST_MEMBERS)
     if members:
         names = ", ".join(f"{name} {count:,}" for name, count in members.items())

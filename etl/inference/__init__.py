@@ -6,6 +6,7 @@ from pathlib import PurePath
 
 from etl.datasets import Dataset
 from etl.errors import SourceError, UsageError
+from etl.inference.evolving import Evolution, evolved
 from etl.inference.finding import RecordPath, find_records
 from etl.inference.identifiers import words_of
 from etl.inference.observing import Budget, Observation
@@ -46,6 +47,44 @@ def infer(
     Raises SourceError if the source cannot be read so far or holds no record, UsageError if the path of a record cannot
     be detected.
     """
+    root, path, seen, outside = _observed(source, name, records, sample)
+    words = tuple(words_of(PurePath(source.name).name.partition(".")[0]))
+    draft = draft_of(root, name, path.path, used_names, words, outside.take_members())
+    info = Sample(
+        source=source.name,
+        reason=path.reason,
+        records=seen.first,
+        further=seen.further,
+        no_records=seen.faults,
+        is_all=seen.is_all,
+        left_out=outside.counts,
+        may_leave_out_more=not outside.is_complete and path.path not in {"item", ""},
+        rest_fault=seen.rest_fault,
+    )
+    return Proposal(dataset=draft.dataset, text=toml(draft, info), sample=info)
+
+
+def evolve(
+    source: Source,
+    dataset: Dataset,
+    text: str,
+    *,
+    records: str | None,
+    sample: int | None,
+    used_names: frozenset[str],
+) -> Evolution:
+    """Return the text of a definition with the members of a source that it does not know.
+
+    `text` is that of its file. `used_names` are those of the tables of other definitions. Raises the errors of `infer`.
+    """
+    root, *_ = _observed(source, dataset.name, dataset.records if records is None else records, sample)
+    return evolved(dataset, text, root, used_names)
+
+
+def _observed(
+    source: Source, name: str, records: str | None, sample: int | None
+) -> tuple[Observation, RecordPath, Records, Outside]:
+    """Observe records of a source; return them, the path of one, their numbers, and what is outside of them."""
     root = Observation(Budget())
     with opened(source) as stream:
         path = _path(stream, name) if records is None else RecordPath(path=records, reason="the path given")
@@ -62,19 +101,7 @@ def infer(
         )
     if is_repeatable and not seen.is_all:
         _look_further(source, root, seen)
-    draft = draft_of(root, name, path.path, used_names, tuple(words_of(PurePath(source.name).name.partition(".")[0])))
-    info = Sample(
-        source=source.name,
-        reason=path.reason,
-        records=seen.first,
-        further=seen.further,
-        no_records=seen.faults,
-        is_all=seen.is_all,
-        left_out=outside.counts,
-        may_leave_out_more=not outside.is_complete and path.path not in {"item", ""},
-        rest_fault=seen.rest_fault,
-    )
-    return Proposal(dataset=draft.dataset, text=toml(draft, info), sample=info)
+    return root, path, seen, outside
 
 
 def _look_further(source: Source, root: Observation, seen: Records) -> None:

@@ -24,7 +24,8 @@ _MANY = 100
 """A list of so many objects has records of its own, whatever is beside it."""
 
 _META_WEIGHT = 0.01
-_RECORDS_WEIGHT = 4
+_RECORDS_WEIGHT = 20
+_LOOKUP_WEIGHT = 0.1
 """How much the name of a list counts beside its size."""
 
 _LIST_BYTES = 1 << 16
@@ -76,7 +77,9 @@ class _Candidate:
         """How likely it holds the records, in relation to others."""
         if self.is_meta:
             return self.node.size * _META_WEIGHT
-        return self.node.size * (_RECORDS_WEIGHT if self.is_of_records else 1)
+        if self.is_of_records:
+            return self.node.size * _RECORDS_WEIGHT
+        return self.node.size * (_LOOKUP_WEIGHT if any(map(vocabulary.is_lookup, self.names[-1:])) else 1)
 
     @property
     def found(self) -> RecordPath:

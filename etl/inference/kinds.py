@@ -177,10 +177,17 @@ def _object(place: Observation) -> Kind:
     mean = sum(member.count for member in place.members.values()) / len(names)
     if len(names) >= _MAP_MEMBERS and mean < _MAP_SHARE * place.objects:
         return Kind(remark=f"{len(names):,} different members, few of them in one object")
-    are_alike = len({_shape(member) for member in place.members.values() if member.values}) <= 1
-    if len(names) >= _FEWEST_NAMES and are_alike and vocabulary.are_data(names) and not _are_fixed(place):
+    if is_map(place):
         return Kind(remark=f"{len(names):,} different members whose names are data")
     return Kind(shape="members")
+
+
+def is_map(place: Observation) -> bool:
+    """Return whether the names of the members of objects are data: ids, days or codes, with values that are alike."""
+    names = list(place.members)
+    if len(names) < _FEWEST_NAMES or _are_fixed(place) or not vocabulary.are_data(names):
+        return False
+    return len({_shape(member) for member in place.members.values() if member.values}) <= 1
 
 
 def _are_fixed(place: Observation) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from etl.inference.kinds import Kind, kind_of
+from etl.inference.kinds import Kind, is_map, kind_of
 from etl.inference.observing import Observation
 from etl.inference.vocabulary import WRAPPERS
 
@@ -42,6 +42,9 @@ def within(item: Observation) -> tuple[list[Leaf], list[Array]]:
 
     If members would become too many columns, the object with the most of them stays whole, then the next one.
     """
+    if is_map(item):
+        kind = Kind(remark="an object whose names are data")
+        return [Leaf(path=(), words=("content",), place=item, kind=kind)], []
     while True:
         parts = list(_below(item, (), (), ()))
         leaves = [part for part in parts if isinstance(part, Leaf)]

@@ -1,12 +1,42 @@
 """The values of a document that are in none of its records, counted by their paths. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from etl.datasets import paths
+from etl.inference import vocabulary
 
 _MOST_PATHS = 500
 _LONGEST = 100
 _MOST_LEVELS = 20
 """With more paths, longer or deeper ones, the values are counted under the beginning of their path, followed by `*`."""
+
+_MOST_MEMBERS = 10
+_LONGEST_VALUE = 200
+_DEEPEST_MEMBER = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A scalar above the records that identifies the document: its path, its spelling among the counts, its value."""
+
+    path: tuple[str, ...]
+    spelled: str
+    value: Any
+
+    @property
+    def document_path(self) -> str:
+        """The path of its value for a column."""
+        return f"{_DOCUMENT}.{paths.spelling(self.path)}"
+
+
+_DOCUMENT = "$document"
+
+
+def can_take_members() -> bool:
+    """Tell whether a column of a definition can take a member of the document."""
+    return paths.parse(f"{_DOCUMENT}.name").steps == ("name",)
 
 
 class Outside:
@@ -17,6 +47,9 @@ class Outside:
         self._counts: dict[str, int] = {}
         self._path: list[str] = []
         self._has_lost_names = records.endswith(".item") and "*" in self._prefix
+        self._members: list[Member] = []
+        self._documents = 0
+        self._is_after_records = False
         self.is_complete = False
 
     @property
@@ -24,18 +57,42 @@ class Outside:
         """The number of values at each path, in the order of the document."""
         return self._counts
 
+    def take_members(self) -> Sequence[Member]:
+        """Return the scalars before the records that identify the document, and count them no more."""
+        if self._documents != 1 or not self._prefix or not can_take_members():
+            return []
+        for member in self._members:
+            self._counts.pop(member.spelled)
+        return self._members
+
     def add(self, event: str, value: Any) -> None:
         """Add the next event of the document; the records are not among the events."""
         if event == "map_key":
             self._path[-1] = str(value)
         elif event in {"start_map", "start_array"}:
-            if event == "start_array" and self._has_lost_names and self._is_list_of_records():
-                self._count(".".join(self._prefix) + " (the names there)")
+            self._documents += not self._path
+            if self._is_list_of_records():
+                self._is_after_records = True
+                if event == "start_array" and self._has_lost_names:
+                    self._count(".".join(self._prefix) + " (the names there)")
             self._path.append("item" if event == "start_array" else "")
         elif event in {"end_map", "end_array"}:
             self._path.pop()
         elif self._path:
-            self._count(self._spelled())
+            spelled = self._spelled()
+            if spelled not in self._counts:
+                self._note_member(spelled, value)
+            self._count(spelled)
+
+    def _note_member(self, spelled: str, value: Any) -> None:
+        """Note a scalar that identifies the document: it is no part of a list, and does not say how one was made."""
+        path = tuple(self._path)
+        is_member = not self._is_after_records and "item" not in path and len(path) <= _DEEPEST_MEMBER
+        if not is_member or value is None or len(self._members) >= _MOST_MEMBERS or len(str(value)) > _LONGEST_VALUE:
+            return
+        if not all(path) or spelled.endswith("*") or not vocabulary.identifies_document(path):
+            return
+        self._members.append(Member(path=path, spelled=spelled, value=value))
 
     def _is_list_of_records(self) -> bool:
         return len(self._path) == len(self._prefix) and all(

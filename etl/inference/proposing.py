@@ -7,7 +7,8 @@ from pathlib import Path
 
 from etl import datasets
 from etl.errors import UsageError, cannot_write
-from etl.inference import Proposal, infer
+from etl.inference import Proposal, evolve, infer
+from etl.inference.evolving import Evolution
 from etl.inference.identifiers import LONGEST, Names, ascii_name
 from etl.ingestion.values import Source
 
@@ -37,26 +38,58 @@ def propose(
     used_names = frozenset(table.name for dataset in known for table in dataset.tables)
     proposal = infer(sources[0], name=chosen, records=records, sample=sample, used_names=used_names)
     if output:
-        _write(proposal, output)
+        _write(f"{proposal.text}\n", output)
     return proposal
 
 
-def _write(proposal: Proposal, path: Path) -> None:
-    """Write a proposal that reads as a definition; a file of this name is never there in part."""
+def propose_change(
+    sources: Sequence[Source], config_dir: Path, *, name: str, records: str | None, sample: int | None, writes: bool
+) -> tuple[Evolution, str]:
+    """Propose the change of a definition by which it knows all members of one source; return it, and its diff.
+
+    `writes`: change the file. A definition of the installation is changed by a new file in the configuration folder.
+    Raises UsageError when there is not one source, and the errors of `evolve`.
+    """
+    if len(sources) != 1:
+        raise UsageError(f"expected one source, got {len(sources)}", hint="name one of the files")
+    dataset = datasets.find(name, config_dir)
+    path = Path(dataset.path)
+    text = path.read_text(encoding="utf-8")
+    others = [other for other in datasets.readable(config_dir) if other.name != name]
+    used_names = frozenset(table.name for other in others for table in other.tables)
+    change = evolve(sources[0], dataset, text, records=records, sample=sample, used_names=used_names)
+    _require_readable(change.text, path.name)
+    own = config_dir / "datasets" / path.name
+    is_own = own.exists()
+    diff = change.diff(text if is_own else "", str(own) if is_own else "/dev/null", str(own))
+    if not change.columns and not change.tables:
+        return change, ""
+    if writes:
+        _write(change.text, own)
+    return change, diff
+
+
+def _write(text: str, path: Path) -> None:
+    """Write a text that reads as a definition; a file of this name is never there in part."""
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            tried = Path(folder) / path.name
-            tried.write_text(f"{proposal.text}\n", encoding="utf-8")
-            datasets.read(tried)
+        _require_readable(text, path.name)
         try:
-            part.write_text(f"{proposal.text}\n", encoding="utf-8")
+            part.write_text(text, encoding="utf-8")
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(str(path), error) from error
+
+
+def _require_readable(text: str, name: str) -> None:
+    """Raise DefinitionError if a text is no definition for a file of this name."""
+    with tempfile.TemporaryDirectory() as folder:
+        tried = Path(folder) / name
+        tried.write_text(text, encoding="utf-8")
+        datasets.read(tried)
 
 
 def _name(given: str | None, output: Path | None, source: Source, taken: set[str]) -> str:

@@ -17,8 +17,8 @@ _FEWEST_NUMBERED_ROWS = 10
 _MANY_TIMES = 4
 _NAMES_OF_COLUMNS = ("fieldName", "field_name", "name", "field", "key", "id", "label", "title")
 
-SOURCE = "SOURCE"
-"""The word of a command that is replaced by the name of the source."""
+_EACH = "\0"
+"""In a path: each element of an array."""
 
 
 class NotObjectsError(SourceError):
@@ -81,6 +81,9 @@ def _rows(node: Node, path: tuple[str, ...], root: Node) -> Iterator[_Rows]:
         for name, member in node.members.items():
             if not vocabulary.is_meta(name):
                 yield from _rows(member, (*path, name), root)
+    elif node.is_list_of_objects and node.elements:
+        # Lists of rows with names of their own, such as the series of a database of measurements.
+        yield from (each for each in _rows(node.elements, (*path, _EACH), node.elements) if each.names)
 
 
 def _are_records(node: Node) -> bool:
@@ -107,8 +110,11 @@ def _of_rows(rows: _Rows) -> NotObjectsError:
     row = (rows.node.elements and rows.node.elements.row) or []
     at = _at(rows.path)
     if rows.names:
-        what = f"arrays of values at {'.'.join(rows.path)}; the document has the names of the columns"
-        return NotObjectsError(what, f"{rows.names} as $names | {at}[] | {_OBJECT}")
+        where = ".".join(name for name in rows.path if name != _EACH)
+        what = f"arrays of values at {where}; the document has the names of the columns"
+        around = _at(rows.path[: -rows.path[::-1].index(_EACH)]) + " | " if _EACH in rows.path else ""
+        inner = _at(rows.path[-rows.path[::-1].index(_EACH) :]) if around else at
+        return NotObjectsError(what, f"{around}{rows.names} as $names | {inner}[] | {_OBJECT}")
     is_header = all(isinstance(value, str) for value in row) and len(set(row)) == len(row) > 0
     if is_header and not rows.path:
         return NotObjectsError(
@@ -164,7 +170,8 @@ def _are_columns(members: dict[str, Node]) -> bool:
 
 def _at(path: tuple[str, ...]) -> str:
     """Return the expression of jq that leads along names."""
-    return (
-        "".join(f".{name}" if name.isidentifier() and name.isascii() else f".[{json.dumps(name)}]" for name in path)
-        or "."
-    )
+    steps = []
+    for name in path:
+        plain = f".{name}" if name.isidentifier() and name.isascii() else f".[{json.dumps(name)}]"
+        steps.append("[]" if name == _EACH else plain)
+    return "".join(steps) or "."

@@ -68,11 +68,23 @@ _REQUESTS = words("api call correlation process request response session trace t
 _RECORDS = words(
     """
     asns assets bookings consignments containers customers deliveries entities entity features hits inventory
-    invoices items jobs loads movements orders packages parcels pickups positions products records results
+    invoices jobs loads movements orders packages parcels pickups positions products records results
     rows shipments stock stocks tours transfers trips trucks value vehicles vessels waybills
     """
 )
 """Names of lists of records of their own."""
+
+_LOOKUPS = words(
+    """
+    carriers categories codes countries currencies dictionary labels legends lookups regions services statuses tags
+    users zones
+    """
+)
+"""Names of lists that explain the values of others."""
+
+_NO_IDENTITY = words("extensions facets filters links page pageable paging pagination params query request shards sort")
+_TELLING_TIMES = words("asof created creation date day exported generated timestamp updated")
+"""What says of when the records of a document are."""
 
 _PARTS = words(
     """
@@ -91,11 +103,12 @@ WRAPPERS = words(
 )
 """An object of such a name around the values of a record adds nothing to the names of its columns."""
 
-COLUMN_LISTS = words("cols column columns field fields header headers heading headings keys names")
+COLUMN_LISTS = words("cols column columns field fields header headers heading headings keys names rowtype")
 """Names of the list that names the columns of rows without names."""
 
 _DATA = re.compile(
-    r"\d.*|.*\d\D*\d.*|[A-Z]+\d+|[A-Za-z]+[-_:./ #]\d+|[0-9a-f]{6,}|.*[0-9A-F]{8}-.*|[A-Z]{2}[A-Z0-9 ]{3}", re.DOTALL
+    r"\d.*|.*\d\D*\d.*|[A-Z]+\d+|[A-Za-z]+[-_:./ #]\d+|(?=.*\d)[0-9a-f]{6,}|.*[0-9A-F]{8}-.*|[A-Z]{2}[A-Z0-9 ]{3}",
+    re.DOTALL,
 )
 _CAPITALS = re.compile(r"[A-Z]{2,5}")
 _FEWEST_CAPITALS = 3
@@ -125,12 +138,12 @@ def is_of_request(name: str) -> bool:
 
 def names_records(name: str) -> bool:
     """Return whether a list of this name has records of their own."""
-    return not _RECORDS.isdisjoint(words_of(name))
+    return not _RECORDS.isdisjoint(words_of(name)) and _PARTS.isdisjoint(words_of(name))
 
 
-def names_parts(name: str) -> bool:
-    """Return whether a list of this name has parts of the record around it."""
-    return not _PARTS.isdisjoint(words_of(name))
+def is_lookup(name: str) -> bool:
+    """Return whether a list of this name explains the values of others."""
+    return not _LOOKUPS.isdisjoint(words_of(name))
 
 
 def identifies(name: str) -> bool:
@@ -171,3 +184,13 @@ def is_measure(name: str) -> bool:
 def is_time(name: str) -> bool:
     """Return whether numbers under this name may be instants."""
     return not _TIME_WORDS.isdisjoint(words_of(name)[-1:])
+
+
+def identifies_document(path: tuple[str, ...]) -> bool:
+    """Return whether a scalar at this path above the records says whose or of when they are."""
+    *objects, name = path
+    if any(word in _NO_IDENTITY for each in objects for word in words_of(each)) or is_of_request(name):
+        return False
+    if not _TELLING_TIMES.isdisjoint(words_of(name)):
+        return True
+    return not is_of_envelope(name) and not any(map(is_meta, objects[1:]))

@@ -45,7 +45,7 @@ def toml(draft: Draft, sample: Sample) -> str:
         [
             *_head(draft, sample),
             *_left_out(sample),
-            *(line for table in draft.dataset.tables for line in _table(draft, table)),
+            *(line for table in draft.dataset.tables for line in table_lines(draft, table)),
         ]
     )
 
@@ -93,7 +93,8 @@ def _left_out(sample: Sample) -> Iterator[str]:
         yield "# The source was not read to its end: there may be more outside of the records."
 
 
-def _table(draft: Draft, table: Table) -> Iterator[str]:
+def table_lines(draft: Draft, table: Table) -> Iterator[str]:
+    """Yield the lines of a table, after an empty one."""
     yield ""
     yield "[[table]]"
     yield f"name = {_text(table.name)}"
@@ -102,9 +103,12 @@ def _table(draft: Draft, table: Table) -> Iterator[str]:
         yield f"each = {_value(each)}{_remark(f'{draft.rows[table.name]:,} elements')}"
     yield "[table.columns]"
     for column in table.columns:
-        leaf = draft.leaves.get((table.name, column.name))
-        remark = _remark(_description(leaf, draft.rows[table.name]) if leaf else "")
-        yield f"{_name(column.name)} = {_column(column)}{remark}"
+        yield column_line(column, draft.leaves.get((table.name, column.name)), draft.rows[table.name])
+
+
+def column_line(column: Column, leaf: Leaf | None, rows: int) -> str:
+    """Return the line of a column, with a comment about its values in so many rows."""
+    return f"{_name(column.name)} = {_column(column)}{_remark(_description(leaf, rows) if leaf else '')}"
 
 
 def _name(name: str) -> str:

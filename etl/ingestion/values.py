@@ -387,9 +387,9 @@ class Batch:
 class CopyResult:
     """The result of sending a batch: the rows kept of each table, and the faults of the refused records, by place.
 
-    `duplicates` counts the records with the key of an earlier record, if the policy asks for them. `kept_rows` are the
-    rows of each table without those of the duplicates, if the policy keeps these out of the tables. `unchanged` counts
-    the records that were loaded already in the same version, and of which no row was sent or kept.
+    `duplicates` counts the records with the key of an earlier record, for a merge or a policy. `kept_rows` are the rows
+    of each table without those of the duplicates, if the policy keeps these out of the tables. `unchanged` counts the
+    records that were loaded already in the same version, and of which no row was sent or kept.
     """
 
     rows: tuple[int, ...]

@@ -7,6 +7,26 @@ select {key}, etl_run, etl_batch, etl_place from {table} with no data;
 -- Find the place of one record without reading the whole table, which matters when records load one by one.
 create index if not exists etl_won_place_idx on {won} (etl_place);
 
+-- name: make_counters
+-- Make the counters of a merge, and begin to count. Sequences count what a statement meets, without a second statement
+-- that looks up each key.
+create temporary sequence if not exists etl_lost;
+create temporary sequence if not exists etl_repeated;
+select setval('pg_temp.etl_lost', 1, false), setval('pg_temp.etl_repeated', 1, false);
+
+-- name: read_counters
+-- Return how many versions lost to the row of their key, and how many met a row of their own run.
+select
+    case when lost.is_called then lost.last_value else 0 end as lost,
+    case when repeated.is_called then repeated.last_value else 0 end as repeated
+from pg_temp.etl_lost as lost, pg_temp.etl_repeated as repeated;
+
+-- name: counted_condition
+-- The condition that a version wins over the row of its key, which counts the versions that lose, and those that meet a
+-- row of their own run.
+(old.etl_run <> excluded.etl_run or nextval('pg_temp.etl_repeated') > 0)
+and (({condition}) or nextval('pg_temp.etl_lost') < 0)
+
 -- name: merge_records
 -- Insert the newest version of each key, or resolve the conflict with a loaded version; sorted, so that two loads lock
 -- the keys in the same order.
@@ -69,6 +89,12 @@ compared as (
 select etl_run, count(*)
 from compared
 where is_after_another and (newest_before is null or etl_newest >= newest_before)
+group by etl_run;
+
+-- name: count_duplicates
+-- Count for each run of the source the records with the key of another one.
+select etl_run, sum(count - 1)::bigint
+from (select etl_run, count(*) from {source} as batch group by etl_run, {key} having count(*) > 1) as repeated
 group by etl_run;
 
 -- name: count_writes

@@ -346,7 +346,7 @@ def test_the_keys_of_a_run_are_kept_as_long_as_it_can_continue(site: Site) -> No
     assert _staged(site) == [f"{forced['run']}_keys_0"]
     done = site.run("load", "crates", path, *first, "--no-precalculate")
     assert "2 loaded, 3 skipped" in done.stdout
-    assert "; 1 with the key of an earlier record" in done.stdout
+    assert "; 1 of 5 records had a key that came again" in done.stdout
     assert _staged(site) == []
     tail = _write(site, "tail.ndjson", [_crate("B", 9, 16), _crate("D", 1, 17)])
     path.write_text(path.read_text() + tail.read_text())
@@ -478,3 +478,25 @@ def test_a_server_that_crashes_changes_no_order(
             assert _held(site) == model.held()
             assert site.ask("select sum((policies ->> 'duplicates')::int) from etl.batches") == [(model.duplicates,)]
             assert _staged(site) == []
+
+
+@given(data=st.data())
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_merge_counts_the_records_whose_key_came_again(site: Site, data: st.DataObject) -> None:
+    """Without a policy a merge counts them, too, over all batches: also those that lost, and none of other sources."""
+    example = next(SERIAL)
+    names = st.sampled_from([f"{letter}{example}" for letter in "ABCD"])
+    earlier, later = st.one_of(st.none(), st.integers(0, 3)), st.integers(4, 7)
+    for name, versions in (("first.ndjson", earlier), ("second.ndjson", later)):
+        crates = st.builds(_crate, names, versions, st.integers(0, 5))
+        records = data.draw(st.lists(crates, min_size=1, max_size=12))
+        rows, workers = data.draw(st.sampled_from([1, 3, 100])), data.draw(st.sampled_from([1, 1, 2]))
+        summary = _bring(site, _write(site, name, records), batch_rows=rows, workers=workers)
+        assert summary.policies.duplicates == len(records) - len({record["crate_no"] for record in records})
+
+
+def test_the_line_of_a_load_says_how_many_keys_came_again(site: Site) -> None:
+    """A wrong key is seen at once: most records of the source have a key that came again."""
+    path = _write(site, "feed.ndjson", [_crate("A", 1, 10), _crate("A", 2, 11), _crate("B", 1, 13), _crate("A", 3, 14)])
+    done = site.run("load", "crates", path, "--no-precalculate")
+    assert "; 2 of 4 records had a key that came again" in done.stdout

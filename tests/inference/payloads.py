@@ -271,6 +271,19 @@ PAYLOADS = {
         "item",
         {"": 5, "line_items": 5, "line_items_taxes": 5},
     ),
+    "an order as a webhook": _of(
+        {"id": 820, "email": "a@b", "line_items": [{"id": n, "sku": "a"} for n in range(8)], "to": _address("Bonn")},
+        "item",
+        {"": 1, "line_items": 8},
+    ),
+    "carriers larger than the shipments": _of(
+        {"carriers": [{"id": n, "name": "c"} for n in range(30)], "shipments": [{"id": 1, "carrier": 3, "kg": 2.5}]},
+        "shipments.item",
+        {"": 1},
+    ),
+    "stock of articles under sites": _of(
+        {site: {f"SKU{n}": n for n in _NUMBERS} for site in ("HAM", "BER", "MUC")}, "*", {"": 3}
+    ),
     "one order alone": _of(
         {"order": {"id": 1, "currency": "EUR", "customer": {"name": "A"}, "lines": [{"sku": "a"}, {"sku": "b"}]}},
         "item",
@@ -466,6 +479,11 @@ ROWS = {
         "2f1d1": ["3C66A1", 54.5, "F-EDDH"],
         "2f1d2": ["3C66A2", 55.5, "F-EDDH"],
     },
+    "series of measurements": {
+        "results": [
+            {"statement_id": 0, "series": [{"name": "cpu", "columns": ["time", "kg"], "values": [["a", 1], ["b", 2]]}]}
+        ]
+    },
     "states of aircraft": {
         "time": 1767225600,
         "states": [["3c6444", "DLH9", "Germany"], ["3c6445", "DLH8", "Germany"]],
@@ -491,6 +509,7 @@ RECORDS_OF_ROWS: dict[str, list[dict[str, Any]]] = {
         {"key": "2f1d1", "c1": "3C66A1", "c2": 54.5, "c3": "F-EDDH"},
         {"key": "2f1d2", "c1": "3C66A2", "c2": 55.5, "c3": "F-EDDH"},
     ],
+    "series of measurements": [{"time": "a", "kg": 1}, {"time": "b", "kg": 2}],
     "states of aircraft": [
         {"c1": "3c6444", "c2": "DLH9", "c3": "Germany"},
         {"c1": "3c6445", "c2": "DLH8", "c3": "Germany"},

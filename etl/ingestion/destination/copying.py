@@ -137,10 +137,15 @@ class Copier:
         faults, duplicates = self._judge_duplicates(connection, temporary, {})
         sources = self._keys.filter_duplicates(temporary) if self._keys and duplicates else temporary
         changed, unchanged = (sources, 0) if is_compared else (yield from self._in_order(exchange, sources, batch))
+        is_whole = changed is sources or unchanged > 0
         if unchanged:
             counts = count_rows(connection, changed)
         if any(counts):
-            yield from self._write_mode.write(exchange, changed, are_first=self._keys is not None and not duplicates)
+            are_first = self._keys is not None and not duplicates
+            new_keys = yield from self._write_mode.write(exchange, changed, are_first=are_first)
+            # Of a late batch, records are left out that are older than what was seen since.
+            if new_keys is not None and self._keys is None and is_whole:
+                duplicates = self._count_records(counts) - new_keys
         if faults:
             counts = tuple(count_kept(connection, table, faults) for table in temporary)
         kept = self._kept(connection, temporary, duplicates)
@@ -239,6 +244,10 @@ class Copier:
             except RowsSkippedError as error:
                 raise effects.skipped(exchange.connection, table.name, "some") from error
         return tuple(counts)
+
+    def _count_records(self, counts: Sequence[int]) -> int:
+        """Return the records among the rows of each table."""
+        return sum(count for table, count in zip(self._dataset.tables, counts, strict=True) if not table.each)
 
     def _kept(
         self, connection: psycopg.Connection, tables: Sequence[sql.Identifier], duplicates: int

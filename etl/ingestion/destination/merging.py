@@ -125,6 +125,21 @@ def count_replaced(dataset: Dataset, number: int, source: sql.Composable) -> sql
     return _SQL["count_replaced"].format(**names)
 
 
+def count_duplicates(dataset: Dataset, number: int, source: sql.Composable) -> sql.Composed:
+    """Return the query that counts, by run, the records with the key of another one of their run."""
+    return _SQL["count_duplicates"].format(**placeholders(dataset, dataset.tables[number], source, WON))
+
+
+def make_counters() -> sql.SQL:
+    """Return the statement that makes the counters of a merge, and begins to count."""
+    return _SQL["make_counters"]
+
+
+def read_counters() -> sql.SQL:
+    """Return the query of the counters: the versions that lost, and those with the key of another one of their run."""
+    return _SQL["read_counters"]
+
+
 def make_won(dataset: Dataset) -> list[sql.Composed]:
     """Return the statements that make the table of the records that won, once per connection."""
     placeholders = {"won": WON, "table": dataset.tables[0].identifier, "key": listed(dataset.key)}
@@ -192,8 +207,11 @@ def _compared(table: Table, key: tuple[str, ...], alias: str | None = None) -> s
 def _resolution(dataset: Dataset, assignments: sql.Composable, against: Against) -> sql.Composable:
     if against == "none":
         return sql.SQL("")
+    condition = _condition(dataset, against)
+    if against == "all":
+        condition = _SQL["counted_condition"].format(condition=condition)
     return sql.SQL("on conflict ({key}) do update set {assignments} where {condition}").format(
-        key=listed(dataset.key), assignments=assignments, condition=_condition(dataset, against)
+        key=listed(dataset.key), assignments=assignments, condition=condition
     )
 
 

@@ -4,8 +4,10 @@ Everything here runs in a transaction that the caller holds. The rows are the sa
 the other, because each row has the number of its run, and a later run has a larger number.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import chain
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -28,6 +30,16 @@ class LateRunsError(Exception):
     """A load of the same table by another dataset may have seen records after those of these batches (decision 20)."""
 
 
+class Written(NamedTuple):
+    """What the records of one batch met: the older versions that they wrote over, and those whose key came again.
+
+    `replaced` is None where the mode writes over none.
+    """
+
+    replaced: int | None
+    duplicates: int = 0
+
+
 class GroupWriter:
     """Writes the batches of several runs of one dataset, by append or merge."""
 
@@ -38,8 +50,8 @@ class GroupWriter:
         # Most folders bring new records: the older versions are counted from the first group on that has some.
         self._counts_replaced = False
 
-    def write(self, exchange: Exchange, batches: Sequence[Batch], numbers: Sequence[int]) -> list[int | None]:
-        """Write batches, and return how many older versions each wrote over; None: the mode writes over none.
+    def write(self, exchange: Exchange, batches: Sequence[Batch], numbers: Sequence[int]) -> list[Written]:
+        """Write batches, and return what the records of each met.
 
         `numbers` are those of their runs. Raises psycopg.Error as the server refuses them, UsageError or InternalError
         when rows were skipped, OlderVersionsError when another try has to count the older versions first, LateRunsError
@@ -51,21 +63,22 @@ class GroupWriter:
                 raise LateRunsError
         if self._mode == "append":
             self._send(exchange, batches, facts_of(self._dataset))
-            return [None for _ in batches]
-        self._temporary.make(exchange.connection)
+            return [Written(None) for _ in batches]
+        connection = exchange.connection
+        self._temporary.make(connection)
         sent = self._send(exchange, batches, self._temporary.identifiers)
-        replaced = self._replaced(exchange.connection) if self._counts_replaced else None
-        updates = Updates.begin(exchange.connection, self._dataset)
+        duplicates = self._sums(connection, merging.count_duplicates)
+        replaced = self._sums(connection, merging.count_replaced) if self._counts_replaced else {}
+        updates = Updates.begin(connection, self._dataset)
         written = self._merge(exchange)
         rows = updates.rows
-        if rows is None:
-            return [None for _ in batches]
-        if replaced is not None:
-            return [replaced.get(number, 0) for number in numbers]
-        if rows or any(written[number] < sent[number] for number in written):
+        meets_older = bool(rows) or any(written[number] < sent[number] for number in written)
+        if meets_older and rows is not None and not self._counts_replaced:
             self._counts_replaced = True
             raise OlderVersionsError
-        return [0 for _ in batches]
+        return [
+            Written(None if rows is None else replaced.get(number, 0), duplicates.get(number, 0)) for number in numbers
+        ]
 
     def _send(self, exchange: Exchange, batches: Sequence[Batch], targets: Sequence[sql.Identifier]) -> list[int]:
         """Send the rows of all batches, and return how many the server counted for each table."""
@@ -87,13 +100,14 @@ class GroupWriter:
                 written[statement.table] = count
         return written
 
-    def _replaced(self, connection: psycopg.Connection) -> dict[int, int]:
-        """Count the older versions that each run is going to write over."""
-        found: dict[int, int] = {}
+    def _sums(
+        self, connection: psycopg.Connection, query: Callable[[Dataset, int, sql.Composable], sql.Composed]
+    ) -> dict[int, int]:
+        """Return what a query counts by run, added up over the tables of records."""
+        found = Counter[int]()
         for number, (table, rows) in enumerate(zip(self._dataset.tables, self._temporary.identifiers, strict=True)):
             if not table.each:
-                for run, count in connection.execute(merging.count_replaced(self._dataset, number, rows)):
-                    found[run] = found.get(run, 0) + count
+                found.update(dict(connection.execute(query(self._dataset, number, rows)).fetchall()))
         return found
 
 

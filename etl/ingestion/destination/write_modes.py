@@ -37,8 +37,9 @@ class TemporaryTables:
         self._dataset = dataset
 
     def make(self, connection: psycopg.Connection) -> None:
-        """Make the tables that the connection does not have yet."""
+        """Make the tables that the connection does not have yet, and begin to count what a merge meets."""
         make_temporary(connection, self._dataset, self.identifiers)
+        connection.execute(merging.make_counters())
         if len(self.identifiers) > 1:
             _execute(connection, merging.make_won(self._dataset))
 
@@ -102,12 +103,14 @@ class WriteMode(Protocol):
         """Begin to count the older versions that a batch writes over; None where a mode writes over none."""
         return None
 
-    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> Waiting[None]:  # noqa: ARG002 - see AppendNewest
+    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> Waiting[int | None]:  # noqa: ARG002 - see AppendNewest
         """Write the rows of a batch; `are_first`: no earlier record of the run has one of their keys.
 
+        Returns how many keys its records have that no earlier record of the run had; None where nothing counts them.
         Raises psycopg.Error as the server refuses them.
         """
         yield from _run(exchange, self._dataset, self.statements(sources, merging.WON))
+        return None
 
     def publish(self, _connection: psycopg.Connection, _order: VersionOrder | None = None) -> Published:
         """Make the rows of the run visible that are not visible yet."""
@@ -137,13 +140,14 @@ class AppendNewest(WriteMode):
         """Return the statements that insert the rows, and replace older versions of the same run."""
         return merging.append_newest(self._dataset, sources, won)
 
-    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> Waiting[None]:
+    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> Waiting[int | None]:
         """Write the rows of a batch; records that are the first of their keys replace no version."""
         if are_first:
             statements = merging.append(self._dataset, facts_of(self._dataset), sources)
             yield from _run(exchange, self._dataset, statements)
         else:
             yield from super().write(exchange, sources, are_first=are_first)
+        return None
 
 
 class Merge(WriteMode):
@@ -172,8 +176,8 @@ class Merge(WriteMode):
         """Begin to count the older versions that a batch writes over."""
         return Updates.begin(connection, self._dataset)
 
-    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> Waiting[None]:  # noqa: ARG002 - see AppendNewest
-        """Write the rows of a batch.
+    def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> Waiting[int | None]:  # noqa: ARG002 - see AppendNewest
+        """Write the rows of a batch, and return how many keys its records have that no earlier one of the run had.
 
         If the tables were empty before the first batch, the rows are only inserted until a key comes twice: being ready
         for a conflict costs a third more.
@@ -185,12 +189,17 @@ class Merge(WriteMode):
             try:
                 with exchange.connection.transaction():
                     statements = self._merge(sources, merging.WON, against="none", waits=waits)
-                    yield from _run(exchange, self._dataset, statements)
+                    return self._new_keys((yield from _run(exchange, self._dataset, statements)))
             except psycopg.errors.UniqueViolation:
                 self._are_new = False
-            else:
-                return
-        yield from _run(exchange, self._dataset, self._merge(sources, merging.WON, waits=waits))
+        written = yield from _run(exchange, self._dataset, self._merge(sources, merging.WON, waits=waits))
+        row = exchange.connection.execute(merging.read_counters()).fetchone()
+        lost, repeated = row or (0, 0)
+        return self._new_keys(written + int(lost) - int(repeated))
+
+    def _new_keys(self, count: int) -> int | None:
+        """Return a number of keys; None where records delete keys, which are written elsewhere."""
+        return count if self._dataset.deletions is None else None
 
     def _has_deletions(self, connection: psycopg.Connection, sources: merging.Sources) -> bool:
         """Return whether a record of a batch deletes its key."""
@@ -319,16 +328,20 @@ def _are_empty(connection: psycopg.Connection, tables: Iterable[sql.Identifier])
     return not any(row is not None and row[0] for row in rows)
 
 
-def _run(exchange: Exchange, dataset: Dataset, statements: Iterable[merging.Statement]) -> Waiting[None]:
+def _run(exchange: Exchange, dataset: Dataset, statements: Iterable[merging.Statement]) -> Waiting[int]:
     """Run statements, and hold what they did against what they had to do where rows may be skipped.
 
-    Raises psycopg.Error as the server refuses them, UsageError when rows were skipped.
+    Returns how many rows they wrote, child rows aside. Raises psycopg.Error as the server refuses them, UsageError when
+    rows were skipped.
     """
     skipping = skipping_tables(exchange.connection, dataset)
+    total = 0
     for statement in statements:
         written = (yield from exchange.run(statement.text)).command_tuples or 0
         if statement.table in skipping:
             effects.require_whole(exchange.connection, dataset, statement, written)
+        total += 0 if dataset.tables[statement.table].each else written
+    return total
 
 
 def _execute(connection: psycopg.Connection, statements: Iterable[sql.Composed]) -> None:

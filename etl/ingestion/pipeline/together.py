@@ -23,7 +23,7 @@ from etl.errors import BusyError, EtlError, ExitCode, InternalError, Interrupted
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import copier_of_run
 from etl.ingestion.destination.sending import Wire
-from etl.ingestion.destination.together import GroupWriter, LateRunsError, OlderVersionsError
+from etl.ingestion.destination.together import GroupWriter, LateRunsError, OlderVersionsError, Written
 from etl.ingestion.ledger import locks, losses, runs
 from etl.ingestion.ledger import together as ledger
 from etl.ingestion.ledger.together import FileState, Names, NewRuns, WholeSource
@@ -267,10 +267,10 @@ class Together:
             if batch.rejected or _loaded(batch, target.dataset) != batch.piece.count:
                 raise _OddFileError(each.place)
             batches.append(batch)
-        replaced = self._writer.write(wire.exchange(), batches, numbers)
+        written = self._writer.write(wire.exchange(), batches, numbers)
         loaded = [
-            (name, number, source, _entry(batch, target.dataset, rows))
-            for name, number, source, batch, rows in zip(names, numbers, sources, batches, replaced, strict=True)
+            (name, number, source, _entry(batch, target.dataset, met))
+            for name, number, source, batch, met in zip(names, numbers, sources, batches, written, strict=True)
         ]
         ledger.enter(connection, common, loaded, self._request(new[0].file.source))
         counted = ledger.records_loaded(connection, names)
@@ -367,14 +367,14 @@ def _loaded(batch: Batch, dataset: Dataset) -> int:
     return sum(count for table, count in zip(dataset.tables, batch.rows, strict=True) if not table.each)
 
 
-def _entry(batch: Batch, dataset: Dataset, rows_replaced: int | None) -> Entry:
+def _entry(batch: Batch, dataset: Dataset, written: Written) -> Entry:
     return Entry(
         loaded=_loaded(batch, dataset),
         rejected=0,
         failed=0,
         rows=batch.rows,
-        policy_effects=batch.policy_effects,
-        rows_replaced=rows_replaced,
+        policy_effects=replace(batch.policy_effects, duplicates=written.duplicates),
+        rows_replaced=written.replaced,
     )
 
 
@@ -395,6 +395,9 @@ class _Batches:
         return self._last[1].whole(file.pieces[0], number)
 
 
+_EFFECTS = ("nul_stripped", "duplicates", "unknown_others")
+
+
 class _Effects:
     """Adds up the effects of policies on the records of all files."""
 
@@ -405,7 +408,7 @@ class _Effects:
 
     def add(self, effects: PolicyEffects) -> None:
         """Add those of one file."""
-        self._sums += Counter(nul_stripped=effects.nul_stripped, unknown_others=effects.unknown_others)
+        self._sums += Counter({name: getattr(effects, name) for name in _EFFECTS})
         self._coerced.update(effects.coerced)
         for name, count in effects.unknown.items():
             if name in self._unknown or len(self._unknown) < _MOST_NAMES:
@@ -417,8 +420,9 @@ class _Effects:
     def sum(self) -> PolicyEffects:
         """The effects on all files."""
         return PolicyEffects(
-            nul_stripped=self._sums["nul_stripped"],
             unknown=dict(self._unknown),
+            nul_stripped=self._sums["nul_stripped"],
+            duplicates=self._sums["duplicates"],
             unknown_others=self._sums["unknown_others"],
             coerced=dict(self._coerced),
         )
