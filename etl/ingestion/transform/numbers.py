@@ -262,6 +262,7 @@ class _Bounds:
         self._least, self._above, self._most = (
             None if bound is None else Decimal(str(bound)) for bound in (column.min, column.above, column.max)
         )
+        self._is_double = column.type == "double"
         self.are_none = self._least is self._above is self._most is None
         lower = [float(bound) for bound in (self._least, self._above) if bound is not None]
         self._below = below = max(lower, default=-math.inf)
@@ -297,13 +298,15 @@ class _Bounds:
         None: signs and digits show too little.
         """
         lowest = max((bound for bound in (self._least, self._above) if bound is not None), default=None)
+        if self._is_double:  # Some have too many digits for a double.
+            return None
         if (lowest is not None and lowest > 0) or (self._most is not None and self._most < 1):
             return None
         ways = [] if self._most is None else [rf"[0-9]{{{_whole_digits(self._most)}}}"]
         if lowest is not None:
             ways.append(rf"-[0-9]{{{_whole_digits(lowest)}}}" if lowest <= -1 else "-")
         if self._above == 0:
-            ways.append(r'0[.0]*+(?:["\x1f]|\Z)')
+            ways.append(r'0[.0]*+(?=["\x1f]|\Z)')
         return re.compile(rf'\x1f"?(?:{"|".join(ways)})'.encode()).finditer
 
     def _rounded(self, joined: bytes) -> Sequence[int]:
