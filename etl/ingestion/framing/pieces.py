@@ -4,6 +4,7 @@ Every record is proven to be JSON before its piece is given out, a block of reco
 record after a syntax fault is ever loaded. ijson locates an array, and checks the document around it to its end.
 """
 
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ _MAX_KNOWN_BYTES = 4 * CELL_BYTES
 
 # Of an array that is not small, only the last block is not proven at once.
 _SMALL_ARRAY_BYTES = 1 << 20
+
+_BEGINS_WITH_OBJECT = re.compile(r'(?:\[[ \t\r\n]*+)?\{[ \t\r\n]*+["}]').match
 
 # The length of the beginning that shows the format of a source that is no JSON.
 _FORMAT_BYTES = 1 << 12
@@ -147,6 +150,8 @@ def _require_json(window: Window) -> str:
         fault = window.fault("expected JSON, the source is empty", 0)
         raise EmptySourceError(str(fault), hint=fault.hint)
     beginning = window.text_from(window.front)[:_FORMAT_BYTES]
+    if _BEGINS_WITH_OBJECT(beginning):
+        return first
     if dialect := dialect_of(beginning):
         raise window.fault(
             f"expected JSON that begins with [ or {{, got {dialect.name}", window.front, hint=dialect.hint

@@ -12,11 +12,10 @@ from msgspec.structs import replace
 from etl.datasets import Column
 from etl.ingestion.constants import NULL_TEXT, VALUE_BYTES
 from etl.ingestion.framing import partial
-from etl.ingestion.transform import wrappings
 from etl.ingestion.transform.members import getter
 from etl.ingestion.transform.rules import Accept, Group, Token
 from etl.ingestion.transform.tokens import NULL, SEPARATOR, UNDECODABLE, each_accepted, known, suspect
-from etl.ingestion.transform.types import converter, rules_of
+from etl.ingestion.transform.types import converter, is_wrapped, rules_of
 from etl.ingestion.values import Misfit
 
 _VALUE = "value"
@@ -91,7 +90,7 @@ def field_of(column: Column, value: str | bool | float) -> bytes | None:
 
 def is_converted(column: Column) -> bool:
     """Return whether each token of a column is converted by itself, as the checked path does it."""
-    return wrappings.is_wrapped(column) or any(isinstance(value, bool | tuple) for value in column.null_if)
+    return is_wrapped(column) or any(isinstance(value, bool | tuple) for value in column.null_if)
 
 
 def _by_the_checked_path(column: Column) -> Accept:

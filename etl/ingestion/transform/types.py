@@ -12,10 +12,15 @@ from etl.ingestion.transform import numbers, structures, texts, times, words, wr
 from etl.ingestion.transform.rules import Convert, Rules, convert_none
 
 
+def is_wrapped(column: Column) -> bool:
+    """Return whether the values of a column come in another writing."""
+    return bool(column.unwrap or column.json or column.decimal or column.true or column.false)
+
+
 def rules_of(column: Column) -> Rules:
     """Return how the values of a column become fields."""
     rules = _rules_of_type(column)
-    if not wrappings.is_wrapped(column):
+    if not is_wrapped(column):
         return rules
     # A text in another writing is never stored as it is written: that says nothing.
     convert = wrappings.rewriting(column, rules.convert)

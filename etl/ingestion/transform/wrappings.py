@@ -33,11 +33,6 @@ _LONGEST_WHOLE = 40
 """Digits."""
 
 
-def is_wrapped(column: Column) -> bool:
-    """Return whether the values of a column come in a writing of this module."""
-    return bool(column.unwrap or column.json or column.decimal or column.true or column.false)
-
-
 def rewriting(column: Column, convert: Convert) -> Convert:
     """Return the conversion of a column whose values are rewritten before."""
     if column.decimal:
