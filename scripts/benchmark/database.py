@@ -15,10 +15,12 @@ from etl.settings import shipped
 PLAIN = "bench_shipments"
 ITEMS = "bench_shipments_items"
 CHILDREN = "bench_shipments_children"
+WHOLE = "bench_shipments_whole"
 TABLES = {
     PLAIN: ("bench.shipments",),
     ITEMS: ("bench.shipments_of_items", "bench.items"),
     CHILDREN: ("bench.shipments_of_children", "bench.items_of_children", "bench.stops"),
+    WHOLE: ("bench.shipments_with_whole",),
 }
 DLT_SCHEMA = "bench_dlt"
 
@@ -30,6 +32,10 @@ shipment_id = { path = "^.shipment_id", type = "text", comment = "Shipment that 
 stop_no = { path = "#", type = "integer", comment = "Number of the stop, from 1" }
 place = { type = "text", max_length = 50, comment = "Where it stops" }
 at = { type = "timestamptz", comment = "Instant of its arrival" }
+"""
+
+_RAW = """[table.columns]
+raw = { path = ".", type = "jsonb", comment = "The whole record" }
 """
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -46,13 +52,19 @@ def environment(address: str, config_dir: Path) -> dict[str, str]:
 
 
 def write_definitions(config_dir: Path) -> None:
-    """Write the datasets: the shipped shipments in append mode without its index; with items; with items and stops."""
+    """Write the datasets: the shipped shipments in append mode without its index; with children; with whole records."""
     text = (shipped("config") / "datasets" / "shipments.toml").read_text(encoding="utf-8")
     text = _changed(text, 'mode = "merge"', 'mode = "append"')
     text = _changed(text, 'index = [["created_at"], ["log_id"], ["picked_up_at"]]\n', "")
     head, first, items = text.split("[[table]]\n")
     (config_dir / "datasets").mkdir(parents=True, exist_ok=True)
-    for name, parts in ((PLAIN, [first]), (ITEMS, [first, items]), (CHILDREN, [first, items, _STOPS])):
+    whole = _changed(first, "[table.columns]\n", _RAW)
+    for name, parts in (
+        (PLAIN, [first]),
+        (ITEMS, [first, items]),
+        (CHILDREN, [first, items, _STOPS]),
+        (WHOLE, [whole]),
+    ):
         words = [_changed(head, 'name = "shipments"', f'name = "{name}"')]
         for part, table in zip(parts, TABLES[name], strict=True):
             words.append(re.sub(r'^name = ".*"', f'name = "{table}"', part, count=1))

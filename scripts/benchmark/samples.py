@@ -17,11 +17,12 @@ import msgspec
 from etl.generate.network import ITEMS, Sizes
 from etl.generate.records import RECORDS
 
-Fault = Literal["none", "check", "type"]
+Fault = Literal["none", "check", "type", "nul"]
 
 _SEED = 1
 _BLOCK = 500  # records a write
 _WEIGHT = re.compile(r'"weight_kg":(\d+)\.(\d{3}),')
+_CARRIER = re.compile(r'"carrier":"[^"]*"')
 _FREIGHT = re.compile(r'"freight_cost":[\d.]+')
 
 
@@ -41,6 +42,7 @@ RECIPES = {
     "gz": Recipe(suffix=".ndjson.gz"),
     "bad_check": Recipe(suffix=".json", fault="check"),
     "bad_type": Recipe(suffix=".json", fault="type"),
+    "bad_nul": Recipe(suffix=".json", fault="nul"),
     "items": Recipe(suffix=".json", items=3),
     "children": Recipe(suffix=".json", items=3, stops=2),
 }
@@ -97,12 +99,18 @@ def _record(text: str, number: int, recipe: Recipe) -> tuple[str, int | None]:
     kilograms, grams = _weight(text)
     # The checksum scatters the bad ones: a pattern in the numbers might fit the size of a batch.
     if recipe.fault != "none" and crc32(b"%d" % number) % 100 == 0:
-        if recipe.fault == "check":
-            return _WEIGHT.sub('"weight_kg":-1,', text) + "}", None
-        return _FREIGHT.sub('"freight_cost":"on request"', text) + "}", None
+        return _spoiled(text, recipe.fault) + "}", None
     items = f',"items":[{",".join(_items(number, recipe.items))}]' if recipe.items else ""
     stops = f',"stops":[{",".join(_stops(number, recipe.stops))}]' if recipe.stops else ""
     return f"{text}{items}{stops}}}", kilograms * 1000 + grams
+
+
+def _spoiled(text: str, fault: Fault) -> str:
+    if fault == "check":
+        return _WEIGHT.sub('"weight_kg":-1,', text)
+    if fault == "type":
+        return _FREIGHT.sub('"freight_cost":"on request"', text)
+    return _CARRIER.sub(r'"carrier":"a\\u0000b"', text)
 
 
 def _weight(text: str) -> tuple[int, int]:

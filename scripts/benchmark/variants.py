@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from etl.embedded import binary
-from scripts.benchmark.database import CHILDREN, DLT_SCHEMA, ITEMS, PLAIN, TABLES
+from scripts.benchmark.database import CHILDREN, DLT_SCHEMA, ITEMS, PLAIN, TABLES, WHOLE
 
 OTHERS = ("duckdb", "polars", "dlt")
 
@@ -78,12 +78,15 @@ _APPEND_ITEMS = _etl("append items", "items", dataset=ITEMS)
 
 _APPEND_CHILDREN = _etl("append two child tables", "children", dataset=CHILDREN)
 
+_APPEND_WHOLE = _etl("append with whole records", "array", dataset=WHOLE)
+
 CEILINGS = {
     PLAIN: _ceiling("ceiling", _APPEND),
     ITEMS: _ceiling("ceiling items", _APPEND_ITEMS),
     CHILDREN: _ceiling("ceiling two child tables", _APPEND_CHILDREN),
+    WHOLE: _ceiling("ceiling with whole records", _APPEND_WHOLE),
 }
-"""That of the shipments alone, of those with their items, and of those with items and stops."""
+"""That of the shipments alone, with their items, with items and stops, and with the whole record beside."""
 
 SCALED = ("etl append array", "etl append array, 2 workers")
 
@@ -107,6 +110,7 @@ VARIANTS = (
     _etl("merge array, 2 workers", "array", "--mode", "merge", "--workers", "2"),
     _etl("append 1 % bad by CHECK", "bad_check", exit_code=1),
     _etl("append 1 % bad by type", "bad_type", exit_code=1),
+    _etl("append 1 % bad by NUL", "bad_nul", exit_code=1),
     Variant(
         name="jq and psql ndjson",
         sample="ndjson",
@@ -128,6 +132,8 @@ VARIANTS = (
     _etl("append items, 2 workers", "items", "--workers", "2", dataset=ITEMS),
     CEILINGS[CHILDREN],
     _APPEND_CHILDREN,
+    CEILINGS[WHOLE],
+    _APPEND_WHOLE,
 )
 
 

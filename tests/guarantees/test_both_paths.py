@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from etl.ingestion.constants import MAX_NESTING
 from etl.ingestion.framing import decoding, partial, pieces, window
-from etl.ingestion.transform import fastpath
+from etl.ingestion.transform import fastpath, lines
 from etl.ingestion.transform.extras import Extras
 from etl.ingestion.transform.projection import Projection
 from etl.settings import Decoder
@@ -402,14 +402,14 @@ def _member(column: str, token: str) -> str:
 def _counting_fast_rows() -> Iterator[list[int]]:
     """Count the rows that the fast path sends."""
     counts: list[int] = []
-    without = fastpath._Lines.without
+    without = lines.Lines.without
 
     def counting(self: Any, suspects: set[int]) -> tuple[bytes, int]:
         kept = without(self, suspects)
         counts.append(kept[1])
         return kept
 
-    with patch.object(fastpath._Lines, "without", counting):
+    with patch.object(lines.Lines, "without", counting):
         yield counts
 
 

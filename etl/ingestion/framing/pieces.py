@@ -40,6 +40,7 @@ _SMALL_ARRAY_BYTES = 1 << 20
 
 # A text that holds an object as JSON: exports of columns of JSON are lines of such texts.
 _HOLDS_OBJECT = re.compile(r'"(?: |\\[nrt])*\{').match
+_BEGINS_WITH_OBJECT = re.compile(r'(?:\[[ \t\r\n]*+)?\{[ \t\r\n]*+["}]').match
 
 # The length of the beginning that shows the format of a source that is no JSON.
 _FORMAT_BYTES = 1 << 12
@@ -155,6 +156,8 @@ def _require_json(window: Window) -> str:
         fault = window.fault("expected JSON, the source is empty", 0)
         raise EmptySourceError(str(fault), hint=fault.hint)
     beginning = window.text_from(window.front)[:_FORMAT_BYTES]
+    if _BEGINS_WITH_OBJECT(beginning):
+        return first
     if dialect := dialect_of(beginning):
         raise window.fault(
             f"expected JSON that begins with [ or {{, got {dialect.name}", window.front, hint=dialect.hint

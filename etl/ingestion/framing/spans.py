@@ -131,19 +131,17 @@ class Spans(Sequence[Span]):
 def searched(data: bytes, shape: PieceShape, count: int, places: Sequence[int]) -> list[Span] | None:
     """Return the spans of some records of a block, or None where the search for them is not certain.
 
-    `places` are their places from 0, in order. The block decodes as `count` objects. If it has no more closing braces
-    than that, each of them ends a record. Else, if it has no other array, no value holds `},{` outside of a string, and
-    with the name of a member after it no string holds it: if these bytes occur between every two records, they occur
-    nowhere else.
+    `places` are their places from 0, in order. The block decodes as `count` objects. Without another array no value
+    holds `},{` outside of a string, and with the name of a member after it no string holds it. So if these bytes occur
+    between every two records, they occur nowhere else.
     """
     if data[:1] != b"{" or data[-1:] != b"}":
         return None
-    between, total = b"}", count
-    if data.count(between) != count:
-        between = _between_lines(data) if shape == "lines" else _between_elements(data) if shape == "array" else b""
-        total = count - 1
+    if count == 1:
+        return [Span(0, len(data)) for _ in places]
+    between = _between_lines(data) if shape == "lines" else _between_elements(data) if shape == "array" else b""
     if not between:
-        return [Span(0, len(data)) for _ in places] if count == 1 else None
+        return None
     found: list[Span] = []
     after = passed = 0  # The place after the `}` before the record at the place `passed`.
     for place in places:
@@ -152,7 +150,7 @@ def searched(data: bytes, shape: PieceShape, count: int, places: Sequence[int]) 
         if passed != place:
             return None
         found.append(Span(data.find(b"{", after), len(data) if end < 0 else end + 1))
-    return found if passed + data.count(between, after) == total else None
+    return found if passed + data.count(between, after) == count - 1 else None
 
 
 def _between_lines(data: bytes) -> bytes:

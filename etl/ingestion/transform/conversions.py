@@ -1,14 +1,12 @@
-"""Parts that the conversions of several types share: values as text, escapes, limits. Pure: the checked path.
+"""Parts that the conversions of several types share: values as text, escapes. Pure: the checked path.
 
 Values come as the decoders give them: str, bool, int, Decimal, dict, list, Undecoded; never None.
 """
 
 import re
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from etl.datasets import Column
 from etl.ingestion.framing.partial import Undecoded
 from etl.ingestion.values import Misfit
 
@@ -58,25 +56,3 @@ def require_numeric_range(number: Decimal) -> None:
     is_too_large = number and number.adjusted() >= _MAX_WHOLE_DIGITS
     if is_too_large or not -MAX_FRACTION_DIGITS <= exponent < _MAX_EXPONENT:
         raise Misfit("22003", "the number has more digits than numeric can hold")
-
-
-def bounds_check(column: Column, exact: Callable[[str], Any]) -> Callable[[Any], None] | None:
-    """Return the check of min, above and max, or None where the column has none; it raises Misfit.
-
-    `exact` converts the text of a bound to the type that the values of the column are compared as.
-    """
-    least, above, most = (
-        None if bound is None else exact(str(bound)) for bound in (column.min, column.above, column.max)
-    )
-    if least is None and above is None and most is None:
-        return None
-
-    def check(value: Any) -> None:
-        if least is not None and value < least:
-            raise Misfit("23514", f"expected {column.min} or more")
-        if above is not None and value <= above:
-            raise Misfit("23514", f"expected more than {column.above}")
-        if most is not None and value > most:
-            raise Misfit("23514", f"expected {column.max} or less")
-
-    return check

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from etl.ingestion.constants import UNKNOWN_NAME_LENGTH
+from etl.ingestion.framing.blocks import Decoders
 from etl.ingestion.transform.collecting import Extra, are_sound
-from etl.ingestion.transform.shapes import Decoders, NoShape, Shape
+from etl.ingestion.transform.shapes import NoShape, Shape
 from etl.ingestion.transform.unknown import Known, Path, UnknownCounts, distinct, name_of, unknown
 from etl.ingestion.values import Fault
 

@@ -9,61 +9,32 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from io import BytesIO
 from itertools import chain, compress, repeat
 from operator import not_
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import msgspec
 
-from etl.datasets import Table
 from etl.errors import InternalError
 from etl.ingestion.constants import LAYER_LEVELS, MAX_NESTING, WHOLE_RECORD_BYTES
 from etl.ingestion.framing import decoding
-from etl.ingestion.framing.boundaries import are_lines, is_utf8
+from etl.ingestion.framing.blocks import UNDECODABLE, Decoders, RecordBlock
+from etl.ingestion.framing.boundaries import is_utf8
 from etl.ingestion.framing.nesting import is_nested_deeper
-from etl.ingestion.framing.spans import Members, Spans, members, searched
-from etl.ingestion.transform import misfits
-from etl.ingestion.transform.acceptance import group_of
 from etl.ingestion.transform.collecting import are_sound
-from etl.ingestion.transform.conditions import TokenCondition, decisions
-from etl.ingestion.transform.extraction import Fields, RowExtractor
 from etl.ingestion.transform.extras import Extras
+from etl.ingestion.transform.lines import Columns, TableLines, numbers_to
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.transform.rules import Group, Token
-from etl.ingestion.transform.shapes import Decoders, Shape, TokenColumn
-from etl.ingestion.transform.tokens import NULL, SEPARATOR
+from etl.ingestion.transform.rules import Token
+from etl.ingestion.transform.shapes import Shape
 from etl.ingestion.transform.unknown import UnknownCounts
-from etl.ingestion.values import (
-    Batch,
-    Block,
-    BlockRows,
-    Piece,
-    PieceShape,
-    PolicyEffects,
-    Proof,
-    Rows,
-    Span,
-    Unmade,
-)
-
-Columns = frozenset[tuple[str, str]]
+from etl.ingestion.values import Batch, Block, BlockRows, Piece, PolicyEffects, Proof, Rows, Span, Unmade
 
 _MAX_MISSES = 4
 _PAUSE_AFTER_MISSES = 64
 """So many blocks get no proof after several proofs failed: a block without a proof is decoded twice."""
-
-_CACHED_NUMBERS = 1 << 15
-
-_MANY_ROWS = 16
-_WIDE_BYTES = 1 << 16
-"""What rows may repeat of their record: the rows of the fast path are all in memory."""
-
-_join = SEPARATOR.join
-_values = msgspec.json.Decoder(list[msgspec.Raw]).decode
-
-_DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class FastPath:
@@ -96,7 +67,7 @@ class FastPath:
         kinds = [table for table, _ in shape.tables if table.where and not table.each]
         self._has_conditions = any(not table.deletes for table in kinds)
         self._deletions = next((number for number, (table, _) in enumerate(shape.tables) if table.deletes), None)
-        self._tables = [_Table(shape, table, columns, guarded, suspected) for table, columns in shape.tables]
+        self._tables = [TableLines(shape, table, columns, guarded, suspected) for table, columns in shape.tables]
         self._is_of_keys = any(table.is_of_keys for table in self._tables)
         self._is_of_texts = any(table.is_of_texts for table in self._tables)
         self._name: Literal["fast", "strict"] = "fast" if guarded else "strict"
@@ -128,7 +99,7 @@ class FastPath:
         buffers: list[BytesIO] = []
         count, place = 0, 1
         for begin, end in piece.blocks or ((0, piece.length),):
-            rows = self._key_rows(_Block(piece.between(begin, end), piece.shape), place)
+            rows = self._key_rows(RecordBlock(piece.between(begin, end), piece.shape), place)
             [(lines, number)] = rows.tables
             builder.note_effects(rows)
             buffers.append(BytesIO(lines))
@@ -154,18 +125,18 @@ class FastPath:
         )
 
     @cached_property
-    def _key_table(self) -> "_Table":
+    def _key_table(self) -> TableLines:
         """What makes the keys of the records, as the rows of a table of its own."""
         [(table, columns)] = [pair for pair in self._shape.tables if pair[0].has_digest]
         by_name = {column.name: column for column in columns}
         key = [by_name[name] for name in self._projection.dataset.key]
         of_keys = msgspec.structs.replace(table, columns=tuple(column.column for column in key), where=())
-        made = _Table(self._shape, of_keys, key, self._guarded, self._suspected)
+        made = TableLines(self._shape, of_keys, key, self._guarded, self._suspected)
         *names, _run, _batch, place, digest = made.columns
         made.columns = (*names, place, digest)
         return made
 
-    def _key_rows(self, block: "_Block", first: int) -> BlockRows:
+    def _key_rows(self, block: RecordBlock, first: int) -> BlockRows:
         """Return the keys of a block with the places and the digests of its records; the suspects have none."""
         decoded = self._decoded(block)
         records, suspects = decoded.records, set(decoded.undecoded)
@@ -186,7 +157,9 @@ class FastPath:
         """Yield the batch of the records that are not unchanged; `effects` are those that are counted already."""
         blocks, first = [], 1
         for begin, end in piece.blocks or ((0, piece.length),):
-            rows = self._changed_rows(_Block(piece.between(begin, end), piece.shape), piece.offset, first, unchanged)
+            rows = self._changed_rows(
+                RecordBlock(piece.between(begin, end), piece.shape), piece.offset, first, unchanged
+            )
             blocks.append(replace(rows, unknown={}, unknown_others=0))
             first += rows.count
         made = replace(piece, block_rows=tuple(blocks))
@@ -197,7 +170,7 @@ class FastPath:
                 else replace(batch, piece=piece, policy_effects=batch.policy_effects.with_unknown_of(effects))
             )
 
-    def _changed_rows(self, block: "_Block", offset: int, first: int, unchanged: frozenset[int]) -> BlockRows:
+    def _changed_rows(self, block: RecordBlock, offset: int, first: int, unchanged: frozenset[int]) -> BlockRows:
         count = len(block.spans)
         changed = [place for place in range(first, first + count) if place not in unchanged]
         if len(changed) == count:
@@ -205,7 +178,7 @@ class FastPath:
         if not changed:
             return BlockRows(maker=self, count=count, tables=[(b"", 0) for _ in self._tables], suspects=())
         texts = block.wholes(count)
-        part = _Block(b",".join([texts[place - first] for place in changed]), "array")
+        part = RecordBlock(b",".join([texts[place - first] for place in changed]), "array")
         rows = self._block_rows(part, self._decoded(part), offset, changed)
         suspects = [(place, block.spans[place - first]) for place, _ in rows.suspects]
         return replace(rows, count=count, suspects=suspects)
@@ -221,7 +194,9 @@ class FastPath:
         for (begin, end), proven in zip(blocks, piece.block_rows or repeat(None), strict=False):
             rows = proven
             if rows is None or rows.maker is not self:
-                rows = self._rows(_Block(piece.between(begin, end), piece.shape, piece.is_heavy), piece.offset, place)
+                rows = self._rows(
+                    RecordBlock(piece.between(begin, end), piece.shape, piece.is_heavy), piece.offset, place
+                )
                 yield None
             place += rows.count
             builder.note_effects(rows)
@@ -257,7 +232,7 @@ class FastPath:
         if self._pause:
             self._pause -= 1
             return None
-        text = _Block(block.data, block.shape)
+        text = RecordBlock(block.data, block.shape)
         records = self._proven(text)
         decoded = _Decoded(records, counts=self._counted(records))
         try:
@@ -273,11 +248,11 @@ class FastPath:
             self._misses, self._pause = 0, _PAUSE_AFTER_MISSES
         return None
 
-    def _proven(self, block: "_Block") -> list[Any]:
+    def _proven(self, block: RecordBlock) -> list[Any]:
         """Return the records of a block without an unknown member that was not met yet; none where it has others."""
         try:
             return block.decoded(self._refusing)
-        except _DECODE_ERRORS as error:
+        except UNDECODABLE as error:
             if not self._projection.warns_of_unknown or "unknown field" not in str(error):
                 return []
         try:
@@ -285,7 +260,7 @@ class FastPath:
             # Counted when its rows are made: perhaps there is no proof even so.
             has_new = extras.can_learn and extras.examine(block.decoded(self._any), UnknownCounts())
             return block.decoded(extras.decoders) if has_new else []
-        except _DECODE_ERRORS:
+        except UNDECODABLE:
             return []
 
     @property
@@ -312,15 +287,15 @@ class FastPath:
             return False
         return self._extras is None or self._extras.are_sound(data, records)
 
-    def _rows(self, block: "_Block", offset: int, first: int) -> BlockRows:
+    def _rows(self, block: RecordBlock, offset: int, first: int) -> BlockRows:
         decoded = self._decoded(block)
         return self._block_rows(block, decoded, offset, range(first, first + len(decoded.records)))
 
-    def _block_rows(self, block: "_Block", decoded: "_Decoded", offset: int, places: Sequence[int]) -> BlockRows:
+    def _block_rows(self, block: RecordBlock, decoded: "_Decoded", offset: int, places: Sequence[int]) -> BlockRows:
         """Return the rows of a block whose records have these places in the piece at `offset`."""
         head = b"%d\x1f%d\x1f" % (self._run_number, offset)
         records, suspects = decoded.records, set(decoded.undecoded)
-        numbers = _numbers(places[-1] if places else 0)
+        numbers = numbers_to(places[-1] if places else 0)
         tails = [head + numbers[place - 1] for place in places]
         digests = self._digests.of(block.wholes(len(records))) if self._digests else ()
         tails_with_digests = [b"%b\x1f%d" % own for own in zip(tails, digests, strict=True)] if digests else tails
@@ -338,7 +313,10 @@ class FastPath:
             maker=self,
             count=len(records),
             tables=[lines.without(suspects) for lines in lines_of_tables],
-            suspects=[(places[suspect], span) for suspect, span in block.spans_of(sorted(suspects), decoded)],
+            suspects=[
+                (places[suspect], span)
+                for suspect, span in block.spans_of(sorted(suspects), None if decoded.undecoded else len(records))
+            ],
             undecoded=frozenset(places[suspect] for suspect in decoded.undecoded),
             digests={places[suspect]: digests[suspect] for suspect in suspects} if digests else {},
             coerced=Counter(chain.from_iterable(lines.changed_without(suspects) for lines in lines_of_tables)),
@@ -375,15 +353,15 @@ class FastPath:
         suspects.update(places)
         return takes
 
-    def _decoded(self, block: "_Block") -> "_Decoded":
+    def _decoded(self, block: RecordBlock) -> "_Decoded":
         """Return the records of a block; its unknown members are counted if the definition warns of them."""
         warns = self._projection.warns_of_unknown
         if not block.is_heavy and is_utf8(block.data):
             if warns:
-                with suppress(*_DECODE_ERRORS):
+                with suppress(*UNDECODABLE):
                     records = block.decoded(self._refusing)
                     return _Decoded(records, counts=self._counted(records))
-            with suppress(*_DECODE_ERRORS):
+            with suppress(*UNDECODABLE):
                 decoded = _Decoded(block.decoded(self._decoders))
                 if warns:
                     decoded.counts = UnknownCounts()
@@ -391,15 +369,15 @@ class FastPath:
                 return decoded
         return self._decoded_one_by_one(block)
 
-    def _examined(self, block: "_Block") -> Iterable[Any]:
+    def _examined(self, block: RecordBlock) -> Iterable[Any]:
         """Return the records of a block as an examination of their members needs them."""
         try:
             return block.decoded(self._any)
-        except _DECODE_ERRORS:  # Some numbers are too large for this decoder.
+        except UNDECODABLE:  # Some numbers are too large for this decoder.
             texts = (block.record_text(place, span) for place, span in enumerate(block.spans))
             return (decoding.decode_one(text) for text in texts if text is not None)
 
-    def _decoded_one_by_one(self, block: "_Block") -> "_Decoded":
+    def _decoded_one_by_one(self, block: RecordBlock) -> "_Decoded":
         """Return the records of a block, and the places, from 0, of those that do not decode as the dataset says."""
         decoded = _Decoded([])
         known: list[Any] = []
@@ -464,290 +442,5 @@ class _Decoded:
 def _decoded_one(decoders: Decoders, text: bytes) -> Any:
     try:
         return decoders.one.decode(text)
-    except _DECODE_ERRORS:
+    except UNDECODABLE:
         return None
-
-
-class _Block:
-    """A part of a piece that is decoded as one, unless a record may be deep or large."""
-
-    def __init__(self, data: bytes, shape: PieceShape, is_heavy: bool = False) -> None:
-        self.data = data
-        self.is_heavy = is_heavy
-        self._shape = shape
-        self._spans: Spans | None = None
-
-    def decoded(self, decoders: Decoders) -> list[Any]:
-        """Return the records.
-
-        Raises one of _DECODE_ERRORS if a record is not of the type.
-        """
-        if self._shape == "array":
-            return cast(list[Any], decoders.array.decode(b"[%b]" % self.data))
-        if self._shape == "members":
-            if self.members is None:
-                raise ValueError("members that are not certain are decoded one by one")
-            return cast(list[Any], decoders.array.decode(b"[%b]" % b",".join(self.members.values)))
-        if self._shape == "lines":
-            records: list[Any] = decoders.one.decode_lines(self.data)
-            if are_lines(self.data, len(records)):
-                return records
-            return list(map(decoders.one.decode, self.data.split(b"\n")))
-        raise ValueError("records that follow one another are decoded one by one")
-
-    def record_text(self, place: int, span: Span) -> bytes | None:
-        """Return a record as it is written, or None for a member that only the checked path reads."""
-        if self._shape != "members":
-            return self.data[span.start : span.end]
-        return bytes(self.members.values[place]) if self.members else None
-
-    def wholes(self, count: int) -> Sequence[Token]:
-        """Return so many records as they are written; members with their keys."""
-        if self._shape == "lines":
-            lines = self.data.split(b"\n")
-            if len(lines) == count:
-                return list(map(bytes.strip, lines, repeat(b" \t\r")))
-        if self._shape == "array":
-            with suppress(*_DECODE_ERRORS):
-                return _values(b"[%b]" % self.data)
-        return self.spans.wholes
-
-    def keys(self, count: int) -> Sequence[Token]:
-        """Return the tokens of the keys of so many records, null for each where the records have none."""
-        return [NULL] * count if self.members is None else [b'"%b"' % key for key in self.members.keys]
-
-    @cached_property
-    def members(self) -> Members | None:
-        """The members of the block, or None where these are no members or not certain."""
-        return members(self.data) if self._shape == "members" else None
-
-    def spans_of(self, places: Sequence[int], decoded: _Decoded) -> Iterable[tuple[int, Span]]:
-        """Return the spans of the records at some places of the decoded block, with these places."""
-        if not places:
-            return ()
-        found = None
-        if self._spans is None and not decoded.undecoded:
-            found = searched(self.data, self._shape, len(decoded.records), places)
-        return zip(places, map(self.spans.__getitem__, places) if found is None else found, strict=True)
-
-    @property
-    def spans(self) -> Spans:
-        """The places of the records in the block."""
-        if self._spans is None:
-            self._spans = Spans(self.data, self._shape)
-        return self._spans
-
-
-class _Table:
-    """Makes the rows of one table from decoded records."""
-
-    def __init__(
-        self, shape: Shape, table: Table, columns: Sequence[TokenColumn], guarded: Columns, suspected: Columns
-    ) -> None:
-        grouped: dict[Group, list[TokenColumn]] = {}
-        alone: list[list[TokenColumn]] = []
-        moves = _moves(columns)
-        moving = {name for move in moves for name in move}
-        for column in columns:
-            key = (table.name, column.name)
-            is_alone = key in suspected or column.name in moving
-            group = None if is_alone else group_of(column.column, is_guarded=key in guarded)
-            if group is None:
-                alone.append([column])
-            else:
-                grouped.setdefault(group, []).append(column)
-        self._groups = [*grouped.items(), *((None, columns) for columns in alone)]
-        places = {own[0].name: place for place, (_, own) in enumerate(self._groups) if own[0].name in moving}
-        self._moves = [(places[source], places[target]) for source, target in moves]
-        self._empty = shape.record()
-        self._name = table.name
-        self._conditions = [TokenCondition(condition) for condition in table.where]
-        self.is_of_elements = bool(table.each)
-        self._extractor: RowExtractor = shape.extractor(table, [columns for _, columns in self._groups])
-        self.is_of_texts = self._extractor.of_texts
-        self.is_of_keys = self._extractor.of_keys
-        self.columns = (*(column.name for _, columns in self._groups for column in columns), *table.lineage)
-        self.takes_digests = table.has_digest
-
-    def decisions(self, records: Sequence[Any]) -> list[bool | None]:
-        """Return for each row whether the conditions of the table hold; None: only the checked path can tell."""
-        if self._extractor.conditions is None:
-            return [True] * len(records)
-        return decisions(self._conditions, self._extractor.conditions(records))
-
-    def rows(
-        self,
-        records: Sequence[Any],
-        tails: Sequence[bytes],
-        suspects: set[int],
-        places: Sequence[int] | None,
-        texts: Sequence[Token],
-        keys: Sequence[Token],
-    ) -> "_Lines":
-        """Return the lines of CSV, and add the records with a token that does not pass to the suspects.
-
-        `tails` are the last fields of each record's rows; `texts` are the records as they are written, and `keys` the
-        tokens of their keys, if a column has them. `places` are those of the records that become rows; None: all do.
-        """
-        sizes = None if self._extractor.sizes is None else self._extractor.sizes(records)
-        if sizes is not None and self._extractor.repeated and max(sizes) > _MANY_ROWS:
-            wide = _wide(sizes, self._extractor.repeated(records))
-            suspects.update(wide)
-            records = [self._empty if place in wide else record for place, record in enumerate(records)]
-            sizes = [0 if place in wide else size for place, size in enumerate(sizes)]
-        numbers = () if sizes is None else _numbers(max(sizes))
-        if places is not None:
-            records, tails = list(map(records.__getitem__, places)), list(map(tails.__getitem__, places))
-            texts = list(map(texts.__getitem__, places)) if texts else ()
-            keys = list(map(keys.__getitem__, places)) if keys else ()
-        fields = self._extractor.fields(records, numbers, texts, keys)
-        if sizes is not None and self.is_of_elements and self._conditions:
-            fields, sizes = self._taken(records, fields, sizes, suspects)
-        if not fields:
-            return _Lines([], sizes, places)
-        odd_rows: set[int] = set()
-        changed: list[tuple[str, int]] = []
-        groups = self._accepted_groups(fields, odd_rows, changed)
-        if sizes is not None:
-            tails = list(chain.from_iterable(map(repeat, tails, sizes)))
-        changed = [(f"{self._name}.{column}", row) for column, row in changed]
-        lines = _Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes, places, changed)
-        suspects.update(map(lines.owners().__getitem__, odd_rows) if odd_rows else ())
-        return lines
-
-    def _accepted_groups(
-        self, fields: list[Fields], odd_rows: set[int], changed: list[tuple[str, int]]
-    ) -> list[Sequence[Token]]:
-        """Return the accepted fields of each group of columns; the others are noted as `_accepted` does."""
-        rows: list[Sequence[Token]] = list(zip(*fields, strict=True))
-        for source, target in self._moves:
-            rows[source], rows[target] = misfits.moved(rows[source], rows[target])
-        return [
-            _accepted(group, columns, own, odd_rows, changed)
-            for (group, columns), own in zip(self._groups, rows, strict=True)
-        ]
-
-    def _taken(
-        self, records: Sequence[Any], fields: list[Fields], sizes: Sequence[int], suspects: set[int]
-    ) -> tuple[list[Fields], list[int]]:
-        """Return the fields of the elements that the conditions take, and the number of these for each record."""
-        holds = self.decisions(records)
-        counts = [0] * len(sizes)
-        for place, held in zip(chain.from_iterable(map(repeat, range(len(sizes)), sizes)), holds, strict=True):
-            if held:
-                counts[place] += 1
-            elif held is None:
-                suspects.add(place)
-        return list(compress(fields, holds)), counts
-
-
-def _moves(columns: Sequence[TokenColumn]) -> list[tuple[str, str]]:
-    """Return the names of the columns whose misfits can be moved, each with the column that takes them."""
-    by_name = {column.name: column.column for column in columns}
-    pairs = [(column.column, by_name[column.column.misfits_to]) for column in columns if column.column.misfits_to]
-    return [(source.name, target.name) for source, target in pairs if misfits.is_movable(source, target)]
-
-
-def _wide(sizes: Sequence[int], repeated: Sequence[int]) -> set[int]:
-    """Return the places of the records whose rows repeat so much of them that the checked path must make them."""
-    return {
-        place
-        for place, (size, length) in enumerate(zip(sizes, repeated, strict=True))
-        if size * length > max(_WIDE_BYTES, _MANY_ROWS * (size + length))
-    }
-
-
-def _accepted(
-    group: Group | None,
-    columns: Sequence[TokenColumn],
-    rows: Sequence[Token],
-    odd_rows: set[int],
-    changed: list[tuple[str, int]],
-) -> Sequence[Token]:
-    """Return the fields of columns that are checked together, and add the rows with a token that does not pass.
-
-    `changed` gets the columns and the rows of texts that are not stored as they are written.
-    """
-    if group and (accepted := group.accept(rows, len(columns))) is not None:
-        fields_of_rows, places = accepted
-        if not places:
-            return fields_of_rows
-        fields_of_rows = list(fields_of_rows)
-        odd: set[int] = set()
-        own: list[tuple[str, int]] = []
-        fields_of_odd = _accepted(None, columns, [rows[place] for place in places], odd, own)
-        for place, fields_of_row in zip(places, fields_of_odd, strict=True):
-            fields_of_rows[place] = fields_of_row
-        odd_rows.update(places[row] for row in odd)
-        changed.extend((name, places[row]) for name, row in own)
-        return fields_of_rows
-    tokens = [rows] if len(columns) == 1 else zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
-    fields = []
-    for column, column_tokens in zip(columns, tokens, strict=True):
-        fields.append(column_tokens if column.accept is None else column.accept(column_tokens, odd_rows))
-        if column.changed is not None:
-            changed.extend((column.name, place) for place in column.changed(column_tokens))
-    return fields[0] if len(columns) == 1 else list(map(_join, zip(*fields, strict=True)))
-
-
-class _Lines:
-    """The lines of CSV of a block; `sizes` are the numbers of lines of its records, None: each record has one line.
-
-    `places` are those of the records that have lines, None: all have. `changed` are the columns and the lines of texts
-    that are not stored as they are written.
-    """
-
-    def __init__(
-        self,
-        lines: list[bytes],
-        sizes: Sequence[int] | None,
-        places: Sequence[int] | None,
-        changed: Sequence[tuple[str, int]] = (),
-    ) -> None:
-        self.lines = lines
-        self._changed = changed
-        self._sizes = sizes
-        self._places = places
-
-    def owners(self) -> Sequence[int]:
-        """Return the place in the block, from 0, of the record of each line."""
-        if self._places is not None:
-            return self._places
-        if self._sizes is None:
-            return range(len(self.lines))
-        return list(chain.from_iterable(map(repeat, range(len(self._sizes)), self._sizes)))
-
-    def changed_without(self, suspects: set[int]) -> Iterator[str]:
-        """Yield the column of each changed text in a line that is not one of the suspects."""
-        if self._changed:
-            owners = self.owners()
-            yield from (column for column, line in self._changed if owners[line] not in suspects)
-
-    def without(self, suspects: set[int]) -> tuple[bytes, int]:
-        """Return the lines without those of the suspects, each with its end, and their number."""
-        lines = self.lines
-        if suspects:
-            owners = self.owners()
-            keeps: Iterable[bool] = (owner not in suspects for owner in owners)
-            if isinstance(owners, range):
-                # Mostly few of many.
-                kept = [True] * len(owners)
-                for suspect in suspects:
-                    kept[suspect] = False
-                keeps = kept
-            lines = list(compress(lines, keeps))
-        return b"\n".join([*lines, b""]), len(lines)
-
-
-def _numbers(count: int) -> list[bytes]:
-    """Return the numbers from 1 to `count` or more, as a row has them."""
-    return _new_numbers(count) if count > _CACHED_NUMBERS else _cached_numbers()
-
-
-@cache
-def _cached_numbers() -> list[bytes]:
-    return _new_numbers(_CACHED_NUMBERS)
-
-
-def _new_numbers(count: int) -> list[bytes]:
-    return [b"%d" % number for number in range(1, count + 1)]

@@ -9,12 +9,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import cached_property, partial
-from itertools import islice
 from typing import Any, assert_never
 
 from etl.datasets import Column
 from etl.datasets.types import NumberType
-from etl.ingestion.transform.conversions import MAX_FRACTION_DIGITS, bounds_check, require_numeric_range
+from etl.ingestion.transform.conversions import MAX_FRACTION_DIGITS, require_numeric_range
+from etl.ingestion.transform.limits import Bounds, bounds_check
 from etl.ingestion.transform.rules import (
     Accept,
     Accepted,
@@ -56,8 +56,6 @@ _WHOLE_BYTES = b"0123456789-\x1f"
 _NUMBER_BYTES = b"0123456789-.eE+\x1f"
 _PLAIN_BYTES = b"0123456789-.\x1f"
 _ODD = b"x"
-_MOST_NEAR = 64
-"""If so many numbers of a column may be beyond a limit, all are compared with it."""
 _REST = r"[0-9.]*+(?:[eE][+-]?[0-9]{1,3}+)?"
 _NUMBER_TOKEN = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _WHOLE_TOKEN = re.compile(rb"(-?[0-9]+)(?:\.0+)?")
@@ -255,81 +253,6 @@ def _convert_all(expected: set[type], convert: Convert, *, has_limits: bool) -> 
     return convert_all
 
 
-class _Bounds:
-    """The limits of a column of numbers."""
-
-    def __init__(self, column: Column) -> None:
-        self._least, self._above, self._most = (
-            None if bound is None else Decimal(str(bound)) for bound in (column.min, column.above, column.max)
-        )
-        self.are_none = self._least is self._above is self._most is None
-        lower = [float(bound) for bound in (self._least, self._above) if bound is not None]
-        self._below = below = max(lower, default=-math.inf)
-        self._under = under = math.inf if self._most is None else float(self._most)
-        inside = (below + under) / 2 if math.isfinite(below + under) else under - 1 if below == -math.inf else below + 1
-        self._inside = str(inside).encode() if below < inside < under else None
-
-    def hold(self, number: Decimal) -> bool:
-        """Return whether a number is within the limits."""
-        return (
-            (self._least is None or number >= self._least)
-            and (self._above is None or number > self._above)
-            and (self._most is None or number <= self._most)
-        )
-
-    def surely_hold(self, joined: bytes) -> bool:
-        """Return whether all numbers of a column are within the limits; False also where one may be at a limit."""
-        return not self._rounded(joined)
-
-    def doubtful(self, joined: bytes) -> Sequence[int]:
-        """Return the places of the numbers of a column that may be outside of the limits."""
-        if self._near and b"e" not in joined and b"E" not in joined:
-            fields = SEPARATOR + joined
-            found = list(islice(starts(self._near(fields)), _MOST_NEAR))
-            if len(found) < _MOST_NEAR:
-                return list(places(found, fields))
-        return self._rounded(joined)
-
-    @cached_property
-    def _near(self) -> Callable[[bytes], Iterator[re.Match[bytes]]] | None:
-        """The function that finds the fields without an exponent that may be beyond a limit, by sign and digits.
-
-        None: signs and digits show too little.
-        """
-        lowest = max((bound for bound in (self._least, self._above) if bound is not None), default=None)
-        if (lowest is not None and lowest > 0) or (self._most is not None and self._most < 1):
-            return None
-        ways = [] if self._most is None else [rf"[0-9]{{{_whole_digits(self._most)}}}"]
-        if lowest is not None:
-            ways.append(rf"-[0-9]{{{_whole_digits(lowest)}}}" if lowest <= -1 else "-")
-        if self._above == 0:
-            ways.append(r'0[.0]*+(?:["\x1f]|\Z)')
-        return re.compile(rf'\x1f"?(?:{"|".join(ways)})'.encode()).finditer
-
-    def _rounded(self, joined: bytes) -> Sequence[int]:
-        """Return the places of the numbers of a column whose floats are not within those of the limits.
-
-        Rounding to a float keeps the order: what is beyond the float of a limit is beyond the limit.
-        """
-        numbers = self._numbers(joined)
-        if numbers is None:
-            return range(joined.count(SEPARATOR) + 1)
-        if min(numbers) > self._below and max(numbers) < self._under:
-            return ()
-        return [place for place, number in enumerate(numbers) if not self._below < number < self._under]
-
-    def _numbers(self, joined: bytes) -> list[float] | None:
-        """Return the numbers of a column as floats, with one within the limits for null; None if no float is within."""
-        if self._inside is None:
-            return None
-        return list(map(float, joined.replace(b"null", self._inside).replace(b'"', b"").split(SEPARATOR)))
-
-
-def _whole_digits(bound: Decimal) -> int:
-    """Return how many digits a bound has before its point, without leading zeros: all shorter numbers are within."""
-    return bound.adjusted() + 1
-
-
 def _are_numbers(joined: bytes, form: _Form) -> bool:
     """Return whether all tokens of columns are numbers that are sent as they are."""
     if not joined.translate(None, form.allowed).replace(b"null", b""):
@@ -350,7 +273,7 @@ def _odd_places(joined: bytes, form: _Form) -> list[int]:
 
 
 def _whole_acceptor(column: Column, lowest: int, highest: int) -> Accept:
-    bounds, is_strict = _Bounds(column), _is_strict(column)
+    bounds, is_strict = Bounds(column), _is_strict(column)
     # So many digits fit in any case.
     digits = len(str(highest)) - 1
     plain = replace(_WHOLE, kept=rf"0|-?[1-9][0-9]{{0,{digits - 1}}}+", number=rf"-?[0-9]{{1,{digits}}}+")
@@ -368,7 +291,7 @@ def _whole_acceptor(column: Column, lowest: int, highest: int) -> Accept:
 
 
 def _numeric_acceptor(column: Column) -> Accept:
-    bounds, is_strict = _Bounds(column), _is_strict(column)
+    bounds, is_strict = Bounds(column), _is_strict(column)
 
     def field(token: bytes) -> Token | None:
         number = _unquoted(token)
@@ -380,7 +303,7 @@ def _numeric_acceptor(column: Column) -> Accept:
 
 
 def _double_acceptor(column: Column, keeps: Keeps) -> Accept:
-    bounds, is_strict = _Bounds(column), _is_strict(column)
+    bounds, is_strict = Bounds(column), _is_strict(column)
 
     def field(token: bytes) -> Token | None:
         number = _unquoted(token)
@@ -416,7 +339,7 @@ def _unquoted(token: bytes) -> bytes:
 
 
 def _accept_within(
-    bounds: _Bounds,
+    bounds: Bounds,
     form: _Form,
     field: Callable[[bytes], Token | None],
     holds: Callable[[bytes], bool],

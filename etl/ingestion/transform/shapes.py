@@ -53,15 +53,6 @@ class TokenColumn:
         return self.column.name
 
 
-class Decoders:
-    """Decoders of a type of record: of arrays, and of single records or lines."""
-
-    def __init__(self, record: Any) -> None:
-        # Where any value is taken, a number stays text: it may be too large, and nobody asks for it.
-        self.array = msgspec.json.Decoder(cast(Any, list)[record], float_hook=str)
-        self.one = msgspec.json.Decoder(record, float_hook=str)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """A dataset as the fast path sees it: the type of a record, and the columns of each table.

@@ -128,8 +128,7 @@ def _acceptor(column: Column) -> Accept:
     def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
         joined = SEPARATOR.join(tokens)
         is_long = max_length is not None and max(map(len, tokens)) > max_length + 2
-        are_texts = len(tokens) > 1 and joined.count(b'"\x1f"') == len(tokens) - 1
-        if is_long or not (are_texts or _are_plain(joined, max_length)):
+        if is_long or not _are_plain(joined, max_length):
             suspect(tokens, suspects, is_fit)
         if column.one_of and not allowed.issuperset(joined.split(SEPARATOR)):
             suspect(tokens, suspects, allowed.__contains__)

@@ -16,7 +16,7 @@ from typing import Any, assert_never
 
 from etl.datasets import Column
 from etl.datasets.types import TimeType
-from etl.ingestion.transform.conversions import bounds_check
+from etl.ingestion.transform.limits import bounds_check
 from etl.ingestion.transform.reformatting import EPOCHS, IsoForms, Reformatter
 from etl.ingestion.transform.rules import Accept, Accepted, Convert, ConvertAll, Group, Rules, Token, convert_none
 from etl.ingestion.transform.tokens import (
