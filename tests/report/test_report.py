@@ -147,7 +147,7 @@ def test_parquet_has_every_row_digit_and_comment(run_etl: RunEtl, connection: Co
     assert str(table.schema.field("day").type) == "date32[day]"
     assert str(table.schema.field("count_shipments").type) == "int64"
     assert str(table.schema.field("sum_weight_kg").type) == "decimal128(29, 9)"
-    assert table.schema.field("sum_weight_kg").metadata == {b"comment": b"weight in kilograms, where known"}
+    assert table.schema.field("sum_weight_kg").metadata[b"comment"].startswith(b"weight. Unit: kg, as in the data.")
     assert table.schema.metadata[b"grain"] == b"One row per day, carrier and service level."
 
 
@@ -297,7 +297,7 @@ def test_a_page_of_an_aggregate_explains_its_columns(run_etl: RunEtl, connection
     ship(connection, ("S1", "A", "2026-03-01", "1"), ("S2", "A", "2026-03-02", "1"))
     page = page_of(run_etl, "daily_shipments", "--limit", "1")
     assert "The first 1 of 2 rows." in page.text
-    assert "weight in kilograms, where known" in page.text
+    assert "weight. Unit: kg, as in the data." in page.text
     assert "2026-03-01" not in page.text
     assert "2 rows." in page_of(run_etl, "daily_shipments").text
 
