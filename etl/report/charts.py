@@ -8,7 +8,7 @@ from etl.report.markup import Markup, element, joined
 
 _WIDTH = 960
 _LABEL = 320  # room for the names of horizontal bars
-_VALUE = 190  # room for the values after the bars
+_VALUE = 250  # room for the values after the bars
 _BAR = 30  # height of a horizontal bar with the gap to the next
 _LONGEST_LABEL = 44
 

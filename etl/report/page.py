@@ -113,12 +113,17 @@ def _state(sentences: Sequence[Sentence]) -> list[Markup]:
 
 
 def _tiles(figures: Figures) -> Markup:
-    judged = sum(share.count_judged for share in figures.shares)
-    on_time = sum(share.count_on_time for share in figures.shares)
+    punctuality = figures.punctuality
+    first = _percent(punctuality.count_first_on_time, punctuality.count_first_judged)
+    of_what = (
+        f"delivered on time, of {punctuality.count_judged:,} created in twelve months; by the first promise {first};"
+        f" {punctuality.count_open:,} are still open"
+    )
+    last_day = f" to {figures.days[-1][0]} (UTC)" if figures.days else ""
     as_of = f", as of {instant(figures.open_as_of)}" if figures.open_as_of else ""
     tiles = [
-        (f"{sum(count for _, count in figures.days):,}", "shipments of the last 91 days"),
-        (f"{100 * on_time / judged:.1f} %" if judged else "–", "delivered on time, in twelve months"),
+        (f"{sum(count for _, count in figures.days):,}", f"shipments created in the 91 days{last_day}"),
+        (_percent(punctuality.count_on_time, punctuality.count_judged), of_what),
         (f"{figures.count_open:,}", f"open shipments{as_of}"),
         (f"{figures.count_overdue:,}", "of them overdue"),
     ]
@@ -129,12 +134,22 @@ def _tiles(figures: Figures) -> Markup:
     )
 
 
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "–"
+
+
+def _more(count: int, what: str) -> str:
+    return f", {count:,} {what}" if count else ""
+
+
 def _volume(figures: Figures) -> list[Markup]:
     title = element("h2", "Shipments per day")
     if not figures.days:
         return [title, element("p", "No shipments yet.")]
     first, last = figures.days[0][0], figures.days[-1][0]
-    note = element("p", f"Created {first} to {last} (UTC); weekends are paler.")
+    note = element(
+        "p", f"Created {first} to {last} (UTC); cancelled ones are left out; Saturdays and Sundays (UTC) are paler."
+    )
     return [title, note, charts.per_day(figures.days)]
 
 
@@ -142,9 +157,16 @@ def _shares(figures: Figures) -> list[Markup]:
     title = element("h2", "On-time share per carrier")
     if not figures.shares:
         return [title, element("p", "No deliveries with a promise yet.")]
-    note = f"Of deliveries with a promise in {_months(figures)}; the largest carriers first."
+    note = (
+        f"Of deliveries with a promise in {_months(figures)}; the largest carriers first,"
+        f" {len(figures.shares)} of {figures.punctuality.count_carriers:,}. Shares are too good where many are open."
+    )
     rows = [
-        (display.plain(share.carrier), share.share, f"{100 * share.share:.1f} % of {share.count_judged:,}")
+        (
+            display.plain(share.carrier),
+            share.share,
+            f"{100 * share.share:.1f} % of {share.count_judged:,}{_more(share.count_open, 'open')}",
+        )
         for share in figures.shares
     ]
     return [title, element("p", note), charts.bars("On-time share per carrier", rows, 1.0)]
@@ -154,12 +176,16 @@ def _lanes(figures: Figures) -> list[Markup]:
     title = element("h2", "Slowest lanes")
     if not figures.lanes:
         return [title, element("p", "No lane has ten transits yet.")]
-    note = f"Mean hours from pick-up to delivery in {_months(figures)}; lanes with ten transits or more."
+    note = (
+        f"Mean hours from pick-up to delivery in {_months(figures)}; lanes with ten transits or more,"
+        f" {len(figures.lanes)} of {figures.count_lanes:,}. Means are too short where many are under way."
+    )
     rows = [
         (
             display.plain(f"{lane.origin} → {lane.destination}"),
             lane.avg_transit_hours,
-            f"{lane.avg_transit_hours:,.1f} h, {lane.count_transits:,} transits",
+            f"{lane.avg_transit_hours:,.1f} h, {lane.count_transits:,} transits"
+            + _more(lane.count_in_transit, "under way"),
         )
         for lane in figures.lanes
     ]

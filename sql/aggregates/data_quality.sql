@@ -10,20 +10,24 @@
 -- fact logistics.vehicles
 -- newest: logistics.tracking_events.occurred_at
 -- key: day, dataset
--- column day: day (UTC) on which the batches were loaded; a replay counts on the day of its batch
--- column dataset: dataset that the records were loaded into
--- column count_runs: runs with a batch on the day, without runs that were undone
--- column count_records: records read
--- column count_loaded: records loaded, also by replays
--- column count_rejected: records that cannot load as they are
--- column count_failed: records of batches that could not load although their data may be correct
--- column rejected_share: count_rejected / count_records, 0 to 1
--- column count_pending: rejected and failed records that are pending in the failed store
--- column count_kept: rows now in shipments, tracking_events, vehicle_logs and vehicles, without replaced versions
--- column count_references: rows of these with a reference: of a shipment to a trip, an event to a shipment, a trip to a vehicle
--- column count_orphans: rows of these that refer to a trip, shipment or vehicle that is not in the facts
--- column orphan_share: count_orphans / count_references, 0 to 1; null where that is 0
--- column count_delivered_before_picked_up: kept shipments whose delivery time is before the pick-up time
+-- column day: day on which the batches were loaded; a replay counts on the day of its batch. Unit: day (UTC). Of: batches. Null: never. Adds up: no, it is a key.
+-- column dataset: dataset that the records were loaded into. Unit: text. Of: batches. Null: never. Adds up: no, it is a key.
+-- column count_runs: different runs with a batch on the day, without runs that were undone. Unit: number. Of: batches. Null: never. Adds up: no, a run can be in several rows.
+-- column count_records: records read. Unit: number. Of: batches. Null: never. Adds up: yes.
+-- column count_loaded: records loaded, also by replays. Unit: number. Of: batches. Null: never. Adds up: yes.
+-- column count_rejected: records that cannot load as they are. Unit: number. Of: batches. Null: never. Adds up: yes.
+-- column count_failed: records of batches that could not load although their data may be correct. Unit: number. Of: batches. Null: never. Adds up: yes.
+-- column rejected_share: count_rejected / count_records. Unit: 0 to 1, rounded to 6 places. Of: batches. Null: count_records is 0. Adds up: no.
+-- column count_pending: rejected and failed records that are pending in the failed store. Unit: number. Of: batches. Null: never. Adds up: yes.
+-- column count_kept: rows that are now in the tables, without replaced versions. Unit: number. Of: rows of the dataset that are now in shipments, tracking_events, vehicle_logs and vehicles. Null: never. Adds up: yes.
+-- column count_references: rows with a reference: of a shipment to a trip, an event to a shipment, a trip to a vehicle; the vehicle of an event is not looked at. Unit: number. Of: rows of the dataset that are now in shipments, tracking_events, vehicle_logs and vehicles. Null: never. Adds up: yes.
+-- column count_orphans: rows that refer to a trip, shipment or vehicle that is not in the facts. Unit: number. Of: rows of the dataset that are now in shipments, tracking_events, vehicle_logs and vehicles. Null: never. Adds up: yes.
+-- column orphan_share: count_orphans / count_references. Unit: 0 to 1, rounded to 6 places. Of: rows of the dataset that are now in shipments, tracking_events, vehicle_logs and vehicles. Null: count_references is 0. Adds up: no.
+-- column count_delivered_before_picked_up: shipments whose delivery time is before the pick-up time. Unit: number. Of: shipments that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
+-- column count_unknown_status: shipments with a status that analytics.shipment_states does not have; a missing status is not counted. Unit: number. Of: shipments that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
+-- column count_closed_without_delivery_time: shipments whose status means delivered, without a delivery time. Unit: number. Of: shipments that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
+-- column count_contradicting_status: shipments with a delivery time whose status means returned, lost or cancelled. Unit: number. Of: shipments that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
+-- column count_name_variants: shipments with a carrier, city of origin or destination, or warehouse of which another spelling, after analytics.name_spellings, differs only by case, blanks or accents in the same column. Unit: number. Of: shipments that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
 with visible as (
     select
         (batches.loaded_at at time zone 'UTC')::date as day,
@@ -63,6 +67,27 @@ waiting as (
     where failures.state = 'pending'
     group by visible.day, visible.dataset
 ),
+-- Spellings of one column that differ only by case, blanks or accents. Few names, so that the folding costs little.
+named as (
+    select
+        column_name,
+        name,
+        lower(btrim(regexp_replace(normalize(name, NFD), '[\u0300-\u036f]', '', 'g'), E' \t\n\r\f\v\u00a0')) as bare
+    from (
+        select distinct 'carrier' as column_name, carrier as name from analytics.judged_shipments()
+        union all
+        select distinct 'origin_city', origin_city from analytics.judged_shipments()
+        union all
+        select distinct 'destination_city', destination_city from analytics.judged_shipments()
+        union all
+        select distinct 'origin_warehouse', origin_warehouse from analytics.judged_shipments()
+    ) as names
+),
+varied as materialized (
+    select column_name, name
+    from (select named.*, count(*) over (partition by column_name, bare) as count_spellings from named) as spelled
+    where count_spellings > 1
+),
 -- Of all days, for an orphan ends when its parent is loaded, on whatever day that is: so the bucket is `all`.
 -- Per batch first, so that the join with the ledger has one row a batch and not one a fact.
 kept_by_batch as (
@@ -72,8 +97,19 @@ kept_by_batch as (
         count(*) as count_kept,
         count(shipments.log_id) as count_references,
         count(shipments.log_id) filter (where vehicle_logs.log_id is null) as count_orphans,
-        count(*) filter (where delivered_at < picked_up_at) as count_delivered_before_picked_up
-    from logistics.shipments
+        count(*) filter (where stated_delivered_at < picked_up_at) as count_delivered_before_picked_up,
+        count(*) filter (where is_unknown_status) as count_unknown_status,
+        count(*) filter (where end_state = 'delivered' and stated_delivered_at is null)
+            as count_closed_without_delivery_time,
+        count(*) filter (where end_state in ('returned', 'lost', 'cancelled') and stated_delivered_at is not null)
+            as count_contradicting_status,
+        count(*) filter (
+            where ('carrier', carrier) in (select column_name, name from varied)
+                or ('origin_city', origin_city) in (select column_name, name from varied)
+                or ('destination_city', destination_city) in (select column_name, name from varied)
+                or ('origin_warehouse', origin_warehouse) in (select column_name, name from varied)
+        ) as count_name_variants
+    from analytics.judged_shipments() as shipments
     left join logistics.vehicle_logs using (log_id)
     group by shipments.etl_run, shipments.etl_batch
     union all
@@ -83,6 +119,10 @@ kept_by_batch as (
         count(*),
         count(tracking_events.shipment_id),
         count(tracking_events.shipment_id) filter (where shipments.shipment_id is null),
+        0,
+        0,
+        0,
+        0,
         0
     from logistics.tracking_events
     left join logistics.shipments using (shipment_id)
@@ -94,12 +134,16 @@ kept_by_batch as (
         count(*),
         count(vehicle_logs.vehicle_id),
         count(vehicle_logs.vehicle_id) filter (where vehicles.vehicle_id is null),
+        0,
+        0,
+        0,
+        0,
         0
     from logistics.vehicle_logs
     left join logistics.vehicles using (vehicle_id)
     group by vehicle_logs.etl_run, vehicle_logs.etl_batch
     union all
-    select etl_run, etl_batch, count(*), 0, 0, 0
+    select etl_run, etl_batch, count(*), 0, 0, 0, 0, 0, 0, 0
     from logistics.vehicles
     group by etl_run, etl_batch
 ),
@@ -110,7 +154,11 @@ kept as (
         sum(count_kept)::bigint as count_kept,
         sum(count_references)::bigint as count_references,
         sum(count_orphans)::bigint as count_orphans,
-        sum(count_delivered_before_picked_up)::bigint as count_delivered_before_picked_up
+        sum(count_delivered_before_picked_up)::bigint as count_delivered_before_picked_up,
+        sum(count_unknown_status)::bigint as count_unknown_status,
+        sum(count_closed_without_delivery_time)::bigint as count_closed_without_delivery_time,
+        sum(count_contradicting_status)::bigint as count_contradicting_status,
+        sum(count_name_variants)::bigint as count_name_variants
     from kept_by_batch
     join (
         select day, dataset, number, unnest(offsets) as "offset" from visible
@@ -131,7 +179,11 @@ select
     coalesce(count_references, 0) as count_references,
     coalesce(count_orphans, 0) as count_orphans,
     round(count_orphans::numeric / nullif(count_references, 0), 6) as orphan_share,
-    coalesce(count_delivered_before_picked_up, 0) as count_delivered_before_picked_up
+    coalesce(count_delivered_before_picked_up, 0) as count_delivered_before_picked_up,
+    coalesce(count_unknown_status, 0) as count_unknown_status,
+    coalesce(count_closed_without_delivery_time, 0) as count_closed_without_delivery_time,
+    coalesce(count_contradicting_status, 0) as count_contradicting_status,
+    coalesce(count_name_variants, 0) as count_name_variants
 from loaded
 left join waiting using (day, dataset)
 left join kept using (day, dataset)

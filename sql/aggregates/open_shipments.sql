@@ -4,40 +4,37 @@
 -- fact logistics.shipments
 -- newest: logistics.shipments.created_at
 -- key: carrier, age_bucket, is_overdue
--- column carrier: carrier; (none) where the shipment names none
--- column age_bucket: whole days from creation to as_of: 0-2, 3-7, 8-14 or 15+
--- column is_overdue: whether the promised time was before as_of; false without a promised time
--- column as_of: newest event in the data: the latest creation, pick-up, delivery or update of any shipment
--- column count_shipments: shipments neither delivered (by time or status) nor cancelled, returned or lost
--- column count_picked_up: open shipments with a pick-up time
--- column count_unpromised: open shipments without a promised time
--- column oldest_created_at: earliest creation
--- column sum_age_hours: hours from creation to as_of, added up
--- column sum_overdue_hours: hours from the promised time to as_of of the overdue ones, added up
--- column sum_pieces: pieces, where known
--- column sum_weight_kg: weight in kilograms, where known
--- column sum_freight_cost: freight cost, where known
+-- column carrier: carrier; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: open shipments. Null: never. Adds up: no, it is a key.
+-- column age_bucket: whole days of 24 hours from creation to as_of: 0-2, 3-7, 8-14, 15-30, 31-90 or 91+. Unit: days. Of: open shipments. Null: never. Adds up: no, it is a key.
+-- column is_overdue: whether the promised time was before as_of; false without a promised time. Unit: boolean. Of: open shipments. Null: never. Adds up: no, it is a key.
+-- column as_of: newest event in the data: the latest creation, pick-up, delivery or update. Unit: instant. Of: all shipments. Null: never. Adds up: no, the same in all rows.
+-- column count_shipments: shipments that are neither delivered nor returned, lost or cancelled. Unit: number. Of: open shipments. Null: never. Adds up: yes.
+-- column count_picked_up: shipments with a pick-up time. Unit: number. Of: open shipments. Null: never. Adds up: yes.
+-- column count_unpromised: shipments without a promised time. Unit: number. Of: open shipments. Null: never. Adds up: yes.
+-- column count_unknown_status: shipments with a status that analytics.shipment_states does not have, which may be closed. Unit: number. Of: open shipments. Null: never. Adds up: yes.
+-- column oldest_created_at: earliest creation. Unit: instant. Of: open shipments. Null: never. Adds up: no, take the minimum.
+-- column sum_age_hours: hours from creation to as_of, added up. Unit: hours, each shipment rounded to 6 places. Of: open shipments. Null: never. Adds up: yes.
+-- column sum_overdue_hours: hours from the promised time to as_of, added up; 0 where is_overdue is false. Unit: hours, each shipment rounded to 6 places. Of: overdue shipments. Null: never. Adds up: yes.
+-- column count_pieces_known: shipments with a number of pieces. Unit: number. Of: open shipments. Null: never. Adds up: yes.
+-- column sum_pieces: pieces. Unit: pieces. Of: shipments of count_pieces_known; 0 where there is none. Null: never. Adds up: yes.
+-- column count_weighed: shipments with a weight. Unit: number. Of: open shipments. Null: never. Adds up: yes.
+-- column sum_weight_kg: weight. Unit: kg, as in the data. Of: shipments of count_weighed; 0 where there is none. Null: never. Adds up: yes.
+-- column count_costed: shipments with a freight cost. Unit: number. Of: open shipments. Null: never. Adds up: yes.
+-- column sum_freight_cost: freight cost. Unit: currency of the books, as in the data. Of: shipments of count_costed; 0 where there is none. Null: never. Adds up: yes.
 with newest as (
     select max(greatest(created_at, picked_up_at, delivered_at, updated_at)) as as_of
     from logistics.shipments
 ),
 still_open as (
     select
-        coalesce(shipments.carrier, '(none)') as carrier,
+        shipments.*,
         newest.as_of,
-        shipments.created_at,
-        shipments.picked_up_at,
-        shipments.promised_at,
-        shipments.pieces,
-        shipments.weight_kg,
-        shipments.freight_cost,
         coalesce(shipments.promised_at < newest.as_of, false) as is_overdue,
-        round(extract(epoch from newest.as_of - shipments.created_at) / 3600, 6) as age_hours,
-        round(extract(epoch from newest.as_of - shipments.promised_at) / 3600, 6) as overdue_hours
-    from logistics.shipments
+        analytics.hours_between(shipments.created_at, newest.as_of) as age_hours,
+        analytics.hours_between(shipments.promised_at, newest.as_of) as overdue_hours
+    from analytics.judged_shipments() as shipments
     cross join newest
-    where shipments.delivered_at is null
-        and coalesce(shipments.status, '') not in ('delivered', 'cancelled', 'returned', 'lost')
+    where shipments.end_state = 'open'
 )
 select
     carrier,
@@ -45,18 +42,24 @@ select
         when as_of < created_at + interval '72 hours' then '0-2'
         when as_of < created_at + interval '192 hours' then '3-7'
         when as_of < created_at + interval '360 hours' then '8-14'
-        else '15+'
+        when as_of < created_at + interval '744 hours' then '15-30'
+        when as_of < created_at + interval '2184 hours' then '31-90'
+        else '91+'
     end as age_bucket,
     is_overdue,
     as_of,
     count(*) as count_shipments,
     count(picked_up_at) as count_picked_up,
     count(*) filter (where promised_at is null) as count_unpromised,
+    count(*) filter (where is_unknown_status) as count_unknown_status,
     min(created_at) as oldest_created_at,
     sum(age_hours) as sum_age_hours,
     coalesce(sum(overdue_hours) filter (where is_overdue), 0) as sum_overdue_hours,
+    count(pieces) as count_pieces_known,
     coalesce(sum(pieces), 0) as sum_pieces,
+    count(weight_kg) as count_weighed,
     coalesce(sum(weight_kg), 0) as sum_weight_kg,
+    count(freight_cost) as count_costed,
     coalesce(sum(freight_cost), 0) as sum_freight_cost
 from still_open
 group by carrier, age_bucket, is_overdue, as_of

@@ -143,16 +143,18 @@ def test_the_list_shows_pending_buckets(connection: Connection, run_etl: RunEtl)
         "carrier_performance": 2,
         "carrier_scorecard": 2,
         "daily_exceptions": 0,
+        "daily_movements": 0,
         "daily_shipments": 2,
         "data_quality": 1,
         "lane_performance": 2,
         "lane_reliability": 2,
         "milestone_durations": 2,
         "open_shipments": 1,
+        "promised_days": 0,
         "vehicle_days": 0,
-        "warehouse_throughput": 0,
+        "warehouse_departures": 2,
     }
-    assert listed["vehicle_days"]["grain"] == "One row per day and vehicle."
+    assert listed["vehicle_days"]["grain"] == "One row per day and vehicle with a trip."
     assert listed["vehicle_days"]["bucket"] == "day"
     assert run_etl("precalculate").returncode == 0
     done = run_etl("precalculate", "daily_shipments", "--list", "--json")

@@ -147,7 +147,7 @@ def test_parquet_has_every_row_digit_and_comment(run_etl: RunEtl, connection: Co
     assert str(table.schema.field("day").type) == "date32[day]"
     assert str(table.schema.field("count_shipments").type) == "int64"
     assert str(table.schema.field("sum_weight_kg").type) == "decimal128(29, 9)"
-    assert table.schema.field("sum_weight_kg").metadata == {b"comment": b"weight in kilograms, where known"}
+    assert table.schema.field("sum_weight_kg").metadata[b"comment"].startswith(b"weight. Unit: kg, as in the data.")
     assert table.schema.metadata[b"grain"] == b"One row per day, carrier and service level."
 
 
@@ -259,6 +259,35 @@ def test_a_page_shows_freshness_volume_punctuality_and_lanes(run_etl: RunEtl, co
         assert expected in text
 
 
+def test_a_tile_is_of_all_carriers_and_a_chart_says_how_many_it_shows(run_etl: RunEtl, connection: Connection) -> None:
+    """The chart of the largest twelve carriers is not the base of the tile; what is still open is named beside both."""
+    connection.execute(
+        """
+        insert into logistics.shipments
+            (shipment_id, carrier, created_at, promised_at, delivered_at, etl_run, etl_batch, etl_place)
+        select carrier || '-' || number, carrier, '2026-03-01', '2026-03-05', '2026-03-04'::timestamptz + late, 1, 0, 1
+        from (
+            select 'Z' || number, interval '0 days', 2 from generate_series(0, 11) as number
+            union all
+            select 'Y' || number, interval '2 days', 1 from generate_series(0, 29) as number
+        ) as carriers (carrier, late, count_shipments)
+        cross join lateral generate_series(1, count_shipments) as number;
+        insert into logistics.shipments
+            (shipment_id, carrier, created_at, promised_at, status, etl_run, etl_batch, etl_place)
+        select 'open-' || number, 'Z1', '2026-03-01', '2026-03-05', 'in_transit', 1, 0, 1
+        from generate_series(1, 3) as number;
+        """
+    )
+    assert run_etl("precalculate").returncode == 0
+    text = page_of(run_etl).text
+    assert (
+        "44.4 %delivered on time, of 54 created in twelve months; by the first promise 44.4 %; 3 are still open" in text
+    )
+    assert "the largest carriers first, 12 of 42." in text
+    assert "100.0 % of 2, 3 open" in text
+    assert "shipments created in the 91 days to 2026-03-01 (UTC)" in text
+
+
 def test_values_of_the_data_remain_text(run_etl: RunEtl, connection: Connection) -> None:
     """A carrier named like an element becomes no element in a chart, a table or a tooltip."""
     ship(connection, *((f"S{day}", HOSTILE, f"2026-03-{day:02d}", "1") for day in range(1, 13)))
@@ -297,7 +326,7 @@ def test_a_page_of_an_aggregate_explains_its_columns(run_etl: RunEtl, connection
     ship(connection, ("S1", "A", "2026-03-01", "1"), ("S2", "A", "2026-03-02", "1"))
     page = page_of(run_etl, "daily_shipments", "--limit", "1")
     assert "The first 1 of 2 rows." in page.text
-    assert "weight in kilograms, where known" in page.text
+    assert "weight. Unit: kg, as in the data." in page.text
     assert "2026-03-01" not in page.text
     assert "2 rows." in page_of(run_etl, "daily_shipments").text
 
