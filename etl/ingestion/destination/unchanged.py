@@ -43,15 +43,6 @@ class VersionOrder:
         self._run_number = run_number
         self._compares = compares
 
-    def take(self, connection: psycopg.Connection, batch: int) -> bool:
-        """Keep the order until the end of the transaction; return whether the batch at this offset comes late.
-
-        A late batch is loaded alone, and without its beaten records.
-        """
-        values = {"table": self._table.name, "run": self._run_number, "batch": batch}
-        row = connection.execute(_SQL["take_order"], values).fetchone()
-        return bool(row and row[0])
-
     def find_seen(self, connection: psycopg.Connection, batch: int, sources: merging.Sources = ()) -> None:
         """Note where the records were seen since a late batch: those with the keys of these sources, or all."""
         names = self._names(sources, batch)
@@ -72,9 +63,7 @@ class VersionOrder:
         return merging.Statement(text=_SQL["find_beaten"].format(**self._names(sources, 0)), table=self._number)
 
     def unbeaten_of_late(self, connection: psycopg.Connection, sources: merging.Sources) -> merging.Sources:
-        """Take the order for all batches of a run at once, and return the rows of these sources that may be written."""
-        if not self.take(connection, 0):
-            return sources
+        """Return the rows of these sources that may be written, if all batches of a run at once come late."""
         self.find_seen(connection, 0, sources)
         connection.execute(self.find_beaten(sources).text)
         return self.unbeaten(sources)
@@ -144,18 +133,6 @@ def has_digests(connection: psycopg.Connection, dataset: Dataset) -> bool:
         _SQL["has_digests"].format(table=table.identifier, most=sql.Literal(_SAMPLE_ROWS))
     ).fetchone()
     return bool(row and row[0])
-
-
-def note_comparing(connection: psycopg.Connection, dataset: Dataset, run: str, *, compares: bool) -> None:
-    """Enter whether a run may leave unchanged records as they are, in the transaction that opens its attempt.
-
-    Waits for the batches that other loads of the table have begun.
-    """
-    table = dataset.digested_table
-    if compares and table is not None:
-        connection.execute(_SQL["note_comparing"], {"run": run, "table": table.name})
-    elif table is not None:
-        connection.execute(_SQL["note_not_comparing"], {"run": run, "table": table.name})
 
 
 def count_rows(connection: psycopg.Connection, sources: Sequence[sql.Composable]) -> tuple[int, ...]:
