@@ -458,6 +458,10 @@ order by created_at, id;
 -- Enter that a run may leave unchanged records as they are.
 select etl.note_comparing(%(run)s, %(table)s);
 
+-- name: has_versions
+-- Return whether a run was opened that writes digests into a table.
+select exists (select from etl.runs where versions_of = %(table)s);
+
 -- name: note_not_comparing
 -- Enter that a run writes every record.
 update etl.runs set versions_of = %(table)s, compares = null

@@ -29,10 +29,6 @@ where table_name = %(table)s
         9223372036854775807
     );
 
--- name: has_digests
--- Return whether rows of a table have digests; only some rows are looked at.
-select count(etl_digest) > 0 from (select etl_digest from {table} limit {most}) as sample;
-
 -- name: make_unchanged
 -- Make the table of the unchanged records of a batch, once per connection.
 create temporary table if not exists {unchanged} (

@@ -24,8 +24,6 @@ _KEYS = sql.Identifier("pg_temp", "etl_keys")
 _SEEN = sql.Identifier("pg_temp", "etl_seen")
 _BEATEN = sql.Identifier("pg_temp", "etl_beaten")
 
-_SAMPLE_ROWS = 1000
-
 
 class VersionOrder:
     """The order of the versions in the table of a dataset, for the batches of one run.
@@ -122,17 +120,6 @@ class VersionOrder:
             "is_not_older": merging.is_not_older(self._dataset),
         }
         return names | ({"source": sources[self._number]} if sources else {})
-
-
-def has_digests(connection: psycopg.Connection, dataset: Dataset) -> bool:
-    """Return whether rows of the dataset have digests with which records can be compared."""
-    table = dataset.digested_table
-    if table is None or not table.has_digest:
-        return False
-    row = connection.execute(
-        _SQL["has_digests"].format(table=table.identifier, most=sql.Literal(_SAMPLE_ROWS))
-    ).fetchone()
-    return bool(row and row[0])
 
 
 def count_rows(connection: psycopg.Connection, sources: Sequence[sql.Composable]) -> tuple[int, ...]:

@@ -271,6 +271,12 @@ def deletions(connection: psycopg.Connection, run: Run) -> Deletions:
     return queries.one_as(Deletions, connection, _SQL["deletions"], {"run": run.run, "attempt": run.attempt})
 
 
+def has_versions(connection: psycopg.Connection, table: str) -> bool:
+    """Return whether rows of a table may have digests with which records can be compared."""
+    row = connection.execute(_SQL["has_versions"], {"table": table}).fetchone()
+    return bool(row and row[0])
+
+
 def note_versions(connection: psycopg.Connection, run: str, table: str, *, compares: bool) -> None:
     """Enter that a run writes versions into a table, and whether it may leave unchanged records as they are.
 
