@@ -5,6 +5,7 @@ alter table etl.runs
     add column compares text;
 alter table etl.batches add column count_unchanged integer;
 
+create index runs_versions_idx on etl.runs (versions_of, number) where versions_of is not null;
 create index runs_compares_idx on etl.runs (compares, number) where compares is not null;
 create index runs_unfinished_idx on etl.runs (number) where finished_at is null and superseded_by is null;
 

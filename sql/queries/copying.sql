@@ -46,3 +46,7 @@ select case
         pg_stat_get_xact_tuples_updated(%(table)s::regclass)
     )
 end;
+
+-- name: take_order
+-- Lock the order of the versions of a table until the end of the transaction; return whether the batch is late.
+select etl.take_order(%(table)s, %(run)s, %(batch)s);

@@ -474,3 +474,16 @@ from etl.failures
 where state <> 'pending' and created_at <= now() - %(age)s::interval
     and (%(dataset)s::text is null or dataset = %(dataset)s)
 order by created_at, id;
+
+-- name: note_comparing
+-- Enter that a run may leave unchanged records as they are.
+select etl.note_comparing(%(run)s, %(table)s);
+
+-- name: has_versions
+-- Return whether a run was opened that writes digests into a table.
+select exists (select from etl.runs where versions_of = %(table)s);
+
+-- name: note_not_comparing
+-- Enter that a run writes every record.
+update etl.runs set versions_of = %(table)s, compares = null
+where run = %(run)s and (versions_of, compares) is distinct from (%(table)s, null);

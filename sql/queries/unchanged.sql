@@ -1,16 +1,3 @@
--- name: take_order
--- Lock the order of the versions of a table until the end of the transaction; return whether the batch is late.
-select etl.take_order(%(table)s, %(run)s, %(batch)s);
-
--- name: note_comparing
--- Enter that a run may leave unchanged records as they are.
-select etl.note_comparing(%(run)s, %(table)s);
-
--- name: note_not_comparing
--- Enter that a run writes every record.
-update etl.runs set versions_of = %(table)s, compares = null
-where run = %(run)s and (versions_of, compares) is distinct from (%(table)s, null);
-
 -- name: forget_seen
 -- Forget where records were seen before the last two runs, as far as no run of before is unfinished, and no record of
 -- such a run waits in the failed store.
@@ -41,10 +28,6 @@ where table_name = %(table)s
         ),
         9223372036854775807
     );
-
--- name: has_digests
--- Return whether rows of a table have digests; only some rows are looked at.
-select count(etl_digest) > 0 from (select etl_digest from {table} limit {most}) as sample;
 
 -- name: make_unchanged
 -- Make the table of the unchanged records of a batch, once per connection.

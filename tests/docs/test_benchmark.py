@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from etl import datasets
-from scripts.benchmark import database, files, processes, report, samples
+from scripts.benchmark import database, files, nights, processes, report, samples
 from scripts.benchmark.report import Figure, Measure, Outcome
 from scripts.benchmark.variants import SCALED, START_UPS, VARIANTS, Programs
 from tests.support.checkout import ROOT
@@ -331,3 +331,18 @@ def test_a_folder_of_small_files_is_made_of_sources_of_their_own(tmp_path: Path)
         what="3 files", files=3, seconds=1.5, peak_bytes=9_000_000, statements=4, ledger_bytes=5, log_bytes=6
     )
     assert list(files.table([night]))[-1] == "| 3 files | 500.00 | 2 | 4.0 | 5 | 6 | 9 MB |"
+
+
+def test_an_export_of_a_later_night_differs_in_some_records(tmp_path: Path) -> None:
+    """It has all records in another order, the changed ones on few days, and new ones; the table has all figures."""
+    exports = nights.Exports(folder=tmp_path, records=300)
+    exports.make_first()
+    first = exports.first.read_text().splitlines()
+    second = exports.later("second", 1, changed=0.02, new=0.01).read_text().splitlines()
+    assert (len(first), len(second), len(set(second) - set(first))) == (300, 303, 6 + 3)
+    assert [line for line in second if line in set(first)] != first
+    assert set(exports.later("third", 2, changed=1.0).read_text().splitlines()).isdisjoint(first)
+    names = [name for _, name, *_ in nights._ROWS]
+    lines = list(nights.table([dict.fromkeys([*names, "first", "second"], 1.0)]))
+    assert len(lines) == 2 + len(names) + 2
+    assert "**not reached**" in lines[2]

@@ -5,6 +5,8 @@ Everything here runs in a transaction that the caller holds, so that it commits 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -38,6 +40,13 @@ _NOTEWORTHY_SHARE = 0.1
 """The share of new rows after which autovacuum, too, analyzes a table again."""
 
 
+class RunOrder(NamedTuple):
+    """A run's part in the order of versions: its number, and whether it leaves unchanged records as they are."""
+
+    run_number: int
+    compares: bool
+
+
 class Copier:
     """Writes the batches of one run into its tables; each run has one copier."""
 
@@ -47,9 +56,9 @@ class Copier:
         write_mode: WriteMode,
         keys: RunKeys | None,
         refused: RefusedKeys | None = None,
-        order: VersionOrder | None = None,
+        order: RunOrder | None = None,
     ) -> None:
-        """`order` is that of the versions in the table; None: no record of it was ever left unchanged.
+        """`order` is the run's part in the order of versions; None: none of its rows has a digest.
 
         `keys` are those that the records of a batch are compared with; None: duplicates are not counted.
 
@@ -112,11 +121,10 @@ class Copier:
 
     def compare(self, exchange: Exchange, piece: Piece, keys: Rows) -> Waiting[frozenset[int] | None]:
         """Return the places of the unchanged records of a batch; None where all records must be written."""
-        order = self._order
-        if order is None or order.take(exchange.connection, piece.offset):
+        if self._order is None or self._comes_late(exchange.connection, piece.offset):
             return None
         self._make_batch_tables(exchange.connection)
-        return (yield from order.compare_keys(exchange, piece, keys))
+        return (yield from self._versions.compare_keys(exchange, piece, keys))
 
     def copy(self, exchange: Exchange, batch: Batch, *, is_compared: bool = False) -> Waiting[CopyResult]:
         """Write a batch and return how many rows COPY counted for each table.
@@ -155,14 +163,31 @@ class Copier:
         self, exchange: Exchange, sources: merging.Sources, batch: Batch
     ) -> Waiting[tuple[merging.Sources, int]]:
         """Return the rows of a batch that must be written, and the number of its unchanged records."""
-        if self._order is None:
+        if self._comes_late(exchange.connection, batch.piece.offset):
+            self._versions.find_seen(exchange.connection, batch.piece.offset, sources)
+            yield from exchange.run(self._versions.find_beaten(sources).text)
+            return self._versions.unbeaten(sources), 0
+        if self._order is None or not self._order.compares or not batch.compares:
             return sources, 0
-        if self._order.take(exchange.connection, batch.piece.offset):
-            self._order.find_seen(exchange.connection, batch.piece.offset, sources)
-            yield from exchange.run(self._order.find_beaten(sources).text)
-            return self._order.unbeaten(sources), 0
-        unchanged = (yield from self._order.find_unchanged(exchange, sources, batch.piece)) if batch.compares else 0
-        return (self._order.changed(sources) if unchanged else sources), unchanged
+        unchanged = yield from self._versions.find_unchanged(exchange, sources, batch.piece)
+        return (self._versions.changed(sources) if unchanged else sources), unchanged
+
+    def _comes_late(self, connection: psycopg.Connection, batch: int) -> bool:
+        """Keep the order of versions until the end of the transaction; return whether a batch comes late.
+
+        A late batch is loaded alone, and without the records that are older than those that were seen since.
+        """
+        table = self._dataset.digested_table
+        if self._order is None or table is None:
+            return False
+        values = {"table": table.name, "run": self._order.run_number, "batch": batch}
+        row = connection.execute(_SQL["take_order"], values).fetchone()
+        return bool(row and row[0])
+
+    @cached_property
+    def _versions(self) -> VersionOrder:
+        number, compares = self._order or (0, False)
+        return VersionOrder(self._dataset, number, compares=compares)
 
     def isolate(self, exchange: Exchange, batch: Batch) -> Waiting[CopyResult]:
         """Write the records of a batch that the server accepts, and return the faults of the others.
@@ -170,11 +195,9 @@ class Copier:
         Raises psycopg.Error for a fault that is not one of the data.
         """
         self._make_batch_tables(exchange.connection)
-        order = self._order
-        if order is not None and order.take(exchange.connection, batch.piece.offset):
+        order = self._versions if self._comes_late(exchange.connection, batch.piece.offset) else None
+        if order is not None:
             order.find_seen(exchange.connection, batch.piece.offset)
-        else:
-            order = None
 
         def statements(sources: merging.Sources, won: sql.Composable) -> list[merging.Statement]:
             if order is None:
@@ -201,15 +224,16 @@ class Copier:
 
     def publish(self, connection: psycopg.Connection) -> Published:
         """Make the rows of an atomic run visible, all at once, and drop its staging tables."""
-        published = self._write_mode.publish(connection, self._order)
+        order = self._versions if self._comes_late(connection, 0) else None
+        published = self._write_mode.publish(connection, order)
         if self._refused is not None:
             self._refused.drop(connection)
         return published
 
     def forget_seen(self, connection: psycopg.Connection) -> None:
         """Forget what the order of versions needs no more, in the transaction that has finished the run."""
-        if self._order is not None:
-            self._order.forget_seen(connection)
+        if self._order is not None and self._order.compares:
+            self._versions.forget_seen(connection)
 
     def drop_keys(self, connection: psycopg.Connection) -> None:
         """Drop the keys of a run, in the transaction that finishes it."""
@@ -293,10 +317,8 @@ def copier_of_replay(dataset: Dataset, mode: Mode, number: int) -> Copier:
     return Copier(dataset, write_mode, None, order=_order(dataset, mode, number, compares=False))
 
 
-def _order(dataset: Dataset, mode: Mode, number: int, *, compares: bool) -> VersionOrder | None:
-    if not dataset.has_digests or mode == "replace":
-        return None
-    return VersionOrder(dataset, number, compares=compares)
+def _order(dataset: Dataset, mode: Mode, number: int, *, compares: bool) -> RunOrder | None:
+    return RunOrder(number, compares) if dataset.has_digests and mode != "replace" else None
 
 
 def copier_of_dry_run(dataset: Dataset) -> Copier:

@@ -24,8 +24,6 @@ _KEYS = sql.Identifier("pg_temp", "etl_keys")
 _SEEN = sql.Identifier("pg_temp", "etl_seen")
 _BEATEN = sql.Identifier("pg_temp", "etl_beaten")
 
-_SAMPLE_ROWS = 1000
-
 
 class VersionOrder:
     """The order of the versions in the table of a dataset, for the batches of one run.
@@ -42,15 +40,6 @@ class VersionOrder:
         self._number = dataset.tables.index(table)
         self._run_number = run_number
         self._compares = compares
-
-    def take(self, connection: psycopg.Connection, batch: int) -> bool:
-        """Keep the order until the end of the transaction; return whether the batch at this offset comes late.
-
-        A late batch is loaded alone, and without its beaten records.
-        """
-        values = {"table": self._table.name, "run": self._run_number, "batch": batch}
-        row = connection.execute(_SQL["take_order"], values).fetchone()
-        return bool(row and row[0])
 
     def find_seen(self, connection: psycopg.Connection, batch: int, sources: merging.Sources = ()) -> None:
         """Note where the records were seen since a late batch: those with the keys of these sources, or all."""
@@ -72,9 +61,7 @@ class VersionOrder:
         return merging.Statement(text=_SQL["find_beaten"].format(**self._names(sources, 0)), table=self._number)
 
     def unbeaten_of_late(self, connection: psycopg.Connection, sources: merging.Sources) -> merging.Sources:
-        """Take the order for all batches of a run at once, and return the rows of these sources that may be written."""
-        if not self.take(connection, 0):
-            return sources
+        """Return the rows of these sources that may be written, if all batches of a run at once come late."""
         self.find_seen(connection, 0, sources)
         connection.execute(self.find_beaten(sources).text)
         return self.unbeaten(sources)
@@ -133,29 +120,6 @@ class VersionOrder:
             "is_not_older": merging.is_not_older(self._dataset),
         }
         return names | ({"source": sources[self._number]} if sources else {})
-
-
-def has_digests(connection: psycopg.Connection, dataset: Dataset) -> bool:
-    """Return whether rows of the dataset have digests with which records can be compared."""
-    table = dataset.digested_table
-    if table is None or not table.has_digest:
-        return False
-    row = connection.execute(
-        _SQL["has_digests"].format(table=table.identifier, most=sql.Literal(_SAMPLE_ROWS))
-    ).fetchone()
-    return bool(row and row[0])
-
-
-def note_comparing(connection: psycopg.Connection, dataset: Dataset, run: str, *, compares: bool) -> None:
-    """Enter whether a run may leave unchanged records as they are, in the transaction that opens its attempt.
-
-    Waits for the batches that other loads of the table have begun.
-    """
-    table = dataset.digested_table
-    if compares and table is not None:
-        connection.execute(_SQL["note_comparing"], {"run": run, "table": table.name})
-    elif table is not None:
-        connection.execute(_SQL["note_not_comparing"], {"run": run, "table": table.name})
 
 
 def count_rows(connection: psycopg.Connection, sources: Sequence[sql.Composable]) -> tuple[int, ...]:

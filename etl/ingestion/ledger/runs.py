@@ -280,6 +280,21 @@ def deletions(connection: psycopg.Connection, run: Run) -> Deletions:
     return queries.one_as(Deletions, connection, _SQL["deletions"], {"run": run.run, "attempt": run.attempt})
 
 
+def has_versions(connection: psycopg.Connection, table: str) -> bool:
+    """Return whether rows of a table may have digests with which records can be compared."""
+    row = connection.execute(_SQL["has_versions"], {"table": table}).fetchone()
+    return bool(row and row[0])
+
+
+def note_versions(connection: psycopg.Connection, run: str, table: str, *, compares: bool) -> None:
+    """Enter that a run writes versions into a table, and whether it may leave unchanged records as they are.
+
+    In the transaction that opens its attempt. If it compares records, this waits for the batches of the table that
+    other loads have begun.
+    """
+    connection.execute(_SQL["note_comparing" if compares else "note_not_comparing"], {"run": run, "table": table})
+
+
 def is_complete(connection: psycopg.Connection, run: str) -> bool:
     """Return whether every record of the run is loaded or in the failed store, and the rows are visible."""
     row = connection.execute(_SQL["run_state"], {"run": run}).fetchone()

@@ -20,10 +20,10 @@ from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier
 from etl.ingestion.destination.publication import Published
 from etl.ingestion.destination.sending import Wire
-from etl.ingestion.destination.unchanged import has_digests
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.fingerprints import Mark
 from etl.ingestion.framing.splitting import RecordRange
+from etl.ingestion.ledger import runs
 from etl.ingestion.pipeline.assembly import RunContext, worker
 from etl.ingestion.pipeline.batches import LedgerWriter, Loader, retry_policy
 from etl.ingestion.pipeline.job import Load, Progress, Target
@@ -97,7 +97,10 @@ class Attempt:
             return False
         if target.mode != "merge" or target.is_atomic or target.dataset.on_duplicate:
             return False
-        return has_digests(self.session.connection(), self.dataset)
+        table = self.dataset.digested_table
+        if table is None or not table.has_digest:
+            return False
+        return runs.has_versions(self.session.connection(), table.name)
 
     @property
     def is_atomic(self) -> bool:

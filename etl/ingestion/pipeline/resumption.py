@@ -12,7 +12,7 @@ from tenacity import Retrying
 
 from etl.database.connecting import Session
 from etl.errors import InternalError, SourceError, TooManyRejectedError, UsageError
-from etl.ingestion.destination import refusals, unchanged
+from etl.ingestion.destination import refusals
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.fingerprints import NOTHING, Mark
 from etl.ingestion.framing.pieces import cut
@@ -133,8 +133,8 @@ def _enter(
             _require_visible(stream, chosen.run, attempt)
         is_forced = chosen.run is not None and chosen.run.is_forced
         compares = attempt.may_compare and not run.is_atomic and not is_forced
-        if attempt.dataset.has_digests:
-            unchanged.note_comparing(connection, attempt.dataset, run.run, compares=compares)
+        if attempt.dataset.has_digests and (table := attempt.dataset.digested_table) is not None:
+            runs.note_versions(connection, run.run, table.name, compares=compares)
         # At last: it outlives a transaction that is tried again.
         locks.hold_run(connection, run.run)
         return run, marked_to, compares
