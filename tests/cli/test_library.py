@@ -95,7 +95,7 @@ def test_a_program_is_refused_what_the_command_refuses() -> None:
         with pytest.raises(etl.EtlError, match=f"^{name}: ") as caught:
             etl.load("vehicles", "missing.json", database="nowhere", **{name: wrong[name]})
         assert caught.value.exit_code == 2
-    assert len(set(wrong) & arguments) == 15
+    assert len(set(wrong) & arguments) == 16
 
 
 def _refuse(folder: Path, database_url: str, name: str = "fleet.json") -> etl.Loaded:

@@ -57,6 +57,7 @@ def test_a_folder_whose_load_is_killed_is_loaded_exactly_once(parcels: Site) -> 
     assert_each_once(parcels)
 
 
+@pytest.mark.slow
 def test_a_signal_lets_the_group_in_hand_be_loaded(parcels: Site) -> None:
     """A group is loaded whole before SIGTERM ends the command; the next file says so, and the rest is loaded later."""
     with parcels.gate("etl.runs", "in COPY", when="new.source like '%%100.ndjson'") as gate:

@@ -4,12 +4,11 @@ Only a file that needs no decision is settled here: it has exactly the records o
 loaded by the same definition. Everything else goes its usual way.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import psycopg
 import structlog
 
-from etl.database.connecting import connect
 from etl.errors import EtlError, ExitCode
 from etl.ingestion.ledger import runs
 from etl.ingestion.pipeline.job import Load, Target
@@ -76,8 +75,11 @@ class Known:
             failed_store=printable_path(load.settings.failed_dir) if run.pending else None,
         )
 
-    def enter(self, seconds: float) -> None:
-        """Enter the settled sources as one row of the ledger, and log them as one event, if there are some."""
+    def enter(self, connected: Callable[[], psycopg.Connection], seconds: float) -> None:
+        """Enter the settled sources as one row of the ledger, and log them as one event, if there are some.
+
+        `connected` gives the connection over which they were looked up, or a new one.
+        """
         if self._first is None:
             return
         load, target = self._load, self._target
@@ -92,7 +94,6 @@ class Known:
             source=self._first.name, folder=load.folder, options=load.options(self._first, target)
         )
         try:
-            with connect(load.database) as connection:
-                runs.enter_known(connection, target.dataset.name, self._sums, request)
+            runs.enter_known(connected(), target.dataset.name, self._sums, request)
         except (EtlError, psycopg.Error) as error:  # Each of them is loaded, whatever the ledger says of this command.
             log.warning("sources_known_not_entered", dataset=target.dataset.name, reason=type(error).__name__)

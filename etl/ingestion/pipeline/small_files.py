@@ -1,7 +1,7 @@
 """The small files of a command, read whole and gathered in groups. This module asks no database."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -57,7 +57,7 @@ Trusted = Callable[[Sequence[FileState]], Mapping[int, int]]
 
 def grouped(
     load: Load, target: Target, sources: Sequence[Source], trusted: Trusted | None = None
-) -> Iterator[list[SmallFile | Source]]:
+) -> Generator[list[SmallFile | Source]]:
     """Yield the sources in their order, in groups; those that are no small files, or cannot be read, as they are.
 
     Files that are `trusted` are not read, whatever their size. After a signal no file is read.

@@ -7,6 +7,7 @@ the server takes them. Every other file goes its usual way, at its place in the 
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -114,7 +115,7 @@ class Together:
     def close(self) -> None:
         """Enter and log the files that were loaded already, log those that were loaded, and close the session."""
         seconds = time.monotonic() - self._started
-        self._known.enter(seconds)
+        self._known.enter(self._connection, seconds)
         if self._loaded:
             log.info("sources_loaded", dataset=self._target.dataset.name, **self._loaded, seconds=round(seconds, 3))
             about = Source(name=f"{self._loaded['sources']} files", path=None)
@@ -138,7 +139,7 @@ class Together:
 
     def ends(self, sources: Sequence[Source]) -> Iterator[tuple[Source, Summary | None]]:
         """Yield each source in its order with its end; None: it has to be loaded by itself before the next one."""
-        for group in grouped(self._load, self._target, sources, self._trusted):
+        for group in self._groups(sources):
             rest = list(group)
             while rest:
                 files = list(_first_files(rest))
@@ -151,12 +152,23 @@ class Together:
                     first = rest.pop(0)
                     yield (first.source if isinstance(first, SmallFile) else first), None
 
+    def _groups(self, sources: Sequence[Source]) -> Iterator[list[SmallFile | Source]]:
+        """Yield the sources in groups; a second signal raises InterruptedByUserError while files are read."""
+        groups = grouped(self._load, self._target, sources, self._trusted)
+        with closing(groups):
+            while True:
+                with self._load.stop.interrupting():
+                    group = next(groups, None)
+                if group is None:
+                    return
+                yield group
+
     def _trusted(self, files: Sequence[FileState]) -> Mapping[int, int]:
         """Return the runs that have read these files before, if the command believes their times."""
         if not self._load.settings.trust_mtime or not self._may_load:
             return {}
         try:
-            return ledger.trusted(self._opened().session.connection(), self._target.dataset.name, files)
+            return ledger.trusted(self._connection(), self._target.dataset.name, files)
         except (EtlError, psycopg.Error):  # The load of the first of them says so.
             return {}
 
@@ -165,6 +177,9 @@ class Together:
         if self._wire is None:
             self._wire = Wire(Session(self._load.database, "etl"))
         return self._wire
+
+    def _connection(self) -> psycopg.Connection:
+        return self._opened().session.connection()
 
     @property
     def _may_load(self) -> bool:
@@ -199,7 +214,7 @@ class Together:
         Raises _OddFileError when a file may not be loaded here, and every error that ends the transaction.
         """
         started = time.monotonic()
-        connection = self._opened().session.connection()
+        connection = self._connection()
         dataset = self._target.dataset.name
         with self._load.stop.interrupting(), connection.transaction():
             if not locks.share_dataset_in_transaction(connection, dataset):
