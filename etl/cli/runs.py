@@ -173,7 +173,7 @@ def trace_command(common: Common, table: str, values: tuple[str, ...], run: str 
     if len(conditions) < len(values):
         raise UsageError("expected COLUMN=VALUE", hint="as in shipment_id=SHP-000000017")
     with common.looking() as database, connect(database) as connection:
-        traces, has_more = tracing.trace(connection, table, conditions, run)
+        traces, has_more = tracing.trace(connection, table, conditions, run, common.config_dir)
     if as_json:
         print_json(map(vars, traces))
     for trace in () if as_json else traces:

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import xxhash
 
-from etl.ingestion.fingerprints import Fingerprint, Mark
+from etl.ingestion.fingerprints import LF, Fingerprint, Mark, as_hashed
 
 PieceShape = Literal["array", "lines", "values", "members", "keyed"]
 """How the records of a piece are written: as elements of an array, one per line, as values one after the other, as
@@ -146,7 +146,8 @@ class Piece:
     path. `gap` are the bytes between the record before and the first one, in the same array or object; `start` is the
     fingerprint of all bytes before the first record, `before` is the mark after the record before, `marks` are
     those that every reader makes of the records of the piece, and `end_mark` is the mark after its last record.
-    `is_heavy`: a record may be so deep or so large that it is not decoded as a whole.
+    `is_heavy`: a record may be so deep or so large that it is not decoded as a whole. `gaps` are ranges of the bytes
+    that lie between two arrays, such as those of two pages; `data` has a comma and blanks there.
     """
 
     offset: int
@@ -163,11 +164,31 @@ class Piece:
     marks: tuple[Mark, ...] = field(default=(), repr=False, compare=False)
     end_mark: Mark | None = field(default=None, repr=False, compare=False)
     is_heavy: bool = False
+    gaps: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
+
+    @cached_property
+    def stored(self) -> bytes:
+        """The bytes of the piece as they are in the source, joined."""
+        return b"".join(self.parts)
 
     @cached_property
     def data(self) -> bytes:
-        """The bytes of the piece, joined."""
-        return b"".join(self.parts)
+        """The bytes of the piece, joined: its records with what separates them."""
+        if not self.gaps:
+            return self.stored
+        whole = bytearray(self.stored)
+        for begin, end in self.gaps:
+            whole[begin:end] = b",".ljust(end - begin)
+        return bytes(whole)
+
+    def hashed(self, begin: int, end: int) -> bytes:
+        """Return some of the bytes as the fingerprint takes them: between two arrays is one line feed."""
+        parts = []
+        for first, last in self.gaps:
+            if begin <= first and last <= end:
+                parts += [as_hashed(self.between(begin, first)), LF]
+                begin = last
+        return b"".join((*parts, as_hashed(self.between(begin, end))))
 
     @cached_property
     def _ends(self) -> list[int]:

@@ -199,7 +199,7 @@ def _assert_whole(document: Document, found: Sequence[Piece]) -> None:
     assert _places(found) == document.places
     number = 1
     for piece in found:
-        assert piece.data == document.data[piece.offset : piece.end]
+        assert piece.stored == document.data[piece.offset : piece.end]
         assert piece.first_record == number
         assert [span[:2] for _, span in spans(piece)] == [span[:2] for span in piece_spans(piece)]
         assert piece.count == len(list(piece_spans(piece))) == len(list(decoding.decode(piece)))
@@ -296,7 +296,7 @@ def test_every_cut_and_every_spoiled_byte_is_a_source_error_or_data(document: Do
         for data in (document.data[:at], document.data[:at] + document.data[at + 1 :], *spoiled):
             found, fault = _until_fault(data, document)
             assert all(piece.count == len(list(decoding.decode(piece))) for piece in found)
-            assert all(piece.data == data[piece.offset : piece.end] for piece in found)
+            assert all(piece.stored == data[piece.offset : piece.end] for piece in found)
             before = [place for place in document.places if place[1] < at]
             assert _places(found)[: len(before)] == before
             assert fault or found or data[: len(document.data)].strip(b" \n\xef\xbb\xbf") in (b"[]", b"[[],[]]")
@@ -487,7 +487,7 @@ def test_the_first_pieces_are_smaller(before: str, between: str, after: str) -> 
     found = list(cut(Bytes(data), how))
     assert [piece.count for piece in found] == [100, 200, 400, 800, 1000, 1000, 1000, 500]
     assert [piece.first_record for piece in found] == [1, 101, 301, 701, 1501, 2501, 3501, 4501]
-    assert all(piece.data == data[piece.offset : piece.end] for piece in found)
+    assert all(piece.stored == data[piece.offset : piece.end] for piece in found)
 
 
 def test_large_records_come_whole() -> None:

@@ -75,6 +75,30 @@ def test_all_pages_of_a_source_load_as_one_run(site: Site, written: Callable[[Pa
     assert (trace["record"], trace["offset"]) == (12, content.rindex(b"{", 0, content.index(b"V012")))
 
 
+@pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--decoder", "ijson")])
+def test_small_pages_share_batches(site: Site, options: tuple[str, ...]) -> None:
+    """Pages of few records are loaded together, and each record keeps its number and its byte, also when refused."""
+    for written, path in SHAPES:
+        pages = [vehicles(2 * page + 1, 2 * page + 2) if page % 5 else [] for page in range(100)]
+        pages[40:40] = [[{"vehicle_id": None}]]
+        content = written(pages).encode()
+        (site.folder / "pages.json").write_bytes(content)
+        arguments = ["load", "vehicles", "pages.json", "--records", path, "--json", "--no-precalculate", *options]
+        done = site.run(*arguments, "--batch-rows", "60")
+        assert (done.returncode, done.summary["records"]["loaded"]) == (1, 160), done.stderr
+        assert done.summary["batches"]["loaded"] <= 5 or "*" in path
+        [failure] = site.run("failed", "show", "--all", "--json").lines
+        [record] = failure["records"]
+        assert (record["record"], record["offset"]) == (65, content.rindex(b"{", 0, content.index(b"null")))
+        for name, number in (("V200", 161), ("V083", 66)):
+            trace = site.run("runs", "trace", "logistics.vehicles", f"vehicle_id={name}", "--json").lines[0]
+            assert (trace["record"], trace["offset"]) == (number, content.rindex(b"{", 0, content.index(name.encode())))
+        (site.folder / "pages.json").write_bytes(content + b"\n")
+        again = site.run(*arguments, "--batch-rows", "7").summary
+        assert (again["status"], again["records"]["skipped"]) == ("already_loaded", 161)
+        site.ask("truncate logistics.vehicles, etl.runs, etl.failures cascade")
+
+
 def test_a_page_that_is_appended_is_the_rest_of_its_source(site: Site) -> None:
     """A file to which a page was appended since is known, and the new page is loaded, by one process or by several."""
     path = site.folder / "pages.json"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from etl.errors import SourceError
+from etl.errors import EtlError, SourceError
 from etl.ingestion.constants import (
     BLOCK_BYTES,
     CELL_BYTES,
@@ -31,6 +31,9 @@ from etl.ingestion.framing.spans import Spans
 from etl.ingestion.framing.window import Window
 from etl.ingestion.values import BlockRows, ByteStream, Piece, PieceShape, Proof, Prover
 from etl.settings import Format
+
+# Of arrays that are so far apart each has pieces of its own.
+_MAX_GAP_BYTES = 1 << 16
 
 # A larger record is rare; the bytes up to the next mark are kept until they are compared.
 _MAX_KNOWN_BYTES = 4 * CELL_BYTES
@@ -106,9 +109,13 @@ def cutting(stream: ByteStream, *paths: CutOptions) -> Iterator[Piece | None]:
     if len(paths) == 1 and (options.format == "ndjson" or is_auto):
         shape: PieceShape = "lines" if _has_lines(window) else "values"
         builder = _PieceBuilder(window, options, shape)
-        yield from _build(builder, _scan(builder, options))
+        yield from _build(builder, _scan(builder, options), is_ended=True)
         return
-    # The records are in arrays and objects at the records paths.
+    yield from _of_documents(window, paths)
+
+
+def _of_documents(window: Window, paths: Sequence[CutOptions]) -> Iterator[Piece | None]:
+    """Yield the pieces of the arrays and objects at the records paths."""
     wanted = [container(options.records_path) for options in paths]
     builders = [
         _PieceBuilder(window, options, at_path.shape, which)
@@ -118,14 +125,25 @@ def cutting(stream: ByteStream, *paths: CutOptions) -> Iterator[Piece | None]:
     missing = set(numbers)
     surroundings = [options.surroundings for options in paths if options.surroundings]
     document = Document(window, wanted, surroundings, options.outside)
-    while (which := document.next()) is not None:
-        missing.discard(which)
-        window.number = numbers[which]
-        window.records = paths[which].records_path if len(paths) > 1 else None
-        builders[which].begin_container()
-        yield from _build(builders[which], _scan(builders[which], paths[which], is_alone=wanted[which].is_alone))
-        numbers[which] = window.number
-        document.end(which)
+    # A piece may have records of several arrays, such as small pages.
+    is_joining = len(paths) == 1 and builders[0].shape == "array"
+    try:
+        while (which := document.next()) is not None:
+            builder = builders[which]
+            missing.discard(which)
+            window.number = numbers[which]
+            window.records = paths[which].records_path if len(paths) > 1 else None
+            if not builder.begin_container():
+                yield builder.piece()
+            scanned = _scan(builder, paths[which], is_alone=wanted[which].is_alone)
+            yield from _build(builder, scanned, is_ended=not is_joining)
+            numbers[which] = window.number
+            builder.end_container()
+            document.end(which)
+    except EtlError:
+        yield from (builder.piece() for builder in builders if builder.count)
+        raise
+    yield from (builder.piece() for builder in builders if builder.count)
     window.number, window.records = 1, None
     _require_all(window, paths, wanted, missing, document.hint)
 
@@ -212,16 +230,33 @@ class _PieceBuilder:
         self._before: Mark | None = None
         self._hashed_to: int | None = None
         self._marks: list[Mark] = []
+        self._gaps: list[tuple[int, int]] = []
+        self._joint = b""
 
     @property
     def records(self) -> int:
         """The number of records so far."""
         return self._fingerprint.records
 
-    def begin_container(self) -> None:
-        """Note that the next record begins in another array or object."""
+    def begin_container(self) -> bool:
+        """Note that the next record begins in another array or object; False when the open piece must end before."""
         self._hashed_to = None
         self.containers += 1
+        if not self.count:
+            return True
+        kept, self.window.kept_from = self.window.kept_from, None
+        if kept is None or len(self._joint) > _MAX_GAP_BYTES:
+            return False
+        self._joint += self.window.between(kept, self.window.front)
+        return True
+
+    def end_container(self) -> None:
+        """Note that the array or object ends; a piece that is open may continue in the next one."""
+        if self.count:
+            if self._is_open:
+                self._take()
+                self._is_open = False
+            self.window.kept_from = self.window.front
 
     def cell_end(self, at: int) -> int:
         """Return the byte at which the cell of the fingerprint ends, seen from the record at `at`.
@@ -276,6 +311,10 @@ class _PieceBuilder:
         self._hash(stretch, count)
         if not self.count:
             self._begin = stretch.offset
+        elif self._joint:
+            self._gaps.append((self._end - self._begin, stretch.offset - self._begin))
+            self._parts.append(self._joint)
+            self._joint = b""
         self.count += count
         if proof is None:  # The records of a block are neither deep nor large.
             self._is_heavy |= _is_heavy(self.window.between(stretch.offset, stretch.end))
@@ -346,12 +385,15 @@ class _PieceBuilder:
             marks=tuple(self._marks),
             end_mark=self._fingerprint.mark,
             is_heavy=self._is_heavy,
+            gaps=tuple(self._gaps),
         )
+        self.window.kept_from = None
+        self._joint = b""
         self._first_record += self.count
         self._most = self._most_of_next
         self.count = 0
         self._is_open = self._is_heavy = False
-        self._blocks, self._rows, self._parts, self._marks = [], [], [], []
+        self._blocks, self._rows, self._parts, self._marks, self._gaps = [], [], [], [], []
         return piece
 
 
@@ -362,8 +404,11 @@ def _is_heavy(record: bytes) -> bool:
     return brackets > LAYER_LEVELS and is_nested_deeper(record, LAYER_LEVELS)
 
 
-def _build(builder: _PieceBuilder, stretches: Iterator[_Stretch | None]) -> Iterator[Piece | None]:
-    """Build pieces of records; None ends a piece early, because nothing else comes now."""
+def _build(builder: _PieceBuilder, stretches: Iterator[_Stretch | None], *, is_ended: bool) -> Iterator[Piece | None]:
+    """Build pieces of records; None ends a piece early, because nothing else comes now.
+
+    Without `is_ended` the last one may have records of the next array, too.
+    """
     try:
         for stretch in stretches:
             if builder.count and (builder.is_full or stretch is None):
@@ -374,7 +419,7 @@ def _build(builder: _PieceBuilder, stretches: Iterator[_Stretch | None]) -> Iter
         if builder.count:
             yield builder.piece()
         raise
-    if builder.count:
+    if builder.count and (is_ended or builder.is_full):
         yield builder.piece()
 
 

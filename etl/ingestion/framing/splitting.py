@@ -4,7 +4,6 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from etl.ingestion.fingerprints import as_hashed
 from etl.ingestion.framing.spans import spans
 from etl.ingestion.values import Piece
 
@@ -41,14 +40,13 @@ def split(piece: Piece, count: int) -> tuple[Piece, Piece]:
     """Return the first `count` records of a piece, and its other records; each part has at least one."""
     (_, last), (_, following) = spans(piece, [count, count + 1])
     end, begin = last.end, following.start
-    data = piece.data
-    first, rest = _part(piece, 0, end), _part(piece, begin, len(data))
+    first, rest = _part(piece, 0, end), _part(piece, begin, piece.length)
     first = replace(first, count=count)
     rest = replace(rest, count=piece.count - count, first_record=piece.first_record + count)
     if piece.start is None:
         return first, rest
     fingerprint = piece.start.copy()
-    fingerprint.add(as_hashed(data[:end]), count)
+    fingerprint.add(piece.hashed(0, end), count)
     first = replace(
         first,
         marks=tuple(mark for mark in piece.marks if mark.records <= fingerprint.records),
@@ -56,8 +54,9 @@ def split(piece: Piece, count: int) -> tuple[Piece, Piece]:
     )
     marks = tuple(mark for mark in piece.marks if mark.records > fingerprint.records)
     fingerprint = fingerprint.copy()
-    fingerprint.add(as_hashed(data[end:begin]), 0)
-    return first, replace(rest, gap=data[end:begin], start=fingerprint, before=first.end_mark, marks=marks)
+    fingerprint.add(piece.hashed(end, begin), 0)
+    gap = b"" if (end, begin) in piece.gaps else piece.between(end, begin)
+    return first, replace(rest, gap=gap, start=fingerprint, before=first.end_mark, marks=marks)
 
 
 def _part(piece: Piece, begin: int, end: int) -> Piece:
@@ -67,7 +66,9 @@ def _part(piece: Piece, begin: int, end: int) -> Piece:
         for first, last in piece.blocks
         if first < end and last > begin
     )
-    return replace(piece, offset=piece.offset + begin, parts=(piece.data[begin:end],), blocks=blocks, block_rows=())
+    gaps = tuple((first - begin, last - begin) for first, last in piece.gaps if begin <= first and last <= end)
+    parts = (piece.stored[begin:end],)
+    return replace(piece, offset=piece.offset + begin, parts=parts, blocks=blocks, block_rows=(), gaps=gaps)
 
 
 def divided(piece: Piece, loaded: Sequence[RecordRange]) -> Iterator[tuple[Piece, bool]]:

@@ -27,12 +27,15 @@ _BLANK_OR_MARK = re.compile(rb"(?:[ \t\n\r]|\xef\xbb\xbf)*")
 _LAST_OF_CELL_BYTES = BLOCK_BYTES * 3 // 2
 _RECORD_BYTES = 1 << 14
 
+_MOST_KEPT = 1 << 18
+
 
 class Window:
     """A window on a stream: bytes, and the same bytes as text. All positions are bytes of the stream.
 
     The bytes before `front` were taken. They are dropped at the next read from the stream and not at once, because
-    small records after a large record would move the rest of the window again and again. A fault names the `number` of
+    small records after a large record would move the rest of the window again and again. Those after `kept_from` stay,
+    unless they are too many: then it becomes None. A fault names the `number` of
     the record and, if there are several paths, the path of the `records` that are counted.
     """
 
@@ -47,6 +50,7 @@ class Window:
         self._stream = stream
         self._max_record_bytes = max_record_bytes
         self._is_ended = False
+        self.kept_from: int | None = None
 
     @property
     def source(self) -> str:
@@ -89,10 +93,12 @@ class Window:
         data = self._stream.read(size)
         if data:
             self._is_ended = False
-            dropped = self.front - self._offset
+            if self.kept_from is not None and self._end - self.kept_from > _MOST_KEPT:
+                self.kept_from = None
+            begin = self.front if self.kept_from is None else self.kept_from
             self._decoded = None
-            self._data = b"".join((memoryview(self._data)[dropped:], data))
-            self._offset = self.front
+            self._data = b"".join((memoryview(self._data)[begin - self._offset :], data))
+            self._offset = begin
         return bool(data)
 
     def extends(self, start: int) -> bool:

@@ -16,10 +16,11 @@ from typing import get_args
 import psycopg
 from psycopg import sql
 
-from etl import queries
-from etl.errors import SourceError, UsageError
+from etl import datasets, queries
+from etl.errors import DefinitionError, SourceError, UsageError
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.framing.boundaries import NotJSON
+from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.ingestion.ledger import history, packing
 from etl.ingestion.sources import archives
 from etl.ingestion.sources.stream import Stream, opened
@@ -29,6 +30,7 @@ MAX_ROWS = 20
 
 _SQL = queries.load("history")
 _ENCODING = re.compile(r"--encoding (\S+)")
+_RECORDS = re.compile(r"--records ('[^']*'|\S+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +93,15 @@ class _Lineage:
 
 
 def trace(
-    connection: psycopg.Connection, table: str, conditions: Sequence[tuple[str, str]], run: str | None = None
+    connection: psycopg.Connection,
+    table: str,
+    conditions: Sequence[tuple[str, str]],
+    run: str | None = None,
+    config_dir: Path | None = None,
 ) -> tuple[list[Trace], bool]:
     """Return the records of the rows that hold these values, and whether there are more than MAX_ROWS.
 
+    The definitions in `config_dir` say where the records of pages are.
     `conditions` are pairs of column and value; `run` is the name of a run, or `latest`. Raises UsageError when there is
     no such table, column, value or run.
     """
@@ -116,7 +123,7 @@ def trace(
         raise UsageError(f"{table}: a value does not fit the type of its column") from None
     if not rows:
         raise UsageError(f"no row of {table} holds these values")
-    return [_trace(row.own) for row in rows[:MAX_ROWS]], len(rows) > MAX_ROWS
+    return [_trace(row.own, config_dir) for row in rows[:MAX_ROWS]], len(rows) > MAX_ROWS
 
 
 def _identifier(*names: str) -> sql.Identifier:
@@ -124,20 +131,20 @@ def _identifier(*names: str) -> sql.Identifier:
     return sql.Identifier(*(name.replace("%", "%%") for name in names))
 
 
-def _trace(row: _Lineage) -> Trace:
+def _trace(row: _Lineage, config_dir: Path | None) -> Trace:
     if row.run is None or row.hash is None:
         missing = "the row was not loaded by a run that this ledger knows"
         return Trace(run=None, dataset=None, source=None, loaded_at=None, missing=missing)
     record = row.first_record + row.place - 1
     result = Trace(run=row.run, dataset=row.dataset, source=row.source, loaded_at=row.loaded_at, record=record)
     try:
-        location = _locate(row)
+        location = _locate(row, config_dir)
     except SourceError as error:
         return replace(result, missing=str(error))
     return replace(result, offset=location.offset, text=location.text.decode("utf-8", errors="replace"))
 
 
-def _locate(row: _Lineage) -> RecordLocation:
+def _locate(row: _Lineage, config_dir: Path | None) -> RecordLocation:
     """Return the record of a row in its source.
 
     Raises SourceError when the source does not exist any more, or has changed.
@@ -155,6 +162,26 @@ def _locate(row: _Lineage) -> RecordLocation:
             locations = locate(piece, range(1, row.count_records + 2))
             if len(locations) == row.count_records:
                 return locations[row.place]
+    return _in_pages(row, config_dir)
+
+
+def _in_pages(row: _Lineage, config_dir: Path | None) -> RecordLocation:
+    """Return the record of a row whose batch has records of several arrays: the source is cut again up to it.
+
+    Raises SourceError when the records are not at the path at which they were loaded.
+    """
+    option = _RECORDS.search(row.options or "")
+    path = shlex.split(option[1])[0] if option else "item"
+    if not option and config_dir is not None and row.dataset is not None:
+        with suppress(DefinitionError):
+            path = datasets.find(row.dataset, config_dir).records
+    number = row.first_record + row.place - 1
+    how = CutOptions(format="auto", records_path=path, batch_rows=row.count_records)
+    with opened(_source(row)) as stream:
+        for piece in cut(stream, how):
+            if piece.last_record >= number:
+                place = number - piece.first_record + 1
+                return locate(piece, [place])[place]
     raise SourceError(f"the records of {row.source} cannot be separated")
 
 

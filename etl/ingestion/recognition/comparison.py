@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from etl.ingestion.fingerprints import NOTHING, Fingerprint, Mark, as_hashed
+from etl.ingestion.fingerprints import NOTHING, Fingerprint, Mark
 from etl.ingestion.framing.spans import spans
 from etl.ingestion.ledger import marks
 from etl.ingestion.ledger.marks import Anchor, Anchored, Following, Reader
@@ -146,7 +146,7 @@ def _marks_at(numbers: Sequence[int], piece: Piece) -> list[Mark]:
     begin = 0
     fingerprint = piece.start.copy() if piece.start else Fingerprint()
     for place, span in spans(piece, [number - piece.first_record + 1 for number in numbers]):
-        fingerprint.add(as_hashed(piece.between(begin, span.end)), piece.first_record + place - 1 - fingerprint.records)
+        fingerprint.add(piece.hashed(begin, span.end), piece.first_record + place - 1 - fingerprint.records)
         begin = span.end
         found.append(fingerprint.mark)
     return found

@@ -9,7 +9,7 @@ from operator import attrgetter
 
 import xxhash
 
-from etl.ingestion.fingerprints import Fingerprint, Mark, as_hashed
+from etl.ingestion.fingerprints import Fingerprint, Mark
 from etl.ingestion.framing.spans import spans
 from etl.ingestion.ledger import batches, marks, runs
 from etl.ingestion.ledger.marks import Reader
@@ -62,7 +62,7 @@ class OldRun:
 
     def read(self, piece: Piece) -> None:
         """Take the bytes of the next piece."""
-        self._hashes.feed(piece.gap + piece.data, piece.offset - len(piece.gap))
+        self._hashes.feed(piece.gap + piece.stored, piece.offset - len(piece.gap))
 
     def know_first(self, digest: bytes) -> None:
         """Take the hash of the first batch, most of which may have passed before this run was found."""
@@ -83,7 +83,7 @@ class OldRun:
         if not is_same or piece.offset + span.end != loaded.end:
             return False
         fingerprint = piece.start.copy() if piece.start else Fingerprint()
-        fingerprint.add(as_hashed(piece.between(0, span.end)), place)
+        fingerprint.add(piece.hashed(0, span.end), place)
         self.end_mark = fingerprint.mark
         return True
 
@@ -116,7 +116,7 @@ class OldRuns:
         """Take the bytes of the next piece; return the runs whose first batch ends in it."""
         if not self._last:
             return []
-        self._hashes.feed(piece.gap + piece.data, piece.offset - len(piece.gap))
+        self._hashes.feed(piece.gap + piece.stored, piece.offset - len(piece.gap))
         new = set(self._hashes.found.values()) - self._asked
         self._asked |= new
         if piece.end >= self._last:
