@@ -86,7 +86,7 @@ def _of_document(members: Sequence[Member], table: Table) -> Iterator[Column]:
         place = Observation(Budget())
         place.add(member.value)
         kind = kind_of(place, member.path[-1])
-        name = names.new(member.path, shorter=member.path[-1:])
+        name = names.new(member.path, shorter=member.words)
         yield Column(type=kind.type, name=name, path=member.document_path, formats=kind.formats, **kind.options)
 
 
