@@ -354,7 +354,7 @@ def test_a_comment_says_what_no_type_has(tmp_path: Path) -> None:
         assert remark in proposal.text
 
 
-def test_changes_of_a_database_are_told(tmp_path: Path) -> None:
+def test_changes_of_a_database_are_recognised(tmp_path: Path) -> None:
     """The row of `after` gives the names; a comment says how deleted rows are deleted."""
     records: list[Record] = [
         {"payload": {"before": None, "after": {"id": n}, "op": "c", "ts_ms": 1_700_000_000_000 + n}} for n in range(3)
