@@ -100,7 +100,7 @@ def _known(dataset: Dataset) -> Iterator[_Place]:
         objects = _objects(table)
         values = [column.value_path for column in table.columns if column.value is None]
         for path in [*values, *(condition.value_path for condition in table.where)]:
-            if path.sign in {"#", "@"}:
+            if path.sign not in {"", "."}:
                 continue
             outer = objects[len(objects) - 1 - path.up]
             yield outer + tuple(_ELEMENT if isinstance(step, int) else step for step in path.steps)

@@ -149,7 +149,8 @@ def _records_of_pages(page: Node) -> str | None:
     """Return the name of the only list of objects in a page, which has nothing else but the numbers of pages."""
     lists = [name for name, member in page.members.items() if member.is_list_of_objects]
     others = {name: member for name, member in page.members.items() if name not in lists}
-    if len(lists) != 1 or not _is_name(lists[0]) or not any(map(vocabulary.is_of_page, others)):
+    inner = [name for member in others.values() if member.is_object for name in member.members]
+    if len(lists) != 1 or not _is_name(lists[0]) or not any(map(vocabulary.is_of_page, [*others, *inner])):
         return None
     are_of_list = all(vocabulary.is_of_envelope(name) or vocabulary.is_meta(name) for name in others)
     return lists[0] if are_of_list else None

@@ -81,7 +81,8 @@ def _below(
 
 def _says_nothing(outer: Observation, name: str, path: tuple[str, ...]) -> bool:
     """Return whether the name of an object adds nothing to the names in it: the only one of a record, or `data`."""
-    return (not path and len(outer.members) == 1) or name.lower() in WRAPPERS or name in {"M", "L"}
+    is_new_version = name == "after" and "before" in outer.members
+    return is_new_version or (not path and len(outer.members) == 1) or name.lower() in WRAPPERS or name in {"M", "L"}
 
 
 def _allows(part: Leaf | Array, none: tuple[Any, ...]) -> bool:

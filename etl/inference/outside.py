@@ -26,6 +26,11 @@ class Member:
     value: Any
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The names of its path without those that describe the document."""
+        return (*(name for name in self.path[:-1] if not vocabulary.is_meta(name)), self.path[-1])
+
+    @property
     def document_path(self) -> str:
         """The path of its value for a column."""
         return f"{_DOCUMENT}.{paths.spelling(self.path)}"

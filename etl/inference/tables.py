@@ -21,12 +21,16 @@ Words = tuple[str, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A proposed definition: the observation of each column, the rows of each table, the candidates for the key."""
+    """A proposed definition: the observation of each column, the rows of each table, the candidates for the key.
+
+    `operation` is the path of the operation, if the records are changes of a database.
+    """
 
     dataset: Dataset
     leaves: Mapping[tuple[str, str], Leaf]
     rows: Mapping[str, int]
     keys: keys.Keys
+    operation: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +80,16 @@ def draft_of(
         tables=(first, *children(state, (), (), arrays, key_columns)),
         path="",
     )
-    return Draft(dataset=dataset, leaves=state.leaves, rows=state.rows, keys=candidates)
+    operation = _operation(root)
+    return Draft(dataset=dataset, leaves=state.leaves, rows=state.rows, keys=candidates, operation=operation)
+
+
+def _operation(root: Observation) -> str | None:
+    """Return the path of the operation of changes of a database, as Debezium writes them, or None."""
+    for path, place in (("", root), ("payload.", root.members.get("payload"))):
+        if place and {"before", "after", "op"} <= place.members.keys():
+            return f"{path}op"
+    return None
 
 
 def _of_document(members: Sequence[Member], table: Table) -> Iterator[Column]:
@@ -86,7 +99,7 @@ def _of_document(members: Sequence[Member], table: Table) -> Iterator[Column]:
         place = Observation(Budget())
         place.add(member.value)
         kind = kind_of(place, member.path[-1])
-        name = names.new(member.path, shorter=member.path[-1:])
+        name = names.new(member.path, shorter=member.words)
         yield Column(type=kind.type, name=name, path=member.document_path, formats=kind.formats, **kind.options)
 
 

@@ -3,6 +3,7 @@
 A format is proposed where all values agree, or most of them; what can be read in two ways stays text.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,12 @@ from etl.inference.observing import Numbers, Texts
 _YEARS = (946_684_800, 4_102_444_799)
 _EPOCHS = (("epoch", 1), ("epoch_ms", 1_000))
 """Seconds and milliseconds of the years 2000 to 2099."""
+
+_OTHERS = (
+    (re.compile(r"[0-9]{4}-?W[0-9]{2}(?:-?[1-7])?"), "weeks of the calendar of ISO 8601"),
+    (re.compile(r"-?P(?=.)(?:[0-9.]+[YMWD])*(?:T(?:[0-9.]+[HMS])+)?"), "durations of ISO 8601: type interval"),
+)
+"""Texts about times that no type has which is proposed."""
 
 _DAYS = (19_000_101, 20_991_231)
 
@@ -107,6 +114,9 @@ def _remark(texts: Texts) -> str:
         return "days or instants written in several ways"
     if texts.forms["clock"] == texts.values:
         return "times of day or durations: type time, if times of day"
+    for pattern, remark in _OTHERS:
+        if sum(texts.words.values()) == texts.values and all(map(pattern.fullmatch, texts.words)):
+            return remark
     return ""
 
 

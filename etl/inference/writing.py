@@ -80,6 +80,10 @@ def _key(draft: Draft) -> Iterator[str]:
     else:
         yield "# No key: no column with the name of an identifier is unique and never null. A record that comes again"
         yield "# in a file with other content is added again. The same file is loaded once, whatever its name is."
+    if draft.operation:
+        yield "# The records are changes of a database: each is added. For the last state of each row, give the column"
+        yield '# of its id `required = true`, and this dataset `mode = "merge"`, that column as `key`, and'
+        yield f'# `delete_if = {{ {_text(draft.operation)} = "d" }}`; the columns of `before` are not needed then.'
 
 
 def _left_out(sample: Sample) -> Iterator[str]:

@@ -392,6 +392,11 @@ PAYLOADS = {
         "shipments.item",
         {"": 4},
     ),
+    "pages with a header": _lines(
+        [{"meta": {"page": p, "total": 4}, "data": [{"id": p * 2}, {"id": p * 2 + 1}]} for p in range(2)],
+        "data.item",
+        {"": 4},
+    ),
     "an array of pages": _of(
         [{"page": p, "shipments": [{"id": p * 2}, {"id": p * 2 + 1}]} for p in range(2)],
         "item.shipments.item",

@@ -9,6 +9,7 @@ from etl.datasets import read
 from etl.errors import SourceError
 from etl.inference import infer
 from etl.inference.finding import find_records
+from etl.inference.outside import can_take_members
 from etl.inference.reshaping import NotObjectsError
 from etl.ingestion.values import Source
 from tests.inference.payloads import PAYLOADS, RECORDS_OF_ROWS, ROWS
@@ -39,9 +40,10 @@ def test_every_scalar_of_a_document_is_in_a_table_or_named_as_left_out(tmp_path:
     assert max(map(len, names)) <= 40
 
 
-def test_payloads_load_as_proposed(site: Site) -> None:
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_payloads_load_as_proposed(site: Site, every: int) -> None:
     """The proposal for each kind loads every record without an edit, and every value comes back."""
-    for number, payload in enumerate(PAYLOADS.values()):
+    for number, payload in enumerate(list(PAYLOADS.values())[::every]):
         name = f"feed{number}"
         path = site.folder / f"{name}.json"
         path.write_text(payload.text, encoding="utf-8")
@@ -92,3 +94,31 @@ def test_the_next_file_with_other_names_loads_whole(tmp_path: Path) -> None:
         (tmp_path / "feed.toml").write_text(proposal.text)
         paths = [column.path for table in read(tmp_path / "feed.toml").tables for column in table.columns]
         assert not any("2026" in path or "SKU" in path or "S-" in path for path in paths)
+
+
+def test_members_that_identify_the_document_become_columns(tmp_path: Path) -> None:
+    """What says whose the records are, before them, is a column of each row; what says how they were read is not."""
+    if not can_take_members():
+        pytest.skip("definitions have no members of the document")
+    document = {
+        "status": "ok",
+        "exportId": "E1",
+        "createdAt": "2026-01-01T10:00:00Z",
+        "site": {"code": "HAM"},
+        "request": {"id": "r1"},
+        "stock": [{"sku": "a", "qty": 1}],
+        "checksum": "x",
+    }
+    source = tmp_path / "feed.json"
+    source.write_text(json.dumps(document))
+    found = Source(name="feed.json", path=str(source))
+    proposal = infer(found, name="feed", records=None, sample=None, used_names=frozenset())
+    paths = {column.name: column.path for column in proposal.dataset.tables[0].columns}
+    assert paths == {
+        "sku": "sku",
+        "qty": "qty",
+        "export_id": "$document.exportId",
+        "created_at": "$document.createdAt",
+        "site_code": "$document.site.code",
+    }
+    assert dict(proposal.sample.left_out) == {"status": 1, "request.id": 1, "checksum": 1}

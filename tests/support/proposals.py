@@ -12,6 +12,9 @@ from tests.support.faults import Connection
 
 Record = dict[str, Any]
 
+DOCUMENT = "$document."
+"""How the path of a member of the document above the records begins."""
+
 VALUE = "some value"
 """Any value that is not null."""
 
@@ -96,7 +99,7 @@ def expected(  # noqa: PLR0911 - one for each way to write a value
     column: Column, item: Any, position: int, outer: tuple[Any, ...]
 ) -> str | None:
     """Return the value of a column as `stored` returns it; `item` is the object of the row."""
-    if column.value is not None:
+    if column.value is not None or column.path.startswith(DOCUMENT):
         return VALUE
     value = position if column.path == "#" else at(item, column.path, outer, column.null_if)
     if value is None or means_none(value, column.null_if):
@@ -153,7 +156,7 @@ def assert_values_came_back(connection: Connection, dataset: Dataset, records: l
 
 def stored(column: Column, value: Any) -> str:
     """Return the value of a column in the database as one text."""
-    if column.value is not None or column.path == "@" or is_rewritten(column):
+    if column.value is not None or column.path == "@" or column.path.startswith(DOCUMENT) or is_rewritten(column):
         return VALUE
     if not column.misfits_to:
         return text(value)
@@ -202,6 +205,8 @@ def lost_scalars(documents: list[Any], dataset: Dataset, left_out: dict[str, int
 def _absolute(dataset: Dataset, each: tuple[str, ...], column: Column) -> tuple[str, ...] | None:
     if column.value is not None or column.path in {"#", "@"} or column.path.startswith("^"):
         return None
+    if column.path.startswith(DOCUMENT):
+        return tuple(names_in(column.path.removeprefix(DOCUMENT)))
     path = () if dataset.records == "item" else tuple(dataset.records.split(".")) if dataset.records else ()
     for array in each:
         path += (*names_in(array), "item")
