@@ -303,7 +303,10 @@ def _run(exchange: Exchange, dataset: Dataset, statements: Iterable[merging.Stat
     Raises psycopg.Error as the server refuses them, UsageError when rows were skipped.
     """
     skipping = skipping_tables(exchange.connection, dataset)
+    written = 0
     for statement in statements:
+        if statement.unless is not None and effects.count(exchange.connection, statement.unless) == written:
+            continue
         written = (yield from exchange.run(statement.text)).command_tuples or 0
         if statement.table in skipping:
             effects.require_whole(exchange.connection, dataset, statement, written)
