@@ -104,7 +104,7 @@ class World:
         return name if name is None else self.spelled.get((kind, name), name)
 
     def key(self, kind: str, name: str | None) -> str:
-        """Return a name as a key: (none) is no name, and a name that begins like it or with a quotation mark is quoted."""
+        """Return a name as a key: a name that begins like (none) or with a quotation mark is quoted."""
         name = self.mapped(kind, name)
         if name is None or not name.strip(BLANKS):
             return "(none)"
