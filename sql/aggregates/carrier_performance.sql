@@ -52,7 +52,7 @@ with created as (
         delivered_at,
         delivered_at <= promised_at as is_on_time,
         delivered_at <= first_promised_at as is_first_on_time,
-        analytics.hours_between(promised_at, delivered_at) as delay_hours,
+        case when delivered_at > promised_at then analytics.hours_between(promised_at, delivered_at) end as late_hours,
         case when delivered_at >= picked_up_at then analytics.hours_between(picked_up_at, delivered_at) end as transit_hours
     -- OFFSET 0: each column is computed once for a shipment, and not once for each sum that reads it.
     from (
@@ -80,7 +80,7 @@ select
     count(*) filter (where is_first_on_time) as count_first_on_time,
     count(*) filter (where not is_first_on_time) as count_first_late,
     round(count(*) filter (where is_first_on_time)::numeric / nullif(count(is_first_on_time), 0), 4) as first_on_time_share,
-    coalesce(sum(delay_hours) filter (where not is_on_time), 0) as sum_late_hours,
+    coalesce(sum(late_hours), 0) as sum_late_hours,
     count(weight_kg) as count_weighed,
     coalesce(sum(weight_kg), 0) as sum_weight_kg,
     count(freight_cost) as count_costed,

@@ -66,10 +66,10 @@ tracked as (
     cross join lateral (
         select
             count(*) > 0 as is_tracked,
-            count(distinct (coalesce(analytics.folded(exception_code), ''), occurred_at)) filter (
-                where analytics.folded(event_code) = 'exception' or analytics.folded(exception_code) <> ''
+            count(distinct (coalesce(analytics.code_of(exception_code), ''), occurred_at)) filter (
+                where analytics.code_of(event_code) = 'EXCEPTION' or analytics.code_of(exception_code) <> ''
             ) as count_exceptions,
-            coalesce(bool_or(analytics.folded(exception_code) = 'damaged'), false) as is_damaged
+            coalesce(bool_or(analytics.code_of(exception_code) = 'DAMAGED'), false) as is_damaged
         from logistics.tracking_events
         where tracking_events.shipment_id = created.shipment_id and created.end_state <> 'cancelled'
     ) as happened

@@ -14,7 +14,7 @@ with happened as (
     select
         (occurred_at at time zone 'UTC')::date as day,
         shipment_id,
-        coalesce(analytics.folded(event_code) = 'exception', false) or coalesce(analytics.folded(exception_code) <> '', false)
+        coalesce(analytics.code_of(event_code) = 'EXCEPTION', false) or coalesce(analytics.code_of(exception_code) <> '', false)
             as is_exception,
         analytics.key_of(coalesce(country.name, location_country)) as location_country
     from logistics.tracking_events

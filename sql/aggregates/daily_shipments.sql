@@ -57,7 +57,7 @@ with created as (
         delivered_at,
         delivered_at <= promised_at as is_on_time,
         delivered_at <= first_promised_at as is_first_on_time,
-        analytics.hours_between(promised_at, delivered_at) as delay_hours,
+        case when delivered_at > promised_at then analytics.hours_between(promised_at, delivered_at) end as late_hours,
         case when delivered_at >= picked_up_at then analytics.hours_between(picked_up_at, delivered_at) end as transit_hours
     -- OFFSET 0: each column is computed once for a shipment, and not once for each sum that reads it.
     from (

@@ -42,13 +42,13 @@ milestones as (
     from created
     cross join lateral (
         select
-            min(occurred_at) filter (where event = 'picked_up') as picked_up_at,
-            min(occurred_at) filter (where event = 'hub_arrived') as hub_arrived_at,
-            max(occurred_at) filter (where event = 'hub_departed') as hub_departed_at,
-            max(occurred_at) filter (where event = 'customs_cleared') as customs_cleared_at,
-            min(occurred_at) filter (where event = 'delivered') as delivered_at
+            min(occurred_at) filter (where event = 'PICKED_UP') as picked_up_at,
+            min(occurred_at) filter (where event = 'HUB_ARRIVED') as hub_arrived_at,
+            max(occurred_at) filter (where event = 'HUB_DEPARTED') as hub_departed_at,
+            max(occurred_at) filter (where event = 'CUSTOMS_CLEARED') as customs_cleared_at,
+            min(occurred_at) filter (where event = 'DELIVERED') as delivered_at
         from (
-            select occurred_at, analytics.folded(event_code) as event
+            select occurred_at, analytics.code_of(event_code) as event
             from logistics.tracking_events
             where tracking_events.shipment_id = created.shipment_id
             offset 0

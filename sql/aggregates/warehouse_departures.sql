@@ -27,10 +27,9 @@
 -- column p90_waiting_hours: waiting hours that 90 % do not exceed (interpolated). Unit: hours, rounded to 3 places. Of: departed shipments that were not picked up before their creation. Null: count_waited is below 20. Adds up: no.
 with departed as (
     select
-        picked_up_at as at,
-        true as is_departure,
-        false as is_waiting,
-        origin_warehouse as warehouse,
+        (picked_up_at at time zone 'UTC')::date as day,
+        (picked_up_at at time zone coalesce(warehouse_timezones.timezone, 'UTC'))::date as local_day,
+        shipments.warehouse,
         order_id,
         carrier,
         pieces,
@@ -38,53 +37,83 @@ with departed as (
         volume_m3,
         picked_up_at < created_at as is_out_of_order,
         case when picked_up_at >= created_at then analytics.hours_between(created_at, picked_up_at) end as waiting_hours
-    from analytics.judged_shipments()
-    where picked_up_at >= :from_utc and picked_up_at < :until_utc and end_state <> 'cancelled'
+    from (
+        select *, origin_warehouse as warehouse
+        from analytics.judged_shipments()
+        where picked_up_at >= :from_utc and picked_up_at < :until_utc and end_state <> 'cancelled'
+        offset 0
+    ) as shipments
+    left join analytics.warehouse_timezones on warehouse_timezones.warehouse = shipments.warehouse
+),
+departures as (
+    select
+        day,
+        warehouse,
+        local_day,
+        count(*) as count_departed,
+        count(distinct order_id) as distinct_orders,
+        count(distinct nullif(carrier, '(none)')) as distinct_carriers,
+        count(pieces) as count_pieces_known,
+        coalesce(sum(pieces), 0) as sum_pieces,
+        count(weight_kg) as count_weighed,
+        coalesce(sum(weight_kg), 0) as sum_weight_kg,
+        count(volume_m3) as count_measured,
+        coalesce(sum(volume_m3), 0) as sum_volume_m3,
+        count(waiting_hours) as count_waited,
+        count(*) filter (where is_out_of_order) as count_out_of_order,
+        coalesce(sum(waiting_hours), 0) as sum_waiting_hours,
+        round(avg(waiting_hours), 3) as avg_waiting_hours,
+        round((case when count(waiting_hours) >= 20 then percentile_cont(0.5) within group (order by waiting_hours) end)::numeric, 3) as p50_waiting_hours,
+        round((case when count(waiting_hours) >= 20 then percentile_cont(0.9) within group (order by waiting_hours) end)::numeric, 3) as p90_waiting_hours
+    from departed
+    group by day, warehouse, local_day
 ),
 booked as (
     select
-        created_at as at,
-        false as is_departure,
+        (created_at at time zone 'UTC')::date as day,
+        (created_at at time zone coalesce(warehouse_timezones.timezone, 'UTC'))::date as local_day,
+        shipments.warehouse,
         picked_up_at is null
-            or picked_up_at at time zone 'UTC' >= (created_at at time zone 'UTC')::date + interval '1 day' as is_waiting,
-        origin_warehouse as warehouse
-    from analytics.judged_shipments()
-    where created_at >= :from_utc and created_at < :until_utc
-        and end_state <> 'cancelled' and (picked_up_at is not null or end_state = 'open')
+            or picked_up_at at time zone 'UTC' >= (created_at at time zone 'UTC')::date + interval '1 day' as is_waiting
+    from (
+        select created_at, picked_up_at, origin_warehouse as warehouse
+        from analytics.judged_shipments()
+        where created_at >= :from_utc and created_at < :until_utc
+            and end_state <> 'cancelled' and (picked_up_at is not null or end_state = 'open')
+        offset 0
+    ) as shipments
+    left join analytics.warehouse_timezones on warehouse_timezones.warehouse = shipments.warehouse
 ),
-moments as (
-    select * from departed
-    union all
-    select at, is_departure, is_waiting, warehouse, null, null, null, null, null, null, null from booked
-),
-placed as (
+bookings as (
     select
-        (at at time zone 'UTC')::date as day,
-        moments.*,
-        (at at time zone coalesce(warehouse_timezones.timezone, 'UTC'))::date as local_day
-    from moments
-    left join analytics.warehouse_timezones using (warehouse)
+        day,
+        warehouse,
+        local_day,
+        count(*) as count_booked,
+        count(*) filter (where is_waiting) as count_booked_waiting
+    from booked
+    group by day, warehouse, local_day
 )
 select
     day,
     warehouse,
     local_day,
-    count(*) filter (where not is_departure) as count_booked,
-    count(*) filter (where is_waiting) as count_booked_waiting,
-    count(*) filter (where is_departure) as count_departed,
-    count(distinct order_id) as distinct_orders,
-    count(distinct nullif(carrier, '(none)')) as distinct_carriers,
-    count(pieces) as count_pieces_known,
-    coalesce(sum(pieces), 0) as sum_pieces,
-    count(weight_kg) as count_weighed,
-    coalesce(sum(weight_kg), 0) as sum_weight_kg,
-    count(volume_m3) as count_measured,
-    coalesce(sum(volume_m3), 0) as sum_volume_m3,
-    count(waiting_hours) as count_waited,
-    count(*) filter (where is_out_of_order) as count_out_of_order,
-    coalesce(sum(waiting_hours), 0) as sum_waiting_hours,
-    round(avg(waiting_hours), 3) as avg_waiting_hours,
-    round((case when count(waiting_hours) >= 20 then percentile_cont(0.5) within group (order by waiting_hours) end)::numeric, 3) as p50_waiting_hours,
-    round((case when count(waiting_hours) >= 20 then percentile_cont(0.9) within group (order by waiting_hours) end)::numeric, 3) as p90_waiting_hours
-from placed
-group by day, warehouse, local_day
+    coalesce(count_booked, 0) as count_booked,
+    coalesce(count_booked_waiting, 0) as count_booked_waiting,
+    coalesce(count_departed, 0) as count_departed,
+    coalesce(distinct_orders, 0) as distinct_orders,
+    coalesce(distinct_carriers, 0) as distinct_carriers,
+    coalesce(count_pieces_known, 0) as count_pieces_known,
+    coalesce(sum_pieces, 0) as sum_pieces,
+    coalesce(count_weighed, 0) as count_weighed,
+    coalesce(sum_weight_kg, 0) as sum_weight_kg,
+    coalesce(count_measured, 0) as count_measured,
+    coalesce(sum_volume_m3, 0) as sum_volume_m3,
+    coalesce(count_waited, 0) as count_waited,
+    coalesce(count_out_of_order, 0) as count_out_of_order,
+    coalesce(sum_waiting_hours, 0) as sum_waiting_hours,
+    avg_waiting_hours,
+    p50_waiting_hours,
+    p90_waiting_hours
+from departures
+full join bookings using (day, warehouse, local_day)

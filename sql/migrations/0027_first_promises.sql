@@ -11,7 +11,9 @@ comment on column analytics.first_promises.shipment_id is 'shipment (logistics.s
 comment on column analytics.first_promises.promised_at is 'first instant by which delivery was promised';
 comment on column analytics.first_promises.sent_at is 'updated_at of the version with this promise; null: it had none';
 
--- A row of an update is the newer version. Its older one is kept once: what follows is a later promise.
+-- A row of an update is the newer version. Its older one is kept once: what follows is a later promise. Versions with the
+-- same promise are not kept, so that the table stays small: of a shipment with two such versions, an older version that
+-- lies between them, has another promise and comes last is taken for the first.
 create function etl.keep_first_promise() returns trigger
 language plpgsql
 security definer

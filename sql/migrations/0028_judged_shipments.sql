@@ -79,16 +79,31 @@ as $folded$ select lower(btrim(value, E' \t\n\r\f\v\u00a0')) $folded$;
 
 comment on function analytics.folded(text) is 'Return a text in small letters and without outer blanks, as status and codes are compared';
 
+-- A name that begins with a digit or a letter of ASCII is its own key: the comparison of bytes spares the others.
 create function analytics.key_of(name text) returns text
 language sql immutable parallel safe
 as $key$
     select case
-        when btrim(name, E' \t\n\r\f\v\u00a0') <> '' then case when strpos(name, '(none)') = 0 then name else '"' || name || '"' end
+        when name collate "C" between '0' and '~' then name
+        when btrim(name, E' \t\n\r\f\v\u00a0') <> ''
+            then case when starts_with(name, '(none)') or starts_with(name, '"') then '"' || name || '"' else name end
         else '(none)'
     end
 $key$;
 
-comment on function analytics.key_of(text) is 'Return a name as the key of an aggregate: (none) where it is missing or blank, and in quotes where it contains (none)';
+comment on function analytics.key_of(text) is 'Return a name as the key of an aggregate: (none) where it is missing or blank, and in quotes where it begins with (none) or a quotation mark';
+
+-- Most codes are written as they should be: to compare with a list is faster than to fold.
+create function analytics.code_of(code text) returns text
+language sql immutable parallel safe
+as $code$
+    select case
+        when code in ('PICKED_UP', 'HUB_ARRIVED', 'HUB_DEPARTED', 'CUSTOMS_CLEARED', 'DELIVERED', 'EXCEPTION') then code
+        else upper(btrim(code, E' \t\n\r\f\v\u00a0'))
+    end
+$code$;
+
+comment on function analytics.code_of(text) is 'Return the code of an event or an exception in capitals and without outer blanks, as codes are compared';
 
 create function analytics.hours_between(first timestamptz, last timestamptz) returns numeric
 language sql immutable parallel safe
@@ -139,11 +154,13 @@ as $judged$
         analytics.key_of(coalesce(service_level.name, shipments.service_level)),
         shipments.status::text,
         case
-            when state.meaning in ('cancelled', 'returned', 'lost') then state.meaning
-            when shipments.delivered_at is not null or state.meaning = 'delivered' then 'delivered'
+            when coalesce(state.meaning, folded.meaning) in ('cancelled', 'returned', 'lost')
+                then coalesce(state.meaning, folded.meaning)
+            when shipments.delivered_at is not null or coalesce(state.meaning, folded.meaning) = 'delivered'
+                then 'delivered'
             else 'open'
         end,
-        shipments.status is not null and state.status is null,
+        shipments.status is not null and state.status is null and folded.status is null,
         analytics.key_of(coalesce(origin_country.name, shipments.origin_country)),
         analytics.key_of(coalesce(origin_city.name, shipments.origin_city)),
         analytics.key_of(coalesce(origin_warehouse.name, shipments.origin_warehouse)),
@@ -153,7 +170,9 @@ as $judged$
         shipments.picked_up_at::timestamptz,
         shipments.promised_at::timestamptz,
         coalesce(first_promises.promised_at, shipments.promised_at)::timestamptz,
-        case when state.meaning in ('cancelled', 'returned', 'lost') then null else shipments.delivered_at end::timestamptz,
+        case when coalesce(state.meaning, folded.meaning) in ('cancelled', 'returned', 'lost') then null
+            else shipments.delivered_at
+        end::timestamptz,
         shipments.delivered_at::timestamptz,
         shipments.updated_at::timestamptz,
         shipments.weight_kg::numeric,
@@ -162,13 +181,29 @@ as $judged$
         shipments.pieces::integer,
         shipments.etl_run::bigint,
         shipments.etl_batch::bigint
-    from (values (null::text, null::text, null::text, null::text, null::text, null::text, null::text, null::text, null::text, null::text, null::timestamptz, null::timestamptz, null::timestamptz, null::timestamptz, null::numeric, null::numeric, null::numeric, null::integer))
-        as absent (order_id, log_id, carrier, service_level, status, origin_country, origin_city, origin_warehouse, destination_country, destination_city, picked_up_at, promised_at, delivered_at, updated_at, weight_kg, volume_m3, freight_cost, pieces)
+    from (
+        values (
+            null::text, null::text, null::text, null::text, null::text, null::text, null::text, null::text, null::text,
+            null::text, null::timestamptz, null::timestamptz, null::timestamptz, null::timestamptz, null::numeric,
+            null::numeric, null::numeric, null::integer
+        )
+    ) as absent (
+        order_id, log_id, carrier, service_level, status, origin_country, origin_city, origin_warehouse,
+        destination_country, destination_city, picked_up_at, promised_at, delivered_at, updated_at, weight_kg,
+        volume_m3, freight_cost, pieces
+    )
     cross join lateral (
-        select shipments.shipment_id, shipments.created_at, order_id, log_id, carrier, service_level, status, origin_country, origin_city, origin_warehouse, destination_country, destination_city, picked_up_at, promised_at, delivered_at, updated_at, weight_kg, volume_m3, freight_cost, pieces, shipments.etl_run, shipments.etl_batch
+        select
+            shipments.shipment_id, shipments.created_at, order_id, log_id, carrier, service_level, status,
+            origin_country, origin_city, origin_warehouse, destination_country, destination_city,
+            picked_up_at, promised_at, delivered_at, updated_at, weight_kg, volume_m3, freight_cost, pieces,
+            shipments.etl_run, shipments.etl_batch
         from logistics.shipments
     ) as shipments
-    left join analytics.shipment_states as state on state.status = analytics.folded(shipments.status)
+    -- Only a status that is not there as it is written is folded, which costs more than a join.
+    left join analytics.shipment_states as state on state.status = shipments.status
+    left join analytics.shipment_states as folded
+        on folded.status = case when state.status is null then analytics.folded(shipments.status) end
     left join analytics.first_promises on first_promises.shipment_id = shipments.shipment_id
     left join analytics.name_spellings as carrier
         on carrier.kind = 'carrier' and carrier.spelling = shipments.carrier

@@ -96,6 +96,7 @@ grant execute on function etl.withdraw_batches to etl_loader;
 grant insert, delete on etl.pending to etl_loader;
 grant select on analytics.shipment_states, analytics.name_spellings, analytics.warehouse_timezones, analytics.first_promises
 to etl_loader;
+grant insert, update on analytics.first_promises to etl_loader;
 
 -- name: grant_ledger_to_etl_analyst
 -- Let analysts reach the schemas of facts and aggregates, and not the ledger.

@@ -39,6 +39,24 @@ select {columns} from (
 order by {key}
 {resolution};
 
+-- name: keep_older_promises
+-- Keep the first promised time of shipments from versions that lost: the trigger sees only versions that were in the table.
+-- A version without a time is the oldest; of versions with the same time the one that is kept already was first.
+insert into analytics.first_promises as kept (shipment_id, promised_at, sent_at)
+select distinct on (lost.shipment_id) lost.shipment_id, lost.promised_at, lost.updated_at
+from {source} as lost
+join {table} as newest on newest.shipment_id = lost.shipment_id
+left join analytics.first_promises as known on known.shipment_id = lost.shipment_id
+where lost.promised_at is not null
+    and (
+        known.shipment_id is not null
+        or (lost.promised_at, lost.updated_at) is distinct from (newest.promised_at, newest.updated_at)
+    )
+    and (newest.etl_run, newest.etl_batch, newest.etl_place) <> (lost.etl_run, lost.etl_batch, lost.etl_place)
+order by lost.shipment_id, lost.updated_at nulls first, lost.etl_run, lost.etl_batch, lost.etl_place
+on conflict (shipment_id) do update set promised_at = excluded.promised_at, sent_at = excluded.sent_at
+where kept.sent_at is not null and (excluded.sent_at is null or excluded.sent_at < kept.sent_at);
+
 -- name: merge_records_returning
 -- Merge, and note the records that won.
 with merged as (

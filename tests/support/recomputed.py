@@ -104,11 +104,11 @@ class World:
         return name if name is None else self.spelled.get((kind, name), name)
 
     def key(self, kind: str, name: str | None) -> str:
-        """Return a name as a key: (none) is no name, and a name that holds it is in quotes."""
+        """Return a name as a key: a name that begins like (none) or with a quotation mark is quoted."""
         name = self.mapped(kind, name)
         if name is None or not name.strip(BLANKS):
             return "(none)"
-        return f'"{name}"' if "(none)" in name else name
+        return f'"{name}"' if name.startswith(("(none)", '"')) else name
 
     def _judged(self, row: Row) -> Row:
         meaning = self.states.get(folded(row["status"]) or "")

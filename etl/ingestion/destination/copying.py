@@ -173,16 +173,7 @@ class Copier:
         return (self._versions.changed(sources) if unchanged else sources), unchanged
 
     def _comes_late(self, connection: psycopg.Connection, batch: int) -> bool:
-        """Keep the order of versions until the end of the transaction; return whether a batch comes late.
-
-        A late batch is loaded alone, and without the records that are older than those that were seen since.
-        """
-        table = self._dataset.digested_table
-        if self._order is None or table is None:
-            return False
-        values = {"table": table.name, "run": self._order.run_number, "batch": batch}
-        row = connection.execute(_SQL["take_order"], values).fetchone()
-        return bool(row and row[0])
+        return self._order is not None and comes_late(connection, self._dataset, self._order.run_number, batch)
 
     @cached_property
     def _versions(self) -> VersionOrder:
@@ -294,6 +285,19 @@ class Copier:
     ) -> tuple[Mapping[int, Fault], int]:
         """Apply the duplicate policy to the rows of a batch; return all faults, and the number of duplicates."""
         return (faults, 0) if self._keys is None else self._keys.judge(connection, tables, faults)
+
+
+def comes_late(connection: psycopg.Connection, dataset: Dataset, run_number: int, batch: int) -> bool:
+    """Keep the order of versions until the end of the transaction; return whether a batch of a run comes late.
+
+    A late batch is loaded alone, and without the records that are older than those that were seen since.
+    """
+    table = dataset.digested_table
+    if table is None:
+        return False
+    values = {"table": table.name, "run": run_number, "batch": batch}
+    row = connection.execute(_SQL["take_order"], values).fetchone()
+    return bool(row and row[0])
 
 
 def copier_of_run(

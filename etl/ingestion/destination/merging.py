@@ -31,13 +31,15 @@ class Statement:
     """A statement that writes rows of the dataset's table of this number, and what it must have done.
 
     After it, the number of rows that it wrote equals the result of the query `expected`, and the query `left` counts
-    no row. Where one of them is None, nothing is asked.
+    no row. Where one of them is None, nothing is asked. It has nothing to do if the statement before it wrote as many
+    rows as the query `unless` counts.
     """
 
     text: sql.Composed
     table: int
     expected: sql.Composed | None = None
     left: sql.Composed | None = None
+    unless: sql.Composed | None = None
 
 
 Statements = Callable[[Sources, sql.Composable], list[Statement]]
@@ -87,7 +89,17 @@ def merge(dataset: Dataset, sources: Sources, won: sql.Composable, *, against: A
         names = placeholders(dataset, table, rows, won, against=against)
         text = _SQL["merge_records_returning" if has_children else "merge_records"].format(**names)
         statements.append(Statement(text=text, table=number, expected=count_writes(names)))
+        if against != "own" and _has_promises(dataset, table):
+            text = _SQL["keep_older_promises"].format(**names)
+            statements.append(Statement(text=text, table=number, unless=count_all(rows)))
     return statements
+
+
+def _has_promises(dataset: Dataset, table: Table) -> bool:
+    """Return whether the first promised times of the records are kept, in analytics.first_promises."""
+    names = {column.name for column in table.columns}
+    is_shipments = table.name == "logistics.shipments" and dataset.key == ("shipment_id",)
+    return is_shipments and {"promised_at", "updated_at"} <= names and dataset.newest_by == "updated_at"
 
 
 Placeholders = dict[str, sql.Composable]

@@ -12,12 +12,11 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
-from etl.database.tables import skipping_tables
 from etl.datasets import Dataset
-from etl.ingestion.destination import effects, merging
+from etl.ingestion.destination import merging
+from etl.ingestion.destination.copying import comes_late
 from etl.ingestion.destination.sending import Exchange, wait_for
-from etl.ingestion.destination.unchanged import VersionOrder
-from etl.ingestion.destination.write_modes import TemporaryTables, Updates, facts_of
+from etl.ingestion.destination.write_modes import TemporaryTables, Updates, facts_of, run_statements
 from etl.ingestion.values import Batch, Rows
 from etl.settings import Mode
 
@@ -57,10 +56,8 @@ class GroupWriter:
         when rows were skipped, OlderVersionsError when another try has to count the older versions first, LateRunsError
         when the batches have to be loaded one by one.
         """
-        if self._dataset.has_digests:
-            order = VersionOrder(self._dataset, min(numbers), compares=False)
-            if order.take(exchange.connection, 0):
-                raise LateRunsError
+        if self._dataset.has_digests and comes_late(exchange.connection, self._dataset, min(numbers), 0):
+            raise LateRunsError
         if self._mode == "append":
             self._send(exchange, batches, facts_of(self._dataset))
             return [Written(None) for _ in batches]
@@ -70,7 +67,8 @@ class GroupWriter:
         duplicates = self._sums(connection, merging.count_duplicates)
         replaced = self._sums(connection, merging.count_replaced) if self._counts_replaced else {}
         updates = Updates.begin(connection, self._dataset)
-        written = self._merge(exchange)
+        statements = merging.merge(self._dataset, self._temporary.identifiers, merging.WON)
+        written = wait_for(run_statements(exchange, self._dataset, statements))
         rows = updates.rows
         meets_older = bool(rows) or any(written[number] < sent[number] for number in written)
         if meets_older and rows is not None and not self._counts_replaced:
@@ -87,18 +85,6 @@ class GroupWriter:
             parts = _combined([rows for batch in batches for rows in batch.tables[number]])
             counts.append(wait_for(exchange.send(parts, target, merging.columns(table))))
         return counts
-
-    def _merge(self, exchange: Exchange) -> dict[int, int]:
-        """Merge the rows, and return how many versions were written to each table of records."""
-        written: dict[int, int] = {}
-        skipping = skipping_tables(exchange.connection, self._dataset)
-        for statement in merging.merge(self._dataset, self._temporary.identifiers, merging.WON):
-            count = wait_for(exchange.run(statement.text)).command_tuples or 0
-            if statement.table in skipping:
-                effects.require_whole(exchange.connection, self._dataset, statement, count)
-            if not self._dataset.tables[statement.table].each:
-                written[statement.table] = count
-        return written
 
     def _sums(
         self, connection: psycopg.Connection, query: Callable[[Dataset, int, sql.Composable], sql.Composed]

@@ -109,7 +109,7 @@ class WriteMode(Protocol):
         Returns how many keys its records have that no earlier record of the run had; None where nothing counts them.
         Raises psycopg.Error as the server refuses them.
         """
-        yield from _run(exchange, self._dataset, self.statements(sources, merging.WON))
+        yield from run_statements(exchange, self._dataset, self.statements(sources, merging.WON))
         return None
 
     def publish(self, _connection: psycopg.Connection, _order: VersionOrder | None = None) -> Published:
@@ -144,7 +144,7 @@ class AppendNewest(WriteMode):
         """Write the rows of a batch; records that are the first of their keys replace no version."""
         if are_first:
             statements = merging.append(self._dataset, facts_of(self._dataset), sources)
-            yield from _run(exchange, self._dataset, statements)
+            yield from run_statements(exchange, self._dataset, statements)
         else:
             yield from super().write(exchange, sources, are_first=are_first)
         return None
@@ -189,13 +189,14 @@ class Merge(WriteMode):
             try:
                 with exchange.connection.transaction():
                     statements = self._merge(sources, merging.WON, against="none", waits=waits)
-                    return self._new_keys((yield from _run(exchange, self._dataset, statements)))
+                    written = yield from run_statements(exchange, self._dataset, statements)
+                    return self._new_keys(sum(written.values()))
             except psycopg.errors.UniqueViolation:
                 self._are_new = False
-        written = yield from _run(exchange, self._dataset, self._merge(sources, merging.WON, waits=waits))
+        written = yield from run_statements(exchange, self._dataset, self._merge(sources, merging.WON, waits=waits))
         row = exchange.connection.execute(merging.read_counters()).fetchone()
         lost, repeated = row or (0, 0)
-        return self._new_keys(written + int(lost) - int(repeated))
+        return self._new_keys(sum(written.values()) + int(lost) - int(repeated))
 
     def _new_keys(self, count: int) -> int | None:
         """Return a number of keys; None where records delete keys, which are written elsewhere."""
@@ -252,7 +253,7 @@ class Staging(WriteMode):
         else:
             sources = order.unbeaten_of_late(connection, self._staging) if order else self._staging
             statements = self._publication.statements(sources, merging.WON)
-            wait_for(_run(exchange, self._dataset, statements))
+            wait_for(run_statements(exchange, self._dataset, statements))
         for staging in self._staging:
             connection.execute(_TABLES["drop"].format(table=staging))
         # Another dataset of the source may become visible by the same transaction.
@@ -328,20 +329,28 @@ def _are_empty(connection: psycopg.Connection, tables: Iterable[sql.Identifier])
     return not any(row is not None and row[0] for row in rows)
 
 
-def _run(exchange: Exchange, dataset: Dataset, statements: Iterable[merging.Statement]) -> Waiting[int]:
+def run_statements(
+    exchange: Exchange, dataset: Dataset, statements: Iterable[merging.Statement]
+) -> Waiting[dict[int, int]]:
     """Run statements, and hold what they did against what they had to do where rows may be skipped.
 
-    Returns how many rows they wrote, child rows aside. Raises psycopg.Error as the server refuses them, UsageError when
-    rows were skipped.
+    Returns how many rows they wrote to each table of records, by its number. Raises psycopg.Error as the server refuses
+    them, UsageError when rows were skipped.
     """
     skipping = skipping_tables(exchange.connection, dataset)
-    total = 0
+    written = 0
+    totals: dict[int, int] = {}
     for statement in statements:
+        if statement.unless is not None:
+            if effects.count(exchange.connection, statement.unless) != written:
+                yield from exchange.run(statement.text)
+            continue
         written = (yield from exchange.run(statement.text)).command_tuples or 0
         if statement.table in skipping:
             effects.require_whole(exchange.connection, dataset, statement, written)
-        total += 0 if dataset.tables[statement.table].each else written
-    return total
+        if not dataset.tables[statement.table].each:
+            totals[statement.table] = totals.get(statement.table, 0) + written
+    return totals
 
 
 def _execute(connection: psycopg.Connection, statements: Iterable[sql.Composed]) -> None:

@@ -124,7 +124,7 @@ def _of_documents(window: Window, paths: Sequence[CutOptions]) -> Iterator[Piece
     numbers = dict.fromkeys(range(len(paths)), 1)
     missing = set(numbers)
     surroundings = [options.surroundings for options in paths if options.surroundings]
-    document = Document(window, wanted, surroundings, options.outside)
+    document = Document(window, wanted, surroundings, paths[0].outside)
     # A piece may have records of several arrays, such as small pages.
     is_joining = len(paths) == 1 and builders[0].shape == "array"
     try:

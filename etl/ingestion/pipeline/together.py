@@ -56,6 +56,7 @@ def is_possible(load: Load) -> bool:
         or target.is_atomic
         or target.dataset.on_duplicate
         or target.dataset.document_paths
+        or target.dataset.deletions
         or settings.force
         or settings.limit
         or settings.dry_run
