@@ -426,9 +426,8 @@ def _build(builder: _PieceBuilder, stretches: Iterator[_Stretch | None], *, is_e
 def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False) -> Iterator[_Stretch | None]:
     """Yield the records from the front of the window to the end of their container or of the stream.
 
-    None comes before a wait for more of a stream that is idle.
-
-    The bracket that ends an array or object stays in the window. `is_alone`: only the first record.
+    None comes before a wait for more of a stream that is idle. The bracket that ends an array or object stays in the
+    window. `is_alone`: only the first record.
     """
     window, shape = builder.window, builder.shape
     last = {"array": "]", "members": "}"}.get(shape, "")
@@ -446,10 +445,7 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
         if character == last or (is_alone and not is_first):
             return
         if last and not is_first:
-            if character != ",":
-                raise window.unexpected(f"expected , or {last} after a record, got something else", at)
-            character = window.skip_blank(at + 1)
-            at = window.position
+            at = _after_comma(window, at, character, last)
         is_first = False
         known = builder.known_stretch(at, options.expected(builder.records)) if options.expected else None
         if known is not None:
@@ -458,17 +454,23 @@ def _scan(builder: _PieceBuilder, options: CutOptions, *, is_alone: bool = False
             continue
         block = _block_at(builder, at, small if at - begin < _SMALL_ARRAY_BYTES else None)
         if block is not None:
-            data, proof = block
-            end = at + len(data)
-            yield _Stretch(at, end, data, proof)
+            end = at + len(block[0])
+            yield _Stretch(at, end, *block)
         else:
             end = window.line_end(at) if shape == "lines" else window.value_end(at, shape)
             window.learn(end, builder.needle)
             yield _Stretch(at, end)
         at = end
     if last:
-        kind = "array" if shape == "array" else "object"
-        raise window.fault(f"the {kind} is cut off before its {last}", window.position)
+        raise window.fault(f"the {'array' if last == ']' else 'object'} is cut off before its {last}", window.position)
+
+
+def _after_comma(window: Window, at: int, character: str, last: str) -> int:
+    """Return where the next record begins, after the comma at `at`; raise SourceError where there is no comma."""
+    if character != ",":
+        raise window.unexpected(f"expected , or {last} after a record, got something else", at)
+    window.skip_blank(at + 1)
+    return window.position
 
 
 def _block_at(builder: _PieceBuilder, at: int, small: ArrayScan | None) -> tuple[bytes, Proof | None] | None:
