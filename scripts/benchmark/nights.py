@@ -65,8 +65,8 @@ class Exports:
                     if begin in changing:
                         line = line.replace(b'"pieces":', b'"pieces":%d' % (seed % 9 + 1), 1)
                     out.write(line)
-                for text in islice(RECORDS[DATASET](1, self.records + 1, Sizes()), round(new * len(begins))):
-                    out.write(f"{text}\n".encode())
+                others = (f"{text}\n".encode() for text in RECORDS[DATASET](1, self.records + 1, Sizes()))
+                out.writelines(islice((line for line in others if _day(line) in days), round(new * len(begins))))
         return path
 
 
