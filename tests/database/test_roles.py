@@ -50,9 +50,9 @@ def test_a_loader_loads_refreshes_and_verifies(logins: dict[str, Connection]) ->
         )
         loader.execute(
             "insert into logistics.shipments "
-            "(shipment_id, log_id, created_at, picked_up_at, etl_run, etl_batch, etl_place) "
-            "values (%s, %s, %s, %s, 1, 0, 1)",
-            [day, day, day, day],
+            "(shipment_id, log_id, created_at, picked_up_at, promised_at, etl_run, etl_batch, etl_place) "
+            "values (%s, %s, %s, %s, %s, 1, 0, 1)",
+            [day] * 5,
         )
         for code in ("PICKED_UP", "EXCEPTION", "DELIVERED"):
             loader.execute(
