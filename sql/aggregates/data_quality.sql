@@ -74,13 +74,16 @@ named as (
         name,
         lower(btrim(regexp_replace(normalize(name, NFD), '[\u0300-\u036f]', '', 'g'), E' \t\n\r\f\v\u00a0')) as bare
     from (
-        select distinct 'carrier' as column_name, carrier as name from analytics.judged_shipments()
-        union all
-        select distinct 'origin_city', origin_city from analytics.judged_shipments()
-        union all
-        select distinct 'destination_city', destination_city from analytics.judged_shipments()
-        union all
-        select distinct 'origin_warehouse', origin_warehouse from analytics.judged_shipments()
+        select
+            case
+                when grouping(carrier) = 0 then 'carrier'
+                when grouping(origin_city) = 0 then 'origin_city'
+                when grouping(destination_city) = 0 then 'destination_city'
+                else 'origin_warehouse'
+            end as column_name,
+            coalesce(carrier, origin_city, destination_city, origin_warehouse) as name
+        from analytics.judged_shipments()
+        group by grouping sets ((carrier), (origin_city), (destination_city), (origin_warehouse))
     ) as names
 ),
 varied as materialized (
