@@ -24,10 +24,12 @@ where runs.number = each.number and runs.source = each.source
 -- name: open_runs
 -- Enter the runs of several whole sources in their order; their batches follow in the same transaction.
 insert into etl.runs (
-    run, dataset, source, source_bytes, source_time_ns, definition_hash, mode, is_atomic, is_forced, is_within, finished_at
+    run, dataset, source, source_bytes, source_time_ns, definition_hash, mode, is_atomic, is_forced, is_within, versions_of,
+    finished_at
 )
 select
     each.run, %(dataset)s, each.source, each.source_bytes, each.time, %(definition_hash)s, %(mode)s, false, false, false,
+    %(versions_of)s,
     clock_timestamp()
 from unnest(%(runs)s::text[], %(sources)s::text[], %(source_bytes)s::bigint[], %(times)s::bigint[]) with ordinality
     as each (run, source, source_bytes, time, place)

@@ -76,9 +76,11 @@ class Window:
 
         Raises SourceError when the record is too large.
         """
-        length = self._end - start
+        return self._append(self._next_size(start))
+
+    def _next_size(self, start: int) -> int:
         self._require_small(start, self._end)
-        return self._append(max(READ_BYTES, length))
+        return max(READ_BYTES, self._end - start)
 
     def _require_small(self, begin: int, end: int) -> None:
         if end - begin > self._max_record_bytes:
@@ -104,7 +106,7 @@ class Window:
     def extends(self, start: int) -> bool:
         """Read more; False at the end of the stream and at a fault, which is raised after the records before it."""
         try:
-            return self.extend(start)
+            return self._append(self._next_size(start))
         except SourceError:
             return False
 

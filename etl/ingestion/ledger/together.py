@@ -24,11 +24,12 @@ _SUFFIXES = 1 << 24
 
 @dataclass(frozen=True, kw_only=True)
 class NewRuns:
-    """What the new runs of one command have in common."""
+    """What the new runs of one command have in common; `versions_of` is the table that gets the digests of records."""
 
     dataset: str
     definition_hash: str
     mode: Mode
+    versions_of: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -271,8 +271,12 @@ class Together:
         connection = wire.session.connection()
         self._require_ledger(connection)
         encoding = new[0].file.source.encoding
+        table = self._dataset.digested_table if self._dataset.has_digests else None
         common = NewRuns(
-            dataset=target.dataset.name, definition_hash=target.definition_hash(encoding), mode=target.mode
+            dataset=target.dataset.name,
+            definition_hash=target.definition_hash(encoding),
+            mode=target.mode,
+            versions_of=None if table is None else table.name,
         )
         sources = [_whole(each, self._load.settings.trust_mtime) for each in new]
         names = list(self._names.take(len(new)))
