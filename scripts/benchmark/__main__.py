@@ -145,7 +145,7 @@ def nights(records: int, rounds: int, folder: Path | None, write_docs: bool) -> 
 
 
 @cli.command()
-@click.option("--records", type=click.IntRange(100), default=100_000, show_default=True, help="Records per row.")
+@click.option("--records", type=click.IntRange(100), default=180_000, show_default=True, help="Records per row.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Pairs of runs of each row.")
 @click.option("--only", metavar="REGEX", default="", help="Rows to measure, such as 'quotes|epoch'.")
 @_write_docs_option

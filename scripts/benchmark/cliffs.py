@@ -24,7 +24,7 @@ from etl.ingestion.values import Source
 Value = Callable[[int], str | None]
 """The number of a record -> the text of a member; None leaves the member out."""
 
-_PART = 20_000
+_PART = 60_000
 """So many records are one source."""
 
 _TIMES = 3
