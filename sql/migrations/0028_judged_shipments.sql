@@ -72,6 +72,7 @@ create trigger etl_note_reference after insert or update or delete or truncate o
 for each statement execute function etl.note_reference();
 
 -- The planner puts the bodies of the functions below into each query. A function with SET or STRICT would be called instead.
+-- The digest of an aggregate does not contain them: a migration that changes one makes the aggregates pending as a whole.
 
 create function analytics.folded(value text) returns text
 language sql immutable parallel safe

@@ -65,7 +65,7 @@ def test_a_promise_that_was_moved_counts_as_it_was_first(
     assert first_days(connection) == {"same": 6, "both": 4}
 
 
-@pytest.mark.parametrize("order", range(3))
+@pytest.mark.parametrize("order", [0, *(pytest.param(order, marks=pytest.mark.slow) for order in range(1, 9))])
 def test_the_oldest_version_is_the_first_promise_in_any_order(
     run_etl: RunEtl, connection: Connection, tmp_path: Path, order: int
 ) -> None:
