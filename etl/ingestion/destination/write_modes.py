@@ -305,8 +305,10 @@ def _run(exchange: Exchange, dataset: Dataset, statements: Iterable[merging.Stat
     skipping = skipping_tables(exchange.connection, dataset)
     written = 0
     for statement in statements:
-        if statement.unless is not None and effects.count(exchange.connection, statement.unless) == written:
-            continue
+        if statement.unless is not None:
+            counted = (yield from exchange.run(statement.unless)).get_value(0, 0) or b"0"
+            if int(counted) == written:
+                continue
         written = (yield from exchange.run(statement.text)).command_tuples or 0
         if statement.table in skipping:
             effects.require_whole(exchange.connection, dataset, statement, written)
