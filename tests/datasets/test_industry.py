@@ -125,7 +125,7 @@ def test_offered_aggregates_follow_their_facts(site: Site) -> None:
         ("2026-03-02", "DHL", 1, 1),
     ]
     assert site.ask(
-        "select day::text, un_location, equipment_event, count_containers from analytics.container_days"
+        "select day::text, un_location, equipment_event, distinct_containers from analytics.container_days"
     ) == [("2026-02-10", "NLRTM", "LOAD", 1)]
     assert site.run("precalculate", "--verify").returncode == 0
 

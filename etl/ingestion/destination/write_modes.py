@@ -342,7 +342,8 @@ def run_statements(
     totals: dict[int, int] = {}
     for statement in statements:
         if statement.unless is not None:
-            if effects.count(exchange.connection, statement.unless) != written:
+            counted = (yield from exchange.run(statement.unless)).get_value(0, 0) or b"0"
+            if int(counted) != written:
                 yield from exchange.run(statement.text)
             continue
         written = (yield from exchange.run(statement.text)).command_tuples or 0
