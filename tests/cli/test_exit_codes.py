@@ -196,7 +196,7 @@ def test_an_unknown_dataset_is_2(run_etl: RunEtl) -> None:
     ("written", "wrong", "sentence"),
     [
         ("min = 0", "mn = 0", "table logistics.parcels, column weight_kg: "),
-        ('"numeric"', '"decimal"', "table logistics.parcels, column weight_kg: "),
+        ('"numeric"', '"numeric("', "table logistics.parcels, column weight_kg: "),
         ('mode = "append"', 'mode = "append"\nkind = "x"', "Object contains unknown field `kind`"),
         ("[table.columns]", 'indx = [["weight_kg"]]\n[table.columns]', "table 1: "),
         ('mode = "append"', 'mode = "append', "Illegal character"),

@@ -1,5 +1,6 @@
 """The files in an archive, tar (also compressed) or zip: each is a source of its own, named `archive!member`."""
 
+import os
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ def member_of(source: Source) -> Source | None:
     name = source.path or ""
     at = name.find(SEPARATOR)
     while at >= 0:
-        if Path(name[:at]).is_file():
+        if os.path.isfile(name[:at]):  # noqa: PTH113 - False also for a name that is too long
             archive = replace(source, name=source.name[: source.name.find(SEPARATOR)], path=name[:at])
             found = {each.member.name: each for each in members(archive) if each.member}
             wanted = found.get(name[at + 1 :])
@@ -72,7 +73,10 @@ def _of_zip(file: BufferedReader) -> list[Member]:
 def _of_tar(path: Path, file: BufferedReader) -> list[Member]:
     compression = compression_of(file.peek(MAGIC_BYTES))
     content: _Bytes = file if compression is None else decompressed(file, compression)
-    first = _read(content, TAR_BLOCK_BYTES)
+    try:
+        first = _read(content, TAR_BLOCK_BYTES)
+    except (EOFError, *DAMAGE_ERRORS):
+        return []  # Opening it as a source reports the damage; nothing says that it is an archive.
     if not is_tar(first):
         return []
     if compression is None:

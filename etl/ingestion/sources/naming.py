@@ -64,9 +64,11 @@ def _expanded(source: Source, *, is_one_of_many: bool) -> list[Source]:
     Of many files only the names are looked at, because each that is no archive would be opened once more.
     """
     name = str(source.path)
-    if (is_one_of_many or not Path(name).is_file()) and not _NAMES_ARCHIVE(name):
+    if is_one_of_many and not _NAMES_ARCHIVE(name):
         return [source]
-    is_file = Path(name).is_file()
+    is_file = os.path.isfile(name)  # noqa: PTH113 - False also for a name that is too long
+    if not _NAMES_ARCHIVE(name) and not is_file:
+        return [source]
     if is_file and not _may_be_archive(name):
         return [source]
     from etl.ingestion.sources import archives  # noqa: PLC0415 - most sources are in no archive
