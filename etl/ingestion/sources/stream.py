@@ -236,11 +236,12 @@ class _Pipe(RawIOBase):
     """
 
     def __init__(self, stream: BufferedReader, size: int, linger: float | None) -> None:
-        self._linger = linger
         self._may_linger = False
         self._stream = stream  # It closes the pipe when nothing refers to it.
         # Without a buffer between: nobody would wait for bytes that are in it.
         self._raw = cast(RawIOBase, stream.raw)
+        # What another program has put in the place of the standard input may be no file of the system.
+        self._linger = linger if _has_descriptor(self._raw) else None
         self._has_lingered = False
         self._begin = b""
         while len(self._begin) < size and (data := self._raw.read(size - len(self._begin))):
@@ -274,6 +275,13 @@ class _Pipe(RawIOBase):
         """Return whether the last read gave nothing because no byte came for long."""
         has_lingered, self._has_lingered = self._has_lingered, False
         return has_lingered
+
+
+def _has_descriptor(raw: RawIOBase) -> bool:
+    try:
+        return raw.fileno() >= 0
+    except OSError:
+        return False
 
 
 @contextmanager
