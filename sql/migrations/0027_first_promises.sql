@@ -18,6 +18,8 @@ create function etl.keep_first_promise() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO, YMD'
+set standard_conforming_strings = on
 as $keep$
 begin
     if tg_op = 'UPDATE' then

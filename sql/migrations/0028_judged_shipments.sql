@@ -51,6 +51,8 @@ create function etl.note_reference() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO, YMD'
+set standard_conforming_strings = on
 as $note$
 begin
     insert into etl.pending (aggregate)
