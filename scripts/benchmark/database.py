@@ -55,7 +55,7 @@ def write_definitions(config_dir: Path) -> None:
     """Write the datasets: the shipped shipments in append mode without its index; with children; with whole records."""
     text = (shipped("config") / "datasets" / "shipments.toml").read_text(encoding="utf-8")
     text = _changed(text, 'mode = "merge"', 'mode = "append"')
-    text = _changed(text, 'index = [["created_at"], ["log_id"], ["picked_up_at"]]\n', "")
+    text = _changed(text, 'index = [["created_at"], ["log_id"], ["picked_up_at"], ["promised_at"]]\n', "")
     head, first, items = text.split("[[table]]\n")
     (config_dir / "datasets").mkdir(parents=True, exist_ok=True)
     whole = _changed(first, "[table.columns]\n", _RAW)

@@ -65,9 +65,11 @@ def test_a_known_source_is_read_once(site: Site, grown: Path, monkeypatch: pytes
     """The bytes of a source that grew are read once: they are compared and loaded in one pass."""
     read: list[str] = []
 
-    def opened_again(source: Source, retries: RetrySettings) -> AbstractContextManager[Stream]:
+    def opened_again(
+        source: Source, retries: RetrySettings, linger: float | None = None
+    ) -> AbstractContextManager[Stream]:
         read.append(source.name)
-        return stream.opened(source, retries)
+        return stream.opened(source, retries, linger)
 
     monkeypatch.setattr(opening, "opened", opened_again)
     monkeypatch.setattr(load, "opened", opened_again)

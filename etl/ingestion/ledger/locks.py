@@ -37,6 +37,16 @@ def hold_run_in_transaction(connection: psycopg.Connection, run: str) -> bool:
     return all(connection.execute(statement, {"key": key}).fetchone() == (True,) for key, _, _ in _run_locks(run))
 
 
+def require_free(connection: psycopg.Connection, run: str) -> None:
+    """Lock a run exclusively until the transaction ends.
+
+    Raises BusyError at once when another session holds it.
+    """
+    for key, _, subject in _run_locks(run):
+        if connection.execute(_SQL["try_lock_in_transaction"], {"key": key}).fetchone() != (True,):
+            raise _busy(connection, key, subject)
+
+
 def one_opening_at_a_time(connection: psycopg.Connection, dataset: str) -> None:
     """Let no other session open or continue a run of the dataset until the transaction ends; wait for one that does."""
     connection.execute(_SQL["lock_in_transaction"], {"key": _key(f"opening:{dataset}")})

@@ -131,6 +131,8 @@ def _enter(
             marked_to = choosing.marked_to(connection, target.dataset.name, chosen.run, recognition, read, known_to)
             attempt.progress.is_shorter = bool(known_to and recognition.records < known_to.records)
             _require_visible(stream, chosen.run, attempt)
+        # The next statement may wait for a batch of the load that holds it.
+        locks.require_free(connection, run.run)
         is_forced = chosen.run is not None and chosen.run.is_forced
         compares = attempt.may_compare and not run.is_atomic and not is_forced
         if attempt.dataset.has_digests and (table := attempt.dataset.digested_table) is not None:
