@@ -157,7 +157,7 @@ def test_a_database_that_is_away_is_an_event(site: Site) -> None:
     assert done.summary["error"]["message"] == _failure(done)["reason"]
 
 
-@pytest.mark.parametrize("encoding", ["latin-1:strict", "ascii:strict"])
+@pytest.mark.parametrize("encoding", [pytest.param("latin-1:strict", marks=pytest.mark.slow), "ascii:strict"])
 def test_an_output_of_another_encoding_ends_no_command(site: Site, encoding: str) -> None:
     """What the encoding of stdout does not have is escaped: the exit code is that of the work, and JSON stays JSON."""
     source = site.folder / "S\u00e3o \u65e5\u672c \U0001f4e6.ndjson"

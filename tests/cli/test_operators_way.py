@@ -153,6 +153,7 @@ def test_three_files_are_on_one_screen(weighed: Site) -> None:
     assert site.value("select count(*) from logistics.parcels") == 6
 
 
+@pytest.mark.slow
 def test_five_thousand_records_are_counted(weighed: Site) -> None:
     """Of many refused records and files a screen shows the first ones, and counts the others by their fault."""
     site = weighed

@@ -213,6 +213,7 @@ def test_migrating_again_changes_nothing(run_etl: RunEtl, connection: Connection
     assert connection.execute("select xmin, version_num from etl.schema_version").fetchall() == stamped
 
 
+@pytest.mark.slow
 def test_two_migrations_at_once(run_etl: RunEtl, connection: Connection) -> None:
     """Of two migrations of a new database one waits for the other: both succeed with the usual result."""
     connection.execute("create database young")

@@ -210,7 +210,9 @@ class Trial:
         assert _staged(site, summaries[-1].run) == []
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "policy", [POLICIES[0], *(pytest.param(each, marks=pytest.mark.slow) for each in POLICIES[1:])]
+)
 def test_each_policy_equals_a_plain_loop(site: Site, policy: OnDuplicate) -> None:
     """In every mode a policy equals a plain loop: in a batch, across batches and attempts, beside another run."""
     dice = random.Random(5)

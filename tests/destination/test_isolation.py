@@ -345,6 +345,7 @@ def test_each_fault_rejects_only_its_records(site: Site, mode: Mode) -> None:
         _load_and_check(site, f"{fault}.json", 137, bad, "array", mode=mode)
 
 
+@pytest.mark.slow
 def test_batches_of_every_size(site: Site) -> None:
     """Bad records at the borders of batches and of groups within them are found, for every batch size."""
     faults = list(FAULTS_OF_SERVER)
@@ -498,7 +499,9 @@ def test_an_atomic_run_rejects_faults_of_the_staging_tables(site: Site, mode: Mo
     _load_and_check(site, "orders.json", 203, bad, "pretty", mode=mode, batch_rows=101, atomic=True)
 
 
-@pytest.mark.parametrize("mode", ["append", pytest.param("merge", marks=pytest.mark.slow), "replace"])
+@pytest.mark.parametrize(
+    "mode", ["append", *(pytest.param(each, marks=pytest.mark.slow) for each in ("merge", "replace"))]
+)
 def test_faults_of_the_fact_tables_stop_an_atomic_run(site: Site, mode: Mode) -> None:
     """A fault at publication is exit 2 with the record and a reason without values; all rows stay withheld."""
     # Rows that a replace removes conflict with no new row.

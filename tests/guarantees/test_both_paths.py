@@ -762,10 +762,9 @@ def _with_deep(column: str, token: str, shape: str) -> bytes:
     return ("\n".join(held) if shape == "lines" else f"[{','.join(held)}]").encode()
 
 
-@pytest.mark.parametrize("decoder", ["auto", pytest.param("ijson", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "shape", ["lines", *(pytest.param(each, marks=pytest.mark.slow) for each in ("array", "cut off"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", ["auto", "ijson"])
+@pytest.mark.parametrize("shape", ["lines", "array", "cut off"])
 def test_any_number_of_workers_gives_the_same_result(site: Site, shape: str, decoder: Decoder) -> None:
     """Loads with 1, 2 and 5 workers give the same rows, the same rejected records and the same exit code."""
     columns = list(COLUMNS)

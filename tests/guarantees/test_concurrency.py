@@ -105,10 +105,10 @@ def _assert_busy(site: Site, second: Running, what: str, holder: str) -> None:
     ("first", "second", "what"),
     [
         ((), (), "this source"),
-        ((), ("--batch-rows", "7"), "this source"),
+        pytest.param((), ("--batch-rows", "7"), "this source", marks=pytest.mark.slow),
         ((), REPLACE, "the dataset deliveries"),
-        (REPLACE, (), "the dataset deliveries"),
-        (REPLACE, REPLACE, "the dataset deliveries"),
+        pytest.param(REPLACE, (), "the dataset deliveries", marks=pytest.mark.slow),
+        pytest.param(REPLACE, REPLACE, "the dataset deliveries", marks=pytest.mark.slow),
     ],
     ids=[
         "load beside load",

@@ -68,7 +68,7 @@ def test_files_that_may_not_grow(site: Site, appended: Case) -> None:
     _complete(site, appended)
 
 
-@pytest.mark.parametrize("becomes", ["nothing", "a file"])
+@pytest.mark.parametrize("becomes", ["nothing", pytest.param("a file", marks=pytest.mark.slow)])
 def test_a_failed_store_that_goes_away(site: Site, appended: Case, becomes: str) -> None:
     """When the folder of the store disappears during a load, it is not created again: it may have been unmounted."""
     away = site.folder / "away"

@@ -142,7 +142,9 @@ def test_a_backend_that_ends_before_the_source(site: Site, appended: Case, tail:
         appended.assert_done(site)
 
 
-@pytest.mark.parametrize("comes_back", [True, False], ids=["for a moment", "for good"])
+@pytest.mark.parametrize(
+    "comes_back", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["for a moment", "for good"]
+)
 def test_a_backend_that_ends_after_the_last_commit(site: Site, appended: Case, comes_back: bool) -> None:
     """When the ledger cannot confirm the end of a run, the exit code is 4, and the next load finds out."""
     with site.gate("etl.attempts", "in closing") as gate:

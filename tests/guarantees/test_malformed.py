@@ -251,7 +251,8 @@ def test_a_source_cut_at_every_byte(judge: Judge, shape: str) -> None:
         judge.clear()
 
 
-@pytest.mark.parametrize("shape", [pytest.param("array", marks=pytest.mark.slow), "lines"])
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["array", "lines"])
 def test_a_source_that_grows_byte_by_byte(judge: Judge, shape: str) -> None:
     """When a source is loaded again after each added byte, its complete records are loaded, and none twice."""
     content, ends = SHAPES[shape]()
@@ -523,7 +524,8 @@ def test_a_bad_record_of_an_array(judge: Judge, batch_rows: int) -> None:
         judge.clear()
 
 
-@pytest.mark.parametrize("batch_rows", [pytest.param(1, marks=pytest.mark.slow), 5000])
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_rows", [1, 5000])
 def test_a_bad_line(judge: Judge, batch_rows: int) -> None:
     """A line that is not a record is rejected with its text, and the lines around it are loaded."""
     for name, (text, continues, parcel) in BETWEEN.items():

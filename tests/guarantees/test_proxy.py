@@ -92,7 +92,8 @@ def test_an_answer_to_commit_that_is_lost(
     appended.assert_done(site)
 
 
-@pytest.mark.parametrize("seconds", [0.005, pytest.param(0.05, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.005, 0.05])
 def test_a_slow_network(site: Site, relay: Relay, appended: Case, seconds: float) -> None:
     """A delay of milliseconds in each direction makes a load slower; its result is the same."""
     relay.delay_seconds = seconds

@@ -86,7 +86,8 @@ def test_a_hangup_that_nohup_ignores_stays_ignored(site: Site, appended: Case) -
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "moment"), [(TERM, TERM, "in COPY"), (INT, INT, "in COMMIT"), (TERM, INT, "in COPY")]
+    ("first", "second", "moment"),
+    [(INT, INT, "in COMMIT"), *(pytest.param(TERM, each, "in COPY", marks=pytest.mark.slow) for each in (TERM, INT))],
 )
 def test_a_second_signal_ends_at_once(site: Site, appended: Case, first: int, second: int, moment: Moment) -> None:
     """A second signal ends the load at once: the current batch is rolled back, and the next load loads it."""
@@ -178,7 +179,7 @@ def test_a_signal_while_the_database_is_away(site: Site, appended: Case) -> None
 
 @pytest.mark.parametrize(
     "numbers",
-    [(TERM,), pytest.param((TERM, TERM), marks=pytest.mark.slow), (INT, INT)],
+    [(TERM,), *(pytest.param(each, marks=pytest.mark.slow) for each in ((TERM, TERM), (INT, INT)))],
     ids=["TERM", "TERM twice", "INT twice"],
 )
 def test_a_signal_while_aggregates_are_brought_up_to_date(site: Site, merged: Case, numbers: tuple[int, ...]) -> None:

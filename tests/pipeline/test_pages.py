@@ -75,7 +75,10 @@ def test_all_pages_of_a_source_load_as_one_run(site: Site, written: Callable[[Pa
     assert (trace["record"], trace["offset"]) == (12, content.rindex(b"{", 0, content.index(b"V012")))
 
 
-@pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--decoder", "ijson")])
+@pytest.mark.parametrize(
+    "options",
+    [(), *(pytest.param(each, marks=pytest.mark.slow) for each in (("--workers", "2"), ("--decoder", "ijson")))],
+)
 def test_small_pages_share_batches(site: Site, options: tuple[str, ...]) -> None:
     """Pages of few records are loaded together, and each record keeps its number and its byte, also when refused."""
     for written, path in SHAPES:
