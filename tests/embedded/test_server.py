@@ -574,7 +574,9 @@ def test_a_folder_that_is_deleted_while_it_is_used_gets_no_second_server(new_fol
         psutil.Process(number).resume()
         assert end(process) == 0
     with suppress(psutil.NoSuchProcess):
-        psutil.Process(number).kill()
+        server = psutil.Process(number)
+        server.kill()
+        server.wait(60)
 
 
 def test_a_load_never_continues_in_another_server(new_folder: Path, tmp_path: Path) -> None:
