@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
+from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.synchronize import Event
 
 from etl import standard_streams
@@ -87,6 +88,24 @@ class WorkerPool:
         return DatabaseError("a worker process ended unexpectedly", hint="run the same command to continue")
 
 
+class _Process(SpawnProcess):
+    """A worker process, which ignores SIGTERM.
+
+    The executor terminates it when another process died, and waits for it with a lock held that handing out needs: the
+    lock of the queue, for which this one may wait, died with the other.
+    """
+
+    def terminate(self) -> None:
+        """End the process at once: the server rolls back open transactions."""
+        self.kill()
+
+
+class _Context(SpawnContext):
+    """Starts processes of their own: a fork would share the connection of this process."""
+
+    Process = _Process
+
+
 @contextmanager
 def worker_pool(size: int, logs: Logs) -> Iterator[WorkerPool]:
     """Start processes and end them: after the pieces that they have begun, at once after an interruption."""
@@ -108,7 +127,7 @@ def _ignoring_broken_pipes() -> Iterator[None]:
 
 
 def _worker_pool(size: int, logs: Logs) -> Iterator[WorkerPool]:
-    context = multiprocessing.get_context("spawn")  # A fork would share the connection of this process.
+    context = _Context()
     theirs, ours = context.Pipe(duplex=False)
     stopping = context.Event()
     executor = ProcessPoolExecutor(size, mp_context=context, initializer=_begin, initargs=(theirs, stopping, logs))
@@ -131,27 +150,15 @@ def _begin(parent: Pipe, stopping: Event, logs: Logs) -> None:
     """Set up a worker process: its parent takes the signals, and it ends with its parent."""
     set_stop_event(stopping)
     standard_streams.install()
-    for number in (signal.SIGINT, signal.SIGHUP):
+    # They are for all processes of the load: the parent finishes the batches in hand.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     set_up(logs)
-    for target, arguments in ((_end_with, (parent,)), (_end_on_sigterm, ())):
-        threading.Thread(target=target, args=arguments, daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: Pipe) -> None:
     """End this process when its parent ends or closes the pipe: the server rolls back open transactions."""
     process = multiprocessing.parent_process()
     wait([parent, *([process.sentinel] if process else [])])
-    os._exit(1)
-
-
-def _end_on_sigterm() -> None:
-    """End this process when its parent terminates it; a SIGTERM from another process is for all processes of the load.
-
-    The executor does so when another process died, and waits for it with a lock held that handing out needs: the lock
-    of the queue, for which this one may wait, died with the other.
-    """
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
-        pass
     os._exit(1)
