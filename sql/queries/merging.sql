@@ -163,6 +163,10 @@ where not exists (select from {table} as old where {same_key} and old.etl_run = 
 -- Insert all rows of the source; an identity column takes its value, as COPY gives it.
 insert into {table} ({columns}) overriding system value select {columns} from {source} as batch;
 
+-- name: insert_new
+-- Insert all rows of the source, whose keys come once; sorted, so that two loads lock the keys in the same order.
+insert into {table} ({columns}) overriding system value select {columns} from {source} as batch order by {key};
+
 -- name: count_all
 -- Count all rows of the source.
 select count(*) from {source} as batch;

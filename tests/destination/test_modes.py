@@ -318,17 +318,27 @@ def test_the_staged_rows_of_an_abandoned_run_are_deleted(
     assert (set(_orders(connection)), _staging(connection)) == ({"A", "B", "D"}, set())
 
 
-@pytest.mark.parametrize("first", [[], ["Z"]], ids=["into an empty table", "into a table with rows"])
-def test_keys_that_come_again_in_later_batches_are_merged(
-    run_etl: RunEtl, connection: Connection, tmp_path: Path, first: list[str]
+@pytest.mark.parametrize(
+    ("first", "batch_rows"),
+    [([], 2), ([], 4), ([], 6), ([], 8), (["Z"], 2)],
+    ids=[
+        "into an empty table",
+        "in the second batch",
+        "in one batch and the next one",
+        "in the only batch",
+        "into a table with rows",
+    ],
+)
+def test_keys_that_come_again_are_merged(
+    run_etl: RunEtl, connection: Connection, tmp_path: Path, first: list[str], batch_rows: int
 ) -> None:
-    """Batches with known keys after batches with new keys alone: the newest record is kept, with its lines."""
+    """Known keys in a batch, or in one after batches with new keys alone: the newest record is kept, with its lines."""
     for order_id in first:
         connection.execute("insert into logistics.orders values (%s, 1, 'old', 0, 0, 1)", [order_id])
     orders = [_order(each, 1, "new", "x", "y") for each in "ABCD"]
     orders += [_order("B", 2, "sent", "z"), _order("E", 1, "new"), _order("C", 0, "late"), _order("F", 1, "new", "w")]
     _write(tmp_path, "orders.json", orders)
-    summary = run_etl("load", "orders", "orders.json", "--json", "--batch-rows", "2").summary
+    summary = run_etl("load", "orders", "orders.json", "--json", "--batch-rows", str(batch_rows)).summary
     assert (summary["status"], summary["records"]["loaded"], summary["batches"]["retried"]) == ("loaded", 8, 0)
     assert _orders(connection) == {
         **{order_id: ("old", []) for order_id in first},

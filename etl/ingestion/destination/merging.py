@@ -95,6 +95,20 @@ def merge(dataset: Dataset, sources: Sources, won: sql.Composable, *, against: A
     return statements
 
 
+def insert_new(dataset: Dataset, sources: Sources) -> list[Statement]:
+    """Return the statements that insert all rows of the sources where no row of their keys is; a key must come once."""
+    return [
+        Statement(
+            text=_SQL["insert_all" if table.each else "insert_new"].format(
+                table=table.identifier, columns=columns(table), source=source, key=listed(dataset.key)
+            ),
+            table=number,
+            expected=count_all(source),
+        )
+        for number, (table, source) in enumerate(zip(dataset.tables, sources, strict=True))
+    ]
+
+
 def _has_promises(dataset: Dataset, table: Table) -> bool:
     """Return whether the first promised times of the records are kept, in analytics.first_promises."""
     names = {column.name for column in table.columns}

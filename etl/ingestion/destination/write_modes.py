@@ -6,7 +6,7 @@ Everything here runs in a transaction that the caller holds.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import psycopg
 from psycopg import sql
@@ -150,13 +150,17 @@ class AppendNewest(WriteMode):
         return None
 
 
+_Way = Literal["insert", "insert_newest", "merge"]
+"""How a merge writes a batch: each key comes once, keys come again within the batch, or keys are in the table."""
+
+
 class Merge(WriteMode):
     """Keeps the newest version of each key, whichever run loaded it."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self.copy_targets = None
-        self._are_new: bool | None = None
+        self._way: _Way | None = None
 
     def statements(self, sources: merging.Sources, won: sql.Composable) -> list[merging.Statement]:
         """Return the statements that insert new keys and update older versions, and delete keys."""
@@ -180,23 +184,31 @@ class Merge(WriteMode):
         """Write the rows of a batch, and return how many keys its records have that no earlier one of the run had.
 
         If the tables were empty before the first batch, the rows are only inserted until a key comes twice: being ready
-        for a conflict costs a third more.
+        for that costs more.
         """
         waits = self._has_deletions(exchange.connection, sources)
-        if self._are_new is None:
-            self._are_new = _are_empty(exchange.connection, facts_of(self._dataset))
-        if self._are_new:
+        if self._way is None:
+            self._way = self._first_way(exchange.connection)
+        while self._way != "merge":
             try:
                 with exchange.connection.transaction():
-                    statements = self._merge(sources, merging.WON, against="none", waits=waits)
+                    if self._way == "insert":
+                        statements = merging.insert_new(self._dataset, sources)
+                    else:
+                        statements = self._merge(sources, merging.WON, against="none", waits=waits)
                     written = yield from run_statements(exchange, self._dataset, statements)
                     return self._new_keys(sum(written.values()))
             except psycopg.errors.UniqueViolation:
-                self._are_new = False
+                self._way = "insert_newest" if self._way == "insert" else "merge"
         written = yield from run_statements(exchange, self._dataset, self._merge(sources, merging.WON, waits=waits))
         row = exchange.connection.execute(merging.read_counters()).fetchone()
         lost, repeated = row or (0, 0)
         return self._new_keys(sum(written.values()) + int(lost) - int(repeated))
+
+    def _first_way(self, connection: psycopg.Connection) -> "_Way":
+        if not _are_empty(connection, facts_of(self._dataset)):
+            return "merge"
+        return "insert" if self._dataset.deletions is None else "insert_newest"
 
     def _new_keys(self, count: int) -> int | None:
         """Return a number of keys; None where records delete keys, which are written elsewhere."""
