@@ -75,7 +75,16 @@ select {key}, etl_run, etl_batch, etl_place from merged;
 
 -- name: delete_children
 -- Delete the child rows of the records that won.
-delete from {table} as child using {won} as won where {same_key};
+delete from {table} as child using {winners} as won where {same_key};
+
+-- name: winners
+-- The keys of the records that won, as arrays: of these the planner expects few rows, and so looks up each key. For a
+-- join with the table of the keys it would read all child rows for each batch.
+(
+    select winner.*
+    from (select {arrays} from {won} as winner) as keys
+    cross join lateral unnest({names}) as winner ({key})
+)
 
 -- name: count_children
 -- Count the child rows of the records that won.

@@ -47,11 +47,17 @@ select string_agg(etl_place::text, ',') from {unchanged};
 
 -- name: find_unchanged
 -- Note the records of a batch whose rows have their digest. Of a key that comes twice in the batch none is one. Each row
--- is looked up by its key: for a join the planner would read the whole table for each batch.
+-- is looked up by its key: for a join the planner would read the whole table for each batch. In the order of the keys a
+-- lookup finds the page of the index where the one before was.
 insert into {unchanged} (etl_place, etl_digest)
 select batch.etl_place, batch.etl_digest
-from {source} as batch
-join (select {key} from {source} as batch group by {key} having count(*) = 1) as single using ({key})
+from (
+    select {key}, min(etl_place) as etl_place, min(etl_digest) as etl_digest
+    from {source} as batch
+    group by {key}
+    having count(*) = 1
+    order by {key}
+) as batch
 cross join lateral (select old.etl_digest from {table} as old where {is_key_of_batch} offset 0) as old
 where old.etl_digest = batch.etl_digest;
 

@@ -101,6 +101,27 @@ def test_a_second_night_writes_what_changed(site: Site, decoder: str, form: str)
     assert shown["unchanged"] == 196
 
 
+def test_a_second_night_reads_no_table_as_a_whole(site: Site) -> None:
+    """Rows and child rows are looked up by their keys: a batch costs the same, however large the tables are."""
+    _load(site, "first.ndjson", [_order(number) for number in range(6_000)])
+    site.ask("analyze lab.orders, lab.order_lines")
+    before = _reads(site)
+    second = [_order(number, 2 if number % 100 == 0 else 1) for number in range(6_000)]
+    random.Random(1).shuffle(second)
+    summary = _load(site, "second.ndjson", second, "--batch-rows", "1000")
+    assert summary["rows"] == {"lab.orders": 60, "lab.order_lines": 120}
+    until(lambda: _reads(site)[1] > before[1] + 6_000, "the counts of the reads")
+    assert _reads(site)[0] - before[0] < 1_000
+
+
+def _reads(site: Site) -> tuple[int, int]:
+    """Return how many rows scans of whole tables have read, and how many rows were found by an index."""
+    [reads] = site.ask(
+        "select sum(seq_tup_read)::bigint, sum(idx_tup_fetch)::bigint from pg_stat_user_tables where schemaname = 'lab'"
+    )
+    return reads
+
+
 def test_an_empty_night_writes_nothing(site: Site) -> None:
     """Where nothing changed, no row of a table is written and nothing is noted for the aggregates."""
     records = [_order(number) for number in range(50)]

@@ -23,14 +23,20 @@ Lock = Literal["exclusive", "shared"]
 
 
 def merge(
-    dataset: Dataset, sources: Sources, won: sql.Composable, *, against: Against = "all", lock: Lock = "exclusive"
+    dataset: Dataset,
+    sources: Sources,
+    won: sql.Composable,
+    *,
+    against: Against = "all",
+    lock: Lock = "exclusive",
+    is_batch: bool = False,
 ) -> list[Statement]:
     """Return the statements that delete the keys of the records that delete, and merge the others.
 
     A `shared` lock is for sources without a deletion: it waits for batches with some, and for no other.
     """
     if dataset.deletions is None:
-        return merging.merge(dataset, sources, won, against=against)
+        return merging.merge(dataset, sources, won, against=against, is_batch=is_batch)
     number, deletions = dataset.deletions
     *tables, _ = dataset.tables
     others = msgspec.structs.replace(dataset, tables=tuple(tables))
@@ -54,7 +60,7 @@ def merge(
     kept = _SQL["not_deleted"].format(
         **records | {"source": first, "columns_of_old": merging.columns(tables[0], "old")}
     )
-    return [*statements, *merging.merge(others, [kept, *rest[: number - 1]], won, against=against)]
+    return [*statements, *merging.merge(others, [kept, *rest[: number - 1]], won, against=against, is_batch=is_batch)]
 
 
 def _of_children(place: int, table: Table, dataset: Dataset, records: Placeholders) -> Statement:

@@ -77,14 +77,25 @@ def append_newest(dataset: Dataset, sources: Sources, won: sql.Composable) -> li
     return [*merge(dataset, sources, won, against="own"), *insert_others]
 
 
-def merge(dataset: Dataset, sources: Sources, won: sql.Composable, *, against: Against = "all") -> list[Statement]:
-    """Return the statements that keep the newest version of each key, and its child rows."""
+def merge(
+    dataset: Dataset,
+    sources: Sources,
+    won: sql.Composable,
+    *,
+    against: Against = "all",
+    is_batch: bool = False,
+) -> list[Statement]:
+    """Return the statements that keep the newest version of each key, and its child rows.
+
+    `is_batch`: the sources are small beside the tables, however large these are.
+    """
     has_children = any(table.each for table in dataset.tables)
     statements = []
     for number, (table, rows) in enumerate(zip(dataset.tables, sources, strict=True)):
         if table.each:
             names = placeholders(dataset, table, rows, won, child=True)
-            statements += [delete_children(number, names), insert_children(number, names)]
+            winners = _looked_up(dataset, won) if is_batch else won
+            statements += [delete_children(number, names | {"winners": winners}), insert_children(number, names)]
             continue
         names = placeholders(dataset, table, rows, won, against=against)
         text = _SQL["merge_records_returning" if has_children else "merge_records"].format(**names)
@@ -93,6 +104,18 @@ def merge(dataset: Dataset, sources: Sources, won: sql.Composable, *, against: A
             text = _SQL["keep_older_promises"].format(**names)
             statements.append(Statement(text=text, table=number, unless=count_all(rows)))
     return statements
+
+
+def _looked_up(dataset: Dataset, won: sql.Composable) -> sql.Composable:
+    """Return the records that won as keys of which each is looked up; as they are where a key may be an array."""
+    columns = [column for table in dataset.tables[:1] for column in table.columns if column.name in dataset.key]
+    if any(isinstance(column.column_type, ServerType) for column in columns):
+        return won
+    arrays = sql.SQL(", ").join(
+        sql.SQL("array_agg({}) as {}").format(sql.Identifier("winner", name), sql.Identifier(name))
+        for name in dataset.key
+    )
+    return _SQL["winners"].format(won=won, arrays=arrays, names=listed(dataset.key, "keys"), key=listed(dataset.key))
 
 
 def insert_new(dataset: Dataset, sources: Sources) -> list[Statement]:
@@ -120,7 +143,10 @@ Placeholders = dict[str, sql.Composable]
 
 
 def delete_children(number: int, names: Placeholders) -> Statement:
-    """Return the statement that deletes the rows of a child table that belong to the records that won."""
+    """Return the statement that deletes the rows of a child table that belong to the records that won.
+
+    `winners` are these records, or their keys.
+    """
     return Statement(text=_SQL["delete_children"].format(**names), table=number, left=count_children(names))
 
 

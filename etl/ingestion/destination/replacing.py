@@ -166,7 +166,7 @@ def count_rows(connection: psycopg.Connection, table: Table) -> int:
 
 
 def _delete_changed(part: _Part) -> Statement:
-    return merging.delete_children(part.number, part.names | {"won": part.names["changed"]})
+    return merging.delete_children(part.number, part.names | {"winners": part.names["changed"]})
 
 
 def _insert_changed(part: _Part) -> Statement:

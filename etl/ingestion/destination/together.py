@@ -67,7 +67,7 @@ class GroupWriter:
         duplicates = self._sums(connection, merging.count_duplicates)
         replaced = self._sums(connection, merging.count_replaced) if self._counts_replaced else {}
         updates = Updates.begin(connection, self._dataset)
-        statements = merging.merge(self._dataset, self._temporary.identifiers, merging.WON)
+        statements = merging.merge(self._dataset, self._temporary.identifiers, merging.WON, is_batch=True)
         written = wait_for(run_statements(exchange, self._dataset, statements))
         rows = updates.rows
         meets_older = bool(rows) or any(written[number] < sent[number] for number in written)

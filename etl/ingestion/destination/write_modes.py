@@ -6,6 +6,7 @@ Everything here runs in a transaction that the caller holds.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, Protocol
 
 import psycopg
@@ -167,14 +168,21 @@ class Merge(WriteMode):
         return self._merge(sources, won)
 
     def _merge(
-        self, sources: merging.Sources, won: sql.Composable, *, against: Against = "all", waits: bool = True
+        self,
+        sources: merging.Sources,
+        won: sql.Composable,
+        *,
+        against: Against = "all",
+        waits: bool = True,
+        is_batch: bool = False,
     ) -> list[merging.Statement]:
-        """Return the statements; `waits`: a record of the sources may delete its key."""
+        """Return the statements; `waits`: a record of the sources may delete its key. `is_batch` is as in `merging`."""
         if self._dataset.deletions is None:
-            return merging.merge(self._dataset, sources, won, against=against)
+            return merging.merge(self._dataset, sources, won, against=against, is_batch=is_batch)
         from etl.ingestion.destination import deleting  # noqa: PLC0415 - the records of most datasets delete nothing
 
-        return deleting.merge(self._dataset, sources, won, against=against, lock="exclusive" if waits else "shared")
+        lock: deleting.Lock = "exclusive" if waits else "shared"
+        return deleting.merge(self._dataset, sources, won, against=against, lock=lock, is_batch=is_batch)
 
     def updates(self, connection: psycopg.Connection) -> Updates | None:
         """Begin to count the older versions that a batch writes over."""
@@ -186,7 +194,9 @@ class Merge(WriteMode):
         If the tables were empty before the first batch, the rows are only inserted until a key comes twice: being ready
         for that costs more.
         """
-        waits = self._has_deletions(exchange.connection, sources)
+        merge = partial(
+            self._merge, sources, merging.WON, waits=self._has_deletions(exchange.connection, sources), is_batch=True
+        )
         if self._way is None:
             self._way = self._first_way(exchange.connection)
         while self._way != "merge":
@@ -195,12 +205,12 @@ class Merge(WriteMode):
                     if self._way == "insert":
                         statements = merging.insert_new(self._dataset, sources)
                     else:
-                        statements = self._merge(sources, merging.WON, against="none", waits=waits)
+                        statements = merge(against="none")
                     written = yield from run_statements(exchange, self._dataset, statements)
                     return self._new_keys(sum(written.values()))
             except psycopg.errors.UniqueViolation:
                 self._way = "insert_newest" if self._way == "insert" else "merge"
-        written = yield from run_statements(exchange, self._dataset, self._merge(sources, merging.WON, waits=waits))
+        written = yield from run_statements(exchange, self._dataset, merge())
         row = exchange.connection.execute(merging.read_counters()).fetchone()
         lost, repeated = row or (0, 0)
         return self._new_keys(sum(written.values()) + int(lost) - int(repeated))
