@@ -194,14 +194,14 @@ def load_all(load: Load, sources: Sequence[Source], result: CommandResult, repor
 
 def _ends_of_several(load: Load, sources: Sequence[Source], sessions: Sessions) -> Generator[_Ends]:
     """Load the sources in their order, and yield the end of each for each target."""
-    from etl.ingestion.pipeline import together  # noqa: PLC0415 - a load of one source does without it
+    from etl.ingestion.pipeline import file_groups  # noqa: PLC0415 - a load of one source does without it
 
-    if not together.is_possible(load):
+    if not file_groups.is_possible(load):
         for source in sources:
             yield _ends_of(load, source, sessions)
         return
-    with together.Together(load) as loader:
-        for source, summary in loader.ends(sources):
+    with file_groups.FileGroups(load) as groups:
+        for source, summary in groups.ends(sources):
             yield _ends_of(load, source, sessions) if summary is None else [(summary, None)]
 
 
