@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from etl.errors import EtlError, SourceError
 from etl.ingestion.constants import (
@@ -23,7 +23,7 @@ from etl.ingestion.constants import (
 from etl.ingestion.fingerprints import LF, Fingerprint, Mark, is_own, powers_between
 from etl.ingestion.framing.boundaries import NotJSON, is_whole_record, value_end
 from etl.ingestion.framing.dialects import dialect_of
-from etl.ingestion.framing.documents import Container, Document, Surroundings, container
+from etl.ingestion.framing.documents import Container, Document, OutsideReader, container
 from etl.ingestion.framing.formats import format_of
 from etl.ingestion.framing.needles import BlockStart, Needle
 from etl.ingestion.framing.nesting import ArrayScan, BracketScan, is_nested_deeper
@@ -56,8 +56,7 @@ class CutOptions:
     A piece has at most `batch_rows` records; the first has at most `first_rows`, and each at most twice as many as the
     one before it. The `prover` is asked first how many records a block holds; without a prover the cutter checks the
     blocks itself. `expected` returns marks that may come after so many records: where the source has one of them, its
-    records were proven before. `surroundings` collects members of the document around the records. `outside` is given
-    each event of the document outside of the records, by ijson.
+    records were proven before. `outside` reads what the document has outside of the records.
     """
 
     format: Format
@@ -67,8 +66,7 @@ class CutOptions:
     first_rows: int = sys.maxsize
     prover: Prover | None = None
     expected: Callable[[int], Sequence[Mark]] | None = None
-    outside: Callable[[str, Any], None] | None = None
-    surroundings: Surroundings | None = None
+    outside: OutsideReader | None = None
 
 
 class NoRecordsError(SourceError):
@@ -123,8 +121,7 @@ def _of_documents(window: Window, paths: Sequence[CutOptions]) -> Iterator[Piece
     ]
     numbers = dict.fromkeys(range(len(paths)), 1)
     missing = set(numbers)
-    surroundings = [options.surroundings for options in paths if options.surroundings]
-    document = Document(window, wanted, surroundings, paths[0].outside)
+    document = Document(window, wanted, [options.outside for options in paths if options.outside])
     # A piece may have records of several arrays, such as small pages.
     is_joining = len(paths) == 1 and builders[0].shape == "array"
     try:

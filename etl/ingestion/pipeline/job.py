@@ -18,7 +18,7 @@ from etl.datasets.paths import parse
 from etl.errors import EtlError, InterruptedByUserError, SignalledError
 from etl.ingestion.constants import BYTES_PER_WORKER, FIRST_BATCH_ROWS, MAX_DEFAULT_WORKERS
 from etl.ingestion.fingerprints import Mark
-from etl.ingestion.framing.documents import Surroundings
+from etl.ingestion.framing.document_members import DocumentMembers
 from etl.ingestion.framing.pieces import CutOptions
 from etl.ingestion.ledger.runs import Run
 from etl.ingestion.sources.stream import Stream
@@ -233,10 +233,10 @@ class Target:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _surroundings(dataset: Dataset) -> Surroundings | None:
+def _document_members(dataset: Dataset) -> DocumentMembers | None:
     """Return what collects the members of the document that columns take, if there are any."""
     paths = dataset.document_paths
-    return Surroundings(tuple(map(str, parse(path).steps)) for path in paths) if paths else None
+    return DocumentMembers(tuple(map(str, parse(path).steps)) for path in paths) if paths else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +276,7 @@ class Load:
             max_record_bytes=settings.max_record_bytes,
             prover=prover,
             expected=expected,
-            surroundings=_surroundings(target.dataset),
+            outside=_document_members(target.dataset),
         )
 
     def dataset_of(self, target: Target, stream: Stream) -> Dataset:
@@ -287,7 +287,7 @@ class Load:
         dataset = target.dataset.of_source(stream.source.name)
         if not dataset.document_paths:
             return dataset
-        from etl.ingestion.pipeline.surroundings import resolved  # noqa: PLC0415 - few definitions name such members
+        from etl.ingestion.pipeline.document_members import resolved  # noqa: PLC0415 - few definitions name such members
 
         return resolved(dataset, stream, self.cut_options(target))
 

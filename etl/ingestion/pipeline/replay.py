@@ -31,8 +31,8 @@ from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.outcome import log_unknown
 from etl.ingestion.pipeline.refreshing import precalculate
 from etl.ingestion.pipeline.replay_batch import ReplayLedgerWriter, batch_of, require_whole
+from etl.ingestion.transform.document_members import with_stored
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.transform.surroundings import with_stored
 from etl.precalculation.refresh import RefreshResult
 from etl.settings import Mode, RetrySettings
 
