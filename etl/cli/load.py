@@ -31,7 +31,7 @@ from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate
 from etl.ingestion.pipeline.job import Load, Target
 from etl.ingestion.pipeline.sharing import shares_of
 from etl.ingestion.sources import encodings, naming
-from etl.ingestion.values import Balance, Summary
+from etl.ingestion.summary import Balance, Summary
 from etl.metrics import Report
 from etl.settings import LoadSettings
 

@@ -29,8 +29,9 @@ from etl.ingestion.pipeline.batches import LedgerWriter, Loader, retry_policy
 from etl.ingestion.pipeline.job import Load, Progress, Target
 from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.sources.stream import Stream
+from etl.ingestion.summary import Summary
 from etl.ingestion.transform.paths import Paths
-from etl.ingestion.values import Entry, Piece, Source, Summary
+from etl.ingestion.values import Entry, Piece, Source
 
 
 class ChangedMeanwhileError(BusyError):

@@ -26,8 +26,9 @@ from etl.ingestion.pipeline.load import Sessions
 from etl.ingestion.pipeline.load import load as load_source
 from etl.ingestion.pipeline.refreshing import precalculate
 from etl.ingestion.pipeline.resumption import judge
+from etl.ingestion.summary import Status, Summary
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Source, Status, Summary
+from etl.ingestion.values import Source
 from etl.precalculation import catalogue
 from etl.precalculation.refresh import RefreshResult
 

@@ -35,9 +35,10 @@ from etl.ingestion.pipeline.known import Known, is_complete, run_of
 from etl.ingestion.pipeline.small_files import SmallFile, grouped
 from etl.ingestion.recognition import group_comparison
 from etl.ingestion.recognition.comparison import Recognition
+from etl.ingestion.summary import Balance, Summary
 from etl.ingestion.transform.paths import Paths
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Balance, Batch, Entry, PolicyEffects, Source, Summary
+from etl.ingestion.values import Batch, Entry, PolicyEffects, Source
 from etl.settings import Decoder
 
 log = structlog.get_logger(__name__)

@@ -22,7 +22,8 @@ from etl.ingestion.framing.document_members import DocumentMembers
 from etl.ingestion.framing.pieces import CutOptions
 from etl.ingestion.ledger.runs import Run
 from etl.ingestion.sources.stream import Stream
-from etl.ingestion.values import Prover, Source, Summary, printable_path
+from etl.ingestion.summary import Summary
+from etl.ingestion.values import Prover, Source, printable_path
 from etl.logs import Logs
 from etl.precalculation.refresh import RefreshResult
 from etl.settings import LoadSettings, Mode
