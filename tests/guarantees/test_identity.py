@@ -24,8 +24,9 @@ from etl.ingestion import fingerprints
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing import piece_builder
 from etl.ingestion.pipeline import opening
-from etl.ingestion.pipeline.job import Load, Stop, Target, Unwatched
+from etl.ingestion.pipeline.job import Load, Stop, Unwatched
 from etl.ingestion.pipeline.load import load
+from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.recognition import choosing, comparison
 from etl.ingestion.values import Source
 from etl.settings import Limit, LoadSettings, RetrySettings
