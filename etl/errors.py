@@ -147,7 +147,7 @@ class InterruptedByUserError(EtlError):
         self.exit_code = gravest([128 + (signal_number or signal.SIGINT)])
 
 
-def together(errors: Sequence[EtlError]) -> EtlError:
+def combined(errors: Sequence[EtlError]) -> EtlError:
     """Return one error for several, at least one: the gravest of them, and the sentences of the others."""
     code = gravest(error.exit_code for error in errors)
     first = next(error for error in errors if error.exit_code == code)

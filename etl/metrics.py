@@ -19,7 +19,7 @@ import structlog
 from etl import queries
 from etl.database.connecting import Database, connect
 from etl.errors import DONE, DatabaseError, EtlError, ExitCode, UsageError, reason_of, sqlstate_of
-from etl.ingestion.values import Summary
+from etl.ingestion.summary import Summary
 
 _SQL = queries.load("metrics")
 

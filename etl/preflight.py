@@ -1,11 +1,11 @@
 """Checks of everything that a load needs of a database and its server, before a load. Changes nothing."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psycopg
 
@@ -99,6 +99,11 @@ def _server(connection: psycopg.Connection, target: Database, way: Pooling) -> I
         remedy=f"to stop loads, revoke etl_loader from {facts['user_name']}",
         otherwise="warn",
     )
+    yield from _session(connection, facts)
+
+
+def _session(connection: psycopg.Connection, facts: Mapping[str, Any]) -> Iterator[Finding]:
+    """Check the encoding, and what a session of this role may do."""
     yield _finding(
         "encoding",
         is_right=facts["encoding"] == "UTF8",

@@ -17,7 +17,7 @@ from etl.database.connecting import Database
 from etl.database.inventory import Made
 from etl.database.sqlstates import code_of, condition
 from etl.datasets import Dataset
-from etl.errors import DefinitionError, EtlError, UnreachableError, UsageError, together
+from etl.errors import DefinitionError, EtlError, UnreachableError, UsageError, combined
 from etl.ingestion.destination import refusals
 from etl.ingestion.ledger import losses
 from etl.precalculation import catalogue, installation
@@ -80,7 +80,7 @@ def migrate(target: Database, config_dir: Path) -> Migrated:
 
 
 def _left_out(errors: Sequence[EtlError], migrated: Migrated) -> LeftOutError:
-    first = together(errors)
+    first = combined(errors)
     error = LeftOutError(f"{first}; everything else is installed", hint=first.hint)
     error.migrated = migrated
     return error

@@ -34,8 +34,9 @@ from etl.ingestion.fingerprints import Fingerprint, Mark
 from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.ingestion.ledger import marks, runs
 from etl.ingestion.ledger.marks import Reader
-from etl.ingestion.pipeline.job import Load, Stop, Target
+from etl.ingestion.pipeline.job import Load, Stop
 from etl.ingestion.pipeline.load import load
+from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.values import Source
 from etl.provisioning import migrate

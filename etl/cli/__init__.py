@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -28,8 +28,11 @@ from etl.errors import (
     gravest,
     reason_of,
 )
-from etl.settings import GlobalSettings, LogFormat, LogLevel, read_file_settings
+from etl.settings import FileSettings, GlobalSettings, LogFormat, LogLevel, read_file_settings
 from etl.version import __version__
+
+if TYPE_CHECKING:
+    from etl.logs import Logs
 
 # Each command is the module of its name. Its help text is repeated here, so that --help does not import them all.
 _COMMANDS = {
@@ -137,8 +140,6 @@ def cli(
     Exit codes: 0 all loaded; 1 some records rejected; 2 wrong usage; 3 source unreadable; 4 database away;
     5 too many rejected; 6 busy; 70 a fault of this tool; 129, 130 and 143 stopped by a signal.
     """
-    from etl import logs
-
     _require_working_folder()
     if is_given(ctx, "config_dir") and ctx.invoked_subcommand != "init" and not Path(config_dir).is_dir():
         raise UsageError(
@@ -148,15 +149,7 @@ def cli(
     defaults_of = {name: settings.as_defaults(name) for name in TAKE_FROM_FILE}
     # Click looks for the defaults of a subcommand below those of its group.
     ctx.default_map = {name: values | dict.fromkeys(_SUBCOMMANDS, values) for name, values in defaults_of.items()}
-    defaults = settings.as_defaults()
-    given = {
-        name: defaults[name] for name in ("log_format", "log_level") if name in defaults and not is_given(ctx, name)
-    }
-    log_format, log_level = given.get("log_format", log_format), given.get("log_level", log_level)
-    if is_verbose or is_quiet:
-        log_level = _level_of(ctx, is_verbose=is_verbose, is_quiet=is_quiet)
-    log_level = log_level or default_log_level(log_format, ctx.invoked_subcommand)
-    log_settings = logs.Logs(format=log_format, level=log_level, colors=use_colors())
+    log_settings = _log_settings(ctx, settings, log_format, log_level, is_verbose=is_verbose, is_quiet=is_quiet)
     messages.use(log_settings)
     messages.warn_of_unknown(os.environ)
     ctx.obj = Common(
@@ -166,6 +159,29 @@ def cli(
         logs=log_settings,
         is_quiet=is_quiet,
     )
+
+
+def _log_settings(
+    ctx: click.Context,
+    settings: FileSettings,
+    log_format: LogFormat,
+    log_level: str | None,
+    *,
+    is_verbose: bool,
+    is_quiet: bool,
+) -> "Logs":
+    """Return how to log: by the options; those that are not given come from the file with settings."""
+    from etl import logs
+
+    defaults = settings.as_defaults()
+    given = {
+        name: defaults[name] for name in ("log_format", "log_level") if name in defaults and not is_given(ctx, name)
+    }
+    log_format, log_level = given.get("log_format", log_format), given.get("log_level", log_level)
+    if is_verbose or is_quiet:
+        log_level = _level_of(ctx, is_verbose=is_verbose, is_quiet=is_quiet)
+    log_level = log_level or default_log_level(log_format, ctx.invoked_subcommand)
+    return logs.Logs(format=log_format, level=log_level, colors=use_colors())
 
 
 def _level_of(ctx: click.Context, *, is_verbose: bool, is_quiet: bool) -> LogLevel:

@@ -26,7 +26,7 @@ from etl.cli.options import (
 )
 from etl.cli.tables import Column, print_table
 from etl.database.connecting import connect
-from etl.errors import EtlError, UsageError, gravest, together
+from etl.errors import EtlError, UsageError, combined, gravest
 from etl.ingestion.failed_store import leftovers
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import failures, history, runs
@@ -136,7 +136,7 @@ def show_command(common: Common, wanted: Selected, limit: int | None, failed_dir
             shown = Shown(store, chosen, faults, wanted, limit)
             shown.print()
             if shown.errors:
-                raise together(shown.errors)
+                raise combined(shown.errors)
 
 
 @command.command("replay", epilog="Example: etl failed replay --dataset shipments")
@@ -246,7 +246,7 @@ def discard_command(common: Common, wanted: Selected, reason: str, failed_dir: P
             else:
                 print_text(f"discarded {failure.id}: {failure.count_records:,} records")
     if errors:
-        raise together(errors)
+        raise combined(errors)
 
 
 @command.command("purge", epilog="Example: etl failed purge --older-than 30d")

@@ -1,7 +1,8 @@
 """`etl load`."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
@@ -23,15 +24,16 @@ from etl.cli.options import (
     print_text,
     settings_options,
 )
-from etl.cli.progress import display
+from etl.cli.progress import Display, display
 from etl.cli.stopping import ending_after, stopped_by_signals
-from etl.errors import DONE, SIGNALS, EtlError, ExitCode, UsageError
+from etl.errors import DONE, EtlError, ExitCode, UsageError
 from etl.ingestion.pipeline import outcome
-from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
-from etl.ingestion.pipeline.job import Load, Target
-from etl.ingestion.pipeline.sharing import shares_of
+from etl.ingestion.pipeline.command import CommandResult, load_all
+from etl.ingestion.pipeline.job import Load
+from etl.ingestion.pipeline.targets import Target, targets_of
 from etl.ingestion.sources import encodings, naming
-from etl.ingestion.values import Balance, Summary
+from etl.ingestion.summary import Balance, Summary
+from etl.ingestion.values import Source
 from etl.metrics import Report
 from etl.settings import LoadSettings
 
@@ -109,7 +111,7 @@ def command(
     if settings.dry_run:
         report.withdraw()
     with explaining_swapped(["load"], dataset, sources, common.config_dir):
-        shares = shares_of(dataset, settings.records, settings.format, common.config_dir)
+        targets = targets_of(dataset, settings, common.config_dir)
     if settings.encoding != "auto":
         encodings.require_known(settings.encoding)
     named = [each for argument in sources for each in naming.named(argument, settings.encoding)]
@@ -117,31 +119,29 @@ def command(
     shown = display(named, is_json=common.is_quiet or common.logs.format == "json")
     with Ends(as_json=as_json, sources=len(named)) as ends:
         try:
-            patience = common.patience(settings.retries, settings.retry_for)
-            with ending_after(timeout), common.database(patience) as database, stopped_by_signals() as stop:
-                load = Load(
-                    database=database,
-                    settings=settings,
-                    targets=[Target.of(share.dataset, share.records, settings) for share in shares],
-                    stop=stop,
-                    logs=replace(common.logs, below=shown.height),
-                    watch=shown,
-                )
-                require_all(load, named, common.config_dir)
-                load_all(load, named, result, ends.tell)
-                precalculate_all(load, common.config_dir, result, partial(ends.tell_later, report))
-                if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
-                    report.look_at(database)
+            with _begun(common, settings, targets, shown, timeout) as load:
+                load_all(load, named, common.config_dir, result, ends.tell, partial(ends.tell_later, report))
+                if not result.is_stopped:
+                    report.look_at(load.database)
         except UsageError:
             raise
         except EtlError as error:
-            for number, share in enumerate(shares):
-                summary = outcome.not_begun(named[0], share.dataset, common.name, error)
-                ends.tell(summary, None if number else error)
+            ends.tell_not_begun(named[0], targets, common.name, error)
             result.codes.add(error.exit_code)
         report.count_sources(result.summaries)
-        ends.sum_up(result, len(named), len(shares))
+        ends.sum_up(result, len(named), len(targets))
     return LedgerCode(result.exit_code)
+
+
+@contextmanager
+def _begun(
+    common: Common, settings: LoadSettings, targets: Sequence[Target], shown: Display, timeout: float | None
+) -> Iterator[Load]:
+    """Yield the load with its database, which a signal or the end of the time stops."""
+    patience = common.patience(settings.retries, settings.retry_for)
+    with ending_after(timeout), common.database(patience) as database, stopped_by_signals() as stop:
+        logs = replace(common.logs, below=shown.height)
+        yield Load(database=database, settings=settings, targets=targets, stop=stop, logs=logs, watch=shown)
 
 
 class Ends:
@@ -180,6 +180,11 @@ class Ends:
             self._later.append((error, about))
         elif error:
             print_error(error, **about)
+
+    def tell_not_begun(self, source: Source, targets: Sequence[Target], database: str, error: EtlError) -> None:
+        """Print that no source could begin, for each target; the error comes with the first."""
+        for number, target in enumerate(targets):
+            self.tell(outcome.not_begun(source, target.dataset, database, error), None if number else error)
 
     def tell_later(self, report: Report, error: EtlError) -> None:
         """Keep an error that ended no source for the end."""

@@ -16,7 +16,8 @@ import structlog
 from etl.ingestion.pipeline import counting
 from etl.ingestion.pipeline.job import Progress, Watch
 from etl.ingestion.sources.stream import Stream
-from etl.ingestion.values import Source, Summary
+from etl.ingestion.summary import Summary
+from etl.ingestion.values import Source
 from etl.precalculation.refresh import RefreshResult
 from etl.standard_streams import is_drawn_on, one_line, styled
 

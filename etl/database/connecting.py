@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
 from etl import queries
-from etl.database import sessions, times, watching
+from etl.database import sessions, watching
 from etl.database.answers import answer_to, wrong_parameter
 from etl.database.pooling import Pooling, SharedSessionError, pooling
 from etl.database.sqlstates import code_of
@@ -282,7 +282,7 @@ def _connect(database: Database, application_name: str, limits: str = "") -> Ser
         if not _is_revived(database):
             raise
         connection = ServerConnection.connect(conninfo, autocommit=True)
-    times.read_all(connection)
+    sessions.read_all_times(connection)
     connection.answers_within = watching.ANSWER_SECONDS
     return connection
 

@@ -1,6 +1,13 @@
-"""The settings of a session: pinned, whatever the role and its database set, or reported where the role may not."""
+"""The settings of a session: pinned, whatever the role and its database set, or reported where the role may not.
+
+A session also reads dates and times that the calendar of Python lacks: PostgreSQL holds times before the year 1 and
+after the year 9999, and `infinity`.
+"""
 
 import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.types import datetime as python
 
 from etl import queries
 from etl.database.pooling import Pooling, SharedSessionError
@@ -58,3 +65,30 @@ def replication_role(connection: psycopg.Connection) -> str:
     """Return session_replication_role: with `replica` no trigger notes the changes of the facts."""
     row = connection.execute(_SQL["replication_role"]).fetchone()
     return str(row[0]) if row else "origin"
+
+
+def read_all_times(connection: psycopg.Connection) -> None:
+    """Let a connection return each date or time that Python cannot hold as the server's text."""
+    for name, loader in _LOADERS.items():
+        connection.adapters.register_loader(name, _or_text(loader))
+
+
+def _or_text(loader: type[Loader]) -> type[Loader]:
+    class OrText(loader):  # type: ignore[valid-type,misc] # a class of psycopg that is chosen at run time
+        def load(self, data: Buffer) -> object:
+            try:
+                return super().load(data)
+            except psycopg.DataError:
+                return bytes(data).decode()
+
+    return OrText
+
+
+_LOADERS: dict[str, type[Loader]] = {
+    "date": python.DateLoader,
+    "time": python.TimeLoader,
+    "timetz": python.TimetzLoader,
+    "timestamp": python.TimestampLoader,
+    "timestamptz": python.TimestamptzLoader,
+    "interval": python.IntervalLoader,
+}

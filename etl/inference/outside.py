@@ -50,7 +50,6 @@ class Outside:
     def __init__(self, records: str) -> None:
         self._prefix = records.split(".")[:-1]
         self._counts: dict[str, int] = {}
-        self._path: list[str] = []
         self._has_lost_names = records.endswith(".item") and "*" in self._prefix
         self._members: list[Member] = []
         self._documents = 0
@@ -70,47 +69,41 @@ class Outside:
             self._counts.pop(member.spelled)
         return self._members
 
-    def add(self, event: str, value: Any) -> None:
-        """Add the next event of the document; the records are not among the events."""
-        if event == "map_key":
-            self._path[-1] = str(value)
-        elif event in {"start_map", "start_array"}:
-            self._documents += not self._path
-            if self._is_list_of_records():
+    def add(self, path: Sequence[str], event: str, value: Any) -> None:
+        """Add the next event of the document, with the path at which it is; the records are not among the events."""
+        if event in {"start_map", "start_array"}:
+            self._documents += not path
+            if self._is_list_of_records(path):
                 self._is_after_records = True
                 if event == "start_array" and self._has_lost_names:
                     self._count(".".join(self._prefix) + " (the names there)")
-            self._path.append("item" if event == "start_array" else "")
-        elif event in {"end_map", "end_array"}:
-            self._path.pop()
-        elif self._path:
-            spelled = self._spelled()
+        elif path and event not in {"map_key", "end_map", "end_array"}:
+            spelled = self._spelled(path)
             if spelled not in self._counts:
-                self._note_member(spelled, value)
+                self._note_member(path, spelled, value)
             self._count(spelled)
 
-    def _note_member(self, spelled: str, value: Any) -> None:
+    def _note_member(self, path: Sequence[str], spelled: str, value: Any) -> None:
         """Note a scalar that identifies the document: it is no part of a list, and does not say how one was made."""
-        path = tuple(self._path)
         is_member = not self._is_after_records and "item" not in path and len(path) <= _DEEPEST_MEMBER
         if not is_member or value is None or len(self._members) >= _MOST_MEMBERS or len(str(value)) > _LONGEST_VALUE:
             return
-        if not all(path) or spelled.endswith("*") or not vocabulary.identifies_document(path):
+        if not all(path) or spelled.endswith("*") or not vocabulary.identifies_document(tuple(path)):
             return
-        self._members.append(Member(path=path, spelled=spelled, value=value))
+        self._members.append(Member(path=tuple(path), spelled=spelled, value=value))
 
-    def _is_list_of_records(self) -> bool:
-        return len(self._path) == len(self._prefix) and all(
-            wanted in {"*", name} for wanted, name in zip(self._prefix, self._path, strict=True)
+    def _is_list_of_records(self, path: Sequence[str]) -> bool:
+        return len(path) == len(self._prefix) and all(
+            wanted in {"*", name} for wanted, name in zip(self._prefix, path, strict=True)
         )
 
-    def _spelled(self) -> str:
-        text = ".".join(self._path[:_MOST_LEVELS])
-        if len(self._path) > _MOST_LEVELS or len(text) > _LONGEST:
+    def _spelled(self, path: Sequence[str]) -> str:
+        text = ".".join(path[:_MOST_LEVELS])
+        if len(path) > _MOST_LEVELS or len(text) > _LONGEST:
             return f"{text[:_LONGEST]}*"
         if text in self._counts or len(self._counts) < _MOST_PATHS:
             return text
-        first = f"{self._path[0]}.*"[:_LONGEST]
+        first = f"{path[0]}.*"[:_LONGEST]
         return first if first in self._counts or len(self._counts) < 2 * _MOST_PATHS else "*"
 
     def _count(self, path: str) -> None:

@@ -67,7 +67,7 @@ class Records:
 def observe_first(stream: Stream, path: str, sample: int | None, root: Observation, outside: Outside) -> Records:
     """Observe the first `sample` records (None: all of them), and what a document has around its records."""
     records = Records()
-    options = CutOptions(format="auto", records_path=path, batch_rows=_PIECE_RECORDS, outside=outside.add)
+    options = CutOptions(format="auto", records_path=path, batch_rows=_PIECE_RECORDS, outside=outside)
     pieces = cut(stream, options)
     for piece in pieces:
         left = None if sample is None else sample - records.first

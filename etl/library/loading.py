@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple, Unpack
 
 from etl import metrics
-from etl.errors import DONE, SIGNALS, EtlError, ExitCode, InterruptedByUserError, UsageError
-from etl.ingestion.pipeline.command import CommandResult, load_all, precalculate_all, require_all
-from etl.ingestion.pipeline.job import Load, Stop, Target, Unwatched
-from etl.ingestion.pipeline.sharing import Share, shares_of
+from etl.errors import DONE, EtlError, ExitCode, InterruptedByUserError, UsageError
+from etl.ingestion.pipeline.command import CommandResult, load_all
+from etl.ingestion.pipeline.job import Load, Stop, Unwatched
+from etl.ingestion.pipeline.targets import Target, targets_of
 from etl.ingestion.sources.given import ProgramError
 from etl.ingestion.values import Source
 from etl.library.arguments import (
@@ -87,22 +87,20 @@ def _load(asked: _Asked, calls: Calls | None, metrics_file: Path | None) -> Comm
     """Load all sources and refresh the aggregates, as the command does."""
     result, settings, folder = CommandResult(), asked.settings, asked.folder
     with metrics.Report(metrics_file, "load", asked.dataset) as report:
-        shares = shares_of(asked.dataset, settings.records, settings.format, folder)
-        _require_separable(shares, asked.sources)
-        with opened(asked.database, folder, settings) as target, _ending_after(asked.timeout) as stop:
+        targets = targets_of(asked.dataset, settings, folder)
+        _require_separable(targets, asked.sources)
+        with opened(asked.database, folder, settings) as database, _ending_after(asked.timeout) as stop:
             load = Load(
-                database=target,
+                database=database,
                 settings=settings,
-                targets=[Target.of(share.dataset, share.records, settings) for share in shares],
+                targets=targets,
                 stop=stop,
                 logs=Logs(level="critical"),  # The processes of several workers have no logger of this program.
                 watch=calls or Unwatched(),
             )
-            require_all(load, asked.sources, folder)
-            load_all(load, asked.sources, result, lambda _summary, _error: None)
-            precalculate_all(load, folder, result, report.note_error)
-            if not result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
-                report.look_at(target)
+            load_all(load, asked.sources, folder, result, lambda *_: None, report.note_error)
+            if not result.is_stopped:
+                report.look_at(database)
         report.count_sources(result.summaries)
         report.exit_code = result.exit_code
     return result
@@ -126,9 +124,9 @@ def _ending_after(seconds: float | None) -> Iterator[Stop]:
         timer.cancel()
 
 
-def _require_separable(shares: Iterable[Share], sources: Iterable[Source]) -> None:
+def _require_separable(targets: Iterable[Target], sources: Iterable[Source]) -> None:
     """Raise UsageError when records of a program would have to be shared by several datasets."""
-    names = [share.dataset.name for share in shares]
+    names = [target.dataset.name for target in targets]
     if len(names) > 1 and any(source.is_lines for source in sources):
         raise UsageError(
             f"records of a program belong to one dataset, got {', '.join(names)}", hint="load each dataset by itself"

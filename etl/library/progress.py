@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from etl.errors import InterruptedByUserError
 from etl.ingestion.pipeline import counting, job
 from etl.ingestion.sources.stream import Stream
-from etl.ingestion.values import Summary
+from etl.ingestion.summary import Summary
 from etl.precalculation.refresh import RefreshResult
 
 _SECONDS = 0.25

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from etl.database import connecting
-from etl.errors import InternalError, together
+from etl.errors import InternalError, combined
 from etl.ingestion.pipeline import undoing
 from etl.ingestion.pipeline.undoing import UndoRequest, UndoResult
 from etl.library.arguments import require_kinds
@@ -27,7 +27,7 @@ def precalculate(
         done = Precalculated(refresh_all(connection, chosen, run=None, full=full))
     wrong = () if aggregates else tuple(catalogue.look(folder)[1].values())
     if wrong:
-        raise together(wrong)
+        raise combined(wrong)
     return done
 
 

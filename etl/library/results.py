@@ -14,7 +14,7 @@ from etl.ingestion.ledger.failures import State
 from etl.ingestion.ledger.history import RunRow
 from etl.ingestion.pipeline.replay import ReplayResult
 from etl.ingestion.pipeline.undoing import UndoResult
-from etl.ingestion.values import Summary
+from etl.ingestion.summary import Summary
 from etl.precalculation.refresh import RefreshResult
 
 _MOST_ROWS = 200

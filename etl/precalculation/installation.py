@@ -11,7 +11,7 @@ from psycopg import sql
 from etl import queries
 from etl.database.migrations import denied
 from etl.database.sqlstates import code_of, condition
-from etl.errors import DefinitionError, EtlError, UsageError, together
+from etl.errors import DefinitionError, EtlError, UsageError, combined
 from etl.precalculation import triggers
 from etl.precalculation.buckets import KINDS
 from etl.precalculation.catalogue import Aggregate, Fact
@@ -58,7 +58,7 @@ def install(connection: psycopg.Connection, aggregates: Sequence[Aggregate], dat
         for role in roles:
             connection.execute(_SQL["grant_freshness"].format(role=sql.Identifier(role)))
     if errors:
-        raise together(errors)
+        raise combined(errors)
     return new_tables
 
 

@@ -7,10 +7,10 @@ import msgspec
 import psycopg
 import structlog
 
-from etl.database import times
 from etl.errors import UsageError
 from etl.precalculation import reading
 from etl.precalculation.reading import Subject
+from etl.report import times
 
 log = structlog.get_logger(__name__)
 

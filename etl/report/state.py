@@ -4,9 +4,8 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from etl.database import times
 from etl.precalculation.reading import Row
-from etl.report import display
+from etl.report import display, times
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from etl.cli import progress
 from etl.cli.load import sentence, total_of
 from etl.cli.progress import Lines, Pace
 from etl.ingestion.pipeline.job import Progress
-from etl.ingestion.values import Balance, Summary
+from etl.ingestion.summary import Balance, Summary
 from tests.support.site import Site
 
 NAME = "a-name-that-is-seen-in-the-bar"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from etl.datasets import read
 from etl.errors import DefinitionError, TooManyRejectedError
-from etl.ingestion.values import Summary
+from etl.ingestion.summary import Summary
 from etl.settings import Mode, OnDuplicate
 from tests.support.commands import PATIENT
 from tests.support.databases import databases_of

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from etl.errors import EtlError
-from etl.ingestion.values import Summary
+from etl.ingestion.summary import Summary
 from etl.settings import Mode, RetrySettings
 from tests.support.site import Site
 

@@ -16,7 +16,7 @@ from etl import datasets, queries
 from etl.cli import cli
 from etl.datasets import reading
 from etl.errors import EtlError, ExitCode
-from etl.ingestion.values import Status
+from etl.ingestion.summary import Status
 from etl.settings import file_keys, read_file_settings, shipped
 from scripts import update_docs
 from scripts.update_docs import PAGES, ROOT

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from etl.ingestion import fingerprints
 from etl.ingestion.constants import CELL_BYTES
 from etl.ingestion.fingerprints import Mark
-from etl.ingestion.framing import pieces, window
+from etl.ingestion.framing import piece_builder, window
 from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.ingestion.values import Piece
 from tests.support.streams import Bytes
@@ -70,8 +70,8 @@ def test_every_reader_makes_the_marks_of_the_bytes(
     texts = [json.dumps(record, ensure_ascii=False) for record in records]
     with (
         patch.object(fingerprints, "CELL_BYTES", cell),
-        patch.object(pieces, "CELL_BYTES", cell),
-        patch.object(pieces, "BLOCK_BYTES", cell // 2),
+        patch.object(piece_builder, "CELL_BYTES", cell),
+        patch.object(piece_builder, "BLOCK_BYTES", cell // 2),
         patch.object(window, "BLOCK_BYTES", cell // 2),
         patch.object(window, "_LAST_OF_CELL_BYTES", cell * 3 // 4),
         patch.object(window, "READ_BYTES", read_bytes),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from etl.errors import SourceError
 from etl.ingestion.constants import BLOCK_BYTES, MAX_NESTING, READ_BYTES
-from etl.ingestion.framing import boundaries, decoding, needles, pieces, window
+from etl.ingestion.framing import boundaries, decoding, needles, piece_builder, pieces, window
 from etl.ingestion.framing.boundaries import piece_spans
 from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.ingestion.framing.spans import spans
@@ -184,7 +184,7 @@ def _read_in(size: int) -> Iterator[None]:
     with (
         patch.object(window, "READ_BYTES", size),
         patch.object(window, "BLOCK_BYTES", block),
-        patch.object(pieces, "BLOCK_BYTES", block),
+        patch.object(piece_builder, "BLOCK_BYTES", block),
     ):
         yield
 
@@ -495,7 +495,7 @@ def test_large_records_come_whole() -> None:
     large = json.dumps({"a": "},{[" * 1_250_000})
     for before, between, after in (("[", ",", "]"), ("", "\n", "\n")):
         document = _built([before, (large,), between, ("{}",), between, (large,), after])
-        with patch.object(pieces, "PIECE_BYTES", 1 << 20):
+        with patch.object(piece_builder, "PIECE_BYTES", 1 << 20):
             found = document.cut(100)
         assert _places(found) == document.places
         assert [piece.count for piece in found] == [1, 2]

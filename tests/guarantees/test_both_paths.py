@@ -14,7 +14,7 @@ from psycopg import sql
 from structlog.testing import capture_logs
 
 from etl.ingestion.constants import MAX_NESTING
-from etl.ingestion.framing import decoding, partial, pieces, window
+from etl.ingestion.framing import decoding, partial, piece_builder, window
 from etl.ingestion.transform import fastpath, lines
 from etl.ingestion.transform.extras import Extras
 from etl.ingestion.transform.projection import Projection
@@ -585,7 +585,7 @@ def documents(draw: st.DrawFn) -> bytes:
 def test_both_paths_treat_random_documents_alike(site: Site, document: bytes, batch_rows: int, block: int) -> None:
     """Both paths load the same rows, reject the same records and end with the same exit code for any document."""
     checked = _load(site, document, decoder="ijson", batch_rows=100)
-    with patch.object(window, "BLOCK_BYTES", block), patch.object(pieces, "BLOCK_BYTES", block):
+    with patch.object(window, "BLOCK_BYTES", block), patch.object(piece_builder, "BLOCK_BYTES", block):
         fast = _load(site, document, batch_rows=batch_rows)
     assert fast == checked
 
@@ -728,7 +728,7 @@ def test_a_deep_value_that_the_server_refuses_rejects_its_record(site: Site) -> 
 def small_limit() -> Iterator[None]:
     """Let records of more than a kilobyte count as large."""
     with ExitStack() as patches:
-        for module in (decoding, fastpath, partial, pieces):
+        for module in (decoding, fastpath, partial, piece_builder):
             patches.enter_context(patch.object(module, "WHOLE_RECORD_BYTES", 1_000))
         patches.enter_context(patch.object(partial, "VALUE_BYTES", 500))
         yield

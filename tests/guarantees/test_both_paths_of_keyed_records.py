@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.ingestion.framing import pieces, window
+from etl.ingestion.framing import piece_builder, window
 from etl.ingestion.transform.projection import Projection
 from etl.settings import Decoder
 from tests.support.site import Site
@@ -96,7 +96,7 @@ def test_both_paths_treat_keyed_records_alike(site: Site, examples: int) -> None
     @given(_documents(), st.sampled_from([3, 100]), st.sampled_from([200, 1 << 17]))
     def compare(document: bytes, batch_rows: int, block: int) -> None:
         checked = _load(site, document, "ijson")
-        with patch.object(window, "BLOCK_BYTES", block), patch.object(pieces, "BLOCK_BYTES", block):
+        with patch.object(window, "BLOCK_BYTES", block), patch.object(piece_builder, "BLOCK_BYTES", block):
             assert _load(site, document, batch_rows=batch_rows) == checked
 
     compare()

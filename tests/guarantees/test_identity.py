@@ -22,10 +22,11 @@ from etl.datasets import Dataset
 from etl.errors import UsageError
 from etl.ingestion import fingerprints
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.framing import pieces
+from etl.ingestion.framing import piece_builder
 from etl.ingestion.pipeline import opening
-from etl.ingestion.pipeline.job import Load, Stop, Target, Unwatched
+from etl.ingestion.pipeline.job import Load, Stop, Unwatched
 from etl.ingestion.pipeline.load import load
+from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.recognition import choosing, comparison
 from etl.ingestion.values import Source
 from etl.settings import Limit, LoadSettings, RetrySettings
@@ -83,7 +84,7 @@ class Stopping(Unwatched):
 def small() -> Iterator[None]:
     """Make cells, and what is kept of a source, so small that short sources have many."""
     with ExitStack() as stack:
-        for module in (fingerprints, pieces):
+        for module in (fingerprints, piece_builder):
             stack.enter_context(patch.object(module, "CELL_BYTES", CELL_BYTES))
         stack.enter_context(patch.object(opening, "KEPT_BYTES", KEPT_BYTES))
         stack.enter_context(patch.object(choosing, "FULL_EXPORT_RECORDS", MANY_RECORDS))

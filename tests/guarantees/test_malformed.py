@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from etl.errors import EtlError, SourceError
-from etl.ingestion.values import Summary
+from etl.ingestion.summary import Summary
 from tests.support.site import Site
 
 Row = tuple[str, Decimal | None, Any]

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from etl.errors import EtlError
-from etl.ingestion.values import Source, Summary, hash_of
+from etl.ingestion.summary import Summary
+from etl.ingestion.values import Source, hash_of
 from tests.support.site import Site
 
 if sys.version_info >= (3, 14):

@@ -11,8 +11,8 @@ import pytest
 from etl import library
 from etl.embedded import Server
 from etl.errors import UsageError
-from etl.ingestion.pipeline.sharing import shares_of
-from etl.settings import Format
+from etl.ingestion.pipeline.targets import targets_of
+from etl.settings import Format, LoadSettings
 from tests.support.databases import databases_of
 from tests.support.exports import (
     BOTH,
@@ -208,7 +208,7 @@ def test_what_cannot_share_a_source_is_refused(
 ) -> None:
     """Datasets whose records cannot be distinguished in one source are wrong usage."""
     with pytest.raises(UsageError, match=re.escape(error)):
-        shares_of(datasets, records, format, tmp_path)
+        targets_of(datasets, LoadSettings(records=records, format=format), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -233,15 +233,17 @@ def test_definitions_may_name_their_paths(site: Site) -> None:
     (folder / "a.toml").write_text(
         'name = "a"\nrecords = "x.item"\n[[table]]\nname = "lab.a"\n[table.columns]\nid = "text"'
     )
-    assert [(share.records, share.path) for share in shares_of("a,vehicle_logs", None, "auto", config)] == [
+    targets = targets_of("a,vehicle_logs", LoadSettings(), config)
+    assert [(target.records, target.records_path) for target in targets] == [
         (None, "x.item"),
         ("vehicle_logs.item", "vehicle_logs.item"),
     ]
-    assert [share.path for share in shares_of("a,vehicle_logs", "a,b.*", "document", config)] == ["a", "b.*"]
-    [alone] = shares_of("a", "b,c.item", "ndjson", config)
+    targets = targets_of("a,vehicle_logs", LoadSettings(records="a,b.*", format="document"), config)
+    assert [target.records_path for target in targets] == ["a", "b.*"]
+    [alone] = targets_of("a", LoadSettings(records="b,c.item", format="ndjson"), config)
     assert alone.records == "b,c.item"
     with pytest.raises(UsageError, match=r"the records of a at x\.item and of vehicle_logs at x\.item are the same"):
-        shares_of("a,vehicle_logs", "x.item,x.item", "auto", config)
+        targets_of("a,vehicle_logs", LoadSettings(records="x.item,x.item"), config)
 
 
 def test_a_replace_does_not_remove_what_the_other_dataset_brings(site: Site) -> None:

@@ -3,6 +3,7 @@
 import re
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -15,7 +16,23 @@ from tests.support.checkout import ROOT
 from tests.support.site import Site
 
 PACKAGE = f"{ROOT / 'etl'}/"
-MAX_MODULES = 81
+MAX_MODULES = {
+    "etl": 9,
+    "etl/cli": 7,
+    "etl/database": 7,
+    "etl/datasets": 6,
+    "etl/ingestion": 3,
+    "etl/ingestion/destination": 5,
+    "etl/ingestion/failed_store": 1,
+    "etl/ingestion/framing": 9,
+    "etl/ingestion/ledger": 5,
+    "etl/ingestion/pipeline": 12,
+    "etl/ingestion/recognition": 2,
+    "etl/ingestion/sources": 3,
+    "etl/ingestion/transform": 12,
+}
+"""So many modules of each room a load may enter; decision 19 has the reasons."""
+
 MAX_FRAMES = 26
 
 
@@ -87,9 +104,11 @@ def profiled(site: Site, tmp_path: Path) -> Callable[..., Profile]:
 
 @pytest.mark.aggregates
 def test_a_load_enters_few_modules_and_stays_shallow(profiled: Callable[..., Profile]) -> None:
-    """A load enters a limited number of modules, and its stack has a limited depth."""
+    """A load enters a limited number of modules of each room, and its stack has a limited depth."""
     profile = profiled("clean.json", "--no-precalculate")
-    assert len(profile.modules) <= MAX_MODULES, sorted(profile.modules)
+    entered = Counter(str(Path(module).parent.relative_to(ROOT)) for module in profile.modules)
+    too_many = {room for room, count in entered.items() if count > MAX_MODULES.get(room, 0)}
+    assert not too_many, sorted(profile.modules)
     assert len(profile.deepest) <= MAX_FRAMES, profile.deepest
     assert _room_of(profile.deepest[-1]) == "cli"
 
@@ -109,9 +128,9 @@ def test_calls_that_lead_upwards_are_named_on_the_page(profiled: Callable[..., P
 
 
 def test_no_room_is_too_big() -> None:
-    """No room holds more than 15 % of the lines, and few functions are long."""
+    """No room holds more than 15 % of the lines, and no function is long."""
     found: dict[str, Any] = measures(ROOT)
     share = re.search(r"([0-9.]+) %", found["biggest room"])
     assert share is not None
     assert float(share[1]) <= 15
-    assert int(found["functions over 40 lines"]) <= 4
+    assert int(found["functions over 40 lines"]) == 0

@@ -12,10 +12,9 @@ import pytest
 from psycopg import sql
 from pyarrow import parquet
 
-from etl.database import times
 from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
-from etl.report import charts, display
+from etl.report import charts, display, times
 from etl.report.markup import element
 from tests.support.checkout import ROOT
 from tests.support.commands import RunEtl

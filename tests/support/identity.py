@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from etl.errors import EtlError
-from etl.ingestion.values import Summary
+from etl.ingestion.summary import Summary
 
 FRAMES = {
     "lines": (b"", b"\n", [b"\n", b"", b"\n\n "]),

@@ -7,9 +7,11 @@ from typing import Any
 from etl.database.connecting import Database
 from etl.datasets import Dataset
 from etl.errors import EtlError
-from etl.ingestion.pipeline.job import Load, Stop, Target
+from etl.ingestion.pipeline.job import Load, Stop
 from etl.ingestion.pipeline.load import load
-from etl.ingestion.values import Source, Summary
+from etl.ingestion.pipeline.targets import Target
+from etl.ingestion.summary import Summary
+from etl.ingestion.values import Source
 from etl.settings import Limit, LoadSettings, RetrySettings
 from tests.support.in_process import connections_closed
 

@@ -17,7 +17,8 @@ from etl.database.tables import create_tables
 from etl.datasets import Dataset, find, read
 from etl.errors import EtlError
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.values import Source, Summary
+from etl.ingestion.summary import Summary
+from etl.ingestion.values import Source
 from tests.support import in_process, loading
 from tests.support.checkout import MEASURED, ROOT
 from tests.support.commands import Ended, Running

@@ -6,9 +6,9 @@ may follow one another, such as pages: each has records at one of the paths.
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from decimal import InvalidOperation
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import ijson
 
@@ -25,9 +25,6 @@ _FEED_BYTES = 1 << 12
 
 _MAX_OTHERS = 5
 _MAX_OTHERS_LEVELS = 10
-
-_BEGINS = frozenset({"start_map", "start_array"})
-_ENDS = frozenset({"end_map", "end_array"})
 
 BOM = b"\xef\xbb\xbf"
 
@@ -85,87 +82,33 @@ def require_path(path: str) -> None:
         )
 
 
-class _Building:
-    """An object or array at a path that is being read, at this depth."""
+class OutsideReader(Protocol):
+    """Reads what a document has outside of its records."""
 
-    def __init__(self, path: tuple[str, ...]) -> None:
-        self.path = path
-        self.built = ijson.ObjectBuilder()
-        self.depth = 1
+    def add(self, path: Sequence[str], event: str, value: Any) -> None:
+        """Take the next event of ijson with the path at which it is; an event of the records is not among them.
 
-
-class Surroundings:
-    """Members of the document around the records, collected while it is read; `values` are those found so far.
-
-    Of documents that follow one another all must have the same values.
-    """
-
-    def __init__(self, wanted: Iterable[tuple[str, ...]]) -> None:
-        self.values: dict[tuple[str, ...], Any] = {}
-        self._wanted = frozenset(wanted)
-        self._first: dict[tuple[str, ...], Any] | None = None
-        self._builders: list[_Building] = []
-
-    @property
-    def has_all(self) -> bool:
-        """Whether each member was found."""
-        return self.values.keys() == self._wanted
-
-    def begin(self) -> None:
-        """Begin another document.
-
-        Raises ValueError with the path of a member that the one before it lacks.
+        Raises UsageError, without the name of the source, when the document is not as it should be.
         """
-        if self._first is None:
-            self._first = self.values
-        for path in self._first.keys() - self.values.keys():
-            raise ValueError(".".join(path))
-        self.values = {}
-
-    def note(self, path: Sequence[str], event: str, value: Any) -> None:
-        """Take an event of the document.
-
-        Raises ValueError with the path of a member that has another value than in the first document.
-        """
-        for builder in self._builders:
-            builder.built.event(event, value)
-            builder.depth += (event in _BEGINS) - (event in _ENDS)
-            if not builder.depth:
-                self._keep(builder.path, builder.built.value)
-        self._builders = [builder for builder in self._builders if builder.depth]
-        if event == "map_key" or event in _ENDS or (at := tuple(path)) not in self._wanted:
-            return
-        if event in _BEGINS:
-            self._builders.append(_Building(at))
-            self._builders[-1].built.event(event, value)
-        else:
-            self._keep(at, value)
-
-    def _keep(self, path: tuple[str, ...], value: Any) -> None:
-        if self._first is not None and self._first.get(path) != value:
-            raise ValueError(".".join(path))
-        self.values[path] = value
 
 
 class Document:
     """The document around the records; `arrays` and `objects` are other paths that could name records in it.
 
-    `outside` is given each event of ijson outside of the records, with its value.
+    Each of `outside` is given the events of ijson outside of the records.
     """
 
     def __init__(
         self,
         window: Window,
         wanted: Sequence[Container],
-        surroundings: Sequence[Surroundings] = (),
-        outside: Callable[[str, Any], None] | None = None,
+        outside: Sequence[OutsideReader] = (),
     ) -> None:
         self.arrays: list[str] = []
         self.objects: list[str] = []
         self._window = window
         self._wanted = wanted
         self._outside = outside
-        self._surroundings = surroundings
         self._longest = 1 + max(value.prefix.count(".") for value in wanted)
         self._path: list[str] = []
         self._documents = 0
@@ -231,9 +174,7 @@ class Document:
         opened = None
         for event, value in self._events:
             if self._outside:
-                self._outside(event, value)
-            for each in self._surroundings:
-                self._note_member(each, event, value)
+                self._show(event, value)
             if event == "map_key":
                 self._path[-1] = value
             elif event in {"start_map", "start_array"}:
@@ -250,22 +191,16 @@ class Document:
             raise self._window.fault(f"nested deeper than {MAX_NESTING:,} around the records", self._window.front)
         return opened
 
-    def _note_member(self, surroundings: Surroundings, event: str, value: Any) -> None:
-        """Let the event be a part of a member around the records.
+    def _show(self, event: str, value: Any) -> None:
+        """Give an event to those who read what is outside of the records.
 
-        Raises UsageError when it has another value than in the first document.
+        Raises UsageError when one of them refuses it.
         """
         try:
-            if not self._path and event in _BEGINS and self._documents:
-                surroundings.begin()
-            surroundings.note(self._path, event, value)
-        except ValueError as error:
-            raise UsageError(
-                f"{self._window.source}: document {self._documents + (not self._path)} has another value of {error}"
-                " than the first one, and a column with $document takes one value for all records",
-                hint='take the documents as records (records = "item"), their array by `each`, and the member by'
-                f' path = "^.{error}"',
-            ) from None
+            for reader in self._outside:
+                reader.add(self._path, event, value)
+        except UsageError as error:
+            raise UsageError(f"{self._window.source}: {error}", hint=error.hint) from None
 
     def _not_json(self, data: bytes) -> SourceError:
         """Return the fault of bytes around the records that are not JSON."""

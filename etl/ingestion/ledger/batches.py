@@ -12,7 +12,8 @@ from etl.errors import SourceError
 from etl.ingestion.constants import UNKNOWN_NAMES
 from etl.ingestion.ledger import failures
 from etl.ingestion.ledger.runs import Run, is_complete
-from etl.ingestion.values import Balance, Entry, Failure, LoadedRange, Piece, PolicyEffects
+from etl.ingestion.summary import Balance
+from etl.ingestion.values import Entry, Failure, LoadedRange, Piece, PolicyEffects
 
 _SQL = queries.load("ledger")
 

@@ -26,11 +26,13 @@ from etl.ingestion.framing.splitting import RecordRange
 from etl.ingestion.ledger import runs
 from etl.ingestion.pipeline.assembly import RunContext, worker
 from etl.ingestion.pipeline.batches import LedgerWriter, Loader, retry_policy
-from etl.ingestion.pipeline.job import Load, Progress, Target
+from etl.ingestion.pipeline.job import Load, Progress
+from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.sources.stream import Stream
+from etl.ingestion.summary import Summary
 from etl.ingestion.transform.paths import Paths
-from etl.ingestion.values import Entry, Piece, Source, Summary
+from etl.ingestion.values import Entry, Piece, Source
 
 
 class ChangedMeanwhileError(BusyError):

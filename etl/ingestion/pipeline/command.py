@@ -21,13 +21,15 @@ from etl.ingestion.framing.pieces import EmptySourceError
 from etl.ingestion.ledger import losses, runs
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.batches import retry_policy
-from etl.ingestion.pipeline.job import Load, Target
+from etl.ingestion.pipeline.job import Load
 from etl.ingestion.pipeline.load import Sessions
 from etl.ingestion.pipeline.load import load as load_source
 from etl.ingestion.pipeline.refreshing import precalculate
 from etl.ingestion.pipeline.resumption import judge
+from etl.ingestion.pipeline.targets import Target
+from etl.ingestion.summary import Status, Summary
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Source, Status, Summary
+from etl.ingestion.values import Source
 from etl.precalculation import catalogue
 from etl.precalculation.refresh import RefreshResult
 
@@ -55,6 +57,11 @@ class CommandResult:
         """The gravest exit code that occurred."""
         return gravest(self.codes)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the database is away, or a signal came: nothing else is asked of the database."""
+        return bool(self.codes & {ExitCode.DATABASE_AWAY, *SIGNALS})
+
     def add(self, summary: Summary, error: EtlError | None, report: Report) -> None:
         """Add and report the end of a source; an error that ended it for several targets only once."""
         is_new = error is not None and not any(error is other for other in self.errors)
@@ -64,7 +71,7 @@ class CommandResult:
         report(summary, error if is_new else None)
 
 
-def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None:
+def _require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None:
     """Judge for exit code 2 before anything starts (contract C3).
 
     Raises UsageError.
@@ -167,12 +174,23 @@ def _require_policy(load: Load, target: Target) -> None:
         )
 
 
-def load_all(load: Load, sources: Sequence[Source], result: CommandResult, report: Report) -> None:
-    """Load the sources in their order, or judge them in a dry run; `report` gets each summary as it comes.
+def load_all(
+    load: Load,
+    sources: Sequence[Source],
+    config_dir: Path,
+    result: CommandResult,
+    report: Report,
+    report_error: Callable[[EtlError], None],
+) -> None:
+    """Load the sources in their order, or judge them in a dry run; then bring the aggregates up to date.
 
-    Small files of a command are loaded in groups. An error that ended a source for several targets is reported with the
-    first of them. An empty source is a warning among others, unless all of them are empty.
+    Small files of a command are loaded in groups. `report` gets each summary as it comes; an error that ended a source
+    for several targets comes with the first of them. An empty source is a warning among others, unless all of them are
+    empty. `report_error` gets the error that ended a refresh.
+
+    Raises UsageError before anything starts (contract C3), DatabaseError when the database cannot be reached.
     """
+    _require_all(load, sources, config_dir)
     are_empty = True
     with ExitStack() as stack:
         sessions = stack.enter_context(closing(Sessions()))
@@ -190,18 +208,19 @@ def load_all(load: Load, sources: Sequence[Source], result: CommandResult, repor
                 result.add(summary, error, report)
             if {summary.exit_code for summary, _ in ends} & _LAST:
                 break
+    _precalculate_all(load, config_dir, result, report_error)
 
 
 def _ends_of_several(load: Load, sources: Sequence[Source], sessions: Sessions) -> Generator[_Ends]:
     """Load the sources in their order, and yield the end of each for each target."""
-    from etl.ingestion.pipeline import together  # noqa: PLC0415 - a load of one source does without it
+    from etl.ingestion.pipeline import file_groups  # noqa: PLC0415 - a load of one source does without it
 
-    if not together.is_possible(load):
+    if not file_groups.is_possible(load):
         for source in sources:
             yield _ends_of(load, source, sessions)
         return
-    with together.Together(load) as loader:
-        for source, summary in loader.ends(sources):
+    with file_groups.FileGroups(load) as groups:
+        for source, summary in groups.ends(sources):
             yield _ends_of(load, source, sessions) if summary is None else [(summary, None)]
 
 
@@ -229,14 +248,14 @@ def _may_have_changed(summary: Summary) -> bool:
     return summary.error is None or summary.records.loaded > 0
 
 
-def precalculate_all(
+def _precalculate_all(
     load: Load, config_dir: Path, result: CommandResult, report_error: Callable[[EtlError], None]
 ) -> None:
     """Bring the aggregates of the targets up to date, unless the database is away, a signal came or nothing loaded.
 
     `report_error` gets the error that ended the refresh.
     """
-    if not load.settings.precalculate or result.codes & {ExitCode.DATABASE_AWAY, *SIGNALS}:
+    if not load.settings.precalculate or result.is_stopped:
         return
     if not any(_may_have_changed(summary) for summary in result.summaries):
         return

@@ -30,19 +30,9 @@ from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun, Recorder
 from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.sources.stream import Stream
+from etl.ingestion.summary import Balance, Reason, Summary
 from etl.ingestion.transform.unknown import UnknownCounts
-from etl.ingestion.values import (
-    Balance,
-    Batch,
-    Entry,
-    Failure,
-    Fault,
-    PolicyEffects,
-    Reason,
-    Source,
-    StoredRecord,
-    Summary,
-)
+from etl.ingestion.values import Batch, Entry, Failure, Fault, PolicyEffects, Source, StoredRecord
 
 _RUN: Final = runs.Run(run="dry-run", number=0, attempt=0, mode="append", is_atomic=False, was_finished=False)
 _NUMBER = re.compile(r"\d+")

@@ -122,11 +122,11 @@ def _publish_one(connection: psycopg.Connection, run: OpenRun, stream: Stream) -
 
 def _note_time(connection: psycopg.Connection, run: OpenRun, stream: Stream) -> None:
     """Note the time of a file that was loaded before, so that a later load need not read it."""
-    from etl.ingestion.ledger import together  # noqa: PLC0415 - few loads trust times
+    from etl.ingestion.ledger import file_times  # noqa: PLC0415 - few loads trust times
 
     if stream.size is not None and stream.time_ns is not None and not run.attempt.progress.is_shorter:
-        state = together.FileState(stream.source.name, stream.size, stream.time_ns)
-        together.note_times(connection, {run.context.run.number: state})
+        state = file_times.FileState(stream.source.name, stream.size, stream.time_ns)
+        file_times.note_times(connection, {run.context.run.number: state})
 
 
 def _require_staged(connection: psycopg.Connection, run: OpenRun, published: Sequence[int]) -> None:

@@ -1,6 +1,5 @@
-"""What a load is asked to do: its targets and its options; also its stop event, its display and its counts."""
+"""What a load is asked to do, for its targets; also its stop event, its display and its counts."""
 
-import hashlib
 import os
 import shlex
 import time
@@ -8,9 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, Self
-
-from msgspec.structs import replace
+from typing import Protocol
 
 from etl.database.connecting import Database
 from etl.datasets import Dataset
@@ -18,14 +15,16 @@ from etl.datasets.paths import parse
 from etl.errors import EtlError, InterruptedByUserError, SignalledError
 from etl.ingestion.constants import BYTES_PER_WORKER, FIRST_BATCH_ROWS, MAX_DEFAULT_WORKERS
 from etl.ingestion.fingerprints import Mark
-from etl.ingestion.framing.documents import Surroundings
+from etl.ingestion.framing.document_members import DocumentMembers
 from etl.ingestion.framing.pieces import CutOptions
 from etl.ingestion.ledger.runs import Run
+from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.sources.stream import Stream
-from etl.ingestion.values import Prover, Source, Summary, printable_path
+from etl.ingestion.summary import Summary
+from etl.ingestion.values import Prover, Source, printable_path
 from etl.logs import Logs
 from etl.precalculation.refresh import RefreshResult
-from etl.settings import LoadSettings, Mode
+from etl.settings import LoadSettings
 
 # How long a signal may wait to be seen: Python continues to sleep after it.
 LOOK_SECONDS = 0.1
@@ -173,70 +172,10 @@ class Unwatched:
         yield from done
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A dataset, with the policies of the load, and the path at which a source holds its records.
-
-    `records` is the path that the command names, None without one: then the definition's path counts.
-    """
-
-    dataset: Dataset
-    records: str | None
-    mode: Mode
-    is_atomic: bool
-
-    @classmethod
-    def of(cls, dataset: Dataset, records: str | None, settings: LoadSettings) -> Self:
-        """Return the target of a load with these options, which come before those of the definition."""
-        mode = settings.mode or dataset.mode
-        return cls(
-            dataset=replace(dataset, **settings.policies),
-            records=records,
-            mode=mode,
-            is_atomic=settings.atomic or mode == "replace",
-        )
-
-    @property
-    def records_path(self) -> str:
-        """The path of a record."""
-        return self.dataset.records if self.records is None else self.records
-
-    @property
-    def sends_digests(self) -> bool:
-        """Whether the rows get the digests of their records, if their table takes them: those that may be updated."""
-        return self.mode != "append" or self.dataset.on_duplicate == "newest"
-
-    @property
-    def is_in_order(self) -> bool:
-        """Whether the records of a source must load in their order, because the first one of a key counts."""
-        return self.dataset.on_duplicate in {"first", "reject"}
-
-    def definition_hash(self, encoding: str) -> str:
-        """Return a digest of everything that decides which rows a record of a source in this encoding becomes.
-
-        The option for the path of the records does not: wherever a source holds the same records, their rows are equal.
-        """
-        return self._hash(self.dataset.records, encoding)
-
-    def is_defined_by(self, definition_hash: str, encoding: str) -> bool:
-        """Return whether a run has this definition; earlier versions included the path that the command named."""
-        return definition_hash in self.definition_hashes(encoding)
-
-    def definition_hashes(self, encoding: str) -> set[str]:
-        """Return the digests by which runs of this definition may be entered."""
-        return {self.definition_hash(encoding), self._hash(self.records_path, encoding)}
-
-    def _hash(self, records: str, encoding: str) -> str:
-        text = f"{self.dataset.hash} {records} {self.mode}"
-        if encoding != "auto":
-            text += f" {encoding}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _surroundings(dataset: Dataset) -> Surroundings | None:
+def _document_members(dataset: Dataset) -> DocumentMembers | None:
     """Return what collects the members of the document that columns take, if there are any."""
     paths = dataset.document_paths
-    return Surroundings(tuple(map(str, parse(path).steps)) for path in paths) if paths else None
+    return DocumentMembers(tuple(map(str, parse(path).steps)) for path in paths) if paths else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +215,7 @@ class Load:
             max_record_bytes=settings.max_record_bytes,
             prover=prover,
             expected=expected,
-            surroundings=_surroundings(target.dataset),
+            outside=_document_members(target.dataset),
         )
 
     def dataset_of(self, target: Target, stream: Stream) -> Dataset:
@@ -287,7 +226,7 @@ class Load:
         dataset = target.dataset.of_source(stream.source.name)
         if not dataset.document_paths:
             return dataset
-        from etl.ingestion.pipeline.surroundings import resolved  # noqa: PLC0415 - few definitions name such members
+        from etl.ingestion.pipeline.document_members import resolved  # noqa: PLC0415 - few definitions name such members
 
         return resolved(dataset, stream, self.cut_options(target))
 

@@ -11,10 +11,12 @@ import structlog
 
 from etl.errors import EtlError, ExitCode
 from etl.ingestion.ledger import runs
-from etl.ingestion.pipeline.job import Load, Target
+from etl.ingestion.pipeline.job import Load
 from etl.ingestion.pipeline.small_files import SmallFile
+from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.recognition.comparison import Recognition
-from etl.ingestion.values import Balance, Source, Summary, printable_path
+from etl.ingestion.summary import Balance, Summary
+from etl.ingestion.values import Source, printable_path
 
 log = structlog.get_logger(__name__)
 

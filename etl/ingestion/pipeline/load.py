@@ -24,8 +24,9 @@ from etl.ingestion.pipeline.batches import Loader
 from etl.ingestion.pipeline.job import Load
 from etl.ingestion.pipeline.opening import Opening, Part, Pieces
 from etl.ingestion.sources.stream import Stream, opened
+from etl.ingestion.summary import Summary
 from etl.ingestion.transform.paths import LateProver
-from etl.ingestion.values import Batch, Entry, Piece, Source, Summary
+from etl.ingestion.values import Batch, Entry, Piece, Source
 
 log = structlog.get_logger(__name__)
 

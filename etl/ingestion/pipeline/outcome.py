@@ -21,7 +21,8 @@ from etl.errors import (
 from etl.ingestion.ledger import batches, runs
 from etl.ingestion.pipeline.attempts import Attempt
 from etl.ingestion.pipeline.job import Progress
-from etl.ingestion.values import Balance, EndReason, PolicyEffects, Source, Status, Summary, printable_path
+from etl.ingestion.summary import Balance, EndReason, Status, Summary
+from etl.ingestion.values import PolicyEffects, Source, printable_path
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from etl.ingestion.failed_store.locating import locate
 from etl.ingestion.framing.documents import require_path
 from etl.ingestion.framing.pieces import CutOptions, cut
 from etl.ingestion.framing.splitting import RecordLimit
-from etl.ingestion.pipeline.surroundings import resolved
+from etl.ingestion.pipeline.document_members import resolved
 from etl.ingestion.sources.stream import opened
 from etl.ingestion.transform.paths import CheckedPath
 from etl.ingestion.transform.projection import Projection

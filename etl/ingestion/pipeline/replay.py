@@ -12,6 +12,7 @@ import psycopg
 from msgspec.structs import replace
 from psycopg import sql
 from structlog.contextvars import bound_contextvars
+from tenacity import Retrying
 
 from etl import datasets
 from etl.database.connecting import Database, Session, connect
@@ -31,8 +32,9 @@ from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.outcome import log_unknown
 from etl.ingestion.pipeline.refreshing import precalculate
 from etl.ingestion.pipeline.replay_batch import ReplayLedgerWriter, batch_of, require_whole
+from etl.ingestion.transform.document_members import with_stored
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.transform.surroundings import with_stored
+from etl.ingestion.values import Entry
 from etl.precalculation.refresh import RefreshResult
 from etl.settings import Mode, RetrySettings
 
@@ -203,21 +205,12 @@ def replay(
     # A new connection would not have the locks, so only a lock of another session is waited for again.
     again = retry_policy(settings, lambda: None, event="start_retried", is_transient=refusals.is_contended)
     with bound_contextvars(run=failure.run), Session(database, "etl:replay") as session:
-        connection = session.connection()
-        run = again(runs.for_replay, connection, failure.run)
-        if not run.is_visible:
-            raise UsageError(
-                f"{failure.id} belongs to an atomic run that is not finished", hint=f"load {run.source} again first"
-            )
-        mode = _mode(run.mode, dataset)
-        dataset = again(with_digests, connection, dataset)
-        locks.hold_dataset(connection, dataset.name, mode)
-        locks.hold_run(connection, run.run)
-        session.when_reopened(partial(locks.reacquire, dataset=dataset.name, run=run.run, mode=mode))
-        if not again(_is_pending, connection, failure.id):
+        held = _held(failure, dataset, session, again)
+        if held is None:
             return None
+        run, dataset, mode = held
         leftovers.sweep_replay(store, *failure.key)
-        first_record = again(batches.first_record, connection, failure.run, failure.batch)
+        first_record = again(batches.first_record, session.connection(), failure.run, failure.batch)
         store.require_own(*failure.key)
         document = store.details(*failure.key).document
         dataset = with_stored(dataset.of_source(run.source), document)
@@ -238,6 +231,31 @@ def replay(
         # The server notices late that a connection is closed, and the next failure may be of the same source.
         session.connection().execute(sql.SQL("select pg_advisory_unlock_all()"))
     store.note_state(*failure.key, "replayed", None)
+    return _result(failure, entry, writer.refused_again)
+
+
+def _held(
+    failure: StoredFailure, dataset: Dataset, session: Session, again: Retrying
+) -> tuple[runs.RunForReplay, Dataset, Mode] | None:
+    """Hold the source of a failure; return its run, the definition as the tables take its rows, and the mode.
+
+    None: the failure is not pending any more. Raises BusyError when a load holds the source.
+    """
+    connection = session.connection()
+    run = again(runs.for_replay, connection, failure.run)
+    if not run.is_visible:
+        raise UsageError(
+            f"{failure.id} belongs to an atomic run that is not finished", hint=f"load {run.source} again first"
+        )
+    mode = _mode(run.mode, dataset)
+    dataset = again(with_digests, connection, dataset)
+    locks.hold_dataset(connection, dataset.name, mode)
+    locks.hold_run(connection, run.run)
+    session.when_reopened(partial(locks.reacquire, dataset=dataset.name, run=run.run, mode=mode))
+    return (run, dataset, mode) if again(_is_pending, connection, failure.id) else None
+
+
+def _result(failure: StoredFailure, entry: Entry, refused_again: Sequence[str]) -> ReplayResult:
     return ReplayResult(
         id=failure.id,
         dataset=failure.dataset,
@@ -245,7 +263,7 @@ def replay(
         loaded=entry.loaded,
         rejected=entry.rejected,
         failed=entry.failed,
-        stored=tuple(writer.refused_again),
+        stored=tuple(refused_again),
     )
 
 

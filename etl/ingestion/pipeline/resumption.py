@@ -22,7 +22,8 @@ from etl.ingestion.ledger.runs import KnownRun
 from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter
 from etl.ingestion.pipeline.attempts import Attempt, ChangedMeanwhileError, OpenRun
 from etl.ingestion.pipeline.batches import retry_policy
-from etl.ingestion.pipeline.job import Load, Target
+from etl.ingestion.pipeline.job import Load
+from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.recognition import choosing
 from etl.ingestion.recognition.choosing import Chosen
 from etl.ingestion.recognition.comparison import Recognised, Recognition

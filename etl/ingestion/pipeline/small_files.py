@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from etl.errors import SourceError
 from etl.ingestion.constants import GROUP_BYTES, GROUP_FILES, READ_AHEAD, READERS, SMALL_FILE_BYTES
 from etl.ingestion.framing.pieces import CutOptions, cut
-from etl.ingestion.ledger.together import FileState
-from etl.ingestion.pipeline.job import LOOK_SECONDS, Load, Target
+from etl.ingestion.ledger.file_times import FileState
+from etl.ingestion.pipeline.job import LOOK_SECONDS, Load
+from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.sources.stream import opened
 from etl.ingestion.values import Piece, Source
 from etl.settings import RetrySettings

@@ -5,62 +5,26 @@ PostgreSQL would give.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property
-from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
 
-from etl.datasets import SOURCE, Column, Dataset, Table, paths
+from etl.datasets import SOURCE, Dataset, Table, paths
 from etl.errors import DefinitionError
 from etl.ingestion.constants import NULL_TEXT, UNKNOWN_NAME_LENGTH
 from etl.ingestion.fingerprints import RecordDigests
-from etl.ingestion.framing.partial import Undecoded
 from etl.ingestion.transform.buffering import RowBuffer
-from etl.ingestion.transform.columns import Columns
 from etl.ingestion.transform.conversions import as_text
-from etl.ingestion.transform.members import Condition, Getter, Outer, condition, descending, getter, kind, without_nul
-from etl.ingestion.transform.rules import Rules
-from etl.ingestion.transform.structures import json_text
-from etl.ingestion.transform.types import converter, rules_of
+from etl.ingestion.transform.members import Getter, getter, without_nul
+from etl.ingestion.transform.table_rows import CompiledTable, RecordRefusal
+from etl.ingestion.transform.types import converter
 from etl.ingestion.transform.unknown import Known, UnknownCounts, known, note_unknown, unknown
 from etl.ingestion.values import Batch, BlockRows, Fault, Misfit, Piece, PolicyEffects, Rejected, Rows
 
 _NUL_SQLSTATES = frozenset({"22021", "22P05"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Cell:
-    """One column, compiled: the getter of its value, its rules, and the place of the column that takes its misfits.
-
-    `member` is the name of the member that is the value unchanged, or None where the getter must compute the value.
-    """
-
-    column: Column
-    member: str | None
-    get: Getter
-    rules: Rules
-    misfits_to: int | None
-
-
-class _Cells(NamedTuple):
-    """The columns of a table: `steps` are the short form for one row, and `columns` converts many rows at once."""
-
-    cells: tuple[_Cell, ...]
-    steps: tuple[tuple[str | None, Getter, Callable[[Any], str]], ...]
-    columns: Columns
-
-
-class _CompiledTable(NamedTuple):
-    """A table, compiled: its columns, the arrays that lead to its rows, and its condition (None: it takes all)."""
-
-    table: Table
-    cells: _Cells
-    arrays: "tuple[_Array, ...]"
-    takes: Condition | None
 
 
 class Projection:
@@ -79,8 +43,8 @@ class Projection:
 
     # Compiled for the first record that the checked path takes: many loads have none.
     @cached_property
-    def _tables(self) -> list[_CompiledTable]:
-        return [_compile_table(table, self._coerced) for table in self.dataset.tables]
+    def _tables(self) -> list[CompiledTable]:
+        return [CompiledTable.of(table, self._coerced) for table in self.dataset.tables]
 
     @cached_property
     def _has_conditions(self) -> bool:
@@ -144,7 +108,7 @@ class Projection:
             )
         has_children = not self._tables[own].table.deletes
         return [
-            _rows(table, record, lineage.of(table.table)) if number == own or (table.arrays and has_children) else []
+            table.rows(record, lineage.of(table.table)) if number == own or (table.arrays and has_children) else []
             for number, table in enumerate(self._tables)
         ]
 
@@ -157,8 +121,7 @@ class Projection:
             return None
         try:
             return [
-                _rows_together(table, records, [lineage.of(table.table) for lineage in lineages])
-                for table in self._tables
+                table.rows_of_all(records, [lineage.of(table.table) for lineage in lineages]) for table in self._tables
             ]
         except (Misfit, RecordRefusal):
             return None
@@ -181,17 +144,10 @@ class Projection:
         """Return the COPY text of a record's key for each table that may have its row, None where it is unreadable."""
         own = None if isinstance(record, Fault) else self._table_of(record)
         numbers = self._record_tables if own is None else [own]
-        return {number: None if isinstance(record, Fault) else self._key_text(number, record) for number in numbers}
-
-    def _key_text(self, number: int, record: dict[str, Any]) -> str | None:
-        cells = {cell.column.name: cell for cell in self._tables[number].cells.cells}
-        try:
-            values = [(cells[name], cells[name].get(record, None, 0)) for name in self.dataset.key]
-            if any(value is None for _, value in values):
-                return None
-            return "\t".join(cell.rules.convert(value) for cell, value in values)
-        except Misfit:
-            return None
+        return {
+            number: None if isinstance(record, Fault) else self._tables[number].key_text(self.dataset.key, record)
+            for number in numbers
+        }
 
     def _table_of(self, record: dict[str, Any]) -> int | None:
         """Return the number of the first table whose `where` holds for a record, or None."""
@@ -339,77 +295,6 @@ class BatchBuilder:
         )
 
 
-class RecordRefusal(Exception):
-    """The record can never become rows; `fault` says why."""
-
-    def __init__(self, misfit: Misfit, table: Table, column: Column | None, position: int = 0) -> None:
-        super().__init__()
-        element = f" (element {position} of {table.each[-1]})" if table.each and position else ""
-        self.fault = Fault(
-            sqlstate=misfit.sqlstate,
-            reason=misfit.reason + element,
-            table=table.name,
-            column=column.name if column else None,
-        )
-
-
-def _row(table: Table, cells: _Cells, item: Any, outer: Outer | None, position: int, lineage: str) -> str:
-    """Return a row; a misfit is moved to the column that takes it.
-
-    Raises RecordRefusal where no column takes a misfit.
-    """
-    member = item.get if type(item) is dict else None
-    values: list[str] = []
-    moves: list[tuple[_Cell, int, Misfit]] = []
-    for name, get, convert in cells.steps:
-        try:
-            value = get(item, outer, position) if name is None or member is None else member(name)
-            values.append(NULL_TEXT if value is None else convert(value))
-        except Misfit as misfit:
-            cell = cells.cells[len(values)]
-            if cell.misfits_to is None or misfit.is_violation:
-                raise RecordRefusal(misfit, table, cell.column, position) from None
-            moves.append((cell, cell.misfits_to, misfit))
-            values.append(NULL_TEXT)
-    for cell, target, unfit in moves:
-        try:
-            if values[target] != NULL_TEXT:  # Of two texts for one column, one would be lost.
-                raise unfit
-            values[target] = cells.cells[target].rules.convert(json_text(cell.get(item, outer, position)))
-        except Misfit as unstorable:
-            raise RecordRefusal(unstorable, table, cell.column, position) from None
-    values.append(lineage)
-    return "\t".join(values)
-
-
-def _rows(compiled: _CompiledTable, record: dict[str, Any], lineage: str) -> Iterable[str]:
-    table, cells, arrays, takes = compiled
-    if not arrays:
-        return [_row(table, cells, record, None, 1, lineage)]
-    return (
-        _row(table, cells, element, outer, position, lineage)
-        for element, outer, position in _elements(table, arrays, record, None, 0)
-        if takes is None or takes(element, outer, position)
-    )
-
-
-def _rows_together(compiled: _CompiledTable, records: Sequence[Any], lineages: Sequence[str]) -> Iterable[str]:
-    """Return the rows of many records.
-
-    Raises Misfit or RecordRefusal if one of them does not fit.
-    """
-    if compiled.arrays:
-        return chain.from_iterable(
-            _rows(compiled, record, lineage) for record, lineage in zip(records, lineages, strict=True)
-        )
-    return list(map("\t".join, zip(*compiled.cells.columns.texts(records), lineages, strict=True)))
-
-
-def _compile_table(table: Table, coerced: list[str]) -> _CompiledTable:
-    takes = condition(table) if table.where else None
-    return _CompiledTable(table=table, cells=_compile(table, coerced), arrays=_arrays(table), takes=takes)
-
-
 def _keys(dataset: Dataset, table: Table) -> list[Getter]:
     return [getter(column) for name in dataset.key if (column := table.column(name))]
 
@@ -426,89 +311,3 @@ def _require_fitting(dataset: Dataset) -> None:
                 except Misfit as misfit:
                     where = f"{dataset.path}: table {table.name}, column {column.name}"
                     raise DefinitionError(f"{where}: the {option} does not fit: {misfit.reason}") from None
-
-
-def _compile(table: Table, coerced: list[str]) -> _Cells:
-    """Compile columns. A text that one does not store as it is written adds the name of the column to `coerced`."""
-    places = {column.name: index for index, column in enumerate(table.columns)}
-    cells = tuple(
-        _Cell(
-            column=column,
-            member=None if _is_changed(column) else column.value_path.member,
-            get=getter(column),
-            rules=_noting(rules_of(column), table, column, coerced),
-            misfits_to=places[column.misfits_to] if column.misfits_to else None,
-        )
-        for column in table.columns
-    )
-    return _Cells(
-        cells=cells,
-        steps=tuple((cell.member, cell.get, cell.rules.convert) for cell in cells),
-        columns=Columns([(cell.column, cell.get, cell.rules) for cell in cells]),
-    )
-
-
-def _noting(rules: Rules, table: Table, column: Column, coerced: list[str]) -> Rules:
-    """Return rules that note the column for each text of a record that it does not store as it is written."""
-    convert, keeps, name = rules.convert, rules.keeps, f"{table.name}.{column.name}"
-    if keeps is None or column.exact or column.value is not None:
-        return rules
-
-    def convert_noting(value: Any) -> str:
-        text = convert(value)
-        if type(value) is str and not keeps(value) and value != column.default:
-            coerced.append(name)
-        return text
-
-    return replace(rules, convert=convert_noting)
-
-
-def _is_changed(column: Column) -> bool:
-    """Return whether the value is not that at the path unchanged, or a missing value may be refused."""
-    return bool(
-        column.value is not None
-        or column.unwrap
-        or column.other_path
-        or column.trim
-        or column.null_if
-        or column.default is not None
-        or column.required
-    )
-
-
-class _Array(NamedTuple):
-    """An array whose elements become rows: its getter, and its path as a fault names it."""
-
-    get: Getter
-    path: str
-
-
-def _arrays(table: Table) -> tuple[_Array, ...]:
-    return tuple(_Array(get=descending(paths.steps(path)), path=path) for path in table.each)
-
-
-def _elements(
-    table: Table, arrays: tuple[_Array, ...], item: Any, outer: Outer | None, position: int
-) -> Iterator[tuple[Any, Outer, int]]:
-    """Yield the elements of an array, or of the arrays in its elements, each with its enclosing object and position."""
-    array, *inner = arrays
-    enclosing = Outer(item, outer, position)
-    try:
-        elements = array.get(item, outer, position)
-    except Misfit as misfit:
-        raise RecordRefusal(misfit, table, None) from None
-    if elements is None:
-        return
-    if isinstance(elements, Undecoded):
-        elements = elements.elements() if elements.is_array else [elements]
-    elif isinstance(elements, dict):
-        elements = [elements] if elements else []
-    elif elements is False or elements == "":
-        return
-    elif not isinstance(elements, list):
-        raise RecordRefusal(Misfit("22P02", f"expected an array at {array.path}, got {kind(elements)}"), table, None)
-    for number, element in enumerate(elements, 1):
-        if inner:
-            yield from _elements(table, tuple(inner), element, enclosing, number)
-        else:
-            yield element, enclosing, number

@@ -9,16 +9,16 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from functools import lru_cache
+from datetime import date, datetime, time
+from decimal import InvalidOperation
 from typing import Any, assert_never
 
 from etl.datasets import Column
 from etl.datasets.types import TimeType
 from etl.ingestion.transform.limits import bounds_check
-from etl.ingestion.transform.reformatting import EPOCHS, IsoForms, Reformatter
+from etl.ingestion.transform.reformatting import IsoForms, Reformatter
 from etl.ingestion.transform.rules import Accept, Accepted, Convert, ConvertAll, Group, Rules, Token, convert_none
+from etl.ingestion.transform.time_formats import with_formats
 from etl.ingestion.transform.tokens import (
     NULL,
     NULL_FIELD,
@@ -70,18 +70,6 @@ _FORMS = 8
 # PostgreSQL reads a fraction as a double, and no time that is longer than 128 characters.
 _FRACTION_DIGITS = 15
 
-_NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EXCEL_BEGIN = datetime(1899, 12, 30)  # noqa: DTZ001 # the zone is the column's
-_EXCEL_FIRST = 61
-"""Serial days count a February 29 of 1900; the days before it mean others in each program."""
-_DAY_MILLISECONDS = 86_400_000
-_ASPNET = re.compile(r"/Date\((-?[0-9]{1,18})(?:[+-][0-9]{4})?\)/")
-_LARGEST_EXPONENT = 20
-_REMEMBERED = 10_000
-_LONGEST_REMEMBERED = 100
-"""A longer text is no time in any format."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Kind:
@@ -102,7 +90,7 @@ class _Kind:
 def rules(column: Column, type_: TimeType) -> Rules:
     """Return the rules of a column of dates or times."""
     kind = _kind(column, type_)
-    convert = _with_formats(column, kind) if column.formats else kind.iso
+    convert = with_formats(column.formats, kind.iso, kind.write) if column.formats else kind.iso
     if check := bounds_check(column, _microseconds):
         convert = _within_bounds(convert, check)
         accept = each_accepted(_field(convert, lambda text: None, is_rewritten=True))
@@ -262,81 +250,6 @@ def _require_day(text: str) -> None:
         date.fromisoformat(text)
     except ValueError:
         raise Misfit("22008", "the day does not exist in the calendar") from None
-
-
-def _with_formats(column: Column, kind: _Kind) -> Convert:
-    """Return the conversion by ISO 8601, else by the first of the formats that fits."""
-    expected = f"expected ISO 8601 or one of {', '.join(column.formats)}, got something else"
-
-    @lru_cache(_REMEMBERED, typed=True)
-    def read(value: str | int | Decimal) -> str | None:
-        for form in column.formats:
-            moment = _read(value, form)
-            if moment is not None:
-                return kind.write(moment)
-        return None
-
-    def convert(value: Any) -> str:
-        try:
-            return kind.iso(value)
-        except Misfit as misfit:
-            is_text = type(value) is str and len(value) < _LONGEST_REMEMBERED
-            text = read(value) if is_text or type(value) in {int, Decimal} else None
-            if text is None:
-                raise misfit if misfit.sqlstate == "22008" else Misfit("22007", expected) from None
-            return text
-
-    return convert
-
-
-def _read(value: str | int | Decimal, form: str) -> datetime | None:
-    if form in EPOCHS:
-        return _since_epoch(value, EPOCHS[form])
-    if form == "excel":
-        return _of_excel(value)
-    if form == "aspnet":
-        match = _ASPNET.fullmatch(value) if isinstance(value, str) else None
-        return None if match is None else _since_epoch(match[1], EPOCHS["epoch_ms"])
-    return _parsed(value, form)
-
-
-def _of_excel(value: str | int | Decimal) -> datetime | None:
-    """Return the local time of a serial day, to the millisecond; None where it means none."""
-    if isinstance(value, str):
-        if not _NUMBER.fullmatch(value.strip()):
-            return None
-        value = Decimal(value.strip())
-    if value < _EXCEL_FIRST or (isinstance(value, Decimal) and value.adjusted() > _LARGEST_EXPONENT):
-        return None
-    try:
-        count = int((Decimal(value) * _DAY_MILLISECONDS).to_integral_value(ROUND_HALF_EVEN))
-        return _EXCEL_BEGIN + timedelta(milliseconds=count)
-    except (ArithmeticError, OverflowError):
-        return None
-
-
-def _since_epoch(value: str | int | Decimal, microseconds: int) -> datetime | None:
-    """Return the instant that a number of seconds or milliseconds means, in UTC; None where it means none."""
-    if isinstance(value, str):
-        if not _NUMBER.fullmatch(value.strip()):
-            return None
-        value = Decimal(value.strip())
-    if isinstance(value, Decimal) and value and value.adjusted() > _LARGEST_EXPONENT:
-        return None
-    try:
-        count = int((Decimal(value) * microseconds).to_integral_value(ROUND_HALF_EVEN))
-        return _EPOCH + timedelta(microseconds=count)
-    except (ArithmeticError, OverflowError):
-        return None
-
-
-def _parsed(value: str | int | Decimal, form: str) -> datetime | None:
-    if isinstance(value, Decimal):
-        return None
-    try:
-        return datetime.strptime(str(value), form)  # noqa: DTZ007 # the zone is the column's
-    except ValueError:
-        return None
 
 
 def _convert_all(is_of_form: Callable[[str], object], read: Callable[[str], object]) -> ConvertAll:

@@ -23,21 +23,22 @@ from etl.datasets.definition import SOURCE
 from etl.errors import BusyError, EtlError, ExitCode, InternalError, InterruptedByUserError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import copier_of_run
+from etl.ingestion.destination.group_writer import GroupWriter, LateRunsError, OlderVersionsError, Written
 from etl.ingestion.destination.sending import Wire
-from etl.ingestion.destination.together import GroupWriter, LateRunsError, OlderVersionsError, Written
-from etl.ingestion.ledger import locks, losses, runs
-from etl.ingestion.ledger import together as ledger
-from etl.ingestion.ledger.together import FileState, Names, NewRuns, WholeSource
+from etl.ingestion.ledger import file_times, locks, losses, run_groups, runs
+from etl.ingestion.ledger.file_times import FileState
+from etl.ingestion.ledger.run_groups import Names, NewRuns, WholeSource
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.assembly import paths_of
 from etl.ingestion.pipeline.job import Load
 from etl.ingestion.pipeline.known import Known, is_complete, run_of
 from etl.ingestion.pipeline.small_files import SmallFile, grouped
-from etl.ingestion.recognition import together
+from etl.ingestion.recognition import group_comparison
 from etl.ingestion.recognition.comparison import Recognition
+from etl.ingestion.summary import Balance, Summary
 from etl.ingestion.transform.paths import Paths
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Balance, Batch, Entry, PolicyEffects, Source, Summary
+from etl.ingestion.values import Batch, Entry, PolicyEffects, Source
 from etl.settings import Decoder
 
 log = structlog.get_logger(__name__)
@@ -90,7 +91,7 @@ class _Judged:
     is_odd: bool
 
 
-class Together:
+class FileGroups:
     """Loads the small files of one command; its session takes the locks of each group, and holds none between them."""
 
     def __init__(self, load: Load) -> None:
@@ -169,7 +170,7 @@ class Together:
         if not self._load.settings.trust_mtime or not self._may_load:
             return {}
         try:
-            return ledger.trusted(self._connection(), self._target.dataset.name, files)
+            return file_times.trusted(self._connection(), self._target.dataset.name, files)
         except (EtlError, psycopg.Error):  # The load of the first of them says so.
             return {}
 
@@ -224,7 +225,7 @@ class Together:
             judged = self._judged(connection, files)
             if self._load.settings.trust_mtime:
                 states = ((run.number, files[place].state) for place, run in judged.known.items())
-                ledger.note_times(connection, {number: state for number, state in states if state is not None})
+                file_times.note_times(connection, {number: state for number, state in states if state is not None})
             loaded = self._load_new(judged.new) if judged.new else []
         seconds = (time.monotonic() - started) / max(1, len(loaded))
         summaries = {place: self._known.settle(files[place], run) for place, run in judged.known.items()}
@@ -241,7 +242,7 @@ class Together:
         before it may have its records, and is looked up again after it.
         """
         read = [file for file in files if file.trusted is None]
-        found = together.compared(connection, self._target.dataset.name, [file.pieces for file in read])
+        found = group_comparison.compared(connection, self._target.dataset.name, [file.pieces for file in read])
         if found is None:  # There are runs without marks.
             raise _OddFileError(0)
         each_found = iter(found)
@@ -280,7 +281,7 @@ class Together:
         )
         sources = [_whole(each, self._load.settings.trust_mtime) for each in new]
         names = list(self._names.take(len(new)))
-        numbers = ledger.begin(connection, common, names, sources)
+        numbers = run_groups.begin(connection, common, names, sources)
         batches = []
         for each, number in zip(new, numbers, strict=True):
             batch = self._batches.of(wire.session, each.file, number)
@@ -292,8 +293,8 @@ class Together:
             (name, number, source, _entry(batch, target.dataset, met))
             for name, number, source, batch, met in zip(names, numbers, sources, batches, written, strict=True)
         ]
-        ledger.enter(connection, common, loaded, self._request(new[0].file.source))
-        counted = ledger.records_loaded(connection, names)
+        run_groups.enter(connection, common, loaded, self._request(new[0].file.source))
+        counted = run_groups.records_loaded(connection, names)
         if any(counted.get(name) != source.piece.count for name, _, source, _ in loaded):
             raise InternalError("the ledger has other records of a group of files than were read")
         return loaded

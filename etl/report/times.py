@@ -1,27 +1,13 @@
-"""Dates and times as Python reads them: those that its calendar lacks are texts, as the server writes them.
-
-PostgreSQL holds times before the year 1 and after the year 9999, and `infinity`; a report on such times must not end.
-"""
+"""Dates and times that may be texts, as the server writes those that the calendar of Python lacks. Pure."""
 
 import datetime as dt
 import re
 from collections.abc import Iterable
 
-import psycopg
-from psycopg.abc import Buffer
-from psycopg.adapt import Loader
-from psycopg.types import datetime as python
-
 _DATE = re.compile(r"(\d{4,})-(\d\d)-(\d\d)")
 _CLOCK = re.compile(r" (\d\d):(\d\d):(\d\d)(?:\.(\d+))?")
 _EPOCH = dt.date(1970, 1, 1).toordinal()
 _DAYS_OF_A_CYCLE = 146_097
-
-
-def read_all(connection: psycopg.Connection) -> None:
-    """Let a connection return each date or time that Python cannot hold as the server's text."""
-    for name, loader in _LOADERS.items():
-        connection.adapters.register_loader(name, _or_text(loader))
 
 
 def newest(values: Iterable[dt.datetime | str | None]) -> dt.datetime | str | None:
@@ -53,24 +39,3 @@ def microseconds(text: str) -> int | None:
     seconds = ((date * 24 + int(hour)) * 60 + int(minute)) * 60 + int(second)
     value = seconds * 1_000_000 + int(fraction.ljust(6, "0"))
     return value if -(1 << 63) <= value < 1 << 63 else None
-
-
-def _or_text(loader: type[Loader]) -> type[Loader]:
-    class OrText(loader):  # type: ignore[valid-type,misc] # a class of psycopg that is chosen at run time
-        def load(self, data: Buffer) -> object:
-            try:
-                return super().load(data)
-            except psycopg.DataError:
-                return bytes(data).decode()
-
-    return OrText
-
-
-_LOADERS: dict[str, type[Loader]] = {
-    "date": python.DateLoader,
-    "time": python.TimeLoader,
-    "timetz": python.TimetzLoader,
-    "timestamp": python.TimestampLoader,
-    "timestamptz": python.TimestamptzLoader,
-    "interval": python.IntervalLoader,
-}

@@ -5,7 +5,6 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import psycopg
 
@@ -17,7 +16,7 @@ from etl.ingestion.ledger.marks import Anchor
 from etl.ingestion.values import Entry, Piece
 from etl.settings import Mode
 
-_SQL = queries.load("together")
+_SQL = queries.load("run_groups")
 
 _SUFFIXES = 1 << 24
 
@@ -127,36 +126,3 @@ def _policies(entry: Entry) -> str | None:
 def records_loaded(connection: psycopg.Connection, names: Sequence[str]) -> Mapping[str, int]:
     """Return the loaded records of these runs by the ledger; a run that is not finished is missing."""
     return dict(connection.execute(_SQL["loaded_of_runs"], {"runs": list(names)}).fetchall())
-
-
-class FileState(NamedTuple):
-    """A file as a load finds it: its name, its size and the time of its last change, in nanoseconds."""
-
-    name: str
-    size: int
-    time_ns: int
-
-
-def trusted(connection: psycopg.Connection, dataset: str, files: Sequence[FileState]) -> dict[int, int]:
-    """Return the numbers of the runs that have read files in these states, by the places of the files.
-
-    Where several runs have read a file of this name, size and time, nobody knows which of them it is.
-    """
-    values = _columns(files) | {"dataset": dataset}
-    found: dict[int, set[int]] = {}
-    for place, number in connection.execute(_SQL["trusted_runs"], values):
-        found.setdefault(place - 1, set()).add(number)
-    return {place: numbers.pop() for place, numbers in found.items() if len(numbers) == 1}
-
-
-def note_times(connection: psycopg.Connection, known: Mapping[int, FileState]) -> None:
-    """Note the states of files that were read, given by the number of the run that has exactly their records."""
-    connection.execute(_SQL["note_times"], _columns(list(known.values())) | {"numbers": list(known)})
-
-
-def _columns(files: Sequence[FileState]) -> dict[str, object]:
-    return {
-        "sources": [file.name for file in files],
-        "source_bytes": [file.size for file in files],
-        "times": [file.time_ns for file in files],
-    }

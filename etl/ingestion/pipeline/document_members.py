@@ -9,10 +9,11 @@ import structlog
 
 from etl.datasets import Dataset, paths
 from etl.errors import SourceError, UsageError
-from etl.ingestion.framing.documents import Surroundings, container
+from etl.ingestion.framing.document_members import DocumentMembers
+from etl.ingestion.framing.documents import container
 from etl.ingestion.framing.pieces import CutOptions, cutting
 from etl.ingestion.sources.stream import Stream, opened
-from etl.ingestion.transform.surroundings import with_document
+from etl.ingestion.transform.document_members import with_document
 from etl.ingestion.values import ByteStream, Source
 
 log = structlog.get_logger(__name__)
@@ -71,8 +72,8 @@ def _values(
     stream: ByteStream, how: CutOptions, wanted: dict[str, tuple[str, ...]], *, reads_on: bool
 ) -> dict[str, Any] | None:
     """Return the members by their paths, null for each that is missing; None where only the rest can tell."""
-    collected = Surroundings(wanted.values())
-    how = replace(how, prover=None, expected=None, surroundings=collected)
+    collected = DocumentMembers(wanted.values())
+    how = replace(how, prover=None, expected=None, outside=collected)
     with suppress(SourceError):  # The load itself reports a fault, after the records before it.
         for _ in cutting(stream, how):
             if collected.has_all:
