@@ -170,6 +170,15 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.sha256(content).hexdigest()[:16]
 
     @property
+    def digest_definition(self) -> int:
+        """The hash of the definition, as a signed number of 64 bits, that the digests of records are made with.
+
+        A policy for duplicates changes no digest: it does not change what a record becomes.
+        """
+        number = int(msgspec.structs.replace(self, on_duplicate=None).hash, 16)
+        return number - (1 << 64) if number >> 63 else number
+
+    @property
     def deletions(self) -> tuple[int, Table] | None:
         """The table of the keys that records delete, with its number; None: no record deletes. It is the last one."""
         last = len(self.tables) - 1

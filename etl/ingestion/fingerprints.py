@@ -98,8 +98,8 @@ class RecordDigests:
     in another way have another digest, and are loaded again.
     """
 
-    def __init__(self, definition_hash: str) -> None:
-        self._seed = int(definition_hash, 16) ^ _DIGEST_VERSION
+    def __init__(self, definition: int) -> None:
+        self._seed = definition % (1 << 64) ^ _DIGEST_VERSION
 
     def of(self, texts: Iterable[bytes]) -> tuple[int, ...]:
         """Return the digests of records, which are given as they are written; a keyed record with its key.

@@ -201,7 +201,12 @@ with finished as (
     update etl.runs
     set
         finished_at = clock_timestamp(), source_bytes = %(source_bytes)s,
-        source_time_ns = coalesce(%(time)s, source_time_ns), compares = null
+        source_time_ns = coalesce(%(time)s, source_time_ns), compares = null,
+        unknown_of = case
+            when unknown_of is not null then unknown_of
+            when exists (select from etl.batches b where b.run = runs.run and b.policies ? 'unknown') then %(definition)s
+            else 0
+        end
     where run = %(run)s
     returning dataset
 )
@@ -229,7 +234,7 @@ where run = %(run)s and attempt = %(attempt)s;
 
 -- name: reopen_run
 -- Note that a finished run continues: its source grew.
-update etl.runs set finished_at = null where run = %(run)s;
+update etl.runs set finished_at = null, unknown_of = nullif(unknown_of, 0) where run = %(run)s;
 
 -- name: balance
 -- Add up the records and the batches of an attempt.
@@ -482,6 +487,17 @@ select etl.note_comparing(%(run)s, %(table)s);
 -- name: has_versions
 -- Return whether a run was opened that writes digests into a table.
 select exists (select from etl.runs where versions_of = %(table)s);
+
+-- name: may_have_unknown
+-- Return whether a record with a digest by this definition may have members that no column takes.
+select exists (
+    select from etl.runs
+    where versions_of = %(table)s and unknown_of is distinct from 0 and coalesce(unknown_of = %(definition)s, true)
+);
+
+-- name: note_unexamined
+-- Enter that a run does not look for members that no column takes.
+update etl.runs set unknown_of = %(definition)s where run = %(run)s;
 
 -- name: note_not_comparing
 -- Enter that a run writes every record.

@@ -2,11 +2,11 @@
 -- Enter the runs of several whole sources in their order; their batches follow in the same transaction.
 insert into etl.runs (
     run, dataset, source, source_bytes, source_time_ns, definition_hash, mode, is_atomic, is_forced, is_within, versions_of,
-    finished_at
+    unknown_of, finished_at
 )
 select
     each.run, %(dataset)s, each.source, each.source_bytes, each.time, %(definition_hash)s, %(mode)s, false, false, false,
-    %(versions_of)s,
+    %(versions_of)s, %(unknown_of)s,
     clock_timestamp()
 from unnest(%(runs)s::text[], %(sources)s::text[], %(source_bytes)s::bigint[], %(times)s::bigint[]) with ordinality
     as each (run, source, source_bytes, time, place)
@@ -37,6 +37,10 @@ from unnest(
     %(runs)s::text[], %(offsets)s::bigint[], %(bytes)s::integer[], %(counts)s::integer[], %(hashes)s::bytea[],
     %(loaded)s::integer[], %(rows)s::text[], %(policies)s::text[], %(rows_replaced)s::bigint[]
 ) as each (run, "offset", bytes, count_records, hash, count_loaded, rows, policies, rows_replaced);
+
+-- name: note_unknown
+-- Enter that records of these runs have unknown members.
+update etl.runs set unknown_of = %(definition)s where run = any(%(runs)s);
 
 -- name: notify
 -- Notify the listeners that runs of a dataset are finished.

@@ -122,6 +122,63 @@ def _reads(site: Site) -> tuple[int, int]:
     return reads
 
 
+@pytest.mark.parametrize(
+    ("first_member", "options", "expected"),
+    [
+        (None, (), [{}, {"color": 2}]),
+        ("color", (), [{"color": 20}, {"color": 20}]),
+        ("color", ("--on-unknown", "ignore"), [{}, {"color": 20}]),
+    ],
+    ids=["none before", "counted before", "not counted before"],
+)
+def test_unknown_members_of_unchanged_records_are_counted(
+    site: Site, first_member: str | None, options: tuple[str, ...], expected: list[dict[str, int]]
+) -> None:
+    """Each night counts all records with an unknown member, also where it decodes no more than the keys of most."""
+    first: list[Record] = [_order(number) | ({first_member: "red"} if first_member else {}) for number in range(20)]
+    counts = [_load(site, "first.ndjson", first, *options).get("unknown") or {}]
+    second = [each | ({"amount": 7, "color": "red"} if each["id"] in {3, 9} else {}) for each in first]
+    random.Random(1).shuffle(second)
+    summary = _load(site, "second.ndjson", second)
+    assert (summary["records"]["unchanged"], summary["rows"]["lab.orders"]) == (18, 2)
+    assert [*counts, summary.get("unknown") or {}] == expected
+    third = _load(site, "third.ndjson", second[::-1])
+    assert (third["records"]["unchanged"], third.get("unknown") or {}) == (20, expected[1])
+
+
+ODD = [
+    b'{"id": 50, "amount": "\xff", "at": 0, "lines": []}',
+    b'{"id": 51, "amount": 1, "at": 0, "note": "\xff", "lines": []}',
+    b'{"id": "\xff", "amount": 1, "at": 0, "lines": []}',
+    b'{"id": "five", "amount": 1, "at": 0, "lines": []}',
+    b'{"amount": 1, "at": 0, "lines": []}',
+    b'{"id": 52, "amount": 1, "at": 0, "lines": 7}',
+    b'{"id": 53, "amount": -1, "at": 0, "lines": []}',
+    b"[1]",
+]
+NO_JSON = b'{"id": 54, "amount": 1x, "at": 0, "lines": []}'
+
+
+@pytest.mark.parametrize(
+    ("form", "odd"), [("ndjson", [*ODD, NO_JSON]), ("array", ODD), ("array", [NO_JSON])], ids=["lines", "array", "cut"]
+)
+def test_odd_records_among_unchanged_ones(site: Site, form: str, odd: list[bytes]) -> None:
+    """They are judged as in a first load: rejected, or the end of an array, and the other records stay as they are."""
+    good = [json.dumps(_order(number)).encode() for number in range(10)]
+    outcomes = []
+    for night, records in enumerate((good, [*good[5:], *odd, *good[:5]])):
+        text = b"\n".join(records) if form == "ndjson" else b"[" + b",".join(records) + b"]"
+        (site.folder / f"{night}.json").write_bytes(text)
+        outcomes.append(site.load("orders", f"{night}.json", "--no-precalculate", "--max-rejected", "100%"))
+    site.ask("truncate lab.orders, lab.order_lines")
+    fresh = site.load("orders", "1.json", "--no-precalculate", "--max-rejected", "100%", "--force")
+    second = outcomes[1]
+    assert second["exit_code"] == fresh["exit_code"] in {1, 3}
+    for count in ("read", "loaded", "rejected"):
+        assert second["records"][count] == fresh["records"][count], count
+    assert second["records"]["unchanged"] == second["records"]["loaded"] >= 5
+
+
 def test_an_empty_night_writes_nothing(site: Site) -> None:
     """Where nothing changed, no row of a table is written and nothing is noted for the aggregates."""
     records = [_order(number) for number in range(50)]

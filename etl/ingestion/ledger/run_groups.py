@@ -23,12 +23,18 @@ _SUFFIXES = 1 << 24
 
 @dataclass(frozen=True, kw_only=True)
 class NewRuns:
-    """What the new runs of one command have in common; `versions_of` is the table that gets the digests of records."""
+    """What the new runs of one command have in common.
+
+    `versions_of` is the table that gets the digests of records, `definition` the number of the definition in them.
+    `is_examined`: unknown members of the records are counted or refused.
+    """
 
     dataset: str
     definition_hash: str
     mode: Mode
     versions_of: str | None
+    definition: int
+    is_examined: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,7 @@ def begin(
 ) -> list[int]:
     """Enter a finished run of each source, and return their numbers, which are in the order of the sources."""
     values = vars(new) | {
+        "unknown_of": 0 if new.is_examined else new.definition,
         "runs": list(names),
         "sources": [source.name for source in sources],
         "source_bytes": [source.stored_bytes for source in sources],
@@ -113,6 +120,9 @@ def enter(
         "rows_replaced": [entry.rows_replaced for entry in entries],
     }
     connection.execute(_SQL["enter_batches"], batches)
+    has_unknown = [name for name, entry in zip(names, entries, strict=True) if entry.policy_effects.unknown]
+    if has_unknown:
+        connection.execute(_SQL["note_unknown"], {"runs": has_unknown, "definition": new.definition})
     known = [(number, source.marks, source.anchor) for _, number, source, _ in loaded]
     marks.add_of_runs(connection, new.dataset, known)
     connection.execute(_SQL["notify"], {"dataset": new.dataset})

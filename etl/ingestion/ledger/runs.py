@@ -243,12 +243,16 @@ def close_attempt(
     )
 
 
-def finish(connection: psycopg.Connection, run: Run, source_bytes: int | None, time_ns: int | None = None) -> None:
+def finish(
+    connection: psycopg.Connection, run: Run, definition: int, source_bytes: int | None, time_ns: int | None = None
+) -> None:
     """Note that every record of the source, which has `source_bytes` bytes now, is entered, and notify listeners.
 
-    `time_ns` is the time of its file, if a later load may trust it.
+    `definition` is the number of the definition in the digests of its records. `time_ns` is the time of its file, if a
+    later load may trust it.
     """
-    connection.execute(_SQL["finish_run"], {"run": run.run, "source_bytes": source_bytes, "time": time_ns})
+    values = {"run": run.run, "definition": definition, "source_bytes": source_bytes, "time": time_ns}
+    connection.execute(_SQL["finish_run"], values)
 
 
 def reopen(connection: psycopg.Connection, run: Run) -> None:
@@ -286,6 +290,15 @@ def has_versions(connection: psycopg.Connection, table: str) -> bool:
     return bool(row and row[0])
 
 
+def may_have_unknown(connection: psycopg.Connection, table: str, definition: int) -> bool:
+    """Return whether unchanged records of a table may have unknown members: not where all runs met none.
+
+    `definition` is the number of the definition in their digests.
+    """
+    row = connection.execute(_SQL["may_have_unknown"], {"table": table, "definition": definition}).fetchone()
+    return bool(row and row[0])
+
+
 def note_versions(connection: psycopg.Connection, run: str, table: str, *, compares: bool) -> None:
     """Enter that a run writes versions into a table, and whether it may leave unchanged records as they are.
 
@@ -293,6 +306,11 @@ def note_versions(connection: psycopg.Connection, run: str, table: str, *, compa
     other loads have begun.
     """
     connection.execute(_SQL["note_comparing" if compares else "note_not_comparing"], {"run": run, "table": table})
+
+
+def note_unexamined(connection: psycopg.Connection, run: str, definition: int) -> None:
+    """Enter that unknown members of the records of a run are not counted, which have digests by this definition."""
+    connection.execute(_SQL["note_unexamined"], {"run": run, "definition": definition})
 
 
 def is_complete(connection: psycopg.Connection, run: str) -> bool:

@@ -31,7 +31,7 @@ from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import batches, locks, marks, runs
 from etl.ingestion.pipeline.batches import LedgerWriter, Loader, retry_policy
 from etl.ingestion.transform.fastpath import FastPath
-from etl.ingestion.transform.paths import CheckedPath, Paths, fast
+from etl.ingestion.transform.paths import CheckedPath, Comparing, Paths, fast
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, Entry, Failure, Fault, Piece
 from etl.settings import Decoder, Mode, RetrySettings
@@ -46,7 +46,8 @@ log = structlog.get_logger(__name__)
 class RunContext:
     """The settings that all pieces of one run share; a plain value that other processes can get.
 
-    `compares`: the run leaves unchanged records as they are, batch after batch in one process.
+    `compares`: the run leaves unchanged records as they are, batch after batch in one process; these may have unknown
+    members if it `may_have_unknown`.
     """
 
     database: Database
@@ -58,6 +59,7 @@ class RunContext:
     decoder: Decoder
     retries: RetrySettings
     compares: bool = False
+    may_have_unknown: bool = False
 
     def copier(self) -> Copier:
         """Return a copier that writes the rows of the run into their tables."""
@@ -101,7 +103,10 @@ def worker(
 ) -> tuple[Paths, Loader]:
     """Return the paths that make the batches of a run, and the loader of these batches."""
     projection = Projection(context.dataset)
-    paths = paths_of(wire.session, projection, context.run.number, context.decoder, compares=context.compares)
+    comparing = None
+    if context.compares:
+        comparing = Comparing(is_examining=context.may_have_unknown and projection.warns_of_unknown)
+    paths = paths_of(wire.session, projection, context.run.number, context.decoder, comparing)
     loader = Loader(
         database=context.database,
         wire=wire,
@@ -117,7 +122,11 @@ def worker(
 
 
 def paths_of(
-    session: Session, projection: Projection, run_number: int, decoder: Decoder, *, compares: bool = False
+    session: Session,
+    projection: Projection,
+    run_number: int,
+    decoder: Decoder,
+    comparing: Comparing | None = None,
 ) -> Paths:
     """Return the paths for a run with a number; the tables in the database decide whether the fast path is possible."""
     dataset = projection.dataset
@@ -131,7 +140,7 @@ def paths_of(
         return Paths(None, None, checked)
     strict = FastPath(seen, projection, run_number)
     fastest = FastPath(seen, projection, run_number, guarded) if guarded else strict
-    return Paths(fastest, strict, checked, compares=compares)
+    return Paths(fastest, strict, checked, comparing)
 
 
 def _compared(session: Session, dataset: Dataset) -> tuple[str | None, frozenset[tuple[str, str]]]:

@@ -278,6 +278,8 @@ class FileGroups:
             definition_hash=target.definition_hash(encoding),
             mode=target.mode,
             versions_of=None if table is None else table.name,
+            definition=self._dataset.digest_definition,
+            is_examined=self._dataset.on_unknown != "ignore",
         )
         sources = [_whole(each, self._load.settings.trust_mtime) for each in new]
         names = list(self._names.take(len(new)))

@@ -116,7 +116,7 @@ def _publish_one(connection: psycopg.Connection, run: OpenRun, stream: Stream) -
         run.copier.drop_abandoned(connection)
     run.copier.drop_keys(connection)
     time_ns = stream.time_ns if run.attempt.load.settings.trust_mtime else None
-    runs.finish(connection, run.context.run, stream.size, time_ns)
+    runs.finish(connection, run.context.run, run.context.dataset.digest_definition, stream.size, time_ns)
     run.copier.forget_seen(connection)
 
 

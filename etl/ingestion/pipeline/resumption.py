@@ -138,6 +138,8 @@ def _enter(
         compares = attempt.may_compare and not run.is_atomic and not is_forced
         if attempt.dataset.has_digests and (table := attempt.dataset.digested_table) is not None:
             runs.note_versions(connection, run.run, table.name, compares=compares)
+            if (dataset := attempt.dataset_of(stream)).on_unknown == "ignore":
+                runs.note_unexamined(connection, run.run, dataset.digest_definition)
         # At last: it outlives a transaction that is tried again.
         locks.hold_run(connection, run.run)
         return run, marked_to, compares
@@ -176,6 +178,7 @@ def _opened(stream: Stream, attempt: Attempt, run: runs.Run, marked_to: int, com
         decoder=load.settings.decoder,
         retries=load.settings.retries,
         compares=compares,
+        may_have_unknown=compares and _may_have_unknown(attempt, stream),
     )
     session.when_reopened(partial(_hold_again, context=context, has_workers=False))
     entered = OpenRun(
@@ -192,6 +195,14 @@ def _opened(stream: Stream, attempt: Attempt, run: runs.Run, marked_to: int, com
         restaging.withdraw_lost(entered)
     attempt.progress.rejected = batches.totals(session.connection(), run.run).rejected
     return replace(entered, loaded=batches.record_ranges(session.connection(), run.run))
+
+
+def _may_have_unknown(attempt: Attempt, stream: Stream) -> bool:
+    """Return whether unchanged records of the source may have unknown members, which have to be counted."""
+    dataset = attempt.dataset_of(stream)
+    table = dataset.digested_table
+    connection = attempt.session.connection()
+    return table is not None and runs.may_have_unknown(connection, table.name, dataset.digest_definition)
 
 
 def prepare(run: OpenRun, store: FailedStore) -> None:

@@ -13,9 +13,7 @@ from functools import cached_property
 from io import BytesIO
 from itertools import chain, compress, repeat
 from operator import not_
-from typing import Any, Literal
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Literal
 
 from etl.errors import InternalError
 from etl.ingestion.constants import LAYER_LEVELS, MAX_NESTING, WHOLE_RECORD_BYTES
@@ -31,6 +29,9 @@ from etl.ingestion.transform.rules import Token
 from etl.ingestion.transform.shapes import Shape
 from etl.ingestion.transform.unknown import UnknownCounts
 from etl.ingestion.values import Batch, Block, BlockRows, Piece, PolicyEffects, Proof, Rows, Span, Unmade
+
+if TYPE_CHECKING:
+    from etl.ingestion.transform.keys_first import KeyLines
 
 _MAX_MISSES = 4
 _PAUSE_AFTER_MISSES = 64
@@ -93,26 +94,34 @@ class FastPath:
         """Return whether the keys of the records of a piece can be made before their rows."""
         return self._digests is not None and not piece.is_heavy and piece.shape in {"array", "lines"}
 
-    def keys_first(self, piece: Piece) -> Iterator[Batch | None]:
-        """Yield None after each block, and a batch whose rows are made when it is known which records changed."""
-        builder = self._projection.builder(piece, self._run_number)
+    def keys_first(self, piece: Piece, *, is_examining: bool) -> Iterator[Batch | None]:
+        """Yield None after each block, and a batch whose rows are made when it is known which records changed.
+
+        `is_examining`: unknown members of unchanged records are counted, too.
+        """
+        unknown = UnknownCounts()
         buffers: list[BytesIO] = []
+        counts_of_blocks: list[int] = []
         count, place = 0, 1
         for begin, end in piece.blocks or ((0, piece.length),):
-            rows = self._key_rows(RecordBlock(piece.between(begin, end), piece.shape), place)
-            [(lines, number)] = rows.tables
-            builder.note_effects(rows)
+            block = RecordBlock(piece.between(begin, end), piece.shape)
+            lines, number, records = self._key_lines.of(block, place)
+            if is_examining and (counts := self._decoded(block).counts):
+                unknown.add(counts.kept(), counts.others)
             buffers.append(BytesIO(lines))
+            counts_of_blocks.append(records)
             count += number
-            place += rows.count
+            place += records
             yield None
         _require_all(piece, place)
-        effects = builder.policy_effects
+        counted = PolicyEffects(unknown=unknown.kept(), unknown_others=unknown.others)
 
         def make(unchanged: Collection[int]) -> Batch:
-            return next(batch for batch in self._changed(piece, frozenset(unchanged), effects) if batch is not None)
+            effects = counted if is_examining else None
+            batches = self._changed(piece, counts_of_blocks, frozenset(unchanged), effects)
+            return next(batch for batch in batches if batch is not None)
 
-        keys = Rows(format="csv", buffers=tuple(buffers), count=count, columns=self._key_table.columns)
+        keys = Rows(format="csv", buffers=tuple(buffers), count=count, columns=self._key_lines.columns)
         yield Batch(
             piece=piece,
             places=range(1, place),
@@ -120,65 +129,45 @@ class FastPath:
             rejected=(),
             path=self._name,
             maker=self,
-            policy_effects=effects,
+            policy_effects=counted,
             unmade=Unmade(keys=keys, make=make),
         )
 
     @cached_property
-    def _key_table(self) -> TableLines:
-        """What makes the keys of the records, as the rows of a table of its own."""
-        [(table, columns)] = [pair for pair in self._shape.tables if pair[0].has_digest]
-        by_name = {column.name: column for column in columns}
-        key = [by_name[name] for name in self._projection.dataset.key]
-        of_keys = msgspec.structs.replace(table, columns=tuple(column.column for column in key), where=())
-        made = TableLines(self._shape, of_keys, key, self._guarded, self._suspected)
-        *names, _run, _batch, place, digest = made.columns
-        made.columns = (*names, place, digest)
-        return made
+    def _key_lines(self) -> "KeyLines":
+        from etl.ingestion.transform.keys_first import KeyLines  # noqa: PLC0415 - the first load of a table has no need
 
-    def _key_rows(self, block: RecordBlock, first: int) -> BlockRows:
-        """Return the keys of a block with the places and the digests of its records; the suspects have none."""
-        decoded = self._decoded(block)
-        records, suspects = decoded.records, set(decoded.undecoded)
-        places = range(first, first + len(records))
-        digests = self._digests.of(block.wholes(len(records))) if self._digests else ()
-        tails = list(map(b"%d\x1f%d".__mod__, zip(places, digests, strict=True)))
-        lines = self._key_table.rows(records, tails, suspects, None, (), ())
-        return BlockRows(
-            maker=self,
-            count=len(records),
-            tables=[lines.without(suspects)],
-            suspects=(),
-            unknown=decoded.counts.kept() if decoded.counts else {},
-            unknown_others=decoded.counts.others if decoded.counts else 0,
-        )
+        return KeyLines(self._projection, self._guarded, self._suspected)
 
-    def _changed(self, piece: Piece, unchanged: frozenset[int], effects: PolicyEffects) -> Iterator[Batch | None]:
-        """Yield the batch of the records that are not unchanged; `effects` are those that are counted already."""
+    def _changed(
+        self, piece: Piece, counts: Sequence[int], unchanged: frozenset[int], counted: PolicyEffects | None
+    ) -> Iterator[Batch | None]:
+        """Yield the batch of the records that are not unchanged; `counts` are those of the records of each block.
+
+        `counted` are the unknown members of all records; None: those of the changed records are not counted yet.
+        """
         blocks, first = [], 1
-        for begin, end in piece.blocks or ((0, piece.length),):
-            rows = self._changed_rows(
-                RecordBlock(piece.between(begin, end), piece.shape), piece.offset, first, unchanged
-            )
-            blocks.append(replace(rows, unknown={}, unknown_others=0))
+        for (begin, end), count in zip(piece.blocks or ((0, piece.length),), counts, strict=True):
+            block = RecordBlock(piece.between(begin, end), piece.shape)
+            rows = self._changed_rows(block, count, piece.offset, first, unchanged)
+            blocks.append(rows if counted is None else replace(rows, unknown={}, unknown_others=0))
             first += rows.count
         made = replace(piece, block_rows=tuple(blocks))
         for batch in self.batching(made):
-            yield (
-                None
-                if batch is None
-                else replace(batch, piece=piece, policy_effects=batch.policy_effects.with_unknown_of(effects))
-            )
+            if batch is None or counted is None:
+                yield batch if batch is None else replace(batch, piece=piece)
+            else:
+                yield replace(batch, piece=piece, policy_effects=batch.policy_effects.with_unknown_of(counted))
 
-    def _changed_rows(self, block: RecordBlock, offset: int, first: int, unchanged: frozenset[int]) -> BlockRows:
-        count = len(block.spans)
+    def _changed_rows(
+        self, block: RecordBlock, count: int, offset: int, first: int, unchanged: frozenset[int]
+    ) -> BlockRows:
         changed = [place for place in range(first, first + count) if place not in unchanged]
         if len(changed) == count:
             return self._rows(block, offset, first)
         if not changed:
             return BlockRows(maker=self, count=count, tables=[(b"", 0) for _ in self._tables], suspects=())
-        texts = block.wholes(count)
-        part = RecordBlock(b",".join([texts[place - first] for place in changed]), "array")
+        part = block.part((place - first for place in changed), count)
         rows = self._block_rows(part, self._decoded(part), offset, changed)
         suspects = [(place, block.spans[place - first]) for place, _ in rows.suspects]
         return replace(rows, count=count, suspects=suspects)

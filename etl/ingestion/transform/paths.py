@@ -5,7 +5,7 @@ go through the checked path, which converts value by value. `--decoder ijson` us
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from etl.datasets import Dataset
@@ -32,6 +32,13 @@ _LONGEST_PAUSE = 8
 _LARGE_BATCH = 1000
 """If fewer than one in so many records of a large batch are unchanged, the records of the next batches are not
 compared: after the first such batch of one batch, after further ones of at most so many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparing:
+    """A run leaves unchanged records as they are; `is_examining`: their unknown members are counted nevertheless."""
+
+    is_examining: bool
 
 
 class CheckedPath:
@@ -66,10 +73,14 @@ class Paths:
     """Chooses the path of each piece: the fast one, or a stricter one for some batches after a refusal."""
 
     def __init__(
-        self, fast: FastPath | None, strict: FastPath | None, checked: CheckedPath, *, compares: bool = False
+        self,
+        fast: FastPath | None,
+        strict: FastPath | None,
+        checked: CheckedPath,
+        comparing: Comparing | None = None,
     ) -> None:
-        """Choose between these paths; the paths that `compares` make the rows of changed records alone."""
-        self._compares = compares
+        """Choose between these paths; those that are `comparing` make the rows of changed records alone."""
+        self._comparing = comparing
         self._pause = 0
         self._next_pause = 1
         self._fast = fast
@@ -82,7 +93,7 @@ class Paths:
         """Return how many records a block holds, and their rows, or None where the cutter has to check it itself."""
         path = self._strict if self._strict_for else self._fast
         # A proof makes rows, and most of them may not be needed.
-        is_late = self._checked_for or (self._compares and not self._pause)
+        is_late = self._checked_for or (self._comparing and not self._pause)
         return None if path is None or is_late else path.prove(block)
 
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
@@ -96,8 +107,8 @@ class Paths:
             path = self._checked
         if piece.shape == "keyed":
             path = self._checked
-        if self._compares and isinstance(path, FastPath):
-            return self._comparing(path, piece)
+        if self._comparing and isinstance(path, FastPath):
+            return self._keys_first(path, piece, self._comparing)
         return path.batching(piece)
 
     def whole(self, piece: Piece, run_number: int) -> Batch:
@@ -108,7 +119,7 @@ class Paths:
                 return batch
         raise InternalError("a piece ended without its batch")
 
-    def _comparing(self, path: FastPath, piece: Piece) -> Iterator[Batch | None]:
+    def _keys_first(self, path: FastPath, piece: Piece, comparing: Comparing) -> Iterator[Batch | None]:
         """Make the keys of a batch first; but not those of some batches after one of which most records changed."""
         if self._pause:
             self._pause -= 1
@@ -117,7 +128,7 @@ class Paths:
         elif any(piece.block_rows) or not path.can_compare(piece):
             yield from path.batching(piece)
         else:
-            for batch in path.keys_first(piece):
+            for batch in path.keys_first(piece, is_examining=comparing.is_examining):
                 yield None if batch is None or batch.unmade is None else self._noting(batch, batch.unmade)
 
     def _noting(self, batch: Batch, unmade: Unmade) -> Batch:

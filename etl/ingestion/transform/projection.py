@@ -10,8 +10,6 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import msgspec
-
 from etl.datasets import SOURCE, Dataset, Table, paths
 from etl.errors import DefinitionError
 from etl.ingestion.constants import NULL_TEXT, UNKNOWN_NAME_LENGTH
@@ -64,8 +62,7 @@ class Projection:
         """What makes the digests of the records; None: no row has one."""
         if not self.dataset.has_digests:
             return None
-        # A policy for duplicates decides between records, and not which rows they become.
-        return RecordDigests(msgspec.structs.replace(self.dataset, on_duplicate=None).hash)
+        return RecordDigests(self.dataset.digest_definition)
 
     @property
     def warns_of_unknown(self) -> bool:
