@@ -1,9 +1,9 @@
 """Batch ETL of logistics JSON into PostgreSQL by COPY: the commands as functions in Python."""
 
-from typing import TYPE_CHECKING
-
 from etl.version import __version__
 
+# Not imported from typing: Ctrl-C prints a traceback until the program handles signals, so each import before counts.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from etl.library import (
         Connection,

@@ -1,6 +1,7 @@
 """What must be true after a mixture: each check yields a sentence for each problem that it finds."""
 
 import json
+import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,9 @@ def check_outcome(outcome: Outcome, plan: Plan) -> Iterator[str]:
         return
     if outcome.returncode not in allowed:
         yield f"{outcome.act} ended with {outcome.returncode}: {outcome.stderr[-3000:]}"
-    if "Traceback" in outcome.stderr:
+    # A Ctrl-C before the first line of the program is answered by Python itself.
+    is_before_program = outcome.signal == signal.SIGINT and "etl/__main__.py" not in outcome.stderr
+    if "Traceback" in outcome.stderr and not is_before_program:
         yield f"{outcome.act} printed a traceback: {outcome.stderr[-3000:]}"
     if "40001" in outcome.stderr:
         yield f"{outcome.act} met another refresh of the same aggregate: {outcome.stderr[-3000:]}"
