@@ -8,23 +8,14 @@ from typing import Any
 import pytest
 
 import etl
+from tests.support.definitions import SMALL_PARCELS
 from tests.support.site import Site
-
-DEFINITION = """
-name = "parcels"
-mode = "append"
-[[table]]
-name = "logistics.parcels"
-[table.columns]
-parcel_id = "text"
-weight = { type = "integer", min = 0 }
-"""
 
 
 @pytest.fixture
 def parcels(site: Site) -> Site:
     """Return a site with the dataset parcels, and a folder of ten files of some records."""
-    site.define(DEFINITION)
+    site.define(SMALL_PARCELS)
     for number in range(10):
         write(site, number, [(f"{number}-{place}", place) for place in range(number + 1)])
     return site
@@ -117,7 +108,7 @@ def test_a_run_that_is_not_complete_is_not_settled(parcels: Site) -> None:
 def test_another_definition_is_reported_for_each_file(parcels: Site) -> None:
     """A file that was loaded under another definition is named in the log, as one alone is."""
     load(parcels)
-    parcels.define(DEFINITION.replace("min = 0", "min = -5"))
+    parcels.define(SMALL_PARCELS.replace("min = 0", "min = -5"))
     ended = parcels.run("load", "parcels", "in", "--no-precalculate")
     assert len({event["source"] for event in ended.events("loaded_under_another_definition")}) == 10
     assert attempts(parcels) == [(20, 0)]
