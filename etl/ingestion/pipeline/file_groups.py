@@ -1,7 +1,7 @@
 """Small files in groups: one transaction looks a group up, and loads the new files of it, each as a run of its own.
 
 Only a file that needs no decision is loaded here: its records are those of no run, all of them fit the definition, and
-the server takes them. Every other file goes its usual way, at its place in the order of the sources.
+the server takes them. Every other file is loaded by itself, at its place in the order of the sources.
 """
 
 import time
@@ -65,7 +65,7 @@ def is_possible(load: Load) -> bool:
 
 
 class _OddFileError(Exception):
-    """A file of a group has to go its usual way, and those before it may be loaded together."""
+    """A file of a group has to be loaded by itself; the files before it may be loaded together."""
 
     def __init__(self, place: int) -> None:
         super().__init__(place)
@@ -171,7 +171,7 @@ class FileGroups:
             return {}
         try:
             return file_times.trusted(self._connection(), self._target.dataset.name, files)
-        except (EtlError, psycopg.Error):  # The load of the first of them says so.
+        except (EtlError, psycopg.Error):  # The load of the first file reports it.
             return {}
 
     def _opened(self) -> Wire:
@@ -188,7 +188,7 @@ class FileGroups:
         return not self._is_off and not self._load.stop.signal_number
 
     def _ended(self, files: Sequence[SmallFile]) -> tuple[list[Summary], bool]:
-        """Load some of the first files together; return their ends, and whether the next one has to go its usual way.
+        """Load some of the first files together; return their ends, and whether the next one is loaded by itself.
 
         A refusal of the server says nothing about the file that it is about, so half of the files are tried again.
         """
@@ -205,7 +205,7 @@ class FileGroups:
             except (BusyError, InternalError, InterruptedByUserError, LateRunsError) as error:
                 log.debug("group_left", reason=type(error).__name__)
                 files = files[: len(files) // 2] if isinstance(error, InternalError) else ()
-            except EtlError:  # It says so for each file.
+            except EtlError:  # The load of each file reports it.
                 self._is_off = True
                 files = ()
         return [], True
@@ -293,15 +293,11 @@ class FileGroups:
             (name, number, source, _entry(batch, target.dataset, met))
             for name, number, source, batch, met in zip(names, numbers, sources, batches, written, strict=True)
         ]
-        run_groups.enter(connection, common, loaded, self._request(new[0].file.source))
+        run_groups.enter(connection, common, loaded, self._load.request(new[0].file.source, target))
         counted = run_groups.records_loaded(connection, names)
         if any(counted.get(name) != source.piece.count for name, _, source, _ in loaded):
             raise InternalError("the ledger has other records of a group of files than were read")
         return loaded
-
-    def _request(self, source: Source) -> runs.AttemptRequest:
-        options = self._load.options(source, self._target)
-        return runs.AttemptRequest(source=source.name, folder=self._load.folder, options=options)
 
     def _require_ledger(self, connection: psycopg.Connection) -> None:
         """Raise UsageError when rows of the ledger were deleted; look once a command at what concerns all its files."""

@@ -17,7 +17,7 @@ from etl.ingestion.constants import BYTES_PER_WORKER, FIRST_BATCH_ROWS, MAX_DEFA
 from etl.ingestion.fingerprints import Mark
 from etl.ingestion.framing.document_members import DocumentMembers
 from etl.ingestion.framing.pieces import CutOptions
-from etl.ingestion.ledger.runs import Run
+from etl.ingestion.ledger.runs import AttemptRequest, Run
 from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.summary import Summary
@@ -229,6 +229,10 @@ class Load:
         from etl.ingestion.pipeline.document_members import resolved  # noqa: PLC0415 - few definitions name such members
 
         return resolved(dataset, stream, self.cut_options(target))
+
+    def request(self, source: Source, target: Target) -> AttemptRequest:
+        """Return what an attempt says of this command in the ledger."""
+        return AttemptRequest(source=source.name, folder=self.folder, options=self.options(source, target))
 
     def options(self, source: Source, target: Target) -> str:
         """Return the options without which the same command would not continue the run, as a shell takes them."""

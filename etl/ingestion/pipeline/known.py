@@ -1,7 +1,7 @@
 """Small files of one command that are loaded already, looked up together.
 
 Only a file that needs no decision is settled here: it has exactly the records of one run, which is complete and was
-loaded by the same definition. Everything else goes its usual way.
+loaded by the same definition. Every other file is left to the caller.
 """
 
 from collections.abc import Callable, Mapping
@@ -92,10 +92,7 @@ class Known:
             pending=self._pending,
             seconds=round(seconds, 3),
         )
-        request = runs.AttemptRequest(
-            source=self._first.name, folder=load.folder, options=load.options(self._first, target)
-        )
         try:
-            runs.enter_known(connected(), target.dataset.name, self._sums, request)
+            runs.enter_known(connected(), target.dataset.name, self._sums, load.request(self._first, target))
         except (EtlError, psycopg.Error) as error:  # Each of them is loaded, whatever the ledger says of this command.
             log.warning("sources_known_not_entered", dataset=target.dataset.name, reason=type(error).__name__)

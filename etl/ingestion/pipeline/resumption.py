@@ -127,8 +127,7 @@ def _enter(
             marks.add(connection, target.dataset.name, run.number, known, recognition.anchor(known))
             marked_to = known[-1].records if known else 0
         else:
-            request = _request(attempt, stream.source)
-            run = runs.resume(connection, chosen.run, request)
+            run = runs.resume(connection, chosen.run, attempt.load.request(stream.source, target))
             marked_to = choosing.marked_to(connection, target.dataset.name, chosen.run, recognition, read, known_to)
             attempt.progress.is_shorter = bool(known_to and recognition.records < known_to.records)
             _require_visible(stream, chosen.run, attempt)
@@ -329,12 +328,7 @@ def _start(
         is_within=is_within and target.mode != "replace",
         supersedes=decided.whole if load.settings.force else (),
     )
-    return runs.start(connection, new, _request(attempt, source))
-
-
-def _request(attempt: Attempt, source: Source) -> runs.AttemptRequest:
-    load = attempt.load
-    return runs.AttemptRequest(source=source.name, folder=load.folder, options=load.options(source, attempt.target))
+    return runs.start(connection, new, load.request(source, target))
 
 
 def _require_visible(stream: Stream, run: KnownRun, attempt: Attempt) -> None:

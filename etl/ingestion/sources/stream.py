@@ -40,13 +40,7 @@ _DEFAULT_RETRIES = RetrySettings(
 
 _LONGEST_MARK = 4
 
-# A named pipe without a writer is reported after this time.
-WRITER_SECONDS = 2.0
-
 _GET_AGAIN = "get the file again and run the same command; loaded records are not loaded twice"
-
-
-log = structlog.get_logger(__name__)
 
 
 class SourceChangedError(Exception):
