@@ -48,3 +48,12 @@ def compared(
             recognition.note(piece)
         found.append(recognition)
     return found
+
+
+def run_of(recognition: Recognition) -> int | None:
+    """Return the one run that has the records of a source, and no others."""
+    decided = recognition.decide()
+    if decided.kind != "within" or len(decided.within) != 1 or not recognition.records:
+        return None
+    [run] = decided.within
+    return run if recognition.end_of(run) == recognition.records else None
