@@ -33,7 +33,7 @@ class Reader:
     def read(
         self, what: Callable[Concatenate[psycopg.Connection, P], Result], *args: P.args, **kwargs: P.kwargs
     ) -> Result:
-        """Return what a function of the ledger reads."""
+        """Return the result of a function that reads the ledger."""
         if self.again is None or self.connection.info.transaction_status != TransactionStatus.IDLE:
             return what(self.connection, *args, **kwargs)
         return self.again(what, self.connection, *args, **kwargs)
@@ -167,7 +167,7 @@ def forget_first_batch(connection: psycopg.Connection, run: int) -> None:
 
 
 def _salt(dataset: str) -> int:
-    """Return what keeps the marks of different datasets apart in one index."""
+    """Return the number that keeps the marks of different datasets apart in one index."""
     return int.from_bytes(xxhash.xxh3_64_digest(dataset.encode()), "big", signed=True)
 
 

@@ -63,7 +63,7 @@ class _Row:
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """What batches have in common that become one row: the day, the replaces before, and which counts they have."""
+        """Equal for batches that become one row: the day, the replaces before, and which counts they have."""
         is_counted = tuple(getattr(self, name) is not None for name in _COUNTS)
         rows = None if self.rows is None else tuple(count is not None for count in self.rows)
         # An older version entered the names of unknown members without counts.

@@ -23,7 +23,7 @@ _SUFFIXES = 1 << 24
 
 @dataclass(frozen=True, kw_only=True)
 class NewRuns:
-    """What the new runs of one command have in common; `versions_of` is the table that gets the digests of records."""
+    """The values that the new runs of a command share; `versions_of` is the table that gets the digests of records."""
 
     dataset: str
     definition_hash: str

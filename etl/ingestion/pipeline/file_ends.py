@@ -127,7 +127,7 @@ class _Effects:
         self._unknown = Counter[str]()
 
     def add(self, effects: PolicyEffects) -> None:
-        """Add those of one file."""
+        """Add the effects on the records of one file."""
         self._sums += Counter({name: getattr(effects, name) for name in _EFFECTS})
         self._coerced.update(effects.coerced)
         for name, count in effects.unknown.items():

@@ -1,4 +1,4 @@
-"""What a load is asked to do, for its targets; also its stop event, its display and its counts."""
+"""A load as it is requested, for its targets; also its stop event, its display and its counts."""
 
 import os
 import shlex
@@ -173,14 +173,14 @@ class Unwatched:
 
 
 def _document_members(dataset: Dataset) -> DocumentMembers | None:
-    """Return what collects the members of the document that columns take, if there are any."""
+    """Return a collector of the members of the document that columns take, if there are any."""
     paths = dataset.document_paths
     return DocumentMembers(tuple(map(str, parse(path).steps)) for path in paths) if paths else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What all sources of one command share: the database, the options, and the targets in the command's order.
+    """The load of a command, which all its sources share: the database, the options, the targets in their order.
 
     `watch` belongs to the caller: the load calls it when a source begins and after each batch.
     """
@@ -231,7 +231,7 @@ class Load:
         return resolved(dataset, stream, self.cut_options(target))
 
     def request(self, source: Source, target: Target) -> AttemptRequest:
-        """Return what an attempt says of this command in the ledger."""
+        """Return this command as an attempt enters it in the ledger."""
         return AttemptRequest(source=source.name, folder=self.folder, options=self.options(source, target))
 
     def options(self, source: Source, target: Target) -> str:

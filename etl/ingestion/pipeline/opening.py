@@ -1,6 +1,6 @@
 """The runs of a source, opened as soon as it is known to which run its records belong.
 
-Until then the pieces of a target are kept, up to KEPT_BYTES. What is needed and was not kept is read again.
+Until then the pieces of a target are kept, up to KEPT_BYTES. A piece that is needed and was not kept is read again.
 """
 
 from collections import deque

@@ -44,13 +44,13 @@ def begin(attempts: Sequence[Attempt]) -> None:
 
 
 def recognition(attempt: Attempt) -> Recognition:
-    """Return what compares the records of the source with the known runs of the target's dataset."""
+    """Return a comparison of the records of the source with the known runs of the target's dataset."""
     ledger = Reader(connection=attempt.session.connection(), again=_again(attempt))
     return Recognition(ledger, attempt.target.dataset.name, attempt.load.settings.limit)
 
 
 def _again(attempt: Attempt) -> Retrying:
-    """Return what calls a function again after another session held a lock.
+    """Return the policy that calls a function again after another session held a lock.
 
     A lost connection ends the attempt: a new one would not have the lock of the dataset.
     """

@@ -125,7 +125,7 @@ def _read_local(load: Load, options: CutOptions, source: Source, known: SmallFil
 
 
 def _awaited(load: Load, reading: "Future[SmallFile | None]") -> SmallFile | None:
-    """Return what a thread has read; None after a signal."""
+    """Return the file that a thread has read; None after a signal."""
     while not load.stop.signal_number:
         with suppress(TimeoutError):
             return reading.result(LOOK_SECONDS)

@@ -20,7 +20,7 @@ class _Remembering(Reader):
     known: Mapping[Mark, Sequence[Anchored]] = field(default_factory=dict)
 
     def read(self, what: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return what a function of the ledger reads."""
+        """Return the result of a function that reads the ledger."""
         if what is marks.first_batches:
             return []
         if what is marks.anchored and all(mark in self.known for mark in args[1]):

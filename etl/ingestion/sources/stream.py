@@ -234,7 +234,7 @@ class _Pipe(RawIOBase):
         self._stream = stream  # It closes the pipe when nothing refers to it.
         # Without a buffer between: nobody would wait for bytes that are in it.
         self._raw = cast(RawIOBase, stream.raw)
-        # What another program has put in the place of the standard input may be no file of the system.
+        # An object that a program has put in the place of the standard input may be no file of the system.
         self._linger = linger if _has_descriptor(self._raw) else None
         self._has_lingered = False
         self._begin = b""

@@ -61,7 +61,7 @@ class Projection:
 
     @cached_property
     def digests(self) -> RecordDigests | None:
-        """What makes the digests of the records; None: no row has one."""
+        """The maker of the digests of the records; None: no row has one."""
         if not self.dataset.has_digests:
             return None
         # A policy for duplicates decides between records, and not which rows they become.
