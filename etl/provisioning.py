@@ -128,7 +128,7 @@ def _warn_of_missing_rows(connection: psycopg.Connection, dataset: Dataset) -> N
     with suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedColumn):
         found = losses.look(connection, dataset)
         if found is not None:
-            log.warning("rows_missing", dataset=dataset.name, reason=found.found, hint=found.remedy(dataset.mode))
+            log.warning("rows_missing", dataset=dataset.name, reason=found.reason, hint=found.remedy(dataset.mode))
 
 
 def require_fitting(dataset: Dataset) -> None:

@@ -78,7 +78,7 @@ class _Descriptor(io.RawIOBase):
 
 
 class StandardStream(io.TextIOWrapper):
-    """A standard stream that can always be written. What a terminal would obey is escaped."""
+    """A standard stream that can always be written. A character that a terminal would obey is escaped."""
 
     def __init__(self, number: int, encoding: str) -> None:
         self.descriptor = _Descriptor(number)

@@ -1,4 +1,4 @@
-"""What `etl failed show` prints: refused records, the files to correct, and the commands that come next."""
+"""The output of `etl failed show`: refused records, the files to correct, and the commands that come next."""
 
 import shlex
 import shutil
@@ -99,7 +99,7 @@ class Shown:
         self._limit = limit
         self._pending = [each for each in chosen if each.state == "pending"]
         self.errors: list[UsageError] = []
-        """What keeps files from being shown; the others are shown all the same."""
+        """The errors of files that cannot be shown; the other files are shown all the same."""
         size = shutil.get_terminal_size()
         self._width = size.columns
         self._height = size.lines - 1 if sys.stdout.isatty() and limit is None else None  # The prompt takes one.

@@ -75,7 +75,7 @@ def command(
 
 
 def _facts(proposal: Proposal, path: Path | None) -> dict[str, Any]:
-    """Return what a program needs of a proposal: the text of the definition is in the file, if there is one."""
+    """Return a proposal for a program: the text of the definition is in the file, if there is one."""
     dataset, sample = proposal.dataset, proposal.sample
     return {
         "dataset": dataset.name,

@@ -311,7 +311,7 @@ def _show(summary: Summary) -> str:
 
 
 def _deletions(summary: Summary) -> str:
-    """Return what a replace deleted and kept, as a part of the line."""
+    """Return the rows that a replace deleted and kept, as a part of the line."""
     deleted, kept = sum(summary.rows_deleted.values()), sum(summary.rows_kept.values())
     text = ""
     if deleted:

@@ -1,4 +1,4 @@
-"""What a command says on stderr beside its log: errors, warnings and notes. With `--log-format json` they are events.
+"""Messages of a command on stderr beside its log: errors, warnings, notes. With `--log-format json` they are events.
 
 In the automatic format they are text also without a terminal: people read them in mails, and scripts search for
 `error: `. The errors of a command line that is not parsed yet, too, have the format that it asks for.
@@ -100,7 +100,7 @@ def note(text: str) -> None:
 
 
 def warn(error: EtlError) -> None:
-    """Tell what is wrong where it hinders nothing of this command."""
+    """Print a warning of an error that hinders nothing of this command."""
     if _state.is_json:
         logger().warning("warned", reason=str(error), **_next_of(error))
     else:

@@ -27,7 +27,7 @@ _PLACES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGSERVICEFILE", "PGDA
 
 @dataclass(frozen=True, kw_only=True)
 class _Given:
-    """What a printed command needs to act as this one: options of all commands, the failed store, and variables.
+    """The words by which a printed command acts as this one: options of all commands, the failed store, and variables.
 
     `remark` says which password it needs.
     """

@@ -249,7 +249,7 @@ def _grid(count_figures: int) -> "Table":
 
 
 def _figures(progress: Progress, pace: Pace, left: float | None) -> dict[str, str]:
-    """Return what is said beside the bar, in its order."""
+    """Return the texts beside the bar, in their order."""
     figures = {
         "records": f"{progress.entered + progress.skipped:,} records",
         "rate": f"{pace.records_per_second:,.0f}/s",

@@ -66,7 +66,7 @@ def print_cells(
     """Print a table whose values are texts already, without control characters; `right` is for columns of numbers."""
     stream = sys.stdout
     encoding = codecs.lookup(stream.encoding or "utf-8").name
-    if encoding != "utf-8":  # What the stream escapes has another width.
+    if encoding != "utf-8":  # A character that the stream escapes has another width.
         cells = [[text.encode(encoding, "backslashreplace").decode(encoding) for text in row] for row in cells]
     width = width_of(stream)
     table = layout(columns, cells, right, width)

@@ -45,7 +45,7 @@ _START = "start the server, or name another by --database or ETL_DATABASE_URL"
 
 
 _NO_HOST = re.compile("could not translate host name|failed to resolve host|not known")
-"""What libpq and psycopg say of a host whose name has no address; they have no code for it."""
+"""The texts of libpq and psycopg about a host whose name has no address; they have no code for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

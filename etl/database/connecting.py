@@ -39,7 +39,7 @@ _CONNECTION = {
     "tcp_user_timeout": "30000",
 }
 
-# What a limit of the time of a statement, a session or a transaction gives: a session may end before it is lifted.
+# The errors of a limit of time, of a statement, a session or a transaction: a session may end before it is lifted.
 _TRANSACTION_LIMIT = "25P04"
 _LIMITS = ("57014", "57P05")
 # The last one is libpq's, which does not always read the reason before it sees the end.

@@ -1,4 +1,4 @@
-"""What a database has of some tables: compared before and after a migration, it says what was made."""
+"""The parts of some tables in a database: compared before and after a migration, they show what was made."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -32,7 +32,7 @@ class Made:
 
 
 def look(connection: psycopg.Connection, tables: Sequence[str]) -> Inventory:
-    """Return what the database has of the tables called `SCHEMA.NAME`; a table that it does not have is left out.
+    """Return the parts of the tables called `SCHEMA.NAME`; a table that the database does not have is left out.
 
     Asks the catalogue only: a schema may deny its use.
     """
@@ -46,7 +46,7 @@ def look(connection: psycopg.Connection, tables: Sequence[str]) -> Inventory:
 
 
 def made_since(before: Inventory, now: Inventory) -> Made:
-    """Return what is in `now` only; columns and triggers of a new table belong to it."""
+    """Return the parts that are in `now` only; columns and triggers of a new table belong to it."""
     known = {table for table, _ in before.tables}
     return Made(
         tables=tuple(sorted(name for table, name in now.tables if table not in known)),

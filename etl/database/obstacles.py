@@ -1,4 +1,4 @@
-"""What keeps a table from being loaded, as the catalogue of the database shows it before a load, with the remedy."""
+"""Obstacles to the load of a table, as the catalogue of the database shows them before the load, with the remedy."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def require_loadable(connection: psycopg.Connection, dataset: Dataset, mode: Mod
 
 
 def of_dataset(connection: psycopg.Connection, dataset: Dataset, mode: Mode) -> Iterator[Obstacle]:
-    """Yield what keeps the tables of a dataset from being loaded in this mode."""
+    """Yield the obstacles to a load of the tables of a dataset in this mode."""
     is_plain = mode == "append" and dataset.on_duplicate != "newest"
     for table in dataset.tables:
         # Each insert of this tool gives identity columns their values; an update of a record cannot change them.
@@ -101,7 +101,7 @@ def find_cause(connection: psycopg.Connection, tables: Sequence[str], sqlstate: 
 
 
 def _of_table(connection: psycopg.Connection, table: str, updated: set[str] | None) -> Iterator[Obstacle]:
-    """Yield what keeps a table from being written; `updated` are the columns that get new values, None: any."""
+    """Yield the obstacles to writing a table; `updated` are the columns that get new values, None: any."""
     for facts in queries.rows(connection, _SQL["facts_of_table"], {"table": table}):
         yield from _kind(facts)
         yield from _rights(facts)

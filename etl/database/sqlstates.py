@@ -137,7 +137,7 @@ ENDS: Mapping[Stage, Mapping[Meaning, str]] = {
         "stop": "4 for this aggregate",
     },
 }
-"""What follows from a meaning at each stage: an exit code, or what is done instead."""
+"""The consequence of a meaning at each stage: an exit code, or another action."""
 
 
 def code_of(error: psycopg.Error) -> str | None:
@@ -152,7 +152,7 @@ def codes_of(sqlstate: str) -> Codes:
 
 
 def meaning(error: psycopg.Error) -> Meaning:
-    """Return what an error of a statement means; without a SQLSTATE the connection is lost."""
+    """Return the meaning of an error of a statement; without a SQLSTATE the connection is lost."""
     code = code_of(error)
     if code is None:
         return "away" if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) else "unexpected"

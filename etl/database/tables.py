@@ -90,7 +90,7 @@ def _require_room_for_rows(connection: psycopg.Connection, dataset: Dataset, tab
 
 
 def hidden(connection: psycopg.Connection, tables: Iterable[str]) -> list[str]:
-    """Return those of some tables in which row-level security hides rows from the user."""
+    """Return the tables in which row-level security hides rows from the user."""
     return [name for (name,) in connection.execute(_SQL["hidden"], {"tables": list(tables)})]
 
 

@@ -1,4 +1,4 @@
-"""What happens while the server does not answer: another session holds a lock, or the connection is lost silently.
+"""The wait while the server does not answer: another session holds a lock, or the connection is lost silently.
 
 A window that closes, or a cut cable, ends a connection by itself. A proxy may keep it open and pass nothing on; only a
 second connection shows then that the server waits for this client.
@@ -59,7 +59,7 @@ class ServerConnection(psycopg.Connection[tuple[Any, ...]]):
 
 @dataclass(frozen=True, kw_only=True)
 class _Activity:
-    """What a session of the server does; `progress` changes whenever it does something."""
+    """The activity of a session of the server; `progress` changes whenever it does something."""
 
     is_awaiting_client: bool
     is_locked: bool

@@ -54,7 +54,7 @@ class _Addition(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class _Search:
-    """What the definition knows, and what is found beside it."""
+    """The places that the definition knows, and the columns and arrays that are found beside them."""
 
     dataset: Dataset
     known: frozenset[_Place]

@@ -18,96 +18,22 @@ _PART = 20
 _WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z](?!s(?![a-z]))[a-z])")
 _NO_NAME = re.compile(r"[^a-z0-9\x80-\U0010ffff]+")
 
-_LATIN = dict(zip("ßæœøłđðþıħŋ", ["ss", "ae", "oe", "o", "l", "d", "d", "th", "i", "h", "n"], strict=True))
-_CYRILLIC = dict(
-    zip(
-        "абвгдеёжзийклмнопрстуфхцчшщъыьэюяіїєґјљњћђџўќѓѕ",
-        [
-            "a",
-            "b",
-            "v",
-            "g",
-            "d",
-            "e",
-            "yo",
-            "zh",
-            "z",
-            "i",
-            "y",
-            "k",
-            "l",
-            "m",
-            "n",
-            "o",
-            "p",
-            "r",
-            "s",
-            "t",
-            "u",
-            "f",
-            "kh",
-            "ts",
-            "ch",
-            "sh",
-            "shch",
-            "_",
-            "y",
-            "_",
-            "e",
-            "yu",
-            "ya",
-            "i",
-            "yi",
-            "ye",
-            "g",
-            "j",
-            "lj",
-            "nj",
-            "c",
-            "dj",
-            "dz",
-            "u",
-            "k",
-            "g",
-            "dz",
-        ],
-        strict=True,
-    )
+
+def _spellings(letters: str, spelled: str) -> dict[str, str]:
+    """Return how letters are spelled in ASCII; `_` is the spelling of a letter that has none."""
+    return dict(zip(letters, spelled.replace("_", "").split(" "), strict=True))
+
+
+_LATIN = _spellings("ßæœøłđðþıħŋ", "ss ae oe o l d d th i h n")
+_CYRILLIC = _spellings(
+    "абвгдеёжзийклмнопрстуфхцчшщъыьэюяіїєґјљњћђџўќѓѕ",
+    "a b v g d e yo zh z i y k l m n o p r s t u f kh ts ch sh shch _ y _ e yu ya i yi ye g j lj nj c dj dz u k g dz",
 )
-_GREEK = dict(
-    zip(
-        "αβγδεζηθικλμνξοπρσςτυφχψω",
-        [
-            "a",
-            "v",
-            "g",
-            "d",
-            "e",
-            "z",
-            "i",
-            "th",
-            "i",
-            "k",
-            "l",
-            "m",
-            "n",
-            "x",
-            "o",
-            "p",
-            "r",
-            "s",
-            "s",
-            "t",
-            "y",
-            "f",
-            "ch",
-            "ps",
-            "o",
-        ],
-        strict=True,
-    )
+_GREEK = _spellings(
+    "αβγδεζηθικλμνξοπρσςτυφχψω",
+    "a v g d e z i th i k l m n x o p r s s t y f ch ps o",
 )
-_LETTERS = {letter: text.replace("_", "") for letter, text in (_LATIN | _CYRILLIC | _GREEK).items()}
+_LETTERS = _LATIN | _CYRILLIC | _GREEK
 _SIGNS = {
     "%": "percent",
     "$": "dollar",

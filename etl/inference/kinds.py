@@ -33,7 +33,9 @@ _CODE_DIGITS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a place becomes. `has_misfits`: some values do not fit the type, and need a column of their own.
+    """The part of a definition that a place becomes.
+
+    `has_misfits`: some values do not fit the type, and need a column of their own.
 
     `options` are options of the column beside its type. `none` are the values that mean none where the others are
     objects: they also end the way to the values in these objects.

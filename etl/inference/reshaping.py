@@ -130,7 +130,7 @@ _NUMBERED = 'to_entries | map({key: "c\\(.key + 1)", value}) | from_entries'
 
 
 def _columns_program(path: tuple[str, ...], node: Node, *, is_cut: bool) -> tuple[str, str] | None:
-    """Return what the columns of an object are, and the program that makes records of them; None: it has none."""
+    """Describe the columns of an object, with the program that makes records of them; None: it has no columns."""
     members = {name: member for name, member in node.members.items() if member.values > member.nulls}
     lists = {name: member for name, member in members.items() if member.is_list_of_scalars}
     at, where = _at(path), f" at {'.'.join(path)}" if path else ""

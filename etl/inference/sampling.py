@@ -159,7 +159,7 @@ def _chunks(stream: Stream, begin: int, *, searches_all: bool) -> Iterator[tuple
             continue
         number += 1
         is_wanted = number % every == 0
-        # What is cut in two by the end of a part is searched with the next one.
+        # A number that the end of a part cuts in two is searched for with the next part.
         yield last[-_OVERLAP:] + new, new[:_PLACE_BYTES] if is_wanted else b"", _RECORDS_OF_PLACE
         last = new if not is_wanted else new[_PLACE_BYTES:]
     yield b"", last[-_PLACE_BYTES:], _RECORDS_OF_TAIL

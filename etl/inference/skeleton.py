@@ -144,9 +144,7 @@ class _Builder:
         outer.count += 1
         outer.inner += 1
         outer.node.size += 1
-        if len(self.open) > _MOST_LEVELS:
-            return outer.node.elements or self._new_elements(outer.node)
-        if outer.is_array:
+        if outer.is_array or len(self.open) > _MOST_LEVELS:
             return outer.node.elements or self._new_elements(outer.node)
         return outer.node.members.get(outer.name) or self._new_member(outer.node, outer.name)
 

@@ -84,7 +84,7 @@ _LOOKUPS = words(
 
 _NO_IDENTITY = words("extensions facets filters links page pageable paging pagination params query request shards sort")
 _TELLING_TIMES = words("asof created creation date day exported generated timestamp updated")
-"""What says of when the records of a document are."""
+"""Words for the time of the records of a document."""
 
 _PARTS = words(
     """

@@ -38,7 +38,7 @@ HEAD_BYTES = 1 << 20
 # A source has a mark for each cell of this size. It is a part of the format of the ledger: it never changes.
 CELL_BYTES = 1 << 18
 
-# Pieces that are kept until it is known which run they belong to. What is needed and was not kept is read again.
+# Pieces that are kept until their run is known. A piece that is needed and was not kept is read again.
 KEPT_BYTES = 8 << 20
 
 # The fixed cost of a batch, 3 ms, is then a twentieth of its rows; a retry or a failed batch is still small.

@@ -23,7 +23,7 @@ from etl.settings import Decoder, Format, LoadSettings, Mode, OnDuplicate, OnNul
 F = TypeVar("F", bound=Callable[..., Any])
 
 AnySource = str | os.PathLike[str] | Readable | Iterable[Mapping[str, Any]]
-"""What holds records: a path or another name of a source, an open file, or the records themselves."""
+"""A source: a path or another name of it, an open file, or the records themselves."""
 
 # Several processes need `if __name__ == "__main__":` in a script, so a program must ask for them; so it must for waits.
 _DEFAULTS: dict[str, Any] = {"workers": 1, "retry_for": 0.0}

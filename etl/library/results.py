@@ -1,4 +1,4 @@
-"""What the functions return: frozen values, which a notebook shows as tables. Knows no database and no file."""
+"""The results of the functions: frozen values, which a notebook shows as tables. Knows no database and no file."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -215,7 +215,7 @@ def aggregates_reading(facts: Iterable[str], config_dir: Path | None = None) -> 
 
 
 def reading(facts: Iterable[str], aggregates: Iterable[Aggregate]) -> tuple[Aggregate, ...]:
-    """Return those of the aggregates that read at least one of these tables."""
+    """Return the aggregates that read at least one of these tables."""
     tables = set(facts)
     return tuple(aggregate for aggregate in aggregates if tables.intersection(fact.table for fact in aggregate.facts))
 

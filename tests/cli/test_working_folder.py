@@ -13,6 +13,15 @@ COMMANDS = ("load vehicles /dev/null", "runs list", "failed list", "dataset list
 as_nobody = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 
 
+def _refused(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in the folder of the site; its exit code is 2."""
+    done = subprocess.run(
+        words, cwd=site.folder, env=site.environment(), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2, done.stderr
+    return done
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_deleted_working_folder_is_2(site: Site, command: str) -> None:
     """A command in a folder that was deleted names it in one sentence."""
@@ -20,16 +29,7 @@ def test_a_deleted_working_folder_is_2(site: Site, command: str) -> None:
     gone.mkdir()
     etl = f"{sys.executable} -m etl"
     script = f"cd gone && rmdir ../gone && {etl} {command}"
-    done = subprocess.run(
-        ["/bin/sh", "-c", script],
-        cwd=site.folder,
-        env=site.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 2, done.stderr
+    done = _refused(site, "/bin/sh", "-c", script)
     assert "error: the working folder cannot be used: no such file or directory\nhint: " in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -43,15 +43,7 @@ def test_a_working_folder_that_may_not_be_entered_is_2(site: Site) -> None:
         f" os.chdir({str(site.folder)!r}); os.setgid(65534); os.setuid(65534);"
         " sys.exit(cli.run(sys.argv[1:]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, "dataset", "list"],
-        env=site.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 2, done.stderr
+    done = _refused(site, sys.executable, "-c", script, "dataset", "list")
     assert "error: the working folder cannot be used: permission denied" in done.stderr
 
 

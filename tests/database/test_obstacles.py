@@ -2,16 +2,15 @@
 
 import json
 
-import psycopg
 import pytest
-from alembic import command
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from etl import datasets
-from etl.database.migrations import run_migrations
+from etl.database.connecting import connect
 from etl.database.tables import create_tables
 from etl.settings import Mode
+from tests.support.databases import database_at
 from tests.support.site import Site
 from tests.support.waiting import until
 
@@ -85,28 +84,20 @@ def test_a_table_without_replica_identity_is_named(site: Site) -> None:
     assert site.run("load", "parcels", "feed.json").returncode == 0
 
 
-def test_a_migration_gives_older_tables_their_identity(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_migration_gives_older_tables_their_identity(site: Site) -> None:
     """`db migrate` gives the tables that an older version made a replica identity: of datasets, ledger and runs."""
     _define(site, "merge")
-    site.ask("drop database if exists earlier with (force)")
-    site.ask("create database earlier")
-    conninfo = make_conninfo(site.conninfo, dbname="earlier")
-    upgrade = command.upgrade
-    try:
-        with psycopg.connect(conninfo, autocommit=True) as earlier, monkeypatch.context() as patched:
-            patched.setattr(command, "upgrade", lambda config, _: upgrade(config, "0010"))
-            run_migrations(earlier)
-            create_tables(earlier, datasets.find("parcels", site.folder / "config"))
-            earlier.execute("alter table logistics.parcel_steps replica identity default")
-            earlier.execute("create table etl_staging.of_a_run (id integer)")
-            assert set(earlier.execute(BARE)) >= {
+    with database_at(site.conninfo, "0010") as earlier:
+        with connect(earlier) as before:
+            create_tables(before, datasets.find("parcels", site.folder / "config"))
+            before.execute("alter table logistics.parcel_steps replica identity default")
+            before.execute("create table etl_staging.of_a_run (id integer)")
+            assert set(before.execute(BARE)) >= {
                 (name,) for name in ("logistics.parcel_steps", "etl.touched", "etl_staging.of_a_run")
             }
-        assert site.run("db", "migrate", conninfo=conninfo).returncode == 0
-        with psycopg.connect(conninfo) as migrated:
+        assert site.run("db", "migrate", conninfo=earlier.conninfo).returncode == 0
+        with connect(earlier) as migrated:
             assert migrated.execute(BARE).fetchall() == []
-    finally:
-        site.ask("drop database if exists earlier with (force)")
 
 
 def test_a_partition_without_replica_identity_is_named(site: Site) -> None:

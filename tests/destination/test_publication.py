@@ -6,26 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.definitions import EVENTS
+from tests.support.definitions import EVENTS, ITEMS
 from tests.support.site import Site
 
-ITEMS = """
-name = "items"
-mode = "replace"
-key = ["id"]
-[[table]]
-name = "lab.items"
-[table.columns]
-id = { type = "integer", required = true }
-v = "text"
-n = { type = "integer", min = 0 }
-[[table]]
-name = "lab.item_parts"
-each = "parts"
-[table.columns]
-id = { path = "^.id", type = "integer" }
-part = { path = ".", type = "integer" }
-"""
 KEYLESS = ITEMS.replace('name = "items"', 'name = "keyless"').replace('key = ["id"]\n', "").replace("lab.", "bare.")
 ATOMIC = ("--mode", "merge", "--atomic")
 REPLACE = ("--mode", "replace")

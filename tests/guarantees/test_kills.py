@@ -17,6 +17,7 @@ from etl.embedded import Server
 from tests.support.cases import Case, clean_case
 from tests.support.commands import PATIENT, Running
 from tests.support.databases import Databases, databases_of
+from tests.support.faults import Moment
 from tests.support.records import write_shipments
 from tests.support.servers import durable_server
 from tests.support.site import Site
@@ -99,21 +100,10 @@ def test_a_killed_load_of_keyed_records_is_resumed(databases: Databases, site: S
     assert (state(site).lost(clean), state(site).doubled(clean)) == (0, 0)
 
 
-def test_a_backend_that_ends_in_a_copy(site: Site, appended: Case) -> None:
-    """A load whose backend is terminated during COPY retries the same batch."""
-    with site.gate("logistics.deliveries", "in COPY", MIDDLE) as gate:
-        running = _load(site, appended)
-        site.terminate(gate.reached())
-        gate.open()
-        ended = running.ended()
-    assert ended.returncode == 1
-    assert ended.summary["batches"]["retried"] == 1
-    appended.assert_done(site)
-
-
-def test_a_backend_that_ends_in_a_commit(site: Site, appended: Case) -> None:
-    """A load whose backend is terminated during COMMIT retries the batch that was rolled back."""
-    with site.gate("logistics.deliveries", "in COMMIT", MIDDLE) as gate:
+@pytest.mark.parametrize("moment", ["in COPY", "in COMMIT"])
+def test_a_backend_that_ends_in_a_batch(site: Site, appended: Case, moment: Moment) -> None:
+    """A load whose backend is terminated during COPY or COMMIT tries the batch again, which was rolled back."""
+    with site.gate("logistics.deliveries", moment, MIDDLE) as gate:
         running = _load(site, appended)
         site.terminate(gate.reached())
         gate.open()

@@ -6,17 +6,8 @@ from collections import Counter
 
 import pytest
 
+from tests.support.definitions import SMALL_PARCELS
 from tests.support.site import Site
-
-DEFINITION = """
-name = "parcels"
-mode = "append"
-[[table]]
-name = "logistics.parcels"
-[table.columns]
-parcel_id = "text"
-weight = { type = "integer", min = 0 }
-"""
 
 FILES = 400
 COMMAND = ("load", "parcels", "in", "--json", "--no-precalculate")
@@ -25,7 +16,7 @@ COMMAND = ("load", "parcels", "in", "--json", "--no-precalculate")
 @pytest.fixture
 def parcels(site: Site) -> Site:
     """Return a site with a folder of files of one record."""
-    site.define(DEFINITION)
+    site.define(SMALL_PARCELS)
     (site.folder / "in").mkdir()
     for number in range(FILES):
         text = json.dumps({"parcel_id": f"{number:03}", "weight": number}) + "\n"

@@ -6,18 +6,10 @@ from typing import Any
 import pytest
 from psycopg import sql
 
+from tests.support.definitions import SMALL_PARCELS
 from tests.support.site import Site
 
-DEFINITION = """
-name = "parcels"
-mode = "append"
-on_unknown = "warn"
-[[table]]
-name = "logistics.parcels"
-[table.columns]
-parcel_id = "text"
-weight = { type = "integer", min = 0 }
-"""
+DEFINITION = 'on_unknown = "warn"' + SMALL_PARCELS
 
 RECORDS = 50
 

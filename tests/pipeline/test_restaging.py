@@ -7,25 +7,10 @@ from typing import Any, LiteralString
 import pytest
 from psycopg import sql
 
+from tests.support.definitions import ITEMS
 from tests.support.site import Site
 
-ITEMS = """
-name = "items"
-mode = "merge"
-key = ["id"]
-[[table]]
-name = "lab.items"
-[table.columns]
-id = { type = "integer", required = true }
-v = "text"
-n = { type = "integer", min = 0 }
-[[table]]
-name = "lab.item_parts"
-each = "parts"
-[table.columns]
-id = { path = "^.id", type = "integer" }
-part = { path = ".", type = "integer" }
-"""
+MERGED = ITEMS.replace('mode = "replace"', 'mode = "merge"')
 OPTIONS = {
     "atomic merge": ("--atomic",),
     "replace": ("--mode", "replace"),
@@ -87,7 +72,7 @@ def _staging(site: Site) -> dict[str, sql.Identifier]:
 @pytest.mark.parametrize(("options", "damage"), CASES)
 def test_staged_rows_that_are_gone_load_again(site: Site, options: str, damage: str) -> None:
     """The same command publishes all rows of the source, as a run without an interruption does."""
-    site.define(ITEMS)
+    site.define(MERGED)
     _write(site, "new.ndjson", _items("new"))
     site.load("items", "new.ndjson", *OPTIONS[options], "--batch-rows", "5", "--max-rejected", "20")
     expected = _facts(site)
@@ -117,7 +102,7 @@ def test_staged_rows_that_are_gone_load_again(site: Site, options: str, damage: 
 )
 def test_keys_that_are_gone_are_taken_from_the_staged_rows(site: Site, options: str, damage: LiteralString) -> None:
     """A record whose key an earlier record has is still known when the table of the keys is not there any more."""
-    site.define(ITEMS)
+    site.define(MERGED)
     again = _interrupted(site, *OPTIONS[options])
     site.ask(sql.SQL(damage).format(**_staging(site)))
     items = [*_items("new"), {"id": 11, "v": "at last", "n": 1, "parts": [7]}]
@@ -135,7 +120,7 @@ def test_keys_that_are_gone_are_taken_from_the_staged_rows(site: Site, options: 
 )
 def test_refused_keys_that_are_gone_are_noted_again(site: Site, damage: LiteralString) -> None:
     """The batches of a replace that noted them load again: the rows of rejected records stay, other absent rows go."""
-    site.define(ITEMS)
+    site.define(MERGED)
     _write(site, "old.ndjson", [{"id": n, "v": "old"} for n in range(45)])
     site.load("items", "old.ndjson", *OPTIONS["replace"])
     again = _interrupted(site, *OPTIONS["replace"])
@@ -148,7 +133,7 @@ def test_refused_keys_that_are_gone_are_noted_again(site: Site, damage: LiteralS
 
 def test_rows_that_vanish_before_the_publication_end_with_4(site: Site) -> None:
     """If somebody deletes staged rows while the load runs, nothing is published and the same command loads them."""
-    site.define(ITEMS)
+    site.define(MERGED)
     again = _interrupted(site, "--atomic")
     table = _staging(site)["children"]
     site.ask(
@@ -168,7 +153,7 @@ def test_rows_that_vanish_before_the_publication_end_with_4(site: Site) -> None:
 
 def test_a_schema_that_may_not_be_made_is_named(site: Site) -> None:
     """Without `etl_staging` a load ends with 2 when its role may not make it; `etl db migrate` makes it."""
-    site.define(ITEMS)
+    site.define(MERGED)
     site.ask("drop schema etl_staging cascade")
     site.ask("create role lab_loader login in role etl_loader; grant usage on schema lab to lab_loader")
     site.ask("grant select, insert, update, delete on all tables in schema lab to lab_loader")

@@ -4,23 +4,14 @@ import json
 
 import pytest
 
+from tests.support.definitions import SMALL_PARCELS
 from tests.support.site import Site
-
-DEFINITION = """
-name = "parcels"
-mode = "append"
-[[table]]
-name = "logistics.parcels"
-[table.columns]
-parcel_id = "text"
-weight = { type = "integer", min = 0 }
-"""
 
 
 @pytest.fixture
 def parcels(site: Site) -> Site:
     """Return a site with the dataset parcels, and a folder of five files; the last has a record that does not fit."""
-    site.define(DEFINITION)
+    site.define(SMALL_PARCELS)
     (site.folder / "in").mkdir()
     for number in range(5):
         weight = -1 if number == 4 else number

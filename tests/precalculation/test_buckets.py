@@ -5,13 +5,11 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from alembic import command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg.conninfo import make_conninfo
 
 from etl import datasets
-from etl.database.connecting import Database, connect
+from etl.database.connecting import connect
 from etl.database.migrations import run_migrations
 from etl.database.tables import create_tables
 from etl.errors import DefinitionError, UsageError
@@ -25,6 +23,7 @@ from etl.provisioning import migrate
 from tests.support.checkout import ROOT
 from tests.support.commands import RunEtl
 from tests.support.company import play, ship, trip
+from tests.support.databases import database_at
 from tests.support.facts import differences
 from tests.support.faults import Connection
 
@@ -419,18 +418,11 @@ def test_triggers_for_an_unknown_kind_are_not_guessed(connection: Connection, ow
 
 
 def test_a_database_without_weeks_and_hours_is_migrated(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch, own: tuple[Aggregate, ...], tmp_path: Path
+    connection: Connection, own: tuple[Aggregate, ...], tmp_path: Path
 ) -> None:
     """Notes, pending buckets, views and grants on the freshness are kept, and no aggregate becomes due."""
-    upgrade = command.upgrade
-    connection.execute("drop database if exists earlier with (force)")
-    connection.execute("create database earlier")
-    try:
-        earlier = Database(conninfo=make_conninfo(connection.info.dsn, dbname="earlier"))
+    with database_at(connection.info.dsn, "0006") as earlier:
         with connect(earlier) as before:
-            with monkeypatch.context() as patched:
-                patched.setattr(command, "upgrade", lambda config, _: upgrade(config, "0006"))
-                run_migrations(before)
             for name in datasets.default_names(tmp_path):
                 create_tables(before, datasets.find(name, tmp_path))
             before.execute(
@@ -479,5 +471,3 @@ def test_a_database_without_weeks_and_hours_is_migrated(
             assert after.execute("select hour from analytics.carrier_hours").fetchall() == [
                 (datetime(2026, 3, 1, 5, tzinfo=UTC),)
             ]
-    finally:
-        connection.execute("drop database if exists earlier with (force)")

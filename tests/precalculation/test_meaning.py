@@ -4,11 +4,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from alembic import command
-from psycopg.conninfo import make_conninfo
 
-from etl.database.connecting import Database, connect
+from etl.database.connecting import connect
 from etl.database.migrations import run_migrations
+from tests.support.databases import database_at
 from tests.support.facts import add, refreshed, rows_of
 from tests.support.faults import Connection
 
@@ -107,27 +106,16 @@ def test_a_missing_column_leaves_its_sums_unknown(connection: Connection) -> Non
 
 
 @pytest.mark.parametrize("is_needed", [False, True])
-def test_the_table_of_the_old_throughput_goes_unless_a_view_needs_it(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch, is_needed: bool
-) -> None:
+def test_the_table_of_the_old_throughput_goes_unless_a_view_needs_it(connection: Connection, is_needed: bool) -> None:
     """A migration of the version before drops it; what other objects need stays, and is not registered any more."""
-    upgrade = command.upgrade
-    connection.execute("drop database if exists earlier with (force)")
-    connection.execute("create database earlier")
-    try:
-        with connect(Database(conninfo=make_conninfo(connection.info.dsn, dbname="earlier"))) as before:
-            with monkeypatch.context() as patched:
-                patched.setattr(command, "upgrade", lambda config, _: upgrade(config, "0020"))
-                run_migrations(before)
-            before.execute(
-                "create table analytics.warehouse_throughput (day date); insert into etl.aggregates values "
-                "('warehouse_throughput', 'One row per day and warehouse.', 'day', '{}')"
-            )
-            if is_needed:
-                before.execute("create view analytics.mine as select * from analytics.warehouse_throughput")
-            run_migrations(before)
-            found = before.execute("select to_regclass('analytics.warehouse_throughput') is not null").fetchone()
-            assert found == (is_needed,)
-            assert before.execute("select count(*) from etl.aggregates").fetchone() == (0,)
-    finally:
-        connection.execute("drop database if exists earlier with (force)")
+    with database_at(connection.info.dsn, "0020") as earlier, connect(earlier) as before:
+        before.execute(
+            "create table analytics.warehouse_throughput (day date); insert into etl.aggregates values "
+            "('warehouse_throughput', 'One row per day and warehouse.', 'day', '{}')"
+        )
+        if is_needed:
+            before.execute("create view analytics.mine as select * from analytics.warehouse_throughput")
+        run_migrations(before)
+        found = before.execute("select to_regclass('analytics.warehouse_throughput') is not null").fetchone()
+        assert found == (is_needed,)
+        assert before.execute("select count(*) from etl.aggregates").fetchone() == (0,)

@@ -7,13 +7,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from alembic import command
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 from etl import datasets
 from etl.database.connecting import Database, connect
-from etl.database.migrations import run_migrations
 from etl.database.tables import create_tables
 from etl.errors import DefinitionError, UsageError
 from etl.precalculation.catalogue import Aggregate, choose, read_all
@@ -21,6 +18,7 @@ from etl.precalculation.installation import install, unwatched
 from etl.precalculation.refresh import refresh
 from etl.provisioning import migrate
 from tests.support.commands import RunEtl
+from tests.support.databases import database_at
 from tests.support.facts import another, wait_until_blocked
 from tests.support.faults import Connection
 
@@ -347,20 +345,11 @@ COLUMNS = """
 """
 
 
-def test_a_database_of_an_earlier_version_is_migrated(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_database_of_an_earlier_version_is_migrated(connection: Connection, tmp_path: Path) -> None:
     """Aggregates refreshed before keep their freshness, and the next refresh recomputes them as a whole."""
-    upgrade = command.upgrade
     (aggregate,) = choose(["daily_shipments"])
-    connection.execute("drop database if exists earlier with (force)")
-    connection.execute("create database earlier")
-    try:
-        earlier = Database(conninfo=make_conninfo(connection.info.dsn, dbname="earlier"))
+    with database_at(connection.info.dsn, "0002") as earlier:
         with connect(earlier) as before:
-            with monkeypatch.context() as patched:
-                patched.setattr(command, "upgrade", lambda config, _: upgrade(config, "0002"))
-                run_migrations(before)
             for name in datasets.names(tmp_path):
                 create_tables(before, datasets.find(name, tmp_path))
             columns = ", ".join(f"{name} {kind}" for name, kind in connection.execute(COLUMNS, [aggregate.table]))
@@ -376,5 +365,3 @@ def test_a_database_of_an_earlier_version_is_migrated(
             assert after.execute(query).fetchall() == [("2026-01-01", 1)]
             assert refresh(after, aggregate, run=None).rows == 1
             assert after.execute(query).fetchall()[0][1] == 0
-    finally:
-        connection.execute("drop database if exists earlier with (force)")

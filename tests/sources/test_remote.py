@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from etl.ingestion.sources.naming import named
 from etl.ingestion.sources.stream import opened
 from etl.settings import RetrySettings
 from tests.support.streams import read_all
+from tests.support.web import serving
 
 PATIENT = RetrySettings(attempts=3, base_seconds=0.001, cap_seconds=0.002)
 CONTENT = random.Random(3).randbytes(HEAD_BYTES).hex().encode()
@@ -89,17 +90,8 @@ def web() -> Iterator[WebServer]:
             self.end_headers()
             self.wfile.write(body[: web.breaks_after.pop(0)] if web.breaks_after else body)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    web.address = f"127.0.0.1:{server.server_port}"
-    try:
+    with serving(Handler) as web.address:
         yield web
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def _read(url: str) -> tuple[bytes, str]:

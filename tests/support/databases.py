@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import psycopg
+from alembic import command
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from etl.database.connecting import Database
+from etl.database.connecting import Database, connect
+from etl.database.migrations import run_migrations
 from etl.database.tables import create_tables
 from etl.datasets import read
 from etl.embedded import Server
@@ -73,3 +76,22 @@ class Databases:
 def databases_of(server: Server) -> Databases:
     """Return the fresh databases of a server; their template is created once."""
     return Databases(server)
+
+
+@contextmanager
+def database_at(conninfo: str, revision: str) -> Iterator[Database]:
+    """Give another database of a server, with the migrations up to a revision; it is deleted after its use."""
+    upgrade = command.upgrade
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("drop database if exists earlier with (force)")
+        connection.execute("create database earlier")
+        try:
+            earlier = Database(conninfo=make_conninfo(conninfo, dbname="earlier"))
+            with (
+                patch.object(command, "upgrade", lambda config, _: upgrade(config, revision)),
+                connect(earlier) as before,
+            ):
+                run_migrations(before)
+            yield earlier
+        finally:
+            connection.execute("drop database if exists earlier with (force)")

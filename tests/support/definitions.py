@@ -56,3 +56,33 @@ id = { type = "text", required = true }
 version = "integer"
 box = { path = "box.code", type = "text" }
 """
+
+# The smallest records, in many files.
+SMALL_PARCELS = """
+name = "parcels"
+mode = "append"
+[[table]]
+name = "logistics.parcels"
+[table.columns]
+parcel_id = "text"
+weight = { type = "integer", min = 0 }
+"""
+
+# Records with a key and children.
+ITEMS = """
+name = "items"
+mode = "replace"
+key = ["id"]
+[[table]]
+name = "lab.items"
+[table.columns]
+id = { type = "integer", required = true }
+v = "text"
+n = { type = "integer", min = 0 }
+[[table]]
+name = "lab.item_parts"
+each = "parts"
+[table.columns]
+id = { path = "^.id", type = "integer" }
+part = { path = ".", type = "integer" }
+"""

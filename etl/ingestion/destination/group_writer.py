@@ -89,7 +89,7 @@ class GroupWriter:
     def _sums(
         self, connection: psycopg.Connection, query: Callable[[Dataset, int, sql.Composable], sql.Composed]
     ) -> dict[int, int]:
-        """Return what a query counts by run, added up over the tables of records."""
+        """Return the counts of a query by run, added up over the tables of records."""
         found = Counter[int]()
         for number, (table, rows) in enumerate(zip(self._dataset.tables, self._temporary.identifiers, strict=True)):
             if not table.each:

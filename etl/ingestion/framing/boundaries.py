@@ -53,7 +53,7 @@ class NotJSON(ValueError):
 
     @property
     def sentence(self) -> str:
-        """What is wrong, for a message."""
+        """The fault, for a message."""
         return f"not JSON: {self.reason if self.dialect is None else self.dialect.name}"
 
     @property
@@ -152,7 +152,7 @@ def _not_json(text: str, error: json.JSONDecodeError, position: int) -> NotJSON:
 
 
 def _light_end(text: str, start: int) -> int:
-    """Return what `value_end` does, without building a large value.
+    """Return the end as `value_end` does, without building a large value.
 
     Raises NotJSON.
     """

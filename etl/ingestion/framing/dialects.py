@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 
 class Dialect(NamedTuple):
-    """What a text is that is no JSON, and the command that makes JSON of it."""
+    """The format of a text that is no JSON, and the command that makes JSON of it."""
 
     name: str
     hint: str
@@ -62,16 +62,16 @@ _PLACES: Final[tuple[tuple[str, Dialect], ...]] = (
         Dialect("names without quotes, as JavaScript has them", _BY_JSON5),
     ),
 )
-"""What is at the first place that is no JSON."""
+"""The texts at the first place that is no JSON."""
 
 
 def dialect_of(beginning: str) -> Dialect | None:
-    """Return what a source is that begins so, or None."""
+    """Return the dialect of a source that begins so, or None."""
     return next((dialect for pattern, dialect in _BEGINNINGS if re.match(pattern, beginning)), None)
 
 
 def dialect_at(text: str, position: int) -> Dialect | None:
-    """Return what a text is whose first place that is no JSON is this one, or None."""
+    """Return the dialect of a text whose first place that is no JSON is this one, or None."""
     # A decoder names the comma that is too much, or the bracket after it.
     before = text[max(0, position - 100) : position].rstrip()
     if before.endswith(",") and text[position : position + 1] in {"]", "}"}:
@@ -81,7 +81,7 @@ def dialect_at(text: str, position: int) -> Dialect | None:
 
 
 def dialect_in(text: str) -> Dialect | None:
-    """Return what a text is that is not JSON somewhere, or None."""
+    """Return the dialect of a text that is not JSON somewhere, or None."""
     plain = _TEXT.sub('""', text)
     found = ((match.start(), dialect) for pattern, dialect in _PLACES if (match := re.search(pattern, plain)))
     return min(found, key=lambda each: each[0], default=(0, None))[1]

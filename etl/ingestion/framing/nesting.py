@@ -77,7 +77,7 @@ class BracketScan:
             if len(shorter) == len(brackets):
                 opened = len(brackets.lstrip(b"]}"))
                 closed = len(brackets) - opened
-                # What is left must be brackets that close, then brackets that open.
+                # The rest must be brackets that close, then brackets that open.
                 if closed >= self.depth or b"]" in brackets[closed:] or b"}" in brackets[closed:]:
                     return False
                 # Pairs may have been removed before the brackets that close, and after those that open.

@@ -40,8 +40,8 @@ class Emptied:
     rows: int
 
     @property
-    def found(self) -> str:
-        """What is wrong, in a sentence."""
+    def reason(self) -> str:
+        """The loss, in a sentence."""
         names = " and ".join(table.name for table in self.tables)
         holds = "holds" if len(self.tables) == 1 else "hold"
         return (
@@ -71,7 +71,7 @@ class Emptied:
 
     def refusal(self, mode: Mode) -> UsageError:
         """Return the error for a load that would take loaded sources for present ones."""
-        return UsageError(self.found, hint=self.remedy(mode))
+        return UsageError(self.reason, hint=self.remedy(mode))
 
 
 def look(connection: psycopg.Connection, dataset: Dataset) -> Emptied | None:
@@ -108,7 +108,7 @@ def forget(connection: psycopg.Connection, emptied: Emptied) -> None:
     table = with_digests(connection, emptied.dataset).digested_table
     if table is not None and table.has_digest:  # A kept row must not pass for a loaded record: its child rows are gone.
         connection.execute(_SQL["forget_digests"].format(table=table.identifier))
-    log.warning("runs_forgotten", dataset=emptied.dataset.name, runs=emptied.runs, reason=emptied.found)
+    log.warning("runs_forgotten", dataset=emptied.dataset.name, runs=emptied.runs, reason=emptied.reason)
 
 
 def require_rows(
@@ -128,7 +128,7 @@ def require_rows(
                 emptied.require_forgettable(mode)
             found.append(emptied)
         elif allow_empty:
-            log.warning("rows_missing", dataset=dataset.name, reason=emptied.found)
+            log.warning("rows_missing", dataset=dataset.name, reason=emptied.reason)
         else:
             raise emptied.refusal(mode)
     return found
@@ -163,7 +163,7 @@ def _names(dataset: Dataset, place: int) -> dict[str, sql.Composable]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Counts:
-    """What the ledger has of a run: records of its batches, records up to its last mark, refused ones, stored ones."""
+    """The records of a run in the ledger: those of its batches, those up to its last mark, the refused, the stored."""
 
     mode: Mode
     is_finished: bool
@@ -174,7 +174,7 @@ class _Counts:
 
     @property
     def lost(self) -> str:
-        """What is missing, in a sentence; empty if nothing is."""
+        """The missing rows, in a sentence; empty if none is missing."""
         if self.is_finished and self.records < self.marked:
             return f"etl.batches has {self.records:,} of its {self.marked:,} records"
         if self.refused != self.stored:

@@ -33,7 +33,7 @@ class Reader:
     def read(
         self, what: Callable[Concatenate[psycopg.Connection, P], Result], *args: P.args, **kwargs: P.kwargs
     ) -> Result:
-        """Return what a function of the ledger reads."""
+        """Return the result of a function that reads the ledger."""
         if self.again is None or self.connection.info.transaction_status != TransactionStatus.IDLE:
             return what(self.connection, *args, **kwargs)
         return self.again(what, self.connection, *args, **kwargs)
@@ -141,7 +141,7 @@ def _rows(dataset: str, run: int, marks: Sequence[Mark], anchor: Anchor | None) 
             "anchor": None,
             "parent": None,
             "hashes": [mark.hash ^ salt for mark in row],
-            "places": bytes(_encoded(row)),
+            "places": _encoded(row),
         }
         if anchor is not None and anchor.mark in row:
             values["anchor"] = anchor.mark.hash ^ salt
@@ -167,37 +167,47 @@ def forget_first_batch(connection: psycopg.Connection, run: int) -> None:
 
 
 def _salt(dataset: str) -> int:
-    """Return what keeps the marks of different datasets apart in one index."""
+    """Return the number that keeps the marks of different datasets apart in one index."""
     return int.from_bytes(xxhash.xxh3_64_digest(dataset.encode()), "big", signed=True)
 
 
-def _encoded(marks: Iterable[Mark]) -> Iterator[int]:
+def _encoded(marks: Iterable[Mark]) -> bytes:
+    """Return the places of marks: the numbers of records and bytes from each mark to the next one."""
+    parts = []
     records = end = 0
     for mark in marks:
-        for number in (mark.records - records, mark.end - end):
-            rest = number
-            while rest > 0x7F:
-                yield rest & 0x7F | 0x80
-                rest >>= 7
-            yield rest
+        parts += [encode_number(mark.records - records), encode_number(mark.end - end)]
         records, end = mark.records, mark.end
+    return b"".join(parts)
 
 
 def _decoded(dataset: str, hashes: Sequence[int], places: bytes) -> Iterator[Mark]:
-    numbers = _numbers(places)
     salt = _salt(dataset)
-    records = end = 0
+    records = end = at = 0
     for hash_ in hashes:
-        records += next(numbers)
-        end += next(numbers)
+        number, at = decode_number(places, at)
+        records += number
+        number, at = decode_number(places, at)
+        end += number
         yield Mark(records, end, hash_ ^ salt)
 
 
-def _numbers(data: bytes) -> Iterator[int]:
+def encode_number(number: int) -> bytes:
+    """Return a number in LEB128."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def decode_number(data: bytes, at: int) -> tuple[int, int]:
+    """Return the number in LEB128 that begins at a byte, and the byte after it."""
     number = shift = 0
-    for byte in data:
+    while True:
+        byte = data[at]
         number |= (byte & 0x7F) << shift
-        shift += 7
+        at, shift = at + 1, shift + 7
         if byte < 0x80:
-            yield number
-            number = shift = 0
+            return number, at

@@ -14,6 +14,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from etl import queries
+from etl.ingestion.ledger.marks import decode_number, encode_number
 
 _SQL = queries.load("packing")
 
@@ -62,7 +63,7 @@ class _Row:
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """What batches have in common that become one row: the day, the replaces before, and which counts they have."""
+        """Equal for batches that become one row: the day, the replaces before, and which counts they have."""
         is_counted = tuple(getattr(self, name) is not None for name in _COUNTS)
         rows = None if self.rows is None else tuple(count is not None for count in self.rows)
         # An older version entered the names of unknown members without counts.
@@ -86,11 +87,11 @@ def pack(connection: psycopg.Connection, run: str) -> tuple[int, int, int]:
     """Pack a run in the caller's transaction; return its batches and the rows of them, and the attempts removed."""
     found = queries.rows_as(_Row, connection, _SQL["batches_of_run"], {"run": run})
     rows = 0
-    for together in _together(found):
+    for group in _groups(found):
         rows += 1
-        if len(together) > 1:
-            connection.execute(_SQL["pack"], _packed(together) | {"run": run})
-            removed = [row.offset for row in together[1:]]
+        if len(group) > 1:
+            connection.execute(_SQL["pack"], _packed(group) | {"run": run})
+            removed = [row.offset for row in group[1:]]
             connection.execute(_SQL["remove_batches"], {"run": run, "offsets": removed})
     row = connection.execute(_SQL["pack_attempts"], {"run": run}).fetchone()
     return len(found), rows, int(row[0]) if row else 0
@@ -100,36 +101,15 @@ def parts_of(first_record: int, part_offsets: Sequence[int], parts: bytes) -> It
     """Yield the batches of a row of several."""
     at = 0
     for begin in part_offsets:
-        length, at = _number(parts, at)
-        count, at = _number(parts, at)
+        length, at = decode_number(parts, at)
+        count, at = decode_number(parts, at)
         yield Part(
             offset=begin, length=length, first_record=first_record, count=count, hash=parts[at : at + _HASH_BYTES]
         )
         first_record, at = first_record + count, at + _HASH_BYTES
 
 
-def _encoded(number: int) -> bytes:
-    """Return a number in LEB128."""
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    found.append(number)
-    return bytes(found)
-
-
-def _number(data: bytes, at: int) -> tuple[int, int]:
-    """Return the number in LEB128 that begins at a byte, and the byte after it."""
-    number = shift = 0
-    while True:
-        byte = data[at]
-        number |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return number, at
-
-
-def _together(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+def _groups(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
     """Yield batches of a run in groups: those of a group become one row."""
     group: list[_Row] = []
     length = 0
@@ -159,7 +139,7 @@ def _packed(rows: Sequence[_Row]) -> dict[str, Any]:
         "rows": [_total(of_table) for of_table in zip(*counts, strict=True)] if counts else None,
         "policies": Jsonb(policies) if policies else None,
         "part_offsets": [part.offset for part in parts],
-        "parts": b"".join(_encoded(part.length) + _encoded(part.count) + part.hash for part in parts),
+        "parts": b"".join(encode_number(part.length) + encode_number(part.count) + part.hash for part in parts),
     }
 
 

@@ -23,7 +23,7 @@ _SUFFIXES = 1 << 24
 
 @dataclass(frozen=True, kw_only=True)
 class NewRuns:
-    """What the new runs of one command have in common.
+    """The values that the new runs of a command share.
 
     `versions_of` is the table that gets the digests of records, `definition` the number of the definition in them.
     `is_examined`: unknown members of the records are counted or refused.

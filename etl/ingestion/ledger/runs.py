@@ -103,7 +103,7 @@ class KnownSums:
 
 @dataclass(frozen=True, kw_only=True)
 class RunForReplay:
-    """What a replay needs of the run of a failure. `is_visible` is False before an atomic run is published."""
+    """The run of a failure, as a replay needs it. `is_visible` is False before an atomic run is published."""
 
     run: str
     number: int
@@ -135,7 +135,7 @@ def known(connection: psycopg.Connection, numbers: Sequence[int]) -> dict[int, K
 
 
 def complete(connection: psycopg.Connection, numbers: Sequence[int]) -> dict[int, CompleteRun]:
-    """Return those of some runs whose source is loaded and of which the ledger lacks nothing, by their numbers."""
+    """Return the runs whose source is loaded and of which the ledger lacks nothing, by their numbers."""
     found = queries.rows_as(CompleteRun, connection, _SQL["complete_runs"], {"numbers": list(numbers)})
     return {run.number: run for run in found}
 
@@ -320,7 +320,7 @@ def is_complete(connection: psycopg.Connection, run: str) -> bool:
 
 
 def for_replay(connection: psycopg.Connection, run: str) -> RunForReplay:
-    """Return what a replay needs of the run of a failure.
+    """Return the run of a failure.
 
     Raises InternalError when there is no such run.
     """

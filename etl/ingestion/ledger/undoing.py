@@ -160,12 +160,12 @@ def drop_staging(connection: psycopg.Connection, run: str) -> None:
 
 
 def waiting(connection: psycopg.Connection, run: str) -> Waiting:
-    """Count what waits of a run in the failed store."""
+    """Count the records of a run that wait in the failed store."""
     return queries.one_as(Waiting, connection, _SQL["count_pending"], {"run": run})
 
 
 def supersede_failures(connection: psycopg.Connection, run: str) -> Waiting:
-    """Note that what waits of a run in the failed store must not be replayed, and count it."""
+    """Note that the records of a run in the failed store must not be replayed, and count them."""
     return queries.one_as(Waiting, connection, _SQL["supersede_failures"], {"run": run})
 
 

@@ -41,7 +41,7 @@ class ChangedMeanwhileError(BusyError):
 
 @dataclass(frozen=True, kw_only=True)
 class Recorder:
-    """What the line asks of the ledger about a whole attempt; that of a dry run keeps nothing.
+    """The questions of the line to the ledger about a whole attempt; the recorder of a dry run keeps nothing.
 
     - `failed_store` gives the store for the records of the source that do not load.
     - `begin` locks the datasets. It raises BusyError when another load holds one of them.
@@ -218,7 +218,7 @@ class OpenRun:
     marked_to: int = 0
 
     def worker(self, store: FailedStore) -> tuple[Paths, Loader]:
-        """Return what makes the batches of the run in this process, and what loads them."""
+        """Return the paths that make the batches of the run in this process, and the loader of the batches."""
         return self.retrying(
             worker,
             self.context,

@@ -189,7 +189,7 @@ class _DryRunLedgerWriter:
 
     @property
     def policies(self) -> PolicyEffects:
-        """What policies would do with the records."""
+        """The effects that policies would have on the records."""
         return PolicyEffects(
             nul_stripped=self.counts["nul_stripped"],
             duplicates=self.counts["duplicates"],

@@ -1,11 +1,10 @@
 """Small files in groups: one transaction looks a group up, and loads the new files of it, each as a run of its own.
 
 Only a file that needs no decision is loaded here: its records are those of no run, all of them fit the definition, and
-the server takes them. Every other file goes its usual way, at its place in the order of the sources.
+the server takes them. Every other file is loaded by itself, at its place in the order of the sources.
 """
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from etl.database.narrowing import narrower_columns
 from etl.database.tables import with_digests
 from etl.datasets import Dataset
 from etl.datasets.definition import SOURCE
-from etl.errors import BusyError, EtlError, ExitCode, InternalError, InterruptedByUserError
+from etl.errors import BusyError, EtlError, InternalError, InterruptedByUserError
 from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import copier_of_run
 from etl.ingestion.destination.group_writer import GroupWriter, LateRunsError, OlderVersionsError, Written
@@ -28,23 +27,20 @@ from etl.ingestion.destination.sending import Wire
 from etl.ingestion.ledger import file_times, locks, losses, run_groups, runs
 from etl.ingestion.ledger.file_times import FileState
 from etl.ingestion.ledger.run_groups import Names, NewRuns, WholeSource
-from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.assembly import paths_of
+from etl.ingestion.pipeline.file_ends import FileEnds
 from etl.ingestion.pipeline.job import Load
-from etl.ingestion.pipeline.known import Known, is_complete, run_of
 from etl.ingestion.pipeline.small_files import SmallFile, grouped
+from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.recognition import group_comparison
 from etl.ingestion.recognition.comparison import Recognition
-from etl.ingestion.summary import Balance, Summary
+from etl.ingestion.summary import Summary
 from etl.ingestion.transform.paths import Paths
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Batch, Entry, PolicyEffects, Source
+from etl.ingestion.values import Batch, Entry, Source
 from etl.settings import Decoder
 
 log = structlog.get_logger(__name__)
-
-_MOST_NAMES = 1000
-"""Unknown members that are counted by name for the log of a command."""
 
 
 def is_possible(load: Load) -> bool:
@@ -65,7 +61,7 @@ def is_possible(load: Load) -> bool:
 
 
 class _OddFileError(Exception):
-    """A file of a group has to go its usual way, and those before it may be loaded together."""
+    """A file of a group has to be loaded by itself; the files before it may be loaded together."""
 
     def __init__(self, place: int) -> None:
         super().__init__(place)
@@ -98,15 +94,11 @@ class FileGroups:
         self._load = load
         [self._target] = load.targets
         self._started = time.monotonic()
-        self._known = Known(load, self._target)
+        self._ends = FileEnds(load, self._target)
         self._names = Names()
         self._wire: Wire | None = None
-        self._narrowed: dict[str, str] | None = None
+        self._is_ledger_whole = False
         self._is_off = False
-        self._loaded = Counter[str]()
-        self._effects = _Effects()
-        # Thousands of summaries share them.
-        self._rows: dict[tuple[int, ...], dict[str, int]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -115,13 +107,8 @@ class FileGroups:
         self.close()
 
     def close(self) -> None:
-        """Enter and log the files that were loaded already, log those that were loaded, and close the session."""
-        seconds = time.monotonic() - self._started
-        self._known.enter(self._connection, seconds)
-        if self._loaded:
-            log.info("sources_loaded", dataset=self._target.dataset.name, **self._loaded, seconds=round(seconds, 3))
-            about = Source(name=f"{self._loaded['sources']} files", path=None)
-            outcome.log_changes(about, self._effects.sum, self._narrowed or {})
+        """Enter and log the ends of the files, and close the session."""
+        self._ends.sum_up(self._connection, time.monotonic() - self._started)
         if self._wire is not None:
             self._wire.session.close()
 
@@ -171,7 +158,7 @@ class FileGroups:
             return {}
         try:
             return file_times.trusted(self._connection(), self._target.dataset.name, files)
-        except (EtlError, psycopg.Error):  # The load of the first of them says so.
+        except (EtlError, psycopg.Error):  # The load of the first file reports it.
             return {}
 
     def _opened(self) -> Wire:
@@ -188,7 +175,7 @@ class FileGroups:
         return not self._is_off and not self._load.stop.signal_number
 
     def _ended(self, files: Sequence[SmallFile]) -> tuple[list[Summary], bool]:
-        """Load some of the first files together; return their ends, and whether the next one has to go its usual way.
+        """Load some of the first files together; return their ends, and whether the next one is loaded by itself.
 
         A refusal of the server says nothing about the file that it is about, so half of the files are tried again.
         """
@@ -205,7 +192,7 @@ class FileGroups:
             except (BusyError, InternalError, InterruptedByUserError, LateRunsError) as error:
                 log.debug("group_left", reason=type(error).__name__)
                 files = files[: len(files) // 2] if isinstance(error, InternalError) else ()
-            except EtlError:  # It says so for each file.
+            except EtlError:  # The load of each file reports it.
                 self._is_off = True
                 files = ()
         return [], True
@@ -228,11 +215,11 @@ class FileGroups:
                 file_times.note_times(connection, {number: state for number, state in states if state is not None})
             loaded = self._load_new(judged.new) if judged.new else []
         seconds = (time.monotonic() - started) / max(1, len(loaded))
-        summaries = {place: self._known.settle(files[place], run) for place, run in judged.known.items()}
+        summaries = {place: self._ends.known(files[place], run) for place, run in judged.known.items()}
         for new, (name, _, source, entry) in zip(judged.new, loaded, strict=True):
-            summaries[new.place] = self._summary(name, source, entry, seconds)
-        if loaded:
-            self._note_loaded(connection, [entry for *_, entry in loaded])
+            summaries[new.place] = self._ends.loaded(name, source, entry, seconds)
+        if loaded and self._load.settings.precalculate:
+            self._analyze(connection, [entry for *_, entry in loaded])
         return [summaries[place] for place in range(judged.count)], judged.is_odd
 
     def _judged(self, connection: psycopg.Connection, files: Sequence[SmallFile]) -> _Judged:
@@ -248,7 +235,7 @@ class FileGroups:
         each_found = iter(found)
         compared = [next(each_found) if file.trusted is None else None for file in files]
         numbers = [
-            file.trusted if recognition is None else run_of(recognition)
+            file.trusted if recognition is None else group_comparison.run_of(recognition)
             for file, recognition in zip(files, compared, strict=True)
         ]
         complete = runs.complete(connection, [number for number in numbers if number is not None])
@@ -257,7 +244,7 @@ class FileGroups:
         for place, (file, recognition, number) in enumerate(zip(files, compared, numbers, strict=True)):
             run = complete.get(number) if number is not None else None
             first = file.pieces[0].marks[0] if file.pieces else None
-            if run is not None and is_complete(run, file, self._target):
+            if run is not None and _has_all(run, file, self._target):
                 judged.known[place] = run
             elif recognition is not None and number is None and _is_new(file, recognition) and first not in begun:
                 begun.add(first)
@@ -295,65 +282,32 @@ class FileGroups:
             (name, number, source, _entry(batch, target.dataset, met))
             for name, number, source, batch, met in zip(names, numbers, sources, batches, written, strict=True)
         ]
-        run_groups.enter(connection, common, loaded, self._request(new[0].file.source))
+        run_groups.enter(connection, common, loaded, self._load.request(new[0].file.source, target))
         counted = run_groups.records_loaded(connection, names)
         if any(counted.get(name) != source.piece.count for name, _, source, _ in loaded):
             raise InternalError("the ledger has other records of a group of files than were read")
         return loaded
 
-    def _request(self, source: Source) -> runs.AttemptRequest:
-        options = self._load.options(source, self._target)
-        return runs.AttemptRequest(source=source.name, folder=self._load.folder, options=options)
-
     def _require_ledger(self, connection: psycopg.Connection) -> None:
         """Raise UsageError when rows of the ledger were deleted; look once a command at what concerns all its files."""
-        if self._narrowed is not None:
+        if self._is_ledger_whole:
             return
         dataset = self._target.dataset
         losses.require_marks(connection, dataset)
         if self._target.mode == "append" and (reason := losses.unknown_rows(connection, dataset)):
             log.warning("unknown_rows", dataset=dataset.name, reason=reason, next="etl db check")
         copier_of_run(dataset, self._target.mode, "", 0, is_atomic=False).drop_abandoned(connection)
-        self._narrowed = narrower_columns(connection, dataset)
+        self._ends.narrowed = narrower_columns(connection, dataset)
+        self._is_ledger_whole = True
 
-    def _note_loaded(self, connection: psycopg.Connection, entries: Sequence[Entry]) -> None:
-        """Add loaded files to the sums, and update the planner's statistics for the aggregates that are refreshed."""
-        self._loaded += Counter(sources=len(entries), records=sum(entry.loaded for entry in entries))
-        for entry in entries:
-            self._effects.add(entry.policy_effects)
-        if self._load.settings.precalculate:
-            rows = [sum(counts) for counts in zip(*(entry.rows for entry in entries), strict=True)]
-            copier = copier_of_run(self._target.dataset, self._target.mode, "", 0, is_atomic=False)
-            try:
-                copier.analyze(connection, rows)
-            except psycopg.Error as error:  # The server's own analyze comes later.
-                log.warning("not_analyzed", dataset=self._target.dataset.name, sqlstate=error.sqlstate)
-
-    def _summary(self, run: str, source: WholeSource, entry: Entry, seconds: float) -> Summary:
-        tables = self._target.dataset.tables
-        rows = self._rows.setdefault(
-            entry.rows, {table.name: count for table, count in zip(tables, entry.rows, strict=True)}
-        )
-        count = source.piece.count
-        return Summary(
-            run=run,
-            dataset=self._target.dataset.name,
-            source=source.name,
-            database=self._load.database.name,
-            status="loaded",
-            exit_code=ExitCode.SUCCESS,
-            records=Balance(read=count, loaded=count, rejected=0, failed=0, skipped=0, withheld=0, pending=0),
-            rows=rows,
-            batches=_ONE_BATCH,
-            bytes_read=source.bytes_read,
-            seconds=seconds,
-            policies=entry.policy_effects,
-            narrowed=self._narrowed or {},
-            failed_store=None,
-        )
-
-
-_ONE_BATCH = {"loaded": 1, "failed": 0, "retried": 0}
+    def _analyze(self, connection: psycopg.Connection, entries: Sequence[Entry]) -> None:
+        """Update the planner's statistics for the aggregates that are refreshed."""
+        rows = [sum(counts) for counts in zip(*(entry.rows for entry in entries), strict=True)]
+        copier = copier_of_run(self._target.dataset, self._target.mode, "", 0, is_atomic=False)
+        try:
+            copier.analyze(connection, rows)
+        except psycopg.Error as error:  # The server's own analyze comes later.
+            log.warning("not_analyzed", dataset=self._target.dataset.name, sqlstate=error.sqlstate)
 
 
 def _first_files(group: Sequence[SmallFile | Source]) -> Iterator[SmallFile]:
@@ -362,6 +316,15 @@ def _first_files(group: Sequence[SmallFile | Source]) -> Iterator[SmallFile]:
         if not isinstance(each, SmallFile):
             return
         yield each
+
+
+def _has_all(run: runs.CompleteRun, file: SmallFile, target: Target) -> bool:
+    """Return whether a complete run has the records of a file, by the present definition."""
+    return (
+        (file.trusted is not None or run.records == file.pieces[-1].last_record)
+        and target.is_defined_by(run.definition_hash, file.source.encoding)
+        and file.is_as_read
+    )
 
 
 def _is_new(file: SmallFile, recognition: Recognition) -> bool:
@@ -416,36 +379,3 @@ class _Batches:
         if self._last is None or self._last[0] != dataset:
             self._last = dataset, paths_of(session, Projection(dataset), number, self._decoder)
         return self._last[1].whole(file.pieces[0], number)
-
-
-_EFFECTS = ("nul_stripped", "duplicates", "unknown_others")
-
-
-class _Effects:
-    """Adds up the effects of policies on the records of all files."""
-
-    def __init__(self) -> None:
-        self._sums = Counter[str]()
-        self._coerced = Counter[str]()
-        self._unknown = Counter[str]()
-
-    def add(self, effects: PolicyEffects) -> None:
-        """Add those of one file."""
-        self._sums += Counter({name: getattr(effects, name) for name in _EFFECTS})
-        self._coerced.update(effects.coerced)
-        for name, count in effects.unknown.items():
-            if name in self._unknown or len(self._unknown) < _MOST_NAMES:
-                self._unknown[name] += count
-            else:
-                self._sums["unknown_others"] += count
-
-    @property
-    def sum(self) -> PolicyEffects:
-        """The effects on all files."""
-        return PolicyEffects(
-            unknown=dict(self._unknown),
-            nul_stripped=self._sums["nul_stripped"],
-            duplicates=self._sums["duplicates"],
-            unknown_others=self._sums["unknown_others"],
-            coerced=dict(self._coerced),
-        )

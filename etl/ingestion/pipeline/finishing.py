@@ -144,7 +144,7 @@ def _require_staged(connection: psycopg.Connection, run: OpenRun, published: Seq
 
 
 def _require_whole(connection: psycopg.Connection, run: OpenRun) -> None:
-    """Raise what keeps a run from being finished although its source was read to its end."""
+    """Raise the error that keeps a run open although its source was read to its end."""
     attempt = run.attempt
     attempt.require_records()
     entered, rejected = batches.totals(connection, run.id)

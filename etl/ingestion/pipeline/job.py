@@ -1,4 +1,4 @@
-"""What a load is asked to do, for its targets; also its stop event, its display and its counts."""
+"""A load as it is requested, for its targets; also its stop event, its display and its counts."""
 
 import os
 import shlex
@@ -17,7 +17,7 @@ from etl.ingestion.constants import BYTES_PER_WORKER, FIRST_BATCH_ROWS, MAX_DEFA
 from etl.ingestion.fingerprints import Mark
 from etl.ingestion.framing.document_members import DocumentMembers
 from etl.ingestion.framing.pieces import CutOptions
-from etl.ingestion.ledger.runs import Run
+from etl.ingestion.ledger.runs import AttemptRequest, Run
 from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.summary import Summary
@@ -173,14 +173,14 @@ class Unwatched:
 
 
 def _document_members(dataset: Dataset) -> DocumentMembers | None:
-    """Return what collects the members of the document that columns take, if there are any."""
+    """Return a collector of the members of the document that columns take, if there are any."""
     paths = dataset.document_paths
     return DocumentMembers(tuple(map(str, parse(path).steps)) for path in paths) if paths else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What all sources of one command share: the database, the options, and the targets in the command's order.
+    """The load of a command, which all its sources share: the database, the options, the targets in their order.
 
     `watch` belongs to the caller: the load calls it when a source begins and after each batch.
     """
@@ -229,6 +229,10 @@ class Load:
         from etl.ingestion.pipeline.document_members import resolved  # noqa: PLC0415 - few definitions name such members
 
         return resolved(dataset, stream, self.cut_options(target))
+
+    def request(self, source: Source, target: Target) -> AttemptRequest:
+        """Return this command as an attempt enters it in the ledger."""
+        return AttemptRequest(source=source.name, folder=self.folder, options=self.options(source, target))
 
     def options(self, source: Source, target: Target) -> str:
         """Return the options without which the same command would not continue the run, as a shell takes them."""

@@ -1,10 +1,10 @@
 """The runs of a source, opened as soon as it is known to which run its records belong.
 
-Until then the pieces of a target are kept, up to KEPT_BYTES. What is needed and was not kept is read again.
+Until then the pieces of a target are kept, up to KEPT_BYTES. A piece that is needed and was not kept is read again.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from structlog.contextvars import bind_contextvars
@@ -54,8 +54,8 @@ class _Waiting:
     def compare_again(self, recognition: Recognition | None) -> None:
         """Compare the kept pieces with the runs that are known now."""
         self.recognition = recognition
-        for piece in self.kept if recognition is not None else ():
-            if recognition is not None:
+        if recognition is not None:
+            for piece in self.kept:
                 recognition.note(piece)
 
 
@@ -99,12 +99,12 @@ class Opening:
                 if self._limit is not None and self._limit.is_reached:
                     break
         except SourceError as fault:
-            missing = set(fault.faults) if isinstance(fault, NoRecordsError) else set()
-            for which, none in fault.faults.items() if isinstance(fault, NoRecordsError) else ():
-                self.attempts[which].progress.error = none
+            missing = fault.faults if isinstance(fault, NoRecordsError) else {}
+            for which, error in missing.items():
+                self.attempts[which].progress.error = error
             yield from self._open_all(pieces, missing, fault)
             raise
-        yield from self._open_all(pieces, set(), None)
+        yield from self._open_all(pieces, (), None)
 
     def _parts(self, piece: Piece, pieces: Pieces) -> Iterator[Part | None]:
         which = piece.which
@@ -125,7 +125,7 @@ class Opening:
             return recognition is None
         return not attempt.recorder.must_read_on(attempt, recognition, waiting.kept[-1].last_record)
 
-    def _open_all(self, pieces: Pieces, missing: set[int], fault: SourceError | None) -> Iterator[Part | None]:
+    def _open_all(self, pieces: Pieces, missing: Collection[int], fault: SourceError | None) -> Iterator[Part | None]:
         """Open the runs of the targets that are still undecided at the end of the source."""
         for which, waiting in enumerate(self._waiting):
             if self.runs[which] is None and which not in missing and (waiting.kept or fault is None or missing):

@@ -14,7 +14,7 @@ from etl.ingestion.ledger import failures, locks, packing, runs
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """What was removed from the failed store; `failure` is None for a file that a crash left."""
+    """A file that was removed from the failed store; `failure` is None for a file that a crash left."""
 
     name: str
     bytes: int

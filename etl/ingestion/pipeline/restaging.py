@@ -1,6 +1,7 @@
 """An interrupted atomic run continues: its staged rows are held against the ledger before any is published.
 
-A dump may have left the staging tables out, or somebody emptied them. What is not there as it was entered loads again.
+A dump may have left the staging tables out, or somebody emptied them. Batches whose rows are not there as they were
+entered load again.
 """
 
 import structlog

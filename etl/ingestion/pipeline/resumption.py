@@ -44,13 +44,13 @@ def begin(attempts: Sequence[Attempt]) -> None:
 
 
 def recognition(attempt: Attempt) -> Recognition:
-    """Return what compares the records of the source with the known runs of the target's dataset."""
+    """Return a comparison of the records of the source with the known runs of the target's dataset."""
     ledger = Reader(connection=attempt.session.connection(), again=_again(attempt))
     return Recognition(ledger, attempt.target.dataset.name, attempt.load.settings.limit)
 
 
 def _again(attempt: Attempt) -> Retrying:
-    """Return what calls a function again after another session held a lock.
+    """Return the policy that calls a function again after another session held a lock.
 
     A lost connection ends the attempt: a new one would not have the lock of the dataset.
     """
@@ -127,8 +127,7 @@ def _enter(
             marks.add(connection, target.dataset.name, run.number, known, recognition.anchor(known))
             marked_to = known[-1].records if known else 0
         else:
-            request = _request(attempt, stream.source)
-            run = runs.resume(connection, chosen.run, request)
+            run = runs.resume(connection, chosen.run, attempt.load.request(stream.source, target))
             marked_to = choosing.marked_to(connection, target.dataset.name, chosen.run, recognition, read, known_to)
             attempt.progress.is_shorter = bool(known_to and recognition.records < known_to.records)
             _require_visible(stream, chosen.run, attempt)
@@ -340,12 +339,7 @@ def _start(
         is_within=is_within and target.mode != "replace",
         supersedes=decided.whole if load.settings.force else (),
     )
-    return runs.start(connection, new, _request(attempt, source))
-
-
-def _request(attempt: Attempt, source: Source) -> runs.AttemptRequest:
-    load = attempt.load
-    return runs.AttemptRequest(source=source.name, folder=load.folder, options=load.options(source, attempt.target))
+    return runs.start(connection, new, load.request(source, target))
 
 
 def _require_visible(stream: Stream, run: KnownRun, attempt: Attempt) -> None:

@@ -125,7 +125,7 @@ def _read_local(load: Load, options: CutOptions, source: Source, known: SmallFil
 
 
 def _awaited(load: Load, reading: "Future[SmallFile | None]") -> SmallFile | None:
-    """Return what a thread has read; None after a signal."""
+    """Return the file that a thread has read; None after a signal."""
     while not load.stop.signal_number:
         with suppress(TimeoutError):
             return reading.result(LOOK_SECONDS)
@@ -169,7 +169,7 @@ def _read(options: CutOptions, source: Source, retries: RetrySettings) -> SmallF
 
 def _content(options: CutOptions, source: Source, retries: RetrySettings, time_ns: int) -> SmallFile | None:
     pieces: list[Piece] = []
-    with suppress(SourceError, OSError), opened(source, retries) as stream:  # They are said when it is read again.
+    with suppress(SourceError, OSError), opened(source, retries) as stream:  # The next read reports it.
         if stream.encoding != "utf-8" or (stream.size or 0) > SMALL_FILE_BYTES:
             return None
         for piece in cut(stream, options):

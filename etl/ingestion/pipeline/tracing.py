@@ -101,9 +101,8 @@ def trace(
 ) -> tuple[list[Trace], bool]:
     """Return the records of the rows that hold these values, and whether there are more than MAX_ROWS.
 
-    The definitions in `config_dir` say where the records of pages are.
-    `conditions` are pairs of column and value; `run` is the name of a run, or `latest`. Raises UsageError when there is
-    no such table, column, value or run.
+    `conditions` are pairs of column and value; `run` is the name of a run, or `latest`. The definitions in `config_dir`
+    say where the records of pages are. Raises UsageError when there is no such table, column, value or run.
     """
     comparisons: list[sql.Composable] = [sql.SQL("r.{} = %s").format(_identifier(column)) for column, _ in conditions]
     values = [value for _, value in conditions]

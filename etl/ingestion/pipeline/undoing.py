@@ -1,6 +1,6 @@
 """A run is taken back: its rows are deleted, and its source is not known any more, in one transaction.
 
-Rows are found by their lineage. What nobody can restore by that is refused: a published replace, and the rows that a
+Rows are found by their lineage. A run that cannot be taken back so is refused: a published replace, and the rows that a
 merge has written over.
 """
 
@@ -108,7 +108,7 @@ def _definition_of(run: RunToUndo, config_dir: Path) -> Dataset:
 
 
 def _count(connection: psycopg.Connection, dataset: Dataset, request: UndoRequest) -> UndoResult:
-    """Return what an undo would delete now. Nothing is locked, because a dry run hinders no load."""
+    """Return the rows that an undo would delete now. Nothing is locked, because a dry run hinders no load."""
     with connection.transaction():
         undoing.look(connection)
         run = undoing.named(connection, request.run)

@@ -20,7 +20,7 @@ class _Remembering(Reader):
     known: Mapping[Mark, Sequence[Anchored]] = field(default_factory=dict)
 
     def read(self, what: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return what a function of the ledger reads."""
+        """Return the result of a function that reads the ledger."""
         if what is marks.first_batches:
             return []
         if what is marks.anchored and all(mark in self.known for mark in args[1]):
@@ -48,3 +48,12 @@ def compared(
             recognition.note(piece)
         found.append(recognition)
     return found
+
+
+def run_of(recognition: Recognition) -> int | None:
+    """Return the one run that has the records of a source, and no others."""
+    decided = recognition.decide()
+    if decided.kind != "within" or len(decided.within) != 1 or not recognition.records:
+        return None
+    [run] = decided.within
+    return run if recognition.end_of(run) == recognition.records else None

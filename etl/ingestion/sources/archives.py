@@ -31,7 +31,7 @@ def members(source: Source) -> list[Source]:
 
     Raises SourceError for an archive that is cut off or damaged.
     """
-    path = Path(source.path or "")  # What is no file cannot be opened, and is no archive.
+    path = Path(source.path or "")  # A source without a path cannot be opened, and is no archive.
     try:
         with path.open("rb") as file:
             compression = compression_of(file.peek(MAGIC_BYTES))

@@ -1,4 +1,4 @@
-"""What a program in Python gives as a source, an open file or records, as a stream of bytes. Closes nothing of it.
+"""Sources that a program in Python gives, an open file or records, as a stream of bytes. Closes none of them.
 
 Records become lines of JSON, one each. A fault names the number of the record, and nothing of its content.
 """
@@ -252,7 +252,7 @@ _CONVERSIONS: Final[tuple[tuple[Any, Callable[[Any], Any]], ...]] = (
     (int, int),
     (date | time | timedelta | UUID, _time),
 )
-"""What the encoder gets for a value, by its classes: `bool` before `int`."""
+"""The values that the encoder gets, by the classes of the given values: `bool` before `int`."""
 
 
 def _hint_for(value: object) -> str:

@@ -40,13 +40,7 @@ _DEFAULT_RETRIES = RetrySettings(
 
 _LONGEST_MARK = 4
 
-# A named pipe without a writer is reported after this time.
-WRITER_SECONDS = 2.0
-
 _GET_AGAIN = "get the file again and run the same command; loaded records are not loaded twice"
-
-
-log = structlog.get_logger(__name__)
 
 
 class SourceChangedError(Exception):
@@ -240,7 +234,7 @@ class _Pipe(RawIOBase):
         self._stream = stream  # It closes the pipe when nothing refers to it.
         # Without a buffer between: nobody would wait for bytes that are in it.
         self._raw = cast(RawIOBase, stream.raw)
-        # What another program has put in the place of the standard input may be no file of the system.
+        # An object that a program has put in the place of the standard input may be no file of the system.
         self._linger = linger if _has_descriptor(self._raw) else None
         self._has_lingered = False
         self._begin = b""

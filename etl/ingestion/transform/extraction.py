@@ -19,7 +19,7 @@ MEMBER, POSITION, WHOLE, KEY, CONSTANT = "member", "position", "whole", "key", "
 
 _NAMES = {WHOLE: "w", KEY: "k"}
 _LISTS = {WHOLE: "texts", KEY: "keys"}
-"""What a record has beside its members, with the lists of it, in the generated text."""
+"""The lists of the texts and of the keys of records, in the generated text."""
 
 
 @dataclass

@@ -24,7 +24,7 @@ _CACHED_NUMBERS = 1 << 15
 
 _MANY_ROWS = 16
 _WIDE_BYTES = 1 << 16
-"""What rows may repeat of their record: the rows of the fast path are all in memory."""
+"""So many rows, and so many bytes, may repeat parts of their record: the rows of the fast path are all in memory."""
 
 _join = SEPARATOR.join
 

@@ -59,7 +59,7 @@ class Projection:
 
     @cached_property
     def digests(self) -> RecordDigests | None:
-        """What makes the digests of the records; None: no row has one."""
+        """The maker of the digests of the records; None: no row has one."""
         if not self.dataset.has_digests:
             return None
         return RecordDigests(self.dataset.digest_definition)

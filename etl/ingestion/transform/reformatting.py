@@ -36,7 +36,7 @@ _WIDTHS = {"%Y": 4, "%y": 2, "%m": 2, "%d": 2, "%H": 2, "%M": 2, "%S": 2, "%f": 
 _TIME_PARTS = frozenset({"%H", "%M", "%S", "%f"})
 _MONTH_NAMES = frozenset({"%b", "%B"})
 _TENS = (b"012", b"012345", b"012345")
-"""What the first digits of hours, minutes and seconds may be."""
+"""The possible first digits of hours, minutes and seconds."""
 _DAY = slice(1, 11)
 _existing_days: set[bytes] = set()
 """Days that were found in the calendar: a file has few different ones."""
@@ -50,7 +50,7 @@ _TURN = ord("6")
 """Years from 69 to 99 are of the last century: the tens of 60 to 69 do not show the century."""
 
 _DIRECTIVE = re.compile(r"%.|\s+|[^%\s]+", re.DOTALL)
-# What a directive may match at all, in any case: a text that has another form is not of the format.
+# The texts that a directive may match at all: a text that has another form is not of the format.
 _RELAXED = {"%Y": r"\d{4}", "%y": r"\d\d", "%f": r"\d{1,6}", "%j": r"\d{1,3}", "%%": "%"}
 _RELAXED |= dict.fromkeys(["%d", "%m", "%H", "%M", "%S", "%I"], r" ?\d{1,2}")
 

@@ -178,7 +178,7 @@ _OF_MONGO: Final[Mapping[str, Callable[[Any], Any]]] = {
     "$regularExpression": _regular_expression,
     "$dbPointer": _of_mongo,
 }
-"""What the extended JSON of MongoDB means, canonical and relaxed, by the name of its only member."""
+"""The readers of the extended JSON of MongoDB, canonical and relaxed, by the name of its only member."""
 
 _PAIRS_OF_MONGO: Final[Mapping[frozenset[str], Callable[[Any], Any]]] = {
     frozenset({"$binary", "$type"}): lambda value: _binary({"base64": value["$binary"], "subType": value["$type"]}),
@@ -211,4 +211,4 @@ _OF_DYNAMODB: Final[Mapping[str, tuple[type, Callable[[Any], Any]]]] = {
     "L": (list, lambda elements: list(map(_of_dynamodb, elements))),
     "M": (dict, lambda members: {name: _of_dynamodb(inner) for name, inner in members.items()}),
 }
-"""What the JSON of DynamoDB means, by the name of its only member, with the type of the member's value."""
+"""The readers of the JSON of DynamoDB, by the name of its only member, with the type of the member's value."""

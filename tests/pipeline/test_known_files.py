@@ -8,23 +8,14 @@ from typing import Any
 import pytest
 
 import etl
+from tests.support.definitions import SMALL_PARCELS
 from tests.support.site import Site
-
-DEFINITION = """
-name = "parcels"
-mode = "append"
-[[table]]
-name = "logistics.parcels"
-[table.columns]
-parcel_id = "text"
-weight = { type = "integer", min = 0 }
-"""
 
 
 @pytest.fixture
 def parcels(site: Site) -> Site:
     """Return a site with the dataset parcels, and a folder of ten files of some records."""
-    site.define(DEFINITION)
+    site.define(SMALL_PARCELS)
     for number in range(10):
         write(site, number, [(f"{number}-{place}", place) for place in range(number + 1)])
     return site
@@ -100,7 +91,7 @@ def test_records_that_wait_are_reported_for_each_file(parcels: Site) -> None:
 
 
 def test_a_run_that_is_not_complete_is_not_settled(parcels: Site) -> None:
-    """An unfinished run, one that was undone, and one whose ledger lost rows are left to the usual way."""
+    """An unfinished run, one that was undone, and one whose ledger lost rows are loaded by themselves."""
     runs = {name: each["run"] for name, each in load(parcels)[0].items()}
     parcels.ask("update etl.runs set finished_at = null where run = %s", [runs["2"]])
     assert parcels.run("runs", "undo", runs["5"]).returncode == 0
@@ -117,7 +108,7 @@ def test_a_run_that_is_not_complete_is_not_settled(parcels: Site) -> None:
 def test_another_definition_is_reported_for_each_file(parcels: Site) -> None:
     """A file that was loaded under another definition is named in the log, as one alone is."""
     load(parcels)
-    parcels.define(DEFINITION.replace("min = 0", "min = -5"))
+    parcels.define(SMALL_PARCELS.replace("min = 0", "min = -5"))
     ended = parcels.run("load", "parcels", "in", "--no-precalculate")
     assert len({event["source"] for event in ended.events("loaded_under_another_definition")}) == 10
     assert attempts(parcels) == [(20, 0)]
@@ -169,7 +160,7 @@ def test_a_trusted_file_is_not_read(parcels: Site) -> None:
 
 
 def test_a_large_file_and_a_single_one_are_trusted(parcels: Site) -> None:
-    """A file that goes its usual way is noted at its end, also when a load without the option came before."""
+    """A file that is loaded by itself is noted at its end, also when a load without the option came before."""
     lines = [json.dumps({"parcel_id": f"big-{place:06}", "weight": place}) + "\n" for place in range(30_000)]
     path = parcels.folder / "big.ndjson"
     path.write_text("".join(lines))
