@@ -305,7 +305,7 @@ _UNITS = (
     (r"^type date$", "day, UTC"),
     (r"^type timestamp with time zone$", "instant, UTC"),
     (r"^type (boolean|text)$", ""),
-    (r"^count_|^distinct_|_buckets$|^buckets$|^rows$|_pending$", "number"),
+    (r"^count_|^distinct_|_buckets$|^buckets$|^rows$|_pending$|^version$", "number"),
     (r"_share$|_rate$", "0 to 1"),
     (r"^load_factor$", "kg per kg"),
     (r"^tonne_km_load_factor$", "tonne-km per tonne-km"),

@@ -236,7 +236,8 @@ def _recompute(connection: psycopg.Connection, aggregate: Aggregate, run: str | 
     is_full = EVERYTHING in ranges
     if is_full:
         buckets = _count_buckets(connection, aggregate)
-    work = {"run": run, "mode": "full" if is_full else "incremental", "buckets": buckets}
+    mode = "full" if is_full else "incremental"
+    work = {"run": run, "mode": mode, "buckets": buckets, "is_changed": rows > 0}
     return RefreshResult(
         aggregate=aggregate.name, buckets=buckets, rows=rows, seconds=_record(connection, aggregate, work)
     )

@@ -89,6 +89,7 @@ grant usage on schema etl, etl_staging, logistics, analytics to etl_loader;
 grant create on schema etl_staging to etl_loader;
 revoke all on all tables in schema etl from etl_loader;
 grant select on all tables in schema etl to etl_loader;
+revoke all on etl.api_keys, etl.api_tokens from etl_loader;
 grant insert, update on etl.runs, etl.attempts, etl.batches, etl.failures, etl.faults, etl.refreshes to etl_loader;
 grant insert on etl.marks, etl.known_sources, etl.seen to etl_loader;
 grant delete on etl.touched, etl.first_batches, etl.seen to etl_loader;

@@ -218,7 +218,7 @@ select count(distinct {bucket})::integer from pg_temp.etl_fresh;
 -- Record what a refresh did, in its transaction.
 insert into etl.refreshes (
     aggregate, definition_hash, refreshed_at, run, mode, buckets, rows, seconds, facts_through, newest_event_at,
-    future_event_at
+    future_event_at, version
 )
 select
     {aggregate},
@@ -231,7 +231,8 @@ select
     round(extract(epoch from clock_timestamp() - transaction_timestamp()), 3),
     newest.ended_at,
     {newest_event_at},
-    {future_event_at}
+    {future_event_at},
+    (extract(epoch from clock_timestamp()) * 1000)::bigint
 from (select) as always
 left join ({newest_run}) as newest on true
 on conflict (aggregate) do update set
@@ -244,7 +245,8 @@ on conflict (aggregate) do update set
     seconds = excluded.seconds,
     facts_through = excluded.facts_through,
     newest_event_at = excluded.newest_event_at,
-    future_event_at = excluded.future_event_at
+    future_event_at = excluded.future_event_at,
+    version = case when {is_changed} then greatest(refreshes.version + 1, excluded.version) else refreshes.version end
 returning seconds;
 
 -- name: record_nothing_to_do

@@ -192,3 +192,19 @@ def test_unknown_members_that_were_only_named_do_not_count(site: Site) -> None:
     summary = site.load("p", "p.ndjson")
     assert (summary["records"]["loaded"], summary["records"]["skipped"]) == (4, 2)
     assert summary["unknown"] == {"old": 4, "new": 4}
+
+
+def test_aggregates_of_the_version_before_versions_have_one(empty_site: Site, tmp_path: Path) -> None:
+    """An aggregate that was refreshed before the migration has a version after it; another one has none."""
+    folder = _sql_before(tmp_path / "sql", "0028")
+    with patch.object(migrations, "shipped", lambda _name: folder):
+        migrations.run_migrations(empty_site.connection)
+    empty_site.ask(
+        "insert into etl.aggregates (aggregate, grain, bucket, datasets)"
+        " values ('lanes', 'One row per lane.', 'all', '{}'), ('hubs', 'One row per hub.', 'all', '{}');"
+        " insert into etl.refreshes (aggregate, definition_hash, refreshed_at, mode, buckets, rows, seconds)"
+        " values ('lanes', 'x', now(), 'full', 1, 1, 1)"
+    )
+    migrations.run_migrations(empty_site.connection)
+    versions = empty_site.ask("select aggregate, version > 0 from analytics.freshness order by 1")
+    assert versions == [("hubs", None), ("lanes", True)]

@@ -46,6 +46,7 @@ def test_every_aggregate_has_a_row_before_its_first_refresh(connection: Connecti
         "pending_buckets": 1,
         "rejected_pending": 0,
         "future_event_at": None,
+        "version": None,
     }
 
 
@@ -56,7 +57,8 @@ def test_a_load_records_the_freshness_of_the_aggregate(connection: Connection, r
     ended = connection.execute("select finished_at from etl.runs").fetchone()
     assert (found["facts_through"],) == ended
     assert found["refreshed_at"] > found["facts_through"]
-    assert {**found, "refreshed_at": None, "facts_through": None, "seconds": None} == {
+    assert found["version"] > 0
+    assert {**found, "refreshed_at": None, "facts_through": None, "seconds": None, "version": None} == {
         "aggregate": "vehicle_days",
         "refreshed_at": None,
         "run": first,
@@ -69,6 +71,7 @@ def test_a_load_records_the_freshness_of_the_aggregate(connection: Connection, r
         "pending_buckets": 0,
         "rejected_pending": 1,
         "future_event_at": None,
+        "version": None,
     }
     second = _load(run_etl, tmp_path, "b.json", ("L4", "2026-03-09"), ("L5", None))
     found = _freshness(connection)
