@@ -16,7 +16,7 @@ from etl.database import connecting, inventory, migrations, sessions, tables
 from etl.database.connecting import Database
 from etl.database.inventory import Made
 from etl.database.sqlstates import code_of, condition
-from etl.datasets import Dataset
+from etl.datasets import Dataset, histories
 from etl.errors import DefinitionError, EtlError, UnreachableError, UsageError, combined
 from etl.ingestion.destination import refusals
 from etl.ingestion.ledger import losses
@@ -57,7 +57,7 @@ def migrate(target: Database, config_dir: Path) -> Migrated:
     with connecting.connect(target, "etl:migrate") as connection, migrations.one_migration_at_a_time(connection):
         sessions.require_usable(connection)
         before = migrations.migration_of(connection)
-        wanted = [table.name for dataset in valid if dataset.name in names for table in dataset.tables]
+        wanted = [name for dataset in valid if dataset.name in names for name in _tables_of(dataset)]
         wanted += [aggregate.table for aggregate in aggregates]
         present = inventory.look(connection, wanted)
         migrations.run_migrations(connection)
@@ -114,12 +114,17 @@ def create(target: Database, dataset: Dataset) -> Made:
     require_fitting(dataset)
     with connecting.connect(target, "etl:migrate") as connection:
         sessions.require_usable(connection)
-        wanted = [table.name for table in dataset.tables]
+        wanted = _tables_of(dataset)
         present = inventory.look(connection, wanted)
         tables.create_tables(connection, dataset)
         installation.watch_again(connection)
         _warn_of_missing_rows(connection, dataset)
         return inventory.made_since(present, inventory.look(connection, wanted))
+
+
+def _tables_of(dataset: Dataset) -> list[str]:
+    """Return the names of the tables of a dataset, with those that keep versions."""
+    return [*(table.name for table in dataset.tables), *(histories.tables_of(dataset) if dataset.has_history else ())]
 
 
 def _warn_of_missing_rows(connection: psycopg.Connection, dataset: Dataset) -> None:

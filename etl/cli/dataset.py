@@ -183,6 +183,11 @@ def ddl_command(common: Common, name: str) -> None:
     require_fitting(dataset)
     for statement in datasets.ddl(dataset):
         click.echo(f"{statement.as_string(None)};\n")
+    if dataset.has_history:
+        from etl.database import row_history
+
+        for statement in row_history.ddl(dataset):
+            click.echo(f"{statement.as_string(None)};\n")
 
 
 @command.command("create", epilog="Example: etl dataset create shipments")

@@ -246,6 +246,11 @@ def purge_command(common: Common, older_than: str, dataset: str | None, dry_run:
         print_text(f"{count:,} runs {would} smaller: {removed:,} rows of batches and {attempts:,} of attempts fewer")
 
 
+def _of(table: str, restored: dict[str, int]) -> list[int]:
+    """Return how many rows of a table are restored, if some of any table are."""
+    return [restored.get(table, 0)] if restored else []
+
+
 def _print_undone(result: UndoResult) -> None:
     if result.status == "already_undone":
         print_text(f"run {result.run} is undone already, since {result.undone_at:%Y-%m-%d %H:%M:%S %Z}")
@@ -253,10 +258,17 @@ def _print_undone(result: UndoResult) -> None:
     done = "undone" if result.status == "undone" else "nothing was changed; an undo would delete these rows"
     print_text(f"run {result.run}, {result.mode} of {result.source} into {result.dataset}: {done}")
     click.echo()
+    restored = result.rows_restored
     print_table(
         "rows",
-        [Column("table"), Column("deleted"), Column("before", 1), Column("after", 1)],
-        [(each.table, each.rows_deleted, each.rows_before, each.rows_after) for each in result.tables],
+        [
+            *(Column("table"), Column("deleted"), *[Column("restored")] * bool(restored)),
+            *(Column("before", 1), Column("after", 1)),
+        ],
+        [
+            (each.table, each.rows_deleted, *_of(each.table, restored), each.rows_before, each.rows_after)
+            for each in result.tables
+        ],
     )
     if result.restored:
         print_text(

@@ -42,7 +42,8 @@ def compare(connection: psycopg.Connection, dataset: Dataset) -> list[Difference
         with connection.transaction(force_rollback=True):
             connection.execute(queries.load("database")["hush_notices"])
             require_types(connection, dataset)
-            return [difference for table in dataset.tables for difference in _of_table(connection, dataset, table)]
+            found = [difference for table in dataset.tables for difference in _of_table(connection, dataset, table)]
+            return [*found, *_of_histories(connection, dataset)]
     except psycopg.errors.InsufficientPrivilege as error:
         what = f"compare the tables of {dataset.name}: {error.diag.message_primary}"
         raise denied(connection, dataset, what) from error
@@ -79,7 +80,7 @@ def _of_columns(connection: psycopg.Connection, table: Table, columns: dict[str,
             yield _difference(table, column.name, "takes null, and is required", sql.SQL("set not null"))
         if existing.is_required and not column.required:
             yield _difference(table, column.name, "refuses null, and is not required", sql.SQL("drop not null"))
-    named = {*(column.name for column in table.columns), *LINEAGE, DIGEST}
+    named = {*(column.name for column in table.columns), *LINEAGE, DIGEST, *(["etl_valid_from"] * table.history)}
     for name, existing in columns.items():
         if name in named:
             continue
@@ -123,6 +124,16 @@ def _of_indexes(connection: psycopg.Connection, dataset: Dataset, table: Table, 
         if not any(names[: len(index)] == list(index) for _, names in indexes):
             missing = f"no index on ({', '.join(index)})"
             yield Difference(table=table.name, column=None, found=missing, remedy=create)
+
+
+def _of_histories(connection: psycopg.Connection, dataset: Dataset) -> Iterator[Difference]:
+    """Yield what the histories of the tables lack."""
+    if not dataset.has_history:
+        return
+    from etl.database import histories  # noqa: PLC0415 - most tables keep no history
+
+    for unfit in histories.differences(connection, dataset):
+        yield Difference(**vars(unfit))
 
 
 def _difference(table: Table, column: str, found: str, change: sql.Composable) -> Difference:

@@ -45,6 +45,10 @@ def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
             )
         _require_room_for_rows(connection, dataset, table)
     require_visible(connection, [table.quoted for table in dataset.tables])
+    if dataset.has_history:
+        from etl.database import histories  # noqa: PLC0415 - most tables keep no history
+
+        histories.require_kept(connection, dataset)
 
 
 def _require_own_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
@@ -247,7 +251,8 @@ def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
                 _add_columns(connection, dataset, table)
             for statement in creation(dataset):
                 connection.execute(statement)
-            bare = {"tables": [table.quoted for table in dataset.tables]}
+            kept = _make_histories(connection, dataset)
+            bare = {"tables": [*(table.quoted for table in dataset.tables), *(each.as_string() for each in kept)]}
             for names in connection.execute(_SQL["without_identity"], bare).fetchall():
                 connection.execute(replica_identity(sql.Identifier(*names)))
         except psycopg.errors.WrongObjectType as error:
@@ -258,6 +263,18 @@ def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
         for role, name in (("etl_loader", "grant_fact"), ("etl_analyst", "grant_read")):
             if role in roles:
                 _grant(connection, dataset, role, name)
+                for each in kept:
+                    connection.execute(_SQL[name].format(table=each, role=sql.Identifier(role)))
+
+
+def _make_histories(connection: psycopg.Connection, dataset: Dataset) -> list[sql.Identifier]:
+    """Make the histories of a dataset, and return their tables; drop the triggers of those that it names no more."""
+    names = [table.quoted for table in dataset.tables]
+    if not dataset.has_history and not connection.execute(_SQL["has_history"], {"tables": names}).fetchone():
+        return []
+    from etl.database import histories  # noqa: PLC0415 - most tables keep no history
+
+    return histories.install(connection, dataset)
 
 
 def _grant(connection: psycopg.Connection, dataset: Dataset, role: str, name: str) -> None:

@@ -83,8 +83,9 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
 class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One table of a dataset; `each` are the paths of the arrays whose elements become its rows, outer array first.
 
-    `has_digest`: a load sends the digest of each record; the table in the database decides it, and no definition.
-    `deletes`: its rows are the keys that records delete.
+    `history`: the versions of its rows that end are kept in another table. `has_digest`: a load sends the digest of
+    each record; the table in the database decides it, and no definition. `deletes`: its rows are the keys that records
+    delete.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     where: tuple[Condition, ...] = ()
     index: tuple[tuple[str, ...], ...] = ()
     comment: str | None = None
+    history: bool = False
     has_digest: bool = False
     deletes: bool = False
 
@@ -154,6 +156,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
                 table,
                 comment=None,
                 index=(),
+                history=False,
                 has_digest=False,
                 columns=tuple(
                     msgspec.structs.replace(column, comment=None)
@@ -199,6 +202,11 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     def record_tables(self) -> tuple[Table, ...]:
         """The tables without `each`: a record becomes a row of one of them."""
         return tuple(table for table in self.tables if not table.each)
+
+    @property
+    def has_history(self) -> bool:
+        """Whether a table keeps the versions of its rows that end."""
+        return any(table.history for table in self.tables)
 
     @property
     def digested_table(self) -> Table | None:

@@ -29,6 +29,7 @@ class _TableDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     where: _Conditions = {}
     index: list[list[str]] = []
     comment: str | None = None
+    history: bool = False
 
 
 class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -124,7 +125,18 @@ def read(path: Path) -> Dataset:
     )
     for problem in problems(dataset, path):
         raise DefinitionError(f"{path}: {problem}")
-    return _with_deletions(dataset, _conditions(document.delete_if), path) if document.delete_if else dataset
+    if document.delete_if:
+        dataset = _with_deletions(dataset, _conditions(document.delete_if), path)
+    if dataset.has_history:
+        _require_history(dataset, path)
+    return dataset
+
+
+def _require_history(dataset: Dataset, path: Path) -> None:
+    from etl.datasets import histories  # noqa: PLC0415 - most tables keep no history
+
+    for problem in histories.problems(dataset):
+        raise DefinitionError(f"{path}: {problem}")
 
 
 def _with_deletions(dataset: Dataset, conditions: tuple[Condition, ...], path: Path) -> Dataset:
@@ -155,6 +167,7 @@ def _table(raw: dict[str, Any], where: str) -> Table:
         where=_conditions(document.where),
         index=tuple(tuple(names) for names in document.index),
         comment=document.comment,
+        history=document.history,
     )
 
 

@@ -154,6 +154,13 @@ select 'trigger', relation, format('%%I on %%s', t.tgname, name)
 from wanted
 join pg_trigger t on t.tgrelid = relation and not t.tgisinternal;
 
+-- name: has_history
+-- Return a row if one of these tables has a trigger that keeps its versions.
+select tgname
+from pg_trigger
+where tgrelid in (select to_regclass(name) from unnest(%(tables)s::text[]) as name) and tgname like 'etl\_history\_%%'
+limit 1;
+
 -- name: without_identity
 -- List the tables, with their partitions, that have neither a primary key nor another replica identity.
 with wanted as (
@@ -364,6 +371,7 @@ from family
 where exists (
     select from pg_trigger t
     where t.tgrelid = family.oid and not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & 1 = 1 and t.tgtype & 66 > 0
+        and t.tgfoid is distinct from to_regprocedure('etl.begin_version()')
 )
 or exists (
     select from pg_rewrite w where w.ev_class = family.oid and w.ev_enabled <> 'D' and w.ev_type in ('2', '3', '4')

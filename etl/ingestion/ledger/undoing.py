@@ -129,12 +129,17 @@ def count_seen(connection: psycopg.Connection, dataset: Dataset, number: int) ->
     return counts
 
 
+def seen_later(table: Table, number: int) -> sql.Composed:
+    """Return the query of the first places at which later runs have found records unchanged."""
+    return _SQL["seen_later"].format(name=sql.Literal(table.name), number=sql.Literal(number))
+
+
 def _names_of_seen(dataset: Dataset, table: Table, number: int) -> dict[str, sql.Composable]:
     names = _names(table, number) | {"name": sql.Literal(table.name)}
     is_key = (
         sql.SQL("{} = {}").format(sql.Identifier("child", name), sql.Identifier("old", name)) for name in dataset.key
     )
-    return names | {"seen": _SQL["seen_later"].format(**names), "is_key_of_child": sql.SQL(" and ").join(is_key)}
+    return names | {"seen": seen_later(table, number), "is_key_of_child": sql.SQL(" and ").join(is_key)}
 
 
 def missing_of_others(connection: psycopg.Connection, dataset: Dataset, number: int) -> int:

@@ -141,6 +141,11 @@ def _require_fitting(load: Load, target: Target, sources: Sequence[Source]) -> N
             f"mode {target.mode} deletes no keys, and {dataset.path} has delete_if, which expects mode merge",
             hint="load by --mode merge; a definition without delete_if takes such records as rows",
         )
+    if dataset.has_history and target.mode == "replace":
+        raise UsageError(
+            f"mode replace keeps no versions, and {dataset.path} has history, which expects mode merge",
+            hint="load by --mode merge; delete_if deletes the keys that the records name",
+        )
     _require_policy(load, target)
     if target.mode == "replace" and len(sources) > 1:
         raise UsageError("replace takes one source: each would remove what the one before it loaded")

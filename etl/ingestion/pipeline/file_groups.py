@@ -54,6 +54,7 @@ def is_possible(load: Load) -> bool:
         or target.dataset.on_duplicate
         or target.dataset.document_paths
         or target.dataset.deletions
+        or target.dataset.has_history  # A version of the same transaction is never shown.
         or settings.force
         or settings.limit
         or settings.dry_run

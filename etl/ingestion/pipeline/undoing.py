@@ -1,11 +1,11 @@
 """A run is taken back: its rows are deleted, and its source is not known any more, in one transaction.
 
-Rows are found by their lineage. A run that cannot be taken back so is refused: a published replace, and the rows that a
-merge has written over.
+Rows are found by their lineage. Tables with history show the versions before the run again. What nobody can restore is
+refused: a published replace, and the rows that a merge has written over in other tables.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +18,9 @@ from etl.database.sessions import require_usable
 from etl.database.tables import with_digests
 from etl.datasets import Dataset
 from etl.errors import UsageError
-from etl.ingestion.ledger import history, locks, undoing
+from etl.ingestion.ledger import history, locks, putting_back, undoing
 from etl.ingestion.ledger.history import RunFilter
+from etl.ingestion.ledger.putting_back import Change
 from etl.ingestion.ledger.undoing import RunToUndo
 from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.refreshing import precalculate
@@ -55,8 +56,8 @@ class UndoResult:
 
     `rows_loaded` are the rows that it loaded into the first table by the ledger; `rows_written_over` of them may have
     taken the place of rows of other runs, which are gone, and so are the rows of the `keys_deleted`. `superseded`
-    counts the records that waited of the run; `restored` are the runs of its source that count again, because it had
-    taken their place by --force.
+    counts the records that waited of the run; `rows_restored` are the rows of each table that histories gave back;
+    `restored` are the runs of its source that count again, because it had taken their place by --force.
     """
 
     run: str
@@ -69,6 +70,7 @@ class UndoResult:
     rows_written_over: int = 0
     keys_deleted: int = 0
     tables: tuple[TableChange, ...] = ()
+    rows_restored: dict[str, int] = field(default_factory=dict)
     superseded: int = 0
     restored: tuple[str, ...] = ()
 
@@ -115,6 +117,8 @@ def _count(connection: psycopg.Connection, dataset: Dataset, request: UndoReques
         if run.undone_at is not None:
             return _already(run)
         _require_seen(connection, run, dataset, request)
+        if putting_back.is_possible(connection, dataset, run):
+            return _counted(connection, dataset, run)
         written_over = _require_undoable(connection, run, dataset, request)
         counts = [undoing.count_rows(connection, table, run.number) for table in dataset.tables]
         kept = undoing.count_seen(connection, dataset, run.number)
@@ -135,6 +139,35 @@ def _count(connection: psycopg.Connection, dataset: Dataset, request: UndoReques
             tables=tuple(changes),
             superseded=undoing.waiting(connection, run.run).records,
         )
+
+
+def _counted(connection: psycopg.Connection, dataset: Dataset, run: RunToUndo) -> UndoResult:
+    """Return what an undo would do to tables with history."""
+    changes = putting_back.count(connection, dataset, run)
+    before = [undoing.count_rows(connection, table, run.number).all_rows for table in dataset.tables]
+    return UndoResult(
+        **_facts_of(run),
+        status="would_be_undone",
+        tables=_table_changes(dataset, changes, before),
+        rows_restored=_restored(dataset, changes),
+        superseded=undoing.waiting(connection, run.run).records,
+    )
+
+
+def _restored(dataset: Dataset, changes: Sequence[Change]) -> dict[str, int]:
+    return {table.name: each.restored for table, each in zip(dataset.tables, changes, strict=True) if each.restored}
+
+
+def _table_changes(dataset: Dataset, changes: Sequence[Change], before: Sequence[int]) -> tuple[TableChange, ...]:
+    return tuple(
+        TableChange(
+            table=table.name,
+            rows_deleted=change.deleted,
+            rows_before=rows,
+            rows_after=rows - change.deleted + change.restored,
+        )
+        for table, change, rows in zip(dataset.tables, changes, before, strict=True)
+    )
 
 
 def _undo(connection: psycopg.Connection, dataset: Dataset, request: UndoRequest) -> UndoResult:
@@ -158,9 +191,14 @@ def _take_back(connection: psycopg.Connection, dataset: Dataset, request: UndoRe
     if run.undone_at is not None:
         return _already(run)
     _require_seen(connection, run, dataset, request)
+    if gives_back := putting_back.is_possible(connection, dataset, run):
+        putting_back.prepare(connection, dataset, run)
     undoing.keep_seen(connection, dataset, run.number)
-    written_over = _require_undoable(connection, run, dataset, request)
-    changes = _delete(connection, run, dataset)
+    if gives_back:
+        written_over, (changes, rows_restored) = 0, _put_back(connection, run, dataset)
+    else:
+        written_over = _require_undoable(connection, run, dataset, request)
+        changes, rows_restored = _delete(connection, run, dataset), {}
     undoing.drop_staging(connection, run.run)
     adds_only = run.mode == "append" or not run.is_visible
     restored = undoing.restore_earlier(connection, dataset, run.run) if adds_only else []
@@ -171,10 +209,35 @@ def _take_back(connection: psycopg.Connection, dataset: Dataset, request: UndoRe
         status="undone",
         undone_at=undone_at,
         rows_written_over=written_over,
-        keys_deleted=run.keys_deleted,
+        keys_deleted=0 if gives_back else run.keys_deleted,
         tables=tuple(changes),
+        rows_restored=rows_restored,
         superseded=superseded.records,
         restored=tuple(restored),
+    )
+
+
+def _put_back(
+    connection: psycopg.Connection, run: RunToUndo, dataset: Dataset
+) -> tuple[Sequence[TableChange], dict[str, int]]:
+    """Show the versions before a run again, and return how many rows that are.
+
+    Raises UsageError when a trigger or a rule keeps some of its rows.
+    """
+    before = [undoing.count_rows(connection, table, run.number).all_rows for table in dataset.tables]
+    expected = putting_back.count(connection, dataset, run)
+    changes = putting_back.take_back(connection, dataset, run)
+    for table, change, wanted in zip(dataset.tables, changes, expected, strict=True):
+        if change != wanted:
+            raise _kept_by_server(run, table.name, abs(wanted.deleted - change.deleted) or wanted.restored)
+    return _table_changes(dataset, changes, before), _restored(dataset, changes)
+
+
+def _kept_by_server(run: RunToUndo, table: str, rows: int) -> UsageError:
+    return UsageError(
+        f"the server kept {rows:,} rows of run {run.run} in {table} without an error:"
+        " a trigger before each row, or a rule, keeps them; nothing was deleted",
+        hint=f"disable it for the undo (\\d {table} in `etl db psql` shows triggers and rules)",
     )
 
 
@@ -188,11 +251,7 @@ def _delete(connection: psycopg.Connection, run: RunToUndo, dataset: Dataset) ->
     after = [undoing.count_rows(connection, table, run.number) for table in dataset.tables]
     for table, rows in zip(dataset.tables, after, strict=True):
         if rows.own_rows:
-            raise UsageError(
-                f"the server kept {rows.own_rows:,} rows of run {run.run} in {table.name} without an error:"
-                " a trigger before each row, or a rule, keeps them; nothing was deleted",
-                hint=f"disable it for the undo (\\d {table.name} in `etl db psql` shows triggers and rules)",
-            )
+            raise _kept_by_server(run, table.name, rows.own_rows)
     return [
         TableChange(
             table=table.name, rows_deleted=deleted[table.name], rows_before=old.all_rows, rows_after=new.all_rows

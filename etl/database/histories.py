@@ -1,0 +1,146 @@
+"""The histories of a dataset in a database: makes them and their triggers, and checks that no version is lost."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import LiteralString
+
+import psycopg
+from psycopg import sql
+
+from etl import queries
+from etl.database.row_history import Kept, kept
+from etl.datasets import Dataset, Table, quoted
+from etl.datasets.histories import identifier_of, name_of
+from etl.errors import UsageError
+
+_SQL = queries.load("row_history")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfit:
+    """Why a history cannot keep the versions of its table, and the remedy."""
+
+    table: str
+    column: str | None
+    found: str
+    remedy: str
+
+
+def install(connection: psycopg.Connection, dataset: Dataset) -> list[sql.Identifier]:
+    """Make the histories of a dataset and their triggers, inside a transaction; drop triggers that it does not want.
+
+    Nothing is changed where all of it is there. Returns the histories.
+    """
+    for each in _kept(connection, dataset):
+        if list(_unmade(connection, each)):
+            _make(connection, each)
+    _drop_unwanted(connection, dataset)
+    return [identifier_of(table) for each in _kept(connection, dataset) for table in each.tables]
+
+
+def _make(connection: psycopg.Connection, each: Kept) -> None:
+    for table in each.tables:
+        connection.execute(queries.load("tables")["hold_writers"].format(table=table.identifier))
+    for statement in each.table_statements():
+        connection.execute(statement)
+    for table in each.tables:
+        for name, type_, existing, _ in _unfit_columns(connection, table):
+            if existing is None:
+                added = sql.SQL(type_)
+                names = {"history": identifier_of(table), "column": sql.Identifier(name), "type": added}
+                connection.execute(_SQL["add_column"].format(**names))
+    for statement in each.comment_statements():
+        connection.execute(statement)
+    if any(bodies.keys() - _installed(connection, table) for table, bodies in each.bodies().items()):
+        for statement in (*each.align_statements(), each.register()):
+            connection.execute(statement)
+    for statement in each.trigger_statements():
+        connection.execute(statement)
+
+
+def _drop_unwanted(connection: psycopg.Connection, dataset: Dataset) -> None:
+    """Drop the triggers of tables whose history the definition does not name any more; the versions stay."""
+    wanted = {table for each in _kept(connection, dataset) for table in each.bodies()}
+    for table in dataset.tables:
+        if table.name in wanted:
+            continue
+        for name in _installed(connection, table.name):
+            connection.execute(_SQL["drop_trigger"].format(trigger=sql.Identifier(name), table=table.identifier))
+            connection.execute(_SQL["forget"], {"table": table.name})
+
+
+def require_kept(connection: psycopg.Connection, dataset: Dataset) -> None:
+    """Raise UsageError when a version that ends would not be kept, or would refuse its record."""
+    for each in _kept(connection, dataset):
+        for unfit in (*_missing(connection, each), *_unfit(connection, each)):
+            where = f"the column {unfit.column} of {unfit.table}" if unfit.column else unfit.table
+            raise UsageError(f"{where} {unfit.found}", hint=unfit.remedy.removesuffix(";"))
+
+
+def differences(connection: psycopg.Connection, dataset: Dataset) -> Iterator[Unfit]:
+    """Yield all that the histories lack, also where a load would keep its versions by an older function."""
+    for each in _kept(connection, dataset):
+        yield from _unmade(connection, each)
+
+
+def _kept(connection: psycopg.Connection, dataset: Dataset) -> list[Kept]:
+    def columns_of(table: Table) -> list[str]:
+        return [name for (name,) in connection.execute(_SQL["kept_columns"], {"table": table.quoted})]
+
+    return kept(dataset, columns_of)
+
+
+def _missing(connection: psycopg.Connection, each: Kept) -> Iterator[Unfit]:
+    """Yield the histories and the triggers that are missing, or disabled."""
+    remedy = f"etl dataset create {each.dataset.name}"
+    for table in each.tables:
+        if not _exists(connection, table):
+            yield Unfit(table=name_of(table), column=None, found="is missing: history = true", remedy=remedy)
+    for name, bodies in each.bodies().items():
+        if lacking := sorted(bodies.keys() - _installed(connection, name)):
+            found = f"has no trigger {', '.join(lacking)}, or it is disabled: its history would have gaps"
+            yield Unfit(table=name, column=None, found=found, remedy=remedy)
+
+
+def _unfit(connection: psycopg.Connection, each: Kept) -> Iterator[Unfit]:
+    """Yield the columns of the tables that their histories do not keep as they are."""
+    for table in each.tables:
+        history = identifier_of(table).as_string(None)
+        is_there = _exists(connection, table)
+        for name, type_, existing, refuses_null in _unfit_columns(connection, table) if is_there else ():
+            alter = f"alter table {history} alter column {quoted([name])}"
+            if existing is None:
+                found, remedy = "is missing", f"etl dataset create {each.dataset.name}"
+            elif refuses_null:
+                found, remedy = f"refuses null, and that of {table.name} does not", f"{alter} drop not null;"
+            else:
+                found, remedy = f"is {existing}, and that of {table.name} is {type_}", f"{alter} type {type_};"
+            yield Unfit(table=name_of(table), column=name, found=found, remedy=remedy)
+
+
+def _unmade(connection: psycopg.Connection, each: Kept) -> Iterator[Unfit]:
+    """Yield what `install` would make."""
+    found = [*_missing(connection, each), *_unfit(connection, each)]
+    yield from found
+    for name, bodies in each.bodies().items() if not found else ():
+        installed = _installed(connection, name)
+        if any(body is not None and installed.get(trigger) != body for trigger, body in bodies.items()):
+            text = "keeps its versions by a function that does not know all columns, or is older"
+            yield Unfit(table=name, column=None, found=text, remedy=f"etl dataset create {each.dataset.name}")
+
+
+def _exists(connection: psycopg.Connection, table: Table) -> bool:
+    """Return whether there is the history of a table."""
+    values = {"table": identifier_of(table).as_string(None)}
+    return bool(queries.one(connection, _SQL["exists"], values)["exists"])
+
+
+def _unfit_columns(connection: psycopg.Connection, table: Table) -> list[tuple[str, LiteralString, str | None, bool]]:
+    values = {"table": table.quoted, "history": identifier_of(table).as_string(None)}
+    return connection.execute(_SQL["unfit_columns"], values).fetchall()
+
+
+def _installed(connection: psycopg.Connection, table: str) -> dict[str, str]:
+    """Return the triggers of a table that keep its versions, with the bodies of their functions."""
+    name = sql.Identifier(*table.split(".")).as_string(None)
+    return dict(connection.execute(_SQL["installed_functions"], {"table": name}).fetchall())
