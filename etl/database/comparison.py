@@ -79,7 +79,8 @@ def _of_columns(connection: psycopg.Connection, table: Table, columns: dict[str,
             yield _difference(table, column.name, "takes null, and is required", sql.SQL("set not null"))
         if existing.is_required and not column.required:
             yield _difference(table, column.name, "refuses null, and is not required", sql.SQL("drop not null"))
-    named = {*(column.name for column in table.columns), *LINEAGE, DIGEST}
+    firsts = (name for column in table.columns if column.keep_first for name in column.names_of_first)
+    named = {*(column.name for column in table.columns), *LINEAGE, DIGEST, *firsts}
     for name, existing in columns.items():
         if name in named:
             continue
