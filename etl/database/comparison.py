@@ -80,7 +80,9 @@ def _of_columns(connection: psycopg.Connection, table: Table, columns: dict[str,
             yield _difference(table, column.name, "takes null, and is required", sql.SQL("set not null"))
         if existing.is_required and not column.required:
             yield _difference(table, column.name, "refuses null, and is not required", sql.SQL("drop not null"))
-    named = {*(column.name for column in table.columns), *LINEAGE, DIGEST, *(["etl_valid_from"] * table.history)}
+    firsts = (name for column in table.columns if column.keep_first for name in column.names_of_first)
+    of_history = ["etl_valid_from"] * table.history
+    named = {*(column.name for column in table.columns), *LINEAGE, DIGEST, *firsts, *of_history}
     for name, existing in columns.items():
         if name in named:
             continue

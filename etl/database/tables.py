@@ -7,7 +7,18 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import DIGEST, LINEAGE, Dataset, Table, additions, creation, limits_ddl, quoted, replica_identity
+from etl.datasets import (
+    DIGEST,
+    LINEAGE,
+    Dataset,
+    Table,
+    additions,
+    creation,
+    first_columns,
+    limits_ddl,
+    quoted,
+    replica_identity,
+)
 from etl.errors import UsageError
 
 _SQL = queries.load("database")
@@ -25,7 +36,10 @@ def require_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
             raise denied(connection, dataset, f"look into the schema {table.schema}") from error
         if not existing:
             raise UsageError(f"the table {table.name} is missing", hint=f"etl dataset create {dataset.name}")
-        missing = [name for name in (*(column.name for column in table.columns), *LINEAGE) if name not in existing]
+        firsts = first_columns(dataset, table)
+        missing = [
+            name for name in (*(column.name for column in table.columns), *LINEAGE, *firsts) if name not in existing
+        ]
         if missing:
             raise UsageError(
                 f"the table {table.name} has no column {', '.join(missing)}, which the dataset {dataset.name} loads",

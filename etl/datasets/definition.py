@@ -50,6 +50,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     true: tuple[str | int, ...] = ()
     false: tuple[str | int, ...] = ()
     misfits_to: str | None = None
+    keep_first: bool = False
     comment: str | None = None
 
     @property
@@ -66,6 +67,12 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def column_type(self) -> ColumnType:
         """The entry of its type in the table of types."""
         return type_of(self.type)
+
+    @property
+    def names_of_first(self) -> tuple[str, str, str]:
+        """The columns beside it with its first value, and with the `newest_by` and the place of that version."""
+        name = f"etl_first_{self.name}"
+        return name, f"{name}_version", f"{name}_place"
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,7 +166,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
                 history=False,
                 has_digest=False,
                 columns=tuple(
-                    msgspec.structs.replace(column, comment=None)
+                    msgspec.structs.replace(column, comment=None, keep_first=False)
                     for column in sorted(table.columns, key=lambda column: column.name)
                 ),
             )

@@ -57,5 +57,6 @@ def _column(column: Column) -> Column:
         path=before if is_of_change else column.path,
         other_path=column.path if is_of_change else "",
         misfits_to=None,
+        keep_first=False,
         comment=None,
     )

@@ -105,6 +105,27 @@ def _key_problems(dataset: Dataset) -> Iterator[str]:
         yield "newest_by expects `key`"
     if dataset.on_duplicate and not dataset.key:
         yield "on_duplicate expects `key`"
+    for table in dataset.tables:
+        for column in table.columns:
+            if column.keep_first:
+                yield from (
+                    f"table {table.name}, column {column.name}: {text}"
+                    for text in _first_problems(dataset, table, column)
+                )
+
+
+def _first_problems(dataset: Dataset, table: Table, column: Column) -> Iterator[str]:
+    if not dataset.key or table.each:
+        yield "keep_first expects a dataset with `key`, and a table without `each`: only its rows have versions"
+    if column.name in {*dataset.key, dataset.newest_by}:
+        yield "keep_first expects a column that is neither in the key nor newest_by"
+    if dataset.on_duplicate == "first":
+        yield "keep_first and on_duplicate = 'first' exclude each other: the later versions are left out anyway"
+    longest = max(column.names_of_first, key=len)
+    if len(longest.encode()) > NAME_LENGTH:
+        yield f"keep_first makes the column {longest}, whose name is longer than {NAME_LENGTH} letters"
+    if any(other.name in column.names_of_first for other in table.columns):
+        yield "keep_first makes columns of which the table has one already"
 
 
 def _key_column_problems(dataset: Dataset, name: str) -> Iterator[str]:

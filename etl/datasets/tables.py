@@ -50,7 +50,20 @@ def creation(dataset: Dataset) -> list[sql.Composed]:
 
 
 def _lineage_columns(dataset: Dataset, table: Table) -> dict[str, sql.Composed]:
-    return _LINEAGE_COLUMNS | (_DIGEST_COLUMN if table is dataset.digested_table else {})
+    columns = _LINEAGE_COLUMNS | (_DIGEST_COLUMN if table is dataset.digested_table else {})
+    return columns | first_columns(dataset, table)
+
+
+def first_columns(dataset: Dataset, table: Table) -> dict[str, sql.Composed]:
+    """Return the columns that keep the first values of a table; they are empty while a row has only one version."""
+    newest = table.column(dataset.newest_by) if dataset.newest_by else None
+    types: dict[str, sql.SQL] = {}
+    for column in table.columns:
+        if column.keep_first:
+            value, version, place = column.names_of_first
+            types |= {value: sql_type(column.type)} | ({version: sql_type(newest.type)} if newest else {})
+            types[place] = sql.SQL("bigint[]")
+    return {name: sql.SQL("{} {}").format(sql.Identifier(name), type_) for name, type_ in types.items()}
 
 
 def additions(dataset: Dataset, table: Table, existing: Collection[str]) -> list[sql.Composed]:
@@ -166,6 +179,13 @@ def _comments(table: Table, lineage: Collection[str]) -> Iterator[sql.Composed]:
         DIGEST: "digest of the record and of the definition: a merge leaves a record with the same digest as it is",
     }
     texts = {column.name: column.comment for column in table.columns if column.comment}
+    for column in table.columns:
+        value, version, place = column.names_of_first
+        texts_of_lineage[value] = (
+            f"first value of {column.name} in the order of versions; null: {column.name} is the first"
+        )
+        texts_of_lineage[version] = f"version that {value} comes from, as the column that orders versions names it"
+        texts_of_lineage[place] = f"etl_run, etl_batch and etl_place of the version that {value} comes from"
     texts |= {name: texts_of_lineage[name] for name in lineage}
     for name, text in texts.items():
         yield sql.SQL("comment on column {} is {}").format(

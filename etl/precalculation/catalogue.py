@@ -2,14 +2,14 @@
 
 A file is one `select` after a head. Every line of the head has a meaning:
 
-    -- One row per day and vehicle.
+    -- One row per day of the source and vehicle.
     -- table: analytics.vehicle_days
-    -- bucket: day
+    -- bucket: day in source_day
     -- fact logistics.vehicle_logs: trip_date
     -- fact logistics.shipments: log_id -> logistics.vehicle_logs.log_id
     -- newest: logistics.vehicle_logs.trip_date
-    -- key: day, vehicle_id
-    -- column day: day of the trips
+    -- key: source_day, vehicle_id
+    -- column source_day: day of the trips
     -- column ...
 
 A `fact` line says which buckets a changed row of that table touches: an expression that gives a day (a time for
@@ -39,7 +39,7 @@ _TABLE = rf"{_NAME}\.{_NAME}"
 _FIRST = (
     ("grain", r"-- (One row per .+\.)", "-- One row per ... ."),
     ("table", rf"-- table: ({_TABLE})", "-- table: SCHEMA.NAME"),
-    ("bucket", rf"-- bucket: ({'|'.join(KINDS)})", f"-- bucket: {' | '.join(KINDS)}"),
+    ("bucket", rf"-- bucket: ((?:{'|'.join(KINDS)})(?: in {_NAME})?)", f"-- bucket: {' | '.join(KINDS)}"),
 )
 _FACT = rf"-- fact ({_TABLE}(?:: \S.*)?)"
 _LAST = (
@@ -73,15 +73,16 @@ class Fact:
 class Aggregate:
     """A precomputed table: the meaning of a row, the facts that it reads, its key, and the select that computes it.
 
-    `bucket` is the name of its kind of buckets; but for `all` it is the key column that holds them. `newest` is the
-    table and the column whose maximum is the newest event of the facts; `columns` are pairs of name and comment, in the
-    select's order.
+    `bucket` is the name of its kind of buckets. But for `all`, the key column `bucket_column` holds them; it is called
+    like the kind, unless the head names it. `newest` is the table and the column whose maximum is the newest event of
+    the facts; `columns` are pairs of name and comment, in the select's order.
     """
 
     name: str
     table: str
     grain: str
     bucket: str
+    bucket_column: str
     facts: tuple[Fact, ...]
     newest: tuple[str, str]
     key: tuple[str, ...]
@@ -115,7 +116,7 @@ class Aggregate:
 
     def within(self, buckets: BucketRange) -> sql.Composable:
         """Return the condition that a row of its table is in one of these buckets."""
-        return self.kind.condition(sql.Identifier("kept", self.bucket), buckets)
+        return self.kind.condition(sql.Identifier("kept", self.bucket_column), buckets)
 
     @property
     def hash(self) -> str:
@@ -256,7 +257,8 @@ class _Head:
 def _read(path: Path) -> Aggregate:
     head = _Head(path)
     words = {word: head.take(pattern, expected) for word, pattern, expected in _FIRST}
-    kind = KINDS[words["bucket"]]
+    bucket, _, bucket_column = words["bucket"].partition(" in ")
+    kind = KINDS[bucket]
     facts: list[Fact] = []
     while not facts or head.begins("-- fact "):
         facts.append(_fact(head, kind))
@@ -271,6 +273,7 @@ def _read(path: Path) -> Aggregate:
         table=words["table"],
         grain=words["grain"],
         bucket=kind.name,
+        bucket_column=bucket_column or kind.name,
         facts=tuple(facts),
         newest=(newest_table, newest_column),
         key=tuple(words["key"].split(", ")),
@@ -302,8 +305,8 @@ def _problems(aggregate: Aggregate) -> Iterator[str]:
     direct = {fact.table for fact in aggregate.facts if fact.via is None}
     if aggregate.table != f"analytics.{aggregate.name}":
         yield f"the table analytics.{aggregate.name}, as the file is called, got {aggregate.table}"
-    if noting and aggregate.bucket not in aggregate.key:
-        yield f"the bucket {aggregate.bucket} in the key, got {', '.join(aggregate.key)}"
+    if noting and aggregate.bucket_column not in aggregate.key:
+        yield f"the bucket {aggregate.bucket_column} in the key, got {', '.join(aggregate.key)}"
     for fact in aggregate.facts:
         if noting and fact.via is not None and fact.via[0] not in direct:
             yield f"a line '-- fact {fact.via[0]}: {noting.hint}', to which {fact.table} leads"

@@ -50,7 +50,6 @@ def install(connection: psycopg.Connection, aggregates: Sequence[Aggregate], dat
                 new_tables += [aggregate.table] * is_new
                 installed.append(aggregate)
         _watch_facts(connection, {fact.table for aggregate in installed for fact in aggregate.facts}, errors)
-        _keep_first_promises(connection, errors)
         for aggregate in installed:
             # The refresh would recompute it anyway. With this entry analytics.freshness shows that it is pending.
             if not is_known(connection, aggregate):
@@ -88,13 +87,6 @@ def _watch_facts(connection: psycopg.Connection, facts: Iterable[str], errors: l
                 connection.execute(_SQL["add_pending_all"], {"fact": unnoted})
 
 
-def _keep_first_promises(connection: psycopg.Connection, errors: list[EtlError]) -> None:
-    """Make the triggers that keep the first promised time, if the shipments have one."""
-    if connection.execute(_SQL["has_promises"]).fetchone() == (True,):
-        with _by_itself(connection, "the triggers of logistics.shipments", errors):
-            connection.execute(_SQL["keep_first_promises"])
-
-
 def watch_again(connection: psycopg.Connection) -> None:
     """Make the missing triggers of facts, and make the aggregates that read such a fact pending as a whole.
 
@@ -103,7 +95,6 @@ def watch_again(connection: psycopg.Connection) -> None:
     errors: list[EtlError] = []
     with connection.transaction():
         _watch_facts(connection, unwatched(connection), errors)
-        _keep_first_promises(connection, errors)
     for error in errors:
         log.warning("triggers_missing", reason=str(error), hint=error.hint)
 
@@ -182,10 +173,10 @@ def _computed_shape(connection: psycopg.Connection, aggregate: Aggregate) -> lis
             f"expected the columns of the head ({', '.join(expected)}), got {', '.join(got)}, in {aggregate.path}"
         )
     noting = aggregate.kind.noting
-    if noting and dict(shape)[aggregate.bucket] != noting.bucket_type:
+    if noting and dict(shape)[aggregate.bucket_column] != noting.bucket_type:
         raise DefinitionError(
-            f"expected a column {aggregate.bucket} of type {noting.bucket_type}, got {dict(shape)[aggregate.bucket]},"
-            f" in {aggregate.path}"
+            f"expected a column {aggregate.bucket_column} of type {noting.bucket_type},"
+            f" got {dict(shape)[aggregate.bucket_column]}, in {aggregate.path}"
         )
     return shape
 

@@ -72,8 +72,8 @@ def of_aggregate(connection: psycopg.Connection, aggregate: Aggregate, columns: 
     """
     freshness_of(connection, aggregate.name)
     order = [
-        sql.SQL("{} desc" if name == aggregate.bucket else "{}").format(sql.Identifier(name))
-        for name in sorted(aggregate.key, key=lambda name: name != aggregate.bucket)
+        sql.SQL("{} desc" if name == aggregate.bucket_column else "{}").format(sql.Identifier(name))
+        for name in sorted(aggregate.key, key=lambda name: name != aggregate.bucket_column)
     ]
     return _subject(connection, aggregate.name, aggregate.grain, sql.SQL(", ").join(order), columns)
 

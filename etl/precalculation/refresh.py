@@ -276,7 +276,7 @@ def _store(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequenc
 
 
 def _count_buckets(connection: psycopg.Connection, aggregate: Aggregate) -> int:
-    bucket = sql.Literal("all") if aggregate.bucket == "all" else sql.Identifier(aggregate.bucket)
+    bucket = sql.Literal("all") if aggregate.bucket == "all" else sql.Identifier(aggregate.bucket_column)
     row = connection.execute(_SQL["count_buckets"].format(bucket=bucket)).fetchone()
     return int(row[0]) if row else 0
 

@@ -2,7 +2,6 @@
 -- table: analytics.carrier_performance
 -- bucket: month
 -- fact logistics.shipments: (created_at at time zone 'UTC')::date
--- fact analytics.first_promises: shipment_id -> logistics.shipments.shipment_id
 -- newest: logistics.shipments.created_at
 -- key: month, carrier, service_level
 -- column month: first day of the month in which the shipments were created. Unit: day (UTC). Of: all shipments. Null: never. Adds up: no, it is a key.

@@ -2,7 +2,6 @@
 -- table: analytics.carrier_scorecard
 -- bucket: month
 -- fact logistics.shipments: (created_at at time zone 'UTC')::date
--- fact analytics.first_promises: shipment_id -> logistics.shipments.shipment_id
 -- fact logistics.tracking_events: shipment_id -> logistics.shipments.shipment_id
 -- newest: logistics.shipments.created_at
 -- key: month, carrier

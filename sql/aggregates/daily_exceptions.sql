@@ -7,8 +7,8 @@
 -- column day: day on which the exceptions happened. Unit: day (UTC). Of: exceptions: events with an exception code, and events EXCEPTION. Null: never. Adds up: no, it is a key.
 -- column exception_code: code of the exception in capitals without outer blanks; (none) where the event EXCEPTION has none. Unit: text. Of: exceptions. Null: never. Adds up: no, it is a key.
 -- column location_country: country where it happened: the first in byte order of the events of one exception; (none) where no event names one. Unit: text, mapped by analytics.name_spellings. Of: exceptions. Null: never. Adds up: no, it is a key.
--- column count_exceptions: exceptions: different shipment, code and instant; repeated events count once, and events without a shipment count as events of one shipment. Unit: number. Of: exceptions of the key. Null: never. Adds up: yes.
--- column distinct_shipments: different shipments with such an exception; events without a shipment are left out. Unit: number. Of: exceptions of the key. Null: never. Adds up: no, a shipment can be in several rows.
+-- column count_exceptions: exceptions: different shipment, code and instant; repeated events count once, and events with a missing or blank shipment count as events of one shipment. Unit: number. Of: exceptions of the key. Null: never. Adds up: yes.
+-- column distinct_shipments: different shipments with such an exception; events with a missing or blank shipment are left out. Unit: number. Of: exceptions of the key. Null: never. Adds up: no, a shipment can be in several rows.
 -- column count_recorded: exceptions with an instant of recording that is not before the exception; of repeated events the earliest recording counts. Unit: number. Of: exceptions of the key. Null: never. Adds up: yes.
 -- column count_out_of_order: exceptions whose earliest recording is before the exception, which have no recording hours. Unit: number. Of: exceptions of the key. Null: never. Adds up: yes.
 -- column sum_recording_hours: hours from the exceptions to their recording, added up. Unit: hours, each exception rounded to 6 places. Of: exceptions of count_recorded. Null: never. Adds up: yes.
@@ -17,7 +17,7 @@
 with happened as (
     select
         (occurred_at at time zone 'UTC')::date as day,
-        shipment_id,
+        analytics.known(shipment_id) as shipment_id,
         coalesce(analytics.code_of(event_code) = 'EXCEPTION', false) or coalesce(analytics.code_of(exception_code) <> '', false)
             as is_exception,
         coalesce(analytics.code_of(exception_code), '') as exception_code,

@@ -7,13 +7,13 @@
 -- column day: day on which the events happened. Unit: day (UTC). Of: tracking events. Null: never. Adds up: no, it is a key.
 -- column location_country: country where they happened; (none) where the event names none. Unit: text, mapped by analytics.name_spellings. Of: tracking events. Null: never. Adds up: no, it is a key.
 -- column count_events: events, repeated ones included. Unit: number. Of: tracking events. Null: never. Adds up: yes.
--- column distinct_shipments: different shipments with an event: the shipments that moved; events without a shipment are left out. Unit: number. Of: tracking events. Null: never. Adds up: no, a shipment can be in several rows.
+-- column distinct_shipments: different shipments with an event: the shipments that moved; events with a missing or blank shipment are left out. Unit: number. Of: tracking events. Null: never. Adds up: no, a shipment can be in several rows.
 -- column distinct_exception_shipments: different shipments with an exception (an exception code, or the event EXCEPTION) in an event of the row. Unit: number. Of: tracking events. Null: never. Adds up: no, a shipment can be in several rows.
 -- column exception_share: distinct_exception_shipments / distinct_shipments. Unit: 0 to 1, rounded to 4 places. Of: tracking events. Null: distinct_shipments is 0. Adds up: no.
 with happened as (
     select
         (occurred_at at time zone 'UTC')::date as day,
-        shipment_id,
+        analytics.known(shipment_id) as shipment_id,
         coalesce(analytics.code_of(event_code) = 'EXCEPTION', false) or coalesce(analytics.code_of(exception_code) <> '', false)
             as is_exception,
         analytics.key_of(coalesce(country.name, location_country)) as location_country

@@ -10,24 +10,24 @@
 -- fact logistics.vehicles
 -- newest: logistics.tracking_events.occurred_at
 -- key: day, dataset
--- column day: day on which the batches were loaded; a replay counts on the day of its batch. Unit: day (UTC). Of: batches. Null: never. Adds up: no, it is a key.
--- column dataset: dataset that the records were loaded into. Unit: text. Of: batches. Null: never. Adds up: no, it is a key.
--- column count_runs: different runs with a batch on the day, without runs that were undone. Unit: number. Of: batches. Null: never. Adds up: no, a run can be in several rows.
--- column count_records: records read. Unit: number. Of: batches. Null: never. Adds up: yes.
--- column count_loaded: records loaded, also by replays. Unit: number. Of: batches. Null: never. Adds up: yes.
--- column count_rejected: records that cannot load as they are. Unit: number. Of: batches. Null: never. Adds up: yes.
--- column count_failed: records of batches that could not load although their data may be correct. Unit: number. Of: batches. Null: never. Adds up: yes.
--- column rejected_share: count_rejected / count_records. Unit: 0 to 1, rounded to 6 places. Of: batches. Null: count_records is 0. Adds up: no.
--- column count_pending: rejected and failed records that are pending in the failed store. Unit: number. Of: batches. Null: never. Adds up: yes.
--- column count_kept: rows that are now in the tables, without replaced versions. Unit: number. Of: rows of the dataset that are now in shipments, tracking_events, vehicle_logs and vehicles. Null: never. Adds up: yes.
--- column count_references: rows with a reference: of a shipment to a trip, an event to a shipment, a trip to a vehicle; the vehicle of an event is not looked at. Unit: number. Of: rows of the dataset that are now in shipments, tracking_events, vehicle_logs and vehicles. Null: never. Adds up: yes.
--- column count_orphans: rows that refer to a trip, shipment or vehicle that is not in the facts. Unit: number. Of: rows of the dataset that are now in shipments, tracking_events, vehicle_logs and vehicles. Null: never. Adds up: yes.
--- column orphan_share: count_orphans / count_references. Unit: 0 to 1, rounded to 6 places. Of: rows of the dataset that are now in shipments, tracking_events, vehicle_logs and vehicles. Null: count_references is 0. Adds up: no.
--- column count_delivered_before_picked_up: shipments whose delivery time is before the pick-up time. Unit: number. Of: shipments that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
--- column count_unknown_status: shipments with a status that analytics.shipment_states does not have; a missing status is not counted. Unit: number. Of: shipments that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
--- column count_closed_without_delivery_time: shipments whose status means delivered, without a delivery time. Unit: number. Of: shipments that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
--- column count_contradicting_status: shipments with a delivery time whose status means returned, lost or cancelled. Unit: number. Of: shipments that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
--- column count_name_variants: shipments with a carrier, city of origin or destination, or warehouse of which another spelling, after analytics.name_spellings, differs only by case, blanks or accents in the same column. Unit: number. Of: shipments that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
+-- column day: day on which the batches were loaded; a replay counts on the day of its batch. Unit: day (UTC). Of: batches of visible runs: atomic ones are published, and none was undone. Null: never. Adds up: no, it is a key.
+-- column dataset: dataset that the records were loaded into. Unit: text. Of: batches of visible runs: atomic ones are published, and none was undone. Null: never. Adds up: no, it is a key.
+-- column count_runs: different runs with a batch on the day. Unit: number. Of: batches of visible runs: atomic ones are published, and none was undone. Null: never. Adds up: no, a run can be in several rows.
+-- column count_records: records read. Unit: number. Of: batches of visible runs: atomic ones are published, and none was undone. Null: never. Adds up: yes.
+-- column count_loaded: records loaded, also by replays. Unit: number. Of: batches of visible runs: atomic ones are published, and none was undone. Null: never. Adds up: yes.
+-- column count_rejected: records that cannot load as they are. Unit: number. Of: batches of visible runs: atomic ones are published, and none was undone. Null: never. Adds up: yes.
+-- column count_failed: records of batches that could not load although their data may be correct. Unit: number. Of: batches of visible runs: atomic ones are published, and none was undone. Null: never. Adds up: yes.
+-- column rejected_share: count_rejected / count_records. Unit: 0 to 1, rounded to 6 places. Of: batches of visible runs: atomic ones are published, and none was undone. Null: count_records is 0. Adds up: no.
+-- column count_pending: rejected and failed records that are pending in the failed store. Unit: number. Of: batches of visible runs: atomic ones are published, and none was undone. Null: never. Adds up: yes.
+-- column count_kept: rows that are now in the tables, without replaced versions. Unit: number. Of: rows of the dataset that these batches loaded and that are now in shipments, tracking_events, vehicle_logs and vehicles. Null: never. Adds up: yes.
+-- column count_references: rows with a reference, even a blank one: of a shipment to a trip, an event to a shipment, a trip to a vehicle; the vehicle of an event is not looked at. Unit: number. Of: rows of the dataset that these batches loaded and that are now in shipments, tracking_events, vehicle_logs and vehicles. Null: never. Adds up: yes.
+-- column count_orphans: rows that refer to a trip, shipment or vehicle that is not in the facts. Unit: number. Of: rows of the dataset that these batches loaded and that are now in shipments, tracking_events, vehicle_logs and vehicles. Null: never. Adds up: yes.
+-- column orphan_share: count_orphans / count_references. Unit: 0 to 1, rounded to 6 places. Of: rows of the dataset that these batches loaded and that are now in shipments, tracking_events, vehicle_logs and vehicles. Null: count_references is 0. Adds up: no.
+-- column count_delivered_before_picked_up: shipments whose delivery time is before the pick-up time. Unit: number. Of: shipments that these batches loaded and that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
+-- column count_unknown_status: shipments with a status that analytics.shipment_states does not have; a missing or blank status is not counted. Unit: number. Of: shipments that these batches loaded and that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
+-- column count_closed_without_delivery_time: shipments whose status means delivered, without a delivery time. Unit: number. Of: shipments that these batches loaded and that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
+-- column count_contradicting_status: shipments with a delivery time whose status means returned, lost or cancelled. Unit: number. Of: shipments that these batches loaded and that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
+-- column count_name_variants: shipments with a carrier, city of origin or destination, or warehouse of which another spelling, after analytics.name_spellings, differs only by case, blanks (also inner ones), accents or strokes (ł, ø) in the same column. Unit: number. Of: shipments that these batches loaded and that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
 with visible as (
     select
         (batches.loaded_at at time zone 'UTC')::date as day,
@@ -72,7 +72,11 @@ named as (
     select
         column_name,
         name,
-        lower(btrim(regexp_replace(normalize(name, NFD), '[\u0300-\u036f]', '', 'g'), E' \t\n\r\f\v\u00a0')) as bare
+        translate(
+            lower(regexp_replace(analytics.trimmed(normalize(name, NFD)), '[\u0300-\u036f\s\u00a0\u200b\u3000]', '', 'g')),
+            'łøđħŧ',
+            'lodht'
+        ) as bare
     from (
         select
             case

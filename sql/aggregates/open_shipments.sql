@@ -11,7 +11,7 @@
 -- column count_shipments: shipments that are neither delivered nor returned, lost or cancelled. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column count_picked_up: shipments with a pick-up time. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column count_unpromised: shipments without a promised time. Unit: number. Of: open shipments. Null: never. Adds up: yes.
--- column count_unknown_status: shipments with a status that analytics.shipment_states does not have, which may be closed. Unit: number. Of: open shipments. Null: never. Adds up: yes.
+-- column count_unknown_status: shipments with a status that analytics.shipment_states does not have, which may be closed; a missing or blank status is not counted. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column oldest_created_at: earliest creation. Unit: instant. Of: open shipments. Null: never. Adds up: no, take the minimum.
 -- column sum_age_hours: hours from creation to as_of, added up. Unit: hours, each shipment rounded to 6 places. Of: open shipments. Null: never. Adds up: yes.
 -- column sum_overdue_hours: hours from the promised time to as_of, added up; 0 where is_overdue is false. Unit: hours, each shipment rounded to 6 places. Of: overdue shipments. Null: never. Adds up: yes.

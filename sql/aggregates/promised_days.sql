@@ -2,12 +2,11 @@
 -- table: analytics.promised_days
 -- bucket: day
 -- fact logistics.shipments: (promised_at at time zone 'UTC')::date
--- fact analytics.first_promises: shipment_id -> logistics.shipments.shipment_id
 -- newest: logistics.shipments.created_at
 -- key: day, carrier
--- column day: day of the promised time, which may be to come. Unit: day (UTC). Of: shipments with a promised time. Null: never. Adds up: no, it is a key.
--- column carrier: carrier; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: all shipments. Null: never. Adds up: no, it is a key.
--- column month: first day of the month of the promise, to group by. Unit: day (UTC). Of: shipments with a promised time. Null: never. Adds up: no.
+-- column day: day of the promised time, which may be to come. Unit: day (UTC). Of: shipments of count_due. Null: never. Adds up: no, it is a key.
+-- column carrier: carrier; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: shipments of count_due. Null: never. Adds up: no, it is a key.
+-- column month: first day of the month of the promise, to group by. Unit: day (UTC). Of: shipments of count_due. Null: never. Adds up: no.
 -- column count_due: shipments with a promised time on the day. Unit: number. Of: shipments that are not cancelled. Null: never. Adds up: yes.
 -- column count_on_time: shipments delivered at or before the promised time. Unit: number. Of: shipments of count_due. Null: never. Adds up: yes.
 -- column count_late: shipments delivered after the promised time. Unit: number. Of: shipments of count_due. Null: never. Adds up: yes.

@@ -1,12 +1,12 @@
--- One row per day and vehicle with a trip.
+-- One row per day of the source and vehicle with a trip.
 -- table: analytics.vehicle_days
--- bucket: day
+-- bucket: day in source_day
 -- fact logistics.vehicle_logs: trip_date
 -- fact logistics.shipments: log_id -> logistics.vehicle_logs.log_id
 -- fact logistics.vehicles: vehicle_id -> logistics.vehicle_logs.vehicle_id
 -- newest: logistics.vehicle_logs.trip_date
--- key: day, vehicle_id
--- column day: day of the trips as the source names it (vehicle_logs.trip_date). Unit: day of the source, in no known time zone. Of: trips of the key. Null: never. Adds up: no, it is a key.
+-- key: source_day, vehicle_id
+-- column source_day: day of the trips as the source names it (vehicle_logs.trip_date). Unit: day of the source, in no known time zone. Of: trips of the key. Null: never. Adds up: no, it is a key.
 -- column vehicle_id: vehicle; (none) where the trip names none; a vehicle without a trip on the day has no row. Unit: text. Of: trips of the key. Null: never. Adds up: no, it is a key.
 -- column count_trips: trips. Unit: number. Of: trips of the key. Null: never. Adds up: yes.
 -- column count_distance_known: trips with a distance. Unit: number. Of: trips of the key. Null: never. Adds up: yes.
@@ -53,7 +53,7 @@ carried as (
 ),
 loaded as (
     select
-        trips.trip_date as day,
+        trips.trip_date as source_day,
         analytics.key_of(trips.vehicle_id) as vehicle_id,
         trips.distance_km,
         trips.fuel_l,
@@ -70,7 +70,7 @@ loaded as (
     left join logistics.vehicles on vehicles.vehicle_id = trips.vehicle_id
 )
 select
-    day,
+    source_day,
     vehicle_id,
     count(*) as count_trips,
     count(distance_km) as count_distance_known,
@@ -104,4 +104,4 @@ select
         4
     ) as tonne_km_load_factor
 from loaded
-group by day, vehicle_id
+group by source_day, vehicle_id

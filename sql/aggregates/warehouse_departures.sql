@@ -11,7 +11,7 @@
 -- column count_booked: shipments created on the day that have a pick-up time or are open; summed over all days up to one, less count_departed: the shipments that wait at the end of that day. Unit: number. Of: shipments that are not cancelled. Null: never. Adds up: yes.
 -- column count_booked_waiting: shipments of count_booked that were not picked up before the end of the UTC day. Unit: number. Of: shipments of count_booked. Null: never. Adds up: yes.
 -- column count_departed: shipments picked up on the day. Unit: number. Of: shipments that are not cancelled. Null: never. Adds up: yes.
--- column distinct_orders: different orders of these shipments; shipments without an order are left out. Unit: number. Of: shipments of count_departed. Null: never. Adds up: no, an order can be in several rows.
+-- column distinct_orders: different orders of these shipments; shipments with a missing or blank order are left out. Unit: number. Of: shipments of count_departed. Null: never. Adds up: no, an order can be in several rows.
 -- column distinct_carriers: different carriers of these shipments; shipments without a carrier are left out. Unit: number. Of: shipments of count_departed. Null: never. Adds up: no, a carrier can be in several rows.
 -- column count_pieces_known: shipments with a number of pieces. Unit: number. Of: shipments of count_departed. Null: never. Adds up: yes.
 -- column sum_pieces: pieces. Unit: pieces. Of: shipments of count_pieces_known; 0 where there is none. Null: never. Adds up: yes.
@@ -51,7 +51,7 @@ departures as (
         warehouse,
         local_day,
         count(*) as count_departed,
-        count(distinct order_id) as distinct_orders,
+        count(distinct analytics.known(order_id)) as distinct_orders,
         count(distinct nullif(carrier, '(none)')) as distinct_carriers,
         count(pieces) as count_pieces_known,
         coalesce(sum(pieces), 0) as sum_pieces,

@@ -239,22 +239,6 @@ referencing old table as old_rows for each statement execute function {function}
 create or replace trigger etl_note_truncate after truncate on {fact}
 for each statement execute function {function}();
 
--- name: has_promises
--- Return whether the shipments have the columns that tell their first promised time.
-select count(*) = 3
-from pg_attribute
-where attrelid = to_regclass('logistics.shipments') and not attisdropped
-    and attname in ('shipment_id', 'promised_at', 'updated_at');
-
--- name: keep_first_promises
--- Make the triggers that keep the first promised time of shipments whose promise is changed.
-create or replace trigger etl_promise_update after update on logistics.shipments
-referencing old table as old_rows new table as new_rows for each statement execute function etl.keep_first_promise();
-create or replace trigger etl_promise_delete after delete on logistics.shipments
-referencing old table as old_rows for each statement execute function etl.keep_first_promise();
-create or replace trigger etl_promise_truncate after truncate on logistics.shipments
-for each statement execute function etl.keep_first_promise();
-
 -- name: add_pending_all
 -- Make every aggregate that reads a fact pending as a whole.
 insert into etl.pending (aggregate) select distinct aggregate from etl.watches where fact = %(fact)s;

@@ -39,23 +39,52 @@ select {columns} from (
 order by {key}
 {resolution};
 
--- name: keep_older_promises
--- Keep the first promised time of shipments from versions that lost: the trigger sees only versions that were in the table.
--- A version without a time is the oldest; of versions with the same time the one that is kept already was first.
-insert into analytics.first_promises as kept (shipment_id, promised_at, sent_at)
-select distinct on (lost.shipment_id) lost.shipment_id, lost.promised_at, lost.updated_at
-from {source} as lost
-join {table} as newest on newest.shipment_id = lost.shipment_id
-left join analytics.first_promises as known on known.shipment_id = lost.shipment_id
-where lost.promised_at is not null
-    and (
-        known.shipment_id is not null
-        or (lost.promised_at, lost.updated_at) is distinct from (newest.promised_at, newest.updated_at)
-    )
-    and (newest.etl_run, newest.etl_batch, newest.etl_place) <> (lost.etl_run, lost.etl_batch, lost.etl_place)
-order by lost.shipment_id, lost.updated_at nulls first, lost.etl_run, lost.etl_batch, lost.etl_place
-on conflict (shipment_id) do update set promised_at = excluded.promised_at, sent_at = excluded.sent_at
-where kept.sent_at is not null and (excluded.sent_at is null or excluded.sent_at < kept.sent_at);
+-- name: assignments_of_first
+-- What an update does for a column of which the first value is kept: the version that is written over was the first one,
+-- unless an older one is known.
+{first} = case when old.{place} is null then old.{column} else old.{first} end,
+{version}
+{place} = case
+    when old.{place} is null and old.{column} is not null then array[old.etl_run, old.etl_batch, old.etl_place]
+    else old.{place}
+end
+
+-- name: assignment_of_version
+-- The same for the time of that version, by which versions are ordered.
+{version} = case when old.{place} is null and old.{column} is not null then old.{newest} else old.{version} end,
+
+-- name: keep_first
+-- Keep the first value from versions that lost to the row of their key, which is locked by the statement that they lost to.
+-- These rows are looked up first: for the join alone the planner would read the whole table for each batch.
+update {table} as old
+set {first} = lost.{column}, {set_version} {place} = lost.etl_lineage
+from (
+    select distinct on ({key}) {listed}, array[etl_run, etl_batch, etl_place]::bigint[] as etl_lineage
+    from {source} as batch
+    where {column} is not null
+    order by {key}, {oldest} etl_run, etl_batch, etl_place
+) as lost
+where {same_key}
+    and old.ctid = any(array(
+        select met.ctid
+        from {source} as lost
+        cross join lateral (select old.ctid from {table} as old where {same_key} offset 0) as met
+    ))
+    and lost.etl_lineage <> array[old.etl_run, old.etl_batch, old.etl_place]
+    and case when old.{place} is null and old.{column} is null then true else {is_older} end;
+
+-- name: is_older_place
+-- The condition that a version which lost comes before the first one that is known, by its place alone.
+lost.etl_lineage < coalesce(old.{place}, array[old.etl_run, old.etl_batch, old.etl_place])
+
+-- name: is_older
+-- The condition that a version which lost is older than the first one that is known.
+case
+    when lost.{newest} is not distinct from case when old.{place} is null then old.{newest} else old.{version} end
+        then {is_older_place}
+    when lost.{newest} is null then true
+    else coalesce(lost.{newest} < case when old.{place} is null then old.{newest} else old.{version} end, false)
+end
 
 -- name: merge_records_returning
 -- Merge, and note the records that won.

@@ -69,6 +69,10 @@ left join held on held.etl_run = loaded.number;
 -- Delete the rows of a run from a table.
 delete from {table} where etl_run = {number};
 
+-- name: forget_firsts
+-- Forget the first values that the versions of a run sent.
+update {table} set {first} = null, {set_version} {place} = null where {place}[1] = {number};
+
 -- name: lock_order
 -- Let no other session write versions into a table until the transaction ends.
 select pg_advisory_xact_lock(hashtextextended('etl:order:' || %(table)s, 0));

@@ -234,13 +234,13 @@ def test_vehicle_days_add_up_trips_and_their_shipments(connection: Connection) -
     for log_id, weight, pieces in carried:
         _ship(connection, "2026-02-27T00:00:00Z", log_id=log_id, weight_kg=weight, pieces=pieces)
     refreshed(connection, "vehicle_days")
-    columns = "day vehicle_id count_trips sum_distance_km sum_fuel_l count_shipments sum_pieces sum_weight_kg"
+    columns = "source_day vehicle_id count_trips sum_distance_km sum_fuel_l count_shipments sum_pieces sum_weight_kg"
     assert rows_of(connection, "vehicle_days", columns) == [
         (day, "(none)", 1, 0, 0, 0, 0, 0),
         (day, "V1", 3, 207, 18, 3, 7, Decimal("3.5")),
         (next_day, "V1", 1, 0, 1, 0, 0, 0),
     ]
-    metered = "vehicle_id day sum_metered_distance_km sum_metered_fuel_l fuel_l_per_100_km"
+    metered = "vehicle_id source_day sum_metered_distance_km sum_metered_fuel_l fuel_l_per_100_km"
     assert rows_of(connection, "vehicle_days", metered) == [
         ("(none)", day, 0, 0, None),
         ("V1", day, 200, 18, 9),

@@ -51,6 +51,7 @@ def test_a_file_becomes_an_aggregate(tmp_path: Path) -> None:
         table="analytics.days",
         grain="One row per day.",
         bucket="day",
+        bucket_column="day",
         facts=(Fact(table="logistics.shipments", noted="(created_at at time zone 'UTC')::date"),),
         newest=("logistics.shipments", "created_at"),
         key=("day",),
@@ -58,6 +59,16 @@ def test_a_file_becomes_an_aggregate(tmp_path: Path) -> None:
         select="\n".join(SELECT),
         path=str(tmp_path / "aggregates" / "days.sql"),
     )
+
+
+def test_the_column_of_the_buckets_may_have_a_name_of_its_own(tmp_path: Path) -> None:
+    """A day that is not in UTC is called what it is: the head names the column of the key that holds the buckets."""
+    lines = [line.replace("-- bucket: day", "-- bucket: day in source_day") for line in HEAD + SELECT]
+    lines = [line.replace("key: day", "key: source_day").replace("column day:", "column source_day:") for line in lines]
+    aggregate = _read(tmp_path, lines)
+    assert (aggregate.bucket, aggregate.bucket_column, aggregate.key) == ("day", "source_day", ("source_day",))
+    with pytest.raises(DefinitionError, match="the bucket local_day in the key, got source_day"):
+        _read(tmp_path, [line.replace("in source_day", "in local_day") for line in lines])
 
 
 @pytest.mark.parametrize(

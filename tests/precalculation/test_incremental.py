@@ -26,7 +26,8 @@ def _refresh_all(connection: Connection) -> dict[str, RefreshResult]:
 
 
 def _vehicle_days(connection: Connection) -> list[tuple[Any, ...]]:
-    return connection.execute("select day::text, count_trips, count_shipments from analytics.vehicle_days").fetchall()
+    query = "select source_day::text, count_trips, count_shipments from analytics.vehicle_days"
+    return connection.execute(query).fetchall()
 
 
 def _pending(connection: Connection) -> dict[str, int]:

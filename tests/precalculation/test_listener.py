@@ -26,7 +26,7 @@ def _load(site: Site, name: str, day: str, *options: str) -> None:
 
 
 def _days(site: Site) -> list[str]:
-    return [day for (day,) in site.ask("select day::text from analytics.vehicle_days order by day")]
+    return [day for (day,) in site.ask("select source_day::text from analytics.vehicle_days order by source_day")]
 
 
 def _wait_for(site: Site, days: list[str]) -> None:

@@ -38,7 +38,7 @@ def connection(connection: Connection) -> Connection:
 
 
 # Small tables that users fill, and the promises that were moved; a scan is their best plan.
-REFERENCES = {"shipment_states", "name_spellings", "warehouse_timezones", "first_promises"}
+REFERENCES = {"shipment_states", "name_spellings", "warehouse_timezones"}
 
 
 def _scans(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -141,7 +141,7 @@ def test_a_day_that_cannot_be_noted_is_refused(
 
 def test_a_new_aggregate_includes_loads_that_began_before_it(connection: Connection, tmp_path: Path) -> None:
     """A load that began before the installation of the aggregate is in its first or its second refresh."""
-    aggregate = _own(tmp_path)
+    aggregate = _own(tmp_path, f"{PROMISED} + 0")  # No other aggregate notes it, so the triggers are made anew.
     with another(connection) as loader, another(connection) as installer:
         with loader.transaction():
             _promise(loader, "S1", "2026-03-01")

@@ -154,7 +154,7 @@ def test_the_list_shows_pending_buckets(connection: Connection, run_etl: RunEtl)
         "vehicle_days": 0,
         "warehouse_departures": 2,
     }
-    assert listed["vehicle_days"]["grain"] == "One row per day and vehicle with a trip."
+    assert listed["vehicle_days"]["grain"] == "One row per day of the source and vehicle with a trip."
     assert listed["vehicle_days"]["bucket"] == "day"
     assert run_etl("precalculate").returncode == 0
     done = run_etl("precalculate", "daily_shipments", "--list", "--json")

@@ -28,6 +28,7 @@ from etl.ingestion.destination.write_modes import (
     Updates,
     WriteMode,
     facts_of,
+    run_statements,
     staging_tables,
     write_mode_of,
 )
@@ -151,6 +152,8 @@ class Copier:
         if any(counts):
             are_first = self._keys is not None and not duplicates
             new_keys = yield from self._write_mode.write(exchange, changed, are_first=are_first)
+            if self._write_mode.written < self._count_records(counts):
+                yield from run_statements(exchange, self._dataset, self._write_mode.keep_firsts(sources))
             # Of a late batch, records are left out that are older than what was seen since.
             if new_keys is not None and self._keys is None and is_whole:
                 duplicates = self._count_records(counts) - new_keys
@@ -191,9 +194,10 @@ class Copier:
             order.find_seen(exchange.connection, batch.piece.offset)
 
         def statements(sources: merging.Sources, won: sql.Composable) -> list[merging.Statement]:
+            firsts = self._write_mode.keep_firsts(self._kept_of(sources))
             if order is None:
-                return self._statements(sources, won)
-            return [order.find_beaten(sources), *self._statements(order.unbeaten(sources), won)]
+                return [*self._statements(sources, won), *firsts]
+            return [order.find_beaten(sources), *self._statements(order.unbeaten(sources), won), *firsts]
 
         result = yield from isolate(exchange, self._dataset, batch, statements, self._judge_duplicates)
         kept = self._kept(exchange.connection, text_tables(self._dataset), result.duplicates)
@@ -278,7 +282,11 @@ class Copier:
         if self._keys is None:
             return self._write_mode.statements(sources, won)
         notes = [merging.Statement(text=text, table=0) for text in self._keys.note(sources)]
-        return [*notes, *self._write_mode.statements(self._keys.filter_duplicates(sources), won)]
+        return [*notes, *self._write_mode.statements(self._kept_of(sources), won)]
+
+    def _kept_of(self, sources: merging.Sources) -> merging.Sources:
+        """Return the rows of these sources without those of duplicates that a policy keeps out of the tables."""
+        return sources if self._keys is None else self._keys.filter_duplicates(sources)
 
     def _judge_duplicates(
         self, connection: psycopg.Connection, tables: Sequence[sql.Identifier], faults: Mapping[int, Fault]

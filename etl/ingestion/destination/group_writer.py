@@ -74,6 +74,9 @@ class GroupWriter:
         if meets_older and rows is not None and not self._counts_replaced:
             self._counts_replaced = True
             raise OlderVersionsError
+        if any(written[number] < sent[number] for number in written):
+            statements = merging.keep_firsts(self._dataset, self._temporary.identifiers)
+            wait_for(run_statements(exchange, self._dataset, statements))
         return [
             Written(None if rows is None else replaced.get(number, 0), duplicates.get(number, 0)) for number in numbers
         ]

@@ -11,7 +11,7 @@ from typing import Literal
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import LINEAGE, Dataset, Table
+from etl.datasets import LINEAGE, Column, Dataset, Table
 from etl.datasets.types import ServerType
 
 _SQL = queries.load("merging")
@@ -31,15 +31,13 @@ class Statement:
     """A statement that writes rows of the dataset's table of this number, and what it must have done.
 
     After it, the number of rows that it wrote equals the result of the query `expected`, and the query `left` counts
-    no row. Where one of them is None, nothing is asked. It has nothing to do if the statement before it wrote as many
-    rows as the query `unless` counts.
+    no row. Where one of them is None, nothing is asked.
     """
 
     text: sql.Composed
     table: int
     expected: sql.Composed | None = None
     left: sql.Composed | None = None
-    unless: sql.Composed | None = None
 
 
 Statements = Callable[[Sources, sql.Composable], list[Statement]]
@@ -100,9 +98,6 @@ def merge(
         names = placeholders(dataset, table, rows, won, against=against)
         text = _SQL["merge_records_returning" if has_children else "merge_records"].format(**names)
         statements.append(Statement(text=text, table=number, expected=count_writes(names)))
-        if against != "own" and _has_promises(dataset, table):
-            text = _SQL["keep_older_promises"].format(**names)
-            statements.append(Statement(text=text, table=number, unless=count_all(rows)))
     return statements
 
 
@@ -132,11 +127,47 @@ def insert_new(dataset: Dataset, sources: Sources) -> list[Statement]:
     ]
 
 
-def _has_promises(dataset: Dataset, table: Table) -> bool:
-    """Return whether the first promised times of the records are kept, in analytics.first_promises."""
-    names = {column.name for column in table.columns}
-    is_shipments = table.name == "logistics.shipments" and dataset.key == ("shipment_id",)
-    return is_shipments and {"promised_at", "updated_at"} <= names and dataset.newest_by == "updated_at"
+def keep_firsts(dataset: Dataset, sources: Sources) -> list[Statement]:
+    """Return the statements that keep first values from versions of the sources that lost, after they were merged."""
+    statements = []
+    for number, (table, rows) in enumerate(zip(dataset.tables, sources, strict=True)):
+        for column in table.columns if dataset.key else ():
+            if column.keep_first:
+                names = _names_of_first(dataset, column)
+                names |= {"table": table.identifier, "source": rows, "same_key": same_key(dataset.key, "old", "lost")}
+                statements.append(Statement(text=_SQL["keep_first"].format(**names), table=number))
+    return statements
+
+
+def _names_of_first(dataset: Dataset, column: Column) -> "Placeholders":
+    first, version, place = map(sql.Identifier, column.names_of_first)
+    names: Placeholders = {
+        "column": sql.Identifier(column.name),
+        "first": first,
+        "version": version,
+        "place": place,
+        "key": listed(dataset.key),
+        "listed": listed((*dataset.key, column.name)),
+        "set_version": sql.SQL(""),
+        "oldest": sql.SQL(""),
+    }
+    is_older = _SQL["is_older_place"].format(**names)
+    if dataset.newest_by is not None:
+        newest = sql.Identifier(dataset.newest_by)
+        is_older = _SQL["is_older"].format(**names, newest=newest, is_older_place=is_older)
+        names |= {
+            "newest": newest,
+            "listed": listed(dict.fromkeys((*dataset.key, column.name, dataset.newest_by))),
+            "set_version": sql.SQL("{} = lost.{},").format(version, newest),
+            "oldest": sql.SQL("{} nulls first,").format(newest),
+        }
+    return names | {"is_older": is_older}
+
+
+def _assignments_of_first(dataset: Dataset, column: Column) -> sql.Composed:
+    names = _names_of_first(dataset, column)
+    names["version"] = _SQL["assignment_of_version"].format(**names) if dataset.newest_by else sql.SQL("")
+    return _SQL["assignments_of_first"].format(**names)
 
 
 Placeholders = dict[str, sql.Composable]
@@ -216,9 +247,11 @@ def placeholders(
     """Return the names and expressions that the statements about a table and its source of rows use."""
     key = dataset.key
     names = (*(column.name for column in table.columns), *table.lineage)
-    assignments = sql.SQL(", ").join(
+    assigned = [
         sql.SQL("{name} = excluded.{name}").format(name=sql.Identifier(name)) for name in names if name not in key
-    )
+    ]
+    assigned += [_assignments_of_first(dataset, column) for column in table.columns if column.keep_first]
+    assignments = sql.SQL(", ").join(assigned)
     return {
         "table": table.identifier,
         "source": source,

@@ -88,6 +88,8 @@ class WriteMode(Protocol):
     """
 
     copy_targets: Sequence[sql.Identifier] | None
+    written: int = 0
+    """The rows of records that the last batch wrote: fewer than its records, if a version lost."""
     _dataset: Dataset
 
     def statements(self, sources: merging.Sources, won: sql.Composable) -> list[merging.Statement]:
@@ -95,6 +97,10 @@ class WriteMode(Protocol):
 
         `won` are the records whose version won.
         """
+
+    def keep_firsts(self, _sources: merging.Sources) -> list[merging.Statement]:
+        """Return the statements that keep first values from the versions of these sources that lost."""
+        return []
 
     def prepare(self, _connection: psycopg.Connection) -> None:
         """Make the tables of the mode that are missing."""
@@ -110,7 +116,8 @@ class WriteMode(Protocol):
         Returns how many keys its records have that no earlier record of the run had; None where nothing counts them.
         Raises psycopg.Error as the server refuses them.
         """
-        yield from run_statements(exchange, self._dataset, self.statements(sources, merging.WON))
+        written = yield from run_statements(exchange, self._dataset, self.statements(sources, merging.WON))
+        self.written = sum(written.values())
         return None
 
     def publish(self, _connection: psycopg.Connection, _order: VersionOrder | None = None) -> Published:
@@ -141,11 +148,16 @@ class AppendNewest(WriteMode):
         """Return the statements that insert the rows, and replace older versions of the same run."""
         return merging.append_newest(self._dataset, sources, won)
 
+    def keep_firsts(self, sources: merging.Sources) -> list[merging.Statement]:
+        """Return the statements that keep first values from the versions of these sources that lost."""
+        return merging.keep_firsts(self._dataset, sources)
+
     def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> Waiting[int | None]:
         """Write the rows of a batch; records that are the first of their keys replace no version."""
         if are_first:
             statements = merging.append(self._dataset, facts_of(self._dataset), sources)
-            yield from run_statements(exchange, self._dataset, statements)
+            written = yield from run_statements(exchange, self._dataset, statements)
+            self.written = sum(written.values())
         else:
             yield from super().write(exchange, sources, are_first=are_first)
         return None
@@ -166,6 +178,10 @@ class Merge(WriteMode):
     def statements(self, sources: merging.Sources, won: sql.Composable) -> list[merging.Statement]:
         """Return the statements that insert new keys and update older versions, and delete keys."""
         return self._merge(sources, won)
+
+    def keep_firsts(self, sources: merging.Sources) -> list[merging.Statement]:
+        """Return the statements that keep first values from the versions of these sources that lost."""
+        return merging.keep_firsts(self._dataset, sources)
 
     def _merge(
         self,
@@ -207,13 +223,15 @@ class Merge(WriteMode):
                     else:
                         statements = merge(against="none")
                     written = yield from run_statements(exchange, self._dataset, statements)
-                    return self._new_keys(sum(written.values()))
+                    self.written = sum(written.values())
+                    return self._new_keys(self.written)
             except psycopg.errors.UniqueViolation:
                 self._way = "insert_newest" if self._way == "insert" else "merge"
         written = yield from run_statements(exchange, self._dataset, merge())
+        self.written = sum(written.values())
         row = exchange.connection.execute(merging.read_counters()).fetchone()
         lost, repeated = row or (0, 0)
-        return self._new_keys(sum(written.values()) + int(lost) - int(repeated))
+        return self._new_keys(self.written + int(lost) - int(repeated))
 
     def _first_way(self, connection: psycopg.Connection) -> "_Way":
         if not _are_empty(connection, facts_of(self._dataset)):
@@ -268,19 +286,24 @@ class Staging(WriteMode):
         temporary = TemporaryTables(self._dataset)
         if self._dataset.key:
             temporary.make(connection)
-        published = Published()
+        published, rows_replaced = Published(), None
         rows = tuple(effects.count(connection, merging.count_all(staging)) for staging in self._staging)
         if isinstance(self._publication, Replacement):
             published = wait_for(self._publication.publish(exchange, self._staging))
+            wait_for(run_statements(exchange, self._dataset, merging.keep_firsts(self._dataset, self._staging)))
         else:
             sources = order.unbeaten_of_late(connection, self._staging) if order else self._staging
             statements = self._publication.statements(sources, merging.WON)
-            wait_for(run_statements(exchange, self._dataset, statements))
+            written = wait_for(run_statements(exchange, self._dataset, statements))
+            rows_replaced = updates.rows if updates else None
+            if sum(written.values()) < sum(rows[number] for number in written):
+                statements = self._publication.keep_firsts(self._staging)
+                wait_for(run_statements(exchange, self._dataset, statements))
         for staging in self._staging:
             connection.execute(_TABLES["drop"].format(table=staging))
         # Another dataset of the source may become visible by the same transaction.
         temporary.drop(connection)
-        return replace(published, rows=rows, rows_replaced=updates.rows if updates else None)
+        return replace(published, rows=rows, rows_replaced=rows_replaced)
 
     def staged_batches(self, connection: psycopg.Connection) -> dict[int, tuple[int, ...]]:
         """Count the staged rows of each batch, given by its offset, in each table of the dataset."""
@@ -360,14 +383,9 @@ def run_statements(
     them, UsageError when rows were skipped.
     """
     skipping = skipping_tables(exchange.connection, dataset)
-    written = 0
+    written: int = 0
     totals: dict[int, int] = {}
     for statement in statements:
-        if statement.unless is not None:
-            counted = (yield from exchange.run(statement.unless)).get_value(0, 0) or b"0"
-            if int(counted) != written:
-                yield from exchange.run(statement.text)
-            continue
         written = (yield from exchange.run(statement.text)).command_tuples or 0
         if statement.table in skipping:
             effects.require_whole(exchange.connection, dataset, statement, written)

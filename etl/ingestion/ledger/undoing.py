@@ -158,6 +158,17 @@ def delete_rows(connection: psycopg.Connection, table: Table, number: int) -> in
     return connection.execute(_SQL["delete_rows"].format(**_names(table, number))).rowcount
 
 
+def forget_firsts(connection: psycopg.Connection, dataset: Dataset, number: int) -> None:
+    """Forget the first values that versions of a run sent: of what is left, the row itself is the oldest version."""
+    for table in dataset.tables:
+        for column in table.columns:
+            if column.keep_first:
+                first, version, place = map(sql.Identifier, column.names_of_first)
+                names = _names(table, number) | {"first": first, "place": place}
+                names["set_version"] = sql.SQL("{} = null,").format(version) if dataset.newest_by else sql.SQL("")
+                connection.execute(_SQL["forget_firsts"].format(**names))
+
+
 def drop_staging(connection: psycopg.Connection, run: str) -> None:
     """Drop the tables that gather the rows and the keys of a run."""
     for (name,) in connection.execute(_SQL["staging_of_run"], {"run": run}).fetchall():

@@ -248,6 +248,7 @@ def _delete(connection: psycopg.Connection, run: RunToUndo, dataset: Dataset) ->
     """
     before = [undoing.count_rows(connection, table, run.number) for table in dataset.tables]
     deleted = {table.name: undoing.delete_rows(connection, table, run.number) for table in reversed(dataset.tables)}
+    undoing.forget_firsts(connection, dataset, run.number)
     after = [undoing.count_rows(connection, table, run.number) for table in dataset.tables]
     for table, rows in zip(dataset.tables, after, strict=True):
         if rows.own_rows:

@@ -3,7 +3,7 @@
 from alembic import context
 
 revision = "0032"
-down_revision = "0028"
+down_revision = "0031"
 
 
 def upgrade() -> None:

@@ -1,0 +1,229 @@
+"""The aggregates on events, recomputed from the facts as their comments describe them."""
+
+from fractions import Fraction
+
+from tests.support.recomputed.exactly import (
+    BLANKS,
+    NONE,
+    Facts,
+    Row,
+    code_of,
+    day_of,
+    groups,
+    hours,
+    is_blank,
+    key_of,
+    known_text,
+    month_of,
+    percentile,
+    ratio,
+)
+from tests.support.recomputed.judged import Names, ends, judged, late_hours, measures, punctuality
+from tests.support.recomputed.shipments import LANE
+
+
+def is_exception(event: Row) -> bool:
+    """Return whether an event is an exception."""
+    return not is_blank(event["exception_code"]) or code_of(event["event_code"]) == "EXCEPTION"
+
+
+def carrier_scorecard(facts: Facts) -> list[Row]:
+    """Recompute carrier_scorecard."""
+    events = groups(facts["logistics.tracking_events"], lambda row: row["shipment_id"])
+    result = []
+    for (month, carrier), rows in groups(
+        judged(facts), lambda row: (month_of(row["created_at"]), row["key_carrier"])
+    ).items():
+        live = [row for row in rows if row["end"] != "cancelled"]
+        tracked = [events[row["shipment_id"]] for row in live if events.get(row["shipment_id"])]
+        wrong = [[event for event in of_one if is_exception(event)] for of_one in tracked]
+        damaged = sum(any(code_of(event["exception_code"]) == "DAMAGED" for event in of_one) for of_one in tracked)
+        late = late_hours(rows)
+        with_exception = sum(bool(of_one) for of_one in wrong)
+        result.append(
+            {"month": month, "carrier": carrier}
+            | ends(rows)
+            | punctuality(rows)
+            | measures(rows)
+            | {
+                "sum_late_hours": sum(late, Fraction(0)),
+                "avg_late_hours": ratio(sum(late), len(late), 3),
+                "p50_late_hours": percentile(late, Fraction(1, 2)),
+                "p90_late_hours": percentile(late, Fraction(9, 10)),
+                "max_late_hours": max(late, default=None),
+                "count_tracked": len(tracked),
+                "tracked_share": ratio(len(tracked), len(live), 4),
+                "count_with_exception": with_exception,
+                "exception_rate": ratio(with_exception, len(tracked), 4),
+                "count_exceptions": sum(
+                    len({(code_of(event["exception_code"]), event["occurred_at"]) for event in of_one})
+                    for of_one in wrong
+                ),
+                "count_damaged": damaged,
+                "damage_rate": ratio(damaged, len(tracked), 4),
+            }
+        )
+    return result
+
+
+def daily_exceptions(facts: Facts) -> list[Row]:
+    """Recompute daily_exceptions."""
+    names = Names(facts)
+    exceptions: list[Row] = []
+    for (shipment, code, instant), events in groups(
+        filter(is_exception, facts["logistics.tracking_events"]),
+        lambda row: (known_text(row["shipment_id"]), code_of(row["exception_code"]), row["occurred_at"]),
+    ).items():
+        countries = [names.key("country", event["location_country"]) for event in events]
+        countries = [country for country in countries if country != NONE]
+        recorded = min((event["recorded_at"] for event in events if event["recorded_at"]), default=None)
+        exceptions.append(
+            {
+                "shipment": shipment,
+                "code": code,
+                "day": day_of(instant),
+                "country": min(countries, key=str.encode, default=NONE),
+                "before": recorded is not None and recorded < instant,
+                "hours": hours(instant, recorded) if recorded is not None and recorded >= instant else None,
+            }
+        )
+    result = []
+    for (day, code, country), rows in groups(exceptions, lambda row: (row["day"], row["code"], row["country"])).items():
+        taken = [row["hours"] for row in rows if row["hours"] is not None]
+        result.append(
+            {
+                "day": day,
+                "exception_code": code,
+                "location_country": country,
+                "count_exceptions": len(rows),
+                "distinct_shipments": len({row["shipment"] for row in rows} - {None}),
+                "count_recorded": len(taken),
+                "count_out_of_order": sum(row["before"] for row in rows),
+                "sum_recording_hours": sum(taken, Fraction(0)),
+                "avg_recording_hours": ratio(sum(taken), len(taken), 3),
+                "p90_recording_hours": percentile(taken, Fraction(9, 10)),
+            }
+        )
+    return result
+
+
+def daily_movements(facts: Facts) -> list[Row]:
+    """Recompute daily_movements."""
+    names = Names(facts)
+    result = []
+    for (day, country), rows in groups(
+        facts["logistics.tracking_events"],
+        lambda row: (day_of(row["occurred_at"]), names.key("country", row["location_country"])),
+    ).items():
+        moved = {known_text(row["shipment_id"]) for row in rows} - {None}
+        wrong = {known_text(row["shipment_id"]) for row in rows if is_exception(row)} - {None}
+        result.append(
+            {
+                "day": day,
+                "location_country": country,
+                "count_events": len(rows),
+                "distinct_shipments": len(moved),
+                "distinct_exception_shipments": len(wrong),
+                "exception_share": ratio(len(wrong), len(moved), 4),
+            }
+        )
+    return result
+
+
+LEGS = {
+    "pick-up to hub": (("PICKED_UP", min), ("HUB_ARRIVED", min)),
+    "at hubs": (("HUB_ARRIVED", min), ("HUB_DEPARTED", max)),
+    "hub to customs": (("HUB_DEPARTED", max), ("CUSTOMS_CLEARED", max)),
+    "customs to delivery": (("CUSTOMS_CLEARED", max), ("DELIVERED", min)),
+    "hub to delivery": (("HUB_DEPARTED", max), ("DELIVERED", min)),
+    "all": (("PICKED_UP", min), ("DELIVERED", min)),
+}
+
+
+def milestone_durations(facts: Facts) -> list[Row]:
+    """Recompute milestone_durations."""
+    events = groups(facts["logistics.tracking_events"], lambda row: row["shipment_id"])
+    legs = []
+    for row in judged(facts):
+        if row["end"] == "cancelled":
+            continue
+        instants = groups(events.get(row["shipment_id"], []), lambda event: code_of(event["event_code"]))
+        for leg, milestones in LEGS.items():
+            if not all(instants.get(code) for code, _ in milestones):
+                continue
+            if leg == "hub to delivery" and instants.get("CUSTOMS_CLEARED"):
+                continue
+            first, last = (choice(event["occurred_at"] for event in instants[code]) for code, choice in milestones)
+            legs.append(
+                row
+                | {
+                    "leg": leg,
+                    "hours": hours(first, last) if last >= first else None,
+                    "differs": milestones[1][0] == "DELIVERED" and row["delivered_at"] != last,
+                }
+            )
+    result = []
+    for key, rows in groups(
+        legs, lambda row: (month_of(row["created_at"]), *(row[key] for key in LANE), row["leg"])
+    ).items():
+        taken = [row["hours"] for row in rows if row["hours"] is not None]
+        ends_with_delivery = LEGS[key[-1]][1][0] == "DELIVERED"
+        result.append(
+            dict(zip(["month", *(name.removeprefix("key_") for name in LANE), "leg"], key, strict=True))
+            | {
+                "count_shipments": len(rows),
+                "count_out_of_order": len(rows) - len(taken),
+                "count_durations": len(taken),
+                "count_differing": sum(row["differs"] for row in rows) if ends_with_delivery else None,
+                "sum_hours": sum(taken, Fraction(0)),
+                "avg_hours": ratio(sum(taken), len(taken), 3),
+                "p50_hours": percentile(taken, Fraction(1, 2)),
+                "p90_hours": percentile(taken, Fraction(9, 10)),
+                "p95_hours": percentile(taken, Fraction(95, 100)),
+                "max_hours": max(taken, default=None),
+            }
+        )
+    return result
+
+
+def container_days(facts: Facts) -> list[Row]:
+    """Recompute container_days."""
+    rows = [
+        row
+        for row in facts["logistics.dcsa_events"]
+        if code_of(row["equipment_event"]) != NONE and code_of(row["classifier"]) == "ACT"
+    ]
+    return [
+        {
+            "day": day,
+            "un_location": place,
+            "equipment_event": event,
+            "count_events": len(group),
+            "distinct_containers": len({known_text(row["equipment_reference"]) for row in group} - {None}),
+        }
+        for (day, place, event), group in groups(
+            rows,
+            lambda row: (
+                day_of(row["occurred_at"]),
+                key_of(known_text(row["event_un_location"]) or row["un_location"]),
+                code_of(row["equipment_event"]),
+            ),
+        ).items()
+    ]
+
+
+def parcel_days(facts: Facts) -> list[Row]:
+    """Recompute parcel_days."""
+    rows = [row for row in facts["logistics.parcel_trackers"] if row["created_at"] is not None]
+    return [
+        {
+            "day": day,
+            "carrier": carrier,
+            "count_parcels": len(group),
+            "count_delivered": sum((row["status"] or "").strip(BLANKS).lower() == "delivered" for row in group),
+            "count_returns": sum(row["is_return"] is True for row in group),
+        }
+        for (day, carrier), group in groups(
+            rows, lambda row: (day_of(row["created_at"]), key_of(row["carrier"]))
+        ).items()
+    ]

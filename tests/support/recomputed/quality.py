@@ -1,0 +1,117 @@
+"""The quality of the data, recomputed from the facts and the ledger as the comments describe it."""
+
+from collections import defaultdict
+from datetime import date
+from unicodedata import combining, normalize
+
+from tests.support.recomputed.exactly import BLANKS, Facts, Row, day_of, is_blank, ratio
+from tests.support.recomputed.judged import KINDS, Names, judged
+
+STROKES = str.maketrans("\u0142\u00f8\u0111\u0127\u0167", "lodht")
+
+
+def bare(name: str) -> str:
+    """Return a name without case, blanks, accents and strokes."""
+    plain = "".join(letter for letter in normalize("NFD", name) if not combining(letter))
+    return "".join(letter for letter in plain.lower() if letter not in BLANKS).translate(STROKES)
+
+
+def variants(facts: Facts) -> list[Row]:
+    """Return the shipments with a name of which another spelling is in the same column."""
+    names = Names(facts)
+    found = []
+    rows = facts["logistics.shipments"]
+    spelled: dict[str, dict[str, set[str]]] = {}
+    for column in ("carrier", "origin_city", "destination_city", "origin_warehouse"):
+        spelled[column] = defaultdict(set)
+        for row in rows:
+            name = names.mapped(KINDS[column], row[column])
+            if name is not None and not is_blank(name):
+                spelled[column][bare(name)].add(name)
+    for row in rows:
+        for column, spellings in spelled.items():
+            name = names.mapped(KINDS[column], row[column])
+            if name is not None and not is_blank(name) and len(spellings[bare(name)]) > 1:
+                found.append(row)
+                break
+    return found
+
+
+REFERENCES = {
+    "shipments": ("log_id", "logistics.vehicle_logs", "log_id"),
+    "tracking_events": ("shipment_id", "logistics.shipments", "shipment_id"),
+    "vehicle_logs": ("vehicle_id", "logistics.vehicles", "vehicle_id"),
+}
+
+
+def data_quality(facts: Facts) -> list[Row]:
+    """Recompute data_quality."""
+    runs = {row["run"]: row for row in facts["etl.runs"]}
+    judged_rows = {row["shipment_id"]: row for row in judged(facts)}
+    with_variants = {row["shipment_id"] for row in variants(facts)}
+    batches: dict[tuple[int, int], tuple[date, str]] = {}
+    found: dict[tuple[date, str], Row] = defaultdict(lambda: defaultdict(int))
+    seen: dict[tuple[date, str], set[str]] = defaultdict(set)
+    places: dict[tuple[str, int], tuple[date, str]] = {}
+    for batch in facts["etl.batches"]:
+        run = runs[batch["run"]]
+        if run["undone_at"] is not None or (run["is_atomic"] and run["published_at"] is None):
+            continue
+        key = (day_of(batch["loaded_at"]), run["dataset"])
+        for offset in [batch["offset"], *(batch["part_offsets"] or [])]:
+            batches[run["number"], offset] = key
+            places[run["run"], offset] = key
+        row = found[key]
+        seen[key].add(run["run"])
+        for name in ("records", "loaded", "rejected", "failed"):
+            row[f"count_{name}"] += batch[f"count_{name}"] or 0
+    for failure in facts["etl.failures"]:
+        if failure["state"] == "pending" and (failure["run"], failure["batch"]) in places:
+            found[places[failure["run"], failure["batch"]]]["count_pending"] += failure["count_records"]
+    for dataset in ("shipments", "tracking_events", "vehicle_logs", "vehicles"):
+        reference = REFERENCES.get(dataset)
+        there = {row[reference[2]] for row in facts[reference[1]]} if reference else set()
+        for fact in facts[f"logistics.{dataset}"]:
+            place = batches.get((fact["etl_run"], fact["etl_batch"]))
+            if place is None:
+                continue
+            row = found[place]
+            row["count_kept"] += 1
+            if reference and fact[reference[0]] is not None:
+                row["count_references"] += 1
+                row["count_orphans"] += fact[reference[0]] not in there
+            if dataset == "shipments":
+                one = judged_rows[fact["shipment_id"]]
+                timed = fact["delivered_at"] is not None
+                picked = fact["picked_up_at"]
+                row["count_delivered_before_picked_up"] += (
+                    timed and picked is not None and fact["delivered_at"] < picked
+                )
+                row["count_unknown_status"] += one["has_unknown_status"]
+                row["count_closed_without_delivery_time"] += one["meaning"] == "delivered" and not timed
+                row["count_contradicting_status"] += one["meaning"] in ("returned", "lost", "cancelled") and timed
+                row["count_name_variants"] += fact["shipment_id"] in with_variants
+    counts = (
+        "records",
+        "loaded",
+        "rejected",
+        "failed",
+        "pending",
+        "kept",
+        "references",
+        "orphans",
+        "delivered_before_picked_up",
+        "unknown_status",
+        "closed_without_delivery_time",
+        "contradicting_status",
+        "name_variants",
+    )
+    return [
+        {"day": day, "dataset": dataset, "count_runs": len(seen[day, dataset])}
+        | {f"count_{name}": row[f"count_{name}"] for name in counts}
+        | {
+            "rejected_share": ratio(row["count_rejected"], row["count_records"], 6),
+            "orphan_share": ratio(row["count_orphans"], row["count_references"], 6),
+        }
+        for (day, dataset), row in found.items()
+    ]

@@ -1,0 +1,123 @@
+"""The aggregates on shipments, recomputed from the facts as their comments describe them."""
+
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+from tests.support.recomputed.exactly import Facts, Row, day_of, groups, hours, month_of, percentile, ratio
+from tests.support.recomputed.judged import ends, judged, late_hours, measures, punctuality, transits
+
+LANE = ("key_origin_country", "key_origin_city", "key_destination_country", "key_destination_city")
+
+
+def of_shipments(facts: Facts, bucket: Callable[[datetime], date], name: str, *keys: str) -> list[Row]:
+    """Return a table of created shipments by a bucket and keys."""
+    columns = [key.removeprefix("key_") for key in keys]
+    return [
+        dict(zip([name, *columns], key, strict=True))
+        | ends(rows)
+        | punctuality(rows)
+        | measures(rows)
+        | transits(rows)
+        | {"sum_late_hours": sum(late_hours(rows), Fraction(0))}
+        for key, rows in groups(
+            judged(facts), lambda row: (bucket(row["created_at"]), *(row[key] for key in keys))
+        ).items()
+    ]
+
+
+def daily_shipments(facts: Facts) -> list[Row]:
+    """Recompute daily_shipments."""
+    return of_shipments(facts, day_of, "day", "key_carrier", "key_service_level")
+
+
+def carrier_performance(facts: Facts) -> list[Row]:
+    """Recompute carrier_performance."""
+    return of_shipments(facts, month_of, "month", "key_carrier", "key_service_level")
+
+
+def lane_performance(facts: Facts) -> list[Row]:
+    """Recompute lane_performance."""
+    return of_shipments(facts, month_of, "month", *LANE, "key_carrier")
+
+
+def lane_reliability(facts: Facts) -> list[Row]:
+    """Recompute lane_reliability."""
+    result = []
+    for key, rows in groups(
+        judged(facts), lambda row: (month_of(row["created_at"]), *(row[key] for key in LANE))
+    ).items():
+        live = [row for row in rows if row["end"] != "cancelled"]
+        promised = [row for row in live if row["promised_at"] is not None]
+        late = late_hours(rows)
+        delays = [row["delay"] for row in rows if row["delay"] is not None]
+        spent = [row["transit"] for row in rows if row["transit"] is not None]
+        classes = {"to_24": (-1, 24), "to_48": (24, 48), "to_96": (48, 96), "to_168": (96, 168)}
+        classes |= {"to_336": (168, 336), "over_336": (336, 10**9)}
+        row = dict(zip(["month", *(name.removeprefix("key_") for name in LANE)], key, strict=True))
+        row |= ends(rows) | punctuality(rows) | measures(rows) | transits(rows)
+        row |= {
+            "count_promised": len(promised),
+            "count_promised_open": sum(row["end"] == "open" for row in promised),
+            "count_promised_failed": sum(row["end"] in ("returned", "lost") for row in promised),
+            "count_promised_untimed": sum(row["end"] == "delivered" and not row["ended_at"] for row in promised),
+            "count_late_to_24_h": sum(value <= 24 for value in late),
+            "count_late_to_72_h": sum(24 < value <= 72 for value in late),
+            "count_late_over_72_h": sum(value > 72 for value in late),
+        }
+        row |= {f"p{part}_delay_hours": percentile(delays, Fraction(part, 100)) for part in (50, 90, 95)}
+        for name, (above, most) in classes.items():
+            row[f"count_transits_{name}_h"] = sum(above < value <= most for value in spent)
+        spread = row["p10_transit_hours"], row["p90_transit_hours"]
+        row["spread_transit_hours"] = None if None in spread else spread[1] - spread[0]
+        result.append(row)
+    return result
+
+
+def promised_days(facts: Facts) -> list[Row]:
+    """Recompute promised_days."""
+    result = []
+    rows = [row for row in judged(facts) if row["promised_at"] is not None and row["end"] != "cancelled"]
+    for (day, carrier), due in groups(rows, lambda row: (day_of(row["promised_at"]), row["key_carrier"])).items():
+        row = {"day": day, "carrier": carrier, "month": day.replace(day=1), "count_due": len(due)}
+        row |= {
+            key: value for key, value in ends(due).items() if key in ("count_untimed", "count_failed", "count_open")
+        }
+        row |= punctuality(due)
+        row["kept_share"] = ratio(row["count_on_time"], len(due) - row["count_untimed"], 4)
+        result.append(row)
+    return result
+
+
+AGES = [(2, "0-2"), (7, "3-7"), (14, "8-14"), (30, "15-30"), (90, "31-90"), (10**9, "91+")]
+
+
+def open_shipments(facts: Facts) -> list[Row]:
+    """Recompute open_shipments."""
+    rows = judged(facts)
+    instants = ("created_at", "picked_up_at", "delivered_at", "updated_at")
+    as_of: Any = max((row[name] for row in rows for name in instants if row[name] is not None), default=None)
+
+    def bucket(row: Row) -> str:
+        days = (as_of - row["created_at"]) // timedelta(days=1)
+        return next(name for most, name in AGES if days <= most)
+
+    def is_overdue(row: Row) -> bool:
+        return row["promised_at"] is not None and row["promised_at"] < as_of
+
+    result = []
+    for (carrier, age, overdue), group in groups(
+        (row for row in rows if row["end"] == "open"), lambda row: (row["key_carrier"], bucket(row), is_overdue(row))
+    ).items():
+        row = {"carrier": carrier, "age_bucket": age, "is_overdue": overdue, "as_of": as_of}
+        row |= ends(group) | measures(group)
+        row |= {
+            "count_unpromised": sum(row["promised_at"] is None for row in group),
+            "count_unknown_status": sum(row["has_unknown_status"] for row in group),
+            "oldest_created_at": min(row["created_at"] for row in group),
+            "sum_age_hours": sum((hours(row["created_at"], as_of) for row in group), Fraction(0)),
+            "sum_overdue_hours": sum((hours(row["promised_at"], as_of) for row in group if overdue), Fraction(0)),
+        }
+        result.append(row)
+    return result
