@@ -21,7 +21,7 @@ from moto.server import ThreadedMotoServer
 
 from etl.errors import SourceError, UsageError
 from etl.ingestion.constants import HEAD_BYTES
-from etl.ingestion.sources import remote
+from etl.ingestion.sources import transfers
 from etl.ingestion.sources.naming import named
 from etl.ingestion.sources.stream import opened
 from etl.settings import RetrySettings
@@ -218,7 +218,7 @@ def test_redirects_in_a_circle_end(web: WebServer) -> None:
 @pytest.mark.parametrize("drips", ["head", "body"])
 def test_a_server_that_drips_is_a_fault(monkeypatch: pytest.MonkeyPatch, drips: str) -> None:
     """A server that sends a byte now and then does not hold a load for ever, neither before its content nor in it."""
-    monkeypatch.setattr(remote, "NETWORK_SECONDS", 0.3)
+    monkeypatch.setattr(transfers, "NETWORK_SECONDS", 0.3)
     ended = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -245,7 +245,7 @@ def test_a_server_that_drips_is_a_fault(monkeypatch: pytest.MonkeyPatch, drips: 
 
 def test_a_slow_reader_is_no_slow_server(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time in which the load does other work does not count."""
-    monkeypatch.setattr(remote, "NETWORK_SECONDS", 0.1)
+    monkeypatch.setattr(transfers, "NETWORK_SECONDS", 0.1)
     with opened(named(f"http://{web.address}/a.json")[0], PATIENT) as stream:
         begin = stream.read(10)
         time.sleep(0.3)  # The time is what is tested.
@@ -306,7 +306,7 @@ def s3() -> Iterator[Any]:
 
 def test_objects_of_a_store_are_sources(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An object is read block by block, compressed or not; a pattern and a folder name all that match, sorted."""
-    monkeypatch.setattr(remote, "STORE_BLOCK_BYTES", 300_000)
+    monkeypatch.setattr(transfers, "STORE_BLOCK_BYTES", 300_000)
     s3.put_object(Bucket="exports", Key="day/b.json", Body=CONTENT)
     s3.put_object(Bucket="exports", Key="day/a.json", Body=gzip.compress(CONTENT))
     s3.put_object(Bucket="exports", Key="day/deep/c.json", Body=b"[]")
@@ -324,7 +324,7 @@ def test_objects_of_a_store_are_sources(s3: Any, monkeypatch: pytest.MonkeyPatch
 
 def test_an_object_that_is_replaced_while_it_is_read_is_a_fault(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """No part of a later version passes for the end of this one, not even one of the same size."""
-    monkeypatch.setattr(remote, "STORE_BLOCK_BYTES", 300_000)
+    monkeypatch.setattr(transfers, "STORE_BLOCK_BYTES", 300_000)
     for later in (CONTENT[::-1], CONTENT[:-1]):
         s3.put_object(Bucket="exports", Key="a.json", Body=CONTENT)
         with opened(named("s3://exports/a.json")[0], PATIENT) as stream:

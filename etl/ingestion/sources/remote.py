@@ -1,32 +1,37 @@
-"""URLs -> bytes: HTTP by the standard library, object stores by the drivers of fsspec.
+"""URLs -> bytes, by the transfers of their protocols.
 
 An interrupted transfer continues where it stopped, as long as the source is still the same version. Knows no JSON and
 no ledger, and reports no credentials: neither the user before the host nor the query, which may be a signature.
 """
 
-import base64
-import http.client
 import importlib
 import io
-import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import structlog
 from tenacity import RetryCallState
 
 from etl import retrying
 from etl.errors import SourceError, UsageError
-from etl.ingestion.constants import NETWORK_SECONDS, PROGRESS_BYTES, READ_BYTES, STORE_BLOCK_BYTES
-from etl.ingestion.sources import requests
+from etl.ingestion.constants import READ_BYTES
+from etl.ingestion.sources.transfers import (
+    CHANGED,
+    MISSING,
+    BusyServerError,
+    NetworkError,
+    PermanentError,
+    Transfer,
+    described,
+    http_transfer,
+    object_store,
+    object_transfer,
+)
 from etl.settings import RetrySettings
-from etl.version import __version__
 
 log = structlog.get_logger(__name__)
 
@@ -43,35 +48,7 @@ _DRIVERS = {
 SCHEMES = (*_HTTP, *_DRIVERS)
 """The schemes of the URLs that can be read."""
 
-_RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-_REDIRECTS = range(300, 400)
 _GLOB = frozenset("*?[")
-_CHANGED = "the source changed while it was read"
-
-
-class _NetworkError(Exception):
-    """A fault of the network: another try may succeed. The message holds no address."""
-
-
-class _BusyServerError(_NetworkError):
-    """The server answers that it is busy."""
-
-
-class _PermanentError(Exception):
-    """The source cannot be read, and another try changes nothing."""
-
-
-class Transfer(Protocol):
-    """The bytes of one URL from some byte on; `version` changes when the content changes."""
-
-    size: int | None
-    version: str | None
-
-    def read(self, size: int) -> bytes:
-        """Return some bytes, no bytes at the end; any exception is a fault of the transfer."""
-
-    def close(self) -> None:
-        """Close the connection."""
 
 
 def scheme_of(argument: str) -> str | None:
@@ -116,11 +93,11 @@ def expand(url: str) -> list[str]:
     if scheme in _HTTP or not (_GLOB & set(url) or url.endswith("/")):
         return [url]
     try:
-        system, path = _object_store(url)
+        system, path = object_store(url)
         names = system.glob(path if _GLOB & set(url) else f"{path.rstrip('/')}/*")
         files = [name for name in names if not system.isdir(name)]
     except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
-        raise _unreadable(url, _describe(error)) from None
+        raise _unreadable(url, described(error)) from None
     return sorted(f"{scheme}://{name}" for name in files)
 
 
@@ -147,13 +124,13 @@ class _ResumableReader(io.RawIOBase):
 
     def __init__(self, url: str, retries: RetrySettings, sleep: Callable[[float], None]) -> None:
         self._url = url
-        self._begin: Callable[[str, int], Transfer] = _http if scheme_of(url) in _HTTP else _object
+        self._begin: Callable[[str, int], Transfer] = http_transfer if scheme_of(url) in _HTTP else object_transfer
         self._position = 0
         self._retries = retries
         self._sleep = sleep
         self._transfer: Transfer | None = None
         # Only a busy server is retried here: a wrong host looks like a lost connection, and is reported at once.
-        first = self._retrying(lambda: self._begin(url, 0), _BusyServerError)
+        first = self._retrying(lambda: self._begin(url, 0), BusyServerError)
         self.size, self._version = first.size, first.version
         self._transfer = first
 
@@ -185,17 +162,17 @@ class _ResumableReader(io.RawIOBase):
             if self._transfer is None:
                 self._transfer = self._resume()
             data = self._transfer.read(size)
-        except (_NetworkError, _PermanentError, SourceError):
+        except (NetworkError, PermanentError, SourceError):
             raise
         except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
-            raise _NetworkError(_describe(error)) from None
+            raise NetworkError(described(error)) from None
         if not data and self.size is not None and self._position < self.size:
-            raise _NetworkError("the connection was closed too early")
+            raise NetworkError("the connection was closed too early")
         return data
 
     def _resume(self) -> Transfer:
         if self._version is None:
-            raise _PermanentError("the transfer was interrupted, and the server reports no version to continue with")
+            raise PermanentError("the transfer was interrupted, and the server reports no version to continue with")
         transfer = self._begin(self._url, self._position)
         self._require_same(transfer)
         log.info("transfer_resumed", source=printable(self._url), position=self._position)
@@ -205,9 +182,9 @@ class _ResumableReader(io.RawIOBase):
         sizes = {self.size, transfer.size} - {None}
         if transfer.version != self._version or len(sizes) > 1:
             transfer.close()
-            raise _unreadable(self._url, _CHANGED)
+            raise _unreadable(self._url, CHANGED)
 
-    def _retrying(self, attempt: Callable[[], Any], transient: type[_NetworkError] = _NetworkError) -> Any:
+    def _retrying(self, attempt: Callable[[], Any], transient: type[NetworkError] = NetworkError) -> Any:
         """Return the result of an attempt, which is retried after faults of the network.
 
         Raises SourceError.
@@ -217,7 +194,7 @@ class _ResumableReader(io.RawIOBase):
         )
         try:
             return policy(attempt)
-        except (_NetworkError, _PermanentError) as error:
+        except (NetworkError, PermanentError) as error:
             raise _unreadable(self._url, str(error)) from None
 
     def _log_retry(self, state: RetryCallState) -> None:
@@ -239,11 +216,8 @@ class _ResumableReader(io.RawIOBase):
             self._transfer = None
 
 
-_MISSING = "there is no such file"
-
-
 def _unreadable(url: str, why: str) -> SourceError:
-    if why == _MISSING and _GLOB & set(url) and scheme_of(url) not in _HTTP:
+    if why == MISSING and _GLOB & set(url) and scheme_of(url) not in _HTTP:
         return SourceError(
             f"no file matches the pattern {printable(url)}", hint="list the folder, and run the same command again"
         )
@@ -251,133 +225,3 @@ def _unreadable(url: str, why: str) -> SourceError:
         f"cannot read {printable(url)}: {why}",
         hint="check the address and its access rights, and run the same command; loaded records are not loaded twice",
     )
-
-
-def _describe(error: BaseException) -> str:
-    """Return a message for an exception of the network or a driver; its own message may hold an address or a secret."""
-    if isinstance(error, FileNotFoundError):
-        return _MISSING
-    if isinstance(error, PermissionError):
-        return "the right to read it is missing"
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return f"the connection failed ({type(error).__name__})"
-
-
-class _Body:
-    """The body of an answer over HTTP."""
-
-    def __init__(self, response: requests.Answer, size: int | None) -> None:
-        headers = response.headers
-        self.size = size
-        self.version = headers.get("ETag") or headers.get("Last-Modified")
-        self._response = response
-
-    def read(self, size: int) -> bytes:
-        return self._response.read(min(size, PROGRESS_BYTES))
-
-    def close(self) -> None:
-        self._response.close()
-
-
-def _http(url: str, at: int) -> Transfer:
-    """Request a file from byte `at` on; of a server without ranges, skip the bytes before it."""
-    response = _answer(_request(url, at))
-    length = response.headers.get("Content-Length", "")
-    size = int(length) if length.isdecimal() else None
-    if response.status == http.HTTPStatus.PARTIAL_CONTENT:
-        begins, _, whole = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
-        if begins.partition("-")[0] != str(at):
-            response.close()
-            raise _PermanentError("the server sends another range than the requested one")
-        return _Body(response, int(whole) if whole.isdecimal() else None)
-    body = _Body(response, size)
-    while at:
-        skipped = len(body.read(min(at, READ_BYTES)))
-        if not skipped:
-            raise _NetworkError("the connection was closed too early")
-        at -= skipped
-    return body
-
-
-def _request(url: str, at: int) -> urllib.request.Request:
-    parts = urlsplit(url)
-    # Without content encoding, because a range counts the bytes as sent.
-    headers = {"Accept-Encoding": "identity", "User-Agent": f"logistics-etl/{__version__}"}
-    if at:
-        headers["Range"] = f"bytes={at}-"
-    request = urllib.request.Request(requests.without_user(url), headers=headers)  # noqa: S310 - http and https only
-    if parts.username is not None:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        # A redirect to another host does not get the credentials.
-        request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(user.encode()).decode()}")
-    return request
-
-
-def _answer(request: urllib.request.Request) -> requests.Answer:
-    try:
-        return requests.answer(request, NETWORK_SECONDS)
-    except requests.RedirectError as error:
-        raise _PermanentError(str(error)) from None
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code in _REDIRECTS:
-            raise _PermanentError(
-                "the server redirects in a circle, or to an address that is not http or https"
-            ) from None
-        reason = http.client.responses.get(error.code, "").lower()
-        fault = f"the server answers {error.code} {reason}".rstrip()
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise _PermanentError(_CHANGED) from None
-        raise (_BusyServerError if error.code in _RETRIED_STATUSES else _PermanentError)(fault) from None
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, ssl.SSLCertVerificationError):
-            raise _PermanentError("the server's certificate cannot be verified") from None
-        raise _NetworkError(_describe(error.reason) if isinstance(error.reason, OSError) else "no connection") from None
-    except (http.client.InvalidURL, UnicodeError):
-        raise _PermanentError("the address has characters that must be written as %XX") from None
-    except (OSError, http.client.HTTPException) as error:
-        raise _NetworkError(_describe(error)) from None
-
-
-class _Object:
-    """An object of a store, read block by block."""
-
-    def __init__(self, url: str, at: int) -> None:
-        system, path = _object_store(url)
-        details = system.info(path)
-        if details.get("type") == "directory":
-            raise FileNotFoundError
-        self.size: int | None = details.get("size")
-        names = ("ETag", "etag", "generation", "LastModified", "last_modified", "mtime")
-        self.version = next((str(details[name]) for name in names if details.get(name)), None)
-        self._file = system.open(path, "rb", block_size=STORE_BLOCK_BYTES, cache_type="readahead")
-        self._file.seek(at)
-
-    def read(self, size: int) -> bytes:
-        data: bytes = self._file.read(size)
-        return data
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _object(url: str, at: int) -> Transfer:
-    try:
-        return _Object(url, at)
-    except (FileNotFoundError, PermissionError) as error:
-        raise _PermanentError(_describe(error)) from None
-    except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
-        if "Credentials" in type(error).__name__:
-            raise _PermanentError("credentials are missing or incomplete") from None
-        raise _NetworkError(_describe(error)) from None
-
-
-def _object_store(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL, without its cache of listings, and the path in it."""
-    import fsspec  # noqa: PLC0415 - an extra installs it
-
-    system, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
-    return system, path

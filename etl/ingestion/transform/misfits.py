@@ -7,10 +7,9 @@ import re
 from collections.abc import Sequence
 
 from etl.datasets import Column
+from etl.datasets.types import NumberType, TimeType
 from etl.ingestion.transform.rules import Token
 from etl.ingestion.transform.tokens import NULL, SEPARATOR, places, starts
-
-_TYPES = frozenset(["smallint", "integer", "bigint", "numeric", "double", "date", "time", "timestamp", "timestamptz"])
 
 # A number, a date and a time begin with a digit, a number also with a sign, a point or blanks. The only letter that can
 # follow their first digits is the e of an exponent.
@@ -25,7 +24,8 @@ def is_movable(source: Column, target: Column) -> bool:
     is_limited = target.one_of or target.max_length is not None or target.required
     is_target_changed = target.null_if or target.trim or target.default is not None
     is_plain = target.type == "text" and not (is_limited or is_target_changed)
-    return source.type in _TYPES and not is_changed and is_plain and source.value is None and target.value is None
+    is_of_digits = isinstance(source.column_type, NumberType | TimeType)
+    return is_of_digits and not is_changed and is_plain and source.value is None and target.value is None
 
 
 def moved(source: Sequence[Token], target: Sequence[Token]) -> tuple[Sequence[Token], Sequence[Token]]:
