@@ -24,7 +24,7 @@ OnNul = Literal["reject", "strip"]
 OnDuplicate = Literal["newest", "first", "reject"]
 OnUnknown = Literal["ignore", "warn", "reject"]
 LogFormat = Literal["auto", "console", "json"]
-Auth = Literal["none"]
+Auth = Literal["none", "keys"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -311,7 +311,10 @@ class ServeSettings:
     ] = 8080
     auth: Annotated[
         Auth,
-        Option("Who may ask: none: everyone on this machine.", twins=("ETL_SERVE_AUTH",)),
+        Option(
+            "Who may ask. none: everyone on this machine; keys: who has a key (etl key create).",
+            twins=("ETL_SERVE_AUTH",),
+        ),
     ] = "none"
     connections: Annotated[
         int,
@@ -333,6 +336,23 @@ class ServeSettings:
     subscribers: Annotated[
         int, Option("Subscribers of /v1/stream at most.", least=0, most=100_000, twins=("ETL_SERVE_SUBSCRIBERS",))
     ] = 1_000
+    rate_limit: Annotated[
+        float,
+        Option(
+            "Requests per second of one key at most, on average; 0: any number.",
+            least=0,
+            most=1_000_000,
+            twins=("ETL_SERVE_RATE_LIMIT",),
+        ),
+    ] = 100.0
+    cors_origins: Annotated[
+        str | None,
+        Option(
+            "Origins whose pages may ask in a browser, such as https://bi.example.com.",
+            metavar="ORIGIN,...",
+            twins=("ETL_SERVE_CORS_ORIGINS",),
+        ),
+    ] = None
     # On by default, so the option is --no-access-log.
     access_log: Annotated[bool, Option("Do not log the requests.", twins=("ETL_SERVE_NO_ACCESS_LOG",))] = True
 

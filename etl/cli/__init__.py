@@ -39,6 +39,7 @@ _COMMANDS = {
     "precalculate": "Bring all aggregates, or the named ones, up to date with the facts.",
     "listen": "Refresh the aggregates whenever a load finishes, until a signal arrives.",
     "serve": "Serve the aggregates over HTTP until a signal arrives.",
+    "key": "Make, list and revoke the keys of `etl serve --auth keys`.",
     "report": "Show an aggregate, newest rows first. Without a name: when each was refreshed, in html also charts.",
     "dataset": "Show, check and propose dataset definitions, and create their tables.",
     "db": "Run the embedded PostgreSQL, and prepare a database for loads.",

@@ -15,10 +15,11 @@ from etl.settings import ServeSettings
 @settings_options(ServeSettings)
 @click.pass_obj
 def command(common: Common, /, **given: Any) -> int:
-    """Serve the aggregates over HTTP until a signal arrives: rows, freshness, runs; what there is is on /docs.
+    """Serve the aggregates over HTTP until a signal arrives.
 
-    Needs the extra `serve`: pip install 'WHEEL[serve]'. SIGTERM ends the service with exit code 0, after the requests
-    in hand.
+    The page / shows what there is, and /docs how to ask for it: rows, freshness, runs, a stream of refreshes. Needs
+    the extra `serve`: pip install 'WHEEL[serve]'. SIGTERM ends the service with exit code 0, after the requests in
+    hand.
     """
     settings = build(ServeSettings, given_by(ServeSettings, given))
     try:

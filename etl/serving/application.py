@@ -108,7 +108,7 @@ class Service:
         }
 
 
-def application(service: Service, gate: Gate) -> Front:
+def application(service: Service, gate: Gate, origins: frozenset[bytes] = frozenset()) -> Front:
     """Return the ASGI application of a service."""
     parts = Parts(
         gate=gate,
@@ -117,6 +117,7 @@ def application(service: Service, gate: Gate) -> Front:
         kept=service.kept,
         access=service.access,
         metrics=service.metrics,
+        origins=origins,
     )
     return Front(routed(service), parts)
 

@@ -43,6 +43,18 @@ _SECURITY: Headers = [
         b"default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
 ]
+_PREFLIGHT: Headers = [
+    (b"access-control-allow-methods", b"GET, HEAD, POST"),
+    (b"access-control-allow-headers", b"Authorization, X-Api-Key, If-None-Match, Content-Type"),
+    (b"access-control-max-age", b"600"),
+]
+_EXPOSED: Headers = [
+    (
+        b"access-control-expose-headers",
+        b"ETag, Link, X-Version, X-Facts-Through, X-Pending-Buckets, X-Rejected-Waiting, X-Request-Id",
+    ),
+    (b"cross-origin-resource-policy", b"cross-origin"),
+]
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 log = structlog.get_logger(__name__)
@@ -78,6 +90,8 @@ class Parts:
     kept: Kept
     access: AccessLog
     metrics: Metrics
+    origins: frozenset[bytes] = frozenset()
+    """The origins whose pages may read answers in a browser."""
 
 
 class Front:
@@ -91,6 +105,7 @@ class Front:
         self._kept = parts.kept
         self._access = parts.access
         self._metrics = parts.metrics
+        self._origins = parts.origins
         self._numbers = itertools.count(1)
         self._prefix = secrets.token_hex(4)
 
@@ -104,7 +119,7 @@ class Front:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         exchange = _Exchange(request_id=self._id_of(headers), started=time.perf_counter())
-        sender = self._sender(exchange, send)
+        sender = self._sender(exchange, self._cors(headers.get(b"origin", b"")), send)
         try:
             await self._serve(scope, headers, receive, sender, exchange.served)
         except ProblemError as problem:
@@ -130,10 +145,14 @@ class Front:
             raise ProblemError(414, f"expected an address of at most {MAX_ADDRESS_BYTES} bytes")
         if _is_large(headers):
             raise ProblemError(413, f"expected a body of at most {MAX_BODY_BYTES} bytes", {"Connection": "close"})
+        if self._origins and scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+            await send({"type": "http.response.start", "status": 204, "headers": list(_PREFLIGHT)})
+            await send({"type": "http.response.body", "body": b""})
+            return
         identity = await self._gate.identify(scope, headers)
         served.who = identity.name
         accept, encoding = headers.get(b"accept", b""), headers.get(b"accept-encoding", b"")
-        key: Key = (path, query, accept[:200], b"gzip" in encoding, identity.role)
+        key: Key = (path, query, accept[:200], b"gzip" in encoding, identity.view)
         if scope["method"] in {"GET", "HEAD"}:
             answer = self._kept.find(key)
             if answer is not None and await self._send_kept(key, answer, scope, headers, send):
@@ -166,7 +185,14 @@ class Front:
         await send({"type": "http.response.body", "body": body})
         return True
 
-    def _sender(self, exchange: _Exchange, send: Send) -> Send:
+    def _cors(self, origin: bytes) -> Headers:
+        """Return the headers that let a page of a listed origin read the answer."""
+        if not self._origins:
+            return []
+        vary = (b"vary", b"Origin")
+        return [(b"access-control-allow-origin", origin), *_EXPOSED, vary] if origin in self._origins else [vary]
+
+    def _sender(self, exchange: _Exchange, cors: Headers, send: Send) -> Send:
         """Return a function that sends messages with the headers of every answer, and counts them."""
         served = exchange.served
 
@@ -174,7 +200,7 @@ class Front:
             if message["type"] == "http.response.start":
                 exchange.has_begun = True
                 served.status = message["status"]
-                own = [*message.get("headers", ()), (b"x-request-id", exchange.request_id)]
+                own = [*message.get("headers", ()), (b"x-request-id", exchange.request_id), *cors]
                 names = {name for name, _ in own}
                 own += [header for header in _SECURITY if header[0] not in names]
                 if b"cache-control" not in names:

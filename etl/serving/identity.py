@@ -17,6 +17,11 @@ class Identity:
     role: Role
     database_role: str | None = None
 
+    @property
+    def view(self) -> str:
+        """Names what the identity sees: answers are kept for it."""
+        return f"{self.role}.{self.database_role or ''}"
+
     def may(self, least: Role) -> bool:
         """Return whether the role is at least this one."""
         return ROLES.index(self.role) >= ROLES.index(least)

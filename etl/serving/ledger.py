@@ -158,6 +158,14 @@ def is_operator(request: Request) -> None:
 def router(ledger: Ledger) -> APIRouter:
     """Return the routes for operators."""
     routes = APIRouter(prefix="/v1", dependencies=[Depends(is_operator)], tags=["operators"])
+    _add_runs(routes, ledger)
+    _add_failures(routes, ledger)
+    _add_datasets(routes, ledger)
+    return routes
+
+
+def _add_runs(routes: APIRouter, ledger: Ledger) -> None:
+    """Add the routes of what was loaded."""
 
     @routes.get("/runs")
     def runs(
@@ -188,6 +196,10 @@ def router(ledger: Ledger) -> APIRouter:
                 run=found[0], attempts=history.attempts(connection, name), faults=history.faults(connection, name)
             )
 
+
+def _add_failures(routes: APIRouter, ledger: Ledger) -> None:
+    """Add the route of what was refused."""
+
     @routes.get("/failures")
     def failure_list(
         run: str | None = None,
@@ -199,6 +211,10 @@ def router(ledger: Ledger) -> APIRouter:
         with ledger.session() as connection:
             found = failures.find(connection, run=_text(run), dataset=_text(dataset), state=state)
         return FailureList(failures=found[:limit], more=len(found) > limit)
+
+
+def _add_datasets(routes: APIRouter, ledger: Ledger) -> None:
+    """Add the routes of datasets and their rows."""
 
     @routes.get("/datasets")
     def dataset_list() -> Datasets:
@@ -220,8 +236,6 @@ def router(ledger: Ledger) -> APIRouter:
             except UsageError as error:
                 raise ProblemError(404 if str(error).startswith("no row") else 422, str(error)) from error
         return Traced(table=table, records=[_record(each) for each in found], more=has_more)
-
-    return routes
 
 
 def _text(value: str | None) -> str | None:

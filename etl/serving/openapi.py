@@ -29,6 +29,7 @@ _PROBLEMS = {
     "404": "there is no such aggregate; the answer names those that there are",
     "406": "the header Accept names no format that there is",
     "422": "this cannot be asked; the answer names what can",
+    "429": "the key asks too often",
     "503": "the service or the database is busy or away, or the aggregate was never computed: ask again",
     "504": "the database took longer than the limit",
 }
@@ -77,7 +78,7 @@ def describe(app: FastAPI, tables: list[Table]) -> dict[str, Any]:
     for path in document["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)
-            operation["responses"] |= _problems(["401", "403", "404", "422", "503"])
+            operation["responses"] |= _problems(["401", "403", "404", "422", "429", "503"])
     for table in tables:
         schemas[f"{table.name}_row"] = _row_schema(table)
         schemas[f"{table.name}_page"] = _page_schema(table)
@@ -206,7 +207,7 @@ def _stream() -> dict[str, Any]:
         "operationId": "stream",
         "responses": {
             "200": {"description": "events", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
-            **_problems(["401", "403", "503"]),
+            **_problems(["401", "403", "429", "503"]),
         },
     }
 

@@ -135,7 +135,7 @@ def table_named(watch: Watch, name: str) -> Table:
 
 def etag_of(table: Table, version: int, identity: Identity, format: Format) -> bytes:
     """Return the tag of the answers on a version of an aggregate; it is compared for one address only."""
-    return f'W/"{version:x}-{table.mark}-{identity.role}-{format}"'.encode()
+    return f'W/"{version:x}-{table.mark}-{identity.view}-{format}"'.encode()
 
 
 def _of_freshness(freshness: Freshness, etag: bytes) -> dict[str, str]:

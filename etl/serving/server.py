@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import httptools
+import psycopg
 import structlog
 import uvicorn
 import uvloop
@@ -17,8 +19,11 @@ import uvloop
 from etl.database import connecting
 from etl.database.connecting import Database
 from etl.errors import ExitCode, UsageError, reason_of
+from etl.serving import keys
 from etl.serving.application import Limits, Service, application
-from etl.serving.gates import Loopback
+from etl.serving.front import Gate
+from etl.serving.gates import Keys, Loopback
+from etl.serving.limiting import Rate
 from etl.settings import ServeSettings
 
 # How long requests in hand may take after SIGTERM, in seconds.
@@ -35,7 +40,7 @@ def serve(database: Database, config_dir: Path, settings: ServeSettings) -> int:
     Raises UsageError when the address is in use or not this machine's own, or the database lacks what is read.
     """
     require_loopback(settings.host, settings.auth)
-    require_served(database)
+    require_served(database, needs_keys=settings.auth == "keys")
     limits = Limits(
         connections=settings.connections,
         statement_seconds=settings.statement_timeout,
@@ -47,7 +52,7 @@ def serve(database: Database, config_dir: Path, settings: ServeSettings) -> int:
         host, port = listener.getsockname()[:2]
         server = _Server(
             uvicorn.Config(
-                application(service, Loopback()),
+                application(service, _gate(service, settings), origins_of(settings)),
                 http="httptools",
                 ws="none",
                 lifespan="on",
@@ -68,6 +73,24 @@ def serve(database: Database, config_dir: Path, settings: ServeSettings) -> int:
             runner.run(server.serve(sockets=[listener]))
     log.info("service_ended", signal=server.signal)
     return ExitCode.SUCCESS if server.signal in {None, signal.SIGTERM} else ExitCode.SIGINT
+
+
+def _gate(service: Service, settings: ServeSettings) -> Gate:
+    if settings.auth == "none":
+        return Loopback()
+    return Keys(service.watch, service.snapshots, Rate(settings.rate_limit))
+
+
+def origins_of(settings: ServeSettings) -> frozenset[bytes]:
+    """Return the origins whose pages may ask.
+
+    Raises UsageError for what is no origin.
+    """
+    origins = [text.strip() for text in (settings.cors_origins or "").split(",") if text.strip()]
+    for origin in origins:
+        if not re.fullmatch(r"https?://[^/\s*]+", origin):
+            raise UsageError(f"expected an origin such as https://bi.example.com, got {origin!r}")
+    return frozenset(origin.encode() for origin in origins)
 
 
 class _Server(uvicorn.Server):
@@ -124,8 +147,8 @@ def require_loopback(host: str, auth: str) -> None:
         )
 
 
-def require_served(database: Database) -> None:
-    """Raise UsageError when the database is not migrated, or the user may not read the aggregates."""
+def require_served(database: Database, *, needs_keys: bool) -> None:
+    """Raise UsageError when the database is not migrated, or the user may not read the aggregates, or the keys."""
     from etl.precalculation import reading  # noqa: PLC0415 - its words for what is missing are those of the reports
 
     with (
@@ -133,3 +156,12 @@ def require_served(database: Database) -> None:
         reading.snapshot(connection, ()),
     ):
         reading.of_freshness(connection, ("aggregate", "version"))
+        if needs_keys:
+            try:
+                keys.listed(connection)
+            except psycopg.errors.InsufficientPrivilege as error:
+                user = connection.info.user
+                raise UsageError(
+                    f"the user {user} may not read the keys",
+                    hint=f"grant usage on schema etl to {user}; grant select on etl.api_keys to {user}",
+                ) from error
