@@ -14,7 +14,7 @@ TWO := -n 2 --dist worksteal
 
 # The demo and the tests bring their own PostgreSQL: nobody's settings may send them to another server.
 unexport $(filter PG% ETL_% DATABASE_URL,$(.VARIABLES))
-demo test test-16 test-slow coverage: export ETL_DATABASE_URL = $(DATABASE)
+demo serve test test-16 test-slow coverage: export ETL_DATABASE_URL = $(DATABASE)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help
@@ -24,6 +24,10 @@ help: ## list the targets
 .PHONY: demo
 demo: $(INSTALLED) ## generate a day's files, load them into the embedded PostgreSQL and print two aggregates
 	@ETL=$(BIN)/etl scripts/demo
+
+.PHONY: serve
+serve: demo ## the demo, and then its aggregates over HTTP on http://127.0.0.1:8080 until Ctrl-C
+	@$(BIN)/etl serve
 
 .PHONY: test
 test: lint ## lint, and all tests but the slow ones, against a real embedded PostgreSQL

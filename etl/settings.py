@@ -24,6 +24,7 @@ OnNul = Literal["reject", "strip"]
 OnDuplicate = Literal["newest", "first", "reject"]
 OnUnknown = Literal["ignore", "warn", "reject"]
 LogFormat = Literal["auto", "console", "json"]
+Auth = Literal["none", "keys"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -296,6 +297,66 @@ class LoadSettings:
         return replace(settings, precalculate=settings.precalculate and not settings.dry_run)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """The options of `serve`; their keys are in the table [serve], and their variables begin with `ETL_SERVE_`."""
+
+    host: Annotated[
+        str,
+        Option("Address to listen on. Others than this machine's own need keys.", twins=("ETL_SERVE_HOST",)),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int,
+        Option("Port to listen on; 0: a free port. The log names it.", least=0, most=65_535, twins=("ETL_SERVE_PORT",)),
+    ] = 8080
+    auth: Annotated[
+        Auth,
+        Option(
+            "Who may ask. none: everyone on this machine; keys: who has a key (etl key create).",
+            twins=("ETL_SERVE_AUTH",),
+        ),
+    ] = "none"
+    connections: Annotated[
+        int,
+        Option("Connections to the database at most.", least=1, most=200, twins=("ETL_SERVE_CONNECTIONS",)),
+    ] = 8
+    statement_timeout: Annotated[
+        float,
+        Option(
+            "Seconds after which the database ends a query.",
+            least=0.01,
+            most=600,
+            twins=("ETL_SERVE_STATEMENT_TIMEOUT",),
+        ),
+    ] = 10.0
+    cache_mb: Annotated[
+        int,
+        Option("MB of answers that are kept in memory; 0: none.", least=0, most=65_536, twins=("ETL_SERVE_CACHE_MB",)),
+    ] = 64
+    subscribers: Annotated[
+        int, Option("Subscribers of /v1/stream at most.", least=0, most=100_000, twins=("ETL_SERVE_SUBSCRIBERS",))
+    ] = 1_000
+    rate_limit: Annotated[
+        float,
+        Option(
+            "Requests per second of one key at most, on average; 0: any number.",
+            least=0,
+            most=1_000_000,
+            twins=("ETL_SERVE_RATE_LIMIT",),
+        ),
+    ] = 100.0
+    cors_origins: Annotated[
+        str | None,
+        Option(
+            "Origins whose pages may ask in a browser, such as https://bi.example.com.",
+            metavar="ORIGIN,...",
+            twins=("ETL_SERVE_CORS_ORIGINS",),
+        ),
+    ] = None
+    # On by default, so the option is --no-access-log.
+    access_log: Annotated[bool, Option("Do not log the requests.", twins=("ETL_SERVE_NO_ACCESS_LOG",))] = True
+
+
 FILE_CLASSES: tuple[type, ...] = (GlobalSettings, LoadSettings, OutputSettings)
 """The settings classes whose options may be keys of `etl.toml`."""
 
@@ -304,11 +365,12 @@ FILE_CLASSES: tuple[type, ...] = (GlobalSettings, LoadSettings, OutputSettings)
 class FileSettings:
     """The values that `etl.toml` sets, by key; an option without a key keeps its default.
 
-    `written` are the keys outside a table, `load` those of the table `[load]`.
+    `written` are the keys outside a table, `load` and `serve` those of the tables `[load]` and `[serve]`.
     """
 
     written: Mapping[str, Any]
     load: Mapping[str, Any] = field(default_factory=dict)
+    serve: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def database(self) -> str | None:
@@ -321,6 +383,8 @@ class FileSettings:
         A key outside a table applies to every command that has the option, as it did before there were tables.
         """
         known = file_keys()
+        if command == "serve":
+            return {setting.parameter: self.serve[key] for key, setting in serve_keys().items() if key in self.serve}
         own = self.load if command == "load" else {}
         if command == "failed":
             own = {key: value for key, value in self.load.items() if is_of_failed(known[key])}
@@ -334,6 +398,11 @@ def file_keys() -> dict[str, Setting]:
     return {setting.key: setting for setting in options if setting.option.is_in_file}
 
 
+def serve_keys() -> dict[str, Setting]:
+    """Return the options of `serve` by their key in the table `[serve]`."""
+    return {setting.key: setting for setting in settings_of(ServeSettings)}
+
+
 def is_of_failed(setting: Setting) -> bool:
     """Return whether a key of the table `[load]`, and its environment twin, are for `etl failed`, too."""
     return setting.name in {"failed_dir", "retry_for"} or setting.group == "retries"
@@ -341,7 +410,8 @@ def is_of_failed(setting: Setting) -> bool:
 
 def twins() -> frozenset[str]:
     """Return the environment variables that set an option of some command."""
-    return frozenset(twin for each in FILE_CLASSES for setting in settings_of(each) for twin in setting.twins)
+    classes = (*FILE_CLASSES, ServeSettings)
+    return frozenset(twin for each in classes for setting in settings_of(each) for twin in setting.twins)
 
 
 def read_file_settings(config_dir: Path) -> FileSettings:
@@ -359,9 +429,11 @@ def read_file_settings(config_dir: Path) -> FileSettings:
     before_commands = {setting.key for setting in settings_of(GlobalSettings)}
     of_load = [kind for key, kind in kinds.items() if key not in before_commands]
     load = msgspec.defstruct("Load", of_load, kw_only=True, forbid_unknown_fields=True, omit_defaults=True)
+    of_serve = [(key, setting.written | None, None) for key, setting in serve_keys().items()]
+    serve = msgspec.defstruct("Serve", of_serve, kw_only=True, forbid_unknown_fields=True, omit_defaults=True)
     struct = msgspec.defstruct(
         "Settings",
-        [*kinds.values(), ("load", load | None, None)],
+        [*kinds.values(), ("load", load | None, None), ("serve", serve | None, None)],
         kw_only=True,
         forbid_unknown_fields=True,
         omit_defaults=True,
@@ -372,7 +444,8 @@ def read_file_settings(config_dir: Path) -> FileSettings:
         raise DefinitionError(f"cannot read {path}: {reason_of(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise DefinitionError(f"{path}: {error}", hint="see docs/reference/settings.md for the keys") from error
-    settings = FileSettings(load=read.pop("load", None) or {}, written=read)
+    tables = {name: read.pop(name, None) or {} for name in ("load", "serve")}
+    settings = FileSettings(written=read, **tables)
     if twice := sorted(settings.written.keys() & settings.load.keys()):
         raise DefinitionError(
             f"{path}: {twice[0]} is set twice, outside a table and in [load]", hint="remove one of the two lines"

@@ -8,7 +8,9 @@ of kind `console`: each line that begins with `$ ` is run by a shell, what follo
 The tests run the same functions and compare (`tests/docs/test_docs.py`).
 """
 
+import asyncio
 import importlib
+import json
 import os
 import pkgutil
 import re
@@ -37,7 +39,7 @@ from etl.ingestion.transform.types import converter
 from etl.ingestion.values import Misfit, Piece
 from etl.precalculation.catalogue import read_all
 from etl.provisioning import migrate, opened
-from etl.settings import file_keys, is_of_failed
+from etl.settings import file_keys, is_of_failed, serve_keys
 from scripts import python_sessions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -237,16 +239,23 @@ def _option(option: click.Option, context: click.Context) -> tuple[str, ...]:
     return (
         f"`{name}{value}`",
         ", ".join(f"`{twin}`" for twin in extra.get("envvars", ())),
-        f"`{key}`" if _takes_from_file(key, context.command_path.split()[1:]) else "",
+        _key_in_file(key, context.command_path.split()[1:]),
         ", ".join(filter(None, (default, bounds))),
         (option.help or "").replace("|", r"\|"),
     )
 
 
+def _key_in_file(key: str, command: list[str]) -> str:
+    """Return the key of an option in `etl.toml` as the page shows it, empty without one."""
+    if command == ["serve"] and key in serve_keys():
+        return f"`serve.{key}`"
+    return f"`{key}`" if _takes_from_file(key, command) else ""
+
+
 def _takes_from_file(key: str, command: list[str]) -> bool:
     """Return whether the page names a key of `etl.toml` for the option of a command."""
     setting = file_keys().get(key)
-    if setting is None:
+    if setting is None or command[:1] == ["serve"]:
         return False
     if not command or command[0] == "load" or key == "metrics_file":
         return True
@@ -395,14 +404,26 @@ def main() -> None:
         connect(server) as connection,
     ):
         made = blocks(connection)
+        _write(ROOT / "docs" / "reference" / "openapi.json", openapi_text(server))
         for number, path in enumerate(PAGES):
-            before = after = path.read_text(encoding="utf-8")
+            after = path.read_text(encoding="utf-8")
             after = with_blocks(after, made)
             if "```console\n" in after or "```pycon\n" in after:
                 after = _with_transcripts_of_a_new_database(after, Path(name) / str(number), connection)
-            if after != before:
-                path.write_text(after, encoding="utf-8")
-                sys.stdout.write(f"updated {path.relative_to(ROOT)}\n")
+            _write(path, after)
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+        sys.stdout.write(f"updated {path.relative_to(ROOT)}\n")
+
+
+def openapi_text(database: Database) -> str:
+    """Return the description of `etl serve` with the shipped aggregates, as it is in the repository."""
+    from etl.serving.application import description  # noqa: PLC0415 - most of the tests of this module need no service
+
+    return json.dumps(asyncio.run(description(database, ROOT / "config")), indent=1, ensure_ascii=False) + "\n"
 
 
 def _with_transcripts_of_a_new_database(text: str, folder: Path, connection: Connection) -> str:

@@ -41,6 +41,8 @@ _COMMANDS = {
     "failed": "Show the records that were refused, correct them, and load them again.",
     "precalculate": "Bring all aggregates, or the named ones, up to date with the facts.",
     "listen": "Refresh the aggregates whenever a load finishes, until a signal arrives.",
+    "serve": "Serve the aggregates over HTTP until a signal arrives.",
+    "key": "Make, list and revoke the keys of `etl serve --auth keys`.",
     "report": "Show an aggregate, newest rows first. Without a name: when each was refreshed, in html also charts.",
     "dataset": "Show, check and propose dataset definitions, and create their tables.",
     "db": "Run the embedded PostgreSQL, and prepare a database for loads.",
@@ -50,7 +52,9 @@ _COMMANDS = {
 
 
 # The commands whose options get defaults from `etl.toml`.
-TAKE_FROM_FILE = ("load", "failed", "precalculate", "listen")
+TAKE_FROM_FILE = ("load", "failed", "precalculate", "listen", "serve")
+
+_UNTIL_A_SIGNAL = ("listen", "serve")
 
 _SUBCOMMANDS = ("list", "show", "replay", "discard", "purge", "adopt")
 
@@ -195,9 +199,10 @@ def _level_of(ctx: click.Context, *, is_verbose: bool, is_quiet: bool) -> LogLev
 def default_log_level(log_format: LogFormat, command: str | None) -> str:
     """Return the lowest level that is logged unless it is given.
 
-    On a terminal the bar, the summary and the notes say what a person needs; of `listen`, only its log says it.
+    On a terminal the bar, the summary and the notes say what a person needs. A command that runs until a signal has
+    only its log.
     """
-    shows_result = log_format != "json" and command != "listen" and standard_streams.is_drawn_on(sys.stderr)
+    shows_result = log_format != "json" and command not in _UNTIL_A_SIGNAL and standard_streams.is_drawn_on(sys.stderr)
     return "warning" if shows_result else "info"
 
 

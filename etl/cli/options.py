@@ -292,12 +292,12 @@ def print_note(text: str) -> None:
 _AGE = re.compile(r"([0-9]{1,6})([hdw])")
 
 
-def parsed_age(text: str) -> timedelta:
+def parsed_age(text: str, name: str = "--older-than") -> timedelta:
     """Return the age that an option names.
 
     Raises UsageError.
     """
     match = _AGE.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"--older-than expects an age such as 30d, 12h or 4w, got {text!r}")
+        raise UsageError(f"{name} expects an age such as 30d, 12h or 4w, got {text!r}")
     return timedelta(hours=int(match[1]) * {"h": 1, "d": 24, "w": 168}[match[2]])

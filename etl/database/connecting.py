@@ -199,6 +199,11 @@ def _conninfo(database: Database, application_name: str, limits: str = "") -> st
     return make_conninfo(database.conninfo, application_name=application_name, client_encoding="utf8", **options)
 
 
+def conninfo_of(database: Database, application_name: str) -> str:
+    """Return the connection string of a database for a pool, with the limits that notice a dead connection."""
+    return _conninfo(database, application_name)
+
+
 def _open(
     database: Database, application_name: str, *, sees_all: bool = True, is_watched: bool = True
 ) -> ServerConnection:

@@ -21,7 +21,7 @@ CHANGES = (
     "an exit code",
     "an executor",
     "a bucket kind",
-    "an HTTP API over the aggregates",
+    "an address of the API",
     "a second `newest_by` column",
     "a hook for each record",
     "a failed store elsewhere",

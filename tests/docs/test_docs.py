@@ -17,7 +17,7 @@ from etl.cli import cli
 from etl.datasets import reading
 from etl.errors import EtlError, ExitCode
 from etl.ingestion.summary import Status
-from etl.settings import file_keys, read_file_settings, shipped
+from etl.settings import file_keys, read_file_settings, serve_keys, shipped
 from scripts import update_docs
 from scripts.update_docs import PAGES, ROOT
 from tests.support.faults import Connection
@@ -217,7 +217,8 @@ def test_the_order_of_exit_codes_is_explained() -> None:
 def test_every_key_of_etl_toml_is_explained() -> None:
     """The table of options has exactly the keys of etl.toml."""
     rows = [line.split(" | ") for line in text_of(REFERENCE / "settings.md").splitlines() if line.startswith("| `--")]
-    assert {row[2].strip("`") for row in rows} - {""} == set(file_keys())
+    keys = {*file_keys(), *(f"serve.{key}" for key in serve_keys())}
+    assert {row[2].strip("`") for row in rows} - {""} == keys
 
 
 def test_the_example_of_etl_toml_is_right(tmp_path: Path) -> None:

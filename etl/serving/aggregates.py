@@ -1,0 +1,101 @@
+"""What there is to read: the aggregates with their columns, and how fresh each of them is."""
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from psycopg.rows import class_row
+
+from etl import queries
+from etl.serving.identity import Identity
+from etl.serving.pool import Connection, Snapshots
+from etl.serving.rows import table_named
+from etl.serving.tables import Column, Table
+from etl.serving.watching import Freshness, Watch
+
+_SQL = queries.load("serving")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnEntry:
+    """A column: its type as PostgreSQL writes it, its unit, its meaning, and whether rows can be chosen by it."""
+
+    name: str
+    type: str
+    unit: str | None
+    comment: str
+    is_filter: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregateEntry:
+    """A precomputed table: the meaning of a row, its key, which is the order of its pages, and its columns."""
+
+    name: str
+    grain: str
+    bucket: str
+    key: list[str]
+    rows: str
+    version: int | None
+    columns: list[ColumnEntry]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregates:
+    """The precomputed tables."""
+
+    aggregates: list[AggregateEntry]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreshnessList:
+    """How fresh each aggregate is."""
+
+    freshness: list[Freshness]
+
+
+def router(watch: Watch, snapshots: Snapshots) -> APIRouter:
+    """Return the routes that say what there is."""
+    routes = APIRouter(prefix="/v1", tags=["aggregates"])
+
+    @routes.get("/aggregates")
+    async def aggregates() -> Aggregates:
+        """List the precomputed tables."""
+        return Aggregates(aggregates=[_entry(table, watch) for table in watch.tables.values()])
+
+    @routes.get("/aggregates/{name}")
+    async def aggregate(name: str) -> AggregateEntry:
+        """Describe one precomputed table: its grain, its key, its columns with their units."""
+        return _entry(table_named(watch, name), watch)
+
+    @routes.get("/freshness")
+    async def freshness(request: Request) -> FreshnessList:
+        """Say of each aggregate through when its facts reach, and what waits for the next refresh."""
+        identity: Identity = request.scope["etl.identity"]
+
+        async def read(connection: Connection) -> list[Freshness]:
+            async with connection.cursor(row_factory=class_row(Freshness)) as cursor:
+                await cursor.execute(_SQL["freshness"])
+                return await cursor.fetchall()
+
+        return FreshnessList(freshness=await snapshots.read(identity.database_role, read))
+
+    return routes
+
+
+def _entry(table: Table, watch: Watch) -> AggregateEntry:
+    known = watch.freshness.get(table.name)
+    return AggregateEntry(
+        name=table.name,
+        grain=table.aggregate.grain,
+        bucket=table.aggregate.bucket,
+        key=list(table.key),
+        rows=f"/v1/aggregates/{table.name}/rows",
+        version=known.version if known else None,
+        columns=[_column(column) for column in table.columns.values()],
+    )
+
+
+def _column(column: Column) -> ColumnEntry:
+    return ColumnEntry(
+        name=column.name, type=column.type, unit=column.unit, comment=column.comment, is_filter=column.is_indexed
+    )

@@ -1,0 +1,203 @@
+"""The service put together: what it watches, its routes, and the layer before them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+
+from etl import queries
+from etl.database.connecting import Database
+from etl.precalculation import catalogue
+from etl.serving import aggregates, ledger, pages, problems, rows
+from etl.serving.access import FLUSH_SECONDS, AccessLog
+from etl.serving.front import Front, Gate, Parts
+from etl.serving.kept import Kept
+from etl.serving.ledger import Ledger
+from etl.serving.metrics import Metrics
+from etl.serving.openapi import Description, describe
+from etl.serving.pool import Connection, Snapshots
+from etl.serving.problems import ProblemError
+from etl.serving.stream import Stream
+from etl.serving.tables import read_tables
+from etl.serving.versions import Versions
+from etl.serving.watching import Watch
+from etl.version import __version__
+
+_READY_SECONDS = 2.0
+_FIRST_LOOK_SECONDS = 10.0
+
+_SQL = queries.load("serving")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much the service takes: connections, seconds of a statement, bytes of kept answers, subscribers."""
+
+    connections: int
+    statement_seconds: float
+    kept_bytes: int
+    subscribers: int
+
+
+class Service:
+    """The parts of a running service."""
+
+    def __init__(self, database: Database, config_dir: Path, limits: Limits, *, has_access_log: bool) -> None:
+        self.snapshots = Snapshots(database, size=limits.connections, statement_seconds=limits.statement_seconds)
+        self.watch = Watch(database, self.snapshots, config_dir)
+        self.versions = Versions(database)
+        self.kept = Kept(limits.kept_bytes)
+        self.access = AccessLog(is_on=has_access_log)
+        self.metrics = Metrics()
+        self.stream = Stream(self.watch, limits.subscribers)
+        self.ledger = Ledger(database, config_dir, limits.statement_seconds)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Watch the database and write the access log while the context lasts."""
+        await self.snapshots.open()
+        tasks = [asyncio.create_task(self.watch.run()), asyncio.create_task(self._flush())]
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_LOOK_SECONDS):
+                    await self.watch.has_looked.wait()
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.versions.close()
+            await self.snapshots.close()
+            self.access.flush()
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            self.access.flush()
+
+    async def is_ready(self) -> bool:
+        """Return whether the database answers, and has what the service reads."""
+
+        async def look(connection: Connection) -> bool:
+            row = await (await connection.execute(_SQL["ready"])).fetchone()
+            return bool(row and row[0])
+
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                return await self.snapshots.read(None, look)
+        except (ProblemError, TimeoutError):
+            return False
+
+    def state(self) -> dict[str, float]:
+        """Return the values of now for the metrics."""
+        counts = self.snapshots.counts
+        return {
+            "connections": counts.get("pool_size", 0),
+            "connections_free": counts.get("pool_available", 0),
+            "requests_waiting": counts.get("requests_waiting", 0),
+            "kept_bytes": self.kept.bytes,
+            "kept_entries": len(self.kept),
+            "subscribers": self.stream.count,
+            "is_watching": float(self.watch.is_live),
+        }
+
+
+def application(service: Service, gate: Gate, origins: frozenset[bytes] = frozenset()) -> Front:
+    """Return the ASGI application of a service."""
+    parts = Parts(
+        gate=gate,
+        watch=service.watch,
+        versions=service.versions,
+        kept=service.kept,
+        access=service.access,
+        metrics=service.metrics,
+        origins=origins,
+    )
+    return Front(routed(service), parts)
+
+
+def routed(service: Service) -> FastAPI:
+    """Return the routes of a service."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    app = FastAPI(
+        title="logistics-etl",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    description = Description(app, service.watch)
+    app.include_router(aggregates.router(service.watch, service.snapshots))
+    app.include_router(ledger.router(service.ledger))
+    answers = rows.Rows(service.watch, service.snapshots, service.kept)
+    app.add_route(rows.PATH, answers.answer, methods=["GET"])
+    app.add_route("/v1/stream", service.stream.answer, methods=["GET"])
+    app.add_route("/v1/openapi.json", description.answer, methods=["GET"])
+    _add_state(app, service)
+    pages.add(app, service.watch, description)
+    _add_problems(app)
+    return app
+
+
+async def description(database: Database, config_dir: Path) -> dict[str, Any]:
+    """Return the description (OpenAPI) of a service on a database, without running one."""
+    limits = Limits(connections=1, statement_seconds=10, kept_bytes=0, subscribers=0)
+    service = Service(database, config_dir, limits, has_access_log=False)
+    async with await psycopg.AsyncConnection.connect(database.conninfo, autocommit=True) as connection:
+        tables = await read_tables(connection, catalogue.readable(config_dir))
+    return describe(routed(service), list(tables.values()))
+
+
+def _add_state(app: FastAPI, service: Service) -> None:
+    """Add the routes for those who watch the service."""
+
+    async def healthz(_request: Request) -> Response:
+        return Response(b'{"status":"running"}', media_type="application/json")
+
+    async def readyz(_request: Request) -> Response:
+        is_ready = await service.is_ready()
+        body = b'{"status":"ready"}' if is_ready else b'{"status":"the database does not answer"}'
+        return Response(body, status_code=200 if is_ready else 503, media_type="application/json")
+
+    async def metrics(request: Request) -> Response:
+        ledger.is_operator(request)
+        return Response(service.metrics.text(service.state()), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)):
+        app.add_route(path, endpoint, methods=["GET"])
+
+
+def _add_problems(app: FastAPI) -> None:
+    """Answer each error with a problem document."""
+
+    async def of_problem(_request: Request, error: Any) -> Response:
+        return problems.answer(error)
+
+    async def of_http(_request: Request, error: Any) -> Response:
+        detail = "there is no such address; /docs has all" if error.status_code == 404 else str(error.detail)
+        return problems.answer(ProblemError(error.status_code, detail, error.headers))
+
+    async def of_validation(_request: Request, error: Any) -> Response:
+        wrong = [{"parameter": str(each["loc"][-1]), "reason": str(each["msg"])} for each in error.errors()]
+        return problems.answer(ProblemError(422, "a parameter is wrong", parameters=wrong))
+
+    async def of_fault(_request: Request, _error: Exception) -> Response:
+        return problems.answer(ProblemError(500, "this is a fault of the service; it is logged"))
+
+    app.add_exception_handler(ProblemError, of_problem)
+    app.add_exception_handler(HTTPException.__mro__[1], of_http)
+    app.add_exception_handler(RequestValidationError, of_validation)
+    app.add_exception_handler(Exception, of_fault)

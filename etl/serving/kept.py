@@ -1,0 +1,71 @@
+"""Answers that are kept as bytes, each with the version of the rows in it. Knows no database and no request."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Key: TypeAlias = tuple[bytes, bytes, bytes, bool, str]
+"""Path, query string, header Accept, whether compressed, and role."""
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+_ROOM_OF_AN_ENTRY = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """An answer of 200 as bytes. `etag` names its rows, `headers` are those that do not change with the freshness."""
+
+    aggregate: str
+    version: int
+    etag: bytes
+    headers: Headers
+    body: bytes
+
+
+class Kept:
+    """The answers that were asked for last, up to some bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._answers: OrderedDict[Key, Answer] = OrderedDict()
+        self._limit = limit
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def find(self, key: Key) -> Answer | None:
+        """Return the answer that is kept for a key."""
+        answer = self._answers.get(key)
+        if answer is not None:
+            self._answers.move_to_end(key)
+        return answer
+
+    def put(self, key: Key, answer: Answer) -> None:
+        """Keep an answer; those that were not asked for longest make room. One that is too large is not kept."""
+        self.drop(key)
+        room = _room(key, answer)
+        if room > self._limit // 4:
+            return
+        self._answers[key] = answer
+        self.bytes += room
+        while self.bytes > self._limit:
+            oldest, dropped = self._answers.popitem(last=False)
+            self.bytes -= _room(oldest, dropped)
+
+    def drop(self, key: Key) -> None:
+        """Forget the answer of a key."""
+        answer = self._answers.pop(key, None)
+        if answer is not None:
+            self.bytes -= _room(key, answer)
+
+
+def _room(key: Key, answer: Answer) -> int:
+    return len(answer.body) + len(key[0]) + len(key[1]) + len(key[2]) + _ROOM_OF_AN_ENTRY
+
+
+def matches(if_none_match: bytes, etag: bytes) -> bool:
+    """Return whether a client names the answer with this tag; the comparison is the weak one of RFC 9110."""
+    if if_none_match.strip() == b"*":
+        return True
+    return etag.removeprefix(b"W/") in {tag.strip().removeprefix(b"W/") for tag in if_none_match[:4_000].split(b",")}

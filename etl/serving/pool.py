@@ -1,0 +1,103 @@
+"""Read-only snapshots of the database, each as the role of the one who asks."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias, TypeVar
+
+import psycopg
+from psycopg import IsolationLevel, sql
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
+
+from etl import queries
+from etl.database.connecting import Database, conninfo_of
+from etl.serving import problems
+
+Connection: TypeAlias = psycopg.AsyncConnection[Any]
+T = TypeVar("T")
+
+_SQL = queries.load("serving")
+_SESSION = queries.load("database")
+
+APPLICATION = "etl:serve"
+# Seconds for which a request waits for a connection, and how many may wait.
+WAIT_SECONDS = 2.0
+MAX_WAITING = 200
+
+
+class Snapshots:
+    """Connections to a database from which answers are read."""
+
+    def __init__(self, database: Database, *, size: int, statement_seconds: float) -> None:
+        self._statement_timeout = f"{round(statement_seconds * 1000)}ms"
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            conninfo_of(database, APPLICATION),
+            min_size=min(2, size),
+            max_size=size,
+            timeout=WAIT_SECONDS,
+            max_waiting=MAX_WAITING,
+            kwargs={"autocommit": True},
+            configure=self._configure,
+            open=False,
+            name="serving",
+        )
+
+    async def open(self) -> None:
+        """Open the first connections; one that cannot be opened now is opened later."""
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._pool.close(timeout=5)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Counts of the pool, as psycopg_pool names them."""
+        return self._pool.get_stats()
+
+    async def _configure(self, connection: Connection) -> None:
+        await configure(connection, self._statement_timeout)
+        await connection.set_autocommit(False)
+        await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+        await connection.set_read_only(True)
+
+    @asynccontextmanager
+    async def snapshot(self, role: str | None) -> AsyncIterator[Connection]:
+        """Give a connection in a read-only snapshot, with the rights of a role of the database.
+
+        Raises PoolTimeout and TooManyRequests when all connections are in use.
+        """
+        async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
+            if role is not None:
+                await connection.execute(sql.SQL("set local role {}").format(sql.Identifier(role)))
+            yield connection
+
+    async def read(self, role: str | None, reading: Callable[[Connection], Awaitable[T]]) -> T:
+        """Return what a function reads in a snapshot; after the end of the connection it is called once more.
+
+        Raises ProblemError for errors of the database.
+        """
+        try:
+            try:
+                return await self._read(role, reading)
+            except psycopg.OperationalError as error:
+                if not _is_lost(error):
+                    raise
+                await self._pool.check()  # The server was restarted: the other connections are lost, too.
+                return await self._read(role, reading)
+        except (psycopg.Error, PoolTimeout, TooManyRequests) as error:
+            raise problems.of_database(error) from error
+
+    async def _read(self, role: str | None, reading: Callable[[Connection], Awaitable[T]]) -> T:
+        async with self.snapshot(role) as connection:
+            return await reading(connection)
+
+
+def _is_lost(error: psycopg.OperationalError) -> bool:
+    """Return whether an error says that the session has ended, and not that a statement failed in it."""
+    return error.sqlstate is None or (error.sqlstate[:2] in {"08", "57"} and error.sqlstate != "57014")
+
+
+async def configure(connection: Connection, statement_timeout: str) -> None:
+    """Pin the settings of a session, as everywhere, and let it only read and obey the policies of its role."""
+    await connection.execute(_SESSION["pin_session"], {"row_security": "on"})
+    await connection.execute(_SQL["limit_session"], {"statement_timeout": statement_timeout})

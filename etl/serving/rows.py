@@ -1,0 +1,185 @@
+"""`GET /v1/aggregates/{name}/rows`: a page of an aggregate, from one snapshot, in the format that is asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
+
+import msgspec
+from fastapi import Request, Response
+from psycopg.rows import class_row
+from zlib_ng import zlib_ng
+
+from etl import queries
+from etl.serving import filters, statements
+from etl.serving.filters import FORMATS, Format, PageRequest
+from etl.serving.identity import Identity
+from etl.serving.kept import Answer, Headers, Kept, Key, matches
+from etl.serving.pool import Connection, Snapshots
+from etl.serving.problems import ProblemError
+from etl.serving.statements import Statement
+from etl.serving.tables import Table
+from etl.serving.watching import Freshness, Watch
+
+PATH = "/v1/aggregates/{name}/rows"
+
+# Smaller bodies do not gain by compression.
+_LEAST_COMPRESSED = 1_000
+_GZIP = 31
+
+_SQL = queries.load("serving")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Page:
+    freshness: Freshness
+    lines: Sequence[tuple[Any, ...]]
+
+
+class Rows:
+    """Answers requests for rows, and keeps the answers."""
+
+    def __init__(self, watch: Watch, snapshots: Snapshots, kept: Kept) -> None:
+        self._watch = watch
+        self._snapshots = snapshots
+        self._kept = kept
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request.
+
+        Raises ProblemError.
+        """
+        request.scope["etl.route"] = PATH
+        table = table_named(self._watch, request.path_params["name"])
+        identity: Identity = request.scope["etl.identity"]
+        page_request = filters.parse(table, request.url.query, request.headers.get("accept", ""))
+        if_none_match = request.headers.get("if-none-match", "").encode("latin-1")
+        page = await self._read(page_request, identity)
+        return self._answer(request, page_request, page, if_none_match)
+
+    async def _read(self, request: PageRequest, identity: Identity) -> _Page:
+        statement = statements.of_page(request)
+
+        async def read(connection: Connection) -> _Page:
+            fresh = connection.cursor(row_factory=class_row(Freshness))
+            await fresh.execute(_SQL["freshness_of"], {"aggregate": request.table.name})
+            rows = await connection.execute(statement.text, statement.values)
+            freshness = await fresh.fetchone()
+            if freshness is None or freshness.version is None:
+                raise ProblemError(
+                    503, f"{request.table.name} was never computed: `etl precalculate`", {"Retry-After": "10"}
+                )
+            return _Page(freshness=freshness, lines=await rows.fetchall())
+
+        try:
+            return await self._snapshots.read(identity.database_role, read)
+        except ProblemError as problem:
+            if problem.status != 422:
+                raise
+            raise await self._explained(statement, identity, problem) from problem
+
+    async def _explained(self, statement: Statement, identity: Identity, problem: ProblemError) -> ProblemError:
+        """Return the problem of values that do not fit their types, with the columns of these."""
+        text, values = statements.unfitting(statement.given)
+
+        async def find(connection: Connection) -> list[tuple[Any, ...]]:
+            return await (await connection.execute(text, values)).fetchall()
+
+        wrong = [statement.given[place][1] for (place,) in await self._snapshots.read(identity.database_role, find)]
+        if not wrong:
+            return problem
+        return ProblemError(
+            422,
+            f"expected {wrong[0].type} as the value of {wrong[0].name}",
+            columns={column.name: column.type for column in wrong},
+        )
+
+    def _answer(self, request: Request, asked: PageRequest, page: _Page, if_none_match: bytes) -> Response:
+        table, identity = asked.table, request.scope["etl.identity"]
+        version = page.freshness.version or 0
+        etag = etag_of(table, version, identity, asked.format)
+        fresh = _of_freshness(page.freshness, etag)
+        if if_none_match and not table.has_policies and matches(if_none_match, etag):
+            return Response(status_code=304, headers=fresh)
+        lines = page.lines[: asked.limit]
+        token = None
+        if len(page.lines) > asked.limit:
+            last = lines[-1][0] if asked.format == "csv" else lines[-1][1]
+            token = filters.token_of(table, msgspec.json.decode(last), descending=asked.descending)
+        body = _body(asked, page, lines, token)
+        headers = {"Content-Type": FORMATS[asked.format], "Vary": "Accept, Accept-Encoding, Authorization"}
+        if token:
+            headers["Link"] = f'<{_next(request, token)}>; rel="next"'
+        key: Key = request.scope["etl.key"]
+        if key[3] and len(body) >= _LEAST_COMPRESSED:
+            body = zlib_ng.compress(body, 2, _GZIP)
+            headers["Content-Encoding"] = "gzip"
+        if not table.has_policies:
+            raw: Headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+            self._kept.put(key, Answer(aggregate=table.name, version=version, etag=etag, headers=raw, body=body))
+        return Response(body, headers=headers | fresh)
+
+
+def table_named(watch: Watch, name: str) -> Table:
+    """Return a served aggregate.
+
+    Raises ProblemError with the names that there are.
+    """
+    table = watch.tables.get(name)
+    if table is None:
+        raise ProblemError(404, "there is no such aggregate", aggregates=list(watch.tables))
+    return table
+
+
+def etag_of(table: Table, version: int, identity: Identity, format: Format) -> bytes:
+    """Return the tag of the answers on a version of an aggregate; it is compared for one address only."""
+    return f'W/"{version:x}-{table.mark}-{identity.view}-{format}"'.encode()
+
+
+def _of_freshness(freshness: Freshness, etag: bytes) -> dict[str, str]:
+    """Return the headers that say which rows an answer has, how far they reach, and what waits."""
+    return {name.decode(): value.decode("latin-1") for name, value in fresh_headers(freshness, etag)}
+
+
+def fresh_headers(freshness: Freshness, etag: bytes) -> Headers:
+    """Return the headers of the freshness of an answer."""
+    version = freshness.version or 0
+    changed = format_datetime(datetime.fromtimestamp(version // 1000, UTC), usegmt=True)
+    return [
+        (b"etag", etag),
+        (b"last-modified", changed.encode()),
+        (b"cache-control", b"private, no-cache"),
+        (b"x-version", str(version).encode()),
+        (b"x-facts-through", (freshness.facts_through or "").encode()),
+        (b"x-pending-buckets", str(freshness.pending_buckets).encode()),
+        (b"x-rejected-waiting", str(freshness.rejected_pending).encode()),
+    ]
+
+
+def _next(request: Request, token: str) -> str:
+    pairs = [(name, value) for name, value in parse_qsl(request.url.query, keep_blank_values=True) if name != "after"]
+    query = urlencode([*pairs, ("after", token)], safe=".,()*:", quote_via=quote)
+    return f"{request.url.path}?{query}"
+
+
+def _body(asked: PageRequest, page: _Page, lines: Sequence[tuple[Any, ...]], token: str | None) -> bytes:
+    if asked.format == "csv":
+        texts = [statements.csv_line([column.name for column in asked.columns])]
+        texts += [statements.csv_line(line[1:]) for line in lines]
+        return "".join(texts).encode()
+    texts = [line[0] for line in lines]
+    if asked.format == "ndjson":
+        return "".join(f"{text}\n" for text in texts).encode()
+    head: dict[str, Any] = {
+        "aggregate": asked.table.name,
+        "version": page.freshness.version,
+        "facts_through": page.freshness.facts_through,
+        "pending_buckets": page.freshness.pending_buckets,
+        "rejected_pending": page.freshness.rejected_pending,
+        "next": token,
+    }
+    if asked.format == "columns":
+        head["columns"] = [column.name for column in asked.columns]
+    return b"".join((msgspec.json.encode(head)[:-1], b',"rows":[', ",".join(texts).encode(), b"]}\n"))

@@ -1,0 +1,167 @@
+"""The process of the service: its socket, its loop, and its end by a signal."""
+
+import asyncio
+import logging
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address
+from pathlib import Path
+
+import httptools
+import psycopg
+import structlog
+import uvicorn
+import uvloop
+
+from etl.database import connecting
+from etl.database.connecting import Database
+from etl.errors import ExitCode, UsageError, reason_of
+from etl.serving import keys
+from etl.serving.application import Limits, Service, application
+from etl.serving.front import Gate
+from etl.serving.gates import Keys, Loopback
+from etl.serving.limiting import Rate
+from etl.settings import ServeSettings
+
+# How long requests in hand may take after SIGTERM, in seconds.
+DRAIN_SECONDS = 10
+_MAX_CONNECTIONS = 2_000
+_BACKLOG = 2_048
+
+log = structlog.get_logger(__name__)
+
+
+def serve(database: Database, config_dir: Path, settings: ServeSettings) -> int:
+    """Serve until a signal arrives; return the exit code: 0 after SIGTERM.
+
+    Raises UsageError when the address is in use or not this machine's own, or the database lacks what is read.
+    """
+    require_loopback(settings.host, settings.auth)
+    require_served(database, needs_keys=settings.auth == "keys")
+    limits = Limits(
+        connections=settings.connections,
+        statement_seconds=settings.statement_timeout,
+        kept_bytes=settings.cache_mb << 20,
+        subscribers=settings.subscribers,
+    )
+    service = Service(database, config_dir, limits, has_access_log=settings.access_log)
+    with bound(settings.host, settings.port) as listener:
+        host, port = listener.getsockname()[:2]
+        server = _Server(
+            uvicorn.Config(
+                application(service, _gate(service, settings), origins_of(settings)),
+                http="httptools",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=DRAIN_SECONDS,
+                timeout_keep_alive=30,
+                limit_concurrency=_MAX_CONNECTIONS,
+                backlog=_BACKLOG,
+            ),
+            service,
+        )
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        logging.getLogger("uvicorn").setLevel("WARNING")
+        log.info("serving", address=address, database=database.name, parser=f"httptools {httptools.__version__}")
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(server.serve(sockets=[listener]))
+    log.info("service_ended", signal=server.signal)
+    return ExitCode.SUCCESS if server.signal in {None, signal.SIGTERM} else ExitCode.SIGINT
+
+
+def _gate(service: Service, settings: ServeSettings) -> Gate:
+    if settings.auth == "none":
+        return Loopback()
+    return Keys(service.watch, service.snapshots, Rate(settings.rate_limit))
+
+
+def origins_of(settings: ServeSettings) -> frozenset[bytes]:
+    """Return the origins whose pages may ask.
+
+    Raises UsageError for what is no origin.
+    """
+    origins = [text.strip() for text in (settings.cors_origins or "").split(",") if text.strip()]
+    for origin in origins:
+        if not re.fullmatch(r"https?://[^/\s*]+", origin):
+            raise UsageError(f"expected an origin such as https://bi.example.com, got {origin!r}")
+    return frozenset(origin.encode() for origin in origins)
+
+
+class _Server(uvicorn.Server):
+    """A server that drains at the first signal, and does not send it again afterwards: the exit code says it."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.signal: int | None = None
+        self._service = service
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM by the loop while the server runs."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._end, number)
+        yield
+
+    def _end(self, number: int) -> None:
+        self.force_exit = self.should_exit and number == signal.SIGINT
+        self.should_exit = True
+        if self.signal is None:
+            self.signal = number
+            log.info("draining", signal=number, seconds=DRAIN_SECONDS)
+        self._service.stream.close()
+
+
+@contextmanager
+def bound(host: str, port: int) -> Iterator[socket.socket]:
+    """Give a socket that listens on an address.
+
+    Raises UsageError when that is impossible.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {host}:{port}: {reason_of(error)}", hint="give another one by --host and --port"
+        ) from error
+    with listener:
+        yield listener
+
+
+def require_loopback(host: str, auth: str) -> None:
+    """Raise UsageError when others could reach a service that asks nobody for a key."""
+    is_loopback = host == "localhost"
+    with suppress(ValueError):
+        is_loopback = is_loopback or ip_address(host).is_loopback
+    if auth == "none" and not is_loopback:
+        raise UsageError(
+            f"without keys the service is for this machine only, and {host} is open to others",
+            hint="--host 127.0.0.1, or --auth keys",
+        )
+
+
+def require_served(database: Database, *, needs_keys: bool) -> None:
+    """Raise UsageError when the database is not migrated, or the user may not read the aggregates, or the keys."""
+    from etl.precalculation import reading  # noqa: PLC0415 - its words for what is missing are those of the reports
+
+    with (
+        connecting.connect(database, "etl:serve", sees_all=False) as connection,
+        reading.snapshot(connection, ()),
+    ):
+        reading.of_freshness(connection, ("aggregate", "version"))
+        if needs_keys:
+            try:
+                keys.listed(connection)
+            except psycopg.errors.InsufficientPrivilege as error:
+                user = connection.info.user
+                raise UsageError(
+                    f"the user {user} may not read the keys",
+                    hint=f"grant usage on schema etl to {user}; grant select on etl.api_keys to {user}",
+                ) from error

@@ -1,0 +1,199 @@
+"""What the service knows of the database at each moment: the aggregates, their versions, and how fresh they are.
+
+One connection receives the notifications of refreshes, for subscribers. Whether a kept answer is the newest is asked
+for each request (`versions`), because a notification comes a moment after the commit.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg.rows import class_row
+
+from etl import queries
+from etl.database.connecting import Database, conninfo_of
+from etl.database.sqlstates import code_of
+from etl.precalculation import catalogue
+from etl.precalculation.catalogue import Aggregate
+from etl.serving.pool import Connection, Snapshots, configure
+from etl.serving.problems import ProblemError
+from etl.serving.tables import Table, read_tables
+
+# How often the freshness is read, because notes of changed facts and rejected records send no notification.
+POLL_SECONDS = 2.0
+# A connection that has not answered for so long is taken for dead.
+LIVE_SECONDS = 5.0
+# So old may be what an answer says of pending buckets and rejected records.
+KNOWN_SECONDS = 10.0
+_PAUSES = (0.2, 5.0)
+_STATEMENT_TIMEOUT = "4s"
+
+_SQL = queries.load("serving")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freshness:
+    """How far an aggregate follows its facts; times are texts of the server. `version` is None: never computed."""
+
+    aggregate: str
+    version: int | None
+    refreshed_at: str | None
+    facts_through: str | None
+    newest_event_at: str | None
+    future_event_at: str | None
+    rows: int | None
+    pending_buckets: int
+    rejected_pending: int
+
+
+Changed = Callable[[Freshness], None]
+
+
+class Watch:
+    """The state of the database as the last notification and the last look left it."""
+
+    def __init__(self, database: Database, snapshots: Snapshots, config_dir: Path | None) -> None:
+        self.tables: Mapping[str, Table] = {}
+        self.freshness: dict[str, Freshness] = {}
+        self.key_changes = 0
+        """Rises when a key was made, changed or removed, and when that may have been missed."""
+        self.has_looked = asyncio.Event()
+        self._database = database
+        self._snapshots = snapshots
+        self._config_dir = config_dir
+        self._aggregates: tuple[Aggregate, ...] = ()
+        self._files: object = None
+        self._heard_at: float | None = None
+        self._looked_at: float | None = None
+        self._noted: set[str] = set()
+        self._listeners: list[Changed] = []
+
+    @property
+    def is_live(self) -> bool:
+        """Whether new versions are heard of when they commit, and what is pending was looked at."""
+        return self.is_known and self._heard_at is not None and _now() < self._heard_at + LIVE_SECONDS
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it was looked at lately which aggregates there are, and what is pending."""
+        return self._looked_at is not None and _now() < self._looked_at + KNOWN_SECONDS
+
+    def when_changed(self, listener: Changed) -> None:
+        """Call a function with the freshness of each aggregate whose rows changed."""
+        self._listeners.append(listener)
+
+    async def run(self) -> None:
+        """Watch until the task is cancelled; a lost connection is opened again."""
+        pause = _PAUSES[0]
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(
+                    conninfo_of(self._database, "etl:serve:listen"), autocommit=True
+                ) as connection:
+                    await configure(connection, _STATEMENT_TIMEOUT)
+                    await connection.execute(_SQL["listen"])
+                    self.key_changes += 1
+                    await self._follow(connection)
+            except (psycopg.Error, ProblemError, OSError, TimeoutError) as error:
+                code = code_of(error) if isinstance(error, psycopg.Error) else None
+                log.warning("watch_lost", reason=type(error).__name__, sqlstate=code, seconds=pause)
+            pause = _PAUSES[0] if self._heard_at is not None else min(2 * pause, _PAUSES[1])
+            self._heard_at = None
+            await asyncio.sleep(pause)
+
+    async def _follow(self, connection: Connection) -> None:
+        """Take the notifications of a connection, and look at the rest in between, until it is lost."""
+        await self.look()
+        self._heard_at = _now()
+        looking = asyncio.create_task(self._keep_looking())
+        try:
+            while True:
+                async for note in connection.notifies(timeout=POLL_SECONDS):
+                    self._hear(note)
+                async with asyncio.timeout(LIVE_SECONDS - POLL_SECONDS):
+                    await connection.execute(_SQL["alive"])
+                self._heard_at = _now()
+        finally:
+            looking.cancel()
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                await self.look()
+            except ProblemError as error:
+                log.warning("look_failed", reason=error.detail)
+
+    async def look(self) -> None:
+        """Read which aggregates there are, and how fresh each of them is.
+
+        Raises ProblemError when the database does not answer.
+        """
+        files = _stamp(self._config_dir)
+        if files != self._files:
+            self._aggregates = await asyncio.to_thread(catalogue.readable, self._config_dir)
+            self._files = files
+        self._noted.clear()
+
+        async def read(connection: Connection) -> tuple[dict[str, Table], list[Freshness]]:
+            async with connection.cursor(row_factory=class_row(Freshness)) as cursor:
+                await cursor.execute(_SQL["freshness"])
+                return await read_tables(connection, self._aggregates), await cursor.fetchall()
+
+        tables, rows = await self._snapshots.read(None, read)
+        if tables != self.tables:
+            self.tables = tables
+        self._take(rows)
+        self._looked_at = _now()
+        self.has_looked.set()
+
+    def _take(self, rows: Iterable[Freshness]) -> None:
+        """Take what a look has read; a version that was announced since its begin is newer."""
+        known, self.freshness = self.freshness, {}
+        for row in rows:
+            before = known.get(row.aggregate)
+            is_newer = row.aggregate in self._noted and before is not None
+            self.freshness[row.aggregate] = replace(row, version=before.version) if is_newer and before else row
+            if before is not None and row.version is not None and not is_newer and before.version != row.version:
+                self._announce(row)
+
+    def _announce(self, row: Freshness) -> None:
+        for listener in self._listeners:
+            listener(row)
+
+    def _hear(self, note: psycopg.Notify) -> None:
+        """Take a notification; the next look reads the rest."""
+        if note.channel == "etl_api_keys":
+            self.key_changes += 1
+            return
+        try:
+            read: dict[str, Any] = json.loads(note.payload)
+            name, version = str(read["aggregate"]), read["version"]
+        except (ValueError, KeyError, TypeError):
+            return
+        known = self.freshness.get(name)
+        if known is not None and version != known.version:
+            self._noted.add(name)
+            self.freshness[name] = replace(known, version=version)
+            if version is not None:
+                self._announce(self.freshness[name])
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _stamp(config_dir: Path | None) -> object:
+    """Return what changes when a file of an aggregate of the user is added, removed or written."""
+    folder = config_dir / "aggregates" if config_dir is not None else None
+    if folder is None or not folder.is_dir():
+        return ()
+    found = [(path.name, path.stat().st_mtime_ns) for path in folder.glob("*")]
+    return tuple(sorted(found))

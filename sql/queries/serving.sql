@@ -1,0 +1,98 @@
+-- name: columns
+-- List the columns of tables in their order, with types, comments, and whether an index has them.
+select
+    wanted.name as "table",
+    attname as name,
+    format_type(atttypid, atttypmod) as type,
+    coalesce(col_description(attrelid, attnum), '') as comment,
+    exists (
+        select from pg_index
+        where indrelid = attrelid and indisvalid and attnum = any(indkey::smallint[])
+    ) as is_indexed,
+    relrowsecurity as has_policies
+from unnest(%(tables)s::text[]) as wanted (name)
+join pg_attribute on attrelid = to_regclass(wanted.name)
+join pg_class on pg_class.oid = attrelid
+where attnum > 0 and not attisdropped
+order by wanted.name, attnum;
+
+-- name: freshness
+-- List how fresh the aggregates are.
+select
+    aggregate,
+    version,
+    to_json(refreshed_at) #>> '{}' as refreshed_at,
+    to_json(facts_through) #>> '{}' as facts_through,
+    to_json(newest_event_at) #>> '{}' as newest_event_at,
+    to_json(future_event_at) #>> '{}' as future_event_at,
+    rows,
+    pending_buckets,
+    rejected_pending
+from analytics.freshness
+order by aggregate;
+
+-- name: freshness_of
+-- Return how fresh one aggregate is.
+select
+    aggregate,
+    version,
+    to_json(refreshed_at) #>> '{}' as refreshed_at,
+    to_json(facts_through) #>> '{}' as facts_through,
+    to_json(newest_event_at) #>> '{}' as newest_event_at,
+    to_json(future_event_at) #>> '{}' as future_event_at,
+    rows,
+    pending_buckets,
+    rejected_pending
+from analytics.freshness
+where aggregate = %(aggregate)s;
+
+-- name: limit_session
+-- Let a session of the service only read, see what the policies of its role allow, and end what takes too long.
+select
+    set_config('default_transaction_read_only', 'on', false),
+    set_config('row_security', 'on', false),
+    set_config('statement_timeout', %(statement_timeout)s, false),
+    set_config('idle_in_transaction_session_timeout', '30s', false),
+    set_config('lock_timeout', '5s', false),
+    set_config('work_mem', '16MB', false);
+
+-- name: page
+-- Return the rows of a page in a format, one line each; the last one that belongs to it has its key, in case there are more.
+select {line} as line, case when row_number() over () = {rows} then json_build_array({key})::text end as last_key
+from (
+    select {columns} from {table} where {conditions} order by {order} limit {limit}
+) as page;
+
+-- name: as_fields
+-- Return the fields of the rows of a page as texts, and the key of the last one that belongs to it.
+select case when row_number() over () = {rows} then json_build_array({key})::text end as last_key, {fields}
+from (
+    select {columns} from {table} where {conditions} order by {order} limit {limit}
+) as page;
+
+-- name: unfitting
+-- List the places (from 0) of values that do not fit their type.
+select (place - 1)::integer
+from unnest(%(values)s::text[], %(types)s::text[]) with ordinality as given (value, type, place)
+where not pg_input_is_valid(value, type)
+order by place;
+
+-- name: versions
+-- Return the aggregates with their versions as one text, a line each.
+select string_agg(aggregate || ' ' || version, E'\n' order by aggregate) from analytics.freshness;
+
+-- name: alive
+-- Return at once: the session is there.
+select;
+
+-- name: listen
+-- Receive a notification when the rows of an aggregate changed, and when a key was changed.
+listen etl_versions;
+listen etl_api_keys;
+
+-- name: ready
+-- Return whether the database has what the service reads.
+select exists (
+    select from pg_attribute
+    where attrelid = to_regclass('analytics.freshness') and attname = 'version' and not attisdropped
+);

@@ -1,0 +1,46 @@
+"""One database with facts and one service on it for all tests of this room."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from pytest_postgresql.executors import NoopExecutor
+
+from tests.support.faults import Connection
+from tests.support.services import RunningService, serving
+from tests.support.site import Site
+
+
+@pytest.fixture(scope="session")
+def demo(
+    postgresql_maintenance: Connection, postgresql_template: NoopExecutor, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """Give a database with shipments, trips and their aggregates, and the folder that they were loaded from."""
+    name = sql.Identifier("serving")
+    template = sql.Identifier(postgresql_template.template_dbname)
+    drop = sql.SQL("drop database if exists {} with (force)").format(name)
+    postgresql_maintenance.execute(drop)
+    postgresql_maintenance.execute(sql.SQL("create database {} template {} strategy file_copy").format(name, template))
+    site = Site(make_conninfo(postgresql_maintenance.info.dsn, dbname="serving"), tmp_path_factory.mktemp("serving"))
+    for dataset in ("vehicle_logs", "shipments"):
+        site.run("generate", dataset, "--records", "800", "--seed", "3", "--bad", "1%", "--output", f"{dataset}.json")
+        site.run("load", dataset, f"{dataset}.json", "--max-rejected", "100%", "--no-precalculate")
+    site.run("precalculate")
+    yield site
+    site.close()
+    postgresql_maintenance.execute(drop)
+
+
+@pytest.fixture(scope="session")
+def service(demo: Site) -> Iterator[RunningService]:
+    """Give the service that most tests share."""
+    with serving(demo) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def client(service: RunningService) -> httpx.Client:
+    """Give a client of the service that most tests share."""
+    return service.client

@@ -1,0 +1,143 @@
+"""Keys: who has none that is valid gets nothing, and each role gets what it may."""
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import psycopg
+import pytest
+
+from tests.support.services import RunningService, serving
+from tests.support.site import Site
+from tests.support.waiting import until
+
+ROWS = "/v1/aggregates/carrier_scorecard/rows"
+
+
+def _key(demo: Site, *options: str) -> dict[str, str]:
+    [made] = demo.run("key", "create", "a test", "--json", *options).lines
+    return dict(made)
+
+
+def _as(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture(scope="module")
+def guarded(demo: Site) -> Iterator[RunningService]:
+    """Give a service that asks for keys; this machine is not enough."""
+    options = ("--auth", "keys", "--host", "0.0.0.0", "--cors-origins", "https://bi.example.com")  # noqa: S104
+    with serving(demo, *options) as service:
+        port = service.client.base_url.port
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as client:
+            yield RunningService(running=service.running, client=client)
+
+
+def test_each_role_may_do_what_it_may(guarded: RunningService, demo: Site) -> None:
+    """Roles by routes: without a key 401, with a key of a lower role 403; probes are open."""
+    keys = {role: _key(demo, "--role", role)["key"] for role in ("analyst", "operator", "admin")}
+    ok, no = 200, 403
+    expected = {
+        ROWS: (ok, ok, ok),
+        "/v1/aggregates": (ok, ok, ok),
+        "/v1/freshness": (ok, ok, ok),
+        "/docs": (ok, ok, ok),
+        "/v1/runs": (no, ok, ok),
+        "/v1/runs/latest": (no, ok, ok),
+        "/v1/failures": (no, ok, ok),
+        "/v1/datasets": (no, ok, ok),
+        "/metrics": (no, ok, ok),
+    }
+    for path, codes in expected.items():
+        assert guarded.client.get(path).status_code == 401, path
+        got = tuple(guarded.client.get(path, headers=_as(key)).status_code for key in keys.values())
+        assert got == codes, path
+    assert guarded.client.get("/healthz").status_code == guarded.client.get("/readyz").status_code == 200
+
+
+def test_a_key_that_is_not_valid_is_refused(guarded: RunningService, demo: Site) -> None:
+    """A wrong, revoked or expired key gets 401, also where its answer is kept; the log names no key."""
+    made = _key(demo)
+    key = made["key"]
+    for _ in range(2):
+        assert guarded.client.get(ROWS, headers=_as(key)).status_code == 200
+    assert guarded.client.get(ROWS, headers={"X-Api-Key": key}).status_code == 200
+    for wrong in (key[:-1] + ("A" if key[-1] != "A" else "B"), key.upper(), "x", "%E2", key + " " + key):
+        refused = guarded.client.get(ROWS, headers=_as(wrong))
+        assert (refused.status_code, refused.headers["www-authenticate"][:6]) == (401, "Bearer")
+    assert "revoked" in demo.run("key", "revoke", made["id"]).stdout
+    until(lambda: guarded.client.get(ROWS, headers=_as(key)).status_code == 401, "the key to be refused", 2)
+    expired = _key(demo, "--expires", "1h")
+    assert guarded.client.get(ROWS, headers=_as(expired["key"])).status_code == 200
+    demo.ask("update etl.api_keys set expires_at = now() - interval '1 second' where id = %s", [expired["id"]])
+    until(lambda: guarded.client.get(ROWS, headers=_as(expired["key"])).status_code == 401, "the end of the key", 2)
+    assert guarded.running.events("access_refused")
+    log = guarded.running.stderr()
+    assert not [secret for secret in (key, expired["key"], key[14:]) if secret in log]
+    until(lambda: f'"who":"key {made["id"]}"' in guarded.running.stderr(), "the line of the access log")
+
+
+def test_keys_are_listed_without_the_keys(demo: Site) -> None:
+    """The list has name, label, role and state; the database has a digest only."""
+    made = _key(demo, "--role", "operator", "--expires", "30d")
+    rows = {row["id"]: row for row in demo.run("key", "list", "--json").lines}
+    row = rows[made["id"]]
+    assert (row["label"], row["role"], row["state"]) == ("a test", "operator", "valid")
+    assert made["id"] in demo.run("key", "list").stdout
+    stored = json.dumps([str(value) for value in demo.ask("select * from etl.api_keys")])
+    assert made["key"] not in stored
+    assert made["key"][14:] not in stored
+    unknown = demo.run("key", "revoke", "nothing")
+    assert (unknown.returncode, "etl key list" in unknown.error) == (2, True)
+    assert demo.run("key", "create", "x", "--expires", "soon").returncode == 2
+
+
+def test_an_analyst_reads_as_the_role_of_analysts(guarded: RunningService, demo: Site) -> None:
+    """A right that etl_analyst lacks is missing for a key of an analyst, and not for one of an operator."""
+    analyst, operator = _key(demo)["key"], _key(demo, "--role", "operator")["key"]
+    path = "/v1/aggregates/open_shipments/rows"
+    demo.ask("revoke select on analytics.open_shipments from etl_analyst")
+    try:
+        assert guarded.client.get(path, headers=_as(operator)).status_code == 200
+        refused = guarded.client.get(path, headers=_as(analyst))
+        assert (refused.status_code, refused.json()["detail"]) == (403, "your role may not read this table")
+    finally:
+        demo.ask("grant select on analytics.open_shipments to etl_analyst")
+    assert guarded.client.get(path, headers=_as(analyst)).status_code == 200
+
+
+def test_a_page_of_a_listed_origin_may_read(guarded: RunningService, demo: Site) -> None:
+    """A browser gets the headers for a listed origin, and for no other one."""
+    key = _key(demo)["key"]
+    headers = _as(key) | {"Origin": "https://bi.example.com"}
+    got = guarded.client.get(ROWS, headers=headers)
+    assert got.headers["access-control-allow-origin"] == "https://bi.example.com"
+    assert "ETag" in got.headers["access-control-expose-headers"]
+    other = guarded.client.get(ROWS, headers=_as(key) | {"Origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in other.headers
+    preflight = guarded.client.options(
+        ROWS, headers={"Origin": "https://bi.example.com", "Access-Control-Request-Method": "GET"}
+    )
+    assert (preflight.status_code, "Authorization" in preflight.headers["access-control-allow-headers"]) == (204, True)
+    assert demo.run("serve", "--cors-origins", "*").returncode == 2
+
+
+def test_a_key_that_asks_too_often_waits(site: Site) -> None:
+    """More requests than the rate allows are 429 with the seconds to wait; another key is not hindered."""
+    keys = [_key(site)["key"] for _ in range(2)]
+    with serving(site, "--auth", "keys", "--rate-limit", "2") as service:
+        answers = [service.client.get("/v1/aggregates", headers=_as(keys[0])) for _ in range(8)]
+        assert {answer.status_code for answer in answers} == {200, 429}
+        assert answers[-1].headers["retry-after"] == "1"
+        assert service.client.get("/v1/aggregates", headers=_as(keys[1])).status_code == 200
+
+
+def test_a_user_without_the_right_to_the_keys_is_named(site: Site) -> None:
+    """The service does not start where it could not find a key, and says which right is missing."""
+    site.ask("create role served login; grant etl_analyst to served")
+    try:
+        address = psycopg.conninfo.make_conninfo(site.conninfo, user="served")
+        ended = site.run("serve", "--auth", "keys", conninfo=address)
+        assert (ended.returncode, "grant select on etl.api_keys to served" in ended.error) == (2, True)
+    finally:
+        site.ask("drop owned by served; drop role served")
