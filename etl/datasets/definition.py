@@ -218,7 +218,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def digested_table(self) -> Table | None:
         """The table whose rows may have the digest of their record: the only one of records, if they have a key."""
-        tables = self.record_tables
+        tables = [table for table in self.record_tables if not table.deletes]
         return tables[0] if self.key and len(tables) == 1 else None
 
     def with_digests(self) -> "Dataset":

@@ -3,7 +3,8 @@
 A path consists of names joined by dots. A name in quotes is read as JSON reads it, so it may contain dots. A number is
 also a position in an array, from 0. `.` is the whole object, `#` is its position in its array, and `@` is the key of
 its record in an object of records. Each `^` at the beginning leads one object outwards. `$document.` leads to a member
-of the document above the records.
+of the document above the records. `$action` is the action of a record for Elasticsearch's bulk API, and `$action.`
+leads to a member of it.
 """
 
 import json
@@ -15,18 +16,23 @@ Step = str | int
 _SEGMENT = re.compile(r'"(?:[^"\\]|\\.)*"|[^".][^.]*')
 _POSITION = re.compile(r"0|[1-9][0-9]{0,8}")
 _DOCUMENT = "$document."
+ACTION = "$action"
+
+ACTIONS = {"$index": "index", "$create": "create", "$update": "update", "delete": "delete"}
+"""The members of a record that may be its action, and what they are called: an action with a document is marked."""
+
 _SIGNS = frozenset({"^", "#", "@"})
 
 
 class ValuePath(NamedTuple):
     """A path in its parts: `up` objects outwards, then these steps, or the meaning of the sign (such as ".").
 
-    With the sign "$" the steps begin at the document above the records.
+    With the sign "$" the steps begin at the document above the records, with "!" at the action of the record.
     """
 
     up: int
     steps: tuple[Step, ...]
-    sign: Literal["", ".", "#", "@", "$"] = ""
+    sign: Literal["", ".", "#", "@", "$", "!"] = ""
 
     @property
     def member(self) -> str | None:
@@ -43,6 +49,9 @@ def parse(text: str) -> ValuePath:
     """
     if text.startswith(_DOCUMENT):
         return ValuePath(0, steps(text.removeprefix(_DOCUMENT), text), "$")
+    if text == ACTION or text.startswith(f"{ACTION}."):
+        rest = text.removeprefix(ACTION).removeprefix(".")
+        return ValuePath(0, steps(rest, text) if rest or text != ACTION else (), "!")
     up, rest = 0, text
     while rest == "^" or rest.startswith("^."):
         up, rest = up + 1, rest[2:]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from etl.datasets.paths import ACTION, ACTIONS
 from etl.errors import SourceError
 from etl.inference.observing import Observation
 from etl.inference.outside import Outside
@@ -91,7 +92,15 @@ def _observe(decoded: Iterator[dict[str, Any] | Fault], root: Observation, recor
         record.pop(KEY, None)  # the key is no value of the record itself
         if record and len(records.first_names) < _FIRST_NAMES:
             records.first_names.add(next(iter(record)))
-        root.add(record)
+        root.add(_acting(record))
+
+
+def _acting(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with its action, if it has one, under the name by which a path leads to it."""
+    for name in ACTIONS:
+        if isinstance(record.get(name), dict) and (name.startswith("$") or len(record) == 1):
+            return {ACTION: record[name]} | {other: value for other, value in record.items() if other != name}
+    return record
 
 
 def _read_on(
@@ -198,7 +207,9 @@ class _Seen:
                 at = match.end()
                 continue
             record = decode_one(data[match.start() : end])
-            if isinstance(record, Fault) or 2 * len(self._usual & record.keys()) < len(self._usual):
+            if isinstance(record, Fault) or 2 * len(self._usual & (record := _acting(record)).keys()) < len(
+                self._usual
+            ):
                 at = match.end()
                 continue
             self._root.add(record)

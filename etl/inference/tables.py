@@ -85,7 +85,9 @@ def draft_of(
 
 
 def _operation(root: Observation) -> str | None:
-    """Return the path of the operation of changes of a database, as Debezium writes them, or None."""
+    """Return the path of the operation of changes of a database, as Debezium writes them, or of actions, or None."""
+    if paths.ACTION in root.members:
+        return paths.ACTION
     for path, place in (("", root), ("payload.", root.members.get("payload"))):
         if place and {"before", "after", "op"} <= place.members.keys():
             return f"{path}op"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from etl.datasets import Column, Table
+from etl.datasets.paths import ACTION
 from etl.datasets.types import INFERRED_TIMES
 from etl.inference.leaves import Leaf
 from etl.inference.tables import Draft
@@ -80,7 +81,11 @@ def _key(draft: Draft) -> Iterator[str]:
     else:
         yield "# No key: no column with the name of an identifier is unique and never null. A record that comes again"
         yield "# in a file with other content is added again. The same file is loaded once, whatever its name is."
-    if draft.operation:
+    if draft.operation == ACTION:
+        yield "# The records are the actions of a bulk request. For the documents that it leaves, give the column of"
+        yield '# `$action._id` `required = true`, and this dataset `mode = "merge"`, that column as `key`, and'
+        yield f'# `delete_if = {{ "{ACTION}" = "delete" }}`.'
+    elif draft.operation:
         yield "# The records are changes of a database: each is added. For the last state of each row, give the column"
         yield '# of its id `required = true`, and this dataset `mode = "merge"`, that column as `key`, and'
         yield f'# `delete_if = {{ {_text(draft.operation)} = "d" }}`; the columns of `before` are not needed then.'

@@ -59,7 +59,15 @@ from (
     order by {key}
 ) as batch
 cross join lateral (select old.etl_digest from {table} as old where {is_key_of_batch} offset 0) as old
-where old.etl_digest = batch.etl_digest;
+where old.etl_digest = batch.etl_digest and {is_not_deleted};
+
+-- name: is_not_deleted
+-- The condition that no record of the batch deletes the key of a record.
+not exists (select from {deletions} as gone where {is_key_of_gone})
+
+-- name: versions
+-- The versions of a batch, of records and of deletions.
+(select {versions} from {records} as batch union all select {versions} from {deletions} as batch)
 
 -- name: without_unchanged
 -- The rows of a batch without those of the unchanged records.

@@ -26,7 +26,16 @@ class Version(NamedTuple):
     @property
     def order(self) -> tuple[int, Place]:
         """What is compared: the larger version wins."""
-        return self.content // 2, self.place
+        return self.content % DELETES // 2, self.place
+
+    @property
+    def deletes(self) -> bool:
+        """Whether the record deletes its key."""
+        return self.content >= DELETES
+
+
+DELETES = 100
+"""What the content of a record that deletes its key has more."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,8 @@ class Rule:
     opens_alone: bool = True
     keeps_seen_rows: bool = True
     keeps_needed_places: bool = True
+    compares_deletions_with_places: bool = True
+    compares_no_deleted_key: bool = True
 
 
 @dataclass
@@ -70,6 +81,9 @@ class World:
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
         self.rows: dict[str, Version] = {}
+        self.deleted: dict[str, Version] = {}
+        self.writers: set[int] = set()
+        self.deleter: int | None = None
         self.seen: dict[tuple[int, int], dict[int, tuple[str, int]]] = defaultdict(dict)
         self.flags: set[int] = set()
         self.shared: set[int] = set()
@@ -89,6 +103,10 @@ class World:
             return False
         return not exclusively or not self.shared - {me}
 
+    def may_delete(self, me: int) -> bool:
+        """Return whether no other transaction writes records or deletions."""
+        return self.deleter is None and not self.writers - {me}
+
     def may_write(self, me: int, key: str) -> bool:
         """Return whether no other transaction has written the row of a key."""
         return self.held.get(key, me) == me
@@ -96,6 +114,8 @@ class World:
     def release(self, me: int) -> None:
         """End a transaction."""
         self.shared.discard(me)
+        self.writers.discard(me)
+        self.deleter = None if self.deleter == me else self.deleter
         self.exclusive = None if self.exclusive == me else self.exclusive
         self.held = {key: holder for key, holder in self.held.items() if holder != me}
 
@@ -146,7 +166,7 @@ def order_of(world: World, me: int, run: Run, batch: int) -> Generator[Step, Non
 
 def unchanged_of(world: World, records: Records) -> dict[int, tuple[str, int]]:
     """Return the unchanged records of a batch by their places."""
-    keys = [key for _, key, _ in records]
+    keys = [key for _, key, content in records if content < DELETES or world.rule.compares_no_deleted_key]
     return {
         place: (key, content)
         for place, key, content in records
@@ -155,24 +175,54 @@ def unchanged_of(world: World, records: Records) -> dict[int, tuple[str, int]]:
     }
 
 
+def shown(world: World, key: str, run: int, batch: int) -> Version | None:
+    """Return the row of a key with the last place at which it was seen since a late batch."""
+    row = world.rows.get(key)
+    if row is None or not world.rule.looks_for_places:
+        return row
+    return Version(row.content, max([row.place, *world.late_places(key, run, batch)]))
+
+
+def delete(world: World, me: int, *, late: bool, run: int, batch: int, deletions: dict[str, Version]) -> Steps:
+    """Delete keys; batches with deletions run one at a time, and alone."""
+    if deletions:
+        yield lambda: world.may_delete(me)
+        world.deleter = me
+    else:
+        yield lambda: world.deleter in {None, me}
+    world.writers.add(me)
+    for key, version in sorted(deletions.items()):
+        looks = late and world.rule.compares_deletions_with_places
+        row = shown(world, key, run, batch) if looks else world.rows.get(key)
+        if row and version.order < row.order:
+            if not looks or row.place == world.rows[key].place:
+                world.deleted[key] = max(version, world.deleted.get(key, version), key=lambda each: each.order)
+            continue
+        world.deleted[key] = max(version, world.deleted.get(key, version), key=lambda each: each.order)
+        world.rows.pop(key, None)
+        yield None
+
+
 def batch_of(world: World, me: int, run: Run, batch: int, records: Records) -> Steps:
     """Load records in one transaction."""
     late = yield from order_of(world, me, run, batch)
     skipped = unchanged_of(world, records) if run.compares and not late else {}
     yield None
     versions: dict[str, Version] = {}
+    deletions: dict[str, Version] = {}
     for place, key, content in records:
         version = Version(content, (run.number, batch, place))
-        if place not in skipped and (key not in versions or version.order >= versions[key].order):
-            versions[key] = version
+        newest = deletions if version.deletes else versions
+        if place not in skipped and (key not in newest or version.order >= newest[key].order):
+            newest[key] = version
+    yield from delete(world, me, late=late, run=run.number, batch=batch, deletions=deletions)
     written: dict[str, Version] = {}
     for key in sorted(versions):
         yield partial(world.may_write, me, key)
         world.held[key] = me
-        row = world.rows.get(key)
-        if row and late and world.rule.looks_for_places:
-            row = Version(row.content, max([row.place, *world.late_places(key, run.number, batch)]))
-        if row is None or versions[key].order >= row.order:
+        row = shown(world, key, run.number, batch) if late else world.rows.get(key)
+        is_deleted = key in world.deleted and world.deleted[key].order >= versions[key].order
+        if not is_deleted and (row is None or versions[key].order >= row.order):
             written[key] = versions[key]
         yield None
     world.rows |= written
@@ -180,7 +230,7 @@ def batch_of(world: World, me: int, run: Run, batch: int, records: Records) -> S
         world.seen[run.number, batch] = skipped
     for place, (key, content) in skipped.items():
         world.expect(key, Version(content, (run.number, batch, place)), is_seen=True)
-    for key, version in versions.items():
+    for key, version in (*versions.items(), *deletions.items()):
         world.expect(key, version, is_seen=False)
     world.skipped += len(skipped)
     run.ended.add(batch)
@@ -221,8 +271,9 @@ def undo_of(world: World, me: int, run: Run) -> Steps:
 class Sequence:
     """A random sequence of loads, replays, growing sources and undone runs, whose transactions overlap."""
 
-    def __init__(self, seed: int, rule: Rule) -> None:
+    def __init__(self, seed: int, rule: Rule, *, deletes: bool = False) -> None:
         self.random = random.Random(seed)
+        self.deletes = deletes
         self.kept = self.random.randint(0, 2)
         self.most = self.random.randint(2, 6)
         self.contents = self.random.randint(1, 4)
@@ -246,10 +297,11 @@ class Sequence:
 
     def _records(self) -> list[tuple[str, int, bool]]:
         chance = self.random.random
-        return [
-            (self.random.choice("ab"), self.random.randint(0, self.contents), chance() < 0.1)
-            for _ in range(self._few())
-        ]
+        return [(self.random.choice("ab"), self._content(), chance() < 0.1) for _ in range(self._few())]
+
+    def _content(self) -> int:
+        content = self.random.randint(0, self.contents)
+        return content + DELETES if self.deletes and self.random.random() < 0.3 else content
 
     def _few(self) -> int:
         return self.random.randint(1, 3)
@@ -304,7 +356,7 @@ class Sequence:
         if waiting:
             run = self.random.choice(waiting)
             (_, batch, place), key, content = run.rejected.pop(0)
-            content = content if self.random.random() < 0.5 else self.random.randint(0, self.contents)
+            content = content if self.random.random() < 0.5 else self._content()
             replayed = Run(run.number, False, True, [])
             self._start(run, lambda me: batch_of(self.world, me, replayed, batch, [(place, key, content)]))
 
@@ -346,7 +398,8 @@ class Sequence:
     def _undo(self) -> None:
         # An undo holds the dataset alone.
         idle = [run for run in self.runs if run.is_open and not run.is_undone and run.number >= self.world.forgotten]
-        if idle and not self.active and self.random.random() < 0.2:
+        # What a deletion has taken away, no undo gives back.
+        if idle and not self.active and not self.deletes and self.random.random() < 0.2:
             run = self.random.choice(idle)
             self.world.flags.discard(run.number)
             self._start(run, lambda me: undo_of(self.world, me, run))
@@ -369,22 +422,24 @@ class Sequence:
                 del self.active[me]
 
 
-def _is_wrong(seed: int, rule: Rule) -> bool:
-    sequence = Sequence(seed, rule)
+def _is_wrong(seed: int, rule: Rule, *, deletes: bool = False) -> bool:
+    sequence = Sequence(seed, rule, deletes=deletes)
     sequence.play()
-    expected = {key: content for key, (content, _) in sequence.world.expected.items()}
+    expected = {key: content for key, (content, _) in sequence.world.expected.items() if content < DELETES}
     return expected != {key: row.content for key, row in sequence.world.rows.items()}
 
 
-def test_the_newest_version_stays() -> None:
-    """In 800 random sequences the table has the newest version of each key in the end."""
-    assert not [seed for seed in range(800) if _is_wrong(seed, Rule())]
+@pytest.mark.parametrize("deletes", [False, True])
+def test_the_newest_version_stays(deletes: bool) -> None:
+    """In random sequences the table has the newest version of each key in the end, also where records delete keys."""
+    assert not [seed for seed in range(500) if _is_wrong(seed, Rule(), deletes=deletes)]
 
 
 @pytest.mark.slow
-def test_the_newest_version_stays_in_many_sequences() -> None:
+@pytest.mark.parametrize("deletes", [False, True])
+def test_the_newest_version_stays_in_many_sequences(deletes: bool) -> None:
     """In 40,000 random sequences the table has the newest version of each key in the end."""
-    assert not [seed for seed in range(40_000) if _is_wrong(seed, Rule())]
+    assert not [seed for seed in range(40_000) if _is_wrong(seed, Rule(), deletes=deletes)]
 
 
 @pytest.mark.slow
@@ -405,6 +460,17 @@ def test_the_newest_version_stays_in_many_sequences() -> None:
 def test_each_part_of_the_rule_is_needed(rule: Rule) -> None:
     """Without one part of the rule a wrong version stays in some sequence."""
     assert any(_is_wrong(seed, rule) for seed in range(40_000))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "rule",
+    [Rule(compares_deletions_with_places=False), Rule(compares_no_deleted_key=False), Rule(locks=False)],
+    ids=str,
+)
+def test_each_part_of_the_rule_for_deletions_is_needed(rule: Rule) -> None:
+    """Without one part of the rule a key that was deleted stays, or one that is shown later is gone."""
+    assert any(_is_wrong(seed, rule, deletes=True) for seed in range(40_000))
 
 
 def test_records_are_left_unchanged() -> None:

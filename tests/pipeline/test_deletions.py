@@ -91,6 +91,34 @@ def test_a_record_deletes_its_key(site: Site, decoder: str) -> None:
     assert (known["status"], known["records"]["skipped"]) == ("already_loaded", 14)
 
 
+def test_unchanged_records_stay_as_they_are(site: Site) -> None:
+    """Where records delete, the others are compared, too; but not those whose key the same batch deletes."""
+    site.define(BY_VERSION)
+    first = [_row(number, 1) for number in range(1, 6)]
+    site.load("parcels", _write(site, "1.ndjson", first), "--no-precalculate")
+    second = [*first[:3], _gone(4, 1), _row(4, 1), _gone(5, 2), _row(6, 1)]
+    counts = site.load("parcels", _write(site, "2.ndjson", second), "--no-precalculate")["records"]
+    assert (counts["loaded"], counts["unchanged"], counts["deleted"]) == (7, 3, 2)
+    assert site.column("select etl_run from lab.parcels order by id") == [1, 1, 1, 2, 2]
+    third = site.load("parcels", _write(site, "3.ndjson", [_row(4, 1), _gone(5, 2)]), "--no-precalculate")["records"]
+    assert (third["unchanged"], third["deleted"]) == (1, 1)
+    assert set(_rows(site)) == {1, 2, 3, 4, 6}
+
+
+def test_a_late_deletion_loses_against_what_was_shown_since(site: Site) -> None:
+    """A deletion of an older run that is replayed late deletes no row that a later run has found unchanged."""
+    site.define(DEFINITION % "")
+    site.load("parcels", _write(site, "1.ndjson", [_row(1), _row(2)]), "--no-precalculate")
+    site.run("load", "parcels", _write(site, "2.ndjson", [_gone(1) | {"id": "1 late"}, _row(2)]), "--no-precalculate")
+    counts = site.load("parcels", _write(site, "3.ndjson", [_row(2), _row(1)]), "--no-precalculate")["records"]
+    assert counts["unchanged"] == 2
+    [failure] = site.failures.waiting()
+    path = site.failures.path(failure)
+    path.write_text(path.read_text().replace('"1 late"', "1"))
+    assert site.run("failed", "replay", failure, "--no-precalculate").returncode == 0
+    assert set(_rows(site)) == {1, 2}
+
+
 class Model:
     """The rows that a merge leaves: of each key the newest record counts."""
 
@@ -133,8 +161,13 @@ def test_any_order_of_loads_and_replays_leaves_the_newest_version(site: Site, se
     by_version = chance.random() < 0.6
     site.define(BY_VERSION if by_version else DEFINITION % "")
     model, late = Model(by_version=by_version), []
+    before: list[Record] = []
     for number in range(4):
         records = _random_records(chance, chance.choice([8, 40]), chance.choice([4, 30]))
+        # The next export has most of the records of this one.
+        records = chance.sample(before, len(before) // 2) + records
+        chance.shuffle(records)
+        before = records
         spoiled = [chance.random() < 0.1 for _ in records]
         sent = [
             each | {"id": f"{each['id']} late"} if odd else each for each, odd in zip(records, spoiled, strict=True)

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import Dataset
+from etl.datasets import LINEAGE, Dataset
 from etl.errors import InternalError
 from etl.ingestion.destination import effects, merging
 from etl.ingestion.destination.sending import Exchange, Waiting
@@ -74,7 +74,7 @@ class VersionOrder:
         """Note the unchanged records among the rows of a batch, and return their number."""
         if not self._compares:
             return 0
-        return (yield from self._compare(exchange, sources[self._number], piece))
+        return (yield from self._compare(exchange, sources[self._number], piece, self._deletions(sources)))
 
     def compare_keys(self, exchange: Exchange, piece: Piece, keys: Rows) -> Waiting[frozenset[int]]:
         """Return the places of the unchanged records of a batch, of which only the keys and the digests are sent."""
@@ -89,8 +89,13 @@ class VersionOrder:
         row = connection.execute(_SQL["unchanged_places"].format(**names)).fetchone()
         return frozenset(map(int, row[0].split(","))) if row else frozenset()
 
-    def _compare(self, exchange: Exchange, source: sql.Composable, piece: Piece) -> Waiting[int]:
+    def _compare(
+        self, exchange: Exchange, source: sql.Composable, piece: Piece, deletions: sql.Composable | None = None
+    ) -> Waiting[int]:
         names = self._names((), piece.offset) | {"source": source, "count": sql.Literal(piece.count)}
+        names["is_not_deleted"] = sql.SQL("true")
+        if deletions is not None:
+            names["is_not_deleted"] = _SQL["is_not_deleted"].format(**names, deletions=deletions)
         exchange.connection.execute(_SQL["make_unchanged"].format(**names))
         count = (yield from exchange.run(_SQL["find_unchanged"].format(**names))).command_tuples or 0
         if count:
@@ -100,6 +105,18 @@ class VersionOrder:
     def changed(self, sources: merging.Sources) -> list[sql.Composed]:
         """Return the rows of these sources without those of the unchanged records."""
         return [_SQL["without_unchanged"].format(source=source, unchanged=_UNCHANGED) for source in sources]
+
+    def _deletions(self, sources: merging.Sources) -> sql.Composable | None:
+        """Return the source of the keys that records delete; None: no record deletes."""
+        return sources[self._dataset.deletions[0]] if self._dataset.deletions else None
+
+    def _versions(self, sources: merging.Sources) -> sql.Composable:
+        """Return the versions of these sources: those of records, and those of deletions."""
+        records, deletions = sources[self._number], self._deletions(sources)
+        if deletions is None:
+            return records
+        names = [*self._dataset.key, *([self._dataset.newest_by] if self._dataset.newest_by else []), *LINEAGE]
+        return _SQL["versions"].format(versions=merging.listed(names), records=records, deletions=deletions)
 
     def _names(self, sources: merging.Sources, batch: int) -> dict[str, sql.Composable]:
         key = self._dataset.key
@@ -116,10 +133,11 @@ class VersionOrder:
             "key": merging.listed(key),
             "columns_of_row": merging.listed(columns, "row"),
             "is_key_of_batch": merging.same_key(key, "old", "batch"),
+            "is_key_of_gone": merging.same_key(key, "gone", "batch"),
             "is_key_of_row": merging.same_key(key, "row", "excluded"),
             "is_not_older": merging.is_not_older(self._dataset),
         }
-        return names | ({"source": sources[self._number]} if sources else {})
+        return names | ({"source": self._versions(sources)} if sources else {})
 
 
 def count_rows(connection: psycopg.Connection, sources: Sequence[sql.Composable]) -> tuple[int, ...]:

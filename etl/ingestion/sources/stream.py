@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import select
 import stat
 import sys
@@ -39,6 +40,9 @@ _DEFAULT_RETRIES = RetrySettings(
 )
 
 _LONGEST_MARK = 4
+
+_BULK = re.compile(rb'\s*(?:\xef\xbb\xbf)?\s*\{\s*"(?:index|create|update|delete)"')
+"""The beginning of a source for Elasticsearch's bulk API, perhaps."""
 
 _GET_AGAIN = "get the file again and run the same command; loaded records are not loaded twice"
 
@@ -85,6 +89,8 @@ class Stream:
             self._pipe = raw.raw
             self._pipe.begin_to_linger()
         self.head = self._fill(HEAD_BYTES)
+        if _BULK.match(self.head):
+            self._join_actions()
         self._translation = line_feeds(self.head)
         if self._translation:
             self.head = self.head.translate(self._translation)
@@ -120,6 +126,19 @@ class Stream:
             raise self._fault
         self.position += len(data)
         return data
+
+    def _join_actions(self) -> None:
+        """Read each action with its document as one record, if the source is made of these."""
+        from etl.ingestion.sources import bulk  # noqa: PLC0415 - few sources are
+
+        if not bulk.is_bulk(self.head):
+            return
+        pipe, self._is_as_stored = self._pipe, False
+        self._bytes = bulk.BulkReader(
+            _HeadedReader(self.head, self._bytes, self._fault), lambda: pipe is not None and pipe.has_lingered
+        )
+        self._count, self._fault = 0, None
+        self.head = self._fill(HEAD_BYTES)
 
     def _content(self, raw: BufferedReader) -> Reader:
         compression = compression_of(raw.peek(MAGIC_BYTES))
@@ -222,6 +241,22 @@ class _PeekedReader:
         return self._reader.read1(size)
 
 
+class _HeadedReader:
+    """The bytes that were read already, then their fault, or those of a reader."""
+
+    def __init__(self, head: bytes, reader: Reader, fault: Exception | None) -> None:
+        self._head, self._reader, self._fault = head, reader, fault
+
+    def read1(self, size: int, /) -> bytes:
+        """Return at most `size` bytes; no bytes at the end."""
+        if self._head:
+            data, self._head = self._head[:size], self._head[size:]
+            return data
+        if self._fault:
+            raise self._fault
+        return self._reader.read1(size) or b""
+
+
 class _Pipe(RawIOBase):
     """The bytes of a pipe as they come; the first `size` bytes come together, so that magic numbers are recognised.
 
@@ -264,6 +299,11 @@ class _Pipe(RawIOBase):
     def begin_to_linger(self) -> None:
         """Let reads give nothing after a pause from now on."""
         self._may_linger = True
+
+    @property
+    def has_lingered(self) -> bool:
+        """Whether the last read gave nothing because no byte came for long."""
+        return self._has_lingered
 
     def take_lingered(self) -> bool:
         """Return whether the last read gave nothing because no byte came for long."""

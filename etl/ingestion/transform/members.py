@@ -153,6 +153,8 @@ def _path(path: paths.ValuePath, is_null: Callable[[Any], bool] | None = None) -
         get: Getter = lambda item, outer, position: position  # noqa: E731 # one of several; a name would say no more
     elif path.sign == "@":
         return _key
+    elif path.sign == "!":
+        return _action(path.steps)
     elif path.sign == "$":
         return lambda item, outer, position: None  # A constant takes its place where the document is known.
     elif path.sign == ".":
@@ -168,6 +170,21 @@ def _key(item: Any, outer: Outer | None, _position: int) -> Any:
     while outer is not None:
         item, outer = outer.item, outer.outer
     return item.get(KEY)
+
+
+def _action(steps: tuple[paths.Step, ...]) -> Getter:
+    """Return the getter of the action of a record, or of a member of it."""
+    get = descending(steps) if steps else None
+
+    def get_of_action(item: Any, outer: Outer | None, position: int) -> Any:
+        while outer is not None:
+            item, outer = outer.item, outer.outer
+        for name, action in paths.ACTIONS.items():
+            if isinstance(item.get(name), dict):
+                return get(item[name], None, position) if get else action
+        return None
+
+    return get_of_action
 
 
 def _whole(item: Any, _outer: Outer | None, _position: int) -> Any:

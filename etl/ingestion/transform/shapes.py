@@ -192,6 +192,8 @@ def _place(table: Table, column: Column) -> Place:
     path = column.value_path
     if path.sign == "$":
         raise NoShape(f"column {column.name} takes a member of the document, which only a source has")
+    if path.sign == "!":
+        raise NoShape(f"column {column.name} takes the action of a record")
     level = len(table.each) - path.up
     if path.sign == "@":
         return Place(kind=KEY)

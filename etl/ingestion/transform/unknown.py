@@ -35,6 +35,9 @@ def known(dataset: Dataset) -> Known | None:
             if column.value is None
         ]
         for path in [*columns, *(condition.value_path for condition in table.where)]:
+            if path.sign == "!":
+                for name in paths.ACTIONS:
+                    root = _with(root, _named((name,)))
             if path.sign in {"", "."}:
                 outer = sum(arrays[: len(arrays) - path.up], ())
                 own = path.steps if path.steps[1:] else _named(path.steps)
