@@ -34,7 +34,7 @@ INDEX = b'{"index":{"_index":"orders","_id":"1"}}\n'
 
 
 def _random_request(chance: random.Random, line_end: str) -> tuple[str, list[dict[str, Any]]]:
-    """Return lines, and the records that they stand for."""
+    """Return lines, and the records that they are for."""
     lines, records = [], []
     for number in range(chance.randrange(1, 9)):
         action, metadata = chance.choice(["index", "create", "update", "delete"]), {"_id": str(number)}
