@@ -34,7 +34,7 @@ INDEX = b'{"index":{"_index":"orders","_id":"1"}}\n'
 
 
 def _random_request(chance: random.Random, line_end: str) -> tuple[str, list[dict[str, Any]]]:
-    """Return lines, and the records that they are for."""
+    """Return lines, and the records that they mean."""
     lines, records = [], []
     for number in range(chance.randrange(1, 9)):
         action, metadata = chance.choice(["index", "create", "update", "delete"]), {"_id": str(number)}
@@ -47,7 +47,8 @@ def _random_request(chance: random.Random, line_end: str) -> tuple[str, list[dic
         document: dict[str, Any] = chance.choice(
             [{}, {"a": '}{\\"', "index": 7}, {"a": [{"b": None}], "doc": {"ü": 1}}]
         )
-        sent = {"doc": document} | chance.choice([{}, {"doc_as_upsert": True}]) if action == "update" else document
+        options: dict[str, Any] = chance.choice([{}, {"doc_as_upsert": True}])
+        sent = {"doc": document} | options if action == "update" else document
         text = json.dumps(sent, ensure_ascii=chance.random() < 0.5)
         lines.append(f"{head}{blank}{line_end}{chance.choice(['', line_end])}{blank}{text}{line_end}")
         records.append({f"${action}": metadata} | document)
