@@ -47,11 +47,7 @@ def load(name: str) -> Queries:
     return Queries(name)
 
 
-def one(
-    connection: psycopg.Connection,
-    statement: sql.SQL | sql.Composed,
-    values: Mapping[str, Any] | Sequence[Any] | None = None,
-) -> dict[str, Any]:
+def one(connection: psycopg.Connection, statement: sql.SQL | sql.Composed, values: Values = None) -> dict[str, Any]:
     """Return the only row of a statement, by column.
 
     Raises InternalError when it gives none.
@@ -64,9 +60,7 @@ def one(
 
 
 def rows(
-    connection: psycopg.Connection,
-    statement: sql.SQL | sql.Composed,
-    values: Mapping[str, Any] | Sequence[Any] | None = None,
+    connection: psycopg.Connection, statement: sql.SQL | sql.Composed, values: Values = None
 ) -> list[dict[str, Any]]:
     """Return the rows of a statement, by column."""
     with connection.cursor(row_factory=dict_row) as cursor:

@@ -232,7 +232,7 @@ def test_a_later_load_leaves_the_records_of_a_group_as_they_are(site: Site) -> N
 def test_small_files_of_a_network_are_read_ahead(parcels: Site) -> None:
     """Several requests wait at once, and the files are loaded in one transaction, in their order, and known again."""
     with web_server() as web:
-        web.together = threading.Barrier(4)
+        web.barrier = threading.Barrier(4)
         for number in range(8):
             web.others[f"/{number}.ndjson"] = json.dumps(parcel(number)).encode() + b"\n"
         urls = [f"{web.url}/{number}.ndjson" for number in range(8)]

@@ -13,13 +13,13 @@ from typing import Any
 class Web:
     """The content that the server sends, or another at a path; and its address.
 
-    `together`: so many requests have to wait before any of them gets an answer.
+    `barrier`: so many requests have to wait before any of them gets an answer.
     """
 
     content: bytes = b""
     url: str = ""
     others: dict[str, bytes] = field(default_factory=dict)
-    together: threading.Barrier | None = None
+    barrier: threading.Barrier | None = None
 
 
 @contextmanager
@@ -33,8 +33,8 @@ def web_server() -> Iterator[Web]:
 
         def do_GET(self) -> None:
             content = web.others.get(self.path, web.content)
-            if web.together is not None:
-                web.together.wait(30)
+            if web.barrier is not None:
+                web.barrier.wait(30)
             with suppress(BrokenPipeError, ConnectionResetError):  # The reader may have heard enough.
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(content)))

@@ -208,15 +208,15 @@ def _is_shallow(data: bytes, values: Sequence[msgspec.Raw]) -> bool:
     most_objects = max(sizes) // len(b'{"":}')
     if most_objects + _count_up_to(LAYER_LEVELS, b"[", data) < LAYER_LEVELS:
         return True
-    together = max(1, len(sizes) // _GROUPS)
+    step = max(1, len(sizes) // _GROUPS)
     between = len(data) - sum(sizes)
     begin = 0
-    for first in range(0, len(sizes), together):
-        size = sum(sizes[first : first + together])
+    for first in range(0, len(sizes), step):
+        size = sum(sizes[first : first + step])
         # All bytes between values may come before these values, or none.
         around = data[begin : begin + size + between]
         if around.count(b"{") + around.count(b"[") > LAYER_LEVELS and any(
-            is_nested_deeper(bytes(value), LAYER_LEVELS) for value in values[first : first + together]
+            is_nested_deeper(bytes(value), LAYER_LEVELS) for value in values[first : first + step]
         ):
             return False
         begin += size

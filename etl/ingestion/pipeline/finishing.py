@@ -33,11 +33,11 @@ def finish(stream: Stream, opening: Opening) -> None:
             run.attempt.progress.bytes_read = stream.position
     unopened = [attempt for attempt, run in zip(opening.attempts, opening.runs, strict=True) if run is None]
     error = next((attempt.progress.error for attempt in unopened if attempt.target.is_atomic), None)
-    together = [run for run in open_runs if run.context.run.is_atomic]
+    atomic = [run for run in open_runs if run.context.run.is_atomic]
     alone = [[run] for run in open_runs if not run.context.run.is_atomic and not run.attempt.progress.is_shorter]
-    for group in [together] * bool(together) + alone:
+    for group in [atomic, *alone] if atomic else alone:
         with ending([run.attempt for run in group]):
-            _finish_group(stream, group, error if group is together else None)
+            _finish_group(stream, group, error if group is atomic else None)
 
 
 def _finish_group(stream: Stream, group: Sequence[OpenRun], error: EtlError | None) -> None:

@@ -118,7 +118,8 @@ class Projection:
             return None
         try:
             return [
-                table.rows_of_all(records, [lineage.of(table.table) for lineage in lineages]) for table in self._tables
+                table.rows_together(records, [lineage.of(table.table) for lineage in lineages])
+                for table in self._tables
             ]
         except (Misfit, RecordRefusal):
             return None

@@ -66,7 +66,7 @@ class CompiledTable(NamedTuple):
             if takes is None or takes(element, outer, position)
         )
 
-    def rows_of_all(self, records: Sequence[Any], lineages: Sequence[str]) -> Iterable[str]:
+    def rows_together(self, records: Sequence[Any], lineages: Sequence[str]) -> Iterable[str]:
         """Return the rows of many records.
 
         Raises Misfit or RecordRefusal if one of them does not fit.
