@@ -172,13 +172,16 @@ class Front:
         if (await self._versions.now()).get(answer.aggregate) != answer.version:
             self._kept.drop(key)
             return False
-        freshness = replace(freshness, version=answer.version)
+        if freshness.version != answer.version:  # A look has not seen it yet.
+            freshness = replace(freshness, version=answer.version)
         fresh = fresh_headers(freshness, answer.etag)
         if_none_match = headers.get(b"if-none-match")
         if if_none_match is not None and matches(if_none_match, answer.etag):
             await send({"type": "http.response.start", "status": 304, "headers": fresh})
             await send({"type": "http.response.body", "body": b""})
             return True
+        if answer.body is None:
+            return False
         length = (b"content-length", str(len(answer.body)).encode())
         await send({"type": "http.response.start", "status": 200, "headers": [*answer.headers, length, *fresh]})
         body = b"" if scope["method"] == "HEAD" else answer.body
