@@ -39,7 +39,7 @@ class _Page:
     """The text of the rows of a page, and the key of the last one where there are more."""
 
     freshness: Freshness
-    body: str
+    body: bytes
     last_key: str | None
 
 
@@ -77,7 +77,7 @@ class Rows:
         statement = statements.of_page(request)
 
         async def read(connection: Connection) -> tuple[Any, ...] | None:
-            return await (await connection.execute(statement.text, statement.values)).fetchone()
+            return await (await connection.execute(statement.text, statement.values, binary=True)).fetchone()
 
         try:
             row = await self._sessions.read(identity.database_role, read)
@@ -94,7 +94,7 @@ class Rows:
             known = await self._freshness(request.table, identity)
         version, facts_through, body, last_key = row
         freshness = replace(known, version=version, facts_through=facts_through)
-        return _Page(freshness=freshness, body=body or "", last_key=last_key)
+        return _Page(freshness=freshness, body=body or b"", last_key=last_key)
 
     async def _freshness(self, table: Table, identity: Identity) -> Freshness:
         """Read how fresh an aggregate is, where the watch does not know it now."""
@@ -193,11 +193,11 @@ def _next(request: Request, token: str) -> str:
 
 
 def _body(asked: PageRequest, page: _Page, token: str | None) -> bytes:
-    end = "" if not page.body else "\r\n" if asked.format == "csv" else "\n"
+    end = b"" if not page.body else b"\r\n" if asked.format == "csv" else b"\n"
     if asked.format == "csv":
-        return f"{','.join(map(_header, asked.columns))}\r\n{page.body}{end}".encode()
+        return b"".join((",".join(map(_header, asked.columns)).encode(), b"\r\n", page.body, end))
     if asked.format == "ndjson":
-        return f"{page.body}{end}".encode()
+        return page.body + end
     head: dict[str, Any] = {
         "aggregate": asked.table.name,
         "version": page.freshness.version,
@@ -208,7 +208,7 @@ def _body(asked: PageRequest, page: _Page, token: str | None) -> bytes:
     }
     if asked.format == "columns":
         head["columns"] = [column.name for column in asked.columns]
-    return b"".join((msgspec.json.encode(head)[:-1], b',"rows":[', page.body.encode(), b"]}\n"))
+    return b"".join((msgspec.json.encode(head)[:-1], b',"rows":[', page.body, b"]}\n"))
 
 
 def _header(column: Column) -> str:

@@ -62,7 +62,7 @@ select
 select
     freshness.version,
     to_json(freshness.facts_through) #>> '{{}}' as facts_through,
-    page.body,
+    convert_to(page.body, 'UTF8') as body,
     case when page.count_rows > {rows} then page.last_key end as last_key
 from analytics.freshness
 cross join (

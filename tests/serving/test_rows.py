@@ -222,7 +222,7 @@ def test_a_formula_comes_as_a_text(client: httpx.Client, demo: Site) -> None:
         for words, begin in (("", "=1+"), ("&for=spreadsheet", "'=1+")):
             table = _of(connection, "carrier_scorecard")
             statement = statements.of_page(filters.parse(table, f"format=csv&select=carrier,month&limit=1{words}"))
-            body = str(connection.execute(statement.text, statement.values).fetchall()[0][2])
+            body = bytes(connection.execute(statement.text, statement.values).fetchall()[0][2]).decode()
             assert body.startswith(begin)
             assert body.endswith(",2024-01-01")
 
