@@ -7,7 +7,7 @@ from psycopg.rows import class_row
 
 from etl import queries
 from etl.serving.identity import Identity
-from etl.serving.pool import Connection, Snapshots
+from etl.serving.pool import Connection, Sessions
 from etl.serving.rows import table_named
 from etl.serving.tables import Column, Table
 from etl.serving.watching import Freshness, Watch
@@ -53,7 +53,7 @@ class FreshnessList:
     freshness: list[Freshness]
 
 
-def router(watch: Watch, snapshots: Snapshots) -> APIRouter:
+def router(watch: Watch, sessions: Sessions) -> APIRouter:
     """Return the routes that say what there is."""
     routes = APIRouter(prefix="/v1", tags=["aggregates"])
 
@@ -77,7 +77,7 @@ def router(watch: Watch, snapshots: Snapshots) -> APIRouter:
                 await cursor.execute(_SQL["freshness"])
                 return await cursor.fetchall()
 
-        return FreshnessList(freshness=await snapshots.read(identity.database_role, read))
+        return FreshnessList(freshness=await sessions.read(identity.database_role, read))
 
     return routes
 

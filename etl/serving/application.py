@@ -21,7 +21,7 @@ from etl.serving.kept import Kept
 from etl.serving.ledger import Ledger
 from etl.serving.metrics import Metrics
 from etl.serving.openapi import Description, describe
-from etl.serving.pool import Connection, Snapshots
+from etl.serving.pool import Connection, Sessions
 from etl.serving.problems import ProblemError
 from etl.serving.stream import Stream
 from etl.serving.tables import read_tables
@@ -49,8 +49,8 @@ class Service:
     """The parts of a running service."""
 
     def __init__(self, database: Database, config_dir: Path, limits: Limits, *, has_access_log: bool) -> None:
-        self.snapshots = Snapshots(database, size=limits.connections, statement_seconds=limits.statement_seconds)
-        self.watch = Watch(database, self.snapshots, config_dir)
+        self.sessions = Sessions(database, size=limits.connections, statement_seconds=limits.statement_seconds)
+        self.watch = Watch(database, self.sessions, config_dir)
         self.versions = Versions(database)
         self.kept = Kept(limits.kept_bytes)
         self.access = AccessLog(is_on=has_access_log)
@@ -61,7 +61,7 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Watch the database and write the access log while the context lasts."""
-        await self.snapshots.open()
+        await self.sessions.open()
         tasks = [asyncio.create_task(self.watch.run()), asyncio.create_task(self._flush())]
         try:
             with suppress(TimeoutError):
@@ -73,7 +73,7 @@ class Service:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.versions.close()
-            await self.snapshots.close()
+            await self.sessions.close()
             self.access.flush()
 
     async def _flush(self) -> None:
@@ -90,13 +90,13 @@ class Service:
 
         try:
             async with asyncio.timeout(_READY_SECONDS):
-                return await self.snapshots.read(None, look)
+                return await self.sessions.read(None, look)
         except (ProblemError, TimeoutError):
             return False
 
     def state(self) -> dict[str, float]:
         """Return the values of now for the metrics."""
-        counts = self.snapshots.counts
+        counts = self.sessions.counts
         return {
             "connections": counts.get("pool_size", 0),
             "connections_free": counts.get("pool_available", 0),
@@ -140,9 +140,9 @@ def routed(service: Service) -> FastAPI:
         redirect_slashes=False,
     )
     description = Description(app, service.watch)
-    app.include_router(aggregates.router(service.watch, service.snapshots))
+    app.include_router(aggregates.router(service.watch, service.sessions))
     app.include_router(ledger.router(service.ledger))
-    answers = rows.Rows(service.watch, service.snapshots, service.kept)
+    answers = rows.Rows(service.watch, service.versions, service.sessions, service.kept)
     app.add_route(rows.PATH, answers.answer, methods=["GET"])
     app.add_route("/v1/stream", service.stream.answer, methods=["GET"])
     app.add_route("/v1/openapi.json", description.answer, methods=["GET"])

@@ -36,13 +36,13 @@ _SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
     (
         b"content-security-policy",
         b"default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
 ]
+_SAME_ORIGIN = (b"cross-origin-resource-policy", b"same-origin")
 _PREFLIGHT: Headers = [
     (b"access-control-allow-methods", b"GET, HEAD, POST"),
     (b"access-control-allow-headers", b"Authorization, X-Api-Key, If-None-Match, Content-Type"),
@@ -172,13 +172,16 @@ class Front:
         if (await self._versions.now()).get(answer.aggregate) != answer.version:
             self._kept.drop(key)
             return False
-        freshness = replace(freshness, version=answer.version)
+        if freshness.version != answer.version:  # A look has not seen it yet.
+            freshness = replace(freshness, version=answer.version)
         fresh = fresh_headers(freshness, answer.etag)
         if_none_match = headers.get(b"if-none-match")
         if if_none_match is not None and matches(if_none_match, answer.etag):
             await send({"type": "http.response.start", "status": 304, "headers": fresh})
             await send({"type": "http.response.body", "body": b""})
             return True
+        if answer.body is None:
+            return False
         length = (b"content-length", str(len(answer.body)).encode())
         await send({"type": "http.response.start", "status": 200, "headers": [*answer.headers, length, *fresh]})
         body = b"" if scope["method"] == "HEAD" else answer.body
@@ -188,9 +191,11 @@ class Front:
     def _cors(self, origin: bytes) -> Headers:
         """Return the headers that let a page of a listed origin read the answer."""
         if not self._origins:
-            return []
+            return [_SAME_ORIGIN]
         vary = (b"vary", b"Origin")
-        return [(b"access-control-allow-origin", origin), *_EXPOSED, vary] if origin in self._origins else [vary]
+        if origin in self._origins:
+            return [(b"access-control-allow-origin", origin), *_EXPOSED, vary]
+        return [vary, _SAME_ORIGIN]
 
     def _sender(self, exchange: _Exchange, cors: Headers, send: Send) -> Send:
         """Return a function that sends messages with the headers of every answer, and counts them."""
@@ -200,10 +205,8 @@ class Front:
             if message["type"] == "http.response.start":
                 exchange.has_begun = True
                 served.status = message["status"]
-                own = [*message.get("headers", ()), (b"x-request-id", exchange.request_id), *cors]
-                names = {name for name, _ in own}
-                own += [header for header in _SECURITY if header[0] not in names]
-                if b"cache-control" not in names:
+                own = [*message.get("headers", ()), (b"x-request-id", exchange.request_id), *_SECURITY, *cors]
+                if not any(name == b"cache-control" for name, _ in own):
                     own.append((b"cache-control", b"no-store"))
                 message["headers"] = own
             else:

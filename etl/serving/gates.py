@@ -14,7 +14,7 @@ from etl import queries
 from etl.serving.identity import ANYONE, Identity, Role
 from etl.serving.keys import digest_of, looks_like_key
 from etl.serving.limiting import Rate
-from etl.serving.pool import Connection, Snapshots
+from etl.serving.pool import Connection, Sessions
 from etl.serving.problems import ProblemError
 from etl.serving.watching import Watch
 
@@ -61,9 +61,9 @@ class _Known:
 class Keys:
     """`--auth keys`: who has a key that is valid now. A change of keys counts from its notification on."""
 
-    def __init__(self, watch: Watch, snapshots: Snapshots, rate: Rate) -> None:
+    def __init__(self, watch: Watch, sessions: Sessions, rate: Rate) -> None:
         self._watch = watch
-        self._snapshots = snapshots
+        self._sessions = sessions
         self._rate = rate
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._changes = -1
@@ -111,7 +111,7 @@ class Keys:
             answer = await (await connection.execute(_SQL["has_role"], {"role": role})).fetchone()
             return row, bool(answer and answer[0])
 
-        row, has_role = await self._snapshots.read(None, find)
+        row, has_role = await self._sessions.read(None, find)
         if row is None:
             return _Known(identity=None, until=now + _KNOWN_SECONDS)
         role: Role = row["role"]

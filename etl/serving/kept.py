@@ -14,13 +14,16 @@ _ROOM_OF_AN_ENTRY = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """An answer of 200 as bytes. `etag` names its rows, `headers` are those that do not change with the freshness."""
+    """An answer of 200 as bytes. `etag` names its rows, `headers` are those that do not change with the freshness.
+
+    Without a body only its tag is known: of an address that was asked for with this tag.
+    """
 
     aggregate: str
     version: int
     etag: bytes
     headers: Headers
-    body: bytes
+    body: bytes | None
 
 
 class Kept:
@@ -61,7 +64,7 @@ class Kept:
 
 
 def _room(key: Key, answer: Answer) -> int:
-    return len(answer.body) + len(key[0]) + len(key[1]) + len(key[2]) + _ROOM_OF_AN_ENTRY
+    return len(answer.body or b"") + len(key[0]) + len(key[1]) + len(key[2]) + _ROOM_OF_AN_ENTRY
 
 
 def matches(if_none_match: bytes, etag: bytes) -> bool:

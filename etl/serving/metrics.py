@@ -23,6 +23,7 @@ class Metrics:
             "etl_serve_kept_answers", "Answers without the database.", ["status"], registry=self._registry
         )
         self._gauges: dict[str, Gauge] = {}
+        self._sent: dict[str, Counter] = {}
         self._known: dict[tuple[str, str, int], Histogram] = {}
 
     def note(self, method: str, served: Served) -> None:
@@ -36,7 +37,10 @@ class Metrics:
         if found is None:
             found = self._known[key] = self._seconds.labels(key[0], key[1], str(key[2]))
         found.observe(served.seconds)
-        self._bytes.labels(key[0]).inc(served.bytes)
+        sent = self._sent.get(key[0])
+        if sent is None:
+            sent = self._sent[key[0]] = self._bytes.labels(key[0])
+        sent.inc(served.bytes)
         if served.is_kept:
             self._kept.labels(str(served.status)).inc()
 

@@ -1,11 +1,12 @@
-"""Read-only snapshots of the database, each as the role of the one who asks."""
+"""Read-only sessions of the database, each as the role of the one who asks."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 import psycopg
-from psycopg import IsolationLevel, sql
+from psycopg import sql
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from etl import queries
@@ -24,11 +25,13 @@ WAIT_SECONDS = 2.0
 MAX_WAITING = 200
 
 
-class Snapshots:
+class Sessions:
     """Connections to a database from which answers are read."""
 
     def __init__(self, database: Database, *, size: int, statement_seconds: float) -> None:
         self._statement_timeout = f"{round(statement_seconds * 1000)}ms"
+        self._roles: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
+        """The role of each session that has another than its user."""
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             conninfo_of(database, APPLICATION),
             min_size=min(2, size),
@@ -56,23 +59,25 @@ class Snapshots:
 
     async def _configure(self, connection: Connection) -> None:
         await configure(connection, self._statement_timeout)
-        await connection.set_autocommit(False)
-        await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
-        await connection.set_read_only(True)
 
     @asynccontextmanager
-    async def snapshot(self, role: str | None) -> AsyncIterator[Connection]:
-        """Give a connection in a read-only snapshot, with the rights of a role of the database.
+    async def session(self, role: str | None) -> AsyncIterator[Connection]:
+        """Give a session that only reads, with the rights of a role of the database; each statement is a snapshot.
 
         Raises PoolTimeout and TooManyRequests when all connections are in use.
         """
-        async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
-            if role is not None:
-                await connection.execute(sql.SQL("set local role {}").format(sql.Identifier(role)))
+        async with self._pool.connection() as connection:
+            # The role stays with the session, and each use sets its own: a statement less for most.
+            if self._roles.get(connection) != role:
+                self._roles.pop(connection, None)
+                name = sql.SQL("none") if role is None else sql.Identifier(role)
+                await connection.execute(sql.SQL("set role {}").format(name))
+                if role is not None:
+                    self._roles[connection] = role
             yield connection
 
     async def read(self, role: str | None, reading: Callable[[Connection], Awaitable[T]]) -> T:
-        """Return what a function reads in a snapshot; after the end of the connection it is called once more.
+        """Return what a function reads in a session; after the end of the connection it is called once more.
 
         Raises ProblemError for errors of the database.
         """
@@ -88,7 +93,7 @@ class Snapshots:
             raise problems.of_database(error) from error
 
     async def _read(self, role: str | None, reading: Callable[[Connection], Awaitable[T]]) -> T:
-        async with self.snapshot(role) as connection:
+        async with self.session(role) as connection:
             return await reading(connection)
 
 

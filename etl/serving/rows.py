@@ -1,9 +1,10 @@
 """`GET /v1/aggregates/{name}/rows`: a page of an aggregate, from one snapshot, in the format that is asked for."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -13,14 +14,15 @@ from psycopg.rows import class_row
 from zlib_ng import zlib_ng
 
 from etl import queries
-from etl.serving import filters, statements
+from etl.serving import filters, problems, statements
 from etl.serving.filters import FORMATS, Format, PageRequest
 from etl.serving.identity import Identity
 from etl.serving.kept import Answer, Headers, Kept, Key, matches
-from etl.serving.pool import Connection, Snapshots
+from etl.serving.pool import Connection, Sessions
 from etl.serving.problems import ProblemError
 from etl.serving.statements import Statement
-from etl.serving.tables import Table
+from etl.serving.tables import Column, Table
+from etl.serving.versions import Versions
 from etl.serving.watching import Freshness, Watch
 
 PATH = "/v1/aggregates/{name}/rows"
@@ -34,16 +36,20 @@ _SQL = queries.load("serving")
 
 @dataclass(frozen=True, kw_only=True)
 class _Page:
+    """The text of the rows of a page, and the key of the last one where there are more."""
+
     freshness: Freshness
-    lines: Sequence[tuple[Any, ...]]
+    body: bytes
+    last_key: str | None
 
 
 class Rows:
     """Answers requests for rows, and keeps the answers."""
 
-    def __init__(self, watch: Watch, snapshots: Snapshots, kept: Kept) -> None:
+    def __init__(self, watch: Watch, versions: Versions, sessions: Sessions, kept: Kept) -> None:
         self._watch = watch
-        self._snapshots = snapshots
+        self._versions = versions
+        self._sessions = sessions
         self._kept = kept
 
     async def answer(self, request: Request) -> Response:
@@ -56,29 +62,52 @@ class Rows:
         identity: Identity = request.scope["etl.identity"]
         page_request = filters.parse(table, request.url.query, request.headers.get("accept", ""))
         if_none_match = request.headers.get("if-none-match", "").encode("latin-1")
+        if if_none_match and not table.has_policies and self._watch.is_known:
+            version = (await self._versions.now()).get(table.name)
+            etag = etag_of(table, version or 0, identity, page_request.format)
+            known = self._watch.freshness.get(table.name)
+            if version is not None and known is not None and matches(if_none_match, etag):
+                tag = Answer(aggregate=table.name, version=version, etag=etag, headers=[], body=None)
+                self._kept.put(request.scope["etl.key"], tag)
+                return Response(status_code=304, headers=_of_freshness(replace(known, version=version), etag))
         page = await self._read(page_request, identity)
         return self._answer(request, page_request, page, if_none_match)
 
     async def _read(self, request: PageRequest, identity: Identity) -> _Page:
         statement = statements.of_page(request)
 
-        async def read(connection: Connection) -> _Page:
-            fresh = connection.cursor(row_factory=class_row(Freshness))
-            await fresh.execute(_SQL["freshness_of"], {"aggregate": request.table.name})
-            rows = await connection.execute(statement.text, statement.values)
-            freshness = await fresh.fetchone()
-            if freshness is None or freshness.version is None:
-                raise ProblemError(
-                    503, f"{request.table.name} was never computed: `etl precalculate`", {"Retry-After": "10"}
-                )
-            return _Page(freshness=freshness, lines=await rows.fetchall())
+        async def read(connection: Connection) -> tuple[Any, ...] | None:
+            return await (await connection.execute(statement.text, statement.values, binary=True)).fetchone()
 
         try:
-            return await self._snapshots.read(identity.database_role, read)
+            row = await self._sessions.read(identity.database_role, read)
         except ProblemError as problem:
             if problem.status != 422:
                 raise
             raise await self._explained(statement, identity, problem) from problem
+        if row is None or row[0] is None:
+            raise ProblemError(
+                503, f"{request.table.name} was never computed: `etl precalculate`", {"Retry-After": "10"}
+            )
+        known = self._watch.freshness.get(request.table.name) if self._watch.is_known else None
+        if known is None:
+            known = await self._freshness(request.table, identity)
+        version, facts_through, body, last_key = row
+        freshness = replace(known, version=version, facts_through=facts_through)
+        return _Page(freshness=freshness, body=body or b"", last_key=last_key)
+
+    async def _freshness(self, table: Table, identity: Identity) -> Freshness:
+        """Read how fresh an aggregate is, where the watch does not know it now."""
+
+        async def read(connection: Connection) -> Freshness | None:
+            async with connection.cursor(row_factory=class_row(Freshness)) as cursor:
+                await cursor.execute(_SQL["freshness_of"], {"aggregate": table.name})
+                return await cursor.fetchone()
+
+        found = await self._sessions.read(identity.database_role, read)
+        if found is None:
+            raise problems.busy("the aggregate is being made again")
+        return found
 
     async def _explained(self, statement: Statement, identity: Identity, problem: ProblemError) -> ProblemError:
         """Return the problem of values that do not fit their types, with the columns of these."""
@@ -87,7 +116,7 @@ class Rows:
         async def find(connection: Connection) -> list[tuple[Any, ...]]:
             return await (await connection.execute(text, values)).fetchall()
 
-        wrong = [statement.given[place][1] for (place,) in await self._snapshots.read(identity.database_role, find)]
+        wrong = [statement.given[place][1] for (place,) in await self._sessions.read(identity.database_role, find)]
         if not wrong:
             return problem
         return ProblemError(
@@ -103,12 +132,10 @@ class Rows:
         fresh = _of_freshness(page.freshness, etag)
         if if_none_match and not table.has_policies and matches(if_none_match, etag):
             return Response(status_code=304, headers=fresh)
-        lines = page.lines[: asked.limit]
         token = None
-        if len(page.lines) > asked.limit:
-            last = lines[-1][0] if asked.format == "csv" else lines[-1][1]
-            token = filters.token_of(table, msgspec.json.decode(last), descending=asked.descending)
-        body = _body(asked, page, lines, token)
+        if page.last_key is not None:
+            token = filters.token_of(table, msgspec.json.decode(page.last_key), descending=asked.descending)
+        body = _body(asked, page, token)
         headers = {"Content-Type": FORMATS[asked.format], "Vary": "Accept, Accept-Encoding, Authorization"}
         if token:
             headers["Link"] = f'<{_next(request, token)}>; rel="next"'
@@ -143,6 +170,7 @@ def _of_freshness(freshness: Freshness, etag: bytes) -> dict[str, str]:
     return {name.decode(): value.decode("latin-1") for name, value in fresh_headers(freshness, etag)}
 
 
+@lru_cache(maxsize=1_000)
 def fresh_headers(freshness: Freshness, etag: bytes) -> Headers:
     """Return the headers of the freshness of an answer."""
     version = freshness.version or 0
@@ -164,14 +192,12 @@ def _next(request: Request, token: str) -> str:
     return f"{request.url.path}?{query}"
 
 
-def _body(asked: PageRequest, page: _Page, lines: Sequence[tuple[Any, ...]], token: str | None) -> bytes:
+def _body(asked: PageRequest, page: _Page, token: str | None) -> bytes:
+    end = b"" if not page.body else b"\r\n" if asked.format == "csv" else b"\n"
     if asked.format == "csv":
-        texts = [statements.csv_line([column.name for column in asked.columns])]
-        texts += [statements.csv_line(line[1:]) for line in lines]
-        return "".join(texts).encode()
-    texts = [line[0] for line in lines]
+        return b"".join((",".join(map(_header, asked.columns)).encode(), b"\r\n", page.body, end))
     if asked.format == "ndjson":
-        return "".join(f"{text}\n" for text in texts).encode()
+        return page.body + end
     head: dict[str, Any] = {
         "aggregate": asked.table.name,
         "version": page.freshness.version,
@@ -182,4 +208,10 @@ def _body(asked: PageRequest, page: _Page, lines: Sequence[tuple[Any, ...]], tok
     }
     if asked.format == "columns":
         head["columns"] = [column.name for column in asked.columns]
-    return b"".join((msgspec.json.encode(head)[:-1], b',"rows":[', ",".join(texts).encode(), b"]}\n"))
+    return b"".join((msgspec.json.encode(head)[:-1], b',"rows":[', page.body, b"]}\n"))
+
+
+def _header(column: Column) -> str:
+    """Return the name of a column as a field of CSV."""
+    name = column.name
+    return name if re.fullmatch(r"[^\",\r\n]+", name) else '"' + name.replace('"', '""') + '"'

@@ -78,7 +78,7 @@ def serve(database: Database, config_dir: Path, settings: ServeSettings) -> int:
 def _gate(service: Service, settings: ServeSettings) -> Gate:
     if settings.auth == "none":
         return Loopback()
-    return Keys(service.watch, service.snapshots, Rate(settings.rate_limit))
+    return Keys(service.watch, service.sessions, Rate(settings.rate_limit))
 
 
 def origins_of(settings: ServeSettings) -> frozenset[bytes]:

@@ -1,6 +1,11 @@
-"""The statements of a page: identifiers are quoted, and each value is a parameter that the server reads as its type."""
+"""The statements of a page: identifiers are quoted, and each value is a parameter that the server reads as its type.
 
-from collections.abc import Iterable, Sequence
+The server makes the text of a page, so that a page costs this process little. The statements are kept, because to
+compose one of forty columns takes longer than to run it for one row.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -13,42 +18,77 @@ _SQL = queries.load("serving")
 _COMMA = sql.SQL(", ")
 # What a spreadsheet would run as a formula begins with one of these.
 _FORMULA = "^[=+\\-@\t\r\n|]"
+_SEPARATORS = {"json": ",", "columns": ",", "ndjson": "\n", "csv": "\r\n"}
+_MOST_KEPT = 500
+
+_kept: OrderedDict[object, bytes] = OrderedDict()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
     """A statement with its values; `given` are pairs of each value and the column whose type it must fit."""
 
-    text: sql.Composed
+    text: bytes
     values: tuple[object, ...]
     given: tuple[tuple[str, Column], ...]
 
 
 def of_page(request: PageRequest) -> Statement:
-    """Return the statement that reads a page and one row more, which says whether there is a next page."""
+    """Return the statement that reads the freshness of an aggregate and a page of it."""
+    values, given = _values(request)
+    shape = _shape(request)
+    text = _kept.get(shape)
+    if text is None:
+        text = _kept[shape] = _composed(request).as_bytes()
+        if len(_kept) > _MOST_KEPT:
+            _kept.popitem(last=False)
+    else:
+        _kept.move_to_end(shape)
+    return Statement(text=text, values=values, given=given)
+
+
+def _shape(request: PageRequest) -> object:
+    """Return what the text of the statement depends on: all of a request but its values."""
+    return (
+        request.table.mark,
+        tuple(column.name for column in request.columns),
+        tuple(
+            (each.column.name, each.operator, each.is_negated, each.values if each.operator == "is" else None)
+            for each in request.conditions
+        ),
+        request.after is None,
+        request.descending,
+        request.limit,
+        request.format,
+        request.numbers_as_text,
+        request.for_spreadsheet,
+    )
+
+
+def _composed(request: PageRequest) -> sql.Composed:
     table = request.table
-    conditions, values, given = _where(request)
     keys = [table.columns[name] for name in table.key]
     inner = [*request.columns, *(column for column in keys if column not in request.columns)]
-    key = _COMMA.join(sql.SQL("{}::text").format(_of_page(column)) for column in keys)
-    parts: dict[str, sql.Composable | int] = {
-        "key": key,
-        "rows": sql.Literal(request.limit),
-        "columns": _COMMA.join(_quoted(column) for column in inner),
-        "table": sql.Identifier(*table.aggregate.table.split(".")),
-        "conditions": conditions,
-        "order": _order(table, descending=request.descending),
-        "limit": sql.Literal(request.limit + 1),
-    }
-    if request.format == "csv":
-        parts["fields"] = _COMMA.join(_field(column, request) for column in request.columns)
-        return Statement(text=_SQL["as_fields"].format(**parts), values=values, given=given)
-    parts["line"] = _line(request, covers_inner=len(inner) == len(request.columns))
-    return Statement(text=_SQL["page"].format(**parts), values=values, given=given)
+    return _SQL["page"].format(
+        aggregate=_literal(table.name),
+        separator=_literal(_SEPARATORS[request.format]),
+        line=_line(request, covers_inner=len(inner) == len(request.columns)),
+        key=_COMMA.join(sql.SQL("{}::text").format(_of_page(column)) for column in keys),
+        rows=sql.Literal(request.limit),
+        columns=_COMMA.join(_quoted(column) for column in inner),
+        table=sql.Identifier(*table.aggregate.table.replace("%", "%%").split(".")),
+        conditions=_where(request),
+        order=_order(table, descending=request.descending),
+        limit=sql.Literal(request.limit + 1),
+    )
+
+
+def _literal(text: str) -> sql.Literal:
+    """Return a text for a statement with values, in which a percent sign begins a placeholder."""
+    return sql.Literal(text.replace("%", "%%"))
 
 
 def _quoted(column: Column) -> sql.Identifier:
-    """Return the name of a column for a statement with values, in which a percent sign begins a placeholder."""
     return sql.Identifier(column.name.replace("%", "%%"))
 
 
@@ -66,30 +106,34 @@ def _order(table: Table, *, descending: bool) -> sql.Composable:
     return _COMMA.join(_quoted(table.columns[name]) + way for name in table.key)
 
 
-def _where(request: PageRequest) -> tuple[sql.Composable, tuple[object, ...], tuple[tuple[str, Column], ...]]:
-    """Return the conditions, their values, and each value with its column."""
-    parts: list[sql.Composable] = [sql.SQL("true")]
+def _values(request: PageRequest) -> tuple[tuple[object, ...], tuple[tuple[str, Column], ...]]:
+    """Return the values of the conditions in their order, and each value with its column."""
     values: list[object] = []
     given: list[tuple[str, Column]] = []
     for condition in request.conditions:
-        parts.append(_condition(condition))
         if condition.operator != "is":
             values.append(list(condition.values) if condition.operator == "in" else _value(condition))
             given += [(value, condition.column) for value in condition.values]
     if request.after is not None:
-        keys = [request.table.columns[name] for name in request.table.key]
-        way = sql.SQL("<" if request.descending else ">")
-        parts.append(
-            sql.SQL("({}) {} ({})").format(_COMMA.join(map(_quoted, keys)), way, _COMMA.join(map(_typed, keys)))
-        )
         values += request.after
-        given += zip(request.after, keys, strict=True)
-    return sql.SQL(" and ").join(parts), tuple(values), tuple(given)
+        columns = [request.table.columns[name] for name in request.table.key]
+        given += zip(request.after, columns, strict=True)
+    return tuple(values), tuple(given)
 
 
 def _value(condition: Condition) -> str:
     [value] = condition.values
     return value.replace("*", "%") if condition.operator in {"like", "ilike"} else value
+
+
+def _where(request: PageRequest) -> sql.Composable:
+    parts: list[sql.Composable] = [sql.SQL("true"), *map(_condition, request.conditions)]
+    if request.after is not None:
+        keys = [request.table.columns[name] for name in request.table.key]
+        way = sql.SQL("<" if request.descending else ">")
+        values = _COMMA.join(map(_typed, keys))
+        parts.append(sql.SQL("({}) {} ({})").format(_COMMA.join(map(_quoted, keys)), way, values))
+    return sql.SQL(" and ").join(parts)
 
 
 def _condition(condition: Condition) -> sql.Composable:
@@ -113,11 +157,12 @@ def _shown(column: Column, request: PageRequest) -> sql.Composable:
 
 
 def _line(request: PageRequest, *, covers_inner: bool) -> sql.Composable:
-    """Return the JSON of one row: an object, or an array."""
+    """Return the text of one row."""
+    if request.format == "csv":
+        return sql.SQL(" || ',' || ").join(_field(column, request) for column in request.columns)
     if request.format == "columns":
-        values = [
-            sql.SQL("coalesce(to_json({})::text, 'null')").format(_shown(each, request)) for each in request.columns
-        ]
+        pattern = sql.SQL("coalesce(to_json({})::text, 'null')")
+        values = [pattern.format(_shown(column, request)) for column in request.columns]
         return sql.SQL("'[' || {} || ']'").format(sql.SQL(" || ',' || ").join(values))
     if covers_inner and not request.numbers_as_text:
         return sql.SQL("row_to_json(page)::text")
@@ -126,25 +171,19 @@ def _line(request: PageRequest, *, covers_inner: bool) -> sql.Composable:
 
 
 def _field(column: Column, request: PageRequest) -> sql.Composable:
-    """Return the text of a field of CSV; for a spreadsheet a quote comes before a text that it would run."""
-    if request.for_spreadsheet and not column.is_number and column.kind != "boolean":
-        return sql.SQL("case when {0}::text ~ {1} then '''' || {0}::text else {0}::text end").format(
-            _of_page(column), sql.Literal(_FORMULA)
-        )
-    return sql.SQL("{}::text").format(_of_page(column))
+    """Return a field of CSV as COPY writes it: a null is nothing, an empty text is two quotation marks.
 
-
-def csv_line(fields: Iterable[str | None]) -> str:
-    """Return a line of CSV as COPY writes it: a null is nothing, an empty text is two quotation marks."""
-    return ",".join(map(_csv_field, fields)) + "\r\n"
-
-
-def _csv_field(text: str | None) -> str:
-    if text is None:
-        return ""
-    if not text or any(character in text for character in ',"\r\n') or text == "\\.":
-        return '"' + text.replace('"', '""') + '"'
-    return text
+    For a spreadsheet a quote comes before a text that it would run.
+    """
+    text: sql.Composable = sql.SQL("{}::text").format(_of_page(column))
+    if column.is_number or column.kind in {"boolean", "date"}:
+        return sql.SQL("coalesce({}, '')").format(text)
+    if request.for_spreadsheet:
+        text = sql.SQL("case when {0} ~ {1} then '''' || {0} else {0} end").format(text, sql.Literal(_FORMULA))
+    return sql.SQL(
+        """coalesce(case when {0} ~ '[",\\r\\n]' or {0} in ('', '\\.') then '"' || replace({0}, '"', '""') || '"'"""
+        """ else {0} end, '')"""
+    ).format(sql.SQL("({})").format(text))
 
 
 def unfitting(given: Sequence[tuple[str, Column]]) -> tuple[sql.SQL, dict[str, list[str]]]:

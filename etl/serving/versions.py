@@ -28,7 +28,7 @@ class Versions:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: Connection | None = None
-        self._next: asyncio.Future[Mapping[str, int]] | None = None
+        self._waiting: list[asyncio.Future[Mapping[str, int]]] = []
         self._task: asyncio.Task[None] | None = None
         self._text: str | None = None
         self._versions: Mapping[str, int] = {}
@@ -38,11 +38,11 @@ class Versions:
 
         Raises ProblemError when the database does not answer.
         """
-        if self._next is None:
-            self._next = asyncio.get_running_loop().create_future()
-            if self._task is None or self._task.done():
-                self._task = asyncio.create_task(self._answer())
-        return await asyncio.shield(self._next)
+        future: asyncio.Future[Mapping[str, int]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._answer())
+        return await future
 
     async def close(self) -> None:
         """Close the connection."""
@@ -54,20 +54,24 @@ class Versions:
 
     async def _answer(self) -> None:
         """Answer those who wait, until nobody does."""
-        while self._next is not None:
-            waiting, self._next = self._next, None
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
             try:
                 async with asyncio.timeout(SECONDS):
                     versions = await self._read_again()
             except (psycopg.Error, OSError, TimeoutError):
                 await self._drop()
-                waiting.set_exception(problems.busy("the database cannot be reached now"))
-                waiting.exception()  # Those who asked may have gone.
+                for future in waiting:
+                    if not future.done():  # Those who asked may have gone.
+                        future.set_exception(problems.busy("the database cannot be reached now"))
             except BaseException:
-                waiting.cancel()
+                for future in waiting:
+                    future.cancel()
                 raise
             else:
-                waiting.set_result(versions)
+                for future in waiting:
+                    if not future.done():
+                        future.set_result(versions)
 
     async def _read_again(self) -> Mapping[str, int]:
         """Read the versions, over a new connection where the last one was lost."""

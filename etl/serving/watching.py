@@ -20,7 +20,7 @@ from etl.database.connecting import Database, conninfo_of
 from etl.database.sqlstates import code_of
 from etl.precalculation import catalogue
 from etl.precalculation.catalogue import Aggregate
-from etl.serving.pool import Connection, Snapshots, configure
+from etl.serving.pool import Connection, Sessions, configure
 from etl.serving.problems import ProblemError
 from etl.serving.tables import Table, read_tables
 
@@ -59,14 +59,14 @@ Changed = Callable[[Freshness], None]
 class Watch:
     """The state of the database as the last notification and the last look left it."""
 
-    def __init__(self, database: Database, snapshots: Snapshots, config_dir: Path | None) -> None:
+    def __init__(self, database: Database, sessions: Sessions, config_dir: Path | None) -> None:
         self.tables: Mapping[str, Table] = {}
         self.freshness: dict[str, Freshness] = {}
         self.key_changes = 0
         """Rises when a key was made, changed or removed, and when that may have been missed."""
         self.has_looked = asyncio.Event()
         self._database = database
-        self._snapshots = snapshots
+        self._sessions = sessions
         self._config_dir = config_dir
         self._aggregates: tuple[Aggregate, ...] = ()
         self._files: object = None
@@ -147,7 +147,7 @@ class Watch:
                 await cursor.execute(_SQL["freshness"])
                 return await read_tables(connection, self._aggregates), await cursor.fetchall()
 
-        tables, rows = await self._snapshots.read(None, read)
+        tables, rows = await self._sessions.read(None, read)
         if tables != self.tables:
             self.tables = tables
         self._take(rows)

@@ -57,18 +57,30 @@ select
     set_config('work_mem', '16MB', false);
 
 -- name: page
--- Return the rows of a page in a format, one line each; the last one that belongs to it has its key, in case there are more.
-select {line} as line, case when row_number() over () = {rows} then json_build_array({key})::text end as last_key
-from (
-    select {columns} from {table} where {conditions} order by {order} limit {limit}
-) as page;
-
--- name: as_fields
--- Return the fields of the rows of a page as texts, and the key of the last one that belongs to it.
-select case when row_number() over () = {rows} then json_build_array({key})::text end as last_key, {fields}
-from (
-    select {columns} from {table} where {conditions} order by {order} limit {limit}
-) as page;
+-- Return how fresh an aggregate is and, from the same snapshot, the text of its page and, if there are more rows, the key
+-- of the last one.
+select
+    freshness.version,
+    to_json(freshness.facts_through) #>> '{{}}' as facts_through,
+    convert_to(page.body, 'UTF8') as body,
+    case when page.count_rows > {rows} then page.last_key end as last_key
+from analytics.freshness
+cross join (
+    select
+        string_agg(line, {separator}) filter (where number <= {rows}) as body,
+        max(last_key) as last_key,
+        count(*) as count_rows
+    from (
+        select
+            {line} as line,
+            case when row_number() over () = {rows} then json_build_array({key})::text end as last_key,
+            row_number() over () as number
+        from (
+            select {columns} from {table} where {conditions} order by {order} limit {limit}
+        ) as page
+    ) as lines
+) as page
+where freshness.aggregate = {aggregate};
 
 -- name: unfitting
 -- List the places (from 0) of values that do not fit their type.
