@@ -53,18 +53,19 @@ class BucketKind:
     """How an aggregate is divided into buckets.
 
     `name` is the word in the head of an aggregate, the key column that holds the buckets, and a unit of PostgreSQL's
-    `date_trunc` and `interval`. `description` says what one bucket is. `noting` is None where the aggregate is one
-    bucket.
+    `date_trunc`. `description` says what one bucket is. `noting` is None where the aggregate is one bucket. `length` is
+    an SQL interval, where 1 `name` is none.
     """
 
     name: str
     description: str
     noting: Noting | None
+    length: str = ""
 
     @property
     def step(self) -> sql.Composable:
         """The length of a bucket as an SQL interval; null where no bucket follows another."""
-        return sql.SQL("{}::interval").format(sql.Literal(f"1 {self.name}" if self.noting else None))
+        return sql.SQL("{}::interval").format(sql.Literal((self.length or f"1 {self.name}") if self.noting else None))
 
     @property
     def limit_type(self) -> sql.SQL:
@@ -96,6 +97,7 @@ KINDS: Mapping[str, BucketKind] = {
         BucketKind(name="day", description="a day (UTC)", noting=_BY_DAY),
         BucketKind(name="week", description="an ISO week, named by its Monday", noting=_BY_DAY),
         BucketKind(name="month", description="a month, named by its first day", noting=_BY_DAY),
+        BucketKind(name="quarter", description="a quarter, named by its first day", noting=_BY_DAY, length="3 months"),
         ALL,
     )
 }

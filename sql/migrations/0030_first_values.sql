@@ -212,6 +212,8 @@ as $judged$
         on destination_city.kind = 'city' and destination_city.spelling = shipments.destination_city
 $judged$;
 
+comment on column etl.aggregates.bucket is 'what is recomputed as one: an hour, a day, a week, a month, a quarter, or all';
+
 -- What was never refreshed is pending anyway.
 insert into etl.pending (aggregate)
 select distinct aggregate

@@ -119,6 +119,16 @@ WRONG: list[tuple[str, str, str]] = [
         "newest_by names 'raw', which is not a comparable column",
     ),
     (
+        "keep_first of the key",
+        _with("parcel_id = {", "parcel_id = { keep_first = true,"),
+        "column parcel_id: keep_first expects a column that is neither in the key nor newest_by",
+    ),
+    (
+        "keep_first of the order",
+        _with('sent_at = "timestamptz"', 'sent_at = { type = "timestamptz", keep_first = true }'),
+        "column sent_at: keep_first expects a column that is neither in the key nor newest_by",
+    ),
+    (
         "newest_by without a key",
         'name = "parcels"\nnewest_by = "c"\n[[table]]\nname = "a.b"\ncolumns = { c = "date" }',
         "newest_by expects `key`",

@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 
 from etl import generate
-from etl.datasets import DIGEST, LINEAGE, Dataset, default_names, find, names
+from etl.datasets import Dataset, default_names, find, names
 from tests.support.checkout import REAL_DATA, needs_real_data
 from tests.support.faults import Connection
 from tests.support.parcels import batch_of, copy_rows
@@ -35,7 +35,7 @@ def _stored(connection: Connection, table: str, order: str) -> list[Record]:
     )
     with connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
         rows = cursor.execute(query).fetchall()
-    return [{name: value for name, value in row.items() if name not in {*LINEAGE, DIGEST}} for row in rows]
+    return [{name: value for name, value in row.items() if not name.startswith("etl_")} for row in rows]
 
 
 def _generated(dataset: str, records: int) -> list[Record]:

@@ -155,6 +155,7 @@ def _bucket(kind: str, at: datetime) -> datetime:
         "day": day,
         "week": datetime.combine(date.fromisocalendar(*day.isocalendar()[:2], 1), datetime.min.time()),
         "month": day.replace(day=1),
+        "quarter": day.replace(month=(day.month - 1) // 3 * 3 + 1, day=1),
     }[kind]
 
 
@@ -379,7 +380,7 @@ def test_an_unknown_kind_is_named_with_the_file(connection: Connection, run_etl:
         _write(tmp_path / "config", "carrier_weeks", ("-- bucket: week", "-- bucket: fortnight"))
     done = run_etl("precalculate")
     assert done.returncode == 2
-    assert "'-- bucket: hour | day | week | month | all', got '-- bucket: fortnight', in " in done.stderr
+    assert "'-- bucket: hour | day | week | month | quarter | all', got '-- bucket: fortnight', in " in done.stderr
     assert "carrier_weeks.sql at line 3" in done.stderr
 
 
@@ -410,7 +411,9 @@ def test_triggers_for_an_unknown_kind_are_not_guessed(connection: Connection, ow
     """An installation that cannot note the changes of a fact leaves its triggers unchanged."""
     install(connection, own, {})
     connection.execute("update etl.aggregates set bucket = 'fortnight' where bucket = 'hour'")
-    with pytest.raises(UsageError, match=r"expected a bucket kind \(hour, day, week, month, all\), got 'fortnight'"):
+    with pytest.raises(
+        UsageError, match=r"expected a bucket kind \(hour, day, week, month, quarter, all\), got 'fortnight'"
+    ):
         install(connection, read_all(), {})
 
 

@@ -78,7 +78,7 @@ def test_the_column_of_the_buckets_may_have_a_name_of_its_own(tmp_path: Path) ->
         (1, "-- One row per day", "at line 1"),
         (2, "-- table: days", "at line 2"),
         (2, "-- table: analytics.weeks", r"the table analytics\.days"),
-        (3, "-- bucket: fortnight", "-- bucket: hour . day . week . month . all.*at line 3"),
+        (3, "-- bucket: fortnight", "-- bucket: hour . day . week . month . quarter . all.*at line 3"),
         (4, "-- fact shipments: created_at", "at line 4"),
         (4, "-- fact logistics.shipments", "'-- fact SCHEMA.TABLE: DAY'.* at line 4"),
         (4, "-- fact logistics.shipments: log_id -> logistics.vehicle_logs.log_id", "fact logistics.vehicle_logs: DAY"),

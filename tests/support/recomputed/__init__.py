@@ -10,7 +10,9 @@ from tests.support.recomputed.events import (
     container_days,
     daily_exceptions,
     daily_movements,
+    exception_quarters,
     milestone_durations,
+    milestone_quarters,
     parcel_days,
 )
 from tests.support.recomputed.exactly import Facts, Row
@@ -18,6 +20,7 @@ from tests.support.recomputed.fleet import vehicle_days, warehouse_departures
 from tests.support.recomputed.quality import data_quality
 from tests.support.recomputed.shipments import (
     carrier_performance,
+    country_quarters,
     daily_shipments,
     lane_performance,
     lane_reliability,
@@ -30,13 +33,16 @@ AGGREGATES: dict[str, Callable[[Facts], list[Row]]] = {
     for function in (
         carrier_performance,
         carrier_scorecard,
+        country_quarters,
         daily_exceptions,
         daily_movements,
         daily_shipments,
         data_quality,
+        exception_quarters,
         lane_performance,
         lane_reliability,
         milestone_durations,
+        milestone_quarters,
         open_shipments,
         promised_days,
         vehicle_days,

@@ -16,6 +16,7 @@ from tests.support.recomputed.exactly import (
     known_text,
     month_of,
     percentile,
+    quarter_of,
     ratio,
 )
 from tests.support.recomputed.judged import Names, ends, judged, late_hours, measures, punctuality
@@ -66,8 +67,8 @@ def carrier_scorecard(facts: Facts) -> list[Row]:
     return result
 
 
-def daily_exceptions(facts: Facts) -> list[Row]:
-    """Recompute daily_exceptions."""
+def exceptions_of(facts: Facts) -> list[Row]:
+    """Return the exceptions, however often they were sent."""
     names = Names(facts)
     exceptions: list[Row] = []
     for (shipment, code, instant), events in groups(
@@ -82,11 +83,29 @@ def daily_exceptions(facts: Facts) -> list[Row]:
                 "shipment": shipment,
                 "code": code,
                 "day": day_of(instant),
+                "quarter": quarter_of(instant),
                 "country": min(countries, key=str.encode, default=NONE),
                 "before": recorded is not None and recorded < instant,
                 "hours": hours(instant, recorded) if recorded is not None and recorded >= instant else None,
             }
         )
+    return exceptions
+
+
+def exception_quarters(facts: Facts) -> list[Row]:
+    """Recompute exception_quarters."""
+    result = []
+    for (quarter, code), rows in groups(exceptions_of(facts), lambda row: (row["quarter"], row["code"])).items():
+        taken = [row["hours"] for row in rows if row["hours"] is not None]
+        row = {"quarter": quarter, "exception_code": code, "count_exceptions": len(rows), "count_recorded": len(taken)}
+        row |= {f"p{part}_recording_hours": percentile(taken, Fraction(part, 100)) for part in (50, 90)}
+        result.append(row)
+    return result
+
+
+def daily_exceptions(facts: Facts) -> list[Row]:
+    """Recompute daily_exceptions."""
+    exceptions = exceptions_of(facts)
     result = []
     for (day, code, country), rows in groups(exceptions, lambda row: (row["day"], row["code"], row["country"])).items():
         taken = [row["hours"] for row in rows if row["hours"] is not None]
@@ -140,8 +159,8 @@ LEGS = {
 }
 
 
-def milestone_durations(facts: Facts) -> list[Row]:
-    """Recompute milestone_durations."""
+def legs_of(facts: Facts) -> list[Row]:
+    """Return the legs of shipments that are not cancelled, each with its hours."""
     events = groups(facts["logistics.tracking_events"], lambda row: row["shipment_id"])
     legs = []
     for row in judged(facts):
@@ -162,9 +181,28 @@ def milestone_durations(facts: Facts) -> list[Row]:
                     "differs": milestones[1][0] == "DELIVERED" and row["delivered_at"] != last,
                 }
             )
+    return legs
+
+
+def milestone_quarters(facts: Facts) -> list[Row]:
+    """Recompute milestone_quarters."""
+    legs = [row for row in legs_of(facts) if row["hours"] is not None]
+    keys = ("key_origin_country", "key_destination_country", "leg")
+    result = []
+    for key, rows in groups(legs, lambda row: (quarter_of(row["created_at"]), *(row[name] for name in keys))).items():
+        taken = [row["hours"] for row in rows]
+        row = dict(zip(("quarter", "origin_country", "destination_country", "leg"), key, strict=True))
+        row["count_durations"] = len(taken)
+        row |= {f"p{part}_hours": percentile(taken, Fraction(part, 100)) for part in (50, 90, 95)}
+        result.append(row)
+    return result
+
+
+def milestone_durations(facts: Facts) -> list[Row]:
+    """Recompute milestone_durations."""
     result = []
     for key, rows in groups(
-        legs, lambda row: (month_of(row["created_at"]), *(row[key] for key in LANE), row["leg"])
+        legs_of(facts), lambda row: (month_of(row["created_at"]), *(row[key] for key in LANE), row["leg"])
     ).items():
         taken = [row["hours"] for row in rows if row["hours"] is not None]
         ends_with_delivery = LEGS[key[-1]][1][0] == "DELIVERED"

@@ -74,6 +74,12 @@ def month_of(instant: datetime) -> date:
     return day_of(instant).replace(day=1)
 
 
+def quarter_of(instant: datetime) -> date:
+    """Return the first day of the UTC quarter of an instant."""
+    day = day_of(instant)
+    return date(day.year, (day.month - 1) // 3 * 3 + 1, 1)
+
+
 def is_blank(text: str | None) -> bool:
     """Return whether a text is missing or has only blanks."""
     return text is None or not text.strip(BLANKS)
