@@ -41,6 +41,21 @@ def test_a_killed_load_of_several_datasets_is_resumed(
     assert state(site) == expected
 
 
+def test_a_session_that_is_lost_while_it_waits_is_opened_again(site: Site) -> None:
+    """A firewall ends the idle session of a dataset whose records come last: it is opened again, with its lock."""
+    put(site, document(100, 3_000, bad=0))  # one delivery can never load
+    words = ["load", BOTH, FILE, "--json", "--no-precalculate", "--workers", "1", "--batch-rows", "50", *PATIENT]
+    with site.gate("logistics.vehicle_logs", "in COPY") as gate:
+        running = site.start(*words)
+        gate.reached()
+        site.terminate(site.backend("state = 'idle' and application_name = 'etl'"))
+        gate.open()
+        ended = running.ended()
+    assert (ended.returncode, ends_of(ended)) == (1, LOADED | {"vehicle_logs": ("loaded", 0)}), ended.stderr
+    assert_sound(site)
+    assert site.value("select count(*) from logistics.deliveries") == 99
+
+
 @pytest.mark.slow
 def test_lost_connections_are_opened_again(databases: Databases, site: Site, tmp_path: Path) -> None:
     """A load whose busy or idle backends are terminated retries, and loads all its datasets."""

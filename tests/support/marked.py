@@ -23,7 +23,7 @@ def marks_of(data: bytes) -> list[Mark]:
 
 def compared(connection: Connection, dataset: str, data: bytes) -> Recognition:
     """Compare a source with the known runs of a dataset, to its end."""
-    recognition = Recognition(Reader(connection=connection), dataset)
+    recognition = Recognition(Reader(connect=lambda: connection), dataset)
     for piece in pieces_of(data):
         recognition.note(piece)
     return recognition

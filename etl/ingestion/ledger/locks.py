@@ -64,14 +64,16 @@ def _take(connection: psycopg.Connection, key: int, is_shared: bool, subject: st
         raise _busy(connection, key, subject)
 
 
-def reacquire(connection: psycopg.Connection, dataset: str, run: str, mode: Mode, *, has_workers: bool = False) -> None:
-    """Take the locks again over a new connection, after the old one was lost.
+def reacquire(
+    connection: psycopg.Connection, dataset: str, run: str | None, mode: Mode, *, has_workers: bool = False
+) -> None:
+    """Take the locks of a dataset and of a run, if there is one, again over a new connection: the old one was lost.
 
     Waits until the server has noticed the loss. With `has_workers` the workers keep their own locks. Raises BusyError
     when another session took a lock in between.
     """
-    of_workers = {key for key, _ in _workers_locks(dataset, run)} if has_workers else set()
-    for key, is_shared, subject in [*_dataset_locks(dataset, mode), *_run_locks(run)]:
+    of_workers = {key for key, _ in _workers_locks(dataset, run)} if has_workers and run else set()
+    for key, is_shared, subject in [*_dataset_locks(dataset, mode), *(_run_locks(run) if run else ())]:
         if key in of_workers:
             continue
         try:

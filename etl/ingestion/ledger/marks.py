@@ -25,18 +25,25 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """Reads the ledger; outside a transaction `again` tries a read again, and a transaction is tried as a whole."""
+    """Reads the ledger; outside a transaction `again` tries a read again, and a transaction is tried as a whole.
 
-    connection: psycopg.Connection
+    `connect` returns the connection, or a new one after it was lost.
+    """
+
+    connect: Callable[[], psycopg.Connection]
     again: Retrying | None = None
 
     def read(
         self, what: Callable[Concatenate[psycopg.Connection, P], Result], *args: P.args, **kwargs: P.kwargs
     ) -> Result:
         """Return the result of a function that reads the ledger."""
-        if self.again is None or self.connection.info.transaction_status != TransactionStatus.IDLE:
-            return what(self.connection, *args, **kwargs)
-        return self.again(what, self.connection, *args, **kwargs)
+        if self.again is None:
+            return what(self.connect(), *args, **kwargs)
+        # A lost connection is in no transaction.
+        connection = self.again(self.connect)
+        if connection.info.transaction_status not in {TransactionStatus.IDLE, TransactionStatus.UNKNOWN}:
+            return what(connection, *args, **kwargs)
+        return self.again(lambda: what(self.connect(), *args, **kwargs))
 
 
 class Anchor(NamedTuple):

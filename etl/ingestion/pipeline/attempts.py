@@ -85,11 +85,22 @@ class Attempt:
             self._resolved.append(dataset.with_digests() if self.dataset.has_digests else dataset)
         return self._resolved[0]
 
+    @property
+    def again(self) -> Retrying:
+        """The policy that calls a function again after another session held a lock, or after the connection was lost.
+
+        The session takes its locks again when it is opened again.
+        """
+        settings, stop = self.load.settings, self.load.stop
+        return retry_policy(settings.retries, lambda: None, stop.wait, event="start_retried")
+
     @cached_property
     def dataset(self) -> Dataset:
         """The definition of the dataset, as the tables in the database take its rows: with digests, or without."""
         dataset = self.target.dataset
-        return with_digests(self.session.connection(), dataset) if self.target.sends_digests else dataset
+        if not self.target.sends_digests:
+            return dataset
+        return self.again(lambda: with_digests(self.session.connection(), dataset))
 
     @cached_property
     def may_compare(self) -> bool:
@@ -102,7 +113,7 @@ class Attempt:
         table = self.dataset.digested_table
         if table is None or not table.has_digest:
             return False
-        return runs.has_versions(self.session.connection(), table.name)
+        return self.again(lambda: runs.has_versions(self.session.connection(), table.name))
 
     @property
     def is_atomic(self) -> bool:

@@ -5,14 +5,14 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg
 import structlog
-from tenacity import Retrying
 
 from etl.database.connecting import Session
+from etl.datasets import Dataset
 from etl.errors import InternalError, SourceError, TooManyRejectedError, UsageError
-from etl.ingestion.destination import refusals
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.fingerprints import NOTHING, Mark
 from etl.ingestion.framing.pieces import cut
@@ -21,7 +21,6 @@ from etl.ingestion.ledger.marks import Reader
 from etl.ingestion.ledger.runs import KnownRun
 from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter
 from etl.ingestion.pipeline.attempts import Attempt, ChangedMeanwhileError, OpenRun
-from etl.ingestion.pipeline.batches import retry_policy
 from etl.ingestion.pipeline.job import Load
 from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.recognition import choosing
@@ -29,6 +28,7 @@ from etl.ingestion.recognition.choosing import Chosen
 from etl.ingestion.recognition.comparison import Recognised, Recognition
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Source
+from etl.settings import Mode
 
 log = structlog.get_logger(__name__)
 
@@ -40,24 +40,19 @@ def begin(attempts: Sequence[Attempt]) -> None:
     """
     # In one order, whatever the command's: of two loads that begin at once, one gets all of the locks.
     for attempt in sorted(attempts, key=lambda attempt: attempt.target.dataset.name):
-        locks.hold_dataset(attempt.session.connection(), attempt.target.dataset.name, attempt.target.mode)
+        dataset, mode = attempt.target.dataset.name, attempt.target.mode
+        attempt.again(_hold_dataset, attempt, dataset, mode)
+        attempt.session.when_reopened(partial(locks.reacquire, dataset=dataset, run=None, mode=mode))
+
+
+def _hold_dataset(attempt: Attempt, dataset: str, mode: Mode) -> None:
+    locks.hold_dataset(attempt.session.connection(), dataset, mode)
 
 
 def recognition(attempt: Attempt) -> Recognition:
     """Return a comparison of the records of the source with the known runs of the target's dataset."""
-    ledger = Reader(connection=attempt.session.connection(), again=_again(attempt))
+    ledger = Reader(connect=attempt.session.connection, again=attempt.again)
     return Recognition(ledger, attempt.target.dataset.name, attempt.load.settings.limit)
-
-
-def _again(attempt: Attempt) -> Retrying:
-    """Return the policy that calls a function again after another session held a lock.
-
-    A lost connection ends the attempt: a new one would not have the lock of the dataset.
-    """
-    settings, stop = attempt.load.settings, attempt.load.stop
-    return retry_policy(
-        settings.retries, lambda: None, stop.wait, event="start_retried", is_transient=refusals.is_contended
-    )
 
 
 def must_read_on(attempt: Attempt, recognition: Recognition, records: int) -> bool:
@@ -86,9 +81,10 @@ def open_run(
     """
     if recognition is None:
         raise InternalError("a run is opened before its source was compared")
-    run, marked_to, compares = _again(attempt)(_enter, stream, attempt, recognition, read, is_at_end)
-    _note_doubled(stream, attempt, run, recognition)
-    return _again(attempt)(_opened, stream, attempt, run, marked_to, compares)
+    entered = attempt.again(_enter, stream, attempt, recognition, read, is_at_end)
+    run = _locked(stream, attempt, entered)
+    _note_doubled(stream, attempt, entered.run, recognition)
+    return attempt.again(_resumed, run)
 
 
 def _note_doubled(stream: Stream, attempt: Attempt, run: runs.Run, recognition: Recognition) -> None:
@@ -98,17 +94,32 @@ def _note_doubled(stream: Stream, attempt: Attempt, run: runs.Run, recognition: 
         return
     decided = recognition.decide()
     others = [number for number in (*decided.within, decided.run, decided.departs_from) if number is not None]
-    connection = attempt.session.connection()
-    count = _again(attempt)(losses.doubled, connection, dataset, run.number, others, decided.agrees or recognition.read)
+    agrees = decided.agrees or recognition.read
+    count = attempt.again(
+        lambda: losses.doubled(attempt.session.connection(), dataset, run.number, others, agrees),
+    )
     attempt.progress.doubled = count
     if count:
         log.warning("records_doubled", source=stream.source.name, run=run.run, dataset=dataset.name, records=count)
 
 
+class _Entered(NamedTuple):
+    """The run of an attempt that was entered.
+
+    `marked_to` is the record up to which the ledger has marks. `compares`: unchanged records stay as they are;
+    `may_have_unknown`: these may have unknown members, which have to be counted.
+    """
+
+    run: runs.Run
+    marked_to: int
+    compares: bool
+    may_have_unknown: bool
+
+
 def _enter(
     stream: Stream, attempt: Attempt, recognition: Recognition, read: Sequence[Mark], is_at_end: bool
-) -> tuple[runs.Run, int, bool]:
-    """Enter the attempt; return its run, the record up to which the ledger has marks, and whether records may stay."""
+) -> _Entered:
+    """Enter the attempt, and lock its run."""
     connection, target = attempt.session.connection(), attempt.target
     with connection.transaction():
         locks.one_opening_at_a_time(connection, target.dataset.name)
@@ -135,13 +146,21 @@ def _enter(
         locks.require_free(connection, run.run)
         is_forced = chosen.run is not None and chosen.run.is_forced
         compares = attempt.may_compare and not run.is_atomic and not is_forced
-        if attempt.dataset.has_digests and (table := attempt.dataset.digested_table) is not None:
-            runs.note_versions(connection, run.run, table.name, compares=compares)
-            if (dataset := attempt.dataset_of(stream)).on_unknown == "ignore":
-                runs.note_unexamined(connection, run.run, dataset.digest_definition)
+        may_have_unknown = _note_versions(connection, attempt.dataset_of(stream), run.run, compares=compares)
         # At last: it outlives a transaction that is tried again.
         locks.hold_run(connection, run.run)
-        return run, marked_to, compares
+        return _Entered(run, marked_to, compares, may_have_unknown)
+
+
+def _note_versions(connection: psycopg.Connection, dataset: Dataset, run: str, *, compares: bool) -> bool:
+    """Enter that a run writes versions, and whether it compares; return whether unknown members may be in them."""
+    table = dataset.digested_table
+    if not dataset.has_digests or table is None:
+        return False
+    runs.note_versions(connection, run, table.name, compares=compares)
+    if dataset.on_unknown == "ignore":
+        runs.note_unexamined(connection, run, dataset.digest_definition)
+    return compares and runs.may_have_unknown(connection, table.name, dataset.digest_definition)
 
 
 def _require_ledger(connection: psycopg.Connection, attempt: Attempt, run: KnownRun | None) -> None:
@@ -164,44 +183,42 @@ def _changed(stream: Stream) -> ChangedMeanwhileError:
     )
 
 
-def _opened(stream: Stream, attempt: Attempt, run: runs.Run, marked_to: int, compares: bool) -> OpenRun:
-    load, target, session = attempt.load, attempt.target, attempt.session
-    attempt.progress.run = run
+def _locked(stream: Stream, attempt: Attempt, entered: _Entered) -> OpenRun:
+    """Return the run, whose locks its session takes again from now on when it is opened again."""
+    load, target = attempt.load, attempt.target
+    attempt.progress.run = entered.run
     context = RunContext(
         database=load.database,
         dataset=attempt.dataset_of(stream),
-        run=run,
+        run=entered.run,
         source=stream.source.name,
         mode=target.mode,
         failed_dir=load.settings.failed_dir,
         decoder=load.settings.decoder,
         retries=load.settings.retries,
-        compares=compares,
-        may_have_unknown=compares and _may_have_unknown(attempt, stream),
+        compares=entered.compares,
+        may_have_unknown=entered.may_have_unknown,
     )
-    session.when_reopened(partial(_hold_again, context=context, has_workers=False))
-    entered = OpenRun(
+    attempt.session.when_reopened(partial(_hold_again, context=context, has_workers=False))
+    return OpenRun(
         attempt=attempt,
         ledger_writer=RunLedgerWriter.of(context),
         stream=stream,
         context=context,
         copier=context.copier(),
-        marked_to=marked_to,
+        marked_to=entered.marked_to,
     )
-    if run.attempt > 1 and run.is_atomic and not run.was_finished:
+
+
+def _resumed(run: OpenRun) -> OpenRun:
+    """Return a run with what the ledger has of it."""
+    of_run, attempt = run.context.run, run.attempt
+    if of_run.attempt > 1 and of_run.is_atomic and not of_run.was_finished:
         from etl.ingestion.pipeline import restaging  # noqa: PLC0415 - most loads do without it
 
-        restaging.withdraw_lost(entered)
-    attempt.progress.rejected = batches.totals(session.connection(), run.run).rejected
-    return replace(entered, loaded=batches.record_ranges(session.connection(), run.run))
-
-
-def _may_have_unknown(attempt: Attempt, stream: Stream) -> bool:
-    """Return whether unchanged records of the source may have unknown members, which have to be counted."""
-    dataset = attempt.dataset_of(stream)
-    table = dataset.digested_table
-    connection = attempt.session.connection()
-    return table is not None and runs.may_have_unknown(connection, table.name, dataset.digest_definition)
+        restaging.withdraw_lost(run)
+    attempt.progress.rejected = batches.totals(attempt.session.connection(), of_run.run).rejected
+    return replace(run, loaded=batches.record_ranges(attempt.session.connection(), of_run.run))
 
 
 def prepare(run: OpenRun, store: FailedStore) -> None:
@@ -240,7 +257,7 @@ def judge(connection: psycopg.Connection, source: Source, load: Load, target: Ta
         if source.path is None or not Path(source.path).is_file():
             return
         with opened(source) as stream:
-            compared = Recognition(Reader(connection=connection), target.dataset.name, load.settings.limit)
+            compared = Recognition(Reader(connect=lambda: connection), target.dataset.name, load.settings.limit)
             for piece in cut(stream, load.cut_options(target, expected=compared.expected)):
                 compared.note(piece)
                 if compared.is_decided:

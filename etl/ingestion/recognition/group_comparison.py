@@ -39,7 +39,7 @@ def compared(
         return None
     asked = list(dict.fromkeys(mark for pieces in sources for mark in pieces[0].marks))
     ledger = _Remembering(
-        connection=connection, known=dict(zip(asked, marks.anchored(connection, dataset, asked), strict=True))
+        connect=lambda: connection, known=dict(zip(asked, marks.anchored(connection, dataset, asked), strict=True))
     )
     found = []
     for pieces in sources:
