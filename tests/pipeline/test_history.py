@@ -82,6 +82,7 @@ def test_a_version_that_a_change_or_a_deletion_ends_is_kept(site: Site) -> None:
     site.define(BY_VERSION.replace("on_unknown", 'delete_if = { op = "d" }\non_unknown'))
     first = _load(site, "1.ndjson", [_row(1, 1), _row(2, 1), _row(3, 1), _row(4, 1), _row(5, 1)])
     assert _kept(site) == []
+    site.ask("update lab.parcels set etl_digest = null where id = 2")  # as an older load, or a person, leaves it
     changed = _row(1, 2, carrier="B"), _row(2, 1, items=1), _row(3, 1) | {"unknown": 1}, _gone(4, 2), _row(5, 0)
     second = _load(site, "2.ndjson", changed)
     third = _load(site, "3.ndjson", [_row(1, 1, carrier="late"), _row(4, 3), _row(5, 5, promised="2026-12-01")])
