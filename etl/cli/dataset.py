@@ -88,7 +88,8 @@ def show_command(common: Common, name: str, projection: bool, as_json: bool) -> 
     print_text(f"mode {dataset.mode}, key {', '.join(dataset.key) or 'none'}")
     for table in dataset.tables:
         print_table(
-            f"{table.name}{f', one row per element of {table.arrays_text}' if table.each else ''}",
+            f"{table.name}{f', one row per element of {table.arrays_text}' if table.each else ''}"
+            f"{', with its history' if table.history else ''}",
             [
                 *(Column("column"), Column("type"), Column("path"), Column("required", 1)),
                 Column("comment", 2, "text"),

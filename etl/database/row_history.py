@@ -123,7 +123,8 @@ class Kept:
             "or_children": sql.SQL(""),
         }
         if self.children:
-            names["or_children"] = _SQL["or_digest" if self._has_digest else "or_written"].format(**names)
+            names["and_digest"] = _SQL["and_digest"] if self._has_digest else sql.SQL("")
+            names["or_children"] = _SQL["or_written"].format(**names)
         return _SQL["record_body"].format(
             keep_updated=self._with_children(_SQL["keep_updated"].format(**names)),
             keep_deleted=self._with_children(_SQL["keep_deleted"].format(**names)),

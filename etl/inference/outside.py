@@ -86,7 +86,10 @@ class Outside:
     def _note_member(self, path: Sequence[str], spelled: str, value: Any) -> None:
         """Note a scalar that identifies the document: it is no part of a list, and does not say how one was made."""
         is_member = not self._is_after_records and "item" not in path and len(path) <= _DEEPEST_MEMBER
-        if not is_member or value is None or len(self._members) >= _MOST_MEMBERS or len(str(value)) > _LONGEST_VALUE:
+        # True and false say how the list was made, such as whether there is more of it.
+        if value is None or isinstance(value, bool):
+            return
+        if not is_member or len(self._members) >= _MOST_MEMBERS or len(str(value)) > _LONGEST_VALUE:
             return
         if not all(path) or spelled.endswith("*") or not vocabulary.identifies_document(tuple(path)):
             return

@@ -99,7 +99,8 @@ def _acting(record: dict[str, Any]) -> dict[str, Any]:
     """Return a record with its action, if it has one, under the name by which a path leads to it."""
     for name in ACTIONS:
         if isinstance(record.get(name), dict) and (name.startswith("$") or len(record) == 1):
-            return {ACTION: record[name]} | {other: value for other, value in record.items() if other != name}
+            action = {ACTION: record[name]} if record[name] else {}
+            return action | {other: value for other, value in record.items() if other != name}
     return record
 
 

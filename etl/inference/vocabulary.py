@@ -193,6 +193,8 @@ def identifies_document(path: tuple[str, ...]) -> bool:
         return False
     if not _TELLING_TIMES.isdisjoint(words_of(name)):
         return True
+    if len(objects) > 1 and is_meta(objects[-1]) and not any(map(is_meta, objects[:-1])):
+        return identifies(name)  # the header of a message around the records
     if objects and not is_meta(objects[0]):
         return not any(map(is_meta, objects)) and (identifies(name) or words_of(name)[-1] == "name")
     return not is_of_envelope(name) and not any(map(is_meta, objects[1:]))

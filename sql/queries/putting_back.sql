@@ -122,6 +122,27 @@ set etl_run = seen.run, etl_batch = seen.batch, etl_place = seen.place
 from seen
 where kept.etl_run = {number} and kept.etl_digest = seen.digest and seen.run < coalesce(kept.ended_by, seen.run + 1);
 
+-- name: take_over
+-- Give a row that an undone run had written again, with the same values, back to the run that wrote it first, unless a run
+-- between them may have written it, too.
+update {table} as record
+set etl_run = {number}
+from etl.runs as undone
+where undone.number = record.etl_run and undone.number > {number} and undone.undone_at is not null
+    and not exists (
+        select from etl.runs as later
+        where later.dataset = undone.dataset and later.number > {number} and later.undone_at is null
+    )
+    and (
+        record.etl_valid_from in (
+            select b.loaded_at from etl.batches b join etl.runs r using (run) where r.number = {number}
+        )
+        or exists (
+            select from {history} as kept
+            where kept.ended_by = {number} and {is_key_of_record} and kept.valid_to = record.etl_valid_from
+        )
+    );
+
 -- name: end_by_seen
 -- Let the version before a row that a later run has found unchanged end by that run, when it began.
 with seen as materialized ({seen})

@@ -150,13 +150,13 @@ insert into {history} as kept ({columns}, valid_from, valid_to, ended_by)
         left join new_rows on {is_key_of_new}
         where ({is_changed} {or_children}) and old_rows.etl_valid_from is distinct from now()
 
--- name: or_digest
--- The condition that a record may have other child rows.
- or old_rows.etl_digest is null or old_rows.etl_digest is distinct from new_rows.etl_digest
-
 -- name: or_written
--- The condition that a record may have other child rows, where no digest tells.
- or ({lineage_of_old}) is distinct from ({lineage_of_new})
+-- The condition that a record was written, so that it may have other child rows.
+or (({lineage_of_old}) is distinct from ({lineage_of_new}) {and_digest})
+
+-- name: and_digest
+-- The condition that the digest of a record does not tell that it is the same.
+and (old_rows.etl_digest is null or old_rows.etl_digest is distinct from new_rows.etl_digest)
 
 -- name: keep_deleted
 -- Keep rows that were deleted.

@@ -152,6 +152,20 @@ PAYLOADS = {
         "hits.hits.item",
         {"": 5},
     ),
+    "an envelope with a header": _of(
+        {
+            "Envelope": {
+                "Header": {"MsgId": "M-1", "IsTest": False},
+                "Body": {
+                    "Shipments": {
+                        "Shipment": [{"No": f"S{n}", "Parties": {"Party": [{"Role": "CN"}]}} for n in _NUMBERS]
+                    }
+                },
+            }
+        },
+        "Envelope.Body.Shipments.Shipment.item",
+        {"": 5, "parties_party": 5},
+    ),
     "an answer of OData 2": _of(
         {
             "d": {

@@ -72,6 +72,16 @@ def test_rows_that_are_no_objects_are_refused_with_the_command_that_helps(tmp_pa
     assert made == RECORDS_OF_ROWS[name]
 
 
+def test_the_id_of_a_message_is_a_column_of_its_records(tmp_path: Path) -> None:
+    """An id in the header around the records is proposed as a column; true and false there identify nothing."""
+    path = tmp_path / "feed.json"
+    path.write_text(PAYLOADS["an envelope with a header"].text)
+    source = Source(name="feed.json", path=str(path))
+    proposal = infer(source, name="feed", records=None, sample=None, used_names=frozenset())
+    assert proposal.dataset.document_paths == ("$document.Envelope.Header.MsgId",)
+    assert "Envelope.Header.IsTest" in dict(proposal.sample.left_out)
+
+
 def test_a_refused_document_leaves_no_file(tmp_path: Path) -> None:
     """The error names the source and the command, and no definition is written."""
     source = tmp_path / "rows.json"

@@ -60,6 +60,7 @@ def prepare(connection: psycopg.Connection, dataset: Dataset, run: RunToUndo) ->
     """
     for table, children in kept_tables(dataset):
         names = _names(connection, dataset, table, run)
+        _change(connection, "take_over", names)
         histories = [{"history": identifier_of(each)} for each in (*children, table)]
         if table.has_digest:
             seen = names | {"seen": undoing.seen_later(table, run.number)}
