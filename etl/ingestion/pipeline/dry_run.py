@@ -7,7 +7,6 @@ not judged. No lock is taken.
 """
 
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -28,11 +27,11 @@ from etl.ingestion.ledger import runs
 from etl.ingestion.pipeline import outcome
 from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.attempts import Attempt, OpenRun, Recorder
+from etl.ingestion.pipeline.effects import EffectsSum
 from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.summary import Balance, Reason, Summary
-from etl.ingestion.transform.unknown import UnknownCounts
-from etl.ingestion.values import Batch, Entry, Failure, Fault, PolicyEffects, Source, StoredRecord
+from etl.ingestion.values import Batch, Entry, Failure, Fault, Source, StoredRecord
 
 _RUN: Final = runs.Run(run="dry-run", number=0, attempt=0, mode="append", is_atomic=False, was_finished=False)
 _NUMBER = re.compile(r"\d+")
@@ -94,11 +93,12 @@ class _DryRun:
         """Return the summary of what was judged, with the reasons of the refusals, and the error that ended it."""
         progress, dataset = attempt.progress, attempt.target.dataset
         writer = self._writers.get(dataset.name, _DryRunLedgerWriter())
+        policies = writer.effects.sum
         refused = progress.rejected + progress.failed
         status, exit_code = outcome.end_of(progress.error, is_cut=progress.is_cut, refused=refused)
         status = status if progress.error else "checked"
         narrowed = _narrowed(attempt) if progress.read else {}
-        outcome.log_changes(source, writer.policies, narrowed)
+        outcome.log_changes(source, policies, narrowed)
         balance = Balance(
             read=progress.read,
             loaded=0,
@@ -123,7 +123,7 @@ class _DryRun:
             seconds=seconds,
             failed_store=None,
             reasons=tuple(sorted(writer.reasons.values(), key=lambda reason: -reason.count)),
-            policies=writer.policies,
+            policies=policies,
             narrowed=narrowed,
             error=outcome.reason_of_end(progress.error, None),
         ), progress.error
@@ -183,28 +183,13 @@ class _DryRunLedgerWriter:
     """Enters nothing, and collects the reasons of refusals; how many there are depends on the definition."""
 
     reasons: dict[tuple[Any, ...], Reason] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-    unknown: UnknownCounts = field(default_factory=UnknownCounts)
-    coerced: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def policies(self) -> PolicyEffects:
-        """The effects that policies would have on the records."""
-        return PolicyEffects(
-            nul_stripped=self.counts["nul_stripped"],
-            duplicates=self.counts["duplicates"],
-            unknown=self.unknown.kept(),
-            unknown_others=self.unknown.others,
-            coerced=dict(self.coerced),
-        )
+    effects: EffectsSum = field(default_factory=EffectsSum)
 
     def claim(self, _connection: psycopg.Connection, _batch: Batch) -> bool:
         return True
 
     def enter(self, _connection: psycopg.Connection, _batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
-        self.counts.update(nul_stripped=entry.policy_effects.nul_stripped, duplicates=entry.policy_effects.duplicates)
-        self.unknown.add(entry.policy_effects.unknown, entry.policy_effects.unknown_others)
-        self.coerced.update(entry.policy_effects.coerced)
+        self.effects.add(entry.policy_effects)
         for failure in stored:
             for record in failure.records:
                 self._count(failure.kind, record)

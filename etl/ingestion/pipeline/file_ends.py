@@ -10,16 +10,14 @@ from etl.errors import EtlError, ExitCode
 from etl.ingestion.ledger import runs
 from etl.ingestion.ledger.run_groups import WholeSource
 from etl.ingestion.pipeline import outcome
+from etl.ingestion.pipeline.effects import EffectsSum
 from etl.ingestion.pipeline.job import Load
 from etl.ingestion.pipeline.small_files import SmallFile
 from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.summary import Balance, Summary
-from etl.ingestion.values import Entry, PolicyEffects, Source, printable_path
+from etl.ingestion.values import Entry, Source, printable_path
 
 log = structlog.get_logger(__name__)
-
-_MOST_NAMES = 1000
-"""Unknown members that are counted by name for the log of a command."""
 
 _NO_BATCH = {"loaded": 0, "failed": 0, "retried": 0}
 _ONE_BATCH = {"loaded": 1, "failed": 0, "retried": 0}
@@ -39,7 +37,7 @@ class FileEnds:
         self._known = runs.KnownSums(sources=0, records=0, bytes_read=0)
         self._pending = 0
         self._loaded = Counter[str]()
-        self._effects = _Effects()
+        self._effects = EffectsSum()
         # Thousands of summaries share them.
         self._rows: dict[tuple[int, ...], dict[str, int]] = {}
         self._no_rows = tuple(0 for _ in target.dataset.tables)
@@ -113,36 +111,3 @@ class FileEnds:
     def _by_table(self, rows: tuple[int, ...]) -> Mapping[str, int]:
         names = (table.name for table in self._target.dataset.tables)
         return self._rows.setdefault(rows, dict(zip(names, rows, strict=True)))
-
-
-_EFFECTS = ("nul_stripped", "duplicates", "unknown_others")
-
-
-class _Effects:
-    """Adds up the effects of policies on the records of all files."""
-
-    def __init__(self) -> None:
-        self._sums = Counter[str]()
-        self._coerced = Counter[str]()
-        self._unknown = Counter[str]()
-
-    def add(self, effects: PolicyEffects) -> None:
-        """Add the effects on the records of one file."""
-        self._sums += Counter({name: getattr(effects, name) for name in _EFFECTS})
-        self._coerced.update(effects.coerced)
-        for name, count in effects.unknown.items():
-            if name in self._unknown or len(self._unknown) < _MOST_NAMES:
-                self._unknown[name] += count
-            else:
-                self._sums["unknown_others"] += count
-
-    @property
-    def sum(self) -> PolicyEffects:
-        """The effects on all files."""
-        return PolicyEffects(
-            unknown=dict(self._unknown),
-            nul_stripped=self._sums["nul_stripped"],
-            duplicates=self._sums["duplicates"],
-            unknown_others=self._sums["unknown_others"],
-            coerced=dict(self._coerced),
-        )

@@ -62,30 +62,32 @@ def _read(value: str | int | Decimal, form: str) -> datetime | None:
 
 def _of_excel(value: str | int | Decimal) -> datetime | None:
     """Return the local time of a serial day, to the millisecond; None where it means none."""
-    if isinstance(value, str):
-        if not _NUMBER.fullmatch(value.strip()):
-            return None
-        value = Decimal(value.strip())
-    if value < _EXCEL_FIRST or (isinstance(value, Decimal) and value.adjusted() > _LARGEST_EXPONENT):
+    number = _number(value)
+    if number is None or number < _EXCEL_FIRST:
         return None
-    try:
-        count = int((Decimal(value) * _DAY_MILLISECONDS).to_integral_value(ROUND_HALF_EVEN))
-        return _EXCEL_BEGIN + timedelta(milliseconds=count)
-    except (ArithmeticError, OverflowError):
-        return None
+    return _after(_EXCEL_BEGIN, number * _DAY_MILLISECONDS, timedelta(milliseconds=1))
 
 
 def _since_epoch(value: str | int | Decimal, microseconds: int) -> datetime | None:
     """Return the instant that a number of seconds or milliseconds means, in UTC; None where it means none."""
+    number = _number(value)
+    return None if number is None else _after(_EPOCH, number * microseconds, timedelta(microseconds=1))
+
+
+def _number(value: str | int | Decimal) -> Decimal | None:
+    """Return a number, or the one that a text holds; None where it is too large for any time."""
     if isinstance(value, str):
-        if not _NUMBER.fullmatch(value.strip()):
+        value = value.strip()
+        if not _NUMBER.fullmatch(value):
             return None
-        value = Decimal(value.strip())
-    if isinstance(value, Decimal) and value and value.adjusted() > _LARGEST_EXPONENT:
-        return None
+    number = Decimal(value)
+    return None if number and number.adjusted() > _LARGEST_EXPONENT else number
+
+
+def _after(begin: datetime, count: Decimal, unit: timedelta) -> datetime | None:
+    """Return the time so many units after another, rounded half to even; None beyond the calendar."""
     try:
-        count = int((Decimal(value) * microseconds).to_integral_value(ROUND_HALF_EVEN))
-        return _EPOCH + timedelta(microseconds=count)
+        return begin + int(count.to_integral_value(ROUND_HALF_EVEN)) * unit
     except (ArithmeticError, OverflowError):
         return None
 
