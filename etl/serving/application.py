@@ -25,6 +25,8 @@ from etl.serving.pool import Connection, Sessions
 from etl.serving.problems import ProblemError
 from etl.serving.stream import Stream
 from etl.serving.tables import read_tables
+from etl.serving.tokens import PATH as TOKEN_PATH
+from etl.serving.tokens import Tokens
 from etl.serving.versions import Versions
 from etl.serving.watching import Watch
 from etl.version import __version__
@@ -108,7 +110,9 @@ class Service:
         }
 
 
-def application(service: Service, gate: Gate, origins: frozenset[bytes] = frozenset()) -> Front:
+def application(
+    service: Service, gate: Gate, tokens: Tokens | None = None, origins: frozenset[bytes] = frozenset()
+) -> Front:
     """Return the ASGI application of a service."""
     parts = Parts(
         gate=gate,
@@ -119,10 +123,10 @@ def application(service: Service, gate: Gate, origins: frozenset[bytes] = frozen
         metrics=service.metrics,
         origins=origins,
     )
-    return Front(routed(service), parts)
+    return Front(routed(service, tokens), parts)
 
 
-def routed(service: Service) -> FastAPI:
+def routed(service: Service, tokens: Tokens | None = None) -> FastAPI:
     """Return the routes of a service."""
 
     @asynccontextmanager
@@ -146,6 +150,8 @@ def routed(service: Service) -> FastAPI:
     app.add_route(rows.PATH, answers.answer, methods=["GET"])
     app.add_route("/v1/stream", service.stream.answer, methods=["GET"])
     app.add_route("/v1/openapi.json", description.answer, methods=["GET"])
+    if tokens is not None:
+        app.add_route(TOKEN_PATH, tokens.answer, methods=["POST"])
     _add_state(app, service)
     pages.add(app, service.watch, description)
     _add_problems(app)
