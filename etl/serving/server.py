@@ -34,6 +34,8 @@ from etl.settings import ServeSettings
 DRAIN_SECONDS = 10
 _MAX_CONNECTIONS = 2_000
 _BACKLOG = 2_048
+# A client that reads nothing for so long is cut off.
+_UNREAD_SECONDS = 60
 
 _SQL = queries.load("keys")
 
@@ -180,6 +182,8 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
             f"cannot listen on {host}:{port}: {reason_of(error)}", hint="give another one by --host and --port"
         ) from error
     with listener:
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Each connection inherits it.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
         yield listener
 
 

@@ -4,17 +4,15 @@ import base64
 import hmac
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.support.services import serving
+from tests.support.services import RunningService, serving
 from tests.support.site import Site
 from tests.support.waiting import until
 
@@ -26,15 +24,9 @@ def _as(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-@pytest.fixture(scope="module")
-def keyed(demo: Site) -> Iterator[httpx.Client]:
-    """Give a client of a service that asks for keys."""
-    with serving(demo, "--auth", "keys") as service:
-        yield service.client
-
-
-def test_a_key_gives_a_token_and_the_next_ones(keyed: httpx.Client, demo: Site) -> None:
+def test_a_key_gives_a_token_and_the_next_ones(guarded: RunningService, demo: Site) -> None:
     """A token counts as its key does; a refresh token gives the next two once, and all end with the key."""
+    keyed = guarded.client
     [key] = demo.run("key", "create", "tokens", "--role", "operator", "--json").lines
     first = keyed.post("/v1/token", headers=_as(key["key"])).json()
     assert (first["token_type"], first["expires_in"]) == ("Bearer", 900)
