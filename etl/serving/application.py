@@ -52,7 +52,9 @@ class Service:
 
     def __init__(self, database: Database, config_dir: Path, limits: Limits, *, has_access_log: bool) -> None:
         self.sessions = Sessions(database, size=limits.connections, statement_seconds=limits.statement_seconds)
-        self.watch = Watch(database, self.sessions, config_dir)
+        # Busy readers must not keep the watch from looking.
+        self._looking = Sessions(database, size=1, statement_seconds=limits.statement_seconds)
+        self.watch = Watch(database, self._looking, config_dir)
         self.versions = Versions(database)
         self.kept = Kept(limits.kept_bytes)
         self.access = AccessLog(is_on=has_access_log)
@@ -63,6 +65,7 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Watch the database and write the access log while the context lasts."""
+        await self._looking.open()
         await self.sessions.open()
         tasks = [asyncio.create_task(self.watch.run()), asyncio.create_task(self._flush())]
         try:
@@ -76,6 +79,7 @@ class Service:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.versions.close()
             await self.sessions.close()
+            await self._looking.close()
             self.access.flush()
 
     async def _flush(self) -> None:

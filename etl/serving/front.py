@@ -3,6 +3,7 @@
 It is plain ASGI, because a kept answer must cost no routing.
 """
 
+import asyncio
 import itertools
 import re
 import secrets
@@ -167,6 +168,9 @@ class Front:
         self, key: Key, answer: Answer, scope: MutableMapping[str, Any], headers: dict[bytes, bytes], send: Send
     ) -> bool:
         """Send a kept answer if its version is the newest; return whether it is."""
+        if asyncio.get_running_loop().time() >= answer.until:
+            self._kept.drop(key)
+            return False
         freshness = self._watch.freshness.get(answer.aggregate)
         if not self._watch.is_known or freshness is None or answer.aggregate not in self._watch.tables:
             return False
