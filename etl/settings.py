@@ -24,7 +24,7 @@ OnNul = Literal["reject", "strip"]
 OnDuplicate = Literal["newest", "first", "reject"]
 OnUnknown = Literal["ignore", "warn", "reject"]
 LogFormat = Literal["auto", "console", "json"]
-Auth = Literal["none", "keys"]
+Auth = Literal["none", "keys", "jwt"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -312,7 +312,8 @@ class ServeSettings:
     auth: Annotated[
         Auth,
         Option(
-            "Who may ask. none: everyone on this machine; keys: who has a key (etl key create).",
+            "Who may ask. none: everyone on this machine; keys: who has a key (etl key create); jwt: who has a token of"
+            " your identity provider.",
             twins=("ETL_SERVE_AUTH",),
         ),
     ] = "none"
@@ -336,10 +337,53 @@ class ServeSettings:
     subscribers: Annotated[
         int, Option("Subscribers of /v1/stream at most.", least=0, most=100_000, twins=("ETL_SERVE_SUBSCRIBERS",))
     ] = 1_000
+    token_secret: Annotated[
+        Path | None,
+        Option(
+            "File with the secret that signs tokens for keys; replicas share it. Default: a new secret at each start.",
+            metavar="FILE",
+            read=Path,
+            twins=("ETL_SERVE_TOKEN_SECRET",),
+        ),
+    ] = None
+    jwt_secret: Annotated[
+        Path | None,
+        Option(
+            "File with the secret that verifies tokens (HS256).",
+            metavar="FILE",
+            read=Path,
+            twins=("ETL_SERVE_JWT_SECRET",),
+        ),
+    ] = None
+    jwt_keys: Annotated[
+        str | None,
+        Option(
+            "File or https address with the public keys (JWKS) that verify tokens (RS256, ES256).",
+            metavar="FILE|URL",
+            twins=("ETL_SERVE_JWT_KEYS",),
+        ),
+    ] = None
+    jwt_issuer: Annotated[
+        str | None, Option("Issuer that a token must name.", metavar="NAME", twins=("ETL_SERVE_JWT_ISSUER",))
+    ] = None
+    jwt_audience: Annotated[
+        str | None, Option("Audience that a token must name.", metavar="NAME", twins=("ETL_SERVE_JWT_AUDIENCE",))
+    ] = None
+    jwt_claim: Annotated[
+        str, Option("Claim of a token that names roles.", metavar="NAME", twins=("ETL_SERVE_JWT_CLAIM",))
+    ] = "role"
+    jwt_roles: Annotated[
+        str | None,
+        Option(
+            "What roles in tokens may: ROLE of the service and, after a colon, the role of the database to read as.",
+            metavar="NAME=ROLE[:DBROLE],...",
+            twins=("ETL_SERVE_JWT_ROLES",),
+        ),
+    ] = None
     rate_limit: Annotated[
         float,
         Option(
-            "Requests per second of one key at most, on average; 0: any number.",
+            "Requests per second of one key or user at most, on average; 0: any number.",
             least=0,
             most=1_000_000,
             twins=("ETL_SERVE_RATE_LIMIT",),

@@ -25,6 +25,8 @@ from etl.serving.pool import Connection, Sessions
 from etl.serving.problems import ProblemError
 from etl.serving.stream import Stream
 from etl.serving.tables import read_tables
+from etl.serving.tokens import PATH as TOKEN_PATH
+from etl.serving.tokens import Tokens
 from etl.serving.versions import Versions
 from etl.serving.watching import Watch
 from etl.version import __version__
@@ -50,7 +52,9 @@ class Service:
 
     def __init__(self, database: Database, config_dir: Path, limits: Limits, *, has_access_log: bool) -> None:
         self.sessions = Sessions(database, size=limits.connections, statement_seconds=limits.statement_seconds)
-        self.watch = Watch(database, self.sessions, config_dir)
+        # Busy readers must not keep the watch from looking.
+        self._looking = Sessions(database, size=1, statement_seconds=limits.statement_seconds)
+        self.watch = Watch(database, self._looking, config_dir)
         self.versions = Versions(database)
         self.kept = Kept(limits.kept_bytes)
         self.access = AccessLog(is_on=has_access_log)
@@ -61,6 +65,7 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Watch the database and write the access log while the context lasts."""
+        await self._looking.open()
         await self.sessions.open()
         tasks = [asyncio.create_task(self.watch.run()), asyncio.create_task(self._flush())]
         try:
@@ -74,6 +79,7 @@ class Service:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.versions.close()
             await self.sessions.close()
+            await self._looking.close()
             self.access.flush()
 
     async def _flush(self) -> None:
@@ -108,7 +114,9 @@ class Service:
         }
 
 
-def application(service: Service, gate: Gate, origins: frozenset[bytes] = frozenset()) -> Front:
+def application(
+    service: Service, gate: Gate, tokens: Tokens | None = None, origins: frozenset[bytes] = frozenset()
+) -> Front:
     """Return the ASGI application of a service."""
     parts = Parts(
         gate=gate,
@@ -119,10 +127,10 @@ def application(service: Service, gate: Gate, origins: frozenset[bytes] = frozen
         metrics=service.metrics,
         origins=origins,
     )
-    return Front(routed(service), parts)
+    return Front(routed(service, tokens), parts)
 
 
-def routed(service: Service) -> FastAPI:
+def routed(service: Service, tokens: Tokens | None = None) -> FastAPI:
     """Return the routes of a service."""
 
     @asynccontextmanager
@@ -146,6 +154,8 @@ def routed(service: Service) -> FastAPI:
     app.add_route(rows.PATH, answers.answer, methods=["GET"])
     app.add_route("/v1/stream", service.stream.answer, methods=["GET"])
     app.add_route("/v1/openapi.json", description.answer, methods=["GET"])
+    if tokens is not None:
+        app.add_route(TOKEN_PATH, tokens.answer, methods=["POST"])
     _add_state(app, service)
     pages.add(app, service.watch, description)
     _add_problems(app)

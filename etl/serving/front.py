@@ -3,6 +3,7 @@
 It is plain ASGI, because a kept answer must cost no routing.
 """
 
+import asyncio
 import itertools
 import re
 import secrets
@@ -31,6 +32,7 @@ App: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[N
 
 MAX_ADDRESS_BYTES = 8_000
 MAX_BODY_BYTES = 16_000
+_PIECE_BYTES = 1 << 18
 
 _SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),
@@ -166,6 +168,9 @@ class Front:
         self, key: Key, answer: Answer, scope: MutableMapping[str, Any], headers: dict[bytes, bytes], send: Send
     ) -> bool:
         """Send a kept answer if its version is the newest; return whether it is."""
+        if asyncio.get_running_loop().time() >= answer.until:
+            self._kept.drop(key)
+            return False
         freshness = self._watch.freshness.get(answer.aggregate)
         if not self._watch.is_known or freshness is None or answer.aggregate not in self._watch.tables:
             return False
@@ -210,7 +215,11 @@ class Front:
                     own.append((b"cache-control", b"no-store"))
                 message["headers"] = own
             else:
-                served.bytes += len(message.get("body", b""))
+                body = message.get("body", b"")
+                served.bytes += len(body)
+                if len(body) > _PIECE_BYTES:
+                    await _send_pieces(send, body, has_more=message.get("more_body", False))
+                    return
             await send(message)
 
         return sender
@@ -220,6 +229,15 @@ class Front:
         served.seconds = time.perf_counter() - exchange.started
         self._metrics.note(scope["method"], served)
         self._access.note(scope, exchange.request_id, served)
+
+
+async def _send_pieces(send: Send, body: bytes, *, has_more: bool) -> None:
+    """Send a body in pieces: a client that reads slowly then holds a piece in the buffers, and no copy of the body."""
+    view = memoryview(body)
+    for start in range(0, len(body), _PIECE_BYTES):
+        end = start + _PIECE_BYTES
+        is_last = end >= len(body)
+        await send({"type": "http.response.body", "body": bytes(view[start:end]), "more_body": has_more or not is_last})
 
 
 def _is_large(headers: dict[bytes, bytes]) -> bool:

@@ -16,12 +16,13 @@ from etl.serving.keys import digest_of, looks_like_key
 from etl.serving.limiting import Rate
 from etl.serving.pool import Connection, Sessions
 from etl.serving.problems import ProblemError
+from etl.serving.tokens import Tokens, asks_for_refresh, is_token
 from etl.serving.watching import Watch
 
 _OWN_NAMES = frozenset({b"localhost", b"127.0.0.1", b"[::1]", b"::1"})
 # Addresses that say nothing of the data.
-_OPEN = frozenset({"/healthz", "/readyz"})
-_NOBODY = Identity(name="nobody", role="analyst")
+OPEN = frozenset({"/healthz", "/readyz"})
+NOBODY = Identity(name="nobody", role="analyst")
 
 # The role of the database by which the rows of a role of the service are read, if the user may act as it.
 _DATABASE_ROLES: dict[Role, str] = {"analyst": "etl_analyst"}
@@ -61,7 +62,8 @@ class _Known:
 class Keys:
     """`--auth keys`: who has a key that is valid now. A change of keys counts from its notification on."""
 
-    def __init__(self, watch: Watch, sessions: Sessions, rate: Rate) -> None:
+    def __init__(self, watch: Watch, sessions: Sessions, tokens: Tokens, rate: Rate) -> None:
+        self._tokens = tokens
         self._watch = watch
         self._sessions = sessions
         self._rate = rate
@@ -73,14 +75,14 @@ class Keys:
 
         Raises ProblemError without a valid key, and when its user asks too often.
         """
-        if scope["path"] in _OPEN:
-            return _NOBODY
+        if scope["path"] in OPEN or asks_for_refresh(scope, headers):
+            return NOBODY
         key = key_of(headers)
         if key is None:
-            raise _refused(scope, "no key", "expected a key: Authorization: Bearer KEY")
-        identity = await self._owner(key) if looks_like_key(key) else None
+            raise refused(scope, "no key", "expected a key: Authorization: Bearer KEY")
+        identity = await self._owner(key)
         if identity is None:
-            raise _refused(scope, "unknown, expired or revoked key", "this key is not valid")
+            raise refused(scope, "unknown, expired or revoked key", "this key is not valid")
         wait = self._rate.wait_of(identity.name, asyncio.get_running_loop().time())
         if wait:
             raise ProblemError(429, "this key asks too often", {"Retry-After": str(math.ceil(wait))})
@@ -91,21 +93,27 @@ class Keys:
         if self._changes != self._watch.key_changes or not self._watch.is_live:
             self._known.clear()
             self._changes = self._watch.key_changes
-        digest = digest_of(key)
-        found = self._known.get(digest)
+        if looks_like_key(key):
+            name, statement = digest_of(key), "find_key"
+            value: dict[str, Any] = {"digest": name}
+        elif is_token(key) and (of := self._tokens.key_of(key)) is not None:
+            name, statement, value = of.encode(), "key_of_id", {"id": of}
+        else:
+            return None
+        found = self._known.get(name)
         if found is None or found.until <= now:
             changes = self._changes
-            found = await self._find(digest, now)
+            found = await self._find(statement, value, now)
             if changes == self._watch.key_changes:
-                self._known[digest] = found
+                self._known[name] = found
                 if len(self._known) > _MOST_KNOWN:
                     self._known.popitem(last=False)
         return found.identity
 
-    async def _find(self, digest: bytes, now: float) -> _Known:
+    async def _find(self, statement: str, value: dict[str, Any], now: float) -> _Known:
         async def find(connection: Connection) -> tuple[dict[str, Any] | None, bool]:
             async with connection.cursor(row_factory=dict_row) as cursor:
-                await cursor.execute(_SQL["find_key"], {"digest": digest})
+                await cursor.execute(_SQL[statement], value)
                 row = await cursor.fetchone()
             role = _DATABASE_ROLES.get(row["role"]) if row else None
             answer = await (await connection.execute(_SQL["has_role"], {"role": role})).fetchone()
@@ -116,7 +124,7 @@ class Keys:
             return _Known(identity=None, until=now + _KNOWN_SECONDS)
         role: Role = row["role"]
         database_role = _DATABASE_ROLES.get(role) if has_role else None
-        identity = Identity(name=f"key {row['id']}", role=role, database_role=database_role)
+        identity = Identity(name=f"key {row['id']}", role=role, database_role=database_role, key=row["id"])
         seconds = _KNOWN_SECONDS if row["seconds"] is None else min(_KNOWN_SECONDS, row["seconds"])
         return _Known(identity=identity, until=now + seconds)
 
@@ -130,7 +138,7 @@ def key_of(headers: dict[bytes, bytes]) -> str | None:
     return given.strip().decode("latin-1") if given else None
 
 
-def _refused(scope: MutableMapping[str, Any], reason: str, detail: str) -> ProblemError:
+def refused(scope: MutableMapping[str, Any], reason: str, detail: str) -> ProblemError:
     """Return the problem of one who may not ask, and enter it in the log, without the key."""
     client = scope.get("client")
     log.warning("access_refused", reason=reason, path=scope["path"][:200], client=client[0] if client else None)

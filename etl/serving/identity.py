@@ -16,6 +16,8 @@ class Identity:
     name: str
     role: Role
     database_role: str | None = None
+    key: str | None = None
+    """The name of the key, of one who has a key or a token for it."""
 
     @property
     def view(self) -> str:

@@ -11,17 +11,22 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 _ROOM_OF_AN_ENTRY = 1_000
 
+KEPT_SECONDS = 30.0
+"""How long an answer is kept at most; a right that was revoked counts after this time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """An answer of 200 as bytes. `etag` names its rows, `headers` are those that do not change with the freshness.
 
-    Without a body only its tag is known: of an address that was asked for with this tag.
+    Without a body only its tag is known: of an address that was asked for with this tag. After the time `until` it is
+    read again, because a right may have been revoked.
     """
 
     aggregate: str
     version: int
     etag: bytes
+    until: float
     headers: Headers
     body: bytes | None
 

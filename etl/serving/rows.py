@@ -1,5 +1,6 @@
 """`GET /v1/aggregates/{name}/rows`: a page of an aggregate, from one snapshot, in the format that is asked for."""
 
+import asyncio
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from etl import queries
 from etl.serving import filters, problems, statements
 from etl.serving.filters import FORMATS, Format, PageRequest
 from etl.serving.identity import Identity
-from etl.serving.kept import Answer, Headers, Kept, Key, matches
+from etl.serving.kept import KEPT_SECONDS, Answer, Headers, Kept, Key, matches
 from etl.serving.pool import Connection, Sessions
 from etl.serving.problems import ProblemError
 from etl.serving.statements import Statement
@@ -67,7 +68,7 @@ class Rows:
             etag = etag_of(table, version or 0, identity, page_request.format)
             known = self._watch.freshness.get(table.name)
             if version is not None and known is not None and matches(if_none_match, etag):
-                tag = Answer(aggregate=table.name, version=version, etag=etag, headers=[], body=None)
+                tag = Answer(aggregate=table.name, version=version, etag=etag, until=_until(), headers=[], body=None)
                 self._kept.put(request.scope["etl.key"], tag)
                 return Response(status_code=304, headers=_of_freshness(replace(known, version=version), etag))
         page = await self._read(page_request, identity)
@@ -145,7 +146,9 @@ class Rows:
             headers["Content-Encoding"] = "gzip"
         if not table.has_policies:
             raw: Headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-            self._kept.put(key, Answer(aggregate=table.name, version=version, etag=etag, headers=raw, body=body))
+            self._kept.put(
+                key, Answer(aggregate=table.name, version=version, etag=etag, until=_until(), headers=raw, body=body)
+            )
         return Response(body, headers=headers | fresh)
 
 
@@ -184,6 +187,10 @@ def fresh_headers(freshness: Freshness, etag: bytes) -> Headers:
         (b"x-pending-buckets", str(freshness.pending_buckets).encode()),
         (b"x-rejected-waiting", str(freshness.rejected_pending).encode()),
     ]
+
+
+def _until() -> float:
+    return asyncio.get_running_loop().time() + KEPT_SECONDS
 
 
 def _next(request: Request, token: str) -> str:

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -16,20 +17,27 @@ import structlog
 import uvicorn
 import uvloop
 
+from etl import queries
 from etl.database import connecting
 from etl.database.connecting import Database
 from etl.errors import ExitCode, UsageError, reason_of
 from etl.serving import keys
 from etl.serving.application import Limits, Service, application
-from etl.serving.front import Gate
+from etl.serving.front import Front, Gate
 from etl.serving.gates import Keys, Loopback
+from etl.serving.jwts import Jwts, Trust, require_keys, roles_of
 from etl.serving.limiting import Rate
+from etl.serving.tokens import Tokens, secret_of
 from etl.settings import ServeSettings
 
 # How long requests in hand may take after SIGTERM, in seconds.
 DRAIN_SECONDS = 10
 _MAX_CONNECTIONS = 2_000
 _BACKLOG = 2_048
+# A client that reads nothing for so long is cut off.
+_UNREAD_SECONDS = 60
+
+_SQL = queries.load("keys")
 
 log = structlog.get_logger(__name__)
 
@@ -47,25 +55,12 @@ def serve(database: Database, config_dir: Path, settings: ServeSettings) -> int:
         kept_bytes=settings.cache_mb << 20,
         subscribers=settings.subscribers,
     )
+    origins = origins_of(settings)
     service = Service(database, config_dir, limits, has_access_log=settings.access_log)
+    guard = _guard(service, database, settings)
     with bound(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
-        server = _Server(
-            uvicorn.Config(
-                application(service, _gate(service, settings), origins_of(settings)),
-                http="httptools",
-                ws="none",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=DRAIN_SECONDS,
-                timeout_keep_alive=30,
-                limit_concurrency=_MAX_CONNECTIONS,
-                backlog=_BACKLOG,
-            ),
-            service,
-        )
+        server = _Server(_config(application(service, guard.gate, guard.tokens, origins)), service)
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         logging.getLogger("uvicorn").setLevel("WARNING")
         log.info("serving", address=address, database=database.name, parser=f"httptools {httptools.__version__}")
@@ -75,10 +70,65 @@ def serve(database: Database, config_dir: Path, settings: ServeSettings) -> int:
     return ExitCode.SUCCESS if server.signal in {None, signal.SIGTERM} else ExitCode.SIGINT
 
 
-def _gate(service: Service, settings: ServeSettings) -> Gate:
+def _config(app: Front) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_keep_alive=30,
+        limit_concurrency=_MAX_CONNECTIONS,
+        backlog=_BACKLOG,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Guard:
+    """Who may ask, and what issues tokens for keys, if anything does."""
+
+    gate: Gate
+    tokens: Tokens | None = None
+
+
+def _guard(service: Service, database: Database, settings: ServeSettings) -> _Guard:
     if settings.auth == "none":
-        return Loopback()
-    return Keys(service.watch, service.sessions, Rate(settings.rate_limit))
+        return _Guard(gate=Loopback())
+    rate = Rate(settings.rate_limit)
+    if settings.auth == "keys":
+        tokens = Tokens(database, secret_of(settings.token_secret))
+        return _Guard(gate=Keys(service.watch, service.sessions, tokens, rate), tokens=tokens)
+    return _Guard(gate=Jwts(trust_of(database, settings), rate))
+
+
+def trust_of(database: Database, settings: ServeSettings) -> Trust:
+    """Return which tokens count.
+
+    Raises UsageError when an option is missing or wrong, or the user of the service may not act as a role.
+    """
+    roles = roles_of(settings.jwt_roles)
+    if (settings.jwt_secret is None) == (settings.jwt_keys is None):
+        raise UsageError("--auth jwt needs one of --jwt-secret and --jwt-keys")
+    if not settings.jwt_issuer or not settings.jwt_audience:
+        raise UsageError("--auth jwt needs --jwt-issuer and --jwt-audience: tokens for others must not count here")
+    if settings.jwt_keys is not None:
+        require_keys(settings.jwt_keys)
+    with connecting.connect(database, "etl:serve", sees_all=False) as connection:
+        user = connection.info.user
+        for role in sorted({of for _, of in roles.values() if of is not None}):
+            if connection.execute(_SQL["has_role"], {"role": role}).fetchone() != (True,):
+                raise UsageError(f"the user {user} may not act as {role}", hint=f"grant {role} to {user}")
+    return Trust(
+        secret=secret_of(settings.jwt_secret),
+        keys=settings.jwt_keys,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        claim=settings.jwt_claim,
+        roles=roles,
+    )
 
 
 def origins_of(settings: ServeSettings) -> frozenset[bytes]:
@@ -132,6 +182,8 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
             f"cannot listen on {host}:{port}: {reason_of(error)}", hint="give another one by --host and --port"
         ) from error
     with listener:
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Each connection inherits it.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
         yield listener
 
 

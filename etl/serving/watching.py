@@ -7,6 +7,7 @@ for each request (`versions`), because a notification comes a moment after the c
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import structlog
 from psycopg.rows import class_row
 
 from etl import queries
-from etl.database.connecting import Database, conninfo_of
+from etl.database.connecting import Database, connect, conninfo_of
 from etl.database.sqlstates import code_of
+from etl.errors import EtlError
 from etl.precalculation import catalogue
 from etl.precalculation.catalogue import Aggregate
 from etl.serving.pool import Connection, Sessions, configure
@@ -104,9 +106,16 @@ class Watch:
             except (psycopg.Error, ProblemError, OSError, TimeoutError) as error:
                 code = code_of(error) if isinstance(error, psycopg.Error) else None
                 log.warning("watch_lost", reason=type(error).__name__, sqlstate=code, seconds=pause)
+                await asyncio.to_thread(self._revive)
             pause = _PAUSES[0] if self._heard_at is not None else min(2 * pause, _PAUSES[1])
             self._heard_at = None
             await asyncio.sleep(pause)
+
+    def _revive(self) -> None:
+        """Start the embedded server again if it was killed; another server comes back by itself."""
+        if self._database.embedded:
+            with suppress(EtlError, psycopg.Error):
+                connect(self._database, "etl:serve", sees_all=False).close()
 
     async def _follow(self, connection: Connection) -> None:
         """Take the notifications of a connection, and look at the rest in between, until it is lost."""

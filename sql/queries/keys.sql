@@ -29,3 +29,37 @@ where digest = %(digest)s and revoked_at is null and (expires_at is null or expi
 select exists (
     select from pg_roles where rolname = %(role)s and pg_has_role(oid, 'set')
 );
+
+-- name: key_of_id
+-- Return a key that is valid now by its name, with the seconds for which it still is; null: it does not expire.
+select id, role, extract(epoch from expires_at - now())::double precision as seconds
+from etl.api_keys
+where id = %(id)s and revoked_at is null and (expires_at is null or expires_at > now());
+
+-- name: enter_token
+-- Enter a refresh token of a key that is valid, and remove those that have expired; return the role of the key.
+with ended as (
+    delete from etl.api_tokens where expires_at < now() - interval '1 day'
+),
+entered as (
+    insert into etl.api_tokens (digest, key_id, expires_at)
+    select %(digest)s, id, now() + make_interval(secs => %(seconds)s)
+    from etl.api_keys
+    where id = %(id)s and revoked_at is null and (expires_at is null or expires_at > now())
+    returning key_id
+)
+select role from etl.api_keys join entered on entered.key_id = api_keys.id;
+
+-- name: use_token
+-- Use a refresh token, which is possible once; return its key.
+update etl.api_tokens set used_at = now()
+where digest = %(digest)s and used_at is null and expires_at > now()
+returning key_id;
+
+-- name: end_tokens
+-- Remove all refresh tokens of the key whose used token came again: somebody else has it, too. Return the key.
+with reused as (
+    select key_id from etl.api_tokens where digest = %(digest)s and used_at is not null
+)
+delete from etl.api_tokens using reused where api_tokens.key_id = reused.key_id
+returning api_tokens.key_id;

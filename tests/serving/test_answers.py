@@ -82,8 +82,8 @@ def test_a_tag_is_of_one_address_format_and_version(client: httpx.Client, demo: 
 
 
 def test_kept_answers_come_without_the_table(demo: Site) -> None:
-    """An answer that was sent once comes again while nobody can read its table."""
-    with serving(demo, "--connections", "1") as service:
+    """An answer that was sent once comes again while nobody can read its table; another one takes too long."""
+    with serving(demo, "--connections", "1", "--statement-timeout", "0.5") as service:
         first = service.client.get(TRIPS, headers={"Accept-Encoding": "identity"})
         with demo.connect() as holder, holder.transaction():
             holder.execute("lock table analytics.vehicle_days in access exclusive mode")
@@ -93,6 +93,8 @@ def test_kept_answers_come_without_the_table(demo: Site) -> None:
             head = service.client.head(TRIPS, headers={"Accept-Encoding": "identity"})
             assert (head.status_code, head.content) == (200, b"")
             assert head.headers["content-length"] == str(len(first.content))
+            late = service.client.get(TRIPS, params={"limit": "3"})
+            assert (late.status_code, late.headers["content-type"]) == (504, "application/problem+json")
 
 
 def test_while_nothing_is_heard_each_answer_asks_the_database(demo: Site, service: RunningService) -> None:

@@ -1,11 +1,8 @@
 """Keys: who has none that is valid gets nothing, and each role gets what it may."""
 
 import json
-from collections.abc import Iterator
 
-import httpx
 import psycopg
-import pytest
 
 from tests.support.services import RunningService, serving
 from tests.support.site import Site
@@ -21,16 +18,6 @@ def _key(demo: Site, *options: str) -> dict[str, str]:
 
 def _as(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
-
-
-@pytest.fixture(scope="module")
-def guarded(demo: Site) -> Iterator[RunningService]:
-    """Give a service that asks for keys; this machine is not enough."""
-    options = ("--auth", "keys", "--host", "0.0.0.0", "--cors-origins", "https://bi.example.com")  # noqa: S104
-    with serving(demo, *options) as service:
-        port = service.client.base_url.port
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as client:
-            yield RunningService(running=service.running, client=client)
 
 
 def test_each_role_may_do_what_it_may(guarded: RunningService, demo: Site) -> None:
