@@ -29,6 +29,8 @@ with created as (
         origin_city,
         destination_country,
         destination_city,
+        -- Sorted by a number first: comparing texts took a tenth of the time. The keys after it divide equal numbers.
+        hashtextextended(origin_country || ' ' || origin_city || ' ' || destination_country || ' ' || destination_city, 0) as place,
         stated_delivered_at
     from analytics.judged_shipments()
     where created_at >= :from_utc and created_at < :until_utc and end_state <> 'cancelled'
@@ -93,4 +95,4 @@ select
     round((case when count(hours) >= 20 then percentile_cont(0.95) within group (order by hours) end)::numeric, 3) as p95_hours,
     max(hours) as max_hours
 from legs
-group by month, origin_country, origin_city, destination_country, destination_city, leg
+group by place, month, leg, origin_country, origin_city, destination_country, destination_city

@@ -22,27 +22,28 @@ with created as (
     from analytics.judged_shipments()
     where created_at >= :from_utc and created_at < :until_utc and end_state <> 'cancelled'
 ),
-milestones as (
+-- Joined and not looked up: a quarter is so large that one pass over its events is faster.
+happened as (
     -- The first arrival and the last departure: the way between hubs counts as time at hubs.
-    -- Looked up for each shipment, so that a month reads its own events and not those of all years.
     select
-        created.*,
-        happened.*
+        shipment_id,
+        min(occurred_at) filter (where event = 'PICKED_UP') as picked_up_at,
+        min(occurred_at) filter (where event = 'HUB_ARRIVED') as hub_arrived_at,
+        max(occurred_at) filter (where event = 'HUB_DEPARTED') as hub_departed_at,
+        max(occurred_at) filter (where event = 'CUSTOMS_CLEARED') as customs_cleared_at,
+        min(occurred_at) filter (where event = 'DELIVERED') as delivered_at
+    from (
+        select created.shipment_id, occurred_at, analytics.code_of(event_code) as event
+        from created
+        join logistics.tracking_events on tracking_events.shipment_id = created.shipment_id
+        offset 0
+    ) as events
+    group by shipment_id
+),
+milestones as (
+    select created.*, picked_up_at, hub_arrived_at, hub_departed_at, customs_cleared_at, delivered_at
     from created
-    cross join lateral (
-        select
-            min(occurred_at) filter (where event = 'PICKED_UP') as picked_up_at,
-            min(occurred_at) filter (where event = 'HUB_ARRIVED') as hub_arrived_at,
-            max(occurred_at) filter (where event = 'HUB_DEPARTED') as hub_departed_at,
-            max(occurred_at) filter (where event = 'CUSTOMS_CLEARED') as customs_cleared_at,
-            min(occurred_at) filter (where event = 'DELIVERED') as delivered_at
-        from (
-            select occurred_at, analytics.code_of(event_code) as event
-            from logistics.tracking_events
-            where tracking_events.shipment_id = created.shipment_id
-            offset 0
-        ) as events
-    ) as happened
+    join happened using (shipment_id)
 ),
 legs as (
     select

@@ -37,7 +37,7 @@ def connection(connection: Connection) -> Connection:
     return connection
 
 
-# Small tables that users fill, and the promises that were moved; a scan is their best plan.
+# Small tables that users fill; a scan is their best plan.
 REFERENCES = {"shipment_states", "name_spellings", "warehouse_timezones"}
 
 
@@ -49,10 +49,10 @@ def _scans(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "aggregate", [each for each in read_all() if each.bucket != "all"], ids=lambda aggregate: aggregate.name
+    "aggregate", [each for each in read_all() if each.bucket in {"day", "month"}], ids=lambda aggregate: aggregate.name
 )
 def test_a_bucket_is_recomputed_from_its_own_facts(connection: Connection, aggregate: Aggregate) -> None:
-    """The plan of one day or month scans no whole fact table."""
+    """The plan of one day or month scans no whole fact table; a quarter is a large part of them."""
     until = {"day": "2025-07-02", "month": "2025-08-01"}[aggregate.bucket]
     select = aggregate.computed(BucketRange(first="2025-07-01", until=until))
     row = connection.execute(sql.SQL("explain (format json) ") + select).fetchone()
