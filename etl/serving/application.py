@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from etl import queries
 from etl.database.connecting import Database
 from etl.precalculation import catalogue
-from etl.serving import aggregates, ledger, pages, problems, rows
+from etl.serving import aggregates, ledger, page, pages, problems, rows
 from etl.serving.access import FLUSH_SECONDS, AccessLog
 from etl.serving.front import Front, Gate, Parts
 from etl.serving.kept import Kept
@@ -147,7 +147,8 @@ def routed(service: Service) -> FastAPI:
     app.add_route("/v1/stream", service.stream.answer, methods=["GET"])
     app.add_route("/v1/openapi.json", description.answer, methods=["GET"])
     _add_state(app, service)
-    pages.add(app, service.watch, description)
+    page.add(app)
+    pages.add(app, description)
     _add_problems(app)
     return app
 
