@@ -7,6 +7,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 OTHERS := .venv-bench/.installed
 RELEASED := .venv-release/.installed
+WEB := web/node_modules/.installed
+PAGE := etl/serving/static/page
 BENCH ?= --write-docs
 DATABASE := embedded:
 # Two processes, each with a server of its own; who has done its half takes from the other's.
@@ -60,6 +62,18 @@ lint: $(INSTALLED) ## ruff, import-linter, mypy and the words of plain English
 format: $(INSTALLED) ## let ruff write the code as lint wants it
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+.PHONY: web
+web: $(WEB) ## build the page of `etl serve` from web/ and test its logic; needs Node.js 20 or later
+	cd web && npm run --silent types && npm run --silent check && npm run --silent test && npm run --silent build
+
+# Without npm, or without a network to fetch packages, nobody can build the page: that is no fault of the tree.
+.PHONY: web-check
+web-check: ## where npm is: build the page again, and fail when it is not the one in the repository
+	@if ! command -v npm >/dev/null; then echo "web-check: skipped, there is no npm" >&2; \
+	elif [ ! -e $(WEB) ] && ! timeout 20 npm ping >/dev/null 2>&1; then echo "web-check: skipped, no packages can be fetched" >&2; \
+	else $(MAKE) --no-print-directory web && git diff --exit-code --stat -- $(PAGE) && \
+	  test -z "$$(git ls-files --others --exclude-standard -- $(PAGE))"; fi
 
 .PHONY: docs
 docs: $(INSTALLED) ## the documentation as a site that needs no network, in site/
@@ -124,7 +138,12 @@ $(RELEASED): scripts/release-constraints.txt
 	@.venv-release/bin/python -m pip install --quiet -c $< twine cyclonedx-bom
 	@touch $@
 
+$(WEB): web/package.json web/package-lock.json web/.npmrc
+	@echo "installing into web/node_modules ..." >&2
+	@cd web && npm ci --silent
+	@touch $@
+
 .PHONY: clean
 clean: ## remove what make made; the database in .etl and the failed store stay
-	rm -rf .venv .venv-bench .venv-release .coverage* dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .venv-release web/node_modules .coverage* dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find etl tests sql -name __pycache__ -type d -prune -exec rm -rf {} +

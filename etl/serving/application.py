@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from etl import queries
 from etl.database.connecting import Database
 from etl.precalculation import catalogue
-from etl.serving import aggregates, ledger, pages, problems, rows
+from etl.serving import aggregates, ledger, page, pages, problems, rows
 from etl.serving.access import FLUSH_SECONDS, AccessLog
 from etl.serving.front import Front, Gate, Parts
 from etl.serving.kept import Kept
@@ -157,7 +157,8 @@ def routed(service: Service, tokens: Tokens | None = None) -> FastAPI:
     if tokens is not None:
         app.add_route(TOKEN_PATH, tokens.answer, methods=["POST"])
     _add_state(app, service)
-    pages.add(app, service.watch, description)
+    page.add(app)
+    pages.add(app, description)
     _add_problems(app)
     return app
 

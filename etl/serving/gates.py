@@ -11,6 +11,7 @@ import structlog
 from psycopg.rows import dict_row
 
 from etl import queries
+from etl.serving import page
 from etl.serving.identity import ANYONE, Identity, Role
 from etl.serving.keys import digest_of, looks_like_key
 from etl.serving.limiting import Rate
@@ -21,7 +22,7 @@ from etl.serving.watching import Watch
 
 _OWN_NAMES = frozenset({b"localhost", b"127.0.0.1", b"[::1]", b"::1"})
 # Addresses that say nothing of the data.
-OPEN = frozenset({"/healthz", "/readyz"})
+OPEN = frozenset({"/healthz", "/readyz", *page.ADDRESSES})
 NOBODY = Identity(name="nobody", role="analyst")
 
 # The role of the database by which the rows of a role of the service are read, if the user may act as it.

@@ -1,4 +1,4 @@
-"""The pages for people: what there is, and how to ask for it. They have no script, and load nothing from elsewhere."""
+"""The page that says how to ask, for people. It has no script, and loads nothing from elsewhere."""
 
 from collections.abc import Iterable
 from html import escape
@@ -8,17 +8,13 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from etl.serving.openapi import PATH, Description
-from etl.serving.watching import Watch
 
 _STYLE = Path(__file__).parent / "static" / "style.css"
 
 
-def add(app: FastAPI, watch: Watch, description: Description) -> None:
-    """Add the pages to an application."""
+def add(app: FastAPI, description: Description) -> None:
+    """Add the page to an application."""
     style = _STYLE.read_bytes()
-
-    async def overview(_request: Request) -> Response:
-        return _page("logistics-etl", _overview(watch))
 
     async def docs(_request: Request) -> Response:
         return _page("How to ask", _docs(description.document()))
@@ -26,7 +22,7 @@ def add(app: FastAPI, watch: Watch, description: Description) -> None:
     async def style_sheet(_request: Request) -> Response:
         return Response(style, media_type="text/css", headers={"Cache-Control": "max-age=3600"})
 
-    for path, endpoint in (("/", overview), ("/docs", docs), ("/static/style.css", style_sheet)):
+    for path, endpoint in (("/docs", docs), ("/static/style.css", style_sheet)):
         app.add_route(path, endpoint, methods=["GET"])
 
 
@@ -38,29 +34,6 @@ def _page(title: str, body: Iterable[str]) -> Response:
         f"<body><main><h1>{escape(title)}</h1>{''.join(body)}</main></body></html>"
     )
     return Response(text, media_type="text/html; charset=utf-8")
-
-
-def _overview(watch: Watch) -> Iterable[str]:
-    yield '<p>Precomputed tables of logistics data. <a href="/docs">How to ask for them</a>. '
-    yield '<a href="/v1/aggregates">The same list as JSON</a>.</p>'
-    if not watch.is_live:
-        yield "<p class=warning>The database cannot be reached now: what this page says may be old.</p>"
-    yield "<table><caption>Aggregates, and through when their facts reach</caption><thead><tr>"
-    for name in ("aggregate", "one row is", "facts through", "pending buckets", "rejected records", "rows", "as"):
-        yield f"<th scope=col>{name}</th>"
-    yield "</tr></thead><tbody>"
-    for name, table in watch.tables.items():
-        known = watch.freshness.get(name)
-        cells = [table.aggregate.grain.removeprefix("One row ").rstrip(".")]
-        if known is None or known.version is None:
-            cells += ["never computed", "", "", ""]
-        else:
-            reach = (known.facts_through or "no load yet").split(".")[0].replace("T", " ")
-            cells += [reach, str(known.pending_buckets), str(known.rejected_pending), str(known.rows)]
-        path = f"/v1/aggregates/{name}/rows"
-        yield f"<tr><th scope=row>{escape(name)}</th>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        yield f'<td><a href="{path}">JSON</a> <a href="{path}?format=csv">CSV</a></td></tr>'
-    yield "</tbody></table>"
 
 
 def _docs(document: dict[str, Any]) -> Iterable[str]:

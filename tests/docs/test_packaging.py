@@ -105,7 +105,9 @@ def test_the_wheel_holds_sql_and_definitions_as_they_are_here(wheel: Path) -> No
 def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
     """The wheel holds the package, the shipped files and its metadata: no test and no cache."""
     expected = {f"etl/_shipped/{path.as_posix()}" for path in shipped_files()}
-    expected |= {"etl/py.typed", "etl/serving/static/style.css"}
+    expected |= {"etl/py.typed"}
+    page = (ROOT / "etl" / "serving" / "static").rglob("*.*")
+    expected |= {path.relative_to(ROOT).as_posix() for path in page}
     expected |= {path.relative_to(ROOT).as_posix() for path in PROGRAMS if path.is_relative_to(ROOT / "etl")}
     with zipfile.ZipFile(wheel) as archive:
         content = {name for name in archive.namelist() if not re.search(r"\.(dist-info|data)/", name)}

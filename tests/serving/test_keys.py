@@ -4,6 +4,7 @@ import json
 
 import psycopg
 
+from etl.serving.page import ADDRESSES
 from tests.support.services import RunningService, serving
 from tests.support.site import Site
 from tests.support.waiting import until
@@ -21,7 +22,7 @@ def _as(key: str) -> dict[str, str]:
 
 
 def test_each_role_may_do_what_it_may(guarded: RunningService, demo: Site) -> None:
-    """Roles by routes: without a key 401, with a key of a lower role 403; probes are open."""
+    """Roles by routes: without a key 401, with a key of a lower role 403; probes and the files of the page are open."""
     keys = {role: _key(demo, "--role", role)["key"] for role in ("analyst", "operator", "admin")}
     ok, no = 200, 403
     expected = {
@@ -39,7 +40,8 @@ def test_each_role_may_do_what_it_may(guarded: RunningService, demo: Site) -> No
         assert guarded.client.get(path).status_code == 401, path
         got = tuple(guarded.client.get(path, headers=_as(key)).status_code for key in keys.values())
         assert got == codes, path
-    assert guarded.client.get("/healthz").status_code == guarded.client.get("/readyz").status_code == 200
+    for path in ("/healthz", "/readyz", *ADDRESSES):
+        assert guarded.client.get(path).status_code == 200, path
 
 
 def test_a_key_that_is_not_valid_is_refused(guarded: RunningService, demo: Site) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
+from etl.serving.page import ADDRESSES
 from tests.support.checkout import ROOT
 from tests.support.facts import add
 from tests.support.services import RunningService, serving
@@ -160,10 +161,9 @@ class _Links(HTMLParser):
             assert not name.startswith("on")
 
 
-@pytest.mark.parametrize("path", ["/", "/docs"])
-def test_pages_need_no_script_and_nothing_from_elsewhere(client: httpx.Client, path: str) -> None:
-    """A page names each aggregate, loads files of this service only, and each of its links leads somewhere."""
-    got = client.get(path)
+def test_the_description_needs_no_script_and_nothing_from_elsewhere(client: httpx.Client) -> None:
+    """It names each aggregate, loads files of this service only, and each of its links leads somewhere."""
+    got = client.get("/docs")
     page = _Links()
     page.feed(got.text)
     assert "script" not in page.tags
@@ -173,6 +173,26 @@ def test_pages_need_no_script_and_nothing_from_elsewhere(client: httpx.Client, p
         assert client.get(address).status_code == 200, address
     anchors = set(re.findall(r'<section id="([^"]+)"', got.text))
     assert {name[1:] for name in page.named if name.startswith("#")} == anchors
+
+
+def test_the_page_loads_its_own_files_only(client: httpx.Client) -> None:
+    """The page has no script and no style of its own text, and its policy allows none; all is at most 70 kB."""
+    got = client.get("/")
+    page = _Links()
+    page.feed(got.text)
+    assert sorted(page.loaded) == sorted(set(ADDRESSES) - {"/"})
+    assert re.findall(r"<(?:script|style)\b[^>]*>(?!</)", got.text) == []
+    policy = got.headers["content-security-policy"]
+    assert "script-src 'self'; style-src 'self'" in policy
+    assert "unsafe" not in policy
+    size = 0
+    for address in ADDRESSES:
+        file = client.get(address)
+        assert file.headers["content-encoding"] == "gzip"
+        size += int(file.headers["content-length"])
+        assert client.get(address, headers={"If-None-Match": file.headers["etag"]}).status_code == 304
+        assert client.get(address, headers={"Accept-Encoding": "identity"}).content == file.content
+    assert size < 70_000
 
 
 def test_metrics_count_requests_by_route(client: httpx.Client) -> None:

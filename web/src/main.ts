@@ -1,0 +1,10 @@
+import { createApp } from "vue";
+import App from "./App.vue";
+import { follow } from "./state/live";
+import { followAddress } from "./state/place";
+import "uplot/dist/uPlot.min.css";
+import "./style.css";
+
+followAddress();
+void follow();
+createApp(App).mount("#app");
