@@ -78,6 +78,6 @@ def test_freshness_is_that_of_the_view(client: httpx.Client, demo: Site) -> None
     entries = client.get("/v1/aggregates").json()["aggregates"]
     assert {entry["name"]: entry["version"] for entry in entries} == expected
     entry = client.get("/v1/aggregates/vehicle_days").json()
-    assert entry["key"] == ["day", "vehicle_id"]
+    assert entry["key"] == ["source_day", "vehicle_id"]
     units = {column["name"]: column["unit"] for column in entry["columns"]}
     assert units["sum_distance_km"].startswith("km")
