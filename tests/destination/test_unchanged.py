@@ -114,6 +114,19 @@ def test_a_second_night_reads_no_table_as_a_whole(site: Site) -> None:
     assert _reads(site)[0] - before[0] < 1_000
 
 
+def test_versions_that_lose_read_no_table_as_a_whole(site: Site) -> None:
+    """The first values that they leave are kept in rows that are looked up."""
+    site.define(ORDERS.replace("NEWEST", 'newest_by = "at"').replace("min = 0", "keep_first = true"))
+    _load(site, "first.ndjson", [_order(number, at=5) for number in range(6_000)])
+    site.ask("analyze lab.orders, lab.order_lines")
+    before = _reads(site)
+    older = [_order(number, 2, at=1) for number in range(0, 6_000, 100)]
+    assert _load(site, "older.ndjson", older, "--batch-rows", "20")["rows"]["lab.orders"] == 60
+    until(lambda: _reads(site)[1] > before[1] + 60, "the counts of the reads")
+    assert _reads(site)[0] - before[0] < 1_000
+    assert site.value("select count(*) from lab.orders where amount = 1 and etl_first_amount = 2") == 60
+
+
 def _reads(site: Site) -> tuple[int, int]:
     """Return how many rows scans of whole tables have read, and how many rows were found by an index."""
     [reads] = site.ask(
