@@ -94,12 +94,18 @@ class FastPath:
         return self._digests is not None and not piece.is_heavy and piece.shape in {"array", "lines"}
 
     def keys_first(self, piece: Piece) -> Iterator[Batch | None]:
-        """Yield None after each block, and a batch whose rows are made when it is known which records changed."""
+        """Yield None after each block, and a batch whose rows are made when it is known which records changed.
+
+        If only the checked path can read the key of a record, all rows are made: it may be the key of another one, too.
+        """
         builder = self._projection.builder(piece, self._run_number)
         buffers: list[BytesIO] = []
         count, place = 0, 1
         for begin, end in piece.blocks or ((0, piece.length),):
-            rows = self._key_rows(RecordBlock(piece.between(begin, end), piece.shape), place)
+            rows, are_keys_known = self._key_rows(RecordBlock(piece.between(begin, end), piece.shape), place)
+            if not are_keys_known:
+                yield from self.batching(piece)
+                return
             [(lines, number)] = rows.tables
             builder.note_effects(rows)
             buffers.append(BytesIO(lines))
@@ -136,15 +142,18 @@ class FastPath:
         made.columns = (*names, place, digest)
         return made
 
-    def _key_rows(self, block: RecordBlock, first: int) -> BlockRows:
-        """Return the keys of a block with the places and the digests of its records; the suspects have none."""
+    def _key_rows(self, block: RecordBlock, first: int) -> tuple[BlockRows, bool]:
+        """Return the keys of a block with the places and the digests of its records, and whether it has all keys.
+
+        Records that are not JSON have none.
+        """
         decoded = self._decoded(block)
         records, suspects = decoded.records, set(decoded.undecoded)
         places = range(first, first + len(records))
         digests = self._digests.of(block.wholes(len(records))) if self._digests else ()
         tails = list(map(b"%d\x1f%d".__mod__, zip(places, digests, strict=True)))
         lines = self._key_table.rows(records, tails, suspects, None, (), ())
-        return BlockRows(
+        rows = BlockRows(
             maker=self,
             count=len(records),
             tables=[lines.without(suspects)],
@@ -152,6 +161,7 @@ class FastPath:
             unknown=decoded.counts.kept() if decoded.counts else {},
             unknown_others=decoded.counts.others if decoded.counts else 0,
         )
+        return rows, len(suspects) == len(set(decoded.undecoded))
 
     def _changed(self, piece: Piece, unchanged: frozenset[int], effects: PolicyEffects) -> Iterator[Batch | None]:
         """Yield the batch of the records that are not unchanged; `effects` are those that are counted already."""

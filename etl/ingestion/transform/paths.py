@@ -118,7 +118,7 @@ class Paths:
             yield from path.batching(piece)
         else:
             for batch in path.keys_first(piece):
-                yield None if batch is None or batch.unmade is None else self._noting(batch, batch.unmade)
+                yield batch if batch is None or batch.unmade is None else self._noting(batch, batch.unmade)
 
     def _noting(self, batch: Batch, unmade: Unmade) -> Batch:
         def make(unchanged: Collection[int]) -> Batch:
