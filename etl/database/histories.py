@@ -10,7 +10,7 @@ from psycopg import sql
 from etl import queries
 from etl.database.row_history import Kept, kept
 from etl.datasets import Dataset, Table, quoted
-from etl.datasets.histories import identifier_of, name_of
+from etl.datasets.histories import VALID_FROM, identifier_of, name_of
 from etl.errors import UsageError
 
 _SQL = queries.load("row_history")
@@ -59,7 +59,13 @@ def _make(connection: psycopg.Connection, each: Kept) -> None:
 
 
 def _drop_unwanted(connection: psycopg.Connection, dataset: Dataset) -> None:
-    """Drop the triggers of tables whose history the definition does not name any more; the versions stay."""
+    """Drop the triggers of tables whose history the definition does not name any more; the versions stay.
+
+    Another dataset of the tables may have the option.
+    """
+    names = {"tables": [table.name for table in dataset.tables], "dataset": dataset.name}
+    if connection.execute(_SQL["belongs_to_another"], names).fetchone():
+        return
     wanted = {table for each in _kept(connection, dataset) for table in each.bodies()}
     for table in dataset.tables:
         if table.name in wanted:
@@ -96,6 +102,8 @@ def _missing(connection: psycopg.Connection, each: Kept) -> Iterator[Unfit]:
     for table in each.tables:
         if not _exists(connection, table):
             yield Unfit(table=name_of(table), column=None, found="is missing: history = true", remedy=remedy)
+    if not queries.one(connection, _SQL["has_valid_from"], {"table": each.table.quoted})["has_valid_from"]:
+        yield Unfit(table=each.table.name, column=VALID_FROM, found="is missing, or no timestamptz", remedy=remedy)
     for name, bodies in each.bodies().items():
         if lacking := sorted(bodies.keys() - _installed(connection, name)):
             found = f"has no trigger {', '.join(lacking)}, or it is disabled: its history would have gaps"

@@ -95,7 +95,7 @@ class Kept:
 
     def register(self) -> sql.Composed:
         """Return the statement that notes since when the versions are kept without a gap: since now."""
-        return _SQL["register"].format(name=sql.Literal(self.table.name))
+        return _SQL["register"].format(name=sql.Literal(self.table.name), dataset=sql.Literal(self.dataset.name))
 
     def align_statements(self) -> Iterator[sql.Composed]:
         """Yield the statements that give child rows the lineage of their record."""

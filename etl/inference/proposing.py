@@ -1,6 +1,7 @@
 """A proposed definition gets a name that is free, and is written to its file."""
 
 import re
+import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +30,7 @@ def propose(
 
     Raises UsageError when there is not one source, the name is none, or the output exists; and the errors of `infer`.
     """
-    if len(sources) != 1:
-        raise UsageError(f"expected one source, got {len(sources)}", hint="name one of the files")
+    _require_one(sources)
     known = datasets.readable(config_dir)
     chosen = _name(name, output, sources[0], {each.name for each in known})
     if output and output.exists():
@@ -50,8 +50,7 @@ def propose_change(
     `writes`: change the file. A definition of the installation is changed by a new file in the configuration folder.
     Raises UsageError when there is not one source, and the errors of `evolve`.
     """
-    if len(sources) != 1:
-        raise UsageError(f"expected one source, got {len(sources)}", hint="name one of the files")
+    _require_one(sources)
     dataset = datasets.find(name, config_dir)
     path = Path(dataset.path)
     text = path.read_text(encoding="utf-8")
@@ -67,6 +66,13 @@ def propose_change(
     if writes:
         _write(change.text, own)
     return change, diff
+
+
+def _require_one(sources: Sequence[Source]) -> None:
+    """Raise UsageError when there is not one source."""
+    if len(sources) != 1:
+        example = f", such as {shlex.quote(sources[0].name)}" if sources else ""
+        raise UsageError(f"expected one source, got {len(sources)}", hint=f"name one of the files{example}")
 
 
 def _write(text: str, path: Path) -> None:

@@ -2,11 +2,13 @@
 
 create table etl.histories (
     table_name text primary key,
+    dataset text not null,
     since timestamptz not null default now()
 );
 
 comment on table etl.histories is 'one row per table that keeps the versions of its rows that end, in the table NAME_history';
 comment on column etl.histories.table_name is 'table with history; its child tables keep their rows, too';
+comment on column etl.histories.dataset is 'dataset whose definition has the option; other datasets may load the table, too';
 comment on column etl.histories.since is 'since when each version that ends is kept without a gap';
 
 -- A row is another version when one of its columns is another, and not when only its lineage is. The condition of the

@@ -77,6 +77,17 @@ join pg_proc on pg_proc.oid = tgfoid
 where tgrelid = to_regclass(%(table)s) and not tgisinternal and tgenabled in ('O', 'A') and tgname like 'etl\_history\_%%'
 order by tgname;
 
+-- name: has_valid_from
+-- Return whether a table says since when it shows its rows.
+select count(*) = 1 as has_valid_from
+from pg_attribute
+where attrelid = to_regclass(%(table)s) and attname = 'etl_valid_from' and not attisdropped
+    and atttypid = 'timestamptz'::regtype;
+
+-- name: belongs_to_another
+-- Return a row if the definition of another dataset has the history of a table, or of the table of its records.
+select table_name from etl.histories where table_name = any(%(tables)s) and dataset <> %(dataset)s limit 1;
+
 -- name: exists
 -- Return whether there is a table of this name.
 select to_regclass(%(table)s) is not null as exists;
@@ -267,7 +278,8 @@ where {is_key_of_parent}
 
 -- name: register
 -- Note since when a table keeps its versions without a gap.
-insert into etl.histories (table_name) values ({name}) on conflict (table_name) do update set since = excluded.since
+insert into etl.histories (table_name, dataset) values ({name}, {dataset})
+on conflict (table_name) do update set dataset = excluded.dataset, since = excluded.since
 
 -- name: forget
 -- Note that a table keeps no more versions.

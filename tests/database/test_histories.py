@@ -70,6 +70,8 @@ def test_a_table_gets_a_history_later_and_loses_it(site: Site) -> None:
     comment = "versions of the rows of lab.parcels that a change or a deletion ended"
     assert site.value("select obj_description('lab.parcels_history'::regclass)") == comment
     assert site.value("select col_description('lab.parcels_history'::regclass, 2)") == "who carries"
+    site.define(wider.replace("history = true", "").replace('name = "parcels"', 'name = "others"'))
+    assert site.value("select count(*) from etl.histories") == 1, "another dataset of the table keeps it"
     site.write_definition(wider.replace("history = true", ""))
     assert site.run("dataset", "create", "parcels").returncode == 0
     assert _load(site, 5, '{"id": 1, "carrier": "C", "weight": 8}')[0] == 0
@@ -87,6 +89,7 @@ def test_a_load_that_would_lose_versions_ends(site: Site) -> None:
         ("alter table lab.parcels_history drop column carrier", "column carrier of lab.parcels_history is missing"),
         ("alter table lab.parcels_history alter carrier type varchar(3)", "is character varying(3)"),
         ("alter table lab.items_history alter sku set not null", "refuses null"),
+        ("alter table lab.parcels drop column etl_valid_from", "etl_valid_from of lab.parcels is missing"),
         ("alter table lab.items alter id type bigint", "is integer, and that of lab.items is bigint"),
     ]
     dataset = read(site.folder / "config" / "datasets" / "parcels.toml")

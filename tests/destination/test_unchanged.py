@@ -192,6 +192,16 @@ def test_odd_records_among_unchanged_ones(site: Site, form: str, odd: list[bytes
     assert second["records"]["unchanged"] == second["records"]["loaded"] >= 5
 
 
+def test_a_key_in_another_writing_comes_twice_in_its_batch(site: Site) -> None:
+    """A record is not left unchanged if the batch has its key in another writing, too: the later of both wins."""
+    _load(site, "1.ndjson", [_order(1), _order(2)])
+    lines = as_lines(_order(1), _order(2))
+    (site.folder / "2.ndjson").write_text('{"id": 1e0, "amount": 7, "at": 0, "lines": []}\n' + lines)
+    summary = _load(site, "2.ndjson")
+    assert (summary["records"]["loaded"], summary["records"]["unchanged"]) == (3, 1)
+    assert _rows(site) == _expected([_order(1), _order(2)])
+
+
 def test_an_empty_night_writes_nothing(site: Site) -> None:
     """Where nothing changed, no row of a table is written and nothing is noted for the aggregates."""
     records = [_order(number) for number in range(50)]

@@ -433,7 +433,7 @@ def test_the_command_writes_a_definition_and_shows_the_next_steps(alone: Site) -
         (["one.json", "--name", "no name"], 2, "--name no_name"),
         (["one.json", "--name", "a", "--output", "b.toml"], 2, "a.toml"),
         (["-"], 2, "--name"),
-        (["*.json"], 2, "expected one source"),
+        (["*.json"], 2, "name one of the files, such as"),
         (["one.json", "--output", "one.json/a.toml"], 2, "cannot write"),
     ],
 )

@@ -140,8 +140,16 @@ def paths_of(
         return Paths(None, None, checked)
     strict = FastPath(seen, projection, run_number)
     fastest = FastPath(seen, projection, run_number, guarded) if guarded else strict
-    # The keys of records that delete may be elsewhere in a record: such a batch is compared when its rows are sent.
-    return Paths(fastest, strict, checked, None if dataset.deletions else comparing)
+    return Paths(fastest, strict, checked, None if _has_other_keys(dataset) else comparing)
+
+
+def _has_other_keys(dataset: Dataset) -> bool:
+    """Return whether the keys of records that delete may be elsewhere in a record.
+
+    A batch is then compared when its rows are sent, and not before they are made.
+    """
+    _, deletions = dataset.deletions or (0, None)
+    return deletions is not None and any(column.other_path for column in deletions.columns)
 
 
 def _compared(session: Session, dataset: Dataset) -> tuple[str | None, frozenset[tuple[str, str]]]:

@@ -97,6 +97,7 @@ class FastPath:
     def keys_first(self, piece: Piece, *, is_examining: bool) -> Iterator[Batch | None]:
         """Yield None after each block, and a batch whose rows are made when it is known which records changed.
 
+        If only the checked path can read the key of a record, all rows are made: it may be the key of another one, too.
         `is_examining`: unknown members of unchanged records are counted, too.
         """
         unknown = UnknownCounts()
@@ -105,7 +106,11 @@ class FastPath:
         count, place = 0, 1
         for begin, end in piece.blocks or ((0, piece.length),):
             block = RecordBlock(piece.between(begin, end), piece.shape)
-            lines, number, records = self._key_lines.of(block, place)
+            keys = self._key_lines.of(block, place)
+            if keys is None:
+                yield from self.batching(piece)
+                return
+            lines, number, records = keys
             if is_examining and (counts := self._decoded(block).counts):
                 unknown.add(counts.kept(), counts.others)
             buffers.append(BytesIO(lines))
@@ -121,7 +126,7 @@ class FastPath:
             batches = self._changed(piece, counts_of_blocks, frozenset(unchanged), effects)
             return next(batch for batch in batches if batch is not None)
 
-        keys = Rows(format="csv", buffers=tuple(buffers), count=count, columns=self._key_lines.columns)
+        rows = Rows(format="csv", buffers=tuple(buffers), count=count, columns=self._key_lines.columns)
         yield Batch(
             piece=piece,
             places=range(1, place),
@@ -130,7 +135,7 @@ class FastPath:
             path=self._name,
             maker=self,
             policy_effects=counted,
-            unmade=Unmade(keys=keys, make=make),
+            unmade=Unmade(keys=rows, make=make),
         )
 
     @cached_property

@@ -11,6 +11,7 @@ import msgspec
 
 from etl.errors import InternalError
 from etl.ingestion.fingerprints import RecordDigests
+from etl.ingestion.framing import decoding
 from etl.ingestion.framing.blocks import UNDECODABLE, Decoders, RecordBlock
 from etl.ingestion.framing.boundaries import is_utf8
 from etl.ingestion.transform.lines import Columns, TableLines
@@ -26,6 +27,7 @@ class KeyLines:
         table, digests = dataset.digested_table, projection.digests
         if table is None or digests is None:
             raise InternalError(f"the dataset {dataset.name} has no table with digests")
+        self._projection = projection
         self._digests: RecordDigests = digests
         by_name = {column.name: column for column in table.columns}
         of_keys = msgspec.structs.replace(table, columns=tuple(map(by_name.__getitem__, dataset.key)), where=())
@@ -37,10 +39,10 @@ class KeyLines:
         *names, _run, _batch, place, digest = self._lines.columns
         self.columns = (*names, place, digest)
 
-    def of(self, block: RecordBlock, first: int) -> tuple[bytes, int, int]:
+    def of(self, block: RecordBlock, first: int) -> tuple[bytes, int, int] | None:
         """Return the lines of a block whose first record has this place, their number, and that of the records.
 
-        A record whose key does not decode, or is not as its columns want it, has no line.
+        A record without a key that can load has no line. None: only the checked path can read the key of a record.
         """
         suspects: set[int] = set()
         try:
@@ -50,7 +52,15 @@ class KeyLines:
         digests = self._digests.of(block.wholes(len(records)))
         tails = list(map(b"%d\x1f%d".__mod__, zip(range(first, first + len(records)), digests, strict=True)))
         lines, count = self._lines.rows(records, tails, suspects, None, (), ()).without(suspects)
-        return (lines, count, len(records)) if is_utf8(lines) else (b"", 0, len(records))
+        if any(self._has_key(block, place) for place in suspects) or not is_utf8(lines):
+            return None
+        return lines, count, len(records)
+
+    def _has_key(self, block: RecordBlock, place: int) -> bool:
+        """Return whether the checked path reads a key in a record."""
+        span = block.spans[place]
+        record = span.fault or decoding.decode_one(block.data[span.start : span.end])
+        return any(self._projection.keys_of(record).values())
 
     def _one_by_one(self, block: RecordBlock, suspects: set[int]) -> Iterator[msgspec.Struct]:
         for place, span in enumerate(block.spans):

@@ -129,7 +129,7 @@ class Paths:
             yield from path.batching(piece)
         else:
             for batch in path.keys_first(piece, is_examining=comparing.is_examining):
-                yield None if batch is None or batch.unmade is None else self._noting(batch, batch.unmade)
+                yield batch if batch is None or batch.unmade is None else self._noting(batch, batch.unmade)
 
     def _noting(self, batch: Batch, unmade: Unmade) -> Batch:
         def make(unchanged: Collection[int]) -> Batch:
