@@ -59,8 +59,8 @@ class KeyLines:
     def _has_key(self, block: RecordBlock, place: int) -> bool:
         """Return whether the checked path reads a key in a record."""
         span = block.spans[place]
-        record = span.fault or decoding.decode_one(block.data[span.start : span.end])
-        return any(self._projection.keys_of(record).values())
+        record = decoding.decode_one(block.data[span.start : span.end])
+        return not span.fault and any(self._projection.keys_of(record).values())
 
     def _one_by_one(self, block: RecordBlock, suspects: set[int]) -> Iterator[msgspec.Struct]:
         for place, span in enumerate(block.spans):
