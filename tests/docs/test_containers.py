@@ -127,7 +127,7 @@ def test_the_image_checks_only_the_listener(tmp_path: Path, process: str, asked:
 
 
 def test_the_service_asks_for_keys_and_is_healthy_when_it_is_ready() -> None:
-    """The service with the aggregates asks for keys, for it listens on all addresses of its container."""
+    """The service with the aggregates asks for keys, because it listens on all addresses of its container."""
     serve = COMPOSE["services"]["serve"]
     words = serve["command"]
     assert words[words.index("--auth") + 1] == "keys"
