@@ -78,7 +78,7 @@ def test_csv_is_as_copy_writes_it(client: httpx.Client, demo: Site) -> None:
 
 
 def test_parquet_and_arrow_have_the_values_with_their_types(client: httpx.Client, demo: Site) -> None:
-    """Typed pages have the rows of the table with every digit; comments are metadata, and pages continue by the link."""
+    """Typed pages have the rows of the table with every digit. Comments are metadata; pages have a link."""
     names = "day, carrier, service_level, count_shipments, sum_weight_kg"
     wanted = _table(demo, "daily_shipments", names)
     pages = _pages(client, DAYS, limit="500", select=names.replace(" ", ""), format="parquet")
