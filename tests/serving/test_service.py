@@ -4,6 +4,8 @@ import json
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 from html.parser import HTMLParser
@@ -65,6 +67,23 @@ def test_a_service_that_cannot_start_says_why(demo: Site, options: list[str], co
         words = [str(taken.getsockname()[1]) if word == "TAKEN" else word for word in options]
         ended = demo.run("serve", *words)
     assert (ended.returncode, reason in ended.error) == (code, True)
+
+
+def test_the_loader_needs_nothing_of_the_service() -> None:
+    """Without the packages of the extra, commands run; `serve` names the package and the extra, and is exit code 2."""
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(('fastapi', 'uvicorn', 'uvloop', 'psycopg_pool', 'jwt')));"
+        "from etl.cli import run; sys.exit(run(sys.argv[1:]))"
+    )
+
+    def done(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program, "--database", "postgresql://x@127.0.0.1:1/x", *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    refused = done("serve")
+    assert (refused.returncode, "extra `serve`" in refused.stderr) == (2, True), refused.stderr
+    assert done("dataset", "list").returncode == 0
+    assert done("key", "list").returncode == 4
 
 
 def test_a_database_that_is_not_migrated_or_away_is_no_service(demo: Site) -> None:
