@@ -12,6 +12,9 @@ from html.parser import HTMLParser
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
@@ -129,6 +132,24 @@ def test_subscribers_get_each_refresh_that_changed_rows(service: RunningService,
         event = json.loads(next(line for line in lines if line.startswith("data: "))[6:])
     version = demo.value("select version from analytics.freshness where aggregate = 'vehicle_days'")
     assert (event["aggregate"], event["version"]) == ("vehicle_days", version)
+    demo.ask("delete from logistics.vehicle_logs where log_id = 'LIVE'")
+    refresh(demo.connection, aggregate, run=None)
+
+
+def test_a_socket_gets_the_same_events(service: RunningService, demo: Site) -> None:
+    """Over a WebSocket come the same events as JSON; a page of another origin cannot open one."""
+    (aggregate,) = choose(["vehicle_days"])
+    url = str(service.client.base_url).replace("http", "ws") + "/v1/stream"
+    with pytest.raises(InvalidStatus), connect(url, origin=Origin("https://evil.example"), proxy=None):
+        pass
+    with connect(url, proxy=None) as connected:
+        count = demo.value("select count(*) from analytics.freshness")
+        states = [json.loads(connected.recv(timeout=10)) for _ in range(count)]
+        assert {state["event"] for state in states} == {"state"}
+        add(demo.connection, "vehicle_logs", log_id="LIVE", trip_date="2032-01-01", vehicle_id="V-LIVE")
+        refresh(demo.connection, aggregate, run=None)
+        event = json.loads(connected.recv(timeout=10))
+    assert (event["event"], event["aggregate"]) == ("refresh", "vehicle_days")
     demo.ask("delete from logistics.vehicle_logs where log_id = 'LIVE'")
     refresh(demo.connection, aggregate, run=None)
 
