@@ -100,6 +100,10 @@ bench-nights: $(INSTALLED) ## what a second full export costs of which little ha
 bench-cliffs: $(INSTALLED) ## what each difference from a clean file costs: five minutes, or BENCH='--records 20000'
 	@$(BIN)/python -m scripts.benchmark cliffs $(BENCH)
 
+.PHONY: bench-serve
+bench-serve: $(INSTALLED) ## requests per second of the service on sample data: a minute; needs wrk
+	@$(BIN)/python scripts/bench_serve.py
+
 .PHONY: wheel
 wheel: $(INSTALLED) ## the sdist, and the wheel built from it, in dist/
 	rm -rf dist

@@ -153,6 +153,7 @@ def routed(service: Service, tokens: Tokens | None = None) -> FastAPI:
     answers = rows.Rows(service.watch, service.versions, service.sessions, service.kept)
     app.add_route(rows.PATH, answers.answer, methods=["GET"])
     app.add_route("/v1/stream", service.stream.answer, methods=["GET"])
+    app.add_api_websocket_route("/v1/stream", service.stream.serve_socket)
     app.add_route("/v1/openapi.json", description.answer, methods=["GET"])
     if tokens is not None:
         app.add_route(TOKEN_PATH, tokens.answer, methods=["POST"])

@@ -16,14 +16,18 @@ from urllib.parse import parse_qsl
 from etl.serving.problems import ProblemError
 from etl.serving.tables import Column, Table
 
-Format = Literal["json", "columns", "ndjson", "csv"]
+Format = Literal["json", "columns", "ndjson", "csv", "parquet", "arrow"]
 
 FORMATS: dict[Format, str] = {
     "json": "application/json",
     "columns": "application/json",
     "ndjson": "application/x-ndjson",
     "csv": "text/csv; charset=utf-8",
+    "parquet": "application/vnd.apache.parquet",
+    "arrow": "application/vnd.apache.arrow.stream",
 }
+COLUMNAR = frozenset({"parquet", "arrow"})
+"""Formats of typed columns, which need the extra `parquet`."""
 OPERATORS = {"eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "like": "like", "ilike": "ilike"}
 STATES = {"null": "null", "not_null": "not null", "true": "true", "false": "false", "unknown": "unknown"}
 RESERVED = ("select", "order", "limit", "after", "format", "numbers", "for")
@@ -183,11 +187,12 @@ def _format(word: str | None, accept: str) -> Format:
                 return name
         raise ProblemError(422, f"there is no format {word!r}", formats=list(FORMATS))
     kinds = [kind.split(";")[0].strip().lower() for kind in accept.split(",")] if accept else ["*/*"]
-    offered: dict[str, Format] = {"text/csv": "csv", "application/x-ndjson": "ndjson", "application/ndjson": "ndjson"}
+    offered: dict[str, Format] = {kind.partition(";")[0]: name for name, kind in FORMATS.items() if name != "columns"}
+    offered["application/ndjson"] = "ndjson"
     for kind in kinds:
         if kind in offered:
             return offered[kind]
-        if kind in {"application/json", "application/*", "*/*", "text/html", "text/*"}:
+        if kind in {"application/*", "*/*", "text/html", "text/*"}:
             return "json"
     raise ProblemError(406, "no format of the header Accept is there", formats=list(FORMATS.values()))
 

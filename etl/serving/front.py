@@ -116,10 +116,10 @@ class Front:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1000})
-            return
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        if scope["type"] == "websocket":
+            await self._connect(scope, headers, receive, send)
+            return
         exchange = _Exchange(request_id=self._id_of(headers), started=time.perf_counter())
         sender = self._sender(exchange, self._cors(headers.get(b"origin", b"")), send)
         try:
@@ -131,6 +131,22 @@ class Front:
             await _send_problem(sender, ProblemError(500, "this is a fault of the service; it is logged"), exchange)
         finally:
             self._note(scope, exchange)
+
+    async def _connect(
+        self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes], receive: Receive, send: Send
+    ) -> None:
+        """Let a WebSocket begin, unless a page of another origin opens it, or one who may not ask."""
+        try:
+            origin = headers.get(b"origin")
+            own = (b"http://" + headers.get(b"host", b""), b"https://" + headers.get(b"host", b""))
+            if origin is not None and origin not in own and origin not in self._origins:
+                raise ProblemError(403, "this origin may not connect")
+            scope["etl.identity"] = await self._gate.identify(scope, headers)
+        except ProblemError as problem:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": problem.detail})
+            return
+        await self._app(scope, receive, send)
 
     def _id_of(self, headers: dict[bytes, bytes]) -> bytes:
         given = headers.get(b"x-request-id", b"")

@@ -138,8 +138,8 @@ def _page_schema(table: Table) -> dict[str, Any]:
 
 def _operation(table: Table) -> dict[str, Any]:
     json_of_page = {"schema": {"$ref": f"#/components/schemas/{table.name}_page"}}
-    texts = {kind.partition(";")[0]: {"schema": {"type": "string"}} for kind in FORMATS.values() if "json" not in kind}
-    texts["application/x-ndjson"] = {"schema": {"type": "string"}}
+    kinds = {kind.partition(";")[0] for name, kind in FORMATS.items() if name not in {"json", "columns"}}
+    texts: dict[str, Any] = {kind: {"schema": {"type": "string"}} for kind in sorted(kinds)}
     key = ", ".join(table.key)
     return {
         "tags": ["rows"],

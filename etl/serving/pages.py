@@ -22,7 +22,7 @@ def add(app: FastAPI, description: Description) -> None:
     async def style_sheet(_request: Request) -> Response:
         return Response(style, media_type="text/css", headers={"Cache-Control": "max-age=3600"})
 
-    for path, endpoint in (("/docs", docs), ("/static/style.css", style_sheet)):
+    for path, endpoint in (("/docs", docs), ("/redoc", docs), ("/static/style.css", style_sheet)):
         app.add_route(path, endpoint, methods=["GET"])
 
 

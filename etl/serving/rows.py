@@ -15,8 +15,8 @@ from psycopg.rows import class_row
 from zlib_ng import zlib_ng
 
 from etl import queries
-from etl.serving import filters, problems, statements
-from etl.serving.filters import FORMATS, Format, PageRequest
+from etl.serving import columnar, filters, problems, statements
+from etl.serving.filters import COLUMNAR, FORMATS, Format, PageRequest
 from etl.serving.identity import Identity
 from etl.serving.kept import KEPT_SECONDS, Answer, Headers, Kept, Key, matches
 from etl.serving.pool import Connection, Sessions
@@ -62,6 +62,8 @@ class Rows:
         table = table_named(self._watch, request.path_params["name"])
         identity: Identity = request.scope["etl.identity"]
         page_request = filters.parse(table, request.url.query, request.headers.get("accept", ""))
+        if page_request.format in COLUMNAR and not columnar.is_installed():
+            raise ProblemError(406, f"{page_request.format} needs pyarrow, which the service does not have")
         if_none_match = request.headers.get("if-none-match", "").encode("latin-1")
         if if_none_match and not table.has_policies and self._watch.is_known:
             version = (await self._versions.now()).get(table.name)
@@ -77,25 +79,32 @@ class Rows:
     async def _read(self, request: PageRequest, identity: Identity) -> _Page:
         statement = statements.of_page(request)
 
-        async def read(connection: Connection) -> tuple[Any, ...] | None:
-            return await (await connection.execute(statement.text, statement.values, binary=True)).fetchone()
+        async def read(connection: Connection) -> list[tuple[Any, ...]]:
+            return await (await connection.execute(statement.text, statement.values, binary=True)).fetchall()
 
         try:
-            row = await self._sessions.read(identity.database_role, read)
+            found = await self._sessions.read(identity.database_role, read)
         except ProblemError as problem:
             if problem.status != 422:
                 raise
             raise await self._explained(statement, identity, problem) from problem
-        if row is None or row[0] is None:
+        if not found or found[0][0] is None:
             raise ProblemError(
                 503, f"{request.table.name} was never computed: `etl precalculate`", {"Retry-After": "10"}
             )
         known = self._watch.freshness.get(request.table.name) if self._watch.is_known else None
         if known is None:
             known = await self._freshness(request.table, identity)
-        version, facts_through, body, last_key = row
+        version, facts_through, *rest = found[0]
         freshness = replace(known, version=version, facts_through=facts_through)
-        return _Page(freshness=freshness, body=body or b"", last_key=last_key)
+        if request.format not in COLUMNAR:
+            body, last_key = rest
+            return _Page(freshness=freshness, body=body or b"", last_key=last_key)
+        rows = [row for row in found if row[2] is not None]
+        lines = [row[4:] for row in rows[: request.limit]]
+        body = await asyncio.to_thread(columnar.body_of, request.columns, lines, request.format)
+        last_key = rows[request.limit - 1][3] if len(rows) > request.limit else None
+        return _Page(freshness=freshness, body=body, last_key=last_key)
 
     async def _freshness(self, table: Table, identity: Identity) -> Freshness:
         """Read how fresh an aggregate is, where the watch does not know it now."""
@@ -141,7 +150,7 @@ class Rows:
         if token:
             headers["Link"] = f'<{_next(request, token)}>; rel="next"'
         key: Key = request.scope["etl.key"]
-        if key[3] and len(body) >= _LEAST_COMPRESSED:
+        if key[3] and asked.format not in COLUMNAR and len(body) >= _LEAST_COMPRESSED:
             body = zlib_ng.compress(body, 2, _GZIP)
             headers["Content-Encoding"] = "gzip"
         if not table.has_policies:
@@ -203,6 +212,8 @@ def _body(asked: PageRequest, page: _Page, token: str | None) -> bytes:
     end = b"" if not page.body else b"\r\n" if asked.format == "csv" else b"\n"
     if asked.format == "csv":
         return b"".join((",".join(map(_header, asked.columns)).encode(), b"\r\n", page.body, end))
+    if asked.format in COLUMNAR:
+        return page.body
     if asked.format == "ndjson":
         return page.body + end
     head: dict[str, Any] = {

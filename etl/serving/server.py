@@ -16,6 +16,7 @@ import psycopg
 import structlog
 import uvicorn
 import uvloop
+from websockets.version import version as websockets_version
 
 from etl import queries
 from etl.database import connecting
@@ -63,7 +64,8 @@ def serve(database: Database, config_dir: Path, settings: ServeSettings) -> int:
         server = _Server(_config(application(service, guard.gate, guard.tokens, origins)), service)
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         logging.getLogger("uvicorn").setLevel("WARNING")
-        log.info("serving", address=address, database=database.name, parser=f"httptools {httptools.__version__}")
+        parsers = f"httptools {httptools.__version__}, websockets {websockets_version}"
+        log.info("serving", address=address, database=database.name, parsers=parsers)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(server.serve(sockets=[listener]))
     log.info("service_ended", signal=server.signal)
@@ -74,7 +76,7 @@ def _config(app: Front) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http="httptools",
-        ws="none",
+        ws="websockets-sansio",
         lifespan="on",
         log_config=None,
         access_log=False,

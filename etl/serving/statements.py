@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from etl import queries
-from etl.serving.filters import OPERATORS, STATES, Condition, PageRequest
+from etl.serving.filters import COLUMNAR, OPERATORS, STATES, Condition, PageRequest
 from etl.serving.tables import Column, Table
 
 _SQL = queries.load("serving")
@@ -67,12 +67,20 @@ def _shape(request: PageRequest) -> object:
 
 def _composed(request: PageRequest) -> sql.Composed:
     table = request.table
+    is_columnar = request.format in COLUMNAR
     keys = [table.columns[name] for name in table.key]
     inner = [*request.columns, *(column for column in keys if column not in request.columns)]
-    return _SQL["page"].format(
+    parts: dict[str, sql.Composable] = (
+        {"fields": _COMMA.join(map(_value_of, request.columns))}
+        if is_columnar
+        else {
+            "separator": _literal(_SEPARATORS[request.format]),
+            "line": _line(request, covers_inner=len(inner) == len(request.columns)),
+        }
+    )
+    return _SQL["page_of_values" if is_columnar else "page"].format(
+        **parts,
         aggregate=_literal(table.name),
-        separator=_literal(_SEPARATORS[request.format]),
-        line=_line(request, covers_inner=len(inner) == len(request.columns)),
         key=_COMMA.join(sql.SQL("{}::text").format(_of_page(column)) for column in keys),
         rows=sql.Literal(request.limit),
         columns=_COMMA.join(_quoted(column) for column in inner),
@@ -154,6 +162,17 @@ def _shown(column: Column, request: PageRequest) -> sql.Composable:
     """Return the value of a column as a client wants it."""
     pattern = "{}::text" if request.numbers_as_text and column.is_number else "{}"
     return sql.SQL(pattern).format(_of_page(column))
+
+
+def _value_of(column: Column) -> sql.Composable:
+    """Return the value of a column for a typed format; a time that no other program knows is null."""
+    if column.kind in {"date", "timestamp with time zone"}:
+        # Python knows the years 1 to 9999.
+        pattern = "case when {0} >= '0001-01-01' and {0} < '10000-01-01' then {0} end"
+        return sql.SQL(pattern).format(_of_page(column))
+    if column.is_number or column.kind == "boolean":
+        return _of_page(column)
+    return sql.SQL("{}::text").format(_of_page(column))
 
 
 def _line(request: PageRequest, *, covers_inner: bool) -> sql.Composable:

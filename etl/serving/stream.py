@@ -1,10 +1,11 @@
-"""`GET /v1/stream`: each refresh that changed rows, to all subscribers, as server-sent events."""
+"""`/v1/stream`: each refresh that changed rows, to all subscribers, as server-sent events or over a WebSocket."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import lru_cache
 
 import msgspec
-from fastapi import Request, Response
+from fastapi import Request, Response, WebSocket
 from fastapi.responses import StreamingResponse
 
 from etl.serving import problems
@@ -50,19 +51,46 @@ class Stream:
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 
+    async def serve_socket(self, socket: WebSocket) -> None:
+        """Send the same events over a WebSocket, one JSON text each. What the client sends is not read."""
+        if self._is_closing or len(self._waiting) >= self._limit:
+            await socket.close(1013, "too many subscribers")
+            return
+        await socket.accept()
+        sending = asyncio.create_task(self._send_all(socket))
+        receiving = asyncio.create_task(_until_gone(socket))
+        try:
+            await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (sending, receiving):
+                task.cancel()
+            await asyncio.gather(sending, receiving, return_exceptions=True)
+
+    async def _send_all(self, socket: WebSocket) -> None:
+        async for event in self._texts():
+            if event is not None:
+                await socket.send_text(event.decode())
+        await socket.close(1012, "the service ends, or events were not read")
+
     async def _events(self) -> AsyncIterator[bytes]:
+        yield b"retry: 2000\n\n"
+        async for event in self._texts():
+            yield _as_event(event) if event is not None else b": still here\n\n"
+
+    async def _texts(self) -> AsyncIterator[bytes | None]:
+        """Yield events as JSON: the state of each aggregate, then refreshes; None after a time without any."""
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(_MOST_WAITING + 1)
         self._waiting.add(queue)
         try:
-            yield b"retry: 2000\n\n"
             for row in list(self._watch.freshness.values()):
-                yield _event("state", row)
+                yield _text("state", row)
             while True:
                 try:
                     async with asyncio.timeout(_ALIVE_SECONDS):
                         event = await queue.get()
                 except TimeoutError:
-                    event = b": still here\n\n"
+                    yield None
+                    continue
                 if event is None:
                     return
                 yield event
@@ -70,7 +98,7 @@ class Stream:
             self._waiting.discard(queue)
 
     def _send(self, row: Freshness) -> None:
-        event = _event("refresh", row)
+        event = _text("refresh", row)
         for queue in list(self._waiting):
             if queue.qsize() >= _MOST_WAITING:
                 self._end(queue)
@@ -84,7 +112,26 @@ class Stream:
         queue.put_nowait(None)
 
 
-def _event(name: str, row: Freshness) -> bytes:
-    data = {"aggregate": row.aggregate, "version": row.version, "facts_through": row.facts_through}
+def _text(name: str, row: Freshness) -> bytes:
+    """Return an event as JSON, its name first."""
+    data = {"event": name, "aggregate": row.aggregate, "version": row.version, "facts_through": row.facts_through}
     data |= {"pending_buckets": row.pending_buckets, "rejected_pending": row.rejected_pending}
-    return f"event: {name}\nid: {row.aggregate}:{row.version}\ndata: {msgspec.json.encode(data).decode()}\n\n".encode()
+    return msgspec.json.encode(data)
+
+
+@lru_cache(maxsize=100)
+def _as_event(text: bytes) -> bytes:
+    """Return an event as it is sent to all subscribers."""
+    data = msgspec.json.decode(text)
+    return b"event: %s\nid: %s:%s\ndata: %s\n\n" % (
+        data["event"].encode(),
+        data["aggregate"].encode(),
+        str(data["version"]).encode(),
+        text,
+    )
+
+
+async def _until_gone(socket: WebSocket) -> None:
+    """Wait until the client has closed the connection."""
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass

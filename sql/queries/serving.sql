@@ -82,6 +82,27 @@ cross join (
 ) as page
 where freshness.aggregate = {aggregate};
 
+-- name: page_of_values
+-- Return the rows of a page as values, each with the version and the reach of its snapshot, its number, and its key.
+select
+    freshness.version,
+    to_json(freshness.facts_through) #>> '{{}}' as facts_through,
+    page.number,
+    page.last_key,
+    {fields}
+from analytics.freshness
+left join (
+    select
+        page.*,
+        row_number() over () as number,
+        case when row_number() over () = {rows} then json_build_array({key})::text end as last_key
+    from (
+        select {columns} from {table} where {conditions} order by {order} limit {limit}
+    ) as page
+) as page on true
+where freshness.aggregate = {aggregate}
+order by page.number;
+
 -- name: unfitting
 -- List the places (from 0) of values that do not fit their type.
 select (place - 1)::integer

@@ -102,7 +102,7 @@ def test_a_load_waits_for_a_migrated_database() -> None:
     assert services["loader"]["command"][0] == "load"
 
 
-PROGRAMS = ["migrate", "loader", "listener"]
+PROGRAMS = ["migrate", "loader", "listener", "serve"]
 
 
 def test_the_listener_is_healthy_while_it_works() -> None:
@@ -124,6 +124,17 @@ def test_the_image_checks_only_the_listener(tmp_path: Path, process: str, asked:
     shell = check.split("CMD ", 1)[1].replace("/proc/1/cmdline", str(first)).replace("etl listen", f"{program} listen")
     done = subprocess.run(["/bin/sh", "-c", shell], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == ((4, "listen --check\n") if asked else (0, ""))
+
+
+def test_the_service_asks_for_keys_and_is_healthy_when_it_is_ready() -> None:
+    """The service with the aggregates asks for keys, because it listens on all addresses of its container."""
+    serve = COMPOSE["services"]["serve"]
+    words = serve["command"]
+    assert words[words.index("--auth") + 1] == "keys"
+    assert serve["ports"][0].startswith("127.0.0.1:")
+    assert serve["ports"][0].endswith(f":{words[words.index('--port') + 1]}")
+    assert "/readyz" in serve["healthcheck"]["test"][-1]
+    assert serve["depends_on"] == COMPOSE["services"]["loader"]["depends_on"]
 
 
 @pytest.mark.parametrize("service", PROGRAMS)
@@ -184,7 +195,7 @@ def test_the_image_runs_etl_from_the_wheel_with_the_pinned_versions() -> None:
     installs = [text for command in commands for text in command.split("&&") if "pip install" in text]
     assert len(installs) == 2
     assert all("-c constraints.txt" in text for text in installs)
-    assert installs[-1].split()[-1] == "/dist/*.whl"
+    assert installs[-1].strip().endswith('"$(echo /dist/*.whl)[serve]"')
     assert not [text for command in commands for text in shlex.split(command) if "pip" in text and "://" in text]
     assert arguments("ENTRYPOINT") == ['["etl"]']
     assert all(argument.startswith("--from=build ") for argument in arguments("COPY"))

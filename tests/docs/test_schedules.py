@@ -207,6 +207,27 @@ def test_kubernetes_runs_commands_of_the_program() -> None:
         assert done.returncode == 0, done.stderr
 
 
+def test_kubernetes_serves_with_keys_and_two_replicas() -> None:
+    """The service has two replicas, probes on its own addresses, and no variable of Kubernetes that it would read."""
+    documents = yaml.safe_load_all((SCHEDULES / "kubernetes-serve.yaml").read_text())
+    found = {document["kind"]: document["spec"] for document in documents}
+    assert set(found) == {
+        *("Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler", "NetworkPolicy"),
+    }
+    pod = found["Deployment"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert (found["Deployment"]["replicas"], pod["enableServiceLinks"]) == (2, False)
+    probes = {name: container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")}
+    assert probes == {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+    done = subprocess.run([PROGRAM, *container["args"], "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert container["args"][container["args"].index("--auth") + 1] == "keys"
+    assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
+    labels = found["Deployment"]["template"]["metadata"]["labels"]
+    assert found["Service"]["selector"] == found["PodDisruptionBudget"]["selector"]["matchLabels"] == labels
+    assert pod["terminationGracePeriodSeconds"] > 5 + 10
+
+
 class Failed(Exception):
     """Replaces the exception after which Airflow does not retry."""
 

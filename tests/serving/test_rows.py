@@ -9,10 +9,12 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
+from pyarrow import parquet
 
 from etl.precalculation.catalogue import choose, read_all
 from etl.serving import filters, statements
@@ -75,6 +77,23 @@ def test_csv_is_as_copy_writes_it(client: httpx.Client, demo: Site) -> None:
     assert compressed.text == got.text
 
 
+def test_parquet_and_arrow_have_the_values_with_their_types(client: httpx.Client, demo: Site) -> None:
+    """Typed pages have the rows of the table with every digit. Comments are metadata; pages have a link."""
+    names = "day, carrier, service_level, count_shipments, sum_weight_kg"
+    wanted = _table(demo, "daily_shipments", names)
+    pages = _pages(client, DAYS, limit="500", select=names.replace(" ", ""), format="parquet")
+    tables = [parquet.read_table(io.BytesIO(page.content)) for page in pages]
+    assert len(pages) > 1
+    assert [tuple(row.values()) for table in tables for row in table.to_pylist()] == wanted
+    assert pages[0].headers["content-type"] == "application/vnd.apache.parquet"
+    assert "carrier" in str(tables[0].schema.field("carrier").metadata[b"comment"])
+    streams = _pages(client, DAYS, limit="700", select=names.replace(" ", ""), format="arrow", order="day.desc")
+    rows = [row for page in streams for row in pa.ipc.open_stream(page.content).read_all().to_pylist()]
+    assert [tuple(row.values()) for row in rows] == wanted[::-1]
+    none = client.get(DAYS, params={"day": "gte.2999-01-01"}, headers={"Accept": "application/vnd.apache.parquet"})
+    assert parquet.read_table(io.BytesIO(none.content)).num_rows == 0
+
+
 def test_select_order_and_numbers_as_text(client: httpx.Client, demo: Site) -> None:
     """Only the columns that are selected come, in their order; numbers come as texts where that is asked for."""
     query = {"select": "on_time_share,carrier", "order": "month.desc,carrier.desc", "limit": "5", "numbers": "text"}
@@ -129,7 +148,7 @@ def test_filters_choose_the_rows_that_sql_chooses(client: httpx.Client, demo: Si
         ("offset=5", 422, {}),
         ("after=abc", 422, {}),
         ("after=bnVsbA", 422, {}),
-        ("format=xml", 422, {"formats": ["json", "columns", "ndjson", "csv"]}),
+        ("format=xml", 422, {"formats": ["json", "columns", "ndjson", "csv", "parquet", "arrow"]}),
         ("numbers=words", 422, {}),
         ("carrier=eq.%00", 422, {}),
         ("carrier=eq.%ff", 422, {}),

@@ -4,12 +4,17 @@ import json
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 from html.parser import HTMLParser
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
@@ -68,6 +73,23 @@ def test_a_service_that_cannot_start_says_why(demo: Site, options: list[str], co
     assert (ended.returncode, reason in ended.error) == (code, True)
 
 
+def test_the_loader_needs_nothing_of_the_service() -> None:
+    """Without the packages of the extra, commands run; `serve` names the package and the extra, and is exit code 2."""
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(('fastapi', 'uvicorn', 'uvloop', 'psycopg_pool', 'jwt')));"
+        "from etl.cli import run; sys.exit(run(sys.argv[1:]))"
+    )
+
+    def done(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program, "--database", "postgresql://x@127.0.0.1:1/x", *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    refused = done("serve")
+    assert (refused.returncode, "extra `serve`" in refused.stderr) == (2, True), refused.stderr
+    assert done("dataset", "list").returncode == 0
+    assert done("key", "list").returncode == 4
+
+
 def test_a_database_that_is_not_migrated_or_away_is_no_service(demo: Site) -> None:
     """The exit codes are those of all commands: 2 with the command that helps, 4 when the server is away."""
     ended = demo.run("serve", conninfo=str(demo.conninfo).replace("dbname=serving", "dbname=postgres"))
@@ -112,6 +134,24 @@ def test_subscribers_get_each_refresh_that_changed_rows(service: RunningService,
         event = json.loads(next(line for line in lines if line.startswith("data: "))[6:])
     version = demo.value("select version from analytics.freshness where aggregate = 'vehicle_days'")
     assert (event["aggregate"], event["version"]) == ("vehicle_days", version)
+    demo.ask("delete from logistics.vehicle_logs where log_id = 'LIVE'")
+    refresh(demo.connection, aggregate, run=None)
+
+
+def test_a_socket_gets_the_same_events(service: RunningService, demo: Site) -> None:
+    """Over a WebSocket come the same events as JSON; a page of another origin cannot open one."""
+    (aggregate,) = choose(["vehicle_days"])
+    url = str(service.client.base_url).replace("http", "ws") + "/v1/stream"
+    with pytest.raises(InvalidStatus), connect(url, origin=Origin("https://evil.example"), proxy=None):
+        pass
+    with connect(url, proxy=None) as connected:
+        count = demo.value("select count(*) from analytics.freshness")
+        states = [json.loads(connected.recv(timeout=10)) for _ in range(count)]
+        assert {state["event"] for state in states} == {"state"}
+        add(demo.connection, "vehicle_logs", log_id="LIVE", trip_date="2032-01-01", vehicle_id="V-LIVE")
+        refresh(demo.connection, aggregate, run=None)
+        event = json.loads(connected.recv(timeout=10))
+    assert (event["event"], event["aggregate"]) == ("refresh", "vehicle_days")
     demo.ask("delete from logistics.vehicle_logs where log_id = 'LIVE'")
     refresh(demo.connection, aggregate, run=None)
 
