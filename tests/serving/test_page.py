@@ -169,6 +169,23 @@ def test_a_filter_is_in_the_address_and_a_bar_leads_to_records(open_page: Open) 
     assert re.fullmatch(r"[\d,]+\s+[\d,]+\s+shipments\.json\s.*", row, re.DOTALL)
 
 
+def test_a_lane_leads_to_its_months_and_records(open_page: Open) -> None:
+    """A lane shows its months alone, and the records that have its four names."""
+    page = open_page("/?view=lanes")
+    _settle(page)
+    lane = page.get_by_role("table", name="Lanes", exact=True).get_by_role("link").first
+    name = lane.inner_text()
+    lane.click()
+    page.get_by_text("all lanes").wait_for()
+    _settle(page)
+    assert page.get_by_role("table", name="Lanes", exact=True).count() == 0
+    assert name in page.locator("main").inner_text()
+    page.get_by_role("link", name="Its records").click()
+    _settle(page)
+    assert "origin_city is" in page.get_by_role("heading", level=2).inner_text()
+    assert page.get_by_role("table", name="Records").locator("tbody tr").count() > 0
+
+
 def test_a_chart_leads_to_its_day_and_a_link_saves_all_rows(open_page: Open, demo: Site) -> None:
     """A click on a day of a chart shows the day alone; the CSV has each row that is shown."""
     page = open_page("/?from=2025-05-01&to=2025-06-30")
@@ -190,10 +207,11 @@ def test_a_refresh_shows_without_a_reload(open_page: Open, demo: Site) -> None:
     page = open_page("/?view=exceptions")
     _settle(page)
     page.evaluate("window.isTheSame = true")
-    event = {"event_id": "EV-LIVE", "exception_code": "LIVE", "occurred_at": "2025-12-06T10:00Z"}
+    code = '<IMG SRC="X" ONERROR="LIVE()">'  # a page that took values for HTML would report an error
+    event = {"event_id": "EV-LIVE", "exception_code": code, "occurred_at": "2025-12-06T10:00Z"}
     add(demo.connection, "tracking_events", **event)
     refreshed(demo.connection, "daily_exceptions")
-    page.get_by_role("link", name="LIVE").wait_for()
+    page.get_by_role("link", name=code, exact=True).wait_for()
     assert page.evaluate("window.isTheSame")
 
 
