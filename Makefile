@@ -16,7 +16,7 @@ TWO := -n 2 --dist worksteal
 
 # The demo and the tests bring their own PostgreSQL: nobody's settings may send them to another server.
 unexport $(filter PG% ETL_% DATABASE_URL,$(.VARIABLES))
-demo serve test test-16 test-slow coverage: export ETL_DATABASE_URL = $(DATABASE)
+demo serve test test-16 test-slow test-browser coverage: export ETL_DATABASE_URL = $(DATABASE)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help
@@ -74,6 +74,13 @@ web-check: ## where npm is: build the page again, and fail when it is not the on
 	elif [ ! -e $(WEB) ] && ! timeout 20 npm ping >/dev/null 2>&1; then echo "web-check: skipped, no packages can be fetched" >&2; \
 	else $(MAKE) --no-print-directory web && git diff --exit-code --stat -- $(PAGE) && \
 	  test -z "$$(git ls-files --others --exclude-standard -- $(PAGE))"; fi
+
+.PHONY: test-browser
+test-browser: $(INSTALLED) $(WEB) ## install Chromium where there is none, and look at the page of `etl serve` in it
+	@command -v chromium google-chrome >/dev/null || { apt-get update -qq && apt-get install -qq --no-install-recommends chromium; } >/dev/null || \
+	  { echo "cannot install chromium: install it by hand, then run make test-browser again" >&2; exit 2; }
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -c scripts/browser-constraints.txt playwright
+	$(BIN)/pytest -m slow tests/serving/test_page.py
 
 .PHONY: docs
 docs: $(INSTALLED) ## the documentation as a site that needs no network, in site/

@@ -41,7 +41,8 @@ export const MOST_PAGES = 10;
 /** Ask the service for an address; throw a ProblemError for all but success. */
 export async function ask(address: string, init: RequestInit = {}): Promise<Response> {
   const headers = new Headers(init.headers);
-  if (session.key) headers.set("Authorization", `Bearer ${session.key}`);
+  const key = session.key;
+  if (key) headers.set("Authorization", `Bearer ${key}`);
   let answer: Response;
   try {
     answer = await fetch(address, { ...init, headers });
@@ -50,7 +51,8 @@ export async function ask(address: string, init: RequestInit = {}): Promise<Resp
     throw new ProblemError(0, "The service cannot be reached.");
   }
   if (answer.ok) return answer;
-  if (answer.status === 401) forgetKey();
+  // A late answer to a request with an earlier key says nothing about the present one.
+  if (answer.status === 401 && session.key === key) forgetKey();
   throw await problemOf(answer);
 }
 

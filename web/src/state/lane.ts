@@ -1,6 +1,7 @@
 /** A lane as one text of the address: four names as a JSON list, because a name may have any character. */
 
 import type { Condition } from "../api/client";
+import { whereOf } from "./place";
 
 const COLUMNS = ["origin_country", "origin_city", "destination_country", "destination_city"] as const;
 
@@ -21,6 +22,12 @@ function namesOf(lane: string): string[] | null {
 /** Return the conditions that choose the rows of a lane; none for what is no lane. */
 export function laneConditions(lane: string): Condition[] {
   return (namesOf(lane) ?? []).map((name, place) => [COLUMNS[place]!, `eq.${name}`]);
+}
+
+/** Return the conditions by which the records of a lane are found; null where a name is missing in the data. */
+export function laneWhere(lane: string): string | null {
+  const names = namesOf(lane);
+  return !names || names.includes("(none)") ? null : whereOf(Object.fromEntries(COLUMNS.map((column, place) => [column, names[place]!])));
 }
 
 /** Write a lane for people: `Berlin (DE) → Київ (UA)`. */

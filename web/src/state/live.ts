@@ -15,6 +15,7 @@ const SETTLE_MS = 2_500;
 /** What is known of the data now. `at` moves on, so that an age grows while nobody reloads. */
 export const live = reactive({
   isConnected: false,
+  isLost: false,
   hasLooked: false,
   error: null as string | null,
   at: Date.now(),
@@ -56,13 +57,13 @@ export async function follow(): Promise<never> {
     if (!session.needsKey) {
       try {
         await look();
-        await listen(() => {
+        if (!session.needsKey) await listen(() => {
           failures = 0;
         });
       } catch (error) {
         if (error instanceof ProblemError && error.retrySeconds) await pause(error.retrySeconds * 1_000);
       }
-      live.isConnected = false;
+      Object.assign(live, { isConnected: false, isLost: true });
     }
     await pause(session.needsKey ? 200 : (RETRY_MS[failures] ?? 15_000));
     if (!session.needsKey) failures += 1;
@@ -72,7 +73,7 @@ export async function follow(): Promise<never> {
 async function listen(hasBegun: () => void): Promise<void> {
   const answer = await ask("/v1/stream", { headers: { Accept: "text/event-stream" }, cache: "no-store" });
   if (!answer.body) return;
-  live.isConnected = true;
+  Object.assign(live, { isConnected: true, isLost: false });
   hasBegun();
   let timer: ReturnType<typeof setTimeout> | undefined;
   await readEvents(answer.body, (event) => {

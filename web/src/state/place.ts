@@ -7,7 +7,7 @@ export const VIEWS = ["overview", "lanes", "carriers", "warehouses", "exceptions
 export type View = (typeof VIEWS)[number];
 
 const FILTERS = [
-  "from", "to", "carrier", "lane", "city", "warehouse", "code", "run", "status", "table", "column", "value",
+  "from", "to", "carrier", "lane", "city", "warehouse", "code", "run", "status", "table", "where",
 ] as const;
 type Filter = (typeof FILTERS)[number];
 
@@ -34,6 +34,11 @@ export function format(place: Place): string {
 }
 
 const current = reactive<Place>(parse(globalThis.location?.search ?? ""));
+
+/** Write the columns and values of rows as one text of the address. */
+export function whereOf(values: Record<string, string>): string {
+  return new URLSearchParams(values).toString();
+}
 
 /** The place that is looked at. */
 export const place = readonly(current) as Readonly<Place>;

@@ -20,5 +20,5 @@ export function useKey(key: string): void {
 /** Forget the key, because the service refused it or its user leaves. */
 export function forgetKey(): void {
   sessionStorage.removeItem(NAME);
-  Object.assign(session, { refused: session.key !== null, key: null, needsKey: true });
+  Object.assign(session, { refused: session.refused || session.key !== null, key: null, needsKey: true });
 }
