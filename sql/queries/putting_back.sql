@@ -80,8 +80,9 @@ select count(*) from {child} as child join {table} as record on {is_key_of_child
 delete from {child} as child using {table} as record where {is_key_of_child} and {record_goes};
 
 -- name: delete_records
--- Delete the rows that the run wrote.
-delete from {table} as record where {record_goes};
+-- Delete the rows that the run wrote, but for those that show an older version again.
+delete from {table} as record
+where {record_goes} and not exists (select from {back} as back where back.is_shown and {is_key_of_back});
 
 -- name: forget_children
 -- Forget the child rows of the versions that the run wrote and a later run has ended.
@@ -98,7 +99,8 @@ delete from {history} as kept where {kept_goes};
 with shown as (
     delete from {history} as kept using {back} as back where {is_version} and back.is_shown returning {returned}
 )
-insert into {table} ({columns}, etl_valid_from) overriding system value select {columns}, valid_from from shown;
+insert into {table} ({columns}, etl_valid_from) overriding system value select {columns}, valid_from from shown
+on conflict ({key}) do update set {assignments};
 
 -- name: show_children
 -- Show the child rows of such versions again.

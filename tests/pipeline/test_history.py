@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -348,3 +349,26 @@ def test_workers_and_killed_loads_keep_all_that_was_shown(site: Site, seed: int)
         assert [ender for *_, ender in kept] == [ender for *_, ender in shown]
         # A transaction that waits for one that began later ends its version when that began.
         assert all(since <= until for _, since, until, _ in kept if since and until)
+
+
+def test_an_undo_keeps_the_first_promised_time_of_a_shipment(site: Site) -> None:
+    """The version before takes the place of the one that goes, so that what other triggers keep of its key stays."""
+    shipped = (Path(__file__).parents[2] / "config" / "datasets" / "shipments.toml").read_text()
+    named = 'name = "logistics.shipments"\n'
+    site.define(shipped.replace(named, f"{named}history = true\n", 1))
+
+    def load(day: int) -> int:
+        shipment = {
+            "shipment_id": "S1",
+            "created_at": "2026-11-01T00:00:00Z",
+            "promised_at": f"2026-12-0{day}T00:00:00Z",
+            "updated_at": f"2026-11-0{day}T00:00:00Z",
+        }
+        (site.folder / f"{day}.ndjson").write_text(json.dumps(shipment))
+        run = site.load("shipments", f"{day}.ndjson", "--no-precalculate")["run"]
+        return int(site.value("select number from etl.runs where run = %s", [run]))
+
+    *_, last = [load(1), load(2), load(3)]
+    _undo(site, last)
+    assert str(site.value("select promised_at from logistics.shipments"))[:10] == "2026-12-02"
+    assert str(site.value("select promised_at from analytics.first_promises"))[:10] == "2026-12-01"

@@ -69,6 +69,29 @@ def test_a_pair_becomes_a_line_of_the_same_length() -> None:
         assert [json.loads(line) for line in made.splitlines() if line.strip()] == records
 
 
+class _Pipe:
+    """Gives these parts; an empty one is a pause."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self.parts = list(parts)
+        self.is_paused = False
+
+    def read1(self, _size: int, /) -> bytes:
+        """Return the next part."""
+        part = self.parts.pop(0) if self.parts else b""
+        self.is_paused = not part and bool(self.parts)
+        return part
+
+
+def test_a_pause_between_an_action_and_its_document_parts_no_record() -> None:
+    """An action waits for its document while a pipe pauses; at the end an action without one stays as it is."""
+    pipe = _Pipe(INDEX, b"", b'{"a":1}\n', INDEX)
+    reader = BulkReader(pipe, lambda: pipe.is_paused)
+    assert reader.read1(100) == b""
+    assert json.loads(reader.read1(100)) == {"$index": {"_index": "orders", "_id": "1"}, "a": 1}
+    assert reader.read1(100) == INDEX
+
+
 @pytest.mark.parametrize(
     ("head", "expected"),
     [
@@ -117,6 +140,11 @@ def test_a_request_is_loaded_as_records(site: Site) -> None:
     rows = [("2", "index", "Köln", 5), ("3", "update", None, 4)]
     assert site.ask("select id, action, city, kg from lab.orders order by id") == rows
     assert site.load("orders", "bulk.ndjson", "--no-precalculate")["status"] == "already_loaded"
+    names = [f"{number}.ndjson" for number in range(3)]
+    for name in names:
+        (site.folder / name).write_text(f'{{"index":{{"_id":"{name}"}}}}\n{{"kg":1}}\n')
+    assert site.run("load", "orders", *names, "--no-precalculate").returncode == 0
+    assert site.value("select count(*) from lab.orders where kg = 1") == 3
     proposed = site.run("dataset", "infer", "bulk.ndjson", "--name", "proposed").stdout
     assert 'action_id = { path = "$action._id", type = "text" }' in proposed
     assert '`delete_if = { "$action" = "delete" }`' in proposed

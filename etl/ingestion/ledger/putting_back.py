@@ -88,11 +88,13 @@ def take_back(connection: psycopg.Connection, dataset: Dataset, run: RunToUndo) 
             child.name: _change(connection, "delete_children", names | {"child": child.identifier})
             for child in children
         }
-        deleted[table.name] = _change(connection, "delete_records", names)
+        going = _count(connection, _SQL["count_going"].format(**names))
+        _change(connection, "delete_records", names)
         for child in children:
             _change(connection, "forget_children", names | {"child_history": identifier_of(child)})
         _change(connection, "forget_records", names)
         restored = {table.name: _change(connection, "show_records", names)}
+        deleted[table.name] = going - _count(connection, _SQL["count_going"].format(**names))
         for child in children:
             restored[child.name] = _change(connection, "show_children", names | _of_table(connection, child))
         for each in (table, *children):
@@ -132,14 +134,19 @@ def _count(connection: psycopg.Connection, query: sql.Composed) -> int:
 
 def _of_table(connection: psycopg.Connection, table: Table) -> dict[str, sql.Composable]:
     """Return the names of a table and its history, with the columns that the history keeps."""
-    found = connection.execute(queries.load("row_history")["kept_columns"], {"table": table.quoted})
-    columns = [name for (name,) in found]
+    columns = _columns_of(connection, table)
     return {
         "table": table.identifier,
         "history": identifier_of(table),
         "columns": _listed(columns),
         "returned": _listed([*columns, "valid_from"], "kept"),
     }
+
+
+def _columns_of(connection: psycopg.Connection, table: Table) -> list[str]:
+    """Return the columns that the history of a table keeps."""
+    found = connection.execute(queries.load("row_history")["kept_columns"], {"table": table.quoted})
+    return [name for (name,) in found]
 
 
 def _names(
@@ -151,7 +158,9 @@ def _names(
         "back": _BACK,
         "number": sql.Literal(run.number),
         "started_at": sql.Literal(run.started_at),
+        "key": _listed(key),
         "key_of_ended": _listed(key, "ended"),
+        "is_key_of_back": _is_key(key, "back", "record"),
         "is_key_of_kept": _is_key(key, "kept", "ended"),
         "is_key_of_child": _is_key(key, "child", "record"),
         "is_version": _is_version(key, "kept", "back"),
@@ -164,6 +173,10 @@ def _names(
             unseen = _SQL["unseen"].format(row=identifier, seen=undoing.seen_later(table, run.number))
         goes = names | {"row": identifier, "valid_from": sql.Identifier(column), "unseen": unseen}
         names[f"{row}_goes"] = _SQL["goes"].format(**goes)
+    assigned = [*(name for name in _columns_of(connection, table) if name not in key), VALID_FROM]
+    names["assignments"] = sql.SQL(", ").join(
+        sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in assigned
+    )
     later = _SQL["later"].format(**names, is_key_of_record=_is_key(key, "record", "ended"))
     names["query"] = _SQL["back"].format(**names, later=later)
     return names | {"is_key_of_record": _is_key(key, "record", "kept")}
