@@ -249,7 +249,7 @@ def compute(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequen
     connection.execute(_SQL["make_fresh"].format(select=aggregate.computed(ranges[0])))
     for buckets in ranges[1:]:
         connection.execute(_SQL["add_fresh"].format(select=aggregate.computed(buckets)))
-    connection.execute(_SQL["analyze_fresh"])
+    connection.execute(_SQL["analyze_fresh"].format(key=joined(aggregate.key, sql.SQL("{0}"))))
 
 
 def _store(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequence[BucketRange]) -> int:

@@ -193,8 +193,8 @@ insert into pg_temp.etl_fresh
 {select};
 
 -- name: analyze_fresh
--- Update the statistics of the temporary table for the planner.
-analyze pg_temp.etl_fresh;
+-- Update the statistics of the key for the planner: those of all columns took a tenth of the time of a refresh.
+analyze pg_temp.etl_fresh ({key});
 
 -- name: delete_gone
 -- Delete the rows of the recomputed buckets whose keys no longer exist.

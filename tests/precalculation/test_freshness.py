@@ -98,7 +98,7 @@ def test_a_refresh_without_work_is_recorded(connection: Connection, run_etl: Run
 
 
 def test_pending_buckets_are_counted_before_and_after_they_are_gathered(connection: Connection) -> None:
-    """Days count as days, months as months, all as one, and a noted key of an unknown day as one."""
+    """Days count as days, months and quarters as such, all as one, and a noted key of an unknown day as one."""
     for aggregate in read_all():
         refresh(connection, aggregate, run=None)
 
@@ -112,7 +112,8 @@ def test_pending_buckets_are_counted_before_and_after_they_are_gathered(connecti
     connection.execute(insert + "values ('S1', '2026-03-01', null, 1, 0, 1), ('S2', '2026-03-31', null, 1, 0, 2)")
     connection.execute(insert + "values ('S3', '2026-03-31', 'L1', 1, 0, 1)")
     months = ("carrier_performance", "carrier_scorecard", "lane_performance", "lane_reliability", "milestone_durations")
-    expected = dict.fromkeys([*months, "data_quality", "open_shipments"], 1) | {
+    quarters = ("country_quarters", "milestone_quarters")
+    expected = dict.fromkeys([*months, *quarters, "data_quality", "open_shipments"], 1) | {
         "daily_shipments": 2,
         "warehouse_departures": 2,
     }
