@@ -261,7 +261,7 @@ def _of(connection: Any, name: str) -> Table:
 @example(text="x'); drop table analytics.carrier_scorecard; --", operator="eq")
 @example(text='("a\\"),(b")', operator="in")
 @example(text="%s %(a)s {} \\", operator="like")
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_value_is_a_part_of_a_statement(demo: Site, text: str, operator: str) -> None:
     """Whatever a value is, the statement has the same text as for any other value, and the server runs it."""
     table = _of(demo.connection, "carrier_scorecard")
@@ -277,7 +277,7 @@ def test_no_value_is_a_part_of_a_statement(demo: Site, text: str, operator: str)
 
 
 @given(query=st.text(max_size=80))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_query_string_is_read_or_is_a_problem(query: str) -> None:
     """No query string ends the service by an error of its own."""
     with suppress(ProblemError):
