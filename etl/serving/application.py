@@ -152,6 +152,7 @@ def routed(service: Service, tokens: Tokens | None = None) -> FastAPI:
     app.include_router(ledger.router(service.ledger))
     answers = rows.Rows(service.watch, service.versions, service.sessions, service.kept)
     app.add_route(rows.PATH, answers.answer, methods=["GET"])
+    app.add_route(rows.FACTS_PATH, answers.answer_facts, methods=["GET"])
     app.add_route("/v1/stream", service.stream.answer, methods=["GET"])
     app.add_api_websocket_route("/v1/stream", service.stream.serve_socket)
     app.add_route("/v1/openapi.json", description.answer, methods=["GET"])

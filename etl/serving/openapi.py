@@ -83,6 +83,7 @@ def describe(app: FastAPI, tables: list[Table]) -> dict[str, Any]:
         schemas[f"{table.name}_row"] = _row_schema(table)
         schemas[f"{table.name}_page"] = _page_schema(table)
         document["paths"][f"/v1/aggregates/{table.name}/rows"] = {"get": _operation(table)}
+    document["paths"]["/v1/facts/{table}"] = {"get": _facts()}
     document["paths"]["/v1/stream"] = {"get": _stream()}
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
@@ -179,6 +180,13 @@ def _parameters(table: Table) -> list[dict[str, Any]]:
             "first columns of the key, each with .asc or .desc, all in one direction; ascending",
             {"type": "string", "examples": [f"{table.key[0]}.desc"]},
         ),
+        *_common(),
+    ]
+
+
+def _common() -> list[dict[str, Any]]:
+    """Return the parameters of all tables."""
+    return [
         _parameter(
             "limit",
             "rows of a page",
@@ -197,6 +205,26 @@ def _parameters(table: Table) -> list[dict[str, Any]]:
 
 def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+def _facts() -> dict[str, Any]:
+    table = {"name": "table", "in": "path", "required": True, "schema": {"type": "string"}}
+    return {
+        "tags": ["rows"],
+        "summary": "Rows of a table that a dataset fills.",
+        "description": "Filters, pages and formats are those of aggregates. Facts have no version and are not kept.",
+        "operationId": "rows_of_facts",
+        "parameters": [
+            {**table, "description": "the table with its schema, such as logistics.shipments"},
+            _parameter("select", "the columns to return, separated by commas; all", {"type": "string"}),
+            _parameter("order", "first columns of the key, all in one direction; ascending", {"type": "string"}),
+            *(each for each in _common()),
+        ],
+        "responses": {
+            "200": {"description": "a page of rows", "content": {"application/json": {"schema": {"type": "object"}}}},
+            **_problems(list(_PROBLEMS)),
+        },
+    }
 
 
 def _stream() -> dict[str, Any]:

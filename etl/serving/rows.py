@@ -27,12 +27,26 @@ from etl.serving.versions import Versions
 from etl.serving.watching import Freshness, Watch
 
 PATH = "/v1/aggregates/{name}/rows"
+FACTS_PATH = "/v1/facts/{table}"
 
 # Smaller bodies do not gain by compression.
 _LEAST_COMPRESSED = 1_000
 _GZIP = 31
 
 _SQL = queries.load("serving")
+
+
+_NO_FRESHNESS = Freshness(
+    aggregate="",
+    version=0,
+    refreshed_at=None,
+    facts_through=None,
+    newest_event_at=None,
+    future_event_at=None,
+    rows=None,
+    pending_buckets=0,
+    rejected_pending=0,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +73,26 @@ class Rows:
         Raises ProblemError.
         """
         request.scope["etl.route"] = PATH
-        table = table_named(self._watch, request.path_params["name"])
+        return await self._answer_for(request, table_named(self._watch, request.path_params["name"]))
+
+    async def answer_facts(self, request: Request) -> Response:
+        """Answer a request for facts, which are read each time.
+
+        Raises ProblemError.
+        """
+        request.scope["etl.route"] = FACTS_PATH
+        table = self._watch.facts.get(request.path_params["table"])
+        if table is None:
+            raise ProblemError(404, "there is no such table with a key", tables=list(self._watch.facts))
+        return await self._answer_for(request, table)
+
+    async def _answer_for(self, request: Request, table: Table) -> Response:
         identity: Identity = request.scope["etl.identity"]
         page_request = filters.parse(table, request.url.query, request.headers.get("accept", ""))
         if page_request.format in COLUMNAR and not columnar.is_installed():
             raise ProblemError(406, f"{page_request.format} needs pyarrow, which the service does not have")
         if_none_match = request.headers.get("if-none-match", "").encode("latin-1")
-        if if_none_match and not table.has_policies and self._watch.is_known:
+        if if_none_match and table.is_kept and self._watch.is_known:
             version = (await self._versions.now()).get(table.name)
             etag = etag_of(table, version or 0, identity, page_request.format)
             known = self._watch.freshness.get(table.name)
@@ -93,6 +120,8 @@ class Rows:
                 503, f"{request.table.name} was never computed: `etl precalculate`", {"Retry-After": "10"}
             )
         known = self._watch.freshness.get(request.table.name) if self._watch.is_known else None
+        if request.table.is_fact:
+            known = _NO_FRESHNESS
         if known is None:
             known = await self._freshness(request.table, identity)
         version, facts_through, *rest = found[0]
@@ -139,8 +168,8 @@ class Rows:
         table, identity = asked.table, request.scope["etl.identity"]
         version = page.freshness.version or 0
         etag = etag_of(table, version, identity, asked.format)
-        fresh = _of_freshness(page.freshness, etag)
-        if if_none_match and not table.has_policies and matches(if_none_match, etag):
+        fresh = {} if table.is_fact else _of_freshness(page.freshness, etag)
+        if if_none_match and table.is_kept and matches(if_none_match, etag):
             return Response(status_code=304, headers=fresh)
         token = None
         if page.last_key is not None:
@@ -153,7 +182,7 @@ class Rows:
         if key[3] and asked.format not in COLUMNAR and len(body) >= _LEAST_COMPRESSED:
             body = zlib_ng.compress(body, 2, _GZIP)
             headers["Content-Encoding"] = "gzip"
-        if not table.has_policies:
+        if table.is_kept:
             raw: Headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
             self._kept.put(
                 key, Answer(aggregate=table.name, version=version, etag=etag, until=_until(), headers=raw, body=body)
@@ -216,14 +245,18 @@ def _body(asked: PageRequest, page: _Page, token: str | None) -> bytes:
         return page.body
     if asked.format == "ndjson":
         return page.body + end
-    head: dict[str, Any] = {
-        "aggregate": asked.table.name,
-        "version": page.freshness.version,
-        "facts_through": page.freshness.facts_through,
-        "pending_buckets": page.freshness.pending_buckets,
-        "rejected_pending": page.freshness.rejected_pending,
-        "next": token,
-    }
+    head: dict[str, Any] = (
+        {"table": asked.table.name, "next": token}
+        if asked.table.is_fact
+        else {
+            "aggregate": asked.table.name,
+            "version": page.freshness.version,
+            "facts_through": page.freshness.facts_through,
+            "pending_buckets": page.freshness.pending_buckets,
+            "rejected_pending": page.freshness.rejected_pending,
+            "next": token,
+        }
+    )
     if asked.format == "columns":
         head["columns"] = [column.name for column in asked.columns]
     return b"".join((msgspec.json.encode(head)[:-1], b',"rows":[', page.body, b"]}\n"))

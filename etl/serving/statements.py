@@ -19,6 +19,7 @@ _COMMA = sql.SQL(", ")
 # What a spreadsheet would run as a formula begins with one of these.
 _FORMULA = "^[=+\\-@\t\r\n|]"
 _SEPARATORS = {"json": ",", "columns": ",", "ndjson": "\n", "csv": "\r\n"}
+_FRESHNESS = sql.SQL("analytics.freshness")
 _MOST_KEPT = 500
 
 _kept: OrderedDict[object, bytes] = OrderedDict()
@@ -80,6 +81,7 @@ def _composed(request: PageRequest) -> sql.Composed:
     )
     return _SQL["page_of_values" if is_columnar else "page"].format(
         **parts,
+        freshness=_SQL["no_freshness"].format(aggregate=_literal(table.name)) if table.is_fact else _FRESHNESS,
         aggregate=_literal(table.name),
         key=_COMMA.join(sql.SQL("{}::text").format(_of_page(column)) for column in keys),
         rows=sql.Literal(request.limit),

@@ -6,7 +6,7 @@ A new `.sql` file is a new address with its documentation, as soon as `etl db mi
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from etl import queries
+from etl.datasets import Dataset
 from etl.precalculation.catalogue import Aggregate
 from etl.version import __version__
 
@@ -57,11 +58,21 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A served aggregate. `has_policies`: row-level security decides which rows a role sees, so no answer is kept."""
+    """A served aggregate, or a table of facts as if it were one.
+
+    `has_policies`: row-level security decides which rows a role sees, so no answer is kept. `is_fact`: it has no
+    version, so none is kept either.
+    """
 
     aggregate: Aggregate
     columns: Mapping[str, Column]
     has_policies: bool
+    is_fact: bool = False
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether an answer can be kept until the version of the rows changes."""
+        return not (self.has_policies or self.is_fact)
 
     @property
     def name(self) -> str:
@@ -94,6 +105,29 @@ async def read_tables(connection: psycopg.AsyncConnection[Any], aggregates: Iter
         async for row in cursor:
             found.setdefault(row["table"], []).append(row)
     return {known[name].name: _table(known[name], rows) for name, rows in _in_order(known, found)}
+
+
+async def read_facts(connection: psycopg.AsyncConnection[Any], datasets: Iterable[Dataset]) -> dict[str, Table]:
+    """Return the tables of datasets that exist and have a primary key, which is the order of their pages, by name."""
+    comments = {table.name: table.comment for dataset in datasets for table in dataset.tables}
+    keys = await (await connection.execute(_SQL["keys"], {"tables": list(comments)})).fetchall()
+    known = [_fact(name, tuple(key), comments[name] or "") for name, key in keys]
+    return {name: replace(table, is_fact=True) for name, table in (await read_tables(connection, known)).items()}
+
+
+def _fact(name: str, key: tuple[str, ...], comment: str) -> Aggregate:
+    return Aggregate(
+        name=name,
+        table=name,
+        grain=comment or f"One row per {', '.join(key)}.",
+        bucket="all",
+        facts=(),
+        newest=(name, key[0]),
+        key=key,
+        columns=(),
+        select="",
+        path="",
+    )
 
 
 def _in_order(

@@ -16,15 +16,16 @@ import psycopg
 import structlog
 from psycopg.rows import class_row
 
-from etl import queries
+from etl import datasets, queries
 from etl.database.connecting import Database, connect, conninfo_of
 from etl.database.sqlstates import code_of
+from etl.datasets import Dataset
 from etl.errors import EtlError
 from etl.precalculation import catalogue
 from etl.precalculation.catalogue import Aggregate
 from etl.serving.pool import Connection, Sessions, configure
 from etl.serving.problems import ProblemError
-from etl.serving.tables import Table, read_tables
+from etl.serving.tables import Table, read_facts, read_tables
 
 # How often the freshness is read, because notes of changed facts and rejected records send no notification.
 POLL_SECONDS = 2.0
@@ -61,8 +62,9 @@ Changed = Callable[[Freshness], None]
 class Watch:
     """The state of the database as the last notification and the last look left it."""
 
-    def __init__(self, database: Database, sessions: Sessions, config_dir: Path | None) -> None:
+    def __init__(self, database: Database, sessions: Sessions, config_dir: Path) -> None:
         self.tables: Mapping[str, Table] = {}
+        self.facts: Mapping[str, Table] = {}
         self.freshness: dict[str, Freshness] = {}
         self.key_changes = 0
         """Rises when a key was made, changed or removed, and when that may have been missed."""
@@ -71,6 +73,7 @@ class Watch:
         self._sessions = sessions
         self._config_dir = config_dir
         self._aggregates: tuple[Aggregate, ...] = ()
+        self._datasets: list[Dataset] = []
         self._files: object = None
         self._heard_at: float | None = None
         self._looked_at: float | None = None
@@ -148,15 +151,18 @@ class Watch:
         files = _stamp(self._config_dir)
         if files != self._files:
             self._aggregates = await asyncio.to_thread(catalogue.readable, self._config_dir)
+            self._datasets = await asyncio.to_thread(datasets.readable, self._config_dir)
             self._files = files
         self._noted.clear()
 
-        async def read(connection: Connection) -> tuple[dict[str, Table], list[Freshness]]:
+        async def read(connection: Connection) -> tuple[dict[str, Table], dict[str, Table], list[Freshness]]:
             async with connection.cursor(row_factory=class_row(Freshness)) as cursor:
                 await cursor.execute(_SQL["freshness"])
-                return await read_tables(connection, self._aggregates), await cursor.fetchall()
+                rows = await cursor.fetchall()
+            tables = await read_tables(connection, self._aggregates)
+            return tables, await read_facts(connection, self._datasets), rows
 
-        tables, rows = await self._sessions.read(None, read)
+        tables, self.facts, rows = await self._sessions.read(None, read)
         if tables != self.tables:
             self.tables = tables
         self._take(rows)
@@ -199,10 +205,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _stamp(config_dir: Path | None) -> object:
-    """Return what changes when a file of an aggregate of the user is added, removed or written."""
-    folder = config_dir / "aggregates" if config_dir is not None else None
-    if folder is None or not folder.is_dir():
-        return ()
-    found = [(path.name, path.stat().st_mtime_ns) for path in folder.glob("*")]
-    return tuple(sorted(found))
+def _stamp(config_dir: Path) -> object:
+    """Return what changes when a file of an aggregate or a dataset of the user is added, removed or written."""
+    paths = [path for name in ("aggregates", "datasets") for path in (config_dir / name).glob("*")]
+    return tuple(sorted((str(path), path.stat().st_mtime_ns) for path in paths))

@@ -16,6 +16,20 @@ join pg_class on pg_class.oid = attrelid
 where attnum > 0 and not attisdropped
 order by wanted.name, attnum;
 
+-- name: keys
+-- List the columns of the primary keys of tables, in the order of each key.
+select wanted.name, array_agg(attname::text order by place)
+from unnest(%(tables)s::text[]) as wanted (name)
+join pg_index on indrelid = to_regclass(wanted.name) and indisprimary and indisvalid
+cross join unnest(indkey::smallint[]) with ordinality as key_column (attnum, place)
+join pg_attribute on attrelid = indrelid and pg_attribute.attnum = key_column.attnum
+group by wanted.name
+order by wanted.name;
+
+-- name: no_freshness
+-- Replace the freshness for a table of facts, which has none.
+(select 0::bigint as version, null::timestamptz as facts_through, {aggregate}::text as aggregate) as freshness
+
 -- name: freshness
 -- List how fresh the aggregates are.
 select
@@ -64,7 +78,7 @@ select
     to_json(freshness.facts_through) #>> '{{}}' as facts_through,
     convert_to(page.body, 'UTF8') as body,
     case when page.count_rows > {rows} then page.last_key end as last_key
-from analytics.freshness
+from {freshness}
 cross join (
     select
         string_agg(line, {separator}) filter (where number <= {rows}) as body,
@@ -90,7 +104,7 @@ select
     page.number,
     page.last_key,
     {fields}
-from analytics.freshness
+from {freshness}
 left join (
     select
         page.*,

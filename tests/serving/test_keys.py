@@ -3,7 +3,9 @@
 import json
 
 import psycopg
+import pytest
 
+from etl.serving.limiting import Rate
 from etl.serving.page import ADDRESSES
 from tests.support.services import RunningService, serving
 from tests.support.site import Site
@@ -111,6 +113,18 @@ def test_a_page_of_a_listed_origin_may_read(guarded: RunningService, demo: Site)
     assert demo.run("serve", "--cors-origins", "*").returncode == 2
 
 
+def test_a_rate_allows_a_burst_and_then_an_average() -> None:
+    """A name may ask as often as two seconds allow at once, then at the rate; other names and time are its own."""
+    rate = Rate(10)
+    assert [rate.wait_of("a", 100.0) for _ in range(20)] == [0.0] * 20
+    assert rate.wait_of("a", 100.0) == pytest.approx(0.1)
+    assert rate.wait_of("b", 100.0) == 0.0
+    assert rate.wait_of("a", 100.11) == 0.0
+    assert rate.wait_of("a", 100.11) > 0.0
+    assert Rate(0).wait_of("a", 100.0) == 0.0
+
+
+@pytest.mark.slow
 def test_a_key_that_asks_too_often_waits(site: Site) -> None:
     """More requests than the rate allows are 429 with the seconds to wait; another key is not hindered."""
     keys = [_key(site)["key"] for _ in range(2)]

@@ -261,7 +261,7 @@ def _of(connection: Any, name: str) -> Table:
 @example(text="x'); drop table analytics.carrier_scorecard; --", operator="eq")
 @example(text='("a\\"),(b")', operator="in")
 @example(text="%s %(a)s {} \\", operator="like")
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_value_is_a_part_of_a_statement(demo: Site, text: str, operator: str) -> None:
     """Whatever a value is, the statement has the same text as for any other value, and the server runs it."""
     table = _of(demo.connection, "carrier_scorecard")
@@ -277,11 +277,36 @@ def test_no_value_is_a_part_of_a_statement(demo: Site, text: str, operator: str)
 
 
 @given(query=st.text(max_size=80))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_query_string_is_read_or_is_a_problem(query: str) -> None:
     """No query string ends the service by an error of its own."""
     with suppress(ProblemError):
         filters.parse(_served(), query)
+
+
+def test_facts_are_read_like_aggregates_and_never_kept(client: httpx.Client, demo: Site) -> None:
+    """From a row of an aggregate one gets to its facts: the same filters, pages and formats, without a version."""
+    path = "/v1/facts/logistics.shipments"
+    pages = _pages(client, path, limit="300", select="shipment_id,carrier,weight_kg")
+    rows = [tuple(row.values()) for page in pages for row in json.loads(page.text, parse_float=Decimal)["rows"]]
+    wanted = demo.ask("select shipment_id, carrier, weight_kg from logistics.shipments order by 1")
+    assert [(key, carrier, weight) for key, carrier, weight in rows] == wanted
+    assert len(pages) > 2
+    assert "etag" not in pages[0].headers
+    assert pages[0].headers["cache-control"] == "no-store"
+    one = client.get(path, params={"shipment_id": f"eq.{wanted[5][0]}", "format": "csv", "select": "shipment_id"})
+    assert one.text == f"shipment_id\r\n{wanted[5][0]}\r\n"
+    refused = client.get(path, params={"weight_kg": "gt.3"})
+    assert (refused.status_code, "shipment_id" in refused.json()["columns"]) == (422, True)
+    unknown = client.get("/v1/facts/etl.runs")
+    assert (unknown.status_code, "logistics.shipments" in unknown.json()["tables"]) == (404, True)
+    demo.ask("update logistics.shipments set carrier = 'CHANGED' where shipment_id = %s", [wanted[5][0]])
+    try:
+        one = client.get(path, params={"shipment_id": f"eq.{wanted[5][0]}", "select": "carrier"})
+        assert one.json()["rows"] == [{"carrier": "CHANGED"}]
+    finally:
+        demo.ask("update logistics.shipments set carrier = %s where shipment_id = %s", [wanted[5][1], wanted[5][0]])
+        demo.run("precalculate")
 
 
 def test_gzip_is_readable_by_others(client: httpx.Client) -> None:

@@ -102,6 +102,7 @@ def test_only_tokens_that_count_are_taken(demo: Site) -> None:
         assert not [token for token, _, _ in cases if token in service.running.stderr()]
 
 
+@pytest.mark.slow
 def test_public_keys_of_the_provider_verify_tokens(demo: Site) -> None:
     """RS256 counts by the key that the token names; the public key as a secret does not count."""
     path = demo.folder / "keys.json"

@@ -46,7 +46,7 @@ VALUES = ("eq.", "in.(", "in.()", "is.null", "not.", "gte.2024-01-01", "0", "-1"
         max_size=4,
     ),
 )
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_asked_is_answered_or_is_a_problem(
     client: httpx.Client, path: str, name: str, pairs: list[tuple[str, str]]
 ) -> None:
