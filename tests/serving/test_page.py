@@ -232,13 +232,29 @@ def test_old_data_and_a_lost_service_are_named(open_page: Open, demo: Site) -> N
         assert _tile(page, "Shipments") == shown
 
 
+def test_a_page_comes_back_with_its_service(open_page: Open, demo: Site) -> None:
+    """When the service runs again, the page shows what was refreshed in the meantime."""
+    with serving(demo) as service:
+        port = service.client.base_url.port
+        page = open_page("/?view=exceptions", service.client)
+        _settle(page)
+        page.evaluate("window.isTheSame = true")
+    event = {"event_id": "EV-BACK", "exception_code": "BACK", "occurred_at": "2025-12-07T10:00Z"}
+    add(demo.connection, "tracking_events", **event)
+    refreshed(demo.connection, "daily_exceptions")
+    page.get_by_text("Not live").or_(page.get_by_text("may be old")).first.wait_for()
+    with serving(demo, "--port", f"{port}"):
+        page.get_by_role("link", name="BACK", exact=True).wait_for()
+        assert page.evaluate("window.isTheSame")
+
+
 def test_a_key_opens_the_page(open_page: Open, demo: Site) -> None:
     """Where keys are needed the page asks for one, refuses a wrong one, and an analyst sees figures but no runs."""
     [made] = demo.run("key", "create", "the page", "--role", "analyst", "--json").lines
     with serving(demo, "--auth", "keys") as service:
         page = open_page("/", service.client)
         for key in ("etl_wrong", made["key"]):
-            page.get_by_label("Key").fill(key)
+            page.get_by_label("Key or token").fill(key)
             page.get_by_role("button", name="Sign in").click()
             if key != made["key"]:
                 page.get_by_text("This key is not valid").wait_for()
@@ -250,7 +266,7 @@ def test_a_key_opens_the_page(open_page: Open, demo: Site) -> None:
         page.get_by_role("link", name="Runs").click()
         page.get_by_text("this is for operators; your role is analyst").first.wait_for()
         page.get_by_role("button", name="Sign out").click()
-        page.get_by_label("Key").wait_for()
+        page.get_by_label("Key or token").wait_for()
         assert page.evaluate("sessionStorage.length") == 0
 
 
