@@ -101,6 +101,12 @@ def _tile(page: Any, name: str) -> str:
     return str(page.locator(".tile", has_text=name).locator("strong").inner_text())
 
 
+def _cells(page: Any, table: str) -> list[list[str]]:
+    """Return the texts of a table, its head first."""
+    script = "(table) => [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim()))"
+    return list(page.get_by_role("table", name=table, exact=True).evaluate(script))
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (400, "dark")])
 def test_each_view_shows_its_figures_to_everyone(open_page: Open, width: int, scheme: str) -> None:
     """Each view has its tables and no problem, fits its window, and breaks no rule of WCAG 2.2 AA that axe checks."""
@@ -139,6 +145,27 @@ def test_the_figures_are_those_of_the_aggregates(open_page: Open, demo: Site) ->
     assert _tile(page, "Promises kept") == f"{kept} %"
     late = demo.value("select sum(count_shipments) from analytics.open_shipments where is_overdue")
     assert _tile(page, "Late now") == f"{late}"
+
+
+def test_newest_months_are_in_no_share(open_page: Open, demo: Site) -> None:
+    """Hours of carriers and late shares of months leave out the months of which only fast shipments have arrived."""
+    page = open_page("/?view=carriers&from=2025-07-01&to=2025-12-31")
+    _settle(page)
+    rows = _cells(page, "Carriers")
+    hours = rows[0].index("mean hours late")
+    shown = {row[0]: row[hours] for row in rows[1:]}
+    expected = demo.ask(
+        "select carrier, coalesce(to_char(sum(sum_late_hours) filter (where is_old) / nullif(sum(count_late) filter"
+        " (where is_old), 0), 'FM9990.0'), '–') from analytics.carrier_scorecard, lateral (select month + interval"
+        " '1 month 30 days' <= newest_event_at::date as is_old from analytics.freshness where aggregate ="
+        " 'daily_shipments') as age where month between '2025-07-01' and '2025-12-01' group by carrier"
+    )
+    assert shown == dict(expected)
+    page.goto("/?view=lanes&from=2025-07-01&to=2025-12-31")
+    _settle(page)
+    months = {row[0]: row[2:] for row in _cells(page, "Lanes by month")}
+    assert months["2025-12"] == ["–", "–", "–"]
+    assert "–" not in months["2025-10"]
 
 
 def test_a_filter_is_in_the_address_and_a_bar_leads_to_records(open_page: Open) -> None:
