@@ -70,8 +70,9 @@ web: $(WEB) ## build the page of `etl serve` from web/ and test its logic; needs
 # Without npm, or without a network to fetch packages, nobody can build the page: that is no fault of the tree.
 .PHONY: web-check
 web-check: ## where npm is: build the page again, and fail when it is not the one in the repository
-	@if ! command -v npm >/dev/null; then echo "web-check: skipped, there is no npm" >&2; \
-	elif [ ! -e $(WEB) ] && ! timeout 20 npm ping >/dev/null 2>&1; then echo "web-check: skipped, no packages can be fetched" >&2; \
+	@if ! node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' 2>/dev/null || ! command -v npm >/dev/null; then \
+	  echo "web-check: skipped, there is no Node.js 20 with npm" >&2; \
+	elif [ ! -e $(WEB) ] && ! timeout 30 npm view vite version >/dev/null 2>&1; then echo "web-check: skipped, no packages can be fetched" >&2; \
 	else $(MAKE) --no-print-directory web && git diff --exit-code --stat -- $(PAGE) && \
 	  test -z "$$(git ls-files --others --exclude-standard -- $(PAGE))"; fi
 

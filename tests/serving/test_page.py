@@ -101,6 +101,12 @@ def _tile(page: Any, name: str) -> str:
     return str(page.locator(".tile", has_text=name).locator("strong").inner_text())
 
 
+def _cells(page: Any, table: str) -> list[list[str]]:
+    """Return the texts of a table, its head first."""
+    script = "(table) => [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim()))"
+    return list(page.get_by_role("table", name=table, exact=True).evaluate(script))
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (400, "dark")])
 def test_each_view_shows_its_figures_to_everyone(open_page: Open, width: int, scheme: str) -> None:
     """Each view has its tables and no problem, fits its window, and breaks no rule of WCAG 2.2 AA that axe checks."""
@@ -139,6 +145,27 @@ def test_the_figures_are_those_of_the_aggregates(open_page: Open, demo: Site) ->
     assert _tile(page, "Promises kept") == f"{kept} %"
     late = demo.value("select sum(count_shipments) from analytics.open_shipments where is_overdue")
     assert _tile(page, "Late now") == f"{late}"
+
+
+def test_newest_months_are_in_no_share(open_page: Open, demo: Site) -> None:
+    """Hours of carriers and late shares of months leave out the months of which only fast shipments have arrived."""
+    page = open_page("/?view=carriers&from=2025-07-01&to=2025-12-31")
+    _settle(page)
+    rows = _cells(page, "Carriers")
+    hours = rows[0].index("mean hours late")
+    shown = {row[0]: row[hours] for row in rows[1:]}
+    expected = demo.ask(
+        "select carrier, coalesce(to_char(sum(sum_late_hours) filter (where is_old) / nullif(sum(count_late) filter"
+        " (where is_old), 0), 'FM9990.0'), '–') from analytics.carrier_scorecard, lateral (select month + interval"
+        " '1 month 30 days' <= newest_event_at::date as is_old from analytics.freshness where aggregate ="
+        " 'daily_shipments') as age where month between '2025-07-01' and '2025-12-01' group by carrier"
+    )
+    assert shown == dict(expected)
+    page.goto("/?view=lanes&from=2025-07-01&to=2025-12-31")
+    _settle(page)
+    months = {row[0]: row[2:] for row in _cells(page, "Lanes by month")}
+    assert months["2025-12"] == ["–", "–", "–"]
+    assert "–" not in months["2025-10"]
 
 
 def test_a_filter_is_in_the_address_and_a_bar_leads_to_records(open_page: Open) -> None:
@@ -232,13 +259,29 @@ def test_old_data_and_a_lost_service_are_named(open_page: Open, demo: Site) -> N
         assert _tile(page, "Shipments") == shown
 
 
+def test_a_page_comes_back_with_its_service(open_page: Open, demo: Site) -> None:
+    """When the service runs again, the page shows what was refreshed in the meantime."""
+    with serving(demo) as service:
+        port = service.client.base_url.port
+        page = open_page("/?view=exceptions", service.client)
+        _settle(page)
+        page.evaluate("window.isTheSame = true")
+    event = {"event_id": "EV-BACK", "exception_code": "BACK", "occurred_at": "2025-12-07T10:00Z"}
+    add(demo.connection, "tracking_events", **event)
+    refreshed(demo.connection, "daily_exceptions")
+    page.get_by_text("Not live").or_(page.get_by_text("may be old")).first.wait_for()
+    with serving(demo, "--port", f"{port}"):
+        page.get_by_role("link", name="BACK", exact=True).wait_for()
+        assert page.evaluate("window.isTheSame")
+
+
 def test_a_key_opens_the_page(open_page: Open, demo: Site) -> None:
     """Where keys are needed the page asks for one, refuses a wrong one, and an analyst sees figures but no runs."""
     [made] = demo.run("key", "create", "the page", "--role", "analyst", "--json").lines
     with serving(demo, "--auth", "keys") as service:
         page = open_page("/", service.client)
         for key in ("etl_wrong", made["key"]):
-            page.get_by_label("Key").fill(key)
+            page.get_by_label("Key or token").fill(key)
             page.get_by_role("button", name="Sign in").click()
             if key != made["key"]:
                 page.get_by_text("This key is not valid").wait_for()
@@ -250,7 +293,7 @@ def test_a_key_opens_the_page(open_page: Open, demo: Site) -> None:
         page.get_by_role("link", name="Runs").click()
         page.get_by_text("this is for operators; your role is analyst").first.wait_for()
         page.get_by_role("button", name="Sign out").click()
-        page.get_by_label("Key").wait_for()
+        page.get_by_label("Key or token").wait_for()
         assert page.evaluate("sessionStorage.length") == 0
 
 

@@ -7,7 +7,7 @@ export const VIEWS = ["overview", "lanes", "carriers", "warehouses", "exceptions
 export type View = (typeof VIEWS)[number];
 
 const FILTERS = [
-  "from", "to", "carrier", "lane", "city", "warehouse", "code", "run", "status", "table", "where",
+  "from", "to", "carrier", "lane", "city", "warehouse", "code", "run", "status", "dataset", "table", "where",
 ] as const;
 type Filter = (typeof FILTERS)[number];
 
