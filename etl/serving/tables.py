@@ -121,6 +121,7 @@ def _fact(name: str, key: tuple[str, ...], comment: str) -> Aggregate:
         table=name,
         grain=comment or f"One row per {', '.join(key)}.",
         bucket="all",
+        bucket_column="all",
         facts=(),
         newest=(name, key[0]),
         key=key,
