@@ -202,7 +202,10 @@ class Kept:
         }
 
     def _is_changed(self, old: str, new: str) -> sql.Composed:
-        data = [name for name in self.columns_of(self.table) if name not in {*LINEAGE, DIGEST}]
+        kept_firsts = (name for column in self.table.columns if column.keep_first for name in column.names_of_first)
+        # The first value of a version may become known late, which makes it no other version.
+        of_tool = {*LINEAGE, DIGEST, *kept_firsts}
+        data = [name for name in self.columns_of(self.table) if name not in of_tool]
         # The bytes are compared: a type may have no equality, or one that overlooks differences.
         return sql.SQL("row({})::record operator(pg_catalog.*<>) row({})::record").format(
             _listed(data, old), _listed(data, new)

@@ -73,6 +73,17 @@ delete from {table} where etl_run = {number};
 -- Forget the first values that the versions of a run sent.
 update {table} set {first} = null, {set_version} {place} = null where {place}[1] = {number};
 
+-- name: make_firsts
+-- Make the table of the first values that rows of a run know from versions of other runs.
+create temporary table {firsts} on commit drop as select {columns} from {table} with no data;
+
+-- name: note_firsts
+-- Note the first values of a column that rows of a run know from versions of other runs: the rows are to go.
+insert into {firsts} ({columns})
+select {key}, {first}, {version} {place}[1], {place}[2], {place}[3]
+from {table}
+where etl_run = {number} and {place}[1] <> {number};
+
 -- name: lock_order
 -- Let no other session write versions into a table until the transaction ends.
 select pg_advisory_xact_lock(hashtextextended('etl:order:' || %(table)s, 0));

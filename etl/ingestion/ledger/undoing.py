@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import Dataset, Table
+from etl.datasets import LINEAGE, Dataset, Table
 from etl.errors import UsageError
 from etl.ingestion.ledger import losses, runs
 from etl.settings import Mode
@@ -167,6 +167,32 @@ def forget_firsts(connection: psycopg.Connection, dataset: Dataset, number: int)
                 names = _names(table, number) | {"first": first, "place": place}
                 names["set_version"] = sql.SQL("{} = null,").format(version) if dataset.newest_by else sql.SQL("")
                 connection.execute(_SQL["forget_firsts"].format(**names))
+
+
+def note_firsts(connection: psycopg.Connection, dataset: Dataset, table: Table, number: int) -> sql.Identifier:
+    """Note the first values that the rows of a run know from other runs, and return the table that has them."""
+    firsts = sql.Identifier("pg_temp", f"etl_known_firsts_{dataset.tables.index(table)}")
+    newest = [dataset.newest_by] if dataset.newest_by else []
+    kept = [column for column in table.columns if column.keep_first]
+    names = _names(table, number) | {"firsts": firsts, "key": _listed(dataset.key)}
+    columns = [*dataset.key, *(column.name for column in kept), *newest, *LINEAGE]
+    connection.execute(_SQL["make_firsts"].format(**names, columns=_listed(columns)))
+    for column in kept:
+        first, version, place = map(sql.Identifier, column.names_of_first)
+        connection.execute(
+            _SQL["note_firsts"].format(
+                **names,
+                columns=_listed([*dataset.key, column.name, *newest, *LINEAGE]),
+                first=first,
+                version=sql.SQL("{},").format(version) if newest else sql.SQL(""),
+                place=place,
+            )
+        )
+    return firsts
+
+
+def _listed(names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
 def drop_staging(connection: psycopg.Connection, run: str) -> None:

@@ -5,6 +5,7 @@ refused: a published replace, and the rows that a merge has written over in othe
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,9 @@ from etl.database.connecting import Database, connect
 from etl.database.sessions import require_usable
 from etl.database.tables import with_digests
 from etl.datasets import Dataset
+from etl.datasets.histories import identifier_of
 from etl.errors import UsageError
+from etl.ingestion.destination import merging
 from etl.ingestion.ledger import history, locks, putting_back, undoing
 from etl.ingestion.ledger.history import RunFilter
 from etl.ingestion.ledger.putting_back import Change
@@ -226,11 +229,31 @@ def _put_back(
     """
     before = [undoing.count_rows(connection, table, run.number).all_rows for table in dataset.tables]
     expected = putting_back.count(connection, dataset, run)
-    changes = putting_back.take_back(connection, dataset, run)
+    with _firsts_kept(connection, dataset, run):
+        changes = putting_back.take_back(connection, dataset, run)
     for table, change, wanted in zip(dataset.tables, changes, expected, strict=True):
         if change != wanted:
             raise _kept_by_server(run, table.name, abs(wanted.deleted - change.deleted) or wanted.restored)
     return _table_changes(dataset, changes, before), _restored(dataset, changes)
+
+
+@contextmanager
+def _firsts_kept(connection: psycopg.Connection, dataset: Dataset, run: RunToUndo) -> Iterator[None]:
+    """Find the first values anew once versions were put back: from what the rows knew, and from their histories."""
+    tables = [
+        (number, table)
+        for number, table in enumerate(dataset.tables)
+        if table.history and any(column.keep_first for column in table.columns)
+    ]
+    known = [undoing.note_firsts(connection, dataset, table, run.number) for _, table in tables]
+    yield
+    undoing.forget_firsts(connection, dataset, run.number)
+    for (number, table), firsts in zip(tables, known, strict=True):
+        for source in (firsts, identifier_of(table)):
+            sources = [source if each is table else each.identifier for each in dataset.tables]
+            for statement in merging.keep_firsts(dataset, sources):
+                if statement.table == number:
+                    connection.execute(statement.text)
 
 
 def _kept_by_server(run: RunToUndo, table: str, rows: int) -> UsageError:
