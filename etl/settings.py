@@ -334,6 +334,14 @@ class ServeSettings:
         int,
         Option("MB of answers that are kept in memory; 0: none.", least=0, most=65_536, twins=("ETL_SERVE_CACHE_MB",)),
     ] = 64
+    cache: Annotated[
+        str | None,
+        Option(
+            "Redis or Valkey in which replicas share kept answers, such as redis://cache:6379/0.",
+            metavar="URL",
+            twins=("ETL_SERVE_CACHE",),
+        ),
+    ] = None
     subscribers: Annotated[
         int, Option("Subscribers of /v1/stream at most.", least=0, most=100_000, twins=("ETL_SERVE_SUBSCRIBERS",))
     ] = 1_000

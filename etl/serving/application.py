@@ -17,7 +17,7 @@ from etl.precalculation import catalogue
 from etl.serving import aggregates, ledger, page, pages, problems, rows
 from etl.serving.access import FLUSH_SECONDS, AccessLog
 from etl.serving.front import Front, Gate, Parts
-from etl.serving.kept import Kept
+from etl.serving.kept import Kept, Shares
 from etl.serving.ledger import Ledger
 from etl.serving.metrics import Metrics
 from etl.serving.openapi import Description, describe
@@ -50,13 +50,21 @@ class Limits:
 class Service:
     """The parts of a running service."""
 
-    def __init__(self, database: Database, config_dir: Path, limits: Limits, *, has_access_log: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        config_dir: Path,
+        limits: Limits,
+        *,
+        has_access_log: bool,
+        shared: Shares | None = None,
+    ) -> None:
         self.sessions = Sessions(database, size=limits.connections, statement_seconds=limits.statement_seconds)
         # Busy readers must not keep the watch from looking.
         self._looking = Sessions(database, size=1, statement_seconds=limits.statement_seconds)
         self.watch = Watch(database, self._looking, config_dir)
         self.versions = Versions(database)
-        self.kept = Kept(limits.kept_bytes)
+        self.kept = Kept(limits.kept_bytes, shared)
         self.access = AccessLog(is_on=has_access_log)
         self.metrics = Metrics()
         self.stream = Stream(self.watch, limits.subscribers)
@@ -77,6 +85,8 @@ class Service:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if self.kept.shared is not None:
+                await self.kept.shared.close()
             await self.versions.close()
             await self.sessions.close()
             await self._looking.close()

@@ -176,6 +176,11 @@ class Front:
             if answer is not None and await self._send_kept(key, answer, scope, headers, send):
                 served.route, served.is_kept = PATH, True
                 return
+            if self._kept.shared is not None and path.endswith(b"/rows"):
+                answer = await self._kept.find_shared(key)
+                if answer is not None and await self._send_kept(key, answer, scope, headers, send):
+                    served.route, served.is_kept = PATH, True
+                    return
         scope["etl.identity"], scope["etl.key"] = identity, key
         await self._app(scope, receive, send)
         served.route = _route_of(scope)

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 Key: TypeAlias = tuple[bytes, bytes, bytes, bool, str]
 """Path, query string, header Accept, whether compressed, and role."""
@@ -31,10 +31,24 @@ class Answer:
     body: bytes | None
 
 
+class Shares(Protocol):
+    """Answers that are kept outside of this process, too."""
+
+    async def find(self, key: Key) -> Answer | None:
+        """Return the answer that is kept for a key."""
+
+    def keep(self, key: Key, answer: Answer) -> None:
+        """Keep an answer."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
 class Kept:
     """The answers that were asked for last, up to some bytes."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, shared: Shares | None = None) -> None:
+        self.shared = shared
         self._answers: OrderedDict[Key, Answer] = OrderedDict()
         self._limit = limit
         self.bytes = 0
@@ -49,8 +63,20 @@ class Kept:
             self._answers.move_to_end(key)
         return answer
 
+    async def find_shared(self, key: Key) -> Answer | None:
+        """Return the answer that another process has kept for a key, and keep it here."""
+        answer = await self.shared.find(key) if self.shared is not None else None
+        if answer is not None:
+            self._put(key, answer)
+        return answer
+
     def put(self, key: Key, answer: Answer) -> None:
         """Keep an answer; those that were not asked for longest make room. One that is too large is not kept."""
+        if self.shared is not None:
+            self.shared.keep(key, answer)
+        self._put(key, answer)
+
+    def _put(self, key: Key, answer: Answer) -> None:
         self.drop(key)
         room = _room(key, answer)
         if room > self._limit // 4:

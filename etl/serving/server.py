@@ -16,6 +16,7 @@ import psycopg
 import structlog
 import uvicorn
 import uvloop
+from psycopg.conninfo import conninfo_to_dict
 from websockets.version import version as websockets_version
 
 from etl import queries
@@ -27,6 +28,7 @@ from etl.serving.application import Limits, Service, application
 from etl.serving.front import Front, Gate
 from etl.serving.gates import Keys, Loopback
 from etl.serving.jwts import Jwts, Trust, require_keys, roles_of
+from etl.serving.kept import Shares
 from etl.serving.limiting import Rate
 from etl.serving.tokens import Tokens, secret_of
 from etl.settings import ServeSettings
@@ -57,7 +59,8 @@ def serve(database: Database, config_dir: Path, settings: ServeSettings) -> int:
         subscribers=settings.subscribers,
     )
     origins = origins_of(settings)
-    service = Service(database, config_dir, limits, has_access_log=settings.access_log)
+    shared = _shared(database, settings.cache)
+    service = Service(database, config_dir, limits, has_access_log=settings.access_log, shared=shared)
     guard = _guard(service, database, settings)
     with bound(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
@@ -70,6 +73,14 @@ def serve(database: Database, config_dir: Path, settings: ServeSettings) -> int:
             runner.run(server.serve(sockets=[listener]))
     log.info("service_ended", signal=server.signal)
     return ExitCode.SUCCESS if server.signal in {None, signal.SIGTERM} else ExitCode.SIGINT
+
+
+def _shared(database: Database, url: str | None) -> Shares | None:
+    if url is None:
+        return None
+    from etl.serving.shared import Shared  # noqa: PLC0415 - 0.1 s for those who have a cache
+
+    return Shared(url, f"{database.place} {conninfo_to_dict(database.conninfo).get('port', '')}")
 
 
 def _config(app: Front) -> uvicorn.Config:
