@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 from collections import OrderedDict
 from collections.abc import MutableMapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from etl.serving.problems import ProblemError
 from etl.serving.tokens import Tokens, asks_for_refresh, is_token
 from etl.serving.watching import Watch
 
-_OWN_NAMES = frozenset({b"localhost", b"127.0.0.1", b"[::1]", b"::1"})
+_OWN_NAMES = re.compile(rb"(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 # Addresses that say nothing of the data.
 OPEN = frozenset({"/healthz", "/readyz", *page.ADDRESSES})
 NOBODY = Identity(name="nobody", role="analyst")
@@ -45,9 +46,7 @@ class Loopback:
 
         Raises ProblemError when the request names another host, as a page does whose name was turned to this machine.
         """
-        host = headers.get(b"host", b"localhost")
-        name = host if host.endswith(b"]") else host.rpartition(b":")[0] or host
-        if name.lower() not in _OWN_NAMES and not name.startswith(b"127."):
+        if not _OWN_NAMES.fullmatch(headers.get(b"host", b"localhost")):
             raise ProblemError(403, "without keys the service is for this machine only: ask localhost or 127.0.0.1")
         return ANYONE
 

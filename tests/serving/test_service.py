@@ -165,9 +165,11 @@ def test_what_is_too_large_or_foreign_is_refused(client: httpx.Client) -> None:
         )
         assert re.match(rb"HTTP/1.1 4(00|14)|$", raw.recv(1_000))
     assert client.request("GET", ROWS, content=b"x" * 20_000).status_code == 413
-    foreign = client.get(ROWS, headers={"Host": "evil.example"})
-    assert (foreign.status_code, foreign.headers["content-type"]) == (403, "application/problem+json")
-    assert client.get(ROWS, headers={"Host": "localhost:8080"}).status_code == 200
+    for name in ("evil.example", "127.evil.example", "localhost.evil.example:80", "127.0.0.1@evil.example", "0.0.0.0"):  # noqa: S104
+        foreign = client.get(ROWS, headers={"Host": name})
+        assert (foreign.status_code, foreign.headers["content-type"]) == (403, "application/problem+json"), name
+    for name in ("localhost:8080", "LOCALHOST", "127.0.0.2", "[::1]:8080"):
+        assert client.get(ROWS, headers={"Host": name}).status_code == 200, name
     assert client.post(ROWS).status_code == 405
     assert client.get("/v1/nothing").json()["status"] == 404
     assert client.get("/healthz").status_code == 200
