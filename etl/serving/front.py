@@ -41,7 +41,11 @@ _SECURITY: Headers = [
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
     (
         b"content-security-policy",
-        b"default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        # For every answer, because a browser obeys two policies together. Only the files of the page are scripts.
+        (
+            b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+            b" base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        ),
     ),
 ]
 _SAME_ORIGIN = (b"cross-origin-resource-policy", b"same-origin")
