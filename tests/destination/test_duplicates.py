@@ -251,7 +251,7 @@ def _trials(draw: st.DrawFn) -> Trial:
     )
 
 
-@settings(deadline=None, derandomize=True, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, derandomize=True, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_trials())
 def test_any_source_equals_a_plain_loop(site: Site, trial: Trial) -> None:
     """For any policy, mode and batches, and an end between two attempts, facts and counts are those of the model."""

@@ -46,10 +46,10 @@ def traffic(databases: Databases, merged: Case, tmp_path_factory: pytest.TempPat
 @pytest.mark.parametrize(
     ("side", "share"),
     [
-        *(("to the server", share) for share in (0.0, 0.3, 0.97)),
-        *(("to the loader", share) for share in (0.25, 0.65)),
-        *(pytest.param("to the server", share, marks=pytest.mark.slow) for share in SHARES),
-        *(pytest.param("to the loader", share, marks=pytest.mark.slow) for share in SHARES),
+        ("to the server", 0.3),
+        ("to the loader", 0.65),
+        *(pytest.param("to the server", share, marks=pytest.mark.slow) for share in (0.0, 0.97, *SHARES)),
+        *(pytest.param("to the loader", share, marks=pytest.mark.slow) for share in (0.25, *SHARES)),
     ],
 )
 def test_a_connection_that_is_cut(
@@ -69,10 +69,10 @@ def test_a_connection_that_is_cut(
 @pytest.mark.parametrize(
     ("number", "exit_code", "retried"),
     [
-        pytest.param(1, 1, 0, id="of the check of the tables"),
+        pytest.param(1, 1, 0, id="of the check of the tables", marks=pytest.mark.slow),
         pytest.param(2, 4, 0, id="of the run's beginning"),
-        pytest.param(3, 1, 1, id="of the preparation"),
-        pytest.param(5, 1, 1, id="of a batch"),
+        pytest.param(3, 1, 1, id="of the preparation", marks=pytest.mark.slow),
+        pytest.param(5, 1, 1, id="of a batch", marks=pytest.mark.slow),
         pytest.param(BATCHES + 3, 1, 1, id="of the last batch"),
         pytest.param(BATCHES + 4, 1, 1, id="of the run's end"),
     ],
@@ -93,7 +93,7 @@ def test_an_answer_to_commit_that_is_lost(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.005, 0.05])
+@pytest.mark.parametrize("seconds", [0.005, pytest.param(0.05, marks=pytest.mark.slow)])
 def test_a_slow_network(site: Site, relay: Relay, appended: Case, seconds: float) -> None:
     """A delay of milliseconds in each direction makes a load slower; its result is the same."""
     relay.delay_seconds = seconds

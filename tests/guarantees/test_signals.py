@@ -54,7 +54,13 @@ def _complete(site: Site, case: Case) -> None:
     assert site.value("select count(*) from etl.runs") == 1
 
 
-@pytest.mark.parametrize(("number", "moment"), [(TERM, "in COPY"), (INT, "in COMMIT"), (HUP, "in COPY")])
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (TERM, "in COPY"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((INT, "in COMMIT"), (HUP, "in COPY"))),
+    ],
+)
 def test_the_current_batch_is_finished(site: Site, appended: Case, number: int, moment: Moment) -> None:
     """A first signal ends the load after the current batch, during its COPY as well as its COMMIT."""
     with site.gate("logistics.deliveries", moment, MIDDLE) as gate:
