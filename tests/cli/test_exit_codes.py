@@ -432,7 +432,9 @@ def test_too_many_rejected_records_are_5(site: Site) -> None:
     assert _ids(site) == ["V001", "V002", "V003", "V004"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_stops_after_the_current_batch(site: Site, number: signal.Signals, code: int) -> None:
     """A load that gets a signal finishes its batch, ends with 128 + the signal, and continues when it is run again."""
     (site.folder / "feed.json").write_text(json.dumps(vehicles(1, 6)))

@@ -41,7 +41,11 @@ def test_a_signal_ends_the_wait(parcels: Site, sockets: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "code"),
-    [({"host": "no-such-host.invalid"}, 4), ({"dbname": "nowhere"}, 2), ({"user": "nobody"}, 2)],
+    [
+        ({"host": "no-such-host.invalid"}, 4),
+        ({"dbname": "nowhere"}, 2),
+        pytest.param({"user": "nobody"}, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_what_no_wait_mends_ends_the_load_at_once(parcels: Site, change: dict[str, str], code: int) -> None:
     """A host without an address, a wrong database and a wrong user end a load without a wait."""

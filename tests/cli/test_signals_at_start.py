@@ -68,7 +68,7 @@ _DROPPED = _SIGNALLED.replace('type("_Owner", (), {"sender": _Sender()})', "_Fin
     ("script", "number", "command"),
     [
         *((_SIGNALLED, signal.SIGTERM, command) for command in _COMMANDS),
-        *((_SIGNALLED, signal.SIGINT, command) for command in _COMMANDS[2:]),
+        *(pytest.param(_SIGNALLED, signal.SIGINT, command, marks=pytest.mark.slow) for command in _COMMANDS[2:]),
         (_IN_EXEC, signal.SIGTERM, _COMMANDS[3]),
         (_IN_EXEC, signal.SIGTERM, _COMMANDS[4]),
         (_DROPPED, signal.SIGTERM, _COMMANDS[3]),

@@ -52,7 +52,13 @@ def _check(site: Site, what: str, conninfo: str | None = None) -> list[dict[str,
 
 @pytest.mark.parametrize(
     "publication",
-    ["all tables", "tables in schema logistics", "tables in schema etl", "tables in schema etl_staging"],
+    [
+        "all tables",
+        *(
+            pytest.param(f"tables in schema {each}", marks=pytest.mark.slow)
+            for each in ("logistics", "etl", "etl_staging")
+        ),
+    ],
 )
 @pytest.mark.parametrize("mode", ["append", "merge", "replace"])
 def test_a_publication_hinders_no_load(site: Site, publication: str, mode: Mode) -> None:

@@ -251,7 +251,7 @@ def _trials(draw: st.DrawFn) -> Trial:
     )
 
 
-@settings(deadline=None, derandomize=True, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, derandomize=True, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_trials())
 def test_any_source_equals_a_plain_loop(site: Site, trial: Trial) -> None:
     """For any policy, mode and batches, and an end between two attempts, facts and counts are those of the model."""
@@ -381,7 +381,7 @@ def test_a_record_that_the_server_refuses_is_no_duplicate(site: Site) -> None:
         assert sorted(rows) == [("1", "x"), ("1", "y"), ("2", "x")]
 
 
-@pytest.mark.parametrize("mode", ["merge", "append"])
+@pytest.mark.parametrize("mode", ["merge", pytest.param("append", marks=pytest.mark.slow)])
 def test_several_workers_keep_the_newest(site: Site, mode: Mode) -> None:
     """With several workers the newest version is kept, and the counts are those of one worker."""
     records = [_crate(f"C{number * 7 % 20}", number * 13 % 50, 100 + number, f"{number}") for number in range(120)]

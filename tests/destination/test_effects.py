@@ -73,7 +73,7 @@ def _assert_skipped(site: Site, table: str, guard: str, *options: str) -> None:
     assert _counts(site) == before
 
 
-@pytest.mark.parametrize("table", ["lab.items", "lab.parts"])
+@pytest.mark.parametrize("table", ["lab.items", pytest.param("lab.parts", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_trigger_that_skips_an_insert_ends_the_load(site: Site, mode: str, table: str) -> None:
     """In every mode a skipped row of any table is exit 2; without the trigger the same command loads all."""
@@ -86,7 +86,7 @@ def test_a_trigger_that_skips_an_insert_ends_the_load(site: Site, mode: str, tab
 
 
 @pytest.mark.parametrize("event", ["update on lab.items", "delete on lab.parts"])
-@pytest.mark.parametrize("mode", ["merge", "replace", "atomic merge"])
+@pytest.mark.parametrize("mode", ["merge", "replace", pytest.param("atomic merge", marks=pytest.mark.slow)])
 def test_a_trigger_that_skips_an_update_or_a_deletion_ends_the_load(site: Site, mode: str, event: str) -> None:
     """A row that is not updated, or child rows that are not deleted, are exit 2."""
     _write(site, "old.ndjson", [_item(n, "old", 1, [7]) for n in range(1, 6)])

@@ -369,7 +369,7 @@ SERVER_OR_LOADER = st.one_of(st.sampled_from(sorted(FAULTS_OF_SERVER)), st.sampl
 
 @given(data=st.data())
 @settings(
-    max_examples=25,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -489,7 +489,9 @@ SEEN_BY_STAGING = (
 )
 
 
-@pytest.mark.parametrize("mode", ["append", "merge", "replace"])
+@pytest.mark.parametrize(
+    "mode", [*(pytest.param(each, marks=pytest.mark.slow) for each in ("append", "merge")), "replace"]
+)
 def test_an_atomic_run_rejects_faults_of_the_staging_tables(site: Site, mode: Mode) -> None:
     """The bad records are rejected one by one before publication; the report names the fact tables."""
     faults = [*SEEN_BY_STAGING, *FAULTS_OF_LOADER]
@@ -608,7 +610,9 @@ def test_a_fault_of_the_server_ends_the_load(site: Site) -> None:
         _clear(site)
 
 
-@pytest.mark.parametrize("arguments", [["--mode", "append"], ["--mode", "merge"], ["--atomic"]])
+@pytest.mark.parametrize(
+    "arguments", [pytest.param(["--mode", "append"], marks=pytest.mark.slow), ["--mode", "merge"], ["--atomic"]]
+)
 def test_the_command_isolates(site: Site, arguments: Sequence[str]) -> None:
     """`etl load` of a source with faults of server and loader ends with 1, and its summary adds up."""
     faults = [*(SEEN_BY_STAGING if "--atomic" in arguments else FAULTS_OF_SERVER), *FAULTS_OF_LOADER]

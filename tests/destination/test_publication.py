@@ -69,7 +69,7 @@ def test_an_empty_source_that_is_atomic_has_nothing_to_publish(site: Site) -> No
     assert site.load("items", "empty.json", *ATOMIC)["exit_code"] == 0
 
 
-@pytest.mark.parametrize("options", [REPLACE, ATOMIC], ids=["replace", "atomic"])
+@pytest.mark.parametrize("options", [REPLACE, pytest.param(ATOMIC, marks=pytest.mark.slow)], ids=["replace", "atomic"])
 @pytest.mark.parametrize(("bad", "exit_code"), [(1, 1), (2, 5)])
 def test_the_share_of_a_small_source_is_judged(site: Site, options: tuple[str, ...], bad: int, exit_code: int) -> None:
     """With replace and --atomic, more than 10 % rejected of 10 records are too many; a higher limit publishes."""
@@ -143,7 +143,11 @@ def test_the_row_of_a_record_that_the_server_rejects_stays(site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("bad", "workers"),
-    [('{"ID": 3}', "2"), ('{"id": "x"}', "1"), ('{"id": null} "no object"', "1"), ('{"id": 9876543210}', "1")],
+    [
+        ('{"ID": 3}', "2"),
+        ('{"id": null} "no object"', "1"),
+        *(pytest.param(text, "1", marks=pytest.mark.slow) for text in ('{"id": "x"}', '{"id": 9876543210}')),
+    ],
 )
 def test_no_row_is_deleted_when_a_key_cannot_be_read(site: Site, bad: str, workers: str) -> None:
     """If the key of a rejected record cannot be read, replace deletes no absent row and says so."""
@@ -277,7 +281,9 @@ def test_a_dry_run_judges_what_a_load_would_publish(site: Site) -> None:
     assert site.run("load", "items", "ten.ndjson", "--dry-run", "--mode", "merge").returncode == 1
 
 
-@pytest.mark.parametrize(("rows", "dataset"), [(20, "items"), (20, "keyless"), (500, "items")])
+@pytest.mark.parametrize(
+    ("rows", "dataset"), [(20, "items"), pytest.param(20, "keyless", marks=pytest.mark.slow), (500, "items")]
+)
 def test_a_dry_run_judges_a_short_source(site: Site, rows: int, dataset: str) -> None:
     """A dry run of a replace ends with 5 if the source has so few records that too many rows would be deleted."""
     site.define(KEYLESS)

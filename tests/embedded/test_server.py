@@ -296,7 +296,14 @@ def test_a_worker_that_ends_late_does_not_keep_the_server(folder: Path) -> None:
         os.kill(worker, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("reached", ["data.partial-*/base", "data.partial-*/global/pg_control", "data/postmaster.pid"])
+@pytest.mark.parametrize(
+    "reached",
+    [
+        pytest.param("data.partial-*/base", marks=pytest.mark.slow),
+        "data.partial-*/global/pg_control",
+        pytest.param("data/postmaster.pid", marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_creation_is_done_again(new_folder: Path, reached: str) -> None:
     """A command killed in initdb or in the first start leaves nothing that makes the next command fail."""
     with user(new_folder) as killed:

@@ -62,7 +62,9 @@ def _files(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): stat.filemode(path.stat().st_mode) for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o277, 0o777])
+@pytest.mark.parametrize(
+    "umask", [0, 0o777, *(pytest.param(umask, marks=pytest.mark.slow) for umask in (0o022, 0o077, 0o277))]
+)
 def test_only_its_owner_may_read_it(site: Site, umask: int) -> None:
     """Folders have mode 0700 and files 0600 with any umask; an existing folder for a group keeps its mode."""
     before = os.umask(umask)
@@ -87,7 +89,9 @@ def test_only_its_owner_may_read_it(site: Site, umask: int) -> None:
     assert {mode for name, mode in _files(shared).items() if "." not in name[:9]} == {"drwx------", "-rw-------"}
 
 
-@pytest.mark.parametrize("mode", [0o777, 0o755, 0o701, 0o1777])
+@pytest.mark.parametrize(
+    "mode", [0o701, *(pytest.param(mode, marks=pytest.mark.slow) for mode in (0o777, 0o755, 0o1777))]
+)
 def test_an_existing_folder_that_is_open_is_made_private(site: Site, mode: int) -> None:
     """A folder of the user that others may read is made private, and the log says so."""
     failed = site.folder / "open"

@@ -87,8 +87,6 @@ ONE = {
 }
 """A record of about so many bytes."""
 
-SLOW = {"arrays", "deep"}
-
 SOURCES: dict[str, tuple[Format, str, Callable[[bytes], bytes]]] = {
     "array": ("auto", "item", lambda record: b'[{"a": 1}, %s, {"a": 2}]' % record),
     "lines": ("auto", "item", lambda record: b'{"a": 1}\n%s\n{"a": 2}\n' % record),
@@ -97,9 +95,21 @@ SOURCES: dict[str, tuple[Format, str, Callable[[bytes], bytes]]] = {
     "members": ("document", "x.*", lambda record: b'{"x": {"a": {"a": 1}, "b": %s, "c": {"a": 2}}}' % record),
 }
 
+QUICK = {
+    *(("lines", shape) for shape in ONE if shape not in {"arrays", "deep"}),
+    *((source, "children") for source in SOURCES),
+}
+"""Each source and each shape that is quick to build comes once without the slow tests."""
 
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("shape", [pytest.param(each, marks=[pytest.mark.slow] * (each in SLOW)) for each in ONE])
+
+@pytest.mark.parametrize(
+    ("source", "shape"),
+    [
+        pytest.param(source, shape, marks=[pytest.mark.slow] * ((source, shape) not in QUICK))
+        for source in SOURCES
+        for shape in ONE
+    ],
+)
 def test_a_large_record_is_scanned_once(monkeypatch: pytest.MonkeyPatch, shape: str, source: str) -> None:
     """Twice the record is twice the work: neither doubling the window nor the depth scans its bytes again."""
     work = []

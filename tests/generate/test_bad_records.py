@@ -87,7 +87,7 @@ def _place(dataset: Dataset, old: bytes, new: bytes) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("dataset", generate.DATASETS)
-@pytest.mark.parametrize("format", ["array", "ndjson"])
+@pytest.mark.parametrize("format", ["array", pytest.param("ndjson", marks=pytest.mark.slow)])
 def test_each_fault_of_each_dataset_is_found(
     site: Site,
     dataset: str,

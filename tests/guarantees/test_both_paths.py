@@ -8,7 +8,7 @@ from typing import Any, LiteralString
 from unittest.mock import patch
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 from structlog.testing import capture_logs
@@ -415,7 +415,7 @@ def _counting_fast_rows() -> Iterator[list[int]]:
 
 @pytest.mark.parametrize(
     ("batch_rows", "share"),
-    [(7, 5), pytest.param(7, 1, marks=pytest.mark.slow), pytest.param(1, 1, marks=pytest.mark.slow)],
+    [(7, 10), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((7, 5), (7, 1), (1, 1)))],
 )
 def test_both_paths_treat_each_token_alike(site: Site, batch_rows: int, share: int) -> None:
     """For any token in a column, both paths load the same value or reject the record for the same reason.
@@ -580,14 +580,19 @@ def documents(draw: st.DrawFn) -> bytes:
     return bytes(content)
 
 
-@settings(deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(documents(), st.sampled_from([1, 3, 100]), st.sampled_from([200, 1 << 17]))
-def test_both_paths_treat_random_documents_alike(site: Site, document: bytes, batch_rows: int, block: int) -> None:
+@pytest.mark.parametrize("examples", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_both_paths_treat_random_documents_alike(site: Site, examples: int) -> None:
     """Both paths load the same rows, reject the same records and end with the same exit code for any document."""
-    checked = _load(site, document, decoder="ijson", batch_rows=100)
-    with patch.object(window, "BLOCK_BYTES", block), patch.object(piece_builder, "BLOCK_BYTES", block):
-        fast = _load(site, document, batch_rows=batch_rows)
-    assert fast == checked
+
+    @settings(deadline=None, derandomize=True, max_examples=examples)
+    @given(documents(), st.sampled_from([1, 3, 100]), st.sampled_from([200, 1 << 17]))
+    def compare(document: bytes, batch_rows: int, block: int) -> None:
+        checked = _load(site, document, decoder="ijson", batch_rows=100)
+        with patch.object(window, "BLOCK_BYTES", block), patch.object(piece_builder, "BLOCK_BYTES", block):
+            fast = _load(site, document, batch_rows=batch_rows)
+        assert fast == checked
+
+    compare()
 
 
 _MISFITS = [
@@ -914,7 +919,7 @@ def _shaped(shape: str, separator: str, strange: list[str]) -> bytes:
     return joined.encode(errors="surrogateescape")
 
 
-@pytest.mark.parametrize("on_unknown", ["warn", "reject"])
+@pytest.mark.parametrize("on_unknown", ["warn", pytest.param("reject", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_unknown_members_of_each_shape_are_counted_alike(site: Site, shape: str, on_unknown: str) -> None:
     """Both paths count the same where records have keys, conditions, positions, nested arrays or a whole column."""

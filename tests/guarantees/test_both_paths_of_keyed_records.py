@@ -87,7 +87,7 @@ def _load(site: Site, content: bytes, decoder: Decoder = "auto", batch_rows: int
     return rows, rejected, summary.exit_code, str(error or ""), summary.records.read, summary.policies
 
 
-@pytest.mark.parametrize("examples", [15, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [8, pytest.param(400, marks=pytest.mark.slow)])
 def test_both_paths_treat_keyed_records_alike(site: Site, examples: int) -> None:
     """Records with keys give the same rows and rejected records by both paths, in blocks of any size."""
     site.define(DEFINITION)

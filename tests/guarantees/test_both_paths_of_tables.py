@@ -137,7 +137,7 @@ def _load(site: Site, content: bytes, decoder: Decoder = "auto", batch_rows: int
     return rows, site.failures.records(summary.run), summary.exit_code, str(error or ""), summary.policies
 
 
-@pytest.mark.parametrize("examples", [15, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [8, pytest.param(400, marks=pytest.mark.slow)])
 def test_both_paths_divide_records_among_tables_alike(site: Site, examples: int) -> None:
     """Conditions, positions, arrays in arrays and whole records give the same result by both paths."""
     site.define(DEFINITION)
@@ -170,7 +170,7 @@ def test_good_records_of_many_tables_do_not_need_the_checked_path(site: Site, mo
     assert _load(site, document) == checked
 
 
-@pytest.mark.parametrize("shape", ["array", "lines"])
+@pytest.mark.parametrize("shape", ["array", pytest.param("lines", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "odd",
     [

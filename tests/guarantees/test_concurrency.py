@@ -50,7 +50,7 @@ def _write(path: Path, source: str, rng: random.Random) -> dict[int, int]:
     return versions
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 24))])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 24))])
 def test_two_sources_with_the_same_keys(site: Site, seed: int) -> None:
     """Two loads that merge the same keys in different orders do not deadlock, and the newest version of each wins."""
     rng = random.Random(seed)

@@ -47,7 +47,7 @@ def _complete(site: Site, case: Case, batch_rows: str = "100") -> None:
     case.assert_done(site)
 
 
-@pytest.mark.parametrize("batch_rows", ["100", "37"])
+@pytest.mark.parametrize("batch_rows", [pytest.param("100", marks=pytest.mark.slow), "37"])
 def test_a_full_disk(site: Site, appended: Case, small_disk: Path, batch_rows: str) -> None:
     """A batch whose refused records cannot be stored is not committed; it is loaded when there is room."""
     ended = site.run(*appended.command, "--batch-rows", "100")

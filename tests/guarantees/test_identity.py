@@ -262,7 +262,7 @@ def _run(
 @pytest.mark.usefixtures("small")
 def test_no_sequence_of_loads_doubles_or_loses_a_record(site: Site, web: Web) -> None:
     """After each of many loads the tables have the rows of all runs, each once."""
-    assert _run(site, web, range(8), 10)["steps"] == 80
+    assert _run(site, web, range(4), 10)["steps"] == 40
 
 
 @pytest.mark.slow

@@ -100,7 +100,7 @@ def test_a_killed_load_of_keyed_records_is_resumed(databases: Databases, site: S
     assert (state(site).lost(clean), state(site).doubled(clean)) == (0, 0)
 
 
-@pytest.mark.parametrize("moment", ["in COPY", "in COMMIT"])
+@pytest.mark.parametrize("moment", [pytest.param("in COPY", marks=pytest.mark.slow), "in COMMIT"])
 def test_a_backend_that_ends_in_a_batch(site: Site, appended: Case, moment: Moment) -> None:
     """A load whose backend is terminated during COPY or COMMIT tries the batch again, which was rolled back."""
     with site.gate("logistics.deliveries", moment, MIDDLE) as gate:
@@ -113,7 +113,11 @@ def test_a_backend_that_ends_in_a_batch(site: Site, appended: Case, moment: Mome
     appended.assert_done(site)
 
 
-@pytest.mark.parametrize(("tail", "exit_code"), [(b"\n", 1), (b"]", 3)], ids=["the end", "what is not JSON"])
+@pytest.mark.parametrize(
+    ("tail", "exit_code"),
+    [(b"\n", 1), pytest.param(b"]", 3, marks=pytest.mark.slow)],
+    ids=["the end", "what is not JSON"],
+)
 def test_a_backend_that_ends_before_the_source(site: Site, appended: Case, tail: bytes, exit_code: int) -> None:
     """A connection that is lost after the last batch is opened again, so that the ledger records the end of the run."""
     words = ["-" if word == str(appended.source) else word for word in appended.command]

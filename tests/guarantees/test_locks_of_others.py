@@ -60,7 +60,7 @@ def _released(site: Site, holder: Connection, waits: int) -> Iterator[None]:
     "statement",
     [
         "lock table logistics.shipments in access exclusive mode",
-        REFRESH,
+        pytest.param(REFRESH, marks=pytest.mark.slow),
         *(
             pytest.param(statement, marks=pytest.mark.slow)
             for statement in (

@@ -54,7 +54,13 @@ def _complete(site: Site, case: Case) -> None:
     assert site.value("select count(*) from etl.runs") == 1
 
 
-@pytest.mark.parametrize(("number", "moment"), [(TERM, "in COPY"), (INT, "in COMMIT"), (HUP, "in COPY")])
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (TERM, "in COPY"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((INT, "in COMMIT"), (HUP, "in COPY"))),
+    ],
+)
 def test_the_current_batch_is_finished(site: Site, appended: Case, number: int, moment: Moment) -> None:
     """A first signal ends the load after the current batch, during its COPY as well as its COMMIT."""
     with site.gate("logistics.deliveries", moment, MIDDLE) as gate:
@@ -198,7 +204,8 @@ def test_a_signal_while_aggregates_are_brought_up_to_date(site: Site, merged: Ca
     [summary] = ended.summaries
     assert (summary["status"], summary["exit_code"]) == ("loaded_with_rejects", 1)
     done = [each["aggregate"] for each in ended.lines[-1]["precalculated"]]
-    assert done == ["carrier_performance", "carrier_scorecard", *(["daily_shipments"] if len(numbers) == 1 else [])]
+    before = ["carrier_performance", "carrier_scorecard", "country_quarters"]
+    assert done == [*before, *(["daily_shipments"] if len(numbers) == 1 else [])]
     assert ended.lines[-1]["exit_code"] == 128 + numbers[0]
     assert_sound(site)
     again = _load(site, merged).ended()

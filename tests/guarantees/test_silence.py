@@ -77,7 +77,7 @@ def test_a_load_of_which_every_connection_falls_silent(site: Site, relay: Relay,
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("side", ["to the server", "to the loader"])
+@pytest.mark.parametrize("side", ["to the server", pytest.param("to the loader", marks=pytest.mark.slow)])
 def test_a_replay_over_a_connection_that_falls_silent(site: Site, relay: Relay, merged: Case, side: Side) -> None:
     """A replay tries again, and its records are refused once more: they are neither lost nor doubled."""
     assert site.run(*merged.command).returncode == 1
@@ -94,7 +94,7 @@ def test_a_replay_over_a_connection_that_falls_silent(site: Site, relay: Relay, 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("side", ["to the server", "to the loader"])
+@pytest.mark.parametrize("side", ["to the server", pytest.param("to the loader", marks=pytest.mark.slow)])
 def test_a_refresh_over_a_connection_that_falls_silent(site: Site, relay: Relay, merged: Case, side: Side) -> None:
     """The refresh after a load tries again, and that of `etl precalculate` ends with exit code 4."""
     assert site.run(*merged.command).returncode == 1

@@ -184,7 +184,7 @@ def test_the_source_stays_held_where_only_workers_are_connected(site: Site, appe
     appended.assert_done(site)
 
 
-@pytest.mark.parametrize("first", [(), _REPLACE], ids=["append", "replace"])
+@pytest.mark.parametrize("first", [(), pytest.param(_REPLACE, marks=pytest.mark.slow)], ids=["append", "replace"])
 def test_a_replace_waits_for_workers_whose_first_process_lost_its_session(
     site: Site, appended: Case, first: tuple[str, ...]
 ) -> None:

@@ -62,7 +62,7 @@ def _lose(site: Site, how: str) -> str:
     return created.stderr
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [MODES[0], *(pytest.param(mode, marks=pytest.mark.slow) for mode in MODES[1:])])
 @pytest.mark.parametrize("how", GONE)
 def test_no_source_counts_as_loaded_when_its_rows_are_gone(site: Site, how: str, mode: str) -> None:
     """Every load ends with 2 and both ways out; after a forced load the others load as new sources, each once."""

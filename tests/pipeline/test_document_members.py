@@ -51,8 +51,22 @@ def _rows(site: Site) -> list[tuple[Any, ...]]:
     )
 
 
-@pytest.mark.parametrize("options", [(), ("--decoder", "ijson"), ("--workers", "2", "--batch-rows", "100")])
-@pytest.mark.parametrize("is_after", [False, True])
+@pytest.mark.parametrize(
+    ("options", "is_after"),
+    [
+        ((), False),
+        (("--workers", "2", "--batch-rows", "100"), True),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (
+                ((), True),
+                (("--workers", "2", "--batch-rows", "100"), False),
+                (("--decoder", "ijson"), False),
+                (("--decoder", "ijson"), True),
+            )
+        ),
+    ],
+)
 def test_members_of_the_document_are_in_each_row(site: Site, is_after: bool, options: tuple[str, ...]) -> None:
     """Each row has the members, whatever their types; those after the records are read first, which is said."""
     site.define(DEFINITION)

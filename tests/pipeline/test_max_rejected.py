@@ -70,7 +70,15 @@ def test_a_share_that_falls_in_time_does_not_stop_the_load(site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("size", "bad", "exit_code"),
-    [(100, 100, 1), (101, 10, 1), (101, 11, 5), (200, 20, 1), (200, 21, 5), (9_999, 1_000, 5), (9_999, 999, 1)],
+    [
+        (100, 100, 1),
+        (101, 10, 1),
+        (101, 11, 5),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in ((200, 20, 1), (200, 21, 5), (9_999, 1_000, 5), (9_999, 999, 1))
+        ),
+    ],
 )
 def test_a_share_is_judged_at_the_end_of_more_than_a_hundred(site: Site, size: int, bad: int, exit_code: int) -> None:
     """Below 10,000 records the share is judged at the end, and of 100 or fewer records never."""
@@ -88,7 +96,13 @@ def test_a_share_is_judged_at_the_end_of_more_than_a_hundred(site: Site, size: i
 
 
 @pytest.mark.parametrize(
-    ("limit", "exit_code", "read"), [("0", 5, 10), ("1", 5, 20), ("2", 5, 50), ("3", 1, 60), ("4", 1, 60)]
+    ("limit", "exit_code", "read"),
+    [
+        ("0", 5, 10),
+        ("2", 5, 50),
+        ("3", 1, 60),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("1", 5, 20), ("4", 1, 60))),
+    ],
 )
 def test_a_number_is_judged_after_each_batch(site: Site, limit: str, exit_code: int, read: int) -> None:
     """One rejected record more than the number allows stops the load after its batch."""
@@ -164,7 +178,7 @@ def test_what_the_server_rejects_counts_and_a_failed_batch_does_not(site: Site) 
 
 
 @pytest.mark.parametrize("arguments", [("--atomic",), ("--mode", "replace")], ids=["atomic", "replace"])
-@pytest.mark.parametrize("limit", ["10%", "20"])
+@pytest.mark.parametrize("limit", ["10%", pytest.param("20", marks=pytest.mark.slow)])
 def test_too_many_rejects_leave_the_facts_of_an_atomic_run(site: Site, arguments: tuple[str, ...], limit: str) -> None:
     """With --atomic and replace, too many rejects leave the facts unchanged; a higher limit loads all."""
     (site.folder / "before.ndjson").write_text('{"parcel_id": "A"} {"parcel_id": "B"} {"parcel_id": "C"}')

@@ -124,7 +124,9 @@ def test_a_page_without_records_is_reported(site: Site) -> None:
     assert "document 2 of the source has no records at the records path" in done.error
 
 
-@pytest.mark.parametrize("options", [(), ("--decoder", "ijson"), ("--workers", "2")])
+@pytest.mark.parametrize(
+    "options", [(), ("--decoder", "ijson"), pytest.param(("--workers", "2"), marks=pytest.mark.slow)]
+)
 def test_lines_of_files_that_were_joined_load(site: Site, options: tuple[str, ...]) -> None:
     """A byte-order mark before any line is passed by: no record is rejected, and none is lost."""
     lines = [json.dumps(vehicle) + "\n" for vehicle in vehicles(1, 400)]

@@ -290,7 +290,7 @@ def _prepare_to_kill(site: Site) -> str:
 
 
 @append
-@pytest.mark.parametrize("moment", ["in COPY", "in COMMIT"])
+@pytest.mark.parametrize("moment", [pytest.param("in COPY", marks=pytest.mark.slow), "in COMMIT"])
 def test_a_replay_that_is_killed_completes_when_run_again(site: Site, moment: Moment) -> None:
     """Killed in COPY a replay did nothing, in its commit it did all; run again, each record is loaded once."""
     failed_id = _prepare_to_kill(site)

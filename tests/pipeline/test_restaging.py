@@ -28,8 +28,12 @@ DAMAGES: dict[str, LiteralString] = {
     "rows twice": "insert into {children} select * from {children}",
 }
 
-OTHERS = [(options, "emptied") for options in OPTIONS if options != "first"]
-CASES = [*(("first", damage) for damage in DAMAGES), *OTHERS]
+COMMON = [("first", damage) for damage in ("schema gone", "rows gone", "rows of another", "rows twice")]
+OTHERS = [
+    *(("first", damage) for damage in DAMAGES if ("first", damage) not in COMMON),
+    *((options, "emptied") for options in OPTIONS if options != "first"),
+]
+CASES = [*COMMON, *(pytest.param(*each, marks=pytest.mark.slow) for each in OTHERS)]
 
 
 def _items(of: str) -> list[dict[str, Any]]:
@@ -116,7 +120,11 @@ def test_keys_that_are_gone_are_taken_from_the_staged_rows(site: Site, options: 
 
 @pytest.mark.parametrize(
     "damage",
-    ["truncate {refused}", "delete from {refused} where id = 3", "drop schema etl_staging cascade"],
+    [
+        pytest.param("truncate {refused}", marks=pytest.mark.slow),
+        "delete from {refused} where id = 3",
+        "drop schema etl_staging cascade",
+    ],
 )
 def test_refused_keys_that_are_gone_are_noted_again(site: Site, damage: LiteralString) -> None:
     """The batches of a replace that noted them load again: the rows of rejected records stay, other absent rows go."""

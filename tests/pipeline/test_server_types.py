@@ -119,7 +119,9 @@ def test_the_server_judges_values_of_its_types(site: Site, decoder: str) -> None
     assert site.value("select count(*) from lab.odd") == number
 
 
-@pytest.mark.parametrize("options", [["--dry-run"], ["--atomic"], ["--mode", "replace"]])
+@pytest.mark.parametrize(
+    "options", [["--dry-run"], pytest.param(["--atomic"], marks=pytest.mark.slow), ["--mode", "replace"]]
+)
 def test_a_refused_value_is_one_record_in_each_mode(site: Site, options: list[str]) -> None:
     """A type that reports a syntax error for a text rejects that record, whatever the mode; so does a child row."""
     site.define(

@@ -62,7 +62,10 @@ def site(server: Server, tmp_path: Path) -> Iterator[Site]:
         yield site
 
 
-@pytest.mark.parametrize("how", ["plain", "two workers", "gzip", "stdin", "ijson"])
+@pytest.mark.parametrize(
+    "how",
+    ["plain", "two workers", *(pytest.param(each, marks=pytest.mark.slow) for each in ("gzip", "stdin", "ijson"))],
+)
 def test_each_array_of_a_document_comes_into_its_dataset(site: Site, export: Export, how: str) -> None:
     """One pass leaves the rows, rejected records, numbers and offsets that a load of each dataset by itself leaves."""
     put(site, gzip.compress(export.content) if how == "gzip" else export.content)
@@ -258,7 +261,7 @@ def test_a_replace_does_not_remove_what_the_other_dataset_brings(site: Site) -> 
     assert site.value("select count(*) from etl.runs") == 0
 
 
-@pytest.mark.parametrize("options", [["--atomic"], ["--mode", "replace"]])
+@pytest.mark.parametrize("options", [pytest.param(["--atomic"], marks=pytest.mark.slow), ["--mode", "replace"]])
 def test_all_datasets_become_visible_together(site: Site, options: list[str]) -> None:
     """With --atomic and replace the rows of all datasets stay hidden until all can be shown, by one transaction."""
     put_records(site, 30, 20, bad=5)

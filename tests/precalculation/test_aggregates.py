@@ -8,7 +8,7 @@ import pytest
 from psycopg import sql
 
 from etl.errors import InternalError, UsageError
-from etl.precalculation.catalogue import Aggregate, choose
+from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import RefreshResult, refresh
 from tests.support.facts import add, another, differences, refreshed, rows_of, wait_until_blocked
 from tests.support.faults import Connection
@@ -325,17 +325,17 @@ def _fill(connection: Connection) -> None:
             )
 
 
-@pytest.mark.parametrize("aggregate", choose([]), ids=lambda aggregate: aggregate.name)
-def test_a_refresh_without_a_change_writes_no_row(connection: Connection, aggregate: Aggregate) -> None:
-    """A second refresh finds every row equal and writes none of them."""
+def test_a_refresh_without_a_change_writes_no_row(connection: Connection) -> None:
+    """A second refresh of any aggregate finds every row equal and writes none of them."""
     _fill(connection)
-    first = refresh(connection, aggregate, run=None)
-    before = _versions(connection, aggregate.name)
-    second = refresh(connection, aggregate, run=None)
-    assert first.rows == len(before) > 1
-    assert (second.rows, second.buckets) == (0, 0)
-    assert first.buckets >= 1
-    assert _versions(connection, aggregate.name) == before
+    for aggregate in choose([]):
+        first = refresh(connection, aggregate, run=None)
+        before = _versions(connection, aggregate.name)
+        second = refresh(connection, aggregate, run=None)
+        assert first.rows == len(before) > 1, aggregate.name
+        assert (second.rows, second.buckets) == (0, 0), aggregate.name
+        assert first.buckets >= 1, aggregate.name
+        assert _versions(connection, aggregate.name) == before, aggregate.name
 
 
 def test_a_refresh_writes_only_the_rows_that_change(connection: Connection) -> None:
@@ -349,11 +349,11 @@ def test_a_refresh_writes_only_the_rows_that_change(connection: Connection) -> N
     assert len(before.items() - after.items()) == len(after.items() - before.items()) == 1
 
 
-@pytest.mark.parametrize("aggregate", choose([]), ids=lambda aggregate: aggregate.name)
-def test_an_aggregate_equals_its_facts_after_any_change(connection: Connection, aggregate: Aggregate) -> None:
-    """A refresh includes insertions, moves to another bucket, corrections to null and deletions."""
+def test_an_aggregate_equals_its_facts_after_any_change(connection: Connection) -> None:
+    """A refresh of any aggregate includes insertions, moves to another bucket, corrections to null and deletions."""
     _fill(connection)
-    refresh(connection, aggregate, run=None)
+    for aggregate in choose([]):
+        refresh(connection, aggregate, run=None)
     changes = (
         "update logistics.shipments set created_at = '2026-07-01' where shipment_id like 'F1%'",
         "update logistics.shipments set carrier = null, weight_kg = null where shipment_id like 'F2%'",
@@ -365,9 +365,10 @@ def test_an_aggregate_equals_its_facts_after_any_change(connection: Connection, 
     )
     for change in changes:
         connection.execute(change)
-    assert differences(connection, aggregate)
-    assert refresh(connection, aggregate, run=None).rows > 0
-    assert not differences(connection, aggregate)
+    for aggregate in choose([]):
+        assert differences(connection, aggregate), aggregate.name
+        assert refresh(connection, aggregate, run=None).rows > 0, aggregate.name
+        assert not differences(connection, aggregate), aggregate.name
 
 
 def test_an_aggregate_of_no_facts_is_empty(connection: Connection) -> None:

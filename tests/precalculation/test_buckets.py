@@ -259,7 +259,7 @@ def test_hours_without_end_and_at_the_end_of_the_calendar(connection: Connection
 
 
 @pytest.mark.parametrize("start", [date(2025, 12, 15), date(2026, 12, 10)], ids=["2025", "2026: 53 weeks"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_weeks_and_hours_equal_a_full_computation(
     connection: Connection, own: tuple[Aggregate, ...], seed: int, start: date
 ) -> None:
