@@ -166,7 +166,8 @@ def count_rows(connection: psycopg.Connection, table: Table) -> int:
 
 
 def _delete_changed(part: _Part) -> Statement:
-    return merging.delete_children(part.number, part.names | {"winners": part.names["changed"]})
+    changed = part.names["changed"]
+    return merging.delete_children(part.number, part.names | {"won": changed, "winners": changed})
 
 
 def _insert_changed(part: _Part) -> Statement:
