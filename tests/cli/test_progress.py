@@ -81,9 +81,9 @@ def _screen(output: str) -> list[str]:
 
 def test_a_terminal_shows_bars_and_whole_lines_of_the_log(site: Site) -> None:
     """Each source has a bar, several sources one more; lines of the log, also of workers, are complete above them."""
-    (site.folder / f"{NAME}.ndjson.gz").write_bytes(gzip.compress(_vehicles(0, 6_000)))
-    (site.folder / "b.ndjson").write_bytes(_vehicles(6_000, 9_000))
-    words = ["--log-level", "debug", "load", "vehicles", f"{NAME}.ndjson.gz", "b.ndjson", "--batch-rows", "1000"]
+    (site.folder / f"{NAME}.ndjson.gz").write_bytes(gzip.compress(_vehicles(0, 24_000)))
+    (site.folder / "b.ndjson").write_bytes(_vehicles(24_000, 27_000))
+    words = ["--log-level", "debug", "load", "vehicles", f"{NAME}.ndjson.gz", "b.ndjson", "--batch-rows", "100"]
     output, stdout, exit_code = _on_a_terminal([*words, "--workers", "2"], site, NO_COLOR="1")
     assert exit_code == 0
     assert re.search(NAME + r".*━.* \d+ % [\d,]+ records [\d,]+/s 0 rejected", output)
@@ -93,10 +93,10 @@ def test_a_terminal_shows_bars_and_whole_lines_of_the_log(site: Site) -> None:
     assert not COLOR.search(output), "NO_COLOR takes the colours and leaves the bar"
     shown = _screen(output)
     assert not [line for line in shown if "━" in line or "precalculating" in line]
-    assert sum(bool(re.match(r"\d{4}-.* batch_loaded .*offset=\d+", line)) for line in shown) == 9
+    assert sum(bool(re.match(r"\d{4}-.* batch_loaded .*offset=\d+", line)) for line in shown) == 270
     first, _, of_all, _ = stdout.splitlines()
-    assert first.startswith(f"loaded vehicles from {NAME}.ndjson.gz: 6,000 read, 6,000 loaded in ")
-    assert of_all.startswith("2 sources, 2 loaded: 9,000 read, 9,000 loaded in ")
+    assert first.startswith(f"loaded vehicles from {NAME}.ndjson.gz: 24,000 read, 24,000 loaded in ")
+    assert of_all.startswith("2 sources, 2 loaded: 27,000 read, 27,000 loaded in ")
 
 
 @pytest.mark.parametrize("columns", [60, 80])

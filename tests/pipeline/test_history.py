@@ -371,4 +371,4 @@ def test_an_undo_keeps_the_first_promised_time_of_a_shipment(site: Site) -> None
     *_, last = [load(1), load(2), load(3)]
     _undo(site, last)
     assert str(site.value("select promised_at from logistics.shipments"))[:10] == "2026-12-02"
-    assert str(site.value("select promised_at from analytics.first_promises"))[:10] == "2026-12-01"
+    assert str(site.value("select etl_first_promised_at from logistics.shipments"))[:10] == "2026-12-01"

@@ -102,40 +102,44 @@ class FastPath:
         """
         unknown = UnknownCounts()
         buffers: list[BytesIO] = []
-        counts_of_blocks: list[int] = []
-        count, place = 0, 1
+        counts: list[int] = []
+        count = 0
         for begin, end in piece.blocks or ((0, piece.length),):
             block = RecordBlock(piece.between(begin, end), piece.shape)
-            keys = self._key_lines.of(block, place)
+            keys = self._key_lines.of(block, 1 + sum(counts))
             if keys is None:
                 yield from self.batching(piece)
                 return
-            lines, number, records = keys
-            if is_examining and (counts := self._decoded(block).counts):
-                unknown.add(counts.kept(), counts.others)
+            lines, count_of_lines, count_of_records = keys
+            if is_examining and (found := self._decoded(block).counts):
+                unknown.add(found.kept(), found.others)
             buffers.append(BytesIO(lines))
-            counts_of_blocks.append(records)
-            count += number
-            place += records
+            counts.append(count_of_records)
+            count += count_of_lines
             yield None
-        _require_all(piece, place)
+        _require_all(piece, 1 + sum(counts))
+        rows = Rows(format="csv", buffers=tuple(buffers), count=count, columns=self._key_lines.columns)
         counted = PolicyEffects(unknown=unknown.kept(), unknown_others=unknown.others)
+        yield self._unmade(piece, rows, counts, counted, is_counted=is_examining)
+
+    def _unmade(
+        self, piece: Piece, keys: Rows, counts: Sequence[int], counted: PolicyEffects, *, is_counted: bool
+    ) -> Batch:
+        """Return a batch whose rows are made of its changed records; `counts` are the records of each block."""
 
         def make(unchanged: Collection[int]) -> Batch:
-            effects = counted if is_examining else None
-            batches = self._changed(piece, counts_of_blocks, frozenset(unchanged), effects)
+            batches = self._changed(piece, counts, frozenset(unchanged), counted if is_counted else None)
             return next(batch for batch in batches if batch is not None)
 
-        rows = Rows(format="csv", buffers=tuple(buffers), count=count, columns=self._key_lines.columns)
-        yield Batch(
+        return Batch(
             piece=piece,
-            places=range(1, place),
+            places=range(1, 1 + sum(counts)),
             tables=(),
             rejected=(),
             path=self._name,
             maker=self,
             policy_effects=counted,
-            unmade=Unmade(keys=rows, make=make),
+            unmade=Unmade(keys=keys, make=make),
         )
 
     @cached_property
