@@ -41,8 +41,8 @@ _DEFAULT_RETRIES = RetrySettings(
 
 _LONGEST_MARK = 4
 
-_BULK = re.compile(rb'\s*(?:\xef\xbb\xbf)?\s*\{\s*"(?:index|create|update|delete)"')
-"""The beginning of a source for Elasticsearch's bulk API, perhaps."""
+_BULK = re.compile(rb'\s*+(?:\xef\xbb\xbf)?\s*+\{\s*+"(?:index|create|update|delete)"')
+"""The beginning of a source for Elasticsearch's bulk API, perhaps. White space is never looked at twice."""
 
 _GET_AGAIN = "get the file again and run the same command; loaded records are not loaded twice"
 
