@@ -158,8 +158,9 @@ def test_pip_install_brings_all_that_the_program_needs(wheel: Path, tmp_path: Pa
     check_installed(programs, tmp_path / "empty", database_url)
 
 
-# Packages that later versions of Python include.
-IN_LATER_PYTHONS = {"backports-zstd"} if sys.version_info >= (3, 14) else set[str]()
+# Packages that versions of Python from these on include.
+_INCLUDED = {"backports-zstd": (3, 14), "async-timeout": (3, 11, 3)}
+IN_LATER_PYTHONS = {name for name, since in _INCLUDED.items() if sys.version_info >= since}
 
 
 def pins() -> dict[str, str]:
