@@ -271,19 +271,19 @@ class FileGroups:
         )
         sources = [_whole(each, self._load.settings.trust_mtime) for each in new]
         names = list(self._names.take(len(new)))
-        numbers = run_groups.begin(connection, common, names, sources)
+        begun = run_groups.begin(connection, common, names, sources, self._load.request(new[0].file.source, target))
         batches = []
-        for each, number in zip(new, numbers, strict=True):
+        for each, number in zip(new, begun.runs, strict=True):
             batch = self._batches.of(wire.session, each.file, number)
             if batch.rejected or _loaded(batch, target.dataset) != batch.piece.count:
                 raise _OddFileError(each.place)
             batches.append(batch)
-        written = self._writer.write(wire.exchange(), batches, numbers)
+        written = self._writer.write(wire.exchange(), batches, begun.runs)
         loaded = [
             (name, number, source, _entry(batch, target.dataset, met))
-            for name, number, source, batch, met in zip(names, numbers, sources, batches, written, strict=True)
+            for name, number, source, batch, met in zip(names, begun.runs, sources, batches, written, strict=True)
         ]
-        run_groups.enter(connection, common, loaded, self._load.request(new[0].file.source, target))
+        run_groups.enter(connection, common, loaded, begun.attempt)
         counted = run_groups.records_loaded(connection, names)
         if any(counted.get(name) != source.piece.count for name, _, source, _ in loaded):
             raise InternalError("the ledger has other records of a group of files than were read")
