@@ -5,8 +5,10 @@ Knows names, types, texts and bounds, and no command line and no file.
 
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, fields
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from etl.quick_dataclasses import dataclass
 
 T = TypeVar("T")
 

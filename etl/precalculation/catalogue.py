@@ -24,13 +24,13 @@ import hashlib
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from psycopg import sql
 
 from etl.errors import DefinitionError, UsageError, reason_of
 from etl.precalculation.buckets import EVERYTHING, KINDS, BucketKind, BucketRange, kind_of
+from etl.quick_dataclasses import dataclass
 from etl.settings import shipped
 
 _NAME = r"[a-z_][a-z0-9_]{0,62}"

@@ -3,7 +3,6 @@
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from etl.ingestion.fingerprints import Mark
 from etl.ingestion.ledger import marks, runs
 from etl.ingestion.ledger.marks import Anchor
 from etl.ingestion.values import Entry, Piece
+from etl.quick_dataclasses import dataclass
 from etl.settings import Mode
 
 _SQL = queries.load("run_groups")

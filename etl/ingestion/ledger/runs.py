@@ -5,13 +5,13 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import psycopg
 
 from etl import queries
 from etl.errors import BusyError, InternalError
+from etl.quick_dataclasses import dataclass
 from etl.settings import Mode, OnDuplicate
 from etl.version import __version__
 

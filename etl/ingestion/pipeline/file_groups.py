@@ -7,7 +7,7 @@ the server takes them. Every other file is loaded by itself, at its place in the
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Self
 
@@ -38,6 +38,7 @@ from etl.ingestion.summary import Summary
 from etl.ingestion.transform.paths import Paths
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, Entry, Source
+from etl.quick_dataclasses import dataclass
 from etl.settings import Decoder
 
 log = structlog.get_logger(__name__)

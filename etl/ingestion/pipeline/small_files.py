@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from stat import S_ISREG
@@ -17,6 +17,7 @@ from etl.ingestion.pipeline.job import LOOK_SECONDS, Load
 from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.sources.stream import opened
 from etl.ingestion.values import Piece, Source
+from etl.quick_dataclasses import dataclass
 from etl.settings import RetrySettings
 
 if TYPE_CHECKING:
