@@ -1,8 +1,8 @@
 """Dataclasses that are made in a tenth of the time: a small load makes more than a hundred of them before it begins.
 
 The decorator of the standard library writes the methods of each class as text and compiles it. Here the classes share
-their methods, which look the fields up when they are called. Use it in the rooms that a load enters,
-but for classes with `slots`; a class and the one that it is derived from are made by the same decorator.
+their methods, which look the fields up when they are called. Use it in the rooms that a load
+enters, but for classes with `slots`.
 """
 
 import dataclasses
@@ -21,7 +21,10 @@ def dataclass(*, frozen: bool = False, kw_only: bool = False, eq: bool = True) -
 
     def made(cls: C) -> C:
         own = vars(cls)
-        dataclasses.dataclass(init=False, repr=False, eq=False, kw_only=kw_only)(cls)
+        is_derived = any(dataclasses.is_dataclass(each) for each in cls.__mro__[1:])
+        # The standard library compares a derived class with the one above it; else it need not make the two methods.
+        dataclasses.dataclass(init=False, repr=False, eq=False, kw_only=kw_only, frozen=frozen and is_derived)(cls)
+        cls.__dataclass_params__.frozen = frozen
         methods: dict[str, Any] = {"__init__": _init, "__repr__": _repr}
         if eq:
             methods |= {"__eq__": _eq, "__hash__": _hash if frozen else None}

@@ -89,6 +89,18 @@ def test_a_class_that_is_derived_has_the_fields_of_both() -> None:
     longer = Longer(name="a", count=4)
     assert (vars(longer)["twice"], longer.sizes, repr(longer)) == (8, (), "Longer(name='a', sizes=(), count=4)")
     assert longer != Ours(name="a")
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class FromTheirs(Ours):
+        other: int
+
+    assert repr(FromTheirs(name="a", other=1)).endswith("FromTheirs(name='a', sizes=(), other=1)")
+    with pytest.raises(TypeError, match="frozen"):
+
+        @dataclasses.dataclass()
+        class Odd(Ours):  # type: ignore[misc] # refused when it is made, too
+            pass
+
     assert Ours(name="a") == Ours(name="a")
 
 
