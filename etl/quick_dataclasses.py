@@ -25,6 +25,7 @@ def dataclass(*, frozen: bool = False, kw_only: bool = False, eq: bool = True) -
         # The standard library compares a derived class with the one above it; else it need not make the two methods.
         dataclasses.dataclass(init=False, repr=False, eq=False, kw_only=kw_only, frozen=frozen and is_derived)(cls)
         cls.__dataclass_params__.frozen = frozen
+        cls.__shape__ = None
         methods: dict[str, Any] = {"__init__": _init, "__repr__": _repr}
         if eq:
             methods |= {"__eq__": _eq, "__hash__": _hash if frozen else None}
@@ -55,14 +56,17 @@ class _Shape:
 
 def _shape(cls: Any) -> _Shape:
     """Return the fields of a class, as they were looked up for its first object."""
-    shape: _Shape | None = getattr(cls, "__shape__", None)
+    shape: _Shape | None = cls.__shape__
     if shape is None or shape.cls is not cls:
         shape = cls.__shape__ = _Shape(cls)
     return shape
 
 
 def _init(self: Any, /, *args: Any, **given: Any) -> None:
-    shape = _shape(type(self))
+    cls = type(self)
+    shape = cls.__shape__
+    if shape is None or shape.cls is not cls:
+        shape = _shape(cls)
     if args:
         given |= zip(shape.by_position, args, strict=False)
     values = shape.defaults | given
