@@ -1,15 +1,40 @@
 """The program: `etl` and `python -m etl`."""
 
+import atexit
+import gc
+import os
 import signal
+import sys
 
 
 def main() -> None:
     """Run the command line. A signal that comes while it is imported ends the process as any program, silently."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler would print a traceback.
-    from etl import cli  # noqa: PLC0415 - after the line before
+    gc.disable()  # Almost nothing of what is imported is ever freed. The command enables it again.
+    ended: list[int] = []
+    atexit.register(_leave, ended)  # Called last, because it is registered first.
+    from etl import cli  # noqa: PLC0415 - after the lines before
 
-    cli.main()
+    try:
+        cli.main()
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            ended.append(end.code)
+        raise
+
+
+def _leave(ended: list[int]) -> None:
+    """End the process with its exit code at once: to free each object takes a fifth of the time of a small load."""
+    if not ended:
+        return
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except (OSError, ValueError):
+        return  # Python reports it.
+    os._exit(ended[0])
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal, TextIO
 
+from etl.quick_dataclasses import dataclass
 from etl.standard_streams import one_line, printable, styled
 
 

@@ -5,8 +5,11 @@ Knows names, types, texts and bounds, and no command line and no file.
 
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, fields
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from etl.quick_dataclasses import dataclass
 
 T = TypeVar("T")
 
@@ -97,6 +100,7 @@ class Setting:
         return given if given is None or self.option.read is None else self.option.read(str(given))
 
 
+@cache
 def settings_of(settings_class: type) -> tuple[Setting, ...]:
     """Return the options of a settings class in the order of its fields, the options of a group at the group's place.
 
@@ -118,7 +122,7 @@ def build(settings_class: type[T], given: Mapping[str, Any]) -> T:
 
     Raises TypeError for an unknown name, and the errors of reading a value.
     """
-    known = {setting.name: setting for setting in settings_of(settings_class)}
+    known = {setting.name: setting for setting in settings_of(settings_class)}  # type: ignore[arg-type] # a class has a hash
     if unknown := sorted(given.keys() - known.keys()):
         raise TypeError(f"unexpected option {unknown[0]!r}")
     values = {name: known[name].value_of(value) for name, value in given.items()}
@@ -145,7 +149,7 @@ def _settings(settings_class: type, *, prefix: str, group: str | None) -> Iterat
 
 def _filled(settings_class: type[T], values: Mapping[str, Any], *, prefix: str) -> T:
     own: dict[str, Any] = {}
-    for name, kind, about in _annotations(settings_class):
+    for name, kind, about in _annotations(settings_class):  # type: ignore[arg-type] # the same
         if isinstance(about, Group):
             own[name] = _filled(kind, values, prefix=f"{about.prefix}_")
         elif prefix + name in values:
@@ -153,12 +157,15 @@ def _filled(settings_class: type[T], values: Mapping[str, Any], *, prefix: str) 
     return settings_class(**own)
 
 
-def _annotations(settings_class: type) -> Iterator[tuple[str, Any, Option | Group]]:
-    """Yield the name, the type and the description of each field."""
+@cache
+def _annotations(settings_class: type) -> tuple[tuple[str, Any, Option | Group], ...]:
+    """Return the name, the type and the description of each field."""
+    found = []
     hints = get_type_hints(settings_class, include_extras=True)
     for field in fields(settings_class):
         hint = hints[field.name]
         if get_origin(hint) is not Annotated:
             raise TypeError(f"{settings_class.__name__}.{field.name} has no Option")
         kind, about = get_args(hint)
-        yield field.name, kind, about
+        found.append((field.name, kind, about))
+    return tuple(found)

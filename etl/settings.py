@@ -8,7 +8,7 @@ defaults (`etl.cli`). `etl --help` imports this module, so it imports no library
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from etl.errors import DefinitionError, UsageError, reason_of
 from etl.ingestion import constants
 from etl.options import Group, Option, Setting, build, settings_of
+from etl.quick_dataclasses import dataclass
 
 Mode = Literal["append", "merge", "replace"]
 Format = Literal["auto", "array", "ndjson", "document"]

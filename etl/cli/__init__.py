@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import gc
 import importlib
 import os
 import signal
@@ -89,6 +90,9 @@ class _Lazy(Group):
             return None
         importlib.import_module("etl.logs")  # First, because it imports structlog without rich.
         command: click.Command = importlib.import_module(f"etl.cli.{cmd_name}").command
+        if not gc.isenabled():
+            gc.freeze()  # What is imported stays.
+            gc.enable()
         return command
 
     def resolve_command(

@@ -4,7 +4,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from etl.ingestion.ledger import failures, history
 from etl.ingestion.ledger.failures import StoredFailure
 from etl.ingestion.ledger.history import FaultCount
 from etl.ingestion.values import StoredRecord
+from etl.quick_dataclasses import dataclass
 from etl.standard_streams import one_line, printable
 
 

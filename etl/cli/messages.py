@@ -8,7 +8,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -16,6 +15,7 @@ import click
 from etl.cli import next_commands
 from etl.errors import EtlError, ExitCode, sqlstate_of
 from etl.options import setting_of, settings_of
+from etl.quick_dataclasses import dataclass
 from etl.settings import GlobalSettings, twins
 from etl.standard_streams import one_line
 

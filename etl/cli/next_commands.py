@@ -10,13 +10,13 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
 from etl.cli import groups
+from etl.quick_dataclasses import dataclass
 
 _COMMANDS = "load|runs|failed|precalculate|listen|report|dataset|db|init|generate"
 _WRITTEN = re.compile(rf"(?<![\w./-])etl (?P<command>failed (?:show|replay|discard|purge|adopt)\b|(?:{_COMMANDS})\b)")

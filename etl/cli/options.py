@@ -8,7 +8,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
@@ -20,6 +19,7 @@ from click.core import ParameterSource
 from etl.cli import messages
 from etl.errors import EtlError, ExitCode, UsageError
 from etl.options import Setting, build, setting_of, settings_of
+from etl.quick_dataclasses import dataclass
 from etl.settings import LoadSettings, OutputSettings, RetrySettings
 from etl.standard_streams import one_line
 

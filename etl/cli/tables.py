@@ -11,13 +11,13 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal, TextIO
 
 import click
 from rich.cells import cell_len
 
 from etl.database.inventory import Made
+from etl.quick_dataclasses import dataclass
 from etl.standard_streams import one_line, styled
 
 Kind = Literal["whole", "text", "path"]

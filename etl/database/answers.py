@@ -9,12 +9,12 @@ import re
 import select
 import tempfile
 import time
-from dataclasses import dataclass
 
 import psycopg
 from psycopg import pq
 
 from etl.database.sqlstates import code_of, codes_of
+from etl.quick_dataclasses import dataclass
 
 _SECONDS = 10.0
 

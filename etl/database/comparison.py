@@ -1,7 +1,6 @@
 """The differences between the tables of a dataset and its definition, with remedies. Reads, and changes nothing."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import psycopg
@@ -10,6 +9,7 @@ from psycopg import sql
 from etl import queries
 from etl.database.tables import denied, identity_remedy, key_remedy, require_types
 from etl.datasets import DIGEST, LINEAGE, Dataset, Table, limits_ddl, sql_type
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("comparison")
 _EXPECTED = "etl_expected"

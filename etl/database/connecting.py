@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from etl.database.pooling import Pooling, SharedSessionError, pooling
 from etl.database.sqlstates import code_of
 from etl.database.watching import ServerConnection, Watch
 from etl.errors import DatabaseError, UnreachableError, UsageError
+from etl.quick_dataclasses import dataclass
 
 EMBEDDED = "embedded:"
 

@@ -1,7 +1,6 @@
 """The histories of a dataset in a database: makes them and their triggers, and checks that no version is lost."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import LiteralString
 
 import psycopg
@@ -12,6 +11,7 @@ from etl.database.row_history import Kept, kept
 from etl.datasets import Dataset, Table, quoted
 from etl.datasets.histories import VALID_FROM, identifier_of, name_of
 from etl.errors import UsageError
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("row_history")
 

@@ -1,11 +1,12 @@
 """The parts of some tables in a database: compared before and after a migration, they show what was made."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import psycopg
 
 from etl import queries
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("database")
 

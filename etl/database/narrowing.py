@@ -1,13 +1,13 @@
 """Columns of a table that hold less than their definition: the server rounds, pads or cuts their values silently."""
 
 import re
-from dataclasses import dataclass
 
 import psycopg
 
 from etl import queries
 from etl.datasets import Column, Dataset
 from etl.datasets.types import NumberType, TextType, TimeType
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("comparison")
 _MODIFIER = re.compile(r"\(([-0-9, ]+)\)")

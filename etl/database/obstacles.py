@@ -1,7 +1,6 @@
 """Obstacles to the load of a table, as the catalogue of the database shows them before the load, with the remedy."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -10,6 +9,7 @@ from etl import queries
 from etl.database.tables import identity_remedy, see_all_rows
 from etl.datasets import Dataset, Table
 from etl.errors import UsageError
+from etl.quick_dataclasses import dataclass
 from etl.settings import Mode
 
 _SQL = queries.load("obstacles")

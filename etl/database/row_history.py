@@ -6,13 +6,13 @@ which the tables showed them and the run that ended them. Composes statements, a
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from psycopg import sql
 
 from etl import queries
 from etl.datasets import DIGEST, LINEAGE, Dataset, Table
 from etl.datasets.histories import ADDED, VALID_FROM, identifier_of, kept_tables, name_of
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("row_history")
 _INSTALLATION = queries.load("installation")

@@ -4,12 +4,12 @@ What follows from a meaning depends on the stage: `ENDS` lists it, and `docs/ref
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import psycopg
 
 from etl.errors import ExitCode
+from etl.quick_dataclasses import dataclass
 
 Meaning = Literal["away", "contended", "data", "fix", "stop", "unexpected"]
 """away: the server or the connection is gone or refuses work; contended: another session holds a lock, or a timeout;

@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
@@ -16,6 +15,7 @@ import structlog
 from psycopg.pq import TransactionStatus
 
 from etl import queries
+from etl.quick_dataclasses import dataclass
 
 # How often a second connection looks at the server, and how often a wait is logged.
 LOOK_SECONDS = 30.0

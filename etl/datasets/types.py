@@ -6,10 +6,11 @@ check in the module of `etl/ingestion/transform/` that its family names. mypy an
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Final, Literal, LiteralString
+
+from etl.quick_dataclasses import dataclass
 
 TextName = Literal["text"]
 NumberName = Literal["smallint", "integer", "bigint", "numeric", "double"]

@@ -4,12 +4,13 @@ import os
 import pwd
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from etl.embedded.binaries import binary
 from etl.embedded.files import ELSEWHERE
 from etl.errors import UsageError
+from etl.quick_dataclasses import dataclass
 
 _KEEP_CAPABILITY = [
     "--inh-caps=+dac_override",

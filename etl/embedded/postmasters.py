@@ -1,12 +1,12 @@
 """The postmaster of a data folder, from its postmaster.pid."""
 
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from etl.embedded.sockets import SOCKET_PORT, socket_folder
+from etl.quick_dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

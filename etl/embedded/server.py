@@ -7,7 +7,6 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,6 +22,7 @@ from etl.embedded.files import ELSEWHERE, opened, own_files, take, write
 from etl.embedded.postmasters import astray, last, living
 from etl.embedded.sockets import SOCKET_PORT, make_private, socket_folder
 from etl.errors import BusyError, DatabaseError, UsageError
+from etl.quick_dataclasses import dataclass
 
 _WAIT_SECONDS = 600  # recovery after a crash replays up to max_wal_size
 _DYING_SECONDS = 60  # the processes of a killed server end on their own, but not at once

@@ -1,10 +1,11 @@
 """The end of a source: what became of its records, and why it ended, as `load --json` prints it (C4). Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from etl.ingestion.values import PolicyEffects
+from etl.quick_dataclasses import dataclass
 
 _UNKNOWN = ("unknown", "unknown_others")
 

@@ -3,7 +3,7 @@
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from io import BytesIO, RawIOBase, StringIO
 from itertools import accumulate
@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 import xxhash
 
 from etl.ingestion.fingerprints import LF, Fingerprint, Mark, as_hashed
+from etl.quick_dataclasses import dataclass
 
 PieceShape = Literal["array", "lines", "values", "members", "keyed"]
 """How the records of a piece are written: as elements of an array, one per line, as values one after the other, as

@@ -5,12 +5,12 @@ and no aggregate.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from psycopg import sql
 
 from etl.errors import UsageError
+from etl.quick_dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,13 +24,14 @@ import hashlib
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from psycopg import sql
 
 from etl.errors import DefinitionError, UsageError, reason_of
 from etl.precalculation.buckets import EVERYTHING, KINDS, BucketKind, BucketRange, kind_of
+from etl.quick_dataclasses import dataclass
 from etl.settings import shipped
 
 _NAME = r"[a-z_][a-z0-9_]{0,62}"
@@ -234,9 +235,9 @@ def _text(path: Path) -> str:
 class _Head:
     """The lines of a file, read one after another."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, text: str) -> None:
         self.path = path
-        self.lines = _text(path).splitlines()
+        self.lines = text.splitlines()
         self.place = 0
 
     def fail(self, expected: str) -> DefinitionError:
@@ -255,7 +256,13 @@ class _Head:
 
 
 def _read(path: Path) -> Aggregate:
-    head = _Head(path)
+    return _parsed(path, _text(path))
+
+
+@lru_cache(maxsize=256)
+def _parsed(path: Path, text: str) -> Aggregate:
+    """Return the aggregate of a file with this text; a command asks for it several times."""
+    head = _Head(path, text)
     words = {word: head.take(pattern, expected) for word, pattern, expected in _FIRST}
     bucket, _, bucket_column = words["bucket"].partition(" in ")
     kind = KINDS[bucket]

@@ -4,7 +4,6 @@ Knows only the aggregates that are registered in the database; another installat
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -17,6 +16,7 @@ from etl import queries
 from etl.database.sqlstates import code_of, meaning
 from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import Aggregate
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("precalculation")
 

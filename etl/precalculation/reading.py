@@ -6,7 +6,6 @@ Knows tables and their rows, and no format.
 import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -16,6 +15,7 @@ from etl import queries
 from etl.database.snapshots import one_snapshot
 from etl.errors import InternalError, UsageError
 from etl.precalculation.catalogue import Aggregate
+from etl.quick_dataclasses import dataclass
 
 Row = dict[str, Any]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import psycopg
@@ -18,6 +17,7 @@ from etl.precalculation import idle
 from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.pending import gather, is_known, take_due
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("precalculation")
 _COMMA = sql.SQL(", ")

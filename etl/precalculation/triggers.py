@@ -7,7 +7,6 @@ aggregates of the database watch.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import LiteralString
 
 import psycopg
@@ -16,6 +15,7 @@ from psycopg import sql
 from etl import queries
 from etl.errors import InternalError
 from etl.precalculation.buckets import kind_of
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("installation")
 _COMMA = sql.SQL(", ")

@@ -1,7 +1,6 @@
 """The verification of an aggregate: it is recomputed and compared with its table row by row. Changes nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -13,6 +12,7 @@ from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.pending import is_known, see_due
 from etl.precalculation.refresh import compute, explain_errors, joined, tables_of
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("precalculation")
 

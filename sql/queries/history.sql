@@ -11,7 +11,7 @@ select
     ) end as rows_undone
 from etl.runs r
 left join lateral (
-    select * from etl.attempts where run = r.run order by attempt desc limit 1
+    select * from etl.all_attempts where run = r.run order by attempt desc limit 1
 ) a on true
 cross join lateral (
     select coalesce(sum(count_records), 0)::bigint as pending
@@ -50,7 +50,7 @@ cross join lateral (
     select
         coalesce(sum(t.deleted), 0)::bigint as rows_deleted,
         coalesce(sum(t.kept), 0)::bigint as rows_kept
-    from etl.attempts attempt, unnest(attempt.rows_deleted, attempt.rows_kept) as t (deleted, kept)
+    from etl.all_attempts attempt, unnest(attempt.rows_deleted, attempt.rows_kept) as t (deleted, kept)
     where attempt.run = r.run
 ) d
 cross join lateral (
@@ -61,7 +61,7 @@ cross join lateral (
             attempt.started_at
         ) - attempt.started_at
     ))::double precision + coalesce(sum(attempt.seconds_before), 0) as seconds
-    from etl.attempts attempt where attempt.run = r.run
+    from etl.all_attempts attempt where attempt.run = r.run
 ) t
 where (%(run)s::text is null or r.run = %(run)s)
     and (%(dataset)s::text is null or r.dataset = %(dataset)s)
@@ -79,7 +79,7 @@ select run from etl.runs where %(dataset)s::text is null or dataset = %(dataset)
 select
     attempt, attempts.started_at, ended_at, exit_code, count_read, count_retried, bytes_read, host, os_user, pid,
     coalesce(attempts.source, runs.source) as source, folder, options, tool_version
-from etl.attempts
+from etl.all_attempts as attempts
 join etl.runs using (run)
 where run = %(run)s
 order by attempt;
@@ -121,7 +121,7 @@ left join etl.batches on batches.run = runs.run
 left join lateral (
     -- Where earlier attempts were removed, the next one speaks for them.
     select source, folder, options
-    from etl.attempts
+    from etl.all_attempts as attempts
     where attempts.run = runs.run and attempts.attempt >= batches.attempt
     order by attempts.attempt
     limit 1

@@ -106,6 +106,24 @@ with superseded as (
 )
 update etl.failures set state = 'superseded' where state = 'pending' and run in (select run from superseded);
 
+-- name: separate_attempt
+-- Enter the first attempt of a run by itself, if the run was loaded with a group.
+with separated as (
+    update etl.runs set group_attempt = null, bytes_after = null
+    where run = %(run)s and group_attempt is not null
+    returning run
+)
+insert into etl.attempts (
+    run, attempt, started_at, ended_at, exit_code, count_read, count_retried, bytes_read, host, os_user, pid, folder, options,
+    tool_version
+)
+select
+    run, attempt, started_at, ended_at, exit_code, count_read, count_retried, bytes_read, host, os_user, pid, folder, options,
+    tool_version
+from separated
+-- It reads the run as it was before this statement.
+join etl.all_attempts using (run);
+
 -- name: open_attempt
 -- Enter a further attempt of a run; its number is that of no batch, though attempts may have been deleted.
 insert into etl.attempts (run, attempt, host, os_user, pid, source, folder, options, tool_version)

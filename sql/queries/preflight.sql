@@ -19,7 +19,8 @@ from (
     values
         ('insert', 'etl.runs'), ('update', 'etl.runs'), ('insert', 'etl.attempts'), ('update', 'etl.attempts'),
         ('insert', 'etl.batches'), ('update', 'etl.batches'), ('insert', 'etl.failures'), ('update', 'etl.failures'),
-        ('insert', 'etl.marks'), ('insert', 'etl.known_sources'), ('delete', 'etl.first_batches')
+        ('insert', 'etl.marks'), ('insert', 'etl.known_sources'), ('delete', 'etl.first_batches'),
+        ('insert', 'etl.group_attempts'), ('update', 'etl.group_attempts')
 ) as needed (privilege, relation)
 where not has_table_privilege(needed.relation, needed.privilege)
 union all

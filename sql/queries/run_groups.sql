@@ -1,28 +1,28 @@
 -- name: open_runs
--- Enter the runs of several whole sources in their order; their batches follow in the same transaction.
+-- Enter the runs of several whole sources in their order, and their only attempt; their batches follow in the same
+-- transaction.
+with attempted as (
+    insert into etl.group_attempts (ended_at, host, os_user, pid, folder, options, tool_version)
+    values (clock_timestamp(), %(host)s, %(os_user)s, %(pid)s, %(folder)s, %(options)s, %(tool_version)s)
+    returning number
+)
 insert into etl.runs (
     run, dataset, source, source_bytes, source_time_ns, definition_hash, mode, is_atomic, is_forced, is_within, versions_of,
-    unknown_of, finished_at
+    unknown_of, finished_at, group_attempt, bytes_after
 )
 select
     each.run, %(dataset)s, each.source, each.source_bytes, each.time, %(definition_hash)s, %(mode)s, false, false, false,
-    %(versions_of)s, %(unknown_of)s,
-    clock_timestamp()
-from unnest(%(runs)s::text[], %(sources)s::text[], %(source_bytes)s::bigint[], %(times)s::bigint[]) with ordinality
-    as each (run, source, source_bytes, time, place)
+    %(versions_of)s, %(unknown_of)s, clock_timestamp(), attempted.number, each.bytes_after
+from unnest(
+    %(runs)s::text[], %(sources)s::text[], %(source_bytes)s::bigint[], %(times)s::bigint[], %(bytes_after)s::integer[]
+) with ordinality as each (run, source, source_bytes, time, bytes_after, place)
+cross join attempted
 order by each.place
-returning run, number;
+returning run, number, group_attempt;
 
--- name: enter_attempts
--- Enter the only attempt of each run, with its end; the name of its source is that of the run.
-insert into etl.attempts (
-    run, attempt, host, os_user, pid, folder, options, tool_version, ended_at, exit_code, count_read, count_retried,
-    bytes_read
-)
-select
-    each.run, 1, %(host)s, %(os_user)s, %(pid)s, %(folder)s, %(options)s, %(tool_version)s, clock_timestamp(), 0,
-    each.count_read, 0, each.bytes_read
-from unnest(%(runs)s::text[], %(counts)s::bigint[], %(bytes)s::bigint[]) as each (run, count_read, bytes_read);
+-- name: end_attempt
+-- Enter the end of the attempt of a group.
+update etl.group_attempts set ended_at = clock_timestamp() where number = %(number)s;
 
 -- name: enter_batches
 -- Enter the only batch of each run, as COPY counted the rows of all of them.

@@ -166,3 +166,36 @@ def test_an_error_that_click_handles_itself_is_a_fault(
     monkeypatch.setattr("etl.datasets.look", broken)
     done = site.run("dataset", "list", may_be_faulty=True)
     assert done.returncode == 70
+
+
+_ENDING = """
+import atexit, gc, sys
+from etl.__main__ import main
+
+class Global:
+    def __del__(self):
+        print("freed")
+
+left = Global()
+begun = atexit.register
+def register(*args):  # After that of the program.
+    atexit.register = begun
+    begun(*args)
+    begun(lambda: print("closed", gc.isenabled()))
+atexit.register = register
+sys.argv = ["etl", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.parametrize(("words", "code"), [(["load", "--help"], 0), (["load"], 2)])
+def test_a_process_ends_without_freeing_its_objects(words: list[str], code: int) -> None:
+    """All output is written, what waits for the end is called, and cycles of objects are freed meanwhile."""
+    done = subprocess.run(
+        [sys.executable, "-c", _ENDING, *words], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == code
+    assert "freed" not in done.stdout
+    assert done.stdout.endswith("closed True\n")
+    assert (len(done.stdout) > 1000) == (code == 0)
+    assert done.stderr == "" or code

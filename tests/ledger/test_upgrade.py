@@ -86,6 +86,29 @@ def test_the_sources_of_the_version_before_are_known(before: Site) -> None:
     assert before.load("parcels", "finished.ndjson")["status"] == "already_loaded"
 
 
+def test_a_file_of_a_group_that_the_version_before_loaded_is_known(empty_site: Site, tmp_path: Path) -> None:
+    """After the migration the attempts of each run are those that it had, and a file that grew continues."""
+    folder = _sql_before(tmp_path / "sql", "0032")
+    with patch.object(migrations, "shipped", lambda _name: folder):
+        migrations.run_migrations(empty_site.connection)
+    empty_site.write_definition((VERSION / "parcels.toml").read_text())
+    create(Database(conninfo=empty_site.conninfo), find("parcels", empty_site.folder / "config"))
+    empty_site.ask(
+        "insert into etl.runs (run, dataset, source, definition_hash, mode, is_atomic, is_forced)"
+        " values ('r', 'parcels', 'a.ndjson', '', 'append', false, false);"
+        " insert into etl.attempts (run, attempt, ended_at, exit_code, count_read, count_retried, bytes_read, host,"
+        " os_user, pid, options, tool_version) values ('r', 1, now(), 3, 7, 0, 70, 'h', 'u', 1, '', '0')"
+    )
+    assert empty_site.run("db", "migrate").returncode == 0
+    [shown] = empty_site.run("runs", "show", "r", "--json").lines
+    assert [(each["count_read"], each["host"]) for each in shown["attempts"]] == [(7, "h")]
+    path = empty_site.folder / "b.ndjson"
+    for number in (1, 2):
+        path.write_text("".join(f'{{"id":"Q{place}","kg":1}}\n' for place in range(number)))
+        assert empty_site.load("parcels", "b.ndjson")["records"]["loaded"] == 1
+    assert empty_site.column("select attempt from etl.all_attempts order by run, attempt") == [1, 2, 1]
+
+
 def test_an_unfinished_run_and_a_grown_source_continue(before: Site) -> None:
     """The rest of a source that was cut off is loaded by its run, and so is the tail of one that grew."""
     whole = (before.folder / "cut.ndjson").read_bytes()

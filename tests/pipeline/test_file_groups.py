@@ -52,7 +52,8 @@ LEDGER = (
     (
         "select coalesce(attempts.source, runs.source), attempt, exit_code, count_read,"
         " count_retried, bytes_read, host, os_user, folder, options,"
-        " tool_version, rows_deleted, rows_kept, ended_at is not null from etl.attempts join etl.runs using (run)"
+        " tool_version, rows_deleted, rows_kept, ended_at is not null"
+        " from etl.all_attempts as attempts join etl.runs using (run)"
         " order by number, attempt"
     ),
     (
@@ -227,6 +228,34 @@ def test_a_later_load_leaves_the_records_of_a_group_as_they_are(site: Site) -> N
     all_of_them = write(site, "export", [*same[1:], order(0, 2, "b")])
     records = site.load("orders", all_of_them)["records"]
     assert (records["loaded"], records["unchanged"]) == (20, 19)
+
+
+def test_the_runs_of_a_group_share_one_attempt(parcels: Site) -> None:
+    """The ledger has one row for the attempt of all files; a file that grows gets rows for its own attempts."""
+    load(parcels, "parcels")
+    assert parcels.value("select count(*) from etl.group_attempts") == 1
+    assert parcels.value("select count(*) from etl.attempts") == 0
+    run = parcels.value("select run from etl.runs where source = 'in/3.ndjson'")
+    [first] = parcels.run("runs", "show", run, "--json").lines
+    size = (parcels.folder / "in" / "3.ndjson").stat().st_size
+    [attempt] = first["attempts"]
+    assert (attempt["attempt"], attempt["exit_code"], attempt["count_read"], attempt["bytes_read"]) == (1, 0, 4, size)
+    assert attempt["started_at"] < attempt["ended_at"]
+    assert (first["status"], first["records"], attempt["source"]) == ("loaded", 4, "in/3.ndjson")
+    traced = parcels.run("runs", "trace", "logistics.parcels", "parcel_id=3-2", "--json").lines
+    assert [each["run"] for each in traced] == [run]
+    write(parcels, "3", [parcel(3, place) for place in range(6)])
+    assert load(parcels, "parcels")["3"]["records"]["loaded"] == 2
+    [grown] = parcels.run("runs", "show", run, "--json").lines
+    assert grown["attempts"][0] == attempt
+    assert [each["count_read"] for each in grown["attempts"]] == [4, 6]
+    assert parcels.ask("select attempt from etl.attempts where run = %s order by 1", [run]) == [(1,), (2,)]
+    assert parcels.value("select count(*) from etl.all_attempts") == 7
+    assert parcels.run("runs", "purge", "--older-than", "0d").returncode == 0
+    [packed] = parcels.run("runs", "show", run, "--json").lines
+    assert [each["attempt"] for each in packed["attempts"]] == [2]
+    listed = {each["run"]: each["attempts"] for each in parcels.run("runs", "list", "--json").lines}
+    assert sorted(listed.values()) == [1, 1, 1, 1, 1, 2]
 
 
 def test_small_files_of_a_network_are_read_ahead(parcels: Site) -> None:

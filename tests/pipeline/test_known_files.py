@@ -38,7 +38,7 @@ def load(site: Site, *options: str) -> tuple[dict[str, dict[str, Any]], int]:
 def attempts(site: Site) -> list[tuple[int, int]]:
     """Return how many attempts there are, and the known sources that commands entered."""
     return site.ask(
-        "select (select count(*) from etl.attempts), coalesce(sum(count_sources), 0) from etl.known_sources"
+        "select (select count(*) from etl.all_attempts), coalesce(sum(count_sources), 0) from etl.known_sources"
     )
 
 

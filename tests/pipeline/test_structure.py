@@ -49,6 +49,8 @@ class Profile:
         path = frame.f_code.co_filename
         if event != "call" or not path.startswith(PACKAGE) or frame.f_code.co_name == "<module>":
             return
+        if path == f"{PACKAGE}quick_dataclasses.py":  # As for the methods that the standard library generates.
+            return
         self.modules.add(path)
         stack = list(_frames(frame))
         if len(stack) > len(self.deepest):

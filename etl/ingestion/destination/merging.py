@@ -5,7 +5,6 @@ for each table of the dataset. `won` are the records whose version won, by batch
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from psycopg import sql
@@ -13,6 +12,7 @@ from psycopg import sql
 from etl import queries
 from etl.datasets import LINEAGE, Column, Dataset, Table
 from etl.datasets.types import ServerType
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("merging")
 

@@ -1,6 +1,6 @@
 """What the publication of a run did with the rows that were in its tables before."""
 
-from dataclasses import dataclass
+from etl.quick_dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ refused batch is halved until one record is left.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
@@ -15,6 +14,7 @@ from etl.database.sqlstates import meaning
 from etl.datasets import Dataset
 from etl.ingestion.destination import merging
 from etl.ingestion.destination.write_modes import TemporaryTables, WriteMode, staging_tables, write_mode_of
+from etl.quick_dataclasses import dataclass
 from etl.settings import Mode
 
 _SQL = queries.load("searching")

@@ -5,7 +5,7 @@ Everything here runs in a transaction that the caller holds.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Literal, Protocol
 
@@ -24,6 +24,7 @@ from etl.ingestion.destination.replacing import Replacement
 from etl.ingestion.destination.sending import Exchange, Waiting, wait_for
 from etl.ingestion.destination.staging import check_partitions, make_logged, make_temporary
 from etl.ingestion.destination.unchanged import VersionOrder
+from etl.quick_dataclasses import dataclass
 from etl.settings import Mode
 
 _SQL = queries.load("copying")

@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from etl.ingestion.failed_store.locating import RecordLocation
 from etl.ingestion.values import LINE_ENDS, Failure, Rejected, StoredRecord
+from etl.quick_dataclasses import dataclass
 
 Kind = Literal["rejected", "failed"]
 

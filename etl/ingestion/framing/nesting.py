@@ -9,8 +9,10 @@ import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import accumulate
+
+from etl.quick_dataclasses import dataclass
 
 _SLICE_BYTES = 1 << 16
 _FIRST_SLICE_BYTES = 1 << 8
@@ -176,7 +178,7 @@ def first_deeper(text: str, most: int) -> int | None:
 _STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
-@dataclass
+@dataclass()
 class Layer:
     """Some levels of a value: its text from `start` to `end`, in which a word replaces each value that is deeper.
 

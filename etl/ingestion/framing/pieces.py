@@ -7,7 +7,7 @@ record after a syntax fault is ever loaded. ijson locates an array, and checks t
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from etl.errors import EtlError, SourceError
 from etl.ingestion.constants import MAX_NESTING, MAX_RECORD_BYTES
@@ -20,6 +20,7 @@ from etl.ingestion.framing.nesting import ArrayScan, BracketScan
 from etl.ingestion.framing.piece_builder import PieceBuilder, Stretch, build
 from etl.ingestion.framing.window import Window
 from etl.ingestion.values import ByteStream, Piece, PieceShape, Proof, Prover
+from etl.quick_dataclasses import dataclass
 from etl.settings import Format
 
 # Of an array that is not small, only the last block is not proven at once.

@@ -1,7 +1,6 @@
 """The batches of a run in the ledger: the transaction that loads a batch also enters it; and the sums of batches."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import psycopg
@@ -14,6 +13,7 @@ from etl.ingestion.ledger import failures
 from etl.ingestion.ledger.runs import Run, is_complete
 from etl.ingestion.summary import Balance
 from etl.ingestion.values import Entry, Failure, LoadedRange, Piece, PolicyEffects
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("ledger")
 

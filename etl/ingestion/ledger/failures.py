@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ import psycopg
 from etl import queries
 from etl.errors import UsageError
 from etl.ingestion.values import Entry, Failure, StoredRecord
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("ledger")
 

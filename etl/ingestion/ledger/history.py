@@ -5,7 +5,7 @@ This module only reads.
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,7 @@ import psycopg
 from etl import queries
 from etl.errors import UsageError
 from etl.ingestion.ledger.failures import State
+from etl.quick_dataclasses import dataclass
 from etl.settings import Mode
 
 _SQL = queries.load("history")

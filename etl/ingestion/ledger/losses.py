@@ -6,7 +6,6 @@ missing, whatever identity the server gives to the tables.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import psycopg
 import structlog
@@ -16,6 +15,7 @@ from etl import queries
 from etl.database.tables import with_digests
 from etl.datasets import Dataset, Table
 from etl.errors import InternalError, UsageError
+from etl.quick_dataclasses import dataclass
 from etl.settings import Mode
 
 _SQL = queries.load("losses")

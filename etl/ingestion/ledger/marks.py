@@ -1,7 +1,6 @@
 """The marks of the sources of runs, which tell to which run a source belongs."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import psycopg
@@ -11,6 +10,7 @@ from tenacity import Retrying
 
 from etl import queries
 from etl.ingestion.fingerprints import Mark
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("marks")
 

@@ -6,7 +6,6 @@ still leads to its record.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
@@ -15,6 +14,7 @@ from psycopg.types.json import Jsonb
 
 from etl import queries
 from etl.ingestion.ledger.marks import decode_number, encode_number
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("packing")
 

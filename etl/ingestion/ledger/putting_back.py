@@ -5,7 +5,6 @@ values stays. The caller holds the dataset and the run, and commits all of it to
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
@@ -15,6 +14,7 @@ from etl.datasets import Dataset, Table
 from etl.datasets.histories import VALID_FROM, identifier_of, kept_tables
 from etl.ingestion.ledger import undoing
 from etl.ingestion.ledger.undoing import RunToUndo
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("putting_back")
 _BACK = sql.Identifier("pg_temp", "etl_back")

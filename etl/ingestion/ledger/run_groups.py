@@ -3,8 +3,8 @@
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import psycopg
 
@@ -14,6 +14,7 @@ from etl.ingestion.fingerprints import Mark
 from etl.ingestion.ledger import marks, runs
 from etl.ingestion.ledger.marks import Anchor
 from etl.ingestion.values import Entry, Piece
+from etl.quick_dataclasses import dataclass
 from etl.settings import Mode
 
 _SQL = queries.load("run_groups")
@@ -69,49 +70,59 @@ class Names:
         self._next += count
 
 
+class Begun(NamedTuple):
+    """The numbers of the runs of a group, in the order of their sources, and that of their attempt."""
+
+    runs: Sequence[int]
+    attempt: int
+
+
 def begin(
-    connection: psycopg.Connection, new: NewRuns, names: Sequence[str], sources: Sequence[WholeSource]
-) -> list[int]:
-    """Enter a finished run of each source, and return their numbers, which are in the order of the sources."""
-    values = vars(new) | {
+    connection: psycopg.Connection,
+    new: NewRuns,
+    names: Sequence[str],
+    sources: Sequence[WholeSource],
+    request: runs.AttemptRequest,
+) -> Begun:
+    """Enter a finished run of each source, and their attempt.
+
+    `request` is that of one of the sources.
+    """
+    about = vars(new) | runs.who() | {"folder": request.folder, "options": request.options}
+    values = about | {
         "unknown_of": 0 if new.is_examined else new.definition,
         "runs": list(names),
         "sources": [source.name for source in sources],
         "source_bytes": [source.stored_bytes for source in sources],
         "times": [source.time_ns for source in sources],
+        "bytes_after": [source.bytes_read - source.piece.offset - source.piece.length for source in sources],
     }
-    numbers: dict[str, int] = dict(connection.execute(_SQL["open_runs"], values).fetchall())
+    found = connection.execute(_SQL["open_runs"], values).fetchall()
+    numbers: dict[str, int] = {run: number for run, number, _ in found}
     ordered = [numbers[name] for name in names]
     if ordered != sorted(ordered):
         raise InternalError("the ledger gave numbers to runs in another order than that of their sources")
-    return ordered
+    return Begun(ordered, found[0][2])
 
 
 def enter(
     connection: psycopg.Connection,
     new: NewRuns,
     loaded: Sequence[tuple[str, int, WholeSource, Entry]],
-    request: runs.AttemptRequest,
+    attempt: int,
 ) -> None:
-    """Enter the attempt, the batch and the marks of each run, given by its name, number, source and entry.
+    """Enter the batch and the marks of each run, given by its name, number, source and entry, and the end of all.
 
-    `request` is that of one of the sources. Listeners are notified.
+    Listeners are notified.
     """
     names = [name for name, _, _, _ in loaded]
     sources = [source for _, _, source, _ in loaded]
-    counts = [source.piece.count for source in sources]
-    attempts = {
-        "runs": names,
-        "counts": counts,
-        "bytes": [source.bytes_read for source in sources],
-    }
-    connection.execute(_SQL["enter_attempts"], runs.who() | vars(request) | attempts)
     entries = [entry for _, _, _, entry in loaded]
     batches = {
         "runs": names,
         "offsets": [source.piece.offset for source in sources],
         "bytes": [source.piece.length for source in sources],
-        "counts": counts,
+        "counts": [source.piece.count for source in sources],
         "hashes": [source.piece.hash for source in sources],
         "loaded": [entry.loaded for entry in entries],
         # An array of arrays is one array of the server.
@@ -125,6 +136,7 @@ def enter(
         connection.execute(_SQL["note_unknown"], {"runs": has_unknown, "definition": new.definition})
     known = [(number, source.marks, source.anchor) for _, number, source, _ in loaded]
     marks.add_of_runs(connection, new.dataset, known)
+    connection.execute(_SQL["end_attempt"], {"number": attempt})
     connection.execute(_SQL["notify"], {"dataset": new.dataset})
 
 

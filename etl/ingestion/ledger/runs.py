@@ -5,13 +5,13 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import psycopg
 
 from etl import queries
 from etl.errors import BusyError, InternalError
+from etl.quick_dataclasses import dataclass
 from etl.settings import Mode, OnDuplicate
 from etl.version import __version__
 
@@ -183,7 +183,8 @@ def start(connection: psycopg.Connection, new: NewRun, request: AttemptRequest) 
 
 
 def resume(connection: psycopg.Connection, known: KnownRun, request: AttemptRequest) -> Run:
-    """Enter a further attempt of a run."""
+    """Enter a further attempt of a run; it shares no attempt with the runs of a group any more."""
+    connection.execute(_SQL["separate_attempt"], {"run": known.run})
     attempt = _open_attempt(connection, known.run, request)
     return Run(
         run=known.run,

@@ -5,7 +5,6 @@ The caller holds the dataset and the run, and commits all of it together.
 
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg
@@ -15,6 +14,7 @@ from etl import queries
 from etl.datasets import LINEAGE, Dataset, Table
 from etl.errors import UsageError
 from etl.ingestion.ledger import losses, runs
+from etl.quick_dataclasses import dataclass
 from etl.settings import Mode
 
 _SQL = queries.load("undoing")

@@ -7,7 +7,7 @@ context of its run. The ledger lets each piece load exactly once, wherever it is
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -34,6 +34,7 @@ from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.paths import CheckedPath, Comparing, Paths, fast
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, Entry, Failure, Fault, Piece
+from etl.quick_dataclasses import dataclass
 from etl.settings import Decoder, Mode, RetrySettings
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ Several targets share a source: each piece belongs to one of them, in the order 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from etl.ingestion.sources.stream import Stream
 from etl.ingestion.summary import Summary
 from etl.ingestion.transform.paths import Paths
 from etl.ingestion.values import Entry, Piece, Source
+from etl.quick_dataclasses import dataclass
 
 
 class ChangedMeanwhileError(BusyError):

@@ -6,7 +6,7 @@ A batch and its entry in the ledger always commit together, and only when the re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -28,6 +28,7 @@ from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.framing import decoding
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, CopyResult, Entry, Failure, Fault, PolicyEffects, Rejected
+from etl.quick_dataclasses import dataclass
 from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)

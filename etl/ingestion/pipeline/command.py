@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import permutations
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Source
 from etl.precalculation import catalogue
 from etl.precalculation.refresh import RefreshResult
+from etl.quick_dataclasses import dataclass
 
 log = structlog.get_logger(__name__)
 

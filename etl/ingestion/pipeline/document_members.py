@@ -2,7 +2,7 @@
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -15,11 +15,12 @@ from etl.ingestion.framing.pieces import CutOptions, cutting
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.transform.document_members import with_document
 from etl.ingestion.values import ByteStream, Source
+from etl.quick_dataclasses import dataclass
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass
+@dataclass()
 class _Beginning:
     """The first bytes of a source, which were read already."""
 

@@ -9,7 +9,7 @@ not judged. No lock is taken.
 import re
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Final
 
 import psycopg
@@ -32,6 +32,7 @@ from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.summary import Balance, Reason, Summary
 from etl.ingestion.values import Batch, Entry, Failure, Fault, Source, StoredRecord
+from etl.quick_dataclasses import dataclass
 
 _RUN: Final = runs.Run(run="dry-run", number=0, attempt=0, mode="append", is_atomic=False, was_finished=False)
 _NUMBER = re.compile(r"\d+")

@@ -5,10 +5,10 @@ the server takes them. Every other file is loaded by itself, at its place in the
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
+from functools import cache, cached_property
 from typing import Self
 
 import psycopg
@@ -31,13 +31,13 @@ from etl.ingestion.pipeline.assembly import paths_of
 from etl.ingestion.pipeline.file_ends import FileEnds
 from etl.ingestion.pipeline.job import Load
 from etl.ingestion.pipeline.small_files import SmallFile, grouped
-from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.recognition import group_comparison
 from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.summary import Summary
 from etl.ingestion.transform.paths import Paths
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, Entry, Source
+from etl.quick_dataclasses import dataclass
 from etl.settings import Decoder
 
 log = structlog.get_logger(__name__)
@@ -94,6 +94,7 @@ class FileGroups:
     def __init__(self, load: Load) -> None:
         self._load = load
         [self._target] = load.targets
+        self._definition_hashes = cache(self._target.definition_hashes)
         self._started = time.monotonic()
         self._ends = FileEnds(load, self._target)
         self._names = Names()
@@ -245,7 +246,7 @@ class FileGroups:
         for place, (file, recognition, number) in enumerate(zip(files, compared, numbers, strict=True)):
             run = complete.get(number) if number is not None else None
             first = file.pieces[0].marks[0] if file.pieces else None
-            if run is not None and _has_all(run, file, self._target):
+            if run is not None and _has_all(run, file, self._definition_hashes):
                 judged.known[place] = run
             elif recognition is not None and number is None and _is_new(file, recognition) and first not in begun:
                 begun.add(first)
@@ -271,19 +272,19 @@ class FileGroups:
         )
         sources = [_whole(each, self._load.settings.trust_mtime) for each in new]
         names = list(self._names.take(len(new)))
-        numbers = run_groups.begin(connection, common, names, sources)
+        begun = run_groups.begin(connection, common, names, sources, self._load.request(new[0].file.source, target))
         batches = []
-        for each, number in zip(new, numbers, strict=True):
+        for each, number in zip(new, begun.runs, strict=True):
             batch = self._batches.of(wire.session, each.file, number)
             if batch.rejected or _loaded(batch, target.dataset) != batch.piece.count:
                 raise _OddFileError(each.place)
             batches.append(batch)
-        written = self._writer.write(wire.exchange(), batches, numbers)
+        written = self._writer.write(wire.exchange(), batches, begun.runs)
         loaded = [
             (name, number, source, _entry(batch, target.dataset, met))
-            for name, number, source, batch, met in zip(names, numbers, sources, batches, written, strict=True)
+            for name, number, source, batch, met in zip(names, begun.runs, sources, batches, written, strict=True)
         ]
-        run_groups.enter(connection, common, loaded, self._load.request(new[0].file.source, target))
+        run_groups.enter(connection, common, loaded, begun.attempt)
         counted = run_groups.records_loaded(connection, names)
         if any(counted.get(name) != source.piece.count for name, _, source, _ in loaded):
             raise InternalError("the ledger has other records of a group of files than were read")
@@ -319,11 +320,11 @@ def _first_files(group: Sequence[SmallFile | Source]) -> Iterator[SmallFile]:
         yield each
 
 
-def _has_all(run: runs.CompleteRun, file: SmallFile, target: Target) -> bool:
+def _has_all(run: runs.CompleteRun, file: SmallFile, definition_hashes: Callable[[str], set[str]]) -> bool:
     """Return whether a complete run has the records of a file, by the present definition."""
     return (
         (file.trusted is not None or run.records == file.pieces[-1].last_record)
-        and target.is_defined_by(run.definition_hash, file.source.encoding)
+        and run.definition_hash in definition_hashes(file.source.encoding)
         and file.is_as_read
     )
 

@@ -5,7 +5,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from etl.ingestion.summary import Summary
 from etl.ingestion.values import Prover, Source, printable_path
 from etl.logs import Logs
 from etl.precalculation.refresh import RefreshResult
+from etl.quick_dataclasses import dataclass
 from etl.settings import LoadSettings
 
 # How long a signal may wait to be seen: Python continues to sleep after it.

@@ -5,7 +5,7 @@ Until then the pieces of a target are kept, up to KEPT_BYTES. A piece that is ne
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from structlog.contextvars import bind_contextvars
 
@@ -18,6 +18,7 @@ from etl.ingestion.pipeline.attempts import Attempt, ChangedMeanwhileError, Open
 from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Piece
+from etl.quick_dataclasses import dataclass
 
 _COMPARISONS = 10
 """How often a source is compared again because other loads have opened runs; each time they were faster."""

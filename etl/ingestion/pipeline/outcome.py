@@ -1,7 +1,7 @@
 """How a source ended: the balance, the status and the exit code, computed from the ledger (C3, C4, G1, G9)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import psycopg
 import structlog
@@ -23,6 +23,7 @@ from etl.ingestion.pipeline.attempts import Attempt
 from etl.ingestion.pipeline.job import Progress
 from etl.ingestion.summary import Balance, EndReason, Status, Summary
 from etl.ingestion.values import PolicyEffects, Source, printable_path
+from etl.quick_dataclasses import dataclass
 
 log = structlog.get_logger(__name__)
 

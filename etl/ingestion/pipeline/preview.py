@@ -1,7 +1,6 @@
 """The rows that the first records of a source become, and the faults of these records; needs no database."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from etl.datasets import Dataset, Table
 from etl.ingestion.failed_store.locating import locate
@@ -13,6 +12,7 @@ from etl.ingestion.sources.stream import opened
 from etl.ingestion.transform.paths import CheckedPath
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, Fault, Rows, Source
+from etl.quick_dataclasses import dataclass
 from etl.settings import Format
 
 # The escapes of COPY's text format for characters that would end a field or a row.

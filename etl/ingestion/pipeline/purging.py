@@ -1,7 +1,6 @@
 """The removal of what is old: settled files of the failed store, and single batches of runs in the ledger."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 
 import psycopg
@@ -10,6 +9,7 @@ from etl.errors import UsageError
 from etl.ingestion.failed_store import leftovers
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import failures, locks, packing, runs
+from etl.quick_dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ A command replays several failures: `select` checks all of them before `replay_a
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from etl.ingestion.transform.document_members import with_stored
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Entry
 from etl.precalculation.refresh import RefreshResult
+from etl.quick_dataclasses import dataclass
 from etl.settings import Mode, RetrySettings
 
 

@@ -2,7 +2,7 @@
 
 import codecs
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import psycopg
 
@@ -16,6 +16,7 @@ from etl.ingestion.ledger import failures
 from etl.ingestion.ledger.failures import StoredFailure
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, Entry, Failure, Fault, Piece, Span, StoredRecord
+from etl.quick_dataclasses import dataclass
 
 
 def require_whole(failure: StoredFailure, store: FailedStore) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Self
@@ -14,6 +13,7 @@ from etl import datasets
 from etl.datasets import Dataset
 from etl.errors import UsageError
 from etl.ingestion.framing.documents import require_path
+from etl.quick_dataclasses import dataclass
 from etl.settings import LoadSettings, Mode
 
 

@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import get_args
@@ -25,6 +25,7 @@ from etl.ingestion.ledger import history, packing
 from etl.ingestion.sources import archives
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Piece, PieceShape, Source, hash_of
+from etl.quick_dataclasses import dataclass
 
 MAX_ROWS = 20
 

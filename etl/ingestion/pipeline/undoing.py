@@ -6,7 +6,7 @@ refused: a published replace, and the rows that a merge has written over in othe
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from etl.ingestion.ledger.undoing import RunToUndo
 from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.refreshing import precalculate
 from etl.precalculation.refresh import RefreshResult
+from etl.quick_dataclasses import dataclass
 from etl.settings import Mode, RetrySettings
 
 

@@ -7,7 +7,7 @@ and nothing is loaded before it is decided.
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from etl.ingestion.fingerprints import NOTHING, Fingerprint, Mark
@@ -15,6 +15,7 @@ from etl.ingestion.framing.spans import spans
 from etl.ingestion.ledger import marks
 from etl.ingestion.ledger.marks import Anchor, Anchored, Following, Reader
 from etl.ingestion.values import Piece
+from etl.quick_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from etl.ingestion.recognition.old_runs import OldRun, OldRuns

@@ -1,7 +1,7 @@
 """Many small sources are compared with the known runs at once: one question to the ledger for the marks of all."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import psycopg
@@ -11,6 +11,7 @@ from etl.ingestion.ledger import marks
 from etl.ingestion.ledger.marks import Anchored, Reader
 from etl.ingestion.recognition.comparison import Recognition
 from etl.ingestion.values import Piece
+from etl.quick_dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ import io
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
@@ -31,6 +30,7 @@ from etl.ingestion.sources.transfers import (
     object_store,
     object_transfer,
 )
+from etl.quick_dataclasses import dataclass
 from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)

@@ -5,7 +5,6 @@ text of a function holds nothing of a definition or record but numbers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -16,6 +15,7 @@ from etl.ingestion.constants import LAYER_LEVELS
 from etl.ingestion.framing.boundaries import is_utf8
 from etl.ingestion.framing.nesting import is_nested_deeper
 from etl.ingestion.transform.extraction import MEMBER, Node, Place
+from etl.quick_dataclasses import dataclass
 
 Names = tuple[str, ...]
 

@@ -5,12 +5,13 @@ nothing of a definition but numbers.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from etl.datasets.paths import Step
 from etl.ingestion.transform.rules import Token
 from etl.ingestion.transform.tokens import NULL, SEPARATOR
+from etl.quick_dataclasses import dataclass
 
 Fields = tuple[Token, ...]
 
@@ -22,7 +23,7 @@ _LISTS = {WHOLE: "texts", KEY: "keys"}
 """The lists of the texts and of the keys of records, in the generated text."""
 
 
-@dataclass
+@dataclass()
 class Node:
     """A member of a record: a leaf, an object with members, or an array.
 

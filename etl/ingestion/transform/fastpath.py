@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from io import BytesIO
 from itertools import chain, compress, repeat
@@ -29,6 +29,7 @@ from etl.ingestion.transform.rules import Token
 from etl.ingestion.transform.shapes import Shape
 from etl.ingestion.transform.unknown import UnknownCounts
 from etl.ingestion.values import Batch, Block, BlockRows, Piece, PolicyEffects, Proof, Rows, Span, Unmade
+from etl.quick_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from etl.ingestion.transform.keys_first import KeyLines
@@ -425,7 +426,7 @@ def _is_sound(block: Block, rows: BlockRows) -> bool:
     return not any(is_nested_deeper(block.data[span.start : span.end], LAYER_LEVELS) for _, span in rows.suspects)
 
 
-@dataclass
+@dataclass()
 class _Decoded:
     """The decoded records of a block, and the places, from 0, of those that do not decode as the dataset says.
 

@@ -6,7 +6,7 @@ Each converter looks first for what nearly every value is, and takes its time wi
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from functools import cached_property, partial
 from typing import Any, assert_never
@@ -38,6 +38,7 @@ from etl.ingestion.transform.tokens import (
     without_odd,
 )
 from etl.ingestion.values import Misfit
+from etl.quick_dataclasses import dataclass
 
 _SPACE = " \t\n\r\v\f"
 """White space that PostgreSQL skips around a number."""

@@ -5,7 +5,7 @@ go through the checked path, which converts value by value. `--decoder ijson` us
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from etl.datasets import Dataset
@@ -16,6 +16,7 @@ from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.transform.shapes import NoShape, Shape, shape
 from etl.ingestion.values import Batch, Block, Piece, Proof, Unmade
+from etl.quick_dataclasses import dataclass
 
 _RECORDS_TOGETHER = 64
 _BYTES_TOGETHER = 1 << 20

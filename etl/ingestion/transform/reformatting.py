@@ -7,7 +7,7 @@ exist, are left to the conversion of single values.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date, datetime
 from functools import lru_cache
 
@@ -16,6 +16,7 @@ import msgspec
 from etl.datasets import Column
 from etl.ingestion.transform.rules import Token
 from etl.ingestion.transform.tokens import NULL_FIELD, SEPARATOR, UNDECODABLE
+from etl.quick_dataclasses import dataclass
 
 EPOCHS = {"epoch": 1_000_000, "epoch_s": 1_000_000, "epoch_ms": 1_000}
 """The formats that are numbers, with the microseconds of their unit."""

@@ -5,10 +5,11 @@ A token is the text of a JSON value as it is written in the record. Each type ha
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+
+from etl.quick_dataclasses import dataclass
 
 Convert = Callable[[Any], str]
 """One JSON value, not null -> the text that COPY reads. Raises Misfit."""

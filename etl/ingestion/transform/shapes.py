@@ -5,7 +5,7 @@ left to the checked path, and NoShape says why. Pure.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from itertools import chain, repeat
 from typing import Any, cast
@@ -31,6 +31,7 @@ from etl.ingestion.transform.extraction import (
 from etl.ingestion.transform.rules import Accept, Changed
 from etl.ingestion.transform.tokens import NULL
 from etl.ingestion.transform.types import rules_of
+from etl.quick_dataclasses import dataclass
 
 
 class NoShape(ValueError):

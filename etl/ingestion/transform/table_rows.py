@@ -1,7 +1,7 @@
 """Record -> the rows of one table as COPY text, and the checks of their values, compiled once per table. Pure."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple, Self
 
@@ -14,6 +14,7 @@ from etl.ingestion.transform.rules import Rules
 from etl.ingestion.transform.structures import json_text
 from etl.ingestion.transform.types import rules_of
 from etl.ingestion.values import Fault, Misfit
+from etl.quick_dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

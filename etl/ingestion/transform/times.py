@@ -8,7 +8,6 @@ format is sent as ISO 8601.
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import InvalidOperation
 from typing import Any, assert_never
@@ -31,6 +30,7 @@ from etl.ingestion.transform.tokens import (
     without_odd,
 )
 from etl.ingestion.values import Misfit
+from etl.quick_dataclasses import dataclass
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIMESTAMP = re.compile(
