@@ -174,7 +174,7 @@ class StreamLoader:
 
         Raises UsageError when it does not.
         """
-        session = Session(self._load.database, "etl:collect")
+        session = Session(self._load.database, locks.COLLECTOR)
         try:
             self._require_ready(session.connection())
         except BaseException:
@@ -219,6 +219,8 @@ class StreamLoader:
         """
         try:
             return self._load_next()
+        except FileNotFoundError:  # Another loader has removed a segment that is loaded.
+            return None
         except psycopg.Error as error:
             raise refusals.as_etl_error(error, self._load.database) from error
 

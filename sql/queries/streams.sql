@@ -108,4 +108,4 @@ limit 1;
 
 -- name: failures_of_batch
 -- List the files of the failed store that keep records of a batch.
-select id, run, dataset, state from etl.failures where run = %(run)s and batch = %(offset)s order by created_at desc, id;
+select id, run, dataset, kind, state from etl.failures where run = %(run)s and batch = %(offset)s order by created_at desc, id;

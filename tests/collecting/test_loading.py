@@ -9,6 +9,7 @@ import sys
 import time
 from typing import Any
 
+import psycopg
 import pytest
 
 from etl.collecting import segments
@@ -30,6 +31,8 @@ name = "logistics.boxes"
 id = { type = "integer", required = true }
 v = "text"
 """
+
+LOCKS = "select pid from pg_locks where locktype = 'advisory'"
 
 # A loader in a process of its own: the address of the database, the folder, the name of the dataset.
 LOADER = """
@@ -129,7 +132,7 @@ def test_a_collector_lets_others_work(site: Site) -> None:
     loader = loader_of(site.conninfo, site.folder, dataset)
     send(site, "items", {"id": 1, "v": "event"})
     assert load_all(loader) == 1
-    assert not site.ask("select from pg_locks where locktype = 'advisory'")
+    assert not site.ask(LOCKS)
     assert [run["status"] for run in listed(site, "runs", "list", "--dataset", "items")] == ["loaded"]
     export = site.folder / "items.ndjson"
     export.write_text('{"id": 2, "v": "night"}\n')
@@ -141,9 +144,20 @@ def test_a_collector_lets_others_work(site: Site) -> None:
         locks.hold_dataset(holder, "items", "replace")
         with pytest.raises(BusyError, match="a replace holds the dataset"):
             loader.load_next()
+    until(lambda: not site.ask(LOCKS), "the end of the replace")
     assert load_all(loader) == 1
     loader.close()
     assert site.column("select v from lab.items order by id") == ["night", "event"]
+    # A group is being loaded when the replace begins: it waits for its end.
+    with psycopg.connect(site.conninfo, application_name=locks.COLLECTOR) as group:
+        assert locks.share_dataset_in_transaction(group, "items")
+        export.write_text('{"id": 4, "v": "night"}\n')
+        replacing = site.start("load", "items", export, "--mode", "replace", "--max-deleted", "100%")
+        until(lambda: site.ask("select pid from pg_locks where locktype = 'advisory' and not granted"), "the replace")
+        with psycopg.connect(site.conninfo, application_name=locks.COLLECTOR) as other:
+            assert not locks.share_dataset_in_transaction(other, "items")
+        group.rollback()
+        assert replacing.ended().returncode == 0
 
 
 def test_two_loaders_and_kills(site: Site) -> None:

@@ -46,6 +46,7 @@ class KeptFailure:
     id: str
     run: str
     dataset: str
+    kind: str
     state: str
 
 
