@@ -217,6 +217,13 @@ class LoadSettings:
             least=0,
         ),
     ] = 1.0
+    follow: Annotated[
+        bool,
+        Option(
+            "Load what is written to a file, a named pipe or - as it comes, until a signal arrives, as tail -F reads.",
+            is_in_file=False,
+        ),
+    ] = False
     trust_mtime: Annotated[
         bool,
         Option(
@@ -548,17 +555,10 @@ def twins() -> frozenset[str]:
     return frozenset(twin for each in classes for setting in settings_of(each) for twin in setting.twins)
 
 
-def read_file_settings(config_dir: Path) -> FileSettings:
-    """Read `etl.toml` of the configuration folder, else the shipped one.
+def _struct_of_file() -> tuple[type, list[str]]:
+    """Return the type of the content of `etl.toml`, and the names of its tables."""
+    import msgspec  # noqa: PLC0415 - `etl --help` does without it
 
-    Raises DefinitionError when it is not TOML, or holds an unknown key, a value of the wrong type or a key twice.
-    """
-    import tomllib  # noqa: PLC0415 - `etl --help` needs neither
-
-    import msgspec  # noqa: PLC0415 - the same
-
-    own = config_dir / "etl.toml"
-    path = own if own.exists() else shipped("config") / "etl.toml"
     kinds = {key: (key, setting.written | None, None) for key, setting in file_keys().items()}
     before_commands = {setting.key for setting in settings_of(GlobalSettings)}
     of_load = [kind for key, kind in kinds.items() if key not in before_commands]
@@ -577,13 +577,28 @@ def read_file_settings(config_dir: Path) -> FileSettings:
         forbid_unknown_fields=True,
         omit_defaults=True,
     )
+    return struct, [name for name, *_ in tables]
+
+
+def read_file_settings(config_dir: Path) -> FileSettings:
+    """Read `etl.toml` of the configuration folder, else the shipped one.
+
+    Raises DefinitionError when it is not TOML, or holds an unknown key, a value of the wrong type or a key twice.
+    """
+    import tomllib  # noqa: PLC0415 - `etl --help` needs neither
+
+    import msgspec  # noqa: PLC0415 - the same
+
+    own = config_dir / "etl.toml"
+    path = own if own.exists() else shipped("config") / "etl.toml"
+    struct, tables = _struct_of_file()
     try:
         read = msgspec.to_builtins(msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), struct))
     except OSError as error:
         raise DefinitionError(f"cannot read {path}: {reason_of(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise DefinitionError(f"{path}: {error}", hint="see docs/reference/settings.md for the keys") from error
-    of_commands = {name: read.pop(name, None) or {} for name, *_ in tables}
+    of_commands = {name: read.pop(name, None) or {} for name in tables}
     settings = FileSettings(written=read, **of_commands)
     if twice := sorted(settings.written.keys() & settings.load.keys()):
         raise DefinitionError(

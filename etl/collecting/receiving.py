@@ -5,6 +5,7 @@ Plain ASGI: a request of one event must cost little beside the disk.
 
 import asyncio
 import math
+import re
 import threading
 from collections import Counter
 from collections.abc import MutableMapping
@@ -32,6 +33,7 @@ from etl.settings import LoadSettings
 
 _MOST_KEY = 200
 _EVENTS = "/v1/events/"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +80,8 @@ class Spools:
         with self._lock:
             if self._is_closed:
                 raise DatabaseError("the collector ends")
+            if not _NAME.fullmatch(dataset):
+                raise UsageError("there is no dataset of this name")
             if dataset not in self._open:
                 place = self._place
                 require_collectable(Target.of(datasets.find(dataset, place.config_dir), None, place.settings))

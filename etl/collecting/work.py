@@ -9,21 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
-from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
-from multiprocessing.sharedctypes import SynchronizedArray
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import structlog
 
 from etl import datasets, standard_streams
-from etl.collecting.freshness import Refresher
 from etl.collecting.loading import StreamLoader
 from etl.collecting.segments import DamagedError
 from etl.database.connecting import Database
 from etl.errors import BusyError, EtlError, reason_of
 from etl.ingestion.failed_store.store import FailedStore
+from etl.ingestion.pipeline.freshening import Refresher
 from etl.ingestion.pipeline.job import Load, Stop
 from etl.ingestion.pipeline.targets import Target
 from etl.logs import Logs, set_up
@@ -55,20 +52,17 @@ class Work:
 
 
 class Lag:
-    """What waits to be loaded, as the loader process counts it for the collector: bytes, and seconds of the oldest."""
+    """What waits to be loaded, as the loader process counts it for the collector: bytes, and seconds of the oldest.
 
-    def __init__(self, counts: "SynchronizedArray[float]") -> None:
-        self._counts = counts
+    It has no lock: a process that is killed would keep it.
+    """
 
-    @classmethod
-    def shared(cls) -> "Lag":
-        """Return one that two processes share."""
-        return cls(multiprocessing.get_context("spawn").Array("d", 3))
+    def __init__(self) -> None:
+        self._counts = multiprocessing.get_context("spawn").RawArray("d", 2)
 
-    def note(self, waiting_bytes: int, seconds: float, groups: int) -> None:
-        """Note what waits, and how many groups were loaded."""
-        with self._counts.get_lock():
-            self._counts[0], self._counts[1], self._counts[2] = waiting_bytes, seconds, groups
+    def note(self, waiting_bytes: int, seconds: float) -> None:
+        """Note what waits."""
+        self._counts[0], self._counts[1] = waiting_bytes, seconds
 
     @property
     def bytes(self) -> int:
@@ -78,7 +72,7 @@ class Lag:
     @property
     def seconds(self) -> float:
         """The age of the oldest of them."""
-        return self._counts[1]
+        return float(self._counts[1])
 
 
 class _Dataset:
@@ -150,13 +144,13 @@ class _Dataset:
             self._loader = None
 
 
-def work_on(work: Work, stopping: Event, lag: Lag) -> None:
+def work_on(work: Work, stopping: threading.Event, lag: Lag) -> None:
     """Load what the spool has until the event is set, and then what is left, for some seconds at most."""
     loaders: dict[str, _Dataset] = {}
-    groups = 0
     deadline = float("inf")
     noted_at = 0.0
-    with FailedStore(work.settings.failed_dir) as store, Refresher(work) as refresher:
+    refresher = Refresher(work.database, work.config_dir, work.settings.retries, work.refresh_seconds)
+    with FailedStore(work.settings.failed_dir) as store, refresher:
         store.prepare()
         while time.monotonic() < deadline:
             has_loaded = False
@@ -164,13 +158,12 @@ def work_on(work: Work, stopping: Event, lag: Lag) -> None:
                 each = loaders.setdefault(folder.name, _Dataset(work, folder, store))
                 if each.load_next():
                     has_loaded = True
-                    groups += 1
                     refresher.note(each.tables)
             if has_loaded and time.monotonic() - noted_at < 1:
                 continue
             noted_at = time.monotonic()
             waiting = [each.lag for each in loaders.values()]
-            lag.note(sum(size for size, _ in waiting), max((age for _, age in waiting), default=0.0), groups)
+            lag.note(sum(size for size, _ in waiting), max((age for _, age in waiting), default=0.0))
             if stopping.is_set():
                 if not has_loaded:
                     break
@@ -187,21 +180,28 @@ def _folders(spool: Path) -> list[Path]:
     return []
 
 
-def _run(work: Work, parent: Pipe, stopping: Event, lag: Lag) -> None:
+def _run(work: Work, parent: Pipe, lag: Lag) -> None:
     """Be the process: its parent takes the signals, and it ends with its parent."""
     standard_streams.install()
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     set_up(work.logs)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    stopping = threading.Event()
+    threading.Thread(target=_listen, args=(parent, stopping), daemon=True).start()
     work_on(work, stopping, lag)
 
 
-def _end_with(parent: Pipe) -> None:
-    """End this process when its parent has ended: the server rolls back the open transaction."""
-    process = multiprocessing.parent_process()
-    wait([parent, *([process.sentinel] if process else [])])
-    os._exit(1)
+def _listen(parent: Pipe, stopping: threading.Event) -> None:
+    """Set the event when the parent says so; end this process when its parent has ended.
+
+    The server rolls back the open transaction then.
+    """
+    try:
+        parent.recv_bytes()
+        stopping.set()
+        parent.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(1)
 
 
 class Loading:
@@ -210,11 +210,11 @@ class Loading:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._context = multiprocessing.get_context("spawn")
-        self._theirs, self._ours = self._context.Pipe(duplex=False)
-        self._stopping = self._context.Event()
         self._process: SpawnProcess | None = None
+        self._pipe: Pipe | None = None
+        self._lock = threading.Lock()
         self._ended = threading.Event()
-        self.lag = Lag.shared()
+        self.lag = Lag()
         self._watcher = threading.Thread(target=self._watch, name="etl-loading", daemon=True)
 
     @property
@@ -223,12 +223,23 @@ class Loading:
         return self._process is not None and self._process.is_alive()
 
     def _start(self) -> SpawnProcess:
-        process = self._context.Process(
-            target=_run, args=(self._work, self._theirs, self._stopping, self.lag), name="etl-loading"
-        )
-        process.start()
-        self._process = process
+        theirs, ours = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_run, args=(self._work, theirs, self.lag), name="etl-loading")
+        with self._lock:
+            process.start()
+            theirs.close()
+            if self._pipe is not None:
+                self._pipe.close()
+            self._process, self._pipe = process, ours
+            if self._ended.is_set():
+                self._tell()
         return process
+
+    def _tell(self) -> None:
+        """Let the process load what is left, and end."""
+        with suppress(OSError):
+            if self._pipe is not None:
+                self._pipe.send_bytes(b"end")
 
     def _watch(self) -> None:
         """Start the process again when it died, after a pause that grows."""
@@ -237,7 +248,7 @@ class Loading:
             begun = time.monotonic()
             process = self._start()
             process.join()
-            if self._stopping.is_set():
+            if self._ended.is_set():
                 return
             pause = _AGAIN_SECONDS[0] if time.monotonic() - begun > _AGAIN_SECONDS[1] else pause
             log.error("loading_died", exit_code=process.exitcode, seconds=pause, then="it is started again")
@@ -251,10 +262,9 @@ class Loading:
         try:
             yield self
         finally:
-            self._stopping.set()
-            self._ended.set()
+            with self._lock:
+                self._ended.set()
+                self._tell()
             self._watcher.join(DRAIN_SECONDS + 10)
             if self.is_alive and self._process is not None:
                 self._process.kill()
-            self._ours.close()
-            self._theirs.close()

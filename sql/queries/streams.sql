@@ -98,7 +98,7 @@ select pg_notify('etl_runs', dataset) from finished;
 -- name: batch_of_place
 -- Return the batch that has the event at a place of a stream.
 select
-    r.run, b."offset", coalesce(b.count_rejected, 0) + coalesce(b.count_failed, 0) as refused, b.loaded_at,
+    r.run, b."offset", b."offset" + b.bytes as "end", coalesce(b.count_rejected, 0) + coalesce(b.count_failed, 0) as refused, b.loaded_at,
     r.undone_at is not null as is_undone
 from etl.runs r
 join etl.batches b using (run)
@@ -108,4 +108,4 @@ limit 1;
 
 -- name: failures_of_batch
 -- List the files of the failed store that keep records of a batch.
-select id, run, dataset, kind, state from etl.failures where run = %(run)s and batch = %(offset)s order by created_at desc, id;
+select id, run, dataset, kind, state from etl.failures where run = %(run)s and batch >= %(offset)s and batch < %(end)s order by created_at desc, id;

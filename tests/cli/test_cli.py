@@ -72,7 +72,7 @@ def test_only_options_that_etl_toml_knows_have_a_twin() -> None:
                 expected = ["ETL_DATABASE_URL", "DATABASE_URL"]
             elif (
                 name in {"config-dir", "log-format", "log-level", "metrics-file"}
-                or (words == ["load"] and name not in {"limit", "dry-run", "force", "timeout"})
+                or (words == ["load"] and name not in {"limit", "dry-run", "force", "timeout", "follow"})
                 or (words[:1] == ["failed"] and name in of_failed)
             ):
                 expected = "ETL_" + name.replace("-", "_").upper()

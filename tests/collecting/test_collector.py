@@ -178,3 +178,32 @@ def test_keys(site: Site) -> None:
             "429",
         )
         until(lambda: _count(site) >= 1, "the event")
+
+
+def test_a_database_that_is_away(site: Site) -> None:
+    """While the tables are missing or locked, events are accepted and wait; they are loaded when it is over."""
+    definition = site.write_definition(SMALL_PARCELS)
+    with collecting(site, "--refresh-seconds", "0") as collector:
+        first = collector.send({"parcel_id": "A"})
+        until(lambda: collector.running.events("loading_waits"), "the reason in the log")
+        assert "logistics.parcels" in collector.running.events("loading_waits")[0]["reason"]
+        assert collector.fate(first["stream"], 0)["status"] == "waiting"
+        site.define(definition.read_text())
+        until(lambda: _count(site) == 1, "the first event")
+        site.ask("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'etl:collect'")
+        collector.send({"parcel_id": "B"})
+        until(lambda: _count(site) == 2, "the second event")
+
+
+def test_fresh_aggregates(site: Site) -> None:
+    """An aggregate has the event soon after it was accepted."""
+    with collecting(site) as collector:
+        event: dict[str, object] = {
+            "event_id": "E1",
+            "shipment_id": "S1",
+            "event_code": "DAMAGED",
+            "occurred_at": "2026-11-30T09:00:00Z",
+        }
+        event |= {"exception_code": "DAMAGED", "location": {"country": "DE"}}
+        collector.send(event, "tracking_events")
+        until(lambda: site.ask("select 1 from analytics.daily_exceptions"), "the aggregate")

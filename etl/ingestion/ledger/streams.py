@@ -34,6 +34,7 @@ class PlacedBatch:
 
     run: str
     offset: int
+    end: int
     refused: int
     loaded_at: datetime
     is_undone: bool
@@ -145,5 +146,5 @@ def batch_of_place(connection: psycopg.Connection, stream: str, offset: int) -> 
 
 def failures_of_batch(connection: psycopg.Connection, batch: PlacedBatch) -> list[KeptFailure]:
     """Return the files of the failed store that keep records of a batch, the newest first."""
-    values = {"run": batch.run, "offset": batch.offset}
+    values = {"run": batch.run, "offset": batch.offset, "end": batch.end}
     return queries.rows_as(KeptFailure, connection, _SQL["failures_of_batch"], values)

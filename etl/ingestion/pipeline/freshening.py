@@ -1,28 +1,34 @@
-"""The aggregates of what was loaded, refreshed soon after it, at most so often."""
+"""The aggregates of records that are loaded as they come, refreshed soon after them, at most so often."""
 
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import structlog
 
+from etl.database.connecting import Database
 from etl.errors import EtlError
 from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.refreshing import precalculate
-
-if TYPE_CHECKING:
-    from etl.collecting.work import Work
+from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
 
 
 class Refresher:
-    """Refreshes in a thread: the next groups are loaded meanwhile, and wait for no refresh."""
+    """Refreshes in a thread: the next records are loaded meanwhile, and wait for no refresh.
 
-    def __init__(self, work: "Work") -> None:
-        self._work = work
+    `seconds` is the time from one refresh to the next at least; 0: others refresh.
+    """
+
+    def __init__(self, database: Database, config_dir: Path, retries: RetrySettings, seconds: float) -> None:
+        self._database = database
+        self._config_dir = config_dir
+        self._retries = retries
+        self._seconds = seconds
         self._news = threading.Condition()
         self._tables: set[str] = set()
         self._is_ended = False
@@ -30,7 +36,7 @@ class Refresher:
         self._thread = threading.Thread(target=self._refresh_all, name="etl-refresh", daemon=True)
 
     def __enter__(self) -> Self:
-        if self._work.refresh_seconds:
+        if self._seconds:
             self._thread.start()
         return self
 
@@ -55,7 +61,7 @@ class Refresher:
             begun = time.monotonic()
             self._refresh(tables)
             with self._news:
-                left = begun + self._work.refresh_seconds - time.monotonic()
+                left = begun + self._seconds - time.monotonic()
                 self._news.wait_for(lambda: self._is_ended, max(0.0, left))
 
     def _next(self) -> set[str] | None:
@@ -65,15 +71,12 @@ class Refresher:
             return tables or None
 
     def _refresh(self, tables: set[str]) -> None:
-        work = self._work
         try:
-            for _ in precalculate(
-                work.database, work.config_dir, sorted(tables), None, self._stop, work.settings.retries
-            ):
+            for _ in precalculate(self._database, self._config_dir, sorted(tables), None, self._stop, self._retries):
                 pass
         except EtlError as error:
             log.warning("refresh_waits", reason=str(error), hint=error.hint)
             with self._news:
                 if not self._is_ended:
                     self._tables |= tables
-                    self._news.wait_for(lambda: self._is_ended, 10 * work.refresh_seconds)
+                    self._news.wait_for(lambda: self._is_ended, 10 * self._seconds)
