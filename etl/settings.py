@@ -26,6 +26,7 @@ OnDuplicate = Literal["newest", "first", "reject"]
 OnUnknown = Literal["ignore", "warn", "reject"]
 LogFormat = Literal["auto", "console", "json"]
 Auth = Literal["none", "keys", "jwt"]
+CollectAuth = Literal["none", "keys"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -217,6 +218,13 @@ class LoadSettings:
             least=0,
         ),
     ] = 1.0
+    follow: Annotated[
+        bool,
+        Option(
+            "Load what is written to a file, a named pipe or - as it comes, until a signal arrives, as tail -F reads.",
+            is_in_file=False,
+        ),
+    ] = False
     trust_mtime: Annotated[
         bool,
         Option(
@@ -415,15 +423,91 @@ FILE_CLASSES: tuple[type, ...] = (GlobalSettings, LoadSettings, OutputSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
+class CollectSettings:
+    """The options of `collect`; their keys are in the table [collect], their variables begin with `ETL_COLLECT_`."""
+
+    host: Annotated[
+        str,
+        Option("Address to listen on. Others than this machine's own need keys.", twins=("ETL_COLLECT_HOST",)),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int,
+        Option(
+            "Port to listen on; 0: a free port. The log names it.", least=0, most=65_535, twins=("ETL_COLLECT_PORT",)
+        ),
+    ] = 8090
+    auth: Annotated[
+        CollectAuth,
+        Option(
+            "Who may send events. none: everyone on this machine; keys: who has a key of an operator (etl key create).",
+            twins=("ETL_COLLECT_AUTH",),
+        ),
+    ] = "none"
+    spool: Annotated[
+        Path,
+        Option(
+            "Folder of accepted events, on a disk that keeps what is flushed.",
+            metavar="DIR",
+            read=Path,
+            twins=("ETL_COLLECT_SPOOL",),
+        ),
+    ] = Path(".etl/spool")
+    failed_dir: Annotated[
+        Path,
+        Option("Folder of the failed store.", metavar="DIR", read=Path, twins=("ETL_COLLECT_FAILED_DIR",)),
+    ] = Path("failed")
+    body_mb: Annotated[
+        int, Option("MB of events in one request at most.", least=1, most=64, twins=("ETL_COLLECT_BODY_MB",))
+    ] = 8
+    backlog_mb: Annotated[
+        int,
+        Option(
+            "MB of the spool of one dataset; with more, requests are asked to come again.",
+            least=1,
+            most=1 << 20,
+            twins=("ETL_COLLECT_BACKLOG_MB",),
+        ),
+    ] = 1024
+    keep_seconds: Annotated[
+        float,
+        Option(
+            "Seconds for which an event stays in the spool at least, loaded or not.",
+            least=0,
+            most=31_536_000,
+            twins=("ETL_COLLECT_KEEP_SECONDS",),
+        ),
+    ] = 600.0
+    refresh_seconds: Annotated[
+        float,
+        Option(
+            "The aggregates are refreshed at most so often, in seconds; 0: not here, but by etl listen.",
+            least=0,
+            most=86_400,
+            twins=("ETL_COLLECT_REFRESH_SECONDS",),
+        ),
+    ] = 1.0
+    rate_limit: Annotated[
+        float,
+        Option(
+            "Requests per second of one key at most, on average; 0: any number.",
+            least=0,
+            most=1_000_000,
+            twins=("ETL_COLLECT_RATE_LIMIT",),
+        ),
+    ] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileSettings:
     """The values that `etl.toml` sets, by key; an option without a key keeps its default.
 
-    `written` are the keys outside a table, `load` and `serve` those of the tables `[load]` and `[serve]`.
+    `written` are the keys outside a table, `load`, `serve` and `collect` those of the tables of these names.
     """
 
     written: Mapping[str, Any]
     load: Mapping[str, Any] = field(default_factory=dict)
     serve: Mapping[str, Any] = field(default_factory=dict)
+    collect: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def database(self) -> str | None:
@@ -436,8 +520,9 @@ class FileSettings:
         A key outside a table applies to every command that has the option, as it did before there were tables.
         """
         known = file_keys()
-        if command == "serve":
-            return {setting.parameter: self.serve[key] for key, setting in serve_keys().items() if key in self.serve}
+        if command in SERVICES:
+            given = self.serve if command == "serve" else self.collect
+            return {setting.parameter: given[key] for key, setting in service_keys(command).items() if key in given}
         own = self.load if command == "load" else {}
         if command == "failed":
             own = {key: value for key, value in self.load.items() if is_of_failed(known[key])}
@@ -451,9 +536,13 @@ def file_keys() -> dict[str, Setting]:
     return {setting.key: setting for setting in options if setting.option.is_in_file}
 
 
-def serve_keys() -> dict[str, Setting]:
-    """Return the options of `serve` by their key in the table `[serve]`."""
-    return {setting.key: setting for setting in settings_of(ServeSettings)}
+SERVICES: Mapping[str, type] = {"serve": ServeSettings, "collect": CollectSettings}
+"""The commands whose options are in a table of their own alone."""
+
+
+def service_keys(command: str) -> dict[str, Setting]:
+    """Return the options of `serve` or `collect` by their key in the table of its name."""
+    return {setting.key: setting for setting in settings_of(SERVICES[command])}
 
 
 def is_of_failed(setting: Setting) -> bool:
@@ -463,8 +552,33 @@ def is_of_failed(setting: Setting) -> bool:
 
 def twins() -> frozenset[str]:
     """Return the environment variables that set an option of some command."""
-    classes = (*FILE_CLASSES, ServeSettings)
+    classes = (*FILE_CLASSES, *SERVICES.values())
     return frozenset(twin for each in classes for setting in settings_of(each) for twin in setting.twins)
+
+
+def _struct_of_file() -> tuple[type, list[str]]:
+    """Return the type of the content of `etl.toml`, and the names of its tables."""
+    import msgspec  # noqa: PLC0415 - `etl --help` does without it
+
+    kinds = {key: (key, setting.written | None, None) for key, setting in file_keys().items()}
+    before_commands = {setting.key for setting in settings_of(GlobalSettings)}
+    of_load = [kind for key, kind in kinds.items() if key not in before_commands]
+    load = msgspec.defstruct("Load", of_load, kw_only=True, forbid_unknown_fields=True, omit_defaults=True)
+    tables: list[tuple[str, Any, None]] = [("load", load | None, None)]
+    for command in SERVICES:
+        of_table = [(key, setting.written | None, None) for key, setting in service_keys(command).items()]
+        table = msgspec.defstruct(
+            command.capitalize(), of_table, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+        )
+        tables.append((command, table | None, None))
+    struct = msgspec.defstruct(
+        "Settings",
+        [*kinds.values(), *tables],
+        kw_only=True,
+        forbid_unknown_fields=True,
+        omit_defaults=True,
+    )
+    return struct, [name for name, *_ in tables]
 
 
 def read_file_settings(config_dir: Path) -> FileSettings:
@@ -478,27 +592,15 @@ def read_file_settings(config_dir: Path) -> FileSettings:
 
     own = config_dir / "etl.toml"
     path = own if own.exists() else shipped("config") / "etl.toml"
-    kinds = {key: (key, setting.written | None, None) for key, setting in file_keys().items()}
-    before_commands = {setting.key for setting in settings_of(GlobalSettings)}
-    of_load = [kind for key, kind in kinds.items() if key not in before_commands]
-    load = msgspec.defstruct("Load", of_load, kw_only=True, forbid_unknown_fields=True, omit_defaults=True)
-    of_serve = [(key, setting.written | None, None) for key, setting in serve_keys().items()]
-    serve = msgspec.defstruct("Serve", of_serve, kw_only=True, forbid_unknown_fields=True, omit_defaults=True)
-    struct = msgspec.defstruct(
-        "Settings",
-        [*kinds.values(), ("load", load | None, None), ("serve", serve | None, None)],
-        kw_only=True,
-        forbid_unknown_fields=True,
-        omit_defaults=True,
-    )
+    struct, tables = _struct_of_file()
     try:
         read = msgspec.to_builtins(msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), struct))
     except OSError as error:
         raise DefinitionError(f"cannot read {path}: {reason_of(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise DefinitionError(f"{path}: {error}", hint="see docs/reference/settings.md for the keys") from error
-    tables = {name: read.pop(name, None) or {} for name in ("load", "serve")}
-    settings = FileSettings(written=read, **tables)
+    of_commands = {name: read.pop(name, None) or {} for name in tables}
+    settings = FileSettings(written=read, **of_commands)
     if twice := sorted(settings.written.keys() & settings.load.keys()):
         raise DefinitionError(
             f"{path}: {twice[0]} is set twice, outside a table and in [load]", hint="remove one of the two lines"

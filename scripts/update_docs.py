@@ -39,7 +39,7 @@ from etl.ingestion.transform.types import converter
 from etl.ingestion.values import Misfit, Piece
 from etl.precalculation.catalogue import read_all
 from etl.provisioning import migrate, opened
-from etl.settings import file_keys, is_of_failed, serve_keys
+from etl.settings import SERVICES, file_keys, is_of_failed, service_keys
 from scripts import python_sessions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -247,15 +247,15 @@ def _option(option: click.Option, context: click.Context) -> tuple[str, ...]:
 
 def _key_in_file(key: str, command: list[str]) -> str:
     """Return the key of an option in `etl.toml` as the page shows it, empty without one."""
-    if command == ["serve"] and key in serve_keys():
-        return f"`serve.{key}`"
+    if command and command[0] in SERVICES and key in service_keys(command[0]):
+        return f"`{command[0]}.{key}`"
     return f"`{key}`" if _takes_from_file(key, command) else ""
 
 
 def _takes_from_file(key: str, command: list[str]) -> bool:
     """Return whether the page names a key of `etl.toml` for the option of a command."""
     setting = file_keys().get(key)
-    if setting is None or command[:1] == ["serve"]:
+    if setting is None or (command and command[0] in SERVICES):
         return False
     if not command or command[0] == "load" or key == "metrics_file":
         return True

@@ -43,6 +43,7 @@ _COMMANDS = {
     "precalculate": "Bring all aggregates, or the named ones, up to date with the facts.",
     "listen": "Refresh the aggregates whenever a load finishes, until a signal arrives.",
     "serve": "Serve the aggregates over HTTP until a signal arrives.",
+    "collect": "Accept events over HTTP and load them as they come, until a signal arrives.",
     "key": "Make, list and revoke the keys of `etl serve --auth keys`.",
     "report": "Show an aggregate, newest rows first. Without a name: when each was refreshed, in html also charts.",
     "dataset": "Show, check and propose dataset definitions, and create their tables.",
@@ -53,9 +54,9 @@ _COMMANDS = {
 
 
 # The commands whose options get defaults from `etl.toml`.
-TAKE_FROM_FILE = ("load", "failed", "precalculate", "listen", "serve")
+TAKE_FROM_FILE = ("load", "failed", "precalculate", "listen", "serve", "collect")
 
-_UNTIL_A_SIGNAL = ("listen", "serve")
+_UNTIL_A_SIGNAL = ("listen", "serve", "collect")
 
 _SUBCOMMANDS = ("list", "show", "replay", "discard", "purge", "adopt")
 

@@ -79,10 +79,11 @@ from etl.runs
 where runs.run = %(run)s;
 
 -- name: run_without_marks
--- Find a run of a dataset that loaded records, and by whose marks no source would be recognised.
+-- Find a run of a dataset that loaded records, and by whose marks no source would be recognised. A stretch of a stream
+-- is known by its place.
 select runs.run, runs.mode
 from etl.runs
-where runs.dataset = %(dataset)s and runs.superseded_by is null
+where runs.dataset = %(dataset)s and runs.superseded_by is null and runs.stream is null
     and not exists (select from etl.marks where marks.run = runs.number)
     and not exists (select from etl.first_batches where first_batches.run = runs.number)
     and exists (select from etl.batches where batches.run = runs.run and batches.count_loaded > 0)

@@ -72,12 +72,12 @@ def test_only_options_that_etl_toml_knows_have_a_twin() -> None:
                 expected = ["ETL_DATABASE_URL", "DATABASE_URL"]
             elif (
                 name in {"config-dir", "log-format", "log-level", "metrics-file"}
-                or (words == ["load"] and name not in {"limit", "dry-run", "force", "timeout"})
+                or (words == ["load"] and name not in {"limit", "dry-run", "force", "timeout", "follow"})
                 or (words[:1] == ["failed"] and name in of_failed)
             ):
                 expected = "ETL_" + name.replace("-", "_").upper()
-            elif words == ["serve"] and name != "help":
-                expected = "ETL_SERVE_" + name.replace("-", "_").upper()
+            elif words in (["serve"], ["collect"]) and name not in {"help", "status", "json"}:
+                expected = f"ETL_{words[0].upper()}_" + name.replace("-", "_").upper()
             assert (words, name, option.envvar) == (words, name, expected)
             seen.add(name)
     assert {"batch-rows", "json", "config-dir", "force", "port"} | of_failed <= seen

@@ -17,7 +17,7 @@ from etl.cli import cli
 from etl.datasets import reading
 from etl.errors import EtlError, ExitCode
 from etl.ingestion.summary import Status
-from etl.settings import file_keys, read_file_settings, serve_keys, shipped
+from etl.settings import SERVICES, file_keys, read_file_settings, service_keys, shipped
 from scripts import update_docs
 from scripts.update_docs import PAGES, ROOT
 from tests.support.faults import Connection
@@ -217,7 +217,7 @@ def test_the_order_of_exit_codes_is_explained() -> None:
 def test_every_key_of_etl_toml_is_explained() -> None:
     """The table of options has exactly the keys of etl.toml."""
     rows = [line.split(" | ") for line in text_of(REFERENCE / "settings.md").splitlines() if line.startswith("| `--")]
-    keys = {*file_keys(), *(f"serve.{key}" for key in serve_keys())}
+    keys = {*file_keys(), *(f"{command}.{key}" for command in SERVICES for key in service_keys(command))}
     assert {row[2].strip("`") for row in rows} - {""} == keys
 
 

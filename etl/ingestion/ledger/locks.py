@@ -11,6 +11,9 @@ from etl.settings import Mode
 
 _SQL = queries.load("ledger")
 
+COLLECTOR = "etl:collect"
+"""The name of the sessions that load events; they hold a dataset for the transaction of one group."""
+
 
 def hold_dataset(connection: psycopg.Connection, dataset: str, mode: Mode) -> None:
     """Lock the dataset until the connection ends: shared, exclusively for a replace.
@@ -60,8 +63,15 @@ def share_dataset_in_transaction(connection: psycopg.Connection, dataset: str) -
 
 def _take(connection: psycopg.Connection, key: int, is_shared: bool, subject: str) -> None:
     row = connection.execute(_SQL["try_lock_shared" if is_shared else "try_lock"], {"key": key}).fetchone()
-    if not row or not row[0]:
+    if row and row[0]:
+        return
+    holder = connection.execute(_SQL["lock_holders"], {"key": key}).fetchone()
+    if is_shared or holder is None or holder[0] != COLLECTOR:
         raise _busy(connection, key, subject)
+    try:  # A collector holds it for one group only; while somebody waits, it does not get it again.
+        connection.execute(_SQL["lock"], {"key": key})
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
+        raise _busy(connection, key, subject) from None
 
 
 def reacquire(

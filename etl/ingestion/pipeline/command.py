@@ -72,7 +72,7 @@ class CommandResult:
         report(summary, error if is_new else None)
 
 
-def _require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None:
+def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None:
     """Judge for exit code 2 before anything starts (contract C3).
 
     Raises UsageError.
@@ -196,12 +196,12 @@ def load_all(
 
     Raises UsageError before anything starts (contract C3), DatabaseError when the database cannot be reached.
     """
-    _require_all(load, sources, config_dir)
+    require_all(load, sources, config_dir)
     are_empty = True
     with ExitStack() as stack:
         sessions = stack.enter_context(closing(Sessions()))
         if len(sources) == 1 and not load.settings.trust_mtime:
-            all_ends: Iterable[_Ends] = [_ends_of(load, sources[0], sessions)]
+            all_ends: Iterable[_Ends] = [ends_of(load, sources[0], sessions)]
         else:
             all_ends = stack.enter_context(closing(_ends_of_several(load, sources, sessions)))
         for number, found in enumerate(all_ends, 1):
@@ -209,12 +209,12 @@ def load_all(
             is_empty = any(isinstance(error, EmptySourceError) for _, error in found)
             are_empty &= is_empty
             if is_empty and not (are_empty and number == len(sources)):
-                ends = [_passed_by(summary) for summary, _ in found]
+                ends = [passed_by(summary) for summary, _ in found]
             for summary, error in ends:
                 result.add(summary, error, report)
             if {summary.exit_code for summary, _ in ends} & _LAST:
                 break
-    _precalculate_all(load, config_dir, result, report_error)
+    precalculate_all(load, config_dir, result, report_error)
 
 
 def _ends_of_several(load: Load, sources: Sequence[Source], sessions: Sessions) -> Generator[_Ends]:
@@ -223,14 +223,14 @@ def _ends_of_several(load: Load, sources: Sequence[Source], sessions: Sessions) 
 
     if not file_groups.is_possible(load):
         for source in sources:
-            yield _ends_of(load, source, sessions)
+            yield ends_of(load, source, sessions)
         return
     with file_groups.FileGroups(load) as groups:
         for source, summary in groups.ends(sources):
-            yield _ends_of(load, source, sessions) if summary is None else [(summary, None)]
+            yield ends_of(load, source, sessions) if summary is None else [(summary, None)]
 
 
-def _ends_of(load: Load, source: Source, sessions: Sessions) -> _Ends:
+def ends_of(load: Load, source: Source, sessions: Sessions) -> _Ends:
     """Load a source, and return its end for each target."""
     try:
         return load_source(source, load, sessions)
@@ -239,7 +239,7 @@ def _ends_of(load: Load, source: Source, sessions: Sessions) -> _Ends:
         return [(outcome.not_begun(source, target.dataset, name, away), away) for target in load.targets]
 
 
-def _passed_by(summary: Summary) -> tuple[Summary, None]:
+def passed_by(summary: Summary) -> tuple[Summary, None]:
     """Return the summary of an empty source as that of a source without records, and log it.
 
     Programs that write many files write empty ones, too.
@@ -254,7 +254,7 @@ def _may_have_changed(summary: Summary) -> bool:
     return summary.error is None or summary.records.loaded > 0
 
 
-def _precalculate_all(
+def precalculate_all(
     load: Load, config_dir: Path, result: CommandResult, report_error: Callable[[EtlError], None]
 ) -> None:
     """Bring the aggregates of the targets up to date, unless the database is away, a signal came or nothing loaded.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from etl.database.connecting import Database
 from etl.datasets import Dataset
@@ -26,6 +26,9 @@ from etl.logs import Logs
 from etl.precalculation.refresh import RefreshResult
 from etl.quick_dataclasses import dataclass
 from etl.settings import LoadSettings
+
+if TYPE_CHECKING:
+    from etl.ingestion.sources.following import Ending
 
 # How long a signal may wait to be seen: Python continues to sleep after it.
 LOOK_SECONDS = 0.1
@@ -46,11 +49,18 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal_number = 0
+        self.ending: Ending | None = None  # of sources that are followed
         self.grace_seconds = BATCH_SECONDS
         self._is_reading = False
 
     def note(self, number: int) -> None:
-        """Take a signal: the first sets the event and ends a wait for the source, the second raises at once."""
+        """Take a signal: the first sets the event and ends a wait for the source, the second raises at once.
+
+        Sources that are followed end by one signal more, before the first.
+        """
+        if self.ending is not None and not self.ending.has_come:
+            self.ending.come()
+            return
         if self.signal_number:
             raise SignalledError  # psycopg cancels the statement of the server and rolls back
         self.signal_number = number

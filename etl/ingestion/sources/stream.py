@@ -83,9 +83,9 @@ class Stream:
         self._is_as_stored = True
         self._raw = raw
         self.is_idle = False
-        self._pipe: _Pipe | None = None
+        self._pipe: Pausing | None = None
         self._bytes = self._text(self._content(raw))
-        if isinstance(raw.raw, _Pipe) and self._is_as_stored:  # A decoder would take a pause for the end.
+        if isinstance(raw.raw, Pausing) and self._is_as_stored:  # A decoder would take a pause for the end.
             self._pipe = raw.raw
             self._pipe.begin_to_linger()
         self.head = self._fill(HEAD_BYTES)
@@ -257,27 +257,52 @@ class _HeadedReader:
         return self._reader.read1(size) or b""
 
 
-class _Pipe(RawIOBase):
+class Pausing(RawIOBase):
+    """Bytes that come with pauses.
+
+    After `begin_to_linger`, a read that gets no byte for some time gives nothing, and `take_lingered` says so: it is
+    not the end.
+    """
+
+    def __init__(self) -> None:
+        self._may_linger = False
+        self._has_lingered = False
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def begin_to_linger(self) -> None:
+        """Let reads give nothing after a pause from now on."""
+        self._may_linger = True
+
+    @property
+    def has_lingered(self) -> bool:
+        """Whether the last read gave nothing because no byte came for long."""
+        return self._has_lingered
+
+    def take_lingered(self) -> bool:
+        """Return whether the last read gave nothing because no byte came for long."""
+        has_lingered, self._has_lingered = self._has_lingered, False
+        return has_lingered
+
+
+class _Pipe(Pausing):
     """The bytes of a pipe as they come; the first `size` bytes come together, so that magic numbers are recognised.
 
-    After `begin_to_linger`, a read that gets no byte for `linger` seconds gives nothing, and `take_lingered` says so:
-    it is not the end.
+    A pause is `linger` seconds long.
     """
 
     def __init__(self, stream: BufferedReader, size: int, linger: float | None) -> None:
-        self._may_linger = False
+        super().__init__()
         self._stream = stream  # It closes the pipe when nothing refers to it.
         # Without a buffer between: nobody would wait for bytes that are in it.
         self._raw = cast(RawIOBase, stream.raw)
         # An object that a program has put in the place of the standard input may be no file of the system.
         self._linger = linger if _has_descriptor(self._raw) else None
-        self._has_lingered = False
         self._begin = b""
         while len(self._begin) < size and (data := self._raw.read(size - len(self._begin))):
             self._begin += data
-
-    def readable(self) -> bool:
-        return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int | None:
         view = memoryview(buffer).cast("B")
@@ -295,20 +320,6 @@ class _Pipe(RawIOBase):
         waiting = select.poll()
         waiting.register(self._raw.fileno(), select.POLLIN)
         return bool(waiting.poll(1000 * seconds))
-
-    def begin_to_linger(self) -> None:
-        """Let reads give nothing after a pause from now on."""
-        self._may_linger = True
-
-    @property
-    def has_lingered(self) -> bool:
-        """Whether the last read gave nothing because no byte came for long."""
-        return self._has_lingered
-
-    def take_lingered(self) -> bool:
-        """Return whether the last read gave nothing because no byte came for long."""
-        has_lingered, self._has_lingered = self._has_lingered, False
-        return has_lingered
 
 
 def _has_descriptor(raw: RawIOBase) -> bool:

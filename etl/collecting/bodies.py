@@ -1,0 +1,126 @@
+"""The body of a request: read up to a limit, in some time, and decompressed."""
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+from etl.collecting.answers import AnswerError
+
+BODY_SECONDS = 30.0
+"""A body that takes longer is refused: a client that sends one byte now and then must not hold a connection."""
+IN_HAND_BYTES = 256 << 20
+"""All bodies in memory at most."""
+
+JSON_TYPES = {
+    "application/json",
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/x-json-stream",
+}
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+class Bodies:
+    """Reads bodies of at most `most` bytes, compressed or not."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._in_hand = 0
+
+    async def read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """Return the body of a request.
+
+        Raises AnswerError: 415 for another type, 413 for a larger body, 408 for a slow one, 503 when too many are read.
+        """
+        encoding = _encoding_of(headers)
+        expected = _length_of(headers)
+        if expected > self._most:
+            raise self._too_large()
+        with self._holding() as hold:
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    body = await self._received(receive, hold)
+            except TimeoutError:
+                raise AnswerError(408, f"the body did not come within {BODY_SECONDS:g} s", close=True) from None
+            if expected >= 0 and len(body) != expected:
+                raise AnswerError(400, "the body has not the length that was announced", close=True)
+            return self._decompressed(body) if encoding == "gzip" else body
+
+    @contextmanager
+    def _holding(self) -> Iterator[Callable[[int], None]]:
+        """Count the bytes of one body while it is read."""
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            if self._in_hand + size > IN_HAND_BYTES:
+                raise AnswerError(503, "too many requests are in hand", seconds=1, close=True)
+            held += size
+            self._in_hand += size
+
+        try:
+            yield hold
+        finally:
+            self._in_hand -= held
+
+    async def _received(self, receive: Receive, hold: Callable[[int], None]) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise AnswerError(400, "the client left before the end of the body", close=True)
+            if data := message.get("body", b""):
+                size += len(data)
+                if size > self._most:
+                    raise self._too_large()
+                hold(len(data))
+                parts.append(data)
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    def _too_large(self) -> AnswerError:
+        return AnswerError(413, f"a request has at most {self._most:,} bytes of events: send several", close=True)
+
+    def _decompressed(self, body: bytes) -> bytes:
+        """Return what gzip has compressed, perhaps in several members; never more than the limit is made."""
+        parts: list[bytes] = []
+        left = self._most
+        try:
+            while body:
+                member = zlib.decompressobj(31)
+                data = member.decompress(body, left + 1)
+                left -= len(data)
+                if left < 0:
+                    raise self._too_large()
+                parts.append(data)
+                if not member.eof:
+                    raise AnswerError(422, "the compressed body ends too early")
+                body = member.unused_data
+        except zlib.error:
+            raise AnswerError(422, "the body is not gzip, although Content-Encoding says so") from None
+        return b"".join(parts)
+
+
+def _encoding_of(headers: dict[bytes, bytes]) -> str:
+    """Return how a body is compressed; raise AnswerError for a type or an encoding that is not read."""
+    media_type, _, parameters = headers.get(b"content-type", b"").decode("latin-1").lower().partition(";")
+    if media_type.strip() not in JSON_TYPES:
+        raise AnswerError(415, "expected Content-Type: application/json, or application/x-ndjson for lines", close=True)
+    charset = parameters.partition("charset=")[2].strip(' "')
+    if charset not in {"", "utf-8", "utf8"}:
+        raise AnswerError(415, "expected UTF-8", close=True)
+    encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
+    if encoding not in {"identity", "gzip"}:
+        raise AnswerError(415, "expected Content-Encoding: gzip, or none", close=True)
+    return encoding
+
+
+def _length_of(headers: dict[bytes, bytes]) -> int:
+    """Return the announced length of a body; -1: none is."""
+    text = headers.get(b"content-length", b"")
+    return int(text) if text.isdigit() else -1

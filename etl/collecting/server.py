@@ -1,0 +1,102 @@
+"""The process of the collector: its socket, its loop, its loader process, and its end by a signal."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import structlog
+import uvicorn
+import uvloop
+
+from etl.collecting.access import Gate, Keys, Loopback
+from etl.collecting.receiving import Place, Receiver
+from etl.collecting.spool import Limits
+from etl.collecting.work import Loading, Work
+from etl.database.connecting import Database
+from etl.errors import ExitCode
+from etl.logs import Logs
+from etl.serving.server import bound, require_loopback
+from etl.settings import CollectSettings, LoadSettings
+
+DRAIN_SECONDS = 10
+_MAX_CONNECTIONS = 2_000
+_BACKLOG = 2_048
+
+log = structlog.get_logger(__name__)
+
+
+def collect(database: Database, config_dir: Path, settings: CollectSettings, logs: Logs) -> int:
+    """Accept and load events until a signal arrives; return the exit code: 0 after SIGTERM.
+
+    Raises UsageError when the address is in use or not this machine's own, BusyError when another collector writes the
+    spool, DatabaseError when the spool cannot be used.
+    """
+    require_loopback(settings.host, settings.auth)
+    load_settings = LoadSettings(failed_dir=settings.failed_dir)
+    work = Work(
+        database=database,
+        config_dir=config_dir,
+        spool=settings.spool,
+        settings=load_settings,
+        keep_seconds=settings.keep_seconds,
+        refresh_seconds=settings.refresh_seconds,
+        logs=logs,
+    )
+    limits = Limits(most_bytes=settings.backlog_mb << 20)
+    place = Place(config_dir=config_dir, spool=settings.spool, settings=load_settings, limits=limits)
+    gate: Gate = Loopback() if settings.auth == "none" else Keys(database, settings.rate_limit)
+    loading = Loading(work)
+    receiver = Receiver(database, place, gate, loading, settings.body_mb << 20)
+    with bound(settings.host, settings.port) as listener, loading.running(), closing(receiver.spools) as spools:
+        spools.open_all()
+        host, port = listener.getsockname()[:2]
+        server = _Server(_config(receiver))
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        logging.getLogger("uvicorn").setLevel("WARNING")
+        log.info("collecting", address=address, database=database.name, spool=str(settings.spool))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(server.serve(sockets=[listener]))
+    log.info("collector_ended", signal=server.signal, waiting_bytes=loading.lag.bytes)
+    return ExitCode.SUCCESS if server.signal in {None, signal.SIGTERM} else ExitCode.SIGINT
+
+
+def _config(app: Receiver) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_keep_alive=30,
+        limit_concurrency=_MAX_CONNECTIONS,
+        backlog=_BACKLOG,
+    )
+
+
+class _Server(uvicorn.Server):
+    """A server that answers the requests in hand after the first signal."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.signal: int | None = None
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM by the loop while the server runs."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._end, number)
+        yield
+
+    def _end(self, number: int) -> None:
+        self.force_exit = self.should_exit and number == signal.SIGINT
+        self.should_exit = True
+        if self.signal is None:
+            self.signal = number
+            log.info("draining", signal=number, seconds=DRAIN_SECONDS)
