@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import psycopg
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from etl import datasets, queries
 from etl.database.connecting import Database, connect
@@ -24,6 +25,7 @@ from etl.ingestion.pipeline import tracing
 from etl.serving import problems
 from etl.serving.identity import Identity
 from etl.serving.problems import ProblemError
+from etl.serving.replaying import Replays, ReplayState, require_known
 
 # How many operators are answered at once, and how many seconds one of them waits.
 _SESSIONS = 4
@@ -56,6 +58,27 @@ class FailureList:
 
     failures: list[StoredFailure]
     more: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureEntry:
+    """A file of the failed store. `waiting` names pending files with the records that its replays were refused.
+
+    `replay` is the newest replay that this process was asked for; what counts is the state of the file.
+    """
+
+    failure: StoredFailure
+    waiting: list[str]
+    replay: ReplayState | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayBegun:
+    """A replay that has begun; `result` is the address that says how it ends."""
+
+    id: str
+    result: str
+    replay: ReplayState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,11 +178,12 @@ def is_operator(request: Request) -> None:
         raise ProblemError(403, f"this is for operators; your role is {identity.role}")
 
 
-def router(ledger: Ledger) -> APIRouter:
-    """Return the routes for operators."""
+def router(ledger: Ledger, replays: Replays | None) -> APIRouter:
+    """Return the routes for operators; without `replays` nothing can be replayed."""
     routes = APIRouter(prefix="/v1", dependencies=[Depends(is_operator)], tags=["operators"])
     _add_runs(routes, ledger)
     _add_failures(routes, ledger)
+    _add_replay(routes, ledger, replays)
     _add_datasets(routes, ledger)
     return routes
 
@@ -211,6 +235,30 @@ def _add_failures(routes: APIRouter, ledger: Ledger) -> None:
         with ledger.session() as connection:
             found = failures.find(connection, run=_text(run), dataset=_text(dataset), state=state)
         return FailureList(failures=found[:limit], more=len(found) > limit)
+
+
+def _add_replay(routes: APIRouter, ledger: Ledger, replays: Replays | None) -> None:
+    """Add the routes of one file of the failed store."""
+
+    @routes.get("/failures/{id}")
+    def failure(id: str) -> FailureEntry:
+        """Show one file of refused records: its state, and what became of its replay."""
+        with ledger.session() as connection:
+            found = require_known(connection, _text(id) or "")
+            waiting = failures.rest_of(connection, id)
+        return FailureEntry(failure=found, waiting=waiting, replay=replays.state_of(id) if replays else None)
+
+    @routes.post("/failures/{id}/replay", status_code=202)
+    async def begin_replay(id: str, request: Request, response: Response) -> ReplayBegun:
+        """Load one file of the failed store again, as `etl failed replay` does; the answer comes while it runs."""
+        if replays is None:
+            raise ProblemError(403, "this service replays nothing; `etl serve --allow-replay` does")
+        if await request.body():
+            raise ProblemError(422, "expected no body: the address names the file")
+        identity: Identity = request.scope["etl.identity"]
+        state = await replays.begin(_text(id) or "", identity.name)
+        response.headers["Location"] = address = f"/v1/failures/{quote(id, safe='')}"
+        return ReplayBegun(id=id, result=address, replay=state)
 
 
 def _add_datasets(routes: APIRouter, ledger: Ledger) -> None:

@@ -27,12 +27,15 @@ _PROBLEMS = {
     "401": "no key, or one that is not valid",
     "403": "the role may not ask this",
     "404": "there is no such aggregate; the answer names those that there are",
+    "409": "another replay runs, a load holds the source, or the file does not wait for a replay",
+    "413": "the body is too large",
     "406": "the header Accept names no format that there is",
     "422": "this cannot be asked; the answer names what can",
     "429": "the key asks too often",
     "503": "the service or the database is busy or away, or the aggregate was never computed: ask again",
     "504": "the database took longer than the limit",
 }
+_OF_ROWS = ["401", "403", "404", "406", "422", "429", "503", "504"]
 _DESCRIPTION = """The precomputed tables of logistics-etl. Each answer says which version of a table it has (ETag,
 X-Version), through when its facts reach (X-Facts-Through), how many buckets wait for the next refresh
 (X-Pending-Buckets) and how many rejected records are missing (X-Rejected-Waiting). Errors are problem documents."""
@@ -76,9 +79,11 @@ def describe(app: FastAPI, tables: list[Table]) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"] = _problem_schema()
     for path in document["paths"].values():
-        for operation in path.values():
+        for method, operation in path.items():
             operation["responses"].pop("422", None)
-            operation["responses"] |= _problems(["401", "403", "404", "422", "429", "503"])
+            operation["responses"] |= _problems(["401", "403", "404", "422", "429", "503", "504"])
+            if method == "post":
+                operation["responses"] |= _problems(["409", "413"])
     for table in tables:
         schemas[f"{table.name}_row"] = _row_schema(table)
         schemas[f"{table.name}_page"] = _page_schema(table)
@@ -151,7 +156,7 @@ def _operation(table: Table) -> dict[str, Any]:
         "responses": {
             "200": {"description": "a page of rows", "content": {"application/json": json_of_page} | texts},
             "304": {"description": "the client has these rows already"},
-            **_problems(list(_PROBLEMS)),
+            **_problems(_OF_ROWS),
         },
     }
 
@@ -222,7 +227,7 @@ def _facts() -> dict[str, Any]:
         ],
         "responses": {
             "200": {"description": "a page of rows", "content": {"application/json": {"schema": {"type": "object"}}}},
-            **_problems(list(_PROBLEMS)),
+            **_problems(_OF_ROWS),
         },
     }
 

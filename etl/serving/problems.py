@@ -23,6 +23,7 @@ _TITLES = {
     404: "not found",
     405: "wrong method",
     406: "no such format",
+    409: "not in this state",
     413: "too large",
     414: "address too long",
     422: "cannot be asked",
