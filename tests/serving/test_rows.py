@@ -213,7 +213,7 @@ def test_pages_are_read_in_the_order_of_the_primary_key(demo: Site) -> None:
             samples = {"date": "2024-05-01", "boolean": "true", "timestamp with time zone": "2024-05-01"}
             key = [samples.get(columns[name].type, "x") for name in aggregate.key]
             for descending in (False, True):
-                token = filters.token_of(table, key, descending=descending)
+                token = filters.token_of(table.name, key, descending=descending)
                 order = f"&order={aggregate.key[0]}.desc" if descending else ""
                 statement = statements.of_page(filters.parse(table, f"limit=5&after={token}{order}"))
                 plan = connection.execute(b"explain " + statement.text, statement.values).fetchall()
