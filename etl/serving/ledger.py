@@ -18,7 +18,7 @@ from etl.errors import DatabaseError, UsageError
 from etl.ingestion.ledger import failures, history
 from etl.ingestion.ledger.history import RunFilter
 from etl.ingestion.pipeline import tracing
-from etl.serving import listing, problems, statements
+from etl.serving import filters, listing, problems, statements
 from etl.serving.entries import (
     DatasetColumn,
     DatasetEntry,
@@ -43,6 +43,20 @@ from etl.serving.rows import link_of
 _SESSIONS = 4
 _WAIT_SECONDS = 2.0
 _NO_PARAMETERS = [Depends(takes_no_parameter)]
+
+_TRACED = {
+    "parameters": [
+        {
+            "name": "columns",
+            "in": "query",
+            "required": True,
+            "style": "form",
+            "explode": True,
+            "description": "values of columns, such as those of the key",
+            "schema": {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}},
+        }
+    ]
+}
 
 _SQL = queries.load("serving")
 
@@ -192,13 +206,13 @@ def _add_datasets(routes: APIRouter, ledger: Ledger) -> None:
         """List the datasets of this installation, with the tables that they fill."""
         return Datasets(datasets=[_entry(each) for each in datasets.readable(ledger.config_dir)])
 
-    @routes.get("/trace/{table}")
+    @routes.get("/trace/{table}", openapi_extra=_TRACED)
     def trace(table: str, request: Request) -> Traced:
         """Say from which source, record and byte the rows with some values came: `?column=value&...`."""
         known = [each.name for dataset in datasets.readable(ledger.config_dir) for each in dataset.tables]
         if table not in known:
             raise ProblemError(404, "there is no such table of a dataset", tables=known)
-        conditions = [(name, _text(value) or "") for name, value in request.query_params.multi_items()]
+        conditions = filters.pairs_of(request.url.query)
         if not conditions:
             raise ProblemError(422, "expected at least one COLUMN=VALUE, such as the key of a row")
         with ledger.session() as connection:

@@ -168,7 +168,7 @@ def parameters(kind: Kind) -> dict[str, Any]:
     short = {name: f"the same as {column}={operator}.VALUE" for name, (column, operator) in kind.synonyms.items()}
     found = [_parameter(name, text, {"type": "string"}) for name, text in {**columns, **short}.items()]
     limit = {"type": "integer", "minimum": 1, "maximum": MOST, "default": kind.size}
-    after = _parameter("after", "the token `next` of the page before", {"type": "string"})
+    after = _parameter("after", "the token `next` of the page before", {"type": "string", "minLength": 1})
     return {"parameters": [*found, _parameter("limit", "entries of a page; more is an error", limit), after]}
 
 

@@ -26,6 +26,7 @@ _TITLES = {
     409: "not in this state",
     413: "too large",
     414: "address too long",
+    415: "wrong type of body",
     422: "cannot be asked",
     429: "too many requests",
     500: "fault of the service",
