@@ -86,7 +86,7 @@ test-browser: $(INSTALLED) $(WEB) ## install Chromium where there is none, and l
 
 .PHONY: test-contract
 test-contract: $(INSTALLED) $(CONTRACT) ## ask `etl serve` whatever its description allows, and compare the Kubernetes manifests with their schemas
-	$(BIN)/pytest -m "slow or not slow" tests/serving/test_contract.py
+	$(BIN)/pytest -m "slow or not slow" tests/serving/test_contract.py tests/docs/test_kubernetes.py
 
 .PHONY: docs
 docs: $(INSTALLED) ## the documentation as a site that needs no network, in site/
