@@ -204,7 +204,7 @@ def _format(word: str | None, accept: str) -> Format:
             if word == name:
                 return name
         raise ProblemError(422, f"there is no format {word!r}", formats=list(FORMATS))
-    kinds = [kind.split(";")[0].strip().lower() for kind in accept.split(",")] if accept else ["*/*"]
+    kinds = list(_accepted(accept)) if accept else ["*/*"]
     offered: dict[str, Format] = {kind.partition(";")[0]: name for name, kind in FORMATS.items() if name != "columns"}
     offered["application/ndjson"] = "ndjson"
     for kind in kinds:
@@ -213,6 +213,19 @@ def _format(word: str | None, accept: str) -> Format:
         if kind in {"application/*", "*/*", "text/html", "text/*"}:
             return "json"
     raise ProblemError(406, "no format of the header Accept is there", formats=list(FORMATS.values()))
+
+
+def _accepted(accept: str) -> Iterator[str]:
+    """Yield the media types of a header Accept, the most wanted first; a weight of 0 means: not this one."""
+    weighted: list[tuple[float, str]] = []
+    for part in accept.split(","):
+        kind, *parameters = (word.strip().lower() for word in part.split(";"))
+        given = [word[2:] for word in parameters if word.startswith("q=")]
+        weight = float(given[0]) if given and re.fullmatch(r"[01](\.[0-9]{0,3})?", given[0]) else 1.0
+        weighted.append((-weight, kind))
+    for weight, kind in sorted(weighted, key=lambda pair: pair[0]):
+        if weight < 0:
+            yield kind
 
 
 def _word(name: str, given: str | None, expected: str) -> bool:

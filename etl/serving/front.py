@@ -18,7 +18,7 @@ import structlog
 from etl.serving import problems
 from etl.serving.access import AccessLog, Served
 from etl.serving.identity import Identity
-from etl.serving.kept import Answer, Headers, Kept, Key, matches
+from etl.serving.kept import Answer, Headers, Kept, Key, matches, takes_gzip
 from etl.serving.metrics import Metrics
 from etl.serving.problems import ProblemError
 from etl.serving.rows import PATH, fresh_headers
@@ -183,7 +183,7 @@ class Front:
         identity = await self._gate.identify(scope, headers)
         served.who = identity.name
         accept, encoding = headers.get(b"accept", b""), headers.get(b"accept-encoding", b"")
-        key: Key = (path, query, accept[:200], b"gzip" in encoding, identity.view)
+        key: Key = (path, query, accept[:200], takes_gzip(encoding), identity.view)
         if scope["method"] in {"GET", "HEAD"}:
             answer = self._kept.find(key)
             if answer is not None and await self._send_kept(key, answer, scope, headers, send):
