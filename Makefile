@@ -114,7 +114,7 @@ bench-cliffs: $(INSTALLED) ## what each difference from a clean file costs: five
 	@$(BIN)/python -m scripts.benchmark cliffs $(BENCH)
 
 .PHONY: bench-serve
-bench-serve: $(INSTALLED) ## requests per second of the service on sample data: a minute; needs wrk
+bench-serve: $(INSTALLED) ## compare the speed of the service with what it must reach, on sample data: two minutes; needs wrk
 	@$(BIN)/python scripts/bench_serve.py
 
 .PHONY: wheel
